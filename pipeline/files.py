@@ -1,0 +1,74 @@
+"""Writing products so that a killed run never leaves half of one behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from ..errors import SpikeDeblurError
+
+
+class UnsafePathError(SpikeDeblurError):
+    """A path read from a file would leave the folder it must stay in."""
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes the name `path` only on success.
+
+    Parent folders are made. The data is on disk before the name changes, so after a crash
+    `path` is either what it was or the whole new file.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: image and array writers choose their format by it.
+    aside = final.with_name(f".{final.stem}.{secrets.token_hex(6)}.partial{final.suffix}")
+    try:
+        yield aside
+        with open(aside, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(aside, final)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_write(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Return the hex SHA-256 of a file's content; memory does not grow with its size."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def inside(root: Path, relative: str, named_in: str | os.PathLike[str]) -> Path:
+    """Return `root / relative`, refusing a path that leaves `root`.
+
+    Args:
+        root: folder that the path must stay in.
+        relative: a relative POSIX path, as read from a file.
+        named_in: the file it was read from, for the message.
+
+    Raises:
+        UnsafePathError: `relative` is absolute, climbs with `..`, or follows a link out.
+    """
+    pure = PurePosixPath(relative)
+    if pure.is_absolute() or ".." in pure.parts or "\x00" in relative or not pure.parts:
+        raise UnsafePathError(
+            f"{named_in}: expected a relative path inside {root}, got {relative!r}; "
+            "correct the path"
+        )
+    path = root / pure
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise UnsafePathError(
+            f"{named_in}: {relative!r} is a link that leaves {root}; copy the data in instead"
+        )
+    return path

@@ -1,0 +1,63 @@
+"""Spike samples on the time axis, in seconds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ...errors import SpikeDeblurError
+
+
+class SpikeWindowError(SpikeDeblurError):
+    """A time window does not fit the recording, or the bins it should fill."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpikeClock:
+    """When each spike sample was taken: sample j at `first + j / rate`."""
+
+    rate: float
+    """Spike frames a second, in Hz."""
+    first: float = 0.0
+    """Time of sample 0, in seconds."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.rate) and self.rate > 0 and math.isfinite(self.first)):
+            raise SpikeWindowError(
+                f"expected a rate above 0 Hz and a finite first time, got rate {self.rate} and "
+                f"first {self.first}; check the clock"
+            )
+
+    def samples(self, t0: float, t1: float) -> tuple[int, int]:
+        """Return (start, stop) of the samples in the closed window [t0, t1], in seconds.
+
+        Both ends belong to it: `round((t0 - first) rate) <= j <= round((t1 - first) rate)`.
+        The range is not clipped; `require_inside` checks it against a recording.
+        """
+        # Half up, so that windows of one length always hold the same number of samples.
+        start = math.floor((t0 - self.first) * self.rate + 0.5)
+        last = math.floor((t1 - self.first) * self.rate + 0.5)
+        return start, last + 1
+
+    def require_inside(self, t0: float, t1: float, n_samples: int, name: str) -> tuple[int, int]:
+        """Return `samples(t0, t1)`, refusing a window that leaves the recording.
+
+        Args:
+            t0: start of the exposure, in seconds.
+            t1: its end, in seconds.
+            n_samples: spike frames in the recording.
+            name: the recording, for the message.
+
+        Raises:
+            SpikeWindowError: a sample of the window is not in the recording.
+        """
+        start, stop = self.samples(t0, t1)
+        if not 0 <= start < stop <= n_samples:
+            end = self.first + (n_samples - 1) / self.rate
+            raise SpikeWindowError(
+                f"{name}: exposure [{t0:.6f}, {t1:.6f}] s needs spike samples {start} to "
+                f"{stop - 1}, but the recording has 0 to {n_samples - 1} "
+                f"([{self.first:.6f}, {end:.6f}] s at {self.rate:g} Hz); check rate, fps and "
+                "the first sample's time"
+            )
+        return start, stop
