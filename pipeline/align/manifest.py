@@ -1,0 +1,255 @@
+"""The manifest: all that `align` found out, as JSON that later stages start from.
+
+Paths are POSIX and relative: `root` to the manifest's own folder, the rest to the root.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import pydantic_core
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ... import __version__
+from ...errors import SpikeDeblurError
+from ..files import inside, write_text
+from ..spikes.clock import SpikeClock
+from ..spikes.geometry import SpikeGeometry, parse_geometry
+from .log import AlignmentRow, require_seq
+
+FORMAT = "spikedeblur.manifest"
+SCHEMA_VERSION = 1
+
+_REMEDY = "write it again with `spikedeblur align`"
+
+
+class ManifestError(SpikeDeblurError):
+    """A manifest can't be read; the message names the file and the entry."""
+
+
+def _require_relative(path: str) -> str:
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\x00" in path:
+        raise ValueError("expected a relative path that stays inside the root")
+    return path
+
+
+def _require_climbing(path: str) -> str:
+    if PurePosixPath(path).is_absolute() or not path or "\x00" in path:
+        raise ValueError("expected a path relative to the manifest's folder")
+    return path
+
+
+def _require_geometry(spec: str) -> str:
+    parse_geometry(spec)
+    return spec
+
+
+RelativePath = Annotated[str, AfterValidator(_require_relative)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class FileRecord(_Record):
+    """What a file was when it was seen; later stages compare."""
+
+    size: int = Field(ge=0)
+    """In bytes."""
+    mtime_ns: int
+    """Time of the last change, in nanoseconds since 1970."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Hex SHA-256 of the content; None: not read yet."""
+
+
+class Verification(_Record):
+    """How far the spikes are from the sharp frames in time, as measured from the images."""
+
+    lag_frames: float
+    """Spike samples by which the best match comes after the expected one."""
+    lag_seconds: float
+    """The same, in seconds."""
+    correlation: float = Field(ge=-1, le=1)
+    """Of the sharp frame and the TFP at the best lag."""
+    confident: bool
+    """False if the images prove nothing, such as a flat scene."""
+    warning: str | None = None
+    """What is wrong, in words; None if nothing is."""
+
+
+class Window(_Record):
+    """One blurred frame and the spikes of its exposure."""
+
+    frame_index: int = Field(ge=0)
+    """The frame's number, as in its file name."""
+    t0: float
+    """Start of the exposure, in seconds."""
+    t1: float
+    """End of the exposure, in seconds; it belongs to the exposure."""
+    spike_count: int = Field(ge=0)
+    """Spikes of all pixels in [t0, t1]."""
+    spikes: RelativePath
+    """The `.dat` that holds them."""
+    first: float
+    """Time of that file's sample 0, in seconds."""
+    blur: RelativePath
+    sharp: RelativePath | None = None
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Window:
+        if self.t0 > self.t1:
+            raise ValueError(f"expected t0 <= t1, found {self.t0} and {self.t1}")
+        return self
+
+
+class Sequence(_Record):
+    """One recording: spikes of one camera and the blurred frames beside them."""
+
+    seq: Annotated[str, AfterValidator(require_seq)]
+    """`<split>/<group>/<clip>`; in the unified layout `<split>/<sequence>`."""
+    geometry: Annotated[str, AfterValidator(_require_geometry)]
+    """`SpikeGeometry.describe()`."""
+    rate: float = Field(gt=0)
+    """Spike frames a second, in Hz."""
+    gain: float | None = Field(default=None, gt=0)
+    """Spikes a sample at unit luminance; None: not known."""
+    windows: tuple[Window, ...]
+    """By frame_index, ascending."""
+    files: dict[RelativePath, FileRecord]
+    """Every file that the windows name."""
+    verification: Verification | None = None
+    """None: not verified, or nothing sharp to verify with."""
+
+    @model_validator(mode="after")
+    def _check_windows(self) -> Sequence:
+        indices = [window.frame_index for window in self.windows]
+        if any(a >= b for a, b in itertools.pairwise(indices)):
+            raise ValueError("expected windows in ascending order of frame_index, each once")
+        named = {p for w in self.windows for p in (w.spikes, w.blur, w.sharp) if p is not None}
+        missing = sorted(named - self.files.keys())
+        if missing:
+            raise ValueError(f"expected a record in `files` of {missing[0]!r}")
+        return self
+
+    @property
+    def split(self) -> str:
+        """The first part of `seq`: train, val or test."""
+        return self.seq.split("/", 1)[0]
+
+    def spike_geometry(self) -> SpikeGeometry:
+        """Return how the spikes lie in the files."""
+        return parse_geometry(self.geometry)
+
+    def clock(self, window: Window) -> SpikeClock:
+        """Return the clock of the file that holds the window's spikes."""
+        return SpikeClock(rate=self.rate, first=window.first)
+
+
+class Manifest(_Record):
+    """All sequences of one data set, with the timeline that aligns them."""
+
+    format: Literal["spikedeblur.manifest"] = FORMAT
+    schema_version: Literal[1] = SCHEMA_VERSION
+    version: str = __version__
+    """Of the spikedeblur that wrote it."""
+    layout: str
+    root: Annotated[str, AfterValidator(_require_climbing)]
+    """The data set's folder, relative to the manifest's; may climb with `..`."""
+    fps: float = Field(gt=0)
+    """Sharp frames a second."""
+    exposure_frames: int | None = Field(default=None, ge=1)
+    """Sharp frames that make a blurred one; None where it varies by sequence."""
+    linear_light: bool | None = None
+    """True: averaged in linear light; False: in gamma space; None: not known."""
+    sequences: tuple[Sequence, ...]
+    """By seq, ascending."""
+
+    @model_validator(mode="after")
+    def _check_sequences(self) -> Manifest:
+        names = [sequence.seq for sequence in self.sequences]
+        if any(a >= b for a, b in itertools.pairwise(names)):
+            raise ValueError("expected sequences in ascending order of seq, each once")
+        return self
+
+    def root_folder(self, manifest_path: str | os.PathLike[str]) -> Path:
+        """Return the data set's folder, given where this manifest lies."""
+        return Path(os.path.normpath(Path(manifest_path).absolute().parent / self.root))
+
+    def locate(self, manifest_path: str | os.PathLike[str], relative: str) -> Path:
+        """Return the path of a file that a window names.
+
+        Raises:
+            UnsafePathError: a link in it leaves the root.
+        """
+        return inside(self.root_folder(manifest_path), relative, manifest_path)
+
+    def log_rows(self) -> list[AlignmentRow]:
+        """Return the alignment log's rows."""
+        return [
+            AlignmentRow(window.frame_index, window.t0, window.t1, window.spike_count, sequence.seq)
+            for sequence in self.sequences
+            for window in sequence.windows
+        ]
+
+
+def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
+    """Write the manifest atomically; the same manifest gives the same bytes."""
+    write_text(path, format_manifest(manifest))
+
+
+def format_manifest(manifest: Manifest) -> str:
+    """Return the manifest as JSON text."""
+    return manifest.model_dump_json(indent=1) + "\n"
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """Read a manifest and check every value in it.
+
+    Raises:
+        ManifestError: not there, not JSON, another format or version, or a wrong entry.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ManifestError(
+            f"{path}: can't read the manifest ({error.strerror}); {_REMEDY}"
+        ) from error
+    try:
+        header: Any = pydantic_core.from_json(content)
+    except ValueError as error:
+        raise ManifestError(
+            f"{path}: expected a manifest (JSON), found text that isn't JSON ({error}); {_REMEDY}"
+        ) from error
+    _check_header(path, header)
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])
+        found = repr(first["input"])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ManifestError(
+            f"{path}: {place.lstrip('.') or 'manifest'}: {reason}, found "
+            f"{found if len(found) <= 80 else found[:77] + '...'}; {_REMEDY}"
+        ) from error
+
+
+def _check_header(path: str | os.PathLike[str], header: Any) -> None:
+    found = header.get("format") if isinstance(header, dict) else type(header).__name__
+    if not isinstance(header, dict) or found != FORMAT:
+        raise ManifestError(
+            f'{path}: expected a manifest with "format": {FORMAT!r}, found {found!r}; give the '
+            "file that `spikedeblur align` wrote"
+        )
+    version = header.get("schema_version")
+    if version != SCHEMA_VERSION:
+        newer = isinstance(version, int) and version > SCHEMA_VERSION
+        raise ManifestError(
+            f"{path}: expected manifest schema {SCHEMA_VERSION}, found {version!r} "
+            f"(written by spikedeblur {header.get('version')!r}); "
+            + ("it is newer than this program: update spikedeblur" if newer else _REMEDY)
+        )
