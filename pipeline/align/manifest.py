@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import pydantic_core
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,8 +20,8 @@ from ..spikes.clock import SpikeClock
 from ..spikes.geometry import SpikeGeometry, parse_geometry
 from .log import AlignmentRow, require_seq
 
-FORMAT = "spikedeblur.manifest"
-SCHEMA_VERSION = 1
+FORMAT: Final = "spikedeblur.manifest"
+SCHEMA_VERSION: Final = 1
 
 _REMEDY = "write it again with `spikedeblur align`"
 

@@ -1,0 +1,71 @@
+"""The integrate-and-fire spike camera: luminance in, spikes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import SpikeDeblurError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpikeCamera:
+    """Each pixel adds its luminance every sample and fires when the sum reaches the threshold.
+
+    The threshold is subtracted when it fires (soft reset), so no light is lost: the rate is
+    `gain * luminance` as long as that is at most one spike a sample.
+    """
+
+    threshold: float = 2.0
+    """Integral at which a pixel fires, in units of luminance times samples."""
+    amplification: float = 1.0
+    """Factor on the luminance before it is integrated."""
+    noise: float = 0.0
+    """Probability that a pixel fires in a sample for no reason, OR-ed into the stream."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.threshold) and self.threshold > 0):
+            raise SpikeDeblurError(f"expected a threshold above 0, got {self.threshold}")
+        if not (math.isfinite(self.amplification) and self.amplification > 0):
+            raise SpikeDeblurError(f"expected an amplification above 0, got {self.amplification}")
+        if not 0 <= self.noise < 1:
+            raise SpikeDeblurError(f"expected noise in [0, 1), spikes a sample, got {self.noise}")
+
+    @property
+    def gain(self) -> float:
+        """Spikes a sample at unit luminance."""
+        return self.amplification / self.threshold
+
+    def record(
+        self, luminance: Iterable[npt.NDArray[np.float32]], rng: np.random.Generator
+    ) -> Iterator[npt.NDArray[np.bool_]]:
+        """Yield one (H, W) bool spike frame for each (H, W) luminance in [0, 1].
+
+        The integrals start at a random phase in [0, threshold), drawn from `rng` first, so that
+        neighbours of equal brightness don't fire together. Memory does not grow with time.
+        """
+        integral: npt.NDArray[np.float32] | None = None
+        threshold = np.float32(self.threshold)
+        for frame in luminance:
+            if integral is None:
+                integral = rng.uniform(0, self.threshold, frame.shape).astype(np.float32)
+            integral += np.float32(self.amplification) * frame
+            fired = integral >= threshold
+            integral -= threshold * fired
+            if self.noise > 0:
+                fired |= rng.random(frame.shape, np.float32) < np.float32(self.noise)
+            yield fired
+
+
+def luminance(rgb: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the luminance (..., H, W) float32 in [0, 1] of RGB (..., H, W, 3).
+
+    0.299 R + 0.587 G + 0.114 B, as every simulator of the field does; uint8 is divided by 255.
+    """
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    scale = np.float32(1 / 255) if rgb.dtype == np.uint8 else np.float32(1)
+    return np.asarray(rgb.astype(np.float32) @ (weights * scale), np.float32)

@@ -1,0 +1,239 @@
+"""Spikes counted in temporal bins, from packed bits, without ever decoding the stream.
+
+Sample j of N goes to bin floor(j K / N). Within a bin, 64 pixels are added at once: the frames'
+words are the inputs of bit-sliced carry-save adders, plane i holding bit i of 64 counts. Only a
+bin's few planes are expanded to one byte a pixel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .clock import SpikeWindowError
+from .geometry import SpikeGeometry
+from .packed import Bytes, Range, Region
+
+Words = npt.NDArray[np.uint64]
+
+
+def count_spikes(
+    packed: Bytes,
+    geometry: SpikeGeometry,
+    bins: int,
+    start: int = 0,
+    stop: int | None = None,
+    rows: Range = None,
+    columns: Range = None,
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """Count spikes per pixel and temporal bin.
+
+    Args:
+        packed: (n_bytes,) uint8, frames as `geometry` says.
+        geometry: which bit is which pixel.
+        bins: K, temporal bins.
+        start: first sample of the window.
+        stop: one past its last sample; None means the stream's end.
+        rows: (start, stop) of upright rows; None means all.
+        columns: (start, stop) of columns; None means all.
+
+    Returns:
+        (K, h, w) uint8, upright; uint16 where a bin holds more than 255 samples.
+
+    Raises:
+        SpikeGeometryError: not a whole number of frames, or a crop outside the image.
+        SpikeWindowError: a window outside the stream, or with fewer samples than bins.
+    """
+    n_frames = geometry.count_frames(packed.size)
+    stop = n_frames if stop is None else stop
+    if not 0 <= start < stop <= n_frames:
+        raise SpikeWindowError(
+            f"expected samples inside 0:{n_frames}, got {start}:{stop}; check the window"
+        )
+    edges = start + bin_edges(stop - start, bins)
+    region = Region.of(geometry, rows, columns)
+    deepest = int(np.diff(edges).max())
+    counts = np.empty((bins, *region.shape), np.uint8 if deepest <= 255 else np.uint16)
+    adder = _BitSlicedAdder(region.n_bytes, deepest)
+    for b in range(bins):
+        for frame in range(int(edges[b]), int(edges[b + 1])):
+            region.load(packed, frame, adder.buffer)
+            adder.add()
+        for byte, lanes in enumerate(adder.drain()):
+            if counts.dtype == np.uint8:
+                region.scatter(lanes, counts[b])
+            else:
+                half = np.empty(region.shape, np.uint8)
+                region.scatter(lanes, half)
+                if byte == 0:
+                    counts[b] = half
+                else:
+                    counts[b] |= half.astype(np.uint16) << np.uint16(8)
+    return counts
+
+
+def bin_edges(samples: int, bins: int) -> npt.NDArray[np.int64]:
+    """Return the (bins + 1,) sample indices at which bins start: sample j is in floor(j K / N).
+
+    Raises:
+        SpikeWindowError: fewer samples than bins.
+    """
+    if bins < 1 or samples < bins:
+        raise SpikeWindowError(
+            f"expected at least one sample a bin, got {samples} samples for {bins} bins; take "
+            "fewer bins or a longer exposure"
+        )
+    return -(-np.arange(bins + 1, dtype=np.int64) * samples // bins)
+
+
+def samples_per_bin(samples: int, bins: int) -> npt.NDArray[np.int64]:
+    """Return the (bins,) numbers of samples in each bin of a window of `samples`."""
+    return np.diff(bin_edges(samples, bins))
+
+
+def spike_to_voxel(spikes: npt.NDArray[np.uint8], bins: int = 32) -> npt.NDArray[np.float32]:
+    """Sum decoded spikes (T, H, W) of 0/1 into (bins, H, W) float32 counts.
+
+    Raises:
+        SpikeWindowError: fewer samples than bins.
+    """
+    edges = bin_edges(len(spikes), bins)
+    counts = np.add.reduceat(spikes, edges[:-1], axis=0, dtype=np.uint16)
+    return counts.astype(np.float32)
+
+
+def voxelize(
+    events: npt.NDArray[np.floating | np.integer],
+    t0: float,
+    t1: float,
+    height: int,
+    width: int,
+    bins: int = 32,
+    apply_log1p: bool = True,
+    mean: float | None = None,
+    std: float | None = None,
+) -> npt.NDArray[np.float32]:
+    """Add events to a voxel grid; for a spike stream `count_spikes` gives the same, far faster.
+
+    Args:
+        events: (n, 3 or more) rows of (t in seconds, y, x, ...); the polarity is not used.
+        t0: start of the window, in seconds.
+        t1: its end; an event at t1 falls into the last bin. A stream's N samples at `rate` fill
+            [t0, t1 + 1 / rate), which makes the bins those of `count_spikes`.
+        height: rows of the grid, in pixels.
+        width: its columns.
+        bins: K, temporal bins.
+        apply_log1p: return log(1 + count).
+        mean: subtracted at the end if `std` is given too.
+        std: divided by, at least 1e-12.
+
+    Returns:
+        (bins, height, width) float32. Events outside the window or the grid are dropped.
+
+    Raises:
+        SpikeWindowError: an empty window or wrongly shaped events.
+    """
+    if events.ndim != 2 or events.shape[1] < 3:
+        raise SpikeWindowError(f"expected events (n, 3 or 4) of t, y, x, got {events.shape}")
+    if not t1 > t0:
+        raise SpikeWindowError(f"expected t1 after t0, got [{t0}, {t1}] s")
+    t, y, x = events[:, 0].astype(np.float64), events[:, 1], events[:, 2]
+    kept = (t >= t0) & (t <= t1) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    # A sample exactly on an edge belongs to the later bin; a last-bit error must not move it.
+    index = np.floor((t[kept] - t0) * (bins / (t1 - t0)) + 1e-9).astype(np.int64)
+    index = np.minimum(index, bins - 1)
+    flat = (index * height + y[kept].astype(np.int64)) * width + x[kept].astype(np.int64)
+    grid = np.bincount(flat, minlength=bins * height * width).astype(np.float32)
+    grid = grid.reshape(bins, height, width)
+    if apply_log1p:
+        grid = np.log1p(grid)
+    if mean is not None and std is not None:
+        grid = (grid - np.float32(mean)) / np.float32(max(std, 1e-12))
+    return grid
+
+
+class _BitSlicedAdder:
+    """Adds one-bit frames, 64 pixels a word; at most `deepest` frames between two drains."""
+
+    def __init__(self, n_bytes: int, deepest: int) -> None:
+        n_words = -(-n_bytes // 8)
+        self._top = deepest.bit_length() - 1
+        # Level i: a plane of weight 2^i, one frame or carry that waits for a partner, and the
+        # buffers not in use. Nothing is allocated after this.
+        self._spare: list[Words] = [
+            np.zeros(n_words, np.uint64) for _ in range(2 * self._top + 6)
+        ]
+        self._plane: list[Words | None] = [None] * (self._top + 1)
+        self._waiting: list[Words | None] = [None] * (self._top + 1)
+        self._next = self._spare.pop()
+
+    @property
+    def buffer(self) -> Bytes:
+        """Bytes to load the next frame into, before `add`."""
+        return self._next.view(np.uint8)
+
+    def add(self) -> None:
+        """Add the frame in `buffer`."""
+        frame, self._next = self._next, self._spare.pop()
+        self._push(frame, 0)
+
+    def _push(self, word: Words, level: int) -> None:
+        waiting = self._waiting[level]
+        if waiting is None:
+            self._waiting[level] = word
+            return
+        self._waiting[level] = None
+        plane = self._plane[level]
+        if level == self._top:  # the sum fits: no carry can leave the top
+            np.bitwise_xor(waiting, word, out=waiting)
+            self._spare.append(word)
+            if plane is None:
+                self._plane[level] = waiting
+            else:
+                np.bitwise_xor(plane, waiting, out=plane)
+                self._spare.append(waiting)
+            return
+        carry = self._spare.pop()
+        np.bitwise_and(waiting, word, out=carry)
+        np.bitwise_xor(waiting, word, out=waiting)
+        if plane is None:
+            self._plane[level] = waiting
+        else:
+            np.bitwise_and(plane, waiting, out=word)
+            np.bitwise_or(carry, word, out=carry)
+            np.bitwise_xor(plane, waiting, out=plane)
+            self._spare.append(waiting)
+        self._spare.append(word)
+        self._push(carry, level + 1)
+
+    def drain(self) -> list[Bytes]:
+        """Return the sums, low byte first, one byte a pixel, and start anew from zero."""
+        planes: list[Words] = []
+        for level in range(self._top + 1):
+            waiting, plane = self._waiting[level], self._plane[level]
+            self._waiting[level] = self._plane[level] = None
+            if waiting is not None and plane is not None:
+                if level < self._top:
+                    carry = self._spare.pop()
+                    np.bitwise_and(plane, waiting, out=carry)
+                    self._push(carry, level + 1)
+                np.bitwise_xor(plane, waiting, out=plane)
+                self._spare.append(waiting)
+            else:
+                plane = plane if plane is not None else waiting
+            if plane is None:
+                break
+            planes.append(plane)
+        lanes = [_expand(planes[i : i + 8]) for i in range(0, len(planes), 8)]
+        self._spare += planes
+        return lanes
+
+
+def _expand(planes: list[Words]) -> Bytes:
+    """Return one byte a pixel: the sum of bit planes of weight 1, 2, 4, ..."""
+    total = np.unpackbits(planes[0].view(np.uint8), bitorder="little").view(np.uint64)
+    for i, plane in enumerate(planes[1:], start=1):
+        bits = np.unpackbits(plane.view(np.uint8), bitorder="little").view(np.uint64)
+        np.left_shift(bits, np.uint64(i), out=bits)  # 0 or 1 in each byte: nothing spills over
+        np.bitwise_or(total, bits, out=total)
+    return total.view(np.uint8)

@@ -1,0 +1,255 @@
+"""Reading and writing headerless `.dat` spike files.
+
+One bit a pixel, least significant bit first; some tools write one byte a pixel instead, which
+is told by its values. Files are memory-mapped: a crop in time and space touches its own bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import SpikeDeblurError
+from ..files import atomic_write
+from .clock import SpikeWindowError
+from .counts import bin_edges, count_spikes
+from .geometry import SpikeGeometry, SpikeGeometryError
+from .packed import Bytes, Range, Region
+
+Encoding = Literal["packed", "bytes"]
+
+_SCAN_BYTES = 1 << 22
+
+
+class SpikeFileError(SpikeDeblurError):
+    """A spike file is missing, empty, cut, or in another format."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpikeFile:
+    """An open `.dat`; `read` and `counts` touch only the bytes they need."""
+
+    path: Path
+    geometry: SpikeGeometry
+    n_frames: int
+    encoding: Encoding
+    data: Bytes
+    """(n_bytes,) uint8, memory-mapped."""
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], geometry: SpikeGeometry) -> SpikeFile:
+        """Map a spike file into memory.
+
+        A file is read as one byte a pixel if it is a whole number of frames that way and holds
+        nothing but zeros and at least 16 ones; as packed bits otherwise.
+
+        Raises:
+            SpikeFileError: missing, empty, a Prophesee event file, or no whole number of frames.
+        """
+        path = Path(path)
+        data = _map(path)
+        if _is_bytes(data, geometry):
+            return cls(path, geometry, data.size // geometry.pixels, "bytes", data)
+        try:
+            n_frames = geometry.count_frames(data.size)
+        except SpikeGeometryError as error:
+            raise SpikeFileError(f"{path}: {error}") from error
+        return cls(path, geometry, n_frames, "packed", data)
+
+    def read(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        rows: Range = None,
+        columns: Range = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Decode samples [start, stop) of a crop: (T, h, w) uint8 of 0/1, upright.
+
+        Raises:
+            SpikeWindowError: samples outside the recording.
+            SpikeGeometryError: a crop outside the image.
+        """
+        start, stop = self._checked_window(start, stop)
+        region = Region.of(self.geometry, rows, columns)
+        out = np.empty((stop - start, *region.shape), np.uint8)
+        if self.encoding == "bytes":
+            for i in range(stop - start):
+                self._byte_plane(region, start + i, out[i])
+            return out
+        packed = np.empty(region.n_bytes, np.uint8)
+        for i in range(stop - start):
+            region.load(self.data, start + i, packed)
+            region.scatter(np.unpackbits(packed, bitorder="little"), out[i])
+        return out
+
+    def counts(
+        self,
+        bins: int,
+        start: int = 0,
+        stop: int | None = None,
+        rows: Range = None,
+        columns: Range = None,
+    ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """Count spikes of samples [start, stop) in temporal bins: (K, h, w), upright.
+
+        uint8, or uint16 where a bin holds more than 255 samples. Raises as `count_spikes` does.
+        """
+        start, stop = self._checked_window(start, stop)
+        if self.encoding == "packed":
+            return count_spikes(self.data, self.geometry, bins, start, stop, rows, columns)
+        edges = start + bin_edges(stop - start, bins)
+        region = Region.of(self.geometry, rows, columns)
+        deep = int(np.diff(edges).max()) > 255
+        counts = np.zeros((bins, *region.shape), np.uint16 if deep else np.uint8)
+        plane = np.empty(region.shape, np.uint8)
+        for b in range(bins):
+            for frame in range(int(edges[b]), int(edges[b + 1])):
+                self._byte_plane(region, frame, plane)
+                counts[b] += plane
+        return counts
+
+    def count_spikes(self, start: int = 0, stop: int | None = None) -> int:
+        """Return how many spikes the samples [start, stop) hold, over all pixels."""
+        start, stop = self._checked_window(start, stop)
+        geometry = self.geometry
+        if geometry.drop_columns or geometry.pixels % 8 or self.encoding == "bytes":
+            return sum(int(self.read(i, i + 1).sum()) for i in range(start, stop))
+        frame_bytes = geometry.pixels // 8
+        return _population(self.data[start * frame_bytes : stop * frame_bytes])
+
+    def _checked_window(self, start: int, stop: int | None) -> tuple[int, int]:
+        stop = self.n_frames if stop is None else stop
+        if not 0 <= start < stop <= self.n_frames:
+            raise SpikeWindowError(
+                f"{self.path}: expected samples inside 0:{self.n_frames}, got {start}:{stop}; "
+                "check the window"
+            )
+        return start, stop
+
+    def _byte_plane(self, region: Region, frame: int, out: npt.NDArray[np.uint8]) -> None:
+        height, width = self.geometry.height, self.geometry.width
+        stored = self.data[frame * height * width :][: height * width].reshape(height, width)
+        upright = stored[::-1] if self.geometry.flip_rows else stored
+        at = 0
+        for first, last in region.segments:
+            out[:, at : at + last - first] = upright[slice(*region.rows), first:last]
+            at += last - first
+
+
+def read_spikes(
+    path: str | os.PathLike[str],
+    geometry: SpikeGeometry,
+    start: int = 0,
+    stop: int | None = None,
+    rows: Range = None,
+    columns: Range = None,
+) -> npt.NDArray[np.uint8]:
+    """Read samples [start, stop) of a spike file.
+
+    Args:
+        path: a `.dat` file.
+        geometry: which bit is which pixel.
+        start: first sample.
+        stop: one past the last; None means the end.
+        rows: (start, stop) of upright rows; None means all.
+        columns: (start, stop) of columns; None means all.
+
+    Returns:
+        (T, h, w) uint8 of 0/1; row 0 is the scene's top.
+
+    Raises:
+        SpikeFileError, SpikeGeometryError, SpikeWindowError: see `SpikeFile`.
+    """
+    return SpikeFile.open(path, geometry).read(start, stop, rows, columns)
+
+
+def load_spike_dat(
+    path: str | os.PathLike[str], geometry: SpikeGeometry
+) -> npt.NDArray[np.uint8]:
+    """Return a whole spike file as (T, H, W) uint8 of 0/1; the same as `read_spikes`."""
+    return read_spikes(path, geometry)
+
+
+def write_spikes(
+    path: str | os.PathLike[str], spikes: npt.NDArray[np.generic], geometry: SpikeGeometry
+) -> None:
+    """Write upright spikes (T, H, W) of 0/1 (or bool) packed, atomically.
+
+    Dropped columns of the geometry are written as zeros.
+
+    Raises:
+        SpikeGeometryError: the shape is not the geometry's, or a value is not 0 or 1.
+    """
+    packed = pack_spikes(spikes, geometry)
+    with atomic_write(path) as aside:
+        packed.tofile(aside)
+
+
+def pack_spikes(spikes: npt.NDArray[np.generic], geometry: SpikeGeometry) -> Bytes:
+    """Return upright spikes (T, H, W) of 0/1 (or bool) as the (n_bytes,) uint8 of a `.dat`.
+
+    Raises:
+        SpikeGeometryError: the shape is not the geometry's, or a value is not 0 or 1.
+    """
+    if spikes.ndim != 3 or spikes.shape[1:] != geometry.shape or not len(spikes):
+        raise SpikeGeometryError(
+            f"expected spikes (T, {geometry.shape[0]}, {geometry.shape[1]}), got {spikes.shape}; "
+            "check the geometry"
+        )
+    bits = spikes.astype(np.bool_)
+    if not np.array_equal(bits, spikes):
+        raise SpikeGeometryError("expected spikes of 0 and 1 only; threshold the values first")
+    stored = bits[:, ::-1] if geometry.flip_rows else bits
+    if geometry.drop_columns:
+        full = np.zeros((len(spikes), geometry.height, geometry.width), np.bool_)
+        kept = np.ones(geometry.width, np.bool_)
+        for first, last in geometry.drop_columns:
+            kept[first:last] = False
+        full[:, :, kept] = stored
+        stored = full
+    frames = stored.reshape(len(spikes), -1)  # (T, H * W)
+    axis = 1 if geometry.pad_frames else None
+    return np.packbits(frames, axis=axis, bitorder="little").reshape(-1)
+
+
+def _map(path: Path) -> Bytes:
+    if not path.is_file():
+        raise SpikeFileError(f"{path}: expected a spike file, found none; check the path")
+    if path.stat().st_size == 0:
+        raise SpikeFileError(f"{path}: the file is empty; copy or record it again")
+    data = np.memmap(path, dtype=np.uint8, mode="r")
+    head = bytes(data[:256])
+    first_line = head.split(b"\n", 1)[0]
+    if head.startswith(b"% ") and b"\n" in head and first_line.strip().isascii():
+        raise SpikeFileError(
+            f"{path}: this is a Prophesee event file (its header begins with "
+            f"{first_line[:40].decode('ascii', 'replace')!r}), not a spike stream; events can't "
+            "be read as spikes"
+        )
+    # A plain array on the same mapping: slicing a memmap costs ten times as much.
+    return np.asarray(data)
+
+
+def _is_bytes(data: Bytes, geometry: SpikeGeometry) -> bool:
+    if data.size % geometry.pixels:
+        return False
+    ones = 0
+    for start in range(0, data.size, _SCAN_BYTES):
+        block = data[start : start + _SCAN_BYTES]
+        if block.max() > 1:
+            return False
+        ones += int(np.count_nonzero(block))
+    # Packed bits with values 0 and 1 only: spikes in every eighth column alone, 1 in 8 a spike.
+    return ones >= 16
+
+
+def _population(data: Bytes) -> int:
+    total = 0
+    for start in range(0, data.size, _SCAN_BYTES):
+        total += int(np.bitwise_count(data[start : start + _SCAN_BYTES]).sum(dtype=np.int64))
+    return total

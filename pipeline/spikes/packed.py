@@ -1,0 +1,143 @@
+"""One region of every frame, as packed bits: the ground that decoding and counting share.
+
+A frame's rows lie one after another, least significant bit first, and are read whole where the
+columns wanted don't start and end on bytes of their own:
+
+    file row   |........|........|........|........|     W bits, bottom row first if flipped
+    whole      |<------------- W bits ----------->|      any W, any frame start, shifted to bit 0
+    columns             |<---- bytes ---->|              W and frame start are whole bytes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .geometry import SpikeGeometry, SpikeGeometryError
+
+Bytes = npt.NDArray[np.uint8]
+Range = tuple[int, int] | slice | None
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Rows and columns of upright pixels, and the packed bits of a frame that hold them."""
+
+    geometry: SpikeGeometry
+    rows: tuple[int, int]
+    """Rows [start, stop) of the upright image."""
+    columns: tuple[int, int]
+    """Columns [start, stop) of the image without the dropped ones."""
+    segments: tuple[tuple[int, int], ...]
+    """Stored columns [start, stop) that hold `columns`, in order."""
+    byte_columns: tuple[int, int] | None
+    """Bytes [start, stop) of a stored row to read; None: read whole rows as one bit string."""
+
+    @classmethod
+    def of(cls, geometry: SpikeGeometry, rows: Range = None, columns: Range = None) -> Region:
+        """Return the region of `rows` and `columns` (start, stop); None means all of them."""
+        height, width = geometry.shape
+        row_range = _checked(rows, height, "rows")
+        column_range = _checked(columns, width, "columns")
+        segments = _stored_segments(geometry, *column_range)
+        first, last = segments[0][0], segments[-1][1]
+        narrow = (last - first) < geometry.width
+        whole_bytes = geometry.width % 8 == 0 and geometry.frame_bits % 8 == 0
+        byte_columns = (first // 8, (last + 7) // 8) if narrow and whole_bytes else None
+        return cls(geometry, row_range, column_range, segments, byte_columns)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w) of the decoded region."""
+        return self.rows[1] - self.rows[0], self.columns[1] - self.columns[0]
+
+    @property
+    def packed_width(self) -> int:
+        """Bits between one row and the next in a loaded frame."""
+        if self.byte_columns is None:
+            return self.geometry.width
+        return 8 * (self.byte_columns[1] - self.byte_columns[0])
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of a loaded frame."""
+        return (self.shape[0] * self.packed_width + 7) // 8
+
+    @property
+    def _stored_row(self) -> int:
+        """First stored row of the region."""
+        return self.geometry.height - self.rows[1] if self.geometry.flip_rows else self.rows[0]
+
+    def load(self, packed: Bytes, frame: int, out: Bytes) -> None:
+        """Copy the region's bits of one frame to `out[:n_bytes]`, starting at bit 0.
+
+        Bits of `out` beyond the region's last pixel are undefined.
+        """
+        geometry = self.geometry
+        h = self.shape[0]
+        if self.byte_columns is not None:
+            row_bytes = geometry.width // 8
+            start = frame * (geometry.frame_bits // 8) + self._stored_row * row_bytes
+            rows = packed[start : start + h * row_bytes].reshape(h, row_bytes)
+            first, last = self.byte_columns
+            out[: self.n_bytes].reshape(h, last - first)[...] = rows[:, first:last]
+            return
+        first_bit = frame * geometry.frame_bits + self._stored_row * geometry.width
+        start, shift = divmod(first_bit, 8)
+        target = out[: self.n_bytes]
+        if shift == 0:
+            target[...] = packed[start : start + self.n_bytes]
+            return
+        low = packed[start : start + self.n_bytes]
+        np.right_shift(low, shift, out=target)
+        high = packed[start + 1 : start + 1 + self.n_bytes]  # one short at the file's end
+        target[: high.size] |= high << (8 - shift)
+
+    def scatter(self, pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:
+        """Write decoded bits (at least h * packed_width,) of 0/1 or counts to `out` (h, w), upright.
+
+        Works for any one-byte values laid out as `load` lays out the bits.
+        """
+        h, w = self.shape
+        stored = pixels[: h * self.packed_width].reshape(h, self.packed_width)  # (h, packed W)
+        if self.geometry.flip_rows:
+            stored = stored[::-1]
+        origin = 8 * self.byte_columns[0] if self.byte_columns is not None else 0
+        at = 0
+        for first, last in self.segments:
+            out[:, at : at + last - first] = stored[:, first - origin : last - origin]
+            at += last - first
+
+
+def _checked(wanted: Range, size: int, name: str) -> tuple[int, int]:
+    if wanted is None:
+        return 0, size
+    if isinstance(wanted, slice):
+        if wanted.step not in (None, 1):
+            raise SpikeGeometryError(f"expected {name} without a step, got {wanted}")
+        start, stop, _ = wanted.indices(size)
+    else:
+        start, stop = wanted
+    if not 0 <= start < stop <= size:
+        raise SpikeGeometryError(
+            f"expected {name} inside 0:{size}, got {start}:{stop}; check the crop"
+        )
+    return int(start), int(stop)
+
+
+def _stored_segments(
+    geometry: SpikeGeometry, start: int, stop: int
+) -> tuple[tuple[int, int], ...]:
+    """Return the stored column ranges of visible columns [start, stop)."""
+    segments = []
+    visible = stored = 0
+    for drop_start, drop_stop in (*geometry.drop_columns, (geometry.width, geometry.width)):
+        run = drop_start - stored
+        first, last = max(start - visible, 0), min(stop - visible, run)
+        if first < last:
+            segments.append((stored + first, stored + last))
+        visible += run
+        stored = drop_stop
+    return tuple(segments)

@@ -1,0 +1,99 @@
+"""Pictures from spikes without learning: TFP, TFI and spike-guided division (SDM).
+
+TFP and TFI: Zhu, Dong, Huang, Tian, "A Retina-Inspired Sampling Method for Visual Texture
+Reconstruction", ICME 2019. SDM: the spike-guided deblurring model of Chen et al., "Enhancing
+Motion Deblurring in High-Speed Scenes with Spike Streams", NeurIPS 2023.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .clock import SpikeWindowError
+
+Image = npt.NDArray[np.float32]
+
+
+def tfp(spikes: npt.NDArray[np.uint8], gain: float = 1.0) -> Image:
+    """Texture from playback: the mean rate of spikes (T, H, W) over the window, over the gain.
+
+    Returns:
+        (H, W) float32 luminance; spikes a sample where `gain` is 1.
+    """
+    rate = spikes.sum(axis=0, dtype=np.uint32) / np.float32(len(spikes))
+    return (rate / np.float32(gain)).astype(np.float32)
+
+
+def tfi(spikes: npt.NDArray[np.uint8], index: int, gain: float = 1.0) -> Image:
+    """Texture from interval: one over the interval between the spikes around sample `index`.
+
+    The interval runs from the last spike at or before `index` to the first one after it. Where
+    one side has none, the nearest two spikes of the other side give it; a pixel with one spike
+    gets the whole window as its interval, a pixel without any is black.
+
+    Args:
+        spikes: (T, H, W) uint8 of 0/1.
+        index: sample in 0..T-1.
+        gain: spikes a sample at unit luminance.
+
+    Returns:
+        (H, W) float32 luminance.
+
+    Raises:
+        SpikeWindowError: `index` outside the window.
+    """
+    n = len(spikes)
+    if not 0 <= index < n:
+        raise SpikeWindowError(f"expected an index inside 0:{n}, got {index}")
+    none = -1
+    before = np.full((2, *spikes.shape[1:]), none, np.int64)  # nearest and next nearest, earlier
+    for j in range(index + 1):
+        fired = spikes[j] != 0
+        before[1][fired] = before[0][fired]
+        before[0][fired] = j
+    after = np.full((2, *spikes.shape[1:]), none, np.int64)
+    for j in range(n - 1, index, -1):
+        fired = spikes[j] != 0
+        after[1][fired] = after[0][fired]
+        after[0][fired] = j
+    has_before, has_after = before[0] != none, after[0] != none
+    interval = np.full(spikes.shape[1:], np.inf, np.float64)
+    interval[has_before ^ has_after] = n
+    around = has_before & has_after
+    interval[around] = (after[0] - before[0])[around]
+    only_before = ~has_after & (before[1] != none)
+    interval[only_before] = (before[0] - before[1])[only_before]
+    only_after = ~has_before & (after[1] != none)
+    interval[only_after] = (after[1] - after[0])[only_after]
+    return (1.0 / (gain * interval)).astype(np.float32)
+
+
+def sdm(blur: Image, short: Image, exposure: Image, floor: float = 1 / 255) -> Image:
+    """Spike-guided deblurring: `blur * short / exposure`, with no learning.
+
+    The ratio of the two spike images is enlarged bilinearly to the blurred frame's size.
+
+    Args:
+        blur: (H, W, 3) float32 in [0, 1].
+        short: (h, w) luminance, TFP of a short window around the instant wanted.
+        exposure: (h, w) luminance, TFP of the whole exposure, in the same unit.
+        floor: added to both, in luminance, so that dark pixels keep the blurred colour.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1].
+    """
+    ratio = (short + np.float32(floor)) / (exposure + np.float32(floor))
+    ratio = enlarge(ratio.astype(np.float32), blur.shape[:2])
+    return np.clip(blur * ratio[..., None], 0.0, 1.0, dtype=np.float32)
+
+
+def enlarge(image: Image, shape: tuple[int, int]) -> Image:
+    """Return a float32 image (h, w) resized bilinearly to `shape`, pixel centres aligned."""
+    if image.shape == tuple(shape):
+        return image
+    from PIL import Image as Pillow
+
+    picture = Pillow.fromarray(np.ascontiguousarray(image, np.float32))
+    resized = picture.resize((shape[1], shape[0]), Pillow.Resampling.BILINEAR)
+    return np.asarray(resized, np.float32)

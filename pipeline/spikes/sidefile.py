@@ -1,0 +1,101 @@
+"""What a `.dat` can't hold, written beside it: geometry, clock, gain and where it came from."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...errors import SpikeDeblurError
+from ..files import write_text
+from .geometry import SpikeGeometry, parse_geometry
+
+FOLDER_SIDE_FILE = "spikes.json"
+"""One side file for all `.dat` files of a folder."""
+
+_MAX_BYTES = 1 << 20
+
+
+class SideFileError(SpikeDeblurError):
+    """A side file is there but can't be used."""
+
+
+class SideFile(BaseModel):
+    """The content of `<name>.dat.json`, or of `spikes.json` for a whole folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    format: Literal["spikedeblur.spikes"] = "spikedeblur.spikes"
+    schema_version: Literal[1] = 1
+    geometry: str
+    """A geometry SPEC, such as `250x400,bottom-up`."""
+    rate: float | None = Field(default=None, gt=0)
+    """Spike frames a second, in Hz."""
+    first: float = 0.0
+    """Time of the first spike frame, in seconds. Not used in a folder's side file."""
+    gain: float | None = Field(default=None, gt=0)
+    """Spikes a sample at unit luminance: amplification / threshold."""
+    made_by: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    """Tool, version, seed and camera settings; for people, never read back."""
+
+    def spike_geometry(self) -> SpikeGeometry:
+        """Return the geometry that `geometry` spells."""
+        return parse_geometry(self.geometry)
+
+
+def side_file_path(dat_path: str | os.PathLike[str]) -> Path:
+    """Return where the side file of one `.dat` lies."""
+    return Path(f"{os.fspath(dat_path)}.json")
+
+
+def read_side_file(dat_path: str | os.PathLike[str]) -> SideFile | None:
+    """Return what is recorded for a `.dat`, or None where nothing is.
+
+    Looks for `<name>.dat.json`, then for `spikes.json` in the same folder.
+
+    Raises:
+        SideFileError: there is one, but it is not what this version writes.
+    """
+    dat_path = Path(dat_path)
+    for path in (side_file_path(dat_path), dat_path.parent / FOLDER_SIDE_FILE):
+        if path.is_file():
+            return _parse(path)
+    return None
+
+
+def write_side_file(dat_path: str | os.PathLike[str], side: SideFile) -> None:
+    """Write the side file of one `.dat`, atomically."""
+    write_text(side_file_path(dat_path), _dump(side))
+
+
+def write_folder_side_file(folder: str | os.PathLike[str], side: SideFile) -> None:
+    """Write one side file for all `.dat` files of a folder, atomically."""
+    write_text(Path(folder) / FOLDER_SIDE_FILE, _dump(side))
+
+
+def _dump(side: SideFile) -> str:
+    return json.dumps(side.model_dump(), indent=2) + "\n"
+
+
+def _parse(path: Path) -> SideFile:
+    if path.stat().st_size > _MAX_BYTES:
+        raise SideFileError(
+            f"{path}: expected a spike side file of a few hundred bytes, got "
+            f"{path.stat().st_size} bytes; remove it or write it anew with `spikedeblur convert`"
+        )
+    try:
+        side = SideFile.model_validate_json(path.read_bytes())
+        side.spike_geometry()
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise SideFileError(
+            f"{path}: expected a spikedeblur side file, but {where}: {first['msg']}; correct it "
+            "or write it anew with `spikedeblur convert`"
+        ) from error
+    except SpikeDeblurError as error:
+        raise SideFileError(f"{path}: {error}") from error
+    return side
