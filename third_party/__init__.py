@@ -1,1 +1,1 @@
-"""."""
+"""Published network architectures, written anew; each folder states origin and licence."""

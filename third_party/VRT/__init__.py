@@ -1,0 +1,10 @@
+"""VRT, the Video Restoration Transformer (Liang et al., arXiv 2201.12288), for deblurring.
+
+Written from a specification, not from the published code; parameters keep the published names
+and shapes, so that published weights load. See README.md beside this file.
+"""
+
+from .network import VRT, VRTConfigError, pad_to_multiple
+from .weights import WeightsError, load_pretrained
+
+__all__ = ["VRT", "VRTConfigError", "WeightsError", "load_pretrained", "pad_to_multiple"]

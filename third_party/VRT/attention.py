@@ -1,0 +1,236 @@
+"""Blocks of windowed attention: self attention, and mutual attention of two frames.
+
+Letters in shape comments: n windows, N tokens of a window, C channels, h heads, c = C / h.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .windows import Size, WindowPlan, fit_window, plan_windows
+
+
+class BlockGroup(nn.Module):
+    """Blocks one after the other, every second with shifted windows: (B, D, H, W, C)."""
+
+    def __init__(self, dim: int, *, depth: int, drop_path: list[float], **block: Any) -> None:
+        super().__init__()
+        assert len(drop_path) == depth
+        self.blocks = nn.ModuleList(
+            Block(dim, shifted=i % 2 == 1, drop_path=drop_path[i], **block) for i in range(depth)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Block(nn.Module):
+    """Attention in windows, then a feed-forward part, each with its residual: (B, D, H, W, C).
+
+    Args:
+        window: Frames, rows, columns; fitted to the features (see `fit_window`).
+        shifted: Whether windows are moved by half their size.
+        mutual: Whether the two frames of a window also attend to each other.
+        drop_path: Chance of leaving out a branch for a clip, in training.
+        checkpoint_attn, checkpoint_ffn: Recompute that part in the backward pass.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        window: Size,
+        heads: int,
+        shifted: bool,
+        mutual: bool,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        drop_path: float,
+        checkpoint_attn: bool,
+        checkpoint_ffn: bool,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.shifted = shifted
+        self.mutual = mutual
+        self.drop_path = drop_path
+        self.checkpoint_attn = checkpoint_attn
+        self.checkpoint_ffn = checkpoint_ffn
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, window, heads, mutual=mutual, qkv_bias=qkv_bias)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = GEGLU(dim, int(dim * mlp_ratio), dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self._dropped(_run(self._attend, x, self.checkpoint_attn))
+        return x + self._dropped(_run(self._feed_forward, x, self.checkpoint_ffn))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        batch, *size = x.shape[:4]
+        window, shift = fit_window(
+            (size[0], size[1], size[2]), self.window, self.shifted, self.mutual
+        )
+        plan = plan_windows((batch, size[0], size[1], size[2]), window, shift, x.device)
+        tokens = plan.cut(self.norm1(x))  # (n, N, C)
+        return plan.join(self.attn(tokens, plan))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.norm2(x))
+
+    def _dropped(self, branch: Tensor) -> Tensor:
+        """Leave the branch out for some clips, and scale it up for the others."""
+        if not self.training or self.drop_path == 0:
+            return branch
+        kept = branch.new_empty(len(branch), 1, 1, 1, 1).bernoulli_(1 - self.drop_path)
+        return branch * (kept / (1 - self.drop_path))
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside windows.
+
+    Self attention has a learned bias for each relative position. Mutual attention lets each of
+    two frames take from the other, with a fixed sine code of the position.
+    """
+
+    relative_position_index: Tensor
+    position_bias: Tensor
+
+    def __init__(
+        self, dim: int, window: Size, heads: int, *, mutual: bool, qkv_bias: bool
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.heads = heads
+        self.mutual = mutual
+        offsets = math.prod(2 * extent - 1 for extent in window)
+        self.relative_position_bias_table = nn.Parameter(torch.empty(offsets, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        # Both buffers are constants, saved because the published state dict has them.
+        self.register_buffer("relative_position_index", relative_position_index(window))
+        if mutual:
+            self.register_buffer("position_bias", sine_code(window[1], window[2], dim))
+        self.qkv_self = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(2 * dim if mutual else dim, dim)
+        if mutual:
+            self.qkv_mut = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+
+    def forward(self, tokens: Tensor, plan: WindowPlan) -> Tensor:
+        """(n, N, C) -> (n, N, C)."""
+        out = self._self_attention(tokens, plan)
+        if self.mutual:
+            out = torch.cat([self._mutual_attention(tokens, plan), out], -1)  # (n, N, 2C)
+        return self.proj(out)
+
+    def _self_attention(self, tokens: Tensor, plan: WindowPlan) -> Tensor:
+        qkv = self.qkv_self(tokens).unflatten(-1, (3, self.heads, -1))  # (n, N, 3, h, c)
+        out = [
+            _attend(*part.unbind(2), self._bias(tokens.shape[1], mask))
+            for part, mask in _by_kind(qkv, plan, windows_each=1)
+        ]
+        return torch.cat(out).flatten(2)  # (n, N, C)
+
+    def _mutual_attention(self, tokens: Tensor, plan: WindowPlan) -> Tensor:
+        _, rows, columns = plan.window
+        half = rows * columns
+        # A shrunken window keeps the code of its first rows and columns.
+        code = self.position_bias.view(self.window[1], self.window[2], -1)[:rows, :columns]
+        frames = tokens.view(-1, 2, half, tokens.shape[-1]) + code.reshape(half, -1)
+        qkv = self.qkv_mut(frames.flatten(0, 1))  # (2n, N / 2, 3C)
+        qkv = qkv.unflatten(-1, (3, self.heads, -1))  # (2n, N / 2, 3, h, c)
+        out = []
+        for part, mask in _by_kind(qkv, plan, windows_each=2):
+            query, key, value = part.unbind(2)  # (2n, N / 2, h, c)
+            other = query.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+            # The shift's mask is that of the first frame, for both.
+            out.append(_attend(other, key, value, None if mask is None else mask[:half, :half]))
+        return torch.cat(out).view(tokens.shape)
+
+    def _bias(self, count: int, mask: Tensor | None) -> Tensor:
+        """Bias of the relative positions plus the mask: (h, N, N).
+
+        A shrunken window reads the first rows and columns of the full window's index.
+        """
+        index = self.relative_position_index[:count, :count]
+        bias = self.relative_position_bias_table.t().index_select(1, index.flatten())
+        bias = bias.view(self.heads, count, count)
+        return bias if mask is None else bias + mask
+
+
+class GEGLU(nn.Module):
+    """Feed-forward part with a gate: `fc2(gelu(fc11 x) * fc12 x)` on the last axis."""
+
+    def __init__(self, dim: int, hidden: int, out_dim: int) -> None:
+        super().__init__()
+        self.fc11 = nn.Linear(dim, hidden)
+        self.fc12 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc11(x)) * self.fc12(x))
+
+
+def relative_position_index(window: Size) -> Tensor:
+    """Return the bias table's row for each pair (query, key) of a window: (N, N) int64."""
+    depth, height, width = window
+    axes = torch.meshgrid(*(torch.arange(extent) for extent in window), indexing="ij")
+    place = torch.stack([axis.flatten() for axis in axes])  # (3, N)
+    dz, dy, dx = place[:, :, None] - place[:, None, :]  # (N, N) each, query - key
+    row = (dz + depth - 1) * (2 * height - 1) + dy + height - 1
+    return row * (2 * width - 1) + dx + width - 1
+
+
+def sine_code(height: int, width: int, dim: int) -> Tensor:
+    """Return the fixed code of each position of a frame's window: (1, H * W, C) float32.
+
+    The first half of the channels codes the row, the second the column.
+    """
+    half = dim // 2
+    channel = torch.arange(half)
+    period = 10000 ** (2 * (channel // 2) / half)
+
+    def code(count: int) -> Tensor:
+        angle = torch.arange(1, count + 1) / (count + 1e-6) * (2 * math.pi)
+        phase = angle[:, None] / period  # (count, C / 2)
+        return torch.where(channel % 2 == 0, phase.sin(), phase.cos())
+
+    rows = code(height)[:, None].expand(height, width, half)
+    columns = code(width)[None].expand(height, width, half)
+    return torch.cat([rows, columns], -1).reshape(1, height * width, dim)
+
+
+def init_weights(module: nn.Module) -> None:
+    """Start Linear layers as transformers do; other layers start themselves."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention of (n, N, h, c) with a bias on the logits, (h, N, N) or (N, N): (n, N, h, c)."""
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))  # (n, h, N, c)
+    if bias is not None:
+        bias = bias.to(query.dtype)
+        bias = bias.expand(1, query.shape[1], *bias.shape[-2:])
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    return out.transpose(1, 2)
+
+
+def _by_kind(qkv: Tensor, plan: WindowPlan, windows_each: int) -> Any:
+    """Split windows by kind of mask; split and unbind, unlike slices, need no zero-fill back."""
+    counts = [count * windows_each for count, _ in plan.groups]
+    return zip(qkv.split(counts), (mask for _, mask in plan.groups), strict=True)
+
+
+def _run(part: Any, x: Tensor, recompute: bool) -> Tensor:
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(part, x, use_reentrant=False)
+    return part(x)

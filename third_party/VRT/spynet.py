@@ -1,0 +1,95 @@
+"""SpyNet: optical flow by a pyramid of small networks (Ranjan and Black, arXiv 1611.00850)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .warping import warp
+
+LEVELS = 6
+SCALES = 4  # the finest four levels are given out
+
+
+class SpyNet(nn.Module):
+    """Flow from a reference to a support image, at four scales.
+
+    Untrained it gives zero flow (the last layers start at zero), so that a network without
+    published weights starts without motion rather than with noise.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+        self.basic_module = nn.ModuleList(FlowUpdate() for _ in range(LEVELS))
+
+    def forward(self, reference: Tensor, support: Tensor) -> list[Tensor]:
+        """Estimate the flow by which warping `support` gives `reference`.
+
+        Args:
+            reference, support: (B, 3, H, W) in [0, 1], any size.
+
+        Returns:
+            Flows at 1, 1/2, 1/4, 1/8: (B, 2, H // s, W // s), at least one pixel a side;
+            (x, y) in pixels of their scale.
+        """
+        height, width = reference.shape[-2:]
+        references, supports = self._pyramid(reference), self._pyramid(support)
+        flows = []
+        # Zero at half the coarsest size and doubled is zero at that size; starting there also
+        # serves sides of 32 and less, whose coarsest level has one pixel and no half.
+        flow = torch.zeros_like(references[0][:, :2])
+        for level, (ref, supp, net) in enumerate(
+            zip(references, supports, self.basic_module, strict=True)
+        ):
+            if level:
+                flow = 2 * F.interpolate(
+                    flow, scale_factor=2, mode="bilinear", align_corners=True
+                )
+            moved = warp(supp, flow, padding_mode="border")
+            # Positions need more than bf16's 8 bits: under autocast only the update has them.
+            flow = flow + net(torch.cat([ref, moved, flow], 1)).to(flow.dtype)
+            flows.append(flow)
+        finest_first = flows[: -SCALES - 1 : -1]
+        return [
+            _resize_flow(flow, max(height // 2**s, 1), max(width // 2**s, 1))
+            for s, flow in enumerate(finest_first)
+        ]
+
+    def _pyramid(self, image: Tensor) -> list[Tensor]:
+        """Normalised images, coarsest first; sides are rounded up to multiples of 32."""
+        size = [-(-side // 32) * 32 for side in image.shape[-2:]]
+        image = F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+        levels = [(image - self.mean) / self.std]
+        for _ in range(LEVELS - 1):
+            levels.append(F.avg_pool2d(levels[-1], 2))
+        return levels[::-1]
+
+
+class FlowUpdate(nn.Module):
+    """One level's network: (B, 8, H, W) of reference, moved support and flow -> (B, 2, H, W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (8, 32, 64, 32, 16, 2)
+        layers: list[nn.Module] = []
+        for narrow, wide in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(narrow, wide, 7, padding=3), nn.ReLU()]
+        self.basic_module = nn.Sequential(*layers[:-1])
+        nn.init.zeros_(layers[-2].weight)
+        nn.init.zeros_(layers[-2].bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.basic_module(x)
+
+
+def _resize_flow(flow: Tensor, height: int, width: int) -> Tensor:
+    """Resize (B, 2, H, W) and scale its vectors with it."""
+    ratio = flow.new_tensor([width / flow.shape[-1], height / flow.shape[-2]])
+    flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
+    return flow * ratio.view(1, 2, 1, 1)
