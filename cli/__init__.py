@@ -1,1 +1,99 @@
-"""."""
+"""The `spikedeblur` command. Commands import what they need when they run, so help is instant."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from . import (
+    align,
+    convert,
+    doctor,
+    evaluate,
+    inspect,
+    restore,
+    simulate,
+    train,
+    voxelize,
+)
+
+app = typer.Typer(
+    name="spikedeblur",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    simulate.simulate,
+    align.align,
+    voxelize.voxelize,
+    train.train,
+    evaluate.evaluate,
+    restore.restore,
+    convert.convert,
+    inspect.inspect,
+    doctor.doctor,
+):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spikedeblur {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def spikedeblur(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    """From spike-camera streams and blurred colour frames to sharp video.
+
+    The stages, in order: simulate (or your own recordings), align, voxelize, train, evaluate,
+    restore. Each reads the files of the one before; run any of them with --help for an example.
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 (failed), 2 (wrong use), 130 (Ctrl-C)."""
+    from ..errors import SpikeDeblurError
+
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options_end = arguments.index("--") if "--" in arguments else len(arguments)
+    debug = "--debug" in arguments[:options_end]
+    if debug:  # welcome after the command's name too
+        arguments.remove("--debug")
+    try:
+        app(arguments, standalone_mode=True)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except (SpikeDeblurError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        print(f"spikedeblur: {_in_words(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("spikedeblur: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; check the path, its permissions and the free space"
+    if isinstance(error, MemoryError):
+        return "out of memory; take smaller pieces (--workers, --tile, a smaller crop)"
+    return str(error)

@@ -29,9 +29,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     aside = final.with_name(f".{final.stem}.{secrets.token_hex(6)}.partial{final.suffix}")
     try:
         yield aside
-        with open(aside, "rb") as written:
+        with aside.open("rb") as written:
             os.fsync(written.fileno())
-        os.replace(aside, final)
+        aside.replace(final)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
@@ -45,7 +45,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """Return the hex SHA-256 of a file's content; memory does not grow with its size."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

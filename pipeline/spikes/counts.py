@@ -160,9 +160,7 @@ class _BitSlicedAdder:
         self._top = deepest.bit_length() - 1
         # Level i: a plane of weight 2^i, one frame or carry that waits for a partner, and the
         # buffers not in use. Nothing is allocated after this.
-        self._spare: list[Words] = [
-            np.zeros(n_words, np.uint64) for _ in range(2 * self._top + 6)
-        ]
+        self._spare: list[Words] = [np.zeros(n_words, np.uint64) for _ in range(2 * self._top + 6)]
         self._plane: list[Words | None] = [None] * (self._top + 1)
         self._waiting: list[Words | None] = [None] * (self._top + 1)
         self._next = self._spare.pop()

@@ -168,9 +168,7 @@ def read_spikes(
     return SpikeFile.open(path, geometry).read(start, stop, rows, columns)
 
 
-def load_spike_dat(
-    path: str | os.PathLike[str], geometry: SpikeGeometry
-) -> npt.NDArray[np.uint8]:
+def load_spike_dat(path: str | os.PathLike[str], geometry: SpikeGeometry) -> npt.NDArray[np.uint8]:
     """Return a whole spike file as (T, H, W) uint8 of 0/1; the same as `read_spikes`."""
     return read_spikes(path, geometry)
 

@@ -48,8 +48,7 @@ class SpikeGeometry:
             end = stop
         if self.visible_width < 1:
             raise SpikeGeometryError(
-                f"drop={self.drop_columns} leaves no column of {self.width}; "
-                "check drop=START:STOP"
+                f"drop={self.drop_columns} leaves no column of {self.width}; check drop=START:STOP"
             )
 
     @property

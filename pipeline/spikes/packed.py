@@ -96,11 +96,11 @@ class Region:
         target[: high.size] |= high << (8 - shift)
 
     def scatter(self, pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:
-        """Write decoded bits (at least h * packed_width,) of 0/1 or counts to `out` (h, w), upright.
+        """Write one byte a pixel, laid out as `load` lays out the bits, to `out` (h, w), upright.
 
-        Works for any one-byte values laid out as `load` lays out the bits.
+        `pixels` holds at least h * packed_width values.
         """
-        h, w = self.shape
+        h = self.shape[0]
         stored = pixels[: h * self.packed_width].reshape(h, self.packed_width)  # (h, packed W)
         if self.geometry.flip_rows:
             stored = stored[::-1]
@@ -127,9 +127,7 @@ def _checked(wanted: Range, size: int, name: str) -> tuple[int, int]:
     return int(start), int(stop)
 
 
-def _stored_segments(
-    geometry: SpikeGeometry, start: int, stop: int
-) -> tuple[tuple[int, int], ...]:
+def _stored_segments(geometry: SpikeGeometry, start: int, stop: int) -> tuple[tuple[int, int], ...]:
     """Return the stored column ranges of visible columns [start, stop)."""
     segments = []
     visible = stored = 0

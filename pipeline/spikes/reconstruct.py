@@ -22,7 +22,7 @@ def tfp(spikes: npt.NDArray[np.uint8], gain: float = 1.0) -> Image:
         (H, W) float32 luminance; spikes a sample where `gain` is 1.
     """
     rate = spikes.sum(axis=0, dtype=np.uint32) / np.float32(len(spikes))
-    return (rate / np.float32(gain)).astype(np.float32)
+    return np.asarray(rate / np.float32(gain), np.float32)
 
 
 def tfi(spikes: npt.NDArray[np.uint8], index: int, gain: float = 1.0) -> Image:
@@ -85,7 +85,7 @@ def sdm(blur: Image, short: Image, exposure: Image, floor: float = 1 / 255) -> I
     """
     ratio = (short + np.float32(floor)) / (exposure + np.float32(floor))
     ratio = enlarge(ratio.astype(np.float32), blur.shape[:2])
-    return np.clip(blur * ratio[..., None], 0.0, 1.0, dtype=np.float32)
+    return np.asarray(np.clip(blur * ratio[..., None], 0.0, 1.0), np.float32)
 
 
 def enlarge(image: Image, shape: tuple[int, int]) -> Image:
