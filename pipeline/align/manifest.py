@@ -177,7 +177,8 @@ class Manifest(_Record):
 
     def root_folder(self, manifest_path: str | os.PathLike[str]) -> Path:
         """Return the data set's folder, given where this manifest lies."""
-        return Path(os.path.normpath(Path(manifest_path).absolute().parent / self.root))
+        # Links are resolved first: `..` after a link leads elsewhere than it reads.
+        return (Path(manifest_path).absolute().parent.resolve() / self.root).resolve()
 
     def locate(self, manifest_path: str | os.PathLike[str], relative: str) -> Path:
         """Return the path of a file that a window names.

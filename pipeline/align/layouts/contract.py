@@ -1,0 +1,142 @@
+"""What a layout gives: which files of a data set belong together. No times, no spikes read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ....errors import SpikeDeblurError
+from ..timeline import parse_frame_name
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+
+
+class AlignmentError(SpikeDeblurError):
+    """A data set can't be aligned: something is missing, doubled or in disagreement."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundWindow:
+    """One blurred frame and its partners."""
+
+    frame_index: int
+    """The number in the file name; for interpolated names, see `timeline`."""
+    centre: int
+    """Number of the sharp frame in the exposure's middle, on the sequence's own time axis."""
+    blur: Path
+    sharp: Path | None
+    spikes: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundSequence:
+    """One recording, its files paired by name."""
+
+    seq: str
+    windows: tuple[FoundWindow, ...]
+    """By frame_index, ascending; never empty."""
+    exposure: int
+    """Sharp frames that make a blurred one."""
+    fps: float | None
+    """Sharp frames a second by the layout's own convention; None: the user must say."""
+    own_files: bool
+    """True: each window has a `.dat` whose sample 0 is at the start of its exposure."""
+    tail_samples: tuple[int, ...] = (0,)
+    """With own files: how many samples may follow the exposure."""
+    preset: str | None = None
+    """Geometry, rate and gain that the data set's makers published."""
+    spike_scale: int | None = None
+    """Size of the blurred frame over that of the spikes, where folder names state it."""
+    warnings: tuple[str, ...] = ()
+
+
+class Layout(Protocol):
+    """A module of this package that reads one data set's folders."""
+
+    NAME: str
+    NEEDS: str
+    """What must be in the root, for messages."""
+
+    def recognise(self, root: Path) -> str | None:
+        """Return what in `root` shows this layout, or None; must be quick."""
+
+    def find(self, root: Path, exposure: int | None) -> list[FoundSequence]:
+        """Return all sequences, by seq.
+
+        Args:
+            root: the data set's folder.
+            exposure: sharp frames a blurred one; None: the layout's own.
+
+        Raises:
+            AlignmentError: nothing there, or a blurred frame without spikes; names it.
+        """
+
+
+def walk_folders(top: Path) -> Iterator[tuple[Path, tuple[str, ...], tuple[str, ...]]]:
+    """Yield (folder, subfolders' names, files' names), sorted; hidden entries are skipped.
+
+    Links to folders are followed, except one back to a folder that holds it.
+    """
+    pending: list[tuple[Path, frozenset[str]]] = [(top, frozenset())]
+    while pending:
+        folder, above = pending.pop()
+        real = os.path.realpath(folder)
+        if real in above:
+            continue
+        with os.scandir(folder) as entries:
+            visible = sorted(
+                ((e.name, e.is_dir()) for e in entries if not e.name.startswith(".")),
+            )
+        folders = tuple(name for name, is_folder in visible if is_folder)
+        yield folder, folders, tuple(name for name, is_folder in visible if not is_folder)
+        pending += [(folder / name, above | {real}) for name in reversed(folders)]
+
+
+def index_frames(
+    folder: Path,
+    names: tuple[str, ...],
+    suffixes: tuple[str, ...],
+    *,
+    interpolated: bool = False,
+    parse: Callable[[str, bool], int | None] = parse_frame_name,
+) -> tuple[dict[int, Path], list[str]]:
+    """Return ({number: path}, warnings) of a folder's frames.
+
+    Raises:
+        AlignmentError: two files have the same number.
+    """
+    frames: dict[int, Path] = {}
+    warnings = []
+    for name in names:
+        stem, dot, suffix = name.rpartition(".")
+        if (dot + suffix).lower() not in suffixes:
+            continue
+        number = parse(stem, interpolated)
+        if number is None:
+            warnings.append(f"{folder / name}: not a frame's name; left out")
+        elif number in frames:
+            raise AlignmentError(
+                f"{folder}: {frames[number].name} and {name} are both frame {number}; remove one"
+            )
+        else:
+            frames[number] = folder / name
+    return frames, warnings
+
+
+def folder_names(folder: Path) -> tuple[str, ...]:
+    """Return the names of the visible files in `folder`, sorted; none if it isn't there."""
+    if not folder.is_dir():
+        return ()
+    with os.scandir(folder) as entries:
+        return tuple(
+            sorted(e.name for e in entries if not e.name.startswith(".") and not e.is_dir())
+        )
+
+
+def shorten(names: list[str], limit: int = 5) -> str:
+    """Return the first names and how many more there are."""
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

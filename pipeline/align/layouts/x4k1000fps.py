@@ -1,0 +1,206 @@
+"""X4K1000FPS with blur and spikes, as `simulate` writes it and Spk-X4K1000FPS is published.
+
+    <root>/val_blurry_33/<group>/<clip>/0031.png
+    <root>/val_spike_2xds/<group>/<clip>/spike.dat        one stream a clip, or
+    <root>/val_spike_2xds_33/<group>/<clip>/0031.dat      one file an exposure
+    <root>/val_fullRGB/<group>/<clip>/0031.png            sharp; all frames or only these
+
+Frame numbers are plain at 1000 frames a second. If any frame of a split, blurred or sharp, has
+an interpolated name (`0031_002`), the whole split counts in fours at 4000: a clip's single
+blurred frame may happen to have a plain name.
+Where a clip has a stream and files, the stream is taken: it has spikes outside the exposures.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..timeline import names_are_interpolated
+from .contract import (
+    IMAGE_SUFFIXES,
+    AlignmentError,
+    FoundSequence,
+    FoundWindow,
+    folder_names,
+    index_frames,
+    shorten,
+    walk_folders,
+)
+
+NAME = "x4k1000fps"
+NEEDS = "<split>_blurry_<L>/ and <split>_spike_2xds/ or <split>_spike_2xds_<L>/"
+
+DEFAULT_EXPOSURE = 33
+RECORDED_FPS = 1000.0
+INTERPOLATED_FPS = 4000.0
+STREAM = "spike.dat"
+
+_BLUR = re.compile(r"(.+)_blurry_([1-9][0-9]{0,5})")
+_SPIKES = re.compile(r"(.+)_spike_([1-9][0-9]?)xds(?:_([1-9][0-9]{0,5}))?")
+# The two splits that Spk-X4K1000FPS publishes, at the sizes that its makers chose.
+_PUBLISHED = {"train": "spk-x4k-train", "val": "spk-x4k-val"}
+
+
+def recognise(root: Path) -> str | None:
+    """Return what in `root` shows this layout, or None."""
+    blur = next((name for name in _subfolders(root) if _BLUR.fullmatch(name)), None)
+    spikes = next((name for name in _subfolders(root) if _SPIKES.fullmatch(name)), None)
+    return f"{blur}/ and {spikes}/" if blur and spikes else None
+
+
+def find(root: Path, exposure: int | None) -> list[FoundSequence]:
+    """Return all clips of all splits, by seq."""
+    exposure = DEFAULT_EXPOSURE if exposure is None else exposure
+    there: dict[str, list[int]] = {}
+    for name in _subfolders(root):
+        if match := _BLUR.fullmatch(name):
+            there.setdefault(match[1], []).append(int(match[2]))
+    if not there:
+        raise AlignmentError(
+            f"{root}: expected {NEEDS} for the layout {NAME}, found "
+            f"{shorten(_subfolders(root)) or 'no folders'}; give the folder that holds them"
+        )
+    lacking = [split for split, lengths in sorted(there.items()) if exposure not in lengths]
+    if lacking:
+        have = [f"{split}_blurry_{n}" for split in sorted(there) for n in sorted(there[split])]
+        raise AlignmentError(
+            f"{root}: expected {lacking[0]}_blurry_{exposure} for --exposure {exposure}, found "
+            f"{shorten(have)}; give the --exposure that is there"
+        )
+    found = [sequence for split in sorted(there) for sequence in _find_split(root, split, exposure)]
+    return sorted(found, key=lambda sequence: sequence.seq)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    relative: Path
+    blur: tuple[str, ...]
+    sharp: tuple[str, ...]
+
+
+def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
+    blur_top = root / f"{split}_blurry_{exposure}"
+    sharp_top = root / f"{split}_fullRGB"
+    scale = _spike_scale(root, split, exposure)
+    stream_top = root / f"{split}_spike_{scale}xds"
+    window_top = root / f"{split}_spike_{scale}xds_{exposure}"
+
+    clips = []
+    for folder, _, names in walk_folders(blur_top):
+        if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+            relative = folder.relative_to(blur_top)
+            clips.append(_Clip(relative, names, folder_names(sharp_top / relative)))
+    if not clips:
+        raise AlignmentError(f"{blur_top}: expected <group>/<clip>/<centre>.png, found no images")
+    if clips[0].relative == Path():
+        raise AlignmentError(
+            f"{blur_top}: expected images in <group>/<clip>/, found {clips[0].blur[0]} at the top; "
+            "put each clip in its own folder"
+        )
+    interpolated = any(
+        names_are_interpolated(name.rpartition(".")[0] for name in clip.blur + clip.sharp)
+        for clip in clips
+    )
+    orphans = _orphans((stream_top, window_top, sharp_top), {clip.relative for clip in clips})
+    found = []
+    for clip in clips:
+        relative = clip.relative
+        blurs, warnings = index_frames(
+            blur_top / relative, clip.blur, IMAGE_SUFFIXES, interpolated=interpolated
+        )
+        sharps, more = index_frames(
+            sharp_top / relative, clip.sharp, IMAGE_SUFFIXES, interpolated=interpolated
+        )
+        warnings += more
+        stream = stream_top / relative / STREAM
+        own_files = not stream.is_file()
+        if own_files:
+            spikes, more = index_frames(
+                window_top / relative,
+                folder_names(window_top / relative),
+                (".dat",),
+                interpolated=interpolated,
+            )
+            warnings += more
+            missing = [blurs[n].name for n in sorted(blurs.keys() - spikes.keys())]
+            if missing:
+                raise AlignmentError(
+                    f"{blur_top / relative}: no spikes for {shorten(missing)}; expected {stream} "
+                    f"or a .dat of the same name in {window_top / relative}"
+                )
+            warnings += [
+                f"{spikes[n]}: no blurred frame of this name; left out"
+                for n in sorted(spikes.keys() - blurs.keys())
+            ]
+        else:
+            spikes = dict.fromkeys(blurs, stream)
+        if not blurs:
+            orphans += warnings
+            orphans.append(f"{blur_top / relative}: no frame in it has a frame's name; left out")
+            continue
+        found.append(
+            FoundSequence(
+                seq=f"{split}/{relative.as_posix()}",
+                windows=tuple(
+                    FoundWindow(
+                        frame_index=n,
+                        centre=n,
+                        blur=blurs[n],
+                        sharp=sharps.get(n),
+                        spikes=spikes[n],
+                    )
+                    for n in sorted(blurs)
+                ),
+                exposure=exposure,
+                fps=INTERPOLATED_FPS if interpolated else RECORDED_FPS,
+                own_files=own_files,
+                preset=_PUBLISHED.get(split) if interpolated else None,
+                spike_scale=scale,
+                warnings=tuple(warnings + orphans),
+            )
+        )
+        orphans = []
+    if not found:
+        raise AlignmentError(f"{blur_top}: expected names such as 0031.png, {shorten(orphans)}")
+    return found
+
+
+def _spike_scale(root: Path, split: str, exposure: int) -> int:
+    """Return k of the one `<split>_spike_<k>xds` that fits."""
+    scales = set()
+    others = []
+    for name in _subfolders(root):
+        match = _SPIKES.fullmatch(name)
+        if match and match[1] == split:
+            if match[3] in (None, str(exposure)):
+                scales.add(int(match[2]))
+            else:
+                others.append(name)
+    if len(scales) == 1:
+        return scales.pop()
+    raise AlignmentError(
+        f"{root}: expected one spike size for {split}, {split}_spike_2xds or "
+        f"{split}_spike_2xds_{exposure}, found "
+        + (
+            f"{', '.join(f'{split}_spike_{k}xds' for k in sorted(scales))}; keep one in this folder"
+            if scales
+            else f"{shorten(others) or 'none'}; add the spikes of exposure {exposure}"
+        )
+    )
+
+
+def _orphans(tops: tuple[Path, ...], clips: set[Path]) -> list[str]:
+    """Return a warning for each folder with files that no blurred clip belongs to."""
+    return [
+        f"{folder}: no blurred frames of this clip; left out"
+        for top in tops
+        if top.is_dir()
+        for folder, _, names in walk_folders(top)
+        if names and folder != top and folder.relative_to(top) not in clips
+    ]
+
+
+def _subfolders(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir())
