@@ -1,1 +1,6 @@
-"""."""
+"""Training configurations: the YAML files under `deblur/` and the schema that checks them."""
+
+from .loading import ConfigError, dump_config, find_file, load_config
+from .schema import Config
+
+__all__ = ["Config", "ConfigError", "dump_config", "find_file", "load_config"]
