@@ -1,14 +1,21 @@
-"""Colour frames in and out: 8-bit RGB from PNG, JPEG or BMP, PNG written atomically."""
+"""Colour frames in and out: 8-bit upright RGB, PNG written atomically.
+
+Pillow quietly cuts 16-bit PNGs to 8 bits and ignores a rotation in the EXIF data; a network
+trained on such frames is wrong in a way that nobody sees. What is not plain is refused by name.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ..errors import SpikeDeblurError
 from .files import atomic_write
@@ -16,55 +23,79 @@ from .files import atomic_write
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 """File name endings that are read, in lower case."""
 
+MAX_SIDE = 1 << 15
+"""Largest side of a frame, in pixels."""
+
+RGB = npt.NDArray[np.uint8]
+
 _FORMATS = ("PNG", "JPEG", "BMP")
-_EXIF_ORIENTATION = 0x0112
+_ORIENTATION = 0x0112
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class ImageError(SpikeDeblurError):
     """An image is missing, damaged, or of a kind whose colours would have to be guessed."""
 
 
-def read_rgb(
-    path: str | os.PathLike[str], shape: tuple[int, int] | None = None
-) -> npt.NDArray[np.uint8]:
-    """Read an 8-bit image as (H, W, 3) uint8 RGB; gray is repeated on the three channels.
+def read_rgb(path: str | os.PathLike[str], shape: tuple[int, int] | None = None) -> RGB:
+    """Read an image file as (H, W, 3) uint8 RGB; see `decode_rgb`."""
+    path = Path(path)
+    with _explained(path):
+        content = path.read_bytes()
+    return decode_rgb(content, path, shape)
+
+
+def decode_rgb(content: bytes, path: Path, shape: tuple[int, int] | None = None) -> RGB:
+    """Decode the bytes of a PNG, JPEG or BMP to (H, W, 3) uint8 RGB.
+
+    Gray and palette images, and an alpha that is opaque everywhere, are converted, because
+    nothing is lost.
 
     Args:
-        path: PNG, JPEG or BMP.
-        shape: (H, W) that it must have, in pixels.
+        content: the file's bytes.
+        path: where they are from, for messages.
+        shape: (H, W) that it must have, in pixels; None: any.
 
     Raises:
-        ImageError: missing, damaged, another size, or of a kind that is not plain 8-bit colour
-            (alpha, CMYK, 16 bit, a rotation in its EXIF data, a decompression bomb).
+        ImageError: not an image, cut, another size, 16 bits, CMYK, transparent, rotated by EXIF.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
-                _require_plain(path, image)
-                if shape is not None and (image.height, image.width) != tuple(shape):
-                    raise ImageError(
-                        f"{path}: expected {shape[0]}x{shape[1]} pixels (height x width) as in "
-                        f"the rest of its sequence, got {image.height}x{image.width}; check for "
-                        "a frame of another sequence"
-                    )
-                return np.asarray(image.convert("RGB"))
-    except ImageError:
-        raise
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: expected an image, found none; check the path") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(
-            f"{path}: the image claims to be too large to be a frame; {error}"
-        ) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ImageError(
-            f"{path}: expected a PNG, JPEG or BMP image, but it can't be read ({error}); copy or "
-            "make it again"
-        ) from error
+    with _explained(path), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        # Before decoding: the header may claim any size.
+        if shape is not None and (image.height, image.width) != tuple(shape):
+            raise ImageError(
+                f"{path}: expected {shape[0]}x{shape[1]} pixels as in the sequence's first "
+                f"frame, found {image.height}x{image.width}; all frames must have one size"
+            )
+        if max(image.size) > MAX_SIDE:
+            raise ImageError(
+                f"{path}: expected sides of at most {MAX_SIDE} pixels, found "
+                f"{image.height}x{image.width}"
+            )
+        depth = content[24] if content.startswith(_PNG_SIGNATURE) else 8
+        if depth > 8 or image.mode.startswith(("I", "F")):
+            raise ImageError(
+                f"{path}: expected 8 bits a channel, found more (mode {image.mode}); convert the "
+                "frames to 8 bits, with the gamma that you mean"
+            )
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            raise ImageError(
+                f"{path}: the EXIF data rotates this image, which does not fit spikes; store "
+                "the pixels upright and remove the EXIF orientation"
+            )
+        return _to_rgb(image, path)
 
 
-def write_png(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint8]) -> None:
+def image_shape(path: Path) -> tuple[int, int]:
+    """Return (H, W) in pixels; reads the header only.
+
+    Raises:
+        ImageError: missing or not an image.
+    """
+    with _explained(path), Image.open(path, formats=_FORMATS) as image:
+        return image.height, image.width
+
+
+def write_png(path: str | os.PathLike[str], rgb: RGB) -> None:
     """Write (H, W, 3) or (H, W) uint8 as PNG, atomically."""
     with atomic_write(path) as aside:
         # Level 1 is 4 times as fast as the default for 10 % more bytes on noisy frames.
@@ -80,15 +111,39 @@ def list_images(folder: Path) -> list[Path]:
     )
 
 
-def _require_plain(path: str | os.PathLike[str], image: Image.Image) -> None:
-    if image.mode not in ("RGB", "L", "P") or "transparency" in image.info:
+def _to_rgb(image: Image.Image, path: Path) -> RGB:
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+        rgba = image.convert("RGBA")
+        lowest = rgba.getchannel("A").getextrema()[0]
+        if lowest != 255:
+            raise ImageError(
+                f"{path}: expected an opaque image, found alpha down to {lowest}; flatten it on "
+                "the background that you mean"
+            )
+        return np.asarray(rgba)[..., :3]
+    if image.mode not in ("RGB", "L", "P"):
         raise ImageError(
-            f"{path}: expected 8-bit RGB or gray, got mode {image.mode!r}"
-            f"{' with transparency' if 'transparency' in image.info else ''}; convert it to "
-            "8-bit RGB first"
+            f"{path}: expected an RGB image, found mode {image.mode}; convert it to RGB"
         )
-    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
-        raise ImageError(
-            f"{path}: the EXIF data ask for a rotation, which spikes don't know of; rotate the "
-            "pixels and remove the tag"
-        )
+    return np.asarray(image.convert("RGB"))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn Pillow's and the system's errors about one file into an `ImageError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: expected an image, found none; check the path") from error
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise ImageError(f"{path}: can't read the image ({error}); restore the file") from error

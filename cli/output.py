@@ -1,0 +1,36 @@
+"""What commands print when they are done, and checks that several commands share."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_format
+import re
+from typing import Any
+
+import typer
+
+
+def report(summary: Any, text: str, *, json: bool, next_command: str | None = None) -> None:
+    """Print a dataclass as JSON, or `text` and the command that would come next."""
+    if json:
+        typer.echo(json_format.dumps(dataclasses.asdict(summary), indent=2, default=str))
+        return
+    typer.echo(text)
+    if next_command is not None:
+        typer.echo(f"Next: {next_command}")
+
+
+def require_one(options: dict[str, Any]) -> None:
+    """Refuse the command (exit code 2) unless exactly one of the options is given."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) != 1:
+        found = " and ".join(given) if given else "none"
+        raise typer.BadParameter(f"expected one of {' or '.join(options)}, got {found}")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (height, width) of `HxW`; anything else is refused (exit code 2)."""
+    match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text)
+    if match is None:
+        raise typer.BadParameter(f"expected HxW in pixels, such as 128x128, got {text!r}")
+    return int(match[1]), int(match[2])

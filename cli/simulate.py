@@ -1,0 +1,90 @@
+"""`spikedeblur simulate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .output import parse_size, report, require_one
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to add the recordings to.")],
+    frames: Annotated[
+        Path | None,
+        typer.Option(help="Sharp frames: DIR/<train|val|test>/<group>/<clip>/0000.png ..."),
+    ] = None,
+    scenes: Annotated[
+        int | None, typer.Option(min=1, help="Embedded procedural scenes to render instead.")
+    ] = None,
+    size: Annotated[str, typer.Option(help="HxW of the scenes, in pixels.")] = "128x128",
+    length: Annotated[int, typer.Option(min=1, help="Frames of a scene.")] = 65,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, val or test: the split to write, or the only one to take."),
+    ] = None,
+    exposure: Annotated[int, typer.Option(min=1, help="Frames in one blur; odd.")] = 33,
+    stride: Annotated[int, typer.Option(min=1, help="Frames from one blur to the next.")] = 15,
+    fps: Annotated[float, typer.Option(help="Sharp frames a second, in Hz.")] = 1000.0,
+    spike_scale: Annotated[
+        int, typer.Option(min=1, help="Side of a spike pixel, in colour pixels.")
+    ] = 2,
+    spikes_per_frame: Annotated[int, typer.Option(min=1, help="Spike samples a sharp frame.")] = 8,
+    threshold: Annotated[
+        float, typer.Option(help="Spike camera's threshold; gain is 1 / threshold.")
+    ] = 2.0,
+    noise: Annotated[float, typer.Option(help="False spikes a pixel and sample, in [0, 1).")] = 0.0,
+    linear_light: Annotated[
+        bool,
+        typer.Option("--linear-light", help="Average and record light, not sRGB values."),
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of scenes, phases and noise.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; all cores by default.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace clips made from other inputs.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Record blurred frames and spikes of sharp high-speed frames, or of embedded scenes.
+
+    Clips already there from the same inputs are kept.
+
+    Example: spikedeblur simulate data/my --scenes 8 --split train
+    """
+    require_one({"--frames": frames, "--scenes": scenes})
+    if split not in (None, "train", "val", "test"):
+        raise typer.BadParameter(f"expected train, val or test as --split, got {split!r}")
+
+    from ..pipeline import simulate as job
+    from .progress import progress_bar
+
+    recording = job.Recording(
+        exposure=exposure,
+        stride=stride,
+        fps=fps,
+        spike_scale=spike_scale,
+        spikes_per_frame=spikes_per_frame,
+        threshold=threshold,
+        noise=noise,
+        linear_light=linear_light,
+        seed=seed,
+    )
+    if frames is not None:
+        clips = job.folder_clips(frames, (split,) if split else job.SPLITS)
+    else:
+        clips = job.scene_clips(split or "train", scenes or 0, parse_size(size), length)
+    with progress_bar("Simulating") as on_progress:
+        summary = job.simulate(
+            out, clips, recording, workers=workers, overwrite=overwrite, on_progress=on_progress
+        )
+    report(
+        summary,
+        f"{summary.clips} clips with {summary.windows} blurred frames in {out}: "
+        f"{summary.written} recorded, {summary.kept} kept",
+        next_command=f"spikedeblur align {out} --layout x4k1000fps --exposure {exposure}",
+        json=json,
+    )

@@ -1,0 +1,352 @@
+"""From sharp high-speed frames to what two cameras would have recorded: blur, spikes, sharp.
+
+Each clip is one task. A clip is complete when the side file of its spikes is there, which is
+written last; it records a digest of everything the clip was made from, so that a second run
+keeps what is the same and refuses what is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import __version__
+from ..errors import SpikeDeblurError
+from .align.timeline import exposure_window
+from .images import ImageError, list_images, read_rgb, write_png
+from .progress import Progress
+from .scenes import render_scene
+from .spikes.camera import SpikeCamera, luminance
+from .spikes.dat import write_spikes
+from .spikes.geometry import SpikeGeometry
+from .spikes.sidefile import SideFile, read_side_file, side_file_path, write_side_file
+
+SPLITS = ("train", "val", "test")
+
+RGB = npt.NDArray[np.uint8]
+
+
+class SimulateError(SpikeDeblurError):
+    """Frames or settings from which no recording can be simulated."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recording:
+    """Both cameras' settings, the same for all clips."""
+
+    exposure: int = 33
+    """Frames that one blurred frame averages; odd."""
+    stride: int = 15
+    """Frames between the centres of two exposures."""
+    fps: float = 1000.0
+    """Sharp frames a second, in Hz."""
+    spike_scale: int = 2
+    """Side of a spike pixel, in colour pixels."""
+    spikes_per_frame: int = 8
+    """Spike samples in one frame interval."""
+    threshold: float = 2.0
+    """Integral at which the spike camera fires."""
+    noise: float = 0.0
+    """Spikes a sample that a pixel fires for no reason."""
+    linear_light: bool = False
+    """Decode frames from sRGB before averaging and before the spike camera."""
+    seed: int = 0
+    """Seed of scenes, phases and noise."""
+
+    def __post_init__(self) -> None:
+        exposure_window(0, self.exposure, self.fps)
+        for name in ("stride", "spike_scale", "spikes_per_frame"):
+            if getattr(self, name) < 1:
+                raise SimulateError(f"expected {name} of at least 1, got {getattr(self, name)}")
+
+    def centres(self, n_frames: int) -> range:
+        """Return the centre frames of all exposures that fit in a clip."""
+        half = self.exposure // 2
+        return range(half, n_frames - half, self.stride)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One task: a clip's place in the data set and where its frames come from."""
+
+    seq: str
+    """`<split>/<group>/<clip>`."""
+    frames: tuple[Path, ...] = ()
+    """Consecutive frame files; empty for an embedded scene."""
+    first: int = 0
+    """Number of the first frame."""
+    size: tuple[int, int] = (0, 0)
+    """(H, W) of an embedded scene."""
+    length: int = 0
+    """Frames of an embedded scene."""
+
+    @property
+    def n_frames(self) -> int:
+        """Frames in the clip."""
+        return len(self.frames) or self.length
+
+    def render(self, seed: int) -> Iterator[RGB]:
+        """Yield the clip's frames (H, W, 3) uint8."""
+        if not self.frames:
+            yield from render_scene(_rng(seed, self.seq, "scene"), self.size, self.length)
+            return
+        first = read_rgb(self.frames[0])
+        yield first
+        for path in self.frames[1:]:
+            yield read_rgb(path, first.shape[:2])
+
+    def inputs(self, recording: Recording) -> str:
+        """Return a digest of all that decides the clip's content."""
+        files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in self.frames]
+        made_from = [asdict(recording), self.seq, self.first, self.size, self.length, files]
+        return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateSummary:
+    """What a run of `simulate` did."""
+
+    clips: int
+    written: int
+    kept: int
+    windows: int
+    spike_bytes: int
+
+
+def scene_clips(split: str, scenes: int, size: tuple[int, int], length: int) -> list[Clip]:
+    """Plan `scenes` embedded scenes of one split; each is made from its name and the seed."""
+    if scenes < 1 or min(size) < 16:
+        raise SimulateError(
+            f"expected at least one scene of at least 16x16 pixels, got {scenes} of "
+            f"{size[0]}x{size[1]}"
+        )
+    return [Clip(seq=f"{split}/scenes/{i:05d}", size=size, length=length) for i in range(scenes)]
+
+
+def folder_clips(folder: Path, splits: tuple[str, ...] = SPLITS) -> list[Clip]:
+    """Find X4K1000FPS clips: `folder/<split>/<group>/<clip>/0000.png...`.
+
+    Raises:
+        SimulateError: no clip there, or frames missing inside one.
+    """
+    clips = []
+    for split in splits:
+        for path in sorted(folder.glob(f"{split}/*/*/")):
+            frames = list_images(path)
+            if not frames:
+                raise SimulateError(
+                    f"{path}: expected frames 0000.png, 0001.png, ..., found no PNG, JPEG or BMP; "
+                    "remove the folder or put the frames there"
+                )
+            numbers = [_frame_number(frame) for frame in frames]
+            order = np.argsort(numbers)
+            first = min(numbers)
+            if sorted(numbers) != list(range(first, first + len(numbers))):
+                gap = next(i for i in range(first, max(numbers)) if numbers.count(i) != 1)
+                raise SimulateError(
+                    f"{path}: expected consecutive frames, one each, but frame {gap} is there "
+                    f"{numbers.count(gap)} times; a blur can't be averaged over a gap"
+                )
+            seq = f"{split}/{path.parent.name}/{path.name}"
+            clips.append(Clip(seq=seq, frames=tuple(frames[i] for i in order), first=first))
+    if not clips:
+        raise SimulateError(
+            f"{folder}: expected frames at {'|'.join(splits)}/<group>/<clip>/0000.png, found "
+            "none; check the folder, or take --scenes for embedded scenes"
+        )
+    return clips
+
+
+def simulate(
+    out: Path,
+    clips: list[Clip],
+    recording: Recording,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> SimulateSummary:
+    """Record clips into the layout `x4k1000fps` below `out`.
+
+    Writes `<split>_blurry_<exposure>/<group>/<clip>/<centre>.png`, `<split>_fullRGB/...` with the
+    sharp centre frames, and `<split>_spike_<scale>xds/<group>/<clip>/spike.dat` with its side
+    file. Clips there from the same inputs are kept; the result depends on neither the number of
+    workers nor the order.
+
+    Raises:
+        SimulateError: a clip is too short, has odd sides, or is there from other inputs.
+    """
+    for clip in clips:
+        if not recording.centres(clip.n_frames):
+            raise SimulateError(
+                f"{clip.seq}: expected at least {recording.exposure} frames, the exposure, got "
+                f"{clip.n_frames}; take a shorter --exposure or longer clips"
+            )
+    todo = []
+    for clip in clips:
+        made = _made_from(out, clip, recording)
+        if made == clip.inputs(recording) and not overwrite:
+            continue
+        if made is not None and not overwrite:
+            raise SimulateError(
+                f"{_spike_path(out, clip.seq, recording)}: made from other frames or settings; "
+                "use another output folder, or --overwrite to replace the clip"
+            )
+        todo.append(clip)
+    workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
+    spike_bytes = 0
+    for done, written in enumerate(_run(out, todo, recording, workers), start=1):
+        spike_bytes += written
+        if on_progress is not None:
+            on_progress(done, len(todo), f"{spike_bytes / 1e6:.1f} MB of spikes")
+    return SimulateSummary(
+        clips=len(clips),
+        written=len(todo),
+        kept=len(clips) - len(todo),
+        windows=sum(len(recording.centres(clip.n_frames)) for clip in clips),
+        spike_bytes=spike_bytes,
+    )
+
+
+def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Iterator[int]:
+    if workers == 1:
+        for clip in todo:
+            yield record_clip(out, clip, recording)
+        return
+    # Spawned, because a forked child inherits locks of threads that it doesn't have.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        tasks = [pool.submit(record_clip, out, clip, recording) for clip in todo]
+        try:
+            for task in as_completed(tasks):
+                yield task.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
+    """Record one clip with both cameras; returns the bytes of its spike file."""
+    split, group, name = clip.seq.split("/")
+    blurry = out / f"{split}_blurry_{recording.exposure}" / group / name
+    sharp = out / f"{split}_fullRGB" / group / name
+    spike_path = _spike_path(out, clip.seq, recording)
+    side_file_path(spike_path).unlink(missing_ok=True)
+    for folder in (blurry, sharp, spike_path.parent):
+        shutil.rmtree(folder, ignore_errors=True)
+
+    half = recording.exposure // 2
+    centres = recording.centres(clip.n_frames)
+    sums: dict[int, npt.NDArray[np.float64]] = {}
+    light: list[npt.NDArray[np.float32]] = []
+    for i, frame in enumerate(clip.render(recording.seed)):
+        height, width = frame.shape[:2]
+        if height % recording.spike_scale or width % recording.spike_scale:
+            raise SimulateError(
+                f"{clip.seq}: expected sides that are multiples of --spike-scale "
+                f"{recording.spike_scale}, got {height}x{width}; crop the frames"
+            )
+        values = decode_srgb(frame) if recording.linear_light else frame
+        light.append(area_mean(luminance(values), recording.spike_scale))
+        for centre in centres:
+            if abs(i - centre) <= half:
+                total = sums.setdefault(centre, np.zeros(frame.shape, np.float64))
+                total += values
+            if i == centre:
+                write_png(sharp / f"{clip.first + centre:04d}.png", frame)
+            if i == centre + half:
+                mean = sums.pop(centre) / recording.exposure
+                blurred = encode_srgb(mean) if recording.linear_light else _to_bytes(mean)
+                write_png(blurry / f"{clip.first + centre:04d}.png", blurred)
+
+    camera = SpikeCamera(threshold=recording.threshold, noise=recording.noise)
+    samples = _interpolate(light, recording.spikes_per_frame)
+    spikes = np.stack(list(camera.record(samples, _rng(recording.seed, clip.seq, "camera"))))
+    geometry = SpikeGeometry(height=spikes.shape[1], width=spikes.shape[2], flip_rows=True)
+    write_spikes(spike_path, spikes, geometry)
+    side = SideFile(
+        geometry=geometry.describe(),
+        rate=recording.fps * recording.spikes_per_frame,
+        first=clip.first / recording.fps,
+        gain=camera.gain,
+        made_by={
+            "tool": "spikedeblur simulate",
+            "version": __version__,
+            "inputs": clip.inputs(recording),
+            **asdict(recording),
+        },
+    )
+    write_side_file(spike_path, side)
+    return spike_path.stat().st_size
+
+
+def area_mean(image: npt.NDArray[np.float32], scale: int) -> npt.NDArray[np.float32]:
+    """Return (H / scale, W / scale) means of (H, W) over squares of `scale` pixels."""
+    height, width = image.shape
+    squares = image.reshape(height // scale, scale, width // scale, scale)
+    return np.asarray(squares.mean(axis=(1, 3), dtype=np.float32))
+
+
+def decode_srgb(image: RGB) -> npt.NDArray[np.float32]:
+    """Return the linear light in [0, 1] of 8-bit sRGB (IEC 61966-2-1)."""
+    code = np.arange(256) / 255
+    table = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
+    return table.astype(np.float32)[image]
+
+
+def encode_srgb(light: npt.NDArray[np.floating]) -> RGB:
+    """Return linear light in [0, 1] as 8-bit sRGB (IEC 61966-2-1)."""
+    code = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return _to_bytes(255 * code)
+
+
+def _to_bytes(values: npt.NDArray[np.floating]) -> RGB:
+    return np.asarray(np.clip(np.floor(values + 0.5), 0, 255), np.uint8)
+
+
+def _interpolate(
+    light: list[npt.NDArray[np.float32]], per_frame: int
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield `per_frame` linearly interpolated images a frame interval, then the last frame."""
+    for now, after in itertools.pairwise(light):
+        for k in range(per_frame):
+            share = np.float32(k / per_frame)
+            yield now + share * (after - now)
+    yield light[-1]
+
+
+def _spike_path(out: Path, seq: str, recording: Recording) -> Path:
+    split, group, name = seq.split("/")
+    return out / f"{split}_spike_{recording.spike_scale}xds" / group / name / "spike.dat"
+
+
+def _made_from(out: Path, clip: Clip, recording: Recording) -> str | None:
+    """Return the digest that a complete clip at the same place was made from, if there is one."""
+    side = read_side_file(_spike_path(out, clip.seq, recording))
+    if side is None:
+        return None
+    return str(side.made_by.get("inputs", "another tool"))
+
+
+def _frame_number(path: Path) -> int:
+    if not path.stem.isdecimal():
+        raise ImageError(
+            f"{path}: expected a frame number as name, such as 0000.png, got {path.stem!r}"
+        )
+    return int(path.stem)
+
+
+def _rng(seed: int, seq: str, purpose: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(seq.encode()), zlib.crc32(purpose.encode())])
