@@ -1,1 +1,35 @@
-"""."""
+"""Alignment: which spikes belong to which blurred frame, and proof that it is so."""
+
+from .job import align
+from .layouts import AlignmentError
+from .log import AlignmentLogError, AlignmentRow, read_alignment_log, write_alignment_log
+from .manifest import (
+    FileRecord,
+    Manifest,
+    ManifestError,
+    Sequence,
+    Verification,
+    Window,
+    read_manifest,
+    write_manifest,
+)
+from .timeline import exposure_window, parse_frame_name
+
+__all__ = [
+    "AlignmentError",
+    "AlignmentLogError",
+    "AlignmentRow",
+    "FileRecord",
+    "Manifest",
+    "ManifestError",
+    "Sequence",
+    "Verification",
+    "Window",
+    "align",
+    "exposure_window",
+    "parse_frame_name",
+    "read_alignment_log",
+    "read_manifest",
+    "write_alignment_log",
+    "write_manifest",
+]

@@ -1,0 +1,530 @@
+"""The align stage: a data set's folders in, an alignment log and a manifest out.
+
+Plan, then run: the layout pairs files by name, each sequence gets its geometry and clock, and
+only then are spikes read, one sequence a task.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from ... import __version__
+from ..files import UnsafePathError, atomic_write, sha256_file
+from ..progress import Progress
+from ..spikes.clock import SpikeClock
+from ..spikes.dat import SpikeFile
+from ..spikes.geometry import PRESETS, SpikeGeometry, parse_geometry
+from ..spikes.sidefile import SideFile, read_side_file
+from .layouts import LAYOUTS, AlignmentError, FoundSequence, detect
+from .log import format_alignment_log, require_seq
+from .manifest import (
+    FileRecord,
+    Manifest,
+    ManifestError,
+    Sequence,
+    Verification,
+    Window,
+    format_manifest,
+    read_manifest,
+)
+from .timeline import exposure_window
+from .verify import SharpAt, verify_sequence
+
+_logger = logging.getLogger(__name__)
+
+OnWarning = Callable[[str], None]
+
+
+def align(
+    root: str | os.PathLike[str],
+    layout: str,
+    *,
+    log: str | os.PathLike[str],
+    manifest: str | os.PathLike[str],
+    exposure: int | None = None,
+    fps: float | None = None,
+    rate: float | None = None,
+    geometry: str | None = None,
+    gain: float | None = None,
+    verify: bool = True,
+    strict: bool = False,
+    overwrite: bool = False,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+    on_warning: OnWarning | None = None,
+) -> Manifest:
+    """Align a data set and write its log and manifest.
+
+    What has not changed since the former manifest (path, size, mtime_ns and settings) is taken
+    over from it. The same data gives the same bytes, whatever the number of workers.
+
+    Args:
+        root: the data set's folder.
+        layout: a name in `layouts.LAYOUTS`, or `auto`.
+        log: alignment log to write.
+        manifest: manifest to write.
+        exposure: sharp frames that make a blurred one; None: the layout's own.
+        fps: sharp frames a second; None: the layout's own.
+        rate: spike frames a second, in Hz; None: from side file or preset.
+        geometry: a geometry SPEC or preset; None: from side file or the layout's preset.
+        gain: spikes a sample at unit luminance; None: from side file or preset.
+        verify: measure each sequence's lag from its sharp frames.
+        strict: refuse to write if there is any warning.
+        overwrite: replace a log or manifest that `align` did not write.
+        workers: sequences at once; None: one a core, at most 8.
+        on_progress: told after each sequence.
+        on_warning: told each warning; None: they are logged.
+
+    Raises:
+        AlignmentError: files missing or in disagreement, or, if strict, any warning.
+        SpikeDeblurError: a file that can't be read; its message names it.
+    """
+    root, log, manifest = Path(root), Path(log), Path(manifest)
+    if not root.is_dir():
+        raise AlignmentError(f"{root}: expected the data set's folder, found none; check the path")
+    _check_options(layout, fps, rate, gain, workers)
+    if log.resolve() == manifest.resolve():
+        raise AlignmentError(f"{log}: log and manifest need different names; give --manifest")
+    former = None if overwrite else _former_products(log, manifest)
+    if overwrite and manifest.is_file():
+        former = _own_manifest(manifest)
+    reason = ""
+    if layout == "auto":
+        chosen, reason = detect(root)
+        _logger.info("%s: layout %s, by %s", root, chosen.NAME, reason)
+    else:
+        chosen = LAYOUTS[layout]
+    found = chosen.find(root, exposure)
+    common_fps = _common_fps(root, found, fps)
+
+    options = _Options(geometry=geometry, rate=rate, gain=gain, fps=common_fps, verify=verify)
+    known = _known_sequences(former, root, manifest)
+    real_root = root.resolve()
+
+    def work(sequence: FoundSequence) -> _Done:
+        return _align_sequence(sequence, root, real_root, options, known.get(sequence.seq))
+
+    done: list[_Done] = []
+    n_workers = workers or min(8, os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="align")
+    try:
+        for one in pool.map(work, found):
+            done.append(one)
+            if on_progress is not None:
+                on_progress(len(done), len(found), one.sequence.seq)
+    finally:
+        # After an error, sequences not yet begun are not worth waiting for.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+    exposures = {sequence.exposure for sequence in found}
+    lights = {one.linear_light for one in done}
+    result = Manifest(
+        version=__version__,
+        layout=chosen.NAME,
+        root=_relative_root(real_root, manifest),
+        fps=common_fps,
+        exposure_frames=exposures.pop() if len(exposures) == 1 else None,
+        linear_light=lights.pop() if len(lights) == 1 else None,
+        sequences=tuple(one.sequence for one in done),
+    )
+    _tell([warning for one in done for warning in one.warnings], strict, on_warning)
+    _write(log, manifest, result)
+    return result
+
+
+@dataclass(frozen=True)
+class _Options:
+    geometry: str | None
+    rate: float | None
+    gain: float | None
+    fps: float
+    verify: bool
+
+
+@dataclass(frozen=True)
+class _Done:
+    sequence: Sequence
+    warnings: tuple[str, ...]
+    linear_light: bool | None
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What is known of a sequence's spikes besides their bits."""
+
+    geometry: SpikeGeometry
+    rate: float
+    gain: float | None
+    first: float
+    linear_light: bool | None
+    warnings: tuple[str, ...]
+
+
+def _align_sequence(
+    found: FoundSequence, root: Path, real_root: Path, options: _Options, former: Sequence | None
+) -> _Done:
+    settings = _settle(found, options)
+    warnings = [f"{found.seq}: {warning}" for warning in (*found.warnings, *settings.warnings)]
+    planned = _plan(found, root, real_root, settings, options.fps)
+    has_sharp = any(window.sharp for window in planned.windows)
+    wanted = options.verify and has_sharp
+    if former is not None and _without_findings(former) == planned:
+        if wanted and former.verification is None:
+            sequence = former.model_copy(update={"verification": _verify(former, root)})
+        elif not wanted:
+            sequence = former.model_copy(update={"verification": None})
+        else:
+            sequence = former
+    else:
+        sequence = _read_spikes(found, planned, root)
+        if wanted:
+            sequence = sequence.model_copy(update={"verification": _verify(sequence, root)})
+    if sequence.verification is not None and sequence.verification.warning:
+        warnings.append(f"{found.seq}: {sequence.verification.warning}")
+    return _Done(sequence, tuple(warnings), settings.linear_light)
+
+
+def _plan(
+    found: FoundSequence, root: Path, real_root: Path, settings: _Settings, fps: float
+) -> Sequence:
+    """Return the sequence as far as names, sizes and times tell: no counts, no hashes."""
+    require_seq(found.seq)
+    files: dict[str, FileRecord] = {}
+    safe: set[Path] = set()
+
+    def record(path: Path) -> str:
+        _require_in_root(path, real_root, safe)
+        name = path.relative_to(root).as_posix()
+        if name not in files:
+            stat = path.stat()
+            files[name] = FileRecord(size=stat.st_size, mtime_ns=stat.st_mtime_ns)
+        return name
+
+    windows = []
+    for window in found.windows:
+        t0, t1 = exposure_window(window.centre, found.exposure, fps)
+        windows.append(
+            Window(
+                frame_index=window.frame_index,
+                t0=t0,
+                t1=t1,
+                spike_count=0,
+                spikes=record(window.spikes),
+                first=t0 if found.own_files else settings.first,
+                blur=record(window.blur),
+                sharp=record(window.sharp) if window.sharp else None,
+            )
+        )
+    return Sequence(
+        seq=found.seq,
+        geometry=settings.geometry.describe(),
+        rate=settings.rate,
+        gain=settings.gain,
+        windows=tuple(windows),
+        files=dict(sorted(files.items())),
+    )
+
+
+def _read_spikes(found: FoundSequence, planned: Sequence, root: Path) -> Sequence:
+    """Return `planned` with true spike counts and the hashes of the files they are from."""
+    geometry = planned.spike_geometry()
+    files = dict(planned.files)
+    opened: dict[str, SpikeFile] = {}
+    windows = []
+    for window in planned.windows:
+        path = root / window.spikes
+        if window.spikes not in opened:
+            opened = {window.spikes: SpikeFile.open(path, geometry)}
+        spikes = opened[window.spikes]
+        clock = planned.clock(window)
+        if found.own_files:
+            _check_own_length(found, path, spikes, clock, window)
+        start, stop = clock.require_inside(
+            window.t0, window.t1, spikes.n_frames, f"{path}, frame {window.frame_index}"
+        )
+        count = spikes.count_spikes(start, stop)
+        windows.append(window.model_copy(update={"spike_count": count}))
+        if files[window.spikes].sha256 is None:
+            files[window.spikes] = _hashed(path, files[window.spikes])
+    return planned.model_copy(update={"windows": tuple(windows), "files": files})
+
+
+def _check_own_length(
+    found: FoundSequence, path: Path, spikes: SpikeFile, clock: SpikeClock, window: Window
+) -> None:
+    start, stop = clock.samples(window.t0, window.t1)
+    allowed = [stop - start + tail for tail in found.tail_samples]
+    if spikes.n_frames not in allowed:
+        raise AlignmentError(
+            f"{path}: expected {' or '.join(map(str, allowed))} spike frames for the exposure "
+            f"[{window.t0:.6f}, {window.t1:.6f}] s at {clock.rate:g} Hz, found "
+            f"{spikes.n_frames} of {spikes.geometry.describe()}; check --exposure, --fps, --rate "
+            "and --geometry"
+        )
+
+
+def _hashed(path: Path, seen: FileRecord) -> FileRecord:
+    digest = sha256_file(path)
+    stat = path.stat()
+    if (stat.st_size, stat.st_mtime_ns) != (seen.size, seen.mtime_ns):
+        raise AlignmentError(f"{path}: changed while it was read; align again when it is complete")
+    return seen.model_copy(update={"sha256": digest})
+
+
+def _verify(sequence: Sequence, root: Path) -> Verification | None:
+    geometry = sequence.spike_geometry()
+    opened: dict[str, SpikeFile] = {}
+    frames = []
+    for window in sequence.windows:
+        if window.sharp is None:
+            continue
+        if window.spikes not in opened:
+            opened[window.spikes] = SpikeFile.open(root / window.spikes, geometry)
+        frames.append(
+            SharpAt(
+                sharp=root / window.sharp,
+                spikes=opened[window.spikes],
+                clock=sequence.clock(window),
+                t0=window.t0,
+                t1=window.t1,
+            )
+        )
+    return verify_sequence(frames)
+
+
+def _without_findings(sequence: Sequence) -> Sequence:
+    """Return the sequence as `_plan` would give it."""
+    return sequence.model_copy(
+        update={
+            "windows": tuple(w.model_copy(update={"spike_count": 0}) for w in sequence.windows),
+            "files": {
+                name: seen.model_copy(update={"sha256": None})
+                for name, seen in sequence.files.items()
+            },
+            "verification": None,
+        }
+    )
+
+
+def _settle(found: FoundSequence, options: _Options) -> _Settings:
+    """Decide geometry, rate and gain: option, then side file, then preset; never a guess.
+
+    An option that contradicts the side file wins, with a warning: the user is here and may know
+    better, while a side file may have been copied along with another recording.
+    """
+    side = _side_file(found)
+    preset_name = options.geometry or (None if side else found.preset)
+    preset = PRESETS.get(preset_name or "")
+    warnings = []
+
+    geometry = side.spike_geometry() if side else None
+    if options.geometry is not None:
+        given = parse_geometry(options.geometry)
+        if geometry is not None and geometry != given:
+            warnings.append(
+                f"--geometry {given.describe()} taken over the side file's {geometry.describe()}"
+            )
+        geometry = given
+    elif geometry is None and preset is not None:
+        geometry = preset.geometry
+    where = f"{found.seq} ({found.windows[0].spikes})"
+    if geometry is None:
+        raise AlignmentError(
+            f"{where}: no side file gives the geometry; give --geometry, a preset "
+            f"({', '.join(PRESETS)}) or HxW,bottom-up|top-down"
+        )
+
+    def choose(
+        name: str, option: float | None, known: float | None, published: float | None
+    ) -> float | None:
+        if option is not None and known is not None and option != known:
+            warnings.append(f"--{name} {option:g} taken over the side file's {known:g}")
+        return next((v for v in (option, known, published) if v is not None), None)
+
+    rate = choose(
+        "rate", options.rate, side.rate if side else None, preset.rate if preset else None
+    )
+    gain = choose(
+        "gain", options.gain, side.gain if side else None, preset.gain if preset else None
+    )
+    if rate is None:
+        raise AlignmentError(
+            f"{where}: no side file or preset gives the rate, and the .dat can't; give --rate in "
+            "Hz (cameras 20000 or 40000, Spk-X4K1000FPS 4000, Spk-GoPro 1920)"
+        )
+    if gain is None:
+        warnings.append("gain not known, so counts can't be brought to luminance; give --gain")
+    from_layout = side is None and options.geometry is None
+    mismatch = _size_mismatch(found, geometry)
+    if mismatch and from_layout:
+        raise AlignmentError(f"{where}: {mismatch} (preset {preset_name}); give --geometry")
+    if mismatch:
+        warnings.append(mismatch)
+    light = side.made_by.get("linear_light") if side else None
+    return _Settings(
+        geometry=geometry,
+        rate=rate,
+        gain=gain,
+        first=side.first if side else 0.0,
+        linear_light=light if isinstance(light, bool) else None,
+        warnings=tuple(warnings),
+    )
+
+
+def _side_file(found: FoundSequence) -> SideFile | None:
+    """Return the one side file that holds for all of a sequence's spikes."""
+    paths = sorted({window.spikes for window in found.windows})
+    sides = [read_side_file(path) for path in paths]
+    for path, side in zip(paths, sides, strict=True):
+        if _essence(side) != _essence(sides[0]):
+            raise AlignmentError(
+                f"{path}: its side file disagrees with that of {paths[0].name} on geometry, rate "
+                "or gain; one sequence needs one of each"
+            )
+    return sides[0]
+
+
+def _essence(side: SideFile | None) -> tuple[object, ...]:
+    return () if side is None else (side.geometry, side.rate, side.gain)
+
+
+def _size_mismatch(found: FoundSequence, geometry: SpikeGeometry) -> str | None:
+    """Say if the blurred frame is not as much larger than the spikes as folder names state."""
+    if found.spike_scale is None:
+        return None
+    blur = found.windows[0].blur
+    try:
+        with Image.open(blur) as image:
+            width, height = image.size
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise AlignmentError(f"{blur}: expected an image, can't read it ({error})") from error
+    scale = found.spike_scale
+    if (height // scale, width // scale) == geometry.shape:
+        return None
+    return (
+        f"expected spikes of {height // scale}x{width // scale}, 1/{scale} of the blurred frame, "
+        f"found {geometry.describe()}"
+    )
+
+
+def _common_fps(root: Path, found: list[FoundSequence], fps: float | None) -> float:
+    if fps is not None:
+        return fps
+    own = {sequence.fps: sequence.seq for sequence in reversed(found)}
+    if None in own:
+        raise AlignmentError(
+            f"{root}: this layout has no frame rate of its own; give --fps, sharp frames a second"
+        )
+    if len(own) > 1:
+        named = ", ".join(f"{rate:g} ({seq})" for rate, seq in own.items() if rate)
+        raise AlignmentError(
+            f"{root}: sequences differ in frames a second by their names: {named}; align them "
+            "from separate folders"
+        )
+    (common,) = own
+    assert common is not None
+    return common
+
+
+def _check_options(
+    layout: str, fps: float | None, rate: float | None, gain: float | None, workers: int | None
+) -> None:
+    if layout != "auto" and layout not in LAYOUTS:
+        raise AlignmentError(
+            f"layout {layout!r} is not read; expected auto, {', '.join(LAYOUTS)}; bring the data "
+            "into one of these"
+        )
+    for name, value in (("fps", fps), ("rate", rate), ("gain", gain)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise AlignmentError(f"expected --{name} above 0, found {value}")
+    if workers is not None and workers < 1:
+        raise AlignmentError(f"expected workers of 1 or more, found {workers}")
+
+
+def _known_sequences(former: Manifest | None, root: Path, manifest: Path) -> dict[str, Sequence]:
+    """Return what the former run found in this folder; nothing from another version."""
+    if former is None or former.version != __version__:
+        return {}
+    if former.root_folder(manifest) != root.resolve():
+        return {}
+    return {sequence.seq: sequence for sequence in former.sequences}
+
+
+def _former_products(log: Path, manifest: Path) -> Manifest | None:
+    """Return the former manifest, refusing to go on where a file is not ours to replace."""
+    former = None
+    if manifest.exists():
+        former = _own_manifest(manifest)
+        if former is None:
+            raise AlignmentError(
+                f"{manifest}: there, but not a manifest that this spikedeblur wrote; give another "
+                "--manifest, or --overwrite to replace it"
+            )
+    if log.exists():
+        # The format belongs to the field, so only the manifest can show whose log it is.
+        ours = format_alignment_log(former.log_rows()).encode() if former else None
+        if not log.is_file() or log.read_bytes() != ours:
+            raise AlignmentError(
+                f"{log}: there, but not the log of {manifest}; give another --log, or "
+                "--overwrite to replace it"
+            )
+    return former
+
+
+def _own_manifest(path: Path) -> Manifest | None:
+    try:
+        return read_manifest(path)
+    except ManifestError:
+        return None
+
+
+def _require_in_root(path: Path, real_root: Path, safe: set[Path]) -> None:
+    """Refuse a link that leaves the root; readers of the manifest would."""
+    if path.parent not in safe:
+        if not path.parent.resolve().is_relative_to(real_root):
+            raise _leaves(path.parent, real_root)
+        safe.add(path.parent)
+    if path.is_symlink() and not path.resolve().is_relative_to(real_root):
+        raise _leaves(path, real_root)
+
+
+def _leaves(path: Path, real_root: Path) -> UnsafePathError:
+    return UnsafePathError(
+        f"{path}: is a link that leaves {real_root}; align the folder that holds both, or copy "
+        "the data in"
+    )
+
+
+def _relative_root(real_root: Path, manifest: Path) -> str:
+    folder = manifest.absolute().parent.resolve()
+    return Path(os.path.relpath(real_root, folder)).as_posix()
+
+
+def _tell(warnings: list[str], strict: bool, on_warning: OnWarning | None) -> None:
+    for warning in warnings:
+        if on_warning is None:
+            _logger.warning("%s", warning)
+        else:
+            on_warning(warning)
+    if strict and warnings:
+        raise AlignmentError(
+            f"--strict, and {len(warnings)} warning{'s' * (len(warnings) > 1)}: "
+            + "; ".join(warnings)
+        )
+
+
+def _write(log: Path, manifest: Path, result: Manifest) -> None:
+    """Write both; the names change last and together, so a killed run leaves a fitting pair."""
+    with atomic_write(manifest) as manifest_aside:
+        manifest_aside.write_text(format_manifest(result), encoding="utf-8", newline="\n")
+        with atomic_write(log) as log_aside:
+            text = format_alignment_log(result.log_rows())
+            log_aside.write_text(text, encoding="utf-8", newline="\n")
