@@ -1,0 +1,395 @@
+"""The voxelize job: a manifest's sequences into a store, whole sequences only.
+
+    manifest --compare with what is there--> sequences to make --plan--> tasks
+    tasks --Dask or this process--> shards --all of a sequence there--> completion mark
+
+A killed run continues when started again: sequences with a mark are kept, the others are made
+anew. A script that calls this with several workers needs the usual
+`if __name__ == "__main__":`, because worker processes are spawned.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from ..align.manifest import FileRecord, Manifest, Sequence, read_manifest
+from ..files import inside, sha256_file
+from ..progress import Progress
+from ..spikes.geometry import SpikeGeometry
+from ..spikes.sidefile import SideFile, write_folder_side_file
+from .group import (
+    NPY_MARK,
+    begin_npy,
+    claim_store,
+    create_sequence,
+    exclusive,
+    mark_complete,
+    read_record,
+    remove_sequence,
+)
+from .jobs import run_tasks
+from .plan import SequencePlan, ShardTask, plan_digest, plan_sequence
+from .schema import Completion, Kind, SequenceRecord, SourceMark, StoreError
+from .task import ShardResult, write_shard
+
+FORMATS: dict[str, Kind] = {"zarr": "counts", "npy": "npy"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoxelizeSummary:
+    """What a run did."""
+
+    store: str
+    format: str
+    bins: int
+    sequences_written: int
+    sequences_kept: int
+    """Complete already and unchanged."""
+    windows: int
+    """Written by this run."""
+    bytes_in: int
+    """Packed spikes of the windows written."""
+    bytes_counts: int
+    """Their counts before compression."""
+    bytes_out: int
+    """Files written, images included."""
+    bytes_voxels: int
+    """Of these, the voxels."""
+    seconds: float
+    dry_run: bool = False
+    """True: nothing was written; windows and sequences are what would be."""
+
+    @property
+    def compression(self) -> float | None:
+        """Counts' bytes over their bytes in the store; None if none were written."""
+        return self.bytes_counts / self.bytes_voxels if self.bytes_voxels else None
+
+    @property
+    def windows_per_second(self) -> float | None:
+        """Whole job, start of workers included; None if none were written."""
+        return self.windows / self.seconds if self.windows and not self.dry_run else None
+
+
+def voxelize_manifest(
+    manifest_path: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    *,
+    bins: int = 32,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    format: str = "zarr",
+    overwrite: bool = False,
+    dry_run: bool = False,
+    on_progress: Progress | None = None,
+) -> VoxelizeSummary:
+    """Write voxel counts, frames and times of a manifest's sequences to a store.
+
+    Args:
+        manifest_path: as `align` wrote it.
+        store: folder; new, or a store that this function wrote.
+        bins: K, temporal bins a window.
+        workers: processes; None: one a core; 1: this process.
+        scheduler: address of a running Dask scheduler, whose workers see the same paths.
+        format: zarr, or npy for the unified layout's files.
+        overwrite: make sequences anew that are there, complete, and differ.
+        dry_run: check and plan only.
+        on_progress: called with windows done, windows in all, and the sequence's name.
+
+    Raises:
+        StoreError: another store is there, a sequence differs, a source changed since it was
+            aligned, or a shard failed. What is complete stays.
+    """
+    begun = time.perf_counter()
+    if format not in FORMATS:
+        raise StoreError(f"format {format!r} is not known; give zarr or npy")
+    if bins < 1 or (workers is not None and workers < 1):
+        raise StoreError(f"expected bins and workers of 1 or more, got {bins} and {workers}")
+    kind = FORMATS[format]
+    manifest = read_manifest(manifest_path)
+    job = _Job(
+        manifest=manifest,
+        manifest_path=Path(manifest_path),
+        root=manifest.root_folder(manifest_path),
+        store=Path(store).absolute(),
+        kind=kind,
+        bins=bins,
+        overwrite=overwrite,
+    )
+    with nullcontext() if dry_run else exclusive(job.store):
+        claim_store(job.store, kind, may_hold_source=job.in_place, make=not dry_run)
+        todo, kept = _compare(job)
+        total = sum(len(sequence.windows) for sequence, _ in todo)
+        if not dry_run:
+            if on_progress is not None:
+                on_progress(0, total, "")
+            _run(job, todo, total, workers, scheduler, on_progress)
+    done = job.done
+    return VoxelizeSummary(
+        store=str(store),
+        format=format,
+        bins=bins,
+        sequences_written=len(todo),
+        sequences_kept=kept,
+        windows=total,
+        bytes_in=done.bytes_in,
+        bytes_counts=done.bytes_counts,
+        bytes_out=done.bytes_out,
+        bytes_voxels=done.bytes_voxels,
+        seconds=time.perf_counter() - begun,
+        dry_run=dry_run,
+    )
+
+
+@dataclass(slots=True)
+class _Totals:
+    bytes_in: int = 0
+    bytes_counts: int = 0
+    bytes_out: int = 0
+    bytes_voxels: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class _Job:
+    manifest: Manifest
+    manifest_path: Path
+    root: Path
+    store: Path
+    kind: Kind
+    bins: int
+    overwrite: bool
+    done: _Totals = field(default_factory=_Totals)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether voxels go beside the spikes they are made from."""
+        same = self.store.exists() and self.store.resolve() == self.root.resolve()
+        return self.kind == "npy" and self.manifest.layout == "unified" and same
+
+
+_Seen = dict[str, FileRecord]
+
+
+def _compare(job: _Job) -> tuple[list[tuple[Sequence, _Seen]], int]:
+    """Return the sequences to make, with what their files are now, and how many are kept."""
+    todo: list[tuple[Sequence, _Seen]] = []
+    kept = 0
+    for sequence in job.manifest.sequences:
+        seen = _look(job, sequence)
+        folder = job.store / sequence.seq
+        record = read_record(folder, job.kind)
+        if record is not None and record.complete is not None:
+            why = _difference(job, sequence, record, seen)
+            if why is None:
+                kept += 1
+                continue
+            if not job.overwrite:
+                raise StoreError(
+                    f"{job.store}: {sequence.seq} is there already, made from something else "
+                    f"({why}); use --overwrite, or another store"
+                )
+        elif record is None and not job.overwrite and _holds_data(folder, job):
+            raise StoreError(
+                f"{folder}: expected nothing or a sequence that `voxelize` wrote, found other "
+                "files; use --overwrite to replace them, or another store"
+            )
+        _require_aligned(job, sequence, seen)
+        todo.append((sequence, seen))
+    return todo, kept
+
+
+def _look(job: _Job, sequence: Sequence) -> _Seen:
+    seen: _Seen = {}
+    for relative, recorded in sequence.files.items():
+        path = inside(job.root, relative, job.manifest_path)
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise StoreError(
+                f"{sequence.seq}: {path} is in the manifest but can't be read "
+                f"({error.strerror}); restore it, or run `spikedeblur align` again"
+            ) from error
+        seen[relative] = recorded.model_copy(
+            update={"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        )
+    return seen
+
+
+def _difference(job: _Job, sequence: Sequence, record: SequenceRecord, seen: _Seen) -> str | None:
+    """Return in what a complete sequence differs from what would be made now; None: nothing."""
+    assert record.complete is not None
+    if record.bins != job.bins:
+        return f"{record.bins} bins, not {job.bins}"
+    if record.plan_sha256 != plan_digest(sequence, job.kind, job.bins):
+        return "another geometry, rate, gain, window or file name"
+    for relative, mark in record.complete.sources.items():
+        now = seen.get(relative)
+        if now is None or now.size != mark.size:
+            return f"another {relative}"
+        # Touched or copied: only then is the content read.
+        if now.mtime_ns != mark.mtime_ns and sha256_file(job.root / relative) != mark.sha256:
+            return f"another {relative}"
+    for name, size in record.complete.files.items():
+        path = job.store / record.seq / name
+        if not path.is_file() or path.stat().st_size != size:
+            return f"{name} is missing or cut"
+    return None
+
+
+def _require_aligned(job: _Job, sequence: Sequence, seen: _Seen) -> None:
+    """Refuse files that are not what `align` saw."""
+    for relative, recorded in sequence.files.items():
+        now = seen[relative]
+        if (now.size, now.mtime_ns) == (recorded.size, recorded.mtime_ns):
+            continue
+        same_content = (
+            now.size == recorded.size
+            and recorded.sha256 is not None
+            and sha256_file(job.root / relative) == recorded.sha256
+        )
+        if not same_content:
+            raise StoreError(
+                f"{sequence.seq}: {relative} changed since it was aligned; run "
+                "`spikedeblur align` again"
+            )
+
+
+def _holds_data(folder: Path, job: _Job) -> bool:
+    if job.in_place:
+        folder = folder / Path(NPY_MARK).parent
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _run(
+    job: _Job,
+    todo: list[tuple[Sequence, _Seen]],
+    total: int,
+    workers: int | None,
+    scheduler: str | None,
+    on_progress: Progress | None,
+) -> None:
+    manifest_sha256 = sha256_file(job.manifest_path)
+    open_plans: dict[str, _Progressing] = {}
+
+    def tasks() -> Iterator[ShardTask]:
+        for sequence, seen in todo:
+            plan = _plan(job, sequence, seen)
+            open_plans[plan.seq] = _Progressing(plan, _prepare(job, plan))
+            yield from plan.tasks
+
+    windows = 0
+    for result in run_tasks(
+        write_shard,
+        tasks(),
+        workers=workers,
+        scheduler=scheduler,
+        describe=lambda task: task.record.seq,
+    ):
+        progressing = open_plans[result.seq]
+        progressing.add(result)
+        if progressing.missing == 0:
+            _finish(job, progressing, manifest_sha256)
+            del open_plans[result.seq]
+        windows += result.windows
+        if on_progress is not None:
+            on_progress(windows, total, result.seq)
+
+
+class _Progressing:
+    """A sequence of which some shards are written."""
+
+    def __init__(self, plan: SequencePlan, files: dict[str, int]) -> None:
+        self.plan = plan
+        self.files = files
+        self.sha256: dict[str, str] = {}
+        self.bytes_in = 0
+        self.missing = len(plan.tasks)
+
+    def add(self, result: ShardResult) -> None:
+        self.files.update(result.files)
+        self.sha256.update(result.sha256)
+        self.bytes_in += result.bytes_in
+        self.missing -= 1
+
+
+def _plan(job: _Job, sequence: Sequence, seen: _Seen) -> SequencePlan:
+    if not sequence.windows:
+        raise StoreError(f"{sequence.seq}: the manifest has no window of it; run `align` again")
+    blur = inside(job.root, sequence.windows[0].blur, job.manifest_path)
+    return plan_sequence(
+        sequence,
+        store=str(job.store),
+        root=str(job.root),
+        kind=job.kind,
+        bins=job.bins,
+        frame_shape=_image_shape(blur, sequence.seq),
+        seen=seen,
+        only_voxels=job.in_place,
+    )
+
+
+def _image_shape(path: Path, seq: str) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, Image.DecompressionBombError) as error:
+        raise StoreError(f"{seq}: {path}: can't read the image ({error}); restore it") from error
+
+
+def _prepare(job: _Job, plan: SequencePlan) -> dict[str, int]:
+    """Clear what a killed or former run left of a sequence, and make room for it."""
+    record = plan.record
+    folder = job.store / record.seq
+    if job.kind == "counts":
+        if folder.exists():
+            remove_sequence(job.store, record.seq)
+        return create_sequence(job.store, record, plan.small)
+    if not job.in_place and folder.exists():
+        remove_sequence(job.store, record.seq)
+    begin_npy(job.store, record)
+    if not job.in_place:
+        geometry = plan.tasks[0].geometry
+        height, width = geometry.shape
+        cut = SpikeGeometry(
+            height=height,
+            width=width,
+            flip_rows=geometry.flip_rows,
+            pad_frames=geometry.pad_frames,
+        )
+        (folder / "spike").mkdir(parents=True, exist_ok=True)
+        side = SideFile(geometry=cut.describe(), rate=record.rate, gain=record.gain)
+        write_folder_side_file(folder / "spike", side)
+    return {}
+
+
+def _finish(job: _Job, progressing: _Progressing, manifest_sha256: str) -> None:
+    plan = progressing.plan
+    seen = {source.path: source for task in plan.tasks for source in task.sources}
+    completion = Completion(
+        files=dict(sorted(progressing.files.items())),
+        sources={
+            path: SourceMark(size=seen[path].size, mtime_ns=seen[path].mtime_ns, sha256=sha256)
+            for path, sha256 in sorted(progressing.sha256.items())
+        },
+        manifest_sha256=manifest_sha256,
+    )
+    mark_complete(job.store, plan.record, completion)
+    record = plan.record
+    h, w = record.voxel_shape
+    done = job.done
+    done.bytes_in += progressing.bytes_in
+    done.bytes_counts += (
+        record.windows * record.bins * h * w * (2 if record.voxel_dtype == "uint16" else 1)
+    )
+    done.bytes_out += sum(progressing.files.values())
+    done.bytes_voxels += sum(
+        size
+        for name, size in progressing.files.items()
+        if name.startswith(("voxels/", "spike_vox/"))
+    )
