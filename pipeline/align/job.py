@@ -14,16 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from ... import __version__
 from ..files import UnsafePathError, atomic_write, sha256_file
+from ..images import image_shape
 from ..progress import Progress
 from ..spikes.clock import SpikeClock
 from ..spikes.dat import SpikeFile
 from ..spikes.geometry import PRESETS, SpikeGeometry, parse_geometry
 from ..spikes.sidefile import SideFile, read_side_file
-from .layouts import LAYOUTS, AlignmentError, FoundSequence, detect
+from .layouts import LAYOUTS, AlignmentError, FoundSequence, detect, require_root
 from .log import format_alignment_log, require_seq
 from .manifest import (
     FileRecord,
@@ -88,8 +87,7 @@ def align(
         SpikeDeblurError: a file that can't be read; its message names it.
     """
     root, log, manifest = Path(root), Path(log), Path(manifest)
-    if not root.is_dir():
-        raise AlignmentError(f"{root}: expected the data set's folder, found none; check the path")
+    require_root(root)
     _check_options(layout, fps, rate, gain, workers)
     if log.resolve() == manifest.resolve():
         raise AlignmentError(f"{log}: log and manifest need different names; give --manifest")
@@ -368,7 +366,15 @@ def _settle(found: FoundSequence, options: _Options) -> _Settings:
         raise AlignmentError(f"{where}: {mismatch} (preset {preset_name}); give --geometry")
     if mismatch:
         warnings.append(mismatch)
-    light = side.made_by.get("linear_light") if side else None
+    # `simulate` notes how it recorded. It decides nothing here, but shows a forgotten --fps.
+    made_by = side.made_by if side else {}
+    light = made_by.get("linear_light")
+    recorded_fps = made_by.get("fps")
+    if isinstance(recorded_fps, float | int) and recorded_fps != options.fps:
+        warnings.append(
+            f"recorded at {recorded_fps:g} frames a second, says the side file, aligned at "
+            f"{options.fps:g}; give --fps {recorded_fps:g}"
+        )
     return _Settings(
         geometry=geometry,
         rate=rate,
@@ -401,11 +407,7 @@ def _size_mismatch(found: FoundSequence, geometry: SpikeGeometry) -> str | None:
     if found.spike_scale is None:
         return None
     blur = found.windows[0].blur
-    try:
-        with Image.open(blur) as image:
-            width, height = image.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise AlignmentError(f"{blur}: expected an image, can't read it ({error})") from error
+    height, width = image_shape(blur)
     scale = found.spike_scale
     if (height // scale, width // scale) == geometry.shape:
         return None

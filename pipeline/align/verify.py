@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from ..images import read_rgb
+from ..spikes.camera import luminance
 from ..spikes.clock import SpikeClock
 from ..spikes.dat import SpikeFile
-from .layouts.contract import AlignmentError
 from .manifest import Verification
 
 MAX_WINDOWS = 3
@@ -62,7 +63,7 @@ def verify_sequence(frames: list[SharpAt]) -> Verification | None:
         The lag with its confidence; None where there is no sharp frame.
 
     Raises:
-        AlignmentError: a sharp frame can't be read.
+        ImageError: a sharp frame can't be read.
     """
     if not frames:
         return None
@@ -223,17 +224,12 @@ def read_luminance(path: Path, shape: tuple[int, int]) -> Plane:
     """Read an image as luminance in [0, 1], brought to `shape` (H, W) by area mean.
 
     Raises:
-        AlignmentError: missing, or no image.
+        ImageError: missing, or no plain 8-bit image.
     """
-    try:
-        with Image.open(path) as image:
-            rgb = np.asarray(image.convert("RGB"), np.float32)  # (H, W, 3)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise AlignmentError(f"{path}: expected an image, can't read it ({error})") from error
-    plane = rgb @ np.array([0.299, 0.587, 0.114], np.float32) / np.float32(255)
+    plane = luminance(read_rgb(path))  # (H, W)
     height, width = shape
     if plane.shape == shape:
-        return np.asarray(plane, np.float32)
+        return plane
     smaller = plane.shape[0] >= height and plane.shape[1] >= width
     how = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(plane).resize((width, height), how), np.float32)

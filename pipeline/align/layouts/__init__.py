@@ -10,7 +10,15 @@ from pathlib import Path
 from . import spk_gopro, unified, x4k1000fps
 from .contract import AlignmentError, FoundSequence, FoundWindow, Layout
 
-__all__ = ["LAYOUTS", "AlignmentError", "FoundSequence", "FoundWindow", "Layout", "detect"]
+__all__ = [
+    "LAYOUTS",
+    "AlignmentError",
+    "FoundSequence",
+    "FoundWindow",
+    "Layout",
+    "detect",
+    "require_root",
+]
 
 LAYOUTS: dict[str, Layout] = {layout.NAME: layout for layout in (x4k1000fps, spk_gopro, unified)}
 
@@ -34,3 +42,14 @@ def detect(root: Path) -> tuple[Layout, str]:
         raise AlignmentError(f"{root}: fits more than one layout ({seen}); say which by --layout")
     needs = "; ".join(f"{name} needs {layout.NEEDS}" for name, layout in LAYOUTS.items())
     raise AlignmentError(f"{root}: fits no known layout ({needs}); give the folder that holds them")
+
+
+def require_root(root: Path) -> Path:
+    """Return `root` if it is a folder.
+
+    Raises:
+        AlignmentError: it isn't.
+    """
+    if not root.is_dir():
+        raise AlignmentError(f"{root}: expected the data set's folder, found none; check the path")
+    return root

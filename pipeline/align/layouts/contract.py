@@ -11,8 +11,6 @@ from typing import Protocol
 from ....errors import SpikeDeblurError
 from ..timeline import parse_frame_name
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-
 
 class AlignmentError(SpikeDeblurError):
     """A data set can't be aligned: something is missing, doubled or in disagreement."""

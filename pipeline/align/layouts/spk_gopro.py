@@ -16,8 +16,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ...images import IMAGE_SUFFIXES
 from .contract import (
-    IMAGE_SUFFIXES,
     AlignmentError,
     FoundSequence,
     FoundWindow,

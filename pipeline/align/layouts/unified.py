@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ...images import IMAGE_SUFFIXES
 from .contract import (
-    IMAGE_SUFFIXES,
     AlignmentError,
     FoundSequence,
     FoundWindow,

@@ -17,9 +17,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...images import IMAGE_SUFFIXES
 from ..timeline import names_are_interpolated
 from .contract import (
-    IMAGE_SUFFIXES,
     AlignmentError,
     FoundSequence,
     FoundWindow,

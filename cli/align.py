@@ -1,0 +1,208 @@
+"""`spikedeblur align`."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .output import report
+
+if TYPE_CHECKING:
+    from ..pipeline.align import Manifest
+
+_MAX_WARNINGS = 20
+
+
+class LayoutName(enum.StrEnum):
+    """Data sets' folders, by name."""
+
+    X4K1000FPS = "x4k1000fps"
+    SPK_GOPRO = "spk-gopro"
+    S_SDM = "s-sdm"
+    UNIFIED = "unified"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `align --json` prints."""
+
+    log: str
+    manifest: str
+    layout: str
+    fps: float
+    sequences: int
+    windows: int
+    spikes: int
+    verified: int
+    """Sequences whose lag the images prove."""
+    worst_lag_seconds: float | None
+    worst_lag_frames: float | None
+    """In spike samples."""
+    worst_lag_seq: str | None
+    verification: dict[str, dict[str, object]]
+    warnings: list[str]
+
+
+def align(
+    root: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    layout: Annotated[
+        LayoutName, typer.Option(help="How its folders are laid out; auto finds out and says.")
+    ] = LayoutName.AUTO,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            help="Alignment log to write.", show_default="outputs/logs/align_<layout>.txt"
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Manifest to write.", show_default="beside the log, .json"),
+    ] = None,
+    exposure: Annotated[
+        int | None,
+        typer.Option(
+            help="Sharp frames that make a blurred one; odd.", show_default="33; GoPro: by name"
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Sharp frames a second, in Hz.", show_default="the layout's own"),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Spike samples a second, in Hz.", show_default="side file or preset"),
+    ] = None,
+    geometry: Annotated[
+        str | None,
+        typer.Option(
+            help="Preset or HxW,bottom-up|top-down[,padded][,drop=START:STOP].",
+            show_default="side file",
+        ),
+    ] = None,
+    gain: Annotated[
+        float | None,
+        typer.Option(help="Spikes a sample at unit luminance.", show_default="side file or preset"),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Measure each sequence's lag against its sharp frames.")
+    ] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="Take warnings as errors.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a log or manifest that align didn't write.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Pair blurred frames with their spikes, count them, and verify the times from the images.
+
+    Writes the alignment log and, beside it, the manifest that voxelize starts from. What has not
+    changed since the last run is not read again.
+
+    Example: spikedeblur align data/my --layout x4k1000fps
+    """
+    if layout is LayoutName.S_SDM:
+        raise typer.BadParameter(
+            "the layout s-sdm is not read yet; bring the data into the layout unified, with the "
+            "97 exposed samples of each 137 as <frame>.dat",
+            param_hint="--layout",
+        )
+    from ..pipeline.align import align as run
+    from .progress import progress_bar
+
+    name = layout.value
+    if layout is LayoutName.AUTO:
+        from ..pipeline.align.layouts import detect, require_root
+
+        found, reason = detect(require_root(root))
+        name = found.NAME
+        typer.echo(f"Layout {name}, by {reason}", err=True)
+    log = log or Path("outputs/logs") / f"align_{name}.txt"
+    manifest = manifest or log.with_suffix(".json")
+    warnings: list[str] = []
+    try:
+        with progress_bar("Aligning") as on_progress:
+            result = run(
+                root,
+                name,
+                log=log,
+                manifest=manifest,
+                exposure=exposure,
+                fps=fps,
+                rate=rate,
+                geometry=geometry,
+                gain=gain,
+                verify=verify,
+                strict=strict,
+                overwrite=overwrite,
+                on_progress=on_progress,
+                on_warning=warnings.append,
+            )
+    finally:
+        if not strict:
+            _print_warnings(warnings)
+    summary = _summarise(result, log, manifest, warnings)
+    report(
+        summary,
+        _in_words(summary, verify),
+        json=json,
+        next_command=f"spikedeblur voxelize {manifest} {root.resolve().name}.zarr",
+    )
+
+
+def _summarise(result: Manifest, log: Path, manifest: Path, warnings: list[str]) -> Summary:
+    verified = {
+        sequence.seq: sequence.verification
+        for sequence in result.sequences
+        if sequence.verification is not None
+    }
+    proved = {seq: found for seq, found in verified.items() if found.confident}
+    worst = max(proved, key=lambda seq: abs(proved[seq].lag_seconds), default=None)
+    windows = [window for sequence in result.sequences for window in sequence.windows]
+    return Summary(
+        log=str(log),
+        manifest=str(manifest),
+        layout=result.layout,
+        fps=result.fps,
+        sequences=len(result.sequences),
+        windows=len(windows),
+        spikes=sum(window.spike_count for window in windows),
+        verified=len(proved),
+        worst_lag_seconds=proved[worst].lag_seconds if worst else None,
+        worst_lag_frames=proved[worst].lag_frames if worst else None,
+        worst_lag_seq=worst,
+        verification={seq: found.model_dump() for seq, found in verified.items()},
+        warnings=warnings,
+    )
+
+
+def _in_words(summary: Summary, verify: bool) -> str:
+    lines = [
+        f"{summary.sequences} sequences, {summary.windows} exposures, {summary.spikes} spikes; "
+        f"layout {summary.layout} at {summary.fps:g} frames a second"
+    ]
+    if not verify:
+        lines.append("Not verified (--no-verify)")
+    elif not summary.verification:
+        lines.append("Not verified: there are no sharp frames")
+    else:
+        line = f"Lag proved by the images in {summary.verified} of {summary.sequences} sequences"
+        if summary.worst_lag_seconds is not None:
+            line += (
+                f"; largest {1000 * summary.worst_lag_seconds:+.3f} ms "
+                f"({summary.worst_lag_frames:+.1f} samples) in {summary.worst_lag_seq}"
+            )
+        lines.append(line)
+    lines.append(f"Log {summary.log}, manifest {summary.manifest}")
+    return "\n".join(lines)
+
+
+def _print_warnings(warnings: list[str]) -> None:
+    for warning in warnings[:_MAX_WARNINGS]:
+        typer.echo(f"warning: {warning}", err=True)
+    if len(warnings) > _MAX_WARNINGS:
+        rest = len(warnings) - _MAX_WARNINGS
+        typer.echo(f"warning: and {rest} more; all are in the output of --json", err=True)
