@@ -63,7 +63,7 @@ def claim_store(
     if not make:
         return
     store.mkdir(parents=True, exist_ok=True)
-    attributes = {
+    attributes: dict[str, Any] = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         "version": __version__,

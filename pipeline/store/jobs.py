@@ -56,16 +56,16 @@ def run_tasks(
     from distributed import KilledWorker, as_completed
 
     with _connect(workers, scheduler) as client:
-        threads = sum(client.nthreads().values()) or workers
-        names: dict[str, str] = {}
+        threads = sum(client.nthreads().values()) or workers  # type: ignore[no-untyped-call]
+        names: dict[object, str] = {}
         waiting = iter(tasks)
-        ready = as_completed()
+        ready = as_completed()  # type: ignore[no-untyped-call]
 
         def submit(count: int) -> None:
             for task in itertools.islice(waiting, count):
                 future = client.submit(function, task, pure=False)
                 names[future.key] = describe(task)
-                ready.add(future)
+                ready.add(future)  # type: ignore[no-untyped-call]
 
         submit(IN_FLIGHT * threads)
         try:
@@ -82,7 +82,7 @@ def run_tasks(
                 submit(1)
                 yield result
         finally:
-            ready.clear()
+            ready.clear()  # type: ignore[no-untyped-call]
 
 
 def available_cores() -> int:
@@ -100,7 +100,8 @@ def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
     with ExitStack() as stack:
         if scheduler is not None:
             try:
-                client = stack.enter_context(Client(scheduler, timeout="20s"))
+                client = Client(scheduler, timeout="20s")  # type: ignore[no-untyped-call]
+                stack.enter_context(client)
                 client.wait_for_workers(1, timeout=60)
             except (OSError, TimeoutError, ValueError) as error:
                 raise StoreError(
@@ -123,13 +124,13 @@ def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
             )
         )
         scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-        cluster = stack.enter_context(
-            LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address=None,
-                local_directory=scratch,
-            )
+        cluster = LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            local_directory=scratch,
         )
-        yield stack.enter_context(Client(cluster))
+        stack.enter_context(cluster)
+        client = Client(cluster)  # type: ignore[no-untyped-call]
+        yield stack.enter_context(client)

@@ -18,7 +18,14 @@ import numpy as np
 
 from ..align.manifest import FileRecord, Sequence
 from ..spikes.geometry import SpikeGeometry
-from .schema import SCHEMA_VERSION, Kind, SequenceRecord, StoreError, shard_windows
+from .schema import (
+    SCHEMA_VERSION,
+    Kind,
+    SequenceRecord,
+    StoreError,
+    VoxelType,
+    shard_windows,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,7 @@ def plan_sequence(
             )
     geometry = sequence.spike_geometry()
     most = max(-(-(stop - start) // bins) for start, stop in ranges)
-    voxel_dtype = "uint16" if most > 255 else "uint8"
+    voxel_dtype: VoxelType = "uint16" if most > 255 else "uint8"
     n = len(sequence.windows)
     has_sharp = _has_sharp(sequence)
     record = SequenceRecord(

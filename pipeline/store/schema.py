@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -27,8 +27,8 @@ from ... import __version__
 from ...errors import SpikeDeblurError
 from ..spikes.geometry import parse_geometry
 
-FORMAT = "spikedeblur.store"
-SCHEMA_VERSION = 1
+FORMAT: Final = "spikedeblur.store"
+SCHEMA_VERSION: Final = 1
 
 SHARD_BYTES = 32 * 2**20
 """Raw bytes of all arrays' shards of one task: bounds a worker's memory and gives few files."""
@@ -44,6 +44,7 @@ MAX_WINDOWS = 10**7
 MAX_SHARD_BYTES = 2**33
 
 Kind = Literal["counts", "npy"]
+VoxelType = Literal["uint8", "uint16"]
 
 
 class StoreError(SpikeDeblurError):
@@ -78,11 +79,10 @@ class ArraySpec:
         """
         from zarr.codecs import BloscCodec
 
-        cname, clevel = ("zstd", 1) if self.name in ("blur", "sharp") else ("lz4", 5)
-        itemsize = int(self.dtype.removeprefix("uint").removeprefix("int").removeprefix("float"))
-        return BloscCodec(
-            cname=cname, clevel=clevel, shuffle="bitshuffle", typesize=max(1, itemsize // 8)
-        )
+        if self.name in ("blur", "sharp"):
+            return BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=1)
+        typesize = 2 if self.dtype == "uint16" else 1
+        return BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=typesize)
 
 
 def shard_windows(
@@ -158,7 +158,7 @@ class SequenceRecord(BaseModel):
     """Spikes a sample at unit luminance; None: not known."""
     windows: int = Field(ge=1, le=MAX_WINDOWS)
     shard_windows: int = Field(ge=1)
-    voxel_dtype: Literal["uint8", "uint16"]
+    voxel_dtype: VoxelType
     voxel_shape: tuple[int, int]
     frame_shape: tuple[int, int]
     has_sharp: bool

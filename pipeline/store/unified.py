@@ -388,7 +388,7 @@ def _read_logs(paths: Iterable[str | os.PathLike[str]]) -> _Log:
 
 def _load_npy(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise StoreError(f"{path}: can't read the voxels ({error}); voxelize again") from error
     return array

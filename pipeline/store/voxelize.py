@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -75,6 +75,13 @@ class VoxelizeSummary:
     def windows_per_second(self) -> float | None:
         """Whole job, start of workers included; None if none were written."""
         return self.windows / self.seconds if self.windows and not self.dry_run else None
+
+    def as_dict(self) -> dict[str, object]:
+        """Return all figures, derived ones too, for JSON."""
+        return asdict(self) | {
+            "compression": self.compression,
+            "windows_per_second": self.windows_per_second,
+        }
 
 
 def voxelize_manifest(
