@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from ..errors import SpikeDeblurError
-from .schema import Config, Section, VRTOptions
+from .schema import Config, ModelConfig, Section, VRTOptions
 
 S = TypeVar("S", bound=Section)
 
@@ -128,15 +128,13 @@ def _apply(data: dict[str, Any], overrides: Iterable[str]) -> set[str]:
 
 def _complete_vrt(data: dict[str, Any], named_in: Path, overridden: set[str]) -> None:
     """Merge the file `MODEL.VRT_CFG` under `MODEL.VRT`, in place."""
-    model = data.setdefault("MODEL", {})
-    if model is None:
-        model = data["MODEL"] = {}
+    model = data["MODEL"] = {} if data.get("MODEL") is None else data["MODEL"]
     if not isinstance(model, dict):
         return  # validation says so
     given = model.get("VRT") or {}
     if not isinstance(given, dict) or given.keys() >= VRTOptions.model_fields.keys():
         return
-    name = model.get("VRT_CFG", "third_party/VRT/options/deblur/vrt_base.yaml")
+    name = model.get("VRT_CFG", ModelConfig.model_fields["VRT_CFG"].default)
     if not isinstance(name, str):
         return
     try:
@@ -161,7 +159,12 @@ def _explain(schema: type[Section], item: Mapping[str, Any], path: Path, by_set:
     """Say where the wrong value stands, what was expected and what was found."""
     where = [str(key) for key in item["loc"]]
     key_path = ".".join(where)
-    source = "--set" if any(_within(key_path, given) for given in by_set) else str(path)
+    if any(_within(key_path, given) for given in by_set):
+        source = "--set"
+    elif by_set and isinstance(item["input"], dict):
+        source = f"{path} with --set {', '.join(sorted(by_set))}"  # several keys meet here
+    else:
+        source = str(path)
     if item["type"] == "extra_forbidden":
         return f"{source}: unknown key {key_path}; {_nearest(schema, where)}"
     reason = item["msg"].removeprefix("Value error, ")

@@ -57,6 +57,12 @@ class Section(BaseModel):
         validate_default=True,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_section(cls, data: Any) -> Any:
+        # A heading whose keys are all commented out is null in YAML.
+        return {} if data is None else data
+
 
 class NormConfig(Section):
     """How voxel counts become the numbers the spike encoder sees."""
@@ -78,6 +84,11 @@ class NormConfig(Section):
             raise ValueError(
                 f"expected MEAN and STD both given or both null, got MEAN {self.MEAN}, "
                 f"STD {self.STD}; correct one of them"
+            )
+        if self.MODE == "relative" and (self.MEAN, self.STD) not in ((0, 1), (None, None)):
+            raise ValueError(
+                "MODE relative has its own scale, so expected MEAN 0 and STD 1 (or null), got "
+                f"{self.MEAN} and {self.STD}"
             )
         return self
 
@@ -185,6 +196,10 @@ class VRTOptions(Section):
             raise ValueError(
                 "embed_dims: stages 5, 6, 7 add to stages 3, 2, 1, so expected "
                 f"{list(self.embed_dims[2::-1])} for them, got {list(self.embed_dims[4:7])}"
+            )
+        if len(set(self.embed_dims[7:])) != 1:
+            raise ValueError(
+                f"embed_dims: expected one number for stage 8, got {list(self.embed_dims[7:])}"
             )
         if any(channels % 4 for channels in self.embed_dims[:7]):
             raise ValueError(

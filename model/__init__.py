@@ -1,1 +1,25 @@
-"""."""
+"""Torch modules and losses; no data files, no clocks."""
+
+from .build import build_model
+from .chunked import BaseChunkableAttention
+from .fusion import MultiScaleTemporalCrossAttnFuse, TemporalCrossAttnFuseBlock
+from .losses import CharbonnierLoss, VGGPerceptualLoss
+from .normalize import normalize_counts
+from .spike_attention import SpikeTemporalSA, SpikeTemporalSelfAttention
+from .spike_encoder import SpikeEncoder3D
+from .vrt_with_spike import VRTWithSpike, parameter_table
+
+__all__ = [
+    "BaseChunkableAttention",
+    "CharbonnierLoss",
+    "MultiScaleTemporalCrossAttnFuse",
+    "SpikeEncoder3D",
+    "SpikeTemporalSA",
+    "SpikeTemporalSelfAttention",
+    "TemporalCrossAttnFuseBlock",
+    "VGGPerceptualLoss",
+    "VRTWithSpike",
+    "build_model",
+    "normalize_counts",
+    "parameter_table",
+]

@@ -1,0 +1,84 @@
+"""From raw voxel counts to what the spike encoder sees. Runs on the tensors' device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..configs.schema import NormConfig
+from ..errors import SpikeDeblurError
+
+EPS = 1e-12
+DARK = 0.05  # luminance below which `relative` fades out instead of amplifying noise
+LIMIT = 3.0
+
+
+class NormalizeError(SpikeDeblurError):
+    """Counts can't be normalised as asked."""
+
+
+def normalize_counts(
+    counts: Tensor, samples: Tensor, gain: float | Tensor | None, norm: NormConfig
+) -> Tensor:
+    """Normalise voxel counts.
+
+    Args:
+        counts: (..., K, h, w) raw counts, any integer or floating type.
+        samples: (...) spike samples N in each window, integer, at least K. Sample j is in bin
+            floor(j K / N). Not read by `log1p`.
+        gain: Spikes a sample at unit luminance: one number, a tensor (...) with one for each
+            window (NaN: unknown), or None: unknown. `rate` needs it; `relative` takes 1 where
+            it is unknown, which shifts only where darkness begins. Not read by `log1p`.
+        norm: Mode, mean and standard deviation.
+
+    Returns:
+        (..., K, h, w) float32.
+
+    Raises:
+        NormalizeError: `rate` without gain, fewer samples than bins, or shapes do not fit.
+    """
+    values = counts.to(torch.float32)
+    if norm.MODE == "log1p":
+        return _standardize(values.log1p(), norm)
+    luminance = _luminance(values, samples, gain, norm.MODE)
+    if norm.MODE == "rate":
+        return _standardize(luminance, norm)
+    mean = luminance.mean(-3, keepdim=True)  # (..., 1, h, w)
+    return ((luminance - mean) / (mean + DARK)).clamp(-LIMIT, LIMIT)
+
+
+def _luminance(values: Tensor, samples: Tensor, gain: float | Tensor | None, mode: str) -> Tensor:
+    """Spikes a sample, divided by the gain."""
+    bins = values.shape[-3]
+    samples = torch.as_tensor(samples)
+    if samples.shape != values.shape[:-3]:
+        raise NormalizeError(
+            f"expected one number of samples a window, {tuple(values.shape[:-3])}, got "
+            f"{tuple(samples.shape)}"
+        )
+    if (samples < bins).any():
+        raise NormalizeError(
+            f"expected at least {bins} spike samples a window, one for each bin, got "
+            f"{int(samples.min())}; use fewer bins"
+        )
+    edges = torch.arange(bins + 1, device=samples.device) * samples[..., None].long()
+    edges = -torch.div(-edges, bins, rounding_mode="floor")  # (..., K + 1): ceil(b N / K)
+    rate = values / edges.diff()[..., None, None].to(values)  # (..., K, h, w)
+
+    known = torch.as_tensor(float("nan") if gain is None else gain, dtype=torch.float32)
+    if mode == "relative":
+        known = known.nan_to_num(nan=1.0)
+    elif known.isnan().any():
+        raise NormalizeError(
+            "DATA.NORM.MODE rate needs the gain (spikes a sample at unit luminance), and a "
+            "recording has none; give it to `spikedeblur align --gain`, or use relative or log1p"
+        )
+    if (known <= 0).any():
+        raise NormalizeError(f"expected a gain above 0, got {float(known.min())}")
+    return rate / known[..., None, None, None].to(values.device)
+
+
+def _standardize(values: Tensor, norm: NormConfig) -> Tensor:
+    if norm.MEAN is None or norm.STD is None:
+        return values
+    return (values - norm.MEAN) / max(norm.STD, EPS)

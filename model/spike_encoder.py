@@ -1,0 +1,89 @@
+"""From voxel grids to spike features at the network's four scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class SpikeEncoder3D(nn.Module):
+    """Residual 3-D convolutions over time, rows and columns; the bins are the channels.
+
+    Args:
+        in_bins: Time bins K of a voxel grid.
+        channels_per_scale: Channels of the features at scales 1, 1/2, 1/4, 1/8.
+        temporal_strides: Frames a step between scales; None: [1, 1, 1].
+        spatial_strides: Pixels a step between scales; None: [2, 2, 2].
+
+    Raises:
+        ValueError: The numbers of scales and strides do not fit.
+    """
+
+    def __init__(
+        self,
+        in_bins: int = 32,
+        channels_per_scale: Sequence[int] = (96, 96, 96, 96),
+        temporal_strides: Sequence[int] | None = None,
+        spatial_strides: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        steps = len(channels_per_scale) - 1
+        temporal = list(temporal_strides or [1] * steps)
+        spatial = list(spatial_strides or [2] * steps)
+        if len(temporal) != steps or len(spatial) != steps:
+            raise ValueError(
+                f"expected {steps} strides for {steps + 1} scales, got temporal {temporal} and "
+                f"spatial {spatial}"
+            )
+        first = channels_per_scale[0]
+        self.stem = nn.Sequential(
+            nn.Conv3d(in_bins, first, 3, padding=1),
+            nn.ReLU(inplace=True),
+            ResidualBlock3D(first),
+            ResidualBlock3D(first),
+        )
+        self.downs = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv3d(
+                    channels_per_scale[i],
+                    channels_per_scale[i + 1],
+                    3,
+                    stride=(temporal[i], spatial[i], spatial[i]),
+                    padding=1,
+                ),
+                ResidualBlock3D(channels_per_scale[i + 1]),
+                ResidualBlock3D(channels_per_scale[i + 1]),
+            )
+            for i in range(steps)
+        )
+
+    def forward(self, voxels: Tensor) -> list[Tensor]:
+        """Encode a clip.
+
+        Args:
+            voxels: (B, T, K, H, W), floating point.
+
+        Returns:
+            One (B, C_i, T_i, H_i, W_i) a scale, full size first.
+        """
+        x = self.stem(voxels.transpose(1, 2))  # (B, C, T, H, W)
+        features = [x]
+        for down in self.downs:
+            x = down(x)
+            features.append(x)
+        return features
+
+
+class ResidualBlock3D(nn.Module):
+    """relu(x + conv(relu(conv(x)))), 3x3x3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> the same."""
+        return torch.relu(x + self.conv2(torch.relu(self.conv1(x))))

@@ -1,0 +1,183 @@
+"""The restoration network: VRT on blurred frames, with spikes fused into its encoder.
+
+Letters in shape comments: B clips, T frames, K bins, C channels, H and W rows and columns,
+s MODEL.TRUNK_SCALE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..third_party.VRT import VRT, pad_to_multiple
+from .fusion import MultiScaleTemporalCrossAttnFuse
+from .spike_attention import SpikeTemporalSA
+from .spike_encoder import SpikeEncoder3D
+
+STAGE_MULTIPLE = 8  # stages 1-4 run at 1, 1/2, 1/4, 1/8
+
+
+class VRTWithSpike(nn.Module):
+    """Restore a blurred clip with the help of spikes.
+
+    Args:
+        vrt_backbone: The published network, built with `in_chans = 3 * trunk_scale**2`.
+        spike_bins: Time bins K of a voxel grid.
+        channels_per_scale: Channels of the spike features; the backbone's of stages 1 to 4.
+        temporal_strides, spatial_strides: As in `SpikeEncoder3D`.
+        tsa_heads, tsa_dropout, tsa_mlp_ratio, tsa_chunk_cfg: As in `SpikeTemporalSA`.
+        fuse_heads, fuse_dropout, fuse_mlp_ratio, fuse_chunk_cfg, identity_init: As in
+            `MultiScaleTemporalCrossAttnFuse`.
+        use_spike: False: the control without spikes; there are no spike parameters.
+        trunk_scale: The backbone sees frames folded by this factor (pixel unshuffle) and its
+            output is unfolded; its residual then is the full-size frame. 1: as published.
+        spike_skip: Add a linear map of the full-scale spike feature before the last
+            convolution. It starts at zero if `identity_init`.
+
+    Raises:
+        ValueError: The backbone's input channels do not fit `trunk_scale`.
+    """
+
+    def __init__(
+        self,
+        vrt_backbone: VRT,
+        spike_bins: int = 32,
+        channels_per_scale: Sequence[int] = (96, 96, 96, 96),
+        temporal_strides: Sequence[int] | None = None,
+        spatial_strides: Sequence[int] | None = None,
+        tsa_heads: int = 4,
+        tsa_dropout: float = 0.0,
+        tsa_mlp_ratio: float = 2,
+        tsa_chunk_cfg: Mapping[str, Any] | None = None,
+        fuse_heads: int = 4,
+        fuse_dropout: float = 0.0,
+        fuse_mlp_ratio: float = 2,
+        fuse_chunk_cfg: Mapping[str, Any] | None = None,
+        *,
+        use_spike: bool = True,
+        trunk_scale: int = 1,
+        spike_skip: bool = False,
+        identity_init: bool = True,
+    ) -> None:
+        super().__init__()
+        if vrt_backbone.in_chans != 3 * trunk_scale**2:
+            raise ValueError(
+                f"expected a backbone with in_chans {3 * trunk_scale**2} for trunk_scale "
+                f"{trunk_scale}, got {vrt_backbone.in_chans}"
+            )
+        self.vrt = vrt_backbone
+        self.trunk_scale = trunk_scale
+        self.use_spike = use_spike
+        self.spike_skip: nn.Linear | None = None
+        if not use_spike:
+            return
+        self.spike_encoder = SpikeEncoder3D(
+            spike_bins, channels_per_scale, temporal_strides, spatial_strides
+        )
+        self.spike_temporal_sa = SpikeTemporalSA(
+            channels_per_scale, tsa_heads, tsa_dropout, tsa_mlp_ratio, tsa_chunk_cfg
+        )
+        self.cross_attn_fuse = MultiScaleTemporalCrossAttnFuse(
+            channels_per_scale,
+            fuse_heads,
+            fuse_dropout,
+            fuse_mlp_ratio,
+            fuse_chunk_cfg,
+            identity_init,
+        )
+        if spike_skip:
+            self.spike_skip = nn.Linear(channels_per_scale[0], channels_per_scale[0])
+            if identity_init:
+                nn.init.zeros_(self.spike_skip.weight)
+                nn.init.zeros_(self.spike_skip.bias)
+
+    def forward(self, rgb: Tensor, voxels: Tensor | None = None) -> Tensor:
+        """Restore a clip.
+
+        Any H and W will do: both inputs are padded alike at their ends and the result is
+        cropped back.
+
+        Args:
+            rgb: (B, T, 3, H, W), blurred, floating point in [0, 1].
+            voxels: (B, T, K, h, w), normalised counts of each frame's exposure. They enter at
+                the trunk's size (H / s, W / s): untouched if (h, w) is that size, otherwise
+                resized bilinearly. Not read without spikes.
+
+        Returns:
+            (B, T, 3, H, W); not clamped.
+
+        Raises:
+            ValueError: Shapes do not fit.
+        """
+        height, width = rgb.shape[-2:]
+        clip = pad_to_multiple(rgb, STAGE_MULTIPLE * self.trunk_scale)
+        folded = F.pixel_unshuffle(clip, self.trunk_scale)  # (B, T, 3 s^2, H / s, W / s)
+
+        if self.use_spike:
+            spikes = self.spike_features(self._at_trunk_size(rgb, voxels))
+
+            def fuse(scale: int, features: Tensor) -> Tensor:
+                return self._fused(scale, features, spikes[scale])
+
+            out = self.vrt(folded, fuse, self._late_skip(spikes[0]))
+        else:
+            out = self.vrt(folded)
+
+        restored: Tensor = F.pixel_shuffle(out, self.trunk_scale)  # (B, T, 3, H, W)
+        return restored[..., :height, :width]
+
+    def spike_features(self, voxels: Tensor) -> list[Tensor]:
+        """(B, T, K, H, W) -> one (B, C, T, H_i, W_i) a scale, after attention over time."""
+        features: list[Tensor] = self.spike_temporal_sa(self.spike_encoder(voxels))
+        return features
+
+    def _at_trunk_size(self, rgb: Tensor, voxels: Tensor | None) -> Tensor:
+        """Resize voxels to the trunk's full scale where they differ, and pad them as the clip."""
+        if voxels is None:
+            raise ValueError("expected voxels (B, T, K, h, w), got None; this model uses spikes")
+        if voxels.ndim != 5 or voxels.shape[:2] != rgb.shape[:2]:
+            raise ValueError(
+                f"expected voxels (B, T, K, h, w) with B, T of {tuple(rgb.shape)}, got "
+                f"{tuple(voxels.shape)}"
+            )
+        size = [-(-side // self.trunk_scale) for side in rgb.shape[-2:]]
+        if list(voxels.shape[-2:]) != size:
+            shrinks = voxels.shape[-2] > size[0] or voxels.shape[-1] > size[1]
+            voxels = F.interpolate(
+                voxels.flatten(0, 1), size, mode="bilinear", antialias=shrinks
+            ).unflatten(0, rgb.shape[:2])  # (B, T, K, H / s, W / s)
+        return pad_to_multiple(voxels, STAGE_MULTIPLE)
+
+    def _fused(self, scale: int, features: Tensor, spikes: Tensor) -> Tensor:
+        """Both (B, C, T, H_i, W_i); spikes are resized if their strides gave another size."""
+        if spikes.shape[-2:] != features.shape[-2:]:
+            size = (spikes.shape[2], *features.shape[-2:])
+            spikes = F.interpolate(spikes, size, mode="trilinear")
+        block = self.cross_attn_fuse.fuse_blocks[scale]
+        fused: Tensor = block(features.transpose(1, 2), spikes.transpose(1, 2))
+        return fused.transpose(1, 2)
+
+    def _late_skip(self, spikes: Tensor) -> Tensor | None:
+        """(B, C, T, H, W) -> the same, by one Linear."""
+        if self.spike_skip is None:
+            return None
+        mapped: Tensor = self.spike_skip(spikes.permute(0, 2, 3, 4, 1))  # (B, T, H, W, C)
+        return mapped.permute(0, 4, 1, 2, 3)
+
+
+def parameter_table(model: nn.Module) -> list[tuple[str, int]]:
+    """Count parameters by part.
+
+    Returns:
+        (part, parameters) in the order of the network; parts do not overlap, so the numbers
+        add up to the model's. The published network is split into its own parts (`vrt.stage1`).
+    """
+    parts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        depth = 2 if name.startswith("vrt.") else 1
+        part = ".".join(name.split(".")[:depth])
+        parts[part] = parts.get(part, 0) + parameter.numel()
+    return list(parts.items())
