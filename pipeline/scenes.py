@@ -61,7 +61,7 @@ def render_scene(rng: np.random.Generator, size: tuple[int, int], length: int) -
         size: (H, W) in pixels.
         length: frames.
     """
-    layer = tuple(int(np.ceil(side * _MARGIN)) for side in size)
+    layer = int(np.ceil(size[0] * _MARGIN)), int(np.ceil(size[1] * _MARGIN))
     background = Image.fromarray(_dead_leaves(rng, layer))
     foreground = Image.fromarray(_dead_leaves(rng, layer)).convert("RGBA")
     foreground.putalpha(_cut_out(rng, layer, min(size)))
@@ -95,7 +95,7 @@ def _warp(layer: Image.Image, affine: tuple[float, ...], size: tuple[int, int]) 
     )
 
 
-def _cut_out(rng: np.random.Generator, layer: tuple[int, ...], side: int) -> Image.Image:
+def _cut_out(rng: np.random.Generator, layer: tuple[int, int], side: int) -> Image.Image:
     """Return an alpha mask of one to three smooth blobs near the layer's middle."""
     mask = Image.new("L", (layer[1], layer[0]), 0)
     draw = ImageDraw.Draw(mask)
@@ -106,7 +106,7 @@ def _cut_out(rng: np.random.Generator, layer: tuple[int, ...], side: int) -> Ima
     return mask
 
 
-def _dead_leaves(rng: np.random.Generator, shape: tuple[int, ...]) -> RGB:
+def _dead_leaves(rng: np.random.Generator, shape: tuple[int, int]) -> RGB:
     """Return an (H, W, 3) picture of occluding leaves, drawn twice as large and halved."""
     height, width = 2 * shape[0], 2 * shape[1]
     clouds = [_cloud(rng, (height, width)) for _ in range(3)]
@@ -191,4 +191,4 @@ def _cloud(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.f
         rows, columns = (max(int(np.ceil(side / 2**octave)), 2) for side in shape)
         noise = Image.fromarray(rng.standard_normal((rows, columns), np.float32))
         total += np.asarray(noise.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
-    return total / np.float32(np.sqrt(octaves))
+    return np.asarray(total / np.float32(np.sqrt(octaves)))

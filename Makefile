@@ -1,0 +1,62 @@
+# make all    set up, then the whole chain on embedded scenes
+# make test   set up, then the tests that take seconds; make test-all runs the slow ones too
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/spikedeblur
+INSTALLED := $(VENV)/.installed
+
+DATA := data/quickstart
+STORE := data/quickstart.zarr
+OUT := outputs/quickstart
+LOG := outputs/logs/align_x4k1000fps.txt
+CONFIG := configs/deblur/quickstart.yaml
+
+.PHONY: all install test test-all lint bench clean
+.DELETE_ON_ERROR:
+
+all: $(OUT)/.done
+	@cat $(OUT)/results.txt
+	@echo "Up to date. Pictures: $(OUT)/before_after.png  Figures: $(OUT)/evaluation.json"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/spikedeblur
+	@touch $@
+
+# Each stage keeps what is there from the same inputs, so an interrupted `make all` goes on.
+$(OUT)/.done: $(INSTALLED) $(CONFIG) $(wildcard *.py */*.py */*/*.py */*/*/*.py)
+	$(RUN) simulate $(DATA) --scenes 240 --split train --size 128x128
+	$(RUN) simulate $(DATA) --scenes 12 --split val --size 128x128
+	$(RUN) simulate $(DATA) --scenes 12 --split test --size 192x192
+	$(RUN) align $(DATA) --layout x4k1000fps --log $(LOG)
+	$(RUN) voxelize $(LOG:.txt=.json) $(STORE)
+	$(RUN) train --config $(CONFIG) --run $(OUT) --resume
+	$(RUN) evaluate $(STORE) --run $(OUT) --split test --json $(OUT)/evaluation.json \
+		--picture $(OUT)/before_after.png --overwrite | tee $(OUT)/results.txt
+	$(RUN) restore --run $(OUT) --blur $(DATA)/test_blurry_33/scenes/00000 \
+		--spikes $(DATA)/test_spike_2xds/scenes/00000/spike.dat --log $(LOG) \
+		--out $(OUT)/restored --overwrite
+	@touch $@
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=$(VENV)/src $(BIN)/mypy -p spikedeblur
+	$(BIN)/lint-imports
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+bench: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.run
+
+clean:
+	rm -rf data outputs

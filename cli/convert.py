@@ -1,0 +1,50 @@
+"""`spikedeblur convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help=".npy, .npz, .h5 or .dat.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.dat", help="The spike file to write.")],
+    geometry: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Preset or HxW,bottom-up|top-down of IN.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(metavar="HZ", help="Spike frames a second.")] = None,
+    gain: Annotated[float | None, typer.Option(help="Spikes a sample at unit luminance.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Array to take from an .npz or HDF5 file.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Write spikes of another tool as a packed, bottom-up .dat with a side file.
+
+    Example: spikedeblur convert recording.npy spike.dat --rate 20000 --gain 0.5
+    """
+    from ..pipeline.convert import convert as job
+    from .output import report
+    from .progress import progress_bar
+
+    with progress_bar("Converting") as on_progress:
+        summary = job(
+            source,
+            out,
+            geometry=geometry,
+            rate=rate,
+            gain=gain,
+            key=key,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    report(
+        summary,
+        f"{summary.frames} frames of {summary.height}x{summary.width} with {summary.spikes} "
+        f"spikes in {summary.out} ({summary.bytes} bytes)",
+        next_command=f"spikedeblur inspect {out}",
+        json=json,
+    )

@@ -1,0 +1,31 @@
+"""`spikedeblur doctor`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Say what this machine offers and what is missing; exit code 1 if something must be mended.
+
+    Example: spikedeblur doctor
+    """
+    import dataclasses
+    import json as json_format
+
+    from ..pipeline.doctor import examine
+
+    findings = examine()
+    if json:
+        typer.echo(json_format.dumps([dataclasses.asdict(f) for f in findings], indent=2))
+    else:
+        for finding in findings:
+            advice = f"  -> {finding.advice}" if finding.advice else ""
+            mark = "ok " if finding.ok else "BAD"
+            typer.echo(f"{mark} {finding.what:14} {finding.found}{advice}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)

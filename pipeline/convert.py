@@ -1,0 +1,200 @@
+"""Spikes from other tools into the field's `.dat`: packed, bottom-up, with a side file.
+
+The geometry given always describes the input; the output is always `HxW,bottom-up`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import __version__
+from ..errors import SpikeDeblurError
+from .files import atomic_write
+from .progress import Progress
+from .spikes.dat import SpikeFile, pack_spikes
+from .spikes.geometry import SpikeGeometry, parse_geometry
+from .spikes.sidefile import SideFile, read_side_file, side_file_path, write_side_file
+
+_FRAMES_AT_ONCE = 256  # a multiple of 8, so that pieces of any geometry end on whole bytes
+
+
+class ConvertError(SpikeDeblurError):
+    """An input that holds no spikes that could be converted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertSummary:
+    """What was written."""
+
+    out: str
+    frames: int
+    height: int
+    width: int
+    spikes: int
+    bytes: int
+
+
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    geometry: str | None = None,
+    rate: float | None = None,
+    gain: float | None = None,
+    key: str | None = None,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> ConvertSummary:
+    """Write the spikes of `source` to `out` as a `.dat` with a side file.
+
+    Args:
+        source: `.npy`, `.npz`, `.h5`/`.hdf5` with an array (T, H, W) of 0/1, row 0 at the top
+            unless `geometry` says bottom-up; or a `.dat` in any geometry, one bit or one byte a
+            pixel.
+        out: the `.dat` to write.
+        geometry: SPEC of the input; needed for a `.dat` without side file.
+        rate: spike frames a second, in Hz; recorded.
+        gain: spikes a sample at unit luminance; recorded.
+        key: array to take from an `.npz` or HDF5 file with several.
+        overwrite: replace `out`.
+
+    Raises:
+        ConvertError: not spikes, an unclear choice, or `out` exists.
+    """
+    if out.suffix != ".dat":
+        raise ConvertError(f"{out}: expected a name that ends in .dat; change the output's name")
+    if (out.exists() or side_file_path(out).exists()) and not overwrite:
+        raise ConvertError(f"{out}: already there; choose another name or give --overwrite")
+    if not source.is_file():
+        raise ConvertError(f"{source}: expected a file with spikes, found none; check the path")
+    if out.exists() and out.samefile(source):
+        raise ConvertError(f"{out}: is the input itself; choose another name")
+
+    recorded = read_side_file(source) if source.suffix == ".dat" else None
+    spec = geometry or (recorded.geometry if recorded else None)
+    with _open(source, spec, key) as frames:
+        total, (height, width) = frames.n_frames, frames.shape
+        target = SpikeGeometry(height=height, width=width, flip_rows=True)
+        spikes = 0
+        with atomic_write(out) as aside, aside.open("wb") as file:
+            for start in range(0, total, _FRAMES_AT_ONCE):
+                stop = min(start + _FRAMES_AT_ONCE, total)
+                block = frames.read(start, stop)
+                packed = pack_spikes(block, target)
+                spikes += int(np.bitwise_count(packed).sum(dtype=np.int64))
+                packed.tofile(file)
+                if on_progress is not None:
+                    on_progress(stop, total, f"{file.tell() / 1e6:.1f} MB")
+    side = SideFile(
+        geometry=target.describe(),
+        rate=rate if rate is not None else (recorded.rate if recorded else None),
+        first=recorded.first if recorded else 0.0,
+        gain=gain if gain is not None else (recorded.gain if recorded else None),
+        made_by={
+            "tool": "spikedeblur convert",
+            "version": __version__,
+            "source": source.name,
+            "source_geometry": spec,
+        },
+    )
+    write_side_file(out, side)
+    return ConvertSummary(str(out), total, height, width, spikes, out.stat().st_size)
+
+
+class _Array:
+    """Frames of an array (T, H, W) that is read a slice at a time."""
+
+    def __init__(self, source: Path, array: Any, spec: str | None) -> None:
+        if getattr(array, "ndim", 0) != 3 or 0 in array.shape:
+            raise ConvertError(
+                f"{source}: expected spikes (T, H, W), got shape {getattr(array, 'shape', ())}; "
+                "transpose or choose another array with --key"
+            )
+        if array.dtype.kind not in "biuf":
+            raise ConvertError(f"{source}: expected numbers 0 and 1, got dtype {array.dtype}")
+        self._array, self._flip = array, False
+        self.n_frames, self.shape = len(array), (int(array.shape[1]), int(array.shape[2]))
+        if spec is not None:
+            stated = parse_geometry(spec)
+            if stated.drop_columns or (stated.height, stated.width) != self.shape:
+                raise ConvertError(
+                    f"{source}: expected frames of {spec}, got {self.shape[0]}x{self.shape[1]}; "
+                    "correct --geometry or leave it out"
+                )
+            self._flip = stated.flip_rows
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return frames [start, stop), upright."""
+        block = np.asarray(self._array[start:stop])
+        return block[:, ::-1] if self._flip else block
+
+
+class _Dat:
+    """Frames of a `.dat`."""
+
+    def __init__(self, source: Path, spec: str | None) -> None:
+        if spec is None:
+            raise ConvertError(
+                f"{source}: a .dat says nothing of its geometry; give --geometry, for example "
+                "250x400,bottom-up (`spikedeblur inspect` ranks the presets)"
+            )
+        self._spikes = SpikeFile.open(source, parse_geometry(spec))
+        self.n_frames, self.shape = self._spikes.n_frames, self._spikes.geometry.shape
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        """Return frames [start, stop), upright."""
+        return self._spikes.read(start, stop)
+
+
+@contextmanager
+def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | _Dat]:
+    suffix = source.suffix.lower()
+    if suffix == ".dat":
+        yield _Dat(source, spec)
+    elif suffix in (".npy", ".npz"):
+        try:
+            loaded = np.load(source, mmap_mode="r" if suffix == ".npy" else None)
+        except (ValueError, OSError, EOFError) as error:
+            raise ConvertError(f"{source}: not a NumPy file without pickles ({error})") from error
+        yield _Array(
+            source, loaded[_choose(source, loaded.files, key)] if suffix == ".npz" else loaded, spec
+        )
+    elif suffix in (".h5", ".hdf5"):
+        h5py = _import_h5py(source)
+        with h5py.File(source, "r") as file:
+            names: list[str] = []
+            file.visititems(
+                lambda name, item: names.append(name) if hasattr(item, "dtype") else None
+            )
+            yield _Array(source, file[_choose(source, names, key)], spec)
+    else:
+        raise ConvertError(
+            f"{source}: expected .npy, .npz, .h5, .hdf5 or .dat, got {source.suffix or 'no suffix'}"
+        )
+
+
+def _choose(source: Path, names: list[str], key: str | None) -> str:
+    if key is None and len(names) == 1:
+        return names[0]
+    if key in names:
+        return str(key)
+    raise ConvertError(
+        f"{source}: expected one array, or --key with one of {', '.join(names) or 'none'}"
+    )
+
+
+def _import_h5py(source: Path) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise ConvertError(
+            f"{source}: reading HDF5 needs h5py; pip install 'spikedeblur[hdf5]'"
+        ) from error
+    return h5py

@@ -1,0 +1,95 @@
+"""Which geometry a headerless spike file may have: candidates ranked, ties refused.
+
+A wrong width shears the picture and a wrong height cuts it, so neighbouring pixels of a short
+TFP stop being alike. Alone the flip can't be seen from the spikes: upright and upside-down
+pictures are equally smooth, so the row order stays the preset's.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .dat import SpikeFile, SpikeFileError
+from .geometry import PRESETS, SpikeGeometryError
+
+_SAMPLES = 200
+_CLEAR_LEAD = 0.1
+"""Correlation by which the best must lead the second for a verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class GeometryGuess:
+    """One preset under which a file is a whole number of frames."""
+
+    presets: tuple[str, ...]
+    """Names of the presets that share this geometry."""
+    spec: str
+    """The geometry as `parse_geometry` reads it."""
+    n_frames: int
+    correlation: float
+    """Likeness of neighbouring pixels in a short TFP, both directions: the worse of the two."""
+
+
+def rank_geometries(path: str | os.PathLike[str]) -> list[GeometryGuess]:
+    """Return the presets that fit a file's size, the most plausible picture first.
+
+    Reads at most 200 samples for each. Raises SpikeFileError as `SpikeFile.open` does.
+    """
+    names: dict[str, list[str]] = {}
+    for name, preset in PRESETS.items():
+        names.setdefault(preset.geometry.describe(), []).append(name)
+    guesses = []
+    for spec, presets in names.items():
+        geometry = PRESETS[presets[0]].geometry
+        try:
+            spikes = SpikeFile.open(path, geometry)
+        except SpikeFileError as error:
+            if isinstance(error.__cause__, SpikeGeometryError):
+                continue
+            raise
+        counts = spikes.counts(1, 0, min(spikes.n_frames, _SAMPLES))[0]
+        correlation = neighbour_correlation(counts.astype(np.float32))
+        guesses.append(GeometryGuess(tuple(presets), spec, spikes.n_frames, correlation))
+    return sorted(guesses, key=lambda guess: -guess.correlation)
+
+
+def infer_geometry(path: str | os.PathLike[str]) -> GeometryGuess:
+    """Return the geometry that a file clearly has.
+
+    Raises:
+        SpikeGeometryError: no preset fits, or more than one does about equally well; the message
+            lists them.
+    """
+    guesses = rank_geometries(path)
+    if not guesses:
+        raise SpikeGeometryError(
+            f"{path}: no preset gives a whole number of frames; give --geometry HxW,bottom-up or "
+            "HxW,top-down"
+        )
+    best, rest = guesses[0], guesses[1:]
+    if best.correlation < _CLEAR_LEAD or (
+        rest and best.correlation - rest[0].correlation < _CLEAR_LEAD
+    ):
+        listed = "; ".join(
+            f"{'|'.join(g.presets)} ({g.spec}, {g.n_frames} frames, likeness {g.correlation:.2f})"
+            for g in guesses[:5]
+        )
+        raise SpikeGeometryError(
+            f"{path}: the geometry is not certain: {listed}; say which with --geometry"
+        )
+    return best
+
+
+def neighbour_correlation(image: npt.NDArray[np.float32]) -> float:
+    """Return the correlation of an image (H, W) with itself one pixel on: the worse direction."""
+
+    def alike(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+        a, b = a - a.mean(), b - b.mean()
+        power = float(np.sqrt((a * a).sum() * (b * b).sum()))
+        return float((a * b).sum()) / power if power > 0 else 0.0
+
+    return min(alike(image[1:], image[:-1]), alike(image[:, 1:], image[:, :-1]))

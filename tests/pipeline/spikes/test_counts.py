@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spike_streams import plain_counts, spans, streams
+
+from spikedeblur.pipeline.spikes import (
+    SpikeGeometry,
+    SpikeWindowError,
+    count_spikes,
+    samples_per_bin,
+    spike_to_voxel,
+    voxelize,
+)
+from spikedeblur.pipeline.spikes.dat import pack_spikes
+
+
+@settings(max_examples=500)
+@given(stream=streams(max_frames=70), data=st.data())
+def test_counts_are_those_of_the_plain_definition_for_any_geometry_window_and_crop(stream, data):
+    geometry, spikes = stream
+    start, stop = data.draw(spans(len(spikes)))
+    bins = data.draw(st.integers(1, stop - start))
+    rows, columns = data.draw(spans(geometry.shape[0])), data.draw(spans(geometry.shape[1]))
+    counts = count_spikes(pack_spikes(spikes, geometry), geometry, bins, start, stop, rows, columns)
+    plain = plain_counts(spikes[start:stop], bins)[:, slice(*rows), slice(*columns)]
+    assert counts.dtype == np.uint8
+    np.testing.assert_array_equal(counts, plain)
+
+
+@pytest.mark.parametrize("frames", [255, 256, 300, 1023])
+@pytest.mark.parametrize("density", [0.5, 1.0])
+def test_bins_of_more_than_255_samples_are_counted_in_uint16(frames, density):
+    geometry = SpikeGeometry(height=5, width=13, flip_rows=True)
+    spikes = (np.random.default_rng(0).random((frames, 5, 13)) < density).astype(np.uint8)
+    counts = count_spikes(pack_spikes(spikes, geometry), geometry, 1)
+    assert counts.dtype == (np.uint8 if frames <= 255 else np.uint16)
+    np.testing.assert_array_equal(counts, plain_counts(spikes, 1))
+
+
+@pytest.mark.parametrize(("samples", "bins"), [(56, 32), (88, 32), (257, 32), (33, 33), (7, 2)])
+def test_samples_per_bin_follow_the_definition(samples, bins):
+    plain = np.bincount([j * bins // samples for j in range(samples)], minlength=bins)
+    np.testing.assert_array_equal(samples_per_bin(samples, bins), plain)
+
+
+def test_fewer_samples_than_bins_names_both():
+    geometry = SpikeGeometry(height=8, width=8, flip_rows=True)
+    packed = np.zeros(geometry.stored_bytes(31), np.uint8)
+    with pytest.raises(SpikeWindowError, match="31 samples for 32 bins"):
+        count_spikes(packed, geometry, 32)
+
+
+@pytest.mark.parametrize("samples", [33, 49, 56, 88, 257])
+@pytest.mark.parametrize("t0", [0.0, 0.0151, 7.123])
+def test_voxelize_of_a_streams_events_equals_count_spikes(samples, t0):
+    rate, bins = 8000.0, 32
+    geometry = SpikeGeometry(height=6, width=10, flip_rows=False)
+    spikes = (np.random.default_rng(samples).random((samples, 6, 10)) < 0.4).astype(np.uint8)
+    j, y, x = np.nonzero(spikes)
+    events = np.stack([t0 + j / rate, y, x, np.ones_like(y)], axis=1)
+    t1 = t0 + (samples - 1) / rate
+    grid = voxelize(events, t0, t1 + 1 / rate, 6, 10, bins, apply_log1p=False)
+    np.testing.assert_array_equal(grid, count_spikes(pack_spikes(spikes, geometry), geometry, bins))
+    np.testing.assert_array_equal(grid, spike_to_voxel(spikes, bins))
+
+
+def test_events_outside_the_window_are_dropped_and_one_at_its_end_is_in_the_last_bin():
+    events = np.array([[-0.01, 0, 0], [0.0, 0, 0], [0.99, 0, 0], [1.0, 0, 0], [1.01, 0, 0]])
+    grid = voxelize(events, 0.0, 1.0, 1, 1, bins=4, apply_log1p=False)
+    np.testing.assert_array_equal(grid[:, 0, 0], [1, 0, 0, 2])
+
+
+def test_events_outside_the_picture_are_dropped():
+    events = np.array([[0.5, -1, 0], [0.5, 0, 3], [0.5, 2, 0], [0.5, 1, 2]])
+    grid = voxelize(events, 0.0, 1.0, 2, 3, bins=1, apply_log1p=False)
+    assert grid.sum() == 1
+    assert grid[0, 1, 2] == 1
+
+
+def test_log1p_and_standardisation_are_as_the_reference_states():
+    events = np.array([[0.1, 0, 0], [0.2, 0, 0], [0.9, 0, 0]])
+    grid = voxelize(events, 0.0, 1.0, 1, 1, bins=2, mean=0.5, std=2.0)
+    np.testing.assert_allclose(grid[:, 0, 0], (np.log1p([2, 1]) - 0.5) / 2.0, rtol=1e-6)
+    constant = voxelize(events, 0.0, 1.0, 1, 1, bins=2, mean=0.0, std=0.0)
+    assert np.isfinite(constant).all()

@@ -1,0 +1,162 @@
+import os
+import resource
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from spike_streams import plain_bits, spans, streams
+
+from spikedeblur.pipeline.spikes import (
+    SpikeFile,
+    SpikeFileError,
+    SpikeGeometry,
+    SpikeGeometryError,
+    SpikeWindowError,
+    load_spike_dat,
+    parse_geometry,
+    read_spikes,
+    write_spikes,
+)
+from spikedeblur.pipeline.spikes.dat import pack_spikes
+
+EIGHT = parse_geometry("8x8,bottom-up")
+in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@in_one_folder
+@given(stream=streams(), data=st.data())
+def test_what_is_written_reads_back_bit_for_bit_in_any_crop(tmp_path, stream, data):
+    geometry, spikes = stream
+    path = tmp_path / "spike.dat"
+    write_spikes(path, spikes, geometry)
+    assert path.stat().st_size == geometry.stored_bytes(len(spikes))
+    start, stop = data.draw(spans(len(spikes)))
+    rows, columns = data.draw(spans(geometry.shape[0])), data.draw(spans(geometry.shape[1]))
+    cropped = read_spikes(path, geometry, start, stop, rows, columns)
+    # Padding at the end of tiny streams can pass for a frame; those that were written are first.
+    assert SpikeFile.open(path, geometry).n_frames >= len(spikes)
+    np.testing.assert_array_equal(cropped, spikes[start:stop, slice(*rows), slice(*columns)])
+
+
+@settings(max_examples=30)
+@given(streams(max_frames=5))
+def test_bits_lie_where_the_format_says(stream):
+    geometry, spikes = stream
+    packed = pack_spikes(spikes, geometry)
+    np.testing.assert_array_equal(plain_bits(packed, geometry)[: len(spikes)], spikes)
+
+
+@in_one_folder
+@given(stream=streams())
+def test_all_spikes_are_counted(tmp_path, stream):
+    geometry, spikes = stream
+    write_spikes(tmp_path / "spike.dat", spikes, geometry)
+    spike_file = SpikeFile.open(tmp_path / "spike.dat", geometry)
+    assert spike_file.count_spikes(0, len(spikes)) == spikes.sum()
+    assert (
+        spike_file.count_spikes(len(spikes) // 2, len(spikes)) == spikes[len(spikes) // 2 :].sum()
+    )
+
+
+@pytest.mark.parametrize("order", ["bottom-up", "top-down"])
+def test_one_byte_a_pixel_is_recognised_by_its_values(tmp_path, order):
+    geometry = parse_geometry(f"6x9,{order}")
+    spikes = (np.random.default_rng(0).random((40, 6, 9)) < 0.4).astype(np.uint8)
+    stored = spikes[:, ::-1] if geometry.flip_rows else spikes
+    (tmp_path / "bytes.dat").write_bytes(stored.tobytes())
+    spike_file = SpikeFile.open(tmp_path / "bytes.dat", geometry)
+    assert (spike_file.encoding, spike_file.n_frames) == ("bytes", 40)
+    np.testing.assert_array_equal(spike_file.read(), spikes)
+    np.testing.assert_array_equal(
+        spike_file.counts(8, rows=(1, 5), columns=(2, 9)),
+        spikes.reshape(8, 5, 6, 9).sum(axis=1)[:, 1:5, 2:9],
+    )
+    assert spike_file.count_spikes(3, 9) == spikes[3:9].sum()
+
+
+def test_a_packed_file_is_not_taken_for_bytes(tmp_path):
+    spikes = (np.random.default_rng(1).random((64, 8, 8)) < 0.3).astype(np.uint8)
+    write_spikes(tmp_path / "spike.dat", spikes, EIGHT)
+    assert SpikeFile.open(tmp_path / "spike.dat", EIGHT).encoding == "packed"
+
+
+def test_darkness_is_read_as_packed(tmp_path):
+    (tmp_path / "dark.dat").write_bytes(bytes(640))
+    assert SpikeFile.open(tmp_path / "dark.dat", EIGHT).n_frames == 80
+
+
+def test_a_prophesee_file_is_refused_by_name(tmp_path):
+    path = tmp_path / "events.dat"
+    path.write_bytes(b"% Data file containing CD events.\n% Version 2\n" + bytes(1000))
+    with pytest.raises(SpikeFileError, match=r"events\.dat.*Prophesee"):
+        SpikeFile.open(path, EIGHT)
+
+
+def test_spikes_that_begin_like_text_are_not_taken_for_prophesee(tmp_path):
+    path = tmp_path / "spike.dat"
+    path.write_bytes(b"% " + bytes([255] * 62))
+    assert SpikeFile.open(path, EIGHT).n_frames == 8
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "empty"), (bytes(9), "whole 8x8 frames"), (None, "found none")],
+)
+def test_a_file_that_holds_no_whole_frames_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "cut.dat"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SpikeFileError, match=rf"cut\.dat.*{message}"):
+        SpikeFile.open(path, EIGHT)
+
+
+def test_windows_and_crops_outside_are_refused(tmp_path):
+    write_spikes(tmp_path / "s.dat", np.ones((4, 8, 8)), EIGHT)
+    with pytest.raises(SpikeWindowError):
+        read_spikes(tmp_path / "s.dat", EIGHT, 2, 5)
+    with pytest.raises(SpikeGeometryError):
+        read_spikes(tmp_path / "s.dat", EIGHT, rows=(4, 9))
+
+
+def test_values_other_than_0_and_1_are_not_written(tmp_path):
+    with pytest.raises(SpikeGeometryError, match="0 and 1"):
+        write_spikes(tmp_path / "s.dat", np.full((1, 8, 8), 2), EIGHT)
+    with pytest.raises(SpikeGeometryError, match=r"\(1, 7, 8\)"):
+        write_spikes(tmp_path / "s.dat", np.zeros((1, 7, 8)), EIGHT)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    path = tmp_path / "s.dat"
+    write_spikes(path, np.ones((4, 8, 8)), EIGHT)
+    before = path.read_bytes()
+
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_spikes(path, np.zeros((9, 8, 8)), EIGHT)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["s.dat"]
+
+
+def test_load_spike_dat_is_the_whole_file(tmp_path):
+    spikes = (np.random.default_rng(2).random((20, 8, 8)) < 0.5).astype(np.uint8)
+    write_spikes(tmp_path / "s.dat", spikes, EIGHT)
+    np.testing.assert_array_equal(load_spike_dat(tmp_path / "s.dat", EIGHT), spikes)
+
+
+def test_a_window_of_a_large_file_touches_only_its_own_pages(tmp_path):
+    geometry = SpikeGeometry(height=512, width=512, flip_rows=True)
+    path = tmp_path / "large.dat"
+    with path.open("wb") as file:  # 256 MB without a single block on the disk
+        file.truncate(geometry.stored_bytes(8192))
+        file.seek(100)
+        file.write(b"\xff")
+    SpikeFile.open(path, geometry)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    read_spikes(path, geometry, 4000, 4010, rows=(0, 64), columns=(64, 128))
+    touched = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) * 4096
+    assert touched < 16e6
