@@ -25,6 +25,8 @@ Result = TypeVar("Result")
 IN_FLIGHT = 4
 """Enough that no worker waits for the next task."""
 
+CONNECT_SECONDS = 20
+
 _MALLOC_BYTES = str(256 * 2**20)
 
 
@@ -100,7 +102,7 @@ def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
     with ExitStack() as stack:
         if scheduler is not None:
             try:
-                client = Client(scheduler, timeout="20s")  # type: ignore[no-untyped-call]
+                client = Client(scheduler, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
                 stack.enter_context(client)
                 client.wait_for_workers(1, timeout=60)
             except (OSError, TimeoutError, ValueError) as error:

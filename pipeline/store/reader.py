@@ -245,7 +245,7 @@ def _checked(group: zarr.Group, spec: ArraySpec, folder: Path) -> Any:
     try:
         array: Any = group[spec.name]
         found = (tuple(array.shape), str(array.dtype), array.shards, tuple(array.chunks))
-    except (KeyError, OSError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(
             f"{folder}: can't open {spec.name} ({error}); the store is damaged: voxelize this "
             "sequence again with --overwrite"

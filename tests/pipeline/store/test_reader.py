@@ -1,0 +1,153 @@
+"""Reading stores: crops, damaged or hostile stores, other processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spikedeblur.pipeline.store import StoreError
+from spikedeblur.pipeline.store.reader import StoreSequence, open_store
+
+from .conftest import DataSet, make_data_set
+
+
+def edit_json(path: Path, *keys: str, value: object) -> None:
+    content = json.loads(path.read_text())
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(json.dumps(content))
+
+
+def test_crop_equals_the_whole_cut(data: DataSet, store: Path) -> None:
+    sequence = open_store(store, "val")[0]
+    voxels = data.voxels("val/b/two", 8)
+    crop = sequence.voxels(1, 4, (3, 17), (10, 31))
+    np.testing.assert_array_equal(crop, voxels[1:4, :, 3:17, 10:31])
+    blur = np.stack([data.frames["val/b/two", "blur", c] for c in data.centres])
+    np.testing.assert_array_equal(sequence.blur(1, 4, (6, 34), (20, 62)), blur[1:4, 6:34, 20:62])
+
+
+def test_crop_reads_across_chunk_borders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spikedeblur.pipeline.store.schema.CHUNK_SIDE", 8)
+    monkeypatch.setattr("spikedeblur.pipeline.store.plan.shard_windows", lambda n, *_: 2)
+    data = make_data_set(tmp_path, seqs=("test/x",))
+    data.voxelize(tmp_path / "s.zarr")
+    sequence = open_store(tmp_path / "s.zarr")[0]
+    voxels = data.voxels("test/x", 8)
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        t0, t1 = sorted(rng.choice(6, 2, replace=False))
+        y0, y1 = sorted(rng.choice(21, 2, replace=False))
+        x0, x1 = sorted(rng.choice(37, 2, replace=False))
+        np.testing.assert_array_equal(
+            sequence.voxels(t0, t1, (y0, y1), (x0, x1)), voxels[t0:t1, :, y0:y1, x0:x1]
+        )
+
+
+def test_ranges_outside_are_errors_not_shorter_arrays(store: Path) -> None:
+    sequence = open_store(store)[0]
+    with pytest.raises(IndexError, match="windows 3:6"):
+        sequence.voxels(3, 6)
+    with pytest.raises(IndexError, match="pixels 10:21"):
+        sequence.voxels(0, 1, (10, 21), None)
+
+
+def test_missing_or_cut_shard_is_noticed_on_opening(store: Path) -> None:
+    shard = store / "val/b/two/voxels/c/0/0/0/0"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    with pytest.raises(StoreError, match=r"val/b/two.*voxels/c/0/0/0/0 is \d+ bytes"):
+        open_store(store)
+    shard.unlink()
+    with pytest.raises(StoreError, match=r"voxels/c/0/0/0/0 is missing"):
+        open_store(store)
+
+
+def test_bit_rot_in_the_shard_index_is_an_error(store: Path) -> None:
+    shard = store / "val/b/two/voxels/c/0/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[-6] ^= 0xFF
+    shard.write_bytes(content)
+    with pytest.raises(StoreError, match=r"val/b/two: can't read voxels"):
+        open_store(store, "val")[0].voxels(0, 5)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("attributes", "windows"), 10**12, "windows"),
+        (("attributes", "bins"), 10**9, "bins"),
+        (("attributes", "voxel_shape"), [10**6, 10**6], "sides of 1 to"),
+        (("attributes", "frame_shape"), [65536, 65536], "shards of at most"),
+        (("attributes", "schema_version"), 2, "schema 1, found 2"),
+        (("attributes", "surprise"), 1, "surprise"),
+        (("attributes", "complete", "files"), {"../../etc/passwd": 1}, "inside the sequence"),
+        (("attributes", "geometry"), "20x36", "row order"),
+        (("attributes", "windows"), 6, "samples/c/0|missing|record"),
+    ],
+)
+def test_absurd_records_are_refused_before_anything_is_read(
+    store: Path, keys: tuple[str, ...], value: object, message: str
+) -> None:
+    edit_json(store / "val/b/two/zarr.json", *keys, value=value)
+    with pytest.raises(StoreError, match=message):
+        open_store(store)[1].samples  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("shape",), [10**9, 8, 20, 36]),
+        (("data_type",), "float64"),
+        (("chunk_grid", "configuration", "chunk_shape"), [10**6, 8, 20, 36]),
+        (("codecs",), []),
+    ],
+)
+def test_array_metadata_that_contradicts_the_record_is_refused(
+    store: Path, keys: tuple[str, ...], value: object
+) -> None:
+    edit_json(store / "val/b/two/voxels/zarr.json", *keys, value=value)
+    with pytest.raises(StoreError, match=r"val/b/two"):
+        open_store(store)[1].voxels(0, 1)
+
+
+def test_metadata_that_is_no_json_is_refused(store: Path) -> None:
+    (store / "val/b/two/zarr.json").write_bytes(b"\xff{")
+    with pytest.raises(StoreError, match=r"zarr\.json: expected JSON"):
+        open_store(store)
+
+
+def test_no_store_and_no_such_split_say_what_is_there(tmp_path: Path, store: Path) -> None:
+    with pytest.raises(StoreError, match="nothing there"):
+        open_store(tmp_path / "absent")
+    with pytest.raises(StoreError, match=r"no split 'test'.*it has train, val"):
+        open_store(store, "test")
+
+
+def _read_sum(sequence: StoreSequence) -> int:
+    return int(sequence.voxels(0, sequence.length).sum()) + int(sequence.samples.sum())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_other_processes_read_a_sequence_that_this_one_has_open(store: Path, method: str) -> None:
+    sequence = open_store(store)[0]
+    assert isinstance(sequence, StoreSequence)
+    expected = _read_sum(sequence)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map_async(_read_sum, [sequence] * 4).get(timeout=60) == [expected] * 4
+
+
+def test_sequence_is_small_when_pickled_even_after_reading(store: Path) -> None:
+    sequence = open_store(store)[0]
+    sequence.voxels(0, 5)
+    again = pickle.loads(pickle.dumps(sequence))
+    np.testing.assert_array_equal(again.voxels(0, 5), sequence.voxels(0, 5))
+    assert len(pickle.dumps(sequence)) < 20_000

@@ -1,0 +1,255 @@
+"""Writing stores: true counts, whole sequences only, unchanged ones left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spikedeblur.errors import SpikeDeblurError
+from spikedeblur.pipeline.align.manifest import read_manifest, write_manifest
+from spikedeblur.pipeline.spikes import SpikeFile
+from spikedeblur.pipeline.store import StoreError
+from spikedeblur.pipeline.store import task as task_module
+from spikedeblur.pipeline.store import voxelize as job_module
+from spikedeblur.pipeline.store.group import exclusive, read_record
+from spikedeblur.pipeline.store.reader import open_store
+from spikedeblur.pipeline.store.schema import SHARD_BYTES, shard_windows
+from spikedeblur.pipeline.store.task import write_shard
+
+from .conftest import DataSet, make_data_set, record
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two windows a shard, so that a sequence takes three tasks."""
+    monkeypatch.setattr("spikedeblur.pipeline.store.plan.shard_windows", lambda n, *_: min(2, n))
+
+
+def test_counts_frames_and_times_equal_their_plain_definition(data: DataSet, store: Path) -> None:
+    sequences = open_store(store)
+    assert [sequence.seq for sequence in sequences] == list(data.seqs)
+    for sequence in sequences:
+        voxels = sequence.voxels(0, 5)
+        assert voxels.dtype == np.uint8
+        np.testing.assert_array_equal(voxels, data.voxels(sequence.seq, 8))
+        for kind in ("blur", "sharp"):
+            expected = np.stack([data.frames[sequence.seq, kind, c] for c in data.centres])
+            np.testing.assert_array_equal(getattr(sequence, kind)(0, 5), expected)
+        np.testing.assert_array_equal(sequence.frame_index, data.centres)
+        np.testing.assert_array_equal(sequence.samples, [33] * 5)
+        np.testing.assert_allclose(sequence.t0, (np.array(data.centres) - 2) / 1000)
+        np.testing.assert_allclose(sequence.t1, (np.array(data.centres) + 2) / 1000)
+        assert sequence.gain == 0.5
+
+
+def test_bins_that_can_exceed_255_are_uint16_and_do_not_wrap(tmp_path: Path) -> None:
+    data = make_data_set(tmp_path, centres=(40,), exposure=81, seqs=("train/a",))
+    data.voxelize(tmp_path / "s.zarr", bins=2)
+    voxels = open_store(tmp_path / "s.zarr")[0].voxels(0, 1)
+    assert voxels.dtype == np.uint16
+    np.testing.assert_array_equal(voxels, data.voxels("train/a", 2))
+
+
+def test_fewer_samples_than_bins_names_sequence_and_both_numbers(
+    data: DataSet, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreError, match=r"train/a/one.* 33 spike samples for 34 bins"):
+        data.voxelize(tmp_path / "s.zarr", bins=34)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("kind", ["zarr", "npy"])
+def test_run_killed_in_the_middle_continues_to_identical_arrays(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    data.voxelize(tmp_path / "whole", format=kind)
+    written = []
+
+    def die_at_fifth(task):
+        written.append(task)
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        return write_shard(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job_module, "write_shard", die_at_fifth)
+        with pytest.raises(KeyboardInterrupt):
+            data.voxelize(tmp_path / "killed", format=kind)
+    if kind == "zarr":
+        with pytest.raises(StoreError, match="val/b/two not complete"):
+            open_store(tmp_path / "killed")
+        assert open_store(tmp_path / "killed", "train")[0].length == 5
+    summary = data.voxelize(tmp_path / "killed", format=kind)
+    assert (summary.sequences_kept, summary.sequences_written) == (1, 1)
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_two_processes_write_the_same_bytes_as_this_one(data: DataSet, tmp_path: Path) -> None:
+    one = data.voxelize(tmp_path / "one.zarr", workers=1)
+    two = data.voxelize(tmp_path / "two.zarr", workers=2)
+    assert files_of(tmp_path / "one.zarr") == files_of(tmp_path / "two.zarr")
+    assert (one.windows, one.bytes_out) == (two.windows, two.bytes_out) == (10, one.bytes_out)
+
+
+def test_error_in_a_worker_keeps_its_message(data: DataSet, tmp_path: Path) -> None:
+    path = data.root / "raw/val/b/two/blur/0004.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    manifest = read_manifest(data.manifest)
+    files = manifest.sequences[1].files | {"raw/val/b/two/blur/0004.png": record(path)}
+    second = manifest.sequences[1].model_copy(update={"files": files})
+    write_manifest(
+        data.manifest,
+        manifest.model_copy(update={"sequences": (manifest.sequences[0], second)}),
+    )
+    with pytest.raises(StoreError, match=r"val/b/two.*0004\.png.*40x72.*8x8"):
+        data.voxelize(tmp_path / "s.zarr", workers=2)
+    assert issubclass(StoreError, SpikeDeblurError)
+    assert str(pickle.loads(pickle.dumps(StoreError("as it was")))) == "as it was"
+
+
+def test_unchanged_sequences_are_kept_without_reading_a_source(
+    data: DataSet, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files_of(store)
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("read a source")
+
+    monkeypatch.setattr(SpikeFile, "open", refuse)
+    monkeypatch.setattr(task_module, "read_rgb", refuse)
+    monkeypatch.setattr(job_module, "_image_shape", refuse)
+    summary = data.voxelize(store)
+    assert (summary.sequences_kept, summary.windows) == (2, 0)
+    assert files_of(store) == before
+
+
+def test_touched_source_of_same_content_is_kept(data: DataSet, store: Path) -> None:
+    os.utime(data.root / "raw/train/a/one/spike.dat", ns=(1, 1))
+    assert data.voxelize(store).sequences_kept == 2
+
+
+def test_other_bins_are_refused_by_name_unless_overwritten(data: DataSet, store: Path) -> None:
+    with pytest.raises(StoreError, match=r"train/a/one .*8 bins, not 4.*--overwrite"):
+        data.voxelize(store, bins=4)
+    assert open_store(store)[0].bins == 8
+    assert data.voxelize(store, bins=4, overwrite=True).sequences_written == 2
+    np.testing.assert_array_equal(open_store(store)[0].voxels(0, 5), data.voxels("train/a/one", 4))
+
+
+@pytest.mark.parametrize("keep_size", [True, False])
+def test_source_changed_since_alignment_is_refused_by_name(
+    data: DataSet, tmp_path: Path, keep_size: bool
+) -> None:
+    path = data.root / "raw/val/b/two/spike.dat"
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content if keep_size else content[:-90])
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(StoreError, match=r"val/b/two: .*spike\.dat changed .*align"):
+        data.voxelize(tmp_path / "s.zarr")
+
+
+def test_source_whose_hash_is_not_the_manifests_is_refused(data: DataSet, tmp_path: Path) -> None:
+    manifest = read_manifest(data.manifest)
+    name = "raw/train/a/one/blur/0006.png"
+    first = manifest.sequences[0]
+    wrong = first.files[name].model_copy(update={"sha256": "0" * 64})
+    first = first.model_copy(update={"files": first.files | {name: wrong}})
+    write_manifest(
+        data.manifest, manifest.model_copy(update={"sequences": (first, manifest.sequences[1])})
+    )
+    with pytest.raises(StoreError, match=r"train/a/one: .*0006\.png changed"):
+        data.voxelize(tmp_path / "s.zarr")
+
+
+def test_deleted_shard_is_made_again_on_overwrite_only(data: DataSet, store: Path) -> None:
+    (store / "train/a/one/blur/c/0/0/0/0").unlink()
+    with pytest.raises(StoreError, match=r"blur/c/0/0/0/0 is missing"):
+        data.voxelize(store)
+    assert data.voxelize(store, overwrite=True).sequences_written == 1
+    open_store(store)
+
+
+def test_folder_that_is_no_store_is_refused(data: DataSet, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/holiday.png").write_bytes(b"x")
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match=r"photos: expected a new folder or a store"):
+            data.voxelize(tmp_path / "photos", overwrite=overwrite)
+    assert [p.name for p in (tmp_path / "photos").iterdir()] == ["holiday.png"]
+
+
+def test_store_of_the_other_format_is_refused(data: DataSet, store: Path) -> None:
+    with pytest.raises(StoreError, match=r"expected a store of kind npy, found counts"):
+        data.voxelize(store, format="npy")
+
+
+def test_second_writer_is_refused_while_the_first_works(data: DataSet, store: Path) -> None:
+    with exclusive(store), pytest.raises(StoreError, match="another `voxelize`"):
+        data.voxelize(store)
+    assert data.voxelize(store).sequences_kept == 2
+
+
+def test_dry_run_writes_nothing(data: DataSet, tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    summary = data.voxelize(tmp_path / "s.zarr", dry_run=True)
+    assert (summary.sequences_written, summary.windows, summary.dry_run) == (2, 10, True)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_progress_counts_windows(data: DataSet, tmp_path: Path) -> None:
+    calls: list[tuple[int, int, str]] = []
+    data.voxelize(tmp_path / "s.zarr", on_progress=lambda *call: calls.append(call))
+    assert calls == [(0, 10, ""), (5, 10, "train/a/one"), (10, 10, "val/b/two")]
+
+
+def test_shards_are_bounded_in_bytes_and_even() -> None:
+    size = shard_windows(100, 32, (360, 640), (720, 1280), True, "uint8")
+    assert size * (32 * 360 * 640 + 2 * 3 * 720 * 1280) <= SHARD_BYTES
+    assert shard_windows(1, 32, (4000, 4000), (4000, 4000), True, "uint16") == 1
+    assert shard_windows(9, 1, (8, 8), (8, 8), False, "uint8") == 9
+
+
+def test_record_tells_where_the_data_came_from(data: DataSet, store: Path) -> None:
+    import hashlib
+
+    found = read_record(store / "train/a/one")
+    assert found is not None
+    assert found.complete is not None
+    assert found.geometry == "20x36,bottom-up"
+    assert (found.rate, found.gain, found.first, found.bins) == (8000.0, 0.5, 0.0, 8)
+    path = "raw/train/a/one/spike.dat"
+    digest = hashlib.sha256((data.root / path).read_bytes()).hexdigest()
+    assert found.complete.sources[path].sha256 == digest
+    assert len(found.complete.sources) == 11
+
+
+def test_plain_zarr_opens_the_store(data: DataSet, store: Path) -> None:
+    code = (
+        "import json, sys, zarr; g = zarr.open_group(sys.argv[1], mode='r');"
+        "a = g['train/a/one/voxels'];"
+        "print(json.dumps([int(a[:].sum()), list(a.metadata.dimension_names)]))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(store)], capture_output=True, text=True, check=True
+    )
+    total, names = json.loads(out.stdout)
+    assert total == data.voxels("train/a/one", 8).sum()
+    assert names == ["window", "bin", "voxel_y", "voxel_x"]
