@@ -1,0 +1,115 @@
+"""`spikedeblur restore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def restore(
+    blur: Annotated[
+        Path, typer.Option(help="Folder of blurred frames named by number, such as 0031.png.")
+    ],
+    spikes: Annotated[Path, typer.Option(help="The .dat stream that holds their exposures.")],
+    out: Annotated[Path, typer.Option(help="Folder for the sharp frames, <frame>.png.")],
+    run: Annotated[Path | None, typer.Option(help="Run folder of a trained model.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Without a model: sdm, tfp, tfi or blur.", show_default="model"),
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="Alignment log with the frames' times.")] = None,
+    seq: Annotated[
+        str | None,
+        typer.Option(help="Sequence in the log.", show_default="by the folder's name"),
+    ] = None,
+    exposure: Annotated[
+        int | None, typer.Option(min=1, help="Without a log: sharp frames in a blurred one; odd.")
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Without a log: sharp frames a second, in Hz.")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Spike samples a second, in Hz.", show_default="side file or preset"),
+    ] = None,
+    geometry: Annotated[
+        str | None,
+        typer.Option(
+            help="Preset or HxW,bottom-up|top-down[,padded][,drop=START:STOP].",
+            show_default="side file",
+        ),
+    ] = None,
+    gain: Annotated[
+        float | None,
+        typer.Option(help="Spikes a sample at unit luminance.", show_default="side file or preset"),
+    ] = None,
+    first: Annotated[
+        float | None,
+        typer.Option(
+            help="Time of the first spike sample, in seconds.", show_default="side file, else 0"
+        ),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Side of the model's tiles, in pixels; 0: whole frames.",
+            show_default="whole up to 512x512, else 256",
+        ),
+    ] = None,
+    short_bins: Annotated[
+        int, typer.Option(min=1, help="Short window of sdm and tfp, in bins of 32 an exposure.")
+    ] = 5,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace frames made from other inputs.")
+    ] = False,
+) -> None:
+    """Restore a sharp frame from each blurred one and its spikes.
+
+    Needs a trained model (--run), or a method without one (--method sdm). A run that was stopped
+    goes on where it was.
+
+    Example: spikedeblur restore --method sdm --blur frames --spikes spike.dat --exposure 33
+    --fps 1000 --out sharp
+    """
+    from ..pipeline import restore as job
+    from .progress import progress_bar
+
+    try:
+        name = job.checked_method(method, has_run=run is not None)
+    except job.RestoreError as error:
+        raise typer.BadParameter(str(error), param_hint="--run / --method") from error
+    by_number = exposure is not None or fps is not None
+    if (log is not None) == by_number or (by_number and (exposure is None or fps is None)):
+        raise typer.BadParameter(
+            "the frames' times come from an alignment log, or from the exposure and the frame "
+            "rate; give --log, or both --exposure and --fps",
+            param_hint="--log",
+        )
+    with progress_bar("Restoring") as on_progress:
+        summary = job.restore(
+            blur,
+            spikes,
+            out,
+            run=run,
+            method=name,
+            log=log,
+            seq=seq,
+            exposure=exposure,
+            fps=fps,
+            rate=rate,
+            geometry=geometry,
+            gain=gain,
+            first=first,
+            tile=tile,
+            short_bins=short_bins,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    for warning in summary.warnings:
+        typer.echo(f"Warning: {warning}", err=True)
+    kept = f", {summary.kept} there already" if summary.kept else ""
+    tiles = f" in tiles of {summary.tile}" if summary.tile else ""
+    typer.echo(f"{summary.restored} frames restored by {summary.method}{tiles} in {out}{kept}")

@@ -1,0 +1,377 @@
+"""Ways to a sharp frame, all behind one contract that `evaluate` and `restore` share.
+
+    blur     the blurred frame itself: what any method must beat
+    tfp      luminance from a short window of spikes around the exposure's middle, on 3 channels
+    tfi      luminance from the interval between the spikes around the middle, on 3 channels
+    sdm      blur times short TFP over exposure TFP: no learning
+    model    a trained network, on clips of several exposures
+
+Letters in shapes: N windows of a sequence, T windows of a clip, K bins, H and W the frames'
+pixels, h and w the spikes'.
+
+The short window of tfp and sdm is as wide as a number of bins, and symmetric in time about the
+exposure's middle, which is sample (N_samples - 1) / 2. With an even K the middle lies between
+two bins, so a window 1 bin wide takes half of each; bins hold unequal numbers of samples where
+K does not divide them, so each counts by its share of the samples, not of the bins.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import SpikeDeblurError
+from .metrics import to_uint8
+from .spikes import reconstruct, samples_per_bin
+from .spikes.camera import luminance
+from .store.sequence import WindowSequence
+from .tiling import Blender, plan_tiles
+
+if TYPE_CHECKING:
+    from ..configs import Config
+
+Frames = npt.NDArray[np.float32]
+
+METHODS = ("blur", "tfp", "tfi", "sdm", "model")
+
+SHORT_BINS = (1, 3, 5, 7, 9)
+"""Widths that `evaluate` chooses from for tfp and sdm."""
+
+DEFAULT_SHORT_BINS = 5
+"""Of 32: the best on natural scenes at an exposure of 33 frames."""
+
+WHOLE_PIXELS = 512 * 512
+"""Frames up to this size go through the network whole unless a tile size is given."""
+
+DEFAULT_TILE = 256
+"""Side, in pixels, of the tiles of larger frames."""
+
+
+class MethodError(SpikeDeblurError):
+    """A method can't work on what it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Windows [start, stop) seen together, of which [keep_start, keep_stop) are kept."""
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+
+class Method(Protocol):
+    """Turns windows of one sequence into sharp frames."""
+
+    @property
+    def name(self) -> str:
+        """One of `METHODS`."""
+
+    @property
+    def clip_len(self) -> int:
+        """Windows that it sees together."""
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return the kept windows' frames (T, H, W, 3) float32 RGB, about in [0, 1].
+
+        Raises:
+            MethodError: the sequence lacks what the method needs.
+        """
+
+
+@runtime_checkable
+class SpikeWindows(Protocol):
+    """A sequence that has its spikes themselves at hand, not only counts."""
+
+    def spikes(self, window: int) -> npt.NDArray[np.uint8]:
+        """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright."""
+
+
+def restored_frames(
+    method: Method,
+    windows: WindowSequence,
+    wanted: Callable[[int], bool] = lambda window: True,
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Yield (window, frame (H, W, 3) uint8) in order; clips with no wanted window are skipped."""
+    for clip in plan_clips(windows.length, method.clip_len):
+        kept = range(clip.keep_start, clip.keep_stop)
+        if not any(wanted(window) for window in kept):
+            continue
+        frames = method(windows, clip)
+        for window, frame in zip(kept, frames, strict=True):
+            if wanted(window):
+                yield window, to_uint8(frame)
+
+
+def plan_clips(windows: int, clip_len: int) -> list[Clip]:
+    """Return overlapping clips that keep each of the windows once.
+
+    Clips advance by half their length, rounded up; the last one ends with the sequence. Of a
+    window's results the one is kept in whose clip it lies nearest to the middle, where it has
+    neighbours on both sides; of two equally near, the earlier clip's. A sequence shorter than a
+    clip is one clip.
+    """
+    if windows <= clip_len:
+        return [Clip(0, windows, 0, windows)]
+    last = windows - clip_len
+    starts = [*range(0, last, (clip_len + 1) // 2), last]
+    # The last of the windows that are at least as near to clip a's middle as to clip b's.
+    borders = [(a + b + clip_len - 1) // 2 + 1 for a, b in itertools.pairwise(starts)]
+    return [
+        Clip(start, start + clip_len, keep_start, keep_stop)
+        for start, keep_start, keep_stop in zip(
+            starts, [0, *borders], [*borders, windows], strict=True
+        )
+    ]
+
+
+class BlurMethod:
+    """The blurred frame, untouched."""
+
+    name = "blur"
+    clip_len = 1
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return the blurred frame."""
+        return _blurred(windows, clip.start)[None]
+
+
+class TfpMethod:
+    """Texture from playback over a short window, enlarged bilinearly, on three channels."""
+
+    name = "tfp"
+    clip_len = 1
+
+    def __init__(self, short_bins: int = DEFAULT_SHORT_BINS) -> None:
+        self.short_bins = short_bins
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return luminance on three channels."""
+        short, exposure = _rates(windows, clip.start, self.short_bins)
+        gain = _gain(windows, clip.start, exposure)
+        return _as_rgb(short / gain, windows.frame_shape)
+
+
+class TfiMethod:
+    """Texture from interval at the exposure's middle, enlarged bilinearly, on three channels."""
+
+    name = "tfi"
+    clip_len = 1
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return luminance on three channels."""
+        if not isinstance(windows, SpikeWindows):
+            raise MethodError(
+                f"{windows.seq}: TFI needs the instants of single spikes, and here are only "
+                "counts in bins; use tfp, or `spikedeblur restore --method tfi` on the .dat"
+            )
+        spikes = windows.spikes(clip.start)  # (samples, h, w)
+        # An even number has its middle between two samples, as has the interval around this one.
+        image = reconstruct.tfi(spikes, (len(spikes) - 1) // 2)
+        rate = spikes.mean(axis=0, dtype=np.float32)
+        return _as_rgb(image / _gain(windows, clip.start, rate), windows.frame_shape)
+
+
+class SdmMethod:
+    """Spike-guided division: blur times short TFP over exposure TFP."""
+
+    name = "sdm"
+    clip_len = 1
+
+    def __init__(self, short_bins: int = DEFAULT_SHORT_BINS) -> None:
+        self.short_bins = short_bins
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return the blurred frame, divided where the spikes say that light moved."""
+        short, exposure = _rates(windows, clip.start, self.short_bins)
+        gain = _gain(windows, clip.start, exposure)
+        blur = _blurred(windows, clip.start)
+        return reconstruct.sdm(blur, short / gain, exposure / gain)[None]
+
+
+class ModelMethod:
+    """A trained network: whole frames, or overlapping tiles blended into whole frames."""
+
+    name = "model"
+
+    def __init__(
+        self, model: Any, config: Config, *, tile: int | None = None, device: str | None = None
+    ) -> None:
+        """Prepare a network for restoring.
+
+        Args:
+            model: a `VRTWithSpike`.
+            config: what it was trained with.
+            tile: side of a tile in frame pixels; 0: whole frames; None: whole up to
+                `WHOLE_PIXELS`, else `DEFAULT_TILE`.
+            device: a torch device; None: the GPU where there is one.
+        """
+        import torch
+
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.config = config
+        self.tile = tile
+        self.clip_len = config.DATA.CLIP_LEN
+        self._model = model.to(self.device).eval()
+
+    @classmethod
+    def from_run(
+        cls, run: str | os.PathLike[str], *, tile: int | None = None, device: str | None = None
+    ) -> ModelMethod:
+        """Take the best weights of a run folder.
+
+        Raises:
+            SpikeDeblurError: no run folder, or one without a whole checkpoint.
+        """
+        from .training.checkpoint import load_run
+
+        model, config = load_run(Path(run), which="best")
+        return cls(model, config, tile=tile, device=device)
+
+    def tile_side(self, frame_shape: tuple[int, int]) -> int | None:
+        """Return the side of the tiles that frames of this shape are cut into; None: whole."""
+        if self.tile is None:
+            return None if math.prod(frame_shape) <= WHOLE_PIXELS else DEFAULT_TILE
+        return self.tile or None
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return the kept windows' frames."""
+        if windows.bins != self.config.DATA.K:
+            raise MethodError(
+                f"{windows.seq}: expected voxels of {self.config.DATA.K} bins as in training, "
+                f"found {windows.bins}; voxelize with --bins {self.config.DATA.K}"
+            )
+        tiles = plan_tiles(
+            windows.frame_shape,
+            windows.voxel_shape,
+            self.tile_side(windows.frame_shape),
+            multiple=8 * self.config.MODEL.TRUNK_SCALE,
+        )
+        kept = slice(clip.keep_start - clip.start, clip.keep_stop - clip.start)
+        if len(tiles) == 1:
+            return self._restore(windows, clip)[kept]
+        blender = Blender(clip.keep_stop - clip.keep_start, windows.frame_shape)
+        for tile in tiles:
+            spans = (
+                tile.vertical.span,
+                tile.horizontal.span,
+                tile.vertical.voxel_span,
+                tile.horizontal.voxel_span,
+            )
+            blender.add(tile, self._restore(windows, clip, *spans)[kept])
+        return blender.result()
+
+    def _restore(
+        self,
+        windows: WindowSequence,
+        clip: Clip,
+        rows: tuple[int, int] | None = None,
+        columns: tuple[int, int] | None = None,
+        voxel_rows: tuple[int, int] | None = None,
+        voxel_columns: tuple[int, int] | None = None,
+    ) -> Frames:
+        """Return a clip, or one tile of it, as (T, H, W, 3) float32."""
+        import torch
+
+        blur = windows.blur(clip.start, clip.stop, rows, columns)
+        voxels = windows.voxels(clip.start, clip.stop, voxel_rows, voxel_columns)
+        with torch.inference_mode():
+            rgb = torch.from_numpy(np.ascontiguousarray(blur)).to(self.device)
+            rgb = rgb.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # (T, 3, H, W)
+            # float32 holds counts exactly, and torch has few operations on uint16.
+            counts = torch.from_numpy(voxels.astype(np.float32)).to(self.device)
+            out = self._model(rgb[None], self._normalized(counts, windows, clip)[None])[0]
+            return out.permute(0, 2, 3, 1).float().cpu().numpy()  # (T, H, W, 3)
+
+    def _normalized(self, counts: Any, windows: WindowSequence, clip: Clip) -> Any:
+        norm = self.config.DATA.NORM
+        if windows.windows_are_raw:
+            import torch
+
+            from ..model.normalize import normalize_counts
+
+            samples = torch.from_numpy(np.array(windows.samples[clip.start : clip.stop]))
+            return normalize_counts(counts, samples.to(self.device), windows.gain, norm)
+        if norm.MODE != "log1p" or norm.MEAN not in (None, 0.0) or norm.STD not in (None, 1.0):
+            raise MethodError(
+                f"{windows.seq}: these voxels have log1p done, and the model was trained on "
+                f"counts normalised by {norm.MODE}; count the spikes anew with `voxelize`"
+            )
+        return counts
+
+
+def centre_weights(samples: int, bins: int, short_bins: int) -> npt.NDArray[np.float64]:
+    """Return what share of each bin's samples lies in the short window around the middle.
+
+    Sample j of N covers [j, j + 1), so the middle is at N / 2, and the window reaches
+    `short_bins` N / K / 2 to each side of it.
+
+    Args:
+        samples: N, in the exposure.
+        bins: K.
+        short_bins: width of the window in mean bins; at most K.
+
+    Returns:
+        (K,) float64 in [0, 1]; zero outside the window.
+
+    Raises:
+        MethodError: a width below 1 or above K.
+    """
+    if not 1 <= short_bins <= bins:
+        raise MethodError(f"expected a short window of 1 to {bins} bins, got {short_bins}")
+    per_bin = samples_per_bin(samples, bins)
+    stops = np.cumsum(per_bin).astype(np.float64)
+    reach = short_bins * samples / bins / 2
+    inside = np.minimum(stops, samples / 2 + reach) - np.maximum(
+        stops - per_bin, samples / 2 - reach
+    )
+    return np.clip(inside, 0.0, None) / per_bin
+
+
+def _rates(windows: WindowSequence, window: int, short_bins: int) -> tuple[Frames, Frames]:
+    """Return spikes a sample (h, w) in the short window and in the whole exposure."""
+    if not windows.windows_are_raw:
+        raise MethodError(
+            f"{windows.seq}: tfp and sdm need raw counts, and these voxels have log1p done; "
+            "count the spikes anew with `voxelize`, or evaluate blur and model only"
+        )
+    counts = windows.voxels(window, window + 1)[0]  # (K, h, w)
+    samples = int(windows.samples[window])
+    weights = centre_weights(samples, windows.bins, short_bins)
+    inside = np.flatnonzero(weights)
+    in_short = np.tensordot(weights[inside].astype(np.float32), counts[inside], axes=1)
+    short = in_short / np.float32(weights @ samples_per_bin(samples, windows.bins))
+    exposure = counts.sum(axis=0, dtype=np.uint32) / np.float32(samples)
+    return short.astype(np.float32), exposure.astype(np.float32)
+
+
+def _gain(windows: WindowSequence, window: int, rate: Frames) -> np.float32:
+    """Return spikes a sample at unit luminance; where unknown, as the blurred frame shows it.
+
+    Over the exposure, spikes and blurred frame saw the same light, so the gain is the mean rate
+    over the mean luminance.
+    """
+    if windows.gain is not None:
+        return np.float32(windows.gain)
+    light = float(luminance(windows.blur(window, window + 1)).mean())
+    spikes = float(rate.mean())
+    return np.float32(spikes / light if spikes > 0 and light > 0 else 1.0)
+
+
+def _blurred(windows: WindowSequence, window: int) -> Frames:
+    return windows.blur(window, window + 1)[0].astype(np.float32) / np.float32(255)
+
+
+def _as_rgb(image: Frames, shape: tuple[int, int]) -> Frames:
+    """Return luminance (h, w), enlarged bilinearly, as (1, H, W, 3)."""
+    large = reconstruct.enlarge(np.asarray(image, np.float32), shape)
+    return np.repeat(large[None, ..., None], 3, axis=-1)

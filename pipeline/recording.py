@@ -1,0 +1,358 @@
+"""One recording to restore: a folder of blurred frames and one spike stream, nothing voxelized.
+
+Says which spikes belong to each frame (from an alignment log, or from the exposure's length and
+the frame's number) and reads both as a `WindowSequence`, spikes counted when asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import SpikeDeblurError
+from .align.layouts.contract import folder_names, index_frames, shorten
+from .align.log import read_alignment_log
+from .align.timeline import exposure_window, names_are_interpolated
+from .images import IMAGE_SUFFIXES, read_rgb
+from .spikes import PRESETS, SpikeClock, SpikeFile, SpikeGeometry, parse_geometry, read_side_file
+from .spikes.sidefile import FOLDER_SIDE_FILE, side_file_path
+from .store.sequence import Span
+
+STREAM = "spike.dat"
+"""Name under which a folder's side file speaks of one stream, first time included."""
+
+_FRAMES_KEPT = 8
+_BLUR_FOLDER = re.compile(r"(.+)_blurry_[1-9][0-9]*")
+
+
+class RecordingError(SpikeDeblurError):
+    """Blurred frames and spikes can't be brought together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """One blurred frame and when it was exposed."""
+
+    path: Path
+    frame_index: int
+    t0: float
+    """In seconds."""
+    t1: float
+    """In seconds; it belongs to the exposure."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpikeSettings:
+    """What is known of a spike stream besides its bits."""
+
+    geometry: SpikeGeometry
+    rate: float
+    """Spike samples a second, in Hz."""
+    gain: float | None
+    """Spikes a sample at unit luminance; None: not known."""
+    first: float
+    """Time of sample 0, in seconds."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def clock(self) -> SpikeClock:
+        """Return when each sample was taken."""
+        return SpikeClock(rate=self.rate, first=self.first)
+
+
+class RecordingSequence:
+    """Blurred frames and their spikes; see `WindowSequence`. Has no sharp frames."""
+
+    has_sharp = False
+    windows_are_raw = True
+
+    def __init__(
+        self,
+        seq: str,
+        exposures: Sequence[Exposure],
+        dat: str | os.PathLike[str],
+        settings: SpikeSettings,
+        bins: int | None,
+    ) -> None:
+        """Check that every exposure lies inside the recording.
+
+        Args:
+            seq: the recording's name.
+            exposures: in order of time, at least one.
+            dat: the spike stream.
+            settings: of the stream.
+            bins: K; None: 32, or one a sample where an exposure holds fewer.
+
+        Raises:
+            SpikeDeblurError: an exposure outside the recording or with fewer samples than bins,
+                or a first frame that can't be read.
+        """
+        self.seq = seq
+        self.gain = settings.gain
+        self._file = SpikeFile.open(dat, settings.geometry)
+        self._exposures = tuple(exposures)
+        self._spans = [
+            settings.clock.require_inside(
+                e.t0, e.t1, self._file.n_frames, f"{dat}, frame {e.path.name}"
+            )
+            for e in exposures
+        ]
+        fewest = min(stop - start for start, stop in self._spans)
+        self.bins = min(32, fewest) if bins is None else bins
+        if fewest < self.bins:
+            raise RecordingError(
+                f"{dat}: an exposure holds {fewest} spike samples at {settings.rate:g} Hz, but "
+                f"the model was trained with {self.bins} bins; check exposure, fps and rate, or "
+                "use --method sdm"
+            )
+        self.frame_shape: tuple[int, int] = read_rgb(exposures[0].path).shape[:2]
+        self.voxel_shape = settings.geometry.shape
+        self._frames: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
+
+    @property
+    def length(self) -> int:
+        """N."""
+        return len(self._exposures)
+
+    @property
+    def exposures(self) -> tuple[Exposure, ...]:
+        """The frames, in order of time."""
+        return self._exposures
+
+    @property
+    def frame_index(self) -> np.ndarray:
+        """(N,) int64."""
+        return np.array([e.frame_index for e in self._exposures], np.int64)
+
+    @property
+    def t0(self) -> np.ndarray:
+        """(N,) float64, seconds."""
+        return np.array([e.t0 for e in self._exposures], np.float64)
+
+    @property
+    def t1(self) -> np.ndarray:
+        """(N,) float64, seconds."""
+        return np.array([e.t1 for e in self._exposures], np.float64)
+
+    @property
+    def samples(self) -> np.ndarray:
+        """(N,) int64."""
+        return np.array([stop - start for start, stop in self._spans], np.int64)
+
+    def voxels(
+        self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
+    ) -> np.ndarray:
+        """Return raw counts (T, K, h, w), uint8 or uint16."""
+        counts = [
+            self._file.counts(self.bins, *span, rows=rows, columns=columns)
+            for span in self._spans[start:stop]
+        ]
+        return np.stack(counts)
+
+    def blur(
+        self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
+    ) -> np.ndarray:
+        """Return blurred frames (T, H, W, 3) uint8."""
+        y, x = (slice(None) if span is None else slice(*span) for span in (rows, columns))
+        return np.stack([self._frame(i)[y, x] for i in range(start, stop)])
+
+    def sharp(
+        self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
+    ) -> np.ndarray:
+        """Refuse: a recording has no sharp frames."""
+        raise RecordingError(f"{self.seq}: no sharp frames in a recording")
+
+    def spikes(self, window: int) -> npt.NDArray[np.uint8]:
+        """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright."""
+        return self._file.read(*self._spans[window])
+
+    def _frame(self, i: int) -> npt.NDArray[np.uint8]:
+        # Tiles of one clip ask for the same few frames again and again.
+        if i not in self._frames:
+            self._frames[i] = read_rgb(self._exposures[i].path, self.frame_shape)
+            if len(self._frames) > _FRAMES_KEPT:
+                self._frames.popitem(last=False)
+        self._frames.move_to_end(i)
+        return self._frames[i]
+
+
+def find_frames(blur: Path) -> dict[int, Path]:
+    """Return a folder's frames by number, in order.
+
+    Raises:
+        RecordingError: no folder, no frames in it, or an image whose name is no frame's.
+        AlignmentError: two files with one number.
+    """
+    if not blur.is_dir():
+        raise RecordingError(f"{blur}: expected a folder of blurred frames; check --blur")
+    names = folder_names(blur)
+    interpolated = names_are_interpolated(name.rpartition(".")[0] for name in names)
+    frames, odd = index_frames(blur, names, IMAGE_SUFFIXES, interpolated=interpolated)
+    if odd:
+        raise RecordingError(
+            f"{odd[0].removesuffix('; left out')}; name the frames by number, such as 0031.png, "
+            "or move the file away"
+        )
+    if not frames:
+        raise RecordingError(
+            f"{blur}: expected images named by number, such as 0031.png, found "
+            f"{shorten(list(names)) or 'nothing'}"
+        )
+    return dict(sorted(frames.items()))
+
+
+def exposures_by_log(
+    blur: Path, log: str | os.PathLike[str], seq: str | None
+) -> tuple[str, list[Exposure]]:
+    """Return the sequence's name and its frames, timed by an alignment log.
+
+    Args:
+        blur: folder of blurred frames.
+        log: alignment log.
+        seq: the sequence in the log; None: see `find_seq`.
+
+    Raises:
+        SpikeDeblurError: no such sequence, or a frame without a row; names it.
+    """
+    rows = read_alignment_log(log)
+    found = find_seq(blur, {name for name, _ in rows}, seq, log)
+    exposures = []
+    for number, path in find_frames(blur).items():
+        row = rows.get((found, number))
+        if row is None:
+            raise RecordingError(
+                f"{path}: no row for frame {number} of {found} in {log}; align this data set "
+                "again, or give --exposure and --fps instead of --log"
+            )
+        exposures.append(Exposure(path, number, row.t0, row.t1))
+    return found, exposures
+
+
+def exposures_by_number(blur: Path, exposure: int, fps: float) -> list[Exposure]:
+    """Return the frames, frame c exposed from (c - h) / fps to (c + h) / fps, 2 h + 1 = exposure.
+
+    Raises:
+        SpikeDeblurError: no frames, or an exposure or rate that can't be.
+    """
+    return [
+        Exposure(path, number, *exposure_window(number, exposure, fps))
+        for number, path in find_frames(blur).items()
+    ]
+
+
+def find_seq(blur: Path, seqs: Iterable[str], seq: str | None, log: str | os.PathLike[str]) -> str:
+    """Return the name under which a log knows the frames of `blur`.
+
+    A given `seq` is taken. A folder `.../<split>_blurry_<L>/<group>/<clip>` is exactly
+    `<split>/<group>/<clip>`. Any other is the only sequence that shares most last parts with it;
+    a last part `blur` or `blur_gamma`, as in the layout unified, doesn't count.
+
+    Raises:
+        RecordingError: none fits, or several; lists them.
+    """
+    known = sorted(seqs)
+    if seq is not None:
+        if seq not in known:
+            raise RecordingError(
+                f"{log}: no sequence {seq!r}; it has {shorten(known) or 'no rows'}; correct --seq"
+            )
+        return seq
+    parts = Path(os.path.normpath(blur.absolute())).parts
+    for i, part in enumerate(parts[:-1]):
+        match = _BLUR_FOLDER.fullmatch(part)
+        if match is not None:
+            exact = "/".join((match[1], *parts[i + 1 :]))
+            if exact not in known:
+                raise RecordingError(
+                    f"{log}: no sequence {exact!r}, which {blur} is; it has "
+                    f"{shorten(known) or 'no rows'}; give --seq"
+                )
+            return exact
+    if parts[-1] in ("blur", "blur_gamma"):
+        parts = parts[:-1]
+    shared = {name: _shared_last_parts(name.split("/"), parts) for name in known}
+    most = max(shared.values(), default=0)
+    fitting = [name for name in known if shared[name] == most > 0]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise RecordingError(
+        f"{log}: {'several sequences fit' if fitting else 'no sequence fits'} {blur}: "
+        f"{shorten(fitting or known, 20) or 'there are none'}; give one as --seq"
+    )
+
+
+def settle_spikes(
+    dat: str | os.PathLike[str],
+    *,
+    geometry: str | None,
+    rate: float | None,
+    gain: float | None,
+    first: float | None,
+) -> SpikeSettings:
+    """Decide geometry, clock and gain: option, then side file, then preset; never a guess.
+
+    As in `align`, an option that contradicts the side file wins, with a warning.
+
+    Raises:
+        RecordingError: geometry, rate or the first sample's time are not known.
+    """
+    side = read_side_file(dat)
+    preset = PRESETS.get(geometry or "")
+    warnings = []
+
+    if geometry is not None:
+        shape = parse_geometry(geometry)
+        if side is not None and shape != side.spike_geometry():
+            warnings.append(f"--geometry {shape.describe()} taken over {side.geometry}")
+    elif side is not None:
+        shape = side.spike_geometry()
+    else:
+        raise RecordingError(
+            f"{dat}: no side file gives the geometry; give --geometry, a preset "
+            f"({', '.join(PRESETS)}) or HxW,bottom-up|top-down"
+        )
+
+    def choose(
+        name: str, option: float | None, known: float | None, published: float | None
+    ) -> float | None:
+        if option is not None and known is not None and option != known:
+            warnings.append(f"--{name} {option:g} taken over the side file's {known:g}")
+        return next((value for value in (option, known, published) if value is not None), None)
+
+    rate = choose("rate", rate, side and side.rate, preset and preset.rate)
+    if rate is None:
+        raise RecordingError(
+            f"{dat}: no side file or preset gives the rate, and the .dat can't; give --rate in "
+            "Hz (cameras 20000 or 40000, Spk-X4K1000FPS 4000, Spk-GoPro 1920)"
+        )
+    own_side = side is not None and (side_file_path(dat).is_file() or Path(dat).name == STREAM)
+    if side is not None and not own_side and first is None:
+        raise RecordingError(
+            f"{dat}: {FOLDER_SIDE_FILE} speaks of all files of its folder and can't say when this "
+            "one begins; give --first, the time of its first sample in seconds"
+        )
+    first = choose("first", first, side.first if side and own_side else None, 0.0)
+    assert first is not None
+    return SpikeSettings(
+        geometry=shape,
+        rate=rate,
+        gain=choose("gain", gain, side and side.gain, preset and preset.gain),
+        first=first,
+        warnings=tuple(warnings),
+    )
+
+
+def _shared_last_parts(a: Sequence[str], b: Sequence[str]) -> int:
+    shared = 0
+    for one, other in zip(reversed(a), reversed(b), strict=False):
+        if one != other:
+            break
+        shared += 1
+    return shared

@@ -1,0 +1,285 @@
+"""The restore stage: one sharp PNG for each blurred frame of a recording.
+
+Beside the frames lies `restore.json`, written before the first of them: what they were made
+from, by content, and how. A killed run goes on where that record is the same: each PNG takes its
+name only when it is whole, so those that are there are done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import SpikeDeblurError
+from .files import inside, sha256_file, write_text
+from .images import write_png
+from .methods import (
+    DEFAULT_SHORT_BINS,
+    METHODS,
+    BlurMethod,
+    Method,
+    ModelMethod,
+    SdmMethod,
+    TfiMethod,
+    TfpMethod,
+    restored_frames,
+)
+from .progress import Progress
+from .recording import RecordingSequence, exposures_by_log, exposures_by_number, settle_spikes
+
+FORMAT = "spikedeblur.restore"
+SCHEMA_VERSION = 1
+RECORD = "restore.json"
+
+
+class RestoreError(SpikeDeblurError):
+    """A recording can't be restored as asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RestoreSummary:
+    """What a run did."""
+
+    out: str
+    seq: str
+    method: str
+    frames: int
+    restored: int
+    kept: int
+    """Were there already, from the same inputs."""
+    tile: int | None
+    """Side of the model's tiles in pixels; None: whole frames, or no model."""
+    warnings: tuple[str, ...]
+
+
+def restore(
+    blur: str | os.PathLike[str],
+    spikes: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    run: str | os.PathLike[str] | None = None,
+    method: str | None = None,
+    log: str | os.PathLike[str] | None = None,
+    seq: str | None = None,
+    exposure: int | None = None,
+    fps: float | None = None,
+    rate: float | None = None,
+    geometry: str | None = None,
+    gain: float | None = None,
+    first: float | None = None,
+    tile: int | None = None,
+    short_bins: int = DEFAULT_SHORT_BINS,
+    device: str | None = None,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> RestoreSummary:
+    """Restore all frames of a folder to `<out>/<frame>.png`.
+
+    Args:
+        blur: folder of blurred frames named by number.
+        spikes: one `.dat` stream that holds all their exposures.
+        out: folder to write; may not be `blur`.
+        run: run folder of a trained model, for the method `model`.
+        method: one of `METHODS`; None: model.
+        log: alignment log with the frames' times; or else `exposure` and `fps`.
+        seq: the sequence's name in the log; None: found by the folder's name.
+        exposure: sharp frames that make a blurred one; odd.
+        fps: sharp frames a second.
+        rate: spike samples a second, in Hz; None: from side file or preset.
+        geometry: SPEC or preset; None: from the side file.
+        gain: spikes a sample at unit luminance; None: from side file or preset.
+        first: time of the stream's sample 0 in seconds; None: from the side file, else 0.
+        tile: as in `ModelMethod`.
+        short_bins: width of the short window of tfp and sdm, in bins.
+        device: a torch device for the model; None: the GPU where there is one.
+        overwrite: replace frames made from other inputs.
+        on_progress: told after each frame.
+
+    Raises:
+        RestoreError: no way to tell method or times, or frames in `out` from other inputs.
+        SpikeDeblurError: an input that can't be used; names it.
+    """
+    blur, out = Path(blur), Path(out)
+    name = checked_method(method, has_run=run is not None)
+    if (log is None) == (exposure is None and fps is None):
+        raise RestoreError("expected the frames' times from a log, or from exposure and fps")
+    if out.resolve() == blur.resolve():
+        raise RestoreError(f"{out}: the blurred frames are there; choose another --out")
+    settings = settle_spikes(spikes, geometry=geometry, rate=rate, gain=gain, first=first)
+    if log is not None:
+        seq, exposures = exposures_by_log(blur, log, seq)
+    elif exposure is None or fps is None:
+        raise RestoreError("expected both exposure and fps; give --exposure and --fps")
+    else:
+        exposures = exposures_by_number(blur, exposure, fps)
+        seq = seq or blur.name
+
+    model: ModelMethod | None = None
+    if name == "model":
+        assert run is not None, "checked_method lets model pass only with a run"
+        model = ModelMethod.from_run(run, tile=tile, device=device)
+    sequence = RecordingSequence(
+        seq, exposures, spikes, settings, model.config.DATA.K if model else None
+    )
+    restoring = model or _simple_method(name, min(short_bins, sequence.bins))
+    side = model.tile_side(sequence.frame_shape) if model else None
+    inputs = {
+        "method": name,
+        "short_bins": min(short_bins, sequence.bins) if name in ("tfp", "sdm") else None,
+        "bins": sequence.bins,
+        "tile": side,
+        "model_sha256": _model_hash(run) if model else None,
+        "spikes_sha256": sha256_file(spikes),
+        "geometry": settings.geometry.describe(),
+        "rate": settings.rate,
+        "gain": settings.gain,
+        "first": settings.first,
+        "frames": {
+            e.path.stem: {"t0": e.t0, "t1": e.t1, "blur_sha256": sha256_file(e.path)}
+            for e in exposures
+        },
+    }
+    sources = {"blur": str(blur), "spikes": str(spikes), "log": log and str(log), "seq": seq}
+    sources["run"] = str(run) if model else None
+    _prepare_out(out, inputs, sources, overwrite)
+
+    targets = [out / f"{e.path.stem}.png" for e in exposures]
+    missing = [not target.exists() for target in targets]
+    done = kept = len(targets) - sum(missing)
+    for window, frame in restored_frames(restoring, sequence, missing.__getitem__):
+        write_png(targets[window], frame)
+        done += 1
+        if on_progress is not None:
+            on_progress(done, len(targets), targets[window].name)
+    _write_record(out, inputs, sources, complete=True)
+    return RestoreSummary(
+        out=str(out),
+        seq=seq,
+        method=name,
+        frames=len(targets),
+        restored=len(targets) - kept,
+        kept=kept,
+        tile=side,
+        warnings=(*settings.warnings, *_gain_warning(name, settings.gain)),
+    )
+
+
+def checked_method(method: str | None, *, has_run: bool) -> str:
+    """Return the method's name; a run alone means the model.
+
+    Raises:
+        RestoreError: unknown, or a run where none is needed, or the other way about.
+    """
+    if method is None:
+        if not has_run:
+            raise RestoreError(
+                "expected a way to restore; give --run DIR of a trained model, or --method sdm, "
+                "which needs no training"
+            )
+        return "model"
+    if method not in METHODS:
+        raise RestoreError(f"expected a method among {', '.join(METHODS)}, got {method!r}")
+    if (method == "model") != has_run:
+        raise RestoreError(
+            "the method model needs a trained run; give --run DIR"
+            if method == "model"
+            else f"the method {method} takes no trained run; give --run or --method, not both"
+        )
+    return method
+
+
+def _simple_method(name: str, short_bins: int) -> Method:
+    if name == "blur":
+        return BlurMethod()
+    if name == "tfp":
+        return TfpMethod(short_bins)
+    if name == "tfi":
+        return TfiMethod()
+    assert name == "sdm", name
+    return SdmMethod(short_bins)
+
+
+def _gain_warning(method: str, gain: float | None) -> tuple[str, ...]:
+    if gain is None and method in ("tfp", "tfi", "sdm"):
+        return ("gain not known: taken from the blurred frames' brightness; give --gain",)
+    return ()
+
+
+def _model_hash(run: str | os.PathLike[str] | None) -> str:
+    assert run is not None
+    return sha256_file(Path(run, "checkpoints", "best.pt"))
+
+
+def _prepare_out(
+    out: Path, inputs: dict[str, Any], sources: dict[str, Any], overwrite: bool
+) -> None:
+    """Leave in `out` only frames of these inputs, and their record.
+
+    Raises:
+        RestoreError: frames or a record of others are there, and `overwrite` is not set.
+    """
+    path = out / RECORD
+    record = _read_record(path)
+    there = [stem for stem in inputs["frames"] if (out / f"{stem}.png").exists()]
+    if not overwrite:
+        if record is not None and record["version"] == __version__ and record["inputs"] == inputs:
+            return
+        if record is not None:
+            raise RestoreError(
+                f"{path}: the frames here are from {_difference(record, inputs)}; choose another "
+                "--out, or give --overwrite"
+            )
+        if there or path.exists():
+            raise RestoreError(
+                f"{out / (there[0] + '.png') if there else path}: is there and not ours; choose "
+                "another --out, or give --overwrite"
+            )
+    # Frames go before the record changes: a run killed in between must not take them for its own.
+    former = record["inputs"]["frames"] if record is not None else {}
+    for stem in {*there, *former}:
+        inside(out, f"{stem}.png", path).unlink(missing_ok=True)
+    _write_record(out, inputs, sources, complete=False)
+
+
+def _difference(record: dict[str, Any], inputs: dict[str, Any]) -> str:
+    if record["version"] != __version__:
+        return f"spikedeblur {record['version']}"
+    before = record["inputs"]
+    keys = [key for key in inputs if before.get(key) != inputs[key]]
+    return f"other inputs ({', '.join(keys)})"
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """Return our own record, or None."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if (
+        isinstance(record, dict)
+        and record.get("format") == FORMAT
+        and record.get("schema_version") == SCHEMA_VERSION
+        and isinstance(record.get("version"), str)
+        and isinstance(record.get("inputs"), dict)
+        and isinstance(record["inputs"].get("frames"), dict)
+    ):
+        return record
+    return None
+
+
+def _write_record(
+    out: Path, inputs: dict[str, Any], sources: dict[str, Any], *, complete: bool
+) -> None:
+    record = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "version": __version__,
+        "complete": complete,
+        "sources": sources,
+        "inputs": inputs,
+    }
+    write_text(out / RECORD, json.dumps(record, indent=2) + "\n")
