@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json as json_format
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -34,3 +35,23 @@ def parse_size(text: str) -> tuple[int, int]:
     if match is None:
         raise typer.BadParameter(f"expected HxW in pixels, such as 128x128, got {text!r}")
     return int(match[1]), int(match[2])
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns, the first row as heading; numbers to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    heading, *body = rows
+    table = Table(box=box.SIMPLE, show_edge=False)
+    for i, name in enumerate(heading):
+        numeric = all(_is_number(row[i]) for row in body)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    Console(markup=True, highlight=False).print(table)
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"[-+]?[\d,]*\.?\d+|-", cell) is not None

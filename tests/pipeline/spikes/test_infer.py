@@ -25,5 +25,5 @@ def test_a_textured_scene_shows_its_geometry(tmp_path):
 
 def test_a_scene_that_proves_nothing_is_a_tie_and_refused(tmp_path):
     write_scene(tmp_path / "s.dat", np.full((180, 320), 0.5, np.float32))
-    with pytest.raises(SpikeGeometryError, match="not certain.*s-sdm-gopro"):
+    with pytest.raises(SpikeGeometryError, match=r"not certain.*s-sdm-gopro"):
         infer_geometry(tmp_path / "s.dat")

@@ -1,0 +1,233 @@
+"""What a file or folder is, in a few facts: any product of the pipeline, and what goes into it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import SpikeDeblurError
+from .spikes.dat import SpikeFile
+from .spikes.geometry import parse_geometry
+from .spikes.infer import rank_geometries
+from .spikes.sidefile import read_side_file
+
+_SAMPLED_FRAMES = 256
+
+
+class InspectError(SpikeDeblurError):
+    """Nothing that spikedeblur knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What `inspect` found."""
+
+    path: str
+    kind: str
+    """`spikes`, `manifest`, `log`, `store`, `run`, `checkpoint` or `config`."""
+    facts: dict[str, Any]
+    """By name, in the order to be read; plain values."""
+    table: list[tuple[str, ...]]
+    """Rows of the detailed part; the first is the heading. Empty where there is none."""
+
+
+def inspect(path: Path, geometry: str | None = None) -> Facts:
+    """Recognise `path` by its content and describe it.
+
+    Args:
+        path: a `.dat`, manifest, alignment log, store, run folder, checkpoint or configuration.
+        geometry: SPEC of a `.dat` without side file.
+
+    Raises:
+        InspectError: missing, or nothing of these.
+    """
+    if not path.exists():
+        raise InspectError(f"{path}: expected a file or folder, found none; check the path")
+    return _reader(path, geometry)(path)
+
+
+def _reader(path: Path, geometry: str | None) -> Callable[[Path], Facts]:
+    if path.is_dir():
+        if (path / "zarr.json").is_file():
+            return _store
+        if (path / "checkpoints").is_dir():
+            return _run
+        raise InspectError(
+            f"{path}: expected a store (zarr.json) or a run folder (checkpoints/), found neither"
+        )
+    suffix = path.suffix.lower()
+    if suffix == ".dat":
+        return lambda dat: _spikes(dat, geometry)
+    if suffix in (".yaml", ".yml"):
+        return _config
+    if suffix == ".json":
+        return _manifest
+    if suffix in (".txt", ".csv", ".log"):
+        return _log
+    if suffix in (".pt", ".pth", ".safetensors"):
+        return _checkpoint
+    raise InspectError(
+        f"{path}: expected a .dat, manifest (.json), alignment log (.txt), store, run folder, "
+        f"checkpoint (.pt) or configuration (.yaml), got {path.suffix or 'no suffix'}"
+    )
+
+
+def _spikes(path: Path, geometry: str | None) -> Facts:
+    side = read_side_file(path)
+    spec = geometry or (side.geometry if side else None)
+    if spec is None:
+        guesses = rank_geometries(path)
+        rows: list[tuple[str, ...]] = [("preset", "geometry", "frames", "likeness")]
+        rows += [
+            ("|".join(g.presets), g.spec, str(g.n_frames), f"{g.correlation:.3f}") for g in guesses
+        ]
+        facts = {
+            "bytes": path.stat().st_size,
+            "geometry": "not recorded; these presets fit the size, the likeliest first"
+            if guesses
+            else "not recorded, and no preset fits the size; give --geometry",
+        }
+        return Facts(str(path), "spikes", facts, rows if guesses else [])
+    spikes = SpikeFile.open(path, parse_geometry(spec))
+    sampled = np.unique(np.linspace(0, spikes.n_frames - 1, _SAMPLED_FRAMES).astype(int))
+    pixels = spikes.geometry.shape[0] * spikes.geometry.shape[1]
+    fired = sum(spikes.count_spikes(int(i), int(i) + 1) for i in sampled)
+    rate = side.rate if side else None
+    gain = side.gain if side else None
+    mean = fired / (len(sampled) * pixels)
+    facts = {
+        "bytes": path.stat().st_size,
+        "geometry": spikes.geometry.describe(),
+        "encoding": "one bit a pixel" if spikes.encoding == "packed" else "one byte a pixel",
+        "frames": spikes.n_frames,
+        "height x width": f"{spikes.geometry.shape[0]}x{spikes.geometry.shape[1]}",
+        "rate (Hz)": rate if rate is not None else "not recorded",
+        "duration (s)": spikes.n_frames / rate if rate is not None else "unknown",
+        "gain": gain if gain is not None else "not recorded",
+        f"spikes a sample (over {len(sampled)} frames)": round(mean, 6),
+    }
+    if gain is not None:
+        facts["mean luminance"] = round(mean / gain, 6)
+    return Facts(str(path), "spikes", facts, [])
+
+
+def _manifest(path: Path) -> Facts:
+    from .align.manifest import read_manifest
+
+    manifest = read_manifest(path)
+    rows: list[tuple[str, ...]] = [("sequence", "windows", "spikes", "lag (frames)", "correlation")]
+    for sequence in manifest.sequences:
+        found = sequence.verification
+        lag = f"{found.lag_frames:+.2f}" if found else "-"
+        correlation = f"{found.correlation:.3f}" if found else "-"
+        spikes = sum(window.spike_count for window in sequence.windows)
+        rows.append((sequence.seq, str(len(sequence.windows)), str(spikes), lag, correlation))
+    facts = {
+        "layout": manifest.layout,
+        "root": str(manifest.root_folder(path)),
+        "fps (Hz)": manifest.fps,
+        "exposure (frames)": manifest.exposure_frames,
+        "sequences": len(manifest.sequences),
+        "windows": sum(len(sequence.windows) for sequence in manifest.sequences),
+    }
+    return Facts(str(path), "manifest", facts, rows)
+
+
+def _log(path: Path) -> Facts:
+    from .align.log import read_alignment_log
+
+    log = read_alignment_log(path)
+    windows: dict[str, int] = {}
+    for seq, _ in log:
+        windows[seq] = windows.get(seq, 0) + 1
+    lengths = [row.t1 - row.t0 for row in log.values()]
+    facts = {
+        "sequences": len(windows),
+        "windows": len(log),
+        "spikes": sum(row.event_count for row in log.values()),
+    }
+    if lengths:
+        facts["exposure (s)"] = f"{min(lengths):.6f} to {max(lengths):.6f}"
+    rows: list[tuple[str, ...]] = [("sequence", "windows")]
+    rows += [(seq, str(count)) for seq, count in windows.items()]
+    return Facts(str(path), "log", facts, rows)
+
+
+def _store(path: Path) -> Facts:
+    from .store import open_store
+
+    sequences = open_store(path)
+    rows: list[tuple[str, ...]] = [("sequence", "windows", "voxels", "frames", "sharp", "gain")]
+    for s in sequences:
+        voxels = "x".join(map(str, (s.bins, *s.voxel_shape)))
+        frames = "x".join(map(str, s.frame_shape))
+        sharp = "yes" if s.has_sharp else "no"
+        rows.append((s.seq, str(s.length), voxels, frames, sharp, str(s.gain)))
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    facts = {
+        "sequences": len(sequences),
+        "windows": sum(s.length for s in sequences),
+        "splits": ", ".join(sorted({s.seq.split("/")[0] for s in sequences})),
+        "bytes": size,
+    }
+    return Facts(str(path), "store", facts, rows)
+
+
+def _run(path: Path) -> Facts:
+    from .training.checkpoint import load_run
+
+    model, config = load_run(path)
+    facts: dict[str, Any] = {}
+    metrics = path / "metrics.jsonl"
+    if metrics.is_file():
+        lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+        facts["logged"] = len(lines)
+        facts["last"] = lines[-1] if lines else "nothing"
+    facts["data"] = config.DATA.ROOT
+    return Facts(str(path), "run", {**facts, **_size(model)}, _parameters(model))
+
+
+def _checkpoint(path: Path) -> Facts:
+    from .training.checkpoint import describe_checkpoint
+
+    return Facts(str(path), "checkpoint", *describe_checkpoint(path))
+
+
+def _config(path: Path) -> Facts:
+    from ..configs import load_config
+    from ..model import build_model
+
+    config = load_config(path)
+    model = build_model(config)
+    facts = {
+        "data": config.DATA.ROOT,
+        "clip (windows)": config.DATA.CLIP_LEN,
+        "crop (pixels)": config.DATA.CROP_SIZE,
+        "bins": config.DATA.K,
+        "normalisation": config.DATA.NORM.MODE,
+        "trunk scale": config.MODEL.TRUNK_SCALE,
+        "clips a step": config.TRAIN.BATCH_SIZE * config.TRAIN.GRADIENT_ACCUMULATION_STEPS,
+        "length": f"{config.TRAIN.MAX_STEPS} steps"
+        if config.TRAIN.MAX_STEPS is not None
+        else f"{config.TRAIN.EPOCHS} epochs",
+        **_size(model),
+    }
+    return Facts(str(path), "config", facts, _parameters(model))
+
+
+def _size(model: Any) -> dict[str, Any]:
+    return {"parameters": sum(p.numel() for p in model.parameters())}
+
+
+def _parameters(model: Any) -> list[tuple[str, ...]]:
+    from ..model import parameter_table
+
+    return [
+        ("part", "parameters"),
+        *((name, f"{count:,}") for name, count in parameter_table(model)),
+    ]

@@ -1,0 +1,106 @@
+import h5py
+import numpy as np
+import pytest
+
+from spikedeblur.pipeline.convert import ConvertError, convert
+from spikedeblur.pipeline.spikes import (
+    SideFile,
+    SpikeGeometryError,
+    parse_geometry,
+    read_side_file,
+    read_spikes,
+    write_side_file,
+    write_spikes,
+)
+
+
+@pytest.fixture
+def spikes():
+    return (np.random.default_rng(0).random((300, 7, 11)) < 0.3).astype(np.uint8)
+
+
+def read_back(path):
+    return read_spikes(path, read_side_file(path).spike_geometry())
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32])
+def test_an_array_becomes_a_bottom_up_file_with_its_side_file(tmp_path, spikes, dtype):
+    np.save(tmp_path / "in.npy", spikes.astype(dtype))
+    summary = convert(tmp_path / "in.npy", tmp_path / "out.dat", rate=20_000, gain=0.5)
+    assert (summary.frames, summary.spikes) == (300, spikes.sum())
+    side = read_side_file(tmp_path / "out.dat")
+    assert (side.geometry, side.rate, side.gain) == ("7x11,bottom-up", 20_000, 0.5)
+    np.testing.assert_array_equal(read_back(tmp_path / "out.dat"), spikes)
+
+
+def test_arrays_stored_bottom_up_are_turned(tmp_path, spikes):
+    np.save(tmp_path / "in.npy", spikes[:, ::-1])
+    convert(tmp_path / "in.npy", tmp_path / "out.dat", geometry="7x11,bottom-up")
+    np.testing.assert_array_equal(read_back(tmp_path / "out.dat"), spikes)
+
+
+def test_npz_and_hdf5_with_several_arrays_need_a_key(tmp_path, spikes):
+    np.savez(tmp_path / "in.npz", a=spikes, b=spikes[:3])
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["group/a"] = spikes
+        file["other"] = [1, 2]
+    for source, key in (("in.npz", "a"), ("in.h5", "group/a")):
+        out = tmp_path / f"{source}.dat"
+        with pytest.raises(ConvertError, match=rf"--key with one of.*{key}"):
+            convert(tmp_path / source, out)
+        convert(tmp_path / source, out, key=key)
+        np.testing.assert_array_equal(read_back(out), spikes)
+
+
+@pytest.mark.parametrize(
+    "spec", ["7x11,top-down", "7x11,top-down,padded", "7x13,bottom-up,drop=0:2"]
+)
+def test_any_dat_becomes_the_common_form_and_keeps_what_is_recorded(tmp_path, spikes, spec):
+    write_spikes(tmp_path / "in.dat", spikes, parse_geometry(spec))
+    write_side_file(
+        tmp_path / "in.dat", SideFile(geometry=spec, rate=40_000.0, gain=0.25, first=0.5)
+    )
+    convert(tmp_path / "in.dat", tmp_path / "out.dat", gain=0.3)
+    np.testing.assert_array_equal(read_back(tmp_path / "out.dat")[:300], spikes)
+    side = read_side_file(tmp_path / "out.dat")
+    assert (side.rate, side.gain, side.first) == (40_000, 0.3, 0.5)
+
+
+def test_byte_planes_become_packed_bits(tmp_path, spikes):
+    (tmp_path / "in.dat").write_bytes(spikes.tobytes())
+    convert(tmp_path / "in.dat", tmp_path / "out.dat", geometry="7x11,top-down")
+    assert (tmp_path / "out.dat").stat().st_size == -(-300 * 77 // 8)
+    np.testing.assert_array_equal(read_back(tmp_path / "out.dat"), spikes)
+
+
+def test_a_dat_without_geometry_is_not_guessed(tmp_path, spikes):
+    write_spikes(tmp_path / "in.dat", spikes, parse_geometry("7x11,top-down"))
+    with pytest.raises(ConvertError, match="--geometry"):
+        convert(tmp_path / "in.dat", tmp_path / "out.dat")
+
+
+def test_what_holds_no_spikes_is_refused_and_leaves_nothing(tmp_path, spikes):
+    np.save(tmp_path / "flat.npy", spikes[0])
+    np.save(tmp_path / "counts.npy", spikes * 3)
+    np.save(tmp_path / "pickle.npy", np.array([{}], object), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("no array")
+    for name, error in [
+        ("flat", ConvertError),
+        ("counts", SpikeGeometryError),
+        ("pickle", ConvertError),
+        ("text", ConvertError),
+    ]:
+        with pytest.raises(error):
+            convert(tmp_path / f"{name}.npy", tmp_path / "out.dat")
+    assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_an_existing_output_and_the_input_itself_are_not_overwritten(tmp_path, spikes):
+    np.save(tmp_path / "in.npy", spikes)
+    (tmp_path / "out.dat").write_bytes(b"precious")
+    with pytest.raises(ConvertError, match="--overwrite"):
+        convert(tmp_path / "in.npy", tmp_path / "out.dat")
+    assert (tmp_path / "out.dat").read_bytes() == b"precious"
+    write_spikes(tmp_path / "in.dat", spikes, parse_geometry("7x11,top-down"))
+    with pytest.raises(ConvertError, match="the input itself"):
+        convert(tmp_path / "in.dat", tmp_path / "in.dat", geometry="7x11,top-down", overwrite=True)

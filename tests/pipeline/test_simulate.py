@@ -1,0 +1,197 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spikedeblur.errors import SpikeDeblurError
+from spikedeblur.pipeline.images import ImageError, read_rgb, write_png
+from spikedeblur.pipeline.scenes import render_scene
+from spikedeblur.pipeline.simulate import (
+    Recording,
+    SimulateError,
+    area_mean,
+    decode_srgb,
+    encode_srgb,
+    folder_clips,
+    scene_clips,
+    simulate,
+)
+from spikedeblur.pipeline.spikes import SpikeFile, read_side_file, tfp
+from spikedeblur.pipeline.spikes.camera import luminance
+
+SMALL = Recording(exposure=5, stride=3, spikes_per_frame=4)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def write_clip(folder: Path, frames: np.ndarray, first: int = 0) -> None:
+    for i, frame in enumerate(frames, start=first):
+        write_png(folder / f"{i:04d}.png", frame)
+
+
+@pytest.fixture
+def random_frames() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (11, 16, 24, 3), dtype=np.uint8)
+
+
+def test_blur_is_the_mean_of_the_exposure_and_sharp_its_centre(tmp_path, random_frames):
+    write_clip(tmp_path / "in/val/g/c", random_frames)
+    simulate(tmp_path / "out", folder_clips(tmp_path / "in"), SMALL, workers=1)
+    blurred = sorted((tmp_path / "out/val_blurry_5/g/c").iterdir())
+    assert [path.name for path in blurred] == ["0002.png", "0005.png", "0008.png"]
+    for path in blurred:
+        centre = int(path.stem)
+        mean = random_frames[centre - 2 : centre + 3].mean(axis=0)
+        np.testing.assert_allclose(read_rgb(path), mean, atol=0.5 + 1e-9)
+        sharp = read_rgb(tmp_path / "out/val_fullRGB/g/c" / path.name)
+        np.testing.assert_array_equal(sharp, random_frames[centre])
+
+
+def test_linear_light_averages_light_and_records_light(tmp_path, random_frames):
+    frames = np.repeat(random_frames[:1], 11, axis=0)
+    frames[::2] = 255 - frames[::2]
+    write_clip(tmp_path / "in/val/g/c", frames)
+    linear = Recording(exposure=5, stride=3, spikes_per_frame=40, linear_light=True)
+    simulate(tmp_path / "out", folder_clips(tmp_path / "in"), linear, workers=1)
+    light = decode_srgb(frames)
+    expected = encode_srgb(light[3:8].mean(axis=0))
+    blurred = read_rgb(tmp_path / "out/val_blurry_5/g/c/0005.png")
+    assert np.abs(blurred.astype(int) - expected).max() <= 1
+    spike_path = tmp_path / "out/val_spike_2xds/g/c/spike.dat"
+    side = read_side_file(spike_path)
+    picture = tfp(SpikeFile.open(spike_path, side.spike_geometry()).read(), side.gain)
+    mean = area_mean(luminance(light[:10].mean(axis=0) + (light[10] - light[0]) / 20), 2)
+    np.testing.assert_allclose(picture, mean, atol=0.02)
+
+
+def test_srgb_codes_survive_the_way_to_light_and_back():
+    codes = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(encode_srgb(decode_srgb(codes)), codes)
+
+
+def test_spikes_hold_the_interpolated_light_at_the_recorded_clock(tmp_path):
+    gray = np.linspace(20, 220, 11).astype(np.uint8)
+    frames = np.broadcast_to(gray[:, None, None, None], (11, 16, 16, 3))
+    write_clip(tmp_path / "in/train/g/c", frames, first=40)
+    simulate(tmp_path / "out", folder_clips(tmp_path / "in"), SMALL, workers=1)
+    spike_path = tmp_path / "out/train_spike_2xds/g/c/spike.dat"
+    side = read_side_file(spike_path)
+    assert (side.rate, side.first, side.gain) == (4000.0, 0.04, 0.5)
+    spikes = SpikeFile.open(spike_path, side.spike_geometry()).read()
+    assert spikes.shape == (41, 8, 8)  # ten intervals of four samples, and the last frame
+    light = np.interp(np.arange(41) / 4, np.arange(11), gray / 255.0)
+    np.testing.assert_allclose(
+        spikes.mean(axis=(1, 2)).cumsum(), light.cumsum() * side.gain, atol=0.3
+    )
+    assert (tmp_path / "out/train_blurry_5/g/c/0042.png").is_file()
+
+
+def test_the_result_depends_on_neither_workers_nor_other_clips(tmp_path):
+    clips = scene_clips("train", 3, (32, 32), 11)
+    simulate(tmp_path / "one", clips, SMALL, workers=1)
+    simulate(tmp_path / "two", clips, SMALL, workers=2)
+    simulate(tmp_path / "last", clips[2:], SMALL, workers=1)
+    one = snapshot(tmp_path / "one")
+    assert one == snapshot(tmp_path / "two")
+    assert snapshot(tmp_path / "last").items() <= one.items()
+
+
+def test_a_second_run_keeps_what_is_there_and_other_settings_are_refused(tmp_path):
+    clips = scene_clips("test", 2, (32, 32), 11)
+    assert simulate(tmp_path, clips, SMALL, workers=1).written == 2
+    before = snapshot(tmp_path)
+    again = simulate(tmp_path, clips, SMALL, workers=1)
+    assert (again.written, again.kept) == (0, 2)
+    other = Recording(exposure=5, stride=3, spikes_per_frame=4, threshold=3.0)
+    with pytest.raises(SimulateError, match=r"spike\.dat.*--overwrite"):
+        simulate(tmp_path, clips, other, workers=1)
+    assert snapshot(tmp_path) == before
+    assert simulate(tmp_path, clips, other, workers=1, overwrite=True).written == 2
+    assert read_side_file(tmp_path / "test_spike_2xds/scenes/00000/spike.dat").gain == 1 / 3
+
+
+def test_a_killed_clip_is_made_again_with_the_same_result(tmp_path, monkeypatch):
+    clips = scene_clips("train", 2, (32, 32), 11)
+    simulate(tmp_path / "whole", clips, SMALL, workers=1)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments):
+        raise Killed
+
+    from spikedeblur.pipeline import simulate as job
+
+    monkeypatch.setattr(job, "write_side_file", killed)
+    with pytest.raises(Killed):
+        simulate(tmp_path / "cut", clips, SMALL, workers=1)
+    monkeypatch.undo()
+    simulate(tmp_path / "cut", clips, SMALL, workers=1)
+    assert snapshot(tmp_path / "cut") == snapshot(tmp_path / "whole")
+
+
+def test_scenes_differ_by_seed_and_name_and_move(tmp_path):
+    a, again, b = (list(render_scene(np.random.default_rng(s), (48, 64), 9)) for s in (1, 1, 2))
+    np.testing.assert_array_equal(a, again)
+    assert np.abs(np.float32(a[0]) - b[0]).mean() > 5
+    assert np.abs(np.float32(a[0]) - a[-1]).mean() > 2
+    assert a[0].shape == (48, 64, 3)
+
+
+def test_a_gap_in_the_frames_is_refused_by_name(tmp_path, random_frames):
+    write_clip(tmp_path / "train/g/c", random_frames)
+    (tmp_path / "train/g/c/0004.png").unlink()
+    with pytest.raises(SimulateError, match=r"frame 4 is there 0 times"):
+        folder_clips(tmp_path)
+
+
+def test_too_few_frames_for_the_exposure_are_refused_by_name(tmp_path, random_frames):
+    write_clip(tmp_path / "train/g/c", random_frames)
+    with pytest.raises(SimulateError, match=r"train/g/c: expected at least 33 frames"):
+        simulate(tmp_path / "out", folder_clips(tmp_path), Recording(), workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_odd_sides_and_frames_of_another_size_are_refused_by_name(tmp_path, random_frames):
+    write_clip(tmp_path / "a/train/g/c", random_frames[:, :15])
+    with pytest.raises(SimulateError, match="15x24"):
+        simulate(tmp_path / "out", folder_clips(tmp_path / "a"), SMALL, workers=1)
+    write_clip(tmp_path / "b/train/g/c", random_frames)
+    write_png(tmp_path / "b/train/g/c/0007.png", random_frames[0, :14])
+    with pytest.raises(ImageError, match=r"0007\.png.*14x24"):
+        simulate(tmp_path / "out", folder_clips(tmp_path / "b"), SMALL, workers=1)
+
+
+def test_a_bad_clip_in_a_worker_keeps_its_message(tmp_path, random_frames):
+    for clip in "abc":
+        write_clip(tmp_path / "in/train/g" / clip, random_frames)
+    (tmp_path / "in/train/g/b/0003.png").write_bytes(b"not a picture")
+    with pytest.raises(ImageError, match=r"b/0003\.png"):
+        simulate(tmp_path / "out", folder_clips(tmp_path / "in"), SMALL, workers=2)
+
+
+def test_an_empty_folder_says_what_was_expected(tmp_path):
+    with pytest.raises(SimulateError, match=r"<group>/<clip>/0000\.png"):
+        folder_clips(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+def test_jpeg_and_bmp_frames_are_read(tmp_path, random_frames, suffix):
+    folder = tmp_path / "in/test/g/c"
+    folder.mkdir(parents=True)
+    for i, frame in enumerate(random_frames):
+        Image.fromarray(frame).save(folder / f"{i:04d}{suffix}")
+    assert simulate(tmp_path / "out", folder_clips(tmp_path / "in"), SMALL, workers=1).windows == 3
+
+
+@pytest.mark.parametrize("wrong", [{"exposure": 4}, {"stride": 0}, {"fps": 0.0}])
+def test_impossible_recordings_are_refused(wrong):
+    with pytest.raises(SpikeDeblurError):
+        Recording(**wrong)
