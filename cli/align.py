@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,6 +44,8 @@ class Summary:
     worst_lag_frames: float | None
     """In spike samples."""
     worst_lag_seq: str | None
+    blur_kind: str | None
+    """GoPro's blur or blur_gamma: results on the two do not compare."""
     verification: dict[str, dict[str, object]]
     warnings: list[str]
 
@@ -145,11 +147,12 @@ def align(
         if not strict:
             _print_warnings(warnings)
     summary = _summarise(result, log, manifest, warnings)
+    store = root.with_name(f"{root.name}.zarr") if root.name else Path("store.zarr")
     report(
         summary,
         _in_words(summary, verify),
         json=json,
-        next_command=f"spikedeblur voxelize {manifest} {root.resolve().name}.zarr",
+        next_command=f"spikedeblur voxelize {manifest} {store}",
     )
 
 
@@ -174,6 +177,9 @@ def _summarise(result: Manifest, log: Path, manifest: Path, warnings: list[str])
         worst_lag_seconds=proved[worst].lag_seconds if worst else None,
         worst_lag_frames=proved[worst].lag_frames if worst else None,
         worst_lag_seq=worst,
+        blur_kind=PurePosixPath(windows[0].blur).parent.name
+        if result.layout == LayoutName.SPK_GOPRO
+        else None,
         verification={seq: found.model_dump() for seq, found in verified.items()},
         warnings=warnings,
     )
@@ -183,6 +189,7 @@ def _in_words(summary: Summary, verify: bool) -> str:
     lines = [
         f"{summary.sequences} sequences, {summary.windows} exposures, {summary.spikes} spikes; "
         f"layout {summary.layout} at {summary.fps:g} frames a second"
+        + (f", blurred frames from {summary.blur_kind}" if summary.blur_kind else "")
     ]
     if not verify:
         lines.append("Not verified (--no-verify)")

@@ -69,13 +69,15 @@ def verify_sequence(frames: list[SharpAt]) -> Verification | None:
         return None
     start, stop = frames[0].clock.samples(frames[0].t0, frames[0].t1)
     reach = stop - start
-    # Odd, so that it has a middle; long enough to beat spike noise, short enough not to blur.
-    width = min(25, max(5, reach // 8)) | 1
     chosen = _spread(frames, reach)
-    curves = [_correlate(frame, reach, width) for frame in chosen]
-    curves = [curve for curve in curves if np.isfinite(curve).any()]
+    slides = [slide for slide in (_read_slide(frame, reach) for frame in chosen) if slide]
+    candidates = [
+        (width, curve)
+        for width in _widths(reach)
+        if (curve := _combine([_correlate(slide, reach, width) for slide in slides])) is not None
+    ]
     rate = frames[0].clock.rate
-    if not curves:
+    if not candidates:
         return Verification(
             lag_frames=0.0,
             lag_seconds=0.0,
@@ -83,7 +85,19 @@ def verify_sequence(frames: list[SharpAt]) -> Verification | None:
             confident=False,
             warning="the sharp frames or the spikes are flat: nothing to compare",
         )
-    return _judge(_combine(curves), reach, width, rate, chosen[0].spikes.geometry.pixels)
+    # A short TFP is noisy, a long one blurred: what looks most like the frame is neither.
+    width, curve = max(candidates, key=lambda candidate: float(np.nanmax(candidate[1])))
+    return _judge(curve, reach, width, rate, chosen[0].spikes.geometry.pixels)
+
+
+def _widths(reach: int) -> list[int]:
+    """Return the lengths of TFP to try, in samples; odd, so that each has a middle."""
+    widths = []
+    width = 5
+    while width <= max(5, min(reach, 65)):
+        widths.append(width)
+        width = 2 * width - 1
+    return widths
 
 
 def _spread(frames: list[SharpAt], reach: int) -> list[SharpAt]:
@@ -105,16 +119,25 @@ def _spread(frames: list[SharpAt], reach: int) -> list[SharpAt]:
     return [wide[i] for i in steps]
 
 
-def _correlate(frame: SharpAt, reach: int, width: int) -> Curve:
-    """Return the correlation at each lag from -reach to reach; NaN outside the recording."""
-    curve = np.full(2 * reach + 1, np.nan)
-    half = width // 2
+@dataclass(frozen=True, slots=True)
+class _Slide:
+    """One sharp frame and the spikes that the TFP slides over."""
+
+    sharp: Plane
+    """(h * W,), of mean 0 and norm 1."""
+    spikes: npt.NDArray[np.uint8]
+    """(T, h * W)."""
+    offset: int
+    """Sample of `spikes[0]`, counted from the sharp frame's expected one."""
+
+
+def _read_slide(frame: SharpAt, reach: int) -> _Slide | None:
+    """Return what is there of one frame's search range; None for a flat sharp frame."""
     start, stop = frame.clock.samples(frame.t0, frame.t1)
     centre = (start + stop - 1) // 2
-    first = max(0, centre - reach - half)
-    last = min(frame.spikes.n_frames, centre + reach + half + 1)
-    if last - first < width:
-        return curve
+    margin = max(_widths(reach)) // 2
+    first = max(0, centre - reach - margin)
+    last = min(frame.spikes.n_frames, centre + reach + margin + 1)
     height, columns = frame.spikes.geometry.shape
     n_rows = min(height, max(16, _MAX_CELLS // ((last - first) * columns)))
     top = (height - n_rows) // 2
@@ -122,29 +145,43 @@ def _correlate(frame: SharpAt, reach: int, width: int) -> Curve:
     sharp = sharp - sharp.mean()
     norm = float(np.linalg.norm(sharp))
     if norm <= 1e-3 * math.sqrt(sharp.size):
-        return curve
+        return None
     spikes = frame.spikes.read(first, last, rows=(top, top + n_rows))  # (T, h, W)
     spikes = spikes.reshape(len(spikes), -1)  # (T, h * W)
+    return _Slide(np.asarray(sharp / norm, np.float32), spikes, first - centre)
+
+
+def _correlate(slide: _Slide, reach: int, width: int) -> Curve:
+    """Return the correlation at each lag from -reach to reach; NaN outside the recording."""
+    curve = np.full(2 * reach + 1, np.nan)
+    spikes = slide.spikes
     count = spikes[:width].sum(axis=0, dtype=np.float32)  # (h * W,)
-    for i in range(last - first - width + 1):
+    for i in range(len(spikes) - width + 1):
         if i:
             count += spikes[i + width - 1]
             count -= spikes[i - 1]
+        lag = slide.offset + i + width // 2
+        if abs(lag) > reach:
+            continue
         mean = float(count.mean(dtype=np.float64))
-        # Integers up to 25: float32 sums of squares are exact enough, and sharp has mean 0.
+        # Small integers, so float32 sums are exact enough; sharp has mean 0.
         spread = float(np.dot(count, count)) - mean * mean * count.size
-        lag = first + i + half - centre
-        if abs(lag) <= reach and spread > 0:
-            curve[lag + reach] = float(np.dot(count, sharp)) / (norm * math.sqrt(spread))
+        if spread > 0:
+            curve[lag + reach] = float(np.dot(count, slide.sharp)) / math.sqrt(spread)
     return curve
 
 
-def _combine(curves: list[Curve]) -> Curve:
+def _combine(curves: list[Curve]) -> Curve | None:
     """Return one curve; where fewer frames reach, their offset from the mean is taken out.
+
+    None where no curve has a value.
 
     Frames correlate differently well, so a plain mean would step where one of them ends. The
     model is curve k = common + offset k, solved by alternation.
     """
+    curves = [curve for curve in curves if np.isfinite(curve).any()]
+    if not curves:
+        return None
     stack = np.stack(curves)  # (K, lags)
     known = np.isfinite(stack)
     offset = np.zeros((len(stack), 1))
@@ -171,6 +208,7 @@ def _judge(curve: Curve, reach: int, width: int, rate: float, pixels: int) -> Ve
     noise = 5 * (1 - peak * peak) / math.sqrt(pixels)
     rival = _rival(values, top, peak - drop / 2)
 
+    lag = round(lag, 4)
     warning = None
     found = f"best match at {lag:+.1f} samples ({1000 * lag / rate:+.3f} ms)"
     if peak < _MIN_CORRELATION:
@@ -191,7 +229,7 @@ def _judge(curve: Curve, reach: int, width: int, rate: float, pixels: int) -> Ve
     if confident and abs(lag) > (reach - 1) / 2:
         warning = f"{found}, more than half an exposure away: check fps, rate and first sample"
     return Verification(
-        lag_frames=round(lag, 4),
+        lag_frames=lag,
         lag_seconds=round(lag / rate, 9),
         correlation=round(min(1.0, max(-1.0, peak)), 6),
         confident=confident,

@@ -32,7 +32,7 @@ NEEDS = "GOPRO_Large/ beside GOPRO_Large_spike_seq/"
 FPS = 240.0
 IMAGES = "GOPRO_Large"
 SPIKES = "GOPRO_Large_spike_seq"
-# As published; `blur` is the other variant, and results on the two do not compare.
+# The published one first. Results on the two do not compare, so all sequences have the same.
 VARIANTS = ("blur_gamma", "blur")
 
 _NAME = re.compile(r"GOPR[0-9]+_([0-9]{2})_[0-9]{2}")
@@ -51,17 +51,20 @@ def find(root: Path, exposure: int | None) -> list[FoundSequence]:
         raise AlignmentError(
             f"{root}: expected {NEEDS} for the layout {NAME}; give the folder that holds both"
         )
-    found = [
-        _find_sequence(root, folder.parent.name, folder, exposure)
-        for folder in (root / IMAGES).glob("*/*/")
-        if not folder.name.startswith(".")
-    ]
-    if not found:
+    folders = [path for path in (root / IMAGES).glob("*/*/") if not path.name.startswith(".")]
+    if not folders:
         raise AlignmentError(f"{root / IMAGES}: expected <split>/<sequence>/, found none")
+    variant = next((v for v in VARIANTS if all((path / v).is_dir() for path in folders)), None)
+    if variant is None:
+        raise AlignmentError(
+            f"{root / IMAGES}: expected {' or '.join(VARIANTS)} in every sequence, one kind for "
+            "all; complete them or move the others away"
+        )
+    found = [_find_sequence(root, folder, variant, exposure) for folder in folders]
     return sorted(found, key=lambda sequence: sequence.seq)
 
 
-def _find_sequence(root: Path, split: str, folder: Path, exposure: int | None) -> FoundSequence:
+def _find_sequence(root: Path, folder: Path, variant: str, exposure: int | None) -> FoundSequence:
     match = _NAME.fullmatch(folder.name)
     if match is None or int(match[1]) % 2 == 0:
         raise AlignmentError(
@@ -74,10 +77,8 @@ def _find_sequence(root: Path, split: str, folder: Path, exposure: int | None) -
             f"{folder}: its name says an exposure of {averaged} frames, --exposure says "
             f"{exposure}; leave --exposure out, as it differs by sequence"
         )
-    variants = [name for name in VARIANTS if (folder / name).is_dir()]
-    if not variants:
-        raise AlignmentError(f"{folder}: expected {' or '.join(VARIANTS)}, found neither")
-    blur_folder = folder / variants[0]
+    split = folder.parent.name
+    blur_folder = folder / variant
     spike_folder = root / SPIKES / split / folder.name / "spike"
     blurs, warnings = index_frames(blur_folder, folder_names(blur_folder), IMAGE_SUFFIXES)
     sharps, more = index_frames(folder / "sharp", folder_names(folder / "sharp"), IMAGE_SUFFIXES)

@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spikedeblur.errors import SpikeDeblurError
+from spikedeblur.pipeline.align import (
+    AlignmentError,
+    align,
+    read_alignment_log,
+    read_manifest,
+)
+from spikedeblur.pipeline.files import sha256_file
+from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry, write_spikes
+from spikedeblur.pipeline.spikes.sidefile import SideFile, write_folder_side_file, write_side_file
+
+GEOMETRY = "32x40,bottom-up"
+SEQ = "val/Type1/TEST01_003_f0433"
+DAT = "val_spike_2xds/Type1/TEST01_003_f0433/spike.dat"
+
+
+def run(root: Path, layout: str = "x4k1000fps", **options):
+    warnings: list[str] = []
+    options.setdefault("exposure", 9)
+    manifest = align(
+        root,
+        layout,
+        log=root / "o" / "a.txt",
+        manifest=root / "o" / "a.json",
+        on_warning=warnings.append,
+        **options,
+    )
+    return manifest, warnings
+
+
+def products(root: Path) -> tuple[bytes, bytes]:
+    return (root / "o" / "a.txt").read_bytes(), (root / "o" / "a.json").read_bytes()
+
+
+def test_log_and_manifest_hold_true_counts_and_times(tmp_path, make_clip):
+    spikes = make_clip(tmp_path)
+    manifest, warnings = run(tmp_path)
+    assert not warnings
+    assert read_manifest(tmp_path / "o" / "a.json") == manifest
+    rows = read_alignment_log(tmp_path / "o" / "a.txt")
+    assert set(rows) == {(SEQ, 8), (SEQ, 16), (SEQ, 24)}
+    for (_, centre), row in rows.items():
+        # Exposure 9 at 4 samples a frame: frames centre-4..centre+4, both ends: 33 samples.
+        expected = spikes[4 * (centre - 4) : 4 * (centre + 4) + 1]
+        assert len(expected) == 33
+        assert row.event_count == expected.sum()
+        assert (row.t0, row.t1) == ((centre - 4) / 1000, (centre + 4) / 1000)
+    (sequence,) = manifest.sequences
+    assert sequence.files[DAT].sha256 == sha256_file(tmp_path / DAT)
+    assert sequence.verification.confident
+    assert abs(sequence.verification.lag_frames) < 1
+
+
+def test_bytes_are_the_same_for_any_number_of_workers(tmp_path, make_clip):
+    for seed in range(5):
+        make_clip(tmp_path, f"val/T/c{seed}", seed=seed)
+    run(tmp_path, workers=1)
+    first = products(tmp_path)
+    run(tmp_path, workers=4, overwrite=True)
+    assert products(tmp_path) == first
+    for path in (tmp_path / "o").iterdir():
+        path.unlink()
+    run(tmp_path, workers=3)
+    assert products(tmp_path) == first
+
+
+def test_second_run_reads_no_spikes_and_writes_the_same(tmp_path, make_clip, monkeypatch):
+    make_clip(tmp_path)
+    run(tmp_path)
+    first = products(tmp_path)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("spikes were read again")
+
+    monkeypatch.setattr(SpikeFile, "open", refuse)
+    run(tmp_path)
+    assert products(tmp_path) == first
+    run(tmp_path, verify=False)
+    assert read_manifest(tmp_path / "o" / "a.json").sequences[0].verification is None
+
+
+@pytest.mark.parametrize("change", ["spikes", "sharp", "rate", "gain"])
+def test_what_changed_is_read_again(tmp_path, make_clip, change):
+    make_clip(tmp_path)
+    before, _ = run(tmp_path)
+    options = {}
+    if change == "spikes":
+        data = bytearray((tmp_path / DAT).read_bytes())
+        data[:] = bytes(len(data))
+        (tmp_path / DAT).write_bytes(data)
+    elif change == "sharp":
+        path = tmp_path / "val_fullRGB/Type1/TEST01_003_f0433/0016.png"
+        os.utime(path, ns=(1, 1))
+    elif change == "rate":
+        options["rate"] = 3900.0
+    else:
+        options["gain"] = 0.25
+    after, _ = run(tmp_path, **options)
+    assert after != before
+    fresh, _ = run(tmp_path, overwrite=True, **options)
+    assert after == fresh
+    if change == "spikes":
+        assert all(window.spike_count == 0 for window in after.sequences[0].windows)
+
+
+def test_verification_added_later_equals_one_made_at_once(tmp_path, make_clip):
+    make_clip(tmp_path)
+    run(tmp_path, verify=False)
+    run(tmp_path)
+    later = products(tmp_path)
+    for path in (tmp_path / "o").iterdir():
+        path.unlink()
+    run(tmp_path)
+    assert products(tmp_path) == later
+
+
+def test_files_of_others_are_not_replaced(tmp_path, make_clip):
+    make_clip(tmp_path)
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "a.txt").write_text("frame_idx,t0,t1,event_count,seq\n1,0,1,5,mine\n")
+    with pytest.raises(AlignmentError, match=r"a\.txt.*--overwrite"):
+        run(tmp_path)
+    (tmp_path / "o" / "a.txt").unlink()
+    (tmp_path / "o" / "a.json").write_text("{}")
+    with pytest.raises(AlignmentError, match=r"a\.json.*--overwrite"):
+        run(tmp_path)
+    assert (tmp_path / "o" / "a.json").read_text() == "{}"
+    run(tmp_path, overwrite=True)
+    run(tmp_path)
+
+
+def test_strict_writes_nothing_and_lists_every_warning(tmp_path, make_clip):
+    make_clip(tmp_path, "val/T/flat", flat=True)
+    make_clip(tmp_path, "val/T/late", lag=22, speed=1.5)
+    with pytest.raises(AlignmentError, match=r"val/T/flat.*val/T/late") as error:
+        run(tmp_path, strict=True)
+    assert "2 warnings" in str(error.value)
+    assert not (tmp_path / "o").exists()
+    _, warnings = run(tmp_path)
+    assert len(warnings) == 2
+
+
+def test_nothing_is_guessed_without_side_file(tmp_path, make_clip):
+    make_clip(tmp_path, side=False)
+    with pytest.raises(AlignmentError, match="--geometry"):
+        run(tmp_path)
+    with pytest.raises(AlignmentError, match="--rate"):
+        run(tmp_path, geometry=GEOMETRY)
+    manifest, warnings = run(tmp_path, geometry=GEOMETRY, rate=4000.0)
+    assert manifest.sequences[0].gain is None
+    assert any("--gain" in warning for warning in warnings)
+    manifest, warnings = run(tmp_path, geometry=GEOMETRY, rate=4000.0, gain=0.5)
+    assert manifest.sequences[0].gain == 0.5
+    assert not warnings
+
+
+def test_option_wins_over_side_file_with_a_warning(tmp_path, make_clip):
+    make_clip(tmp_path)
+    manifest, warnings = run(tmp_path, gain=0.7, geometry="32x40,top-down")
+    assert manifest.sequences[0].gain == 0.7
+    assert manifest.sequences[0].geometry == "32x40,top-down"
+    assert any("--gain 0.7 taken over the side file's 0.5" in warning for warning in warnings)
+    assert any("--geometry 32x40,top-down" in warning for warning in warnings)
+
+
+def test_forgotten_fps_is_noticed_in_the_side_file(tmp_path, make_clip):
+    make_clip(tmp_path)
+    made_by = {"fps": 240.0, "linear_light": True}
+    side = SideFile(geometry=GEOMETRY, rate=4000.0, gain=0.5, made_by=made_by)
+    write_side_file(tmp_path / DAT, side)
+    manifest, warnings = run(tmp_path)
+    assert any("give --fps 240" in warning for warning in warnings)
+    assert manifest.linear_light is True
+
+
+def test_exposure_that_leaves_the_recording_names_both(tmp_path, make_clip):
+    make_clip(tmp_path, centres=(8, 30), frames=33)
+    with pytest.raises(SpikeDeblurError, match=r"spike\.dat, frame 30.*104 to 136.*0 to 128"):
+        run(tmp_path)
+    assert not (tmp_path / "o").exists()
+
+
+def test_wrong_spike_size_is_a_warning(tmp_path, make_clip):
+    make_clip(tmp_path)
+    _, warnings = run(tmp_path, geometry="16x80,bottom-up")
+    assert any("expected spikes of 32x40" in warning for warning in warnings)
+
+
+def _cut_windows(root: Path, spikes: np.ndarray, folder: Path, samples: int = 33) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for centre in (8, 16, 24):
+        start = 4 * (centre - 4)
+        write_spikes(
+            folder / f"{centre:04d}.dat",
+            spikes[start : start + samples],
+            parse_geometry(GEOMETRY),
+        )
+    write_folder_side_file(folder, SideFile(geometry=GEOMETRY, rate=4000.0, gain=0.5))
+
+
+def test_window_files_give_the_same_log_as_the_stream(tmp_path, make_clip):
+    spikes = make_clip(tmp_path)
+    run(tmp_path)
+    from_stream = (tmp_path / "o" / "a.txt").read_bytes()
+    (tmp_path / DAT).unlink()
+    (tmp_path / f"{DAT}.json").unlink()
+    _cut_windows(tmp_path, spikes, tmp_path / "val_spike_2xds_9/Type1/TEST01_003_f0433")
+    manifest, _ = run(tmp_path)
+    assert (tmp_path / "o" / "a.txt").read_bytes() == from_stream
+    (sequence,) = manifest.sequences
+    assert [window.first for window in sequence.windows] == [0.004, 0.012, 0.020]
+    assert all(sequence.files[window.spikes].sha256 for window in sequence.windows)
+
+
+def test_window_file_of_another_length_is_refused(tmp_path, make_clip):
+    spikes = make_clip(tmp_path)
+    (tmp_path / DAT).unlink()
+    (tmp_path / f"{DAT}.json").unlink()
+    folder = tmp_path / "val_spike_2xds_9/Type1/TEST01_003_f0433"
+    _cut_windows(tmp_path, spikes, folder, samples=32)
+    with pytest.raises(AlignmentError, match=r"0008\.dat: expected 33 spike frames.*found 32"):
+        run(tmp_path)
+
+
+def test_unified_needs_fps_and_gives_the_same_times(tmp_path, make_clip):
+    spikes = make_clip(tmp_path / "x4k")
+    folder = tmp_path / "u" / "val" / "deep" / "s"
+    folder.mkdir(parents=True)
+    clip = "Type1/TEST01_003_f0433"
+    (tmp_path / "x4k" / "val_blurry_9" / clip).rename(folder / "blur")
+    (tmp_path / "x4k" / "val_fullRGB" / clip).rename(folder / "sharp")
+    _cut_windows(tmp_path, spikes, folder / "spike")
+    with pytest.raises(AlignmentError, match="--fps"):
+        run(tmp_path / "u", "unified")
+    manifest, warnings = run(tmp_path / "u", "unified", fps=1000.0)
+    assert not [warning for warning in warnings if "lag" not in warning and "end of" not in warning]
+    rows = read_alignment_log(tmp_path / "u" / "o" / "a.txt")
+    assert rows["val/deep/s", 16].event_count == spikes[48:81].sum()
+    assert manifest.sequences[0].windows[1].t0 == 0.012
+
+
+@pytest.mark.parametrize("last", [56, 49])
+def test_gopro_window_ends_with_the_exposure_not_with_the_file(tmp_path, last):
+    rng = np.random.default_rng(0)
+    name = "GOPR0384_07_00"
+    blur = tmp_path / "GOPRO_Large" / "train" / name / "blur_gamma"
+    dats = tmp_path / "GOPRO_Large_spike_seq" / "train" / name / "spike"
+    blur.mkdir(parents=True)
+    dats.mkdir(parents=True)
+    counts = {}
+    for i, n in ((1, 56), (2, last)):
+        (blur / f"{i:06d}.png").write_bytes(b"not read")
+        spikes = rng.integers(0, 2, (n, 360, 640), dtype=np.uint8)
+        write_spikes(dats / f"{i:06d}.dat", spikes, parse_geometry("spk-gopro"))
+        counts[i] = int(spikes[: 8 * 6 + 1].sum())
+    manifest, warnings = run(tmp_path, "spk-gopro", exposure=None)
+    assert not warnings
+    (sequence,) = manifest.sequences
+    assert (sequence.rate, sequence.gain, manifest.exposure_frames) == (1920.0, 0.5, 7)
+    assert {w.frame_index: w.spike_count for w in sequence.windows} == counts
+    for window in sequence.windows:
+        assert window.t1 - window.t0 == pytest.approx(6 / 240)
+        assert sequence.clock(window).samples(window.t0, window.t1) == (0, 49)
+
+
+def test_gopro_file_of_another_length_is_refused(tmp_path):
+    name = "GOPR0384_07_00"
+    blur = tmp_path / "GOPRO_Large" / "train" / name / "blur"
+    dats = tmp_path / "GOPRO_Large_spike_seq" / "train" / name / "spike"
+    blur.mkdir(parents=True)
+    dats.mkdir(parents=True)
+    (blur / "000001.png").write_bytes(b"not read")
+    spikes = np.zeros((50, 360, 640), np.uint8)
+    write_spikes(dats / "000001.dat", spikes, parse_geometry("spk-gopro"))
+    with pytest.raises(AlignmentError, match=r"expected 56 or 49 spike frames.*found 50"):
+        run(tmp_path, "spk-gopro", exposure=None)
+
+
+def test_link_out_of_the_root_is_refused(tmp_path, make_clip):
+    root = tmp_path / "root"
+    make_clip(root)
+    (root / DAT).rename(tmp_path / "elsewhere.dat")
+    (root / DAT).symlink_to(tmp_path / "elsewhere.dat")
+    with pytest.raises(SpikeDeblurError, match="leaves"):
+        run(root)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"layout": "s-sdm"}, "not read"),
+        ({"rate": 0.0}, "--rate"),
+        ({"fps": float("nan")}, "--fps"),
+        ({"gain": -1.0}, "--gain"),
+        ({"workers": 0}, "workers"),
+    ],
+)
+def test_impossible_options_are_refused_before_reading(tmp_path, options, expected):
+    with pytest.raises(AlignmentError, match=expected):
+        run(tmp_path, **options)
+
+
+def test_missing_root_is_named(tmp_path):
+    with pytest.raises(AlignmentError, match="nowhere"):
+        run(tmp_path / "nowhere")
+
+
+def test_manifest_and_data_move_together(tmp_path, make_clip):
+    make_clip(tmp_path / "a" / "data")
+    align(
+        tmp_path / "a" / "data",
+        "auto",
+        log=tmp_path / "a" / "logs" / "l.txt",
+        manifest=tmp_path / "a" / "logs" / "l.json",
+        exposure=9,
+        on_warning=lambda warning: None,
+    )
+    (tmp_path / "a").rename(tmp_path / "b")
+    path = tmp_path / "b" / "logs" / "l.json"
+    manifest = read_manifest(path)
+    assert manifest.root == "../data"
+    assert manifest.locate(path, manifest.sequences[0].windows[0].spikes).is_file()

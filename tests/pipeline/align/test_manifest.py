@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from spikedeblur.errors import SpikeDeblurError
+from spikedeblur.pipeline.align import (
+    FileRecord,
+    Manifest,
+    ManifestError,
+    Sequence,
+    Window,
+    read_manifest,
+    write_manifest,
+)
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    record = FileRecord(size=3, mtime_ns=5)
+    window = Window(
+        frame_index=31, t0=0.015, t1=0.047, spike_count=9, spikes="s.dat", first=0.001, blur="b.png"
+    )
+    sequence = Sequence(
+        seq="val/Type1/clip",
+        geometry="250x400,bottom-up",
+        rate=8000.0,
+        gain=0.5,
+        windows=(window,),
+        files={"s.dat": record, "b.png": record},
+    )
+    return Manifest(
+        layout="x4k1000fps", root="../data", fps=1000.0, exposure_frames=33, sequences=(sequence,)
+    )
+
+
+def test_manifest_comes_back_with_its_clock_and_geometry(tmp_path, manifest):
+    path = tmp_path / "logs" / "m.json"
+    write_manifest(path, manifest)
+    back = read_manifest(path)
+    assert back == manifest
+    (sequence,) = back.sequences
+    assert sequence.split == "val"
+    assert sequence.spike_geometry().shape == (250, 400)
+    assert sequence.clock(sequence.windows[0]).samples(0.001, 0.002) == (0, 9)
+    assert back.root_folder(path) == (tmp_path / "data").resolve()
+
+
+def test_header_names_format_schema_and_version(tmp_path, manifest):
+    write_manifest(tmp_path / "m.json", manifest)
+    header = json.loads((tmp_path / "m.json").read_text())
+    assert header["format"] == "spikedeblur.manifest"
+    assert header["schema_version"] == 1
+    assert header["version"] == manifest.version
+
+
+def _edit(*keys, value):
+    def edit(content):
+        place = content
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+
+    return edit
+
+
+WINDOW = ("sequences", 0, "windows", 0)
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (_edit("format", value="other"), "spikedeblur.manifest"),
+        (_edit("schema_version", value=2), "update spikedeblur"),
+        (_edit("schema_version", value="1"), "schema 1"),
+        (_edit("surprise", value=1), "surprise"),
+        (_edit("fps", value=-1.0), "fps"),
+        (_edit(*WINDOW, "t0", value=float("nan")), "finite"),
+        (_edit(*WINDOW, "t0", value=9.0), "t0 <= t1"),
+        (_edit(*WINDOW, "spike_count", value=-1), "spike_count"),
+        (_edit(*WINDOW, "spikes", value="../s.dat"), "inside the root"),
+        (_edit(*WINDOW, "blur", value="/etc/passwd"), "inside the root"),
+        (_edit(*WINDOW, "blur", value="c.png"), "c.png"),
+        (_edit("root", value="/etc"), "relative"),
+        (_edit("sequences", 0, "geometry", value="250x400"), "row order"),
+        (_edit("sequences", 0, "seq", value="../clip"), "sequence name"),
+        (_edit("sequences", 0, "rate", value="fast"), "rate"),
+        (_edit("sequences", 0, "files", "s.dat", "sha256", value="abc"), "sha256"),
+        (_edit("sequences", value={}), "sequences"),
+    ],
+)
+def test_hostile_value_is_named_with_its_file(tmp_path, manifest, edit, expected):
+    path = tmp_path / "m.json"
+    write_manifest(path, manifest)
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ManifestError, match=expected) as error:
+        read_manifest(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"[1, 2]", b"\xff\xfe", b"[" * 100_000])
+def test_other_content_is_no_manifest(tmp_path, content):
+    path = tmp_path / "m.json"
+    path.write_bytes(content)
+    with pytest.raises(ManifestError, match=r"m\.json: expected a manifest"):
+        read_manifest(path)
+
+
+def test_missing_manifest_says_how_to_make_one(tmp_path):
+    with pytest.raises(ManifestError, match="spikedeblur align"):
+        read_manifest(tmp_path / "none.json")
+
+
+def test_windows_and_sequences_are_sorted_and_unique(manifest):
+    (sequence,) = manifest.sequences
+    with pytest.raises(ValueError, match="ascending"):
+        Manifest(layout="x", root=".", fps=1.0, sequences=(sequence, sequence))
+
+
+def test_link_out_of_the_root_is_not_followed(tmp_path, manifest):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "secret").write_bytes(b"x")
+    (tmp_path / "data" / "s.dat").symlink_to(tmp_path / "secret")
+    write_manifest(tmp_path / "logs" / "m.json", manifest)
+    with pytest.raises(SpikeDeblurError, match="leaves"):
+        manifest.locate(tmp_path / "logs" / "m.json", "s.dat")
