@@ -71,18 +71,22 @@ class ArraySpec:
         first, end = start // per_file, -(-stop // per_file)
         return [f"{self.name}/c/{i}{rest}" for i in range(first, end)]
 
-    def codec(self) -> Any:
-        """Return the Zarr compressor.
+    @property
+    def compression(self) -> tuple[Literal["lz4", "zstd"], int]:
+        """Blosc's compressor and level, after bit shuffling.
 
         Counts are small numbers, so bit planes are what compresses, and lz4 decodes fastest.
         Photographs gain by zstd: 1.53 against 1.37, at 1.2 GB/s a core (2-core x86, 2026).
         """
+        return ("zstd", 1) if self.name in ("blur", "sharp") else ("lz4", 5)
+
+    def codec(self) -> Any:
+        """Return the Zarr compressor."""
         from zarr.codecs import BloscCodec
 
-        if self.name in ("blur", "sharp"):
-            return BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=1)
+        cname, clevel = self.compression
         typesize = 2 if self.dtype == "uint16" else 1
-        return BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=typesize)
+        return BloscCodec(cname=cname, clevel=clevel, shuffle="bitshuffle", typesize=typesize)
 
 
 def shard_windows(

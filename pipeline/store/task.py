@@ -19,6 +19,7 @@ from ..spikes.dat import write_spikes
 from ..spikes.geometry import SpikeGeometry
 from .plan import ShardTask, SourceFile, WindowSource
 from .schema import StoreError
+from .shard import write_shard_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +124,20 @@ def require_unchanged(
 
 
 def _write_zarr(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
-    import zarr
-
     record = task.record
     folder = Path(task.store, record.seq)
     specs = record.arrays()
-    group = zarr.open_group(folder, mode="r+")
-    part = slice(task.start, task.stop)
-    n = len(task.windows)
+    sizes: dict[str, int] = {}
 
+    def write(name: str, data: np.ndarray) -> None:
+        (key,) = specs[name].shard_keys(task.start, task.stop)
+        sizes[key] = write_shard_file(folder / key, data, specs[name])
+
+    n = len(task.windows)
     voxels = _buffer("voxels", (n, *specs["voxels"].shape[1:]), specs["voxels"].dtype)
     for i, window in enumerate(task.windows):
         voxels[i] = inputs.spikes(window).counts(record.bins, window.start, window.stop)
-    group["voxels"][part] = voxels  # type: ignore[index]
+    write("voxels", voxels)
 
     frames = _buffer("frames", (n, *record.frame_shape, 3), "uint8")
     for name in ("blur", "sharp") if record.has_sharp else ("blur",):
@@ -143,13 +145,8 @@ def _write_zarr(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
             source = window.blur if name == "blur" else window.sharp
             assert source is not None, "the planner checks that all windows have one"
             frames[i] = inputs.image(source)
-        group[name][part] = frames  # type: ignore[index]
-
-    keys: list[str] = []
-    for spec in specs.values():
-        if spec.shards is not None:
-            keys += spec.shard_keys(part.start, part.stop)
-    return {key: (folder / key).stat().st_size for key in keys}
+        write(name, frames)
+    return sizes
 
 
 def _write_npy(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
