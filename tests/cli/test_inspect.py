@@ -1,0 +1,56 @@
+import json
+
+import numpy as np
+import pytest
+
+from spikedeblur.cli import main
+from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
+
+
+@pytest.fixture
+def dat(tmp_path):
+    path = tmp_path / "spike.dat"
+    spikes = np.random.default_rng(0).random((64, 180, 320)) < 0.25
+    write_spikes(path, spikes, parse_geometry("s-sdm-gopro"))
+    return path
+
+
+def facts_of(path, capsys, *options):
+    assert main(["inspect", str(path), "--json", *options]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_spikes_with_a_side_file_are_described_from_it(dat, capsys):
+    write_side_file(dat, SideFile(geometry="180x320,bottom-up", rate=1920.0, gain=0.5))
+    found = facts_of(dat, capsys)
+    assert found["kind"] == "spikes"
+    assert found["facts"]["frames"] == 64
+    assert found["facts"]["duration (s)"] == pytest.approx(64 / 1920)
+    assert found["facts"]["mean luminance"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_spikes_without_geometry_get_the_presets_that_fit(dat, capsys):
+    found = facts_of(dat, capsys)
+    presets = [row[0] for row in found["table"][1:]]
+    assert "s-sdm-gopro" in presets
+    assert "vidar" not in presets
+
+
+def test_a_configuration_is_described_with_its_parameters(capsys):
+    found = facts_of("configs/deblur/quickstart.yaml", capsys)
+    assert found["kind"] == "config"
+    total = found["facts"]["parameters"]
+    assert sum(int(row[1].replace(",", "")) for row in found["table"][1:-1]) == total
+
+
+def test_what_is_nothing_of_ours_is_refused(tmp_path, capsys):
+    (tmp_path / "picture.gif").write_bytes(b"GIF89a")
+    assert main(["inspect", str(tmp_path / "picture.gif")]) == 1
+    assert "picture.gif" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path)]) == 1
+    assert "zarr.json" in capsys.readouterr().err
+
+
+def test_a_table_of_any_content_prints(dat, capsys):
+    assert main(["inspect", str(dat)]) == 0
+    assert "s-sdm-gopro" in capsys.readouterr().out

@@ -1,0 +1,102 @@
+"""The command line's frame: help, exit codes, one-paragraph errors, nothing heavy to start."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from spikedeblur import __version__
+from spikedeblur.cli import app, main
+
+COMMANDS = [
+    "simulate",
+    "align",
+    "voxelize",
+    "train",
+    "evaluate",
+    "restore",
+    "convert",
+    "inspect",
+    "doctor",
+]
+
+
+def test_the_commands_are_those_of_the_contract():
+    assert sorted(command.callback.__name__ for command in app.registered_commands) == sorted(
+        COMMANDS
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_one_example(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert capsys.readouterr().out.count("Example: spikedeblur") == 1
+
+
+def test_help_and_version_import_nothing_heavy():
+    code = (
+        "import sys; from spikedeblur.cli import main; main(['--help']); main(['--version']);"
+        "heavy = {'torch', 'zarr', 'dask', 'numpy', 'pydantic', 'PIL'} & set(sys.modules);"
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"spikedeblur {__version__}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-command"],
+        ["simulate"],
+        ["simulate", "out"],
+        ["simulate", "out", "--scenes", "1", "--frames", "x"],
+        ["simulate", "out", "--scenes", "1", "--size", "large"],
+        ["simulate", "out", "--scenes", "1", "--split", "holdout"],
+    ],
+)
+def test_wrong_use_exits_with_2_and_says_what_is_expected(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_exits_with_1_and_one_paragraph_without_traceback(capsys, tmp_path):
+    missing = str(tmp_path / "missing.dat")
+    assert main(["inspect", missing]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"spikedeblur: {missing}: expected a file")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_debug_shows_the_traceback_wherever_it_stands(tmp_path, place):
+    arguments = ["inspect", str(tmp_path / "missing.dat")]
+    arguments.insert(place, "--debug")
+    with pytest.raises(ValueError, match="expected a file"):
+        main(arguments)
+
+
+def test_an_error_of_the_system_is_told_in_words(capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    arguments = ["simulate", str(tmp_path / "file"), "--scenes", "1", "--size", "16x16"]
+    assert main([*arguments, "--workers", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "file" in error
+
+
+def test_simulate_reports_in_json_and_keeps_stdout_clean(capsys, tmp_path):
+    arguments = ["simulate", str(tmp_path / "out"), "--scenes", "1", "--size", "16x16"]
+    assert main([*arguments, "--workers", "1", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["clips"], summary["written"], summary["windows"]) == (1, 1, 3)
+
+
+def test_doctor_examines_this_machine(capsys):
+    assert main(["doctor", "--json"]) == 0
+    findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["spikedeblur"]["found"] == __version__
+    assert findings["Blosc lz4"]["ok"]

@@ -1,0 +1,72 @@
+"""The checkout is the package: what is installed must be what is in the folders."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOMS = ("cli", "configs", "model", "pipeline", "third_party")
+
+
+def test_the_packages_listed_are_the_folders_there_are(repository):
+    settings = tomllib.loads((repository / "pyproject.toml").read_text())
+    listed = set(settings["tool"]["setuptools"]["packages"])
+    found = {"spikedeblur"}
+    for room in ROOMS:
+        for init in (repository / room).rglob("__init__.py"):
+            found.add(".".join(("spikedeblur", *init.parent.relative_to(repository).parts)))
+    assert listed == found
+
+
+def test_every_package_says_what_it_is_for(repository):
+    for room in ROOMS:
+        for init in (repository / room).rglob("__init__.py"):
+            first = init.read_text().split("\n", 1)[0]
+            assert re.match(r'"""\w', first), init
+
+
+def test_gitignore_hides_no_source(repository):
+    sources = [
+        str(path.relative_to(repository))
+        for room in (*ROOMS, "tests")
+        for path in (repository / room).rglob("*.py")
+    ]
+    done = subprocess.run(
+        ["git", "check-ignore", *sources],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 128:
+        pytest.skip("not a git checkout")
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_code_configurations_and_options(repository, tmp_path):
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-deps",
+            "-q",
+            "-w",
+            str(tmp_path),
+            str(repository),
+        ],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 5e6
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder, pattern in (("configs", "*.yaml"), ("third_party", "*.yaml"), ("pipeline", "*.py")):
+        for path in (repository / folder).rglob(pattern):
+            assert f"spikedeblur/{Path(path).relative_to(repository).as_posix()}" in names
+    assert not any(name.startswith(("spikedeblur/tests", "tests")) for name in names)
