@@ -126,13 +126,19 @@ def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
             )
         )
         scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-        cluster = LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            local_directory=scratch,
-        )
+        try:
+            cluster = LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=":0",
+                local_directory=scratch,
+            )
+        except RuntimeError as error:
+            raise StoreError(
+                f"can't start {workers} worker processes ({error}); from a script of your own, "
+                'call this under `if __name__ == "__main__":`, or give workers=1'
+            ) from error
         stack.enter_context(cluster)
         client = Client(cluster)  # type: ignore[no-untyped-call]
         yield stack.enter_context(client)

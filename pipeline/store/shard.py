@@ -13,8 +13,8 @@ import math
 from pathlib import Path
 
 import google_crc32c
+import numcodecs.blosc as blosc
 import numpy as np
-from numcodecs import blosc
 
 from ..files import atomic_write
 from .schema import ArraySpec

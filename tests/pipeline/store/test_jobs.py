@@ -75,3 +75,14 @@ def test_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("spikedeblur.pipeline.store.jobs.CONNECT_SECONDS", 1)
     with pytest.raises(StoreError, match=r"tcp://127\.0\.0\.1:9: can't reach"):
         list(run_tasks(abs, [1], scheduler="tcp://127.0.0.1:9"))
+
+
+def test_running_scheduler_is_used_and_left_running() -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        for _ in range(2):
+            results = run_tasks(abs, range(-50, 0), scheduler=cluster.scheduler_address)
+            assert sorted(results) == list(range(1, 51))

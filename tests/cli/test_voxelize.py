@@ -1,0 +1,74 @@
+"""`spikedeblur voxelize` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from spikedeblur.cli.voxelize import voxelize
+from spikedeblur.pipeline.align.manifest import (
+    FileRecord,
+    Manifest,
+    Sequence,
+    Window,
+    write_manifest,
+)
+
+app = typer.Typer()
+app.command()(voxelize)
+
+
+def make_manifest(folder: Path) -> Path:
+    np.zeros(8 * 10, np.uint8).tofile(folder / "spike.dat")
+    Image.new("RGB", (16, 16)).save(folder / "4.png")
+    files = {
+        name: FileRecord(
+            size=(folder / name).stat().st_size, mtime_ns=(folder / name).stat().st_mtime_ns
+        )
+        for name in ("spike.dat", "4.png")
+    }
+    window = Window(
+        frame_index=4, t0=0.0, t1=0.009, spike_count=0, spikes="spike.dat", first=0.0, blur="4.png"
+    )
+    sequence = Sequence(
+        seq="val/a", geometry="8x8,bottom-up", rate=1000.0, windows=(window,), files=files
+    )
+    manifest = Manifest(layout="unified", root=".", fps=1000.0, sequences=(sequence,))
+    write_manifest(folder / "m.json", manifest)
+    return folder / "m.json"
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_summary_and_next_command_are_printed(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path)
+    out = run(manifest, tmp_path / "s.zarr", "--bins", 4, "--workers", 1)
+    assert "1 sequences written (1 windows), 0 kept unchanged" in out
+    assert "windows/s" in out
+    assert "spikedeblur train --config" in out
+    again = run(manifest, tmp_path / "s.zarr", "--bins", 4, "--workers", 1)
+    assert "0 sequences written (0 windows), 1 kept unchanged" in again
+
+
+def test_json_is_the_summary_and_dry_run_writes_nothing(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path)
+    out = json.loads(run(manifest, tmp_path / "s.zarr", "--bins", 4, "--dry-run", "--json"))
+    assert (out["windows"], out["dry_run"], out["windows_per_second"]) == (1, True, None)
+    assert not (tmp_path / "s.zarr").exists()
+    out = json.loads(run(manifest, tmp_path / "s.zarr", "--bins", 4, "--workers", 1, "--json"))
+    assert out["bytes_in"] == 80
+    assert out["bytes_counts"] == 4 * 64
+
+
+def test_too_few_workers_are_wrong_use(tmp_path: Path) -> None:
+    arguments = [str(make_manifest(tmp_path)), str(tmp_path / "s"), "--workers", "0"]
+    assert CliRunner().invoke(app, arguments).exit_code == 2
