@@ -1,0 +1,73 @@
+"""`spikedeblur train`: a configuration and a store into a run folder with a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    config: Annotated[
+        Path, typer.Option(metavar="YAML", help="Configuration, a file here or in the package.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder; default: outputs/<name of the YAML>.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run that is in the folder.")
+    ] = False,
+) -> None:
+    """Train a model. Ctrl-C and SIGTERM write a checkpoint first; --resume goes on from there.
+
+    Several GPUs: scripts/train_multi_gpu.sh GPUS, then the same options.
+
+    Example: spikedeblur train --config configs/deblur/quickstart.yaml --set DATA.ROOT=my.zarr
+    """
+    if resume and overwrite:
+        raise typer.BadParameter("--resume and --overwrite exclude each other")
+    from ..configs import load_config
+    from ..pipeline.training.trainer import train as run_training
+    from .progress import progress_bar
+
+    checked = load_config(config, overrides or ())
+    folder = run or Path("outputs", config.stem)
+    with progress_bar("Training") as on_progress:
+        summary = run_training(
+            checked,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            on_progress=on_progress,
+            on_note=lambda note: typer.echo(note, err=True),
+        )
+    if summary.signal is not None:
+        again = " ".join(
+            ["spikedeblur train --config", str(config)]
+            + [f"--set {override}" for override in overrides or ()]
+            + [f"--run {folder} --resume"]
+        )
+        typer.echo(
+            f"stopped after step {summary.step} of {summary.total_steps}, the checkpoint is "
+            f"written; go on with: {again}",
+            err=True,
+        )
+        raise typer.Exit(128 + summary.signal)
+    if summary.was_finished:
+        return
+    gain = ""
+    if summary.psnr_blur is not None and summary.best_psnr is not None:
+        gain = f" (blurred input {summary.psnr_blur:.2f} dB)"
+    typer.echo(
+        f"{folder}: {summary.step} steps; best validation PSNR {summary.best_psnr:.2f} dB at step "
+        f"{summary.best_step}{gain}"
+    )
+    typer.echo(f"Next: spikedeblur evaluate {checked.DATA.ROOT} --run {folder}")

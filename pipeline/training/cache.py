@@ -1,0 +1,78 @@
+"""Windows kept in memory, up to a limit in bytes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Arrays = tuple[np.ndarray, ...]
+
+
+@dataclass(slots=True)
+class CacheStatistics:
+    """What a cache did so far."""
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+
+
+class WindowCache:
+    """Least recently used out first. Holds read-only arrays; callers copy what they change.
+
+    Args:
+        limit_bytes: what the arrays together may take; one that is larger is not kept.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+        self.statistics = CacheStatistics()
+        self._held: OrderedDict[Hashable, Arrays] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return (
+            f"WindowCache({len(self._held)} windows, {self.bytes} of {self.limit_bytes} bytes, "
+            f"{self.statistics})"
+        )
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, key: Hashable) -> Arrays | None:
+        """Return what is held under `key`, now the most recently used, or None."""
+        held = self._held.get(key)
+        if held is None:
+            self.statistics.misses += 1
+            return None
+        self.statistics.hits += 1
+        self._held.move_to_end(key)
+        return held
+
+    def put(self, key: Hashable, arrays: Sequence[np.ndarray]) -> None:
+        """Hold arrays under `key`, dropping the least recently used ones to make room."""
+        size = sum(array.nbytes for array in arrays)
+        self._drop(key)
+        if size > self.limit_bytes:
+            return
+        while self.bytes + size > self.limit_bytes:
+            self._drop(next(iter(self._held)))
+            self.statistics.evictions += 1
+        # A view would keep the whole array that it is a part of alive, uncounted.
+        owned = tuple(array if array.base is None else array.copy() for array in arrays)
+        for array in owned:
+            array.flags.writeable = False
+        self._held[key] = owned
+        self.bytes += size
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes fit without dropping anything."""
+        return self.bytes + size <= self.limit_bytes
+
+    def _drop(self, key: Hashable) -> None:
+        dropped = self._held.pop(key, None)
+        if dropped is not None:
+            self.bytes -= sum(array.nbytes for array in dropped)

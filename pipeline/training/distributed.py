@@ -1,0 +1,117 @@
+"""The same code for one process and for several that torchrun started."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ...errors import SpikeDeblurError
+
+T = TypeVar("T")
+
+_PATIENCE = datetime.timedelta(hours=1)  # the first process may preload or validate meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The processes that train one model together; this one's place, and its device."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files and talks."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums over all processes, in float64."""
+        if self.world == 1:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        return cast(list[float], sums.tolist())
+
+    def any(self, value: bool) -> bool:
+        """Return whether it is true on any process."""
+        return self.sum([float(value)])[0] > 0
+
+    def gather(self, value: T) -> list[T]:
+        """Return every process's value, in the order of rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def on_first(self, function: Callable[[], T]) -> T:
+        """Run on the first process; all get its result, or its error."""
+        if self.world == 1:
+            return function()
+        outcome: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                outcome[0] = function()
+            except Exception as error:
+                dist.broadcast_object_list([None, str(error)])
+                raise
+        dist.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise SpikeDeblurError(f"stopped, as the first process did: {outcome[1]}")
+        return cast(T, outcome[0])
+
+    def wrap(self, model: nn.Module, *, some_unused: bool) -> nn.Module:
+        """Return the model with its gradients averaged over the processes.
+
+        Args:
+            model: on this process's device.
+            some_unused: some parameters may get no gradient in a step; looking for them costs.
+        """
+        if self.world == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(
+            model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=some_unused
+        )
+
+
+@contextmanager
+def process_group() -> Iterator[Group]:
+    """Yield this process's place: by torchrun's environment, or alone.
+
+    One GPU a process with nccl, or CPU with gloo.
+
+    Raises:
+        SpikeDeblurError: more processes on this machine than GPUs.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if not torch.cuda.is_available():
+        device = torch.device("cpu")
+    elif local < torch.cuda.device_count():
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    else:
+        raise SpikeDeblurError(
+            f"torchrun started process {local + 1} here, but there are "
+            f"{torch.cuda.device_count()} GPUs; use --nproc-per-node {torch.cuda.device_count()}"
+        )
+    if world == 1:
+        yield Group(0, 1, device)
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=_PATIENCE)
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,36 @@
+"""Length of a run and learning rate at a step: pure functions, so resuming needs no state."""
+
+from __future__ import annotations
+
+import math
+
+from ...configs.schema import TrainConfig
+
+
+def total_steps(train: TrainConfig, steps_an_epoch: int) -> int:
+    """Return the run's length in steps: MAX_STEPS or, where it is null, EPOCHS in steps."""
+    return train.MAX_STEPS or train.EPOCHS * steps_an_epoch
+
+
+def warmup_steps(train: TrainConfig, total: int) -> int:
+    """Return the warm-up's length: WARMUP_STEPS, but at most half of a short run."""
+    return min(train.SCHEDULER.WARMUP_STEPS, total // 2)
+
+
+def learning_rate(train: TrainConfig, step: int, total: int) -> float:
+    """Return the rate of step 0, 1, ..., total - 1: linear warm-up to OPTIM.LR, then cosine.
+
+    The warm-up's last step has OPTIM.LR, the run's last step SCHEDULER.MIN_LR (Loshchilov and
+    Hutter, arXiv 1608.03983, without restarts).
+    """
+    peak, least = train.OPTIM.LR, train.SCHEDULER.MIN_LR
+    warmup = warmup_steps(train, total)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(total - 1 - warmup, 1)
+    return least + (peak - least) * (1 + math.cos(math.pi * done)) / 2
+
+
+def ema_decay(decay: float, step: int) -> float:
+    """Return the decay at a step: low at first, so that random first weights are forgotten."""
+    return min(decay, (1 + step) / (10 + step))
