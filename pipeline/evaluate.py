@@ -385,8 +385,9 @@ def _means(methods: Iterable[str], windows: Sequence[WindowScores]) -> dict[str,
 def _checkpoint_hash(run: str | None) -> str | None:
     if run is None:
         return None
-    best = Path(run, "checkpoints", "best.pt")
-    return sha256_file(best) if best.is_file() else None
+    from .training.checkpoint import checkpoint_path
+
+    return sha256_file(checkpoint_path(run, "best"))
 
 
 def _require_own(path: Path, is_own: Callable[[Path], bool], what: str, overwrite: bool) -> None:

@@ -132,7 +132,7 @@ def restore(
         "short_bins": min(short_bins, sequence.bins) if name in ("tfp", "sdm") else None,
         "bins": sequence.bins,
         "tile": side,
-        "model_sha256": _model_hash(run) if model else None,
+        "model_sha256": _model_hash(run) if model and run is not None else None,
         "spikes_sha256": sha256_file(spikes),
         "geometry": settings.geometry.describe(),
         "rate": settings.rate,
@@ -209,9 +209,10 @@ def _gain_warning(method: str, gain: float | None) -> tuple[str, ...]:
     return ()
 
 
-def _model_hash(run: str | os.PathLike[str] | None) -> str:
-    assert run is not None
-    return sha256_file(Path(run, "checkpoints", "best.pt"))
+def _model_hash(run: str | os.PathLike[str]) -> str:
+    from .training.checkpoint import checkpoint_path
+
+    return sha256_file(checkpoint_path(run, "best"))
 
 
 def _prepare_out(

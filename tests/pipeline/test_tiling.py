@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,7 +31,7 @@ def test_tiles_cover_the_axis_overlap_and_keep_to_both_grids(
         # The same place on both grids, exactly.
         assert [x * voxel_step for x in t.span] == [v * step for v in t.voxel_span]
         assert t.weights().min() > 0
-    for a, b in zip(tiles, tiles[1:], strict=False):
+    for a, b in itertools.pairwise(tiles):
         assert a.span[0] < b.span[0]
         assert a.span[1] - b.span[0] >= (a.span[1] - a.span[0]) / 4
         assert a.ramps[1] == b.ramps[0] == a.span[1] - b.span[0]

@@ -1,0 +1,107 @@
+"""`spikedeblur evaluate` as a user types it, on simulated, aligned and voxelized scenes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spikedeblur.cli import main
+from spikedeblur.configs import dump_config, load_config
+from spikedeblur.model import build_model
+from spikedeblur.pipeline.align import align
+from spikedeblur.pipeline.simulate import Recording, scene_clips, simulate
+from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+from spikedeblur.pipeline.training.checkpoint import checkpoint_path, write_checkpoint
+
+METHODS = ["blur", "tfp", "sdm", "model"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate")
+    clips = scene_clips("test", 1, (64, 64), 65)
+    simulate(folder / "data", clips, Recording(), workers=1)
+    align(folder / "data", "x4k1000fps", log=folder / "log.txt", manifest=folder / "m.json")
+    voxelize_manifest(folder / "m.json", folder / "s.zarr", workers=1)
+    return folder / "s.zarr"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of the quickstart's network as it is before its first step."""
+    folder = tmp_path_factory.mktemp("run")
+    config = load_config("configs/deblur/quickstart.yaml")
+    progress = "data samples_a_step total_steps epoch step_in_epoch validated_step interval"
+    rest = "best_step best_psnr ema optimizer scaler"
+    state = dict.fromkeys(f"{progress} {rest}".split()) | {
+        "config": dump_config(config),
+        "model": build_model(config).state_dict(),
+        "step": 0,
+    }
+    write_checkpoint(checkpoint_path(folder, "best"), state)
+    return folder
+
+
+def test_table_json_and_picture_of_all_methods(
+    store: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures, picture = tmp_path / "evaluation.json", tmp_path / "before_after.png"
+    arguments = ["evaluate", str(store), "--run", str(run)]
+    arguments += ["--json", str(figures), "--picture", str(picture)]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "mean over windows" in out
+    assert "Short window, best on this split" in out
+    found = json.loads(figures.read_text())
+    assert list(found["methods"]) == METHODS
+    (sequence,) = found["sequences"].values()
+    for name, scores in found["methods"].items():
+        assert scores == pytest.approx(sequence[name])
+        assert f"{scores['psnr']:.2f} / {scores['ssim']:.3f}" in out
+    # Fusion starts as identity and the residual near zero: an untrained network is a blur.
+    assert found["methods"]["sdm"]["psnr"] > found["methods"]["blur"]["psnr"]
+    assert found["run"] == str(run)
+    assert len(found["checkpoint_sha256"]) == 64
+    with Image.open(picture) as image:
+        pixels = np.asarray(image)
+    assert pixels.shape == (18 + 192, 4 * 192 + 3 * 4, 3)
+    assert main(arguments) == 0, "its own files are replaced"
+
+
+def test_without_a_run_there_is_no_model(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(store)]) == 0
+    out = capsys.readouterr().out
+    assert "sdm" in out
+    assert "model" not in out
+
+
+def test_wrong_use_exits_with_2(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(store), "--methods", "blur,model"]) == 2
+    assert "--run" in capsys.readouterr().err
+    assert main(["evaluate", str(store), "--methods", "sdn"]) == 2
+    assert main(["evaluate", str(store), "--methods", "tfi"]) == 2
+
+
+def test_a_split_that_is_not_there_is_an_error_that_lists_those_that_are(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(store), "--split", "val"]) == 1
+    error = capsys.readouterr().err
+    assert "'val'" in error
+    assert "it has test" in error
+
+
+def test_foreign_files_are_refused_before_any_work(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = tmp_path / "notes.json"
+    notes.write_text("{}")
+    assert main(["evaluate", str(store), "--json", str(notes)]) == 1
+    captured = capsys.readouterr()
+    assert "--overwrite" in captured.err
+    assert captured.out == ""
+    assert notes.read_text() == "{}"

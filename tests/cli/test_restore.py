@@ -1,0 +1,93 @@
+"""`spikedeblur restore` as a user types it, on simulated and aligned scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spikedeblur.cli import main
+from spikedeblur.pipeline.align import align
+from spikedeblur.pipeline.images import list_images, read_rgb
+from spikedeblur.pipeline.metrics import psnr
+from spikedeblur.pipeline.simulate import Recording, scene_clips, simulate
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("restore")
+    simulate(folder, scene_clips("test", 1, (64, 64), 65), Recording(), workers=1)
+    align(folder, "x4k1000fps", log=folder / "log.txt", manifest=folder / "m.json")
+    return folder
+
+
+def arguments(data: Path, out: Path, *more: object) -> list[str]:
+    (blur,) = {path.parent for path in data.glob("test_blurry_33/*/*/*.png")}
+    clip = blur.relative_to(data / "test_blurry_33")
+    spikes = data / "test_spike_2xds" / clip / "spike.dat"
+    paths = ["--blur", blur, "--spikes", spikes, "--out", out]
+    return ["restore", *map(str, paths), *map(str, more)]
+
+
+def mean_psnr(data: Path, folder: Path) -> float:
+    (sharp,) = {path.parent for path in data.glob("test_fullRGB/*/*/*.png")}
+    names = [path.name for path in list_images(folder)]
+    assert names == ["0016.png", "0031.png", "0046.png"]
+    return float(np.mean([psnr(read_rgb(folder / n), read_rgb(sharp / n)) for n in names]))
+
+
+def test_sdm_gains_over_blur_on_a_simulated_scene(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = data / "log.txt"
+    assert main(arguments(data, tmp_path / "sdm", "--method", "sdm", "--log", log)) == 0
+    assert "3 frames restored by sdm" in capsys.readouterr().out
+    assert main(arguments(data, tmp_path / "blur", "--method", "blur", "--log", log)) == 0
+    gain = mean_psnr(data, tmp_path / "sdm") - mean_psnr(data, tmp_path / "blur")
+    print(f"SDM gains {gain:.2f} dB")
+    assert gain > 1
+    assert main(arguments(data, tmp_path / "sdm", "--method", "sdm", "--log", log)) == 0
+    assert "0 frames restored by sdm" in capsys.readouterr().out
+
+
+def test_exposure_and_frame_rate_do_without_a_log(data: Path, tmp_path: Path) -> None:
+    by_log, by_number = tmp_path / "a", tmp_path / "b"
+    log = data / "log.txt"
+    assert main(arguments(data, by_log, "--method", "sdm", "--log", log)) == 0
+    more = ["--exposure", 33, "--fps", 1000]
+    assert main(arguments(data, by_number, "--method", "sdm", *more)) == 0
+    for path in list_images(by_log):
+        assert path.read_bytes() == (by_number / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--exposure", "33", "--fps", "1000"], "--method sdm"),
+        (["--method", "sdm"], "--log"),
+        (["--method", "sdm", "--exposure", "33"], "--fps"),
+        (["--method", "sdm", "--run", "x", "--log", "y"], "not both"),
+        (["--method", "sdn", "--log", "y"], "sdn"),
+    ],
+)
+def test_wrong_use_exits_with_2(
+    more: list[str],
+    message: str,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(arguments(data, tmp_path / "out", *more)) == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unusable_input_exits_with_1_and_one_paragraph(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--method", "sdm", "--exposure", 33, "--fps", 100]
+    assert main(arguments(data, tmp_path / "out", *more)) == 1
+    error = capsys.readouterr().err
+    assert "check rate, fps" in error
+    assert "Traceback" not in error

@@ -1,0 +1,340 @@
+"""Recordings in, sharp frames out: times, spike settings, resuming, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spikedeblur.configs.schema import Config
+from spikedeblur.errors import SpikeDeblurError
+from spikedeblur.pipeline import restore as job
+from spikedeblur.pipeline.align.log import AlignmentRow, write_alignment_log
+from spikedeblur.pipeline.images import read_rgb, write_png
+from spikedeblur.pipeline.methods import ModelMethod
+from spikedeblur.pipeline.metrics import psnr
+from spikedeblur.pipeline.recording import (
+    RecordingError,
+    RecordingSequence,
+    exposures_by_number,
+    find_frames,
+    find_seq,
+    settle_spikes,
+)
+from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
+from spikedeblur.pipeline.spikes.sidefile import write_folder_side_file
+
+GEOMETRY = "48x48,bottom-up"
+SEQ = "test/Type1/clip"
+
+
+@pytest.fixture
+def recording(moving_scene, tmp_path: Path) -> Path:
+    """`test_blurry_33/Type1/clip/0016.png...`, `spike.dat` with its side file, and a log."""
+    for centre, frame in zip(moving_scene.centres, moving_scene.blur, strict=True):
+        write_png(tmp_path / "test_blurry_33/Type1/clip" / f"{centre:04d}.png", frame)
+    dat = tmp_path / "spike.dat"
+    write_spikes(dat, moving_scene.spikes, parse_geometry(GEOMETRY))
+    write_side_file(
+        dat, SideFile(geometry=GEOMETRY, rate=moving_scene.rate, gain=moving_scene.gain)
+    )
+    rows = [
+        AlignmentRow(c, (c - 16) / 1000, (c + 16) / 1000, 1, seq)
+        for c in moving_scene.centres
+        for seq in (SEQ, "val/Type1/clip")
+    ]
+    write_alignment_log(tmp_path / "align.txt", rows)
+    return tmp_path
+
+
+def restore(folder: Path, out: str = "out", **keywords) -> job.RestoreSummary:
+    keywords = {"method": "sdm", "exposure": 33, "fps": 1000.0} | keywords
+    return job.restore(
+        folder / "test_blurry_33/Type1/clip", folder / "spike.dat", folder / out, **keywords
+    )
+
+
+def by_log(folder: Path, **keywords):
+    return restore(folder, exposure=None, fps=None, log=folder / "align.txt", **keywords)
+
+
+def mean_psnr(out: Path, moving_scene) -> float:
+    frames = [read_rgb(out / f"{c:04d}.png") for c in moving_scene.centres]
+    return float(np.mean([psnr(f, s) for f, s in zip(frames, moving_scene.sharp, strict=True)]))
+
+
+def test_sdm_restores_a_recording_without_any_weights(recording, moving_scene) -> None:
+    summary = restore(recording)
+    assert (summary.frames, summary.restored, summary.kept) == (3, 3, 0)
+    blur = mean_psnr(recording / "test_blurry_33/Type1/clip", moving_scene)
+    assert mean_psnr(recording / "out", moving_scene) > blur + 3
+
+
+@pytest.mark.parametrize("method", ["tfp", "tfi"])
+def test_spikes_alone_give_the_middle_of_the_exposure(method, recording, moving_scene) -> None:
+    restore(recording, method=method)
+    restored = [read_rgb(recording / "out" / f"{c:04d}.png") for c in moving_scene.centres]
+    assert (restored[1][..., 0] == restored[1][..., 2]).all()
+    # The scene moves a pixel each frame; a window off by two frames would fit another picture.
+    texture = moving_scene.sharp[1] @ [0.299, 0.587, 0.114]
+
+    def fit(shift: int) -> float:
+        a, b = restored[1][:, 8:-8, 0], np.roll(texture, shift, axis=1)[:, 8:-8]
+        return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+    assert fit(0) > 0.94
+    assert max(fit(-2), fit(2)) < fit(0)
+
+
+def test_times_from_the_log_and_from_the_exposure_agree(recording) -> None:
+    restore(recording, "a")
+    assert by_log(recording, out="b").seq == SEQ
+    for name in ("0016.png", "0031.png", "0046.png"):
+        assert (recording / "a" / name).read_bytes() == (recording / "b" / name).read_bytes()
+
+
+def test_a_shifted_clock_is_seen_in_the_result(recording, moving_scene) -> None:
+    restore(recording, "right")
+    # 16 frames late: the window of the middle frame only.
+    for other in ("0016.png", "0046.png"):
+        (recording / "test_blurry_33/Type1/clip" / other).unlink()
+    restore(recording, "late", first=-0.008)
+    right, late = (read_rgb(recording / out / "0031.png") for out in ("right", "late"))
+    assert psnr(right, moving_scene.sharp[1]) > psnr(late, moving_scene.sharp[1]) + 3
+
+
+def test_record_says_what_the_frames_were_made_from(recording) -> None:
+    restore(recording)
+    record = json.loads((recording / "out" / job.RECORD).read_text())
+    assert record["complete"] is True
+    assert record["version"]
+    inputs = record["inputs"]
+    assert inputs["method"] == "sdm"
+    assert (inputs["rate"], inputs["gain"], inputs["first"]) == (8000.0, 0.5, 0.0)
+    assert inputs["geometry"] == GEOMETRY
+    assert inputs["frames"]["0031"]["t0"] == pytest.approx(0.015)
+    assert len(inputs["frames"]["0031"]["blur_sha256"]) == 64
+
+
+def test_a_stopped_run_goes_on_and_a_finished_one_does_nothing(recording) -> None:
+    def stop(done: int, total: int, note: str) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(recording, on_progress=stop)
+    record = json.loads((recording / "out" / job.RECORD).read_text())
+    assert record["complete"] is False
+    first = (recording / "out" / "0016.png").stat().st_mtime_ns
+    summary = restore(recording)
+    assert (summary.restored, summary.kept) == (1, 2)
+    assert (recording / "out" / "0016.png").stat().st_mtime_ns == first
+    again = restore(recording)
+    assert (again.restored, again.kept) == (0, 3)
+
+
+def test_frames_of_other_inputs_are_neither_kept_nor_replaced(recording) -> None:
+    restore(recording)
+    before = (recording / "out" / "0031.png").read_bytes()
+    with pytest.raises(job.RestoreError, match=r"other inputs \(method"):
+        restore(recording, method="tfp")
+    blurred = recording / "test_blurry_33/Type1/clip/0031.png"
+    write_png(blurred, 255 - read_rgb(blurred))
+    with pytest.raises(job.RestoreError, match=r"other inputs \(frames\)"):
+        restore(recording)
+    assert (recording / "out" / "0031.png").read_bytes() == before
+    restore(recording, overwrite=True)
+    assert (recording / "out" / "0031.png").read_bytes() != before
+
+
+def test_overwriting_leaves_no_frame_of_the_former_run(recording) -> None:
+    restore(recording)
+    (recording / "test_blurry_33/Type1/clip/0046.png").unlink()
+    restore(recording, overwrite=True)
+    assert sorted(p.name for p in (recording / "out").iterdir()) == [
+        "0016.png",
+        "0031.png",
+        job.RECORD,
+    ]
+
+
+def test_foreign_files_are_not_replaced(recording) -> None:
+    write_png(recording / "out" / "0031.png", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(job.RestoreError, match="not ours"):
+        restore(recording)
+    with pytest.raises(job.RestoreError, match="choose another --out"):
+        restore(recording, "test_blurry_33/Type1/clip")
+
+
+def test_a_record_can_not_name_files_elsewhere(recording) -> None:
+    restore(recording)
+    path = recording / "out" / job.RECORD
+    record = json.loads(path.read_text())
+    record["inputs"]["frames"]["../precious"] = {}
+    path.write_text(json.dumps(record))
+    write_png(recording / "precious.png", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(SpikeDeblurError, match="inside"):
+        restore(recording, overwrite=True)
+    assert (recording / "precious.png").exists()
+
+
+def test_windows_outside_the_recording_are_named_before_any_work(recording) -> None:
+    write_png(recording / "test_blurry_33/Type1/clip/0060.png", np.zeros((96, 96, 3), np.uint8))
+    with pytest.raises(SpikeDeblurError, match=r"0060\.png.*recording has 0 to 512"):
+        restore(recording)
+    assert not (recording / "out").exists()
+
+
+def test_wrong_use_is_refused(recording) -> None:
+    with pytest.raises(job.RestoreError, match="--run DIR"):
+        restore(recording, method=None)
+    with pytest.raises(job.RestoreError, match="not both"):
+        restore(recording, run=recording)
+    with pytest.raises(job.RestoreError, match="'sdn'"):
+        restore(recording, method="sdn")
+    with pytest.raises(job.RestoreError, match="log"):
+        restore(recording, exposure=None, fps=None)
+    with pytest.raises(job.RestoreError, match="--fps"):
+        restore(recording, fps=None)
+
+
+@pytest.mark.parametrize(
+    ("folder", "seq", "expected"),
+    [
+        ("d/test_blurry_33/T1/c", None, "test/T1/c"),
+        ("d/val_blurry_65/T1/c", None, "val/T1/c"),
+        ("d/test_blurry_33/T1/c", "val/T1/c", "val/T1/c"),
+        ("anywhere/T2/c", None, "test/T2/c"),
+        ("anywhere/only", None, "test/T1/only"),
+        ("anywhere/test/only/blur", None, "test/T1/only"),
+        ("anywhere/val/T1/c/blur_gamma", None, "val/T1/c"),
+    ],
+)
+def test_sequence_is_found_by_the_folders_name(folder, seq, expected) -> None:
+    seqs = ["test/T1/c", "val/T1/c", "test/T2/c", "test/T1/only"]
+    assert find_seq(Path(folder), seqs, seq, "log.txt") == expected
+
+
+def test_sequences_that_fit_equally_are_listed() -> None:
+    seqs = ["test/T1/c", "val/T1/c", "test/T2/c"]
+    with pytest.raises(RecordingError, match=r"several.*test/T1/c, val/T1/c;"):
+        find_seq(Path("x/T1/c"), seqs, None, "log.txt")
+    with pytest.raises(RecordingError, match="no sequence fits"):
+        find_seq(Path("x/T1/d"), seqs, None, "log.txt")
+    with pytest.raises(RecordingError, match="'train/T1/c'"):
+        find_seq(Path("x/train_blurry_33/T1/c"), seqs, None, "log.txt")
+    with pytest.raises(RecordingError, match="--seq"):
+        find_seq(Path("x/T1/c"), seqs, "nope", "log.txt")
+
+
+def test_a_frame_without_a_row_is_named(recording) -> None:
+    write_png(recording / "test_blurry_33/Type1/clip/0032.png", np.zeros((96, 96, 3), np.uint8))
+    with pytest.raises(RecordingError, match=r"0032\.png.*frame 32"):
+        by_log(recording)
+
+
+def settled(dat: Path, **keywords):
+    return settle_spikes(
+        dat, **({"geometry": None, "rate": None, "gain": None, "first": None} | keywords)
+    )
+
+
+def test_what_is_not_known_of_the_spikes_must_be_said(tmp_path: Path) -> None:
+    dat = tmp_path / "x.dat"
+    with pytest.raises(RecordingError, match="--geometry"):
+        settled(dat)
+    with pytest.raises(RecordingError, match="--rate"):
+        settled(dat, geometry=GEOMETRY)
+    preset = settled(dat, geometry="spk-gopro")
+    assert (preset.rate, preset.gain, preset.first) == (1920.0, 0.5, 0.0)
+    assert settled(dat, geometry=GEOMETRY, rate=100.0).gain is None
+
+
+def test_an_option_wins_over_the_side_file_with_a_warning(tmp_path: Path) -> None:
+    dat = tmp_path / "x.dat"
+    write_side_file(dat, SideFile(geometry=GEOMETRY, rate=100.0, gain=0.5, first=2.0))
+    assert settled(dat).first == 2.0
+    assert settled(dat).warnings == ()
+    chosen = settled(dat, rate=200.0, geometry="48x48,top-down")
+    assert chosen.rate == 200.0
+    assert not chosen.geometry.flip_rows
+    assert len(chosen.warnings) == 2
+
+
+def test_a_folders_side_file_does_not_say_when_one_file_begins(tmp_path: Path) -> None:
+    write_folder_side_file(tmp_path, SideFile(geometry=GEOMETRY, rate=100.0))
+    with pytest.raises(RecordingError, match="--first"):
+        settled(tmp_path / "0031.dat")
+    assert settled(tmp_path / "0031.dat", first=0.5).first == 0.5
+    assert settled(tmp_path / "spike.dat").first == 0.0
+
+
+def test_interpolated_names_count_in_fours(tmp_path: Path) -> None:
+    for name in ("0004.png", "0007_002.png"):
+        write_png(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
+    assert list(find_frames(tmp_path)) == [16, 31]
+    (tmp_path / "cover.png").write_bytes(b"")
+    with pytest.raises(RecordingError, match=r"cover\.png"):
+        find_frames(tmp_path)
+
+
+def test_unknown_gain_is_said(recording, moving_scene) -> None:
+    side = SideFile(geometry=GEOMETRY, rate=moving_scene.rate)
+    write_side_file(recording / "spike.dat", side)
+    summary = restore(recording)
+    assert any("--gain" in warning for warning in summary.warnings)
+
+
+class Passing(torch.nn.Module):
+    """A stand-in for the network: the blurred frame."""
+
+    def forward(self, rgb: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+        assert voxels.shape[2] == 32
+        return rgb
+
+
+def test_a_model_restores_clips_and_resumes(recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config.model_validate({"DATA": {"CLIP_LEN": 2}})
+    monkeypatch.setattr(
+        ModelMethod,
+        "from_run",
+        lambda run, tile, device: ModelMethod(Passing(), config, tile=tile, device="cpu"),
+    )
+    best = recording / "run" / "checkpoints" / "best.pt"
+    best.parent.mkdir(parents=True)
+    best.write_bytes(b"weights")
+    summary = restore(recording, method=None, run=recording / "run", tile=32)
+    assert (summary.method, summary.restored, summary.tile) == ("model", 3, 32)
+    blurred = read_rgb(recording / "test_blurry_33/Type1/clip/0031.png")
+    np.testing.assert_array_equal(read_rgb(recording / "out" / "0031.png"), blurred)
+    (recording / "out" / "0046.png").unlink()
+    assert restore(recording, method=None, run=recording / "run", tile=32).restored == 1
+    best.write_bytes(b"other weights")
+    with pytest.raises(job.RestoreError, match="model_sha256"):
+        restore(recording, method=None, run=recording / "run", tile=32)
+
+
+def test_an_exposure_too_short_for_the_models_bins_is_refused(recording) -> None:
+    blur = recording / "test_blurry_33/Type1/clip"
+    settings = settled(recording / "spike.dat", rate=100.0)
+    exposures = exposures_by_number(blur, 33, 1000.0)
+    with pytest.raises(RecordingError, match="32 bins"):
+        RecordingSequence("x", exposures, recording / "spike.dat", settings, 32)
+    assert RecordingSequence("x", exposures, recording / "spike.dat", settings, None).bins == 4
+
+
+def test_crops_of_a_recording_are_cut_exactly(recording) -> None:
+    exposures = exposures_by_number(recording / "test_blurry_33/Type1/clip", 33, 1000.0)
+    dat = recording / "spike.dat"
+    sequence = RecordingSequence("x", exposures, dat, settled(dat), 32)
+    voxels = sequence.voxels(0, 2)
+    np.testing.assert_array_equal(
+        sequence.voxels(0, 2, (8, 24), (16, 40)), voxels[:, :, 8:24, 16:40]
+    )
+    np.testing.assert_array_equal(
+        sequence.blur(1, 2, (16, 48), (32, 80)), sequence.blur(1, 2)[:, 16:48, 32:80]
+    )
+    assert sequence.spikes(0).sum() == voxels[0].sum()
