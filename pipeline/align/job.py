@@ -197,11 +197,12 @@ def _plan(
     require_seq(found.seq)
     files: dict[str, FileRecord] = {}
     safe: set[Path] = set()
+    prefix = "" if root == Path() else f"{root}/"
 
     def record(path: Path) -> str:
-        _require_in_root(path, real_root, safe)
-        name = path.relative_to(root).as_posix()
+        name = str(path).removeprefix(prefix)
         if name not in files:
+            _require_in_root(path, real_root, safe)
             stat = path.stat()
             files[name] = FileRecord(size=stat.st_size, mtime_ns=stat.st_mtime_ns)
         return name

@@ -31,8 +31,9 @@ class ManifestError(SpikeDeblurError):
 
 
 def _require_relative(path: str) -> str:
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\x00" in path:
+    # By hand: a manifest of X-TRAIN has 140,000 paths, and pathlib takes 10 us for each.
+    parts = path.split("/")
+    if path.startswith("/") or ".." in parts or set(parts) <= {"", "."} or "\x00" in path:
         raise ValueError("expected a relative path that stays inside the root")
     return path
 
