@@ -6,6 +6,7 @@ Letters in shape comments: n windows, N tokens of a window, C channels, h heads,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .biased_attention import attend
 from .windows import Size, WindowPlan, fit_window, plan_windows
 
 
@@ -27,6 +29,7 @@ class BlockGroup(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, D, H, W, C) -> (B, D, H, W, C)."""
         for block in self.blocks:
             x = block(x)
         return x
@@ -70,6 +73,7 @@ class Block(nn.Module):
         self.mlp = GEGLU(dim, int(dim * mlp_ratio), dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, D, H, W, C) -> (B, D, H, W, C)."""
         x = x + self._dropped(_run(self._attend, x, self.checkpoint_attn))
         return x + self._dropped(_run(self._feed_forward, x, self.checkpoint_ffn))
 
@@ -103,9 +107,7 @@ class WindowAttention(nn.Module):
     relative_position_index: Tensor
     position_bias: Tensor
 
-    def __init__(
-        self, dim: int, window: Size, heads: int, *, mutual: bool, qkv_bias: bool
-    ) -> None:
+    def __init__(self, dim: int, window: Size, heads: int, *, mutual: bool, qkv_bias: bool) -> None:
         super().__init__()
         self.window = window
         self.heads = heads
@@ -131,10 +133,10 @@ class WindowAttention(nn.Module):
 
     def _self_attention(self, tokens: Tensor, plan: WindowPlan) -> Tensor:
         qkv = self.qkv_self(tokens).unflatten(-1, (3, self.heads, -1))  # (n, N, 3, h, c)
-        out = [
-            _attend(*part.unbind(2), self._bias(tokens.shape[1], mask))
-            for part, mask in _by_kind(qkv, plan, windows_each=1)
-        ]
+        out = []
+        for part, mask in _by_kind(qkv, plan, windows_each=1):
+            query, key, value = part.unbind(2)
+            out.append(attend(query, key, value, self._bias(tokens.shape[1], mask)))
         return torch.cat(out).flatten(2)  # (n, N, C)
 
     def _mutual_attention(self, tokens: Tensor, plan: WindowPlan) -> Tensor:
@@ -150,7 +152,7 @@ class WindowAttention(nn.Module):
             query, key, value = part.unbind(2)  # (2n, N / 2, h, c)
             other = query.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
             # The shift's mask is that of the first frame, for both.
-            out.append(_attend(other, key, value, None if mask is None else mask[:half, :half]))
+            out.append(attend(other, key, value, None if mask is None else mask[:half, :half]))
         return torch.cat(out).view(tokens.shape)
 
     def _bias(self, count: int, mask: Tensor | None) -> Tensor:
@@ -174,6 +176,7 @@ class GEGLU(nn.Module):
         self.fc2 = nn.Linear(hidden, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., out_dim)."""
         return self.fc2(F.gelu(self.fc11(x)) * self.fc12(x))
 
 
@@ -206,25 +209,9 @@ def sine_code(height: int, width: int, dim: int) -> Tensor:
     return torch.cat([rows, columns], -1).reshape(1, height * width, dim)
 
 
-def init_weights(module: nn.Module) -> None:
-    """Start Linear layers as transformers do; other layers start themselves."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention of (n, N, h, c) with a bias on the logits, (h, N, N) or (N, N): (n, N, h, c)."""
-    query, key, value = (part.transpose(1, 2) for part in (query, key, value))  # (n, h, N, c)
-    if bias is not None:
-        bias = bias.to(query.dtype)
-        bias = bias.expand(1, query.shape[1], *bias.shape[-2:])
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    return out.transpose(1, 2)
-
-
-def _by_kind(qkv: Tensor, plan: WindowPlan, windows_each: int) -> Any:
+def _by_kind(
+    qkv: Tensor, plan: WindowPlan, windows_each: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Split windows by kind of mask; split and unbind, unlike slices, need no zero-fill back."""
     counts = [count * windows_each for count, _ in plan.groups]
     return zip(qkv.split(counts), (mask for _, mask in plan.groups), strict=True)

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import SpikeDeblurError
-from .attention import init_weights
 from .spynet import SpyNet
 from .stage import ReconstructionGroup, Stage
 from .warping import warp_nearest4, with_both_neighbours
@@ -60,6 +59,14 @@ class VRT(nn.Module):
     Raises:
         VRTConfigError: A size is not possible.
     """
+
+    stage1: Stage
+    stage2: Stage
+    stage3: Stage
+    stage4: Stage
+    stage5: Stage
+    stage6: Stage
+    stage7: Stage
 
     def __init__(
         self,
@@ -144,7 +151,7 @@ class VRT(nn.Module):
         self.norm = nn.LayerNorm(last)
         self.conv_after_body = nn.Linear(last, width)
         self.conv_last = FrameConv(width, out_chans)
-        self.apply(init_weights)
+        self.apply(_init_weights)
 
     def forward(self, x: Tensor, fuse: Fuse | None = None, skip: Tensor | None = None) -> Tensor:
         """Restore a clip.
@@ -257,7 +264,7 @@ class VRT(nn.Module):
 
 
 class FrameConv(nn.Conv3d):
-    """A 3x3 convolution of each frame: (B, D, C_in, H, W) -> (B, D, C_out, H, W).
+    """A 3x3 convolution of each frame by itself.
 
     The weight is the published Conv3d's, (C_out, C_in, 1, 3, 3).
     """
@@ -266,6 +273,7 @@ class FrameConv(nn.Conv3d):
         super().__init__(in_channels, out_channels, (1, 3, 3), padding=(0, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, D, C_in, H, W) -> (B, D, C_out, H, W)."""
         frames = F.conv2d(x.flatten(0, 1), self.weight.squeeze(2), self.bias, padding=1)
         return frames.unflatten(0, x.shape[:2])
 
@@ -310,6 +318,19 @@ def _fused(fuse: Fuse | None, scale: int, features: Tensor) -> Tensor:
     return replaced.permute(0, 2, 3, 4, 1).contiguous()
 
 
+def _init_weights(module: nn.Module) -> None:
+    """Start Linear layers as transformers do; other layers start themselves."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    if isinstance(module, Stage) and module.pa_deform is not None:
+        # Comes after its layers. No residual leads around the fusion, so that a start with small
+        # weights would shrink the signal at every stage (to nothing in a narrow network).
+        for layer in (module.pa_fuse.fc11, module.pa_fuse.fc12, module.pa_fuse.fc2):
+            nn.init.trunc_normal_(layer.weight, std=layer.in_features**-0.5)
+
+
 def _check_sizes(
     upscale: int,
     img_size: Sequence[int],
@@ -323,9 +344,7 @@ def _check_sizes(
         raise VRTConfigError(f"expected upscale 1 (deblurring), got {upscale}")
     for name, sizes in (("img_size", img_size), ("window_size", window_size)):
         if len(sizes) != 3 or min(sizes) < 1:
-            raise VRTConfigError(
-                f"expected three positive {name} (D, H, W), got {list(sizes)}"
-            )
+            raise VRTConfigError(f"expected three positive {name} (D, H, W), got {list(sizes)}")
     if not len(depths) == len(embed_dims) == len(num_heads) or len(depths) < 8:
         raise VRTConfigError(
             "expected depths, embed_dims and num_heads of one length, at least 8 (stages 1-7 "

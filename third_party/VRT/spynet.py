@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,9 +50,7 @@ class SpyNet(nn.Module):
             zip(references, supports, self.basic_module, strict=True)
         ):
             if level:
-                flow = 2 * F.interpolate(
-                    flow, scale_factor=2, mode="bilinear", align_corners=True
-                )
+                flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True)
             moved = warp(supp, flow, padding_mode="border")
             # Positions need more than bf16's 8 bits: under autocast only the update has them.
             flow = flow + net(torch.cat([ref, moved, flow], 1)).to(flow.dtype)
@@ -72,19 +72,19 @@ class SpyNet(nn.Module):
 
 
 class FlowUpdate(nn.Module):
-    """One level's network: (B, 8, H, W) of reference, moved support and flow -> (B, 2, H, W)."""
+    """One level's network."""
 
     def __init__(self) -> None:
         super().__init__()
         widths = (8, 32, 64, 32, 16, 2)
-        layers: list[nn.Module] = []
-        for narrow, wide in zip(widths, widths[1:], strict=False):
-            layers += [nn.Conv2d(narrow, wide, 7, padding=3), nn.ReLU()]
-        self.basic_module = nn.Sequential(*layers[:-1])
-        nn.init.zeros_(layers[-2].weight)
-        nn.init.zeros_(layers[-2].bias)
+        convs = [nn.Conv2d(narrow, wide, 7, padding=3) for narrow, wide in pairwise(widths)]
+        for parameter in convs[-1].parameters():
+            nn.init.zeros_(parameter)
+        layers = [layer for conv in convs for layer in (conv, nn.ReLU())]
+        self.basic_module = nn.Sequential(*layers[:-1])  # no ReLU at the end
 
     def forward(self, x: Tensor) -> Tensor:
+        """Reference, moved support and flow (B, 8, H, W) -> update of the flow (B, 2, H, W)."""
         return self.basic_module(x)
 
 

@@ -80,7 +80,7 @@ class Stage(nn.Module):
 
 
 class ReconstructionGroup(nn.Module):
-    """A group of blocks without mutual attention, and its residual: (B, D, H, W, C) to the same."""
+    """A group of blocks without mutual attention, with its residual."""
 
     def __init__(self, dim: int, **group: Any) -> None:
         super().__init__()
@@ -88,21 +88,24 @@ class ReconstructionGroup(nn.Module):
         self.linear = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, D, H, W, C) -> (B, D, H, W, C)."""
         return x + self.linear(self.residual_group(x))
 
 
 class GatherBlocks(nn.Module):
-    """2x2 pixels become channels (column, row, channel): (B, D, 2H, 2W, C) -> (B, D, H, W, 4C)."""
+    """2x2 pixels become channels, in the order (column, row, channel)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, D, 2H, 2W, C) -> (B, D, H, W, 4C)."""
         x = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, D, H, row, W, column, C)
         return x.permute(0, 1, 2, 4, 5, 3, 6).flatten(4)
 
 
 class SpreadBlocks(nn.Module):
-    """Channels (column, row, channel) become 2x2 pixels: (B, D, H, W, 4C) -> (B, D, 2H, 2W, C)."""
+    """Channels in the order (column, row, channel) become 2x2 pixels."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, D, H, W, 4C) -> (B, D, 2H, 2W, C)."""
         x = x.unflatten(4, (2, 2, -1))  # (B, D, H, W, column, row, C)
         return x.permute(0, 1, 2, 5, 3, 4, 6).flatten(4, 5).flatten(2, 3)
 
@@ -114,5 +117,6 @@ def _reshape(kind: str, in_dim: int, dim: int) -> nn.Sequential:
     if kind == "up":
         inner = in_dim // 4
         return nn.Sequential(SpreadBlocks(), nn.LayerNorm(inner), nn.Linear(inner, dim))
-    assert kind == "none" and in_dim == dim
+    assert kind == "none"
+    assert in_dim == dim
     return nn.Sequential(nn.Identity(), nn.LayerNorm(dim))

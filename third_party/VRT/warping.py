@@ -65,6 +65,9 @@ class DeformableAlignment(nn.Module):
         self.weight = nn.Parameter(torch.empty(dim, dim, 3, 3))
         self.bias = nn.Parameter(torch.zeros(dim))
         nn.init.uniform_(self.weight, -1 / math.sqrt(9 * dim), 1 / math.sqrt(9 * dim))
+        last = nn.Conv2d(dim, 27 * groups, 3, padding=1)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
         self.conv_offset = nn.Sequential(
             nn.Conv2d(2 * dim + 2, dim, 3, padding=1),
             nn.LeakyReLU(0.1),
@@ -72,11 +75,8 @@ class DeformableAlignment(nn.Module):
             nn.LeakyReLU(0.1),
             nn.Conv2d(dim, dim, 3, padding=1),
             nn.LeakyReLU(0.1),
-            nn.Conv2d(dim, 27 * groups, 3, padding=1),
+            last,
         )
-        last = self.conv_offset[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
 
     def forward(self, neighbour: Tensor, target: Tensor, flow: Tensor) -> Tensor:
         """(B, C, H, W) twice and flow (B, 2, H, W) -> (B, C, H, W)."""
@@ -91,7 +91,7 @@ class DeformableAlignment(nn.Module):
             offset,
             self.weight.to(flow.dtype),
             self.bias.to(flow.dtype),
-            padding=1,
+            padding=(1, 1),
             mask=mask.sigmoid(),
         )
         return aligned.to(neighbour.dtype)

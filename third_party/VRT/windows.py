@@ -118,15 +118,17 @@ def _regions(padded: tuple[int, ...], window: Size, shift: Size) -> tuple[Tensor
     """
     region = torch.zeros(padded, dtype=torch.int64)
     for axis, (side, extent, moved) in enumerate(zip(padded, window, shift, strict=True)):
+        if not moved:
+            continue
         place = torch.arange(side)
-        label = (place >= side - extent).long() + (place >= side - moved).long() if moved else 0
-        view = [1, 1, 1]
-        view[axis] = side
-        region = region * 3 + (label.view(view) if moved else 0)
+        label = (place >= side - extent).long() + (place >= side - moved).long()
+        region = region * 3 + label.view([-1 if i == axis else 1 for i in range(3)])
     counts = [side // extent for side, extent in zip(padded, window, strict=True)]
     kind = [
-        sum((moved > 0 and i == n - 1) << axis
-            for axis, (i, n, moved) in enumerate(zip(index, counts, shift, strict=True)))
+        sum(
+            (moved > 0 and i == n - 1) << axis
+            for axis, (i, n, moved) in enumerate(zip(index, counts, shift, strict=True))
+        )
         for index in itertools.product(*(range(n) for n in counts))
     ]
     return _cut(region, window), torch.tensor(kind)
