@@ -159,13 +159,14 @@ def _explain(schema: type[Section], item: Mapping[str, Any], path: Path, by_set:
     """Say where the wrong value stands, what was expected and what was found."""
     where = [str(key) for key in item["loc"]]
     key_path = ".".join(where)
-    if any(_within(key_path, given) for given in by_set):
+    unknown = item["type"] == "extra_forbidden"
+    if any(_within(key_path, g) or (unknown and _within(g, key_path)) for g in by_set):
         source = "--set"
     elif by_set and isinstance(item["input"], dict):
         source = f"{path} with --set {', '.join(sorted(by_set))}"  # several keys meet here
     else:
         source = str(path)
-    if item["type"] == "extra_forbidden":
+    if unknown:
         return f"{source}: unknown key {key_path}; {_nearest(schema, where)}"
     reason = item["msg"].removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:] if reason.startswith("Input") else reason

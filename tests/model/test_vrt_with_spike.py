@@ -1,0 +1,254 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spikedeblur.model import VRTWithSpike, parameter_table
+from spikedeblur.third_party.VRT import VRT
+
+DIM = 8
+BINS = 4
+
+
+def make(trunk_scale=1, pa_frames=0, seed=0, **kwargs):
+    torch.manual_seed(seed)
+    backbone = VRT(
+        img_size=(3, 16, 16),
+        window_size=(2, 4, 4),
+        depths=(2,) * 7 + (1,),
+        indep_reconsts=(),
+        embed_dims=(DIM,) * 8,
+        num_heads=(2,) * 8,
+        pa_frames=pa_frames,
+        deformable_groups=4,
+        drop_path_rate=0.0,
+        in_chans=3 * trunk_scale**2,
+    )
+    model = VRTWithSpike(
+        backbone,
+        spike_bins=BINS,
+        channels_per_scale=(DIM,) * 4,
+        tsa_heads=2,
+        fuse_heads=2,
+        trunk_scale=trunk_scale,
+        **kwargs,
+    )
+    return model.double()
+
+
+def clip(rows=16, columns=24, voxel_rows=16, voxel_columns=24, frames=3, batch=1):
+    generator = torch.Generator().manual_seed(1)
+    rgb = torch.rand(batch, frames, 3, rows, columns, generator=generator, dtype=torch.float64)
+    voxels = torch.rand(
+        batch, frames, BINS, voxel_rows, voxel_columns, generator=generator, dtype=torch.float64
+    )
+    return rgb, voxels
+
+
+def other_spikes_in_one_frame(voxels, frame=1):
+    changed = voxels.clone()
+    changed[:, frame] = changed[:, frame].flip(1) + 1
+    return changed
+
+
+def train(model, steps):
+    rgb, voxels = clip()
+    target = rgb.flip(-1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (model(rgb, voxels) - target).square().mean().backward()
+        optimizer.step()
+
+
+def without_gradient(model):
+    model.zero_grad(set_to_none=True)
+    rgb, voxels = clip()
+    (model(rgb, voxels) - rgb.flip(-1)).square().mean().backward()
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
+
+
+@pytest.mark.parametrize("pa_frames", [0, 2])
+@pytest.mark.parametrize("spike_skip", [False, True])
+def test_identity_start_gives_the_backbones_output_whatever_the_spikes(pa_frames, spike_skip):
+    model = make(pa_frames=pa_frames, spike_skip=spike_skip).eval()
+    rgb, voxels = clip()
+    with torch.no_grad():
+        expected = model.vrt(rgb)
+        torch.testing.assert_close(model(rgb, voxels), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            model(rgb, other_spikes_in_one_frame(voxels)), expected, rtol=0, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"identity_init": False},
+        {"identity_init": False, "spike_skip": True, "trunk_scale": 2},
+        {"identity_init": False, "pa_frames": 2},
+    ],
+)
+def test_without_identity_start_spikes_count_and_every_parameter_learns(options):
+    model = make(**options)
+    rgb, voxels = clip()
+    with torch.no_grad():
+        difference = model(rgb, voxels) - model(rgb, other_spikes_in_one_frame(voxels))
+    assert difference.abs().max() > 1e-6
+    if options.get("pa_frames"):
+        train(model, 2)  # the published alignment itself starts with offsets at zero
+    assert without_gradient(model) == []
+
+
+@pytest.mark.parametrize("spike_skip", [False, True])
+def test_two_steps_after_identity_start_spikes_count_and_every_parameter_learns(spike_skip):
+    model = make(spike_skip=spike_skip)
+    train(model, 2)
+    rgb, voxels = clip()
+    with torch.no_grad():
+        difference = model(rgb, voxels) - model(rgb, other_spikes_in_one_frame(voxels))
+    assert difference.abs().max() > 1e-7
+    assert without_gradient(model) == []
+
+
+def test_control_without_spikes_has_no_spike_parameters_and_needs_no_voxels():
+    model = make(use_spike=False, spike_skip=True).eval()
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"vrt"}
+    rgb, voxels = clip()
+    with torch.no_grad():
+        assert torch.equal(model(rgb), model.vrt(rgb))
+        assert torch.equal(model(rgb, voxels), model.vrt(rgb))
+
+
+def test_fused_features_replace_the_stage_for_the_next_and_for_the_skips():
+    """By hand: the backbone with a fusion that calls the blocks on the branch's features."""
+    model = make(identity_init=False).eval()
+    rgb, voxels = clip()
+    spikes = model.spike_temporal_sa(model.spike_encoder(voxels))
+
+    def fuse(scale, features):
+        block = model.cross_attn_fuse.fuse_blocks[scale]
+        frames, source = (x.permute(0, 2, 1, 3, 4) for x in (features, spikes[scale]))
+        return block(frames, source).permute(0, 2, 1, 3, 4)
+
+    torch.testing.assert_close(model(rgb, voxels), model.vrt(rgb, fuse))
+
+
+@pytest.mark.parametrize("trunk_scale", [2, 4])
+def test_folded_trunk_keeps_the_residual_on_the_full_size_frame(trunk_scale):
+    model = make(trunk_scale=trunk_scale, spike_skip=True, identity_init=False).eval()
+    for parameter in model.vrt.conv_last.parameters():
+        torch.nn.init.zeros_(parameter)
+    rgb, voxels = clip(32, 40, 32, 40)
+    torch.testing.assert_close(model(rgb, voxels), rgb)
+
+
+def test_late_skip_enters_before_the_last_convolution():
+    model = make(spike_skip=True).eval()
+    torch.nn.init.normal_(model.spike_skip.weight)
+    rgb, voxels = clip()
+    with torch.no_grad():
+        late = model.spike_skip(model.spike_features(voxels)[0].movedim(1, -1))  # (B, T, H, W, C)
+        frames = late.permute(0, 1, 4, 2, 3).flatten(0, 1)
+        last = model.vrt.conv_last
+        added = F.conv2d(frames, last.weight.squeeze(2), padding=1).unflatten(0, (1, 3))
+        torch.testing.assert_close(model(rgb, voxels), model.vrt(rgb) + added)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (16, 17), (23, 40)])
+@pytest.mark.parametrize("trunk_scale", [1, 2])
+def test_any_size_is_padded_and_cropped_back(size, trunk_scale):
+    model = make(trunk_scale=trunk_scale, spike_skip=True, identity_init=False).eval()
+    half = [max(side // 2, 1) for side in size]
+    rgb, voxels = clip(*size, *half, frames=2)
+    with torch.no_grad():
+        out = model(rgb, voxels)
+    assert out.shape == rgb.shape
+    assert out.isfinite().all()
+
+
+def seen_voxels(model, rgb, voxels):
+    """What enters the spike encoder."""
+    seen = []
+    hook = model.spike_encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(rgb, voxels)
+    hook.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("trunk_scale", "voxel_size"), [(1, (32, 48)), (2, (16, 24)), (4, (8, 12))]
+)
+def test_spikes_of_the_trunks_size_enter_untouched(trunk_scale, voxel_size):
+    # 32x48 is a multiple of 8 * 1 and 8 * 2; at 4 the end is padded, the rest untouched.
+    model = make(trunk_scale=trunk_scale)
+    rgb, voxels = clip(32, 48, *voxel_size)
+    seen = seen_voxels(model, rgb, voxels)
+    assert torch.equal(seen[..., : voxel_size[0], : voxel_size[1]], voxels)
+    assert seen.shape[-2:] == (voxel_size[0], -(-voxel_size[1] // 8) * 8)
+
+
+def test_spikes_of_half_size_are_enlarged_bilinearly():
+    model = make()
+    rgb, voxels = clip(32, 48, 16, 24)
+    expected = F.interpolate(voxels.flatten(0, 1), (32, 48), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(seen_voxels(model, rgb, voxels), expected.unflatten(0, (1, 3)))
+
+
+def test_spikes_larger_than_the_trunk_are_averaged_not_dropped():
+    model = make(trunk_scale=4)
+    rgb, voxels = clip(32, 32, 32, 32)
+    voxels = torch.zeros_like(voxels)
+    voxels[..., 13, 16] = 1.0  # one of 16 pixels that become one
+    seen = seen_voxels(model, rgb, voxels)
+    assert seen.sum().item() == pytest.approx(3 * BINS / 16)
+
+
+def test_padding_keeps_spikes_in_register_with_frames():
+    """A model that copies spikes into the frame shows where they end up."""
+    model = make(trunk_scale=2)
+    rgb, voxels = clip(20, 36, 10, 18)
+    seen = seen_voxels(model, rgb, voxels)
+    assert seen.shape[-2:] == (16, 24)  # 32 x 48 frames at half size
+    assert torch.equal(seen[..., :10, :18], voxels)
+    torch.testing.assert_close(seen[..., 10:16, :18], voxels[..., 3:9, :].flip(-2))  # reflected
+
+
+def test_other_spatial_strides_are_resized_where_they_are_fused():
+    model = make(spatial_strides=[1, 2, 2], identity_init=False).eval()
+    rgb, voxels = clip()
+    with torch.no_grad():
+        difference = model(rgb, voxels) - model(rgb, other_spikes_in_one_frame(voxels))
+    assert difference.abs().max() > 1e-6
+
+
+def test_clip_of_one_frame_works():
+    rgb, voxels = clip(frames=1)
+    assert make(pa_frames=2)(rgb, voxels).shape == rgb.shape
+
+
+def test_wrong_voxels_are_refused():
+    model = make()
+    rgb, voxels = clip()
+    with pytest.raises(ValueError, match="got None"):
+        model(rgb)
+    with pytest.raises(ValueError, match="expected voxels"):
+        model(rgb, voxels[:, :2])
+
+
+def test_backbone_must_fit_the_trunk_scale():
+    with pytest.raises(ValueError, match="in_chans 12"):
+        VRTWithSpike(make().vrt, trunk_scale=2)
+
+
+def test_parameter_table_adds_up():
+    model = make(pa_frames=2, spike_skip=True)
+    table = dict(parameter_table(model))
+    assert sum(table.values()) == sum(p.numel() for p in model.parameters())
+    assert list(table)[:2] == ["vrt.conv_first", "vrt.spynet"]
+    assert table["spike_skip"] == DIM * DIM + DIM
+    assert table["spike_encoder"] == sum(p.numel() for p in model.spike_encoder.parameters())
