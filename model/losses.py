@@ -57,6 +57,9 @@ class VGGPerceptualLoss(nn.Module):
         LossError: An unknown layer, or the weights can't be had or do not fit.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         layers: Sequence[str] = ("relu3_3",),
