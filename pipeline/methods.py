@@ -290,7 +290,8 @@ class ModelMethod:
             # float32 holds counts exactly, and torch has few operations on uint16.
             counts = torch.from_numpy(voxels.astype(np.float32)).to(self.device)
             out = self._model(rgb[None], self._normalized(counts, windows, clip)[None])[0]
-            return out.permute(0, 2, 3, 1).float().cpu().numpy()  # (T, H, W, 3)
+            frames: Frames = out.permute(0, 2, 3, 1).float().cpu().numpy()
+            return frames  # (T, H, W, 3)
 
     def _normalized(self, counts: Any, windows: WindowSequence, clip: Clip) -> Any:
         norm = self.config.DATA.NORM
@@ -334,7 +335,7 @@ def centre_weights(samples: int, bins: int, short_bins: int) -> npt.NDArray[np.f
     inside = np.minimum(stops, samples / 2 + reach) - np.maximum(
         stops - per_bin, samples / 2 - reach
     )
-    return np.clip(inside, 0.0, None) / per_bin
+    return np.asarray(np.clip(inside, 0.0, None) / per_bin, np.float64)
 
 
 def _rates(windows: WindowSequence, window: int, short_bins: int) -> tuple[Frames, Frames]:
@@ -368,7 +369,7 @@ def _gain(windows: WindowSequence, window: int, rate: Frames) -> np.float32:
 
 
 def _blurred(windows: WindowSequence, window: int) -> Frames:
-    return windows.blur(window, window + 1)[0].astype(np.float32) / np.float32(255)
+    return np.asarray(windows.blur(window, window + 1)[0] / np.float32(255), np.float32)
 
 
 def _as_rgb(image: Frames, shape: tuple[int, int]) -> Frames:

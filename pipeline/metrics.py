@@ -37,7 +37,7 @@ class Score:
 
 def to_uint8(frames: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     """Return values in [0, 1] as uint8, rounded to nearest; values outside are clipped."""
-    return (np.clip(frames, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return np.asarray(np.clip(frames, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
 def score(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> Score:

@@ -326,7 +326,7 @@ def settle_spikes(
             warnings.append(f"--{name} {option:g} taken over the side file's {known:g}")
         return next((value for value in (option, known, published) if value is not None), None)
 
-    rate = choose("rate", rate, side and side.rate, preset and preset.rate)
+    rate = choose("rate", rate, side.rate if side else None, preset.rate if preset else None)
     if rate is None:
         raise RecordingError(
             f"{dat}: no side file or preset gives the rate, and the .dat can't; give --rate in "
@@ -343,7 +343,7 @@ def settle_spikes(
     return SpikeSettings(
         geometry=shape,
         rate=rate,
-        gain=choose("gain", gain, side and side.gain, preset and preset.gain),
+        gain=choose("gain", gain, side.gain if side else None, preset.gain if preset else None),
         first=first,
         warnings=tuple(warnings),
     )

@@ -69,7 +69,9 @@ def test_ssim_is_torchmetrics_inside_the_border() -> None:
     sharp = noise(3, (40, 50, 3))
     restored = to_uint8(0.5 * sharp / 255 + 0.5 * noise(4, (40, 50, 3)) / 255)
     planes = [torch.from_numpy(f / 255.0).permute(2, 0, 1)[None] for f in (restored, sharp)]
-    _, whole = structural_similarity_index_measure(*planes, data_range=1.0, return_full_image=True)
+    _, whole = structural_similarity_index_measure(
+        planes[0], planes[1], data_range=1.0, return_full_image=True
+    )
     assert ssim(restored, sharp) == pytest.approx(float(whole[..., 5:-5, 5:-5].mean()), abs=1e-9)
 
 
