@@ -96,5 +96,6 @@ class TemporalCrossAttnFuseBlock(BaseChunkableAttention):
         return self.in_chunks(self._block, *pixels).permute(0, 1, 4, 2, 3)
 
     def _block(self, frames: Tensor, spikes: Tensor) -> Tensor:
-        x = frames + self.attn(self.norm_q(frames), self.norm_kv(spikes))
-        return x + self.ffn(self.norm_ffn(x))
+        x: Tensor = frames + self.attn(self.norm_q(frames), self.norm_kv(spikes))
+        x = x + self.ffn(self.norm_ffn(x))
+        return x

@@ -74,4 +74,5 @@ class SpikeTemporalSelfAttention(BaseChunkableAttention):
 
     def _block(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + self.mlp(self.norm2(x))
+        return x

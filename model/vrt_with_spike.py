@@ -146,9 +146,8 @@ class VRTWithSpike(nn.Module):
         size = [-(-side // self.trunk_scale) for side in rgb.shape[-2:]]
         if list(voxels.shape[-2:]) != size:
             shrinks = voxels.shape[-2] > size[0] or voxels.shape[-1] > size[1]
-            voxels = F.interpolate(
-                voxels.flatten(0, 1), size, mode="bilinear", antialias=shrinks
-            ).unflatten(0, rgb.shape[:2])  # (B, T, K, H / s, W / s)
+            maps = F.interpolate(voxels.flatten(0, 1), size, mode="bilinear", antialias=shrinks)
+            voxels = maps.view(*voxels.shape[:3], *size)  # (B, T, K, H / s, W / s)
         return pad_to_multiple(voxels, STAGE_MULTIPLE)
 
     def _fused(self, scale: int, features: Tensor, spikes: Tensor) -> Tensor:
