@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -50,11 +51,9 @@ def train(
             on_note=lambda note: typer.echo(note, err=True),
         )
     if summary.signal is not None:
-        again = " ".join(
-            ["spikedeblur train --config", str(config)]
-            + [f"--set {override}" for override in overrides or ()]
-            + [f"--run {folder} --resume"]
-        )
+        sets = [part for override in overrides or () for part in ("--set", override)]
+        command = ("spikedeblur", "train", "--config", str(config), *sets)
+        again = shlex.join([*command, "--run", str(folder), "--resume"])
         typer.echo(
             f"stopped after step {summary.step} of {summary.total_steps}, the checkpoint is "
             f"written; go on with: {again}",

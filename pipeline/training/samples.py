@@ -69,7 +69,7 @@ class ClipIndex:
         if most is not None and length.sum() > most:
             kept = max(1, most // clip_len)
             length = np.minimum(length, most)
-            chosen = np.linspace(0, start.size - 1, kept + 2)[1:-1].round().astype(int)
+            chosen = (2 * np.arange(kept) + 1) * start.size // (2 * kept)
             sequence, start, length = sequence[chosen], start[chosen], length[chosen]
         return cls(sequence.astype(np.int32), start.astype(np.int32), length.astype(np.int32))
 

@@ -310,7 +310,7 @@ def fit(
             )
         )
         clock = _Clock()
-        saved_step = at.step if state is not None else -1
+        saved = (at.step, at.validated_step)
         while True:
             # Asked together: processes that disagree would wait for each other for ever.
             stopping = group.any(bool(stop))
@@ -334,9 +334,9 @@ def fit(
                     if best:
                         save("best")
             save_due = at.step == total or stopping or at.step % options.SAVE_INTERVAL == 0
-            if save_due and at.step not in (0, saved_step):
+            if save_due and saved != (at.step, at.validated_step):
                 save("last")
-                saved_step = at.step
+                saved = (at.step, at.validated_step)
             if at.step == total or stopping:
                 break
 

@@ -1,0 +1,75 @@
+"""`spikedeblur train` as a user types it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import typer
+from training_sets import SMALL, make_store
+from typer.testing import CliRunner
+
+from spikedeblur.cli.train import train
+from spikedeblur.pipeline.training import trainer
+
+app = typer.Typer()
+app.command()(train)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("store"))
+
+
+def run(store: Path, *more: str, config: str = "configs/deblur/quickstart.yaml"):
+    arguments = ["--config", config]
+    for override in (*SMALL, f"DATA.ROOT={store}", "TRAIN.MAX_STEPS=2"):
+        arguments += ["--set", override]
+    return CliRunner().invoke(app, [*arguments, *more])
+
+
+def test_a_run_goes_to_a_folder_named_after_its_configuration(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(store)
+    assert result.exit_code == 0, result.output
+    assert Path("outputs/quickstart/checkpoints/best.pt").is_file()
+    assert "best validation PSNR" in result.stdout
+    assert f"Next: spikedeblur evaluate {store} --run outputs/quickstart" in result.stdout
+
+    again = run(store, "--resume")
+    assert again.exit_code == 0
+    assert "this run is finished" in again.stderr
+
+    refused = run(store)
+    assert refused.exit_code == 1
+    assert "holds a run already" in str(refused.exception)
+
+    replaced = run(store, "--overwrite", "--set", "TRAIN.MAX_STEPS=1")
+    assert replaced.exit_code == 0
+    assert ": 1 steps" in replaced.stdout
+
+
+def test_a_stopped_run_says_how_to_go_on(store, tmp_path, monkeypatch):
+    whole = trainer.fit
+
+    def interrupted(*arguments, on_progress, **options):
+        def stop(*_):
+            signal.raise_signal(signal.SIGINT)
+
+        return whole(*arguments, on_progress=stop, **options)
+
+    monkeypatch.setattr(trainer, "fit", interrupted)
+    result = run(store, "--run", str(tmp_path), "--set", "DATA.USE_RAM_CACHE=false")
+    assert result.exit_code == 130
+    assert "stopped after step 1 of 2, the checkpoint is written; go on with: " in result.stderr
+    assert "--set 'MODEL.VRT.num_heads=[2, 2, 2, 2, 2, 2, 2, 2]'" in result.stderr
+    assert result.stderr.rstrip().endswith(f"--run {tmp_path} --resume")
+
+
+def test_resume_and_overwrite_exclude_each_other(store):
+    assert run(store, "--resume", "--overwrite").exit_code == 2
+
+
+def test_help_has_an_example():
+    assert "Example: spikedeblur train --config" in CliRunner().invoke(app, ["--help"]).stdout

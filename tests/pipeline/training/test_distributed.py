@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_sets import SMALL
+
+from spikedeblur.pipeline.training.checkpoint import checkpoint_path, read_checkpoint
+from spikedeblur.pipeline.training.distributed import Group
+from spikedeblur.pipeline.training.run_folder import read_metrics
+
+
+def test_one_process_needs_no_group():
+    group = Group(0, 1, torch.device("cpu"))
+    model = torch.nn.Linear(1, 1)
+    assert group.is_first
+    assert group.wrap(model, some_unused=False) is model
+    assert group.sum([1.5, 2]) == [1.5, 2]
+    assert group.gather("a") == ["a"]
+    assert group.on_first(lambda: 3) == 3
+
+
+def start(processes: int, run: Path, store: Path, *more: str) -> str:
+    overrides = (*SMALL, f"DATA.ROOT={store}", "DATA.AUGMENT=false", "TRAIN.MAX_STEPS=10")
+    arguments = ["train", "--config", "configs/deblur/quickstart.yaml", "--run", str(run)]
+    for override in overrides:
+        arguments += ["--set", override]
+    launcher = [
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        "-m",
+        "--",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "spikedeblur.cli", *arguments, *more],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path, small_store):
+    """Six clips in steps of four: the last step of an epoch is a short one."""
+    accumulate = ("--set", "TRAIN.GRADIENT_ACCUMULATION_STEPS=2")
+    for processes in (1, 2):
+        start(
+            processes,
+            tmp_path / str(processes),
+            small_store,
+            *("--set", f"TRAIN.BATCH_SIZE={2 // processes}"),
+            *accumulate,
+        )
+    runs = [tmp_path / "1", tmp_path / "2"]
+    lines = [[line for line in read_metrics(run) if line["kind"] == "train"] for run in runs]
+    losses = [[line["loss"] for line in one] for one in lines]
+    assert len(losses[0]) == 10
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    states = [read_checkpoint(checkpoint_path(run, "last")) for run in runs]
+    assert states[1]["best_psnr"] == pytest.approx(states[0]["best_psnr"], abs=1e-3)
+    for name, value in states[0]["model"].items():
+        torch.testing.assert_close(states[1]["model"][name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_refuse_a_used_folder_together(tmp_path, small_store):
+    (tmp_path / "config.yaml").write_text("{}")
+    with pytest.raises(AssertionError, match="holds a run already"):
+        start(2, tmp_path, small_store)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from training_sets import MemorySequence, tiny_config
+
+from spikedeblur.configs import dump_config, load_config
+from spikedeblur.pipeline.training.run_folder import (
+    HARMLESS,
+    MetricsFile,
+    RunFolderError,
+    begin,
+    describe_data,
+    hold,
+    read_metrics,
+    read_resumable,
+    require_new,
+    require_same,
+    sweep,
+)
+
+
+def test_a_second_process_is_refused_and_a_dead_ones_lock_is_not(tmp_path: Path):
+    run = tmp_path / "run"
+    child = os.fork()
+    if child == 0:  # holds the folder, then dies without letting go
+        try:
+            with hold(run):
+                os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    with hold(run), pytest.raises(RunFolderError, match="another `spikedeblur train`"), hold(run):
+        pass
+
+
+def test_a_run_is_not_replaced_unasked(tmp_path: Path):
+    require_new(tmp_path, overwrite=False)
+    begin(tmp_path, tiny_config())
+    with pytest.raises(RunFolderError, match="--resume"):
+        require_new(tmp_path, overwrite=False)
+    require_new(tmp_path, overwrite=True)
+
+
+def test_starting_anew_removes_a_runs_products_and_nothing_else(tmp_path: Path):
+    begin(tmp_path, tiny_config())
+    theirs = ["notes.txt", "samples/holiday.png", "checkpoints/mine.pt"]
+    ours = [
+        "metrics.jsonl",
+        "environment.json",
+        "events.out.tfevents.1.a",
+        "checkpoints/last.pt",
+        "checkpoints/best.pt",
+        "samples/step_0000010.png",
+    ]
+    for name in theirs + ours:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    begin(tmp_path, tiny_config(SEED=5))
+    assert [name for name in theirs + ours if (tmp_path / name).exists()] == theirs
+    assert load_config(tmp_path / "config.yaml").TRAIN.SEED == 5
+
+
+def test_half_written_files_of_a_killed_start_are_swept(tmp_path: Path):
+    for name in (".config.ab.partial.yaml", "checkpoints/.last.cd.partial.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "checkpoints/last.pt").write_text("x")
+    sweep(tmp_path)
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["last.pt"]
+
+
+def test_continuing_with_other_settings_names_them(tmp_path: Path):
+    with pytest.raises(RunFolderError, match=r"TRAIN.MAX_STEPS \(12 before, 13 now\)") as caught:
+        require_same(tiny_config(), tiny_config(MAX_STEPS=13, NUM_WORKERS=1), tmp_path)
+    assert "NUM_WORKERS" not in str(caught.value)
+    with pytest.raises(RunFolderError, match=r"DATA.CROP_SIZE.*TRAIN.OPTIM.LR"):
+        require_same(tiny_config(), tiny_config(OPTIM={"LR": 1}, DATA={"CROP_SIZE": 8}), tmp_path)
+
+
+def test_harmless_keys_exist():
+    config = tiny_config().model_dump()
+    for key in HARMLESS:
+        section, name = key.split(".")
+        assert name in config[section]
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again_with_its_own_settings(tmp_path):
+    assert read_resumable(tmp_path, tiny_config()) is None
+    (tmp_path / "config.yaml").write_text(dump_config(tiny_config()))
+    assert read_resumable(tmp_path, tiny_config()) is None
+    with pytest.raises(RunFolderError, match=r"TRAIN\.SEED"):
+        read_resumable(tmp_path, tiny_config(SEED=1))
+
+
+def test_continued_metrics_keep_the_lines_up_to_the_checkpoint(tmp_path: Path):
+    first = MetricsFile(tmp_path, 0)
+    for step in (1, 2, 3):
+        first.write({"step": step})
+    with first.path.open("a") as file:
+        file.write('{"step": 4, "lo')  # killed while writing
+    MetricsFile(tmp_path, 2).write({"step": 3, "again": True})
+    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
+    MetricsFile(tmp_path, 0)
+    assert read_metrics(tmp_path) == []
+
+
+def test_damaged_metrics_are_an_error_with_the_line(tmp_path: Path):
+    lines = [json.dumps({"step": 1}), "nonsense", json.dumps({"step": 2})]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(RunFolderError, match="line 2"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"length": 5}, {"gain": 0.25}, {"seq": "train/z"}])
+def test_other_data_has_another_hash(change):
+    same = [describe_data([MemorySequence()])["sha256"] for _ in range(2)]
+    assert same[0] == same[1] != describe_data([MemorySequence(**change)])["sha256"]

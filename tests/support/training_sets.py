@@ -1,0 +1,140 @@
+"""Small training sets and networks. Importable by name, so that workers can unpickle them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from spikedeblur.configs.schema import Config
+from spikedeblur.pipeline.align.job import align
+from spikedeblur.pipeline.simulate import Recording, scene_clips, simulate
+from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+
+
+@dataclass
+class MemorySequence:
+    """A sequence whose pixels say where they are from.
+
+    A voxel's value is a function of window and place; the frame pixels above it have the same.
+    """
+
+    seq: str = "train/a"
+    length: int = 4
+    voxel_shape: tuple[int, int] = (12, 16)
+    ratio: int = 2
+    bins: int = 4
+    gain: float | None = 0.5
+    has_sharp: bool = True
+    windows_are_raw: bool = True
+    reads: list[str] = field(default_factory=list)
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        return self.voxel_shape[0] * self.ratio, self.voxel_shape[1] * self.ratio
+
+    @property
+    def frame_index(self) -> np.ndarray:
+        return 16 + 15 * np.arange(self.length)
+
+    @property
+    def t0(self) -> np.ndarray:
+        return (self.frame_index - 16) / 1000
+
+    @property
+    def t1(self) -> np.ndarray:
+        return (self.frame_index + 16) / 1000
+
+    @property
+    def samples(self) -> np.ndarray:
+        return np.full(self.length, 257)
+
+    def places(self, start: int, stop: int) -> np.ndarray:
+        """(T, h, w) uint8, no two neighbours alike."""
+        h, w = self.voxel_shape
+        place = np.arange(h * w).reshape(h, w) * 7
+        window = np.arange(start, stop)[:, None, None] * 31
+        return ((place + window + 3 * len(self.seq)) % 251).astype(np.uint8)
+
+    def voxels(self, start, stop, rows=None, columns=None) -> np.ndarray:
+        self.reads.append(f"voxels {'whole' if rows is None else 'crop'}")
+        y, x = slice(*(rows or (None,))), slice(*(columns or (None,)))
+        places = self.places(start, stop)[:, None, y, x]
+        voxels = places + np.arange(self.bins, dtype=np.uint8)[:, None, None]
+        return voxels if self.windows_are_raw else np.log1p(voxels.astype(np.float32))
+
+    def blur(self, start, stop, rows=None, columns=None) -> np.ndarray:
+        y, x = slice(*(rows or (None,))), slice(*(columns or (None,)))
+        large = self.places(start, stop).repeat(self.ratio, 1).repeat(self.ratio, 2)
+        return np.repeat(large[:, y, x, None], 3, axis=-1)
+
+    def sharp(self, start, stop, rows=None, columns=None) -> np.ndarray:
+        return 255 - self.blur(start, stop, rows, columns)
+
+
+class TinyNetwork(nn.Module):
+    """Learns; has dropout, so that a wrong random state shows."""
+
+    def __init__(self, bins: int = 4, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.frames = nn.Conv2d(3, 8, 3, padding=1)
+        self.spikes = nn.Conv2d(bins, 8, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Conv2d(8, 3, 1)
+
+    def forward(self, rgb: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+        b, t, _, h, w = rgb.shape
+        spikes = self.spikes(voxels.flatten(0, 1))
+        spikes = nn.functional.interpolate(spikes, (h, w))
+        features = self.dropout(torch.relu(self.frames(rgb.flatten(0, 1)) + spikes))
+        return self.out(features).unflatten(0, (b, t))
+
+
+def tiny_config(**train: object) -> Config:
+    """A configuration for `MemorySequence` and `TinyNetwork`."""
+    options = {
+        "MAX_STEPS": 12,
+        "BATCH_SIZE": 2,
+        "NUM_WORKERS": 0,
+        "GRADIENT_ACCUMULATION_STEPS": 2,
+        "OPTIM": {"LR": 1e-2},
+        "SCHEDULER": {"WARMUP_STEPS": 3},
+        "EMA_DECAY": 0.9,
+        "LOG_INTERVAL": 5,
+        "VAL_INTERVAL": 4,
+        "SAVE_INTERVAL": 6,
+        "AMP": "off",
+    }
+    data = {"CLIP_LEN": 2, "CROP_SIZE": 16, "K": 4, "VAL_SPLIT": "val", "CACHE_SIZE_GB": 0}
+    data.update(train.pop("DATA", {}))
+    loss = {"VGG_PERCEPTUAL": {"WEIGHT": 0}}
+    return Config.model_validate({"DATA": data, "TRAIN": options | train, "LOSS": loss})
+
+
+def make_store(folder: Path) -> Path:
+    """Simulate, align and voxelize three scenes to train on and one to validate on."""
+    for split, scenes in (("train", 3), ("val", 1)):
+        clips = scene_clips(split, scenes, (32, 48), 65)
+        simulate(folder / "frames", clips, Recording(), workers=1)
+    manifest = folder / "align.json"
+    log = folder / "align.txt"
+    align(folder / "frames", "x4k1000fps", log=log, manifest=manifest, verify=False, workers=1)
+    voxelize_manifest(manifest, folder / "spikes.zarr", bins=8, workers=1)
+    return folder / "spikes.zarr"
+
+
+SMALL = (
+    "DATA.K=8",
+    "DATA.NUM_VOXEL_BINS=8",
+    "DATA.CLIP_LEN=2",
+    "DATA.CROP_SIZE=16",
+    "MODEL.VRT.embed_dims=[8, 8, 8, 8, 8, 8, 8, 8]",
+    "MODEL.VRT.num_heads=[2, 2, 2, 2, 2, 2, 2, 2]",
+    "MODEL.CHANNELS_PER_SCALE=[8, 8, 8, 8]",
+    "TRAIN.LOG_INTERVAL=1",
+    "TRAIN.AMP='off'",
+)
+"""Overrides of quickstart.yaml: the same network, 8 wide, on the store of `make_store`."""
