@@ -1,5 +1,7 @@
 # make all    set up, then the whole chain on embedded scenes
-# make test   set up, then the tests that take seconds; make test-all runs the slow ones too
+# make test   set up, then the tests that take seconds; make test-all runs the slow ones
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,36 +19,43 @@ CONFIG := configs/deblur/quickstart.yaml
 
 all: $(OUT)/.done
 	@cat $(OUT)/results.txt
-	@echo "Up to date. Pictures: $(OUT)/before_after.png  Figures: $(OUT)/evaluation.json"
+	@echo
+	@echo "All is up to date. Look at:"
+	@echo "  $(OUT)/before_after.png   blur, SDM, model, sharp"
+	@echo "  $(OUT)/restored/          frames of a test clip, restored"
+	@echo "  $(OUT)/evaluation.json    the figures above, by sequence"
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
+	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "needs Python 3.11 or later with venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/spikedeblur
 	@touch $@
 
 # Each stage keeps what is there from the same inputs, so an interrupted `make all` goes on.
-$(OUT)/.done: $(INSTALLED) $(CONFIG) $(wildcard *.py */*.py */*/*.py */*/*/*.py)
+$(OUT)/.done: $(CONFIG) | $(INSTALLED)
 	$(RUN) simulate $(DATA) --scenes 240 --split train --size 128x128
-	$(RUN) simulate $(DATA) --scenes 12 --split val --size 128x128
-	$(RUN) simulate $(DATA) --scenes 12 --split test --size 192x192
+	$(RUN) simulate $(DATA) --scenes 8 --split val --size 128x128
+	$(RUN) simulate $(DATA) --scenes 8 --split test --size 192x192
 	$(RUN) align $(DATA) --layout x4k1000fps --log $(LOG)
 	$(RUN) voxelize $(LOG:.txt=.json) $(STORE)
 	$(RUN) train --config $(CONFIG) --run $(OUT) --resume
 	$(RUN) evaluate $(STORE) --run $(OUT) --split test --json $(OUT)/evaluation.json \
-		--picture $(OUT)/before_after.png --overwrite | tee $(OUT)/results.txt
+		--picture $(OUT)/before_after.png | tee $(OUT)/results.txt
 	$(RUN) restore --run $(OUT) --blur $(DATA)/test_blurry_33/scenes/00000 \
 		--spikes $(DATA)/test_spike_2xds/scenes/00000/spike.dat --log $(LOG) \
-		--out $(OUT)/restored --overwrite
+		--out $(OUT)/restored
 	@touch $@
 
+# mypy finds the checkout under the package's name by a link that `install` makes.
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=$(VENV)/src $(BIN)/mypy -p spikedeblur
+	MYPYPATH=$(VENV)/src $(BIN)/mypy
 	$(BIN)/lint-imports
 
 test: $(INSTALLED)
@@ -56,7 +65,7 @@ test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
 
 bench: $(INSTALLED)
-	$(BIN)/python -m tests.benchmarks.run
+	$(BIN)/python -m tests.benchmarks
 
 clean:
 	rm -rf data outputs

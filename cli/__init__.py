@@ -55,9 +55,7 @@ def spikedeblur(
             "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """From spike-camera streams and blurred colour frames to sharp video.
 

@@ -85,6 +85,7 @@ def simulate(
         summary,
         f"{summary.clips} clips with {summary.windows} blurred frames in {out}: "
         f"{summary.written} recorded, {summary.kept} kept",
-        next_command=f"spikedeblur align {out} --layout x4k1000fps --exposure {exposure}",
+        next_command=f"spikedeblur align {out} --layout x4k1000fps --exposure {exposure}"
+        + (f" --fps {fps:g}" if fps != 1000 else ""),
         json=json,
     )

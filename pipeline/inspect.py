@@ -86,13 +86,13 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
         rows += [
             ("|".join(g.presets), g.spec, str(g.n_frames), f"{g.correlation:.3f}") for g in guesses
         ]
-        facts = {
+        listed = {
             "bytes": path.stat().st_size,
             "geometry": "not recorded; these presets fit the size, the likeliest first"
             if guesses
             else "not recorded, and no preset fits the size; give --geometry",
         }
-        return Facts(str(path), "spikes", facts, rows if guesses else [])
+        return Facts(str(path), "spikes", listed, rows if guesses else [])
     spikes = SpikeFile.open(path, parse_geometry(spec))
     sampled = np.unique(np.linspace(0, spikes.n_frames - 1, _SAMPLED_FRAMES).astype(int))
     pixels = spikes.geometry.shape[0] * spikes.geometry.shape[1]
@@ -100,7 +100,7 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
     rate = side.rate if side else None
     gain = side.gain if side else None
     mean = fired / (len(sampled) * pixels)
-    facts = {
+    facts: dict[str, Any] = {
         "bytes": path.stat().st_size,
         "geometry": spikes.geometry.describe(),
         "encoding": "one bit a pixel" if spikes.encoding == "packed" else "one byte a pixel",
@@ -146,7 +146,7 @@ def _log(path: Path) -> Facts:
     for seq, _ in log:
         windows[seq] = windows.get(seq, 0) + 1
     lengths = [row.t1 - row.t0 for row in log.values()]
-    facts = {
+    facts: dict[str, Any] = {
         "sequences": len(windows),
         "windows": len(log),
         "spikes": sum(row.event_count for row in log.values()),

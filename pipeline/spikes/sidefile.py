@@ -39,7 +39,7 @@ class SideFile(BaseModel):
     gain: float | None = Field(default=None, gt=0)
     """Spikes a sample at unit luminance: amplification / threshold."""
     made_by: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
-    """Tool, version, seed and camera settings; for people, never read back."""
+    """Tool, version, seed and camera settings. Provenance: no sample's value depends on it."""
 
     def spike_geometry(self) -> SpikeGeometry:
         """Return the geometry that `geometry` spells."""

@@ -58,16 +58,16 @@ def run_tasks(
     from distributed import KilledWorker, as_completed
 
     with _connect(workers, scheduler) as client:
-        threads = sum(client.nthreads().values()) or workers  # type: ignore[no-untyped-call]
+        threads = sum(client.nthreads().values()) or workers
         names: dict[object, str] = {}
         waiting = iter(tasks)
-        ready = as_completed()  # type: ignore[no-untyped-call]
+        ready = as_completed()
 
         def submit(count: int) -> None:
             for task in itertools.islice(waiting, count):
                 future = client.submit(function, task, pure=False)
                 names[future.key] = describe(task)
-                ready.add(future)  # type: ignore[no-untyped-call]
+                ready.add(future)
 
         submit(IN_FLIGHT * threads)
         try:
@@ -84,7 +84,7 @@ def run_tasks(
                 submit(1)
                 yield result
         finally:
-            ready.clear()  # type: ignore[no-untyped-call]
+            ready.clear()
 
 
 def available_cores() -> int:
@@ -102,7 +102,7 @@ def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
     with ExitStack() as stack:
         if scheduler is not None:
             try:
-                client = Client(scheduler, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
+                client = Client(scheduler, timeout=CONNECT_SECONDS)
                 stack.enter_context(client)
                 client.wait_for_workers(1, timeout=60)
             except (OSError, TimeoutError, ValueError) as error:
@@ -127,7 +127,7 @@ def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
         )
         scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         try:
-            cluster = LocalCluster(  # type: ignore[no-untyped-call]
+            cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
@@ -140,5 +140,5 @@ def _connect(workers: int, scheduler: str | None) -> Iterator[Client]:
                 'call this under `if __name__ == "__main__":`, or give workers=1'
             ) from error
         stack.enter_context(cluster)
-        client = Client(cluster)  # type: ignore[no-untyped-call]
+        client = Client(cluster)
         yield stack.enter_context(client)

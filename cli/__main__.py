@@ -1,7 +1,0 @@
-"""`python -m spikedeblur.cli`, the same as the `spikedeblur` command."""
-
-import sys
-
-from . import main
-
-sys.exit(main())
