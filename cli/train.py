@@ -54,13 +54,14 @@ def train(
         sets = [part for override in overrides or () for part in ("--set", override)]
         command = ("spikedeblur", "train", "--config", str(config), *sets)
         again = shlex.join([*command, "--run", str(folder), "--resume"])
-        typer.echo(
-            f"stopped after step {summary.step} of {summary.total_steps}, the checkpoint is "
-            f"written; go on with: {again}",
-            err=True,
-        )
+        if summary.is_first:
+            typer.echo(
+                f"stopped after step {summary.step} of {summary.total_steps}, the checkpoint is "
+                f"written; go on with: {again}",
+                err=True,
+            )
         raise typer.Exit(128 + summary.signal)
-    if summary.was_finished:
+    if summary.was_finished or not summary.is_first:
         return
     gain = ""
     if summary.psnr_blur is not None and summary.best_psnr is not None:

@@ -28,6 +28,8 @@ class Group:
     rank: int
     world: int
     device: torch.device
+    local_world: int = 1
+    """Processes on this machine, which share its cores."""
 
     @property
     def is_first(self) -> bool:
@@ -112,6 +114,7 @@ def process_group() -> Iterator[Group]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=_PATIENCE)
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), device)
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        yield Group(dist.get_rank(), dist.get_world_size(), device, beside)
     finally:
         dist.destroy_process_group()

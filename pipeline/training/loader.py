@@ -35,6 +35,7 @@ def prepare_cache(
     data: DataConfig,
     workers: int,
     *,
+    processes: int = 1,
     on_note: Note,
     on_progress: Progress | None = None,
 ) -> int:
@@ -44,12 +45,16 @@ def prepare_cache(
         samples: the training split; its `cache` is set here.
         data: USE_RAM_CACHE and CACHE_SIZE_GB, in GiB for this process and its workers.
         workers: loading processes wanted, TRAIN.NUM_WORKERS.
+        processes: training processes that share this machine's cores.
         on_note: told the estimate, and what was decided for which reason.
         on_progress: told how far the preload is, in windows.
     """
-    cores = available_cores()
+    cores = max(available_cores() // processes, 1)
     if workers > cores:
-        on_note(f"TRAIN.NUM_WORKERS {workers} is more than the {cores} cores here; using {cores}")
+        on_note(
+            f"TRAIN.NUM_WORKERS {workers} is more than the {cores} cores of a training process "
+            f"here; using {cores}"
+        )
         workers = cores
     limit = int(data.CACHE_SIZE_GB * 2**30) if data.USE_RAM_CACHE else 0
     if not limit:

@@ -65,6 +65,8 @@ class TrainSummary:
     """The signal that stopped the run before its end."""
     was_finished: bool = False
     """Whether there was nothing left to do."""
+    is_first: bool = True
+    """Whether this is the process that talks; the others have the same to say."""
 
 
 def train(
@@ -104,7 +106,7 @@ def train(
         state = run_folder.read_resumable(run, config) if resume else None
         if state is not None and state["step"] == state["validated_step"] == state["total_steps"]:
             on_note(f"{run}: this run is finished, {state['step']} steps; nothing to do")
-            return _summary(run, state, was_finished=True)
+            return _summary(run, state, was_finished=True, is_first=group.is_first)
 
         training, validation = open_splits(config)
         torch.manual_seed(config.TRAIN.SEED)
@@ -289,7 +291,12 @@ def fit(
     with ExitStack() as opened:
         stop = opened.enter_context(stop_request())
         workers = prepare_cache(
-            samples, data, options.NUM_WORKERS, on_note=on_note, on_progress=on_progress
+            samples,
+            data,
+            options.NUM_WORKERS,
+            processes=group.local_world,
+            on_note=on_note,
+            on_progress=on_progress,
         )
         records: _Records | None = None
         if group.is_first:
@@ -388,6 +395,7 @@ def fit(
         run,
         {**asdict(at), "total_steps": total},
         psnr_blur=blur_psnr,
+        is_first=group.is_first,
         signal=None if at.validated_step == total else stop.signal,
     )
 

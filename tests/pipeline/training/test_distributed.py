@@ -27,19 +27,13 @@ def test_one_process_needs_no_group():
 
 def start(processes: int, run: Path, store: Path, *more: str) -> str:
     overrides = (*SMALL, f"DATA.ROOT={store}", "DATA.AUGMENT=false", "TRAIN.MAX_STEPS=10")
-    arguments = ["train", "--config", "configs/deblur/quickstart.yaml", "--run", str(run)]
+    arguments = ["--config", "configs/deblur/quickstart.yaml", "--run", str(run)]
     for override in overrides:
         arguments += ["--set", override]
-    launcher = [
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-        "-m",
-        "--",
-    ]
+    script = Path(__file__).resolve().parents[3] / "scripts" / "train_multi_gpu.sh"
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, "spikedeblur.cli", *arguments, *more],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [str(script), str(processes), *arguments, *more],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         timeout=200,
