@@ -4,7 +4,7 @@
 #   scripts/train_multi_gpu.sh GPUS --config YAML [--set KEY=VALUE]... [--run DIR] [--resume]
 #
 # A step then takes GPUS * BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS clips. Several machines:
-# run `torchrun --nnodes ... --rdzv-endpoint ... -m -- spikedeblur.cli train ...` on each.
+# run `torchrun --nnodes ... --rdzv-endpoint ... -m -- spikedeblur train ...` on each.
 set -euo pipefail
 
 if [[ $# -lt 1 || ! $1 =~ ^[1-9][0-9]*$ ]]; then
@@ -15,4 +15,4 @@ gpus=$1
 shift
 # Without the lone -- torchrun takes --run for an abbreviation of an option of its own.
 exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc-per-node "$gpus" \
-  -m -- spikedeblur.cli train "$@"
+  -m -- spikedeblur train "$@"

@@ -10,25 +10,23 @@ from __future__ import annotations
 
 import math
 import os
-import time
-import warnings
+import signal
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from ...configs import dump_config
-from ...configs.schema import Config, NormConfig
+from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ...model import build_model
 from ..progress import Progress
 from ..store.sequence import WindowSequence
-from ..store.unified import open_windows
 from . import run_folder
 from .checkpoint import checkpoint_path, load_weights, without_pretrained, write_checkpoint
 from .distributed import Group, process_group
@@ -36,13 +34,12 @@ from .ema import averaged_copy, update_average
 from .loader import Batch, Note, open_loader, prepare_cache
 from .objective import Objective, psnr, to_inputs
 from .precision import Precision
-from .samples import ClipIndex, ClipSamples, SampleError, StepPlan
+from .records import Clock, Interval, Position, Records
+from .samples import ClipIndex, ClipSamples, StepPlan
 from .schedule import ema_decay, learning_rate, total_steps, warmup_steps
+from .splits import open_splits
 from .stop import stop_request
-from .validation import Validation, validate
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from .validation import validate
 
 
 class NonFiniteError(SpikeDeblurError):
@@ -126,71 +123,6 @@ def train(
         )
 
 
-def open_splits(config: Config) -> tuple[list[WindowSequence], list[WindowSequence]]:
-    """Open the training and the validation split, and check them against the configuration.
-
-    Raises:
-        SpikeDeblurError: a split is missing, both are the same one, or the bins, gains or
-            voxels do not fit.
-    """
-    data = config.DATA
-    if data.TRAIN_SPLIT == data.VAL_SPLIT:
-        raise SampleError(
-            f"DATA.VAL_SPLIT: expected another split than DATA.TRAIN_SPLIT {data.TRAIN_SPLIT!r}; "
-            "a model is not judged by what it was trained on"
-        )
-    splits = []
-    for split in (data.TRAIN_SPLIT, data.VAL_SPLIT):
-        sequences = open_windows(
-            data.ROOT,
-            split,
-            bins=data.K,
-            log_paths=data.ALIGN_LOG_PATHS,
-            precomputed=data.USE_PRECOMPUTED_VOXELS,
-            spike_dir=data.SPIKE_DIR,
-            voxel_dir=data.VOXEL_CACHE_DIRNAME,
-            image_exts=data.IMAGE_EXTS,
-        )
-        if not sequences:
-            raise SampleError(f"{data.ROOT}: no sequences in split {split!r}; check DATA.ROOT")
-        require_usable(sequences, data.K, data.NORM)
-        splits.append(sequences)
-    return splits[0], splits[1]
-
-
-def require_usable(sequences: Sequence[WindowSequence], bins: int, norm: NormConfig) -> None:
-    """Check bins, gains and the voxels' form against the configuration.
-
-    Raises:
-        SampleError: names the sequence and the key.
-    """
-    raw = sequences[0].windows_are_raw
-    plain_log1p = norm.MODE == "log1p" and (norm.MEAN, norm.STD) in ((None, None), (0.0, 1.0))
-    for sequence in sequences:
-        if sequence.bins != bins:
-            raise SampleError(
-                f"{sequence.seq}: has {sequence.bins} bins, expected DATA.K {bins}; set DATA.K, "
-                "or voxelize again"
-            )
-        if sequence.windows_are_raw != raw:
-            raise SampleError(
-                f"{sequence.seq}: integer and floating voxels are mixed in this split; "
-                "voxelize all of it alike"
-            )
-        if not raw and not plain_log1p:
-            raise SampleError(
-                f"{sequence.seq}: its voxels are floating, log1p is done already, so they can't "
-                f"be normalised by DATA.NORM.MODE {norm.MODE}; set log1p without MEAN and STD, or "
-                "set DATA.USE_PRECOMPUTED_VOXELS=false"
-            )
-        if norm.MODE == "rate" and sequence.gain is None:
-            raise SampleError(
-                f"{sequence.seq}: DATA.NORM.MODE rate needs the gain (spikes a sample at unit "
-                "luminance), and it is not known; give it to `spikedeblur align --gain`, or use "
-                "relative or log1p"
-            )
-
-
 def fit(
     config: Config,
     run: Path,
@@ -253,7 +185,7 @@ def fit(
     )
     scaler = precision.scaler()
     average = averaged_copy(model) if options.EMA_DECAY is not None else None
-    at = _Position()
+    at = Position()
     if state is not None:
         where = checkpoint_path(run, "last")
         load_weights(model, state["model"], where)
@@ -261,7 +193,7 @@ def fit(
             load_weights(average, state["ema"], where)
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
-        at = _Position.from_state(state)
+        at = Position.from_state(state)
         on_note(f"continuing after step {at.step} of {total}")
     one_frame = bool((index.length == 1).any())
     model.train()
@@ -298,13 +230,13 @@ def fit(
             on_note=on_note,
             on_progress=on_progress,
         )
-        records: _Records | None = None
+        records: Records | None = None
         if group.is_first:
             run_folder.sweep(run)
             if state is None:
                 run_folder.begin(run, config)
             run_folder.write_environment(run, at.step, group.world, group.device, described)
-            records = _Records(run, at.step)
+            records = Records(run, at.step)
             opened.callback(records.close)
         steps = opened.enter_context(
             open_loader(
@@ -316,7 +248,7 @@ def fit(
                 pin=group.device.type == "cuda",
             )
         )
-        clock = _Clock()
+        clock = Clock()
         saved = (at.step, at.validated_step)
         while True:
             # Asked together: processes that disagree would wait for each other for ever.
@@ -388,7 +320,7 @@ def fit(
             if at.step % options.LOG_INTERVAL == 0 or at.step == total:
                 if records is not None:
                     records.training(at, plan, rate, norm, clock)
-                at.interval = _Interval()
+                at.interval = Interval()
                 clock.restart()
 
     return _summary(
@@ -396,7 +328,8 @@ def fit(
         {**asdict(at), "total_steps": total},
         psnr_blur=blur_psnr,
         is_first=group.is_first,
-        signal=None if at.validated_step == total else stop.signal,
+        # Another process may have been the one that was told to stop.
+        signal=None if at.validated_step == total else stop.signal or signal.SIGTERM,
     )
 
 
@@ -441,159 +374,6 @@ def _backward(
             "set TRAIN.AMP=off"
         )
     return loss_sum / group.world, psnr_sum / group.world
-
-
-@dataclass
-class _Interval:
-    """Sums since the last line of metrics.jsonl."""
-
-    loss: float = 0.0
-    psnr: float = 0.0
-    steps: int = 0
-
-
-@dataclass
-class _Position:
-    """How far the run is: what changes and is neither weights nor optimizer."""
-
-    step: int = 0
-    validated_step: int = 0
-    best_step: int | None = None
-    best_psnr: float | None = None
-    interval: _Interval = field(default_factory=_Interval)
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> _Position:
-        return cls(
-            state["step"],
-            state["validated_step"],
-            state["best_step"],
-            state["best_psnr"],
-            _Interval(**state["interval"]),
-        )
-
-    def note_step(self, loss: float, quality: float) -> None:
-        self.step += 1
-        self.interval.loss += loss
-        self.interval.psnr += quality
-        self.interval.steps += 1
-
-    def note_validation(self, found: Validation) -> bool:
-        self.validated_step = self.step
-        best = self.best_psnr is None or found.psnr > self.best_psnr
-        if best:
-            self.best_step, self.best_psnr = self.step, found.psnr
-        return best
-
-
-class _Clock:
-    """Where the time of the current interval goes; validation and writing do not count."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self.began = time.perf_counter()
-        self.marked = self.began
-        self.waited = 0.0
-        self.samples = self.hits = self.misses = self.steps = 0
-
-    def skip(self) -> None:
-        """Leave out the time since the last step."""
-        now = time.perf_counter()
-        self.began += now - self.marked
-        self.marked = now
-
-    def waiting(self) -> _Waiting:
-        return _Waiting(self)
-
-    def count(self, batches: list[Batch]) -> None:
-        self.marked = time.perf_counter()
-        self.steps += 1
-        for batch in batches:
-            self.samples += len(batch["seq"]) if batch["weight"] else 0
-            self.hits += batch["cache"][0]
-            self.misses += batch["cache"][1]
-
-    @property
-    def seconds(self) -> float:
-        return max(self.marked - self.began, 1e-9)
-
-    def note(self, loss: float, quality: float, steps_left: int) -> str:
-        left = int(steps_left * self.seconds / max(self.steps, 1))
-        return (
-            f"loss {loss:.4f}, {quality:.2f} dB, data wait {self.waited / self.seconds:.0%}, "
-            f"ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
-        )
-
-
-class _Waiting:
-    def __init__(self, clock: _Clock) -> None:
-        self.clock = clock
-
-    def __enter__(self) -> None:
-        self.began = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self.clock.waited += time.perf_counter() - self.began
-
-
-class _Records:
-    """What a run says of itself while it runs: metrics.jsonl, TensorBoard, sample pictures."""
-
-    def __init__(self, run: Path, step: int) -> None:
-        self.run = run
-        self.metrics = run_folder.MetricsFile(run, step)
-        self.board = _summary_writer(run, step)
-
-    def close(self) -> None:
-        self.board.close()
-
-    def training(
-        self, at: _Position, plan: StepPlan, rate: float, norm: float, clock: _Clock
-    ) -> None:
-        steps = at.interval.steps
-        values = {
-            "loss": at.interval.loss / steps,
-            "psnr": at.interval.psnr / steps,
-            "lr": rate,
-            "grad_norm": norm if math.isfinite(norm) else None,
-            "data_wait": clock.waited / clock.seconds,
-            "samples_per_s": clock.samples / clock.seconds * plan.world,
-            "seconds": clock.seconds,
-            "cache_hits": clock.hits,
-            "cache_misses": clock.misses,
-        }
-        self._write("train", at, plan, values)
-
-    def validation(self, at: _Position, plan: StepPlan, found: Validation, best: bool) -> None:
-        values = {
-            "psnr": found.psnr,
-            "psnr_blur": found.psnr_blur,
-            "windows": found.windows,
-            "best": best,
-        }
-        self._write("val", at, plan, values)
-        if found.picture is not None:
-            run_folder.write_picture(self.run, at.step, found.picture)
-            self.board.add_image("val/sample", found.picture, at.step, dataformats="HWC")
-
-    def _write(self, kind: str, at: _Position, plan: StepPlan, values: dict[str, Any]) -> None:
-        epoch = at.step / plan.steps_an_epoch
-        self.metrics.write({"kind": kind, "step": at.step, "epoch": epoch, **values})
-        for name, value in values.items():
-            if value is not None:
-                self.board.add_scalar(f"{kind}/{name}", value, at.step)
-        self.board.flush()
-
-
-def _summary_writer(run: Path, step: int) -> SummaryWriter:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its dependencies' deprecations are none of ours
-        from torch.utils.tensorboard import SummaryWriter
-
-    # What an interrupted start wrote after the checkpoint is hidden by TensorBoard.
-    return SummaryWriter(str(run), purge_step=step + 1 if step else None)
 
 
 def _require_continuation(

@@ -1,0 +1,176 @@
+"""Where a run is, where its time goes, and what it says of itself while it runs."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import run_folder
+from .loader import Batch
+from .samples import StepPlan
+from .validation import Validation
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+@dataclass
+class Interval:
+    """Sums since the last line of metrics.jsonl."""
+
+    loss: float = 0.0
+    psnr: float = 0.0
+    steps: int = 0
+
+
+@dataclass
+class Position:
+    """How far the run is: what changes and is neither weights nor optimizer."""
+
+    step: int = 0
+    validated_step: int = 0
+    best_step: int | None = None
+    best_psnr: float | None = None
+    interval: Interval = field(default_factory=Interval)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Position:
+        """Return the position that a checkpoint holds."""
+        return cls(
+            state["step"],
+            state["validated_step"],
+            state["best_step"],
+            state["best_psnr"],
+            Interval(**state["interval"]),
+        )
+
+    def note_step(self, loss: float, quality: float) -> None:
+        """Count a step and its mean loss and PSNR."""
+        self.step += 1
+        self.interval.loss += loss
+        self.interval.psnr += quality
+        self.interval.steps += 1
+
+    def note_validation(self, found: Validation) -> bool:
+        """Remember that this step is validated; returns whether it is the best so far."""
+        self.validated_step = self.step
+        best = self.best_psnr is None or found.psnr > self.best_psnr
+        if best:
+            self.best_step, self.best_psnr = self.step, found.psnr
+        return best
+
+
+class Clock:
+    """Where the time of the current interval goes; validation and writing do not count."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new interval."""
+        self.began = time.perf_counter()
+        self.marked = self.began
+        self.waited = 0.0
+        self.samples = self.hits = self.misses = self.steps = 0
+
+    def skip(self) -> None:
+        """Leave out the time since the last step."""
+        now = time.perf_counter()
+        self.began += now - self.marked
+        self.marked = now
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time inside as waiting for data."""
+        began = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - began
+
+    def count(self, batches: list[Batch]) -> None:
+        """Count a step that has just ended."""
+        self.marked = time.perf_counter()
+        self.steps += 1
+        for batch in batches:
+            self.samples += len(batch["seq"]) if batch["weight"] else 0
+            self.hits += batch["cache"][0]
+            self.misses += batch["cache"][1]
+
+    @property
+    def seconds(self) -> float:
+        """Length of the interval up to its last step."""
+        return max(self.marked - self.began, 1e-9)
+
+    def note(self, loss: float, quality: float, steps_left: int) -> str:
+        """Say how the run is doing, in a line."""
+        left = int(steps_left * self.seconds / max(self.steps, 1))
+        return (
+            f"loss {loss:.4f}, {quality:.2f} dB, data wait {self.waited / self.seconds:.0%}, "
+            f"ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+        )
+
+
+class Records:
+    """What a run says of itself while it runs: metrics.jsonl, TensorBoard, sample pictures."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        self.run = run
+        self.metrics = run_folder.MetricsFile(run, step)
+        self.board = _summary_writer(run, step)
+
+    def close(self) -> None:
+        """Close the TensorBoard file."""
+        self.board.close()
+
+    def training(
+        self, at: Position, plan: StepPlan, rate: float, norm: float, clock: Clock
+    ) -> None:
+        """Write the means of the interval that ends with this step."""
+        steps = at.interval.steps
+        values = {
+            "loss": at.interval.loss / steps,
+            "psnr": at.interval.psnr / steps,
+            "lr": rate,
+            "grad_norm": norm if math.isfinite(norm) else None,
+            "data_wait": clock.waited / clock.seconds,
+            "samples_per_s": clock.samples / clock.seconds * plan.world,
+            "seconds": clock.seconds,
+            "cache_hits": clock.hits,
+            "cache_misses": clock.misses,
+        }
+        self._write("train", at, plan, values)
+
+    def validation(self, at: Position, plan: StepPlan, found: Validation, best: bool) -> None:
+        """Write what a validation found, and its picture."""
+        values = {
+            "psnr": found.psnr,
+            "psnr_blur": found.psnr_blur,
+            "windows": found.windows,
+            "best": best,
+        }
+        self._write("val", at, plan, values)
+        if found.picture is not None:
+            run_folder.write_picture(self.run, at.step, found.picture)
+            self.board.add_image("val/sample", found.picture, at.step, dataformats="HWC")
+
+    def _write(self, kind: str, at: Position, plan: StepPlan, values: dict[str, Any]) -> None:
+        epoch = at.step / plan.steps_an_epoch
+        self.metrics.write({"kind": kind, "step": at.step, "epoch": epoch, **values})
+        for name, value in values.items():
+            if value is not None:
+                self.board.add_scalar(f"{kind}/{name}", value, at.step)
+        self.board.flush()
+
+
+def _summary_writer(run: Path, step: int) -> SummaryWriter:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its dependencies' deprecations are none of ours
+        from torch.utils.tensorboard import SummaryWriter
+
+    # What an interrupted start wrote after the checkpoint is hidden by TensorBoard.
+    return SummaryWriter(str(run), purge_step=step + 1 if step else None)
