@@ -146,6 +146,11 @@ class RecordingSequence:
         """(N,) int64."""
         return np.array([stop - start for start, stop in self._spans], np.int64)
 
+    @property
+    def voxel_dtype(self) -> str:
+        """uint8, or uint16 where a bin can exceed 255."""
+        return "uint16" if -(-int(self.samples.max()) // self.bins) > 255 else "uint8"
+
     def voxels(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
     ) -> np.ndarray:

@@ -130,6 +130,11 @@ class StoreSequence:
         return self._record.voxel_shape
 
     @property
+    def voxel_dtype(self) -> str:
+        """uint8 or uint16."""
+        return self._record.voxel_dtype
+
+    @property
     def has_sharp(self) -> bool:
         """Whether there are sharp frames."""
         return self._record.has_sharp

@@ -69,10 +69,14 @@ class WindowSequence(Protocol):
     def windows_are_raw(self) -> bool:
         """True: voxels are integer counts. False: float32 with log1p already done."""
 
+    @property
+    def voxel_dtype(self) -> str:
+        """uint8, or uint16 where a bin can exceed 255; float32 where not raw."""
+
     def voxels(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
     ) -> np.ndarray:
-        """Windows [start, stop) as (T, K, h, w) uint8 or uint16; float32 where not raw."""
+        """Windows [start, stop) as (T, K, h, w) of `voxel_dtype`."""
 
     def blur(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None

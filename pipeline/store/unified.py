@@ -2,8 +2,8 @@
 
     <root>/<split>/<sequence...>/{blur,sharp,spike,spike_vox}/<frame>.{png,dat,npy}
 
-Integer `.npy` are raw counts, as `voxelize --format npy` writes them. Floating ones are as the
-field's own scripts write them: log1p is done, so they can't be normalised again.
+`.npy` of any integer type are raw counts, as `voxelize --format npy` writes them. Floating ones
+are as the field's own scripts write them: log1p is done, so they can't be normalised again.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ..align.layouts.contract import folder_names, index_frames, shorten, walk_folders
 from ..align.log import AlignmentRow, read_alignment_log
-from ..images import IMAGE_SUFFIXES, read_rgb
+from ..images import IMAGE_SUFFIXES, image_shape, read_rgb
 from ..spikes import SideFile, SpikeClock, SpikeFile, read_side_file
 from ..spikes.geometry import SpikeGeometry
 from .group import NPY_MARK, read_record, root_kind
@@ -168,7 +167,8 @@ class UnifiedSequence:
         for i in range(start, stop):
             path = self.voxel_paths[i]
             if self.geometry is None:
-                out[i - start] = _map_voxels(path, self.bins, self.voxel_shape)[:, y, x]
+                voxels = _map_voxels(path, self.bins, self.voxel_shape, self.windows_are_raw)
+                out[i - start] = _fitting(voxels[:, y, x], self.voxel_dtype, path)
                 continue
             first = self.first_samples[i]
             out[i - start] = _open_spikes(path, self.geometry).counts(
@@ -222,8 +222,7 @@ def _open_sequence(folder: Path, seq: str, log: _Log, layout: _Layout) -> Unifie
                 "DATA.ALIGN_LOG_PATHS"
             )
         rows.append(row)
-    with Image.open(next(iter(blurs.values()))) as image:
-        frame_shape = image.height, image.width
+    frame_shape = image_shape(next(iter(blurs.values())))
     find = _find_npy if layout.precomputed else _find_dat
     voxels = find(folder, seq, list(blurs), rows, layout)
     return UnifiedSequence(
@@ -275,14 +274,14 @@ def _find_npy(
             f"{paths[0]}: expected voxels ({layout.bins}, h, w), found {first.shape}; set DATA.K "
             "to what is there, or voxelize again"
         )
-    if first.dtype not in (np.uint8, np.uint16, np.float32):
+    if first.dtype.kind not in "uif":
         raise StoreError(
-            f"{paths[0]}: expected uint8 or uint16 counts or float32, found {first.dtype}; "
-            "voxelize again with `spikedeblur voxelize --format npy`"
+            f"{paths[0]}: expected counts (integers) or log counts (floating), found "
+            f"{first.dtype}; voxelize again with `spikedeblur voxelize --format npy`"
         )
     shape = int(first.shape[1]), int(first.shape[2])
     side = read_side_file(folder / layout.spike_dir / f"{paths[0].stem}.dat")
-    raw = first.dtype != np.float32
+    raw = first.dtype.kind != "f"
     if side is None and record is not None:
         side = SideFile(geometry=record.geometry, rate=record.rate, gain=record.gain)
     if raw and (side is None or side.rate is None):
@@ -294,7 +293,8 @@ def _find_npy(
     if side is not None and side.rate is not None:
         samples = [_count_samples(side.rate, row) for row in rows]
     gain = None if side is None else side.gain
-    return _Voxels(paths, shape, str(first.dtype), gain, samples, [0] * len(rows), None)
+    dtype = ("uint8" if first.dtype == np.uint8 else "uint16") if raw else "float32"
+    return _Voxels(paths, shape, dtype, gain, samples, [0] * len(rows), None)
 
 
 def _find_dat(
@@ -394,13 +394,25 @@ def _load_npy(path: Path) -> np.ndarray:
     return array
 
 
-def _map_voxels(path: Path, bins: int, shape: tuple[int, int]) -> np.ndarray:
+def _map_voxels(path: Path, bins: int, shape: tuple[int, int], raw: bool) -> np.ndarray:
     voxels = _load_npy(path)
-    if voxels.shape != (bins, *shape):
+    if voxels.shape != (bins, *shape) or voxels.dtype.kind not in ("ui" if raw else "f"):
         raise StoreError(
-            f"{path}: expected voxels {(bins, *shape)} as in the sequence's first, found "
-            f"{voxels.shape}; voxelize again"
+            f"{path}: expected {'counts' if raw else 'log counts'} {(bins, *shape)} as in the "
+            f"sequence's first, found {voxels.dtype} {voxels.shape}; voxelize again"
         )
+    return voxels
+
+
+def _fitting(voxels: np.ndarray, dtype: str, path: Path) -> np.ndarray:
+    """Return the voxels, refusing counts that `dtype` can't hold: NumPy would wrap them."""
+    if dtype != "float32" and not np.can_cast(voxels.dtype, dtype):
+        least, most = int(voxels.min()), int(voxels.max())
+        if least < 0 or most > np.iinfo(dtype).max:
+            raise StoreError(
+                f"{path}: expected counts of 0 to {np.iinfo(dtype).max} ({dtype}, by the "
+                f"sequence's first), found {least} to {most}; voxelize again"
+            )
     return voxels
 
 

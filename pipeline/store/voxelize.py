@@ -17,10 +17,9 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from ..align.manifest import FileRecord, Manifest, Sequence, read_manifest
 from ..files import inside, sha256_file
+from ..images import image_shape
 from ..progress import Progress
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, write_folder_side_file
@@ -335,18 +334,10 @@ def _plan(job: _Job, sequence: Sequence, seen: _Seen) -> SequencePlan:
         root=str(job.root),
         kind=job.kind,
         bins=job.bins,
-        frame_shape=_image_shape(blur, sequence.seq),
+        frame_shape=image_shape(blur),
         seen=seen,
         only_voxels=job.in_place,
     )
-
-
-def _image_shape(path: Path, seq: str) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, Image.DecompressionBombError) as error:
-        raise StoreError(f"{seq}: {path}: can't read the image ({error}); restore it") from error
 
 
 def _prepare(job: _Job, plan: SequencePlan) -> dict[str, int]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -138,7 +139,8 @@ def collate(samples: Sequence[dict[str, Any]]) -> Batch:
     """Stack samples of one T: tensors get a leading B, everything else becomes a list of B."""
     batch: Batch = {name: [sample[name] for sample in samples] for name in samples[0]}
     for name in ("blur", "sharp", "voxels", "samples"):
-        batch[name] = torch.stack([torch.from_numpy(array) for array in batch[name]])
+        # By NumPy: torch can't stack uint8 counts of one sequence with uint16 ones of another.
+        batch[name] = torch.from_numpy(np.stack(batch[name]))
     batch["gain"] = torch.tensor(batch["gain"], dtype=torch.float32)
     return batch
 

@@ -293,13 +293,10 @@ def read_windows(
 
 
 def window_bytes(sequence: WindowSequence) -> int:
-    """Return the bytes of one whole window in memory: blur, sharp, voxels.
-
-    Counts are taken as one byte; where a sequence has larger ones this is too low.
-    """
+    """Return the bytes of one whole window in memory: blur, sharp, voxels."""
     height, width = sequence.frame_shape
     small_height, small_width = sequence.voxel_shape
-    voxel = 1 if sequence.windows_are_raw else 4
+    voxel = np.dtype(sequence.voxel_dtype).itemsize
     return 6 * height * width + voxel * sequence.bins * small_height * small_width
 
 

@@ -330,6 +330,7 @@ def test_crops_of_a_recording_are_cut_exactly(recording) -> None:
     exposures = exposures_by_number(recording / "test_blurry_33/Type1/clip", 33, 1000.0)
     dat = recording / "spike.dat"
     sequence = RecordingSequence("x", exposures, dat, settled(dat), 32)
+    assert sequence.voxel_dtype == sequence.voxels(0, 1).dtype
     voxels = sequence.voxels(0, 2)
     np.testing.assert_array_equal(
         sequence.voxels(0, 2, (8, 24), (16, 40)), voxels[:, :, 8:24, 16:40]

@@ -29,8 +29,12 @@ class MemorySequence:
     bins: int = 4
     gain: float | None = 0.5
     has_sharp: bool = True
-    windows_are_raw: bool = True
+    voxel_dtype: str = "uint8"
     reads: list[str] = field(default_factory=list)
+
+    @property
+    def windows_are_raw(self) -> bool:
+        return self.voxel_dtype != "float32"
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -64,7 +68,8 @@ class MemorySequence:
         y, x = slice(*(rows or (None,))), slice(*(columns or (None,)))
         places = self.places(start, stop)[:, None, y, x]
         voxels = places + np.arange(self.bins, dtype=np.uint8)[:, None, None]
-        return voxels if self.windows_are_raw else np.log1p(voxels.astype(np.float32))
+        voxels = voxels.astype(self.voxel_dtype)
+        return voxels if self.windows_are_raw else np.log1p(voxels)
 
     def blur(self, start, stop, rows=None, columns=None) -> np.ndarray:
         y, x = slice(*(rows or (None,))), slice(*(columns or (None,)))

@@ -33,9 +33,19 @@ def test_store_npy_and_dat_give_the_same_tensors(
     for precomputed in (True, False):
         (other,) = opened(tree, data, split, precomputed=precomputed)
         assert isinstance(other, WindowSequence)
-        for name in ("seq", "bins", "gain", "length", "frame_shape", "voxel_shape", "has_sharp"):
+        for name in (
+            "seq",
+            "bins",
+            "gain",
+            "length",
+            "frame_shape",
+            "voxel_shape",
+            "has_sharp",
+            "voxel_dtype",
+        ):
             assert getattr(other, name) == getattr(zarr, name), name
         assert other.windows_are_raw
+        assert other.voxel_dtype == other.voxels(0, 1).dtype
         for name in ("frame_index", "samples"):
             np.testing.assert_array_equal(getattr(other, name), getattr(zarr, name))
             assert getattr(other, name).dtype == getattr(zarr, name).dtype
@@ -121,6 +131,34 @@ def test_float_npy_are_log_counts_and_said_to_be_so(data: DataSet, tree: Path) -
     assert voxels.dtype == np.float32
     expected = np.log1p(data.voxels(sequence.seq, 8)[:, :, 2:9, 1:8])
     np.testing.assert_allclose(voxels, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64])
+def test_npy_of_any_integer_type_are_counts(data: DataSet, tree: Path, dtype: type) -> None:
+    for path in (tree / "train").rglob("*.npy"):
+        np.save(path, np.load(path).astype(dtype))
+    (sequence,) = opened(tree, data)
+    assert sequence.windows_are_raw
+    assert sequence.voxels(0, 1).dtype == np.uint16
+    np.testing.assert_array_equal(sequence.voxels(0, 5), data.voxels(sequence.seq, 8))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "add", "message"),
+    [
+        (np.float32, 0.5, "expected counts .* found float32"),
+        (np.int64, -1000, "expected counts of 0 to 255"),
+        (np.uint16, 256, "expected counts of 0 to 255"),
+    ],
+)
+def test_npy_that_would_not_survive_the_first_ones_type_is_refused_by_name(
+    data: DataSet, tree: Path, dtype: type, add: float, message: str
+) -> None:
+    path = tree / "train/a/one/spike_vox/000006.npy"
+    np.save(path, (np.load(path) + np.array(add)).astype(dtype))
+    (sequence,) = opened(tree, data)
+    with pytest.raises(StoreError, match=rf"000006\.npy: {message}"):
+        sequence.voxels(0, sequence.length)
 
 
 @pytest.mark.parametrize("precomputed", [True, False])

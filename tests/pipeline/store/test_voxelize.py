@@ -134,7 +134,7 @@ def test_unchanged_sequences_are_kept_without_reading_a_source(
 
     monkeypatch.setattr(SpikeFile, "open", refuse)
     monkeypatch.setattr(task_module, "read_rgb", refuse)
-    monkeypatch.setattr(job_module, "_image_shape", refuse)
+    monkeypatch.setattr(job_module, "image_shape", refuse)
     summary = data.voxelize(store)
     assert (summary.sequences_kept, summary.windows) == (2, 0)
     assert files_of(store) == before

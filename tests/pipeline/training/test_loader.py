@@ -5,7 +5,7 @@ import torch
 from training_sets import MemorySequence, tiny_config
 
 from spikedeblur.pipeline.store.jobs import available_cores
-from spikedeblur.pipeline.training.loader import open_loader, prepare_cache
+from spikedeblur.pipeline.training.loader import collate, open_loader, prepare_cache
 from spikedeblur.pipeline.training.samples import ClipIndex, ClipSamples, StepPlan, window_bytes
 
 INDEX = ClipIndex.every_start([4, 4, 1], 2)
@@ -51,6 +51,17 @@ def test_workers_are_capped_by_the_cores_with_a_note():
 def test_no_cache_where_it_is_switched_off():
     samples, _, _ = cache_for(9, 0, USE_RAM_CACHE=False)
     assert samples.cache is None
+
+
+def test_counts_of_one_and_of_two_bytes_share_a_batch_unchanged():
+    sequences = [MemorySequence("train/a"), MemorySequence("train/b", voxel_dtype="uint16")]
+    samples = ClipSamples(sequences, ClipIndex.every_start([4, 4], 4), crop_size=24)
+    both = [samples.sample(0, clip) for clip in (0, 1)]
+    both[1]["voxels"] += 1000
+    batch = collate(both)
+    assert batch["voxels"].dtype == torch.uint16
+    for stacked, sample in zip(batch["voxels"], both, strict=True):
+        assert stacked.tolist() == sample["voxels"].tolist()
 
 
 def load(workers: int, from_step: int = 0, to_step: int = 8):

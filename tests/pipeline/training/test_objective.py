@@ -43,7 +43,7 @@ def test_a_batch_is_normalised_with_each_samples_own_gain():
 
 def test_voxels_with_log1p_done_are_taken_as_they_are():
     samples = ClipSamples(
-        [MemorySequence(windows_are_raw=False)], ClipIndex.every_start([4], 2), crop_size=8
+        [MemorySequence(voxel_dtype="float32")], ClipIndex.every_start([4], 2), crop_size=8
     )
     batch = collate([samples.sample(0, 0)])
     inputs = to_inputs(batch, CPU, tiny_config().DATA.NORM, raw=False)

@@ -122,7 +122,7 @@ def test_epochs_and_seeds_differ_in_order():
     assert len(set(orders)) == 4
 
 
-@pytest.mark.parametrize("ratio", [1, 2, 3])
+@pytest.mark.parametrize("ratio", [1, 2, 3, 4])
 @pytest.mark.parametrize("augment", [False, True])
 def test_frames_and_spikes_show_the_same_place(ratio, augment):
     sequence = MemorySequence(ratio=ratio, length=3)
@@ -195,8 +195,9 @@ def test_only_the_crop_is_read_when_the_cache_is_full_and_the_crop_small():
     assert cache.statistics.evictions == 2
 
 
-def test_one_byte_a_count_is_the_estimate_of_a_window():
-    sequence = MemorySequence(length=1)
+@pytest.mark.parametrize("voxel_dtype", ["uint8", "uint16", "float32"])
+def test_the_estimate_of_a_window_is_what_it_takes(voxel_dtype):
+    sequence = MemorySequence(length=1, voxel_dtype=voxel_dtype)
     arrays = (sequence.blur(0, 1), sequence.sharp(0, 1), sequence.voxels(0, 1))
     assert window_bytes(sequence) == sum(array.nbytes for array in arrays)
 

@@ -277,8 +277,8 @@ def test_a_run_may_continue_with_the_same_step_dealt_otherwise(tmp_path):
     [
         (MemorySequence(bins=8), {}, "has 8 bins, expected DATA.K 4"),
         (MemorySequence(gain=None), {"MODE": "rate"}, "needs the gain"),
-        (MemorySequence(windows_are_raw=False), {"MODE": "relative"}, "log1p is done already"),
-        (MemorySequence(windows_are_raw=False), {"MEAN": 1.0}, "log1p is done already"),
+        (MemorySequence(voxel_dtype="float32"), {"MODE": "relative"}, "log1p is done already"),
+        (MemorySequence(voxel_dtype="float32"), {"MEAN": 1.0}, "log1p is done already"),
     ],
 )
 def test_data_that_can_not_be_normalised_is_refused(sequence, norm, message):
