@@ -2,7 +2,8 @@
 
 Each clip is one task. A clip is complete when the side file of its spikes is there, which is
 written last; it records a digest of everything the clip was made from, so that a second run
-keeps what is the same and refuses what is not.
+keeps what is the same and refuses what is not. A hidden mark shows that an incomplete clip is
+ours to clear away.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy.typing as npt
 from .. import __version__
 from ..errors import SpikeDeblurError
 from .align.timeline import exposure_window
+from .files import write_text
 from .images import ImageError, list_images, read_rgb, write_png
 from .progress import Progress
 from .scenes import render_scene
@@ -34,6 +36,9 @@ from .spikes.geometry import SpikeGeometry
 from .spikes.sidefile import SideFile, read_side_file, side_file_path, write_side_file
 
 SPLITS = ("train", "val", "test")
+
+_UNFINISHED = ".unfinished"
+"""File beside the spikes of a clip that is being written."""
 
 RGB = npt.NDArray[np.uint8]
 
@@ -112,6 +117,15 @@ class Clip:
         files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in self.frames]
         made_from = [asdict(recording), self.seq, self.first, self.size, self.length, files]
         return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+
+    def frames_sha256(self) -> str | None:
+        """Return the hex SHA-256 of the frame files, one after the other; None: no files."""
+        if not self.frames:
+            return None
+        digest = hashlib.sha256()
+        for path in self.frames:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +218,8 @@ def simulate(
                 f"{_spike_path(out, clip.seq, recording)}: made from other frames or settings; "
                 "use another output folder, or --overwrite to replace the clip"
             )
+        if made is None and not overwrite:
+            _require_free(out, clip.seq, recording)
         todo.append(clip)
     workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
     spike_bytes = 0
@@ -239,12 +255,14 @@ def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Ite
 
 def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
     """Record one clip with both cameras; returns the bytes of its spike file."""
-    split, group, name = clip.seq.split("/")
-    blurry = out / f"{split}_blurry_{recording.exposure}" / group / name
-    sharp = out / f"{split}_fullRGB" / group / name
+    blurry, sharp = _picture_folders(out, clip.seq, recording)
     spike_path = _spike_path(out, clip.seq, recording)
+    unfinished = spike_path.with_name(_UNFINISHED)
+    write_text(unfinished, "")
     side_file_path(spike_path).unlink(missing_ok=True)
-    for folder in (blurry, sharp, spike_path.parent):
+    for path in (spike_path, *spike_path.parent.glob(".spike.*.partial*")):
+        path.unlink(missing_ok=True)
+    for folder in (blurry, sharp):
         shutil.rmtree(folder, ignore_errors=True)
 
     half = recording.exposure // 2
@@ -285,10 +303,12 @@ def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
             "tool": "spikedeblur simulate",
             "version": __version__,
             "inputs": clip.inputs(recording),
+            "frames_sha256": clip.frames_sha256(),
             **asdict(recording),
         },
     )
     write_side_file(spike_path, side)
+    unfinished.unlink()
     return spike_path.stat().st_size
 
 
@@ -330,6 +350,32 @@ def _interpolate(
 def _spike_path(out: Path, seq: str, recording: Recording) -> Path:
     split, group, name = seq.split("/")
     return out / f"{split}_spike_{recording.spike_scale}xds" / group / name / "spike.dat"
+
+
+def _picture_folders(out: Path, seq: str, recording: Recording) -> tuple[Path, Path]:
+    """Return where a clip's blurred and sharp frames go."""
+    split, group, name = seq.split("/")
+    return (
+        out / f"{split}_blurry_{recording.exposure}" / group / name,
+        out / f"{split}_fullRGB" / group / name,
+    )
+
+
+def _require_free(out: Path, seq: str, recording: Recording) -> None:
+    """Refuse to write where files are that no run of ours was writing.
+
+    Raises:
+        SimulateError: names the folder.
+    """
+    spikes = _spike_path(out, seq, recording).parent
+    if (spikes / _UNFINISHED).exists():
+        return
+    for folder in (spikes, *_picture_folders(out, seq, recording)):
+        if folder.is_dir() and any(folder.iterdir()):
+            raise SimulateError(
+                f"{folder}: holds files that `simulate` did not write; use another output folder, "
+                "or --overwrite to replace the clip"
+            )
 
 
 def _made_from(out: Path, clip: Clip, recording: Recording) -> str | None:

@@ -1,9 +1,12 @@
+import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from spikedeblur import __version__
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.images import ImageError, read_rgb, write_png
 from spikedeblur.pipeline.scenes import render_scene
@@ -135,6 +138,27 @@ def test_a_killed_clip_is_made_again_with_the_same_result(tmp_path, monkeypatch)
     monkeypatch.undo()
     simulate(tmp_path / "cut", clips, SMALL, workers=1)
     assert snapshot(tmp_path / "cut") == snapshot(tmp_path / "whole")
+
+
+def test_frames_of_another_origin_are_not_removed(tmp_path):
+    clips = scene_clips("val", 1, (32, 32), 11)
+    write_clip(tmp_path / "val_fullRGB/scenes/00000", np.zeros((2, 8, 8, 3), np.uint8))
+    before = snapshot(tmp_path)
+    with pytest.raises(SimulateError, match=r"val_fullRGB/scenes/00000: holds files"):
+        simulate(tmp_path, clips, SMALL, workers=1)
+    assert snapshot(tmp_path) == before
+    assert simulate(tmp_path, clips, SMALL, workers=1, overwrite=True).written == 1
+
+
+def test_the_side_file_records_what_the_clip_was_made_from(tmp_path, random_frames):
+    write_clip(tmp_path / "in/val/g/c", random_frames)
+    simulate(tmp_path / "out", folder_clips(tmp_path / "in"), SMALL, workers=1)
+    made_by = read_side_file(tmp_path / "out/val_spike_2xds/g/c/spike.dat").made_by
+    files = sorted((tmp_path / "in/val/g/c").iterdir())
+    content = b"".join(path.read_bytes() for path in files)
+    assert made_by["frames_sha256"] == hashlib.sha256(content).hexdigest()
+    assert made_by["version"] == __version__
+    assert {name: made_by[name] for name in asdict(SMALL)} == asdict(SMALL)
 
 
 def test_scenes_differ_by_seed_and_name_and_move(tmp_path):
