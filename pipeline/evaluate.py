@@ -33,6 +33,7 @@ from .methods import (
 )
 from .metrics import Score, psnr, score
 from .progress import Progress
+from .store.provenance import describe_data
 from .store.sequence import WindowSequence
 
 FORMAT = "spikedeblur.evaluation"
@@ -66,6 +67,8 @@ class Evaluation:
     """Mean over each sequence's windows."""
     windows: tuple[WindowScores, ...]
     store: str
+    data_sha256: str
+    """Of the split, as `describe_data` gives it."""
     run: str | None
     checkpoint_sha256: str | None
     split: str
@@ -93,6 +96,7 @@ class Evaluation:
             "schema_version": SCHEMA_VERSION,
             "version": __version__,
             "store": self.store,
+            "data_sha256": self.data_sha256,
             "run": self.run,
             "checkpoint_sha256": self.checkpoint_sha256,
             "split": self.split,
@@ -234,6 +238,7 @@ def evaluate_sequences(
         },
         windows=tuple(windows),
         store=store,
+        data_sha256=describe_data(sequences)["sha256"],
         run=run,
         checkpoint_sha256=_checkpoint_hash(run),
         split=split,

@@ -8,10 +8,9 @@ checkpoints/       last.pt, best.pt      samples/          blur | output | sharp
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,6 @@ from ...configs import dump_config, load_config
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ..files import atomic_write, write_text
-from ..store.reader import StoreSequence
-from ..store.sequence import WindowSequence
 from .checkpoint import FOLDER, checkpoint_config, checkpoint_path, read_checkpoint
 
 HARMLESS = frozenset(
@@ -177,29 +174,6 @@ def write_environment(
         }
     )
     write_text(path, json.dumps({"data": data, "starts": starts}, indent=2) + "\n")
-
-
-def describe_data(sequences: Sequence[WindowSequence]) -> dict[str, Any]:
-    """Return what identifies the content of a split: counts, and hashes of its sources."""
-    digest = hashlib.sha256()
-    manifests = set()
-    for sequence in sequences:
-        if isinstance(sequence, StoreSequence):
-            record = sequence.record
-            digest.update(record.model_dump_json().encode())
-            if record.complete is not None:
-                manifests.add(record.complete.manifest_sha256)
-            continue
-        known = (sequence.seq, sequence.bins, sequence.gain, sequence.windows_are_raw)
-        digest.update(repr((*known, sequence.frame_shape, sequence.voxel_shape)).encode())
-        for array in (sequence.frame_index, sequence.t0, sequence.t1, sequence.samples):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return {
-        "sequences": len(sequences),
-        "windows": int(sum(sequence.length for sequence in sequences)),
-        "sha256": digest.hexdigest(),
-        "manifests_sha256": sorted(manifests),
-    }
 
 
 class MetricsFile:

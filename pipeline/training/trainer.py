@@ -26,6 +26,7 @@ from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ...model import build_model
 from ..progress import Progress
+from ..store.provenance import describe_data
 from ..store.sequence import WindowSequence
 from . import run_folder
 from .checkpoint import checkpoint_path, load_weights, without_pretrained, write_checkpoint
@@ -171,7 +172,7 @@ def fit(
             [s.length for s in validation], data.CLIP_LEN, options.VAL_MAX_WINDOWS
         ),
     )
-    described = run_folder.describe_data(training)
+    described = describe_data(training)
     total = total_steps(options, plan.steps_an_epoch)
     _require_continuation(state, plan, described, total)
     warmup = warmup_steps(options, total)

@@ -14,6 +14,8 @@ from spikedeblur.configs import dump_config, load_config
 from spikedeblur.model import build_model
 from spikedeblur.pipeline.align import align
 from spikedeblur.pipeline.simulate import Recording, scene_clips, simulate
+from spikedeblur.pipeline.store import open_store
+from spikedeblur.pipeline.store.provenance import describe_data
 from spikedeblur.pipeline.store.voxelize import voxelize_manifest
 from spikedeblur.pipeline.training.checkpoint import checkpoint_path, write_checkpoint
 
@@ -66,6 +68,7 @@ def test_table_json_and_picture_of_all_methods(
     assert found["methods"]["sdm"]["psnr"] > found["methods"]["blur"]["psnr"]
     assert found["run"] == str(run)
     assert len(found["checkpoint_sha256"]) == 64
+    assert found["data_sha256"] == describe_data(open_store(store, "test"))["sha256"]
     with Image.open(picture) as image:
         pixels = np.asarray(image)
     assert pixels.shape == (18 + 192, 4 * 192 + 3 * 4, 3)

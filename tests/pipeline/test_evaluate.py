@@ -40,6 +40,8 @@ class Windows:
     has_sharp: bool = True
 
     length = property(lambda self: len(self.blur_frames))
+    t0 = property(lambda self: self.frame_index / 1000)
+    t1 = property(lambda self: self.frame_index / 1000 + 0.032)
     bins = property(lambda self: self.counts.shape[1])
     frame_shape = property(lambda self: self.blur_frames.shape[1:3])
     voxel_shape = property(lambda self: self.counts.shape[2:])

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from training_sets import MemorySequence, tiny_config
+from training_sets import tiny_config
 
 from spikedeblur.configs import dump_config, load_config
 from spikedeblur.pipeline.training.run_folder import (
@@ -13,7 +13,6 @@ from spikedeblur.pipeline.training.run_folder import (
     MetricsFile,
     RunFolderError,
     begin,
-    describe_data,
     hold,
     read_metrics,
     read_resumable,
@@ -113,9 +112,3 @@ def test_damaged_metrics_are_an_error_with_the_line(tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     with pytest.raises(RunFolderError, match="line 2"):
         read_metrics(tmp_path)
-
-
-@pytest.mark.parametrize("change", [{"length": 5}, {"gain": 0.25}, {"seq": "train/z"}])
-def test_other_data_has_another_hash(change):
-    same = [describe_data([MemorySequence()])["sha256"] for _ in range(2)]
-    assert same[0] == same[1] != describe_data([MemorySequence(**change)])["sha256"]
