@@ -34,7 +34,6 @@ def _amp_word(value: object) -> object:
 
 
 Bool = Annotated[bool, Strict()]
-Int = Annotated[int, Strict()]
 PositiveInt = Annotated[int, Strict(), Field(ge=1)]
 NaturalInt = Annotated[int, Strict(), Field(ge=0)]
 Float = Annotated[float, BeforeValidator(_no_bool)]
@@ -328,6 +327,8 @@ class TrainConfig(Section):
     """Loading processes of one training process; 0 loads in the training process."""
     GRADIENT_ACCUMULATION_STEPS: PositiveInt = 6
     """Batches a step."""
+    THREADS: PositiveInt | None = None
+    """CPU threads of one training process; null: torch's own choice, all cores."""
     OPTIM: OptimConfig = OptimConfig()
     """Optimizer."""
     SCHEDULER: SchedulerConfig = SchedulerConfig()

@@ -95,6 +95,8 @@ def train(
     with process_group() as group, ExitStack() as held:
         if not group.is_first:
             on_progress, on_note = None, lambda note: None
+        if config.TRAIN.THREADS is not None:
+            torch.set_num_threads(config.TRAIN.THREADS)
         precision = Precision.choose(config.TRAIN.AMP, group.device)
         objective = Objective(config.LOSS).to(group.device)
 

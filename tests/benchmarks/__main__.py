@@ -1,0 +1,188 @@
+"""`make bench`: each figure beside its bar and the machine it was measured on; exit code 1 below.
+
+A figure is a ratio of times, baseline over ours, each the minimum of interleaved repeats on one
+thread, so that a machine that slows down for a while slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+
+from spikedeblur.pipeline.align import align
+from spikedeblur.pipeline.simulate import Recording, scene_clips, simulate
+from spikedeblur.pipeline.spikes import SpikeGeometry, count_spikes
+from spikedeblur.pipeline.spikes.dat import pack_spikes
+from spikedeblur.pipeline.store import open_store
+from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+
+BINS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the report."""
+
+    what: str
+    value: float
+    unit: str
+    bar: float | None
+    """Least value that passes; None: for information."""
+    detail: str
+
+    @property
+    def passed(self) -> bool:
+        return self.bar is None or self.value >= self.bar
+
+
+def fastest(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return each action's shortest time in seconds; they take turns."""
+    times = {name: float("inf") for name in actions}
+    for action in actions.values():
+        action()
+    for _ in range(repeats):
+        for name, action in actions.items():
+            began = time.perf_counter()
+            action()
+            times[name] = min(times[name], time.perf_counter() - began)
+    return times
+
+
+def kernel(frames: int, height: int, width: int, bar: float, repeats: int) -> list[Figure]:
+    """Counting packed spikes against unpacking the whole window and `np.add.reduceat`."""
+    geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
+    rng = np.random.default_rng(0)
+    packed = pack_spikes(rng.random((frames, height, width), np.float32) < 0.25, geometry)
+    edges = -(-np.arange(BINS) * frames // BINS)
+
+    def unpack_and_reduce() -> np.ndarray:
+        bits = np.unpackbits(packed, bitorder="little").reshape(frames, height, width)[:, ::-1]
+        return np.add.reduceat(bits, edges, axis=0)
+
+    def ours() -> np.ndarray:
+        return count_spikes(packed, geometry, BINS)
+
+    def crop() -> np.ndarray:
+        return count_spikes(packed, geometry, BINS, rows=(100, 228), columns=(104, 232))
+
+    output = ours()
+    np.testing.assert_array_equal(output, unpack_and_reduce())
+    actions = {"base": unpack_and_reduce, "ours": ours, "copy": output.copy, "crop": crop}
+    times = fastest(actions, repeats)
+    tracemalloc.start()
+    ours()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    size = f"{frames}x{height}x{width}"
+    return [
+        Figure(
+            f"count {size}",
+            times["base"] / times["ours"],
+            "x faster than unpackbits + reduceat",
+            bar,
+            f"{times['ours'] * 1e3:.1f} ms; copying the output takes {times['copy'] * 1e3:.1f} ms",
+        ),
+        Figure(
+            f"count a 128x128 crop of {size}",
+            times["ours"] / times["crop"],
+            "x faster than the whole",
+            None,
+            f"{times['crop'] * 1e3:.2f} ms",
+        ),
+        Figure(
+            f"count {size}, memory",
+            1.25 * output.nbytes / peak,
+            "x below 1.25 times the output",
+            1.0,
+            f"peak {peak / output.nbytes:.2f} times the output",
+        ),
+    ]
+
+
+def store(folder: Path, repeats: int) -> list[Figure]:
+    """Random training crops from a default store against whole float32 `.npy` files, then crop."""
+    clips = scene_clips("train", 2, (320, 320), 97)
+    simulate(folder / "rec", clips, Recording(spikes_per_frame=4), workers=1)
+    log, manifest = folder / "log.txt", folder / "log.json"
+    align(folder / "rec", "x4k1000fps", log=log, manifest=manifest, verify=False)
+    began = time.perf_counter()
+    summary = voxelize_manifest(manifest, folder / "store.zarr", bins=BINS, workers=1)
+    seconds = time.perf_counter() - began
+    sequences = open_store(folder / "store.zarr")
+    for number, sequence in enumerate(sequences):
+        for window in range(sequence.length):
+            voxels = sequence.voxels(window, window + 1)[0].astype(np.float32)
+            np.save(folder / f"{number}_{window}.npy", voxels)
+    rng = np.random.default_rng(0)
+
+    def place() -> tuple[int, int]:
+        return int(rng.integers(len(sequences))), int(rng.integers(0, 33))
+
+    def whole_then_crop() -> None:
+        number, shift = place()
+        for window in range(5):
+            np.load(folder / f"{number}_{window}.npy")[:, shift : shift + 128, :128].copy()
+
+    def from_store() -> None:
+        number, shift = place()
+        sequences[number].voxels(0, 5, (shift, shift + 128), (0, 128))
+
+    times = fastest({"base": whole_then_crop, "ours": from_store}, repeats)
+    return [
+        Figure(
+            "crops of 5 x 32x128x128 from a store of 160x160 voxels",
+            times["base"] / times["ours"],
+            "x faster than whole float32 .npy, then crop",
+            None,
+            f"{1 / times['ours']:.0f} samples/s, warm",
+        ),
+        Figure(
+            "voxelize and write",
+            summary.windows / seconds,
+            "windows/s",
+            None,
+            f"{summary.windows} windows with two 320x320 pictures each; one process",
+        ),
+    ]
+
+
+def main() -> int:
+    """Measure, print and judge."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    figures = [
+        *kernel(88, 360, 640, bar=22, repeats=9),
+        *kernel(301, 250, 400, bar=11, repeats=9),
+        *kernel(1000, 1000, 1000, bar=15, repeats=2),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        figures += store(Path(folder), repeats=20)
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread, "
+        f"Python {platform.python_version()}, NumPy {np.__version__}"
+    )
+    for figure in figures:
+        verdict = "" if figure.bar is None else f"bar {figure.bar:g}: "
+        verdict += "" if figure.bar is None else ("ok" if figure.passed else "BELOW")
+        print(f"{figure.what:52} {figure.value:8.1f} {figure.unit:38} {verdict:14} {figure.detail}")
+    if options.json:
+        options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=2))
+    return 0 if all(figure.passed for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
