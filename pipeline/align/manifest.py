@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ... import __version__
 from ...errors import SpikeDeblurError
-from ..files import inside, write_text
+from ..files import write_text
 from ..spikes.clock import SpikeClock
 from ..spikes.geometry import SpikeGeometry, parse_geometry
 from .log import AlignmentRow, require_seq
@@ -180,14 +180,6 @@ class Manifest(_Record):
         """Return the data set's folder, given where this manifest lies."""
         # Links are resolved first: `..` after a link leads elsewhere than it reads.
         return (Path(manifest_path).absolute().parent.resolve() / self.root).resolve()
-
-    def locate(self, manifest_path: str | os.PathLike[str], relative: str) -> Path:
-        """Return the path of a file that a window names.
-
-        Raises:
-            UnsafePathError: a link in it leaves the root.
-        """
-        return inside(self.root_folder(manifest_path), relative, manifest_path)
 
     def log_rows(self) -> list[AlignmentRow]:
         """Return the alignment log's rows."""

@@ -27,9 +27,6 @@ from .samples import ClipSamples, MicroBatch, StepPlan, window_bytes
 Batch = dict[str, Any]
 Note = Callable[[str], None]
 
-TENSORS = ("blur", "sharp", "voxels", "samples", "gain")
-"""Keys of a batch that hold tensors; the others hold lists, one item a sample."""
-
 
 def prepare_cache(
     samples: ClipSamples,

@@ -166,6 +166,14 @@ def test_source_changed_since_alignment_is_refused_by_name(
         data.voxelize(tmp_path / "s.zarr")
 
 
+def test_source_that_links_out_of_the_data_set_is_refused(data: DataSet, tmp_path: Path) -> None:
+    path = data.root / "raw/train/a/one/spike.dat"
+    path.rename(tmp_path / "elsewhere.dat")
+    path.symlink_to(tmp_path / "elsewhere.dat")
+    with pytest.raises(SpikeDeblurError, match=r"spike\.dat' is a link that leaves"):
+        data.voxelize(tmp_path / "s.zarr")
+
+
 def test_source_whose_hash_is_not_the_manifests_is_refused(data: DataSet, tmp_path: Path) -> None:
     manifest = read_manifest(data.manifest)
     name = "raw/train/a/one/blur/0006.png"
