@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +11,7 @@ import typer
 from .output import report
 
 if TYPE_CHECKING:
-    from ..pipeline.align import Manifest
+    from ..pipeline.align.summary import AlignSummary
 
 _MAX_WARNINGS = 20
 
@@ -25,29 +24,6 @@ class LayoutName(enum.StrEnum):
     S_SDM = "s-sdm"
     UNIFIED = "unified"
     AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What `align --json` prints."""
-
-    log: str
-    manifest: str
-    layout: str
-    fps: float
-    sequences: int
-    windows: int
-    spikes: int
-    verified: int
-    """Sequences whose lag the images prove."""
-    worst_lag_seconds: float | None
-    worst_lag_frames: float | None
-    """In spike samples."""
-    worst_lag_seq: str | None
-    blur_kind: str | None
-    """GoPro's blur or blur_gamma: results on the two do not compare."""
-    verification: dict[str, dict[str, object]]
-    warnings: list[str]
 
 
 def align(
@@ -113,6 +89,7 @@ def align(
             param_hint="--layout",
         )
     from ..pipeline.align import align as run
+    from ..pipeline.align.summary import summarise
     from .progress import progress_bar
 
     name = layout.value
@@ -146,7 +123,7 @@ def align(
     finally:
         if not strict:
             _print_warnings(warnings)
-    summary = _summarise(result, log, manifest, warnings)
+    summary = summarise(result, log, manifest, warnings)
     store = root.with_name(f"{root.name}.zarr") if root.name else Path("store.zarr")
     report(
         summary,
@@ -156,36 +133,7 @@ def align(
     )
 
 
-def _summarise(result: Manifest, log: Path, manifest: Path, warnings: list[str]) -> Summary:
-    verified = {
-        sequence.seq: sequence.verification
-        for sequence in result.sequences
-        if sequence.verification is not None
-    }
-    proved = {seq: found for seq, found in verified.items() if found.confident}
-    worst = max(proved, key=lambda seq: abs(proved[seq].lag_seconds), default=None)
-    windows = [window for sequence in result.sequences for window in sequence.windows]
-    return Summary(
-        log=str(log),
-        manifest=str(manifest),
-        layout=result.layout,
-        fps=result.fps,
-        sequences=len(result.sequences),
-        windows=len(windows),
-        spikes=sum(window.spike_count for window in windows),
-        verified=len(proved),
-        worst_lag_seconds=proved[worst].lag_seconds if worst else None,
-        worst_lag_frames=proved[worst].lag_frames if worst else None,
-        worst_lag_seq=worst,
-        blur_kind=PurePosixPath(windows[0].blur).parent.name
-        if result.layout == LayoutName.SPK_GOPRO
-        else None,
-        verification={seq: found.model_dump() for seq, found in verified.items()},
-        warnings=warnings,
-    )
-
-
-def _in_words(summary: Summary, verify: bool) -> str:
+def _in_words(summary: AlignSummary, verify: bool) -> str:
     lines = [
         f"{summary.sequences} sequences, {summary.windows} exposures, {summary.spikes} spikes; "
         f"layout {summary.layout} at {summary.fps:g} frames a second"
