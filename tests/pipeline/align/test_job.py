@@ -327,4 +327,4 @@ def test_manifest_and_data_move_together(tmp_path, make_clip):
     path = tmp_path / "b" / "logs" / "l.json"
     manifest = read_manifest(path)
     assert manifest.root == "../data"
-    assert manifest.locate(path, manifest.sequences[0].windows[0].spikes).is_file()
+    assert (manifest.root_folder(path) / manifest.sequences[0].windows[0].spikes).is_file()
