@@ -19,7 +19,7 @@ from ..errors import SpikeDeblurError
 from .files import atomic_write
 from .progress import Progress
 from .spikes.dat import SpikeFile, pack_spikes
-from .spikes.geometry import SpikeGeometry, parse_geometry
+from .spikes.geometry import PRESETS, SpikeGeometry, parse_geometry
 from .spikes.sidefile import SideFile, read_side_file, side_file_path, write_side_file
 
 _FRAMES_AT_ONCE = 256  # a multiple of 8, so that pieces of any geometry end on whole bytes
@@ -60,14 +60,17 @@ def convert(
             pixel.
         out: the `.dat` to write.
         geometry: SPEC of the input; needed for a `.dat` without side file.
-        rate: spike frames a second, in Hz; recorded.
-        gain: spikes a sample at unit luminance; recorded.
+        rate: spike frames a second, in Hz; recorded. None: from the input's side file or preset.
+        gain: spikes a sample at unit luminance; recorded. None: likewise.
         key: array to take from an `.npz` or HDF5 file with several.
         overwrite: replace `out`.
 
     Raises:
-        ConvertError: not spikes, an unclear choice, or `out` exists.
+        ConvertError: not spikes, an unclear choice, an impossible rate or gain, or `out` exists.
     """
+    for option, value in (("--rate", rate), ("--gain", gain)):
+        if value is not None and not 0 < value < float("inf"):
+            raise ConvertError(f"expected {option} above 0, found {value}")
     if out.suffix != ".dat":
         raise ConvertError(f"{out}: expected a name that ends in .dat; change the output's name")
     if (out.exists() or side_file_path(out).exists()) and not overwrite:
@@ -78,6 +81,7 @@ def convert(
         raise ConvertError(f"{out}: is the input itself; choose another name")
 
     recorded = read_side_file(source) if source.suffix == ".dat" else None
+    preset = PRESETS.get(geometry or "")
     spec = geometry or (recorded.geometry if recorded else None)
     with _open(source, spec, key) as frames:
         total, (height, width) = frames.n_frames, frames.shape
@@ -92,11 +96,13 @@ def convert(
                 packed.tofile(file)
                 if on_progress is not None:
                     on_progress(stop, total, f"{file.tell() / 1e6:.1f} MB")
+            # A former output's side file must not speak for the new one, not even for a moment.
+            side_file_path(out).unlink(missing_ok=True)
     side = SideFile(
         geometry=target.describe(),
-        rate=rate if rate is not None else (recorded.rate if recorded else None),
+        rate=_first_known(rate, recorded and recorded.rate, preset and preset.rate),
         first=recorded.first if recorded else 0.0,
-        gain=gain if gain is not None else (recorded.gain if recorded else None),
+        gain=_first_known(gain, recorded and recorded.gain, preset and preset.gain),
         made_by={
             "tool": "spikedeblur convert",
             "version": __version__,
@@ -178,6 +184,10 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
         raise ConvertError(
             f"{source}: expected .npy, .npz, .h5, .hdf5 or .dat, got {source.suffix or 'no suffix'}"
         )
+
+
+def _first_known(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
 
 
 def _choose(source: Path, names: list[str], key: str | None) -> str:

@@ -306,8 +306,11 @@ def settle_spikes(
     As in `align`, an option that contradicts the side file wins, with a warning.
 
     Raises:
-        RecordingError: geometry, rate or the first sample's time are not known.
+        RecordingError: geometry, rate or the first sample's time are not known, or an impossible
+            gain.
     """
+    if gain is not None and not 0 < gain < float("inf"):
+        raise RecordingError(f"expected --gain above 0, found {gain}")
     side = read_side_file(dat)
     preset = PRESETS.get(geometry or "")
     warnings = []

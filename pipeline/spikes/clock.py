@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from ...errors import SpikeDeblurError
 
+_MAX_SAMPLES = 2.0**53
+"""Beyond it, float64 can't tell one sample from the next."""
+
 
 class SpikeWindowError(SpikeDeblurError):
     """A time window does not fit the recording, or the bins it should fill."""
@@ -33,7 +36,16 @@ class SpikeClock:
 
         Both ends belong to it: `round((t0 - first) rate) <= j <= round((t1 - first) rate)`.
         The range is not clipped; `require_inside` checks it against a recording.
+
+        Raises:
+            SpikeWindowError: no recording is that long, or a time is not finite.
         """
+        if not all(abs(t - self.first) * self.rate < _MAX_SAMPLES for t in (t0, t1)):
+            raise SpikeWindowError(
+                f"expected an exposure within {_MAX_SAMPLES:g} samples of the recording's first, "
+                f"found {t0:g} to {t1:g} s at {self.rate:g} Hz from {self.first:g} s; check rate, "
+                "fps and the first sample's time"
+            )
         # Half up, so that windows of one length always hold the same number of samples.
         start = math.floor((t0 - self.first) * self.rate + 0.5)
         last = math.floor((t1 - self.first) * self.rate + 0.5)

@@ -66,6 +66,25 @@ def test_any_dat_becomes_the_common_form_and_keeps_what_is_recorded(tmp_path, sp
     assert (side.rate, side.gain, side.first) == (40_000, 0.3, 0.5)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"rate": -1.0}, {"rate": float("nan")}, {"gain": 0.0}, {"gain": float("inf")}]
+)
+def test_an_impossible_rate_or_gain_is_refused_and_leaves_nothing(tmp_path, spikes, wrong):
+    np.save(tmp_path / "in.npy", spikes)
+    with pytest.raises(ConvertError, match=f"--{next(iter(wrong))} above 0"):
+        convert(tmp_path / "in.npy", tmp_path / "out.dat", **wrong)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.npy"]
+
+
+def test_a_preset_brings_its_rate_and_gain_and_an_option_goes_first(tmp_path):
+    write_spikes(tmp_path / "in.dat", np.ones((8, 360, 640), np.uint8), parse_geometry("spk-gopro"))
+    for name, options, expected in (("a", {}, (1920, 0.5)), ("b", {"rate": 7.0}, (7, 0.5))):
+        out = tmp_path / f"{name}.dat"
+        convert(tmp_path / "in.dat", out, geometry="spk-gopro", **options)
+        side = read_side_file(out)
+        assert (side.geometry, side.rate, side.gain) == ("360x640,bottom-up", *expected)
+
+
 def test_byte_planes_become_packed_bits(tmp_path, spikes):
     (tmp_path / "in.dat").write_bytes(spikes.tobytes())
     convert(tmp_path / "in.dat", tmp_path / "out.dat", geometry="7x11,top-down")

@@ -253,6 +253,12 @@ def test_what_is_not_known_of_the_spikes_must_be_said(tmp_path: Path) -> None:
     assert settled(dat, geometry=GEOMETRY, rate=100.0).gain is None
 
 
+@pytest.mark.parametrize("gain", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_impossible_gain_is_refused(tmp_path: Path, gain: float) -> None:
+    with pytest.raises(RecordingError, match="--gain above 0"):
+        settled(tmp_path / "x.dat", geometry=GEOMETRY, rate=100.0, gain=gain)
+
+
 def test_an_option_wins_over_the_side_file_with_a_warning(tmp_path: Path) -> None:
     dat = tmp_path / "x.dat"
     write_side_file(dat, SideFile(geometry=GEOMETRY, rate=100.0, gain=0.5, first=2.0))

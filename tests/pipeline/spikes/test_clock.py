@@ -29,6 +29,13 @@ def test_a_window_that_leaves_the_recording_names_both(t0, t1):
         SpikeClock(rate=8000).require_inside(t0, t1, 513, "clip.dat")
 
 
+@pytest.mark.parametrize(("t1", "rate"), [(1e200, 1e200), (float("nan"), 8000), (1e300, 8000)])
+def test_a_window_that_no_recording_can_hold_is_refused_in_short(t1, rate):
+    with pytest.raises(SpikeWindowError, match="check rate") as refused:
+        SpikeClock(rate=rate).require_inside(0.0, t1, 513, "clip.dat")
+    assert len(str(refused.value)) < 300
+
+
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf")])
 def test_an_impossible_rate_is_refused(rate):
     with pytest.raises(SpikeWindowError):
