@@ -27,10 +27,11 @@ from .. import __version__
 from ..errors import SpikeDeblurError
 from .align.timeline import exposure_window
 from .files import write_text
-from .images import ImageError, list_images, read_rgb, write_png
+from .images import ImageError, image_shape, list_images, read_rgb, write_png
 from .progress import Progress
 from .scenes import render_scene
 from .spikes.camera import SpikeCamera, luminance
+from .spikes.clock import SpikeClock
 from .spikes.dat import write_spikes
 from .spikes.geometry import SpikeGeometry
 from .spikes.sidefile import SideFile, read_side_file, side_file_path, write_side_file
@@ -38,6 +39,7 @@ from .spikes.sidefile import SideFile, read_side_file, side_file_path, write_sid
 SPLITS = ("train", "val", "test")
 
 _UNFINISHED = ".unfinished"
+_MAX_SCENES = 100_000
 """File beside the spikes of a clip that is being written."""
 
 RGB = npt.NDArray[np.uint8]
@@ -75,6 +77,17 @@ class Recording:
         for name in ("stride", "spike_scale", "spikes_per_frame"):
             if getattr(self, name) < 1:
                 raise SimulateError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        self.camera()
+        self.clock(0)
+
+    def camera(self) -> SpikeCamera:
+        """Return the spike camera."""
+        return SpikeCamera(threshold=self.threshold, noise=self.noise)
+
+    def clock(self, first_frame: int) -> SpikeClock:
+        """Return the clock of a clip whose first frame has this number."""
+        rate = self.fps * self.spikes_per_frame
+        return SpikeClock(rate=rate, first=first_frame / self.fps)
 
     def centres(self, n_frames: int) -> range:
         """Return the centre frames of all exposures that fit in a clip."""
@@ -101,6 +114,10 @@ class Clip:
     def n_frames(self) -> int:
         """Frames in the clip."""
         return len(self.frames) or self.length
+
+    def shape(self) -> tuple[int, int]:
+        """Return (H, W) of the first frame; reads no more than its header."""
+        return image_shape(self.frames[0]) if self.frames else self.size
 
     def render(self, seed: int) -> Iterator[RGB]:
         """Yield the clip's frames (H, W, 3) uint8."""
@@ -145,6 +162,11 @@ def scene_clips(split: str, scenes: int, size: tuple[int, int], length: int) -> 
         raise SimulateError(
             f"expected at least one scene of at least 16x16 pixels, got {scenes} of "
             f"{size[0]}x{size[1]}"
+        )
+    if scenes > _MAX_SCENES:
+        raise SimulateError(
+            f"expected at most {_MAX_SCENES} scenes, since their names have five digits, got "
+            f"{scenes}; take another --seed and folder for more"
         )
     return [Clip(seq=f"{split}/scenes/{i:05d}", size=size, length=length) for i in range(scenes)]
 
@@ -200,7 +222,8 @@ def simulate(
     workers nor the order.
 
     Raises:
-        SimulateError: a clip is too short, has odd sides, or is there from other inputs.
+        SimulateError: a clip is too short, has odd sides, or is there from other inputs, or the
+            disk can't hold the spikes. Nothing is written then.
     """
     for clip in clips:
         if not recording.centres(clip.n_frames):
@@ -221,6 +244,7 @@ def simulate(
         if made is None and not overwrite:
             _require_free(out, clip.seq, recording)
         todo.append(clip)
+    _require_room(out, todo, recording)
     workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
     spike_bytes = 0
     for done, written in enumerate(_run(out, todo, recording, workers), start=1):
@@ -234,6 +258,28 @@ def simulate(
         windows=sum(len(recording.centres(clip.n_frames)) for clip in clips),
         spike_bytes=spike_bytes,
     )
+
+
+def _require_room(out: Path, clips: list[Clip], recording: Recording) -> None:
+    scale = recording.spike_scale
+    needed = 0
+    for clip in clips:
+        recording.clock(clip.first)
+        height, width = clip.shape()
+        if height % scale or width % scale:
+            raise SimulateError(
+                f"{clip.seq}: expected sides that are multiples of --spike-scale {scale}, got "
+                f"{height}x{width}; crop the frames, or take another --size or --spike-scale"
+            )
+        samples = (clip.n_frames - 1) * recording.spikes_per_frame + 1
+        needed += samples * (height // scale) * (width // scale) // 8
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise SimulateError(
+            f"{out}: expected room for {needed / 1e9:.1f} GB of spikes, found {free / 1e9:.1f} GB "
+            "free; take fewer, smaller or shorter clips, or fewer --spikes-per-frame"
+        )
 
 
 def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Iterator[int]:
@@ -270,12 +316,6 @@ def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
     sums: dict[int, npt.NDArray[np.float64]] = {}
     light: list[npt.NDArray[np.float32]] = []
     for i, frame in enumerate(clip.render(recording.seed)):
-        height, width = frame.shape[:2]
-        if height % recording.spike_scale or width % recording.spike_scale:
-            raise SimulateError(
-                f"{clip.seq}: expected sides that are multiples of --spike-scale "
-                f"{recording.spike_scale}, got {height}x{width}; crop the frames"
-            )
         values = decode_srgb(frame) if recording.linear_light else frame
         light.append(area_mean(luminance(values), recording.spike_scale))
         for centre in centres:
@@ -289,15 +329,15 @@ def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
                 blurred = encode_srgb(mean) if recording.linear_light else _to_bytes(mean)
                 write_png(blurry / f"{clip.first + centre:04d}.png", blurred)
 
-    camera = SpikeCamera(threshold=recording.threshold, noise=recording.noise)
+    camera, clock = recording.camera(), recording.clock(clip.first)
     samples = _interpolate(light, recording.spikes_per_frame)
     spikes = np.stack(list(camera.record(samples, _rng(recording.seed, clip.seq, "camera"))))
     geometry = SpikeGeometry(height=spikes.shape[1], width=spikes.shape[2], flip_rows=True)
     write_spikes(spike_path, spikes, geometry)
     side = SideFile(
         geometry=geometry.describe(),
-        rate=recording.fps * recording.spikes_per_frame,
-        first=clip.first / recording.fps,
+        rate=clock.rate,
+        first=clock.first,
         gain=camera.gain,
         made_by={
             "tool": "spikedeblur simulate",

@@ -219,3 +219,30 @@ def test_jpeg_and_bmp_frames_are_read(tmp_path, random_frames, suffix):
 def test_impossible_recordings_are_refused(wrong):
     with pytest.raises(SpikeDeblurError):
         Recording(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threshold": float("nan")}, {"threshold": 0.0}, {"noise": 1.0}, {"fps": 1e308}],
+)
+def test_an_impossible_camera_is_refused_before_a_scene_is_rendered(wrong):
+    with pytest.raises(SpikeDeblurError, match=r"expected"):
+        Recording(**wrong)
+
+
+def test_more_spikes_than_the_disk_holds_are_refused_and_nothing_is_written(tmp_path):
+    clips = scene_clips("val", 1, (999_999, 999_999), 11)
+    with pytest.raises(SimulateError, match=r"GB of spikes, found .* GB free"):
+        simulate(tmp_path / "out", clips, Recording(exposure=5, spike_scale=1), workers=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_scenes_than_their_names_can_tell_apart_are_refused():
+    with pytest.raises(SimulateError, match=r"at most 100000 scenes"):
+        scene_clips("val", 1_000_000_000, (16, 16), 11)
+
+
+def test_odd_sides_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(SimulateError, match=r"val/scenes/00000: .*33x47"):
+        simulate(tmp_path / "out", scene_clips("val", 1, (33, 47), 11), SMALL, workers=1)
+    assert not list(tmp_path.iterdir())
