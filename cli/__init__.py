@@ -91,6 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
+        if isinstance(error, FileExistsError):
+            return f"{where}a file is in the way of what should be made there; choose another path"
         return f"{where}{error.strerror}; check the path, its permissions and the free space"
     if isinstance(error, MemoryError):
         return "out of memory; take smaller pieces (--workers, --tile, a smaller crop)"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import report
+from .output import command_line, report
 
 if TYPE_CHECKING:
     from ..pipeline.align.summary import AlignSummary
@@ -129,7 +129,7 @@ def align(
         summary,
         _in_words(summary, verify),
         json=json,
-        next_command=f"spikedeblur voxelize {manifest} {store}",
+        next_command=command_line("voxelize", manifest, store),
     )
 
 

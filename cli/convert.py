@@ -27,7 +27,7 @@ def convert(
     Example: spikedeblur convert recording.npy spike.dat --rate 20000 --gain 0.5
     """
     from ..pipeline.convert import convert as job
-    from .output import report
+    from .output import command_line, report
     from .progress import progress_bar
 
     with progress_bar("Converting") as on_progress:
@@ -45,6 +45,6 @@ def convert(
         summary,
         f"{summary.frames} frames of {summary.height}x{summary.width} with {summary.spikes} "
         f"spikes in {summary.out} ({summary.bytes} bytes)",
-        next_command=f"spikedeblur inspect {out}",
+        next_command=command_line("inspect", out),
         json=json,
     )

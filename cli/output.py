@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json as json_format
 import re
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -19,6 +21,13 @@ def report(summary: Any, text: str, *, json: bool, next_command: str | None = No
     typer.echo(text)
     if next_command is not None:
         typer.echo(f"Next: {next_command}")
+
+
+def command_line(*words: str | Path) -> str:
+    """Return `spikedeblur` with these words as a shell takes it, whatever paths are called."""
+    # A path such as -x would be taken for an option.
+    plain = (f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w) for w in words)
+    return shlex.join(("spikedeblur", *plain))
 
 
 def require_one(options: dict[str, Any]) -> None:

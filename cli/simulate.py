@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .output import parse_size, report, require_one
+from .output import command_line, parse_size, report, require_one
 
 
 def simulate(
@@ -85,7 +85,8 @@ def simulate(
         summary,
         f"{summary.clips} clips with {summary.windows} blurred frames in {out}: "
         f"{summary.written} recorded, {summary.kept} kept",
-        next_command=f"spikedeblur align {out} --layout x4k1000fps --exposure {exposure}"
+        next_command=command_line("align", out, "--layout", "x4k1000fps")
+        + f" --exposure {exposure}"
         + (f" --fps {fps:g}" if fps != 1000 else ""),
         json=json,
     )

@@ -37,6 +37,7 @@ def train(
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     from ..configs import load_config
     from ..pipeline.training.trainer import train as run_training
+    from .output import command_line
     from .progress import progress_bar
 
     checked = load_config(config, overrides or ())
@@ -70,4 +71,5 @@ def train(
         f"{folder}: {summary.step} steps; best validation PSNR {summary.best_psnr:.2f} dB at step "
         f"{summary.best_step}{gain}"
     )
-    typer.echo(f"Next: spikedeblur evaluate {checked.DATA.ROOT} --run {folder}")
+    following = command_line("evaluate", Path(checked.DATA.ROOT), "--run", folder)
+    typer.echo(f"Next: {following}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .output import command_line
+
 if TYPE_CHECKING:
     from ..pipeline.store.voxelize import VoxelizeSummary
 
@@ -83,7 +85,8 @@ def _print_summary(summary: VoxelizeSummary, store: Path) -> None:
             f"MB out (voxels {summary.bytes_voxels / 1e6:.1f} MB, compressed "
             f"{summary.compression:.1f}x), {summary.windows_per_second:.1f} windows/s"
         )
-    typer.echo(
-        "Next: spikedeblur train --config configs/deblur/vrt_spike_baseline.yaml "
-        f"--set DATA.ROOT={store}"
-    )
+    following = ["train", "--config", "configs/deblur/vrt_spike_baseline.yaml"]
+    following += ["--set", f"DATA.ROOT={store}"]
+    if summary.bins != 32:
+        following += ["--set", f"DATA.K={summary.bins}"]
+    typer.echo(f"Next: {command_line(*following)}")

@@ -32,8 +32,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         with aside.open("rb") as written:
             os.fsync(written.fileno())
         aside.replace(final)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (aside, str(aside)):
+            error.filename, error.filename2 = str(final), None  # the name that users know
         raise
 
 

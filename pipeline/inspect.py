@@ -17,6 +17,7 @@ from .spikes.infer import rank_geometries
 from .spikes.sidefile import read_side_file
 
 _SAMPLED_FRAMES = 256
+_CONFIG_SUFFIXES = (".yaml", ".yml")
 
 
 class InspectError(SpikeDeblurError):
@@ -46,7 +47,8 @@ def inspect(path: Path, geometry: str | None = None) -> Facts:
     Raises:
         InspectError: missing, or nothing of these.
     """
-    if not path.exists():
+    # load_config also finds the package's configurations, which are no paths here.
+    if not path.exists() and path.suffix.lower() not in _CONFIG_SUFFIXES:
         raise InspectError(f"{path}: expected a file or folder, found none; check the path")
     return _reader(path, geometry)(path)
 
@@ -63,7 +65,7 @@ def _reader(path: Path, geometry: str | None) -> Callable[[Path], Facts]:
     suffix = path.suffix.lower()
     if suffix == ".dat":
         return lambda dat: _spikes(dat, geometry)
-    if suffix in (".yaml", ".yml"):
+    if suffix in _CONFIG_SUFFIXES:
         return _config
     if suffix == ".json":
         return _manifest

@@ -43,6 +43,13 @@ def test_a_configuration_is_described_with_its_parameters(capsys):
     assert sum(int(row[1].replace(",", "")) for row in found["table"][1:]) == total
 
 
+def test_a_packaged_configuration_is_found_from_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert facts_of("configs/deblur/quickstart.yaml", capsys)["kind"] == "config"
+    assert main(["inspect", "configs/deblur/quickstrat.yaml"]) == 1
+    assert "none of that name in the package" in capsys.readouterr().err
+
+
 def test_what_is_nothing_of_ours_is_refused(tmp_path, capsys):
     (tmp_path / "picture.gif").write_bytes(b"GIF89a")
     assert main(["inspect", str(tmp_path / "picture.gif")]) == 1

@@ -1,9 +1,11 @@
 """The command line's frame: help, exit codes, one-paragraph errors, nothing heavy to start."""
 
 import json
+import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from spikedeblur import __version__
@@ -86,6 +88,28 @@ def test_an_error_of_the_system_is_told_in_words(capsys, tmp_path):
     error = capsys.readouterr().err
     assert "Traceback" not in error
     assert "file" in error
+
+
+def test_an_error_of_writing_names_the_file_that_was_asked_for(capsys, tmp_path):
+    np.save(tmp_path / "in.npy", np.ones((8, 4, 4), np.uint8))
+    (tmp_path / "out.dat").mkdir()
+    arguments = ["convert", str(tmp_path / "in.npy"), str(tmp_path / "out.dat"), "--overwrite"]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert f"spikedeblur: {tmp_path / 'out.dat'}: Is a directory" in error
+    assert ".partial" not in error
+
+
+@pytest.mark.parametrize("name", ["-dash", "a space", "it's", "ümlaut", "a;b"])
+def test_the_next_command_is_one_that_a_shell_takes(capsys, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["simulate", "--scenes", "1", "--size", "16x16", "--workers", "1", "--", name]
+    assert main(arguments) == 0
+    for command, few in (("align", []), ("voxelize", ["--workers", "1"])):
+        line = capsys.readouterr().out.splitlines()[-1].removeprefix("Next: ")
+        words = shlex.split(line)
+        assert words[:2] == ["spikedeblur", command]
+        assert main([*words[1:], *few]) == 0
 
 
 def test_simulate_reports_in_json_and_keeps_stdout_clean(capsys, tmp_path):
