@@ -87,6 +87,7 @@ def _print_summary(summary: VoxelizeSummary, store: Path) -> None:
         )
     following = ["train", "--config", "configs/deblur/vrt_spike_baseline.yaml"]
     following += ["--set", f"DATA.ROOT={store}"]
-    if summary.bins != 32:
+    if summary.bins != 32:  # the baseline's file gives both keys
         following += ["--set", f"DATA.K={summary.bins}"]
+        following += ["--set", f"DATA.NUM_VOXEL_BINS={summary.bins}"]
     typer.echo(f"Next: {command_line(*following)}")

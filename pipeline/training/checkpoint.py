@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,10 @@ def read_checkpoint(
             wants to run code.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            # Of pickles that torch did not write; they are refused below in our own words.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint; check the path") from error
     except pickle.UnpicklingError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from spikedeblur.cli.voxelize import voxelize
+from spikedeblur.configs import load_config
 from spikedeblur.pipeline.align.manifest import (
     FileRecord,
     Manifest,
@@ -54,7 +56,10 @@ def test_summary_and_next_command_are_printed(tmp_path: Path) -> None:
     out = run(manifest, tmp_path / "s.zarr", "--bins", 4, "--workers", 1)
     assert "1 sequences written (1 windows), 0 kept unchanged" in out
     assert "windows/s" in out
-    assert "spikedeblur train --config" in out
+    following = shlex.split(out.splitlines()[-1].removeprefix("Next: spikedeblur train --config "))
+    overrides = following[2::2]
+    assert following[1::2] == ["--set"] * len(overrides)
+    assert load_config(following[0], overrides).DATA.K == 4
     again = run(manifest, tmp_path / "s.zarr", "--bins", 4, "--workers", 1)
     assert "0 sequences written (0 windows), 1 kept unchanged" in again
 

@@ -97,6 +97,15 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path: Path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_foreign_pickle_is_refused_in_one_message_and_no_warning(tmp_path: Path, recwarn):
+    path = tmp_path / "bomb.pt"
+    path.write_bytes(pickle.dumps(Bomb(str(tmp_path / "ran")), protocol=4))
+    with pytest.raises(CheckpointError, match=r"bomb\.pt: refused"):
+        read_checkpoint(path)
+    assert not recwarn.list
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
