@@ -5,7 +5,7 @@ The geometry given always describes the input; the output is always `HxW,bottom-
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,11 +98,13 @@ def convert(
                     on_progress(stop, total, f"{file.tell() / 1e6:.1f} MB")
             # A former output's side file must not speak for the new one, not even for a moment.
             side_file_path(out).unlink(missing_ok=True)
+    rates = (rate, recorded.rate if recorded else None, preset.rate if preset else None)
+    gains = (gain, recorded.gain if recorded else None, preset.gain if preset else None)
     side = SideFile(
         geometry=target.describe(),
-        rate=_first_known(rate, recorded and recorded.rate, preset and preset.rate),
+        rate=_first_known(rates),
         first=recorded.first if recorded else 0.0,
-        gain=_first_known(gain, recorded and recorded.gain, preset and preset.gain),
+        gain=_first_known(gains),
         made_by={
             "tool": "spikedeblur convert",
             "version": __version__,
@@ -186,7 +188,7 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
         )
 
 
-def _first_known(*values: float | None) -> float | None:
+def _first_known(values: Iterable[float | None]) -> float | None:
     return next((value for value in values if value is not None), None)
 
 
