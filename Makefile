@@ -58,11 +58,12 @@ lint: $(INSTALLED)
 	MYPYPATH=$(VENV)/src $(BIN)/mypy
 	$(BIN)/lint-imports
 
+# One thread: tests run several processes at once, and OpenMP threads of two that share a core spin.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .output import report
+
 
 def restore(
     blur: Annotated[
@@ -65,6 +67,7 @@ def restore(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace frames made from other inputs.")
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Restore a sharp frame from each blurred one and its spikes.
 
@@ -112,4 +115,8 @@ def restore(
         typer.echo(f"Warning: {warning}", err=True)
     kept = f", {summary.kept} there already" if summary.kept else ""
     tiles = f" in tiles of {summary.tile}" if summary.tile else ""
-    typer.echo(f"{summary.restored} frames restored by {summary.method}{tiles} in {out}{kept}")
+    report(
+        summary,
+        f"{summary.restored} frames restored by {summary.method}{tiles} in {out}{kept}",
+        json=json,
+    )

@@ -26,6 +26,7 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run that is in the folder.")
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Train a model. Ctrl-C and SIGTERM write a checkpoint first; --resume goes on from there.
 
@@ -37,7 +38,7 @@ def train(
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     from ..configs import load_config
     from ..pipeline.training.trainer import train as run_training
-    from .output import command_line
+    from .output import command_line, report
     from .progress import progress_bar
 
     checked = load_config(config, overrides or ())
@@ -62,14 +63,16 @@ def train(
                 err=True,
             )
         raise typer.Exit(128 + summary.signal)
-    if summary.was_finished or not summary.is_first:
+    if not summary.is_first or (summary.was_finished and not json):
         return
-    gain = ""
-    if summary.psnr_blur is not None and summary.best_psnr is not None:
-        gain = f" (blurred input {summary.psnr_blur:.2f} dB)"
-    typer.echo(
-        f"{folder}: {summary.step} steps; best validation PSNR {summary.best_psnr:.2f} dB at step "
-        f"{summary.best_step}{gain}"
+    best = ""
+    if summary.best_psnr is not None:
+        best = f"; best validation PSNR {summary.best_psnr:.2f} dB at step {summary.best_step}"
+    if summary.psnr_blur is not None:
+        best += f" (blurred input {summary.psnr_blur:.2f} dB)"
+    report(
+        summary,
+        f"{folder}: {summary.step} steps{best}",
+        json=json,
+        next_command=command_line("evaluate", Path(checked.DATA.ROOT), "--run", folder),
     )
-    following = command_line("evaluate", Path(checked.DATA.ROOT), "--run", folder)
-    typer.echo(f"Next: {following}")

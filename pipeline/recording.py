@@ -10,7 +10,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ from .align.layouts.contract import folder_names, index_frames, shorten
 from .align.log import read_alignment_log
 from .align.timeline import exposure_window, names_are_interpolated
 from .images import IMAGE_SUFFIXES, read_rgb
-from .spikes import PRESETS, SpikeClock, SpikeFile, SpikeGeometry, parse_geometry, read_side_file
+from .spikes import SpikeFile, read_side_file
+from .spikes.settings import SpikeSettings, settle
 from .spikes.sidefile import FOLDER_SIDE_FILE, side_file_path
 from .store.sequence import Span
 
@@ -46,25 +47,6 @@ class Exposure:
     """In seconds."""
     t1: float
     """In seconds; it belongs to the exposure."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpikeSettings:
-    """What is known of a spike stream besides its bits."""
-
-    geometry: SpikeGeometry
-    rate: float
-    """Spike samples a second, in Hz."""
-    gain: float | None
-    """Spikes a sample at unit luminance; None: not known."""
-    first: float
-    """Time of sample 0, in seconds."""
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def clock(self) -> SpikeClock:
-        """Return when each sample was taken."""
-        return SpikeClock(rate=self.rate, first=self.first)
 
 
 class RecordingSequence:
@@ -306,55 +288,23 @@ def settle_spikes(
     As in `align`, an option that contradicts the side file wins, with a warning.
 
     Raises:
-        RecordingError: geometry, rate or the first sample's time are not known, or an impossible
-            gain.
+        SpikeSettingsError: geometry or rate are not known, or an impossible rate or gain.
+        RecordingError: the first sample's time is not known.
     """
-    if gain is not None and not 0 < gain < float("inf"):
-        raise RecordingError(f"expected --gain above 0, found {gain}")
     side = read_side_file(dat)
-    preset = PRESETS.get(geometry or "")
-    warnings = []
-
-    if geometry is not None:
-        shape = parse_geometry(geometry)
-        if side is not None and shape != side.spike_geometry():
-            warnings.append(f"--geometry {shape.describe()} taken over {side.geometry}")
-    elif side is not None:
-        shape = side.spike_geometry()
-    else:
-        raise RecordingError(
-            f"{dat}: no side file gives the geometry; give --geometry, a preset "
-            f"({', '.join(PRESETS)}) or HxW,bottom-up|top-down"
-        )
-
-    def choose(
-        name: str, option: float | None, known: float | None, published: float | None
-    ) -> float | None:
-        if option is not None and known is not None and option != known:
-            warnings.append(f"--{name} {option:g} taken over the side file's {known:g}")
-        return next((value for value in (option, known, published) if value is not None), None)
-
-    rate = choose("rate", rate, side.rate if side else None, preset.rate if preset else None)
-    if rate is None:
-        raise RecordingError(
-            f"{dat}: no side file or preset gives the rate, and the .dat can't; give --rate in "
-            "Hz (cameras 20000 or 40000, Spk-X4K1000FPS 4000, Spk-GoPro 1920)"
-        )
+    known = settle(str(dat), geometry=geometry, rate=rate, gain=gain, side=side)
     own_side = side is not None and (side_file_path(dat).is_file() or Path(dat).name == STREAM)
     if side is not None and not own_side and first is None:
         raise RecordingError(
             f"{dat}: {FOLDER_SIDE_FILE} speaks of all files of its folder and can't say when this "
             "one begins; give --first, the time of its first sample in seconds"
         )
-    first = choose("first", first, side.first if side and own_side else None, 0.0)
-    assert first is not None
-    return SpikeSettings(
-        geometry=shape,
-        rate=rate,
-        gain=choose("gain", gain, side.gain if side else None, preset.gain if preset else None),
-        first=first,
-        warnings=tuple(warnings),
-    )
+    if first is None:
+        return known
+    warning = f"--first {first:g} taken over the side file's {known.first:g}"
+    contradicts = own_side and first != known.first
+    warnings = (*known.warnings, warning) if contradicts else known.warnings
+    return replace(known, first=first, warnings=warnings)
 
 
 def _shared_last_parts(a: Sequence[str], b: Sequence[str]) -> int:

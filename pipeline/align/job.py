@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ... import __version__
@@ -20,7 +20,8 @@ from ..images import image_shape
 from ..progress import Progress
 from ..spikes.clock import SpikeClock
 from ..spikes.dat import SpikeFile
-from ..spikes.geometry import PRESETS, SpikeGeometry, parse_geometry
+from ..spikes.geometry import SpikeGeometry
+from ..spikes.settings import SpikeSettings, settle
 from ..spikes.sidefile import SideFile, read_side_file
 from .layouts import LAYOUTS, AlignmentError, FoundSequence, detect, require_root
 from .log import format_alignment_log, require_seq
@@ -154,22 +155,10 @@ class _Done:
     linear_light: bool | None
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """What is known of a sequence's spikes besides their bits."""
-
-    geometry: SpikeGeometry
-    rate: float
-    gain: float | None
-    first: float
-    linear_light: bool | None
-    warnings: tuple[str, ...]
-
-
 def _align_sequence(
     found: FoundSequence, root: Path, real_root: Path, options: _Options, former: Sequence | None
 ) -> _Done:
-    settings = _settle(found, options)
+    settings, linear_light = _settle(found, options)
     warnings = [f"{found.seq}: {warning}" for warning in (*found.warnings, *settings.warnings)]
     planned = _plan(found, root, real_root, settings, options.fps)
     has_sharp = any(window.sharp for window in planned.windows)
@@ -187,11 +176,11 @@ def _align_sequence(
             sequence = sequence.model_copy(update={"verification": _verify(sequence, root)})
     if sequence.verification is not None and sequence.verification.warning:
         warnings.append(f"{found.seq}: {sequence.verification.warning}")
-    return _Done(sequence, tuple(warnings), settings.linear_light)
+    return _Done(sequence, tuple(warnings), linear_light)
 
 
 def _plan(
-    found: FoundSequence, root: Path, real_root: Path, settings: _Settings, fps: float
+    found: FoundSequence, root: Path, real_root: Path, settings: SpikeSettings, fps: float
 ) -> Sequence:
     """Return the sequence as far as names, sizes and times tell: no counts, no hashes."""
     require_seq(found.seq)
@@ -313,58 +302,25 @@ def _without_findings(sequence: Sequence) -> Sequence:
     )
 
 
-def _settle(found: FoundSequence, options: _Options) -> _Settings:
-    """Decide geometry, rate and gain: option, then side file, then preset; never a guess.
-
-    An option that contradicts the side file wins, with a warning: the user is here and may know
-    better, while a side file may have been copied along with another recording.
-    """
+def _settle(found: FoundSequence, options: _Options) -> tuple[SpikeSettings, bool | None]:
+    """Return what is known of the spikes, and whether light was averaged linearly, if recorded."""
     side = _side_file(found)
-    preset_name = options.geometry or (None if side else found.preset)
-    preset = PRESETS.get(preset_name or "")
-    warnings = []
-
-    geometry = side.spike_geometry() if side else None
-    if options.geometry is not None:
-        given = parse_geometry(options.geometry)
-        if geometry is not None and geometry != given:
-            warnings.append(
-                f"--geometry {given.describe()} taken over the side file's {geometry.describe()}"
-            )
-        geometry = given
-    elif geometry is None and preset is not None:
-        geometry = preset.geometry
     where = f"{found.seq} ({found.windows[0].spikes})"
-    if geometry is None:
-        raise AlignmentError(
-            f"{where}: no side file gives the geometry; give --geometry, a preset "
-            f"({', '.join(PRESETS)}) or HxW,bottom-up|top-down"
-        )
-
-    def choose(
-        name: str, option: float | None, known: float | None, published: float | None
-    ) -> float | None:
-        if option is not None and known is not None and option != known:
-            warnings.append(f"--{name} {option:g} taken over the side file's {known:g}")
-        return next((v for v in (option, known, published) if v is not None), None)
-
-    rate = choose(
-        "rate", options.rate, side.rate if side else None, preset.rate if preset else None
+    known = settle(
+        where,
+        geometry=options.geometry,
+        rate=options.rate,
+        gain=options.gain,
+        side=side,
+        preset=found.preset,
     )
-    gain = choose(
-        "gain", options.gain, side.gain if side else None, preset.gain if preset else None
-    )
-    if rate is None:
-        raise AlignmentError(
-            f"{where}: no side file or preset gives the rate, and the .dat can't; give --rate in "
-            "Hz (cameras 20000 or 40000, Spk-X4K1000FPS 4000, Spk-GoPro 1920)"
-        )
-    if gain is None:
+    warnings = list(known.warnings)
+    if known.gain is None:
         warnings.append("gain not known, so counts can't be brought to luminance; give --gain")
     from_layout = side is None and options.geometry is None
-    mismatch = _size_mismatch(found, geometry)
+    mismatch = _size_mismatch(found, known.geometry)
     if mismatch and from_layout:
-        raise AlignmentError(f"{where}: {mismatch} (preset {preset_name}); give --geometry")
+        raise AlignmentError(f"{where}: {mismatch} (preset {found.preset}); give --geometry")
     if mismatch:
         warnings.append(mismatch)
     # `simulate` notes how it recorded. It decides nothing here, but shows a forgotten --fps.
@@ -376,14 +332,8 @@ def _settle(found: FoundSequence, options: _Options) -> _Settings:
             f"recorded at {recorded_fps:g} frames a second, says the side file, aligned at "
             f"{options.fps:g}; give --fps {recorded_fps:g}"
         )
-    return _Settings(
-        geometry=geometry,
-        rate=rate,
-        gain=gain,
-        first=side.first if side else 0.0,
-        linear_light=light if isinstance(light, bool) else None,
-        warnings=tuple(warnings),
-    )
+    settings = replace(known, warnings=tuple(warnings))
+    return settings, light if isinstance(light, bool) else None
 
 
 def _side_file(found: FoundSequence) -> SideFile | None:

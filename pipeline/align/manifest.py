@@ -226,9 +226,10 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])
         found = repr(first["input"])
         reason = first["msg"].removeprefix("Value error, ")
+        if found not in reason:
+            reason += f", found {found if len(found) <= 80 else found[:77] + '...'}"
         raise ManifestError(
-            f"{path}: {place.lstrip('.') or 'manifest'}: {reason}, found "
-            f"{found if len(found) <= 80 else found[:77] + '...'}; {_REMEDY}"
+            f"{path}: {place.lstrip('.') or 'manifest'}: {reason}; {_REMEDY}"
         ) from error
 
 

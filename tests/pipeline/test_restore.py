@@ -25,6 +25,7 @@ from spikedeblur.pipeline.recording import (
     settle_spikes,
 )
 from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
+from spikedeblur.pipeline.spikes.settings import SpikeSettingsError
 from spikedeblur.pipeline.spikes.sidefile import write_folder_side_file
 
 GEOMETRY = "48x48,bottom-up"
@@ -244,9 +245,9 @@ def settled(dat: Path, **keywords):
 
 def test_what_is_not_known_of_the_spikes_must_be_said(tmp_path: Path) -> None:
     dat = tmp_path / "x.dat"
-    with pytest.raises(RecordingError, match="--geometry"):
+    with pytest.raises(SpikeSettingsError, match="--geometry"):
         settled(dat)
-    with pytest.raises(RecordingError, match="--rate"):
+    with pytest.raises(SpikeSettingsError, match="--rate"):
         settled(dat, geometry=GEOMETRY)
     preset = settled(dat, geometry="spk-gopro")
     assert (preset.rate, preset.gain, preset.first) == (1920.0, 0.5, 0.0)
@@ -255,7 +256,7 @@ def test_what_is_not_known_of_the_spikes_must_be_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gain", [0.0, -1.0, float("nan"), float("inf")])
 def test_an_impossible_gain_is_refused(tmp_path: Path, gain: float) -> None:
-    with pytest.raises(RecordingError, match="--gain above 0"):
+    with pytest.raises(SpikeSettingsError, match="--gain above 0"):
         settled(tmp_path / "x.dat", geometry=GEOMETRY, rate=100.0, gain=gain)
 
 

@@ -15,6 +15,7 @@ from spikedeblur.pipeline.align import (
 )
 from spikedeblur.pipeline.files import sha256_file
 from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry, write_spikes
+from spikedeblur.pipeline.spikes.settings import SpikeSettingsError
 from spikedeblur.pipeline.spikes.sidefile import SideFile, write_folder_side_file, write_side_file
 
 GEOMETRY = "32x40,bottom-up"
@@ -150,9 +151,9 @@ def test_strict_writes_nothing_and_lists_every_warning(tmp_path, make_clip):
 
 def test_nothing_is_guessed_without_side_file(tmp_path, make_clip):
     make_clip(tmp_path, side=False)
-    with pytest.raises(AlignmentError, match="--geometry"):
+    with pytest.raises(SpikeSettingsError, match="--geometry"):
         run(tmp_path)
-    with pytest.raises(AlignmentError, match="--rate"):
+    with pytest.raises(SpikeSettingsError, match="--rate"):
         run(tmp_path, geometry=GEOMETRY)
     manifest, warnings = run(tmp_path, geometry=GEOMETRY, rate=4000.0)
     assert manifest.sequences[0].gain is None
