@@ -74,7 +74,7 @@ def test_a_model_is_trained_evaluated_and_restores_with_documented_options_only(
     result = json.loads((recorded / "e.json").read_text())
     assert list(result["methods"]) == ["blur", "tfp", "sdm", "model"]
     assert set(result["sequences"]) == {"test/china/clip0", "test/flower/clip0"}
-    # Even the true luminance at half size, divided without noise, would gain only 2.2 dB here.
+    # At 192x192, even the true half-size luminance, divided without noise, gains only 2.2 dB.
     assert result["methods"]["sdm"]["psnr"] > result["methods"]["blur"]["psnr"] + 1
 
     inputs = ("--blur", "rec/test_blurry_33/china/clip0")
