@@ -14,8 +14,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -29,36 +28,9 @@ from spikedeblur.pipeline.spikes.dat import pack_spikes
 from spikedeblur.pipeline.store import open_store
 from spikedeblur.pipeline.store.voxelize import voxelize_manifest
 
+from .figures import Figure, fastest
+
 BINS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One line of the report."""
-
-    what: str
-    value: float
-    unit: str
-    bar: float | None
-    """Least value that passes; None: for information."""
-    detail: str
-
-    @property
-    def passed(self) -> bool:
-        return self.bar is None or self.value >= self.bar
-
-
-def fastest(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return each action's shortest time in seconds; they take turns."""
-    times = {name: float("inf") for name in actions}
-    for action in actions.values():
-        action()
-    for _ in range(repeats):
-        for name, action in actions.items():
-            began = time.perf_counter()
-            action()
-            times[name] = min(times[name], time.perf_counter() - began)
-    return times
 
 
 def kernel(frames: int, height: int, width: int, bar: float, repeats: int) -> list[Figure]:

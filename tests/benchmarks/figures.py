@@ -1,0 +1,43 @@
+"""What `make bench` prints: figures beside their bars, and how times are taken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the report."""
+
+    what: str
+    value: float
+    unit: str
+    bar: float | None = None
+    """What must be reached; None: for information."""
+    detail: str = ""
+    at_most: bool = False
+    """True: the bar is the largest value that passes; False: the least."""
+
+    @property
+    def passed(self) -> bool:
+        if self.bar is None:
+            return True
+        return self.value <= self.bar if self.at_most else self.value >= self.bar
+
+
+def fastest(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return each action's shortest time in seconds; they take turns.
+
+    Turns, so that a machine that slows down for a while slows all of them.
+    """
+    times = {name: float("inf") for name in actions}
+    for action in actions.values():
+        action()
+    for _ in range(repeats):
+        for name, action in actions.items():
+            began = time.perf_counter()
+            action()
+            times[name] = min(times[name], time.perf_counter() - began)
+    return times
