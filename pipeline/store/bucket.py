@@ -297,8 +297,8 @@ class Bucket:
             return StoreError(f"{where}: the bucket is in another region; set AWS_REGION to it")
         if not status and ("HTTP error" in text or "error sending" in text):
             return StoreError(
-                f"{where}: no answer from {endpoint or 'the object store'} (tried for up to half "
-                f"a minute); check the network and {_ADDRESS[self._scheme]}"
+                f"{where}: no answer from {endpoint or 'the object store'}; "
+                f"check the network and {_ADDRESS[self._scheme]}"
             )
         reason = " ".join(text.partition("\n\nDebug source")[0].split())[:400]
         return StoreError(f"{where}: the object store failed ({reason}); try again later")

@@ -375,7 +375,7 @@ def test_a_missing_bucket_is_named(bucket, name):
 def test_an_address_where_nothing_answers_is_named_soon(bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     began = time.monotonic()
-    with pytest.raises(StoreError, match=r"no answer from http://127\.0\.0\.1:9 .*check") as caught:
+    with pytest.raises(StoreError, match=r"no answer from http://127\.0\.0\.1:9; check") as caught:
         open_place("s3://films/s.zarr").sizes()
     assert time.monotonic() - began < 30
     assert "\n" not in str(caught.value)
