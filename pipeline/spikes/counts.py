@@ -16,6 +16,9 @@ from .packed import Bytes, Range, Region
 
 Words = npt.NDArray[np.uint64]
 
+_PLANE_BYTES = 64 * 2**10
+"""Bits of one plane of counts: a few planes stay in a core's own cache."""
+
 
 def count_spikes(
     packed: Bytes,
@@ -25,6 +28,8 @@ def count_spikes(
     stop: int | None = None,
     rows: Range = None,
     columns: Range = None,
+    *,
+    out: npt.NDArray[np.generic] | None = None,
 ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Count spikes per pixel and temporal bin.
 
@@ -36,6 +41,7 @@ def count_spikes(
         stop: one past its last sample; None means the stream's end.
         rows: (start, stop) of upright rows; None means all.
         columns: (start, stop) of columns; None means all.
+        out: (K, h, w) of the type returned, filled and returned; None: a new array.
 
     Returns:
         (K, h, w) uint8, upright; uint16 where a bin holds more than 255 samples.
@@ -53,23 +59,36 @@ def count_spikes(
     edges = start + bin_edges(stop - start, bins)
     region = Region.of(geometry, rows, columns)
     deepest = int(np.diff(edges).max())
-    counts = np.empty((bins, *region.shape), np.uint8 if deepest <= 255 else np.uint16)
-    adder = _BitSlicedAdder(region.n_bytes, deepest)
-    for b in range(bins):
-        for frame in range(int(edges[b]), int(edges[b + 1])):
-            region.load(packed, frame, adder.buffer)
-            adder.add()
-        for byte, lanes in enumerate(adder.drain()):
-            if counts.dtype == np.uint8:
-                region.scatter(lanes, counts[b])
+    dtype = np.uint8 if deepest <= 255 else np.uint16
+    if out is None:
+        out = np.empty((bins, *region.shape), dtype)
+    elif out.shape != (bins, *region.shape) or out.dtype != dtype:
+        raise SpikeWindowError(
+            f"expected an output {(bins, *region.shape)} {np.dtype(dtype)}, got {out.shape} "
+            f"{out.dtype}"
+        )
+    # Several bins at once where a frame's bits are few: a call costs more than their sum.
+    words = -(-region.n_bytes // 8)
+    group = min(bins, max(1, _PLANE_BYTES // (8 * words)))
+    adder = _BitSlicedAdder(group * words, deepest)
+    for first in range(0, bins, group):
+        last = min(first + group, bins)
+        starts, stops = edges[first:last], edges[first + 1 : last + 1]
+        for j in range(int((stops - starts).max())):
+            frames = adder.buffer.reshape(group, 8 * words)
+            there = np.flatnonzero(starts + j < stops)
+            if len(there) == group:
+                region.gather(packed, starts + j, frames)
             else:
-                half = np.empty(region.shape, np.uint8)
-                region.scatter(lanes, half)
-                if byte == 0:
-                    counts[b] = half
-                else:
-                    counts[b] |= half.astype(np.uint16) << np.uint16(8)
-    return counts
+                frames[...] = 0
+                for run in np.split(there, np.flatnonzero(np.diff(there) > 1) + 1):
+                    chosen = slice(run[0], run[-1] + 1)
+                    region.gather(packed, starts[chosen] + j, frames[chosen])
+            adder.add()
+        planes = [plane.reshape(group, words)[: last - first] for plane in adder.drain()]
+        _expand(planes, region, out[first:last])
+        adder.reuse()
+    return out  # type: ignore[return-value]
 
 
 def bin_edges(samples: int, bins: int) -> npt.NDArray[np.int64]:
@@ -155,14 +174,14 @@ def voxelize(
 class _BitSlicedAdder:
     """Adds one-bit frames, 64 pixels a word; at most `deepest` frames between two drains."""
 
-    def __init__(self, n_bytes: int, deepest: int) -> None:
-        n_words = -(-n_bytes // 8)
+    def __init__(self, n_words: int, deepest: int) -> None:
         self._top = deepest.bit_length() - 1
         # Level i: a plane of weight 2^i, one frame or carry that waits for a partner, and the
         # buffers not in use. Nothing is allocated after this.
         self._spare: list[Words] = [np.zeros(n_words, np.uint64) for _ in range(2 * self._top + 6)]
         self._plane: list[Words | None] = [None] * (self._top + 1)
         self._waiting: list[Words | None] = [None] * (self._top + 1)
+        self._drained: list[Words] = []
         self._next = self._spare.pop()
 
     @property
@@ -204,8 +223,8 @@ class _BitSlicedAdder:
         self._spare.append(word)
         self._push(carry, level + 1)
 
-    def drain(self) -> list[Bytes]:
-        """Return the sums, low byte first, one byte a pixel, and start anew from zero."""
+    def drain(self) -> list[Words]:
+        """Return the planes of the sums, the lowest bit first; valid until `reuse`."""
         planes: list[Words] = []
         for level in range(self._top + 1):
             waiting, plane = self._waiting[level], self._plane[level]
@@ -222,16 +241,48 @@ class _BitSlicedAdder:
             if plane is None:
                 break
             planes.append(plane)
-        lanes = [_expand(planes[i : i + 8]) for i in range(0, len(planes), 8)]
-        self._spare += planes
-        return lanes
+        self._drained = planes
+        return planes
+
+    def reuse(self) -> None:
+        """Start anew from zero."""
+        self._spare += self._drained
+        self._drained = []
 
 
-def _expand(planes: list[Words]) -> Bytes:
-    """Return one byte a pixel: the sum of bit planes of weight 1, 2, 4, ..."""
-    total = np.unpackbits(planes[0].view(np.uint8), bitorder="little").view(np.uint64)
-    for i, plane in enumerate(planes[1:], start=1):
-        bits = np.unpackbits(plane.view(np.uint8), bitorder="little").view(np.uint64)
-        np.left_shift(bits, np.uint64(i), out=bits)  # 0 or 1 in each byte: nothing spills over
-        np.bitwise_or(total, bits, out=total)
-    return total.view(np.uint8)
+def _expand(planes: list[Words], region: Region, out: npt.NDArray[np.generic]) -> None:
+    """Write the sum of bit planes (n, words) of weight 1, 2, 4, ... to `out` (n, h, w)."""
+    for byte in range(0, len(planes), 8):
+        *lower, top = planes[byte : byte + 8]
+        total: npt.NDArray[np.uint8] | None = None
+        for i, plane in enumerate(lower):
+            total = _or(total, _shifted_bits(plane, i))
+        highest = region.upright(_shifted_bits(top, len(lower)))
+        rest = None if total is None else region.upright(total)
+        for to, of in region.column_pairs:
+            target = out[..., to]
+            if byte:
+                value = highest[..., of] if rest is None else highest[..., of] | rest[..., of]
+                np.bitwise_or(target, value.astype(np.uint16) << np.uint16(byte), out=target)
+            elif rest is None:
+                target[...] = highest[..., of]
+            else:  # the last addition writes to its place: one pass less
+                np.bitwise_or(rest[..., of], highest[..., of], out=target)
+
+
+def _shifted_bits(plane: Words, weight: int) -> Bytes:
+    """Return one byte a pixel (n, pixels): 2^weight where the bit is set."""
+    flat = np.unpackbits(plane.view(np.uint8).reshape(-1), bitorder="little")
+    bits: Bytes = flat.reshape(len(plane), -1)  # (n, pixels)
+    if weight:
+        words = bits.view(np.uint64)
+        np.left_shift(words, np.uint64(weight), out=words)  # nothing spills from byte to byte
+    return bits
+
+
+def _or(total: Bytes | None, bits: Bytes) -> Bytes:
+    if total is None:
+        return bits
+    words = total.view(np.uint64)
+    np.bitwise_or(words, bits.view(np.uint64), out=words)
+    return total

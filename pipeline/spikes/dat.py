@@ -94,6 +94,8 @@ class SpikeFile:
         stop: int | None = None,
         rows: Range = None,
         columns: Range = None,
+        *,
+        out: npt.NDArray[np.generic] | None = None,
     ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         """Count spikes of samples [start, stop) in temporal bins: (K, h, w), upright.
 
@@ -101,7 +103,7 @@ class SpikeFile:
         """
         start, stop = self._checked_window(start, stop)
         if self.encoding == "packed":
-            return count_spikes(self.data, self.geometry, bins, start, stop, rows, columns)
+            return count_spikes(self.data, self.geometry, bins, start, stop, rows, columns, out=out)
         edges = start + bin_edges(stop - start, bins)
         region = Region.of(self.geometry, rows, columns)
         deep = int(np.diff(edges).max()) > 255
@@ -111,6 +113,8 @@ class SpikeFile:
             for frame in range(int(edges[b]), int(edges[b + 1])):
                 self._byte_plane(region, frame, plane)
                 counts[b] += plane
+        if out is not None:
+            out[...] = counts
         return counts
 
     def count_spikes(self, start: int = 0, stop: int | None = None) -> int:
@@ -121,6 +125,34 @@ class SpikeFile:
             return sum(int(self.read(i, i + 1).sum()) for i in range(start, stop))
         frame_bytes = geometry.pixels // 8
         return _population(self.data[start * frame_bytes : stop * frame_bytes])
+
+    def packed(self, start: int = 0, stop: int | None = None, *, out: Bytes | None = None) -> Bytes:
+        """Return samples [start, stop) upright and packed row by row.
+
+        Args:
+            start: first sample.
+            stop: one past the last; None means the end.
+            out: filled and returned, if given.
+
+        Returns:
+            (T, H, ceil(W / 8)) uint8; pixel x of a row is bit x % 8 of byte x // 8, and bits past
+            the width are 0. Dropped columns are left out.
+        """
+        start, stop = self._checked_window(start, stop)
+        geometry = self.geometry
+        height, width = geometry.shape
+        if out is None:
+            out = np.empty((stop - start, height, -(-width // 8)), np.uint8)
+        if self.encoding == "packed" and geometry.rows_are_bytes and not geometry.drop_columns:
+            frame_bytes = geometry.frame_bits // 8
+            frames = self.data[start * frame_bytes : stop * frame_bytes]
+            rows = frames.reshape(stop - start, height, -1)  # (T, H, W / 8)
+            out[...] = rows[:, ::-1] if geometry.flip_rows else rows
+            return out
+        for i in range(start, stop):
+            frame = self.read(i, i + 1)[0]
+            out[i - start] = np.packbits(frame, axis=-1, bitorder="little")
+        return out
 
     def _checked_window(self, start: int, stop: int | None) -> tuple[int, int]:
         stop = self.n_frames if stop is None else stop

@@ -71,6 +71,11 @@ class SpikeGeometry:
         """Bits from one frame's start to the next."""
         return (self.pixels + 7) // 8 * 8 if self.pad_frames else self.pixels
 
+    @property
+    def rows_are_bytes(self) -> bool:
+        """Whether every row begins on a byte."""
+        return self.width % 8 == 0 and self.frame_bits % 8 == 0
+
     def stored_bytes(self, n_frames: int) -> int:
         """Return the file size, in bytes, of `n_frames` packed frames."""
         return (n_frames * self.frame_bits + 7) // 8

@@ -44,8 +44,9 @@ class Region:
         segments = _stored_segments(geometry, *column_range)
         first, last = segments[0][0], segments[-1][1]
         narrow = (last - first) < geometry.width
-        whole_bytes = geometry.width % 8 == 0 and geometry.frame_bits % 8 == 0
-        byte_columns = (first // 8, (last + 7) // 8) if narrow and whole_bytes else None
+        byte_columns = None
+        if narrow and geometry.rows_are_bytes:
+            byte_columns = (first // 8, (last + 7) // 8)
         return cls(geometry, row_range, column_range, segments, byte_columns)
 
     @property
@@ -69,6 +70,19 @@ class Region:
     def _stored_row(self) -> int:
         """First stored row of the region."""
         return self.geometry.height - self.rows[1] if self.geometry.flip_rows else self.rows[0]
+
+    def gather(self, packed: Bytes, frames: npt.NDArray[np.int64], out: Bytes) -> None:
+        """Copy the region's bits of some frames to `out` (n, n_bytes or more), each from bit 0."""
+        if not self.geometry.rows_are_bytes:
+            for frame, target in zip(frames.tolist(), out, strict=True):
+                self.load(packed, frame, target)
+            return
+        height, row_bytes = self.shape[0], self.geometry.width // 8
+        first, last = self.byte_columns or (0, row_bytes)
+        stream = packed.reshape(-1, self.geometry.height, row_bytes)
+        rows = slice(self._stored_row, self._stored_row + height)
+        target = out[:, : self.n_bytes].reshape(len(frames), height, last - first)
+        target[...] = stream[frames, rows, first:last]
 
     def load(self, packed: Bytes, frame: int, out: Bytes) -> None:
         """Copy the region's bits of one frame to `out[:n_bytes]`, starting at bit 0.
@@ -95,20 +109,34 @@ class Region:
         high = packed[start + 1 : start + 1 + self.n_bytes]  # one short at the file's end
         target[: high.size] |= high << (8 - shift)
 
+    def upright(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """View one byte a pixel (n, h * packed_width or more) as upright (n, h, packed_width).
+
+        `column_pairs` says which of its columns are the region's.
+        """
+        h = self.shape[0]
+        stored = pixels[:, : h * self.packed_width].reshape(-1, h, self.packed_width)
+        return stored[:, ::-1] if self.geometry.flip_rows else stored
+
+    @property
+    def column_pairs(self) -> tuple[tuple[slice, slice], ...]:
+        """Pairs of (columns of the decoded region, the same columns of a loaded row)."""
+        origin = 8 * self.byte_columns[0] if self.byte_columns is not None else 0
+        pairs = []
+        at = 0
+        for first, last in self.segments:
+            pairs.append((slice(at, at + last - first), slice(first - origin, last - origin)))
+            at += last - first
+        return tuple(pairs)
+
     def scatter(self, pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:
         """Write one byte a pixel, laid out as `load` lays out the bits, to `out` (h, w), upright.
 
         `pixels` holds at least h * packed_width values.
         """
-        h = self.shape[0]
-        stored = pixels[: h * self.packed_width].reshape(h, self.packed_width)  # (h, packed W)
-        if self.geometry.flip_rows:
-            stored = stored[::-1]
-        origin = 8 * self.byte_columns[0] if self.byte_columns is not None else 0
-        at = 0
-        for first, last in self.segments:
-            out[:, at : at + last - first] = stored[:, first - origin : last - origin]
-            at += last - first
+        (upright,) = self.upright(pixels[None])
+        for to, of in self.column_pairs:
+            out[:, to] = upright[:, of]
 
 
 def _checked(wanted: Range, size: int, name: str) -> tuple[int, int]:

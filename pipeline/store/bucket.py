@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,7 @@ class Bucket:
                 raise too_large(self._url(key), size, limit)
             return bytes(result.bytes())
 
-    def write(self, key: str, parts: Sequence[Buffer], *, durable: bool = True) -> int:
+    def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
         """Put an object. It is there when all of it is; `durable` changes nothing."""
         import obstore
 

@@ -5,44 +5,32 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ... import __version__
-from ..files import write_text
-from .schema import (
-    FORMAT,
-    SCHEMA_VERSION,
-    Completion,
-    Kind,
-    SequenceRecord,
-    StoreError,
-    parse_record,
-)
+from .arrays import METADATA, StoreError
+from .place import Place
+from .schema import FORMAT, SCHEMA_VERSION, Completion, Kind, SequenceRecord, parse_record
 
 NPY_MARK = "spike_vox/voxels.json"
 """Where kind npy keeps a sequence's record, relative to the sequence's folder."""
 
 _NPY_ROOT = "voxels.json"
-_METADATA = "zarr.json"
 _MAX_METADATA_BYTES = 256 * 2**20
 
 
 def claim_store(
-    store: Path, kind: Kind, *, may_hold_source: bool = False, make: bool = True
+    store: Place, kind: Kind, *, may_hold_source: bool = False, make: bool = True
 ) -> None:
-    """Make the store's folder, or check that what is there is a store of this kind.
+    """Make the store, or check that what is there is a store of this kind.
 
     Args:
-        store: the folder.
+        store: where it is or is to be.
         kind: what it is to hold.
-        may_hold_source: the folder is the data set itself (kind npy, unified layout).
+        may_hold_source: the place is the data set itself (kind npy, unified layout).
         make: False: check only.
 
     Raises:
@@ -55,14 +43,13 @@ def claim_store(
         )
     if found is not None or may_hold_source:
         return
-    if store.exists() and (not store.is_dir() or any(store.iterdir())):
+    if not is_free(store):
         raise StoreError(
             f"{store}: expected a new folder or a store that `voxelize` wrote, found something "
             "else; give another folder"
         )
     if not make:
         return
-    store.mkdir(parents=True, exist_ok=True)
     attributes: dict[str, Any] = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -70,132 +57,88 @@ def claim_store(
         "kind": kind,
     }
     if kind == "npy":
-        write_text(store / _NPY_ROOT, json.dumps(attributes, indent=1) + "\n")
-        return
-    import zarr
-
-    zarr.open_group(store, mode="w-", attributes=attributes)
+        _write_json(store, _NPY_ROOT, attributes)
+    else:
+        _write_json(store, METADATA, _group(attributes))
 
 
-def root_kind(store: Path) -> str | None:
-    """Return the kind of the store at this folder, or None where it is none of ours."""
-    for name in (_METADATA, _NPY_ROOT):
-        attributes = _read_attributes(store / name)
+def root_kind(store: Place) -> str | None:
+    """Return the kind of the store at this place, or None where it is none of ours."""
+    for name in (METADATA, _NPY_ROOT):
+        attributes = _read_attributes(store, name)
         if attributes is not None and attributes.get("format") == FORMAT:
             kind = attributes.get("kind")
             return kind if isinstance(kind, str) else None
     return None
 
 
-def read_record(folder: Path, kind: Kind = "counts") -> SequenceRecord | None:
-    """Return the record of the sequence in this folder, or None where there is none.
+def read_record(folder: Place, kind: Kind = "counts") -> SequenceRecord | None:
+    """Return the record of the sequence at this place, or None where there is none.
 
     Raises:
         StoreError: it is there and can't be used.
     """
-    path = folder / (NPY_MARK if kind == "npy" else _METADATA)
-    attributes = _read_attributes(path)
+    attributes = _read_attributes(folder, NPY_MARK if kind == "npy" else METADATA)
     # Groups between the root and the sequences have no attributes.
     if attributes is None or attributes.get("format") != FORMAT or "seq" not in attributes:
         return None
     return parse_record(attributes, str(folder))
 
 
-def create_sequence(
-    store: Path, record: SequenceRecord, small: Mapping[str, np.ndarray]
-) -> dict[str, int]:
-    """Make a sequence's empty arrays and fill the small ones.
-
-    Returns:
-        Size in bytes of each small array's file, by path relative to the group.
-    """
-    import zarr
-    from zarr.codecs import BytesCodec
-
-    group = zarr.open_group(store, mode="r+").create_group(
-        record.seq, attributes=record.model_dump(mode="json")
-    )
-    sizes: dict[str, int] = {}
-    for spec in record.arrays().values():
-        array = group.create_array(
-            spec.name,
-            shape=spec.shape,
-            dtype=spec.dtype,
-            chunks=spec.chunks,
-            shards=spec.shards,
-            serializer="auto" if spec.shards else BytesCodec(),
-            compressors=[spec.codec()] if spec.shards else None,
-            dimension_names=spec.dimensions,
-            fill_value=0,
-            # A chunk of zeros is written like any other, so that a missing one is an error.
-            config={"write_empty_chunks": True},
-        )
-        if spec.shards is None:
-            array[:] = small[spec.name]
-            for key in spec.shard_keys(0, record.windows):
-                sizes[key] = (store / record.seq / key).stat().st_size
-    return sizes
+def begin_sequence(store: Place, record: SequenceRecord) -> None:
+    """Say that a sequence is ours and not whole."""
+    if record.kind != "npy":
+        # Zarr finds a group by the groups above it.
+        parts = record.seq.split("/")
+        for i in range(1, len(parts)):
+            key = f"{'/'.join(parts[:i])}/{METADATA}"
+            if store.size(key) is None:
+                _write_json(store, key, _group({}), durable=False)
+    _write_record(store.child(record.seq), record, durable=False)
 
 
-def begin_npy(store: Path, record: SequenceRecord) -> None:
-    """Say that a sequence of kind npy is ours and not whole: its files get their names singly."""
-    write_text(
-        store / record.seq / NPY_MARK, json.dumps(record.model_dump(mode="json"), indent=1) + "\n"
-    )
-
-
-def mark_complete(store: Path, record: SequenceRecord, completion: Completion) -> None:
+def mark_complete(store: Place, record: SequenceRecord, completion: Completion) -> None:
     """Write the mark that makes a sequence whole. Nothing of it is written afterwards."""
-    whole = record.model_copy(update={"complete": completion}).model_dump(mode="json")
-    folder = store / record.seq
-    if record.kind == "npy":
-        write_text(folder / NPY_MARK, json.dumps(whole, indent=1) + "\n")
-        return
-    metadata = json.loads((folder / _METADATA).read_bytes())
-    metadata["attributes"] = whole
-    write_text(folder / _METADATA, json.dumps(metadata, indent=1) + "\n")
+    whole = record.model_copy(update={"complete": completion})
+    _write_record(store.child(record.seq), whole)
 
 
-def remove_sequence(store: Path, seq: str) -> None:
-    """Remove a sequence's folder; if that is cut short, nothing of it can be taken for whole."""
-    folder = store / seq
-    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.removed")
-    folder.replace(aside)
-    shutil.rmtree(aside)
+def rewrite_record(store: Place, record: SequenceRecord) -> None:
+    """Replace the record of a whole sequence by one that says the same of its files."""
+    assert record.complete is not None
+    _write_record(store.child(record.seq), record)
 
 
-def find_sequences(store: Path, under: str = "") -> Iterator[tuple[str, SequenceRecord]]:
+def find_sequences(store: Place, under: str = "") -> Iterator[tuple[str, SequenceRecord]]:
     """Yield (seq, record) of every sequence of a Zarr store, complete or not, sorted.
 
     Raises:
         StoreError: a record can't be used.
     """
-    top = store / under
-    record = read_record(top) if top != store else None
+    record = read_record(store.child(under)) if under else None
     if record is not None:
         yield under, record
         return
-    try:
-        names = sorted(
-            entry.name
-            for entry in os.scandir(top)
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-    except FileNotFoundError:
-        return
-    for name in names:
+    for name in store.folders(under):
         yield from find_sequences(store, f"{under}/{name}" if under else name)
 
 
 @contextmanager
-def exclusive(store: Path) -> Iterator[None]:
-    """Hold the store for writing; the system lets go even if we are killed.
+def exclusive(store: Place) -> Iterator[None]:
+    """Hold a store for writing; the system lets go even if we are killed.
+
+    A bucket knows no locks: there two writers make the same bytes from the same sources, and the
+    marks of different ones differ, so that readers never see a mixture as whole.
 
     Raises:
         StoreError: another process holds it.
     """
-    store.parent.mkdir(parents=True, exist_ok=True)
-    path = store.with_name(f".{store.name}.lock")
+    if not store.is_local:
+        yield
+        return
+    folder = Path(store.location)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.lock")
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -211,18 +154,42 @@ def exclusive(store: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _read_attributes(path: Path) -> dict[str, Any] | None:
-    try:
-        if path.stat().st_size > _MAX_METADATA_BYTES:
-            raise StoreError(f"{path}: expected metadata, found {path.stat().st_size} bytes")
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+def is_free(store: Place) -> bool:
+    """Whether nothing is at this place."""
+    if not store.is_local:
+        return not store.folders()
+    folder = Path(store.location)
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _write_record(folder: Place, record: SequenceRecord, *, durable: bool = True) -> None:
+    attributes = record.model_dump(mode="json")
+    if record.kind == "npy":
+        _write_json(folder, NPY_MARK, attributes, durable=durable)
+    else:
+        _write_json(folder, METADATA, _group(attributes), durable=durable)
+
+
+def _group(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a Zarr v3 group."""
+    return {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
+
+
+def _write_json(place: Place, key: str, content: Any, *, durable: bool = True) -> None:
+    place.write(key, [(json.dumps(content, indent=1) + "\n").encode()], durable=durable)
+
+
+def _read_attributes(place: Place, key: str) -> dict[str, Any] | None:
+    found = place.read(key, _MAX_METADATA_BYTES)
+    if found is None:
         return None
+    try:
+        content = json.loads(found)
     except (ValueError, RecursionError) as error:
         raise StoreError(
-            f"{path}: expected JSON, found something else ({error}); restore the file or "
+            f"{place}: {key}: expected JSON, found something else ({error}); restore the file or "
             "voxelize again into another folder"
         ) from error
-    if path.name == _METADATA and isinstance(content, dict):
+    if key == METADATA and isinstance(content, dict):
         content = content.get("attributes")
     return content if isinstance(content, dict) else {}

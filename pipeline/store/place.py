@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -59,7 +59,7 @@ class Place(Protocol):
             StoreError: it has more than `limit` bytes; nothing was read.
         """
 
-    def write(self, key: str, parts: Sequence[Buffer], *, durable: bool = True) -> int:
+    def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
         """Write a file, all of it or nothing, over what is there.
 
         Args:
@@ -206,7 +206,7 @@ class Folder:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
-    def write(self, key: str, parts: Sequence[Buffer], *, durable: bool = True) -> int:
+    def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
         """Write a file aside, then rename it; see `Place`."""
         path = Path(self._path(key))
         aside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.partial")

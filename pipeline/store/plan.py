@@ -1,8 +1,12 @@
 """What must be done to make a sequence, as frozen records. No I/O here.
 
-    manifest's sequence --plan_sequence--> SequencePlan: record, small arrays, tasks
-                                           task 0: windows [0, S)   one shard of each array
-                                           task 1: windows [S, 2S)  ...
+    manifest's sequence --plan_sequence--> SequencePlan: record, tasks
+
+    kind counts   task 0: windows [0, S)   one shard of voxels, of blur and of sharp
+                  task 1: windows [S, 2S)  ...
+    kind packed   task 0: samples [0, P)   one shard of spikes
+                  ...
+                  task i: windows [0, S)   one shard of blur and of sharp
 
 A task writes whole shards only, so that two workers never touch the same file.
 """
@@ -11,21 +15,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..align.manifest import FileRecord, Sequence
 from ..spikes.geometry import SpikeGeometry
-from .schema import (
-    SCHEMA_VERSION,
-    Kind,
-    SequenceRecord,
-    StoreError,
-    VoxelType,
-    shard_windows,
-)
+from .arrays import METADATA, ArraySpec, array_metadata
+from .schema import SCHEMA_VERSION, Kind, SequenceRecord, StoreError, shard_windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +54,40 @@ class SourceFile:
     """Whether this task reports the hash: one task of the sequence does."""
 
 
+@dataclass(frozen=True, slots=True)
+class SpikeRun:
+    """Consecutive samples of one file that windows need, and where they lie in `spikes`."""
+
+    path: str
+    start: int
+    """First sample in the file."""
+    stop: int
+    """One past the last."""
+    at: int
+    """Where the first one lies in `spikes`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTask:
-    """One call of `write_shard`: windows [start, stop) of one sequence, all arrays."""
+    """One call of `write_shard`: [start, stop) along the first axis of some arrays."""
 
     store: str
-    """Absolute path of the store."""
+    """Where the store is."""
     root: str
     """Absolute path of the data set's folder."""
     record: SequenceRecord
+    arrays: tuple[ArraySpec, ...]
+    """Those of which it writes one shard each."""
     start: int
     stop: int
-    windows: tuple[WindowSource, ...]
+    windows: tuple[WindowSource, ...] = ()
+    """Those in [start, stop), for arrays of windows."""
+    runs: tuple[SpikeRun, ...] = ()
+    """Those that overlap [start, stop), for `spikes`."""
     sources: tuple[SourceFile, ...]
     geometry: SpikeGeometry
+    small_files: tuple[tuple[str, bytes], ...] = ()
+    """For a sequence's first task: metadata and small arrays, by path relative to the group."""
     only_voxels: bool = False
     """For kind npy: the rest of the unified tree is there already, being the source."""
     stems: tuple[str, ...] = ()
@@ -81,8 +100,6 @@ class SequencePlan:
 
     record: SequenceRecord
     """Without its completion mark."""
-    small: dict[str, np.ndarray]
-    """samples, t0, t1, frame_index."""
     tasks: tuple[ShardTask, ...]
 
     @property
@@ -102,11 +119,11 @@ def plan_sequence(
     seen: Mapping[str, FileRecord],
     only_voxels: bool = False,
 ) -> SequencePlan:
-    """Turn one sequence of a manifest into task records, one a shard.
+    """Turn one sequence of a manifest into task records.
 
     Args:
         sequence: as the manifest has it.
-        store: absolute path of the store.
+        store: where the store is.
         root: absolute path of the data set's folder.
         kind: what the store holds.
         bins: K.
@@ -127,10 +144,9 @@ def plan_sequence(
                 f"for {bins} bins ({window.spikes}); give --bins {stop - start} or fewer"
             )
     geometry = sequence.spike_geometry()
-    most = max(-(-(stop - start) // bins) for start, stop in ranges)
-    voxel_dtype: VoxelType = "uint16" if most > 255 else "uint8"
+    runs, first_sample = _runs(sequence, ranges)
     n = len(sequence.windows)
-    has_sharp = _has_sharp(sequence)
+    lengths = [stop - start for start, stop in ranges]
     record = SequenceRecord(
         kind=kind,
         seq=sequence.seq,
@@ -140,65 +156,151 @@ def plan_sequence(
         first=_shared_first(sequence),
         gain=sequence.gain,
         windows=n,
-        shard_windows=shard_windows(n, bins, geometry.shape, frame_shape, has_sharp, voxel_dtype),
-        voxel_dtype=voxel_dtype,
+        stored_samples=runs[-1].at + runs[-1].stop - runs[-1].start if kind == "packed" else None,
+        longest_window=max(lengths),
+        shortest_window=min(lengths),
         voxel_shape=geometry.shape,
         frame_shape=frame_shape,
-        has_sharp=has_sharp,
+        has_sharp=_has_sharp(sequence),
         plan_sha256=plan_digest(sequence, kind, bins),
     )
-    sources = tuple(
+    windows = tuple(
         WindowSource(w.frame_index, w.spikes, start, stop, w.blur, w.sharp)
         for w, (start, stop) in zip(sequence.windows, ranges, strict=True)
     )
     small = {
-        "samples": np.array([stop - start for start, stop in ranges], np.int64),
+        "samples": np.array(lengths, np.int64),
         "t0": np.array([w.t0 for w in sequence.windows], np.float64),
         "t1": np.array([w.t1 for w in sequence.windows], np.float64),
         "frame_index": np.array([w.frame_index for w in sequence.windows], np.int64),
     }
-    # The windows of one sequence can share a recording: the first task to read it hashes it.
+    if kind == "packed":
+        small["first_sample"] = np.array(first_sample, np.int64)
+    specs = record.arrays()
+    tasks: list[ShardTask] = []
+    # Tasks of one sequence can share a recording: the first one to read it hashes it.
     hashed: set[str] = set()
-    tasks = []
-    for a in range(0, n, record.shard_windows):
-        part = sources[a : a + record.shard_windows]
-        names = dict.fromkeys(
-            path for w in part for path in (w.spikes, w.blur, w.sharp) if path is not None
-        )
-        files = tuple(
-            SourceFile(
-                path,
-                seen[path].size,
-                seen[path].mtime_ns,
-                sequence.files[path].sha256,
-                path not in hashed,
-            )
-            for path in names
-        )
-        hashed.update(names)
+
+    def add(
+        arrays: tuple[str, ...],
+        start: int,
+        stop: int,
+        names: Iterable[str],
+        *,
+        part: tuple[WindowSource, ...] = (),
+        own_runs: tuple[SpikeRun, ...] = (),
+    ) -> None:
+        paths = tuple(dict.fromkeys(names))
         tasks.append(
             ShardTask(
                 store=store,
                 root=root,
                 record=record,
-                start=a,
-                stop=a + len(part),
+                arrays=tuple(specs[name] for name in arrays),
+                start=start,
+                stop=stop,
                 windows=part,
-                sources=files,
+                runs=own_runs,
+                sources=tuple(
+                    SourceFile(
+                        path,
+                        seen[path].size,
+                        seen[path].mtime_ns,
+                        sequence.files[path].sha256,
+                        path not in hashed,
+                    )
+                    for path in paths
+                ),
                 geometry=geometry,
+                small_files=() if tasks or kind == "npy" else _small_files(record, small),
                 only_voxels=only_voxels,
                 stems=tuple(frame_stem(w, only_voxels) for w in part) if kind == "npy" else (),
             )
         )
-    return SequencePlan(record, small, tuple(tasks))
+        hashed.update(paths)
+
+    if kind == "packed":
+        rows = specs["spikes"].per_file
+        assert record.stored_samples is not None
+        for a in range(0, record.stored_samples, rows):
+            b = min(a + rows, record.stored_samples)
+            own = tuple(run for run in runs if run.at < b and run.at + run.stop - run.start > a)
+            add(("spikes",), a, b, (run.path for run in own), own_runs=own)
+    arrays: tuple[str, ...] = record.image_names if kind != "npy" else ()
+    if kind == "counts":
+        arrays = ("voxels", *arrays)
+    whole = _windows_a_task(record)
+    for a in range(0, n, whole):
+        part = windows[a : a + whole]
+        spikes = (w.spikes for w in part) if kind != "packed" else ()
+        names = [*spikes, *(path for w in part for path in (w.blur, w.sharp) if path is not None)]
+        add(arrays, a, a + len(part), names, part=part)
+    return SequencePlan(record, tuple(tasks))
+
+
+def _small_files(
+    record: SequenceRecord, small: Mapping[str, np.ndarray]
+) -> tuple[tuple[str, bytes], ...]:
+    files = []
+    for spec in record.arrays().values():
+        files.append((f"{spec.name}/{METADATA}", array_metadata(spec)))
+        if spec.shards is None:
+            little = small[spec.name].astype(np.dtype(spec.dtype).newbyteorder("<"))
+            files.append((spec.key(0), little.tobytes()))
+    return tuple(files)
+
+
+def _windows_a_task(record: SequenceRecord) -> int:
+    if record.kind != "npy":
+        return record.arrays()["blur"].per_file
+    return shard_windows(record.windows, record.voxel_bytes)
+
+
+def _runs(
+    sequence: Sequence, ranges: list[tuple[int, int]]
+) -> tuple[tuple[SpikeRun, ...], list[int]]:
+    """Return the samples that windows need, each once, and where each window's first one is."""
+    needed: dict[str, list[tuple[int, int]]] = {}
+    for window, span in zip(sequence.windows, ranges, strict=True):
+        needed.setdefault(window.spikes, []).append(span)
+    runs: list[SpikeRun] = []
+    of_file: dict[str, tuple[list[int], list[SpikeRun]]] = {}
+    at = 0
+    for path, spans in needed.items():
+        own = []
+        for start, stop in _merged(spans):
+            own.append(SpikeRun(path, start, stop, at))
+            at += stop - start
+        of_file[path] = [run.start for run in own], own
+        runs += own
+    first_sample = []
+    for window, (start, _) in zip(sequence.windows, ranges, strict=True):
+        starts, own = of_file[window.spikes]
+        run = own[bisect_right(starts, start) - 1]
+        first_sample.append(run.at + start - run.start)
+    return tuple(runs), first_sample
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the union of [start, stop) spans as spans that don't touch, ascending."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(stop, merged[-1][1])
+        else:
+            merged.append((start, stop))
+    return merged
 
 
 def plan_digest(sequence: Sequence, kind: Kind, bins: int) -> str:
-    """Return the hex SHA-256 of all that decides a sequence's content, but for its files."""
+    """Return the hex SHA-256 of all that decides a sequence's content, but for its files.
+
+    In kind packed the bins decide nothing: they are counted when read.
+    """
     content = {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
-        "bins": bins,
+        "bins": None if kind == "packed" else bins,
         "geometry": sequence.geometry,
         "rate": sequence.rate,
         "gain": sequence.gain,

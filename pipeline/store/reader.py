@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from .group import find_sequences, root_kind
-from .schema import ArraySpec, SequenceRecord, StoreError
+from ..spikes.counts import count_spikes
+from ..spikes.geometry import SpikeGeometry
+from .arrays import METADATA, parse_array
+from .group import find_sequences, is_free, root_kind
+from .place import Place, open_place
+from .schema import SequenceRecord, StoreError, VoxelType, voxel_type
 from .sequence import Span, WindowSequence
+from .shard import ShardedArray, Spans, scratch
 
-if TYPE_CHECKING:
-    import zarr
+AT_ONCE_BYTES = 4 * 2**20
+"""Packed spikes of a clip up to so many are read at once, so that what its windows share is
+read once; beyond that window by window, which bounds memory."""
 
 
-def open_store(path: str | os.PathLike[str], split: str | None = None) -> list[WindowSequence]:
+def open_store(
+    path: str | os.PathLike[str], split: str | None = None, bins: int | None = None
+) -> list[WindowSequence]:
     """Open all sequences of a store, or of one split of it, sorted by name.
 
     Only records and file sizes are read here.
 
     Args:
-        path: the store's folder.
+        path: the store's folder or URL.
         split: train, val or test; None: all.
+        bins: K, temporal bins to count in; a store of counts has only its own. None: as the
+            store says.
 
     Raises:
-        StoreError: no store of ours, nothing in it, or a sequence that is not whole; names it.
+        StoreError: no store of ours, nothing in it, other bins than it can give, or a sequence
+            that is not whole; names it.
     """
-    store = Path(path).absolute()
+    store = open_place(path)
     kind = root_kind(store)
-    if kind != "counts":
-        found = "nothing there" if not store.exists() else "something else"
+    if kind not in ("packed", "counts"):
+        other = "nothing there" if is_free(store) else "something else"
+        found = other if kind is None else f"one of kind {kind}"
         raise StoreError(
-            f"{store}: expected a store that `spikedeblur voxelize` wrote, found "
-            f"{found if kind is None else f'one of kind {kind}'}; check the path"
+            f"{store}: expected a store that `spikedeblur voxelize` wrote, found {found}; check "
+            "the path"
         )
     records = list(find_sequences(store, split or ""))
     incomplete = [seq for seq, record in records if record.complete is None]
@@ -48,28 +60,36 @@ def open_store(path: str | os.PathLike[str], split: str | None = None) -> list[W
         what = f"split {split!r}" if split else "sequence"
         there = sorted({seq.split("/")[0] for seq, _ in find_sequences(store)}) or ["nothing"]
         raise StoreError(f"{store}: no {what} in this store; it has {', '.join(there)}")
-    return [StoreSequence(store, seq, record) for seq, record in records]
+    return [StoreSequence(store, seq, record, bins) for seq, record in records]
 
 
 class StoreSequence:
-    """One whole sequence of a store; see `WindowSequence`."""
+    """One whole sequence of a store; see `WindowSequence`.
+
+    Of kind packed it holds the spikes themselves: any number of bins can be counted, and
+    `spikes` returns them.
+    """
 
     windows_are_raw = True
 
-    def __init__(self, store: Path, seq: str, record: SequenceRecord) -> None:
+    def __init__(
+        self, store: Place, seq: str, record: SequenceRecord, bins: int | None = None
+    ) -> None:
         if record.seq != seq:
             raise StoreError(
                 f"{store}: the sequence at {seq} says that it is {record.seq}; undo the renaming"
             )
-        self._folder = store / seq
+        self._place = store.child(seq)
         self._record = record
-        self._specs = record.arrays()
+        self._bins = record.bins if bins is None else bins
+        self._expected = record.arrays()
         self._small: dict[str, np.ndarray] = {}
-        self._opened: tuple[int, zarr.Group | None, dict[str, Any]] = (0, None, {})
-        _require_files(self._folder, record, self._specs)
+        self._arrays: dict[str, ShardedArray] = {}
+        self._require_bins(store)
+        self._require_files()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": (0, None, {})}
+        return self.__dict__ | {"_arrays": {}}
 
     def __repr__(self) -> str:
         return f"StoreSequence({self.seq!r}, {self.length} windows, {self.bins} bins)"
@@ -87,7 +107,7 @@ class StoreSequence:
     @property
     def bins(self) -> int:
         """K."""
-        return self._record.bins
+        return self._bins
 
     @property
     def gain(self) -> float | None:
@@ -130,9 +150,9 @@ class StoreSequence:
         return self._record.voxel_shape
 
     @property
-    def voxel_dtype(self) -> str:
+    def voxel_dtype(self) -> VoxelType:
         """uint8 or uint16."""
-        return self._record.voxel_dtype
+        return voxel_type(self._record.longest_window, self._bins)
 
     @property
     def has_sharp(self) -> bool:
@@ -144,14 +164,33 @@ class StoreSequence:
     ) -> np.ndarray:
         """Return raw counts (T, K, h, w), uint8 or uint16."""
         y, x = checked_crop(self, start, stop, rows, columns, self.voxel_shape)
-        return self._read("voxels", (slice(start, stop), slice(None), y, x))
+        if self._record.kind == "counts":
+            return self._read("voxels", ((start, stop), (0, self.bins), y, x))
+        return self._count(start, stop, y, x)
+
+    def spikes(self, window: int) -> np.ndarray:
+        """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright; kind packed only.
+
+        Raises:
+            StoreError: a store of counts does not hold them.
+        """
+        if self._record.kind != "packed":
+            raise StoreError(
+                f"{self._place}: expected spikes, found counts in bins; voxelize again with "
+                "--kind packed"
+            )
+        y, x = checked_crop(self, window, window + 1, None, None, self.voxel_shape)
+        first = int(self.first_sample[window])
+        last = first + int(self.samples[window])
+        packed = self._read("spikes", ((first, last), y, (0, -(-x[1] // 8))))
+        return np.unpackbits(packed, axis=-1, count=x[1], bitorder="little")
 
     def blur(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
     ) -> np.ndarray:
         """Return blurred frames (T, H, W, 3) uint8."""
         y, x = checked_crop(self, start, stop, rows, columns, self.frame_shape)
-        return self._read("blur", (slice(start, stop), y, x))
+        return self._read("blur", ((start, stop), y, x, (0, 3)))
 
     def sharp(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
@@ -159,36 +198,131 @@ class StoreSequence:
         """Return sharp frames (T, H, W, 3) uint8."""
         require_sharp(self)
         y, x = checked_crop(self, start, stop, rows, columns, self.frame_shape)
-        return self._read("sharp", (slice(start, stop), y, x))
+        return self._read("sharp", ((start, stop), y, x, (0, 3)))
+
+    def _count(self, start: int, stop: int, rows: Span, columns: Span) -> np.ndarray:
+        """Count the spikes of windows [start, stop) in a box."""
+        (y0, y1), (x0, x1) = rows, columns
+        b0, b1 = x0 // 8, -(-x1 // 8)  # the bytes of a row that hold the columns
+        geometry = SpikeGeometry(height=y1 - y0, width=8 * (b1 - b0), flip_rows=False)
+        cut = (x0 - 8 * b0, x1 - 8 * b0)
+        firsts = self.first_sample[start:stop]
+        lasts = firsts + self.samples[start:stop]
+        out = np.empty((stop - start, self.bins, y1 - y0, x1 - x0), self.voxel_dtype)
+        row = (y1 - y0) * (b1 - b0)
+        together = int(lasts.max() - firsts.min()) * row <= AT_ONCE_BYTES
+        groups = (
+            [slice(0, len(firsts))] if together else [slice(i, i + 1) for i in range(len(firsts))]
+        )
+        for group in groups:
+            a, b = int(firsts[group].min()), int(lasts[group].max())
+            packed = scratch("spikes", (b - a, y1 - y0, b1 - b0), "uint8")
+            self._read("spikes", ((a, b), rows, (b0, b1)), packed)
+            flat = packed.reshape(-1)
+            for first, last, counts in zip(firsts[group], lasts[group], out[group], strict=True):
+                count_spikes(
+                    flat,
+                    geometry,
+                    self.bins,
+                    int(first) - a,
+                    int(last) - a,
+                    columns=cut,
+                    out=counts,
+                )
+        return out
+
+    @property
+    def first_sample(self) -> np.ndarray:
+        """(N,) int64: each window's first sample in `spikes`; kind packed only."""
+        return self._read_small("first_sample")
 
     def _read_small(self, name: str) -> np.ndarray:
         if name not in self._small:
-            self._small[name] = self._read(name, (slice(None),))
+            spec = self._expected[name]
+            content = self._place.read(spec.key(0))
+            if content is None or len(content) != spec.chunk_bytes:
+                raise _damaged(
+                    self._place,
+                    spec.key(0),
+                    None if content is None else len(content),
+                    spec.chunk_bytes,
+                )
+            little = np.dtype(spec.dtype).newbyteorder("<")
+            values = np.frombuffer(content, little).astype(spec.dtype)
+            self._small[name] = self._checked_small(name, values)
         return self._small[name]
 
-    def _read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
-        array = self._array(name)
-        try:
-            return np.asarray(array[index])
-        except (OSError, ValueError, RuntimeError) as error:
+    def _checked_small(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Refuse windows outside of what is stored: they would be read from elsewhere."""
+        record = self._record
+        wrong = False
+        if name == "samples":
+            wrong = (values.min(), values.max()) != (record.shortest_window, record.longest_window)
+        elif name == "first_sample":
+            last = values + self.samples
+            wrong = bool(values.min() < 0 or last.max() > (record.stored_samples or 0))
+        if wrong:
             raise StoreError(
-                f"{self._folder}: can't read {name} ({error}); the store is damaged: voxelize "
-                "this sequence again with --overwrite"
-            ) from error
+                f"{self._place}: {name} contradicts the sequence's record; the store is damaged: "
+                "voxelize this sequence again with --overwrite"
+            )
+        return values
 
-    def _array(self, name: str) -> Any:
-        # Zarr's threads do not survive a fork: what the parent opened is not used in a child.
-        if self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), None, {})
-        pid, group, arrays = self._opened
-        if name not in arrays:
-            import zarr
+    def _read(self, name: str, spans: Spans, out: np.ndarray | None = None) -> np.ndarray:
+        array = self._arrays.get(name)
+        if array is None:
+            array = self._arrays[name] = self._open(name)
+        return array.read(spans, out)
 
-            if group is None:
-                group = zarr.open_group(self._folder, mode="r")
-                self._opened = (pid, group, arrays)
-            arrays[name] = _checked(group, self._specs[name], self._folder)
-        return arrays[name]
+    def _open(self, name: str) -> ShardedArray:
+        assert self._record.complete is not None
+        key = f"{name}/{METADATA}"
+        content = self._place.read(key)
+        if content is None:
+            raise _damaged(self._place, key, None, None)
+        spec, expected = parse_array(content, name, str(self._place)), self._expected[name]
+        if (spec.shape, spec.dtype) != (expected.shape, expected.dtype):
+            raise StoreError(
+                f"{self._place}: {name} is {spec.dtype} {spec.shape}, expected {expected.dtype} "
+                f"{expected.shape}; the store is damaged: voxelize this sequence again with "
+                "--overwrite"
+            )
+        files = self._record.complete.files
+        for key in spec.files():
+            if key not in files:
+                raise _damaged(self._place, key, None, None)
+        return ShardedArray(self._place, spec, files)
+
+    def _require_bins(self, store: Place) -> None:
+        record = self._record
+        if self._bins == record.bins:
+            return
+        if record.kind == "counts":
+            raise StoreError(
+                f"{store}: {self.seq} has {record.bins} bins, expected {self._bins}; set DATA.K "
+                f"to {record.bins}, or voxelize again with --bins {self._bins}"
+            )
+        if not 1 <= self._bins <= record.shortest_window:
+            raise StoreError(
+                f"{store}: {self.seq} has a window of {record.shortest_window} spike samples, too "
+                f"few for {self._bins} bins; set DATA.K to {record.shortest_window} or fewer"
+            )
+
+    def _require_files(self) -> None:
+        """Refuse a sequence of which a file is missing or cut: Zarr would read zeros."""
+        assert self._record.complete is not None
+        found: Mapping[str, int] = self._place.sizes()
+        for key, size in self._record.complete.files.items():
+            if found.get(key) != size:
+                raise _damaged(self._place, key, found.get(key), size)
+
+
+def _damaged(place: Place, key: str, found: int | None, expected: int | None) -> StoreError:
+    what = "missing" if found is None else f"{found} bytes"
+    return StoreError(
+        f"{place}: {key} is {what}, expected {expected if expected is not None else 'some'} bytes; "
+        "the store is damaged: voxelize this sequence again with --overwrite"
+    )
 
 
 def checked_crop(
@@ -198,8 +332,8 @@ def checked_crop(
     rows: Span | None,
     columns: Span | None,
     shape: tuple[int, int],
-) -> tuple[slice, slice]:
-    """Return rows and columns as slices; refuse what NumPy would quietly cut short."""
+) -> tuple[Span, Span]:
+    """Return rows and columns as spans; refuse what NumPy would quietly cut short."""
     if not 0 <= start < stop <= sequence.length:
         raise IndexError(f"{sequence.seq}: windows {start}:{stop} are not in 0:{sequence.length}")
     spans = []
@@ -207,7 +341,7 @@ def checked_crop(
         first, last = (0, side) if span is None else span
         if not 0 <= first < last <= side:
             raise IndexError(f"{sequence.seq}: pixels {first}:{last} are not in 0:{side}")
-        spans.append(slice(first, last))
+        spans.append((first, last))
     return spans[0], spans[1]
 
 
@@ -222,43 +356,3 @@ def require_sharp(sequence: WindowSequence) -> None:
             f"{sequence.seq}: no sharp frames here; take a split that has them for training and "
             "evaluation"
         )
-
-
-def _require_files(folder: Path, record: SequenceRecord, specs: dict[str, ArraySpec]) -> None:
-    """Refuse a sequence of which a file is missing or cut: Zarr would read zeros.
-
-    Zarr 3.1.6 accepts a switch against that and ignores it.
-    """
-    assert record.complete is not None
-    expected = record.complete.files
-    for spec in specs.values():
-        for key in spec.shard_keys(0, record.windows):
-            try:
-                found: int | None = (folder / key).stat().st_size
-            except OSError:
-                found = None
-            if found is None or found != expected.get(key):
-                raise StoreError(
-                    f"{folder}: {key} is {'missing' if found is None else f'{found} bytes'}, "
-                    f"expected {expected.get(key)} bytes; the store is damaged: voxelize this "
-                    "sequence again with --overwrite"
-                )
-
-
-def _checked(group: zarr.Group, spec: ArraySpec, folder: Path) -> Any:
-    """Open an array, refusing metadata that is not what its sequence's record says."""
-    try:
-        array: Any = group[spec.name]
-        found = (tuple(array.shape), str(array.dtype), array.shards, tuple(array.chunks))
-    except (KeyError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise StoreError(
-            f"{folder}: can't open {spec.name} ({error}); the store is damaged: voxelize this "
-            "sequence again with --overwrite"
-        ) from error
-    expected = (spec.shape, spec.dtype, spec.shards, spec.chunks)
-    if found != expected:
-        raise StoreError(
-            f"{folder}: {spec.name} is (shape, type, shards, chunks) {found}, expected "
-            f"{expected}; the store is damaged: voxelize this sequence again with --overwrite"
-        )
-    return array

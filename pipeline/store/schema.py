@@ -1,31 +1,36 @@
 """What a store holds: names, shapes, chunks, codecs, and each sequence's record.
 
 A store is a Zarr v3 hierarchy that any reader of Zarr opens. The group's path is the
-sequence's `seq`:
+sequence's `seq`. Kind `packed` keeps the spikes themselves and counts them when they are read;
+kind `counts` keeps counts in K bins:
 
-    voxels       (N, K, h, w)     uint8, uint16 where a bin can exceed 255; raw counts
-    blur, sharp  (N, H, W, 3)     uint8 RGB
-    samples      (N,) int64       spike samples in each window
-    t0, t1       (N,) float64     seconds, both ends belong to the window
-    frame_index  (N,) int64
+    spikes        (S, h, ceil(w / 8))  uint8   packed: each sample that a window needs, once, in
+                                               order; rows upright, pixel x is bit x % 8 of byte
+                                               x // 8, bits past the width are 0
+    first_sample  (N,) int64                   packed: each window's first sample in `spikes`
+    voxels        (N, K, h, w)         uint8   counts: uint16 where a bin can exceed 255
+    blur, sharp   (N, H, W, 3)         uint8   RGB
+    samples       (N,) int64                   spike samples in each window
+    t0, t1        (N,) float64                 seconds, both ends belong to the window
+    frame_index   (N,) int64
 
-A shard is one file of S windows over the whole image; the chunks inside it are what a crop
-reads. The group's attributes are a `SequenceRecord`; `complete` is written last.
+A shard is one file over the whole image; the chunks inside it are what a crop reads. The group's
+attributes are a `SequenceRecord`; `complete` is written last.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ... import __version__
-from ...errors import SpikeDeblurError
 from ..spikes.geometry import parse_geometry
+from .arrays import ArraySpec, Codec, StoreError, divide
+
+__all__ = ["Completion", "SequenceRecord", "SourceMark", "StoreError", "parse_record"]
 
 FORMAT: Final = "spikedeblur.store"
 SCHEMA_VERSION: Final = 1
@@ -36,77 +41,34 @@ SHARD_BYTES = 32 * 2**20
 CHUNK_SIDE = 128
 """Pixels: chunks for crop reads have about this side."""
 
+CHUNK_SAMPLES = 96
+"""Spike samples: chunks of packed spikes have at most about so many."""
+
 # Limits on what metadata from outside may claim, far above any camera. They are checked
 # before anything is allocated.
 MAX_SIDE = 2**16
 MAX_BINS = 2**12
 MAX_WINDOWS = 10**7
-MAX_SHARD_BYTES = 2**33
+MAX_SAMPLES = 10**10
 
-Kind = Literal["counts", "npy"]
+Kind = Literal["packed", "counts", "npy"]
 VoxelType = Literal["uint8", "uint16"]
 
 
-class StoreError(SpikeDeblurError):
-    """A store can't be written or read; the message names the sequence."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ArraySpec:
-    """One array of a sequence, as Zarr is told to make it."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
-    """What one read decodes."""
-    shards: tuple[int, ...] | None
-    """What one file holds; None: each chunk is a file."""
-    dimensions: tuple[str, ...]
-
-    def shard_keys(self, start: int, stop: int) -> list[str]:
-        """Return the paths, relative to the group, of the files of windows [start, stop)."""
-        per_file = (self.shards or self.chunks)[0]
-        rest = "/0" * (len(self.shape) - 1)
-        first, end = start // per_file, -(-stop // per_file)
-        return [f"{self.name}/c/{i}{rest}" for i in range(first, end)]
-
-    @property
-    def compression(self) -> tuple[Literal["lz4", "zstd"], int]:
-        """Blosc's compressor and level, after bit shuffling.
-
-        Counts are small numbers, so bit planes are what compresses, and lz4 decodes fastest.
-        Photographs gain by zstd: 1.53 against 1.37, at 1.2 GB/s a core (2-core x86, 2026).
-        """
-        return ("zstd", 1) if self.name in ("blur", "sharp") else ("lz4", 5)
-
-    def codec(self) -> Any:
-        """Return the Zarr compressor."""
-        from zarr.codecs import BloscCodec
-
-        cname, clevel = self.compression
-        typesize = 2 if self.dtype == "uint16" else 1
-        return BloscCodec(cname=cname, clevel=clevel, shuffle="bitshuffle", typesize=typesize)
-
-
-def shard_windows(
-    windows: int,
-    bins: int,
-    voxel_shape: tuple[int, int],
-    frame_shape: tuple[int, int],
-    has_sharp: bool,
-    voxel_dtype: str,
-) -> int:
+def shard_windows(windows: int, window_bytes: int) -> int:
     """Return S: as many windows as fit `SHARD_BYTES`, spread evenly over the shards."""
-    a_window = bins * math.prod(voxel_shape) * (2 if voxel_dtype == "uint16" else 1)
-    a_window += 3 * math.prod(frame_shape) * (2 if has_sharp else 1)
-    most = max(1, min(windows, SHARD_BYTES // a_window))
+    most = max(1, min(windows, SHARD_BYTES // window_bytes))
     return -(-windows // -(-windows // most))
 
 
-def chunk_side(side: int) -> int:
-    """Return a chunk side near `CHUNK_SIDE` that splits `side` evenly: little padding."""
-    return -(-side // max(1, round(side / CHUNK_SIDE)))
+def voxel_type(samples: int, bins: int) -> VoxelType:
+    """Return the type that holds the counts of a window of so many samples."""
+    return "uint16" if -(-samples // bins) > 255 else "uint8"
+
+
+def row_bytes(width: int) -> int:
+    """Return the bytes of a row of packed spikes."""
+    return -(-width // 8)
 
 
 class SourceMark(BaseModel):
@@ -149,9 +111,10 @@ class SequenceRecord(BaseModel):
     version: str = __version__
     """Of the spikedeblur that wrote it."""
     kind: Kind
-    """counts: Zarr arrays; npy: files in the unified layout."""
+    """packed or counts: Zarr arrays; npy: files in the unified layout."""
     seq: str
     bins: int = Field(ge=1, le=MAX_BINS)
+    """K; in kind packed only what readers take if they are not told."""
     geometry: str
     """Of the source's `.dat`, as `SpikeGeometry.describe()` writes it."""
     rate: float = Field(gt=0)
@@ -161,8 +124,12 @@ class SequenceRecord(BaseModel):
     gain: float | None = Field(gt=0)
     """Spikes a sample at unit luminance; None: not known."""
     windows: int = Field(ge=1, le=MAX_WINDOWS)
-    shard_windows: int = Field(ge=1)
-    voxel_dtype: VoxelType
+    stored_samples: int | None = Field(default=None, ge=1, le=MAX_SAMPLES)
+    """S, the samples that `spikes` holds; None but in kind packed."""
+    longest_window: int = Field(ge=1, le=MAX_SAMPLES)
+    """Samples of the window that has most."""
+    shortest_window: int = Field(ge=1, le=MAX_SAMPLES)
+    """Samples of the window that has fewest: K can be no more."""
     voxel_shape: tuple[int, int]
     frame_shape: tuple[int, int]
     has_sharp: bool
@@ -176,41 +143,72 @@ class SequenceRecord(BaseModel):
         for side in (*self.voxel_shape, *self.frame_shape):
             if not 1 <= side <= MAX_SIDE:
                 raise ValueError(f"expected sides of 1 to {MAX_SIDE} pixels, found {side}")
-        if self.shard_windows > self.windows:
-            raise ValueError("expected no more windows a shard than there are")
-        raw = self.shard_windows * self.bins * math.prod(self.voxel_shape) * 2
-        raw += self.shard_windows * math.prod(self.frame_shape) * 3
-        if raw > MAX_SHARD_BYTES:
-            raise ValueError(f"expected shards of at most {MAX_SHARD_BYTES} bytes, found {raw}")
+        if (self.stored_samples is None) == (self.kind == "packed"):
+            raise ValueError("expected stored_samples in kind packed, and only there")
+        if self.shortest_window > self.longest_window:
+            raise ValueError("expected the shortest window no longer than the longest")
+        for spec in self.arrays().values():
+            if math.prod(spec.shape) > 2**60:
+                raise ValueError(f"{spec.name}: absurd shape {spec.shape}")
         return self
 
+    @property
+    def voxel_dtype(self) -> VoxelType:
+        """Of counts in the record's own bins."""
+        return voxel_type(self.longest_window, self.bins)
+
+    @property
+    def voxel_bytes(self) -> int:
+        """Bytes of one window's counts in memory."""
+        itemsize = 2 if self.voxel_dtype == "uint16" else 1
+        return self.bins * math.prod(self.voxel_shape) * itemsize
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """The arrays of frames."""
+        return ("blur", "sharp") if self.has_sharp else ("blur",)
+
     def arrays(self) -> dict[str, ArraySpec]:
-        """Return the sequence's arrays by name."""
-        n, s = self.windows, self.shard_windows
-        h, w = self.voxel_shape
-        specs = [
-            _sharded(
-                "voxels",
-                self.voxel_dtype,
-                (n, self.bins, h, w),
-                (1, self.bins, chunk_side(h), chunk_side(w)),
-                s,
-                ("window", "bin", "voxel_y", "voxel_x"),
+        """Return the arrays that `voxelize` makes of this sequence, by name.
+
+        Readers take shapes and types from here, but chunks, shards and codecs from the store.
+        """
+        n = self.windows
+        (h, w), (height, width) = self.voxel_shape, self.frame_shape
+        frame_bytes = 3 * height * width * len(self.image_names)
+        counts = self.kind == "counts"
+        whole = shard_windows(n, frame_bytes + (self.voxel_bytes if counts else 0))
+        specs = []
+        if self.kind == "packed":
+            assert self.stored_samples is not None
+            specs.append(_spikes(self.stored_samples, h, row_bytes(w), self.longest_window))
+        if counts:
+            specs.append(
+                _sharded(
+                    "voxels",
+                    self.voxel_dtype,
+                    (n, self.bins, h, w),
+                    (1, self.bins, divide(h, CHUNK_SIDE), divide(w, CHUNK_SIDE)),
+                    whole,
+                    "lz4",
+                    ("window", "bin", "voxel_y", "voxel_x"),
+                )
             )
-        ]
-        height, width = self.frame_shape
         specs += [
             _sharded(
                 name,
                 "uint8",
                 (n, height, width, 3),
-                (1, chunk_side(height), chunk_side(width), 3),
-                s,
+                (1, divide(height, CHUNK_SIDE), divide(width, CHUNK_SIDE), 3),
+                whole,
+                "zstd",
                 ("window", "y", "x", "channel"),
             )
-            for name in (("blur", "sharp") if self.has_sharp else ("blur",))
+            for name in self.image_names
         ]
         small = {"samples": "int64", "t0": "float64", "t1": "float64", "frame_index": "int64"}
+        if self.kind == "packed":
+            small["first_sample"] = "int64"
         specs += [
             ArraySpec(
                 name=name,
@@ -218,6 +216,7 @@ class SequenceRecord(BaseModel):
                 shape=(n,),
                 chunks=(n,),
                 shards=None,
+                codec="none",
                 dimensions=("window",),
             )
             for name, dtype in small.items()
@@ -248,20 +247,33 @@ def parse_record(attributes: Any, where: str) -> SequenceRecord:
         ) from error
 
 
+def _spikes(samples: int, height: int, row: int, window: int) -> ArraySpec:
+    # A chunk no longer than a window: reading one window decodes little beside it.
+    most = max(8, min(window, CHUNK_SAMPLES))
+    chunks = (divide(samples, most), divide(height, CHUNK_SIDE), divide(row, CHUNK_SIDE // 8))
+    chunks_a_shard = max(1, SHARD_BYTES // (chunks[0] * height * row))
+    whole = min(chunks_a_shard, -(-samples // chunks[0])) * chunks[0]
+    dimensions = ("sample", "voxel_y", "voxel_x_bytes")
+    return _sharded("spikes", "uint8", (samples, height, row), chunks, whole, "none", dimensions)
+
+
 def _sharded(
     name: str,
     dtype: str,
     shape: tuple[int, ...],
     chunks: tuple[int, ...],
-    windows: int,
-    dimensions: Sequence[str],
+    along: int,
+    codec: Codec,
+    dimensions: tuple[str, ...],
 ) -> ArraySpec:
+    """Return an array in shards of `along` on axis 0 and the whole of the others."""
     whole = tuple(-(-side // chunk) * chunk for side, chunk in zip(shape, chunks, strict=True))
     return ArraySpec(
         name=name,
         dtype=dtype,
         shape=shape,
         chunks=chunks,
-        shards=(windows, *whole[1:]),
-        dimensions=tuple(dimensions),
+        shards=(along, *whole[1:]),
+        codec=codec,
+        dimensions=dimensions,
     )

@@ -1,10 +1,12 @@
-"""Making one shard: the function that Dask maps. It needs no Dask itself."""
+"""Making one shard: the function that Dask maps. It needs neither Dask nor Zarr itself."""
 
 from __future__ import annotations
 
-import math
+import errno
+import os
 import shutil
-import threading
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +19,16 @@ from ..spikes import SpikeFile
 from ..spikes.clock import SpikeWindowError
 from ..spikes.dat import write_spikes
 from ..spikes.geometry import SpikeGeometry
-from .plan import ShardTask, SourceFile, WindowSource
+from .arrays import METADATA
+from .place import open_place
+from .plan import ShardTask, SourceFile, SpikeRun
 from .schema import StoreError
-from .shard import write_shard_file
+from .shard import encode_shard, scratch
+
+ATTEMPTS = 3
+"""Of a shard, where the disk or the network failed in a way that may pass."""
+
+_PASSING = {errno.EIO, errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE, errno.ENETDOWN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,39 +37,55 @@ class ShardResult:
 
     seq: str
     windows: int
+    """Whose frames it holds."""
     files: dict[str, int]
     """Size in bytes of each file written, by path relative to the sequence's folder."""
     sha256: dict[str, str]
     """By source path, for those that this task was to hash."""
     bytes_in: int
-    """Packed spike bytes of its windows."""
+    """Packed spike bytes that it read."""
 
 
 def write_shard(task: ShardTask) -> ShardResult:
-    """Write windows [task.start, task.stop) of one sequence.
+    """Write one shard of each array that the task names.
 
     Raises:
         StoreError: a source changed since it was aligned, can't be used, or the store can't be
             written; names the sequence.
     """
-    try:
-        inputs = _Inputs(task)
-        files = _write_npy(task, inputs) if task.record.kind == "npy" else _write_zarr(task, inputs)
-    except SpikeDeblurError as error:
-        seq = task.record.seq
-        raise StoreError(str(error) if seq in str(error) else f"{seq}: {error}") from error
-    except OSError as error:
-        raise StoreError(
-            f"{task.record.seq}: can't read or write ({error}); check the disk, then run "
-            "`voxelize` again: what is complete is kept"
-        ) from error
-    frame_bits = task.geometry.frame_bits
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _write(task)
+        except (SpikeDeblurError, OSError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if getattr(cause, "errno", None) in _PASSING and attempt < ATTEMPTS:
+                time.sleep(0.5 * attempt)
+                continue
+            seq = task.record.seq
+            if isinstance(error, SpikeDeblurError):
+                raise StoreError(str(error) if seq in str(error) else f"{seq}: {error}") from error
+            raise StoreError(
+                f"{seq}: can't read or write ({error}); check the disk, then run `voxelize` "
+                "again: what is complete is kept"
+            ) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _write(task: ShardTask) -> ShardResult:
+    inputs = _Inputs(task)
+    if task.record.kind == "npy":
+        files = _write_npy(task, inputs)
+    else:
+        files = _write_arrays(task, inputs)
+    read = list(_clipped(task))
+    if task.record.kind != "packed":
+        read += [SpikeRun(w.spikes, w.start, w.stop, 0) for w in task.windows]
     return ShardResult(
         seq=task.record.seq,
-        windows=task.stop - task.start,
+        windows=len(task.windows),
         files=files,
         sha256={source.path: inputs.sha256[source.path] for source in inputs.to_report},
-        bytes_in=sum((w.stop - w.start) * frame_bits for w in task.windows) // 8,
+        bytes_in=sum(run.stop - run.start for run in read) * task.geometry.frame_bits // 8,
     )
 
 
@@ -69,6 +94,7 @@ class _Inputs:
 
     def __init__(self, task: ShardTask) -> None:
         self._task = task
+        self._root = Path(task.root)
         self._expected = {source.path: source for source in task.sources}
         self._open: tuple[str, SpikeFile] | None = None
         self.sha256: dict[str, str] = {}
@@ -77,35 +103,52 @@ class _Inputs:
             for source in task.sources
             if source.hashed_here and not (task.only_voxels and not source.path.endswith(".dat"))
         ]
+        for source in task.sources:
+            _read_ahead(self._root / source.path)
 
     def path(self, relative: str) -> Path:
-        return inside(Path(self._task.root), relative, self._task.record.seq)
+        return inside(self._root, relative, self._task.record.seq)
 
     def image(self, relative: str) -> np.ndarray:
         path = self.path(relative)
-        self._check(relative, sha256_file(path))
+        self._check(relative, path, sha256_file(path))
         return read_rgb(path, self._task.record.frame_shape)
 
-    def spikes(self, window: WindowSource) -> SpikeFile:
-        if self._open is None or self._open[0] != window.spikes:
-            path = self.path(window.spikes)
-            hashed = self._expected[window.spikes].hashed_here
-            self._check(window.spikes, sha256_file(path) if hashed else None)
-            self._open = window.spikes, SpikeFile.open(path, self._task.geometry)
+    def spikes(self, relative: str, start: int, stop: int) -> SpikeFile:
+        """Open a recording and make sure that it has samples [start, stop)."""
+        if self._open is None or self._open[0] != relative:
+            path = self.path(relative)
+            hashed = self._expected[relative].hashed_here
+            self._check(relative, path, sha256_file(path) if hashed else None)
+            self._open = relative, SpikeFile.open(path, self._task.geometry)
         file = self._open[1]
-        if not 0 <= window.start < window.stop <= file.n_frames:
+        if not 0 <= start < stop <= file.n_frames:
             raise SpikeWindowError(
-                f"{file.path}: frame {window.frame_index} needs spike samples {window.start} to "
-                f"{window.stop - 1}, but the file has 0 to {file.n_frames - 1}; run `align` again"
+                f"{file.path}: a window needs spike samples {start} to {stop - 1}, but the file "
+                f"has 0 to {file.n_frames - 1}; run `align` again"
             )
         return file
 
-    def _check(self, relative: str, sha256: str | None) -> None:
+    def _check(self, relative: str, path: Path, sha256: str | None) -> None:
+        stat = path.stat()
         expected = self._expected[relative]
-        stat = self.path(relative).stat()
         require_unchanged(self._task.record.seq, expected, stat.st_size, stat.st_mtime_ns, sha256)
         if sha256 is not None:
             self.sha256[relative] = sha256
+
+
+def _read_ahead(path: Path) -> None:
+    """Let the system read a file while we work on the one before."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return  # whoever reads it says what is wrong
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+    finally:
+        os.close(descriptor)
 
 
 def require_unchanged(
@@ -123,30 +166,54 @@ def require_unchanged(
         )
 
 
-def _write_zarr(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
-    record = task.record
-    folder = Path(task.store, record.seq)
-    specs = record.arrays()
+def _write_arrays(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
+    place = open_place(task.store).child(task.record.seq)
     sizes: dict[str, int] = {}
-
-    def write(name: str, data: np.ndarray) -> None:
-        (key,) = specs[name].shard_keys(task.start, task.stop)
-        sizes[key] = write_shard_file(folder / key, data, specs[name])
-
-    n = len(task.windows)
-    voxels = _buffer("voxels", (n, *specs["voxels"].shape[1:]), specs["voxels"].dtype)
-    for i, window in enumerate(task.windows):
-        voxels[i] = inputs.spikes(window).counts(record.bins, window.start, window.stop)
-    write("voxels", voxels)
-
-    frames = _buffer("frames", (n, *record.frame_shape, 3), "uint8")
-    for name in ("blur", "sharp") if record.has_sharp else ("blur",):
-        for i, window in enumerate(task.windows):
-            source = window.blur if name == "blur" else window.sharp
-            assert source is not None, "the planner checks that all windows have one"
-            frames[i] = inputs.image(source)
-        write(name, frames)
+    for key, content in task.small_files:
+        # No need to wait for the disk: opening the store compares sizes.
+        size = place.write(key, [content], durable=False)
+        if not key.endswith(METADATA):
+            sizes[key] = size
+    fill: dict[str, Callable[[np.ndarray], None]] = {
+        "spikes": lambda out: _gather_spikes(task, inputs, out),
+        "voxels": lambda out: _count_windows(task, inputs, out),
+        "blur": lambda out: _read_frames([w.blur for w in task.windows], inputs, out),
+        "sharp": lambda out: _read_frames([w.sharp for w in task.windows], inputs, out),
+    }
+    for spec in task.arrays:
+        data = scratch("shard", (task.stop - task.start, *spec.shape[1:]), spec.dtype)
+        fill[spec.name](data)
+        key = spec.key(task.start // spec.per_file)
+        sizes[key] = place.write(key, encode_shard(data, spec))
     return sizes
+
+
+def _clipped(task: ShardTask) -> Iterable[SpikeRun]:
+    """Yield the parts of the task's runs that lie in [task.start, task.stop) of `spikes`."""
+    for run in task.runs:
+        before = max(task.start - run.at, 0)
+        after = max(run.at + run.stop - run.start - task.stop, 0)
+        yield SpikeRun(run.path, run.start + before, run.stop - after, run.at + before)
+
+
+def _gather_spikes(task: ShardTask, inputs: _Inputs, out: np.ndarray) -> None:
+    for run in _clipped(task):
+        at = run.at - task.start
+        inputs.spikes(run.path, run.start, run.stop).packed(
+            run.start, run.stop, out=out[at : at + run.stop - run.start]
+        )
+
+
+def _count_windows(task: ShardTask, inputs: _Inputs, out: np.ndarray) -> None:
+    for window, counts in zip(task.windows, out, strict=True):
+        file = inputs.spikes(window.spikes, window.start, window.stop)
+        file.counts(task.record.bins, window.start, window.stop, out=counts)
+
+
+def _read_frames(sources: list[str | None], inputs: _Inputs, out: np.ndarray) -> None:
+    for source, frame in zip(sources, out, strict=True):
+        assert source is not None, "the planner checks that all windows have one"
+        frame[...] = inputs.image(source)
 
 
 def _write_npy(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
@@ -162,7 +229,7 @@ def _write_npy(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
     )
     written: list[str] = []
     for window, stem in zip(task.windows, task.stems, strict=True):
-        spikes = inputs.spikes(window)
+        spikes = inputs.spikes(window.spikes, window.start, window.stop)
         counts = spikes.counts(record.bins, window.start, window.stop)
         name = f"spike_vox/{stem}.npy"
         with atomic_write(folder / name) as aside, aside.open("wb") as file:
@@ -182,19 +249,3 @@ def _write_npy(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
                 shutil.copyfile(inputs.path(source), aside)
             written.append(name)
     return {name: (folder / name).stat().st_size for name in written}
-
-
-_local = threading.local()
-
-
-def _buffer(name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Return an array to fill, the same memory for every task of a thread.
-
-    Fresh pages cost more than the counting: the system clears them one fault at a time.
-    """
-    held: np.ndarray | None = getattr(_local, name, None)
-    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-    if held is None or held.nbytes < nbytes:
-        held = np.empty(nbytes, np.uint8)
-        setattr(_local, name, held)
-    return held[:nbytes].view(dtype).reshape(shape)

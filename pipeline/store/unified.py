@@ -22,6 +22,7 @@ from ..images import IMAGE_SUFFIXES, image_shape, read_rgb
 from ..spikes import SideFile, SpikeClock, SpikeFile, read_side_file
 from ..spikes.geometry import SpikeGeometry
 from .group import NPY_MARK, read_record, root_kind
+from .place import open_place
 from .reader import checked_crop, open_store, require_sharp
 from .schema import StoreError
 from .sequence import Span, WindowSequence
@@ -48,7 +49,7 @@ def open_windows(
     Raises:
         StoreError: neither is there, or it has another number of bins.
     """
-    if root_kind(Path(root)) != "counts":
+    if root_kind(open_place(root)) not in ("packed", "counts"):
         return open_unified(
             root,
             split,
@@ -59,14 +60,7 @@ def open_windows(
             voxel_dir=voxel_dir,
             image_exts=image_exts,
         )
-    sequences = open_store(root, split)
-    for sequence in sequences:
-        if sequence.bins != bins:
-            raise StoreError(
-                f"{root}: {sequence.seq} has {sequence.bins} bins, expected {bins}; set DATA.K to "
-                f"{sequence.bins}, or voxelize again with --bins {bins}"
-            )
-    return sequences
+    return open_store(root, split, bins)
 
 
 def open_unified(
@@ -162,21 +156,21 @@ class UnifiedSequence:
     ) -> np.ndarray:
         """Return (T, K, h, w): raw uint8 or uint16 counts, or float32 where not raw."""
         y, x = checked_crop(self, start, stop, rows, columns, self.voxel_shape)
-        shape = (stop - start, self.bins, y.stop - y.start, x.stop - x.start)
+        shape = (stop - start, self.bins, y[1] - y[0], x[1] - x[0])
         out = np.empty(shape, self.voxel_dtype)
         for i in range(start, stop):
             path = self.voxel_paths[i]
             if self.geometry is None:
                 voxels = _map_voxels(path, self.bins, self.voxel_shape, self.windows_are_raw)
-                out[i - start] = _fitting(voxels[:, y, x], self.voxel_dtype, path)
+                out[i - start] = _fitting(voxels[:, slice(*y), slice(*x)], self.voxel_dtype, path)
                 continue
             first = self.first_samples[i]
             out[i - start] = _open_spikes(path, self.geometry).counts(
                 self.bins,
                 first,
                 first + int(self.samples[i]),
-                (y.start, y.stop),
-                (x.start, x.stop),
+                y,
+                x,
             )
         return out
 
@@ -202,7 +196,8 @@ class UnifiedSequence:
         columns: Span | None,
     ) -> np.ndarray:
         y, x = checked_crop(self, start, stop, rows, columns, self.frame_shape)
-        return np.stack([read_rgb(path, self.frame_shape)[y, x] for path in paths[start:stop]])
+        box = slice(*y), slice(*x)
+        return np.stack([read_rgb(path, self.frame_shape)[box] for path in paths[start:stop]])
 
 
 def _open_sequence(folder: Path, seq: str, log: _Log, layout: _Layout) -> UnifiedSequence:
@@ -260,7 +255,11 @@ def _find_npy(
     folder: Path, seq: str, numbers: list[int], rows: list[AlignmentRow], layout: _Layout
 ) -> _Voxels:
     where = folder / layout.voxel_dir
-    record = read_record(folder, "npy") if layout.voxel_dir == Path(NPY_MARK).parent.name else None
+    record = (
+        read_record(open_place(folder), "npy")
+        if layout.voxel_dir == Path(NPY_MARK).parent.name
+        else None
+    )
     if record is not None and record.complete is None:
         raise StoreError(
             f"{where}: not complete: a run of `voxelize` was stopped; run it again, it continues"

@@ -25,20 +25,22 @@ from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, write_folder_side_file
 from .group import (
     NPY_MARK,
-    begin_npy,
+    begin_sequence,
     claim_store,
-    create_sequence,
     exclusive,
     mark_complete,
     read_record,
-    remove_sequence,
+    rewrite_record,
+    root_kind,
 )
 from .jobs import run_tasks
+from .place import Place, open_place
 from .plan import SequencePlan, ShardTask, plan_digest, plan_sequence
 from .schema import Completion, Kind, SequenceRecord, SourceMark, StoreError
 from .task import ShardResult, write_shard
 
-FORMATS: dict[str, Kind] = {"zarr": "counts", "npy": "npy"}
+KINDS: tuple[Kind, ...] = ("packed", "counts")
+"""What a Zarr store can hold; the first is the default."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +49,7 @@ class VoxelizeSummary:
 
     store: str
     format: str
+    kind: Kind
     bins: int
     sequences_written: int
     sequences_kept: int
@@ -56,11 +59,11 @@ class VoxelizeSummary:
     bytes_in: int
     """Packed spikes of the windows written."""
     bytes_counts: int
-    """Their counts before compression."""
+    """Their counts in memory."""
     bytes_out: int
     """Files written, images included."""
     bytes_voxels: int
-    """Of these, the voxels."""
+    """Of these, the spikes or voxels."""
     seconds: float
     dry_run: bool = False
     """True: nothing was written; windows and sequences are what would be."""
@@ -91,6 +94,7 @@ def voxelize_manifest(
     workers: int | None = None,
     scheduler: str | None = None,
     format: str = "zarr",
+    kind: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
     on_progress: Progress | None = None,
@@ -99,11 +103,13 @@ def voxelize_manifest(
 
     Args:
         manifest_path: as `align` wrote it.
-        store: folder; new, or a store that this function wrote.
+        store: folder or URL (s3://, gs://); new, or a store that this function wrote.
         bins: K, temporal bins a window.
         workers: processes; None: one a core; 1: this process.
         scheduler: address of a running Dask scheduler, whose workers see the same paths.
         format: zarr, or npy for the unified layout's files.
+        kind: of a Zarr store: packed, the spikes themselves, counted when they are read, or
+            counts. None: as the store there is, packed in a new one.
         overwrite: make sequences anew that are there, complete, and differ.
         dry_run: check and plan only.
         on_progress: called with windows done, windows in all, and the sequence's name.
@@ -113,33 +119,35 @@ def voxelize_manifest(
             aligned, or a shard failed. What is complete stays.
     """
     begun = time.perf_counter()
-    if format not in FORMATS:
-        raise StoreError(f"format {format!r} is not known; give zarr or npy")
     if bins < 1 or (workers is not None and workers < 1):
         raise StoreError(f"expected bins and workers of 1 or more, got {bins} and {workers}")
-    kind = FORMATS[format]
+    place = open_place(store)
+    kind_ = _kind(format, kind, place)
     manifest = read_manifest(manifest_path)
     job = _Job(
         manifest=manifest,
         manifest_path=Path(manifest_path),
         root=manifest.root_folder(manifest_path),
-        store=Path(store).absolute(),
-        kind=kind,
+        store=place,
+        kind=kind_,
         bins=bins,
         overwrite=overwrite,
     )
     with nullcontext() if dry_run else exclusive(job.store):
-        claim_store(job.store, kind, may_hold_source=job.in_place, make=not dry_run)
-        todo, kept = _compare(job)
+        claim_store(job.store, job.kind, may_hold_source=job.in_place, make=not dry_run)
+        todo, kept, rebinned = _compare(job)
         total = sum(len(sequence.windows) for sequence, _ in todo)
         if not dry_run:
             if on_progress is not None:
                 on_progress(0, total, "")
+            for record in rebinned:
+                rewrite_record(job.store, record.model_copy(update={"bins": bins}))
             _run(job, todo, total, workers, scheduler, on_progress)
     done = job.done
     return VoxelizeSummary(
         store=str(store),
         format=format,
+        kind=job.kind,
         bins=bins,
         sequences_written=len(todo),
         sequences_kept=kept,
@@ -151,6 +159,22 @@ def voxelize_manifest(
         seconds=time.perf_counter() - begun,
         dry_run=dry_run,
     )
+
+
+def _kind(format: str, kind: str | None, store: Place) -> Kind:
+    if format not in ("zarr", "npy"):
+        raise StoreError(f"format {format!r} is not known; give zarr or npy")
+    if kind is not None and kind not in KINDS:
+        raise StoreError(f"kind {kind!r} is not known; give {' or '.join(KINDS)}")
+    if format == "npy":
+        if kind is not None or not store.is_local:
+            raise StoreError("format npy is for local folders and has no other kinds; leave --kind")
+        return "npy"
+    found = root_kind(store)
+    for known in KINDS:
+        if known in (kind, found if kind is None else None):
+            return known
+    return KINDS[0]
 
 
 @dataclass(slots=True)
@@ -166,7 +190,7 @@ class _Job:
     manifest: Manifest
     manifest_path: Path
     root: Path
-    store: Path
+    store: Place
     kind: Kind
     bins: int
     overwrite: bool
@@ -175,25 +199,35 @@ class _Job:
     @property
     def in_place(self) -> bool:
         """Whether voxels go beside the spikes they are made from."""
-        same = self.store.exists() and self.store.resolve() == self.root.resolve()
-        return self.kind == "npy" and self.manifest.layout == "unified" and same
+        if self.kind != "npy" or self.manifest.layout != "unified":
+            return False
+        return Path(self.store.location).resolve() == self.root.resolve()
 
 
 _Seen = dict[str, FileRecord]
 
 
-def _compare(job: _Job) -> tuple[list[tuple[Sequence, _Seen]], int]:
-    """Return the sequences to make, with what their files are now, and how many are kept."""
+def _compare(
+    job: _Job,
+) -> tuple[list[tuple[Sequence, _Seen]], int, list[SequenceRecord]]:
+    """Return the sequences to make, with what their files are now, and how many are kept.
+
+    Of those kept, the third are the records that name other bins: in kind packed that is all
+    that must change.
+    """
     todo: list[tuple[Sequence, _Seen]] = []
+    rebinned: list[SequenceRecord] = []
     kept = 0
     for sequence in job.manifest.sequences:
         seen = _look(job, sequence)
-        folder = job.store / sequence.seq
+        folder = job.store.child(sequence.seq)
         record = read_record(folder, job.kind)
         if record is not None and record.complete is not None:
             why = _difference(job, sequence, record, seen)
             if why is None:
                 kept += 1
+                if record.bins != job.bins:
+                    rebinned.append(record)
                 continue
             if not job.overwrite:
                 raise StoreError(
@@ -207,7 +241,7 @@ def _compare(job: _Job) -> tuple[list[tuple[Sequence, _Seen]], int]:
             )
         _require_aligned(job, sequence, seen)
         todo.append((sequence, seen))
-    return todo, kept
+    return todo, kept, rebinned
 
 
 def _look(job: _Job, sequence: Sequence) -> _Seen:
@@ -230,8 +264,10 @@ def _look(job: _Job, sequence: Sequence) -> _Seen:
 def _difference(job: _Job, sequence: Sequence, record: SequenceRecord, seen: _Seen) -> str | None:
     """Return in what a complete sequence differs from what would be made now; None: nothing."""
     assert record.complete is not None
-    if record.bins != job.bins:
+    if record.bins != job.bins and record.kind != "packed":
         return f"{record.bins} bins, not {job.bins}"
+    if record.shortest_window < job.bins:
+        return f"windows of {record.shortest_window} samples, too few for {job.bins} bins"
     if record.plan_sha256 != plan_digest(sequence, job.kind, job.bins):
         return "another geometry, rate, gain, window or file name"
     for relative, mark in record.complete.sources.items():
@@ -241,9 +277,9 @@ def _difference(job: _Job, sequence: Sequence, record: SequenceRecord, seen: _Se
         # Touched or copied: only then is the content read.
         if now.mtime_ns != mark.mtime_ns and sha256_file(job.root / relative) != mark.sha256:
             return f"another {relative}"
+    there = job.store.child(record.seq).sizes()
     for name, size in record.complete.files.items():
-        path = job.store / record.seq / name
-        if not path.is_file() or path.stat().st_size != size:
+        if there.get(name) != size:
             return f"{name} is missing or cut"
     return None
 
@@ -266,10 +302,8 @@ def _require_aligned(job: _Job, sequence: Sequence, seen: _Seen) -> None:
             )
 
 
-def _holds_data(folder: Path, job: _Job) -> bool:
-    if job.in_place:
-        folder = folder / Path(NPY_MARK).parent
-    return folder.is_dir() and any(folder.iterdir())
+def _holds_data(folder: Place, job: _Job) -> bool:
+    return bool(folder.sizes(NPY_MARK.rpartition("/")[0] if job.in_place else ""))
 
 
 def _run(
@@ -286,7 +320,8 @@ def _run(
     def tasks() -> Iterator[ShardTask]:
         for sequence, seen in todo:
             plan = _plan(job, sequence, seen)
-            open_plans[plan.seq] = _Progressing(plan, _prepare(job, plan))
+            _prepare(job, plan)
+            open_plans[plan.seq] = _Progressing(plan)
             yield from plan.tasks
 
     windows = 0
@@ -310,9 +345,9 @@ def _run(
 class _Progressing:
     """A sequence of which some shards are written."""
 
-    def __init__(self, plan: SequencePlan, files: dict[str, int]) -> None:
+    def __init__(self, plan: SequencePlan) -> None:
         self.plan = plan
-        self.files = files
+        self.files: dict[str, int] = {}
         self.sha256: dict[str, str] = {}
         self.bytes_in = 0
         self.missing = len(plan.tasks)
@@ -330,7 +365,7 @@ def _plan(job: _Job, sequence: Sequence, seen: _Seen) -> SequencePlan:
     blur = inside(job.root, sequence.windows[0].blur, job.manifest_path)
     return plan_sequence(
         sequence,
-        store=str(job.store),
+        store=job.store.location,
         root=str(job.root),
         kind=job.kind,
         bins=job.bins,
@@ -340,30 +375,26 @@ def _plan(job: _Job, sequence: Sequence, seen: _Seen) -> SequencePlan:
     )
 
 
-def _prepare(job: _Job, plan: SequencePlan) -> dict[str, int]:
-    """Clear what a killed or former run left of a sequence, and make room for it."""
+def _prepare(job: _Job, plan: SequencePlan) -> None:
+    """Clear what a killed or former run left of a sequence, and begin it."""
     record = plan.record
-    folder = job.store / record.seq
-    if job.kind == "counts":
-        if folder.exists():
-            remove_sequence(job.store, record.seq)
-        return create_sequence(job.store, record, plan.small)
-    if not job.in_place and folder.exists():
-        remove_sequence(job.store, record.seq)
-    begin_npy(job.store, record)
     if not job.in_place:
-        geometry = plan.tasks[0].geometry
-        height, width = geometry.shape
-        cut = SpikeGeometry(
-            height=height,
-            width=width,
-            flip_rows=geometry.flip_rows,
-            pad_frames=geometry.pad_frames,
-        )
-        (folder / "spike").mkdir(parents=True, exist_ok=True)
-        side = SideFile(geometry=cut.describe(), rate=record.rate, gain=record.gain)
-        write_folder_side_file(folder / "spike", side)
-    return {}
+        job.store.remove(record.seq)
+    begin_sequence(job.store, record)
+    if job.kind != "npy" or job.in_place:
+        return
+    geometry = plan.tasks[0].geometry
+    height, width = geometry.shape
+    cut = SpikeGeometry(
+        height=height,
+        width=width,
+        flip_rows=geometry.flip_rows,
+        pad_frames=geometry.pad_frames,
+    )
+    folder = Path(job.store.location, record.seq, "spike")
+    folder.mkdir(parents=True, exist_ok=True)
+    side = SideFile(geometry=cut.describe(), rate=record.rate, gain=record.gain)
+    write_folder_side_file(folder, side)
 
 
 def _finish(job: _Job, progressing: _Progressing, manifest_sha256: str) -> None:
@@ -378,16 +409,12 @@ def _finish(job: _Job, progressing: _Progressing, manifest_sha256: str) -> None:
         manifest_sha256=manifest_sha256,
     )
     mark_complete(job.store, plan.record, completion)
-    record = plan.record
-    h, w = record.voxel_shape
     done = job.done
     done.bytes_in += progressing.bytes_in
-    done.bytes_counts += (
-        record.windows * record.bins * h * w * (2 if record.voxel_dtype == "uint16" else 1)
-    )
+    done.bytes_counts += plan.record.windows * plan.record.voxel_bytes
     done.bytes_out += sum(progressing.files.values())
     done.bytes_voxels += sum(
         size
         for name, size in progressing.files.items()
-        if name.startswith(("voxels/", "spike_vox/"))
+        if name.startswith(("spikes/", "voxels/", "spike_vox/"))
     )

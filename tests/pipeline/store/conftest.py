@@ -147,7 +147,25 @@ def data(tmp_path: Path) -> DataSet:
     return make_data_set(tmp_path)
 
 
+@pytest.fixture(params=["packed", "counts"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """What a Zarr store holds."""
+    return str(request.param)
+
+
 @pytest.fixture
-def store(data: DataSet, tmp_path: Path) -> Path:
-    data.voxelize(tmp_path / "s.zarr")
+def spikes_array(kind: str) -> str:
+    """Name of the array that holds the spikes, in their own form or counted."""
+    return {"packed": "spikes", "counts": "voxels"}[kind]
+
+
+@pytest.fixture
+def spikes_shard(kind: str) -> str:
+    """Path of that array's first file, relative to the sequence."""
+    return {"packed": "spikes/c/0/0/0", "counts": "voxels/c/0/0/0/0"}[kind]
+
+
+@pytest.fixture
+def store(data: DataSet, tmp_path: Path, kind: str) -> Path:
+    data.voxelize(tmp_path / "s.zarr", kind=kind)
     return tmp_path / "s.zarr"

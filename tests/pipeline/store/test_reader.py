@@ -34,11 +34,14 @@ def test_crop_equals_the_whole_cut(data: DataSet, store: Path) -> None:
     np.testing.assert_array_equal(sequence.blur(1, 4, (6, 34), (20, 62)), blur[1:4, 6:34, 20:62])
 
 
-def test_crop_reads_across_chunk_borders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crop_reads_across_chunk_and_shard_borders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     monkeypatch.setattr("spikedeblur.pipeline.store.schema.CHUNK_SIDE", 8)
-    monkeypatch.setattr("spikedeblur.pipeline.store.plan.shard_windows", lambda n, *_: 2)
+    monkeypatch.setattr("spikedeblur.pipeline.store.schema.CHUNK_SAMPLES", 9)
+    monkeypatch.setattr("spikedeblur.pipeline.store.schema.SHARD_BYTES", 4000)
     data = make_data_set(tmp_path, seqs=("test/x",))
-    data.voxelize(tmp_path / "s.zarr")
+    data.voxelize(tmp_path / "s.zarr", kind=kind)
     sequence = open_store(tmp_path / "s.zarr")[0]
     voxels = data.voxels("test/x", 8)
     rng = np.random.default_rng(1)
@@ -59,23 +62,25 @@ def test_ranges_outside_are_errors_not_shorter_arrays(store: Path) -> None:
         sequence.voxels(0, 1, (10, 21), None)
 
 
-def test_missing_or_cut_shard_is_noticed_on_opening(store: Path) -> None:
-    shard = store / "val/b/two/voxels/c/0/0/0/0"
+def test_missing_or_cut_shard_is_noticed_on_opening(store: Path, spikes_shard: str) -> None:
+    shard = store / "val/b/two" / spikes_shard
     content = shard.read_bytes()
     shard.write_bytes(content[:-1])
-    with pytest.raises(StoreError, match=r"val/b/two.*voxels/c/0/0/0/0 is \d+ bytes"):
+    with pytest.raises(StoreError, match=rf"val/b/two.*{spikes_shard} is \d+ bytes"):
         open_store(store)
     shard.unlink()
-    with pytest.raises(StoreError, match=r"voxels/c/0/0/0/0 is missing"):
+    with pytest.raises(StoreError, match=rf"{spikes_shard} is missing"):
         open_store(store)
 
 
-def test_bit_rot_in_the_shard_index_is_an_error(store: Path) -> None:
-    shard = store / "val/b/two/voxels/c/0/0/0/0"
+def test_bit_rot_in_the_shard_index_is_an_error(
+    store: Path, spikes_array: str, spikes_shard: str
+) -> None:
+    shard = store / "val/b/two" / spikes_shard
     content = bytearray(shard.read_bytes())
     content[-6] ^= 0xFF
     shard.write_bytes(content)
-    with pytest.raises(StoreError, match=r"val/b/two: can't read voxels"):
+    with pytest.raises(StoreError, match=rf"val/b/two: can't read {spikes_array}"):
         open_store(store, "val")[0].voxels(0, 5)
 
 
@@ -104,16 +109,19 @@ def test_absurd_records_are_refused_before_anything_is_read(
 @pytest.mark.parametrize(
     ("keys", "value"),
     [
-        (("shape",), [10**9, 8, 20, 36]),
+        (("shape",), [10**9]),
+        (("shape",), [10**9, 20, 5]),
         (("data_type",), "float64"),
-        (("chunk_grid", "configuration", "chunk_shape"), [10**6, 8, 20, 36]),
+        (("chunk_grid", "configuration", "chunk_shape"), [10**6, 20, 5]),
+        (("chunk_grid", "configuration", "chunk_shape"), [10**9, 2**20, 2**20]),
+        (("chunk_grid", "configuration", "chunk_shape"), [-1, 20, 5]),
         (("codecs",), []),
     ],
 )
 def test_array_metadata_that_contradicts_the_record_is_refused(
-    store: Path, keys: tuple[str, ...], value: object
+    store: Path, spikes_array: str, keys: tuple[str, ...], value: object
 ) -> None:
-    edit_json(store / "val/b/two/voxels/zarr.json", *keys, value=value)
+    edit_json(store / "val/b/two" / spikes_array / "zarr.json", *keys, value=value)
     with pytest.raises(StoreError, match=r"val/b/two"):
         open_store(store)[1].voxels(0, 1)
 

@@ -183,9 +183,14 @@ def test_dat_that_is_longer_than_its_exposure_is_refused(data: DataSet, tree: Pa
         opened(tree, data, precomputed=False)
 
 
-def test_other_number_of_bins_is_refused(data: DataSet, tree: Path, store: Path) -> None:
+def test_other_number_of_bins_is_refused_where_it_cant_be_counted(
+    data: DataSet, tree: Path, store: Path, kind: str
+) -> None:
     with pytest.raises(StoreError, match=r"expected voxels \(16, h, w\), found \(8, 20, 36\)"):
         opened(tree, data, bins=16)
+    if kind == "packed":
+        assert opened(store, data, bins=16)[0].bins == 16
+        return
     with pytest.raises(StoreError, match="has 8 bins, expected 16"):
         opened(store, data, bins=16)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +17,7 @@ from spikedeblur.pipeline.store import StoreError
 from spikedeblur.pipeline.store import task as task_module
 from spikedeblur.pipeline.store import voxelize as job_module
 from spikedeblur.pipeline.store.group import exclusive, read_record
+from spikedeblur.pipeline.store.place import open_place
 from spikedeblur.pipeline.store.reader import open_store
 from spikedeblur.pipeline.store.schema import SHARD_BYTES, shard_windows
 from spikedeblur.pipeline.store.task import write_shard
@@ -37,8 +35,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two windows a shard, so that a sequence takes three tasks."""
-    monkeypatch.setattr("spikedeblur.pipeline.store.plan.shard_windows", lambda n, *_: min(2, n))
+    """Two windows a shard, so that a sequence takes several tasks."""
+    for module in ("plan", "schema"):
+        name = f"spikedeblur.pipeline.store.{module}.shard_windows"
+        monkeypatch.setattr(name, lambda n, _: min(2, n))
+    monkeypatch.setattr("spikedeblur.pipeline.store.schema.SHARD_BYTES", 4000)
 
 
 def test_counts_frames_and_times_equal_their_plain_definition(data: DataSet, store: Path) -> None:
@@ -74,28 +75,27 @@ def test_fewer_samples_than_bins_names_sequence_and_both_numbers(
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("kind", ["zarr", "npy"])
+@pytest.mark.parametrize("what", ["packed", "counts", "npy"])
 def test_run_killed_in_the_middle_continues_to_identical_arrays(
-    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    data.voxelize(tmp_path / "whole", format=kind)
-    written = []
+    options = {"format": "npy"} if what == "npy" else {"kind": what}
+    data.voxelize(tmp_path / "whole", **options)
 
-    def die_at_fifth(task):
-        written.append(task)
-        if len(written) == 5:
+    def die_in_the_second(task):
+        if task.record.seq == "val/b/two" and task.start > 0:
             raise KeyboardInterrupt
         return write_shard(task)
 
     with monkeypatch.context() as patch:
-        patch.setattr(job_module, "write_shard", die_at_fifth)
+        patch.setattr(job_module, "write_shard", die_in_the_second)
         with pytest.raises(KeyboardInterrupt):
-            data.voxelize(tmp_path / "killed", format=kind)
-    if kind == "zarr":
+            data.voxelize(tmp_path / "killed", **options)
+    if what != "npy":
         with pytest.raises(StoreError, match="val/b/two not complete"):
             open_store(tmp_path / "killed")
         assert open_store(tmp_path / "killed", "train")[0].length == 5
-    summary = data.voxelize(tmp_path / "killed", format=kind)
+    summary = data.voxelize(tmp_path / "killed", **options)
     assert (summary.sequences_kept, summary.sequences_written) == (1, 1)
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
 
@@ -145,12 +145,53 @@ def test_touched_source_of_same_content_is_kept(data: DataSet, store: Path) -> N
     assert data.voxelize(store).sequences_kept == 2
 
 
-def test_other_bins_are_refused_by_name_unless_overwritten(data: DataSet, store: Path) -> None:
+def test_other_bins_of_counts_are_refused_by_name_unless_overwritten(
+    data: DataSet, tmp_path: Path
+) -> None:
+    store = tmp_path / "s.zarr"
+    data.voxelize(store, kind="counts")
     with pytest.raises(StoreError, match=r"train/a/one .*8 bins, not 4.*--overwrite"):
         data.voxelize(store, bins=4)
     assert open_store(store)[0].bins == 8
     assert data.voxelize(store, bins=4, overwrite=True).sequences_written == 2
     np.testing.assert_array_equal(open_store(store)[0].voxels(0, 5), data.voxels("train/a/one", 4))
+
+
+def test_other_bins_of_packed_spikes_change_only_what_the_record_says(
+    data: DataSet, tmp_path: Path
+) -> None:
+    store = tmp_path / "s.zarr"
+    data.voxelize(store, kind="packed")
+    before = files_of(store)
+    summary = data.voxelize(store, bins=4)
+    assert (summary.sequences_kept, summary.sequences_written) == (2, 0)
+    changed = {name for name, content in files_of(store).items() if before[name] != content}
+    assert changed == {"train/a/one/zarr.json", "val/b/two/zarr.json"}
+    np.testing.assert_array_equal(open_store(store)[0].voxels(0, 5), data.voxels("train/a/one", 4))
+    data.voxelize(store, bins=8)
+    assert files_of(store) == before
+
+
+def test_packed_spikes_give_any_bins_and_the_spikes_themselves(
+    data: DataSet, tmp_path: Path
+) -> None:
+    data.voxelize(tmp_path / "s.zarr", kind="packed")
+    for bins in (1, 5, 33):
+        sequence = open_store(tmp_path / "s.zarr", "val", bins)[0]
+        assert sequence.bins == bins
+        np.testing.assert_array_equal(sequence.voxels(0, 5), data.voxels("val/b/two", bins))
+        start, stop = data.window(data.centres[3])
+        np.testing.assert_array_equal(sequence.spikes(3), data.spikes["val/b/two"][start:stop])
+    with pytest.raises(StoreError, match=r"window of 33 spike samples, too few for 34 bins"):
+        open_store(tmp_path / "s.zarr", "val", 34)
+
+
+def test_samples_that_windows_share_are_stored_once(data: DataSet, tmp_path: Path) -> None:
+    data.voxelize(tmp_path / "s.zarr", kind="packed")
+    record = read_record(open_place(tmp_path / "s.zarr/train/a/one"))
+    assert record is not None
+    assert record.stored_samples == len(data.spikes["train/a/one"])
+    assert sum(open_store(tmp_path / "s.zarr")[0].samples) > record.stored_samples
 
 
 @pytest.mark.parametrize("keep_size", [True, False])
@@ -205,12 +246,15 @@ def test_folder_that_is_no_store_is_refused(data: DataSet, tmp_path: Path) -> No
 
 
 def test_store_of_the_other_format_is_refused(data: DataSet, store: Path) -> None:
-    with pytest.raises(StoreError, match=r"expected a store of kind npy, found counts"):
+    with pytest.raises(
+        StoreError,
+        match=r"expected a store of kind npy, found (packed|counts)",
+    ):
         data.voxelize(store, format="npy")
 
 
 def test_second_writer_is_refused_while_the_first_works(data: DataSet, store: Path) -> None:
-    with exclusive(store), pytest.raises(StoreError, match="another `voxelize`"):
+    with exclusive(open_place(store)), pytest.raises(StoreError, match="another `voxelize`"):
         data.voxelize(store)
     assert data.voxelize(store).sequences_kept == 2
 
@@ -225,20 +269,23 @@ def test_dry_run_writes_nothing(data: DataSet, tmp_path: Path) -> None:
 def test_progress_counts_windows(data: DataSet, tmp_path: Path) -> None:
     calls: list[tuple[int, int, str]] = []
     data.voxelize(tmp_path / "s.zarr", on_progress=lambda *call: calls.append(call))
-    assert calls == [(0, 10, ""), (5, 10, "train/a/one"), (10, 10, "val/b/two")]
+    assert calls[0] == (0, 10, "")
+    assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
+    assert calls[-1] == (10, 10, "val/b/two")
 
 
 def test_shards_are_bounded_in_bytes_and_even() -> None:
-    size = shard_windows(100, 32, (360, 640), (720, 1280), True, "uint8")
-    assert size * (32 * 360 * 640 + 2 * 3 * 720 * 1280) <= SHARD_BYTES
-    assert shard_windows(1, 32, (4000, 4000), (4000, 4000), True, "uint16") == 1
-    assert shard_windows(9, 1, (8, 8), (8, 8), False, "uint8") == 9
+    window = 32 * 360 * 640 + 2 * 3 * 720 * 1280
+    assert shard_windows(100, window) * window <= SHARD_BYTES
+    assert shard_windows(7, SHARD_BYTES // 4) == 4
+    assert shard_windows(1, 2 * SHARD_BYTES) == 1
+    assert shard_windows(9, 256) == 9
 
 
 def test_record_tells_where_the_data_came_from(data: DataSet, store: Path) -> None:
     import hashlib
 
-    found = read_record(store / "train/a/one")
+    found = read_record(open_place(store / "train/a/one"))
     assert found is not None
     assert found.complete is not None
     assert found.geometry == "20x36,bottom-up"
@@ -249,15 +296,25 @@ def test_record_tells_where_the_data_came_from(data: DataSet, store: Path) -> No
     assert len(found.complete.sources) == 11
 
 
-def test_plain_zarr_opens_the_store(data: DataSet, store: Path) -> None:
-    code = (
-        "import json, sys, zarr; g = zarr.open_group(sys.argv[1], mode='r');"
-        "a = g['train/a/one/voxels'];"
-        "print(json.dumps([int(a[:].sum()), list(a.metadata.dimension_names)]))"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(store)], capture_output=True, text=True, check=True
-    )
-    total, names = json.loads(out.stdout)
-    assert total == data.voxels("train/a/one", 8).sum()
-    assert names == ["window", "bin", "voxel_y", "voxel_x"]
+def test_plain_zarr_reads_what_we_read(store: Path, kind: str, spikes_array: str) -> None:
+    import zarr
+
+    group = zarr.open_group(store, mode="r")
+    for sequence in open_store(store):
+        arrays = group[sequence.seq]
+        for name in ("blur", "sharp"):
+            np.testing.assert_array_equal(arrays[name][:], getattr(sequence, name)(0, 5))
+        for name in ("samples", "t0", "t1", "frame_index"):
+            np.testing.assert_array_equal(arrays[name][:], getattr(sequence, name))
+        spikes = arrays[spikes_array][:]
+        if kind == "counts":
+            np.testing.assert_array_equal(spikes, sequence.voxels(0, 5))
+            continue
+        first, n = arrays["first_sample"][3], arrays["samples"][3]
+        bits = np.unpackbits(spikes[first : first + n], axis=-1, bitorder="little")
+        np.testing.assert_array_equal(bits[..., : sequence.voxel_shape[1]], sequence.spikes(3))
+    names = {
+        "counts": ("window", "bin", "voxel_y", "voxel_x"),
+        "packed": ("sample", "voxel_y", "voxel_x_bytes"),
+    }
+    assert group["train/a/one"][spikes_array].metadata.dimension_names == names[kind]
