@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    store: Annotated[Path, typer.Argument(help="Zarr store with sharp frames.")],
+    store: Annotated[
+        str, typer.Argument(help="Zarr store with sharp frames: a folder or an s3:// URL.")
+    ],
     run: Annotated[Path | None, typer.Option(help="Run folder of a trained model.")] = None,
     split: Annotated[str, typer.Option(help="Split to evaluate.")] = "test",
     methods: Annotated[

@@ -74,5 +74,5 @@ def train(
         summary,
         f"{folder}: {summary.step} steps{best}",
         json=json,
-        next_command=command_line("evaluate", Path(checked.DATA.ROOT), "--run", folder),
+        next_command=command_line("evaluate", checked.DATA.ROOT, "--run", folder),
     )

@@ -22,9 +22,19 @@ class StoreFormat(StrEnum):
     npy = "npy"
 
 
+class StoreKind(StrEnum):
+    """What a Zarr store holds."""
+
+    packed = "packed"
+    counts = "counts"
+
+
 def voxelize(
     manifest: Annotated[Path, typer.Argument(help="The manifest that `align` wrote.")],
-    store: Annotated[Path, typer.Argument(help="Folder to write; a stopped run continues in it.")],
+    store: Annotated[
+        str,
+        typer.Argument(help="Folder or s3:// URL to write; a stopped run continues in it."),
+    ],
     bins: Annotated[int, typer.Option(min=1, help="Temporal bins a window (K).")] = 32,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one a core; 1: no cluster.")
@@ -36,6 +46,13 @@ def voxelize(
     format: Annotated[
         StoreFormat, typer.Option(help="zarr, or npy for the unified layout's files.")
     ] = StoreFormat.zarr,
+    kind: Annotated[
+        StoreKind | None,
+        typer.Option(
+            help="Of a Zarr store. packed: the spikes, counted when read, in any number of bins. "
+            "counts: counted now. Default: as the store is, packed in a new one."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make sequences anew that differ.")
     ] = False,
@@ -44,7 +61,7 @@ def voxelize(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Count the spikes of every exposure in temporal bins and write a store for training.
+    """Write the spikes and frames of every exposure to a store that training reads.
 
     Sequences that are there and unchanged are kept; a stopped run continues where it was.
 
@@ -61,6 +78,7 @@ def voxelize(
             workers=workers,
             scheduler=scheduler,
             format=format.value,
+            kind=None if kind is None else kind.value,
             overwrite=overwrite,
             dry_run=dry_run,
             on_progress=on_progress,
@@ -71,7 +89,7 @@ def voxelize(
         _print_summary(summary, store)
 
 
-def _print_summary(summary: VoxelizeSummary, store: Path) -> None:
+def _print_summary(summary: VoxelizeSummary, store: str) -> None:
     verb = "would be written" if summary.dry_run else "written"
     typer.echo(
         f"{store}: {summary.sequences_written} sequences {verb} ({summary.windows} windows), "
@@ -82,8 +100,8 @@ def _print_summary(summary: VoxelizeSummary, store: Path) -> None:
     if summary.windows_per_second is not None and summary.compression is not None:
         typer.echo(
             f"{summary.bytes_in / 1e6:.1f} MB of packed spikes in, {summary.bytes_out / 1e6:.1f} "
-            f"MB out (voxels {summary.bytes_voxels / 1e6:.1f} MB, compressed "
-            f"{summary.compression:.1f}x), {summary.windows_per_second:.1f} windows/s"
+            f"MB out (spikes {summary.bytes_voxels / 1e6:.1f} MB, {summary.compression:.1f}x less "
+            f"than their counts), {summary.windows_per_second:.1f} windows/s"
         )
     following = ["train", "--config", "configs/deblur/vrt_spike_baseline.yaml"]
     following += ["--set", f"DATA.ROOT={store}"]
