@@ -16,8 +16,14 @@ from .packed import Bytes, Range, Region
 
 Words = npt.NDArray[np.uint64]
 
-_PLANE_BYTES = 64 * 2**10
+_CROP_BYTES = 96 * 2**10
+"""Bits of one plane of a crop that is counted at once."""
+
+_PLANE_BYTES = 36 * 2**10
 """Bits of one plane of counts: a few planes stay in a core's own cache."""
+
+_EXPANDED_BYTES = 112 * 2**10
+"""Counts expanded at once: fresh memory of this size is not given back to the system."""
 
 
 def count_spikes(
@@ -69,7 +75,10 @@ def count_spikes(
         )
     # Several bins at once where a frame's bits are few: a call costs more than their sum.
     words = -(-region.n_bytes // 8)
-    group = min(bins, max(1, _PLANE_BYTES // (8 * words)))
+    group = block = bins
+    if bins * 8 * words > _CROP_BYTES:
+        group = -(-bins // min(bins, -(-bins * 8 * words // _PLANE_BYTES)))
+        block = max(1, _EXPANDED_BYTES // (64 * words))
     adder = _BitSlicedAdder(group * words, deepest)
     for first in range(0, bins, group):
         last = min(first + group, bins)
@@ -86,7 +95,9 @@ def count_spikes(
                     region.gather(packed, starts[chosen] + j, frames[chosen])
             adder.add()
         planes = [plane.reshape(group, words)[: last - first] for plane in adder.drain()]
-        _expand(planes, region, out[first:last])
+        for at in range(0, last - first, block):
+            part = [plane[at : at + block] for plane in planes]
+            _expand(part, region, out[first + at : min(first + at + block, last)])
         adder.reuse()
     return out  # type: ignore[return-value]
 

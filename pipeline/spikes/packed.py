@@ -79,6 +79,11 @@ class Region:
             return
         height, row_bytes = self.shape[0], self.geometry.width // 8
         first, last = self.byte_columns or (0, row_bytes)
+        if (height, last - first) == (self.geometry.height, row_bytes):
+            frames_of = packed.reshape(-1, self.n_bytes)
+            # mode: frames are inside, and only so does take write to `out` without a copy between.
+            np.take(frames_of, frames, axis=0, out=out[:, : self.n_bytes], mode="clip")
+            return
         stream = packed.reshape(-1, self.geometry.height, row_bytes)
         rows = slice(self._stored_row, self._stored_row + height)
         target = out[:, : self.n_bytes].reshape(len(frames), height, last - first)

@@ -41,6 +41,10 @@ SHARD_BYTES = 32 * 2**20
 CHUNK_SIDE = 128
 """Pixels: chunks for crop reads have about this side."""
 
+SPIKE_CHUNK = (192, 320)
+"""Pixels, rows and columns: packed spikes are small, so that larger chunks, of which a crop
+touches fewer, are read faster."""
+
 CHUNK_SAMPLES = 96
 """Spike samples: chunks of packed spikes have at most about so many."""
 
@@ -250,7 +254,11 @@ def parse_record(attributes: Any, where: str) -> SequenceRecord:
 def _spikes(samples: int, height: int, row: int, window: int) -> ArraySpec:
     # A chunk no longer than a window: reading one window decodes little beside it.
     most = max(8, min(window, CHUNK_SAMPLES))
-    chunks = (divide(samples, most), divide(height, CHUNK_SIDE), divide(row, CHUNK_SIDE // 8))
+    chunks = (
+        divide(samples, most),
+        divide(height, SPIKE_CHUNK[0]),
+        divide(row, SPIKE_CHUNK[1] // 8),
+    )
     chunks_a_shard = max(1, SHARD_BYTES // (chunks[0] * height * row))
     whole = min(chunks_a_shard, -(-samples // chunks[0])) * chunks[0]
     dimensions = ("sample", "voxel_y", "voxel_x_bytes")

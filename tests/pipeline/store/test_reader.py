@@ -38,6 +38,7 @@ def test_crop_reads_across_chunk_and_shard_borders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr("spikedeblur.pipeline.store.schema.CHUNK_SIDE", 8)
+    monkeypatch.setattr("spikedeblur.pipeline.store.schema.SPIKE_CHUNK", (8, 16))
     monkeypatch.setattr("spikedeblur.pipeline.store.schema.CHUNK_SAMPLES", 9)
     monkeypatch.setattr("spikedeblur.pipeline.store.schema.SHARD_BYTES", 4000)
     data = make_data_set(tmp_path, seqs=("test/x",))

@@ -1,0 +1,258 @@
+"""The store: crops a second, bytes, files, and the whole job, against what the field does.
+
+The field's practice is a float32 `.npy` of counts a window, decoded by `np.add.at`, loaded whole
+and then cropped. Samples are 7 windows x 32 bins x 128x128 pixels at random places, warm.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from spikedeblur.pipeline.align.manifest import (
+    FileRecord,
+    Manifest,
+    Sequence,
+    Window,
+    write_manifest,
+)
+from spikedeblur.pipeline.spikes import SpikeGeometry
+from spikedeblur.pipeline.store import open_store
+from spikedeblur.pipeline.store.arrays import METADATA, ArraySpec, Codec, array_metadata
+from spikedeblur.pipeline.store.place import open_place
+from spikedeblur.pipeline.store.shard import ShardedArray, encode_shard
+from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+
+from .figures import Figure, fastest
+
+HEIGHT, WIDTH, SAMPLES, BINS, WINDOWS, CLIP, CROP = 360, 640, 88, 32, 21, 7, 128
+GEOMETRY = SpikeGeometry(height=HEIGHT, width=WIDTH, flip_rows=True)
+
+
+def record(folder: Path) -> Path:
+    """Write a recording of a drifting texture and its frames; return the manifest."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.random((45, 100), np.float32))
+    texture = np.asarray(coarse.resize((2 * WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+    texture = np.clip(texture, 0, 1) * 0.45 + 0.02  # spikes a sample
+    charge = rng.random((HEIGHT, WIDTH), np.float32)
+    folder.mkdir(parents=True)
+    with (folder / "spike.dat").open("wb") as file:
+        for j in range(WINDOWS * SAMPLES):
+            shift = j * 300 // (WINDOWS * SAMPLES)
+            charge += texture[:, shift : shift + WIDTH]
+            fired = charge >= 1
+            charge -= fired
+            file.write(np.packbits(fired[::-1], bitorder="little").tobytes())
+    windows = []
+    for i in range(WINDOWS):
+        frame = (texture[:, i : i + WIDTH, None] * rng.uniform(300, 500, 3)).astype(np.uint8)
+        for name in ("blur", "sharp"):
+            Image.fromarray(frame).save(folder / f"{name}{i}.png", compress_level=1)
+        windows.append(
+            Window(
+                frame_index=i,
+                t0=i * SAMPLES / 8000,
+                t1=(i * SAMPLES + SAMPLES - 1) / 8000,
+                spike_count=0,
+                spikes="spike.dat",
+                first=0.0,
+                blur=f"blur{i}.png",
+                sharp=f"sharp{i}.png",
+            )
+        )
+    files = {}
+    for path in folder.iterdir():
+        stat = path.stat()
+        files[path.name] = FileRecord(size=stat.st_size, mtime_ns=stat.st_mtime_ns)
+    sequence = Sequence(
+        seq="train/bench/0",
+        geometry=GEOMETRY.describe(),
+        rate=8000.0,
+        gain=0.5,
+        windows=tuple(windows),
+        files=files,
+    )
+    manifest = folder.with_suffix(".json")
+    write_manifest(
+        manifest, Manifest(layout="unified", root=folder.name, fps=90.0, sequences=(sequence,))
+    )
+    return manifest
+
+
+def field_practice(dat: Path, out: Path, windows: int) -> None:
+    """Voxelize as published scripts do: each window decoded and added frame by frame."""
+    packed = np.fromfile(dat, np.uint8).reshape(-1, HEIGHT * WIDTH // 8)
+    out.mkdir(exist_ok=True)
+    for i in range(windows):
+        bits = np.unpackbits(packed[i * SAMPLES : (i + 1) * SAMPLES], axis=1, bitorder="little")
+        spikes = bits.reshape(SAMPLES, HEIGHT, WIDTH)[:, ::-1]
+        grid = np.zeros((BINS, HEIGHT, WIDTH), np.float32)
+        np.add.at(grid, np.arange(SAMPLES) * BINS // SAMPLES, spikes)
+        np.save(out / f"{i}.npy", grid)
+
+
+def figures(folder: Path) -> list[Figure]:
+    """Measure in `folder`; about a minute."""
+    manifest = record(folder / "recording")
+    dat, npy = folder / "recording/spike.dat", folder / "npy"
+    began = time.perf_counter()
+    field_practice(dat, npy, WINDOWS)
+    field_seconds = time.perf_counter() - began
+    summaries = {}
+    for kind in ("packed", "counts"):
+        path = folder / f"{kind}.zarr"
+        summaries[kind] = voxelize_manifest(manifest, path, kind=kind, workers=1)
+    rng = np.random.default_rng(1)
+
+    def place() -> tuple[int, int, int]:
+        return (
+            int(rng.integers(WINDOWS - CLIP + 1)),
+            int(rng.integers(HEIGHT - CROP + 1)),
+            int(rng.integers(WIDTH - CROP + 1)),
+        )
+
+    def from_npy() -> None:
+        first, y, x = place()
+        whole = (np.load(npy / f"{i}.npy") for i in range(first, first + CLIP))
+        np.stack([voxels[:, y : y + CROP, x : x + CROP] for voxels in whole])
+
+    def from_store(kind: str) -> Callable[[], Any]:
+        (sequence,) = open_store(folder / f"{kind}.zarr")
+
+        def read() -> None:
+            first, y, x = place()
+            sequence.voxels(first, first + CLIP, (y, y + CROP), (x, x + CROP))
+
+        return read
+
+    actions = {"npy": from_npy, "packed": from_store("packed"), "counts": from_store("counts")}
+    for name in ("packed", "counts"):
+        (sequence,) = open_store(folder / f"{name}.zarr")
+        for i in (0, WINDOWS - 1):
+            np.testing.assert_array_equal(np.load(npy / f"{i}.npy"), sequence.voxels(i, i + 1)[0])
+    times = fastest(actions, 20)
+    dat_bytes = dat.stat().st_size
+    spikes = {kind: summary.bytes_voxels for kind, summary in summaries.items()}
+    n_files = len(open_place(folder / "packed.zarr/train/bench/0/spikes/c").sizes())
+    whole = summaries["packed"].windows_per_second or 0.0
+    return [
+        Figure(
+            "samples from the default store (packed)",
+            times["npy"] / times["packed"],
+            "x whole float32 .npy, then crop",
+            8,
+            f"{1 / times['packed']:.0f} samples/s against {1 / times['npy']:.1f}",
+        ),
+        Figure(
+            "samples from a store of counts",
+            times["npy"] / times["counts"],
+            "x whole float32 .npy, then crop",
+            None,
+            f"{1 / times['counts']:.0f} samples/s",
+        ),
+        Figure(
+            "disk, packed",
+            spikes["packed"] / dat_bytes,
+            "of the .dat, index included",
+            1.001,
+            f"{spikes['packed'] / 1e6:.1f} MB in {n_files} files",
+            at_most=True,
+        ),
+        Figure("disk, counts", spikes["counts"] / dat_bytes, "of the .dat", 1.0, at_most=True),
+        Figure(
+            "disk, packed against float32",
+            4 * BINS * HEIGHT * WIDTH * WINDOWS / spikes["packed"],
+            "x less",
+            10,
+        ),
+        Figure(
+            "voxelize, whole job, one process",
+            field_seconds / (WINDOWS / whole),
+            "x a loop over np.add.at and np.save",
+            20,
+            f"{whole:.0f} windows/s with two {HEIGHT}x{WIDTH} frames each; the loop, without "
+            f"frames, {field_seconds / WINDOWS * 1e3:.0f} ms a window",
+        ),
+        *matrix(folder / "matrix", np.fromfile(dat, np.uint8), npy),
+    ]
+
+
+def matrix(folder: Path, packed: np.ndarray, npy: Path) -> list[Figure]:
+    """Chunk x codec x pipeline for both kinds, on 7 windows: rates and sizes, for information."""
+    rows = packed.reshape(-1, HEIGHT, WIDTH // 8)[: CLIP * SAMPLES, ::-1]
+    counts = np.stack([np.load(npy / f"{i}.npy") for i in range(CLIP)]).astype(np.uint8)
+    codecs: tuple[Codec, ...] = ("none", "lz4", "zstd")
+    found = []
+    for kind, side, codec in itertools.product(("packed", "counts"), (64, 128, 320), codecs):
+        data = rows if kind == "packed" else counts
+        high = min(side, 180)
+        chunks = (SAMPLES, high, side // 8) if kind == "packed" else (1, BINS, high, side)
+        shards = [-(-s // c) * c for s, c in zip(data.shape, chunks, strict=True)]
+        spec = ArraySpec(
+            name=f"{kind}-{side}-{codec}",
+            dtype="uint8",
+            shape=data.shape,
+            chunks=chunks,
+            shards=tuple(shards),
+            codec=codec,
+            dimensions=("a", "b", "c", "d")[: data.ndim],
+        )
+        place = open_place(folder)
+        place.write(f"{spec.name}/{METADATA}", [array_metadata(spec)])
+        began = time.perf_counter()
+        size = place.write(spec.key(0), encode_shard(data, spec), durable=False)
+        seconds = time.perf_counter() - began
+        rates = {name: 1 / t for name, t in _crop_times(folder, spec).items()}
+        found.append(
+            Figure(
+                f"matrix {kind} {high}x{side} {codec}",
+                rates["ours"],
+                "crops of a window a second",
+                None,
+                ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+                + f"; write {data.nbytes / seconds / 1e6:.0f} MB/s; {size / rows.nbytes:.2f} of "
+                "the .dat",
+            )
+        )
+    return found
+
+
+def _crop_times(folder: Path, spec: ArraySpec) -> dict[str, float]:
+    """Time bare reads of one crop: ours, Zarr's own pipeline, and zarrs where it is there."""
+    import zarr
+
+    rng = np.random.default_rng(2)
+    path = str(folder / spec.name)
+    size = (folder / spec.key(0)).stat().st_size
+    ours = ShardedArray(open_place(folder), spec, {spec.key(0): size})
+
+    def box() -> tuple[tuple[int, int], ...]:
+        y, x = int(rng.integers(HEIGHT - CROP)), int(rng.integers(WIDTH - CROP))
+        i = int(rng.integers(CLIP))
+        if len(spec.shape) == 3:
+            return (i * SAMPLES, (i + 1) * SAMPLES), (y, y + CROP), (x // 8, x // 8 + 17)
+        return (i, i + 1), (0, BINS), (y, y + CROP), (x, x + CROP)
+
+    def by_zarr(pipeline: str) -> Callable[[], Any]:
+        with zarr.config.set({"codec_pipeline.path": pipeline, "threading.max_workers": 1}):
+            array: Any = zarr.open_array(path, mode="r")
+        return lambda: array[tuple(slice(*span) for span in box())]
+
+    actions: dict[str, Callable[[], Any]] = {
+        "ours": lambda: ours.read(box()),
+        "zarr": by_zarr("zarr.core.codec_pipeline.BatchedCodecPipeline"),
+    }
+    try:
+        import zarrs  # noqa: F401
+    except ImportError:
+        pass
+    else:
+        actions["zarrs"] = by_zarr("zarrs.ZarrsCodecPipeline")
+    return fastest(actions, 10)
