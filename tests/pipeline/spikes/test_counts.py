@@ -28,6 +28,33 @@ def test_counts_are_those_of_the_plain_definition_for_any_geometry_window_and_cr
     np.testing.assert_array_equal(counts, plain)
 
 
+@settings(max_examples=200)
+@given(stream=streams(max_frames=70), data=st.data(), limit=st.sampled_from([8, 64, 300]))
+def test_counts_do_not_depend_on_how_many_bins_are_added_at_once(stream, data, limit):
+    geometry, spikes = stream
+    bins = data.draw(st.integers(1, len(spikes)))
+    columns = data.draw(spans(geometry.shape[1]))
+    packed = pack_spikes(spikes, geometry)
+    whole = count_spikes(packed, geometry, bins, columns=columns)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_CROP_BYTES", "_PLANE_BYTES", "_EXPANDED_BYTES"):
+            patch.setattr(f"spikedeblur.pipeline.spikes.counts.{name}", limit)
+        np.testing.assert_array_equal(count_spikes(packed, geometry, bins, columns=columns), whole)
+
+
+def test_counts_fill_the_array_that_is_given_whatever_its_strides():
+    geometry = SpikeGeometry(height=5, width=16, flip_rows=True)
+    spikes = (np.random.default_rng(0).random((9, 5, 16)) < 0.5).astype(np.uint8)
+    packed = pack_spikes(spikes, geometry)
+    room = np.full((4, 2, 5, 16), 77, np.uint8)
+    given_out = room[:, 1]
+    assert count_spikes(packed, geometry, 4, out=given_out) is given_out
+    np.testing.assert_array_equal(room[:, 1], plain_counts(spikes, 4))
+    assert (room[:, 0] == 77).all()
+    with pytest.raises(SpikeWindowError, match="expected an output"):
+        count_spikes(packed, geometry, 4, out=room[:3, 1])
+
+
 @pytest.mark.parametrize("frames", [255, 256, 300, 1023])
 @pytest.mark.parametrize("density", [0.5, 1.0])
 def test_bins_of_more_than_255_samples_are_counted_in_uint16(frames, density):

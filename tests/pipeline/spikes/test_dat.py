@@ -3,7 +3,7 @@ import resource
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from spike_streams import plain_bits, spans, streams
 
@@ -160,3 +160,23 @@ def test_a_window_of_a_large_file_touches_only_its_own_pages(tmp_path):
     read_spikes(path, geometry, 4000, 4010, rows=(0, 64), columns=(64, 128))
     touched = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) * 4096
     assert touched < 16e6
+
+
+@settings(max_examples=200)
+@given(stream=streams(), data=st.data(), as_bytes=st.booleans())
+def test_packed_samples_are_upright_rows_of_whole_bytes(tmp_path_factory, stream, data, as_bytes):
+    geometry, spikes = stream
+    path = tmp_path_factory.mktemp("dat") / "spike.dat"
+    if as_bytes:
+        height, width = geometry.shape
+        assume(height * width >= 8)
+        assume(spikes.sum() >= 16)  # fewer can't be told from packed bits
+        geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
+        spikes[:, ::-1].tofile(path)
+    else:
+        write_spikes(path, spikes, geometry)
+    start, stop = data.draw(spans(len(spikes)))
+    found = SpikeFile.open(path, geometry).packed(start, stop)
+    np.testing.assert_array_equal(
+        found, np.packbits(spikes[start:stop], axis=-1, bitorder="little")
+    )
