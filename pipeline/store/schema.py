@@ -33,7 +33,7 @@ from .arrays import ArraySpec, Codec, StoreError, divide
 __all__ = ["Completion", "SequenceRecord", "SourceMark", "StoreError", "parse_record"]
 
 FORMAT: Final = "spikedeblur.store"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 SHARD_BYTES = 32 * 2**20
 """Raw bytes of all arrays' shards of one task: bounds a worker's memory and gives few files."""
@@ -111,7 +111,7 @@ class SequenceRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     format: Literal["spikedeblur.store"] = FORMAT
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     version: str = __version__
     """Of the spikedeblur that wrote it."""
     kind: Kind
@@ -237,8 +237,8 @@ def parse_record(attributes: Any, where: str) -> SequenceRecord:
     found = attributes.get("schema_version") if isinstance(attributes, dict) else None
     if found != SCHEMA_VERSION:
         raise StoreError(
-            f"{where}: expected store schema {SCHEMA_VERSION}, found {found!r}; voxelize again, "
-            "or update spikedeblur if the store is newer"
+            f"{where}: expected store schema {SCHEMA_VERSION}, found {found!r}; voxelize into "
+            "another folder, or update spikedeblur if the store is newer"
         )
     try:
         return SequenceRecord.model_validate(attributes)

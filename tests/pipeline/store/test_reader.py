@@ -92,7 +92,7 @@ def test_bit_rot_in_the_shard_index_is_an_error(
         (("attributes", "bins"), 10**9, "bins"),
         (("attributes", "voxel_shape"), [10**6, 10**6], "sides of 1 to"),
         (("attributes", "frame_shape"), [65536, 65536], "shards of at most"),
-        (("attributes", "schema_version"), 2, "schema 1, found 2"),
+        (("attributes", "schema_version"), 1, "schema 2, found 1"),
         (("attributes", "surprise"), 1, "surprise"),
         (("attributes", "complete", "files"), {"../../etc/passwd": 1}, "inside the sequence"),
         (("attributes", "geometry"), "20x36", "row order"),
