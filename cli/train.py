@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ..pipeline.training.clock import Profile
 
 
 def train(
@@ -25,6 +28,9 @@ def train(
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run that is in the folder.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say where the time of the steps went.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -49,9 +55,12 @@ def train(
             folder,
             resume=resume,
             overwrite=overwrite,
+            profile=profile,
             on_progress=on_progress,
             on_note=lambda note: typer.echo(note, err=True),
         )
+    if summary.profile is not None and summary.is_first and not json:
+        _print_profile(summary.profile)
     if summary.signal is not None:
         sets = [part for override in overrides or () for part in ("--set", override)]
         command = ("spikedeblur", "train", "--config", str(config), *sets)
@@ -76,3 +85,14 @@ def train(
         json=json,
         next_command=command_line("evaluate", checked.DATA.ROOT, "--run", folder),
     )
+
+
+def _print_profile(profile: Profile) -> None:
+    from .output import print_table
+
+    wall = profile.wall_seconds
+    rows = [
+        (part, f"{s:.2f}", f"{1000 * s / max(profile.steps, 1):.1f}", f"{100 * s / wall:.1f}")
+        for part, s in (*profile.seconds.items(), ("wall time", wall))
+    ]
+    print_table([("part", "seconds", "ms a step", "%"), *rows])

@@ -323,8 +323,12 @@ class TrainConfig(Section):
     unless it is given by `--set` as well."""
     BATCH_SIZE: PositiveInt = 1
     """Clips in a batch of one process."""
-    NUM_WORKERS: NaturalInt = 8
-    """Loading processes of one training process; 0 loads in the training process."""
+    NUM_WORKERS: NaturalInt | Literal["auto"] = 8
+    """Loading processes of one training process, at most its share of the cores; 0 loads in
+    the training process; `auto`: one core less than its share, at most 8."""
+    PREFETCH_MB: PositiveInt = 512
+    """Memory for batches that workers have ready before they are needed, in MB a training
+    process; a worker always has one under way."""
     GRADIENT_ACCUMULATION_STEPS: PositiveInt = 6
     """Batches a step."""
     THREADS: PositiveInt | None = None

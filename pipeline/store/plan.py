@@ -23,7 +23,7 @@ import numpy as np
 
 from ..align.manifest import FileRecord, Sequence
 from ..spikes.geometry import SpikeGeometry
-from .arrays import METADATA, ArraySpec, array_metadata
+from .arrays import METADATA, ArraySpec, Codec, array_metadata
 from .schema import SCHEMA_VERSION, Kind, SequenceRecord, StoreError, shard_windows
 
 
@@ -117,6 +117,7 @@ def plan_sequence(
     bins: int,
     frame_shape: tuple[int, int],
     seen: Mapping[str, FileRecord],
+    codec: Codec = "lz4",
     only_voxels: bool = False,
 ) -> SequencePlan:
     """Turn one sequence of a manifest into task records.
@@ -129,6 +130,7 @@ def plan_sequence(
         bins: K.
         frame_shape: (H, W) of its frames, in pixels.
         seen: what each of its files is now.
+        codec: of counts.
         only_voxels: leave out images and spikes (kind npy, into the source's own folder).
 
     Raises:
@@ -162,6 +164,7 @@ def plan_sequence(
         voxel_shape=geometry.shape,
         frame_shape=frame_shape,
         has_sharp=_has_sharp(sequence),
+        codec=codec,
         plan_sha256=plan_digest(sequence, kind, bins),
     )
     windows = tuple(

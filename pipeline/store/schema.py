@@ -137,6 +137,8 @@ class SequenceRecord(BaseModel):
     voxel_shape: tuple[int, int]
     frame_shape: tuple[int, int]
     has_sharp: bool
+    codec: Codec = "lz4"
+    """Of counts; all else is not compressed."""
     plan_sha256: str
     """Of all that decides the content, except the source files themselves."""
     complete: Completion | None = None
@@ -194,7 +196,7 @@ class SequenceRecord(BaseModel):
                     (n, self.bins, h, w),
                     (1, self.bins, divide(h, CHUNK_SIDE), divide(w, CHUNK_SIDE)),
                     whole,
-                    "lz4",
+                    self.codec,
                     ("window", "bin", "voxel_y", "voxel_x"),
                 )
             )
@@ -205,7 +207,7 @@ class SequenceRecord(BaseModel):
                 (n, height, width, 3),
                 (1, divide(height, CHUNK_SIDE), divide(width, CHUNK_SIDE), 3),
                 whole,
-                "zstd",
+                "none",
                 ("window", "y", "x", "channel"),
             )
             for name in self.image_names

@@ -18,7 +18,8 @@ class WindowSequence(Protocol):
     """N windows of one sequence in time order. Lazy, and picklable for workers.
 
     The metadata are there at once; pixels are read when asked for. Safe in
-    processes that were forked or spawned: each opens the files for itself.
+    processes that were forked or spawned: each opens the files for itself; and
+    for reading in several threads at once.
     """
 
     @property

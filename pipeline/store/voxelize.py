@@ -23,6 +23,7 @@ from ..images import image_shape
 from ..progress import Progress
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, write_folder_side_file
+from .arrays import Codec
 from .group import (
     NPY_MARK,
     begin_sequence,
@@ -41,6 +42,9 @@ from .task import ShardResult, write_shard
 
 KINDS: tuple[Kind, ...] = ("packed", "counts")
 """What a Zarr store can hold; the first is the default."""
+
+CODECS: tuple[Codec, ...] = ("lz4", "zstd", "none")
+"""How counts can be compressed, by Blosc; the first is the default."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +99,7 @@ def voxelize_manifest(
     scheduler: str | None = None,
     format: str = "zarr",
     kind: str | None = None,
+    codec: str = "lz4",
     overwrite: bool = False,
     dry_run: bool = False,
     on_progress: Progress | None = None,
@@ -110,6 +115,8 @@ def voxelize_manifest(
         format: zarr, or npy for the unified layout's files.
         kind: of a Zarr store: packed, the spikes themselves, counted when they are read, or
             counts. None: as the store there is, packed in a new one.
+        codec: of kind counts: lz4, zstd, or none, which is read fastest and takes most space.
+            It makes no sequence anew: a store may hold several.
         overwrite: make sequences anew that are there, complete, and differ.
         dry_run: check and plan only.
         on_progress: called with windows done, windows in all, and the sequence's name.
@@ -131,6 +138,7 @@ def voxelize_manifest(
         store=place,
         kind=kind_,
         bins=bins,
+        codec=_codec(codec),
         overwrite=overwrite,
     )
     with nullcontext() if dry_run else exclusive(job.store):
@@ -177,6 +185,13 @@ def _kind(format: str, kind: str | None, store: Place) -> Kind:
     return KINDS[0]
 
 
+def _codec(name: str) -> Codec:
+    for known in CODECS:
+        if name == known:
+            return known
+    raise StoreError(f"codec {name!r} is not known; give {', '.join(CODECS)}")
+
+
 @dataclass(slots=True)
 class _Totals:
     bytes_in: int = 0
@@ -193,6 +208,7 @@ class _Job:
     store: Place
     kind: Kind
     bins: int
+    codec: Codec
     overwrite: bool
     done: _Totals = field(default_factory=_Totals)
 
@@ -371,6 +387,7 @@ def _plan(job: _Job, sequence: Sequence, seen: _Seen) -> SequencePlan:
         bins=job.bins,
         frame_shape=image_shape(blur),
         seen=seen,
+        codec=job.codec,
         only_voxels=job.in_place,
     )
 

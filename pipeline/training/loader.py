@@ -8,30 +8,35 @@ they read; a window may then be held by several of them.
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
-from typing import Any
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...configs.schema import DataConfig
 from ..progress import Progress
 from ..store.jobs import available_cores
-from .cache import WindowCache
-from .samples import ClipSamples, MicroBatch, StepPlan, window_bytes
+from .cache import Arrays, WindowCache
+from .order import StepPlan
+from .samples import ClipSamples, window_bytes
+from .workers import batch_bytes, cut_batch, open_workers, stack
 
 Batch = dict[str, Any]
 Note = Callable[[str], None]
+
+MOST_WORKERS = 8
+"""That `auto` takes: a store gives one worker several hundred crops a second."""
 
 
 def prepare_cache(
     samples: ClipSamples,
     data: DataConfig,
-    workers: int,
+    workers: int | Literal["auto"],
     *,
     processes: int = 1,
     on_note: Note,
@@ -48,54 +53,83 @@ def prepare_cache(
         on_progress: told how far the preload is, in windows.
     """
     cores = max(available_cores() // processes, 1)
-    if workers > cores:
+    wanted = min(cores - 1, MOST_WORKERS) if workers == "auto" else workers
+    chosen = min(wanted, cores)
+    if wanted > cores:
         on_note(
-            f"TRAIN.NUM_WORKERS {workers} is more than the {cores} cores of a training process "
+            f"TRAIN.NUM_WORKERS {wanted} is more than the {cores} cores of a training process "
             f"here; using {cores}"
         )
-        workers = cores
     limit = int(data.CACHE_SIZE_GB * 2**30) if data.USE_RAM_CACHE else 0
     if not limit:
         samples.cache = None
-        return workers
+        return chosen
     needed = sum(window_bytes(s) * s.length for s in samples.sequences)
     if needed <= limit:
         on_note(f"reading the training split into memory once: {_gib(needed)}, no workers")
         samples.cache = WindowCache(limit)
-        preload(samples, on_progress)
+        preload(samples, cores, on_progress)
         return 0
-    share = f", {_gib(limit // workers)} a worker" if workers else ""
+    share = f", {_gib(limit // chosen)} a worker" if chosen else ""
     on_note(
         f"warning: the training split takes {_gib(needed)} in memory, more than "
         f"DATA.CACHE_SIZE_GB {data.CACHE_SIZE_GB:g}; a part of it is kept{share}, the rest is "
         "read again each time"
     )
-    samples.cache = WindowCache(limit // max(workers, 1))
-    return workers
+    samples.cache = WindowCache(limit // max(chosen, 1))
+    return chosen
 
 
-def preload(samples: ClipSamples, on_progress: Progress | None = None) -> None:
-    """Read windows into the cache, in order, while there is room. Statistics start after it."""
+def preload(samples: ClipSamples, threads: int = 1, on_progress: Progress | None = None) -> None:
+    """Read windows into the cache, in order, while there is room. Statistics start after it.
+
+    Args:
+        samples: with a cache.
+        threads: how many windows are read side by side; twice as many are held besides.
+        on_progress: told how far it is, in windows.
+    """
     assert samples.cache is not None
     total = sum(sequence.length for sequence in samples.sequences)
-    done = 0
-    for number, sequence in enumerate(samples.sequences):
-        for window in range(sequence.length):
-            if not samples.cache.has_room(window_bytes(sequence)):
-                return
-            span = (window, window + 1)
-            arrays = (sequence.blur(*span), sequence.sharp(*span), sequence.voxels(*span))
-            samples.cache.put((number, window), arrays)
-            done += 1
-            if on_progress:
-                on_progress(done, total, "reading the training split into memory")
+    windows = (
+        (number, window)
+        for number, sequence in enumerate(samples.sequences)
+        for window in range(sequence.length)
+    )
+
+    def read(number: int, window: int) -> Arrays:
+        sequence, span = samples.sequences[number], (window, window + 1)
+        return sequence.blur(*span), sequence.sharp(*span), sequence.voxels(*span)
+
+    reading: deque[tuple[tuple[int, int], Future[Arrays]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for done in range(1, total + 1):
+                for key in itertools.islice(windows, 2 * threads - len(reading)):
+                    reading.append((key, pool.submit(read, *key)))
+                key, arrays = reading.popleft()
+                if not samples.cache.has_room(window_bytes(samples.sequences[key[0]])):
+                    return
+                samples.cache.put(key, arrays.result())
+                if on_progress:
+                    on_progress(done, total, "reading the training split into memory")
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def open_loader(
-    samples: ClipSamples, plan: StepPlan, from_step: int, to_step: int, *, workers: int, pin: bool
+    samples: ClipSamples,
+    plan: StepPlan,
+    from_step: int,
+    to_step: int,
+    *,
+    workers: int,
+    pin: bool,
+    prefetch_bytes: int = 2**29,
 ) -> Iterator[Iterator[list[Batch]]]:
     """Yield an iterator over steps; each is the list of this process's batches.
+
+    A step's tensors are good until the next step is asked for.
 
     Args:
         samples: what cuts a sample.
@@ -103,81 +137,53 @@ def open_loader(
         from_step: first step, counted from the run's start.
         to_step: one past the last.
         workers: loading processes; they are started afresh (spawned).
-        pin: page-locked memory, for copies to a GPU.
+        pin: copy to page-locked memory, from where copies to a GPU are fastest.
+        prefetch_bytes: of batches under way; each worker has one at least.
+
+    Raises:
+        WorkerError: a loading process died.
+        SpikeDeblurError: a sample can't be read.
     """
-    sampler = _Batches(plan, from_step, to_step)
-    loader: DataLoader[Batch] = DataLoader(
-        _Clips(samples),
-        sampler=sampler,
-        batch_size=None,
-        collate_fn=_as_is,  # type: ignore[arg-type]
-        num_workers=workers,
-        prefetch_factor=2 if workers else None,
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_start_worker if workers else None,
-        pin_memory=pin,
-    )
-    iterator = iter(loader)
-
-    def steps() -> Generator[list[Batch], None, None]:
-        for batches in plan.batches(from_step, to_step):
-            yield [next(iterator) for _ in batches]
-
-    try:
-        with closing(steps()) as each:
-            yield each
-    finally:
+    planned = plan.batches(from_step, to_step)
+    with ExitStack() as opened:
         if workers:
-            # Now rather than at collection, so that no process outlives the run.
-            iterator._shutdown_workers()  # type: ignore[attr-defined]
+            size = batch_bytes(samples, plan.batch_size)
+            batches = opened.enter_context(
+                open_workers(
+                    samples,
+                    planned,
+                    workers=workers,
+                    size=size,
+                    held=plan.accumulation,
+                    prefetch_bytes=prefetch_bytes,
+                )
+            )
+        else:
+            batches = (cut_batch(samples, each) for each in planned)
+        yield _by_step(batches, pin)
+
+
+def _by_step(batches: Iterator[dict[str, Any]], pin: bool) -> Iterator[list[Batch]]:
+    step: list[Batch] = []
+    for batch in batches:
+        step.append(_to_tensors(batch, pin=pin))
+        if batch["ends_step"]:
+            yield step
+            step = []
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> Batch:
     """Stack samples of one T: tensors get a leading B, everything else becomes a list of B."""
-    batch: Batch = {name: [sample[name] for sample in samples] for name in samples[0]}
-    for name in ("blur", "sharp", "voxels", "samples"):
-        # By NumPy: torch can't stack uint8 counts of one sequence with uint16 ones of another.
-        batch[name] = torch.from_numpy(np.stack(batch[name]))
-    batch["gain"] = torch.tensor(batch["gain"], dtype=torch.float32)
-    return batch
+    return _to_tensors(stack(samples), pin=False)
 
 
-class _Clips(Dataset[Batch]):
-    """Makes a batch from its plan. Map-style: a batch depends on its plan alone."""
-
-    def __init__(self, samples: ClipSamples) -> None:
-        self.samples = samples
-
-    def __getitem__(self, planned: MicroBatch) -> Batch:
-        cache = self.samples.cache
-        before = (cache.statistics.hits, cache.statistics.misses) if cache else (0, 0)
-        batch = collate([self.samples.sample(planned.epoch, int(c)) for c in planned.clips])
-        after = (cache.statistics.hits, cache.statistics.misses) if cache else (0, 0)
-        batch["cache"] = (after[0] - before[0], after[1] - before[1])
-        batch["weight"] = planned.weight
-        return batch
-
-
-class _Batches(Sampler[MicroBatch]):
-    def __init__(self, plan: StepPlan, from_step: int, to_step: int) -> None:
-        self.plan, self.from_step, self.to_step = plan, from_step, to_step
-
-    def __iter__(self) -> Iterator[MicroBatch]:
-        for batches in self.plan.batches(self.from_step, self.to_step):
-            yield from batches
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch
-
-
-def _start_worker(worker: int) -> None:
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the training process
-    # finishes its step and needs its workers for that. They leave when it does.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
+def _to_tensors(batch: dict[str, Any], *, pin: bool) -> Batch:
+    tensors = {
+        name: torch.from_numpy(value)
+        for name, value in batch.items()
+        if isinstance(value, np.ndarray)
+    }
+    return batch | {name: t.pin_memory() if pin else t for name, t in tensors.items()}
 
 
 def _gib(size: int) -> str:

@@ -1,19 +1,16 @@
-"""Where a run is, where its time goes, and what it says of itself while it runs."""
+"""Where a run is, and what it says of itself while it runs."""
 
 from __future__ import annotations
 
 import math
-import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import run_folder
-from .loader import Batch
-from .samples import StepPlan
+from .clock import STEP_PARTS, Clock
+from .order import StepPlan
 from .validation import Validation
 
 if TYPE_CHECKING:
@@ -66,55 +63,6 @@ class Position:
         return best
 
 
-class Clock:
-    """Where the time of the current interval goes; validation and writing do not count."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin a new interval."""
-        self.began = time.perf_counter()
-        self.marked = self.began
-        self.waited = 0.0
-        self.samples = self.hits = self.misses = self.steps = 0
-
-    def skip(self) -> None:
-        """Leave out the time since the last step."""
-        now = time.perf_counter()
-        self.began += now - self.marked
-        self.marked = now
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time inside as waiting for data."""
-        began = time.perf_counter()
-        yield
-        self.waited += time.perf_counter() - began
-
-    def count(self, batches: list[Batch]) -> None:
-        """Count a step that has just ended."""
-        self.marked = time.perf_counter()
-        self.steps += 1
-        for batch in batches:
-            self.samples += len(batch["seq"]) if batch["weight"] else 0
-            self.hits += batch["cache"][0]
-            self.misses += batch["cache"][1]
-
-    @property
-    def seconds(self) -> float:
-        """Length of the interval up to its last step."""
-        return max(self.marked - self.began, 1e-9)
-
-    def note(self, loss: float, quality: float, steps_left: int) -> str:
-        """Say how the run is doing, in a line."""
-        left = int(steps_left * self.seconds / max(self.steps, 1))
-        return (
-            f"loss {loss:.4f}, {quality:.2f} dB, data wait {self.waited / self.seconds:.0%}, "
-            f"ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
-        )
-
-
 class Records:
     """What a run says of itself while it runs: metrics.jsonl, TensorBoard, sample pictures."""
 
@@ -137,12 +85,14 @@ class Records:
             "psnr": at.interval.psnr / steps,
             "lr": rate,
             "grad_norm": norm if math.isfinite(norm) else None,
-            "data_wait": clock.waited / clock.seconds,
+            "data_wait": clock.data_wait,
             "samples_per_s": clock.samples / clock.seconds * plan.world,
             "seconds": clock.seconds,
             "cache_hits": clock.hits,
             "cache_misses": clock.misses,
         }
+        if clock.exact:
+            values |= {f"seconds_{part}": clock.spent(part) for part in STEP_PARTS}
         self._write("train", at, plan, values)
 
     def validation(self, at: Position, plan: StepPlan, found: Validation, best: bool) -> None:

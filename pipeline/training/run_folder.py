@@ -37,6 +37,7 @@ HARMLESS = frozenset(
         "TRAIN.BATCH_SIZE",
         "TRAIN.GRADIENT_ACCUMULATION_STEPS",
         "TRAIN.NUM_WORKERS",
+        "TRAIN.PREFETCH_MB",
         "TRAIN.LOG_INTERVAL",
         "TRAIN.SAVE_INTERVAL",
     }

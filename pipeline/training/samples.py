@@ -1,156 +1,26 @@
-"""Which clips an epoch holds, in which order, and what one training sample is. Plain NumPy.
+"""What one training sample is. Plain NumPy.
 
 Everything random is a function of the seed, the epoch and the clip alone. So the number of
 loading processes, the batch they work on and where a run was stopped change no sample.
 
-Letters in shapes: M clips, T windows of a clip, K bins, H and W a frame's pixels, h and w a
-voxel grid's.
+Letters in shapes: T windows of a clip, K bins, H and W a frame's pixels, h and w a voxel grid's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ...errors import SpikeDeblurError
 from ..store.sequence import Span, WindowSequence
 from .cache import WindowCache
-
-_ORDER, _CROP = 0, 1  # separate random streams of one seed
+from .order import CROP, ClipIndex
 
 
 class SampleError(SpikeDeblurError):
     """The data can't be trained on as configured; the message names the sequence."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClipIndex:
-    """All clips of a split: three arrays, however many clips there are.
-
-    A clip is `clip_len` consecutive windows of one sequence, and every start gives one. A
-    sequence with fewer windows is one clip, whole.
-    """
-
-    sequence: np.ndarray
-    """(M,) int32: index of the sequence."""
-    start: np.ndarray
-    """(M,) int32: first window."""
-    length: np.ndarray
-    """(M,) int32: T, windows of the clip."""
-
-    @classmethod
-    def every_start(cls, lengths: Sequence[int], clip_len: int) -> ClipIndex:
-        """Return the clips of sequences with so many windows, for training."""
-        counts = np.maximum(np.asarray(lengths, np.int64) - clip_len + 1, 1)
-        sequence = np.repeat(np.arange(len(counts)), counts)
-        first = np.repeat(np.cumsum(counts) - counts, counts)
-        start = np.arange(counts.sum()) - first
-        length = np.minimum(np.asarray(lengths, np.int64), clip_len)[sequence]
-        return cls(sequence.astype(np.int32), start.astype(np.int32), length.astype(np.int32))
-
-    @classmethod
-    def each_window_once(
-        cls, lengths: Sequence[int], clip_len: int, most: int | None = None
-    ) -> ClipIndex:
-        """Return clips that hold each window once, for validation.
-
-        Args:
-            lengths: windows of each sequence.
-            clip_len: windows of a clip; the last one of a sequence may be shorter.
-            most: keep clips of at most so many windows in all, evenly spread.
-        """
-        starts = [np.arange(0, length, clip_len) for length in lengths]
-        sequence = np.repeat(np.arange(len(starts)), [s.size for s in starts])
-        start = np.concatenate(starts) if starts else np.zeros(0, np.int64)
-        length = np.minimum(np.asarray(lengths)[sequence] - start, clip_len)
-        if most is not None and length.sum() > most:
-            kept = max(1, most // clip_len)
-            length = np.minimum(length, most)
-            chosen = (2 * np.arange(kept) + 1) * start.size // (2 * kept)
-            sequence, start, length = sequence[chosen], start[chosen], length[chosen]
-        return cls(sequence.astype(np.int32), start.astype(np.int32), length.astype(np.int32))
-
-    def __len__(self) -> int:
-        return self.start.size
-
-
-class MicroBatch(NamedTuple):
-    """What one process loads and backpropagates at once."""
-
-    epoch: int
-    clips: np.ndarray
-    """(b,) int64, indices into the clip index."""
-    weight: float
-    """Of the batch's mean loss, so that the step's gradient is the mean over its samples."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """The order of an epoch, and how each step's clips are dealt to processes.
-
-    A step takes `batch_size * accumulation * world` clips of one length T from a shuffled
-    order. The last step of each length takes what is left, so nothing is carried into the next
-    epoch. Which clips a step holds depends on their number only: one process with accumulation
-    6, or two with a batch of 3, see the same.
-    """
-
-    index: ClipIndex
-    batch_size: int
-    """Clips of one process's batch."""
-    accumulation: int = 1
-    """Batches of a step."""
-    seed: int = 0
-    rank: int = 0
-    world: int = 1
-
-    @property
-    def samples_a_step(self) -> int:
-        """Clips of a full step, all processes together."""
-        return self.batch_size * self.accumulation * self.world
-
-    @property
-    def steps_an_epoch(self) -> int:
-        """Steps in which every clip is seen once."""
-        _, counts = np.unique(self.index.length, return_counts=True)
-        return int(sum(-(-count // self.samples_a_step) for count in counts))
-
-    def steps(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return an epoch's order (M,) int64 and the steps' (start, stop) in it, (S, 2)."""
-        random = np.random.default_rng([self.seed, _ORDER, epoch])
-        orders, bounds, before = [], [], 0
-        for length in np.unique(self.index.length):
-            clips = random.permutation(np.flatnonzero(self.index.length == length))
-            starts = np.arange(0, clips.size, self.samples_a_step)
-            stops = np.minimum(starts + self.samples_a_step, clips.size)
-            bounds.append(np.stack([starts, stops], axis=1) + before)  # (steps, 2)
-            orders.append(clips)
-            before += clips.size
-        return np.concatenate(orders), random.permutation(np.concatenate(bounds))
-
-    def batches(self, from_step: int, to_step: int) -> Iterator[list[MicroBatch]]:
-        """Yield each step's batches for this process, epochs following one another."""
-        epoch, skip = divmod(from_step, self.steps_an_epoch)
-        left = to_step - from_step
-        while left > 0:
-            order, bounds = self.steps(epoch)
-            for start, stop in bounds[skip : skip + left]:
-                yield self._deal(epoch, order[start:stop])
-                left -= 1
-            epoch, skip = epoch + 1, 0
-
-    def _deal(self, epoch: int, clips: np.ndarray) -> list[MicroBatch]:
-        batches = []
-        for start in range(0, clips.size, self.batch_size * self.world):
-            together = clips[start : start + self.batch_size * self.world]
-            own = np.array_split(together, self.world)[self.rank]
-            weight = own.size * self.world / clips.size
-            # Every process must take part in the gradient exchange, if only with weight 0.
-            own = own if own.size else together[:1]
-            batches.append(MicroBatch(epoch, own, weight))
-        return batches
 
 
 class ClipSamples:
@@ -193,14 +63,16 @@ class ClipSamples:
     def sample(self, epoch: int, clip: int) -> dict[str, Any]:
         """Return one sample, the same whenever and wherever it is asked for.
 
+        Arrays may be views in another order than memory's: stacking a batch copies them once.
+
         Returns:
             `blur`, `sharp` (T, 3, S, S) uint8; `voxels` (T, K, s, s) as stored; `samples` (T,)
             int64; `gain` float (NaN: unknown); and where it is from: `seq`, `frame_index`,
             `t0`, `t1` (lists of T; seconds).
         """
         assert self.crop_size is not None
-        random = np.random.default_rng([self.seed, _CROP, epoch, clip])
-        sequence = self.sequences[self.index.sequence[clip]]
+        random = np.random.default_rng([self.seed, CROP, epoch, clip])
+        sequence = self.sequences[self.index[clip].sequence]
         height, width = sequence.frame_shape
         size, ratio = self.crop_size, self.ratio
         top = ratio * int(random.integers((height - size) // ratio + 1))
@@ -210,7 +82,7 @@ class ClipSamples:
         if self.augment:
             for name in ("blur", "sharp", "voxels"):
                 turned = np.rot90(sample[name], turns, axes=(-2, -1))
-                sample[name] = np.ascontiguousarray(turned[..., ::-1] if flip else turned)
+                sample[name] = turned[..., ::-1] if flip else turned
         return sample
 
     def cut(self, clip: int, rows: Span, columns: Span) -> dict[str, Any]:
@@ -218,17 +90,16 @@ class ClipSamples:
 
         The box is given in pixels of the frames; its sides are multiples of the ratio.
         """
-        number = int(self.index.sequence[clip])
-        start = int(self.index.start[clip])
-        stop = start + int(self.index.length[clip])
+        number, start, length = self.index[clip]
+        stop = start + length
         sequence = self.sequences[number]
         blur, sharp, voxels = read_windows(
             sequence, number, (start, stop), rows, columns, self.ratio, self.cache
         )
         return {
-            "blur": np.ascontiguousarray(blur.transpose(0, 3, 1, 2)),  # (T, 3, S, S)
-            "sharp": np.ascontiguousarray(sharp.transpose(0, 3, 1, 2)),  # (T, 3, S, S)
-            "voxels": np.ascontiguousarray(voxels),  # (T, K, s, s)
+            "blur": blur.transpose(0, 3, 1, 2),  # (T, 3, S, S)
+            "sharp": sharp.transpose(0, 3, 1, 2),  # (T, 3, S, S)
+            "voxels": voxels,  # (T, K, s, s)
             "samples": np.asarray(sequence.samples[start:stop], np.int64),
             "gain": float("nan") if sequence.gain is None else float(sequence.gain),
             "seq": sequence.seq,
@@ -276,18 +147,22 @@ def read_windows(
     height, width = sequence.frame_shape
     box = (rows[1] - rows[0]) * (columns[1] - columns[0])
     mostly = 2 * box >= height * width
+    y, x = slice(*rows), slice(*columns)
+    small_y, small_x = slice(*small_rows), slice(*small_columns)
     parts = []
+    unread = windows[0]  # what lies between held windows comes in one read
     for window in range(*windows):
         held = cache.get((number, window))
         if held is None and (mostly or cache.has_room(window_bytes(sequence))):
             held = read(window, window + 1, whole=True)
             cache.put((number, window), held)
-        if held is None:
-            parts.append(read(window, window + 1, whole=False))
-            continue
-        y, x = slice(*rows), slice(*columns)
-        small_y, small_x = slice(*small_rows), slice(*small_columns)
-        parts.append((held[0][:, y, x], held[1][:, y, x], held[2][:, :, small_y, small_x]))
+        if held is not None:
+            if unread < window:
+                parts.append(read(unread, window, whole=False))
+            parts.append((held[0][:, y, x], held[1][:, y, x], held[2][:, :, small_y, small_x]))
+            unread = window + 1
+    if unread < windows[1]:
+        parts.append(read(unread, windows[1], whole=False))
     blur, sharp, voxels = zip(*parts, strict=True)
     return np.concatenate(blur), np.concatenate(sharp), np.concatenate(voxels)
 

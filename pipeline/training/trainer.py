@@ -30,13 +30,15 @@ from ..store.provenance import describe_data
 from ..store.sequence import WindowSequence
 from . import run_folder
 from .checkpoint import checkpoint_path, load_weights, without_pretrained, write_checkpoint
+from .clock import Clock, Profile
 from .distributed import Group, process_group
 from .ema import averaged_copy, update_average
 from .loader import Batch, Note, open_loader, prepare_cache
 from .objective import Objective, psnr, to_inputs
+from .order import ClipIndex, StepPlan
 from .precision import Precision
-from .records import Clock, Interval, Position, Records
-from .samples import ClipIndex, ClipSamples, StepPlan
+from .records import Interval, Position, Records
+from .samples import ClipSamples
 from .schedule import ema_decay, learning_rate, total_steps, warmup_steps
 from .splits import open_splits
 from .stop import stop_request
@@ -65,6 +67,8 @@ class TrainSummary:
     """Whether there was nothing left to do."""
     is_first: bool = True
     """Whether this is the process that talks; the others have the same to say."""
+    profile: Profile | None = None
+    """Where the time went, if that was asked for."""
 
 
 def train(
@@ -73,6 +77,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    profile: bool = False,
     on_progress: Progress | None = None,
     on_note: Note = lambda note: None,
 ) -> TrainSummary:
@@ -83,6 +88,7 @@ def train(
         run: folder for all that the run writes.
         resume: go on from the folder's last checkpoint; from the start if there is none.
         overwrite: replace a run that is in the folder.
+        profile: time each part of the steps; on a GPU this waits for it between them.
         on_progress: told steps done, steps in all, and loss, PSNR, data wait, time left.
         on_note: told in a sentence what was decided.
 
@@ -121,6 +127,7 @@ def train(
             training,
             validation,
             state=state,
+            profile=profile,
             on_progress=on_progress,
             on_note=on_note,
         )
@@ -137,6 +144,7 @@ def fit(
     validation: Sequence[WindowSequence],
     *,
     state: dict[str, Any] | None = None,
+    profile: bool = False,
     on_progress: Progress | None = None,
     on_note: Note = lambda note: None,
 ) -> TrainSummary:
@@ -152,6 +160,7 @@ def fit(
         training: sequences of the training split.
         validation: sequences of the validation split.
         state: a checkpoint's content.
+        profile: as in `train`.
         on_progress: as in `train`.
         on_note: as in `train`.
     """
@@ -199,7 +208,7 @@ def fit(
         scaler.load_state_dict(state["scaler"])
         at = Position.from_state(state)
         on_note(f"continuing after step {at.step} of {total}")
-    one_frame = bool((index.length == 1).any())
+    one_frame = 1 in index.length
     model.train()
     wrapped = group.wrap(model, some_unused=one_frame)  # no flow between neighbours then
 
@@ -250,15 +259,17 @@ def fit(
                 total,
                 workers=workers,
                 pin=group.device.type == "cuda",
+                prefetch_bytes=options.PREFETCH_MB * 10**6,
             )
         )
-        clock = Clock()
+        clock = Clock(group.device, exact=profile)
         saved = (at.step, at.validated_step)
         while True:
             # Asked together: processes that disagree would wait for each other for ever.
             stopping = group.any(bool(stop))
             validation_due = at.step == total or at.step % options.VAL_INTERVAL == 0
             if at.step != at.validated_step and validation_due and not stopping:
+                clock.start("validation")
                 found = validate(
                     model if average is None else average,
                     shown,
@@ -269,6 +280,7 @@ def fit(
                     stopping=lambda: bool(stop),
                 )
                 stopping = found is None
+                clock.start("saving")
                 if found is not None:
                     best = at.note_validation(found)
                     blur_psnr = found.psnr_blur
@@ -278,14 +290,15 @@ def fit(
                         save("best")
             save_due = at.step == total or stopping or at.step % options.SAVE_INTERVAL == 0
             if save_due and saved != (at.step, at.validated_step):
+                clock.start("saving")
                 save("last")
                 saved = (at.step, at.validated_step)
             if at.step == total or stopping:
                 break
 
-            clock.skip()
-            with clock.waiting():
-                batches = next(steps)
+            clock.start("data")
+            batches = next(steps)
+            clock.start("other")
             rate = learning_rate(options, at.step, total)
             for settings in optimizer.param_groups:
                 settings["lr"] = rate
@@ -298,9 +311,11 @@ def fit(
                 precision,
                 scaler,
                 group,
+                clock,
                 at.step,
                 raw=training[0].windows_are_raw,
             )
+            clock.start("optimizer")
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(
                 model.parameters(), options.GRAD_CLIP or math.inf
@@ -316,6 +331,7 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             if average is not None and options.EMA_DECAY is not None:
                 update_average(average, model, ema_decay(options.EMA_DECAY, at.step))
+            clock.start("other")
             at.note_step(loss, quality)
             clock.count(batches)
 
@@ -323,7 +339,9 @@ def fit(
                 on_progress(at.step, total, clock.note(loss, quality, total - at.step))
             if at.step % options.LOG_INTERVAL == 0 or at.step == total:
                 if records is not None:
+                    clock.start("saving")
                     records.training(at, plan, rate, norm, clock)
+                    clock.start("other")
                 at.interval = Interval()
                 clock.restart()
 
@@ -334,6 +352,7 @@ def fit(
         is_first=group.is_first,
         # Another process may have been the one that was told to stop.
         signal=None if at.validated_step == total else stop.signal or signal.SIGTERM,
+        profile=clock.profile() if profile else None,
     )
 
 
@@ -345,6 +364,7 @@ def _backward(
     precision: Precision,
     scaler: torch.amp.GradScaler,
     group: Group,
+    clock: Clock,
     step: int,
     *,
     raw: bool,
@@ -357,15 +377,19 @@ def _backward(
     sums = torch.zeros(2, dtype=torch.float64, device=group.device)
     bad: list[Batch] = []
     for number, batch in enumerate(batches, 1):
+        clock.start("to_device")
         inputs = to_inputs(batch, group.device, config.DATA.NORM, raw=raw)
         # Gradients are exchanged once a step, in the last batch's backward pass.
         exchange = number == len(batches) or group.world == 1
         with nullcontext() if exchange else model.no_sync():  # type: ignore[operator]
+            clock.start("forward")
             with precision.autocast():
                 output = model(inputs.blur, inputs.voxels)
             output = output.float()
             loss = objective(output, inputs.sharp)
+            clock.start("backward")
             scaler.scale(loss * batch["weight"]).backward()
+        clock.start("other")
         mean_psnr = psnr(output, inputs.sharp).mean()
         sums += torch.stack([loss.detach(), mean_psnr]).double() * batch["weight"]
         if not torch.isfinite(loss):

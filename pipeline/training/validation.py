@@ -58,7 +58,7 @@ def validate(
         stopped = stopping()
         if stopped:
             break
-        shape = samples.sequences[samples.index.sequence[clip]].frame_shape
+        shape = samples.sequences[samples.index[clip].sequence].frame_shape
         rows, columns = (_middle(side, 2 * crop_size, samples.ratio) for side in shape)
         batch = collate([samples.cut(clip, rows, columns)])
         raw = samples.sequences[0].windows_are_raw

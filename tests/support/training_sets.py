@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from torch import nn
 from spikedeblur.configs.schema import Config
 from spikedeblur.pipeline.align.job import align
 from spikedeblur.pipeline.simulate import Recording, scene_clips, simulate
+from spikedeblur.pipeline.store.schema import StoreError
 from spikedeblur.pipeline.store.voxelize import voxelize_manifest
 
 
@@ -78,6 +81,24 @@ class MemorySequence:
 
     def sharp(self, start, stop, rows=None, columns=None) -> np.ndarray:
         return 255 - self.blur(start, stop, rows, columns)
+
+
+class UnreadableSequence(MemorySequence):
+    """Its second window can't be read."""
+
+    def voxels(self, start, stop, rows=None, columns=None) -> np.ndarray:
+        if start <= 1 < stop:
+            raise StoreError(f"{self.seq}: window 1 is damaged")
+        return super().voxels(start, stop, rows, columns)
+
+
+class DeadlySequence(MemorySequence):
+    """Whoever reads its second window is killed, as the system does for lack of memory."""
+
+    def voxels(self, start, stop, rows=None, columns=None) -> np.ndarray:
+        if start <= 1 < stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().voxels(start, stop, rows, columns)
 
 
 class TinyNetwork(nn.Module):

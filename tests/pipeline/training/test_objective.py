@@ -9,8 +9,9 @@ from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import normalize_counts
 from spikedeblur.pipeline.training.loader import collate
 from spikedeblur.pipeline.training.objective import Objective, psnr, to_inputs
+from spikedeblur.pipeline.training.order import ClipIndex
 from spikedeblur.pipeline.training.precision import Precision
-from spikedeblur.pipeline.training.samples import ClipIndex, ClipSamples
+from spikedeblur.pipeline.training.samples import ClipSamples
 
 CPU = torch.device("cpu")
 

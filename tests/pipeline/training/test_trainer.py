@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from training_sets import SMALL, MemorySequence, TinyNetwork, tiny_config
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.training.checkpoint import checkpoint_path, load_run, read_checkpoint
+from spikedeblur.pipeline.training.clock import STEP_PARTS
 from spikedeblur.pipeline.training.distributed import Group
 from spikedeblur.pipeline.training.objective import Objective
 from spikedeblur.pipeline.training.precision import Precision
@@ -191,12 +193,13 @@ def test_the_first_step_moves_along_the_mean_gradient_of_all_its_samples(tmp_pat
     run_fit(tmp_path, config, model=model)
     from spikedeblur.pipeline.training.loader import collate
     from spikedeblur.pipeline.training.objective import to_inputs
-    from spikedeblur.pipeline.training.samples import ClipIndex, ClipSamples, StepPlan
+    from spikedeblur.pipeline.training.order import ClipIndex, StepPlan
+    from spikedeblur.pipeline.training.samples import ClipSamples
 
     training, _ = sets()
     index = ClipIndex.every_start([4, 5, 1], 2)
     samples = ClipSamples(training, index, crop_size=16, augment=True, seed=2)
-    (step,) = StepPlan(index, 3, 2, seed=2).batches(0, 1)
+    step = StepPlan(index, 3, 2, seed=2).batches(0, 1)
     clips = [int(c) for batch in step for c in batch.clips]
     for clip in clips:
         inputs = to_inputs(collate([samples.sample(0, clip)]), CPU, config.DATA.NORM)
@@ -205,6 +208,22 @@ def test_the_first_step_moves_along_the_mean_gradient_of_all_its_samples(tmp_pat
     moments = read_checkpoint(checkpoint_path(tmp_path, "last"))["optimizer"]["state"]
     for n, parameter in enumerate(reference.parameters()):
         torch.testing.assert_close(moments[n]["exp_avg"] * 10, parameter.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_a_profile_accounts_for_every_second(tmp_path, undisturbed):
+    began = time.perf_counter()
+    found = run_fit(tmp_path, tiny_config(), profile=True).profile
+    elapsed = time.perf_counter() - began
+    assert found.steps == 12
+    assert sum(found.seconds.values()) == pytest.approx(found.wall_seconds, abs=1e-6)
+    assert 0.5 * elapsed < found.wall_seconds < elapsed
+    assert all(seconds > 0 for seconds in found.seconds.values()), found
+    parts = {f"seconds_{part}" for part in STEP_PARTS}
+    for line in read_metrics(tmp_path):
+        if line["kind"] == "train":
+            assert sum(line.pop(part) for part in parts) == pytest.approx(line["seconds"])
+    state = read_checkpoint(checkpoint_path(tmp_path, "last"))
+    assert_same_state(state, read_checkpoint(checkpoint_path(undisturbed, "last")))
 
 
 class Breaks(TinyNetwork):

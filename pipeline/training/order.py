@@ -1,0 +1,221 @@
+"""Which clips there are, and which of them each step takes: computed where it is asked for.
+
+Nothing here grows with the number of clips: clips are numbered, and shuffled by number. So an
+epoch of ten million clips costs what an epoch of ten costs, to set up and to send to workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from .shuffle import shuffled
+
+CROP = 1
+"""Of the random streams of one seed: what is drawn for a sample."""
+_CLIP_ORDER, _STEP_ORDER = 0, 3
+
+_STEPS_AT_ONCE = 128  # shuffling a few thousand places costs hardly more than one
+
+
+class Clip(NamedTuple):
+    """Consecutive windows of one sequence."""
+
+    sequence: int
+    """Index of the sequence."""
+    start: int
+    """First window."""
+    length: int
+    """T, number of windows."""
+
+
+@dataclass(frozen=True)
+class ClipIndex:
+    """All clips of a split, numbered: those of most windows first, then by sequence and start.
+
+    Held as runs: clips of one length and one sequence, at even distances.
+    """
+
+    sequence: np.ndarray
+    """(R,) int64: index of the run's sequence."""
+    start: np.ndarray
+    """(R,) int64: first window of the run's first clip."""
+    stride: int
+    """Windows between the starts of a run's clips."""
+    length: np.ndarray
+    """(R,) int64: T of the run's clips; falling."""
+    count: np.ndarray
+    """(R,) int64: clips of the run."""
+
+    @classmethod
+    def every_start(cls, lengths: Sequence[int], clip_len: int) -> ClipIndex:
+        """Return the clips of sequences with so many windows, for training.
+
+        Every start gives a clip of `clip_len` windows; a sequence with fewer is one clip, whole.
+        """
+        windows = np.asarray(lengths, np.int64)
+        return cls._of_runs(
+            sequence=np.arange(windows.size),
+            start=np.zeros(windows.size, np.int64),
+            stride=1,
+            length=np.minimum(windows, clip_len),
+            count=np.maximum(windows - clip_len + 1, 1),
+        )
+
+    @classmethod
+    def each_window_once(
+        cls, lengths: Sequence[int], clip_len: int, most: int | None = None
+    ) -> ClipIndex:
+        """Return clips that hold each window once, for validation.
+
+        Args:
+            lengths: windows of each sequence.
+            clip_len: windows of a clip; the last one of a sequence may be shorter.
+            most: keep clips of at most so many windows in all, evenly spread.
+        """
+        windows = np.asarray(lengths, np.int64)
+        whole, rest = np.divmod(windows, clip_len)
+        sequence = np.tile(np.arange(windows.size), 2)
+        start = np.concatenate([np.zeros_like(windows), whole * clip_len])
+        length = np.concatenate([np.full_like(windows, clip_len), rest])
+        count = np.concatenate([whole, (rest > 0).astype(np.int64)])
+        if most is not None and windows.sum() > most:
+            clips = whole + (rest > 0)  # of each sequence
+            kept = max(1, most // clip_len)
+            number = (2 * np.arange(kept) + 1) * int(clips.sum()) // (2 * kept)
+            after = np.cumsum(clips)
+            sequence = np.searchsorted(after, number, side="right")
+            start = (number - (after - clips)[sequence]) * clip_len
+            length = np.minimum(windows[sequence] - start, min(clip_len, most))
+            count = np.ones(kept, np.int64)
+        return cls._of_runs(sequence, start, clip_len, length, count)
+
+    @classmethod
+    def _of_runs(
+        cls,
+        sequence: np.ndarray,
+        start: np.ndarray,
+        stride: int,
+        length: np.ndarray,
+        count: np.ndarray,
+    ) -> ClipIndex:
+        order = np.flatnonzero(count)
+        order = order[np.lexsort((start[order], sequence[order], -length[order]))]
+        return cls(sequence[order], start[order], stride, length[order], count[order])
+
+    def __len__(self) -> int:
+        return int(self.count.sum())
+
+    def __getitem__(self, clip: int) -> Clip:
+        if not 0 <= clip < len(self):
+            raise IndexError(f"clip {clip} of {len(self)}")
+        run = int(np.searchsorted(self._after, clip, side="right"))
+        place = clip - int(self._after[run] - self.count[run])
+        start = int(self.start[run]) + place * self.stride
+        return Clip(int(self.sequence[run]), start, int(self.length[run]))
+
+    @cached_property
+    def _after(self) -> np.ndarray:
+        """(R,) int64: one past the number of each run's last clip."""
+        return np.cumsum(self.count)
+
+    @cached_property
+    def bounds(self) -> np.ndarray:
+        """(L, 2) int64: for each length that clips have, its first clip and one past its last."""
+        falls = np.flatnonzero(np.diff(self.length, append=0))
+        after = self._after[falls]
+        return np.stack([np.concatenate([[0], after[:-1]]), after], axis=1)
+
+
+class MicroBatch(NamedTuple):
+    """What one process loads and backpropagates at once."""
+
+    epoch: int
+    clips: np.ndarray
+    """(b,) int64, numbers of clips of one length."""
+    weight: float
+    """Of the batch's mean loss, so that the step's gradient is the mean over its samples."""
+    ends_step: bool
+    """Whether the weights are updated after it."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """Which clips each step takes, and how they are dealt to processes.
+
+    A step takes `batch_size * accumulation * world` clips of one length T from a shuffled
+    order. The last step of each length takes what is left, so nothing is carried into the next
+    epoch. Which clips a step holds depends on their number only: one process with accumulation
+    6, or two with a batch of 3, see the same.
+    """
+
+    index: ClipIndex
+    batch_size: int
+    """Clips of one process's batch."""
+    accumulation: int = 1
+    """Batches of a step."""
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def samples_a_step(self) -> int:
+        """Clips of a full step, all processes together."""
+        return self.batch_size * self.accumulation * self.world
+
+    @cached_property
+    def steps_an_epoch(self) -> int:
+        """Steps in which every clip is seen once."""
+        return int(self._steps_of_each_length.sum())
+
+    @cached_property
+    def _steps_of_each_length(self) -> np.ndarray:
+        counts = np.diff(self.index.bounds, axis=1)[:, 0]
+        return -(-counts // self.samples_a_step)
+
+    def batches(self, from_step: int, to_step: int) -> Iterator[MicroBatch]:
+        """Yield this process's batches of some steps, epochs following one another."""
+        step = from_step
+        while step < to_step:
+            epoch, place = divmod(step, self.steps_an_epoch)
+            stop = min(place + _STEPS_AT_ONCE, self.steps_an_epoch, place + to_step - step)
+            for clips in self.clips(epoch, place, stop):
+                yield from self._deal(epoch, clips)
+            step += stop - place
+
+    def clips(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
+        """Return the clips (n,) int64 of each of an epoch's steps [start, stop)."""
+        steps = self.steps_an_epoch
+        key = (self.seed, _STEP_ORDER, epoch)
+        numbers = shuffled(np.arange(start, stop), steps, key)
+        after = np.cumsum(self._steps_of_each_length)
+        lengths = np.searchsorted(after, numbers, side="right")
+        found: list[np.ndarray] = [np.empty(0)] * numbers.size
+        for length in np.unique(lengths):
+            first_clip, last_clip = self.index.bounds[length]
+            count = int(last_clip - first_clip)
+            at = np.flatnonzero(lengths == length)
+            begin = (numbers[at] - (after - self._steps_of_each_length)[length]) * (
+                self.samples_a_step
+            )
+            places = [np.arange(b, min(b + self.samples_a_step, count)) for b in begin]
+            key_of_length = (self.seed, _CLIP_ORDER, epoch, int(length))
+            clips = first_clip + shuffled(np.concatenate(places), count, key_of_length)
+            ends = np.cumsum([p.size for p in places])
+            for step, own in zip(at, np.split(clips, ends[:-1]), strict=True):
+                found[step] = own
+        return found
+
+    def _deal(self, epoch: int, clips: np.ndarray) -> Iterator[MicroBatch]:
+        stride = self.batch_size * self.world
+        for start in range(0, clips.size, stride):
+            together = clips[start : start + stride]
+            own = np.array_split(together, self.world)[self.rank]
+            weight = own.size * self.world / clips.size
+            # Every process must take part in the gradient exchange, if only with weight 0.
+            own = own if own.size else together[:1]
+            yield MicroBatch(epoch, own, weight, start + stride >= clips.size)

@@ -1,0 +1,116 @@
+"""Streaming a store of default settings into a consumer, as training does.
+
+Batches of 4 samples of 7 windows: counts of 32x128x128 and two frames of 128x128, at random
+places, from one worker process, warm.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from spikedeblur.pipeline.store import open_store
+from spikedeblur.pipeline.training.order import ClipIndex, StepPlan
+from spikedeblur.pipeline.training.samples import ClipSamples
+from spikedeblur.pipeline.training.workers import batch_bytes, stack
+
+from .figures import Figure
+
+BATCH, CLIP, CROP, CONSUMER_SECONDS = 4, 7, 128, 0.05
+ALL_SAMPLES = 2_000
+
+
+def figures(store: Path) -> list[Figure]:
+    """Measure with a store of 360x640 windows; under a minute and a half."""
+    # Not above: a spawned process imports this module too, and torch takes two seconds.
+    from spikedeblur.pipeline.training.loader import open_loader
+
+    sequences = open_store(store)
+    index = ClipIndex.every_start([s.length for s in sequences], CLIP)
+    samples = ClipSamples(sequences, index, crop_size=CROP, augment=True)
+    plan = StepPlan(index, BATCH)
+    read, copy = _read_and_copy(samples)
+    started = time.perf_counter()
+    with open_loader(samples, plan, 0, 120, workers=1, pin=False) as steps:
+        next(steps)
+        first = time.perf_counter() - started
+        wait, consumed = _consume(steps, CONSUMER_SECONDS)
+    total = ALL_SAMPLES // BATCH * plan.steps_an_epoch // -(-len(index) // BATCH)
+    with open_loader(samples, plan, 0, total, workers=1, pin=False) as steps:
+        memory, taken, began = [], 0, 0.0
+        for number, batches in enumerate(steps):
+            if number == total // 10:
+                taken, began = 0, time.perf_counter()
+            taken += len(batches[0]["seq"])
+            if number in (total // 10, total - 1):
+                memory.append(_resident(os.getpid()) + sum(map(_resident, _children())))
+        rate = taken / (time.perf_counter() - began)
+    return [
+        Figure(
+            "data wait, one worker, 50 ms a batch",
+            100 * wait / (wait + consumed),
+            "% of the time",
+            5,
+            f"{1e3 * read / BATCH:.1f} ms to read a sample",
+            at_most=True,
+        ),
+        Figure("first batch, worker's start included", first, "s", 2, at_most=True),
+        Figure(
+            "streaming without a consumer, one worker",
+            rate * (read + copy) / BATCH,
+            "of one over read and copy time",
+            0.7,
+            f"{rate:.0f} samples/s; a batch: {1e3 * read:.1f} ms to read, {1e3 * copy:.1f} to copy",
+        ),
+        Figure(
+            f"memory after {ALL_SAMPLES} samples",
+            memory[1] / memory[0],
+            "of that after a tenth of them",
+            1.05,
+            f"{memory[1] / 2**20:.0f} MiB in two processes",
+            at_most=True,
+        ),
+    ]
+
+
+def _read_and_copy(samples: ClipSamples) -> tuple[float, float]:
+    """Return seconds a batch for cutting samples here, and for copying them to a batch."""
+    clips = np.arange(BATCH)
+    memory = np.zeros(batch_bytes(samples, BATCH), np.uint8)
+    reads, copies = [], []
+    for epoch in range(12):
+        began = time.perf_counter()
+        found = [samples.sample(epoch, int(clip)) for clip in clips]
+        read = time.perf_counter()
+        stack(found, memory)
+        copies.append(time.perf_counter() - read)
+        reads.append(read - began)
+    return float(np.median(reads)), float(np.median(copies))
+
+
+def _consume(steps: object, seconds: float) -> tuple[float, float]:
+    """Return seconds spent waiting for data, and consuming it."""
+    wait = consumed = 0.0
+    while True:
+        began = time.perf_counter()
+        if next(steps, None) is None:  # type: ignore[call-overload]
+            return wait, consumed
+        got = time.perf_counter()
+        time.sleep(seconds)
+        wait, consumed = wait + got - began, consumed + time.perf_counter() - got
+
+
+def _children() -> list[int]:
+    mine = Path(f"/proc/{os.getpid()}/task")
+    return [int(pid) for task in mine.iterdir() for pid in (task / "children").read_text().split()]
+
+
+def _resident(pid: int) -> int:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
