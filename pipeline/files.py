@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..errors import SpikeDeblurError
 
@@ -62,15 +62,33 @@ def inside(root: Path, relative: str, named_in: str | os.PathLike[str]) -> Path:
     Raises:
         UnsafePathError: `relative` is absolute, climbs with `..`, or follows a link out.
     """
-    pure = PurePosixPath(relative)
-    if pure.is_absolute() or ".." in pure.parts or "\x00" in relative or not pure.parts:
-        raise UnsafePathError(
-            f"{named_in}: expected a relative path inside {root}, got {relative!r}; "
-            "correct the path"
-        )
-    path = root / pure
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise UnsafePathError(
-            f"{named_in}: {relative!r} is a link that leaves {root}; copy the data in instead"
-        )
-    return path
+    return Path(all_inside(root, [relative], named_in)[relative])
+
+
+def all_inside(
+    root: Path, relatives: Iterable[str], named_in: str | os.PathLike[str]
+) -> dict[str, str]:
+    """Return `root / relative` for many paths as `inside` does; each folder is resolved once."""
+    real: dict[str, str] = {}
+    found: dict[str, str] = {}
+    top = os.path.realpath(root)
+    for relative in relatives:
+        parts = relative.split("/")
+        if relative.startswith("/") or ".." in parts or "\x00" in relative or not any(parts):
+            raise UnsafePathError(
+                f"{named_in}: expected a relative path inside {root}, got {relative!r}; "
+                "correct the path"
+            )
+        path = f"{root}/{relative}"
+        folder, _, name = path.rpartition("/")
+        if folder not in real:
+            real[folder] = os.path.realpath(folder)
+        target = os.path.join(real[folder], name)  # noqa: PTH118
+        if os.path.islink(target):  # noqa: PTH114
+            target = os.path.realpath(target)
+        if os.path.commonpath((top, target)) != top:
+            raise UnsafePathError(
+                f"{named_in}: {relative!r} is a link that leaves {root}; copy the data in instead"
+            )
+        found[relative] = path
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -311,7 +310,7 @@ class StoreSequence:
     def _require_files(self) -> None:
         """Refuse a sequence of which a file is missing or cut: Zarr would read zeros."""
         assert self._record.complete is not None
-        found: Mapping[str, int] = self._place.sizes()
+        found = self._place.sizes_of(self._record.complete.files)
         for key, size in self._record.complete.files.items():
             if found.get(key) != size:
                 raise _damaged(self._place, key, found.get(key), size)

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..align.manifest import FileRecord, Manifest, Sequence, read_manifest
-from ..files import inside, sha256_file
+from ..files import all_inside, inside, sha256_file
 from ..images import image_shape
 from ..progress import Progress
 from ..spikes.geometry import SpikeGeometry
@@ -262,10 +262,11 @@ def _compare(
 
 def _look(job: _Job, sequence: Sequence) -> _Seen:
     seen: _Seen = {}
+    paths = all_inside(job.root, sequence.files, job.manifest_path)
     for relative, recorded in sequence.files.items():
-        path = inside(job.root, relative, job.manifest_path)
+        path = paths[relative]
         try:
-            stat = path.stat()
+            stat = os.stat(path)  # noqa: PTH116  # a Path costs more than looking
         except OSError as error:
             raise StoreError(
                 f"{sequence.seq}: {path} is in the manifest but can't be read "
@@ -293,7 +294,7 @@ def _difference(job: _Job, sequence: Sequence, record: SequenceRecord, seen: _Se
         # Touched or copied: only then is the content read.
         if now.mtime_ns != mark.mtime_ns and sha256_file(job.root / relative) != mark.sha256:
             return f"another {relative}"
-    there = job.store.child(record.seq).sizes()
+    there = job.store.child(record.seq).sizes_of(record.complete.files)
     for name, size in record.complete.files.items():
         if there.get(name) != size:
             return f"{name} is missing or cut"
