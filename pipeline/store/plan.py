@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -92,6 +93,14 @@ class ShardTask:
     """For kind npy: the rest of the unified tree is there already, being the source."""
     stems: tuple[str, ...] = ()
     """For kind npy: the windows' file names without suffix."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it writes, before compression; of kind npy those of counts."""
+        rows = self.stop - self.start
+        if self.record.kind == "npy":
+            return rows * self.record.voxel_bytes
+        return sum(rows * math.prod(s.shape[1:]) * s.itemsize for s in self.arrays)
 
 
 @dataclass(frozen=True, slots=True)

@@ -348,6 +348,7 @@ def _run(
         workers=workers,
         scheduler=scheduler,
         describe=lambda task: task.record.seq,
+        size=lambda task: task.nbytes,
     ):
         progressing = open_plans[result.seq]
         progressing.add(result)

@@ -11,6 +11,7 @@ import itertools
 import math
 import mmap
 import os
+import pickle
 import signal
 import tempfile
 import traceback
@@ -114,13 +115,14 @@ def open_workers(
     ahead = max(min(prefetch_bytes // (size * workers), MOST_AHEAD, messages), 1)
     each = ahead + held
     memory = _SharedMemory(workers * each * size)
+    pickled = pickle.dumps(samples)  # once: thousands of sequences take their time
     spawn = get_context("spawn")  # a fork would share locks of threads, CUDA and sockets
     with ExitStack() as opened:
         links: list[tuple[BaseProcess, Connection]] = []
         for _ in range(workers):
             ours, theirs = spawn.Pipe()
             process = spawn.Process(
-                target=_serve, args=(theirs, memory, size, samples), daemon=True
+                target=_serve, args=(theirs, memory, size, pickled), daemon=True
             )
             process.start()
             theirs.close()
@@ -168,13 +170,14 @@ def _in_order(
         yield batch
 
 
-def _serve(link: Connection, memory: _SharedMemory, size: int, samples: ClipSamples) -> None:
+def _serve(link: Connection, memory: _SharedMemory, size: int, pickled: bytes) -> None:
     """Cut what is asked for, until the other side is gone."""
     # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the training process
     # finishes its step and needs its workers for that. They leave when it does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     slots = memory.view.reshape(-1, size)
+    samples: ClipSamples = pickle.loads(pickled)  # from the process that started this one
     try:
         while True:
             slot, planned = link.recv()
