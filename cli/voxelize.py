@@ -79,9 +79,11 @@ def voxelize(
 
     Example: spikedeblur voxelize outputs/logs/align_x4k1000fps.json data/spikes.zarr --bins 32
     """
+    from ..pipeline.allocator import keep_freed_memory
     from ..pipeline.store.voxelize import voxelize_manifest
     from .progress import progress_bar
 
+    keep_freed_memory()
     with progress_bar("Voxelizing") as on_progress:
         summary = voxelize_manifest(
             manifest,

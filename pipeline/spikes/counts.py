@@ -7,6 +7,8 @@ bin's few planes are expanded to one byte a pixel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,14 +18,13 @@ from .packed import Bytes, Range, Region
 
 Words = npt.NDArray[np.uint64]
 
-_CROP_BYTES = 96 * 2**10
-"""Bits of one plane of a crop that is counted at once."""
+_CROP_BYTES = 8 * 2**10
+"""Bits of a frame that is small, so that calls and not memory set the pace."""
 
-_PLANE_BYTES = 36 * 2**10
-"""Bits of one plane of counts: a few planes stay in a core's own cache."""
-
-_EXPANDED_BYTES = 112 * 2**10
-"""Counts expanded at once: fresh memory of this size is not given back to the system."""
+_OF_A_CROP = (140 * 2**10, 600 * 2**10)
+_OF_A_FRAME = (36 * 2**10, 112 * 2**10)
+"""Bytes of a plane of counts, a few of which stay in a core's own cache; and of counts expanded at
+once: fresh memory of the smaller size is not given back to the system."""
 
 
 def count_spikes(
@@ -58,31 +59,70 @@ def count_spikes(
     """
     n_frames = geometry.count_frames(packed.size)
     stop = n_frames if stop is None else stop
-    if not 0 <= start < stop <= n_frames:
-        raise SpikeWindowError(
-            f"expected samples inside 0:{n_frames}, got {start}:{stop}; check the window"
-        )
-    edges = start + bin_edges(stop - start, bins)
+    given = None if out is None else out[None]
+    found = count_windows(packed, geometry, bins, [(start, stop)], rows, columns, out=given)
+    return found[0] if out is None else out  # type: ignore[return-value]
+
+
+def count_windows(
+    packed: Bytes,
+    geometry: SpikeGeometry,
+    bins: int,
+    windows: Sequence[tuple[int, int]],
+    rows: Range = None,
+    columns: Range = None,
+    *,
+    out: npt.NDArray[np.generic] | None = None,
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """Count spikes as `count_spikes` does, in several windows of one stream at once.
+
+    Args:
+        packed: (n_bytes,) uint8, frames as `geometry` says.
+        geometry: which bit is which pixel.
+        bins: K, temporal bins of each window.
+        windows: N pairs of first sample and one past the last; they may overlap.
+        rows: as in `count_spikes`.
+        columns: as in `count_spikes`.
+        out: (N, K, h, w) of the type returned, filled and returned; windows follow one another
+            in memory as bins do. None: a new array.
+
+    Returns:
+        (N, K, h, w) uint8, upright; uint16 where a bin of any window holds more than 255 samples.
+
+    Raises:
+        SpikeGeometryError: not a whole number of frames, or a crop outside the image.
+        SpikeWindowError: a window outside the stream, or with fewer samples than bins.
+    """
+    n_frames = geometry.count_frames(packed.size)
+    for start, stop in windows:
+        if not 0 <= start < stop <= n_frames:
+            raise SpikeWindowError(
+                f"expected samples inside 0:{n_frames}, got {start}:{stop}; check the window"
+            )
+    edges = np.stack([start + bin_edges(stop - start, bins) for start, stop in windows])
+    all_starts, all_stops = edges[:, :-1].ravel(), edges[:, 1:].ravel()
     region = Region.of(geometry, rows, columns)
-    deepest = int(np.diff(edges).max())
+    deepest = int((all_stops - all_starts).max())
     dtype = np.uint8 if deepest <= 255 else np.uint16
+    shape = (len(windows), bins, *region.shape)
     if out is None:
-        out = np.empty((bins, *region.shape), dtype)
-    elif out.shape != (bins, *region.shape) or out.dtype != dtype:
+        out = np.empty(shape, dtype)
+    elif out.shape != shape or out.dtype != dtype:
         raise SpikeWindowError(
-            f"expected an output {(bins, *region.shape)} {np.dtype(dtype)}, got {out.shape} "
-            f"{out.dtype}"
+            f"expected an output {shape} {np.dtype(dtype)}, got {out.shape} {out.dtype}"
         )
+    counts = out.reshape(-1, *region.shape)
+    if not np.may_share_memory(counts, out):
+        raise SpikeWindowError("expected an output in which windows follow one another as bins do")
     # Several bins at once where a frame's bits are few: a call costs more than their sum.
     words = -(-region.n_bytes // 8)
-    group = block = bins
-    if bins * 8 * words > _CROP_BYTES:
-        group = -(-bins // min(bins, -(-bins * 8 * words // _PLANE_BYTES)))
-        block = max(1, _EXPANDED_BYTES // (64 * words))
+    plane_bytes, expanded_bytes = _OF_A_CROP if 8 * words <= _CROP_BYTES else _OF_A_FRAME
+    group = -(-len(counts) // -(-len(counts) * 8 * words // plane_bytes))
+    block = max(1, expanded_bytes // (64 * words))
     adder = _BitSlicedAdder(group * words, deepest)
-    for first in range(0, bins, group):
-        last = min(first + group, bins)
-        starts, stops = edges[first:last], edges[first + 1 : last + 1]
+    for first in range(0, len(counts), group):
+        last = min(first + group, len(counts))
+        starts, stops = all_starts[first:last], all_stops[first:last]
         for j in range(int((stops - starts).max())):
             frames = adder.buffer.reshape(group, 8 * words)
             there = np.flatnonzero(starts + j < stops)
@@ -97,7 +137,7 @@ def count_spikes(
         planes = [plane.reshape(group, words)[: last - first] for plane in adder.drain()]
         for at in range(0, last - first, block):
             part = [plane[at : at + block] for plane in planes]
-            _expand(part, region, out[first + at : min(first + at + block, last)])
+            _expand(part, region, counts[first + at : min(first + at + block, last)])
         adder.reuse()
     return out  # type: ignore[return-value]
 

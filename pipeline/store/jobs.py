@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ..allocator import KEPT_BYTES
 from .schema import StoreError
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ GROUP_BYTES = 16 * 2**20
 MOST_IN_GROUP = 64
 
 CONNECT_SECONDS = 20
-
-_MALLOC_BYTES = str(256 * 2**20)
 
 
 def run_tasks(
@@ -164,11 +163,10 @@ def connect(workers: int, scheduler: str | None = None) -> Iterator[Client]:
                 ) from error
             yield client
             return
-        # The nanny's own settings give every freed buffer back to the system at once; faulting
-        # it in again cost a quarter of the rate (Dask 2026.8, 2 cores).
+        # As `keep_freed_memory`, which the nanny's own settings would undo.
         environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ", {}))
-        environment["MALLOC_TRIM_THRESHOLD_"] = _MALLOC_BYTES
-        environment["MALLOC_MMAP_THRESHOLD_"] = _MALLOC_BYTES
+        environment["MALLOC_TRIM_THRESHOLD_"] = str(KEPT_BYTES)
+        environment["MALLOC_MMAP_THRESHOLD_"] = str(KEPT_BYTES)
         stack.enter_context(
             dask.config.set(
                 {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..spikes.counts import count_spikes
+from ..spikes.counts import count_windows
 from ..spikes.geometry import SpikeGeometry
 from .arrays import METADATA, parse_array
 from .group import find_sequences, is_free, root_kind
@@ -217,17 +217,15 @@ class StoreSequence:
             a, b = int(firsts[group].min()), int(lasts[group].max())
             packed = scratch("spikes", (b - a, y1 - y0, b1 - b0), "uint8")
             self._read("spikes", ((a, b), rows, (b0, b1)), packed)
-            flat = packed.reshape(-1)
-            for first, last, counts in zip(firsts[group], lasts[group], out[group], strict=True):
-                count_spikes(
-                    flat,
-                    geometry,
-                    self.bins,
-                    int(first) - a,
-                    int(last) - a,
-                    columns=cut,
-                    out=counts,
-                )
+            spans = zip(firsts[group] - a, lasts[group] - a, strict=True)
+            count_windows(
+                packed.reshape(-1),
+                geometry,
+                self.bins,
+                [(int(first), int(last)) for first, last in spans],
+                columns=cut,
+                out=out[group],
+            )
         return out
 
     @property

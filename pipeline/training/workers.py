@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import SpikeDeblurError
+from ..allocator import keep_freed_memory
 from .order import MicroBatch
 from .samples import ClipSamples
 
@@ -176,6 +177,7 @@ def _serve(link: Connection, memory: _SharedMemory, size: int, pickled: bytes) -
     # finishes its step and needs its workers for that. They leave when it does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    keep_freed_memory()
     slots = memory.view.reshape(-1, size)
     samples: ClipSamples = pickle.loads(pickled)  # from the process that started this one
     try:

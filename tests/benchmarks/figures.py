@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +43,12 @@ def fastest(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str,
             action()
             times[name] = min(times[name], time.perf_counter() - began)
     return times
+
+
+def resident(pid: int) -> int:
+    """Return the bytes that a process holds in memory; 0 if it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

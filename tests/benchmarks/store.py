@@ -7,6 +7,7 @@ and then cropped. Samples are 7 windows x 32 bins x 128x128 pixels at random pla
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +23,9 @@ from spikedeblur.pipeline.align.manifest import (
     Window,
     write_manifest,
 )
-from spikedeblur.pipeline.spikes import SpikeGeometry
+from spikedeblur.pipeline.spikes import SpikeGeometry, count_spikes
 from spikedeblur.pipeline.store import open_store
-from spikedeblur.pipeline.store.arrays import METADATA, ArraySpec, Codec, array_metadata
+from spikedeblur.pipeline.store.arrays import METADATA, ArraySpec, Codec, array_metadata, divide
 from spikedeblur.pipeline.store.place import open_place
 from spikedeblur.pipeline.store.shard import ShardedArray, encode_shard
 from spikedeblur.pipeline.store.voxelize import voxelize_manifest
@@ -98,9 +99,8 @@ def field_practice(dat: Path, out: Path, windows: int) -> None:
         np.save(out / f"{i}.npy", grid)
 
 
-def figures(folder: Path) -> list[Figure]:
-    """Measure in `folder`; about a minute."""
-    manifest = record(folder / "recording")
+def figures(folder: Path, manifest: Path) -> list[Figure]:
+    """Measure in `folder`, about a minute; `manifest` is what `record` wrote there."""
     dat, npy = folder / "recording/spike.dat", folder / "npy"
     began = time.perf_counter()
     field_practice(dat, npy, WINDOWS)
@@ -109,6 +109,7 @@ def figures(folder: Path) -> list[Figure]:
     for kind in ("packed", "counts"):
         path = folder / f"{kind}.zarr"
         summaries[kind] = voxelize_manifest(manifest, path, kind=kind, workers=1)
+    voxelize_manifest(manifest, folder / "none.zarr", kind="counts", codec="none", workers=1)
     rng = np.random.default_rng(1)
 
     def place() -> tuple[int, int, int]:
@@ -132,8 +133,9 @@ def figures(folder: Path) -> list[Figure]:
 
         return read
 
-    actions = {"npy": from_npy, "packed": from_store("packed"), "counts": from_store("counts")}
-    for name in ("packed", "counts"):
+    stores = ("packed", "counts", "none")
+    actions = {"npy": from_npy} | {name: from_store(name) for name in stores}
+    for name in stores:
         (sequence,) = open_store(folder / f"{name}.zarr")
         for i in (0, WINDOWS - 1):
             np.testing.assert_array_equal(np.load(npy / f"{i}.npy"), sequence.voxels(i, i + 1)[0])
@@ -149,6 +151,13 @@ def figures(folder: Path) -> list[Figure]:
             "x whole float32 .npy, then crop",
             8,
             f"{1 / times['packed']:.0f} samples/s against {1 / times['npy']:.1f}",
+        ),
+        Figure(
+            "samples from the fastest store (counts, not compressed)",
+            times["npy"] / times["none"],
+            "x whole float32 .npy, then crop",
+            15,
+            f"{1 / times['none']:.0f} samples/s",
         ),
         Figure(
             "samples from a store of counts",
@@ -194,37 +203,110 @@ def matrix(folder: Path, packed: np.ndarray, npy: Path) -> list[Figure]:
         data = rows if kind == "packed" else counts
         high = min(side, 180)
         chunks = (SAMPLES, high, side // 8) if kind == "packed" else (1, BINS, high, side)
-        shards = [-(-s // c) * c for s, c in zip(data.shape, chunks, strict=True)]
-        spec = ArraySpec(
-            name=f"{kind}-{side}-{codec}",
-            dtype="uint8",
-            shape=data.shape,
-            chunks=chunks,
-            shards=tuple(shards),
-            codec=codec,
-            dimensions=("a", "b", "c", "d")[: data.ndim],
-        )
-        place = open_place(folder)
-        place.write(f"{spec.name}/{METADATA}", [array_metadata(spec)])
-        began = time.perf_counter()
-        size = place.write(spec.key(0), encode_shard(data, spec), durable=False)
-        seconds = time.perf_counter() - began
-        rates = {name: 1 / t for name, t in _crop_times(folder, spec).items()}
-        found.append(
-            Figure(
-                f"matrix {kind} {high}x{side} {codec}",
-                rates["ours"],
-                "crops of a window a second",
-                None,
-                ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
-                + f"; write {data.nbytes / seconds / 1e6:.0f} MB/s; {size / rows.nbytes:.2f} of "
-                "the .dat",
-            )
-        )
+        name = f"{kind}-{side}-{codec}"
+        found.append(_cell(folder, name, data, chunks, codec, rows.nbytes, SAMPLES))
     return found
 
 
-def _crop_times(folder: Path, spec: ArraySpec) -> dict[str, float]:
+def real_recordings(folder: Path, realdata: Path) -> list[Figure]:
+    """Codecs on recordings that others made, in the store's own chunks; for information."""
+    found = []
+    for name, (height, width) in (
+        ("reds_spike/203_part1_key_id151", (250, 400)),
+        ("uhsr/uhsr_224x224", (224, 224)),
+    ):
+        packed = np.fromfile(realdata / f"{name}.dat", np.uint8)
+        rows = packed.reshape(-1, height, width // 8)[:, ::-1]
+        windows = len(rows) // SAMPLES
+        rows = rows[: windows * SAMPLES]
+        geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
+        counts = np.stack(
+            [
+                count_spikes(packed, geometry, BINS, i * SAMPLES, (i + 1) * SAMPLES)
+                for i in range(windows)
+            ]
+        )
+        codecs: tuple[Codec, ...] = ("none", "lz4", "zstd")
+        for kind, codec in itertools.product(("packed", "counts"), codecs):
+            data, chunks = rows, (SAMPLES, divide(height, 192), width // 8)
+            if kind == "counts":
+                sides = divide(height, 128), divide(width, 128)
+                data, chunks = counts, (1, BINS, *sides)
+            label = f"{name.split('/')[0]}-{kind}-{codec}"
+            found.append(_cell(folder, label, data, chunks, codec, rows.nbytes, SAMPLES))
+    return found
+
+
+def _cell(
+    folder: Path,
+    name: str,
+    data: np.ndarray,
+    chunks: tuple[int, ...],
+    codec: Codec,
+    dat_bytes: int,
+    samples: int,
+) -> Figure:
+    """Write an array in one shard, and read crops of one window from it."""
+    shards = tuple(-(-s // c) * c for s, c in zip(data.shape, chunks, strict=True))
+    spec = ArraySpec(
+        name=name,
+        dtype="uint8",
+        shape=data.shape,
+        chunks=chunks,
+        shards=shards,
+        codec=codec,
+        dimensions=("a", "b", "c", "d")[: data.ndim],
+    )
+    place = open_place(folder)
+    place.write(f"{spec.name}/{METADATA}", [array_metadata(spec)])
+    began = time.perf_counter()
+    size = place.write(spec.key(0), encode_shard(data, spec), durable=False)
+    seconds = time.perf_counter() - began
+    cold = _cold_crop(folder, spec, samples)
+    rates = {name: 1 / t for name, t in _crop_times(folder, spec, samples).items()}
+    return Figure(
+        f"matrix {name} {'x'.join(map(str, chunks))}",
+        rates["ours"],
+        "crops of a window a second",
+        None,
+        ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+        + f", first after dropping the file from the page cache {1 / cold:.0f}; write "
+        f"{data.nbytes / seconds / 1e6:.0f} MB/s; {size / dat_bytes:.2f} of the .dat",
+    )
+
+
+def _box(
+    rng: np.random.Generator, shape: tuple[int, ...], samples: int
+) -> tuple[tuple[int, int], ...]:
+    """Return a random crop of one window, of packed spikes or of counts."""
+    height, width = shape[-2], shape[-1] * (8 if len(shape) == 3 else 1)
+    windows = shape[0] // samples if len(shape) == 3 else shape[0]
+    side = min(CROP, height, width)
+    y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+    i = int(rng.integers(windows))
+    if len(shape) == 3:
+        last = -(-(x + side) // 8)
+        return (i * samples, (i + 1) * samples), (y, y + side), (x // 8, last)
+    return (i, i + 1), (0, shape[1]), (y, y + side), (x, x + side)
+
+
+def _cold_crop(folder: Path, spec: ArraySpec, samples: int) -> float:
+    """Return the seconds of a first read after the system was asked to forget the file."""
+    rng = np.random.default_rng(3)
+    path = folder / spec.key(0)
+    times = []
+    for _ in range(3):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        began = time.perf_counter()
+        array = ShardedArray(open_place(folder), spec, {spec.key(0): path.stat().st_size})
+        array.read(_box(rng, spec.shape, samples))
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def _crop_times(folder: Path, spec: ArraySpec, samples: int) -> dict[str, float]:
     """Time bare reads of one crop: ours, Zarr's own pipeline, and zarrs where it is there."""
     import zarr
 
@@ -233,20 +315,13 @@ def _crop_times(folder: Path, spec: ArraySpec) -> dict[str, float]:
     size = (folder / spec.key(0)).stat().st_size
     ours = ShardedArray(open_place(folder), spec, {spec.key(0): size})
 
-    def box() -> tuple[tuple[int, int], ...]:
-        y, x = int(rng.integers(HEIGHT - CROP)), int(rng.integers(WIDTH - CROP))
-        i = int(rng.integers(CLIP))
-        if len(spec.shape) == 3:
-            return (i * SAMPLES, (i + 1) * SAMPLES), (y, y + CROP), (x // 8, x // 8 + 17)
-        return (i, i + 1), (0, BINS), (y, y + CROP), (x, x + CROP)
-
     def by_zarr(pipeline: str) -> Callable[[], Any]:
         with zarr.config.set({"codec_pipeline.path": pipeline, "threading.max_workers": 1}):
             array: Any = zarr.open_array(path, mode="r")
-        return lambda: array[tuple(slice(*span) for span in box())]
+        return lambda: array[tuple(slice(*span) for span in _box(rng, spec.shape, samples))]
 
     actions: dict[str, Callable[[], Any]] = {
-        "ours": lambda: ours.read(box()),
+        "ours": lambda: ours.read(_box(rng, spec.shape, samples)),
         "zarr": by_zarr("zarr.core.codec_pipeline.BatchedCodecPipeline"),
     }
     try:

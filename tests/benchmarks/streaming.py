@@ -17,10 +17,10 @@ from spikedeblur.pipeline.training.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.training.samples import ClipSamples
 from spikedeblur.pipeline.training.workers import batch_bytes, stack
 
-from .figures import Figure
+from .figures import Figure, resident
 
 BATCH, CLIP, CROP, CONSUMER_SECONDS = 4, 7, 128, 0.05
-ALL_SAMPLES = 2_000
+ALL_SAMPLES = 10_000
 
 
 def figures(store: Path) -> list[Figure]:
@@ -46,7 +46,7 @@ def figures(store: Path) -> list[Figure]:
                 taken, began = 0, time.perf_counter()
             taken += len(batches[0]["seq"])
             if number in (total // 10, total - 1):
-                memory.append(_resident(os.getpid()) + sum(map(_resident, _children())))
+                memory.append(resident(os.getpid()) + sum(map(resident, _children())))
         rate = taken / (time.perf_counter() - began)
     return [
         Figure(
@@ -106,11 +106,3 @@ def _consume(steps: object, seconds: float) -> tuple[float, float]:
 def _children() -> list[int]:
     mine = Path(f"/proc/{os.getpid()}/task")
     return [int(pid) for task in mine.iterdir() for pid in (task / "children").read_text().split()]
-
-
-def _resident(pid: int) -> int:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -12,6 +12,7 @@ from spikedeblur.pipeline.spikes import (
     spike_to_voxel,
     voxelize,
 )
+from spikedeblur.pipeline.spikes.counts import count_windows
 from spikedeblur.pipeline.spikes.dat import pack_spikes
 
 
@@ -37,9 +38,30 @@ def test_counts_do_not_depend_on_how_many_bins_are_added_at_once(stream, data, l
     packed = pack_spikes(spikes, geometry)
     whole = count_spikes(packed, geometry, bins, columns=columns)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_CROP_BYTES", "_PLANE_BYTES", "_EXPANDED_BYTES"):
-            patch.setattr(f"spikedeblur.pipeline.spikes.counts.{name}", limit)
+        for name in ("_OF_A_CROP", "_OF_A_FRAME"):
+            patch.setattr(f"spikedeblur.pipeline.spikes.counts.{name}", (limit, limit))
         np.testing.assert_array_equal(count_spikes(packed, geometry, bins, columns=columns), whole)
+
+
+@settings(max_examples=200)
+@given(stream=streams(max_frames=70), data=st.data())
+def test_several_windows_at_once_are_counted_as_each_by_itself(stream, data):
+    geometry, spikes = stream
+    windows = data.draw(st.lists(spans(len(spikes)), min_size=1, max_size=5))
+    bins = data.draw(st.integers(1, min(stop - start for start, stop in windows)))
+    columns = data.draw(spans(geometry.shape[1]))
+    packed = pack_spikes(spikes, geometry)
+    found = count_windows(packed, geometry, bins, windows, columns=columns)
+    each = [count_spikes(packed, geometry, bins, *window, columns=columns) for window in windows]
+    np.testing.assert_array_equal(found, np.stack(each))
+
+
+def test_windows_that_do_not_follow_one_another_in_memory_are_refused():
+    geometry = SpikeGeometry(height=5, width=16, flip_rows=True)
+    packed = pack_spikes(np.zeros((9, 5, 16), np.uint8), geometry)
+    room = np.zeros((2, 4, 5, 16), np.uint8)[:, :3]
+    with pytest.raises(SpikeWindowError, match="follow one another"):
+        count_windows(packed, geometry, 3, [(0, 4), (4, 9)], out=room)
 
 
 def test_counts_fill_the_array_that_is_given_whatever_its_strides():
