@@ -63,6 +63,8 @@ def _lines(title: str) -> Progress:
     def on_progress(done: int, total: int, note: str) -> None:
         nonlocal last
         now = time.monotonic()
+        if not total:
+            return
         if done < total and now - last < _SECONDS_BETWEEN_LINES:
             return
         last = now

@@ -18,6 +18,9 @@ from .packed import Bytes, Range, Region
 
 Words = npt.NDArray[np.uint64]
 
+MOST_IN_BIN = 2**16 - 1
+"""Samples a bin: so many spikes fit into uint16."""
+
 _CROP_BYTES = 8 * 2**10
 """Bits of a frame that is small, so that calls and not memory set the pace."""
 
@@ -100,6 +103,7 @@ def count_windows(
                 f"expected samples inside 0:{n_frames}, got {start}:{stop}; check the window"
             )
     edges = np.stack([start + bin_edges(stop - start, bins) for start, stop in windows])
+    require_shallow(edges)
     all_starts, all_stops = edges[:, :-1].ravel(), edges[:, 1:].ravel()
     region = Region.of(geometry, rows, columns)
     deepest = int((all_stops - all_starts).max())
@@ -140,6 +144,20 @@ def count_windows(
             _expand(part, region, counts[first + at : min(first + at + block, last)])
         adder.reuse()
     return out  # type: ignore[return-value]
+
+
+def require_shallow(edges: npt.NDArray[np.int64]) -> None:
+    """Refuse bins (..., K + 1) of which one could overflow uint16.
+
+    Raises:
+        SpikeWindowError: it has more than `MOST_IN_BIN` samples.
+    """
+    deepest = int(np.diff(edges).max())
+    if deepest > MOST_IN_BIN:
+        raise SpikeWindowError(
+            f"expected bins of at most {MOST_IN_BIN} samples, got {deepest}; take more bins or a "
+            "shorter window"
+        )
 
 
 def bin_edges(samples: int, bins: int) -> npt.NDArray[np.int64]:

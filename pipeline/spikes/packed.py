@@ -134,15 +134,6 @@ class Region:
             at += last - first
         return tuple(pairs)
 
-    def scatter(self, pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:
-        """Write one byte a pixel, laid out as `load` lays out the bits, to `out` (h, w), upright.
-
-        `pixels` holds at least h * packed_width values.
-        """
-        (upright,) = self.upright(pixels[None])
-        for to, of in self.column_pairs:
-            out[:, to] = upright[:, of]
-
 
 def _checked(wanted: Range, size: int, name: str) -> tuple[int, int]:
     if wanted is None:

@@ -21,7 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 
-from spikedeblur.pipeline.spikes import SpikeGeometry, count_spikes
+from spikedeblur.pipeline.spikes import SpikeFile, SpikeGeometry, count_spikes
 from spikedeblur.pipeline.spikes.dat import pack_spikes
 
 from . import jobs, store, streaming
@@ -86,6 +86,52 @@ def kernel(
     ]
 
 
+def decoding(folder: Path) -> list[Figure]:
+    """TFP and decoding of a file's window against NumPy's own unpacking of all of it."""
+    frames, height, width = 88, 360, 640
+    geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
+    rng = np.random.default_rng(0)
+    packed = pack_spikes(rng.random((frames, height, width), np.float32) < 0.25, geometry)
+    packed.tofile(folder / "spike.dat")
+    file = SpikeFile.open(folder / "spike.dat", geometry)
+
+    def unpack() -> np.ndarray:
+        return np.unpackbits(packed, bitorder="little").reshape(frames, height, width)[:, ::-1]
+
+    def mean() -> np.ndarray:
+        return unpack().mean(axis=0, dtype=np.float32)
+
+    np.testing.assert_array_equal(file.read(), unpack())
+    np.testing.assert_allclose(file.tfp(), mean(), rtol=1e-5)
+    times = fastest(
+        {
+            "mean": mean,
+            "tfp": file.tfp,
+            "copy": lambda: np.ascontiguousarray(unpack()),
+            "read": file.read,
+            "crop": lambda: file.read(0, frames, (100, 228), (101, 229)),
+        },
+        9,
+    )
+    size = f"{frames}x{height}x{width}"
+    return [
+        Figure(
+            f"TFP {size}",
+            times["mean"] / times["tfp"],
+            "x faster than the mean of unpackbits",
+            3,
+            f"{times['tfp'] * 1e3:.1f} ms",
+        ),
+        Figure(
+            f"decode {size}, upright",
+            times["copy"] / times["read"],
+            "x faster than unpackbits and a copy",
+            0.7,
+            f"{times['read'] * 1e3:.1f} ms; a 128x128 crop {times['crop'] * 1e3:.1f} ms",
+        ),
+    ]
+
+
 def main() -> int:
     """Measure, print and judge."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -105,6 +151,7 @@ def main() -> int:
     ):
         folder = Path(name)
         manifest = store.record(folder / "recording")
+        figures += decoding(folder)
         figures += store.figures(folder, manifest)
         figures += streaming.figures(folder / "packed.zarr")
         figures += jobs.figures(folder, manifest, Path(memory))

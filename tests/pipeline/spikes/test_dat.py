@@ -19,6 +19,7 @@ from spikedeblur.pipeline.spikes import (
     write_spikes,
 )
 from spikedeblur.pipeline.spikes.dat import pack_spikes
+from spikedeblur.pipeline.spikes.reconstruct import tfp
 
 EIGHT = parse_geometry("8x8,bottom-up")
 in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -180,3 +181,27 @@ def test_packed_samples_are_upright_rows_of_whole_bytes(tmp_path_factory, stream
     np.testing.assert_array_equal(
         found, np.packbits(spikes[start:stop], axis=-1, bitorder="little")
     )
+
+
+@settings(max_examples=60)
+@given(stream=streams(max_frames=40), data=st.data())
+def test_tfp_is_that_of_the_decoded_spikes(tmp_path_factory, stream, data):
+    geometry, spikes = stream
+    path = tmp_path_factory.mktemp("tfp") / "clip.dat"
+    write_spikes(path, spikes, geometry)
+    start, stop = data.draw(spans(len(spikes)))
+    rows, columns = data.draw(spans(geometry.shape[0])), data.draw(spans(geometry.shape[1]))
+    found = SpikeFile.open(path, geometry).tfp(start, stop, rows, columns, gain=0.5)
+    expected = tfp(spikes[start:stop, slice(*rows), slice(*columns)], 0.5)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_tfp_of_more_samples_than_a_bin_can_count(tmp_path):
+    geometry = SpikeGeometry(height=1, width=8, flip_rows=False)
+    spikes = np.ones((70_000, 1, 8), np.uint8)
+    spikes[::2, :, 3] = 0
+    write_spikes(tmp_path / "long.dat", spikes, geometry)
+    file = SpikeFile.open(tmp_path / "long.dat", geometry)
+    assert file.tfp().tolist() == [[1, 1, 1, 0.5, 1, 1, 1, 1]]
+    with pytest.raises(SpikeWindowError, match="at most 65535 samples, got 70000"):
+        file.counts(1)
