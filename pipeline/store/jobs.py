@@ -172,8 +172,9 @@ def connect(workers: int, scheduler: str | None = None) -> Iterator[Client]:
                 {
                     "distributed.nanny.pre-spawn-environ": environment,
                     "distributed.worker.multiprocessing-method": "spawn",
-                    # Looks at the stack every 10 ms, which takes the GIL from the task.
+                    # Looking at the stack every 10 ms takes the GIL from the task.
                     "distributed.worker.profile.enabled": False,
+                    "distributed.admin.system-monitor.interval": "5s",
                 }
             )
         )

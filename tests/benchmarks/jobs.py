@@ -130,7 +130,7 @@ def side_by_side(manifest: Path, memory: Path) -> list[Figure]:
     with connect(2) as client:
         for worker, core in zip(client.nthreads(), cores, strict=False):
             client.run(os.sched_setaffinity, 0, {core}, workers=[worker])
-        for _ in range(2):
+        for _ in range(3):
             for name in rates:
                 tasks = tasks_of(manifest, memory / name, SEQUENCES, WINDOWS)
                 if name == "dask":
