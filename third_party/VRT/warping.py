@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
+
+from .deformable import deform_conv
 
 # (neighbours, targets, flows), each (pairs, channels, H, W) -> aligned neighbours
 Align = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -84,16 +85,15 @@ class DeformableAlignment(nn.Module):
         seen = torch.cat([warped, target, flow.to(target.dtype)], 1)  # (B, 2C + 2, H, W)
         raw = self.conv_offset(seen).to(flow.dtype)
         offset, mask = raw.split([18 * self.groups, 9 * self.groups], 1)
-        # torchvision's order: (y, x) of each tap, taps of each group
         offset = self.reach * offset.tanh() + flow.flip(1).repeat(1, 9 * self.groups, 1, 1)
-        aligned = deform_conv2d(
-            neighbour.to(flow.dtype),
-            offset,
-            self.weight.to(flow.dtype),
-            self.bias.to(flow.dtype),
-            padding=(1, 1),
-            mask=mask.sigmoid(),
-        )
+        with torch.autocast(neighbour.device.type, enabled=False):
+            aligned = deform_conv(
+                neighbour.to(flow.dtype),
+                offset,
+                mask.sigmoid(),
+                self.weight.to(flow.dtype),
+                self.bias.to(flow.dtype),
+            )
         return aligned.to(neighbour.dtype)
 
 
