@@ -6,7 +6,6 @@ Letters in shape comments: n windows, N tokens of a window, C channels, h heads,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .biased_attention import attend
+from .packed_attention import attend
 from .windows import Size, WindowPlan, fit_window, plan_windows
 
 
@@ -126,18 +125,18 @@ class WindowAttention(nn.Module):
 
     def forward(self, tokens: Tensor, plan: WindowPlan) -> Tensor:
         """(n, N, C) -> (n, N, C)."""
-        out = self._self_attention(tokens, plan)
-        if self.mutual:
-            out = torch.cat([self._mutual_attention(tokens, plan), out], -1)  # (n, N, 2C)
-        return self.proj(out)
+        own = self._self_attention(tokens, plan)
+        if not self.mutual:
+            return self.proj(own)
+        # The projection of both side by side, without setting them side by side.
+        weight_mutual, weight_own = self.proj.weight.chunk(2, 1)
+        projected = F.linear(own, weight_own, self.proj.bias).flatten(0, 1)
+        mutual = self._mutual_attention(tokens, plan).flatten(0, 1)  # (n * N, C)
+        return torch.addmm(projected, mutual, weight_mutual.t()).view(tokens.shape)
 
     def _self_attention(self, tokens: Tensor, plan: WindowPlan) -> Tensor:
         qkv = self.qkv_self(tokens).unflatten(-1, (3, self.heads, -1))  # (n, N, 3, h, c)
-        out = []
-        for part, mask in _by_kind(qkv, plan, windows_each=1):
-            query, key, value = part.unbind(2)
-            out.append(attend(query, key, value, self._bias(tokens.shape[1], mask)))
-        return torch.cat(out).flatten(2)  # (n, N, C)
+        return attend(qkv, plan.groups, self._bias(tokens.shape[1])).flatten(2)  # (n, N, C)
 
     def _mutual_attention(self, tokens: Tensor, plan: WindowPlan) -> Tensor:
         _, rows, columns = plan.window
@@ -147,23 +146,20 @@ class WindowAttention(nn.Module):
         frames = tokens.view(-1, 2, half, tokens.shape[-1]) + code.reshape(half, -1)
         qkv = self.qkv_mut(frames.flatten(0, 1))  # (2n, N / 2, 3C)
         qkv = qkv.unflatten(-1, (3, self.heads, -1))  # (2n, N / 2, 3, h, c)
-        out = []
-        for part, mask in _by_kind(qkv, plan, windows_each=2):
-            query, key, value = part.unbind(2)  # (2n, N / 2, h, c)
-            other = query.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
-            # The shift's mask is that of the first frame, for both.
-            out.append(attend(other, key, value, None if mask is None else mask[:half, :half]))
-        return torch.cat(out).view(tokens.shape)
+        # The shift's mask is that of the first frame, for both.
+        groups = [
+            (2 * count, None if mask is None else mask[:half, :half]) for count, mask in plan.groups
+        ]
+        return attend(qkv, groups, swap=True).view(tokens.shape)
 
-    def _bias(self, count: int, mask: Tensor | None) -> Tensor:
-        """Bias of the relative positions plus the mask: (h, N, N).
+    def _bias(self, count: int) -> Tensor:
+        """Bias of the relative positions: (h, N, N).
 
         A shrunken window reads the first rows and columns of the full window's index.
         """
         index = self.relative_position_index[:count, :count]
         bias = self.relative_position_bias_table.t().index_select(1, index.flatten())
-        bias = bias.view(self.heads, count, count)
-        return bias if mask is None else bias + mask
+        return bias.view(self.heads, count, count)
 
 
 class GEGLU(nn.Module):
@@ -207,14 +203,6 @@ def sine_code(height: int, width: int, dim: int) -> Tensor:
     rows = code(height)[:, None].expand(height, width, half)
     columns = code(width)[None].expand(height, width, half)
     return torch.cat([rows, columns], -1).reshape(1, height * width, dim)
-
-
-def _by_kind(
-    qkv: Tensor, plan: WindowPlan, windows_each: int
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Split windows by kind of mask; split and unbind, unlike slices, need no zero-fill back."""
-    counts = [count * windows_each for count, _ in plan.groups]
-    return zip(qkv.split(counts), (mask for _, mask in plan.groups), strict=True)
 
 
 def _run(part: Any, x: Tensor, recompute: bool) -> Tensor:

@@ -73,11 +73,11 @@ def _sample_and_multiply(
     """Rows `top` on: offset (B G, 9, 2, h, W), mask (B G, 1, 9, h, W) -> (B, C', h, W)."""
     batch, channels, height, width = x.shape
     rows = offset.shape[-2]
-    options = {"dtype": offset.dtype, "device": offset.device}
-    step = torch.arange(-1, 2, **options)
+    whole = torch.arange(-1, max(height, width, 2), dtype=offset.dtype, device=offset.device)
+    step = whole[:3]
     tap_row, tap_column = (s.reshape(9, 1, 1) for s in torch.meshgrid(step, step, indexing="ij"))
-    row = offset[:, :, 0] + (torch.arange(top, top + rows, **options)[:, None] + tap_row)
-    column = offset[:, :, 1] + (torch.arange(width, **options) + tap_column)  # (B G, 9, h, W)
+    row = offset[:, :, 0] + (whole[top + 1 : top + 1 + rows, None] + tap_row)
+    column = offset[:, :, 1] + (whole[1 : 1 + width] + tap_column)  # (B G, 9, h, W)
     # Centres of pixels by their edges: right for a side of 1 too.
     grid = torch.stack([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1], -1)
     grouped = x.reshape(len(mask), -1, height, width)  # (B G, C / G, H, W)
