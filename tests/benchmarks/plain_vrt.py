@@ -2,7 +2,8 @@
 
 It computes what `spikedeblur.third_party.VRT` computes, under the same state-dict names, with
 standard operations: rolled windows, explicit softmax attention, one warping after the other.
-Written from the same specification, not from the published code.
+Written from the same specification, not from the published code. Only the two constant buffers
+come from our code.
 
 Features between parts are (B, C, D, H, W): clips, channels, frames, rows, columns. In attention,
 n counts windows of all clips, N the tokens of a window, h heads, c = C / h.
@@ -20,6 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth, deform_conv2d
+
+from spikedeblur.third_party.VRT.attention import relative_position_index, sine_code
+
+Size = tuple[int, int, int]
 
 
 def sample(x: Tensor, position: Tensor, mode: str = "bilinear", padding: str = "zeros") -> Tensor:
@@ -76,6 +81,9 @@ class FlowUpdate(nn.Module):
 class SpyNet(nn.Module):
     """Optical flow from `ref` to `supp` (B, 3, H, W) at scales 1, 1/2, 1/4 and 1/8."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.basic_module = nn.ModuleList(FlowUpdate() for _ in range(6))
@@ -83,7 +91,8 @@ class SpyNet(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
     def forward(self, ref: Tensor, supp: Tensor) -> list[Tensor]:
-        flow, flows = None, []
+        flow: Tensor | None = None
+        flows: list[Tensor] = []
         for module, r, s in zip(self.basic_module, *map(self.pyramid, (ref, supp)), strict=True):
             if flow is None:
                 flow = torch.zeros_like(r[:, :2])
@@ -167,9 +176,10 @@ def shift_mask(x: Tensor, window: Sequence[int], shift: Sequence[int]) -> Tensor
 class WindowAttention(nn.Module):
     """Self attention in windows, with mutual attention of two frames beside it if `mutual`."""
 
-    def __init__(
-        self, dim: int, window: Sequence[int], heads: int, mutual: bool, qkv_bias: bool
-    ) -> None:
+    relative_position_index: Tensor
+    position_bias: Tensor
+
+    def __init__(self, dim: int, window: Size, heads: int, mutual: bool, qkv_bias: bool) -> None:
         super().__init__()
         self.heads, self.mutual = heads, mutual
         self.scale = (dim // heads) ** -0.5
@@ -216,29 +226,6 @@ class WindowAttention(nn.Module):
         return (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
 
 
-def relative_position_index(window: Sequence[int]) -> Tensor:
-    """Return the bias table's row of each pair of tokens: (N, N)."""
-    _, wh, ww = window
-    axes = torch.meshgrid(*(torch.arange(extent) for extent in window), indexing="ij")
-    place = torch.stack(axes).flatten(1)  # (3, N)
-    difference = place[:, :, None] - place[:, None, :]  # (3, N, N)
-    dz, dy, dx = difference + torch.tensor(window).view(3, 1, 1) - 1
-    return (dz * (2 * wh - 1) + dy) * (2 * ww - 1) + dx
-
-
-def sine_code(height: int, width: int, dim: int) -> Tensor:
-    """Return the fixed code of each place in a frame's window: (1, H * W, C)."""
-    channel = torch.arange(dim // 2)
-    codes = []
-    for count in (height, width):
-        angle = torch.arange(1, count + 1) / (count + 1e-6) * 2 * math.pi
-        phase = angle[:, None] / 10000 ** (2 * (channel // 2) / (dim // 2))  # (count, C / 2)
-        codes.append(torch.where(channel % 2 == 0, phase.sin(), phase.cos()))
-    rows = codes[0][:, None].expand(-1, width, -1)
-    columns = codes[1][None].expand(height, -1, -1)
-    return torch.cat([rows, columns], -1).reshape(1, height * width, dim)
-
-
 class GEGLU(nn.Module):
     """Feed-forward part with a gate, on the last axis."""
 
@@ -264,8 +251,9 @@ class Block(nn.Module):
     """Window attention and feed-forward part, each with its residual: (B, D, H, W, C)."""
 
     def __init__(
-        self, dim: int, window: Any, heads: int, mutual: bool, shifted: bool, rate: float, options
-    ) -> None:
+        self, dim: int, window: Size, heads: int, mutual: bool, shifted: bool, rate: float,
+        options: BlockOptions,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.window, self.shifted, self.options = window, shifted, options
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
@@ -282,9 +270,9 @@ class Block(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         d, h, w = x.shape[1:4]
-        window = [min(pair) for pair in zip((d, h, w), self.window, strict=True)]
+        window = tuple(min(pair) for pair in zip((d, h, w), self.window, strict=True))
         sides = list(zip((d, h, w), window, strict=True))
-        shift = [e // 2 if self.shifted and side > e else 0 for side, e in sides]
+        shift = tuple(e // 2 if self.shifted and side > e else 0 for side, e in sides)
         back, bottom, right = (-side % extent for side, extent in sides)
         x = F.pad(self.norm1(x), (0, 0, 0, right, 0, bottom, 0, back))
         size, mask = x.shape[1:4], None
@@ -305,8 +293,9 @@ class BlockGroup(nn.Module):
     """Blocks one after the other, every second one shifted: (B, C, D, H, W)."""
 
     def __init__(
-        self, dim: int, window: Any, heads: int, mutual: bool, rates: Sequence[float], options
-    ) -> None:
+        self, dim: int, window: Size, heads: int, mutual: bool, rates: list[float],
+        options: BlockOptions,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.blocks = nn.ModuleList(
             Block(dim, window, heads, mutual, i % 2 == 1, rate, options)
@@ -367,8 +356,8 @@ class Stage(nn.Module):
     """One of stages 1 to 7: rescaling, two groups of blocks, parallel warping."""
 
     def __init__(
-        self, in_dim: int, dim: int, before: int, after: int, window: Any, heads: int,
-        rates: Sequence[float], mutual_depth: int, groups: int, options: BlockOptions,
+        self, in_dim: int, dim: int, before: int, after: int, window: Size, heads: int,
+        rates: list[float], mutual_depth: int, groups: int, options: BlockOptions,
     ) -> None:  # fmt: skip
         super().__init__()
         if before < after:
@@ -434,6 +423,7 @@ class PlainVRT(nn.Module):
         super().__init__()
         if (upscale, pa_frames) != (1, 2):
             raise ValueError(f"expected upscale 1 and pa_frames 2, got {upscale} and {pa_frames}")
+        window = (window_size[0], window_size[1], window_size[2])
         options = BlockOptions(mlp_ratio, qkv_bias, use_checkpoint_attn, use_checkpoint_ffn)
         steps = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
         rates = [step.tolist() for step in steps]
@@ -443,14 +433,14 @@ class PlainVRT(nn.Module):
         scales, dims = (1, 1, 2, 4, 8, 4, 2, 1), (first, *embed_dims)
         for i in range(7):
             stage = Stage(
-                *dims[i : i + 2], *scales[i : i + 2], window_size, num_heads[i], rates[i],
+                dims[i], dims[i + 1], scales[i], scales[i + 1], window, num_heads[i], rates[i],
                 int(depths[i] * mul_attn_ratio), deformable_groups, options,
             )  # fmt: skip
             self.add_module(f"stage{i + 1}", stage)
         self.stage8 = nn.ModuleList([project(to_channels_last, first, last)])
         for i in range(7, len(depths)):
-            window = (1, *window_size[1:]) if i in indep_reconsts else window_size
-            group = (window, num_heads[i], False, rates[i], options)
+            extent = (1, *window[1:]) if i in indep_reconsts else window
+            group = (extent, num_heads[i], False, rates[i], options)
             self.stage8.append(ReconstructionGroup(last, *group))
         self.norm = nn.LayerNorm(last)
         self.conv_after_body = nn.Linear(last, first)
@@ -473,13 +463,14 @@ class PlainVRT(nn.Module):
 
     def body(self, x: Tensor, backward: list[Tensor], forward: list[Tensor]) -> Tensor:
         """U-shaped body and reconstruction: (B, C, D, H, W) -> (B, C of stage 8, D, H, W)."""
-        x1 = self.stage1(x, backward[0], forward[0])
-        x2 = self.stage2(x1, backward[1], forward[1])
-        x3 = self.stage3(x2, backward[2], forward[2])
-        x4 = self.stage4(x3, backward[3], forward[3])
-        x = self.stage5(x4, backward[2], forward[2])
-        x = self.stage6(x + x3, backward[1], forward[1])
-        x = self.stage7(x + x2, backward[0], forward[0]) + x1
+        stage = [getattr(self, f"stage{i}") for i in range(1, 8)]
+        x1 = stage[0](x, backward[0], forward[0])
+        x2 = stage[1](x1, backward[1], forward[1])
+        x3 = stage[2](x2, backward[2], forward[2])
+        x4 = stage[3](x3, backward[3], forward[3])
+        x = stage[4](x4, backward[2], forward[2])
+        x = stage[5](x + x3, backward[1], forward[1])
+        x = stage[6](x + x2, backward[0], forward[0]) + x1
         for part in self.stage8:
             x = part(x)
         return on_channels(self.norm, x)
