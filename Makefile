@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install test test-all lint bench clean
+.PHONY: all install test test-all lint bench bench-model clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -67,6 +67,9 @@ test-all: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks
+
+bench-model: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.model
 
 clean:
 	rm -rf data outputs

@@ -163,9 +163,7 @@ def main() -> int:
         f"Python {platform.python_version()}, NumPy {np.__version__}; {seconds:.0f} s"
     )
     for figure in figures:
-        verdict = "" if figure.bar is None else f"bar {figure.bar:g}: "
-        verdict += "" if figure.bar is None else ("ok" if figure.passed else "BELOW")
-        print(f"{figure.what:56} {figure.value:8.1f} {figure.unit:38} {verdict:14} {figure.detail}")
+        print(figure.line())
     if options.json:
         machine = {
             "processor": platform.processor() or platform.machine(),

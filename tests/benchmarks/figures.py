@@ -28,6 +28,13 @@ class Figure:
             return True
         return self.value <= self.bar if self.at_most else self.value >= self.bar
 
+    def line(self) -> str:
+        """Return the figure beside its bar."""
+        verdict = ""
+        if self.bar is not None:
+            verdict = f"bar {self.bar:g}: {'ok' if self.passed else 'BELOW'}"
+        return f"{self.what:56} {self.value:8.1f} {self.unit:38} {verdict:14} {self.detail}"
+
 
 def fastest(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Return each action's shortest time in seconds; they take turns.
