@@ -141,8 +141,10 @@ class DeformableAlignment(nn.Module):
         first, second, mask = self.conv_offset(seen).chunk(3, 1)  # (B, 9 groups, H, W) each
         offset = self.reach * torch.tanh(torch.cat([first, second], 1))
         offset = offset + flow.flip(1).repeat(1, 9 * self.groups, 1, 1)  # (y, x) of each tap
-        mask = torch.sigmoid(mask)
-        return deform_conv2d(neighbour, offset, self.weight, self.bias, padding=1, mask=mask)
+        # In the flow's type: under autocast, bf16 has no such kernel on CPU.
+        source, mask = neighbour.to(offset.dtype), mask.sigmoid().to(offset.dtype)
+        aligned = deform_conv2d(source, offset, self.weight, self.bias, padding=1, mask=mask)
+        return aligned.to(neighbour.dtype)
 
 
 def cut_windows(x: Tensor, window: Sequence[int]) -> Tensor:

@@ -21,6 +21,7 @@ def test_output_and_gradients_equal_the_published(oracle_case):
     assert norms == pytest.approx(case.facts["grad_norm"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_checkpoints_change_no_gradient(oracle_case):
     case = oracle_case("tiny")
     model = _plain(case, use_checkpoint_attn=True, use_checkpoint_ffn=True)
