@@ -52,6 +52,7 @@ def measure(variant: str, *, training: bool) -> Run:
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_run, args=(theirs, variant, training))
     process.start()
+    theirs.close()  # so that a process that dies is noticed
     assert process.pid is not None
     ours.recv()  # weights are there
     before = peak = resident(process.pid)
