@@ -43,12 +43,10 @@ def train(
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     from ..configs import load_config
-    from ..pipeline.allocator import keep_freed_memory
     from ..pipeline.training.trainer import train as run_training
     from .output import command_line, report
     from .progress import progress_bar
 
-    keep_freed_memory()
     checked = load_config(config, overrides or ())
     folder = run or Path("outputs", config.stem)
     with progress_bar("Training") as on_progress:

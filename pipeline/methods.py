@@ -282,14 +282,19 @@ class ModelMethod:
         """Return a clip, or one tile of it, as (T, H, W, 3) float32."""
         import torch
 
+        from .memory import explained_shortage
+
         blur = windows.blur(clip.start, clip.stop, rows, columns)
+        smaller = max(min(blur.shape[1:3]) // 2 // 64 * 64, 64)
+        advice = f"give --tile {smaller}, which takes a quarter or less"
         voxels = windows.voxels(clip.start, clip.stop, voxel_rows, voxel_columns)
         with torch.inference_mode():
             rgb = torch.from_numpy(np.ascontiguousarray(blur)).to(self.device)
             rgb = rgb.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # (T, 3, H, W)
             # float32 holds counts exactly, and torch has few operations on uint16.
             counts = torch.from_numpy(voxels.astype(np.float32)).to(self.device)
-            out = self._model(rgb[None], self._normalized(counts, windows, clip)[None])[0]
+            with explained_shortage(f"{windows.seq}: {rgb.shape[2]}x{rgb.shape[3]}", advice):
+                out = self._model(rgb[None], self._normalized(counts, windows, clip)[None])[0]
             frames: Frames = out.permute(0, 2, 3, 1).float().cpu().numpy()
             return frames  # (T, H, W, 3)
 

@@ -25,6 +25,7 @@ from ...configs import dump_config
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ...model import build_model
+from ..memory import explained_shortage, training_advice
 from ..progress import Progress
 from ..store.provenance import describe_data
 from ..store.sequence import WindowSequence
@@ -303,18 +304,19 @@ def fit(
             for settings in optimizer.param_groups:
                 settings["lr"] = rate
             torch.manual_seed(_step_seed(options.SEED, at.step, group.rank))
-            loss, quality = _backward(
-                wrapped,
-                objective,
-                batches,
-                config,
-                precision,
-                scaler,
-                group,
-                clock,
-                at.step,
-                raw=training[0].windows_are_raw,
-            )
+            with explained_shortage(f"step {at.step + 1}", training_advice(config)):
+                loss, quality = _backward(
+                    wrapped,
+                    objective,
+                    batches,
+                    config,
+                    precision,
+                    scaler,
+                    group,
+                    clock,
+                    at.step,
+                    raw=training[0].windows_are_raw,
+                )
             clock.start("optimizer")
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(

@@ -14,6 +14,7 @@ from training_sets import SMALL, MemorySequence, TinyNetwork, tiny_config
 
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
+from spikedeblur.pipeline.memory import NotEnoughMemoryError
 from spikedeblur.pipeline.training.checkpoint import checkpoint_path, load_run, read_checkpoint
 from spikedeblur.pipeline.training.clock import STEP_PARTS
 from spikedeblur.pipeline.training.distributed import Group
@@ -244,6 +245,23 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path):
     with pytest.raises(NonFiniteError, match=r"step 4: the loss is nan \(samples: .*frames"):
         run_fit(tmp_path, tiny_config(), model=model)
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+class TooLarge(TinyNetwork):
+    """Its second step takes more memory than there is."""
+
+    calls = 0
+
+    def forward(self, rgb, voxels):
+        self.calls += self.training
+        if self.calls > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return super().forward(rgb, voxels)
+
+
+def test_a_step_that_does_not_fit_says_which_setting_helps(tmp_path):
+    with pytest.raises(NotEnoughMemoryError, match=r"^step 2: .*TRAIN.BATCH_SIZE=1 with"):
+        run_fit(tmp_path, tiny_config(), model=TooLarge())
 
 
 class BadGradient(nn.Module):

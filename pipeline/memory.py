@@ -1,0 +1,70 @@
+"""An error that says what helps, where the network's memory does not suffice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ..configs.schema import Config
+from ..errors import SpikeDeblurError
+
+# What a step of deblurring VRT keeps for its backward pass, by part, of all that it keeps
+# (float32, 3 frames of 64x64: 1.97 and 1.83 of 4.39 GB).
+_KEPT_BY_FEED_FORWARD, _KEPT_BY_ATTENTION = 0.45, 0.42
+
+
+class NotEnoughMemoryError(SpikeDeblurError):
+    """The device's memory does not suffice; the message says which settings take less."""
+
+
+@contextmanager
+def explained_shortage(doing: str, advice: str) -> Iterator[None]:
+    """Turn an allocator's error into ours.
+
+    Args:
+        doing: what was going on, for the message.
+        advice: which settings help, and by how much.
+
+    Raises:
+        NotEnoughMemoryError: memory did not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU, torch says it in a plain RuntimeError.
+        known = (MemoryError, torch.OutOfMemoryError)
+        if not isinstance(error, known) and "can't allocate memory" not in str(error):
+            raise
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NotEnoughMemoryError(f"{doing}: out of memory ({first}); {advice}") from error
+
+
+def training_advice(config: Config) -> str:
+    """Return the settings that lower a step's memory, the cheapest first."""
+    model, data, train = config.MODEL, config.DATA, config.TRAIN
+    helps = []
+    if train.BATCH_SIZE % 2 == 0:
+        helps.append(
+            f"TRAIN.BATCH_SIZE={train.BATCH_SIZE // 2} with TRAIN.GRADIENT_ACCUMULATION_STEPS="
+            f"{2 * train.GRADIENT_ACCUMULATION_STEPS} (half, the same result)"
+        )
+    if not model.USE_CHECKPOINT_FFN:
+        helps.append(
+            f"MODEL.USE_CHECKPOINT_FFN=true (about {_KEPT_BY_FEED_FORWARD:.0%} less, the same "
+            "result)"
+        )
+    if not model.USE_CHECKPOINT_ATTN:
+        helps.append(
+            f"MODEL.USE_CHECKPOINT_ATTN=true (about {_KEPT_BY_ATTENTION:.0%} less, the same result)"
+        )
+    smaller = data.CROP_SIZE // 2
+    if smaller and smaller % (8 * model.TRUNK_SCALE) == 0:
+        helps.append(f"DATA.CROP_SIZE={smaller} (a quarter)")
+    if data.CLIP_LEN > 2:
+        less = 1 - (data.CLIP_LEN - 1) / data.CLIP_LEN
+        helps.append(f"DATA.CLIP_LEN={data.CLIP_LEN - 1} ({less:.0%} less)")
+    if not helps:
+        return "use a smaller network, or a device with more memory"
+    return "set " + ", or ".join(helps)
