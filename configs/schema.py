@@ -340,8 +340,8 @@ class TrainConfig(Section):
     GRAD_CLIP: PositiveFloat | None = 1.0
     """Largest norm of the gradient; null: no clipping."""
     AMP: Annotated[Literal["off", "bf16", "fp16", "auto"], BeforeValidator(_amp_word)] = "auto"
-    """Mixed precision. `auto`: bf16 where the GPU has it, fp16 on other GPUs, off on CPU.
-    true means `auto`, false `off`."""
+    """Mixed precision. `auto`: bf16 where the GPU or the CPU has instructions for it, fp16 on
+    other GPUs, off on other CPUs. true means `auto`, false `off`."""
     EMA_DECAY: Fraction | None = 0.999
     """Decay a step of the averaged weights that are validated and kept; null: none."""
     SEED: NaturalInt = 0

@@ -37,7 +37,7 @@ from .ema import averaged_copy, update_average
 from .loader import Batch, Note, open_loader, prepare_cache
 from .objective import Objective, psnr, to_inputs
 from .order import ClipIndex, StepPlan
-from .precision import Precision
+from .precision import Precision, cpu_computes_bf16
 from .records import Interval, Position, Records
 from .samples import ClipSamples
 from .schedule import ema_decay, learning_rate, total_steps, warmup_steps
@@ -105,6 +105,12 @@ def train(
         if config.TRAIN.THREADS is not None:
             torch.set_num_threads(config.TRAIN.THREADS)
         precision = Precision.choose(config.TRAIN.AMP, group.device)
+        if precision.dtype == torch.bfloat16 and group.device.type == "cpu":
+            if not cpu_computes_bf16():
+                on_note(
+                    "warning: TRAIN.AMP is bf16, but this CPU has no instructions for it and takes "
+                    "about 12 times the time of float32; TRAIN.AMP=auto chooses by the device"
+                )
         objective = Objective(config.LOSS).to(group.device)
 
         group.on_first(lambda: held.enter_context(run_folder.hold(run)))

@@ -7,6 +7,7 @@ from training_sets import MemorySequence, tiny_config
 
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import normalize_counts
+from spikedeblur.pipeline.training import precision
 from spikedeblur.pipeline.training.loader import collate
 from spikedeblur.pipeline.training.objective import Objective, psnr, to_inputs
 from spikedeblur.pipeline.training.order import ClipIndex
@@ -58,8 +59,10 @@ def test_a_term_without_weight_is_not_built():
     assert objective(x, y).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_precision_by_device():
-    assert Precision.choose("auto", CPU).dtype is None
+def test_precision_by_device(monkeypatch):
+    for computes, chosen in ((False, None), (True, torch.bfloat16)):
+        monkeypatch.setattr(precision, "cpu_computes_bf16", lambda computes=computes: computes)
+        assert Precision.choose("auto", CPU).dtype is chosen
     assert Precision.choose("bf16", CPU).dtype is torch.bfloat16
     assert not Precision.choose("bf16", CPU).scaler().is_enabled()
     with Precision.choose("bf16", CPU).autocast():
