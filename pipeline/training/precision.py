@@ -11,7 +11,7 @@ from ...errors import SpikeDeblurError
 
 
 def cpu_computes_bf16() -> bool:
-    """Whether the CPU has instructions for bf16; without them torch takes 12 times float32's time."""
+    """Whether the CPU has instructions for bf16; without them it takes 12 times float32's time."""
     found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in ("amx_bf16", "avx512_bf16", "arm_bf16"))
 

@@ -105,12 +105,12 @@ def train(
         if config.TRAIN.THREADS is not None:
             torch.set_num_threads(config.TRAIN.THREADS)
         precision = Precision.choose(config.TRAIN.AMP, group.device)
-        if precision.dtype == torch.bfloat16 and group.device.type == "cpu":
-            if not cpu_computes_bf16():
-                on_note(
-                    "warning: TRAIN.AMP is bf16, but this CPU has no instructions for it and takes "
-                    "about 12 times the time of float32; TRAIN.AMP=auto chooses by the device"
-                )
+        low_on_cpu = precision.dtype == torch.bfloat16 and group.device.type == "cpu"
+        if low_on_cpu and not cpu_computes_bf16():
+            on_note(
+                "warning: TRAIN.AMP is bf16, but this CPU has no instructions for it and takes "
+                "about 12 times the time of float32; TRAIN.AMP=auto chooses by the device"
+            )
         objective = Objective(config.LOSS).to(group.device)
 
         group.on_first(lambda: held.enter_context(run_folder.hold(run)))
