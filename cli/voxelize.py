@@ -62,9 +62,11 @@ def voxelize(
         ),
     ] = None,
     codec: Annotated[
-        CountsCodec,
-        typer.Option(help="Of kind counts. none: read fastest, takes three times the spikes."),
-    ] = CountsCodec.lz4,
+        CountsCodec | None,
+        typer.Option(
+            help="Of kind counts; default: lz4. none: read fastest, takes three times the spikes."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make sequences anew that differ.")
     ] = False,
@@ -93,7 +95,7 @@ def voxelize(
             scheduler=scheduler,
             format=format.value,
             kind=None if kind is None else kind.value,
-            codec=codec.value,
+            codec=None if codec is None else codec.value,
             overwrite=overwrite,
             dry_run=dry_run,
             on_progress=on_progress,

@@ -14,7 +14,7 @@ def keep_freed_memory() -> None:
     """Let this process reuse arrays of up to `KEPT_BYTES`; nothing where there is no glibc.
 
     By default glibc unmaps large blocks when they are freed, and the system clears each page of
-    the next one again: a third of the time of cutting batches or counting windows.
+    the next one again: a third of the time of cutting batches.
     """
     if not sys.platform.startswith("linux"):
         return

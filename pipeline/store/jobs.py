@@ -28,7 +28,7 @@ IN_FLIGHT = 4
 """Groups of tasks a worker thread: enough that none waits for the next."""
 
 GROUP_BYTES = 16 * 2**20
-"""What is worth sending to a worker: a group costs the scheduler 3 to 4 ms, such a write 100."""
+"""What is worth sending to a worker: a group costs the scheduler 4 to 6 ms, such a write 60."""
 
 MOST_IN_GROUP = 64
 

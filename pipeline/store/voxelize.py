@@ -99,7 +99,7 @@ def voxelize_manifest(
     scheduler: str | None = None,
     format: str = "zarr",
     kind: str | None = None,
-    codec: str = "lz4",
+    codec: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
     on_progress: Progress | None = None,
@@ -115,8 +115,8 @@ def voxelize_manifest(
         format: zarr, or npy for the unified layout's files.
         kind: of a Zarr store: packed, the spikes themselves, counted when they are read, or
             counts. None: as the store there is, packed in a new one.
-        codec: of kind counts: lz4, zstd, or none, which is read fastest and takes most space.
-            It makes no sequence anew: a store may hold several.
+        codec: of kind counts: lz4 (where None), zstd, or none, which is read fastest and takes
+            most space. It makes no sequence anew: a store may hold several.
         overwrite: make sequences anew that are there, complete, and differ.
         dry_run: check and plan only.
         on_progress: called with windows done, windows in all, and the sequence's name.
@@ -138,7 +138,7 @@ def voxelize_manifest(
         store=place,
         kind=kind_,
         bins=bins,
-        codec=_codec(codec),
+        codec=_codec(codec, kind_),
         overwrite=overwrite,
     )
     with nullcontext() if dry_run else exclusive(job.store):
@@ -185,7 +185,14 @@ def _kind(format: str, kind: str | None, store: Place) -> Kind:
     return KINDS[0]
 
 
-def _codec(name: str) -> Codec:
+def _codec(name: str | None, kind: Kind) -> Codec:
+    if name is None:
+        return CODECS[0]
+    if kind != "counts":
+        raise StoreError(
+            f"a codec is for counts, this is kind {kind}; leave --codec, or give "
+            "--kind counts and another store"
+        )
     for known in CODECS:
         if name == known:
             return known

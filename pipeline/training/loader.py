@@ -24,7 +24,7 @@ from ..store.jobs import available_cores
 from .cache import Arrays, WindowCache
 from .order import StepPlan
 from .samples import ClipSamples, window_bytes
-from .workers import batch_bytes, cut_batch, open_workers, stack
+from .workers import cut_batch, open_workers, stack
 
 Batch = dict[str, Any]
 Note = Callable[[str], None]
@@ -147,13 +147,12 @@ def open_loader(
     planned = plan.batches(from_step, to_step)
     with ExitStack() as opened:
         if workers:
-            size = batch_bytes(samples, plan.batch_size)
             batches = opened.enter_context(
                 open_workers(
                     samples,
                     planned,
                     workers=workers,
-                    size=size,
+                    batch_size=plan.batch_size,
                     held=plan.accumulation,
                     prefetch_bytes=prefetch_bytes,
                 )

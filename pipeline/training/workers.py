@@ -1,8 +1,8 @@
 """Processes that cut batches and hand them over in memory which they share with training.
 
-They do without torch, whose import takes each of them two seconds and 200 MiB. And memory is
+They do without torch, whose import takes each of them two seconds and over 400 MiB. And memory is
 mapped once and used again and again: a fresh shared block a batch, as PyTorch's `DataLoader`
-hands over tensors, costs its page faults on both sides, more than cutting the samples does.
+hands over tensors, costs page faults that take as long as cutting the samples.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def open_workers(
     planned: Iterable[MicroBatch],
     *,
     workers: int,
-    size: int,
+    batch_size: int,
     held: int,
     prefetch_bytes: int,
 ) -> Iterator[Iterator[Batch]]:
@@ -103,7 +103,7 @@ def open_workers(
         samples: what cuts a sample.
         planned: read as it is needed.
         workers: processes; each makes every `workers`-th batch.
-        size: bytes of the largest batch, as `batch_bytes` says.
+        batch_size: clips of a batch, at most.
         held: batches that are in use at a time.
         prefetch_bytes: of batches under way; each worker has one at least.
 
@@ -111,8 +111,8 @@ def open_workers(
         WorkerError: a process died.
         SpikeDeblurError: a sample can't be read.
     """
-    clips = max(size // batch_bytes(samples, 1), 1)
-    messages = 2**15 // (256 + 8 * clips)  # that a pipe takes without blocking
+    size = batch_bytes(samples, batch_size)
+    messages = 2**15 // (256 + 8 * batch_size)  # that a pipe takes without blocking
     ahead = max(min(prefetch_bytes // (size * workers), MOST_AHEAD, messages), 1)
     each = ahead + held
     memory = _SharedMemory(workers * each * size)

@@ -110,6 +110,13 @@ def test_what_is_missing_is_none_or_empty(place):
     assert place.folders("a/b") == []
 
 
+def test_sizes_of_some_files_are_those_of_the_files_that_are_there(place):
+    place.write("a/b", [b"12"])
+    place.write("a/c", [b"1"])
+    assert place.sizes_of(["a/b", "a", "a/x", "a/b/c"]) == {"a/b": 2}
+    assert place.child("a").sizes_of(["b"]) == {"b": 2}
+
+
 def test_a_file_larger_than_the_limit_is_refused(place):
     place.write("zarr.json", [bytes(100)])
     assert place.read("zarr.json", limit=100) == bytes(100)

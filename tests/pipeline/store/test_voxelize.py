@@ -296,6 +296,32 @@ def test_record_tells_where_the_data_came_from(data: DataSet, store: Path) -> No
     assert len(found.complete.sources) == 11
 
 
+@pytest.mark.parametrize("codec", ["zstd", "none"])
+def test_counts_are_the_same_in_any_codec_and_a_store_may_hold_several(
+    data: DataSet, tmp_path: Path, codec: str
+) -> None:
+    import zarr
+
+    store = tmp_path / "s.zarr"
+    data.voxelize(tmp_path / "lz4.zarr", kind="counts")
+    data.voxelize(store, kind="counts", codec=codec)
+    assert data.voxelize(store).sequences_kept == len(open_store(store))
+    for one, other in zip(open_store(store), open_store(tmp_path / "lz4.zarr"), strict=True):
+        np.testing.assert_array_equal(one.voxels(0, 5), other.voxels(0, 5))
+        plain = zarr.open_array(store / one.seq / "voxels", mode="r")
+        np.testing.assert_array_equal(plain[:], one.voxels(0, 5))
+
+
+def test_a_codec_is_refused_where_there_are_no_counts_or_it_is_not_known(
+    data: DataSet, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreError, match=r"codec is for counts, this is kind packed"):
+        data.voxelize(tmp_path / "s.zarr", codec="none")
+    with pytest.raises(StoreError, match=r"codec 'gzip' is not known; give lz4, zstd, none"):
+        data.voxelize(tmp_path / "s.zarr", kind="counts", codec="gzip")
+    assert not (tmp_path / "s.zarr").exists()
+
+
 def test_plain_zarr_reads_what_we_read(store: Path, kind: str, spikes_array: str) -> None:
     import zarr
 
