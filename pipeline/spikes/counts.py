@@ -7,6 +7,7 @@ bin's few planes are expanded to one byte a pixel.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -134,8 +135,9 @@ def count_windows(
                 region.gather(packed, starts + j, frames)
             else:
                 frames[...] = 0
-                for run in np.split(there, np.flatnonzero(np.diff(there) > 1) + 1):
-                    chosen = slice(run[0], run[-1] + 1)
+                breaks = np.flatnonzero(np.diff(there) > 1) + 1
+                for a, b in itertools.pairwise((0, *breaks.tolist(), len(there))):
+                    chosen = slice(there[a], there[b - 1] + 1)
                     region.gather(packed, starts[chosen] + j, frames[chosen])
             adder.add()
         planes = [plane.reshape(group, words)[: last - first] for plane in adder.drain()]

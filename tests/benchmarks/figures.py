@@ -36,19 +36,23 @@ class Figure:
         return f"{self.what:56} {self.value:8.1f} {self.unit:38} {verdict:14} {self.detail}"
 
 
-def fastest(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return each action's shortest time in seconds; they take turns.
+def fastest(
+    actions: dict[str, Callable[[], object]], repeats: int, in_a_row: int = 1
+) -> dict[str, float]:
+    """Return each action's shortest time in seconds; they take turns, `in_a_row` times each.
 
-    Turns, so that a machine that slows down for a while slows all of them.
+    Turns, so that a machine that slows down for a while slows all of them; several in a row,
+    where an action would otherwise be timed with the caches that another one left.
     """
     times = {name: float("inf") for name in actions}
     for action in actions.values():
         action()
     for _ in range(repeats):
         for name, action in actions.items():
-            began = time.perf_counter()
-            action()
-            times[name] = min(times[name], time.perf_counter() - began)
+            for _ in range(in_a_row):
+                began = time.perf_counter()
+                action()
+                times[name] = min(times[name], time.perf_counter() - began)
     return times
 
 
