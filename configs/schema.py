@@ -42,6 +42,7 @@ NaturalFloat = Annotated[float, BeforeValidator(_no_bool), Field(ge=0)]
 Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
 Name = Annotated[str, StringConstraints(min_length=1)]
 Extension = Annotated[str, StringConstraints(pattern=r"^\.[A-Za-z0-9]+$")]
+RecomputedPart = Literal["attention", "feed_forward", "warping", "block", "stage"]
 VGGLayer = Literal["relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"]
 
 
@@ -239,10 +240,12 @@ class AttentionConfig(Section):
     MLP_RATIO: PositiveFloat = 2.0
     """Hidden channels of the feed-forward, in multiples of the channels."""
     ADAPTIVE_CHUNK: Bool = True
-    """Choose chunks so that MAX_BATCH_TOKENS holds; false: always CHUNK_SIZE squared.
-    No setting of chunks changes a result."""
+    """Choose chunks so that MAX_CHUNK_MB and MAX_BATCH_TOKENS hold; false: always CHUNK_SIZE
+    squared. No setting of chunks changes a result."""
+    MAX_CHUNK_MB: PositiveInt = 64
+    """Limit of the memory that one chunk takes while it is worked through, in MB."""
     MAX_BATCH_TOKENS: PositiveInt = 49152
-    """Limit of batch * rows * columns in one chunk; bounds memory."""
+    """Limit of batch * rows * columns in one chunk, whatever their channels and frames."""
     CHUNK_SIZE: PositiveInt = 64
     """Rows and columns of a fixed chunk, in pixels of the feature map."""
     CHUNK_SHAPE: Literal["square", "wide", "tall"] = "square"
@@ -291,6 +294,11 @@ class ModelConfig(Section):
     """Recompute attention in the backward pass: less memory, more time, same result."""
     USE_CHECKPOINT_FFN: Bool = True
     """Recompute feed-forwards in the backward pass: less memory, more time, same result."""
+    RECOMPUTE: tuple[RecomputedPart, ...] | None = None
+    """Parts recomputed in the backward pass, instead of what the two keys above say: attention,
+    feed_forward, warping (flow and alignment), block (each as a whole, and steps of the spike
+    encoder), stage (the blocks of a stage together). All five: the least memory. null: as they
+    say."""
     PRETRAINED: Name | None = None
     """File with weights of the published network (`params` key) to start from."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..configs.schema import AttentionConfig, Config
-from ..third_party.VRT import VRT, load_pretrained
+from ..configs.schema import AttentionConfig, Config, ModelConfig
+from ..third_party.VRT import VRT, Recompute, load_pretrained, set_recompute
 from .vrt_with_spike import VRTWithSpike
 
 
@@ -19,13 +19,11 @@ def build_model(config: Config) -> VRTWithSpike:
     backbone = VRT(
         **model.VRT.model_dump(),
         in_chans=3 * model.TRUNK_SCALE**2,
-        use_checkpoint_attn=model.USE_CHECKPOINT_ATTN,
-        use_checkpoint_ffn=model.USE_CHECKPOINT_FFN,
     )
     if model.PRETRAINED is not None:
         load_pretrained(backbone, model.PRETRAINED)
     tsa, fuse = model.SPIKE_TSA, model.FUSE
-    return VRTWithSpike(
+    network = VRTWithSpike(
         backbone,
         spike_bins=config.DATA.K,
         channels_per_scale=model.CHANNELS_PER_SCALE,
@@ -34,23 +32,32 @@ def build_model(config: Config) -> VRTWithSpike:
         tsa_heads=tsa.HEADS,
         tsa_dropout=tsa.DROPOUT,
         tsa_mlp_ratio=tsa.MLP_RATIO,
-        tsa_chunk_cfg=_chunks(tsa, model.USE_CHECKPOINT_ATTN),
+        tsa_chunk_cfg=_chunks(tsa),
         fuse_heads=fuse.HEADS,
         fuse_dropout=fuse.DROPOUT,
         fuse_mlp_ratio=fuse.MLP_RATIO,
-        fuse_chunk_cfg=_chunks(fuse, model.USE_CHECKPOINT_ATTN),
+        fuse_chunk_cfg=_chunks(fuse),
         use_spike=model.USE_SPIKE,
         trunk_scale=model.TRUNK_SCALE,
         spike_skip=model.SPIKE_SKIP,
         identity_init=fuse.IDENTITY_INIT,
     )
+    set_recompute(network, chosen_recompute(model))
+    return network
 
 
-def _chunks(attention: AttentionConfig, use_checkpoint: bool) -> dict[str, Any]:
+def chosen_recompute(model: ModelConfig) -> Recompute:
+    """Return what a configuration recomputes in the backward pass."""
+    if model.RECOMPUTE is None:
+        return Recompute(model.USE_CHECKPOINT_ATTN, model.USE_CHECKPOINT_FFN)
+    return Recompute(**dict.fromkeys(model.RECOMPUTE, True))
+
+
+def _chunks(attention: AttentionConfig) -> dict[str, Any]:
     return {
         "adaptive_chunk": attention.ADAPTIVE_CHUNK,
+        "max_chunk_bytes": attention.MAX_CHUNK_MB * 10**6,
         "max_batch_tokens": attention.MAX_BATCH_TOKENS,
         "chunk_size": attention.CHUNK_SIZE,
         "chunk_shape": attention.CHUNK_SHAPE,
-        "use_checkpoint": use_checkpoint,
     }

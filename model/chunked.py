@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from ..errors import SpikeDeblurError
+from ..third_party.VRT.recompute import Recomputable, run
 
 logger = logging.getLogger(__name__)
+
+HELD_AT_ONCE = 8
+"""Maps of the inputs' size that a block holds at its peak: queries, keys, values, hidden layer."""
 
 ChunkShape = Literal["square", "wide", "tall"]
 
@@ -30,19 +33,19 @@ class Chunk(NamedTuple):
     columns: int
 
 
-class BaseChunkableAttention(nn.Module):
+class BaseChunkableAttention(Recomputable):
     """Base of blocks that treat every pixel by itself and mix only its frames.
 
     Pixels don't meet, so cutting the map changes no result: only how much is in memory at
-    once. A map that holds within `max_batch_tokens` is not cut.
+    once. A map that holds within `max_chunk_bytes` and `max_batch_tokens` is not cut. Where
+    attention is recomputed, training holds the activations of one chunk at a time.
 
     Args:
-        adaptive_chunk: Cut by `max_batch_tokens`. False: always `chunk_size` squared.
+        adaptive_chunk: Cut by the two limits. False: always `chunk_size` squared.
+        max_chunk_bytes: Limit of what a chunk's attention and feed-forward hold at once.
         max_batch_tokens: Limit of clips * rows * columns in a chunk (frames not counted).
         chunk_size: Side of a chunk in pixels; with `adaptive_chunk`, at most its square.
         chunk_shape: "square", "wide" (rows : columns as 1 : 4) or "tall" (4 : 1).
-        use_checkpoint: Recompute each chunk in the backward pass, so that training holds the
-            activations of one chunk at a time.
 
     Raises:
         ChunkError: A number is below 1 or the shape has another name.
@@ -52,34 +55,35 @@ class BaseChunkableAttention(nn.Module):
         self,
         *,
         adaptive_chunk: bool = True,
+        max_chunk_bytes: int = 64 * 10**6,
         max_batch_tokens: int = 49152,
         chunk_size: int = 64,
         chunk_shape: ChunkShape = "square",
-        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        if max_batch_tokens < 1 or chunk_size < 1:
+        if min(max_chunk_bytes, max_batch_tokens, chunk_size) < 1:
             raise ChunkError(
-                "expected max_batch_tokens and chunk_size of at least 1, got "
-                f"{max_batch_tokens} and {chunk_size}"
+                "expected max_chunk_bytes, max_batch_tokens and chunk_size of at least 1, got "
+                f"{max_chunk_bytes}, {max_batch_tokens} and {chunk_size}"
             )
         if chunk_shape not in ("square", "wide", "tall"):
             raise ChunkError(f"expected chunk_shape square, wide or tall, got {chunk_shape!r}")
         self.adaptive_chunk = adaptive_chunk
+        self.max_chunk_bytes = max_chunk_bytes
         self.max_batch_tokens = max_batch_tokens
         self.chunk_size = chunk_size
         self.chunk_shape = chunk_shape
-        self.use_checkpoint = use_checkpoint
         self._logged: set[tuple[int, int, int]] = set()
 
-    def choose_chunk(self, clips: int, rows: int, columns: int) -> Chunk:
-        """Return the chunk for maps of this size."""
+    def choose_chunk(self, clips: int, rows: int, columns: int, pixel_bytes: int = 1) -> Chunk:
+        """Return the chunk for maps of this size, of which a pixel holds `pixel_bytes` at once."""
         if not self.adaptive_chunk:
             return Chunk(clips, min(self.chunk_size, rows), min(self.chunk_size, columns))
-        if clips * rows * columns <= self.max_batch_tokens:
+        limit = min(self.max_batch_tokens, max(1, self.max_chunk_bytes // pixel_bytes))
+        if clips * rows * columns <= limit:
             return Chunk(clips, rows, columns)
-        at_once = min(clips, self.max_batch_tokens)
-        pixels = min(self.max_batch_tokens // at_once, self.chunk_size**2)
+        at_once = min(clips, limit)
+        pixels = min(limit // at_once, self.chunk_size**2)
         long = max(1, math.isqrt(4 * pixels)) if self.chunk_shape != "square" else 0
         if self.chunk_shape == "wide":
             width = min(long, pixels, columns)
@@ -104,7 +108,8 @@ class BaseChunkableAttention(nn.Module):
             (B, T, H, W, C).
         """
         clips, _, rows, columns, _ = features[0].shape
-        chunk = self.choose_chunk(clips, rows, columns)
+        held = sum(f.shape[1] * f.shape[4] * f.element_size() for f in features)
+        chunk = self.choose_chunk(clips, rows, columns, HELD_AT_ONCE * held)
         if (clips, rows, columns) not in self._logged:
             self._logged.add((clips, rows, columns))
             logger.debug(
@@ -130,10 +135,7 @@ class BaseChunkableAttention(nn.Module):
         return torch.cat(clips_done)  # (B, T, H, W, C)
 
     def _run(self, block: Callable[..., Tensor], features: Sequence[Tensor]) -> Tensor:
-        if self.use_checkpoint and torch.is_grad_enabled():
-            recomputed: Tensor = checkpoint(block, *features, use_reentrant=False)
-            return recomputed
-        return block(*features)
+        return run(block, self.recompute.attention, *features)
 
 
 def _cuts(length: int, step: int) -> list[slice]:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..third_party.VRT.recompute import Recomputable, run
 
-class SpikeEncoder3D(nn.Module):
+
+class SpikeEncoder3D(Recomputable):
     """Residual 3-D convolutions over time, rows and columns; the bins are the channels.
 
     Args:
@@ -68,10 +70,11 @@ class SpikeEncoder3D(nn.Module):
         Returns:
             One (B, C_i, T_i, H_i, W_i) a scale, full size first.
         """
-        x = self.stem(voxels.transpose(1, 2))  # (B, C, T, H, W)
+        again = self.recompute.block
+        x = run(self.stem, again, voxels.transpose(1, 2))  # (B, C, T, H, W)
         features = [x]
         for down in self.downs:
-            x = down(x)
+            x = run(down, again, x)
             features.append(x)
         return features
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import get_args
 
 import torch
 
-from ..configs.schema import Config
+from ..configs.schema import Config, RecomputedPart
 from ..errors import SpikeDeblurError
 
 # What a step of deblurring VRT keeps for its backward pass, by part, of all that it keeps
 # (float32, 3 frames of 64x64: 1.97 and 1.83 of 4.39 GB).
 _KEPT_BY_FEED_FORWARD, _KEPT_BY_ATTENTION = 0.45, 0.42
+# And by how much a step's peak falls when alignment, blocks and stages are recomputed too
+# (6 frames of 64x64: 4.7 to 3.4 GB).
+_LEFT_BY_BOTH = 0.27
 
 
 class NotEnoughMemoryError(SpikeDeblurError):
@@ -50,14 +54,20 @@ def training_advice(config: Config) -> str:
             f"TRAIN.BATCH_SIZE={train.BATCH_SIZE // 2} with TRAIN.GRADIENT_ACCUMULATION_STEPS="
             f"{2 * train.GRADIENT_ACCUMULATION_STEPS} (half, the same result)"
         )
-    if not model.USE_CHECKPOINT_FFN:
+    if model.RECOMPUTE is None and not model.USE_CHECKPOINT_FFN:
         helps.append(
             f"MODEL.USE_CHECKPOINT_FFN=true (about {_KEPT_BY_FEED_FORWARD:.0%} less, the same "
             "result)"
         )
-    if not model.USE_CHECKPOINT_ATTN:
+    if model.RECOMPUTE is None and not model.USE_CHECKPOINT_ATTN:
         helps.append(
             f"MODEL.USE_CHECKPOINT_ATTN=true (about {_KEPT_BY_ATTENTION:.0%} less, the same result)"
+        )
+    parts = get_args(RecomputedPart)
+    if set(model.RECOMPUTE or ()) != set(parts):
+        helps.append(
+            f"MODEL.RECOMPUTE='[{', '.join(parts)}]' (about {_LEFT_BY_BOTH:.0%} less than with "
+            "both MODEL.USE_CHECKPOINT keys, the same result)"
         )
     smaller = data.CROP_SIZE // 2
     if smaller and smaller % (8 * model.TRUNK_SCALE) == 0:

@@ -4,6 +4,7 @@ import torch
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import CharbonnierLoss, build_model, normalize_counts, parameter_table
+from spikedeblur.third_party.VRT import Recompute
 
 BASELINE = "configs/deblur/vrt_spike_baseline.yaml"
 QUICKSTART = "configs/deblur/quickstart.yaml"
@@ -84,24 +85,23 @@ def test_settings_reach_the_modules():
     )
     model = build_model(config)
     fuse, tsa = model.cross_attn_fuse.fuse_blocks[0], model.spike_temporal_sa.blocks[0]
-    assert (fuse.chunk_size, fuse.use_checkpoint, tsa.use_checkpoint) == (7, True, True)
+    assert (fuse.chunk_size, fuse.max_chunk_bytes) == (7, 64 * 10**6)
+    assert fuse.recompute == tsa.recompute == Recompute(attention=True)
     assert fuse.attn.out_proj.weight.any()
     assert (tsa.chunk_shape, tsa.attn.heads, tsa.mlp[0].out_features) == ("wide", 8, 96)
     assert model.spike_encoder.stem[0].in_channels == 16
     assert model.spike_skip is not None
 
 
-def test_checkpointing_changes_neither_output_nor_gradients():
+def test_recomputing_changes_neither_output_nor_gradients():
     results = []
-    for flag in ("true", "false"):
-        config = load_config(
-            QUICKSTART,
-            [
-                f"MODEL.USE_CHECKPOINT_ATTN={flag}",
-                f"MODEL.USE_CHECKPOINT_FFN={flag}",
-                "MODEL.FUSE.IDENTITY_INIT=false",
-            ],
-        )
+    for setting in (
+        "MODEL.RECOMPUTE=[]",
+        "MODEL.RECOMPUTE=null",
+        "MODEL.RECOMPUTE=[attention, feed_forward, warping, block, stage]",
+    ):
+        keys = ["MODEL.USE_CHECKPOINT_ATTN=true", "MODEL.USE_CHECKPOINT_FFN=true"]
+        config = load_config(QUICKSTART, [*keys, setting, "MODEL.FUSE.IDENTITY_INIT=false"])
         torch.manual_seed(0)
         model = build_model(config).double()
         rgb = torch.linspace(0, 1, 2 * 3 * 32 * 32, dtype=torch.float64).view(1, 2, 3, 32, 32)
@@ -109,8 +109,16 @@ def test_checkpointing_changes_neither_output_nor_gradients():
         out = model(rgb, voxels)
         out.square().mean().backward()
         results.append([out, *(p.grad for p in model.parameters())])
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b)
+    for plain, *others in zip(*results, strict=True):
+        for other in others:
+            torch.testing.assert_close(other, plain)
+
+
+def test_recompute_takes_the_place_of_the_published_keys():
+    model = build_model(load_config(QUICKSTART, ["MODEL.RECOMPUTE=[stage, warping]"]))
+    assert model.vrt.stage1.recompute == Recompute(warping=True, stage=True)
+    with pytest.raises(SpikeDeblurError, match="RECOMPUTE"):
+        load_config(QUICKSTART, ["MODEL.RECOMPUTE=[flow]"])
 
 
 def test_pretrained_weights_are_loaded_into_the_published_network(tmp_path):

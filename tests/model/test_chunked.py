@@ -24,7 +24,7 @@ CHUNKS = st.fixed_dictionaries(
         "max_batch_tokens": st.integers(1, 200),
         "chunk_size": st.integers(1, 9),
         "chunk_shape": st.sampled_from(["square", "wide", "tall"]),
-        "use_checkpoint": st.booleans(),
+        "max_chunk_bytes": st.integers(1, 10**5),
     }
 )
 
@@ -99,6 +99,24 @@ def test_reference_limits_cut_a_full_crop_into_squares_of_64():
     assert BaseChunkableAttention().choose_chunk(1, 128, 128) == (1, 128, 128)
 
 
+def test_a_chunk_holds_no_more_bytes_than_the_limit():
+    base = BaseChunkableAttention(max_chunk_bytes=10**6)
+    chunk = base.choose_chunk(2, 128, 128, pixel_bytes=2000)
+    assert 0.8 * 10**6 < chunk.clips * chunk.rows * chunk.columns * 2000 <= 10**6
+    assert base.choose_chunk(2, 128, 128, pixel_bytes=2 * 10**6) == (1, 1, 1)
+    assert base.choose_chunk(2, 8, 8, pixel_bytes=2000) == (2, 8, 8)
+
+
+def test_more_frames_make_smaller_chunks(caplog):
+    block = SpikeTemporalSelfAttention(8, heads=2, chunk_cfg={"max_chunk_bytes": 2**20})
+    sizes = []
+    with caplog.at_level(logging.DEBUG, "spikedeblur.model.chunked"), torch.no_grad():
+        for frames, side in ((2, 64), (8, 65)):
+            block(torch.zeros(1, frames, 8, side, side))
+            sizes.append(caplog.records[-1].getMessage().split(", ")[-1])
+    assert sizes == ["45x45 pixels", "22x23 pixels"]
+
+
 def test_fixed_chunk_has_the_given_side():
     base = BaseChunkableAttention(adaptive_chunk=False, chunk_size=16)
     assert base.choose_chunk(9, 100, 10) == (9, 16, 10)
@@ -116,7 +134,8 @@ def test_chunk_is_logged_once_a_shape(caplog):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"chunk_size": 0}, {"max_batch_tokens": 0}, {"chunk_shape": "round"}]
+    "wrong",
+    [{"chunk_size": 0}, {"max_batch_tokens": 0}, {"max_chunk_bytes": 0}, {"chunk_shape": "round"}],
 )
 def test_impossible_chunks_are_refused(wrong):
     with pytest.raises(ChunkError, match="expected"):

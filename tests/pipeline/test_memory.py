@@ -42,10 +42,15 @@ def test_advice_names_settings_that_are_not_at_their_least_already():
     assert "TRAIN.BATCH_SIZE=2 with TRAIN.GRADIENT_ACCUMULATION_STEPS=4" in advice
     assert "DATA.CROP_SIZE=16 (a quarter)" in advice
     assert "DATA.CLIP_LEN=4 (20% less)" in advice
-    assert "CHECKPOINT" not in advice  # on already
-    bare = config.model_copy(
-        update={"MODEL": config.MODEL.model_copy(update={"USE_CHECKPOINT_FFN": False})}
-    )
+    assert "USE_CHECKPOINT_FFN=true" not in advice  # on already
+    assert "MODEL.RECOMPUTE='[attention, feed_forward, warping, block, stage]'" in advice
+
+    def with_model(config, **keys):
+        return config.model_copy(update={"MODEL": config.MODEL.model_copy(update=keys)})
+
+    bare = with_model(config, USE_CHECKPOINT_FFN=False)
     assert "MODEL.USE_CHECKPOINT_FFN=true (about 45% less" in training_advice(bare)
+    every = ("attention", "feed_forward", "warping", "block", "stage")
     least = tiny_config(BATCH_SIZE=1, DATA={"CROP_SIZE": 8, "CLIP_LEN": 2})
+    least = with_model(least, RECOMPUTE=every, USE_CHECKPOINT_FFN=False)
     assert training_advice(least) == "use a smaller network, or a device with more memory"

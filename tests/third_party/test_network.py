@@ -8,7 +8,13 @@ import torch
 import yaml
 
 import spikedeblur.third_party.VRT as package
-from spikedeblur.third_party.VRT import VRT, VRTConfigError, pad_to_multiple
+from spikedeblur.third_party.VRT import (
+    VRT,
+    Recompute,
+    VRTConfigError,
+    pad_to_multiple,
+    set_recompute,
+)
 
 
 def clip(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -205,21 +211,48 @@ def test_impossible_sizes_are_refused(small_vrt, wrong, message):
         small_vrt(**wrong)
 
 
-@pytest.mark.parametrize("parts", [("attn",), ("ffn",), ("attn", "ffn")])
-def test_checkpointing_changes_neither_output_nor_gradient(small_vrt, parts):
+PARTS = ("attention", "feed_forward", "warping", "block", "stage")
+
+
+def kept_bytes(model, x):
+    """Return the output, and the bytes that autograd keeps of what is not a parameter."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        out = model(x)
+    return out, sum(kept.values())
+
+
+@pytest.mark.parametrize("parts", [*((part,) for part in PARTS), PARTS[:2], PARTS])
+def test_recomputing_keeps_less_and_changes_neither_output_nor_gradient(small_vrt, parts):
     plain = small_vrt(drop_path_rate=0.5).train()
-    saving = small_vrt(
-        drop_path_rate=0.5, **{f"use_checkpoint_{part}": True for part in parts}
-    ).train()
+    saving = small_vrt(drop_path_rate=0.5).train()
+    set_recompute(saving, Recompute(**dict.fromkeys(parts, True)))
     x = clip(2, 2, 3, 16, 16)
-    outputs = []
+    outputs, kept = [], []
     for model in (plain, saving):
         torch.manual_seed(3)
-        outputs.append(model(x))
-        outputs[-1].square().sum().backward()
+        out, nbytes = kept_bytes(model, x)
+        out.square().sum().backward()
+        outputs.append(out)
+        kept.append(nbytes)
     assert torch.equal(*outputs)
+    assert kept[1] < kept[0]
     for (name, one), other in zip(plain.named_parameters(), saving.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, msg=name)
+
+
+def test_published_names_choose_what_is_recomputed(small_vrt):
+    model = small_vrt(use_checkpoint_attn=True, use_checkpoint_ffn=True)
+    assert model.stage3.residual_group1.blocks[0].recompute == Recompute(True, True)
+    assert small_vrt().stage8[1].recompute == Recompute()
 
 
 def test_drop_path_acts_in_training_only(small_vrt):

@@ -5,6 +5,15 @@ and shapes, so that published weights load. See README.md beside this file.
 """
 
 from .network import VRT, VRTConfigError, pad_to_multiple
+from .recompute import Recompute, set_recompute
 from .weights import WeightsError, load_pretrained
 
-__all__ = ["VRT", "VRTConfigError", "WeightsError", "load_pretrained", "pad_to_multiple"]
+__all__ = [
+    "VRT",
+    "Recompute",
+    "VRTConfigError",
+    "WeightsError",
+    "load_pretrained",
+    "pad_to_multiple",
+    "set_recompute",
+]

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .packed_attention import attend
+from .recompute import Recomputable, run
 from .windows import Size, WindowPlan, fit_window, plan_windows
 
 
@@ -34,7 +34,7 @@ class BlockGroup(nn.Module):
         return x
 
 
-class Block(nn.Module):
+class Block(Recomputable):
     """Attention in windows, then a feed-forward part, each with its residual: (B, D, H, W, C).
 
     Args:
@@ -42,7 +42,6 @@ class Block(nn.Module):
         shifted: Whether windows are moved by half their size.
         mutual: Whether the two frames of a window also attend to each other.
         drop_path: Chance of leaving out a branch for a clip, in training.
-        checkpoint_attn, checkpoint_ffn: Recompute that part in the backward pass.
     """
 
     def __init__(
@@ -56,16 +55,12 @@ class Block(nn.Module):
         mlp_ratio: float,
         qkv_bias: bool,
         drop_path: float,
-        checkpoint_attn: bool,
-        checkpoint_ffn: bool,
     ) -> None:
         super().__init__()
         self.window = window
         self.shifted = shifted
         self.mutual = mutual
         self.drop_path = drop_path
-        self.checkpoint_attn = checkpoint_attn
-        self.checkpoint_ffn = checkpoint_ffn
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, window, heads, mutual=mutual, qkv_bias=qkv_bias)
         self.norm2 = nn.LayerNorm(dim)
@@ -73,8 +68,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""
-        x = x + self._dropped(_run(self._attend, x, self.checkpoint_attn))
-        return x + self._dropped(_run(self._feed_forward, x, self.checkpoint_ffn))
+        return run(self._both, self.recompute.block, x)
+
+    def _both(self, x: Tensor) -> Tensor:
+        x = x + self._dropped(run(self._attend, self.recompute.attention, x))
+        return x + self._dropped(run(self._feed_forward, self.recompute.feed_forward, x))
 
     def _attend(self, x: Tensor) -> Tensor:
         batch, *size = x.shape[:4]
@@ -203,9 +201,3 @@ def sine_code(height: int, width: int, dim: int) -> Tensor:
     rows = code(height)[:, None].expand(height, width, half)
     columns = code(width)[None].expand(height, width, half)
     return torch.cat([rows, columns], -1).reshape(1, height * width, dim)
-
-
-def _run(part: Any, x: Tensor, recompute: bool) -> Tensor:
-    if recompute and torch.is_grad_enabled():
-        return checkpoint(part, x, use_reentrant=False)
-    return part(x)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import SpikeDeblurError
+from .recompute import Recompute, set_recompute
 from .spynet import SpyNet
 from .stage import ReconstructionGroup, Stage
 from .warping import warp_nearest4, with_both_neighbours
@@ -55,6 +56,7 @@ class VRT(nn.Module):
             where both are equal, otherwise the residual is the caller's.
         use_checkpoint_attn: Recompute the attention parts in the backward pass, to save memory.
         use_checkpoint_ffn: The same for the feed-forward parts. Neither changes a result.
+            `set_recompute` chooses more.
 
     Raises:
         VRTConfigError: A size is not possible.
@@ -104,13 +106,11 @@ class VRT(nn.Module):
         self.pa_frames = pa_frames
         window = (window_size[0], window_size[1], window_size[2])
         width = embed_dims[0]
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        rates = [drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths))]
         starts = [sum(depths[:i]) for i in range(len(depths))]
         block = {
             "mlp_ratio": mlp_ratio,
             "qkv_bias": qkv_bias,
-            "checkpoint_attn": use_checkpoint_attn,
-            "checkpoint_ffn": use_checkpoint_ffn,
         }
 
         seen = in_chans * (9 if pa_frames else 1)  # the frame, four variants of two neighbours
@@ -152,6 +152,7 @@ class VRT(nn.Module):
         self.conv_after_body = nn.Linear(last, width)
         self.conv_last = FrameConv(width, out_chans)
         self.apply(_init_weights)
+        set_recompute(self, Recompute(use_checkpoint_attn, use_checkpoint_ffn))
 
     def forward(self, x: Tensor, fuse: Fuse | None = None, skip: Tensor | None = None) -> Tensor:
         """Restore a clip.

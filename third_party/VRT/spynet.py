@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .recompute import Recomputable, run
 from .warping import warp
 
 LEVELS = 6
 SCALES = 4  # the finest four levels are given out
 
 
-class SpyNet(nn.Module):
+class SpyNet(Recomputable):
     """Flow from a reference to a support image, at four scales.
 
     Untrained it gives zero flow (the last layers start at zero), so that a network without
@@ -53,7 +54,8 @@ class SpyNet(nn.Module):
                 flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True)
             moved = warp(supp, flow, padding_mode="border")
             # Positions need more than bf16's 8 bits: under autocast only the update has them.
-            flow = flow + net(torch.cat([ref, moved, flow], 1)).to(flow.dtype)
+            update = run(net, self.recompute.warping, torch.cat([ref, moved, flow], 1))
+            flow = flow + update.to(flow.dtype)
             flows.append(flow)
         finest_first = flows[: -SCALES - 1 : -1]
         return [

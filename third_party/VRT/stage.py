@@ -7,10 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from .attention import GEGLU, BlockGroup
+from .recompute import Recomputable, run
 from .warping import DeformableAlignment, with_both_neighbours
 
 
-class Stage(nn.Module):
+class Stage(Recomputable):
     """One of stages 1-7; features are (B, D, H, W, C) in and out.
 
     Args:
@@ -68,18 +69,24 @@ class Stage(nn.Module):
 
         Returns: (B, D, H, W, C).
         """
+        x = run(self._groups, self.recompute.stage, x)
+        if self.pa_deform is None:
+            return x
+        return run(self._aligned, self.recompute.warping, x, flows)
+
+    def _groups(self, x: Tensor) -> Tensor:
         x = self.reshape(x)
         x = x + self.linear1(self.residual_group1(x))
-        x = x + self.linear2(self.residual_group2(x))
-        if self.pa_deform is not None:
-            assert flows is not None
-            frames = x.permute(0, 1, 4, 2, 3)  # (B, D, C, H, W)
-            frames = with_both_neighbours(frames, *flows, self.pa_deform, width=x.shape[-1])
-            x = self.pa_fuse(frames.permute(0, 1, 3, 4, 2))  # from (B, D, H, W, 3C)
-        return x
+        return x + self.linear2(self.residual_group2(x))
+
+    def _aligned(self, x: Tensor, flows: tuple[Tensor, Tensor]) -> Tensor:
+        assert self.pa_deform is not None
+        frames = x.permute(0, 1, 4, 2, 3)  # (B, D, C, H, W)
+        frames = with_both_neighbours(frames, *flows, self.pa_deform, width=x.shape[-1])
+        return self.pa_fuse(frames.permute(0, 1, 3, 4, 2))  # from (B, D, H, W, 3C)
 
 
-class ReconstructionGroup(nn.Module):
+class ReconstructionGroup(Recomputable):
     """A group of blocks without mutual attention, with its residual."""
 
     def __init__(self, dim: int, **group: Any) -> None:
@@ -89,7 +96,10 @@ class ReconstructionGroup(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""
-        return x + self.linear(self.residual_group(x))
+        return x + run(self._group, self.recompute.stage, x)
+
+    def _group(self, x: Tensor) -> Tensor:
+        return self.linear(self.residual_group(x))
 
 
 class GatherBlocks(nn.Module):

@@ -9,18 +9,21 @@ along each shifted axis): attention then takes one small mask a kind, not one a 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 MASKED = -100.0  # added to the logits of tokens that the roll made neighbours
 
 Size = tuple[int, int, int]
+Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,54 +78,55 @@ def plan_windows(
 ) -> WindowPlan:
     """Plan the windows of features (B, D, H, W, C) with `shape` = (B, D, H, W)."""
     batch, *size = shape
+    missing = [-side % extent for side, extent in zip(size, window, strict=True)]
+    padded = tuple(side + extra for side, extra in zip(size, missing, strict=True))
+    per_clip = math.prod(size)
+    position = np.pad(
+        np.arange(per_clip).reshape(size), [(0, extra) for extra in missing], constant_values=-1
+    )
+    position = _cut(np.roll(position, [-s for s in shift], (0, 1, 2)), window)  # (windows, N)
+    region, kind = _regions(padded, window, shift)
+
+    order = np.argsort(kind, kind="stable")
+    position, region, kind = position[order], region[order], kind[order]
+    values, firsts, counts = np.unique(kind, return_index=True, return_counts=True)
+    groups = []
+    for value, first, count in zip(values, firsts, counts, strict=True):
+        labels = region[first]
+        mask = np.where(labels[:, None] == labels[None], 0.0, MASKED).astype(np.float32)
+        groups.append((int(count) * batch, torch.from_numpy(mask).to(device) if value else None))
+
+    clip = np.arange(batch).reshape(1, batch, 1) * per_clip
+    inside = np.repeat((position >= 0)[:, None], batch, axis=1).ravel()
+    tokens = (position.clip(min=0)[:, None] + clip).ravel()  # (windows * B * N,)
+    rows = np.empty(batch * per_clip, np.int64)
+    rows[tokens[inside]] = np.flatnonzero(inside)
+    padding = np.flatnonzero(~inside)
     # Tensors made in inference mode could not be used again in training.
     with torch.inference_mode(False), torch.no_grad():
-        missing = [-side % extent for side, extent in zip(size, window, strict=True)]
-        padded = tuple(side + extra for side, extra in zip(size, missing, strict=True))
-        position = torch.arange(size[0] * size[1] * size[2]).view(*size)
-        ends = (0, missing[2], 0, missing[1], 0, missing[0])
-        position = F.pad(position, ends, value=-1)
-        position = _cut(position.roll([-s for s in shift], (0, 1, 2)), window)  # (windows, N)
-        region, kind = _regions(padded, window, shift)
-
-        order = torch.argsort(kind, stable=True)
-        position, region, kind = position[order], region[order], kind[order]
-        groups = []
-        for value, count in zip(*torch.unique_consecutive(kind, return_counts=True), strict=True):
-            labels = region[torch.nonzero(kind == value)[0, 0]]
-            mask = torch.where(labels[:, None] == labels[None], 0.0, MASKED).to(device)
-            groups.append((int(count) * batch, mask if value else None))
-
-        per_clip = size[0] * size[1] * size[2]
-        clip = torch.arange(batch).view(1, batch, 1) * per_clip
-        inside = (position >= 0)[:, None].expand(-1, batch, -1).flatten()
-        tokens = (position.clamp(min=0)[:, None] + clip).flatten()  # (windows * B * N,)
-        rows = torch.empty(batch * per_clip, dtype=torch.int64)
-        rows[tokens[inside]] = torch.nonzero(inside).flatten()
-        padding = torch.nonzero(~inside).flatten()
         return WindowPlan(
             shape=shape,
             window=window,
-            tokens=tokens.to(device),
-            padding=padding.to(device) if len(padding) else None,
-            rows=rows.to(device),
+            tokens=torch.from_numpy(tokens).to(device),
+            padding=torch.from_numpy(padding).to(device) if len(padding) else None,
+            rows=torch.from_numpy(rows).to(device),
             groups=tuple(groups),
         )
 
 
-def _regions(padded: tuple[int, ...], window: Size, shift: Size) -> tuple[Tensor, Tensor]:
+def _regions(padded: tuple[int, ...], window: Size, shift: Size) -> tuple[Numbers, Numbers]:
     """Return each token's region (windows, N), equal for true neighbours, and each window's kind.
 
     Along a shifted axis of the rolled, padded size there are three regions: all but the last
     window, the last window less the shift, the last shift. A kind of 0 needs no mask.
     """
-    region = torch.zeros(padded, dtype=torch.int64)
+    region = np.zeros(padded, np.int64)
     for axis, (side, extent, moved) in enumerate(zip(padded, window, shift, strict=True)):
         if not moved:
             continue
-        place = torch.arange(side)
-        label = (place >= side - extent).long() + (place >= side - moved).long()
-        region = region * 3 + label.view([-1 if i == axis else 1 for i in range(3)])
+        place = np.arange(side)
+        label = (place >= side - extent).astype(np.int64) + (place >= side - moved)
+        region = region * 3 + label.reshape([-1 if i == axis else 1 for i in range(3)])
     counts = [side // extent for side, extent in zip(padded, window, strict=True)]
     kind = [
         sum(
@@ -131,14 +135,14 @@ def _regions(padded: tuple[int, ...], window: Size, shift: Size) -> tuple[Tensor
         )
         for index in itertools.product(*(range(n) for n in counts))
     ]
-    return _cut(region, window), torch.tensor(kind)
+    return _cut(region, window), np.array(kind)
 
 
-def _cut(x: Tensor, window: Size) -> Tensor:
+def _cut(x: Numbers, window: Size) -> Numbers:
     """(D, H, W) of whole windows -> (windows, N), tokens ordered frame, row, column."""
     d, h, w = window
-    x = x.view(x.shape[0] // d, d, x.shape[1] // h, h, x.shape[2] // w, w)
-    return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, d * h * w)
+    x = x.reshape(x.shape[0] // d, d, x.shape[1] // h, h, x.shape[2] // w, w)
+    return x.transpose(0, 2, 4, 1, 3, 5).reshape(-1, d * h * w)
 
 
 class _GatherRows(torch.autograd.Function):

@@ -1,0 +1,52 @@
+"""Computing parts of the network again in the backward pass, instead of keeping what they made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Recompute:
+    """Which parts are computed twice, so that only their inputs are kept; no result changes.
+
+    A part may lie inside another: then the inner one's inputs too are kept only while the outer
+    one's gradient is computed.
+    """
+
+    attention: bool = False
+    """Of each block, with its cutting and joining of windows."""
+    feed_forward: bool = False
+    """Of each block."""
+    warping: bool = False
+    """Flow networks, and the alignment of each stage with the layers that take it in."""
+    block: bool = False
+    """Each block as a whole."""
+    stage: bool = False
+    """The blocks of each stage and of each reconstruction group, together."""
+
+
+class Recomputable(nn.Module):
+    """A module with parts that `set_recompute` can have computed twice."""
+
+    recompute = Recompute()
+
+
+def set_recompute(network: nn.Module, recompute: Recompute) -> None:
+    """Choose for a network and all in it."""
+    for module in network.modules():
+        if isinstance(module, Recomputable):
+            module.recompute = recompute
+
+
+def run(part: Callable[..., Tensor], recompute: bool, *inputs: Any) -> Tensor:
+    """Return `part(*inputs)`; `recompute` says whether its backward pass computes it again."""
+    if recompute and torch.is_grad_enabled():
+        result: Tensor = checkpoint(part, *inputs, use_reentrant=False)
+        return result
+    return part(*inputs)
