@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from spikedeblur.third_party.VRT import warping
 from spikedeblur.third_party.VRT.spynet import SpyNet
 from spikedeblur.third_party.VRT.warping import (
     DeformableAlignment,
@@ -93,3 +94,19 @@ def test_scaled_flow_is_in_pixels_of_its_scale():
         # 48 rows are worked on as 64, so a pixel of them is 3/4 as long
         expected = torch.tensor([1.0, -2.0 * 0.75]).view(1, 2, 1, 1) * 2 ** (3 - scale)
         torch.testing.assert_close(flow, expected.expand_as(flow))
+
+
+def test_pairs_taken_a_few_at_a_time_align_alike(monkeypatch):
+    torch.manual_seed(0)
+    align = DeformableAlignment(8, groups=2, reach=10.0).double()
+    for parameter in align.conv_offset[-1].parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    pairs = [torch.rand(5, n, 9, 7, dtype=torch.float64) for n in (8, 8, 2)]
+    together = align(*pairs)
+    grads = torch.autograd.grad(together.square().sum(), list(align.parameters()))
+    monkeypatch.setattr(warping, "OFFSET_BYTES", (2 * 27 * 2 * 9 * 7 * 8, 0))  # two pairs
+    apart = align(*pairs)
+    torch.testing.assert_close(apart, together)
+    others = torch.autograd.grad(apart.square().sum(), list(align.parameters()))
+    for one, other in zip(grads, others, strict=True):
+        torch.testing.assert_close(one, other)

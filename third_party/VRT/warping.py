@@ -14,6 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .deformable import deform_conv
+from .recompute import Recomputable, run
+
+OFFSET_BYTES = (16 << 20, 1 << 30)
+"""Of deformable offsets and weights at once, on a CPU and on a GPU; a few times that is held."""
 
 # (neighbours, targets, flows), each (pairs, channels, H, W) -> aligned neighbours
 Align = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -50,7 +54,7 @@ def with_both_neighbours(
     return torch.cat([x, following, previous], 2)
 
 
-class DeformableAlignment(nn.Module):
+class DeformableAlignment(Recomputable):
     """Align a neighbour's features by modulated deformable convolution around the flow.
 
     Args:
@@ -81,6 +85,15 @@ class DeformableAlignment(nn.Module):
 
     def forward(self, neighbour: Tensor, target: Tensor, flow: Tensor) -> Tensor:
         """(B, C, H, W) twice and flow (B, 2, H, W) -> (B, C, H, W)."""
+        # Offsets are 27 G channels, so pairs go through a few at a time.
+        height, width = flow.shape[-2:]
+        offset_bytes = 27 * self.groups * height * width * flow.element_size()
+        pairs = max(1, OFFSET_BYTES[flow.device.type == "cuda"] // offset_bytes)
+        parts = zip(neighbour.split(pairs), target.split(pairs), flow.split(pairs), strict=True)
+        aligned = [run(self._align, self.recompute.warping, *part) for part in parts]
+        return torch.cat(aligned) if len(aligned) > 1 else aligned[0]
+
+    def _align(self, neighbour: Tensor, target: Tensor, flow: Tensor) -> Tensor:
         warped = warp(neighbour, flow)
         seen = torch.cat([warped, target, flow.to(target.dtype)], 1)  # (B, 2C + 2, H, W)
         raw = self.conv_offset(seen).to(flow.dtype)
