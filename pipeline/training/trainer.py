@@ -8,24 +8,20 @@ one that was never stopped.
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ...configs import dump_config
 from ...configs.schema import Config
-from ...errors import SpikeDeblurError
 from ...model import build_model
-from ..memory import explained_shortage, training_advice
 from ..progress import Progress
 from ..store.provenance import describe_data
 from ..store.sequence import WindowSequence
@@ -33,21 +29,17 @@ from . import run_folder
 from .checkpoint import checkpoint_path, load_weights, without_pretrained, write_checkpoint
 from .clock import Clock, Profile
 from .distributed import Group, process_group
-from .ema import averaged_copy, update_average
-from .loader import Batch, Note, open_loader, prepare_cache
-from .objective import Objective, psnr, to_inputs
+from .loader import Note, open_loader, prepare_cache
+from .objective import Objective
 from .order import ClipIndex, StepPlan
 from .precision import Precision, cpu_computes_bf16
 from .records import Interval, Position, Records
 from .samples import ClipSamples
-from .schedule import ema_decay, learning_rate, total_steps, warmup_steps
+from .schedule import learning_rate, total_steps, warmup_steps
 from .splits import open_splits
+from .step import Learner
 from .stop import stop_request
 from .validation import validate
-
-
-class NonFiniteError(SpikeDeblurError):
-    """The loss or the gradient is not a finite number; the weights were not touched by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,27 +189,26 @@ def fit(
     if warmup < options.SCHEDULER.WARMUP_STEPS:
         on_note(f"warm-up shortened to {warmup} steps: the run has {total}")
 
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=options.OPTIM.LR,
-        weight_decay=options.OPTIM.WEIGHT_DECAY,
-        fused=True,  # one pass over all weights; 2 against 12 ms a step for the quickstart's
+    one_frame = 1 in index.length
+    learner = Learner.start(
+        config,
+        group,
+        model,
+        objective,
+        precision,
+        some_unused=one_frame,  # no flow between neighbours then
     )
-    scaler = precision.scaler()
-    average = averaged_copy(model) if options.EMA_DECAY is not None else None
+    average = learner.average
     at = Position()
     if state is not None:
         where = checkpoint_path(run, "last")
         load_weights(model, state["model"], where)
         if average is not None:
             load_weights(average, state["ema"], where)
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
+        learner.optimizer.load_state_dict(state["optimizer"])
+        learner.scaler.load_state_dict(state["scaler"])
         at = Position.from_state(state)
         on_note(f"continuing after step {at.step} of {total}")
-    one_frame = 1 in index.length
-    model.train()
-    wrapped = group.wrap(model, some_unused=one_frame)  # no flow between neighbours then
 
     def save(which: str) -> None:
         if group.is_first:
@@ -234,8 +225,8 @@ def fit(
                     **asdict(at),
                     "model": model.state_dict(),
                     "ema": None if average is None else average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "scaler": scaler.state_dict(),
+                    "optimizer": learner.optimizer.state_dict(),
+                    "scaler": learner.scaler.state_dict(),
                 },
             )
 
@@ -307,39 +298,9 @@ def fit(
             batches = next(steps)
             clock.start("other")
             rate = learning_rate(options, at.step, total)
-            for settings in optimizer.param_groups:
-                settings["lr"] = rate
-            torch.manual_seed(_step_seed(options.SEED, at.step, group.rank))
-            with explained_shortage(f"step {at.step + 1}", training_advice(config)):
-                loss, quality = _backward(
-                    wrapped,
-                    objective,
-                    batches,
-                    config,
-                    precision,
-                    scaler,
-                    group,
-                    clock,
-                    at.step,
-                    raw=training[0].windows_are_raw,
-                )
-            clock.start("optimizer")
-            scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(
-                model.parameters(), options.GRAD_CLIP or math.inf
-            ).item()
-            if not math.isfinite(norm) and not scaler.is_enabled():
-                raise NonFiniteError(
-                    f"step {at.step + 1}: the gradient's norm is {norm} (samples: "
-                    f"{_names(group, batches)}); the weights are those of step {at.step}. Lower "
-                    "TRAIN.OPTIM.LR, or set TRAIN.AMP=off"
-                )
-            scaler.step(optimizer)  # leaves the step out if fp16 overflowed
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-            if average is not None and options.EMA_DECAY is not None:
-                update_average(average, model, ema_decay(options.EMA_DECAY, at.step))
-            clock.start("other")
+            loss, quality, norm = learner.step(
+                batches, at.step, rate, clock, raw=training[0].windows_are_raw
+            )
             at.note_step(loss, quality)
             clock.count(batches)
 
@@ -364,54 +325,6 @@ def fit(
     )
 
 
-def _backward(
-    model: nn.Module,
-    objective: nn.Module,
-    batches: list[Batch],
-    config: Config,
-    precision: Precision,
-    scaler: torch.amp.GradScaler,
-    group: Group,
-    clock: Clock,
-    step: int,
-    *,
-    raw: bool,
-) -> tuple[float, float]:
-    """Accumulate the gradient of a step; return mean loss and PSNR over its samples.
-
-    Raises:
-        NonFiniteError: a loss is not finite; raised on all processes alike.
-    """
-    sums = torch.zeros(2, dtype=torch.float64, device=group.device)
-    bad: list[Batch] = []
-    for number, batch in enumerate(batches, 1):
-        clock.start("to_device")
-        inputs = to_inputs(batch, group.device, config.DATA.NORM, raw=raw)
-        # Gradients are exchanged once a step, in the last batch's backward pass.
-        exchange = number == len(batches) or group.world == 1
-        with nullcontext() if exchange else model.no_sync():  # type: ignore[operator]
-            clock.start("forward")
-            with precision.autocast():
-                output = model(inputs.blur, inputs.voxels)
-            output = output.float()
-            loss = objective(output, inputs.sharp)
-            clock.start("backward")
-            scaler.scale(loss * batch["weight"]).backward()
-        clock.start("other")
-        mean_psnr = psnr(output, inputs.sharp).mean()
-        sums += torch.stack([loss.detach(), mean_psnr]).double() * batch["weight"]
-        if not torch.isfinite(loss):
-            bad.append(batch)
-    loss_sum, psnr_sum, any_bad = group.sum([*sums.tolist(), float(len(bad))])
-    if any_bad:
-        raise NonFiniteError(
-            f"step {step + 1}: the loss is {loss_sum} (samples: {_names(group, bad)}); the "
-            f"weights are those of step {step}. Look at these samples, lower TRAIN.OPTIM.LR, or "
-            "set TRAIN.AMP=off"
-        )
-    return loss_sum / group.world, psnr_sum / group.world
-
-
 def _require_continuation(
     state: dict[str, Any] | None, plan: StepPlan, described: dict[str, Any], total: int
 ) -> None:
@@ -430,21 +343,6 @@ def _require_continuation(
             "product is the same"
         )
     assert state["total_steps"] == total  # the same configuration, data and clips a step
-
-
-def _names(group: Group, batches: list[Batch]) -> str:
-    """Return the samples of all processes' batches, for an error message."""
-    own = [
-        f"{seq} frames {frames[0]}-{frames[-1]}"
-        for batch in batches
-        for seq, frames in zip(batch["seq"], batch["frame_index"], strict=True)
-    ]
-    names = [name for names in group.gather(own) for name in names]
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, 2, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _summary(run: Path, at: dict[str, Any], **more: Any) -> TrainSummary:

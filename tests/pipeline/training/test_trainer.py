@@ -23,7 +23,8 @@ from spikedeblur.pipeline.training.precision import Precision
 from spikedeblur.pipeline.training.run_folder import RunFolderError, read_metrics, read_resumable
 from spikedeblur.pipeline.training.samples import SampleError
 from spikedeblur.pipeline.training.splits import require_usable
-from spikedeblur.pipeline.training.trainer import NonFiniteError, fit, train
+from spikedeblur.pipeline.training.step import NonFiniteError
+from spikedeblur.pipeline.training.trainer import fit, train
 
 CPU = torch.device("cpu")
 CLOCKS = {"data_wait", "samples_per_s", "seconds", "cache_hits", "cache_misses"}
