@@ -58,7 +58,7 @@ def restore(
         typer.Option(
             min=0,
             help="Side of the model's tiles, in pixels; 0: whole frames.",
-            show_default="whole up to 512x512, else 256",
+            show_default="whole up to 512x512, else 256; less if memory is short",
         ),
     ] = None,
     short_bins: Annotated[

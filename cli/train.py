@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..pipeline.training.clock import Profile
+    from ..pipeline.training.dry_run import RunPlan
 
 
 def train(
@@ -32,6 +33,12 @@ def train(
     profile: Annotated[
         bool, typer.Option("--profile", help="Say where the time of the steps went.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Check everything, and say what memory and time it would take."
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Train a model. Ctrl-C and SIGTERM write a checkpoint first; --resume goes on from there.
@@ -48,6 +55,12 @@ def train(
     from .progress import progress_bar
 
     checked = load_config(config, overrides or ())
+    if dry_run:
+        from ..pipeline.training.dry_run import plan_run
+
+        plan = plan_run(checked, on_note=lambda note: typer.echo(note, err=True))
+        report(plan, _described(plan), json=json)
+        return
     folder = run or Path("outputs", config.stem)
     with progress_bar("Training") as on_progress:
         summary = run_training(
@@ -96,3 +109,23 @@ def _print_profile(profile: Profile) -> None:
         for part, s in (*profile.seconds.items(), ("wall time", wall))
     ]
     print_table([("part", "seconds", "ms a step", "%"), *rows])
+
+
+def _described(plan: RunPlan) -> str:
+    how = "from smaller trial steps" if plan.extrapolated else "a step was tried"
+    seconds = round(plan.seconds)
+    left = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    lines = [
+        f"network  {plan.parameters / 1e6:.2f} M parameters, {plan.precision} on {plan.device}",
+        f"data     {plan.clips} clips in {plan.sequences} sequences",
+        f"run      {plan.steps} steps of {plan.clips_a_step} clips, {plan.epochs:.1f} epochs",
+        f"memory   {plan.peak_bytes / 1e9:.2f} GB ({how}); recomputed: {plan.recomputed}",
+        f"time     {plan.seconds_a_step:.2f} s a step, {left} in all without validation ({how})",
+    ]
+    if plan.cache_bytes:
+        lines.insert(
+            4,
+            f"         and at most {plan.cache_bytes / 1e9:.2f} GB of main memory for windows that "
+            "are kept (DATA.CACHE_SIZE_GB)",
+        )
+    return "\n".join(lines)

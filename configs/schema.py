@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
     Strict,
@@ -339,6 +340,11 @@ class TrainConfig(Section):
     process; a worker always has one under way."""
     GRADIENT_ACCUMULATION_STEPS: PositiveInt = 6
     """Batches a step."""
+    MEMORY_BUDGET: Literal["auto"] | ByteSize | None = None
+    """Memory that a training process may take, such as 16GB: what is recomputed in the backward
+    pass is then chosen by trial steps before the first one, the fastest that stays within. On a
+    GPU: of its memory. `auto`: 0.9 of what is free. null: as MODEL.RECOMPUTE and
+    MODEL.USE_CHECKPOINT_* say."""
     THREADS: PositiveInt | None = None
     """CPU threads of one training process; null: torch's own choice, all cores."""
     OPTIM: OptimConfig = OptimConfig()
@@ -424,6 +430,11 @@ class Config(Section):
             raise ValueError(
                 f"TRAIN.SCHEDULER.MIN_LR: expected at most TRAIN.OPTIM.LR "
                 f"({self.TRAIN.OPTIM.LR:g}), got {self.TRAIN.SCHEDULER.MIN_LR:g}"
+            )
+        if model.RECOMPUTE is not None and self.TRAIN.MEMORY_BUDGET is not None:
+            raise ValueError(
+                "expected MODEL.RECOMPUTE or TRAIN.MEMORY_BUDGET, which chooses it, got both; set "
+                "one of them to null"
             )
         if not model.USE_SPIKE:
             return self

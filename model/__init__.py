@@ -1,6 +1,6 @@
 """Torch modules and losses; no data files, no clocks."""
 
-from .build import build_model
+from .build import build_model, configured_recompute
 from .chunked import BaseChunkableAttention
 from .fusion import MultiScaleTemporalCrossAttnFuse, TemporalCrossAttnFuseBlock
 from .losses import CharbonnierLoss, VGGPerceptualLoss
@@ -20,6 +20,7 @@ __all__ = [
     "VGGPerceptualLoss",
     "VRTWithSpike",
     "build_model",
+    "configured_recompute",
     "normalize_counts",
     "parameter_table",
 ]

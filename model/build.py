@@ -42,11 +42,11 @@ def build_model(config: Config) -> VRTWithSpike:
         spike_skip=model.SPIKE_SKIP,
         identity_init=fuse.IDENTITY_INIT,
     )
-    set_recompute(network, _recompute(model))
+    set_recompute(network, configured_recompute(model))
     return network
 
 
-def _recompute(model: ModelConfig) -> Recompute:
+def configured_recompute(model: ModelConfig) -> Recompute:
     """Return what a configuration recomputes in the backward pass."""
     if model.RECOMPUTE is None:
         return Recompute(model.USE_CHECKPOINT_ATTN, model.USE_CHECKPOINT_FFN)

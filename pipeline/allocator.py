@@ -1,4 +1,4 @@
-"""Keeping freed memory, where the C library would give it back to the system."""
+"""What the C library keeps of freed memory, and what it gives back to the system."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 KEPT_BYTES = 256 * 2**20
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_GLIBC_MMAP_THRESHOLD = 32 * 2**20  # where its own adaption ends, on 64 bits
 
 
 def keep_freed_memory() -> None:
@@ -16,9 +17,23 @@ def keep_freed_memory() -> None:
     By default glibc unmaps large blocks when they are freed, and the system clears each page of
     the next one again: a third of the time of cutting batches.
     """
+    _keep_up_to(KEPT_BYTES, KEPT_BYTES)
+
+
+def keep_share_of_freed_memory(share: float) -> None:
+    """Let glibc deal with arrays as it does by default with those that are 1 / `share` as large.
+
+    By default blocks above 32 MiB are unmapped when they are freed, and smaller ones leave holes
+    in the heap; so a small model of a large computation has relatively more holes, unless the
+    limits shrink with it.
+    """
+    _keep_up_to(int(share * _GLIBC_MMAP_THRESHOLD), int(2 * share * _GLIBC_MMAP_THRESHOLD))
+
+
+def _keep_up_to(mapped: int, trimmed: int) -> None:
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, trimmed)
+        mallopt(_M_MMAP_THRESHOLD, mapped)

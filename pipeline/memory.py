@@ -1,11 +1,16 @@
-"""An error that says what helps, where the network's memory does not suffice."""
+"""How much memory there is and was, and an error that says what helps where it did not suffice."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import resource
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import get_args
 
+import psutil
 import torch
 
 from ..configs.schema import Config, RecomputedPart
@@ -69,6 +74,8 @@ def training_advice(config: Config) -> str:
             f"MODEL.RECOMPUTE='[{', '.join(parts)}]' (about {_LEFT_BY_BOTH:.0%} less than with "
             "both MODEL.USE_CHECKPOINT keys, the same result)"
         )
+    if train.MEMORY_BUDGET is None and set(model.RECOMPUTE or ()) != set(parts):
+        helps.append("TRAIN.MEMORY_BUDGET=auto without MODEL.RECOMPUTE (the fastest that fits)")
     smaller = data.CROP_SIZE // 2
     if smaller and smaller % (8 * model.TRUNK_SCALE) == 0:
         helps.append(f"DATA.CROP_SIZE={smaller} (a quarter)")
@@ -78,3 +85,61 @@ def training_advice(config: Config) -> str:
     if not helps:
         return "use a smaller network, or a device with more memory"
     return "set " + ", or ".join(helps)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that this process could still take on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free: int = psutil.virtual_memory().available
+    limit, used = (_cgroup_bytes(name) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else min(free, limit - used)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that this process ever held; on a GPU, that torch held there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    try:
+        # Linux counts what an earlier program of the same process took into ru_maxrss.
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def memory_taken(run: Callable[[], object], device: torch.device) -> int:
+    """Run something, and return how many bytes more than before were held at its peak."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    process = psutil.Process()
+    before = peak = process.memory_info().rss
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(0.002):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        run()
+    finally:
+        ended.set()
+        watcher.join()
+    return max(peak, process.memory_info().rss) - before
+
+
+def _cgroup_bytes(name: str) -> int | None:
+    """Return a limit of the container that this process is in; None where there is none."""
+    try:
+        text = Path("/sys/fs/cgroup", name).read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

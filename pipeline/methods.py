@@ -18,7 +18,6 @@ K does not divide them, so each counts by its share of the samples, not of the b
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,12 +46,6 @@ SHORT_BINS = (1, 3, 5, 7, 9)
 
 DEFAULT_SHORT_BINS = 5
 """Of 32: the best on natural scenes at an exposure of 33 frames."""
-
-WHOLE_PIXELS = 512 * 512
-"""Frames up to this size go through the network whole unless a tile size is given."""
-
-DEFAULT_TILE = 256
-"""Side, in pixels, of the tiles of larger frames."""
 
 
 class MethodError(SpikeDeblurError):
@@ -211,8 +204,8 @@ class ModelMethod:
         Args:
             model: a `VRTWithSpike`.
             config: what it was trained with.
-            tile: side of a tile in frame pixels; 0: whole frames; None: whole up to
-                `WHOLE_PIXELS`, else `DEFAULT_TILE`.
+            tile: side of a tile in frame pixels; 0: whole frames; None: chosen by
+                `tile_memory.choose_tile`.
             device: a torch device; None: the GPU where there is one.
         """
         import torch
@@ -222,6 +215,7 @@ class ModelMethod:
         self.tile = tile
         self.clip_len = config.DATA.CLIP_LEN
         self._model = model.to(self.device).eval()
+        self._chosen: dict[tuple[int, int], int | None] = {}
 
     @classmethod
     def from_run(
@@ -239,9 +233,17 @@ class ModelMethod:
 
     def tile_side(self, frame_shape: tuple[int, int]) -> int | None:
         """Return the side of the tiles that frames of this shape are cut into; None: whole."""
-        if self.tile is None:
-            return None if math.prod(frame_shape) <= WHOLE_PIXELS else DEFAULT_TILE
-        return self.tile or None
+        if self.tile is not None:
+            return self.tile or None
+        if frame_shape not in self._chosen:
+            import torch
+
+            from .tile_memory import choose_tile
+
+            self._chosen[frame_shape] = choose_tile(
+                self._model, self.config, frame_shape, torch.device(self.device)
+            )
+        return self._chosen[frame_shape]
 
     def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
         """Return the kept windows' frames."""

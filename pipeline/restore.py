@@ -126,6 +126,8 @@ def restore(
         seq, exposures, spikes, settings, model.config.DATA.K if model else None
     )
     restoring = model or _simple_method(name, min(short_bins, sequence.bins))
+    if model is not None and tile is None and not overwrite:
+        model.tile = _tile_before(out)
     side = model.tile_side(sequence.frame_shape) if model else None
     inputs = {
         "method": name,
@@ -244,6 +246,14 @@ def _prepare_out(
     for stem in {*there, *former}:
         inside(out, f"{stem}.png", path).unlink(missing_ok=True)
     _write_record(out, inputs, sources, complete=False)
+
+
+def _tile_before(out: Path) -> int | None:
+    """Return the tile that frames in `out` were made with, so that the rest are made alike."""
+    record = _read_record(out / RECORD)
+    if record is None or record["inputs"].get("method") != "model":
+        return None
+    return record["inputs"].get("tile") or 0
 
 
 def _difference(record: dict[str, Any], inputs: dict[str, Any]) -> str:

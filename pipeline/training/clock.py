@@ -46,6 +46,7 @@ class Clock:
     """
 
     def __init__(self, device: torch.device, *, exact: bool = False) -> None:
+        self.device = device
         self.exact = exact
         self._waits = exact and device.type == "cuda"
         self._part: Part = "other"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..memory import peak_memory
 from . import run_folder
 from .clock import STEP_PARTS, Clock
 from .order import StepPlan
@@ -90,6 +91,7 @@ class Records:
             "seconds": clock.seconds,
             "cache_hits": clock.hits,
             "cache_misses": clock.misses,
+            "peak_memory": peak_memory(clock.device),
         }
         if clock.exact:
             values |= {f"seconds_{part}": clock.spent(part) for part in STEP_PARTS}

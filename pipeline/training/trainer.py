@@ -21,7 +21,8 @@ from torch import nn
 
 from ...configs import dump_config
 from ...configs.schema import Config
-from ...model import build_model
+from ...model import build_model, configured_recompute
+from ...third_party.VRT import set_recompute
 from ..progress import Progress
 from ..store.provenance import describe_data
 from ..store.sequence import WindowSequence
@@ -39,6 +40,7 @@ from .schedule import learning_rate, total_steps, warmup_steps
 from .splits import open_splits
 from .step import Learner
 from .stop import stop_request
+from .trial import fit_in_budget
 from .validation import validate
 
 
@@ -114,8 +116,16 @@ def train(
             return _summary(run, state, was_finished=True, is_first=group.is_first)
 
         training, validation = open_splits(config)
+        recompute = configured_recompute(config.MODEL)
+        if config.TRAIN.MEMORY_BUDGET is not None:
+            recompute, trial = group.on_first(lambda: fit_in_budget(config, group.device, on_note))
+            on_note(
+                f"recomputing {recompute}: a step takes {trial.peak_bytes / 1e9:.2f} GB and "
+                f"{trial.seconds:.2f} s"
+            )
         torch.manual_seed(config.TRAIN.SEED)
         model = build_model(config if state is None else without_pretrained(config))
+        set_recompute(model, recompute)
         return fit(
             config,
             run,

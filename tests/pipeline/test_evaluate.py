@@ -199,10 +199,7 @@ def test_tiles_see_the_same_places_of_frame_and_spikes(sequences) -> None:
     assert all(np.array_equal(one[i], whole[i]) for i in whole)
 
 
-def test_large_frames_are_tiled_unless_told_otherwise() -> None:
-    method = model_method(SpikeShift())
-    assert method.tile_side((512, 512)) is None
-    assert method.tile_side((720, 1280)) == 256
+def test_a_tile_that_is_given_is_taken() -> None:
     assert model_method(SpikeShift(), tile=0).tile_side((720, 1280)) is None
     assert model_method(SpikeShift(), tile=128).tile_side((256, 256)) == 128
 

@@ -318,7 +318,9 @@ def test_a_model_restores_clips_and_resumes(recording, monkeypatch: pytest.Monke
     blurred = read_rgb(recording / "test_blurry_33/Type1/clip/0031.png")
     np.testing.assert_array_equal(read_rgb(recording / "out" / "0031.png"), blurred)
     (recording / "out" / "0046.png").unlink()
-    assert restore(recording, method=None, run=recording / "run", tile=32).restored == 1
+    # Without being told, a restoration that goes on keeps the tile it began with.
+    again = restore(recording, method=None, run=recording / "run")
+    assert (again.restored, again.tile) == (1, 32)
     best.write_bytes(b"other weights")
     with pytest.raises(job.RestoreError, match="model_sha256"):
         restore(recording, method=None, run=recording / "run", tile=32)

@@ -140,10 +140,10 @@ def tiny_config(**train: object) -> Config:
     return Config.model_validate({"DATA": data, "TRAIN": options | train, "LOSS": loss})
 
 
-def make_store(folder: Path) -> Path:
+def make_store(folder: Path, size: tuple[int, int] = (32, 48)) -> Path:
     """Simulate, align and voxelize three scenes to train on and one to validate on."""
     for split, scenes in (("train", 3), ("val", 1)):
-        clips = scene_clips(split, scenes, (32, 48), 65)
+        clips = scene_clips(split, scenes, size, 65)
         simulate(folder / "frames", clips, Recording(), workers=1)
     manifest = folder / "align.json"
     log = folder / "align.txt"

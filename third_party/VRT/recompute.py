@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -29,6 +29,10 @@ class Recompute:
     """Each block as a whole."""
     stage: bool = False
     """The blocks of each stage and of each reconstruction group, together."""
+
+    def __str__(self) -> str:
+        parts = [field.name for field in fields(self) if getattr(self, field.name)]
+        return ", ".join(parts) or "nothing"
 
 
 class Recomputable(nn.Module):

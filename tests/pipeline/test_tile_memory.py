@@ -1,0 +1,50 @@
+"""Tiles by free memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from spikedeblur.configs.schema import Config
+from spikedeblur.pipeline import tile_memory
+from spikedeblur.pipeline.memory import memory_taken
+
+BYTES_A_PIXEL = 8000
+
+
+class Hungry(nn.Module):
+    """Takes a known number of bytes for each pixel of a clip."""
+
+    def forward(self, rgb: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+        assert rgb.shape[1:3] == (5, 3)
+        assert voxels.shape[-1] == rgb.shape[-1]
+        held = torch.ones(rgb.shape[-2] * rgb.shape[-1], BYTES_A_PIXEL, dtype=torch.uint8)
+        return rgb + held[0, 0]
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch, free: float, shape: tuple[int, int]) -> int | None:
+    monkeypatch.setattr(tile_memory, "free_memory", lambda device: int(free))
+    return tile_memory.choose_tile(Hungry(), Config(), shape, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "side"),
+    [(600 * 600, None), (500 * 500, 256), (256 * 256 - 9000, 192), (130 * 130, 128), (9, 64)],
+)
+def test_the_largest_that_fits_in_half_of_free_memory(monkeypatch, pixels, side) -> None:
+    assert chosen(monkeypatch, 2 * BYTES_A_PIXEL * pixels, (512, 512)) == side
+
+
+def test_frames_of_hd_are_never_whole_on_a_cpu(monkeypatch) -> None:
+    assert chosen(monkeypatch, 1e15, (720, 1280)) == 256
+
+
+def test_small_frames_need_no_trial(monkeypatch) -> None:
+    assert chosen(monkeypatch, 0, (128, 128)) is None
+
+
+def test_memory_taken_is_the_peak_and_not_what_is_left() -> None:
+    device = torch.device("cpu")
+    taken = memory_taken(lambda: float(torch.ones(75_000_000).sum()), device)
+    assert taken == pytest.approx(300e6, rel=0.1)
