@@ -110,7 +110,7 @@ class BaseChunkableAttention(Recomputable):
         clips, _, rows, columns, _ = features[0].shape
         held = sum(f.shape[1] * f.shape[4] * f.element_size() for f in features)
         chunk = self.choose_chunk(clips, rows, columns, HELD_AT_ONCE * held)
-        if (clips, rows, columns) not in self._logged:
+        if not torch.compiler.is_compiling() and (clips, rows, columns) not in self._logged:
             self._logged.add((clips, rows, columns))
             logger.debug(
                 "%s: %d clips of %dx%d pixels in chunks of %d clips, %dx%d pixels",

@@ -83,6 +83,8 @@ class Learner:
         )
         average = averaged_copy(model) if options.EMA_DECAY is not None else None
         model.train()
+        if options.COMPILE:
+            _compile(model, config, precision)
         wrapped = group.wrap(model, some_unused=some_unused)
         scaler = precision.scaler()
         return cls(model, wrapped, objective, optimizer, scaler, average, precision, group, config)
@@ -161,6 +163,19 @@ class Learner:
                 "TRAIN.OPTIM.LR, or set TRAIN.AMP=off"
             )
         return loss_sum / group.world, psnr_sum / group.world
+
+
+def _compile(model: nn.Module, config: Config, precision: Precision) -> None:
+    """Have the model compiled when it runs next."""
+    clip = (config.TRAIN.BATCH_SIZE, config.DATA.CLIP_LEN)
+    side, trunk = config.DATA.CROP_SIZE, config.DATA.CROP_SIZE // config.MODEL.TRUNK_SCALE
+    device = precision.device
+    with torch.no_grad(), precision.autocast():  # windows are planned outside of the graph
+        model(
+            torch.zeros(*clip, 3, side, side, device=device),
+            torch.zeros(*clip, config.DATA.K, trunk, trunk, device=device),
+        )
+    model.compile(dynamic=False)
 
 
 def _names(group: Group, batches: list[Batch]) -> str:

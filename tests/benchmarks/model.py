@@ -46,11 +46,11 @@ class Run:
     """Above what was held before it began."""
 
 
-def measure(variant: str, *, training: bool) -> Run:
+def measure(variant: str, *, training: bool, shape: tuple[int, ...] = CLIP) -> Run:
     """Run a forward pass or a training step in a process of its own."""
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_run, args=(theirs, variant, training))
+    process = spawn.Process(target=_run, args=(theirs, variant, training, shape))
     process.start()
     theirs.close()  # so that a process that dies is noticed
     assert process.pid is not None
@@ -64,7 +64,7 @@ def measure(variant: str, *, training: bool) -> Run:
     return Run(cpu, wall, peak - before)
 
 
-def _run(link: Connection, variant: str, training: bool) -> None:
+def _run(link: Connection, variant: str, training: bool, shape: tuple[int, ...]) -> None:
     import torch
 
     from spikedeblur.third_party.VRT import VRT, Recompute, set_recompute
@@ -77,7 +77,7 @@ def _run(link: Connection, variant: str, training: bool) -> None:
     model = kind(drop_path_rate=0.0, **VARIANTS[variant]).train(training)
     if variant == "ours, all recomputed":
         set_recompute(model, Recompute(True, True, True, True, True))
-    clip, sharp = torch.rand(CLIP), torch.rand(CLIP)
+    clip, sharp = torch.rand(shape), torch.rand(shape)
     link.send("ready")
     link.recv()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -118,23 +118,6 @@ def matmul_peak() -> float:
         torch.mm(a, b)
         seconds = min(seconds, time.process_time() - began)
     return 2 * side**3 / seconds
-
-
-def flops() -> float:
-    """Return the FLOP of a forward pass, deformable products included."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from .plain_vrt import PlainVRT
-
-    model = PlainVRT().eval()
-    # Explicit products of the plain version: fused attention is not counted on a CPU.
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.rand(CLIP))
-    batch, frames, _, height, width = CLIP
-    pairs = 2 * batch * (frames - 1)
-    pixels = sum(height * width / 4**s for s in (0, 1, 2, 3, 2, 1, 0))
-    return float(counter.get_total_flops() + pairs * pixels * 2 * 9 * 96 * 96)
 
 
 @contextmanager
@@ -219,7 +202,12 @@ def by_part(name: str, side: int, overrides: tuple[str, ...] = ()) -> list[Figur
 
 def compared(repeats: int) -> list[Figure]:
     """Speed and memory against the plain version."""
-    peak, work = matmul_peak(), flops()
+    from spikedeblur.configs import load_config
+
+    from .device import flops
+
+    baseline = load_config("configs/deblur/vrt_spike_baseline.yaml", ("MODEL.USE_SPIKE=false",))
+    peak, work = matmul_peak(), flops(baseline, CLIP[1], CLIP[-1])
     forward = best(["plain", "ours", "ours bf16"], repeats, training=False)
     training = best(
         [
@@ -297,6 +285,34 @@ def compared(repeats: int) -> list[Figure]:
     ]
 
 
+def linear_cost(repeats: int) -> list[Figure]:
+    """What twice the rows, columns or frames take of the time and memory of one pass."""
+    shapes = {
+        "once": (1, 6, 3, 128, 128),
+        "twice the rows": (1, 6, 3, 256, 128),
+        "twice the columns": (1, 6, 3, 128, 256),
+        "twice the frames (2.2 times the pairs)": (1, 12, 3, 128, 128),
+    }
+    runs: dict[str, list[Run]] = {name: [] for name in shapes}
+    for _ in range(repeats):
+        for name, shape in shapes.items():
+            runs[name].append(measure("ours", training=False, shape=shape))
+    seconds = {name: min(run.cpu_seconds for run in found) for name, found in runs.items()}
+    peaks = {name: min(run.peak_bytes for run in found) for name, found in runs.items()}
+    found = []
+    for name in list(shapes)[1:]:
+        most = 2.4 if "frames" in name else 2.2
+        told = f"{seconds[name]:.1f} against {seconds['once']:.1f} CPU s"
+        found.append(
+            Figure(f"{name}, time", seconds[name] / seconds["once"], "of once", most, told, True)
+        )
+        told = f"{peaks[name] / 1e9:.2f} against {peaks['once'] / 1e9:.2f} GB"
+        found.append(
+            Figure(f"{name}, memory", peaks[name] / peaks["once"], "of once", most, told, True)
+        )
+    return found
+
+
 def _has_amx() -> bool:
     try:
         return "amx_bf16" in Path("/proc/cpuinfo").read_text()
@@ -316,6 +332,7 @@ def main() -> int:
         *by_part("vrt_spike_baseline", 64, ("MODEL.PRETRAINED=null",)),
     ]
     if not options.parts_only:
+        figures += linear_cost(options.repeats)
         figures += compared(options.repeats)
     for figure in figures:
         print(figure.line())

@@ -148,7 +148,7 @@ class WindowAttention(nn.Module):
         groups = [
             (2 * count, None if mask is None else mask[:half, :half]) for count, mask in plan.groups
         ]
-        return attend(qkv, groups, swap=True).view(tokens.shape)
+        return attend(qkv, groups, swap=True).reshape(tokens.shape)
 
     def _bias(self, count: int) -> Tensor:
         """Bias of the relative positions: (h, N, N).

@@ -41,7 +41,9 @@ def attend(
         (n, N, h, c).
     """
     with torch.autocast(qkv.device.type, enabled=False):
-        if qkv.device.type == "cpu" and torch.is_grad_enabled():
+        # What is compiled has its backward pass planned by the compiler.
+        eager = not torch.compiler.is_compiling()
+        if eager and qkv.device.type == "cpu" and torch.is_grad_enabled():
             out: Tensor = _PackedAttention.apply(qkv, bias, groups, swap)
             return out
         return _attend(qkv, bias, groups, swap)

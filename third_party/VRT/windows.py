@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -71,12 +70,29 @@ def fit_window(size: Size, window: Size, shifted: bool, mutual: bool) -> tuple[S
     return (fitted[0], fitted[1], fitted[2]), (shift[0], shift[1], shift[2])
 
 
-# One input shape needs at most 18 plans (four scales, three windows, shifted or not).
-@lru_cache(maxsize=128)
+_plans: dict[tuple[Any, ...], WindowPlan] = {}
+_MOST_PLANS = 128  # one input shape needs at most 18: four scales, three windows, shifted or not
+
+
 def plan_windows(
     shape: tuple[int, int, int, int], window: Size, shift: Size, device: torch.device
 ) -> WindowPlan:
-    """Plan the windows of features (B, D, H, W, C) with `shape` = (B, D, H, W)."""
+    """Return the plan for features (B, D, H, W, C) with `shape` = (B, D, H, W).
+
+    Plans are kept, the latest. A dictionary is what torch.compile sees through, so that a shape
+    that the network ran with before it is compiled needs no break in the graph.
+    """
+    key = (shape, window, shift, device)
+    if key not in _plans:
+        if len(_plans) >= _MOST_PLANS:
+            _plans.pop(next(iter(_plans)))
+        _plans[key] = _plan(*key)
+    return _plans[key]
+
+
+def _plan(
+    shape: tuple[int, int, int, int], window: Size, shift: Size, device: torch.device
+) -> WindowPlan:
     batch, *size = shape
     missing = [-side % extent for side, extent in zip(size, window, strict=True)]
     padded = tuple(side + extra for side, extra in zip(size, missing, strict=True))
