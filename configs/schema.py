@@ -94,6 +94,24 @@ class NormConfig(Section):
         return self
 
 
+class SpikeAugmentConfig(Section):
+    """Spikes of training clips changed as if another camera had recorded them. Off by default."""
+
+    CHANCE: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)] = 0.5
+    """Share of the clips that are changed."""
+    THRESHOLD: Annotated[float, BeforeValidator(_no_bool), Field(ge=1)] = 1.0
+    """Largest factor of the camera's threshold, from 1 on; the gain falls by it. 1: off."""
+    NOISE: Fraction = 0.0
+    """Largest share of samples without a spike that get a false one. 0: off."""
+    DEAD: Fraction = 0.0
+    """Largest share of pixels that never spike. 0: off."""
+
+    @property
+    def changes_anything(self) -> bool:
+        """Whether any of it is on."""
+        return self.CHANCE > 0 and (self.THRESHOLD > 1 or self.NOISE > 0 or self.DEAD > 0)
+
+
 class DataConfig(Section):
     """Where samples come from and how they are cut."""
 
@@ -132,6 +150,8 @@ class DataConfig(Section):
     """Limit of that memory, in GiB a training process."""
     AUGMENT: Bool = True
     """Random flips and quarter turns of training clips, alike for frames and spikes."""
+    SPIKE_AUGMENT: SpikeAugmentConfig = SpikeAugmentConfig()
+    """Other cameras."""
 
     @model_validator(mode="before")
     @classmethod

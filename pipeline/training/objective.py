@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...configs.schema import LossConfig, NormConfig
+from ...configs.schema import LossConfig, NormConfig, SpikeAugmentConfig
 from ...model import CharbonnierLoss, VGGPerceptualLoss, normalize_counts
+from .spike_augment import augment_spikes
 
 _LEAST_MSE = 1e-10  # 100 dB, for images that are equal
 
@@ -51,7 +52,12 @@ class Inputs(NamedTuple):
 
 
 def to_inputs(
-    batch: dict[str, Any], device: torch.device, norm: NormConfig, *, raw: bool = True
+    batch: dict[str, Any],
+    device: torch.device,
+    norm: NormConfig,
+    *,
+    raw: bool = True,
+    augment: SpikeAugmentConfig | None = None,
 ) -> Inputs:
     """Copy a collated batch to the device as bytes, and scale and normalise it there.
 
@@ -60,6 +66,7 @@ def to_inputs(
         device: where the model is.
         norm: how counts are normalised.
         raw: False: voxels are float32 with log1p done, and are taken as they are.
+        augment: how raw counts are changed before; None: not at all.
     """
     blur, sharp = (
         batch[name].to(device, non_blocking=True).to(torch.float32) / 255
@@ -67,6 +74,9 @@ def to_inputs(
     )
     voxels = batch["voxels"].to(device, non_blocking=True)
     if raw:
+        if augment is not None and augment.changes_anything:
+            batch = augment_spikes(batch | {"voxels": voxels}, augment)
+            voxels = batch["voxels"]
         gain = batch["gain"][:, None].expand(batch["samples"].shape)  # (B, T)
         voxels = normalize_counts(voxels, batch["samples"], gain, norm)
     return Inputs(blur, voxels, sharp)

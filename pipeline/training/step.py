@@ -139,7 +139,13 @@ class Learner:
         bad: list[Batch] = []
         for number, batch in enumerate(batches, 1):
             clock.start("to_device")
-            inputs = to_inputs(batch, group.device, self.config.DATA.NORM, raw=raw)
+            inputs = to_inputs(
+                batch,
+                group.device,
+                self.config.DATA.NORM,
+                raw=raw,
+                augment=self.config.DATA.SPIKE_AUGMENT,
+            )
             # Gradients are exchanged once a step, in the last batch's backward pass.
             exchange = number == len(batches) or group.world == 1
             with nullcontext() if exchange else self.wrapped.no_sync():  # type: ignore[operator]

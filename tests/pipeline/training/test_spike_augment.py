@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from spikedeblur.configs.schema import SpikeAugmentConfig
+from spikedeblur.pipeline.training.spike_augment import augment_spikes, raise_threshold
+
+
+def fired(light: np.ndarray, threshold: float, phase: np.ndarray) -> np.ndarray:
+    """Spikes in total (K, h, w) of integrate-and-fire pixels that keep what is left over."""
+    return np.floor((light.cumsum(0) + phase) / threshold)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 7])
+def test_every_nth_spike_is_a_spike_of_an_n_times_higher_threshold(factor):
+    rng = np.random.default_rng(factor)
+    light = rng.integers(0, 40, (16, 5, 6)) / 8  # exact in binary
+    phase = rng.integers(0, 8, (5, 6)) / 8
+    counts = np.diff(fired(light, 1, phase), axis=0, prepend=np.floor(phase)[None])
+    higher = raise_threshold(torch.from_numpy(counts), torch.tensor(float(factor))).numpy()
+    # The random phase is one that the higher threshold could have had: what it counts is the
+    # total over the factor, rounded up or down, at every instant.
+    exact = fired(light, 1, phase) / factor
+    total = higher.cumsum(0)
+    assert np.all(total >= np.floor(exact))
+    assert np.all(total <= np.ceil(exact + 1e-9))
+    assert np.array_equal(higher, counts) == (factor == 1)
+
+
+def batch(clips: int = 40) -> dict:
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.randint(0, 8, (clips, 2, 8, 16, 16), dtype=torch.uint8, generator=generator)
+    return {
+        "voxels": counts,
+        "samples": torch.full((clips, 2), 64),
+        "gain": torch.full((clips,), 0.5),
+    }
+
+
+def test_a_higher_threshold_lowers_rate_and_gain_alike():
+    torch.manual_seed(0)
+    given = batch()
+    out = augment_spikes(given, SpikeAugmentConfig(CHANCE=1, THRESHOLD=4))
+    before, after = (x["voxels"].float().mean((1, 2, 3, 4)) for x in (given, out))
+    assert torch.allclose(after / before, out["gain"] / 0.5, rtol=0.02)
+    assert 0.12 < out["gain"].min() < 0.2
+    assert out["gain"].max() > 0.4
+
+
+def test_only_some_clips_are_changed():
+    torch.manual_seed(0)
+    given = batch(200)
+    options = SpikeAugmentConfig(CHANCE=0.3, THRESHOLD=4, NOISE=0.1, DEAD=0.2)
+    out = augment_spikes(given, options)
+    same = (out["voxels"] == given["voxels"]).flatten(1).all(1)
+    assert 120 < same.sum() < 160
+    assert torch.equal(out["gain"][same], given["gain"][same])
+
+
+def test_noise_adds_its_share_of_false_spikes_and_no_more_than_there_are_samples():
+    torch.manual_seed(0)
+    given = batch() | {"voxels": torch.zeros(40, 2, 8, 16, 16, dtype=torch.uint8)}
+    counts = augment_spikes(given, SpikeAugmentConfig(CHANCE=1, NOISE=0.5))["voxels"]
+    share = counts.mean((1, 2, 3, 4)) / 8
+    assert 0.4 < share.max() < 0.5
+    assert share.min() < 0.05
+    assert counts.max() <= 8
+
+
+def test_dead_pixels_stay_dead_for_the_whole_clip():
+    torch.manual_seed(0)
+    given = batch() | {"voxels": torch.ones(40, 2, 8, 16, 16, dtype=torch.uint8)}
+    alive = augment_spikes(given, SpikeAugmentConfig(CHANCE=1, DEAD=0.4))["voxels"]
+    share = 1 - alive.mean((1, 2, 3, 4))
+    assert 0.3 < share.max() < 0.45
+    assert torch.equal(alive.amin((1, 2)), alive.amax((1, 2)))
+
+
+def test_the_same_seed_gives_the_same():
+    options = SpikeAugmentConfig(THRESHOLD=4, NOISE=0.1, DEAD=0.1)
+    found = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        found.append(augment_spikes(batch(), options)["voxels"])
+    assert torch.equal(*found)
