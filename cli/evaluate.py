@@ -18,12 +18,15 @@ def evaluate(
         str, typer.Argument(help="Zarr store with sharp frames: a folder or an s3:// URL.")
     ],
     run: Annotated[Path | None, typer.Option(help="Run folder of a trained model.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Exported model, a file; or `small`, which ships.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Split to evaluate.")] = "test",
     methods: Annotated[
         str | None,
         typer.Option(
             help="Comma-separated: blur, tfp, sdm, model.",
-            show_default="blur,tfp,sdm and, with --run, model",
+            show_default="blur,tfp,sdm and, with --run or --model, model",
         ),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
@@ -55,10 +58,12 @@ def evaluate(
     """
     from ..pipeline import evaluate as job
     from .progress import progress_bar
+    from .trained import trained_model
 
+    trained = trained_model(run, model)
     names = None if methods is None else [name.strip() for name in methods.split(",")]
     try:
-        checked = job.checked_methods(names, has_run=run is not None)
+        checked = job.checked_methods(names, has_run=trained is not None)
     except job.EvaluationError as error:
         raise typer.BadParameter(str(error), param_hint="--methods") from error
     if json is not None:
@@ -67,14 +72,14 @@ def evaluate(
         job.require_own_picture(picture, overwrite=overwrite)
     with progress_bar("Evaluating") as on_progress:
         evaluation = job.evaluate(
-            store, run=run, split=split, methods=checked, tile=tile, on_progress=on_progress
+            store, run=trained, split=split, methods=checked, tile=tile, on_progress=on_progress
         )
     if json is not None:
         job.write_evaluation(json, evaluation, overwrite=overwrite)
     if picture is not None:
         shown = job.before_after(
             store,
-            run,
+            trained,
             split,
             picture,
             evaluation=evaluation,

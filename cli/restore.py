@@ -17,6 +17,9 @@ def restore(
     spikes: Annotated[Path, typer.Option(help="The .dat stream that holds their exposures.")],
     out: Annotated[Path, typer.Option(help="Folder for the sharp frames, <frame>.png.")],
     run: Annotated[Path | None, typer.Option(help="Run folder of a trained model.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Exported model, a file; or `small`, which ships.")
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(help="Without a model: sdm, tfp, tfi or blur.", show_default="model"),
@@ -71,19 +74,21 @@ def restore(
 ) -> None:
     """Restore a sharp frame from each blurred one and its spikes.
 
-    Needs a trained model (--run), or a method without one (--method sdm). A run that was stopped
-    goes on where it was.
+    Needs a trained model (--model small, or --run), or a method without one (--method sdm). A run
+    that was stopped goes on where it was.
 
-    Example: spikedeblur restore --method sdm --blur frames --spikes spike.dat --exposure 33
+    Example: spikedeblur restore --model small --blur frames --spikes spike.dat --exposure 33
     --fps 1000 --out sharp
     """
     from ..pipeline import restore as job
     from .progress import progress_bar
+    from .trained import trained_model
 
+    trained = trained_model(run, model)
     try:
-        name = job.checked_method(method, has_run=run is not None)
+        name = job.checked_method(method, has_run=trained is not None)
     except job.RestoreError as error:
-        raise typer.BadParameter(str(error), param_hint="--run / --method") from error
+        raise typer.BadParameter(str(error), param_hint="--run / --model / --method") from error
     by_number = exposure is not None or fps is not None
     if (log is not None) == by_number or (by_number and (exposure is None or fps is None)):
         raise typer.BadParameter(
@@ -96,7 +101,7 @@ def restore(
             blur,
             spikes,
             out,
-            run=run,
+            run=trained,
             method=name,
             log=log,
             seq=seq,

@@ -125,7 +125,7 @@ def evaluate(
 
     Args:
         store: a Zarr store with sharp frames.
-        run: a run folder, for `model`.
+        run: a run folder or an exported model, for `model`.
         split: train, val or test.
         methods: names; None: blur, tfp, sdm and, where there is a run, model.
         tile: as in `ModelMethod`.
@@ -182,7 +182,9 @@ def checked_methods(methods: Sequence[str] | None, *, has_run: bool) -> tuple[st
     if not names:
         raise EvaluationError(f"expected methods among {', '.join(DEFAULT_METHODS)}, got none")
     if "model" in names and not has_run:
-        raise EvaluationError("the method model needs a trained run; give --run DIR")
+        raise EvaluationError(
+            "the method model needs a trained one; give --run DIR or --model small"
+        )
     return names
 
 
@@ -390,9 +392,9 @@ def _means(methods: Iterable[str], windows: Sequence[WindowScores]) -> dict[str,
 def _checkpoint_hash(run: str | None) -> str | None:
     if run is None:
         return None
-    from .training.checkpoint import checkpoint_path
+    from .trained import weights_file
 
-    return sha256_file(checkpoint_path(run, "best"))
+    return sha256_file(weights_file(run))
 
 
 def _require_own(path: Path, is_own: Callable[[Path], bool], what: str, overwrite: bool) -> None:

@@ -21,7 +21,6 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -221,14 +220,14 @@ class ModelMethod:
     def from_run(
         cls, run: str | os.PathLike[str], *, tile: int | None = None, device: str | None = None
     ) -> ModelMethod:
-        """Take the best weights of a run folder.
+        """Take the best weights of a run folder, or an exported model.
 
         Raises:
-            SpikeDeblurError: no run folder, or one without a whole checkpoint.
+            SpikeDeblurError: neither, or one without a whole checkpoint.
         """
-        from .training.checkpoint import load_run
+        from .trained import load_trained
 
-        model, config = load_run(Path(run), which="best")
+        model, config = load_trained(run)
         return cls(model, config, tile=tile, device=device)
 
     def tile_side(self, frame_shape: tuple[int, int]) -> int | None:

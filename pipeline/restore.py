@@ -83,7 +83,7 @@ def restore(
         blur: folder of blurred frames named by number.
         spikes: one `.dat` stream that holds all their exposures.
         out: folder to write; may not be `blur`.
-        run: run folder of a trained model, for the method `model`.
+        run: run folder of a trained model, or an exported one, for the method `model`.
         method: one of `METHODS`; None: model.
         log: alignment log with the frames' times; or else `exposure` and `fps`.
         seq: the sequence's name in the log; None: found by the folder's name.
@@ -179,17 +179,17 @@ def checked_method(method: str | None, *, has_run: bool) -> str:
     if method is None:
         if not has_run:
             raise RestoreError(
-                "expected a way to restore; give --run DIR of a trained model, or --method sdm, "
-                "which needs no training"
+                "expected a way to restore; give --model small, which ships, --run DIR of a "
+                "trained model, or --method sdm, which needs none"
             )
         return "model"
     if method not in METHODS:
         raise RestoreError(f"expected a method among {', '.join(METHODS)}, got {method!r}")
     if (method == "model") != has_run:
         raise RestoreError(
-            "the method model needs a trained run; give --run DIR"
+            "the method model needs a trained one; give --run DIR or --model small"
             if method == "model"
-            else f"the method {method} takes no trained run; give --run or --method, not both"
+            else f"the method {method} takes no trained model; give one or the other, not both"
         )
     return method
 
@@ -212,9 +212,9 @@ def _gain_warning(method: str, gain: float | None) -> tuple[str, ...]:
 
 
 def _model_hash(run: str | os.PathLike[str]) -> str:
-    from .training.checkpoint import checkpoint_path
+    from .trained import weights_file
 
-    return sha256_file(checkpoint_path(run, "best"))
+    return sha256_file(weights_file(run))
 
 
 def _prepare_out(

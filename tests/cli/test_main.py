@@ -17,6 +17,7 @@ COMMANDS = [
     "voxelize",
     "train",
     "evaluate",
+    "export",
     "restore",
     "convert",
     "inspect",

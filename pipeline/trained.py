@@ -1,0 +1,165 @@
+"""Trained models as they are used: a run folder, or one file that `export` wrote.
+
+An exported model is a safetensors file: the weights to use, and in its header the configuration
+and where they come from. It holds no optimizer, so a run can't be continued from it. The package
+ships one, `small`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .. import __version__
+from ..configs import dump_config
+from ..configs.schema import Config
+from ..errors import SpikeDeblurError
+from ..model import VRTWithSpike, build_model
+from .files import atomic_write
+from .training.checkpoint import (
+    checkpoint_config,
+    checkpoint_path,
+    load_run,
+    load_weights,
+    read_checkpoint,
+    without_pretrained,
+)
+
+FORMAT = "spikedeblur.model"
+SCHEMA_VERSION = 1
+SUFFIX = ".safetensors"
+
+_SHIPPED = Path(__file__).parents[1] / "model" / "trained"
+
+
+class TrainedModelError(SpikeDeblurError):
+    """A trained model is missing, is not one of ours, or can't be written."""
+
+
+def find_model(name: str | os.PathLike[str]) -> Path:
+    """Return the path of a shipped model by its name, or of an exported file.
+
+    Raises:
+        TrainedModelError: neither; says which ship.
+    """
+    path = Path(name)
+    if path.suffix == SUFFIX and path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted(_SHIPPED.glob(f"*{SUFFIX}"))}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    raise TrainedModelError(
+        f"{name}: expected a model that ships ({', '.join(shipped) or 'none here'}) or a file that "
+        f"`spikedeblur export` wrote (*{SUFFIX}); for a run folder give --run"
+    )
+
+
+def weights_file(source: str | os.PathLike[str]) -> Path:
+    """Return the file that the weights of a run folder or an exported model are in."""
+    return Path(source) if Path(source).suffix == SUFFIX else checkpoint_path(source, "best")
+
+
+def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
+    """Return the model of a run folder (its best weights) or of an exported file, in eval mode.
+
+    Raises:
+        SpikeDeblurError: there is none, or it can't be used; says why.
+    """
+    path = Path(source)
+    if path.suffix != SUFFIX:
+        return load_run(path, which="best")
+    _, config = _header(path)
+    model = build_model(without_pretrained(config))
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise TrainedModelError(f"{path}: can't be read ({error}); get it anew") from error
+    load_weights(model, weights, path)
+    return model.eval(), config
+
+
+def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what an exported model says of itself.
+
+    Raises:
+        TrainedModelError: it is not one.
+    """
+    return _header(Path(path))[0]
+
+
+def export_model(
+    run: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write the best weights of a run as one file.
+
+    Args:
+        run: folder of a run with a checkpoint.
+        out: file to write, `*.safetensors`.
+        overwrite: replace a file that is there.
+
+    Returns:
+        What the file says of itself.
+
+    Raises:
+        SpikeDeblurError: no whole checkpoint, another ending, or a file in the way.
+    """
+    out = Path(out)
+    if out.suffix != SUFFIX:
+        raise TrainedModelError(f"{out}: expected a name that ends in {SUFFIX}; change it")
+    if out.exists() and not overwrite:
+        raise TrainedModelError(f"{out}: is there already; choose another, or give --overwrite")
+    path = checkpoint_path(run, "best")
+    model, _ = load_run(run, which="best")
+    state = read_checkpoint(path)
+    facts = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "version": __version__,
+        "step": state["step"],
+        "clips_a_step": state["samples_a_step"],
+        "data_sha256": state["data"],
+        "validation_psnr": state["best_psnr"],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    header = {"facts": json.dumps(facts), "config": dump_config(checkpoint_config(state, path))}
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    with atomic_write(out) as aside:
+        save_file(weights, aside, metadata=header)
+        _header(aside)
+    return facts
+
+
+def _header(path: Path) -> tuple[dict[str, Any], Config]:
+    if not path.is_file():
+        raise TrainedModelError(f"{path}: expected an exported model, found no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+        facts = json.loads(header["facts"])
+        found = facts["format"], facts["schema_version"]
+        config = yaml.safe_load(header["config"])
+    except (SafetensorError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise TrainedModelError(
+            f"{path}: expected a model that `spikedeblur export` wrote, found another file, or a "
+            f"part of one ({type(error).__name__}); published weights go to MODEL.PRETRAINED"
+        ) from error
+    if found != (FORMAT, SCHEMA_VERSION):
+        raise TrainedModelError(
+            f"{path}: expected {FORMAT} {SCHEMA_VERSION}, found {found[0]} {found[1]} (spikedeblur "
+            f"{facts.get('version')}); use that release"
+        )
+    try:
+        return facts, Config.model_validate(config)
+    except ValidationError as error:
+        raise TrainedModelError(
+            f"{path}: its configuration does not fit this release (written by spikedeblur "
+            f"{facts.get('version')}): {' '.join(str(error).split())}"
+        ) from error
