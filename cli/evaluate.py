@@ -107,6 +107,23 @@ def _print(evaluation: Evaluation) -> None:
     chosen = [f"{name} {bins}" for name, bins in widths.items() if bins is not None]
     if chosen:
         console.print(f"Short window, best on this split, in bins: {', '.join(chosen)}")
+    spread = {
+        name: interval
+        for name in evaluation.methods
+        if name != "blur" and "blur" in evaluation.methods
+        if (interval := evaluation.interval(name, "blur")) is not None
+    }
+    if spread:
+        gains = [f"{name} {low:+.2f} to {high:+.2f}" for name, (low, high) in spread.items()]
+        console.print(f"Gain over blur in dB, 95 % interval over sequences: {', '.join(gains)}")
+    if evaluation.misaligned:
+        worst = max(evaluation.misaligned, key=lambda seq: abs(evaluation.misaligned[seq]))
+        lag = evaluation.misaligned[worst]
+        console.print(
+            f"Warning: the spikes of {len(evaluation.misaligned)} sequences are not where their "
+            f"sharp frames are, most of all {worst}: {abs(lag):.0%} of the exposure too "
+            f"{'late' if lag > 0 else 'early'}; correct the alignment before you trust the figures"
+        )
     if evaluation.gain_estimated:
         console.print(
             f"Gain not recorded for {len(evaluation.gain_estimated)} sequences: taken from the "

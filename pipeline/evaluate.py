@@ -35,6 +35,7 @@ from .metrics import Score, psnr, score
 from .progress import Progress
 from .store.provenance import describe_data
 from .store.sequence import WindowSequence
+from .store_lag import NOTABLE, exposure_lag
 
 FORMAT = "spikedeblur.evaluation"
 SCHEMA_VERSION = 1
@@ -79,6 +80,31 @@ class Evaluation:
     """Side of the model's tiles in pixels; None: whole frames, or no model."""
     gain_estimated: tuple[str, ...]
     """Sequences without a recorded gain: tfp and sdm take it from the blurred frames."""
+    lags: dict[str, float | None]
+    """By how much of the exposure each sequence's spikes come late; None: it can't be told."""
+
+    @property
+    def misaligned(self) -> dict[str, float]:
+        """The sequences whose spikes are notably early or late, with their lags."""
+        return {seq: lag for seq, lag in self.lags.items() if lag and abs(lag) > NOTABLE}
+
+    def interval(self, method: str, over: str | None = None) -> tuple[float, float] | None:
+        """Return the 95 % interval of a method's mean PSNR in dB, or of its gain `over` another.
+
+        Sequences are drawn anew with their windows, which are too alike to be drawn one by one
+        (percentile bootstrap, 2,000 draws, always the same). None for a single sequence.
+        """
+        if len(self.sequences) < 2:
+            return None
+        values: dict[str, list[float]] = {seq: [] for seq in self.sequences}
+        for window in self.windows:
+            below = window.scores[over].psnr if over is not None else 0.0
+            values[window.seq].append(window.scores[method].psnr - below)
+        sums = np.array([[sum(found), len(found)] for found in values.values()])
+        drawn = np.random.default_rng(0).integers(len(sums), size=(2000, len(sums)))
+        totals = sums[drawn].sum(1)  # (draws, 2)
+        low, high = np.percentile(totals[:, 0] / totals[:, 1], (2.5, 97.5))
+        return float(low), float(high)
 
     def windows_of(self, seq: str) -> int:
         """Return how many windows a sequence has."""
@@ -106,6 +132,21 @@ class Evaluation:
             "sdm_bins": self.sdm_bins,
             "tile": self.tile,
             "gain_estimated": list(self.gain_estimated),
+            "psnr_interval": {name: self.interval(name) for name in self.methods},
+            "psnr_gain_over_blur_interval": {
+                name: self.interval(name, "blur")
+                for name in self.methods
+                if "blur" in self.methods and name != "blur"
+            },
+            "lag_in_exposures": self.lags,
+            "frames": [
+                {
+                    "seq": window.seq,
+                    "frame": window.frame_index,
+                    **{name: asdict(found) for name, found in window.scores.items()},
+                }
+                for window in self.windows
+            ],
             "mean_over": "windows",
             "metrics": "8-bit RGB, no border cropped; SSIM with an 11-pixel Gaussian, sigma 1.5",
         }
@@ -248,6 +289,7 @@ def evaluate_sequences(
         sdm_bins=sdm.short_bins if "sdm" in methods else None,
         tile=max((side for side in tiles if side is not None), default=None),
         gain_estimated=tuple(s.seq for s in sequences if s.gain is None and searches),
+        lags={s.seq: exposure_lag(s) if s.windows_are_raw else None for s in sequences},
     )
 
 

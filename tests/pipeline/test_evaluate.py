@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,26 @@ def test_json_holds_figures_and_origin(sequences, tmp_path: Path) -> None:
     assert found["windows"] == 3
     assert found["sequence_windows"] == {"test/a/one": 1, "test/a/two": 2}
     assert found["version"]
+
+
+def test_intervals_draw_sequences_and_not_windows(sequences) -> None:
+    found = job.evaluate_sequences(sequences, ("blur", "sdm"))
+    low, high = found.interval("sdm")
+    means = [scores["sdm"].psnr for scores in found.sequences.values()]
+    assert min(means) <= low < found.methods["sdm"].psnr < high <= max(means)
+    assert found.interval("sdm") == (low, high)
+    gain = found.interval("sdm", "blur")
+    assert gain[0] <= found.methods["sdm"].psnr - found.methods["blur"].psnr <= gain[1]
+    assert job.evaluate_sequences(sequences[:1], ("blur",)).interval("blur") is None
+    assert len(found.to_json()["frames"]) == len(found.windows)
+    assert found.to_json()["psnr_interval"]["sdm"] == (low, high)
+
+
+def test_spikes_that_come_late_are_reported(sequences) -> None:
+    assert job.evaluate_sequences(sequences, ("blur",)).misaligned == {}
+    late = [replace(one, counts=np.roll(one.counts, 4, axis=1)) for one in sequences]
+    found = job.evaluate_sequences(late, ("blur",)).misaligned
+    assert found == {one.seq: pytest.approx(4 / 32, abs=0.02) for one in sequences}
 
 
 def test_identical_frames_still_give_valid_json(sequences, tmp_path: Path) -> None:
