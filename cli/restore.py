@@ -67,6 +67,9 @@ def restore(
     short_bins: Annotated[
         int, typer.Option(min=1, help="Short window of sdm and tfp, in bins of 32 an exposure.")
     ] = 5,
+    frames_per_exposure: Annotated[
+        int, typer.Option(min=1, help="Sharp frames from each blurred one, <frame>_<m>.png.")
+    ] = 1,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace frames made from other inputs.")
     ] = False,
@@ -113,6 +116,7 @@ def restore(
             first=first,
             tile=tile,
             short_bins=short_bins,
+            frames_per_exposure=frames_per_exposure,
             overwrite=overwrite,
             on_progress=on_progress,
         )

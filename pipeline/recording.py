@@ -21,7 +21,9 @@ from .align.layouts.contract import folder_names, index_frames, shorten
 from .align.log import read_alignment_log
 from .align.timeline import exposure_window, names_are_interpolated
 from .images import IMAGE_SUFFIXES, read_rgb
+from .metrics import to_uint8
 from .spikes import SpikeFile, read_side_file
+from .spikes.reconstruct import sdm
 from .spikes.settings import SpikeSettings, settle
 from .spikes.sidefile import FOLDER_SIDE_FILE, side_file_path
 from .store.sequence import Span
@@ -62,8 +64,14 @@ class RecordingSequence:
         dat: str | os.PathLike[str],
         settings: SpikeSettings,
         bins: int | None,
+        *,
+        at: float = 0.0,
     ) -> None:
         """Check that every exposure lies inside the recording.
+
+        Another instant than an exposure's middle gets a window around it, as long as the exposure
+        or as far as the recording reaches on both sides, and the blurred frame of that window:
+        the exposure's own, times the spikes' rate there over their rate in the exposure.
 
         Args:
             seq: the recording's name.
@@ -71,6 +79,7 @@ class RecordingSequence:
             dat: the spike stream.
             settings: of the stream.
             bins: K; None: 32, or one a sample where an exposure holds fewer.
+            at: the instant, from the exposure's middle, in exposures; -0.5 to 0.5.
 
         Raises:
             SpikeDeblurError: an exposure outside the recording or with fewer samples than bins,
@@ -86,13 +95,16 @@ class RecordingSequence:
             )
             for e in exposures
         ]
+        self._own_spans = self._spans
+        if at:
+            self._spans = [_span_around(span, at, self._file.n_frames) for span in self._spans]
         fewest = min(stop - start for start, stop in self._spans)
         self.bins = min(32, fewest) if bins is None else bins
         if fewest < self.bins:
             raise RecordingError(
                 f"{dat}: an exposure holds {fewest} spike samples at {settings.rate:g} Hz, but "
-                f"the model was trained with {self.bins} bins; check exposure, fps and rate, or "
-                "use --method sdm"
+                f"the model was trained with {self.bins} bins; check exposure, fps and rate, ask "
+                "for fewer --frames-per-exposure, or use --method sdm"
             )
         self.frame_shape: tuple[int, int] = read_rgb(exposures[0].path).shape[:2]
         self.voxel_shape = settings.geometry.shape
@@ -163,11 +175,30 @@ class RecordingSequence:
     def _frame(self, i: int) -> npt.NDArray[np.uint8]:
         # Tiles of one clip ask for the same few frames again and again.
         if i not in self._frames:
-            self._frames[i] = read_rgb(self._exposures[i].path, self.frame_shape)
+            self._frames[i] = self._moved(i, read_rgb(self._exposures[i].path, self.frame_shape))
             if len(self._frames) > _FRAMES_KEPT:
                 self._frames.popitem(last=False)
         self._frames.move_to_end(i)
         return self._frames[i]
+
+    def _moved(self, i: int, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return the blurred frame (H, W, 3) of the window around the instant wanted."""
+        if self._spans[i] == self._own_spans[i]:
+            return frame
+        there, own = (
+            self._file.counts(1, *span)[0] / np.float32(span[1] - span[0])
+            for span in (self._spans[i], self._own_spans[i])
+        )
+        blur = np.asarray(frame / np.float32(255), np.float32)
+        return to_uint8(sdm(blur, there, own))
+
+
+def _span_around(own: Span, at: float, samples: int) -> Span:
+    """Return samples [start, stop) around an instant, inside a recording."""
+    start, stop = own
+    middle = (start + stop) / 2 + at * (stop - start)
+    half = min((stop - start) / 2, middle, samples - middle)
+    return round(middle - half), round(middle + half)
 
 
 def find_frames(blur: Path) -> dict[int, Path]:

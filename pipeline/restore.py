@@ -73,11 +73,15 @@ def restore(
     first: float | None = None,
     tile: int | None = None,
     short_bins: int = DEFAULT_SHORT_BINS,
+    frames_per_exposure: int = 1,
     device: str | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> RestoreSummary:
     """Restore all frames of a folder to `<out>/<frame>.png`.
+
+    More than one of an exposure: `<out>/<frame>_<m>.png`, m from 0, in order of time, each in the
+    middle of its equal part of the exposure.
 
     Args:
         blur: folder of blurred frames named by number.
@@ -95,6 +99,7 @@ def restore(
         first: time of the stream's sample 0 in seconds; None: from the side file, else 0.
         tile: as in `ModelMethod`.
         short_bins: width of the short window of tfp and sdm, in bins.
+        frames_per_exposure: sharp frames from each blurred one.
         device: a torch device for the model; None: the GPU where there is one.
         overwrite: replace frames made from other inputs.
         on_progress: told after each frame.
@@ -107,6 +112,8 @@ def restore(
     name = checked_method(method, has_run=run is not None)
     if (log is None) == (exposure is None and fps is None):
         raise RestoreError("expected the frames' times from a log, or from exposure and fps")
+    if frames_per_exposure < 1:
+        raise RestoreError(f"expected at least 1 frame an exposure, got {frames_per_exposure}")
     if out.resolve() == blur.resolve():
         raise RestoreError(f"{out}: the blurred frames are there; choose another --out")
     settings = settle_spikes(spikes, geometry=geometry, rate=rate, gain=gain, first=first)
@@ -122,9 +129,12 @@ def restore(
     if name == "model":
         assert run is not None, "checked_method lets model pass only with a run"
         model = ModelMethod.from_run(run, tile=tile, device=device)
-    sequence = RecordingSequence(
-        seq, exposures, spikes, settings, model.config.DATA.K if model else None
-    )
+    bins = model.config.DATA.K if model else None
+    instants = [(m + 0.5) / frames_per_exposure - 0.5 for m in range(frames_per_exposure)]
+    sequences = [
+        RecordingSequence(seq, exposures, spikes, settings, bins, at=at) for at in instants
+    ]
+    sequence = min(sequences, key=lambda of_instant: of_instant.bins)
     restoring = model or _simple_method(name, min(short_bins, sequence.bins))
     if model is not None and tile is None and not overwrite:
         model.tile = _tile_before(out)
@@ -134,6 +144,7 @@ def restore(
         "short_bins": min(short_bins, sequence.bins) if name in ("tfp", "sdm") else None,
         "bins": sequence.bins,
         "tile": side,
+        "frames_per_exposure": frames_per_exposure,
         "model_sha256": _model_hash(run) if model and run is not None else None,
         "spikes_sha256": sha256_file(spikes),
         "geometry": settings.geometry.describe(),
@@ -149,14 +160,17 @@ def restore(
     sources["run"] = str(run) if model else None
     _prepare_out(out, inputs, sources, overwrite)
 
-    targets = [out / f"{e.path.stem}.png" for e in exposures]
+    targets = [out / f"{stem}.png" for stem in _stems(inputs)]
     missing = [not target.exists() for target in targets]
     done = kept = len(targets) - sum(missing)
-    for window, frame in restored_frames(restoring, sequence, missing.__getitem__):
-        write_png(targets[window], frame)
-        done += 1
-        if on_progress is not None:
-            on_progress(done, len(targets), targets[window].name)
+    for m, of_instant in enumerate(sequences):
+        ours = slice(m, None, frames_per_exposure)
+        for window, frame in restored_frames(restoring, of_instant, missing[ours].__getitem__):
+            target = targets[ours][window]
+            write_png(target, frame)
+            done += 1
+            if on_progress is not None:
+                on_progress(done, len(targets), target.name)
     _write_record(out, inputs, sources, complete=True)
     return RestoreSummary(
         out=str(out),
@@ -227,7 +241,7 @@ def _prepare_out(
     """
     path = out / RECORD
     record = _read_record(path)
-    there = [stem for stem in inputs["frames"] if (out / f"{stem}.png").exists()]
+    there = [stem for stem in _stems(inputs) if (out / f"{stem}.png").exists()]
     if not overwrite:
         if record is not None and record["version"] == __version__ and record["inputs"] == inputs:
             return
@@ -242,7 +256,7 @@ def _prepare_out(
                 "another --out, or give --overwrite"
             )
     # Frames go before the record changes: a run killed in between must not take them for its own.
-    former = record["inputs"]["frames"] if record is not None else {}
+    former = _stems(record["inputs"]) if record is not None else []
     for stem in {*there, *former}:
         inside(out, f"{stem}.png", path).unlink(missing_ok=True)
     _write_record(out, inputs, sources, complete=False)
@@ -254,6 +268,14 @@ def _tile_before(out: Path) -> int | None:
     if record is None or record["inputs"].get("method") != "model":
         return None
     return record["inputs"].get("tile") or 0
+
+
+def _stems(inputs: dict[str, Any]) -> list[str]:
+    """Return the names of the sharp frames without ending, in order of time."""
+    each = inputs.get("frames_per_exposure", 1)
+    if each == 1:
+        return list(inputs["frames"])
+    return [f"{stem}_{m}" for stem in inputs["frames"] for m in range(each)]
 
 
 def _difference(record: dict[str, Any], inputs: dict[str, Any]) -> str:
@@ -277,6 +299,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
         and isinstance(record.get("version"), str)
         and isinstance(record.get("inputs"), dict)
         and isinstance(record["inputs"].get("frames"), dict)
+        and isinstance(record["inputs"].get("frames_per_exposure", 1), int)
     ):
         return record
     return None

@@ -107,6 +107,49 @@ def test_a_shifted_clock_is_seen_in_the_result(recording, moving_scene) -> None:
     assert psnr(right, moving_scene.sharp[1]) > psnr(late, moving_scene.sharp[1]) + 3
 
 
+def test_several_frames_of_an_exposure_show_what_happened_in_between(recording) -> None:
+    restore(recording)
+    summary = restore(recording, "more", frames_per_exposure=3)
+    assert (summary.frames, summary.restored) == (9, 9)
+    more = [read_rgb(recording / "more" / f"0031_{m}.png").astype(float) for m in range(3)]
+    middle = read_rgb(recording / "out" / "0031.png")
+    np.testing.assert_array_equal(more[1], middle)  # the middle of the exposure is one of them
+
+    def shift(frame: np.ndarray) -> int:
+        """By how many pixels the scene has moved to the left since the middle."""
+
+        def error(s: int) -> float:
+            a = frame[:, max(0, -s) : 96 - max(0, s)]
+            b = middle[:, max(0, s) : 96 - max(0, -s)]
+            return float(((a - b) ** 2).mean())
+
+        return min(range(-20, 21), key=error)
+
+    # A third of 33 frames, at a pixel a frame.
+    assert [shift(frame) for frame in more] == [pytest.approx(x, abs=1) for x in (-11, 0, 11)]
+    assert restore(recording, "more", frames_per_exposure=3).kept == 9
+    (recording / "more" / "0031_2.png").unlink()
+    assert restore(recording, "more", frames_per_exposure=3).restored == 1
+    with pytest.raises(job.RestoreError, match="frames_per_exposure"):
+        restore(recording, "more", frames_per_exposure=5)
+
+
+def test_instants_near_a_recordings_end_get_shorter_windows(recording) -> None:
+    # The first exposure begins with the recording: its first third has half as long a window.
+    restore(recording, "more", frames_per_exposure=3)
+    first = read_rgb(recording / "more" / "0016_0.png").astype(float)
+    assert np.abs(first).mean() > 20
+    with pytest.raises(SpikeDeblurError, match="fewer --frames-per-exposure"):
+        job.RecordingSequence(
+            SEQ,
+            job.exposures_by_number(recording / "test_blurry_33/Type1/clip", 33, 1000.0),
+            recording / "spike.dat",
+            settled(recording / "spike.dat"),
+            32,
+            at=-0.49,
+        )
+
+
 def test_record_says_what_the_frames_were_made_from(recording) -> None:
     restore(recording)
     record = json.loads((recording / "out" / job.RECORD).read_text())
