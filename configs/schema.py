@@ -331,6 +331,13 @@ class OptimConfig(Section):
     """Peak learning rate."""
     WEIGHT_DECAY: NaturalFloat = 1e-4
     """Decoupled weight decay."""
+    FLOW_LR_SCALE: NaturalFloat = 1.0
+    """Of the learning rate, that the flow network (SpyNet) has; its authors' finetuning: 0.25."""
+    BACKBONE_LR_SCALE: NaturalFloat = 1.0
+    """Of the learning rate, that the rest of the published network has; for pretrained weights
+    beside a new spike branch."""
+    FLOW_FROZEN_STEPS: NaturalInt = 0
+    """Steps at the start that leave the flow network as it is."""
 
 
 class SchedulerConfig(Section):

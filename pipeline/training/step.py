@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from ...configs.schema import Config
+from ...configs.schema import Config, OptimConfig
 from ...errors import SpikeDeblurError
 from ..memory import explained_shortage, training_advice
 from .clock import Clock
@@ -76,7 +76,7 @@ class Learner:
         """
         options = config.TRAIN
         optimizer = torch.optim.AdamW(
-            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            parameter_groups(model, options.OPTIM),
             lr=options.OPTIM.LR,
             weight_decay=options.OPTIM.WEIGHT_DECAY,
             fused=True,  # one pass over all weights; 2 against 12 ms a step for the quickstart's
@@ -105,12 +105,17 @@ class Learner:
             NonFiniteError: a loss or the gradient is not finite; raised on all processes alike.
             NotEnoughMemoryError: says which settings take less.
         """
+        frozen = done < self.config.TRAIN.OPTIM.FLOW_FROZEN_STEPS
         for settings in self.optimizer.param_groups:
-            settings["lr"] = rate
+            settings["lr"] = rate * settings["scale"]
         torch.manual_seed(_step_seed(self.config.TRAIN.SEED, done, self.group.rank))
         with explained_shortage(f"step {done + 1}", training_advice(self.config)):
             loss, quality = self._backward(batches, clock, done, raw=raw)
         clock.start("optimizer")
+        for settings in self.optimizer.param_groups:
+            if frozen and settings["part"] == "flow":
+                for parameter in settings["params"]:
+                    parameter.grad = None  # neither clipped with the others nor followed
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(
             self.model.parameters(), self.config.TRAIN.GRAD_CLIP or math.inf
@@ -169,6 +174,22 @@ class Learner:
                 "TRAIN.OPTIM.LR, or set TRAIN.AMP=off"
             )
         return loss_sum / group.world, psnr_sum / group.world
+
+
+def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
+    """Return what AdamW takes: parameters by part of the network, each with its rate's `scale`."""
+    scales = {"flow": optim.FLOW_LR_SCALE, "backbone": optim.BACKBONE_LR_SCALE, "rest": 1.0}
+    parts: dict[str, list[nn.Parameter]] = {part: [] for part in scales}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            flow = name.startswith("vrt.spynet.")
+            part = "flow" if flow else "backbone" if name.startswith("vrt.") else "rest"
+            parts[part].append(parameter)
+    return [
+        {"params": found, "part": part, "scale": scales[part]}
+        for part, found in parts.items()
+        if found
+    ]
 
 
 def _compile(model: nn.Module, config: Config, precision: Precision) -> None:

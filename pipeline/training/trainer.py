@@ -27,7 +27,13 @@ from ..progress import Progress
 from ..store.provenance import describe_data
 from ..store.sequence import WindowSequence
 from . import run_folder
-from .checkpoint import checkpoint_path, load_weights, without_pretrained, write_checkpoint
+from .checkpoint import (
+    CheckpointError,
+    checkpoint_path,
+    load_weights,
+    without_pretrained,
+    write_checkpoint,
+)
 from .clock import Clock, Profile
 from .distributed import Group, process_group
 from .loader import Note, open_loader, prepare_cache
@@ -215,7 +221,13 @@ def fit(
         load_weights(model, state["model"], where)
         if average is not None:
             load_weights(average, state["ema"], where)
-        learner.optimizer.load_state_dict(state["optimizer"])
+        try:
+            learner.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(
+                f"{where}: its optimizer does not fit this release ({error}); continue with the "
+                "one that the run was begun with"
+            ) from error
         learner.scaler.load_state_dict(state["scaler"])
         at = Position.from_state(state)
         on_note(f"continuing after step {at.step} of {total}")

@@ -1,0 +1,143 @@
+"""`make bench-quality`: what a trained model is worth, on pictures that it was never trained on.
+
+scikit-learn's two photographs in motion (three motions each, 192x192) are recorded by the spike
+camera as it was in training, and by others: higher thresholds, half the rate, noise, dead pixels,
+a clock that is late. Spikes are half as large as the frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from photographs import write_x4k1000fps
+
+from spikedeblur.pipeline.align.job import align
+from spikedeblur.pipeline.evaluate import Evaluation, evaluate_sequences
+from spikedeblur.pipeline.methods import ModelMethod
+from spikedeblur.pipeline.simulate import Recording, folder_clips, simulate
+from spikedeblur.pipeline.store.unified import open_windows
+from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+from spikedeblur.pipeline.trained import find_model
+
+from .figures import Figure
+
+BINS = 32
+METHODS = ("blur", "sdm", "model")
+
+
+class Changed:
+    """A sequence with other counts, or without its gain."""
+
+    def __init__(
+        self,
+        sequence: Any,
+        change: Callable[[np.ndarray], np.ndarray] = lambda counts: counts,
+        *,
+        gain_known: bool = True,
+    ) -> None:
+        self._sequence, self._change = sequence, change
+        self.gain = sequence.gain if gain_known else None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sequence, name)
+
+    def voxels(self, start: int, stop: int, rows: Any = None, columns: Any = None) -> np.ndarray:
+        """Return the changed counts (T, K, h, w)."""
+        return self._change(self._sequence.voxels(start, stop, rows, columns))
+
+
+def record(work: Path, name: str, recording: Recording) -> Sequence[Any]:
+    """Record the photographs, align and voxelize, and open the windows."""
+    folder = work / name
+    simulate(folder, folder_clips(work / "frames"), recording)
+    log, manifest = work / f"{name}.txt", work / f"{name}.json"
+    align(folder, "x4k1000fps", log=log, manifest=manifest, verify=False)
+    voxelize_manifest(manifest, work / f"{name}.zarr", bins=BINS)
+    return open_windows(work / f"{name}.zarr", "test", bins=BINS)
+
+
+def later(bins: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what makes the spikes late by some bins."""
+    return lambda counts: counts[:, np.clip(np.arange(counts.shape[1]) - bins, 0, None)]
+
+
+def dead(share: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what silences a share of the pixels, the same in every window."""
+
+    def change(counts: np.ndarray) -> np.ndarray:
+        alive = np.random.default_rng(0).random(counts.shape[-2:]) >= share
+        return counts * alive.astype(counts.dtype)
+
+    return change
+
+
+def measure(model: ModelMethod, work: Path) -> list[Figure]:
+    """Evaluate on every camera; print as it goes."""
+    write_x4k1000fps(work / "frames", splits=("test",), clips=3)
+    clean = record(work, "clean", Recording())
+    cameras: dict[str, tuple[Sequence[Any], float]] = {
+        "threshold x2": (record(work, "threshold2", Recording(threshold=4.0)), 0.3),
+        "threshold x4": (record(work, "threshold4", Recording(threshold=8.0)), 0.8),
+        "half the rate": (record(work, "rate", Recording(spikes_per_frame=4)), 0.5),
+        "2 % dead pixels": ([Changed(s, dead(0.02)) for s in clean], 0.7),
+        "1 % noise": (record(work, "noise", Recording(noise=0.01)), 0.7),
+        "late by a tenth of the exposure": ([Changed(s, later(3)) for s in clean], 1.0),
+    }
+    for name, bar in (("x2", 1.0), ("x4", 2.0)):
+        known = cameras[f"threshold {name}"][0]
+        unknown = [Changed(s, gain_known=False) for s in known]
+        cameras[f"threshold {name}, gain unknown"] = unknown, bar
+
+    def evaluated(sequences: Sequence[Any]) -> Evaluation:
+        return evaluate_sequences(sequences, METHODS, model=model)
+
+    of_clean = evaluated(clean)
+    blur, sdm, ours = (of_clean.methods[name] for name in METHODS)
+    told = f"blur {blur.psnr:.2f} / {blur.ssim:.3f}, SDM {sdm.psnr:.2f} / {sdm.ssim:.3f} "
+    told += f"({of_clean.sdm_bins} bins), model {ours.psnr:.2f} / {ours.ssim:.3f}"
+    figures = [
+        Figure("gain over blur", ours.psnr - blur.psnr, "dB", 5.4, told),
+        Figure("gain over the best SDM", ours.psnr - sdm.psnr, "dB", 1.9),
+        Figure("SSIM", 100 * ours.ssim, "%", 87.2),
+        Figure("SDM over blur", sdm.psnr - blur.psnr, "dB", 3.0),
+    ]
+    for name, (sequences, bar) in cameras.items():
+        found = evaluated(sequences)
+        now = found.methods["model"]
+        detail = f"model {now.psnr:.2f} / {now.ssim:.3f}, SDM {found.methods['sdm'].psnr:.2f}"
+        if found.misaligned:
+            detail += f"; {len(found.misaligned)} of {len(found.lags)} called misaligned"
+        figures.append(Figure(f"lost by {name}", ours.psnr - now.psnr, "dB", bar, detail, True))
+    return figures
+
+
+def main() -> int:
+    """Measure, print and judge."""
+    parser = argparse.ArgumentParser(prog="make bench-quality", description=__doc__)
+    parser.add_argument("--model", default="small", help="a model's name or file")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    model = ModelMethod.from_run(find_model(options.model))
+    with tempfile.TemporaryDirectory() as work:
+        figures = measure(model, Path(work))
+    for figure in figures:
+        print(figure.line().replace(f"{figure.value:8.1f}", f"{figure.value:8.2f}", 1))
+    if options.json:
+        content = [asdict(figure) | {"passed": figure.passed} for figure in figures]
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    return 0 if all(figure.passed for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
