@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install test test-all lint bench bench-model clean
+.PHONY: all install test test-all lint bench bench-model bench-quality model clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -70,6 +70,18 @@ bench: $(INSTALLED)
 
 bench-model: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.model
+
+bench-quality: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.quality
+
+# The model in the package, from nothing: about 40 minutes on one core.
+model: $(INSTALLED)
+	$(RUN) simulate data/small --scenes 240 --split train --size 128x128
+	$(RUN) simulate data/small --scenes 8 --split val --size 128x128
+	$(RUN) align data/small --layout x4k1000fps --log outputs/logs/small.txt
+	$(RUN) voxelize outputs/logs/small.json data/small.zarr
+	$(RUN) train --config configs/deblur/small.yaml --run outputs/small --resume
+	$(RUN) export outputs/small model/trained/small.safetensors --overwrite
 
 clean:
 	rm -rf data outputs

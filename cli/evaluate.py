@@ -25,8 +25,8 @@ def evaluate(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: blur, tfp, sdm, model.",
-            show_default="blur,tfp,sdm and, with --run or --model, model",
+            help="Comma-separated: blur, tfp, tfi, sdm, model.",
+            show_default="all that can be",
         ),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
@@ -49,7 +49,7 @@ def evaluate(
         bool, typer.Option("--overwrite", help="Replace files that evaluate didn't write.")
     ] = False,
 ) -> None:
-    """Measure PSNR and SSIM of the blurred input, TFP, SDM and a trained model.
+    """Measure PSNR and SSIM of the blurred input, TFP, TFI, SDM and a trained model.
 
     Frames of 8 bits, whole, per RGB image; means are over windows. TFP and SDM get the short
     window that serves each best on this split.
@@ -63,7 +63,7 @@ def evaluate(
     trained = trained_model(run, model)
     names = None if methods is None else [name.strip() for name in methods.split(",")]
     try:
-        checked = job.checked_methods(names, has_run=trained is not None)
+        job.checked_methods(names, has_run=trained is not None)
     except job.EvaluationError as error:
         raise typer.BadParameter(str(error), param_hint="--methods") from error
     if json is not None:
@@ -72,7 +72,7 @@ def evaluate(
         job.require_own_picture(picture, overwrite=overwrite)
     with progress_bar("Evaluating") as on_progress:
         evaluation = job.evaluate(
-            store, run=trained, split=split, methods=checked, tile=tile, on_progress=on_progress
+            store, run=trained, split=split, methods=names, tile=tile, on_progress=on_progress
         )
     if json is not None:
         job.write_evaluation(json, evaluation, overwrite=overwrite)

@@ -28,7 +28,9 @@ from .methods import (
     Method,
     ModelMethod,
     SdmMethod,
+    TfiMethod,
     TfpMethod,
+    has_spikes,
     restored_frames,
 )
 from .metrics import Score, psnr, score
@@ -40,7 +42,7 @@ from .store_lag import NOTABLE, exposure_lag
 FORMAT = "spikedeblur.evaluation"
 SCHEMA_VERSION = 1
 
-DEFAULT_METHODS = ("blur", "tfp", "sdm", "model")
+METHODS = ("blur", "tfp", "tfi", "sdm", "model")
 
 _SOFTWARE = "spikedeblur"
 
@@ -168,7 +170,8 @@ def evaluate(
         store: a Zarr store with sharp frames.
         run: a run folder or an exported model, for `model`.
         split: train, val or test.
-        methods: names; None: blur, tfp, sdm and, where there is a run, model.
+        methods: names; None: blur, tfp, sdm, tfi where the store has the spikes themselves, and
+            model where there is a run.
         tile: as in `ModelMethod`.
         device: a torch device for the model; None: the GPU where there is one.
         on_progress: told after each window of each method.
@@ -186,6 +189,14 @@ def evaluate(
         raise EvaluationError(
             f"{store}: {', '.join(without[:5])}{' and more' if len(without) > 5 else ''}: no "
             "sharp frames to compare with; `spikedeblur restore` needs none"
+        )
+    without = [sequence.seq for sequence in sequences if not has_spikes(sequence)]
+    if methods is None and without:
+        names = tuple(name for name in names if name != "tfi")
+    elif "tfi" in names and without:
+        raise EvaluationError(
+            f"{store}: tfi needs the instants of single spikes, and {without[0]} is stored as "
+            "counts in bins; use tfp, or voxelize again with --kind packed"
         )
     model = (
         ModelMethod.from_run(run, tile=tile, device=device) if "model" in names and run else None
@@ -208,20 +219,13 @@ def checked_methods(methods: Sequence[str] | None, *, has_run: bool) -> tuple[st
         EvaluationError: an unknown one, or `model` without a run.
     """
     if methods is None:
-        return DEFAULT_METHODS if has_run else DEFAULT_METHODS[:-1]
+        return METHODS if has_run else METHODS[:-1]
     names = tuple(dict.fromkeys(methods))
     for name in names:
-        if name == "tfi":
-            raise EvaluationError(
-                "tfi needs the instants of single spikes, and a store holds counts in bins; use "
-                "tfp here, or `spikedeblur restore --method tfi` on the .dat"
-            )
-        if name not in DEFAULT_METHODS:
-            raise EvaluationError(
-                f"expected methods among {', '.join(DEFAULT_METHODS)}, got {name!r}"
-            )
+        if name not in METHODS:
+            raise EvaluationError(f"expected methods among {', '.join(METHODS)}, got {name!r}")
     if not names:
-        raise EvaluationError(f"expected methods among {', '.join(DEFAULT_METHODS)}, got none")
+        raise EvaluationError(f"expected methods among {', '.join(METHODS)}, got none")
     if "model" in names and not has_run:
         raise EvaluationError(
             "the method model needs a trained one; give --run DIR or --model small"
@@ -255,6 +259,8 @@ def evaluate_sequences(
     ready: dict[str, Method] = {"blur": BlurMethod()}
     if "tfp" in methods:
         ready["tfp"] = tfp = TfpMethod(_best_width(TfpMethod, sequences, widths, step))
+    if "tfi" in methods:
+        ready["tfi"] = TfiMethod()
     if "sdm" in methods:
         ready["sdm"] = sdm = SdmMethod(_best_width(SdmMethod, sequences, widths, step))
     if "model" in methods:

@@ -21,7 +21,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -82,10 +82,18 @@ class Method(Protocol):
 
 @runtime_checkable
 class SpikeWindows(Protocol):
-    """A sequence that has its spikes themselves at hand, not only counts."""
+    """A sequence that can give the spikes themselves, not only counts."""
+
+    has_spikes: bool
+    """Whether it has them."""
 
     def spikes(self, window: int) -> npt.NDArray[np.uint8]:
         """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright."""
+
+
+def has_spikes(windows: WindowSequence) -> bool:
+    """Whether a sequence has its spikes themselves at hand."""
+    return isinstance(windows, SpikeWindows) and windows.has_spikes
 
 
 def restored_frames(
@@ -161,12 +169,12 @@ class TfiMethod:
 
     def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
         """Return luminance on three channels."""
-        if not isinstance(windows, SpikeWindows):
+        if not has_spikes(windows):
             raise MethodError(
                 f"{windows.seq}: TFI needs the instants of single spikes, and here are only "
                 "counts in bins; use tfp, or `spikedeblur restore --method tfi` on the .dat"
             )
-        spikes = windows.spikes(clip.start)  # (samples, h, w)
+        spikes = cast(SpikeWindows, windows).spikes(clip.start)  # (samples, h, w)
         # An even number has its middle between two samples, as has the interval around this one.
         image = reconstruct.tfi(spikes, (len(spikes) - 1) // 2)
         rate = spikes.mean(axis=0, dtype=np.float32)

@@ -55,6 +55,7 @@ class RecordingSequence:
     """Blurred frames and their spikes; see `WindowSequence`. Has no sharp frames."""
 
     has_sharp = False
+    has_spikes = True
     windows_are_raw = True
 
     def __init__(

@@ -158,6 +158,11 @@ class StoreSequence:
         """Whether there are sharp frames."""
         return self._record.has_sharp
 
+    @property
+    def has_spikes(self) -> bool:
+        """Whether `spikes` can be read: kind packed."""
+        return self._record.kind == "packed"
+
     def voxels(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
     ) -> np.ndarray:

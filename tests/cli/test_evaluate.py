@@ -19,7 +19,7 @@ from spikedeblur.pipeline.store.provenance import describe_data
 from spikedeblur.pipeline.store.voxelize import voxelize_manifest
 from spikedeblur.pipeline.training.checkpoint import checkpoint_path, write_checkpoint
 
-METHODS = ["blur", "tfp", "sdm", "model"]
+METHODS = ["blur", "tfp", "tfi", "sdm", "model"]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,16 @@ def test_wrong_use_exits_with_2(store: Path, capsys: pytest.CaptureFixture[str])
     assert main(["evaluate", str(store), "--methods", "blur,model"]) == 2
     assert "--run" in capsys.readouterr().err
     assert main(["evaluate", str(store), "--methods", "sdn"]) == 2
-    assert main(["evaluate", str(store), "--methods", "tfi"]) == 2
+
+
+def test_counts_in_bins_are_not_enough_for_tfi(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voxelize_manifest(store.parent / "m.json", tmp_path / "c.zarr", workers=1, kind="counts")
+    assert main(["evaluate", str(tmp_path / "c.zarr"), "--methods", "tfi"]) == 1
+    assert "voxelize again with --kind packed" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "c.zarr")]) == 0
+    assert "tfi" not in capsys.readouterr().out
 
 
 def test_a_split_that_is_not_there_is_an_error_that_lists_those_that_are(

@@ -185,15 +185,13 @@ def test_json_replaces_only_its_own(sequences, tmp_path: Path) -> None:
 
 
 def test_wrong_methods_are_refused() -> None:
-    assert job.checked_methods(None, has_run=False) == ("blur", "tfp", "sdm")
-    assert job.checked_methods(None, has_run=True) == ("blur", "tfp", "sdm", "model")
+    assert job.checked_methods(None, has_run=False) == ("blur", "tfp", "tfi", "sdm")
+    assert job.checked_methods(None, has_run=True) == ("blur", "tfp", "tfi", "sdm", "model")
     assert job.checked_methods(["sdm", "sdm"], has_run=False) == ("sdm",)
     with pytest.raises(job.EvaluationError, match="--run"):
         job.checked_methods(["model"], has_run=False)
     with pytest.raises(job.EvaluationError, match="'sdn'"):
         job.checked_methods(["sdn"], has_run=False)
-    with pytest.raises(job.EvaluationError, match="counts in bins"):
-        job.checked_methods(["tfi"], has_run=True)
 
 
 def test_model_sees_whole_frames_and_normalised_counts(sequences) -> None:
