@@ -9,6 +9,7 @@ import typer
 
 from .. import __version__
 from . import (
+    adapt,
     align,
     convert,
     doctor,
@@ -35,6 +36,7 @@ for command in (
     train.train,
     evaluate.evaluate,
     restore.restore,
+    adapt.adapt,
     export.export,
     convert.convert,
     inspect.inspect,

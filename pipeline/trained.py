@@ -16,6 +16,7 @@ import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from .. import __version__
 from ..configs import dump_config
@@ -111,26 +112,55 @@ def export_model(
     Raises:
         SpikeDeblurError: no whole checkpoint, another ending, or a file in the way.
     """
+    require_free(out, overwrite=overwrite)
+    path = checkpoint_path(run, "best")
+    model, _ = load_run(run, which="best")
+    state = read_checkpoint(path)
+    facts = {
+        "step": state["step"],
+        "clips_a_step": state["samples_a_step"],
+        "data_sha256": state["data"],
+        "validation_psnr": state["best_psnr"],
+    }
+    return write_model(out, model, checkpoint_config(state, path), facts, overwrite=overwrite)
+
+
+def require_free(out: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Refuse a file that can't be written, before any work is done.
+
+    Raises:
+        TrainedModelError: another ending, or a file in the way.
+    """
     out = Path(out)
     if out.suffix != SUFFIX:
         raise TrainedModelError(f"{out}: expected a name that ends in {SUFFIX}; change it")
     if out.exists() and not overwrite:
         raise TrainedModelError(f"{out}: is there already; choose another, or give --overwrite")
-    path = checkpoint_path(run, "best")
-    model, _ = load_run(run, which="best")
-    state = read_checkpoint(path)
+
+
+def write_model(
+    out: str | os.PathLike[str],
+    model: nn.Module,
+    config: Config,
+    facts: dict[str, Any],
+    *,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a model, its configuration and facts about it as one file, atomically.
+
+    Returns:
+        The facts, with format and version.
+    """
+    require_free(out, overwrite=overwrite)
     facts = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
-        "step": state["step"],
-        "clips_a_step": state["samples_a_step"],
-        "data_sha256": state["data"],
-        "validation_psnr": state["best_psnr"],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **facts,
     }
-    header = {"facts": json.dumps(facts), "config": dump_config(checkpoint_config(state, path))}
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    header = {"facts": json.dumps(facts), "config": dump_config(config)}
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_write(out) as aside:
         save_file(weights, aside, metadata=header)
         _header(aside)

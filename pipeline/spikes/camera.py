@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Shares of R, G and B, as in every simulator of the field."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikeCamera:
@@ -64,8 +67,8 @@ class SpikeCamera:
 def luminance(rgb: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the luminance (..., H, W) float32 in [0, 1] of RGB (..., H, W, 3).
 
-    0.299 R + 0.587 G + 0.114 B, as every simulator of the field does; uint8 is divided by 255.
+    uint8 is divided by 255.
     """
-    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    weights = np.array(LUMINANCE, np.float32)
     scale = np.float32(1 / 255) if rgb.dtype == np.uint8 else np.float32(1)
     return np.asarray(rgb.astype(np.float32) @ (weights * scale), np.float32)

@@ -18,6 +18,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "export",
+    "adapt",
     "restore",
     "convert",
     "inspect",

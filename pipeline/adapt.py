@@ -1,0 +1,309 @@
+"""The adapt stage: fit a trained model to recordings that have no sharp frames.
+
+What a recording says of its own sharp frames, at M instants spread over each exposure:
+
+    reblur    their mean is the blurred frame
+    light     their luminance, as coarse as spikes are counted reliably, is what a short window of
+              spikes around the instant saw; how spikes become luminance is fitted on the exposures,
+              of which the blurred frame shows the luminance
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import SpikeDeblurError
+from ..model import CharbonnierLoss, normalize_counts
+from .files import sha256_file
+from .methods import centre_weights
+from .progress import Progress
+from .recording import (
+    Exposure,
+    RecordingSequence,
+    exposures_by_log,
+    exposures_by_number,
+    settle_spikes,
+)
+from .spikes import samples_per_bin
+from .spikes.camera import LUMINANCE
+from .spikes.settings import SpikeSettings
+from .trained import load_trained, require_free, weights_file, write_model
+from .training.ema import averaged_copy, update_average
+
+INSTANTS = 4
+"""Sharp frames that make an exposure. More cost as much again, and their motion is smaller."""
+
+LIGHT_WEIGHT = 0.5
+"""Of the light term beside reblur."""
+
+SMOOTH = 3
+"""Side of the square of spike pixels over which light is compared."""
+
+DECAY = 0.98
+"""Of the averaged weights, a step."""
+
+
+class AdaptError(SpikeDeblurError):
+    """The recordings can't be adapted to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdaptSummary:
+    """What a run did."""
+
+    out: str
+    steps: int
+    recordings: int
+    exposures: int
+    loss_before: float
+    """Mean over the first tenth of the steps."""
+    loss_after: float
+    """Mean over the last tenth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recording to adapt to."""
+
+    seq: str
+    exposures: Sequence[Exposure]
+    dat: Path
+    settings: SpikeSettings
+
+
+def find_recording(
+    blur: Path,
+    spikes: Path,
+    *,
+    log: Path | None = None,
+    exposure: int | None = None,
+    fps: float | None = None,
+    rate: float | None = None,
+    geometry: str | None = None,
+    gain: float | None = None,
+    first: float | None = None,
+) -> Recording:
+    """Bring a folder of blurred frames and a spike stream together; arguments as in `restore`.
+
+    Raises:
+        SpikeDeblurError: they can't be.
+    """
+    settings = settle_spikes(spikes, geometry=geometry, rate=rate, gain=gain, first=first)
+    if log is not None:
+        seq, exposures = exposures_by_log(blur, log, None)
+    elif exposure is None or fps is None:
+        raise AdaptError("expected the frames' times from a log, or from exposure and fps")
+    else:
+        seq, exposures = blur.name, exposures_by_number(blur, exposure, fps)
+    return Recording(seq, exposures, spikes, settings)
+
+
+def adapt(
+    source: str | os.PathLike[str],
+    recordings: Sequence[Recording],
+    out: str | os.PathLike[str],
+    *,
+    steps: int = 300,
+    rate: float = 2e-4,
+    crop: int = 64,
+    seed: int = 0,
+    device: str | None = None,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> AdaptSummary:
+    """Write a model that is fitted to recordings, starting from a trained one.
+
+    Args:
+        source: a run folder or an exported model.
+        recordings: of one camera; blurred frames and spikes.
+        out: file to write, `*.safetensors`.
+        steps: of AdamW, each on one clip.
+        rate: the first learning rate; it falls to 0 as a cosine.
+        crop: side of the crops in pixels; a multiple of 8 times the trunk's scale.
+        seed: of clips and crops.
+        device: a torch device; None: the GPU where there is one.
+        overwrite: replace a file that is there.
+        on_progress: told after each step.
+
+    Raises:
+        SpikeDeblurError: a recording, the model or `out` can't be used.
+    """
+    require_free(out, overwrite=overwrite)
+    model, config = load_trained(source)
+    if steps < 1 or crop < 1 or crop % (8 * config.MODEL.TRUNK_SCALE):
+        raise AdaptError(
+            f"expected at least 1 step and a crop of a multiple of {8 * config.MODEL.TRUNK_SCALE} "
+            f"pixels, got {steps} and {crop}"
+        )
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.to(where).train()
+    cameras = [_Camera(recording, config.DATA.K) for recording in recordings]
+    average = averaged_copy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    losses = []
+    for step in range(steps):
+        camera = cameras[rng.integers(len(cameras))]
+        clip = camera.clip(rng, config.DATA.CLIP_LEN, crop)
+        for settings in optimizer.param_groups:
+            settings["lr"] = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
+        counts = torch.from_numpy(clip.counts.astype(np.float32)).to(where)
+        voxels = normalize_counts(
+            counts, torch.from_numpy(clip.samples), camera.gain, config.DATA.NORM
+        )
+        restored = model(torch.from_numpy(clip.blur).to(where), voxels).float()
+        loss = _loss(restored, clip, where)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        update_average(average, model, min(DECAY, (1 + step) / (10 + step)))
+        losses.append(loss.item())
+        if not np.isfinite(losses[-1]):
+            raise AdaptError(f"step {step + 1}: the loss is not finite; lower --rate")
+        if on_progress is not None:
+            on_progress(step + 1, steps, f"loss {losses[-1]:.4f}")
+    few = max(1, steps // 10)
+    summary = AdaptSummary(
+        out=str(out),
+        steps=steps,
+        recordings=len(cameras),
+        exposures=sum(len(recording.exposures) for recording in recordings),
+        loss_before=float(np.mean(losses[:few])),
+        loss_after=float(np.mean(losses[-few:])),
+    )
+    facts = {
+        "adapted_from_sha256": sha256_file(weights_file(source)),
+        "adapted_to_sha256": [sha256_file(recording.dat) for recording in recordings],
+        "adapt": {"steps": steps, "rate": rate, "crop": crop, "seed": seed},
+    }
+    write_model(out, average, config, facts, overwrite=overwrite)
+    return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """A crop of T exposures, at M instants of each."""
+
+    blur: npt.NDArray[np.float32]
+    """(M, T, 3, S, S): of the window around each instant."""
+    counts: npt.NDArray[Any]
+    """(M, T, K, s, s)."""
+    samples: npt.NDArray[np.int64]
+    """(M, T)."""
+    exposed: npt.NDArray[np.float32]
+    """(T, 3, S, S): the frames as they are."""
+    light: npt.NDArray[np.float32]
+    """(M, T, s, s): luminance that a short window around each instant saw."""
+
+
+class _Camera:
+    """A recording's windows around M instants, and how its spikes become luminance."""
+
+    def __init__(self, recording: Recording, bins: int) -> None:
+        instants = [(m + 0.5) / INSTANTS - 0.5 for m in range(INSTANTS)]
+        arguments = (recording.seq, recording.exposures, recording.dat, recording.settings, bins)
+        self._own = RecordingSequence(*arguments)
+        self._around = [RecordingSequence(*arguments, at=at) for at in instants]
+        self.gain = recording.settings.gain
+        self._bins = bins
+        rows, columns = (
+            f // v for f, v in zip(self._own.frame_shape, self._own.voxel_shape, strict=True)
+        )
+        if rows != columns or (
+            (rows * self._own.voxel_shape[0], columns * self._own.voxel_shape[1])
+            != self._own.frame_shape
+        ):
+            raise AdaptError(
+                f"{recording.dat}: expected frames a whole number of times as large as the spikes' "
+                f"{self._own.voxel_shape}, got {self._own.frame_shape}; resize the frames"
+            )
+        self._ratio = rows
+        self._curve = self._fit()
+
+    def clip(self, rng: np.random.Generator, length: int, crop: int) -> _Clip:
+        """Return a random clip and crop; smaller where the recording is."""
+        length = min(length, self._own.length)
+        start = int(rng.integers(self._own.length - length + 1))
+        side = crop // self._ratio
+        spans = []
+        for extent in self._own.voxel_shape:
+            own = min(side, extent)
+            first = int(rng.integers(extent - own + 1))
+            spans.append((first, first + own))
+        large = [(first * self._ratio, last * self._ratio) for first, last in spans]
+        part = (start, start + length)
+        counts = np.stack([around.voxels(*part, *spans) for around in self._around])
+        samples = np.stack([around.samples[slice(*part)] for around in self._around])
+        return _Clip(
+            blur=np.stack([_floats(around.blur(*part, *large)) for around in self._around]),
+            counts=counts,
+            samples=samples,
+            exposed=_floats(self._own.blur(*part, *large)),
+            light=np.polyval(self._curve, self._short_rate(counts, samples))
+            .clip(0, 1)
+            .astype(np.float32),
+        )
+
+    def _short_rate(
+        self, counts: npt.NDArray[Any], samples: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """(M, T, K, s, s) -> (M, T, s, s): spikes a sample in the instant's share of the time."""
+        rates = np.empty((*counts.shape[:2], *counts.shape[3:]))
+        for m, of_instant in enumerate(samples):
+            for t, number in enumerate(of_instant):
+                own = self._own.samples[t]  # a shorter window holds more of the instant's share
+                bins = min(self._bins, max(1, round(self._bins * own / INSTANTS / number)))
+                weights = centre_weights(int(number), self._bins, bins)
+                seen = weights @ samples_per_bin(int(number), self._bins)
+                rates[m, t] = np.tensordot(weights, counts[m, t], axes=1) / seen
+        return rates
+
+    def _fit(self) -> npt.NDArray[np.float64]:
+        """Fit luminance to the spikes' rate, over all exposures: coefficients of a parabola."""
+        rates, lights = [], []
+        for i in range(self._own.length):
+            counts = self._own.voxels(i, i + 1)[0]
+            rates.append(_smooth(counts.sum(0) / self._own.samples[i]).ravel())
+            light = _floats(self._own.blur(i, i + 1))[0].transpose(1, 2, 0) @ np.array(LUMINANCE)
+            height, width = self._own.voxel_shape
+            parts = light.reshape(height, self._ratio, width, self._ratio)
+            lights.append(_smooth(parts.mean((1, 3))).ravel())
+        rate, light = np.concatenate(rates), np.concatenate(lights)
+        degree = 2 if rate.std() > 1e-6 else 0
+        return np.asarray(np.polyfit(rate, light, degree))
+
+
+def _loss(restored: Tensor, clip: _Clip, device: torch.device) -> Tensor:
+    """(M, T, 3, S, S) in about [0, 1] -> scalar."""
+    charbonnier = CharbonnierLoss(1e-3)
+    exposed = torch.from_numpy(clip.exposed).to(device)
+    reblur = charbonnier(restored.mean(0), exposed)
+    weights = torch.tensor(LUMINANCE, dtype=restored.dtype, device=device)
+    light = torch.einsum("mtchw,c->mthw", restored, weights)
+    seen = torch.from_numpy(clip.light).to(device)
+    coarse = F.adaptive_avg_pool2d(light, (seen.shape[-2], seen.shape[-1]))
+    pooled = (F.avg_pool2d(x, SMOOTH, 1) for x in (coarse, seen))
+    loss: Tensor = reblur + LIGHT_WEIGHT * charbonnier(*pooled)
+    return loss
+
+
+def _smooth(plane: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    image = torch.from_numpy(np.asarray(plane, np.float64))[None]
+    return np.asarray(F.avg_pool2d(image, SMOOTH, 1)[0])
+
+
+def _floats(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """(T, H, W, 3) uint8 -> (T, 3, H, W) float32 in [0, 1]."""
+    return np.ascontiguousarray(frames.transpose(0, 3, 1, 2), np.float32) / np.float32(255)

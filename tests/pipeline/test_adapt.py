@@ -1,0 +1,97 @@
+"""Fitting a model to a recording without sharp frames."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_sets import SMALL
+
+from spikedeblur.configs import load_config
+from spikedeblur.errors import SpikeDeblurError
+from spikedeblur.model import build_model
+from spikedeblur.pipeline import adapt as job
+from spikedeblur.pipeline.images import write_png
+from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
+from spikedeblur.pipeline.trained import describe_model, load_trained, write_model
+
+GEOMETRY = "48x48,bottom-up"
+CONFIG = load_config("configs/deblur/quickstart.yaml", SMALL)
+
+
+@pytest.fixture
+def recording(moving_scene, tmp_path: Path) -> job.Recording:
+    for centre, frame in zip(moving_scene.centres, moving_scene.blur, strict=True):
+        write_png(tmp_path / "blur" / f"{centre:04d}.png", frame)
+    dat = tmp_path / "spike.dat"
+    write_spikes(dat, moving_scene.spikes, parse_geometry(GEOMETRY))
+    write_side_file(
+        dat, SideFile(geometry=GEOMETRY, rate=moving_scene.rate, gain=moving_scene.gain)
+    )
+    return job.find_recording(tmp_path / "blur", dat, exposure=33, fps=1000.0)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    write_model(tmp_path / "start.safetensors", build_model(CONFIG), CONFIG, {})
+    return tmp_path / "start.safetensors"
+
+
+def test_the_loss_falls_and_the_model_is_one_that_restore_takes(recording, model, tmp_path):
+    out = tmp_path / "out.safetensors"
+    summary = job.adapt(model, [recording], out, steps=40, rate=2e-3, crop=32)
+    assert summary.loss_after < 0.9 * summary.loss_before
+    assert (summary.recordings, summary.exposures) == (1, 3)
+    adapted, config = load_trained(out)
+    assert config == CONFIG
+    start, _ = load_trained(model)
+    weights = dict(start.named_parameters())
+    assert any(not torch.equal(p, weights[name]) for name, p in adapted.named_parameters())
+    assert len(describe_model(out)["adapted_from_sha256"]) == 64
+
+
+def test_the_same_seed_gives_the_same_model(recording, model, tmp_path):
+    files = [tmp_path / f"{i}.safetensors" for i in range(3)]
+    for file, seed in zip(files, (1, 1, 2), strict=True):
+        job.adapt(model, [recording], file, steps=3, crop=16, seed=seed)
+    one, two, other = (file.read_bytes() for file in files)
+    assert one == two != other
+
+
+def test_perfect_frames_fulfil_both_terms(recording, moving_scene):
+    """The sharp frames themselves have a much lower loss than the blurred ones have."""
+    camera = job._Camera(recording, 32)
+    clip = camera.clip(np.random.default_rng(0), 3, 96)
+    frames = moving_scene.sharp.transpose(0, 3, 1, 2) / np.float32(255)  # (T, 3, H, W)
+    # A pixel a frame: the scene a quarter of the exposure later has moved by so many pixels.
+    shifts = [round((m + 0.5) / job.INSTANTS * 33 - 16.5) for m in range(job.INSTANTS)]
+    sharp = np.stack([np.roll(frames, -shift, axis=-1) for shift in shifts])
+    inner = (..., slice(18, 78))  # what was rolled in is another scene
+    cut = replace(clip, exposed=clip.exposed[inner], light=clip.light[..., 9:39])
+    cpu = torch.device("cpu")
+    truth = job._loss(torch.from_numpy(sharp[inner]), cut, cpu)
+    blurred = np.broadcast_to(clip.exposed, sharp.shape)[inner]
+    assert truth < 0.6 * job._loss(torch.from_numpy(blurred.copy()), cut, cpu)
+
+
+def test_the_curve_from_spikes_to_light_is_the_cameras(recording, moving_scene):
+    curve = job._Camera(recording, 32)._curve
+    for light in (0.3, 0.5, 0.7):
+        assert np.polyval(curve, light * moving_scene.gain) == pytest.approx(light, abs=0.02)
+
+
+def test_what_can_not_be_adapted_to_is_refused(recording, model, tmp_path):
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(SpikeDeblurError, match="multiple of 16"):
+        job.adapt(model, [recording], out, crop=20)
+    with pytest.raises(SpikeDeblurError, match="is there already"):
+        job.adapt(model, [recording], model)
+    with pytest.raises(SpikeDeblurError, match=r"ends in \.safetensors"):
+        job.adapt(model, [recording], tmp_path / "x.pt")
+    with pytest.raises(SpikeDeblurError, match="from a log, or from exposure"):
+        job.find_recording(tmp_path / "blur", tmp_path / "spike.dat", exposure=33)
+    assert not out.exists()
