@@ -309,6 +309,9 @@ class ModelConfig(Section):
     TRUNK_SCALE: Literal[1, 2, 4] = 1
     """The network runs on frames folded by this factor (pixel unshuffle in, pixel shuffle
     out); the residual stays on the full-size frame. 1: as published."""
+    RESIDUAL_BASE: Literal["blur", "sdm"] = "blur"
+    """What the network corrects: the blurred frame, as published, or that frame after
+    spike-guided division (short TFP over exposure TFP). sdm needs DATA.NORM.MODE relative."""
     SPIKE_SKIP: Bool = False
     """Add a linear map of the full-scale spike feature before the last convolution."""
     USE_CHECKPOINT_ATTN: Bool = True
@@ -465,6 +468,13 @@ class Config(Section):
             raise ValueError(
                 "expected MODEL.RECOMPUTE or TRAIN.MEMORY_BUDGET, which chooses it, got both; set "
                 "one of them to null"
+            )
+        if model.RESIDUAL_BASE == "sdm" and not (
+            model.USE_SPIKE and self.DATA.NORM.MODE == "relative"
+        ):
+            raise ValueError(
+                "MODEL.RESIDUAL_BASE: sdm needs MODEL.USE_SPIKE and DATA.NORM.MODE relative, got "
+                f"{model.USE_SPIKE} and {self.DATA.NORM.MODE}"
             )
         if not model.USE_SPIKE:
             return self

@@ -41,6 +41,7 @@ def build_model(config: Config) -> VRTWithSpike:
         trunk_scale=model.TRUNK_SCALE,
         spike_skip=model.SPIKE_SKIP,
         identity_init=fuse.IDENTITY_INIT,
+        residual_base=model.RESIDUAL_BASE,
     )
     set_recompute(network, configured_recompute(model))
     return network

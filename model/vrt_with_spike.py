@@ -7,8 +7,9 @@ s MODEL.TRUNK_SCALE.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from .spike_attention import SpikeTemporalSA
 from .spike_encoder import SpikeEncoder3D
 
 STAGE_MULTIPLE = 8  # stages 1-4 run at 1, 1/2, 1/4, 1/8
+SHORT = 5 / 32  # of the exposure, that SDM's short window is
 
 
 class VRTWithSpike(nn.Module):
@@ -36,6 +38,8 @@ class VRTWithSpike(nn.Module):
             output is unfolded; its residual then is the full-size frame. 1: as published.
         spike_skip: Add a linear map of the full-scale spike feature before the last
             convolution. It starts at zero if `identity_init`.
+        residual_base: What the network corrects: the blurred frame, as published, or that frame
+            after spike-guided division (SDM), for voxels normalised as `relative`.
 
     Raises:
         ValueError: The backbone's input channels do not fit `trunk_scale`.
@@ -61,6 +65,7 @@ class VRTWithSpike(nn.Module):
         trunk_scale: int = 1,
         spike_skip: bool = False,
         identity_init: bool = True,
+        residual_base: Literal["blur", "sdm"] = "blur",
     ) -> None:
         super().__init__()
         if vrt_backbone.in_chans != 3 * trunk_scale**2:
@@ -71,6 +76,7 @@ class VRTWithSpike(nn.Module):
         self.vrt = vrt_backbone
         self.trunk_scale = trunk_scale
         self.use_spike = use_spike
+        self.residual_base = residual_base
         self.spike_skip: nn.Linear | None = None
         if not use_spike:
             return
@@ -117,7 +123,8 @@ class VRTWithSpike(nn.Module):
         folded = F.pixel_unshuffle(clip, self.trunk_scale)  # (B, T, 3 s^2, H / s, W / s)
 
         if self.use_spike:
-            spikes = self.spike_features(self._at_trunk_size(rgb, voxels))
+            at_trunk = self._at_trunk_size(rgb, voxels)
+            spikes = self.spike_features(at_trunk)
 
             def fuse(scale: int, features: Tensor) -> Tensor:
                 return self._fused(scale, features, spikes[scale])
@@ -127,6 +134,8 @@ class VRTWithSpike(nn.Module):
             out = self.vrt(folded)
 
         restored: Tensor = F.pixel_shuffle(out, self.trunk_scale)  # (B, T, 3, H, W)
+        if self.use_spike and self.residual_base == "sdm":
+            restored = restored + clip * _relative_change(at_trunk, clip.shape[-2:])
         return restored[..., :height, :width]
 
     def spike_features(self, voxels: Tensor) -> list[Tensor]:
@@ -165,6 +174,23 @@ class VRTWithSpike(nn.Module):
             return None
         mapped: Tensor = self.spike_skip(spikes.permute(0, 2, 3, 4, 1))  # (B, T, H, W, C)
         return mapped.permute(0, 4, 1, 2, 3)
+
+
+def _relative_change(voxels: Tensor, size: torch.Size) -> Tensor:
+    """By how much more light than on average there was in the middle of the exposure.
+
+    Args:
+        voxels: (B, T, K, h, w), each bin's deviation from the mean, relative to it.
+        size: (H, W).
+
+    Returns:
+        (B, T, 1, H, W): short TFP over exposure TFP, less 1; 0 in the dark.
+    """
+    bins = voxels.shape[2]
+    middle = torch.arange(bins, device=voxels.device) + 0.5 - bins / 2
+    weights = (SHORT / 2 * bins + 0.5 - middle.abs()).clamp(0, 1).to(voxels.dtype)
+    change = torch.einsum("btkhw,k->bthw", voxels, weights / weights.sum())
+    return F.interpolate(change, list(size), mode="bilinear")[:, :, None]
 
 
 def parameter_table(model: nn.Module) -> list[tuple[str, int]]:

@@ -2,7 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spikedeblur.model import VRTWithSpike, parameter_table
+from spikedeblur.configs import load_config
+from spikedeblur.model import VRTWithSpike, build_model, parameter_table
 from spikedeblur.third_party.VRT import VRT
 
 DIM = 8
@@ -252,3 +253,22 @@ def test_parameter_table_adds_up():
     assert list(table)[:2] == ["vrt.conv_first", "vrt.spynet"]
     assert table["spike_skip"] == DIM * DIM + DIM
     assert table["spike_encoder"] == sum(p.numel() for p in model.spike_encoder.parameters())
+
+
+def test_on_the_base_of_sdm_the_blurred_frame_is_divided_first():
+    config = load_config("configs/deblur/quickstart.yaml")
+    torch.manual_seed(0)
+    plain = build_model(config).eval()
+    divided = build_model(
+        load_config("configs/deblur/quickstart.yaml", ("MODEL.RESIDUAL_BASE=sdm",))
+    ).eval()
+    divided.load_state_dict(plain.state_dict())
+    rgb = torch.rand(1, 2, 3, 32, 32)
+    # A scene that is twice as bright in the short window as on average, and one that is dark.
+    voxels = torch.zeros(1, 2, 32, 16, 16)
+    voxels[:, 0, 13:19] = 1.0
+    voxels[:, 1] = -0.5
+    with torch.no_grad():
+        added = divided(rgb, voxels) - plain(rgb, voxels)
+    torch.testing.assert_close(added[:, 0], rgb[:, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(added[:, 1], -0.5 * rgb[:, 1], atol=1e-5, rtol=0)

@@ -1,0 +1,75 @@
+"""The shipped model on spikes that others made from real video, which it never saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spikedeblur.pipeline.methods import Clip, ModelMethod
+from spikedeblur.pipeline.spikes import parse_geometry, read_spikes, spike_to_voxel
+from spikedeblur.pipeline.trained import find_model
+
+FOLDER = Path(__file__).parents[2] / "shared" / "realdata" / "reds_spike"
+NEEDED = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no real recordings in {FOLDER.name}/")
+MIDDLE = 150
+
+
+@dataclass
+class OneWindow:
+    """A blurred frame enlarged to twice the spikes' size, the ratio of training."""
+
+    blurred: np.ndarray
+    counts: np.ndarray
+    number: int
+    seq: str = "reds"
+    length: int = 1
+    bins: int = 32
+    gain: float | None = None
+    windows_are_raw: bool = True
+
+    frame_shape = property(lambda self: self.blurred.shape[:2])
+    voxel_shape = property(lambda self: self.counts.shape[1:])
+    samples = property(lambda self: np.array([self.number]))
+
+    def blur(self, start: int, stop: int, rows=None, columns=None) -> np.ndarray:
+        return self.blurred[None, slice(*(rows or (None,))), slice(*(columns or (None,)))]
+
+    def voxels(self, start: int, stop: int, rows=None, columns=None) -> np.ndarray:
+        y, x = slice(*(rows or (None,))), slice(*(columns or (None,)))
+        return self.counts[None, :, y, x]
+
+
+def matched_psnr(image: np.ndarray, truth: np.ndarray) -> float:
+    """PSNR in dB after the best gain and offset."""
+    slope, offset = np.polyfit(image.ravel(), truth.ravel(), 1)
+    return float(-10 * np.log10(np.mean((slope * image + offset - truth) ** 2)))
+
+
+@NEEDED
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["203_part1_key_id151", "203_part2_key_id151"])
+@pytest.mark.parametrize(("exposure", "gain_over_blur"), [(301, 8.0), (97, 3.0), (65, 2.0)])
+def test_the_shipped_model_beats_blur_and_every_short_window(name, exposure, gain_over_blur):
+    truth = np.asarray(Image.open(FOLDER / f"{name}.png").convert("L"), float) / 255
+    spikes = read_spikes(FOLDER / f"{name}.dat", parse_geometry("250x400,bottom-up"))
+    seen = spikes[MIDDLE - exposure // 2 : MIDDLE + exposure // 2 + 1]
+    rate = seen.mean(0)
+    scale = 0.6  # spikes a sample at unit light
+    gray = np.clip(rate / scale, 0, 1)
+    large = Image.fromarray(np.rint(255 * gray).astype(np.uint8)).resize((800, 500))  # bicubic
+    blurred = np.repeat(np.asarray(large)[..., None], 3, -1)
+    window = OneWindow(blurred, spike_to_voxel(seen, 32), len(seen))
+    method = ModelMethod.from_run(find_model("small"), device="cpu")
+    restored = method(window, Clip(0, 1, 0, 1))[0].mean(-1)
+    restored = restored.reshape(250, 2, 400, 2).mean((1, 3))
+
+    ours, blur = matched_psnr(restored, truth), matched_psnr(rate, truth)
+    half = [max(1, round(bins * exposure / 32 / 2)) for bins in range(1, 8)]
+    shorts = [matched_psnr(spikes[MIDDLE - h : MIDDLE + h + 1].mean(0), truth) for h in half]
+    print(f"{name} {exposure}: blur {blur:.2f}, best TFP {max(shorts):.2f}, model {ours:.2f}")
+    assert ours > blur + gain_over_blur
+    assert ours > max(shorts) + 0.5
