@@ -25,6 +25,7 @@ from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ..files import atomic_write, write_text
 from .checkpoint import FOLDER, checkpoint_config, checkpoint_path, read_checkpoint
+from .runs import leaves
 
 HARMLESS = frozenset(
     {
@@ -125,7 +126,7 @@ def require_same(before: Config, now: Config, run: Path) -> None:
     Raises:
         RunFolderError: names the keys that differ, with both values.
     """
-    old, new = _leaves(before.model_dump(mode="json")), _leaves(now.model_dump(mode="json"))
+    old, new = leaves(before.model_dump(mode="json")), leaves(now.model_dump(mode="json"))
     differ = [
         f"{key} ({old.get(key)!r} before, {new.get(key)!r} now)"
         for key in sorted(old.keys() | new.keys())
@@ -232,13 +233,3 @@ def write_picture(run: Path, step: int, panels: np.ndarray) -> Path:
     with atomic_write(path) as aside:
         Image.fromarray(panels).save(aside)
     return path
-
-
-def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {
-        key: value
-        for name, below in tree.items()
-        for key, value in _leaves(below, f"{prefix}.{name}" if prefix else name).items()
-    }

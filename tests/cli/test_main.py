@@ -16,6 +16,7 @@ COMMANDS = [
     "align",
     "voxelize",
     "train",
+    "runs",
     "evaluate",
     "export",
     "adapt",
