@@ -30,7 +30,7 @@ class Facts:
 
     path: str
     kind: str
-    """`spikes`, `manifest`, `log`, `store`, `run`, `checkpoint` or `config`."""
+    """`spikes`, `manifest`, `log`, `store`, `run`, `checkpoint`, `model` or `config`."""
     facts: dict[str, Any]
     """By name, in the order to be read; plain values."""
     table: list[tuple[str, ...]]
@@ -41,7 +41,8 @@ def inspect(path: Path, geometry: str | None = None) -> Facts:
     """Recognise `path` by its content and describe it.
 
     Args:
-        path: a `.dat`, manifest, alignment log, store, run folder, checkpoint or configuration.
+        path: a `.dat`, manifest, alignment log, store, run folder, checkpoint, exported
+            model or configuration.
         geometry: SPEC of a `.dat` without side file.
 
     Raises:
@@ -71,11 +72,14 @@ def _reader(path: Path, geometry: str | None) -> Callable[[Path], Facts]:
         return _manifest
     if suffix in (".txt", ".csv", ".log"):
         return _log
-    if suffix in (".pt", ".pth", ".safetensors"):
+    if suffix in (".pt", ".pth"):
         return _checkpoint
+    if suffix == ".safetensors":
+        return _model
     raise InspectError(
         f"{path}: expected a .dat, manifest (.json), alignment log (.txt), store, run folder, "
-        f"checkpoint (.pt) or configuration (.yaml), got {path.suffix or 'no suffix'}"
+        "checkpoint (.pt), model (.safetensors) or configuration (.yaml), got "
+        f"{path.suffix or 'no suffix'}"
     )
 
 
@@ -198,6 +202,14 @@ def _checkpoint(path: Path) -> Facts:
     from .training.checkpoint import describe_checkpoint
 
     return Facts(str(path), "checkpoint", *describe_checkpoint(path))
+
+
+def _model(path: Path) -> Facts:
+    from .trained import describe_model, load_trained
+
+    model, config = load_trained(path)
+    facts = {**describe_model(path), "data": config.DATA.ROOT, **_size(model)}
+    return Facts(str(path), "model", facts, _parameters(model))
 
 
 def _config(path: Path) -> Facts:

@@ -13,6 +13,7 @@ from spikedeblur.configs import dump_config, load_config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import build_model
 from spikedeblur.pipeline import trained
+from spikedeblur.pipeline.inspect import inspect
 from spikedeblur.pipeline.training.checkpoint import checkpoint_path, load_run, write_checkpoint
 
 CONFIG = load_config("configs/deblur/quickstart.yaml", SMALL)
@@ -55,6 +56,8 @@ def test_an_exported_model_is_the_runs_best_with_its_configuration(run, tmp_path
     ):
         assert torch.equal(value, other), name
     assert trained.weights_file(out) == out
+    shown = inspect(out)
+    assert (shown.kind, shown.facts["step"]) == ("model", 7)
     assert trained.find_model(out) == out
 
 
