@@ -36,6 +36,7 @@ from .training.checkpoint import (
 FORMAT = "spikedeblur.model"
 SCHEMA_VERSION = 1
 SUFFIX = ".safetensors"
+HEADER = "spikedeblur"
 
 _SHIPPED = Path(__file__).parents[1] / "model" / "trained"
 
@@ -159,7 +160,8 @@ def write_model(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **facts,
     }
-    header = {"facts": json.dumps(facts), "config": dump_config(config)}
+    # One entry: of several, the library would write any first, and equal models differ in bytes.
+    header = {HEADER: json.dumps({"facts": facts, "config": dump_config(config)})}
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_write(out) as aside:
         save_file(weights, aside, metadata=header)
@@ -172,8 +174,8 @@ def _header(path: Path) -> tuple[dict[str, Any], Config]:
         raise TrainedModelError(f"{path}: expected an exported model, found no such file")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-        facts = json.loads(header["facts"])
+            header = json.loads((file.metadata() or {})[HEADER])
+        facts = header["facts"]
         found = facts["format"], facts["schema_version"]
         config = yaml.safe_load(header["config"])
     except (SafetensorError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
