@@ -66,7 +66,13 @@ def test_the_wheel_holds_code_configurations_and_options(repository, tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.stat().st_size < 5e6
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder, pattern in (("configs", "*.yaml"), ("third_party", "*.yaml"), ("pipeline", "*.py")):
+    held = {
+        "configs": "*.yaml",
+        "third_party": "*.yaml",
+        "pipeline": "*.py",
+        "model": "*.safetensors",
+    }
+    for folder, pattern in held.items():
         for path in (repository / folder).rglob(pattern):
             assert f"spikedeblur/{Path(path).relative_to(repository).as_posix()}" in names
     assert not any(name.startswith(("spikedeblur/tests", "tests")) for name in names)

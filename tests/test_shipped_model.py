@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from photographs import write_x4k1000fps
 
 from spikedeblur.cli import main
@@ -79,3 +80,18 @@ def test_tiles_show_no_seams(recorded):
         at_edges = steps[[edge - 1 for edge in edges]]
         elsewhere = np.delete(steps, [edge - 1 for edge in edges])
         assert at_edges.max() <= np.quantile(elsewhere, 0.999)
+
+
+@pytest.mark.slow
+def test_in_bf16_it_restores_the_same(recorded):
+    model, config = load_trained(find_model("small"))
+    frames = sorted((recorded / "test_blurry_33" / CLIP).glob("*.png"))[:3]
+    blurred = np.stack([read_rgb(path)[:128, :128] for path in frames])
+    rgb = torch.from_numpy(blurred).permute(0, 3, 1, 2)[None] / 255
+    torch.manual_seed(0)
+    voxels = torch.rand(1, 3, config.DATA.K, 64, 64) - 0.5
+    with torch.no_grad():
+        exact = model(rgb, voxels)
+        with torch.autocast("cpu", torch.bfloat16):
+            low = model(rgb, voxels).float()
+    assert -10 * torch.log10((low - exact).square().mean()) > 40
