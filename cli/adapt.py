@@ -19,8 +19,9 @@ def adapt(
         list[Path], typer.Option(help="The .dat stream of each --blur, in the same order.")
     ],
     model: Annotated[
-        str, typer.Option(help="Model to start from: `small`, which ships, or a file.")
-    ] = "small",
+        str | None,
+        typer.Option(help="Model to start from: `small`, or a file.", show_default="small"),
+    ] = None,
     run: Annotated[
         Path | None, typer.Option(help="Run folder to start from, instead of --model.")
     ] = None,
@@ -82,7 +83,7 @@ def adapt(
             "rate; give --log, or both --exposure and --fps",
             param_hint="--log",
         )
-    source = run if run is not None else trained_model(None, model)
+    source = trained_model(run, model) or trained_model(None, "small")
     assert source is not None
     recordings = [
         find_recording(
@@ -114,5 +115,7 @@ def adapt(
         f"{out}: adapted to {summary.exposures} exposures of {summary.recordings} recordings in "
         f"{summary.steps} steps, loss {summary.loss_before:.4f} to {summary.loss_after:.4f}",
         json=json,
-        next_command=command_line("restore", "--model", out, "--blur", blur[0]),
+        next_command=command_line(
+            "restore", "--model", out, "--blur", blur[0], "--spikes", spikes[0]
+        ),
     )

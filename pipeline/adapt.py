@@ -171,7 +171,7 @@ def adapt(
         update_average(average, model, min(DECAY, (1 + step) / (10 + step)))
         losses.append(loss.item())
         if not np.isfinite(losses[-1]):
-            raise AdaptError(f"step {step + 1}: the loss is not finite; lower --rate")
+            raise AdaptError(f"step {step + 1}: the loss is not finite; lower --learning-rate")
         if on_progress is not None:
             on_progress(step + 1, steps, f"loss {losses[-1]:.4f}")
     few = max(1, steps // 10)

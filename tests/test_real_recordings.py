@@ -53,7 +53,7 @@ def matched_psnr(image: np.ndarray, truth: np.ndarray) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["203_part1_key_id151", "203_part2_key_id151"])
 @pytest.mark.parametrize(
-    # Of the longest, ten times the motion of training, a short window alone still shows more.
+    # Of the longest, blurred far more than in training, a short window alone still shows more.
     ("exposure", "over_blur", "over_tfp"),
     [(301, 5.0, -5.0), (97, 7.0, 1.5), (65, 6.0, 2.5)],
 )
