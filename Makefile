@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install test test-all lint bench bench-model bench-quality model clean
+.PHONY: all install test test-all lint bench bench-model bench-quality bench-ablation model clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -73,6 +73,9 @@ bench-model: $(INSTALLED)
 
 bench-quality: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.quality
+
+bench-ablation: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.ablation
 
 # The model in the package, from nothing: about 40 minutes on one core.
 model: $(INSTALLED)

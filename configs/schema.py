@@ -254,6 +254,9 @@ class SpikeEncoderConfig(Section):
 class AttentionConfig(Section):
     """Attention over time at each pixel, worked through in chunks of pixels."""
 
+    ENABLED: Bool = True
+    """false: this part is left out of the network, for measuring what it is worth. Without FUSE
+    spikes enter by MODEL.SPIKE_SKIP alone."""
     HEADS: PositiveInt = 4
     """Attention heads; must divide each of MODEL.CHANNELS_PER_SCALE."""
     DROPOUT: Fraction = 0.0
@@ -484,10 +487,15 @@ class Config(Section):
                 "MODEL.CHANNELS_PER_SCALE: expected the network's embed_dims of stages 1 to 4, "
                 f"{list(channels)}, got {list(model.CHANNELS_PER_SCALE)}"
             )
-        for name, heads in (("SPIKE_TSA", model.SPIKE_TSA.HEADS), ("FUSE", model.FUSE.HEADS)):
-            if any(channels % heads for channels in model.CHANNELS_PER_SCALE):
+        if not model.FUSE.ENABLED and not model.SPIKE_SKIP:
+            raise ValueError(
+                "MODEL.FUSE.ENABLED: false leaves only MODEL.SPIKE_SKIP for spikes to enter by, "
+                "which is false; set it true, or MODEL.USE_SPIKE false"
+            )
+        for name, part in (("SPIKE_TSA", model.SPIKE_TSA), ("FUSE", model.FUSE)):
+            if any(channels % part.HEADS for channels in model.CHANNELS_PER_SCALE):
                 raise ValueError(
-                    f"MODEL.{name}.HEADS: {heads} heads do not divide "
+                    f"MODEL.{name}.HEADS: {part.HEADS} heads do not divide "
                     f"MODEL.CHANNELS_PER_SCALE {list(model.CHANNELS_PER_SCALE)}"
                 )
         if set(model.SPIKE_ENCODER.TEMPORAL_STRIDES or (1,)) != {1}:

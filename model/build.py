@@ -42,6 +42,8 @@ def build_model(config: Config) -> VRTWithSpike:
         spike_skip=model.SPIKE_SKIP,
         identity_init=fuse.IDENTITY_INIT,
         residual_base=model.RESIDUAL_BASE,
+        temporal_attention=tsa.ENABLED,
+        fusion=fuse.ENABLED,
     )
     set_recompute(network, configured_recompute(model))
     return network

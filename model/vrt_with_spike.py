@@ -40,6 +40,8 @@ class VRTWithSpike(nn.Module):
             convolution. It starts at zero if `identity_init`.
         residual_base: What the network corrects: the blurred frame, as published, or that frame
             after spike-guided division (SDM), for voxels normalised as `relative`.
+        temporal_attention: Attention of spike features over time. False: left out.
+        fusion: Cross-attention in stages 1 to 4. False: left out; spikes enter by the skip alone.
 
     Raises:
         ValueError: The backbone's input channels do not fit `trunk_scale`.
@@ -66,6 +68,8 @@ class VRTWithSpike(nn.Module):
         spike_skip: bool = False,
         identity_init: bool = True,
         residual_base: Literal["blur", "sdm"] = "blur",
+        temporal_attention: bool = True,
+        fusion: bool = True,
     ) -> None:
         super().__init__()
         if vrt_backbone.in_chans != 3 * trunk_scale**2:
@@ -77,23 +81,27 @@ class VRTWithSpike(nn.Module):
         self.trunk_scale = trunk_scale
         self.use_spike = use_spike
         self.residual_base = residual_base
+        self.spike_temporal_sa: SpikeTemporalSA | None = None
+        self.cross_attn_fuse: MultiScaleTemporalCrossAttnFuse | None = None
         self.spike_skip: nn.Linear | None = None
         if not use_spike:
             return
         self.spike_encoder = SpikeEncoder3D(
             spike_bins, channels_per_scale, temporal_strides, spatial_strides
         )
-        self.spike_temporal_sa = SpikeTemporalSA(
-            channels_per_scale, tsa_heads, tsa_dropout, tsa_mlp_ratio, tsa_chunk_cfg
-        )
-        self.cross_attn_fuse = MultiScaleTemporalCrossAttnFuse(
-            channels_per_scale,
-            fuse_heads,
-            fuse_dropout,
-            fuse_mlp_ratio,
-            fuse_chunk_cfg,
-            identity_init,
-        )
+        if temporal_attention:
+            self.spike_temporal_sa = SpikeTemporalSA(
+                channels_per_scale, tsa_heads, tsa_dropout, tsa_mlp_ratio, tsa_chunk_cfg
+            )
+        if fusion:
+            self.cross_attn_fuse = MultiScaleTemporalCrossAttnFuse(
+                channels_per_scale,
+                fuse_heads,
+                fuse_dropout,
+                fuse_mlp_ratio,
+                fuse_chunk_cfg,
+                identity_init,
+            )
         if spike_skip:
             self.spike_skip = nn.Linear(channels_per_scale[0], channels_per_scale[0])
             if identity_init:
@@ -129,7 +137,11 @@ class VRTWithSpike(nn.Module):
             def fuse(scale: int, features: Tensor) -> Tensor:
                 return self._fused(scale, features, spikes[scale])
 
-            out = self.vrt(folded, fuse, self._late_skip(spikes[0]))
+            out = self.vrt(
+                folded,
+                fuse if self.cross_attn_fuse is not None else None,
+                self._late_skip(spikes[0]),
+            )
         else:
             out = self.vrt(folded)
 
@@ -140,8 +152,8 @@ class VRTWithSpike(nn.Module):
 
     def spike_features(self, voxels: Tensor) -> list[Tensor]:
         """(B, T, K, H, W) -> one (B, C, T, H_i, W_i) a scale, after attention over time."""
-        features: list[Tensor] = self.spike_temporal_sa(self.spike_encoder(voxels))
-        return features
+        features: list[Tensor] = self.spike_encoder(voxels)
+        return features if self.spike_temporal_sa is None else self.spike_temporal_sa(features)
 
     def _at_trunk_size(self, rgb: Tensor, voxels: Tensor | None) -> Tensor:
         """Resize voxels to the trunk's full scale where they differ, and pad them as the clip."""
@@ -164,6 +176,7 @@ class VRTWithSpike(nn.Module):
         if spikes.shape[-2:] != features.shape[-2:]:
             size = (spikes.shape[2], *features.shape[-2:])
             spikes = F.interpolate(spikes, size, mode="trilinear")
+        assert self.cross_attn_fuse is not None
         block = self.cross_attn_fuse.fuse_blocks[scale]
         fused: Tensor = block(features.transpose(1, 2), spikes.transpose(1, 2))
         return fused.transpose(1, 2)

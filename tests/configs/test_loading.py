@@ -261,6 +261,7 @@ def test_every_wrong_value_is_named_at_once():
         (["MODEL.CHANNELS_PER_SCALE=[32, 32, 32, 48]"], "embed_dims of stages 1 to 4"),
         (["MODEL.FUSE.HEADS=5"], "MODEL.FUSE.HEADS: 5 heads do not divide"),
         (["MODEL.SPIKE_TSA.HEADS=3"], "MODEL.SPIKE_TSA.HEADS: 3 heads do not divide"),
+        (["MODEL.FUSE.ENABLED=false", "MODEL.SPIKE_SKIP=false"], "leaves only MODEL.SPIKE_SKIP"),
         (["MODEL.SPIKE_ENCODER.TEMPORAL_STRIDES=[1, 2, 1]"], r"expected \[1, 1, 1\] or null"),
         (["MODEL.TRUNK_SCALE=3"], "1, 2 or 4"),
         (["MODEL.VRT.num_heads=[4, 4]"], "one length"),

@@ -93,6 +93,19 @@ def test_settings_reach_the_modules():
     assert model.spike_skip is not None
 
 
+@pytest.mark.parametrize("part", ["SPIKE_TSA", "FUSE"])
+def test_a_part_left_out_has_no_parameters_and_spikes_still_matter(part):
+    keys = ["MODEL.FUSE.IDENTITY_INIT=false", "MODEL.RESIDUAL_BASE=blur"]
+    whole = build_model(load_config(QUICKSTART, keys))
+    model = build_model(load_config(QUICKSTART, [*keys, f"MODEL.{part}.ENABLED=false"])).eval()
+    missing = {"SPIKE_TSA": "spike_temporal_sa", "FUSE": "cross_attn_fuse"}[part]
+    names = {name.split(".")[0] for name, _ in whole.named_parameters()}
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == names - {missing}
+    rgb = torch.rand(1, 2, 3, 16, 16)
+    voxels = torch.randn(1, 2, 32, 8, 8)
+    assert not torch.equal(model(rgb, voxels), model(rgb, -voxels))
+
+
 def test_recomputing_changes_neither_output_nor_gradients():
     results = []
     for setting in (

@@ -1,0 +1,135 @@
+"""`make bench-ablation`: what each part of the small network is worth.
+
+Each variant is trained anew on the embedded scenes for the same number of steps, and measured on
+scikit-learn's photographs in motion, as in `make bench-quality`. Stopped, it goes on where it was:
+give the same --work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from spikedeblur.configs import load_config
+from spikedeblur.model import build
+from spikedeblur.pipeline.align.job import align
+from spikedeblur.pipeline.evaluate import Evaluation, evaluate_sequences
+from spikedeblur.pipeline.methods import ModelMethod
+from spikedeblur.pipeline.simulate import Recording, folder_clips, scene_clips, simulate
+from spikedeblur.pipeline.store.reader import open_store
+from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+from spikedeblur.pipeline.training.trainer import train
+from spikedeblur.third_party.VRT import VRT
+
+from .quality import write_x4k1000fps
+
+CONFIG = Path("configs/deblur/quickstart.yaml")
+
+
+class WithoutTrunk(VRT):
+    """The network without its stages: first convolution, late skip and last convolution remain."""
+
+    def _body(self, first: Tensor, flows: Any, fuse: Any) -> Tensor:
+        return torch.zeros_like(first)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One row of the table."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    spike_scale: int = 2
+    trunk: bool = True
+
+
+VARIANTS = (
+    Variant("quickstart.yaml"),
+    Variant("without spikes", ("MODEL.USE_SPIKE=false", "MODEL.RESIDUAL_BASE=blur")),
+    Variant("without the late skip", ("MODEL.SPIKE_SKIP=false",)),
+    Variant("without fusion", ("MODEL.FUSE.ENABLED=false",)),
+    Variant("without temporal attention", ("MODEL.SPIKE_TSA.ENABLED=false",)),
+    Variant("without trunk", trunk=False),
+    Variant("corrected from the blurred frame", ("MODEL.RESIDUAL_BASE=blur",)),
+    Variant("the same, log1p", ("MODEL.RESIDUAL_BASE=blur", "DATA.NORM.MODE=log1p")),
+    Variant("spikes of the frames' size", spike_scale=1),
+    Variant("flow and deformable alignment", ("MODEL.VRT.pa_frames=2",)),
+)
+
+
+def store(work: Path, spike_scale: int, *, scenes: int) -> Path:
+    """Return a store of training and validation scenes and of the test's photographs."""
+    path = work / f"spikes{spike_scale}.zarr"
+    data = work / f"spikes{spike_scale}"
+    recording = Recording(spike_scale=spike_scale)
+    for split, number in (("train", scenes), ("val", 8)):
+        simulate(data, scene_clips(split, number, size=(128, 128), length=65), recording)
+    if not (work / "frames").exists():
+        write_x4k1000fps(work / "frames", splits=("test",), clips=3)
+    simulate(data, folder_clips(work / "frames"), recording)
+    log, manifest = work / f"spikes{spike_scale}.txt", work / f"spikes{spike_scale}.json"
+    align(data, "x4k1000fps", log=log, manifest=manifest, verify=False)
+    voxelize_manifest(manifest, path, bins=32)
+    return path
+
+
+def measure(variant: Variant, work: Path, steps: int, scenes: int) -> tuple[Evaluation, float]:
+    """Train and evaluate a variant; return also the parameters in millions."""
+    root = store(work, variant.spike_scale, scenes=scenes)
+    overrides = (
+        f"DATA.ROOT={root}",
+        f"TRAIN.MAX_STEPS={steps}",
+        f"TRAIN.VAL_INTERVAL={steps}",
+        *variant.overrides,
+    )
+    config = load_config(CONFIG, overrides)
+    run = work / variant.name.replace(" ", "-")
+    network = VRT if variant.trunk else WithoutTrunk
+    with mock.patch.object(build, "VRT", network):
+        train(config, run, resume=True)
+        model = ModelMethod.from_run(run)
+        size = sum(parameter.numel() for parameter in build.build_model(config).parameters())
+    sequences = open_store(root, "test")
+    return evaluate_sequences(sequences, ("blur", "sdm", "model"), model=model), size / 1e6
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, measure and print a table in Markdown."""
+    parser = argparse.ArgumentParser(prog="make bench-ablation", description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("outputs/ablation"))
+    parser.add_argument("--steps", type=int, default=575, help="of each variant")
+    parser.add_argument("--scenes", type=int, default=240)
+    parser.add_argument("--only", help="variants whose name holds this")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args(arguments)
+    options.work.mkdir(parents=True, exist_ok=True)
+    found = {}
+    print(f"| {options.steps} steps | parameters | PSNR, dB | SSIM | over blur | over best SDM |")
+    print("|---|---|---|---|---|---|")
+    for variant in VARIANTS:
+        if options.only and options.only not in variant.name:
+            continue
+        evaluation, millions = measure(variant, options.work, options.steps, options.scenes)
+        blur, sdm, model = (evaluation.methods[name] for name in ("blur", "sdm", "model"))
+        print(
+            f"| {variant.name} | {millions:.2f} M | {model.psnr:.2f} | {model.ssim:.3f} | "
+            f"{model.psnr - blur.psnr:+.2f} | {model.psnr - sdm.psnr:+.2f} |",
+            flush=True,
+        )
+        found[variant.name] = {"psnr": model.psnr, "ssim": model.ssim, "blur": blur.psnr}
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
