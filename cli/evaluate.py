@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,16 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..pipeline.evaluate import Evaluation
+    from ..pipeline.evaluation import Evaluation
+    from ..pipeline.metrics import Score
+
+
+class Backbone(enum.StrEnum):
+    """Networks that LPIPS sees with."""
+
+    ALEX = "alex"
+    VGG = "vgg"
+    SQUEEZE = "squeeze"
 
 
 def evaluate(
@@ -21,14 +31,38 @@ def evaluate(
     model: Annotated[
         str | None, typer.Option(help="Exported model, a file; or `small`, which ships.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to evaluate.")] = "test",
+    control: Annotated[
+        Path | None,
+        typer.Option(help="Run folder or exported model that was trained without spikes, for rgb."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split to evaluate.", show_default="test, or the protocol's"),
+    ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: blur, tfp, tfi, sdm, model.",
+            help="Comma-separated: blur, tfp, tfi, sdm, rgb, model.",
             show_default="all that can be",
         ),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Refuse other data than a published table's: gopro-blur, gopro-blur-gamma, "
+            "spk-x4k-33 or s-sdm."
+        ),
+    ] = None,
+    lpips: Annotated[
+        Backbone | None,
+        typer.Option(help="Measure LPIPS too, with this network's ImageNet weights."),
+    ] = None,
+    motion: Annotated[
+        bool,
+        typer.Option(
+            "--motion", help="Measure by motion, and how steady frames are; needs OpenCV."
+        ),
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     picture: Annotated[
         Path | None,
@@ -52,35 +86,47 @@ def evaluate(
     """Measure PSNR and SSIM of the blurred input, TFP, TFI, SDM and a trained model.
 
     Frames of 8 bits, whole, per RGB image; means are over windows. TFP and SDM get the short
-    window that serves each best on this split.
+    window that serves each best on this split. --control adds a network that sees no spikes.
 
     Example: spikedeblur evaluate data/quickstart.zarr --run outputs/quickstart
     """
+    from ..pipeline import before_after as pictures
     from ..pipeline import evaluate as job
+    from ..pipeline import evaluation as product
     from .progress import progress_bar
     from .trained import trained_model
 
     trained = trained_model(run, model)
     names = None if methods is None else [name.strip() for name in methods.split(",")]
     try:
-        job.checked_methods(names, has_run=trained is not None)
-    except job.EvaluationError as error:
+        given = {"model": trained, "rgb": control}
+        job.checked_methods(names, given={name for name, source in given.items() if source})
+    except product.EvaluationError as error:
         raise typer.BadParameter(str(error), param_hint="--methods") from error
     if json is not None:
-        job.require_own_json(json, overwrite=overwrite)
+        product.require_own_json(json, overwrite=overwrite)
     if picture is not None:
-        job.require_own_picture(picture, overwrite=overwrite)
+        pictures.require_own_picture(picture, overwrite=overwrite)
     with progress_bar("Evaluating") as on_progress:
         evaluation = job.evaluate(
-            store, run=trained, split=split, methods=names, tile=tile, on_progress=on_progress
+            store,
+            run=trained,
+            control=control,
+            split=split,
+            methods=names,
+            protocol=protocol,
+            lpips=lpips.value if lpips is not None else None,
+            motion=motion,
+            tile=tile,
+            on_progress=on_progress,
         )
     if json is not None:
-        job.write_evaluation(json, evaluation, overwrite=overwrite)
+        product.write_evaluation(json, evaluation, overwrite=overwrite)
     if picture is not None:
-        shown = job.before_after(
+        shown = pictures.before_after(
             store,
             trained,
-            split,
+            evaluation.split,
             picture,
             evaluation=evaluation,
             tile=tile,
@@ -103,6 +149,8 @@ def _print(evaluation: Evaluation) -> None:
     width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 160
     console = Console(width=width, highlight=False)
     console.print(_table(evaluation))
+    if evaluation.motion:
+        console.print(_motion_table(evaluation))
     widths = {"TFP": evaluation.tfp_bins, "SDM": evaluation.sdm_bins}
     chosen = [f"{name} {bins}" for name, bins in widths.items() if bins is not None]
     if chosen:
@@ -136,7 +184,12 @@ def _table(evaluation: Evaluation) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=f"PSNR in dB / SSIM, split {evaluation.split}", title_justify="left", box=box.SIMPLE
+        title="PSNR in dB / SSIM"
+        + (f" / LPIPS ({evaluation.lpips_backbone})" if evaluation.lpips_backbone else "")
+        + f", split {evaluation.split}"
+        + (f", protocol {evaluation.protocol}" if evaluation.protocol else ""),
+        title_justify="left",
+        box=box.SIMPLE,
     )
     table.add_column("sequence", overflow="fold")
     table.add_column("windows", justify="right")
@@ -144,9 +197,33 @@ def _table(evaluation: Evaluation) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     rows = [(seq, evaluation.windows_of(seq), s) for seq, s in evaluation.sequences.items()]
     for seq, windows, scores in rows:
-        cells = [f"{score.psnr:.2f} / {score.ssim:.3f}" for score in scores.values()]
+        cells = [_cell(score) for score in scores.values()]
         table.add_row(seq, str(windows), *cells)
     table.add_section()
-    cells = [f"{mean.psnr:.2f} / {mean.ssim:.3f}" for mean in evaluation.methods.values()]
+    cells = [_cell(mean) for mean in evaluation.methods.values()]
     table.add_row("mean over windows", str(len(evaluation.windows)), *cells, style="bold")
+    return table
+
+
+def _cell(score: Score) -> str:
+    figures = f"{score.psnr:.2f} / {score.ssim:.3f}"
+    return figures if score.lpips is None else f"{figures} / {score.lpips:.3f}"
+
+
+def _motion_table(evaluation: Evaluation) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    classes = list(dict.fromkeys(c for found in evaluation.motion.values() for c in found.psnr))
+    table = Table(
+        title="PSNR in dB by motion in an exposure, in pixels, and warping error in 1/1000",
+        title_justify="left",
+        box=box.SIMPLE,
+    )
+    for name in ("method", *classes, "warping error"):
+        table.add_column(name, justify="right" if name != "method" else "left")
+    for name, found in evaluation.motion.items():
+        cells = [f"{found.psnr[c]:.2f}" if c in found.psnr else "" for c in classes]
+        steady = "" if found.warping_error is None else f"{1000 * found.warping_error:.2f}"
+        table.add_row(name, *cells, steady)
     return table

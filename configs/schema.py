@@ -472,15 +472,13 @@ class Config(Section):
                 "expected MODEL.RECOMPUTE or TRAIN.MEMORY_BUDGET, which chooses it, got both; set "
                 "one of them to null"
             )
-        if model.RESIDUAL_BASE == "sdm" and not (
-            model.USE_SPIKE and self.DATA.NORM.MODE == "relative"
-        ):
-            raise ValueError(
-                "MODEL.RESIDUAL_BASE: sdm needs MODEL.USE_SPIKE and DATA.NORM.MODE relative, got "
-                f"{model.USE_SPIKE} and {self.DATA.NORM.MODE}"
-            )
         if not model.USE_SPIKE:
             return self
+        if model.RESIDUAL_BASE == "sdm" and self.DATA.NORM.MODE != "relative":
+            raise ValueError(
+                "MODEL.RESIDUAL_BASE: sdm needs DATA.NORM.MODE relative, got "
+                f"{self.DATA.NORM.MODE}; set one of them"
+            )
         channels = model.VRT.embed_dims[:4]
         if channels != model.CHANNELS_PER_SCALE:
             raise ValueError(

@@ -118,7 +118,7 @@ class VRTWithSpike(nn.Module):
             rgb: (B, T, 3, H, W), blurred, floating point in [0, 1].
             voxels: (B, T, K, h, w), normalised counts of each frame's exposure. They enter at
                 the trunk's size (H / s, W / s): untouched if (h, w) is that size, otherwise
-                resized bilinearly. Not read without spikes.
+                resized bilinearly; spike-guided division has their own. Not read without spikes.
 
         Returns:
             (B, T, 3, H, W); not clamped.
@@ -131,8 +131,7 @@ class VRTWithSpike(nn.Module):
         folded = F.pixel_unshuffle(clip, self.trunk_scale)  # (B, T, 3 s^2, H / s, W / s)
 
         if self.use_spike:
-            at_trunk = self._at_trunk_size(rgb, voxels)
-            spikes = self.spike_features(at_trunk)
+            spikes = self.spike_features(self._at_trunk_size(rgb, voxels))
 
             def fuse(scale: int, features: Tensor) -> Tensor:
                 return self._fused(scale, features, spikes[scale])
@@ -145,10 +144,10 @@ class VRTWithSpike(nn.Module):
         else:
             out = self.vrt(folded)
 
-        restored: Tensor = F.pixel_shuffle(out, self.trunk_scale)  # (B, T, 3, H, W)
-        if self.use_spike and self.residual_base == "sdm":
-            restored = restored + clip * _relative_change(at_trunk, clip.shape[-2:])
-        return restored[..., :height, :width]
+        restored: Tensor = F.pixel_shuffle(out, self.trunk_scale)[..., :height, :width]
+        if voxels is not None and self.use_spike and self.residual_base == "sdm":
+            restored = restored + rgb * _relative_change(voxels, rgb.shape[-2:])
+        return restored
 
     def spike_features(self, voxels: Tensor) -> list[Tensor]:
         """(B, T, K, H, W) -> one (B, C, T, H_i, W_i) a scale, after attention over time."""

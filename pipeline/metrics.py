@@ -8,7 +8,7 @@ lies inside the frame, as its authors do; the pixels at the border take part thr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,12 @@ class Score:
     psnr: float
     """In dB."""
     ssim: float
+    lpips: float | None = None
+    """None: not measured."""
+
+    def to_json(self) -> dict[str, float]:
+        """Return what was measured."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def to_uint8(frames: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
@@ -57,10 +63,14 @@ def psnr(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float
     """
     _require_frames(restored, sharp)
     difference = restored.astype(np.int32) - sharp.astype(np.int32)
-    squares = int(np.sum(difference * difference, dtype=np.int64))
-    if squares == 0:
+    return psnr_of(int(np.sum(difference * difference, dtype=np.int64)) / difference.size)
+
+
+def psnr_of(mean_square: float) -> float:
+    """Return the dB, at most `PSNR_LIMIT`, of a mean squared error of 8-bit values."""
+    if mean_square == 0:
         return PSNR_LIMIT
-    return min(PSNR_LIMIT, float(10 * np.log10(255.0**2 * difference.size / squares)))
+    return min(PSNR_LIMIT, float(10 * np.log10(255.0**2 / mean_square)))
 
 
 def ssim(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float:

@@ -68,6 +68,12 @@ def weights_file(source: str | os.PathLike[str]) -> Path:
     return Path(source) if Path(source).suffix == SUFFIX else checkpoint_path(source, "best")
 
 
+def source_name(source: str | os.PathLike[str]) -> str:
+    """Return what products call a model: the name of a shipped one, else its path."""
+    path = Path(source)
+    return path.stem if path.parent == _SHIPPED else os.fspath(source)
+
+
 def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
     """Return the model of a run folder (its best weights) or of an exported file, in eval mode.
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from spikedeblur.configs import load_config
 from spikedeblur.model import build
 from spikedeblur.pipeline.align.job import align
-from spikedeblur.pipeline.evaluate import Evaluation, evaluate_sequences
+from spikedeblur.pipeline.evaluate import evaluate_sequences
+from spikedeblur.pipeline.evaluation import Evaluation
 from spikedeblur.pipeline.methods import ModelMethod
 from spikedeblur.pipeline.simulate import Recording, folder_clips, scene_clips, simulate
 from spikedeblur.pipeline.store.reader import open_store
@@ -54,7 +55,14 @@ class Variant:
 
 VARIANTS = (
     Variant("quickstart.yaml"),
-    Variant("without spikes", ("MODEL.USE_SPIKE=false", "MODEL.RESIDUAL_BASE=blur")),
+    Variant("without spikes", ("MODEL.USE_SPIKE=false",)),
+    Variant(
+        "without spikes, as many parameters",
+        (
+            "MODEL.USE_SPIKE=false",
+            "MODEL.VRT.embed_dims=[80, 80, 80, 80, 80, 80, 80, 80]",
+        ),
+    ),
     Variant("without the late skip", ("MODEL.SPIKE_SKIP=false",)),
     Variant("without fusion", ("MODEL.FUSE.ENABLED=false",)),
     Variant("without temporal attention", ("MODEL.SPIKE_TSA.ENABLED=false",)),
@@ -99,7 +107,9 @@ def measure(variant: Variant, work: Path, steps: int, scenes: int) -> tuple[Eval
         model = ModelMethod.from_run(run)
         size = sum(parameter.numel() for parameter in build.build_model(config).parameters())
     sequences = open_store(root, "test")
-    return evaluate_sequences(sequences, ("blur", "sdm", "model"), model=model), size / 1e6
+    return evaluate_sequences(
+        sequences, ("blur", "sdm", "model"), trained={"model": model}
+    ), size / 1e6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from photographs import write_x4k1000fps
 
 from spikedeblur.pipeline.align.job import align
-from spikedeblur.pipeline.evaluate import Evaluation, evaluate_sequences
+from spikedeblur.pipeline.evaluate import evaluate_sequences
+from spikedeblur.pipeline.evaluation import Evaluation
 from spikedeblur.pipeline.methods import ModelMethod
 from spikedeblur.pipeline.simulate import Recording, folder_clips, simulate
 from spikedeblur.pipeline.store.unified import open_windows
@@ -100,7 +101,7 @@ def measure(model: ModelMethod, work: Path) -> list[Figure]:
         cameras[f"threshold {name}, gain unknown"] = unknown, bar
 
     def evaluated(sequences: Sequence[Any]) -> Evaluation:
-        return evaluate_sequences(sequences, METHODS, model=model)
+        return evaluate_sequences(sequences, METHODS, trained={"model": model})
 
     of_clean = evaluated(clean)
     blur, sdm, ours = (of_clean.methods[name] for name in METHODS)

@@ -255,14 +255,30 @@ def test_parameter_table_adds_up():
     assert table["spike_encoder"] == sum(p.numel() for p in model.spike_encoder.parameters())
 
 
-def test_on_the_base_of_sdm_the_blurred_frame_is_divided_first():
-    config = load_config("configs/deblur/quickstart.yaml")
+def both_bases():
+    """Return two networks of the same weights that correct the blurred and the divided frame."""
     torch.manual_seed(0)
-    plain = build_model(config).eval()
-    divided = build_model(
-        load_config("configs/deblur/quickstart.yaml", ("MODEL.RESIDUAL_BASE=sdm",))
-    ).eval()
+    plain, divided = (
+        build_model(load_config("configs/deblur/quickstart.yaml", [f"MODEL.RESIDUAL_BASE={base}"]))
+        for base in ("blur", "sdm")
+    )
     divided.load_state_dict(plain.state_dict())
+    return plain.eval(), divided.eval()
+
+
+def test_division_has_the_spikes_own_resolution():
+    plain, divided = both_bases()
+    rgb = torch.rand(1, 1, 3, 30, 34)  # not a multiple of anything
+    voxels = torch.zeros(1, 1, 32, 30, 34)
+    voxels[..., ::2, :] = 1.0  # every other row of the frame's size is brighter
+    with torch.no_grad():
+        added = divided(rgb, voxels) - plain(rgb, voxels)
+    torch.testing.assert_close(added[..., ::2, :], rgb[..., ::2, :], atol=1e-5, rtol=0)
+    torch.testing.assert_close(added[..., 1::2, :], torch.zeros(1, 1, 3, 15, 34), atol=1e-5, rtol=0)
+
+
+def test_on_the_base_of_sdm_the_blurred_frame_is_divided_first():
+    plain, divided = both_bases()
     rgb = torch.rand(1, 2, 3, 32, 32)
     # A scene that is twice as bright in the short window as on average, and one that is dark.
     voxels = torch.zeros(1, 2, 32, 16, 16)

@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from spikedeblur.configs.schema import Config
+from spikedeblur.pipeline import before_after as pictures
 from spikedeblur.pipeline import evaluate as job
+from spikedeblur.pipeline import evaluation as product
 from spikedeblur.pipeline.methods import (
     SHORT_BINS,
     MethodError,
@@ -125,9 +127,11 @@ def test_short_window_is_the_best_by_mean_psnr(sequences) -> None:
 
 
 def test_json_holds_figures_and_origin(sequences, tmp_path: Path) -> None:
-    result = job.evaluate_sequences(sequences, ("blur", "sdm"), store="my.zarr", split="test")
+    result = replace(
+        job.evaluate_sequences(sequences, ("blur", "sdm")), store="my.zarr", split="test"
+    )
     path = tmp_path / "out" / "evaluation.json"
-    job.write_evaluation(path, result)
+    product.write_evaluation(path, result)
     found = json.loads(path.read_text())
     assert found["methods"].keys() == {"blur", "sdm"}
     assert found["methods"]["blur"].keys() == {"psnr", "ssim"}
@@ -164,34 +168,36 @@ def test_identical_frames_still_give_valid_json(sequences, tmp_path: Path) -> No
     same = Windows(
         one.seq, one.sharp_frames, one.sharp_frames, one.counts, one.samples, one.frame_index, 0.5
     )
-    job.write_evaluation(tmp_path / "e.json", job.evaluate_sequences([same], ("blur",)))
+    product.write_evaluation(tmp_path / "e.json", job.evaluate_sequences([same], ("blur",)))
     assert json.loads((tmp_path / "e.json").read_text())["methods"]["blur"]["psnr"] == 100.0
 
 
 def test_json_replaces_only_its_own(sequences, tmp_path: Path) -> None:
     result = job.evaluate_sequences(sequences[:1], ("blur",))
     path = tmp_path / "e.json"
-    job.write_evaluation(path, result)
-    job.write_evaluation(path, result)
+    product.write_evaluation(path, result)
+    product.write_evaluation(path, result)
     for foreign in ('{"methods": {}}', "[1]", "not json"):
         path.write_text(foreign)
-        with pytest.raises(job.EvaluationError, match="not an evaluation"):
-            job.write_evaluation(path, result)
+        with pytest.raises(product.EvaluationError, match="not an evaluation"):
+            product.write_evaluation(path, result)
         assert path.read_text() == foreign
-    job.write_evaluation(path, result, overwrite=True)
-    assert json.loads(path.read_text())["format"] == job.FORMAT
-    with pytest.raises(job.EvaluationError, match="folder"):
-        job.require_own_json(tmp_path, overwrite=True)
+    product.write_evaluation(path, result, overwrite=True)
+    assert json.loads(path.read_text())["format"] == product.FORMAT
+    with pytest.raises(product.EvaluationError, match="folder"):
+        product.require_own_json(tmp_path, overwrite=True)
 
 
 def test_wrong_methods_are_refused() -> None:
-    assert job.checked_methods(None, has_run=False) == ("blur", "tfp", "tfi", "sdm")
-    assert job.checked_methods(None, has_run=True) == ("blur", "tfp", "tfi", "sdm", "model")
-    assert job.checked_methods(["sdm", "sdm"], has_run=False) == ("sdm",)
-    with pytest.raises(job.EvaluationError, match="--run"):
-        job.checked_methods(["model"], has_run=False)
-    with pytest.raises(job.EvaluationError, match="'sdn'"):
-        job.checked_methods(["sdn"], has_run=False)
+    assert job.checked_methods(None, given=set()) == ("blur", "tfp", "tfi", "sdm")
+    assert job.checked_methods(None, given={"model"}) == ("blur", "tfp", "tfi", "sdm", "model")
+    assert job.checked_methods(["sdm", "sdm"], given=set()) == ("sdm",)
+    with pytest.raises(product.EvaluationError, match="--run"):
+        job.checked_methods(["model"], given={"rgb"})
+    with pytest.raises(product.EvaluationError, match="--control"):
+        job.checked_methods(["rgb"], given={"model"})
+    with pytest.raises(product.EvaluationError, match="'sdn'"):
+        job.checked_methods(["sdn"], given=set())
 
 
 def test_model_sees_whole_frames_and_normalised_counts(sequences) -> None:
@@ -262,7 +268,7 @@ def test_model_is_evaluated_beside_the_baselines(sequences) -> None:
     result = job.evaluate_sequences(
         sequences,
         ("blur", "sdm", "model"),
-        model=model_method(SpikeShift()),
+        trained={"model": model_method(SpikeShift())},
         on_progress=lambda done, total, note: steps.append((done, total)),
     )
     assert result.methods.keys() == {"blur", "sdm", "model"}
@@ -273,7 +279,7 @@ def test_model_is_evaluated_beside_the_baselines(sequences) -> None:
 def test_window_of_the_picture_has_the_median_gain(sequences) -> None:
     result = job.evaluate_sequences(sequences, ("blur", "sdm"))
     gains = sorted(w.scores["sdm"].psnr - w.scores["blur"].psnr for w in result.windows)
-    shown = job.median_window(result, "sdm")
+    shown = pictures.median_window(result, "sdm")
     assert shown.scores["sdm"].psnr - shown.scores["blur"].psnr == gains[1]
 
 
@@ -284,7 +290,7 @@ def test_picture_shows_blur_sdm_and_sharp_side_by_side(
 
     monkeypatch.setattr(reader, "open_store", lambda store, split: sequences)
     path = tmp_path / "before_after.png"
-    shown = job.before_after("my.zarr", None, "test", path)
+    shown = pictures.before_after("my.zarr", None, "test", path)
     with Image.open(path) as image:
         pixels = np.asarray(image)
     sequence = next(s for s in sequences if s.seq == shown.seq)
@@ -297,9 +303,9 @@ def test_picture_shows_blur_sdm_and_sharp_side_by_side(
     np.testing.assert_array_equal(panels[0], large[0])
     np.testing.assert_array_equal(panels[2], large[1])
     assert (pixels[:18] < 128).any(), "captions above"
-    job.before_after("my.zarr", None, "test", path)
+    pictures.before_after("my.zarr", None, "test", path)
     Image.fromarray(pixels).save(path)
-    with pytest.raises(job.EvaluationError, match="not a picture of ours"):
-        job.before_after("my.zarr", None, "test", path)
-    with pytest.raises(job.EvaluationError, match=r"\.png"):
-        job.require_own_picture(tmp_path / "picture.jpg")
+    with pytest.raises(product.EvaluationError, match="not a picture of ours"):
+        pictures.before_after("my.zarr", None, "test", path)
+    with pytest.raises(product.EvaluationError, match=r"\.png"):
+        pictures.require_own_picture(tmp_path / "picture.jpg")

@@ -1,0 +1,117 @@
+"""Which data and settings stand behind a published table, so that figures are compared with like.
+
+A protocol is checked on the store that is evaluated, by the paths of its sources and the number of
+its spike samples: figures on GoPro's `blur` and `blur_gamma`, or on blur of 33 and 65 frames, do
+not compare, and users confuse them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from ..errors import SpikeDeblurError
+from .store.reader import StoreSequence
+from .store.schema import SequenceRecord
+from .store.sequence import WindowSequence
+
+
+class ProtocolError(SpikeDeblurError):
+    """The data are not those of a protocol."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol:
+    """What a published table was measured on."""
+
+    what: str
+    split: str
+    blur: str
+    """Pattern of the blurred frames' paths in the data set's folder."""
+    samples: tuple[int, ...] | None
+    """Spike samples in an exposure; None: any."""
+    spikes: tuple[int, int] | None
+    """Rows and columns of the spikes."""
+
+
+PROTOCOLS = {
+    "gopro-blur": Protocol(
+        what="GOPRO_Large test, linear blur",
+        split="test",
+        blur=r"GOPRO_Large/test/GOPR[0-9_]+/blur/[0-9]+\.png",
+        samples=None,
+        spikes=(360, 640),
+    ),
+    "gopro-blur-gamma": Protocol(
+        what="GOPRO_Large test, blur with gamma",
+        split="test",
+        blur=r"GOPRO_Large/test/GOPR[0-9_]+/blur_gamma/[0-9]+\.png",
+        samples=None,
+        spikes=(360, 640),
+    ),
+    "spk-x4k-33": Protocol(
+        what="Spk-X4K1000FPS val, blur of 33 frames at 4,000 Hz",
+        split="val",
+        blur=r"val_blurry_33/.+\.png",
+        samples=(33,),
+        spikes=(256, 256),
+    ),
+    "s-sdm": Protocol(
+        what="S-SDM's GOPRO test, blur of 97 frames",
+        split="test",
+        blur=r".*GOPR[0-9_]+/.+\.png",
+        samples=(97,),
+        spikes=(180, 320),
+    ),
+}
+
+
+def protocol_split(name: str) -> str:
+    """Return the split that a protocol is measured on.
+
+    Raises:
+        ProtocolError: no such protocol; lists them.
+    """
+    return _protocol(name).split
+
+
+def require_protocol(name: str, split: str, sequences: Sequence[WindowSequence]) -> None:
+    """Refuse sequences of a store that a protocol's table was not measured on.
+
+    Raises:
+        ProtocolError: names the sequence, what the protocol has, and what was found.
+    """
+    protocol = _protocol(name)
+    if split != protocol.split:
+        raise ProtocolError(
+            f"protocol {name} ({protocol.what}) is of the split {protocol.split}, got {split}; "
+            f"give --split {protocol.split}"
+        )
+    for sequence in sequences:
+        found = _difference(protocol, cast(StoreSequence, sequence).record)
+        if found is not None:
+            raise ProtocolError(
+                f"{sequence.seq}: protocol {name} is {protocol.what}, found {found}; evaluate "
+                "without --protocol, or on its data"
+            )
+
+
+def _protocol(name: str) -> Protocol:
+    if name not in PROTOCOLS:
+        raise ProtocolError(f"expected a protocol among {', '.join(PROTOCOLS)}, got {name!r}")
+    return PROTOCOLS[name]
+
+
+def _difference(protocol: Protocol, record: SequenceRecord) -> str | None:
+    assert record.complete is not None, "readers refuse sequences that are not whole"
+    if protocol.spikes is not None and tuple(record.voxel_shape) != protocol.spikes:
+        return f"spikes of {record.voxel_shape[0]}x{record.voxel_shape[1]}"
+    lengths = {record.shortest_window, record.longest_window}
+    if protocol.samples is not None and not lengths <= set(protocol.samples):
+        return f"exposures of {record.shortest_window} to {record.longest_window} samples"
+    if not any(re.fullmatch(protocol.blur, path) for path in record.complete.sources):
+        example = next((path for path in record.complete.sources if "blur" in path), "no blur")
+        return f"frames such as {example}"
+    return None
