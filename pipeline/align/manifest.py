@@ -122,6 +122,10 @@ class Sequence(_Record):
     """By frame_index, ascending."""
     files: dict[RelativePath, FileRecord]
     """Every file that the windows name."""
+    blur_kind: str | None = None
+    """Which of the data set's ways to average frames: GoPro's blur or blur_gamma."""
+    scene: str | None = None
+    """What was filmed, where the data set says; None: see `scene_name`."""
     verification: Verification | None = None
     """None: not verified, or nothing sharp to verify with."""
 
