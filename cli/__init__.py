@@ -19,6 +19,7 @@ from . import (
     restore,
     runs,
     simulate,
+    split,
     train,
     voxelize,
 )
@@ -33,6 +34,7 @@ app = typer.Typer(
 for command in (
     simulate.simulate,
     align.align,
+    split.split,
     voxelize.voxelize,
     train.train,
     runs.runs,

@@ -135,9 +135,9 @@ def _table(evaluation: Evaluation) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(
-        title=f"PSNR in dB / SSIM, split {evaluation.split}", title_justify="left", box=box.SIMPLE
-    )
+    kind = f", blurred frames from {evaluation.blur_kind}" if evaluation.blur_kind else ""
+    title = f"PSNR in dB / SSIM, split {evaluation.split}{kind}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
     table.add_column("sequence", overflow="fold")
     table.add_column("windows", justify="right")
     for name in evaluation.methods:

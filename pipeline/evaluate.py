@@ -35,7 +35,7 @@ from .methods import (
 )
 from .metrics import Score, psnr, score
 from .progress import Progress
-from .store.provenance import describe_data
+from .store.provenance import blur_kinds, describe_data
 from .store.sequence import WindowSequence
 from .store_lag import NOTABLE, exposure_lag
 
@@ -75,6 +75,8 @@ class Evaluation:
     run: str | None
     checkpoint_sha256: str | None
     split: str
+    blur_kind: str | None
+    """Which of the data set's blurred frames: GoPro's blur or blur_gamma do not compare."""
     tfp_bins: int | None
     """Width of TFP's short window; None: not evaluated."""
     sdm_bins: int | None
@@ -128,6 +130,7 @@ class Evaluation:
             "run": self.run,
             "checkpoint_sha256": self.checkpoint_sha256,
             "split": self.split,
+            "blur_kind": self.blur_kind,
             "windows": len(self.windows),
             "sequence_windows": {seq: self.windows_of(seq) for seq in self.sequences},
             "tfp_bins": self.tfp_bins,
@@ -189,6 +192,12 @@ def evaluate(
         raise EvaluationError(
             f"{store}: {', '.join(without[:5])}{' and more' if len(without) > 5 else ''}: no "
             "sharp frames to compare with; `spikedeblur restore` needs none"
+        )
+    kinds = blur_kinds(sequences)
+    if len(kinds) > 1:
+        raise EvaluationError(
+            f"{store}: {' and '.join(kinds)} are mixed in the split {split}, and results on them "
+            "do not compare; keep them in separate stores"
         )
     without = [sequence.seq for sequence in sequences if not has_spikes(sequence)]
     if methods is None and without:
@@ -291,6 +300,7 @@ def evaluate_sequences(
         run=run,
         checkpoint_sha256=_checkpoint_hash(run),
         split=split,
+        blur_kind=next(iter(blur_kinds(sequences)), None),
         tfp_bins=tfp.short_bins if "tfp" in methods else None,
         sdm_bins=sdm.short_bins if "sdm" in methods else None,
         tile=max((side for side in tiles if side is not None), default=None),

@@ -22,6 +22,7 @@ from ..spikes.dat import SpikeFile
 from ..spikes.settings import SpikeSettings
 from .known import settle_sequence
 from .layouts import AlignmentError, FoundSequence, detect, find_layout, require_root
+from .layouts.contract import shorten
 from .log import format_alignment_log, require_seq
 from .manifest import (
     FileRecord,
@@ -131,13 +132,21 @@ def align(
     result = Manifest(
         version=__version__,
         layout=named.NAME,
-        root=_relative_root(real_root, manifest),
+        root=relative_root(real_root, manifest),
         fps=common_fps,
         exposure_frames=exposures.pop() if len(exposures) == 1 else None,
         linear_light=lights.pop() if len(lights) == 1 else None,
+        split=former.split if former is not None and known else None,
         sequences=tuple(one.sequence for one in done),
     )
-    _tell([warning for one in done for warning in one.warnings], strict, on_warning)
+    warnings = [warning for one in done for warning in one.warnings]
+    new = [sequence.seq for sequence in found if sequence.seq not in known]
+    if result.split is not None and new:
+        warnings.append(
+            f"{shorten(new)}: new since `spikedeblur split`, and in the split of their folders; "
+            "run it again to deal them out"
+        )
+    _tell(warnings, strict, on_warning)
     _write(log, manifest, result)
     return result
 
@@ -166,6 +175,8 @@ def _align_sequence(
     )
     warnings = [f"{found.seq}: {warning}" for warning in (*found.warnings, *settings.warnings)]
     planned = _plan(found, root, real_root, settings, options.fps)
+    if former is not None:
+        planned = planned.model_copy(update={"assigned_split": former.assigned_split})
     has_sharp = any(window.sharp for window in planned.windows)
     wanted = options.verify and has_sharp
     if former is not None and _without_findings(former) == planned:
@@ -403,7 +414,8 @@ def _leaves(path: Path, real_root: Path) -> UnsafePathError:
     )
 
 
-def _relative_root(real_root: Path, manifest: Path) -> str:
+def relative_root(real_root: Path, manifest: Path) -> str:
+    """Return what a manifest at this path calls its data set's folder."""
     folder = manifest.absolute().parent.resolve()
     return Path(os.path.relpath(real_root, folder)).as_posix()
 
