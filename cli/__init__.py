@@ -11,6 +11,7 @@ from .. import __version__
 from . import (
     adapt,
     align,
+    check,
     convert,
     doctor,
     evaluate,
@@ -34,6 +35,7 @@ app = typer.Typer(
 for command in (
     simulate.simulate,
     align.align,
+    check.check,
     split.split,
     voxelize.voxelize,
     train.train,

@@ -27,7 +27,16 @@ from .. import __version__
 from ..errors import SpikeDeblurError
 from .align.timeline import exposure_window
 from .files import write_text
-from .images import ImageError, image_shape, list_images, read_rgb, write_png
+from .images import (
+    ImageError,
+    decode_srgb,
+    encode_srgb,
+    image_shape,
+    list_images,
+    read_rgb,
+    to_bytes,
+    write_png,
+)
 from .progress import Progress
 from .scenes import render_scene
 from .spikes.camera import SpikeCamera, luminance
@@ -326,7 +335,7 @@ def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
                 write_png(sharp / f"{clip.first + centre:04d}.png", frame)
             if i == centre + half:
                 mean = sums.pop(centre) / recording.exposure
-                blurred = encode_srgb(mean) if recording.linear_light else _to_bytes(mean)
+                blurred = encode_srgb(mean) if recording.linear_light else to_bytes(mean)
                 write_png(blurry / f"{clip.first + centre:04d}.png", blurred)
 
     camera, clock = recording.camera(), recording.clock(clip.first)
@@ -357,23 +366,6 @@ def area_mean(image: npt.NDArray[np.float32], scale: int) -> npt.NDArray[np.floa
     height, width = image.shape
     squares = image.reshape(height // scale, scale, width // scale, scale)
     return np.asarray(squares.mean(axis=(1, 3), dtype=np.float32))
-
-
-def decode_srgb(image: RGB) -> npt.NDArray[np.float32]:
-    """Return the linear light in [0, 1] of 8-bit sRGB (IEC 61966-2-1)."""
-    code = np.arange(256) / 255
-    table = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
-    return table.astype(np.float32)[image]
-
-
-def encode_srgb(light: npt.NDArray[np.floating]) -> RGB:
-    """Return linear light in [0, 1] as 8-bit sRGB (IEC 61966-2-1)."""
-    code = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return _to_bytes(255 * code)
-
-
-def _to_bytes(values: npt.NDArray[np.floating]) -> RGB:
-    return np.asarray(np.clip(np.floor(values + 0.5), 0, 255), np.uint8)
 
 
 def _interpolate(

@@ -8,14 +8,18 @@ from PIL import Image
 
 from spikedeblur import __version__
 from spikedeblur.errors import SpikeDeblurError
-from spikedeblur.pipeline.images import ImageError, read_rgb, write_png
+from spikedeblur.pipeline.images import (
+    ImageError,
+    decode_srgb,
+    encode_srgb,
+    read_rgb,
+    write_png,
+)
 from spikedeblur.pipeline.scenes import render_scene
 from spikedeblur.pipeline.simulate import (
     Recording,
     SimulateError,
     area_mean,
-    decode_srgb,
-    encode_srgb,
     folder_clips,
     scene_clips,
     simulate,
