@@ -11,6 +11,7 @@ from .. import __version__
 from . import (
     adapt,
     align,
+    check,
     convert,
     doctor,
     evaluate,
@@ -19,6 +20,7 @@ from . import (
     restore,
     runs,
     simulate,
+    split,
     train,
     voxelize,
 )
@@ -33,6 +35,8 @@ app = typer.Typer(
 for command in (
     simulate.simulate,
     align.align,
+    check.check,
+    split.split,
     voxelize.voxelize,
     train.train,
     runs.runs,

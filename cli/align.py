@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,21 +15,38 @@ if TYPE_CHECKING:
 _MAX_WARNINGS = 20
 
 
-class LayoutName(enum.StrEnum):
-    """Data sets' folders, by name."""
+LAYOUT_NAMES = ("x4k1000fps", "spk-gopro", "s-sdm", "unified", "spikecv")
+"""As in `layouts.LAYOUTS`, which help must not import."""
 
-    X4K1000FPS = "x4k1000fps"
-    SPK_GOPRO = "spk-gopro"
-    S_SDM = "s-sdm"
-    UNIFIED = "unified"
-    AUTO = "auto"
+
+def _layout(value: str) -> str:
+    if value not in ("auto", *LAYOUT_NAMES) and not value.lower().endswith((".yaml", ".yml")):
+        raise typer.BadParameter(
+            f"expected auto, {', '.join(LAYOUT_NAMES)}, or a layout file FILE.yaml, got {value!r}"
+        )
+    return value
 
 
 def align(
     root: Annotated[Path, typer.Argument(help="Folder of the data set.")],
     layout: Annotated[
-        LayoutName, typer.Option(help="How its folders are laid out; auto finds out and says.")
-    ] = LayoutName.AUTO,
+        str,
+        typer.Option(
+            metavar="NAME|FILE.yaml",
+            callback=_layout,
+            help=f"How its folders are laid out: {', '.join(LAYOUT_NAMES)}; auto finds out and "
+            "says; or a layout file for other folders, see docs/datasets.md.",
+        ),
+    ] = "auto",
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where there are two kinds: blur_gamma or blur (spk-gopro), spike_data or "
+            "spike_full (s-sdm).",
+            show_default="the first that is there",
+        ),
+    ] = None,
     log: Annotated[
         Path | None,
         typer.Option(
@@ -82,31 +98,30 @@ def align(
 
     Example: spikedeblur align data/my --layout x4k1000fps
     """
-    if layout is LayoutName.S_SDM:
-        raise typer.BadParameter(
-            "the layout s-sdm is not read yet; bring the data into the layout unified, with the "
-            "97 exposed samples of each 137 as <frame>.dat",
-            param_hint="--layout",
-        )
     from ..pipeline.align import align as run
     from ..pipeline.align.summary import summarise
     from .progress import progress_bar
 
-    name = layout.value
-    if layout is LayoutName.AUTO:
+    chosen, name = layout, layout
+    if layout == "auto":
         from ..pipeline.align.layouts import detect, require_root
 
         found, reason = detect(require_root(root))
-        name = found.NAME
+        chosen = name = found.NAME
         typer.echo(f"Layout {name}, by {reason}", err=True)
-    log = log or Path("outputs/logs") / f"align_{name}.txt"
+    elif layout not in LAYOUT_NAMES:
+        from ..pipeline.align.layouts import find_layout
+
+        name = find_layout(layout).NAME
+    stem = f"align_{name}" + (f"_{variant}" if variant else "")
+    log = log or Path("outputs/logs") / f"{stem}.txt"
     manifest = manifest or log.with_suffix(".json")
     warnings: list[str] = []
     try:
         with progress_bar("Aligning") as on_progress:
             result = run(
                 root,
-                name,
+                chosen,
                 log=log,
                 manifest=manifest,
                 exposure=exposure,
@@ -114,6 +129,7 @@ def align(
                 rate=rate,
                 geometry=geometry,
                 gain=gain,
+                variant=variant,
                 verify=verify,
                 strict=strict,
                 overwrite=overwrite,

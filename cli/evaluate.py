@@ -187,6 +187,7 @@ def _table(evaluation: Evaluation) -> Table:
         title="PSNR in dB / SSIM"
         + (f" / LPIPS ({evaluation.lpips_backbone})" if evaluation.lpips_backbone else "")
         + f", split {evaluation.split}"
+        + (f", blurred frames from {evaluation.blur_kind}" if evaluation.blur_kind else "")
         + (f", protocol {evaluation.protocol}" if evaluation.protocol else ""),
         title_justify="left",
         box=box.SIMPLE,

@@ -14,7 +14,10 @@ def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to add the recordings to.")],
     frames: Annotated[
         Path | None,
-        typer.Option(help="Sharp frames: DIR/<train|val|test>/<group>/<clip>/0000.png ..."),
+        typer.Option(
+            help="Sharp frames: DIR/<train|val|test>/<group>/<clip>/0000.png ..., or X4K1000FPS's "
+            "videos DIR/encoded_<split>/<group>/<clip>.mp4."
+        ),
     ] = None,
     scenes: Annotated[
         int | None, typer.Option(min=1, help="Embedded procedural scenes to render instead.")
@@ -74,7 +77,11 @@ def simulate(
         seed=seed,
     )
     if frames is not None:
-        clips = job.folder_clips(frames, (split,) if split else job.SPLITS)
+        clips = job.folder_clips(
+            frames,
+            (split,) if split else job.SPLITS,
+            on_note=lambda note: typer.echo(f"note: {note}", err=True),
+        )
     else:
         clips = job.scene_clips(split or "train", scenes or 0, parse_size(size), length)
     with progress_bar("Simulating") as on_progress:

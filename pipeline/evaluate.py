@@ -31,7 +31,7 @@ from .motion import MotionMeter
 from .perceptual import Backbone, Lpips
 from .progress import Progress
 from .protocols import protocol_split, require_protocol
-from .store.provenance import describe_data
+from .store.provenance import blur_kinds, describe_data
 from .store.sequence import WindowSequence
 from .store_lag import exposure_lag
 
@@ -93,6 +93,12 @@ def evaluate(
         raise EvaluationError(
             f"{store}: {', '.join(without[:5])}{' and more' if len(without) > 5 else ''}: no "
             "sharp frames to compare with; `spikedeblur restore` needs none"
+        )
+    kinds = blur_kinds(sequences)
+    if len(kinds) > 1:
+        raise EvaluationError(
+            f"{store}: {' and '.join(kinds)} are mixed in the split {split}, and results on them "
+            "do not compare; keep them in separate stores"
         )
     without = [sequence.seq for sequence in sequences if not has_spikes(sequence)]
     if methods is None and without:
@@ -224,6 +230,7 @@ def evaluate_sequences(
         },
         windows=tuple(windows),
         data_sha256=describe_data(sequences)["sha256"],
+        blur_kind=next(iter(blur_kinds(sequences)), None),
         tfp_bins=tfp.short_bins if "tfp" in methods else None,
         sdm_bins=sdm.short_bins if "sdm" in methods else None,
         tile=max((side for side in tiles if side is not None), default=None),

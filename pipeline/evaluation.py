@@ -46,6 +46,8 @@ class Evaluation:
     windows: tuple[WindowScores, ...]
     data_sha256: str
     """Of the split, as `describe_data` gives it."""
+    blur_kind: str | None
+    """Which of the data set's blurred frames: GoPro's blur or blur_gamma do not compare."""
     tfp_bins: int | None
     """Width of TFP's short window; None: not evaluated."""
     sdm_bins: int | None
@@ -113,6 +115,7 @@ class Evaluation:
             "control": self.control,
             "split": self.split,
             "protocol": self.protocol,
+            "blur_kind": self.blur_kind,
             "windows": len(self.windows),
             "sequence_windows": {seq: self.windows_of(seq) for seq in self.sequences},
             "tfp_bins": self.tfp_bins,

@@ -166,6 +166,8 @@ def _log(path: Path) -> Facts:
 
 def _store(path: Path) -> Facts:
     from .store import open_store
+    from .store.place import open_place
+    from .store.reader import splits_of
 
     sequences = open_store(path)
     rows: list[tuple[str, ...]] = [("sequence", "windows", "voxels", "frames", "sharp", "gain")]
@@ -178,7 +180,7 @@ def _store(path: Path) -> Facts:
     facts = {
         "sequences": len(sequences),
         "windows": sum(s.length for s in sequences),
-        "splits": ", ".join(sorted({s.seq.split("/")[0] for s in sequences})),
+        "splits": ", ".join(sorted(set(splits_of(open_place(path)).values()))),
         "bytes": size,
     }
     return Facts(str(path), "store", facts, rows)

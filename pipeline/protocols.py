@@ -1,13 +1,12 @@
 """Which data and settings stand behind a published table, so that figures are compared with like.
 
-A protocol is checked on the store that is evaluated, by the paths of its sources and the number of
-its spike samples: figures on GoPro's `blur` and `blur_gamma`, or on blur of 33 and 65 frames, do
+A protocol is checked on the store that is evaluated, by what `align` found in the data set's folders
+and by the number of spike samples: figures on GoPro's `blur` and `blur_gamma`, or on blur of 33 and 65 frames, do
 not compare, and users confuse them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -28,42 +27,26 @@ class Protocol:
 
     what: str
     split: str
-    blur: str
-    """Pattern of the blurred frames' paths in the data set's folder."""
-    samples: tuple[int, ...] | None
-    """Spike samples in an exposure; None: any."""
-    spikes: tuple[int, int] | None
-    """Rows and columns of the spikes."""
+    spikes: tuple[int, int]
+    """Rows and columns."""
+    samples: int | None = None
+    """Spike samples in an exposure; None: it differs by sequence."""
+    blur_kind: str | None = None
+    """Which of the data set's blurred frames; None: it has one kind."""
 
 
 PROTOCOLS = {
     "gopro-blur": Protocol(
-        what="GOPRO_Large test, linear blur",
-        split="test",
-        blur=r"GOPRO_Large/test/GOPR[0-9_]+/blur/[0-9]+\.png",
-        samples=None,
-        spikes=(360, 640),
+        what="GOPRO_Large test, blur", split="test", spikes=(360, 640), blur_kind="blur"
     ),
     "gopro-blur-gamma": Protocol(
-        what="GOPRO_Large test, blur with gamma",
-        split="test",
-        blur=r"GOPRO_Large/test/GOPR[0-9_]+/blur_gamma/[0-9]+\.png",
-        samples=None,
-        spikes=(360, 640),
+        what="GOPRO_Large test, blur_gamma", split="test", spikes=(360, 640), blur_kind="blur_gamma"
     ),
     "spk-x4k-33": Protocol(
-        what="Spk-X4K1000FPS val, blur of 33 frames at 4,000 Hz",
-        split="val",
-        blur=r"val_blurry_33/.+\.png",
-        samples=(33,),
-        spikes=(256, 256),
+        what="Spk-X4K1000FPS val, blur of 33 frames", split="val", spikes=(256, 256), samples=33
     ),
     "s-sdm": Protocol(
-        what="S-SDM's GOPRO test, blur of 97 frames",
-        split="test",
-        blur=r".*GOPR[0-9_]+/.+\.png",
-        samples=(97,),
-        spikes=(180, 320),
+        what="S-SDM's GOPRO test, blur of 97 frames", split="test", spikes=(180, 320), samples=97
     ),
 }
 
@@ -105,13 +88,11 @@ def _protocol(name: str) -> Protocol:
 
 
 def _difference(protocol: Protocol, record: SequenceRecord) -> str | None:
-    assert record.complete is not None, "readers refuse sequences that are not whole"
-    if protocol.spikes is not None and tuple(record.voxel_shape) != protocol.spikes:
+    if tuple(record.voxel_shape) != protocol.spikes:
         return f"spikes of {record.voxel_shape[0]}x{record.voxel_shape[1]}"
     lengths = {record.shortest_window, record.longest_window}
-    if protocol.samples is not None and not lengths <= set(protocol.samples):
+    if protocol.samples is not None and lengths != {protocol.samples}:
         return f"exposures of {record.shortest_window} to {record.longest_window} samples"
-    if not any(re.fullmatch(protocol.blur, path) for path in record.complete.sources):
-        example = next((path for path in record.complete.sources if "blur" in path), "no blur")
-        return f"frames such as {example}"
+    if protocol.blur_kind not in (None, record.blur_kind):
+        return f"blurred frames from {record.blur_kind or 'another data set'}"
     return None

@@ -8,13 +8,10 @@ ours to clear away.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import multiprocessing
 import os
 import shutil
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -24,29 +21,35 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import __version__
-from ..errors import SpikeDeblurError
 from .align.timeline import exposure_window
+from .clips import SPLITS, Clip, SimulateError, folder_clips, rng, scene_clips
 from .files import write_text
-from .images import ImageError, image_shape, list_images, read_rgb, write_png
+from .images import (
+    decode_srgb,
+    encode_srgb,
+    to_bytes,
+    write_png,
+)
 from .progress import Progress
-from .scenes import render_scene
 from .spikes.camera import SpikeCamera, luminance
 from .spikes.clock import SpikeClock
 from .spikes.dat import write_spikes
 from .spikes.geometry import SpikeGeometry
 from .spikes.sidefile import SideFile, read_side_file, side_file_path, write_side_file
 
-SPLITS = ("train", "val", "test")
+__all__ = [
+    "SPLITS",
+    "Clip",
+    "Recording",
+    "SimulateError",
+    "SimulateSummary",
+    "folder_clips",
+    "scene_clips",
+    "simulate",
+]
 
 _UNFINISHED = ".unfinished"
-_MAX_SCENES = 100_000
 """File beside the spikes of a clip that is being written."""
-
-RGB = npt.NDArray[np.uint8]
-
-
-class SimulateError(SpikeDeblurError):
-    """Frames or settings from which no recording can be simulated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,56 +99,6 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
-    """One task: a clip's place in the data set and where its frames come from."""
-
-    seq: str
-    """`<split>/<group>/<clip>`."""
-    frames: tuple[Path, ...] = ()
-    """Consecutive frame files; empty for an embedded scene."""
-    first: int = 0
-    """Number of the first frame."""
-    size: tuple[int, int] = (0, 0)
-    """(H, W) of an embedded scene."""
-    length: int = 0
-    """Frames of an embedded scene."""
-
-    @property
-    def n_frames(self) -> int:
-        """Frames in the clip."""
-        return len(self.frames) or self.length
-
-    def shape(self) -> tuple[int, int]:
-        """Return (H, W) of the first frame; reads no more than its header."""
-        return image_shape(self.frames[0]) if self.frames else self.size
-
-    def render(self, seed: int) -> Iterator[RGB]:
-        """Yield the clip's frames (H, W, 3) uint8."""
-        if not self.frames:
-            yield from render_scene(_rng(seed, self.seq, "scene"), self.size, self.length)
-            return
-        first = read_rgb(self.frames[0])
-        yield first
-        for path in self.frames[1:]:
-            yield read_rgb(path, first.shape[:2])
-
-    def inputs(self, recording: Recording) -> str:
-        """Return a digest of all that decides the clip's content."""
-        files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in self.frames]
-        made_from = [asdict(recording), self.seq, self.first, self.size, self.length, files]
-        return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
-
-    def frames_sha256(self) -> str | None:
-        """Return the hex SHA-256 of the frame files, one after the other; None: no files."""
-        if not self.frames:
-            return None
-        digest = hashlib.sha256()
-        for path in self.frames:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
 class SimulateSummary:
     """What a run of `simulate` did."""
 
@@ -154,55 +107,6 @@ class SimulateSummary:
     kept: int
     windows: int
     spike_bytes: int
-
-
-def scene_clips(split: str, scenes: int, size: tuple[int, int], length: int) -> list[Clip]:
-    """Plan `scenes` embedded scenes of one split; each is made from its name and the seed."""
-    if scenes < 1 or min(size) < 16:
-        raise SimulateError(
-            f"expected at least one scene of at least 16x16 pixels, got {scenes} of "
-            f"{size[0]}x{size[1]}"
-        )
-    if scenes > _MAX_SCENES:
-        raise SimulateError(
-            f"expected at most {_MAX_SCENES} scenes, since their names have five digits, got "
-            f"{scenes}; take another --seed and folder for more"
-        )
-    return [Clip(seq=f"{split}/scenes/{i:05d}", size=size, length=length) for i in range(scenes)]
-
-
-def folder_clips(folder: Path, splits: tuple[str, ...] = SPLITS) -> list[Clip]:
-    """Find X4K1000FPS clips: `folder/<split>/<group>/<clip>/0000.png...`.
-
-    Raises:
-        SimulateError: no clip there, or frames missing inside one.
-    """
-    clips = []
-    for split in splits:
-        for path in sorted(folder.glob(f"{split}/*/*/")):
-            frames = list_images(path)
-            if not frames:
-                raise SimulateError(
-                    f"{path}: expected frames 0000.png, 0001.png, ..., found no PNG, JPEG or BMP; "
-                    "remove the folder or put the frames there"
-                )
-            numbers = [_frame_number(frame) for frame in frames]
-            order = np.argsort(numbers)
-            first = min(numbers)
-            if sorted(numbers) != list(range(first, first + len(numbers))):
-                gap = next(i for i in range(first, max(numbers)) if numbers.count(i) != 1)
-                raise SimulateError(
-                    f"{path}: expected consecutive frames, one each, but frame {gap} is there "
-                    f"{numbers.count(gap)} times; a blur can't be averaged over a gap"
-                )
-            seq = f"{split}/{path.parent.name}/{path.name}"
-            clips.append(Clip(seq=seq, frames=tuple(frames[i] for i in order), first=first))
-    if not clips:
-        raise SimulateError(
-            f"{folder}: expected frames at {'|'.join(splits)}/<group>/<clip>/0000.png, found "
-            "none; check the folder, or take --scenes for embedded scenes"
-        )
-    return clips
 
 
 def simulate(
@@ -326,12 +230,12 @@ def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
                 write_png(sharp / f"{clip.first + centre:04d}.png", frame)
             if i == centre + half:
                 mean = sums.pop(centre) / recording.exposure
-                blurred = encode_srgb(mean) if recording.linear_light else _to_bytes(mean)
+                blurred = encode_srgb(mean) if recording.linear_light else to_bytes(mean)
                 write_png(blurry / f"{clip.first + centre:04d}.png", blurred)
 
     camera, clock = recording.camera(), recording.clock(clip.first)
     samples = _interpolate(light, recording.spikes_per_frame)
-    spikes = np.stack(list(camera.record(samples, _rng(recording.seed, clip.seq, "camera"))))
+    spikes = np.stack(list(camera.record(samples, rng(recording.seed, clip.seq, "camera"))))
     geometry = SpikeGeometry(height=spikes.shape[1], width=spikes.shape[2], flip_rows=True)
     write_spikes(spike_path, spikes, geometry)
     side = SideFile(
@@ -357,23 +261,6 @@ def area_mean(image: npt.NDArray[np.float32], scale: int) -> npt.NDArray[np.floa
     height, width = image.shape
     squares = image.reshape(height // scale, scale, width // scale, scale)
     return np.asarray(squares.mean(axis=(1, 3), dtype=np.float32))
-
-
-def decode_srgb(image: RGB) -> npt.NDArray[np.float32]:
-    """Return the linear light in [0, 1] of 8-bit sRGB (IEC 61966-2-1)."""
-    code = np.arange(256) / 255
-    table = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
-    return table.astype(np.float32)[image]
-
-
-def encode_srgb(light: npt.NDArray[np.floating]) -> RGB:
-    """Return linear light in [0, 1] as 8-bit sRGB (IEC 61966-2-1)."""
-    code = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return _to_bytes(255 * code)
-
-
-def _to_bytes(values: npt.NDArray[np.floating]) -> RGB:
-    return np.asarray(np.clip(np.floor(values + 0.5), 0, 255), np.uint8)
 
 
 def _interpolate(
@@ -424,15 +311,3 @@ def _made_from(out: Path, clip: Clip, recording: Recording) -> str | None:
     if side is None:
         return None
     return str(side.made_by.get("inputs", "another tool"))
-
-
-def _frame_number(path: Path) -> int:
-    if not path.stem.isdecimal():
-        raise ImageError(
-            f"{path}: expected a frame number as name, such as 0000.png, got {path.stem!r}"
-        )
-    return int(path.stem)
-
-
-def _rng(seed: int, seq: str, purpose: str) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32(seq.encode()), zlib.crc32(purpose.encode())])

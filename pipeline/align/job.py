@@ -11,19 +11,18 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ... import __version__
 from ..files import UnsafePathError, atomic_write, sha256_file
-from ..images import image_shape
 from ..progress import Progress
 from ..spikes.clock import SpikeClock
 from ..spikes.dat import SpikeFile
-from ..spikes.geometry import SpikeGeometry
-from ..spikes.settings import SpikeSettings, settle
-from ..spikes.sidefile import SideFile, read_side_file
-from .layouts import LAYOUTS, AlignmentError, FoundSequence, detect, require_root
+from ..spikes.settings import SpikeSettings
+from .known import settle_sequence
+from .layouts import AlignmentError, FoundSequence, detect, find_layout, require_root
+from .layouts.contract import shorten
 from .log import format_alignment_log, require_seq
 from .manifest import (
     FileRecord,
@@ -54,6 +53,7 @@ def align(
     rate: float | None = None,
     geometry: str | None = None,
     gain: float | None = None,
+    variant: str | None = None,
     verify: bool = True,
     strict: bool = False,
     overwrite: bool = False,
@@ -68,7 +68,7 @@ def align(
 
     Args:
         root: the data set's folder.
-        layout: a name in `layouts.LAYOUTS`, or `auto`.
+        layout: a name in `layouts.LAYOUTS`, `auto`, or a layout file.
         log: alignment log to write.
         manifest: manifest to write.
         exposure: sharp frames that make a blurred one; None: the layout's own.
@@ -76,6 +76,7 @@ def align(
         rate: spike frames a second, in Hz; None: from side file or preset.
         geometry: a geometry SPEC or preset; None: from side file or the layout's preset.
         gain: spikes a sample at unit luminance; None: from side file or preset.
+        variant: folder to take where the layout knows several; None: its usual one.
         verify: measure each sequence's lag from its sharp frames.
         strict: refuse to write if there is any warning.
         overwrite: replace a log or manifest that `align` did not write.
@@ -89,19 +90,22 @@ def align(
     """
     root, log, manifest = Path(root), Path(log), Path(manifest)
     require_root(root)
-    _check_options(layout, fps, rate, gain, workers)
+    _check_options(fps, rate, gain, workers)
+    named = None if layout == "auto" else find_layout(layout)
     if log.resolve() == manifest.resolve():
         raise AlignmentError(f"{log}: log and manifest need different names; give --manifest")
     former = None if overwrite else _former_products(log, manifest)
     if overwrite and manifest.is_file():
         former = _own_manifest(manifest)
-    reason = ""
-    if layout == "auto":
-        chosen, reason = detect(root)
-        _logger.info("%s: layout %s, by %s", root, chosen.NAME, reason)
-    else:
-        chosen = LAYOUTS[layout]
-    found = chosen.find(root, exposure)
+    if named is None:
+        named, reason = detect(root)
+        _logger.info("%s: layout %s, by %s", root, named.NAME, reason)
+    if variant is not None and variant not in named.VARIANTS:
+        raise AlignmentError(
+            f"--variant {variant}: the layout {named.NAME} has "
+            f"{' and '.join(named.VARIANTS) or 'no variants'}; correct the option or leave it out"
+        )
+    found = named.find(root, exposure, variant)
     common_fps = _common_fps(root, found, fps)
 
     options = _Options(geometry=geometry, rate=rate, gain=gain, fps=common_fps, verify=verify)
@@ -127,14 +131,22 @@ def align(
     lights = {one.linear_light for one in done}
     result = Manifest(
         version=__version__,
-        layout=chosen.NAME,
-        root=_relative_root(real_root, manifest),
+        layout=named.NAME,
+        root=relative_root(real_root, manifest),
         fps=common_fps,
         exposure_frames=exposures.pop() if len(exposures) == 1 else None,
         linear_light=lights.pop() if len(lights) == 1 else None,
+        split=former.split if former is not None and known else None,
         sequences=tuple(one.sequence for one in done),
     )
-    _tell([warning for one in done for warning in one.warnings], strict, on_warning)
+    warnings = [warning for one in done for warning in one.warnings]
+    new = [sequence.seq for sequence in found if sequence.seq not in known]
+    if result.split is not None and new:
+        warnings.append(
+            f"{shorten(new)}: new since `spikedeblur split`, and in the split of their folders; "
+            "run it again to deal them out"
+        )
+    _tell(warnings, strict, on_warning)
     _write(log, manifest, result)
     return result
 
@@ -158,9 +170,13 @@ class _Done:
 def _align_sequence(
     found: FoundSequence, root: Path, real_root: Path, options: _Options, former: Sequence | None
 ) -> _Done:
-    settings, linear_light = _settle(found, options)
+    settings, linear_light = settle_sequence(
+        found, geometry=options.geometry, rate=options.rate, gain=options.gain, fps=options.fps
+    )
     warnings = [f"{found.seq}: {warning}" for warning in (*found.warnings, *settings.warnings)]
     planned = _plan(found, root, real_root, settings, options.fps)
+    if former is not None:
+        planned = planned.model_copy(update={"assigned_split": former.assigned_split})
     has_sharp = any(window.sharp for window in planned.windows)
     wanted = options.verify and has_sharp
     if former is not None and _without_findings(former) == planned:
@@ -196,9 +212,10 @@ def _plan(
             files[name] = FileRecord(size=stat.st_size, mtime_ns=stat.st_mtime_ns)
         return name
 
+    lead = found.lead_samples / settings.rate
     windows = []
     for window in found.windows:
-        t0, t1 = exposure_window(window.centre, found.exposure, fps)
+        t0, t1 = window.times or exposure_window(window.centre, _exposure(found), fps)
         windows.append(
             Window(
                 frame_index=window.frame_index,
@@ -206,19 +223,26 @@ def _plan(
                 t1=t1,
                 spike_count=0,
                 spikes=record(window.spikes),
-                first=t0 if found.own_files else settings.first,
+                first=t0 - lead if found.own_files else settings.first,
                 blur=record(window.blur),
                 sharp=record(window.sharp) if window.sharp else None,
             )
         )
     return Sequence(
         seq=found.seq,
+        scene=found.scene,
+        blur_kind=found.blur_kind,
         geometry=settings.geometry.describe(),
         rate=settings.rate,
         gain=settings.gain,
         windows=tuple(windows),
         files=dict(sorted(files.items())),
     )
+
+
+def _exposure(found: FoundSequence) -> int:
+    assert found.exposure is not None, "windows without times have an exposure in frames"
+    return found.exposure
 
 
 def _read_spikes(found: FoundSequence, planned: Sequence, root: Path) -> Sequence:
@@ -248,8 +272,8 @@ def _read_spikes(found: FoundSequence, planned: Sequence, root: Path) -> Sequenc
 def _check_own_length(
     found: FoundSequence, path: Path, spikes: SpikeFile, clock: SpikeClock, window: Window
 ) -> None:
-    start, stop = clock.samples(window.t0, window.t1)
-    allowed = [stop - start + tail for tail in found.tail_samples]
+    _, stop = clock.samples(window.t0, window.t1)
+    allowed = [stop + tail for tail in found.tail_samples]
     if spikes.n_frames not in allowed:
         raise AlignmentError(
             f"{path}: expected {' or '.join(map(str, allowed))} spike frames for the exposure "
@@ -302,74 +326,13 @@ def _without_findings(sequence: Sequence) -> Sequence:
     )
 
 
-def _settle(found: FoundSequence, options: _Options) -> tuple[SpikeSettings, bool | None]:
-    """Return what is known of the spikes, and whether light was averaged linearly, if recorded."""
-    side = _side_file(found)
-    where = f"{found.seq} ({found.windows[0].spikes})"
-    known = settle(
-        where,
-        geometry=options.geometry,
-        rate=options.rate,
-        gain=options.gain,
-        side=side,
-        preset=found.preset,
-    )
-    warnings = list(known.warnings)
-    if known.gain is None:
-        warnings.append("gain not known, so counts can't be brought to luminance; give --gain")
-    from_layout = side is None and options.geometry is None
-    mismatch = _size_mismatch(found, known.geometry)
-    if mismatch and from_layout:
-        raise AlignmentError(f"{where}: {mismatch} (preset {found.preset}); give --geometry")
-    if mismatch:
-        warnings.append(mismatch)
-    # `simulate` notes how it recorded. It decides nothing here, but shows a forgotten --fps.
-    made_by = side.made_by if side else {}
-    light = made_by.get("linear_light")
-    recorded_fps = made_by.get("fps")
-    if isinstance(recorded_fps, float | int) and recorded_fps != options.fps:
-        warnings.append(
-            f"recorded at {recorded_fps:g} frames a second, says the side file, aligned at "
-            f"{options.fps:g}; give --fps {recorded_fps:g}"
-        )
-    settings = replace(known, warnings=tuple(warnings))
-    return settings, light if isinstance(light, bool) else None
-
-
-def _side_file(found: FoundSequence) -> SideFile | None:
-    """Return the one side file that holds for all of a sequence's spikes."""
-    paths = sorted({window.spikes for window in found.windows})
-    sides = [read_side_file(path) for path in paths]
-    for path, side in zip(paths, sides, strict=True):
-        if _essence(side) != _essence(sides[0]):
-            raise AlignmentError(
-                f"{path}: its side file disagrees with that of {paths[0].name} on geometry, rate "
-                "or gain; one sequence needs one of each"
-            )
-    return sides[0]
-
-
-def _essence(side: SideFile | None) -> tuple[object, ...]:
-    return () if side is None else (side.geometry, side.rate, side.gain)
-
-
-def _size_mismatch(found: FoundSequence, geometry: SpikeGeometry) -> str | None:
-    """Say if the blurred frame is not as much larger than the spikes as folder names state."""
-    if found.spike_scale is None:
-        return None
-    blur = found.windows[0].blur
-    height, width = image_shape(blur)
-    scale = found.spike_scale
-    if (height // scale, width // scale) == geometry.shape:
-        return None
-    return (
-        f"expected spikes of {height // scale}x{width // scale}, 1/{scale} of the blurred frame, "
-        f"found {geometry.describe()}"
-    )
-
-
 def _common_fps(root: Path, found: list[FoundSequence], fps: float | None) -> float:
     if fps is not None:
+        timed = next((s.seq for s in found if s.exposure is None), None)
+        if timed is not None:
+            raise AlignmentError(
+                f"{root}: the layout file states the times of {timed}; leave --fps out"
+            )
         return fps
     own = {sequence.fps: sequence.seq for sequence in reversed(found)}
     if None in own:
@@ -388,13 +351,8 @@ def _common_fps(root: Path, found: list[FoundSequence], fps: float | None) -> fl
 
 
 def _check_options(
-    layout: str, fps: float | None, rate: float | None, gain: float | None, workers: int | None
+    fps: float | None, rate: float | None, gain: float | None, workers: int | None
 ) -> None:
-    if layout != "auto" and layout not in LAYOUTS:
-        raise AlignmentError(
-            f"layout {layout!r} is not read; expected auto, {', '.join(LAYOUTS)}; bring the data "
-            "into one of these"
-        )
     for name, value in (("fps", fps), ("rate", rate), ("gain", gain)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise AlignmentError(f"expected --{name} above 0, found {value}")
@@ -456,7 +414,8 @@ def _leaves(path: Path, real_root: Path) -> UnsafePathError:
     )
 
 
-def _relative_root(real_root: Path, manifest: Path) -> str:
+def relative_root(real_root: Path, manifest: Path) -> str:
+    """Return what a manifest at this path calls its data set's folder."""
     folder = manifest.absolute().parent.resolve()
     return Path(os.path.relpath(real_root, folder)).as_posix()
 

@@ -122,6 +122,12 @@ class Sequence(_Record):
     """By frame_index, ascending."""
     files: dict[RelativePath, FileRecord]
     """Every file that the windows name."""
+    blur_kind: str | None = None
+    """Which of the data set's ways to average frames: GoPro's blur or blur_gamma."""
+    scene: str | None = None
+    """What was filmed, where the data set says; None: see `scene_name`."""
+    assigned_split: str | None = Field(default=None, pattern=r"^[^/]+$")
+    """The split that `spikedeblur split` put it in; None: the first part of `seq`."""
     verification: Verification | None = None
     """None: not verified, or nothing sharp to verify with."""
 
@@ -138,8 +144,21 @@ class Sequence(_Record):
 
     @property
     def split(self) -> str:
-        """The first part of `seq`: train, val or test."""
+        """train, val or test: as assigned, else the first part of `seq`."""
+        return self.assigned_split or self.folder_split
+
+    @property
+    def folder_split(self) -> str:
+        """The first part of `seq`."""
         return self.seq.split("/", 1)[0]
+
+    @property
+    def scene_name(self) -> str:
+        """What was filmed: as the data set says, else `seq` without its ends."""
+        if self.scene is not None:
+            return self.scene
+        _, *middle, last = self.seq.split("/")
+        return "/".join(middle) or last
 
     def spike_geometry(self) -> SpikeGeometry:
         """Return how the spikes lie in the files."""
@@ -148,6 +167,18 @@ class Sequence(_Record):
     def clock(self, window: Window) -> SpikeClock:
         """Return the clock of the file that holds the window's spikes."""
         return SpikeClock(rate=self.rate, first=window.first)
+
+
+class SplitRecord(_Record):
+    """How `spikedeblur split` dealt the sequences out."""
+
+    by: Literal["scene", "clip"]
+    """What is never divided."""
+    val: float = Field(ge=0, lt=1)
+    """Share of the exposures outside the test set that was aimed at for validation."""
+    test: float = Field(ge=0, lt=1)
+    """The same, added to the test set."""
+    seed: int
 
 
 class Manifest(_Record):
@@ -166,6 +197,8 @@ class Manifest(_Record):
     """Sharp frames that make a blurred one; None where it varies by sequence."""
     linear_light: bool | None = None
     """True: averaged in linear light; False: in gamma space; None: not known."""
+    split: SplitRecord | None = None
+    """None: sequences are in the splits that their folders name."""
     sequences: tuple[Sequence, ...]
     """By seq, ascending."""
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
-from .layouts import spk_gopro
 from .manifest import Manifest
 
 
@@ -64,9 +62,7 @@ def summarise(
         worst_lag_seconds=proved[worst].lag_seconds if worst else None,
         worst_lag_frames=proved[worst].lag_frames if worst else None,
         worst_lag_seq=worst,
-        blur_kind=PurePosixPath(windows[0].blur).parent.name
-        if result.layout == spk_gopro.NAME
-        else None,
+        blur_kind=next((s.blur_kind for s in result.sequences if s.blur_kind), None),
         verification={seq: found.model_dump() for seq, found in verified.items()},
         warnings=list(warnings),
     )

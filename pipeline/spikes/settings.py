@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ...errors import SpikeDeblurError
 from .clock import SpikeClock
-from .geometry import PRESETS, SpikeGeometry, parse_geometry
+from .geometry import PRESETS, SpikeGeometry, SpikePreset, parse_geometry
 from .sidefile import SideFile
 
 
@@ -45,7 +45,7 @@ def settle(
     rate: float | None,
     gain: float | None,
     side: SideFile | None,
-    preset: str | None = None,
+    preset: SpikePreset | None = None,
 ) -> SpikeSettings:
     """Decide: option, then side file, then preset; never a guess.
 
@@ -58,7 +58,7 @@ def settle(
         rate: of the option `--rate`, in Hz.
         gain: of the option `--gain`.
         side: the recording's side file.
-        preset: preset of the data set, where its layout says which; used without a side file.
+        preset: of the data set, where its layout says which; used without a side file.
 
     Returns:
         The settings; `first` is the side file's, or 0.
@@ -72,7 +72,7 @@ def settle(
             raise SpikeSettingsError(f"expected --{name} above 0, got {value}")
     warnings = []
     recorded = side.spike_geometry() if side else None
-    published = PRESETS.get(geometry or (preset if side is None and preset else ""))
+    published = PRESETS.get(geometry or "") or (preset if side is None else None)
     if geometry is not None:
         shape = parse_geometry(geometry)
         if recorded is not None and shape != recorded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,29 @@ def root_kind(store: Place) -> str | None:
     return None
 
 
+def read_splits(store: Place) -> dict[str, str]:
+    """Return the split of each sequence of a Zarr store that is in another than its name says."""
+    attributes = _read_attributes(store, METADATA) or {}
+    splits = attributes.get("splits", {})
+    if not isinstance(splits, dict) or not all(isinstance(v, str) for v in splits.values()):
+        raise StoreError(
+            f"{store}: expected splits by sequence in {METADATA}, found something else; run "
+            "`voxelize` again"
+        )
+    return splits
+
+
+def write_splits(store: Place, splits: Mapping[str, str]) -> None:
+    """Say in which splits sequences are; those that their names say are left out."""
+    attributes = _read_attributes(store, METADATA) or {}
+    former = read_splits(store)
+    kept = {seq: split for seq, split in former.items() if seq not in splits}
+    moved = {seq: split for seq, split in splits.items() if split != seq.split("/", 1)[0]}
+    now = dict(sorted((kept | moved).items()))
+    if now != former:
+        _write_json(store, METADATA, _group(attributes | {"splits": now}))
+
+
 def read_record(folder: Place, kind: Kind = "counts") -> SequenceRecord | None:
     """Return the record of the sequence at this place, or None where there is none.
 
@@ -121,6 +144,19 @@ def find_sequences(store: Place, under: str = "") -> Iterator[tuple[str, Sequenc
         return
     for name in store.folders(under):
         yield from find_sequences(store, f"{under}/{name}" if under else name)
+
+
+def find_split(store: Place, split: str) -> Iterator[tuple[str, SequenceRecord]]:
+    """Yield (seq, record) of every sequence of a split; see `find_sequences`."""
+    splits = read_splits(store)
+    for seq, record in find_sequences(store, split):
+        if splits.get(seq, split) == split:
+            yield seq, record
+    for seq, chosen in splits.items():
+        if chosen == split and seq.split("/", 1)[0] != split:
+            moved = read_record(store.child(seq))
+            if moved is not None:  # else its `voxelize` has not come to it
+                yield seq, moved
 
 
 @contextmanager

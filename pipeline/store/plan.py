@@ -174,6 +174,7 @@ def plan_sequence(
         frame_shape=frame_shape,
         has_sharp=_has_sharp(sequence),
         codec=codec,
+        blur_kind=sequence.blur_kind,
         plan_sha256=plan_digest(sequence, kind, bins),
     )
     windows = tuple(

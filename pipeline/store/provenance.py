@@ -21,14 +21,16 @@ def describe_data(sequences: Sequence[WindowSequence]) -> dict[str, Any]:
     and sizes.
 
     Returns:
-        `sequences`, `windows`, `sha256` and, of a store, `manifests_sha256`.
+        `sequences`, `windows`, `sha256`, `blur_kinds` and, of a store, `manifests_sha256`.
     """
     digest = hashlib.sha256()
     manifests = set()
     for sequence in sequences:
         if isinstance(sequence, StoreSequence):
             record = sequence.record
-            digest.update(record.model_dump_json().encode())
+            # Left out where there is none: stores that were made before it was recorded.
+            absent = {"blur_kind"} if record.blur_kind is None else None
+            digest.update(record.model_dump_json(exclude=absent).encode())
             if record.complete is not None:
                 manifests.add(record.complete.manifest_sha256)
             continue
@@ -44,4 +46,11 @@ def describe_data(sequences: Sequence[WindowSequence]) -> dict[str, Any]:
         "windows": int(sum(sequence.length for sequence in sequences)),
         "sha256": digest.hexdigest(),
         "manifests_sha256": sorted(manifests),
+        "blur_kinds": list(blur_kinds(sequences)),
     }
+
+
+def blur_kinds(sequences: Sequence[WindowSequence]) -> tuple[str, ...]:
+    """Return which of a data set's ways to average frames are here, sorted; results differ."""
+    records = [sequence.record for sequence in sequences if isinstance(sequence, StoreSequence)]
+    return tuple(sorted({record.blur_kind for record in records if record.blur_kind is not None}))

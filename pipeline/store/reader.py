@@ -10,7 +10,7 @@ import numpy as np
 from ..spikes.counts import count_windows
 from ..spikes.geometry import SpikeGeometry
 from .arrays import METADATA, parse_array
-from .group import find_sequences, is_free, root_kind
+from .group import find_sequences, find_split, is_free, read_splits, root_kind
 from .place import Place, open_place
 from .schema import SequenceRecord, StoreError, VoxelType, voxel_type
 from .sequence import Span, WindowSequence
@@ -47,7 +47,10 @@ def open_store(
             f"{store}: expected a store that `spikedeblur voxelize` wrote, found {found}; check "
             "the path"
         )
-    records = list(find_sequences(store, split or ""))
+    records = sorted(
+        find_split(store, split) if split else find_sequences(store),
+        key=lambda found: found[0].split("/"),
+    )
     incomplete = [seq for seq, record in records if record.complete is None]
     if incomplete:
         more = f" and {len(incomplete) - 5} more" if len(incomplete) > 5 else ""
@@ -57,9 +60,15 @@ def open_store(
         )
     if not records:
         what = f"split {split!r}" if split else "sequence"
-        there = sorted({seq.split("/")[0] for seq, _ in find_sequences(store)}) or ["nothing"]
+        there = sorted(set(splits_of(store).values())) or ["nothing"]
         raise StoreError(f"{store}: no {what} in this store; it has {', '.join(there)}")
     return [StoreSequence(store, seq, record, bins) for seq, record in records]
+
+
+def splits_of(store: Place) -> dict[str, str]:
+    """Return the split of every sequence of a Zarr store, by seq."""
+    moved = read_splits(store)
+    return {seq: moved.get(seq, seq.split("/", 1)[0]) for seq, _ in find_sequences(store)}
 
 
 class StoreSequence:

@@ -139,6 +139,8 @@ class SequenceRecord(BaseModel):
     has_sharp: bool
     codec: Codec = "lz4"
     """Of counts; all else is not compressed."""
+    blur_kind: str | None = None
+    """Which of the data set's ways to average frames: GoPro's blur or blur_gamma."""
     plan_sha256: str
     """Of all that decides the content, except the source files themselves."""
     complete: Completion | None = None

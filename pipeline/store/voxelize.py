@@ -33,6 +33,7 @@ from .group import (
     read_record,
     rewrite_record,
     root_kind,
+    write_splits,
 )
 from .jobs import run_tasks
 from .place import Place, open_place
@@ -131,6 +132,8 @@ def voxelize_manifest(
     place = open_place(store)
     kind_ = _kind(format, kind, place)
     manifest = read_manifest(manifest_path)
+    if kind_ == "npy":
+        _require_folder_splits(manifest)
     job = _Job(
         manifest=manifest,
         manifest_path=Path(manifest_path),
@@ -148,6 +151,8 @@ def voxelize_manifest(
         if not dry_run:
             if on_progress is not None:
                 on_progress(0, total, "")
+            if job.kind != "npy":
+                write_splits(job.store, {s.seq: s.split for s in manifest.sequences})
             for record in rebinned:
                 rewrite_record(job.store, record.model_copy(update={"bins": bins}))
             _run(job, todo, total, workers, scheduler, on_progress)
@@ -197,6 +202,17 @@ def _codec(name: str | None, kind: Kind) -> Codec:
         if name == known:
             return known
     raise StoreError(f"codec {name!r} is not known; give {', '.join(CODECS)}")
+
+
+def _require_folder_splits(manifest: Manifest) -> None:
+    """Refuse splits that the unified layout, where the folder is the split, can't say."""
+    moved = [s for s in manifest.sequences if s.split != s.folder_split]
+    if moved:
+        raise StoreError(
+            f"{moved[0].seq} and {len(moved) - 1} more are in another split than their folders "
+            "say, which the unified layout can't express; take --format zarr, or undo it with "
+            "`spikedeblur split --by folders`"
+        )
 
 
 @dataclass(slots=True)

@@ -4,9 +4,11 @@ import json
 from dataclasses import dataclass
 
 import pytest
+from layout_trees import custom_camera
 
-from spikedeblur.cli import main
+from spikedeblur.cli import align, main
 from spikedeblur.pipeline import simulate as job
+from spikedeblur.pipeline.align.layouts import LAYOUTS
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +85,22 @@ def test_strict_fails_on_a_warning_in_one_paragraph(spikedeblur, recorded, tmp_p
     assert "warning: val/scenes/00000" in done.stderr
 
 
-@pytest.mark.parametrize("layout", ["s-sdm", "other"])
-def test_layout_that_is_not_read_is_wrong_use(spikedeblur, recorded, layout):
-    done = spikedeblur("align", recorded, "--layout", layout)
+def test_layout_that_is_not_read_is_wrong_use(spikedeblur, recorded):
+    done = spikedeblur("align", recorded, "--layout", "other")
     assert done.returncode == 2
-    assert layout in done.stderr
+    assert "other" in done.stderr
+
+
+def test_help_names_the_layouts_there_are():
+    assert tuple(LAYOUTS) == align.LAYOUT_NAMES
+
+
+def test_layout_file_names_log_and_manifest(spikedeblur, tmp_path):
+    tree = custom_camera(tmp_path / "data")
+    done = spikedeblur("align", "data", "--layout", tree.layout)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outputs/logs/align_my-camera.json").is_file()
+    assert "layout my-camera at 100 frames a second" in done.stdout
 
 
 def test_missing_folder_is_an_error_without_traceback(spikedeblur):
@@ -113,4 +126,6 @@ def test_gopro_names_its_kind_of_blur(spikedeblur, tmp_path):
     done = spikedeblur("align", tmp_path, "--log", "l.txt")
     assert done.returncode == 0, done.stderr
     assert "layout spk-gopro at 240 frames a second, blurred frames from blur_gamma" in done.stdout
+    manifest = json.loads((tmp_path / "l.json").read_text())
+    assert manifest["sequences"][0]["blur_kind"] == "blur_gamma"
     assert "Not verified: there are no sharp frames" in done.stdout

@@ -14,6 +14,8 @@ from spikedeblur.cli import app, main
 COMMANDS = [
     "simulate",
     "align",
+    "check",
+    "split",
     "voxelize",
     "train",
     "runs",

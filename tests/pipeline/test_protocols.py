@@ -15,9 +15,8 @@ from spikedeblur.pipeline.protocols import (
 
 def sequence(kind: str = "blur_gamma", **changed: Any) -> Any:
     """Return what a protocol looks at, as of Spk-GoPro."""
-    path = f"GOPRO_Large/test/GOPR0384_11_00/{kind}/000001.png"
     facts = {"voxel_shape": (360, 640), "shortest_window": 81, "longest_window": 81}
-    record = SimpleNamespace(**(facts | changed), complete=SimpleNamespace(sources={path: None}))
+    record = SimpleNamespace(**({"blur_kind": kind} | facts | changed))
     return SimpleNamespace(seq="test/GOPR0384_11_00", record=record)
 
 
@@ -29,10 +28,11 @@ def test_the_data_of_a_protocol_pass() -> None:
 @pytest.mark.parametrize(
     ("name", "split", "found", "message"),
     [
-        ("gopro-blur", "test", sequence(), "linear blur, found frames such as .*blur_gamma"),
+        ("gopro-blur", "test", sequence(), "test, blur, found blurred frames from blur_gamma"),
         ("gopro-blur", "val", sequence("blur"), "of the split test, got val"),
         ("s-sdm", "test", sequence(voxel_shape=(180, 320)), "exposures of 81 to 81"),
         ("spk-x4k-33", "val", sequence(), "spikes of 360x640"),
+        ("gopro-blur", "test", sequence(blur_kind=None), "another data set"),
         ("spk-x4k", "val", sequence(), "among gopro-blur, gopro-blur-gamma"),
     ],
 )

@@ -8,14 +8,18 @@ from PIL import Image
 
 from spikedeblur import __version__
 from spikedeblur.errors import SpikeDeblurError
-from spikedeblur.pipeline.images import ImageError, read_rgb, write_png
+from spikedeblur.pipeline.images import (
+    ImageError,
+    decode_srgb,
+    encode_srgb,
+    read_rgb,
+    write_png,
+)
 from spikedeblur.pipeline.scenes import render_scene
 from spikedeblur.pipeline.simulate import (
     Recording,
     SimulateError,
     area_mean,
-    decode_srgb,
-    encode_srgb,
     folder_clips,
     scene_clips,
     simulate,
@@ -246,3 +250,25 @@ def test_odd_sides_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(SimulateError, match=r"val/scenes/00000: .*33x47"):
         simulate(tmp_path / "out", scene_clips("val", 1, (33, 47), 11), SMALL, workers=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_number_there_twice_at_the_end_is_named(tmp_path, random_frames):
+    write_clip(tmp_path / "val/g/c", random_frames[:2])
+    write_png(tmp_path / "val/g/c/01.png", random_frames[0])
+    with pytest.raises(SimulateError, match="frame 1 is there 2 times"):
+        folder_clips(tmp_path)
+
+
+def test_frames_of_the_extended_test_set_are_left_out_and_told(tmp_path, random_frames):
+    folder = tmp_path / "test/Type1/TEST01"
+    write_clip(folder, random_frames)
+    for number in range(1000, 1256, 32):
+        write_png(folder / f"{number:04d}.png", random_frames[0])
+    notes = []
+    (clip,) = folder_clips(tmp_path, on_note=notes.append)
+    assert (clip.first, clip.n_frames) == (0, 11)
+    assert notes == ["test/Type1/TEST01: frames from 1000 on, of the extended X-TEST, left out"]
+    for i in range(11):
+        (folder / f"{i:04d}.png").unlink()
+    with pytest.raises(SimulateError, match="32 apart, as in the extended X-TEST"):
+        folder_clips(tmp_path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ....errors import SpikeDeblurError
+from ...spikes.geometry import SpikePreset
 from ..timeline import parse_frame_name
 
 
@@ -27,6 +28,8 @@ class FoundWindow:
     blur: Path
     sharp: Path | None
     spikes: Path
+    times: tuple[float, float] | None = None
+    """(t0, t1) in seconds where the layout states them; None: `exposure` frames about `centre`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,37 +39,52 @@ class FoundSequence:
     seq: str
     windows: tuple[FoundWindow, ...]
     """By frame_index, ascending; never empty."""
-    exposure: int
-    """Sharp frames that make a blurred one."""
+    exposure: int | None
+    """Sharp frames that make a blurred one; None: each window states its times."""
     fps: float | None
     """Sharp frames a second by the layout's own convention; None: the user must say."""
     own_files: bool
-    """True: each window has a `.dat` whose sample 0 is at the start of its exposure."""
+    """True: each window has a `.dat` of its own."""
+    lead_samples: int = 0
+    """With own files: how many samples come before the exposure."""
     tail_samples: tuple[int, ...] = (0,)
     """With own files: how many samples may follow the exposure."""
-    preset: str | None = None
-    """Geometry, rate and gain that the data set's makers published."""
+    first: float = 0.0
+    """Time in seconds of a stream's sample 0, where no side file says it."""
+    preset: SpikePreset | None = None
+    """Geometry, rate and gain that the data set's makers published, or its layout file states."""
+    spike_shape: tuple[int, int] | None = None
+    """(H, W) that the data set's own side file states without the row order."""
     spike_scale: int | None = None
-    """Size of the blurred frame over that of the spikes, where folder names state it."""
+    """Size of the blurred frame over that of the spikes, where the layout states it."""
+    blur_kind: str | None = None
+    """Which of the data set's ways to average frames this is; None: it has one."""
+    scene: str | None = None
+    """What was filmed, where names tell more than seq's middle parts do."""
     warnings: tuple[str, ...] = ()
 
 
 class Layout(Protocol):
-    """A module of this package that reads one data set's folders."""
+    """Reads one data set's folders: a module of this package, or a layout file."""
 
     NAME: str
     NEEDS: str
     """What must be in the root, for messages."""
+    VARIANTS: tuple[str, ...]
+    """Folders of which one is read, the usual one first; empty: there is no choice."""
 
     def recognise(self, root: Path) -> str | None:
         """Return what in `root` shows this layout, or None; must be quick."""
 
-    def find(self, root: Path, exposure: int | None) -> list[FoundSequence]:
+    def find(
+        self, root: Path, exposure: int | None, variant: str | None = None
+    ) -> list[FoundSequence]:
         """Return all sequences, by seq.
 
         Args:
             root: the data set's folder.
             exposure: sharp frames a blurred one; None: the layout's own.
+            variant: one of VARIANTS; None: the first that is there.
 
         Raises:
             AlignmentError: nothing there, or a blurred frame without spikes; names it.
@@ -122,6 +140,51 @@ def index_frames(
         else:
             frames[number] = folder / name
     return frames, warnings
+
+
+def pair_frames(
+    blurs: Mapping[int, Path],
+    sharps: Mapping[int, Path],
+    spikes: Mapping[int, Path],
+    expected: str,
+    centre: Callable[[int], int] = lambda number: number,
+) -> tuple[FoundWindow, ...]:
+    """Return the windows of one sequence, its files paired by number.
+
+    Args:
+        blurs: by number, at least one.
+        sharps: by number.
+        spikes: by number; one stream is there under every number.
+        expected: where spikes were looked for, for the message.
+        centre: a blurred frame's middle on the time axis, from its number.
+
+    Raises:
+        AlignmentError: a blurred frame without spikes.
+    """
+    missing = [blurs[n].name for n in sorted(blurs.keys() - spikes.keys())]
+    if missing:
+        folder = next(iter(blurs.values())).parent
+        raise AlignmentError(f"{folder}: no spikes for {shorten(missing)}; expected {expected}")
+    return tuple(
+        FoundWindow(
+            frame_index=n,
+            centre=centre(n),
+            blur=blurs[n],
+            sharp=sharps.get(n),
+            spikes=spikes[n],
+        )
+        for n in sorted(blurs)
+    )
+
+
+def leftovers(blurs: Mapping[int, Path], *others: Mapping[int, Path]) -> list[str]:
+    """Return a warning for each file of a number that no blurred frame has."""
+    return [
+        f"{path}: no blurred frame of this name; left out"
+        for frames in others
+        for n, path in sorted(frames.items())
+        if n not in blurs
+    ]
 
 
 def folder_names(folder: Path) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ The number between underscores says how many sharp frames yy, at 240 a second, m
 one. A file holds 8 yy spike samples, of which 0 to 8 (yy - 1) are the exposure and 8 (yy // 2)
 is the sharp frame; the last file of a sequence may end with the exposure, 7 samples shorter.
 Published loaders centre at the file's middle instead, 2.1 ms late.
+One recording, GOPR0372, was cut into several sequences: they are one scene.
 Blurred frames follow each other without gap, so frame n is centred at n yy + yy // 2.
 """
 
@@ -17,13 +18,14 @@ import re
 from pathlib import Path
 
 from ...images import IMAGE_SUFFIXES
+from ...spikes.geometry import PRESETS
 from .contract import (
     AlignmentError,
     FoundSequence,
-    FoundWindow,
     folder_names,
     index_frames,
-    shorten,
+    leftovers,
+    pair_frames,
 )
 
 NAME = "spk-gopro"
@@ -45,7 +47,7 @@ def recognise(root: Path) -> str | None:
     return None
 
 
-def find(root: Path, exposure: int | None) -> list[FoundSequence]:
+def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
     """Return all sequences, by seq; the exposure comes from each sequence's name."""
     if recognise(root) is None:
         raise AlignmentError(
@@ -54,17 +56,18 @@ def find(root: Path, exposure: int | None) -> list[FoundSequence]:
     folders = [path for path in (root / IMAGES).glob("*/*/") if not path.name.startswith(".")]
     if not folders:
         raise AlignmentError(f"{root / IMAGES}: expected <split>/<sequence>/, found none")
-    variant = next((v for v in VARIANTS if all((path / v).is_dir() for path in folders)), None)
-    if variant is None:
+    wanted = VARIANTS if variant is None else (variant,)
+    kind = next((v for v in wanted if all((path / v).is_dir() for path in folders)), None)
+    if kind is None:
         raise AlignmentError(
-            f"{root / IMAGES}: expected {' or '.join(VARIANTS)} in every sequence, one kind for "
+            f"{root / IMAGES}: expected {' or '.join(wanted)} in every sequence, one kind for "
             "all; complete them or move the others away"
         )
-    found = [_find_sequence(root, folder, variant, exposure) for folder in folders]
+    found = [_find_sequence(root, folder, kind, exposure) for folder in folders]
     return sorted(found, key=lambda sequence: sequence.seq)
 
 
-def _find_sequence(root: Path, folder: Path, variant: str, exposure: int | None) -> FoundSequence:
+def _find_sequence(root: Path, folder: Path, kind: str, exposure: int | None) -> FoundSequence:
     match = _NAME.fullmatch(folder.name)
     if match is None or int(match[1]) % 2 == 0:
         raise AlignmentError(
@@ -78,7 +81,7 @@ def _find_sequence(root: Path, folder: Path, variant: str, exposure: int | None)
             f"{exposure}; leave --exposure out, as it differs by sequence"
         )
     split = folder.parent.name
-    blur_folder = folder / variant
+    blur_folder = folder / kind
     spike_folder = root / SPIKES / split / folder.name / "spike"
     blurs, warnings = index_frames(blur_folder, folder_names(blur_folder), IMAGE_SUFFIXES)
     sharps, more = index_frames(folder / "sharp", folder_names(folder / "sharp"), IMAGE_SUFFIXES)
@@ -86,34 +89,22 @@ def _find_sequence(root: Path, folder: Path, variant: str, exposure: int | None)
     warnings += more + others
     if not blurs:
         raise AlignmentError(f"{blur_folder}: expected images such as 000047.png, found none")
-    missing = [blurs[n].name for n in sorted(blurs.keys() - spikes.keys())]
-    if missing:
-        raise AlignmentError(
-            f"{blur_folder}: no spikes for {shorten(missing)}; expected a .dat of the same name "
-            f"in {spike_folder}"
-        )
-    warnings += [
-        f"{path}: no blurred frame of this name; left out"
-        for frames in (spikes, sharps)
-        for n, path in sorted(frames.items())
-        if n not in blurs
-    ]
+    windows = pair_frames(
+        blurs,
+        sharps,
+        spikes,
+        f"a .dat of the same name in {spike_folder}",
+        centre=lambda n: n * averaged + averaged // 2,
+    )
     return FoundSequence(
         seq=f"{split}/{folder.name}",
-        windows=tuple(
-            FoundWindow(
-                frame_index=n,
-                centre=n * averaged + averaged // 2,
-                blur=blurs[n],
-                sharp=sharps.get(n),
-                spikes=spikes[n],
-            )
-            for n in sorted(blurs)
-        ),
+        windows=windows,
         exposure=averaged,
         fps=FPS,
         own_files=True,
         tail_samples=(7, 0),
-        preset="spk-gopro",
-        warnings=tuple(warnings),
+        preset=PRESETS["spk-gopro"],
+        blur_kind=kind,
+        scene=folder.name.split("_")[0],
+        warnings=(*warnings, *leftovers(blurs, spikes, sharps)),
     )

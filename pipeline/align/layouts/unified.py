@@ -18,15 +18,17 @@ from ...images import IMAGE_SUFFIXES
 from .contract import (
     AlignmentError,
     FoundSequence,
-    FoundWindow,
     folder_names,
     index_frames,
+    leftovers,
+    pair_frames,
     shorten,
     walk_folders,
 )
 
 NAME = "unified"
 NEEDS = "<split>/<sequence>/blur/ beside <split>/<sequence>/spike/"
+VARIANTS = ()
 
 DEFAULT_EXPOSURE = 33
 STREAM = "spike.dat"
@@ -41,7 +43,7 @@ def recognise(root: Path) -> str | None:
     return None
 
 
-def find(root: Path, exposure: int | None) -> list[FoundSequence]:
+def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
     """Return all sequences of all splits, by seq."""
     exposure = DEFAULT_EXPOSURE if exposure is None else exposure
     found = []
@@ -88,28 +90,13 @@ def _find_sequence(folder: Path, seq: str, exposure: int) -> FoundSequence:
     else:
         spikes, more = index_frames(folder / "spike", dats, (".dat",))
         warnings += more
-    missing = [blurs[n].name for n in sorted(blurs.keys() - spikes.keys())]
-    if missing:
-        raise AlignmentError(
-            f"{folder / 'blur'}: no spikes for {shorten(missing)}; expected a .dat of the same "
-            f"name in {folder / 'spike'}, or one stream {STREAM}"
-        )
-    warnings += [
-        f"{path}: no blurred frame of this name; left out"
-        for frames in (spikes, sharps)
-        for n, path in sorted(frames.items())
-        if n not in blurs
-    ]
+    expected = f"a .dat of the same name in {folder / 'spike'}, or one stream {STREAM}"
+    windows = pair_frames(blurs, sharps, spikes, expected)
     return FoundSequence(
         seq=seq,
-        windows=tuple(
-            FoundWindow(
-                frame_index=n, centre=n, blur=blurs[n], sharp=sharps.get(n), spikes=spikes[n]
-            )
-            for n in sorted(blurs)
-        ),
+        windows=windows,
         exposure=exposure,
         fps=None,
         own_files=not streams,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *leftovers(blurs, spikes, sharps)),
     )

@@ -18,24 +18,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...images import IMAGE_SUFFIXES
+from ...spikes.geometry import PRESETS
 from ..timeline import names_are_interpolated
 from .contract import (
     AlignmentError,
     FoundSequence,
-    FoundWindow,
     folder_names,
     index_frames,
+    leftovers,
+    pair_frames,
     shorten,
     walk_folders,
 )
 
 NAME = "x4k1000fps"
 NEEDS = "<split>_blurry_<L>/ and <split>_spike_2xds/ or <split>_spike_2xds_<L>/"
+VARIANTS = ()
 
 DEFAULT_EXPOSURE = 33
 RECORDED_FPS = 1000.0
 INTERPOLATED_FPS = 4000.0
 STREAM = "spike.dat"
+
+# X-TRAIN, X-TEST and val as their makers publish them: sharp frames, or one mp4 a clip.
+_RAW = (
+    *(f"{split}/*/*/*.png" for split in ("train", "val", "test")),
+    *(f"{top}/*/*.mp4" for top in ("encoded_*", "train", "val", "test")),
+)
 
 _BLUR = re.compile(r"(.+)_blurry_([1-9][0-9]{0,5})")
 _SPIKES = re.compile(r"(.+)_spike_([1-9][0-9]?)xds(?:_([1-9][0-9]{0,5}))?")
@@ -50,7 +59,7 @@ def recognise(root: Path) -> str | None:
     return f"{blur}/ and {spikes}/" if blur and spikes else None
 
 
-def find(root: Path, exposure: int | None) -> list[FoundSequence]:
+def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
     """Return all clips of all splits, by seq."""
     exposure = DEFAULT_EXPOSURE if exposure is None else exposure
     there: dict[str, list[int]] = {}
@@ -58,6 +67,7 @@ def find(root: Path, exposure: int | None) -> list[FoundSequence]:
         if match := _BLUR.fullmatch(name):
             there.setdefault(match[1], []).append(int(match[2]))
     if not there:
+        require_not_raw(root)
         raise AlignmentError(
             f"{root}: expected {NEEDS} for the layout {NAME}, found "
             f"{shorten(_subfolders(root)) or 'no folders'}; give the folder that holds them"
@@ -71,6 +81,23 @@ def find(root: Path, exposure: int | None) -> list[FoundSequence]:
         )
     found = [sequence for split in sorted(there) for sequence in _find_split(root, split, exposure)]
     return sorted(found, key=lambda sequence: sequence.seq)
+
+
+def require_not_raw(root: Path) -> None:
+    """Refuse sharp high-speed frames alone, as X4K1000FPS is published.
+
+    Raises:
+        AlignmentError: names what was found and the command that makes blur and spikes of it.
+    """
+    there = (path for pattern in _RAW for path in root.glob(pattern))
+    raw = next((path for path in there if path.parent.name not in ("blur", "sharp")), None)
+    if raw is not None:
+        clip = (raw if raw.suffix == ".mp4" else raw.parent).relative_to(root)
+        raise AlignmentError(
+            f"{root}: sharp high-speed frames as in X4K1000FPS ({clip}), without "
+            f"blurred frames and spikes; make them with `spikedeblur simulate OUT --frames {root}` "
+            "and align OUT"
+        )
 
 
 @dataclass(frozen=True)
@@ -124,39 +151,24 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
                 interpolated=interpolated,
             )
             warnings += more
-            missing = [blurs[n].name for n in sorted(blurs.keys() - spikes.keys())]
-            if missing:
-                raise AlignmentError(
-                    f"{blur_top / relative}: no spikes for {shorten(missing)}; expected {stream} "
-                    f"or a .dat of the same name in {window_top / relative}"
-                )
-            warnings += [
-                f"{spikes[n]}: no blurred frame of this name; left out"
-                for n in sorted(spikes.keys() - blurs.keys())
-            ]
         else:
             spikes = dict.fromkeys(blurs, stream)
         if not blurs:
             orphans += warnings
             orphans.append(f"{blur_top / relative}: no frame in it has a frame's name; left out")
             continue
+        expected = f"{stream} or a .dat of the same name in {window_top / relative}"
+        windows = pair_frames(blurs, sharps, spikes, expected)
+        if own_files:
+            warnings += leftovers(blurs, spikes)
         found.append(
             FoundSequence(
                 seq=f"{split}/{relative.as_posix()}",
-                windows=tuple(
-                    FoundWindow(
-                        frame_index=n,
-                        centre=n,
-                        blur=blurs[n],
-                        sharp=sharps.get(n),
-                        spikes=spikes[n],
-                    )
-                    for n in sorted(blurs)
-                ),
+                windows=windows,
                 exposure=exposure,
                 fps=INTERPOLATED_FPS if interpolated else RECORDED_FPS,
                 own_files=own_files,
-                preset=_PUBLISHED.get(split) if interpolated else None,
+                preset=PRESETS[_PUBLISHED[split]] if interpolated and split in _PUBLISHED else None,
                 spike_scale=scale,
                 warnings=tuple(warnings + orphans),
             )

@@ -189,6 +189,16 @@ def test_exposure_that_leaves_the_recording_names_both(tmp_path, make_clip):
     assert not (tmp_path / "o").exists()
 
 
+def test_extended_names_keep_their_time(tmp_path, make_clip):
+    make_clip(tmp_path, "test/Type1/TEST01", centres=(8, 16))
+    for top in ("test_blurry_9", "test_fullRGB"):
+        folder = tmp_path / top / "Type1/TEST01"
+        (folder / "0016.png").rename(folder / "1016.png")
+    # Frame 1016 is a second after frame 16: not in a recording of 32 ms.
+    with pytest.raises(SpikeDeblurError, match=r"frame 1016: exposure \[1\.012000, 1\.020000\]"):
+        run(tmp_path)
+
+
 def test_wrong_spike_size_is_a_warning(tmp_path, make_clip):
     make_clip(tmp_path)
     _, warnings = run(tmp_path, geometry="16x80,bottom-up")
@@ -297,7 +307,8 @@ def test_link_out_of_the_root_is_refused(tmp_path, make_clip):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"layout": "s-sdm"}, "not read"),
+        ({"layout": "other"}, "not read"),
+        ({"variant": "blur"}, "no variants"),
         ({"rate": 0.0}, "--rate"),
         ({"fps": float("nan")}, "--fps"),
         ({"gain": -1.0}, "--gain"),

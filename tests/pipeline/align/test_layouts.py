@@ -9,6 +9,7 @@ from PIL import Image
 from spikedeblur.pipeline.align import AlignmentError
 from spikedeblur.pipeline.align.layouts import LAYOUTS, detect
 from spikedeblur.pipeline.align.layouts.contract import walk_folders
+from spikedeblur.pipeline.spikes import PRESETS
 
 
 def _touch(root: Path, *names: str) -> None:
@@ -33,43 +34,6 @@ GOPRO = (
     "GOPRO_Large/test/GOPR0384_11_00/sharp/000001.png",
     "GOPRO_Large_spike_seq/test/GOPR0384_11_00/spike/000001.dat",
 )
-TREES = {"x4k1000fps": X4K, "unified": UNIFIED, "spk-gopro": GOPRO}
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_every_layout_keeps_the_contract(tmp_path, name):
-    assert set(TREES) == set(LAYOUTS)
-    _touch(tmp_path, *TREES[name])
-    layout, reason = detect(tmp_path)
-    assert name == layout.NAME
-    assert reason.split("/")[0] in {path.split("/")[0] for path in TREES[name]}
-    found = layout.find(tmp_path, None)
-    assert [sequence.seq for sequence in found] == sorted(sequence.seq for sequence in found)
-    for sequence in found:
-        assert sequence.exposure % 2 == 1
-        assert not sequence.warnings
-        indices = [window.frame_index for window in sequence.windows]
-        assert indices == sorted(set(indices))
-        for window in sequence.windows:
-            assert window.blur.is_file()
-            assert window.spikes.is_file()
-            assert window.sharp is None or window.sharp.stem == window.blur.stem
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_blur_without_spikes_is_named(tmp_path, name):
-    _touch(tmp_path, *TREES[name])
-    for path in tmp_path.rglob("*.dat"):
-        path.unlink()
-    stem = "0016" if name != "spk-gopro" else "000001"
-    with pytest.raises(AlignmentError, match=f"no spikes for {stem}"):
-        LAYOUTS[name].find(tmp_path, None)
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_empty_root_is_refused_with_what_it_needs(tmp_path, name):
-    with pytest.raises(AlignmentError, match="expected"):
-        LAYOUTS[name].find(tmp_path, None)
 
 
 def test_auto_names_what_every_layout_needs_or_all_that_fit(tmp_path):
@@ -95,7 +59,7 @@ def test_interpolated_names_in_sharp_frames_tell_for_the_blur(tmp_path):
     (sequence,) = LAYOUTS["x4k1000fps"].find(tmp_path, 33)
     assert [window.frame_index for window in sequence.windows] == [64, 124]
     assert sequence.fps == 4000
-    assert sequence.preset == "spk-x4k-val"
+    assert sequence.preset is PRESETS["spk-x4k-val"]
 
 
 def test_per_window_spikes_are_paired_by_interpolated_name(tmp_path):
@@ -166,7 +130,9 @@ def test_gopro_exposure_comes_from_the_name(tmp_path):
 def test_gopro_takes_one_kind_of_blur_for_all(tmp_path):
     _touch(tmp_path, *GOPRO, "GOPRO_Large/test/GOPR0384_11_00/blur/000001.png")
     (sequence,) = LAYOUTS["spk-gopro"].find(tmp_path, None)
-    assert sequence.windows[0].blur.parent.name == "blur_gamma"
+    assert sequence.windows[0].blur.parent.name == sequence.blur_kind == "blur_gamma"
+    (sequence,) = LAYOUTS["spk-gopro"].find(tmp_path, None, "blur")
+    assert sequence.windows[0].blur.parent.name == sequence.blur_kind == "blur"
     _touch(
         tmp_path,
         "GOPRO_Large/test/GOPR0385_11_01/blur/000001.png",
@@ -180,3 +146,75 @@ def test_loop_of_links_ends(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     assert len(list(walk_folders(tmp_path))) == 2
+
+
+RAW = ("train/002/occ008.320/0000.png", "train/002/occ008.320/0001.png")
+
+
+@pytest.mark.parametrize("names", [RAW, ("encoded_train/002/occ008.320.mp4",)])
+def test_raw_high_speed_frames_are_sent_to_simulate(tmp_path, names):
+    _touch(tmp_path, *names)
+    for find in (detect, lambda root: LAYOUTS["x4k1000fps"].find(root, None)):
+        with pytest.raises(AlignmentError, match=r"simulate OUT --frames") as error:
+            find(tmp_path)
+        assert names[0].removesuffix("/0000.png") in str(error.value)
+
+
+def test_s_sdm_leaves_out_only_the_ends_without_spikes(tmp_path):
+    for n in (6, 19, 32, 45):
+        _touch(tmp_path, f"train/blur_data/GOPR0372_07_00/{n:06d}.png")
+    for n in (19, 45):
+        _touch(tmp_path, f"train/spike_data/GOPR0372_07_00/{n:06d}.dat")
+    with pytest.raises(AlignmentError, match=r"no spikes for 000032\.png"):
+        LAYOUTS["s-sdm"].find(tmp_path, None)
+    _touch(tmp_path, "train/spike_data/GOPR0372_07_00/000032.dat")
+    (sequence,) = LAYOUTS["s-sdm"].find(tmp_path, None)
+    assert [window.frame_index for window in sequence.windows] == [19, 32, 45]
+    assert sequence.scene == "GOPR0372"
+    assert sequence.preset is PRESETS["s-sdm-gopro"]
+    with pytest.raises(AlignmentError, match="97"):
+        LAYOUTS["s-sdm"].find(tmp_path, 33)
+
+
+def test_s_sdm_full_size_spikes_are_a_variant(tmp_path):
+    _touch(
+        tmp_path,
+        "test/blur_data/GOPR0384_11_00/000019.png",
+        "test/spike_data/GOPR0384_11_00/000019.dat",
+        "test/spike_full/GOPR0384_11_00/000019.dat",
+    )
+    (low,) = LAYOUTS["s-sdm"].find(tmp_path, None)
+    (full,) = LAYOUTS["s-sdm"].find(tmp_path, None, "spike_full")
+    assert (low.spike_scale, full.spike_scale) == (4, 1)
+    assert full.windows[0].spikes.parent.parent.name == "spike_full"
+    assert full.preset is PRESETS["s-sdm-gopro-full"]
+
+
+SPIKECV = "spike_w: 40\nspike_h: 32\nlabeled_data_suffix: None\n"
+
+
+def test_spikecv_recordings_without_frames_are_left_out_by_name(tmp_path):
+    _touch(tmp_path, "a.dat", "b.dat")
+    (tmp_path / "config.yaml").write_text(SPIKECV)
+    with pytest.raises(AlignmentError, match=r"spikes only.*a\.dat"):
+        LAYOUTS["spikecv"].find(tmp_path, 9)
+    _touch(tmp_path, "a/blur/0004.png")
+    with pytest.raises(AlignmentError, match="--exposure"):
+        LAYOUTS["spikecv"].find(tmp_path, None)
+    (sequence,) = LAYOUTS["spikecv"].find(tmp_path, 9)
+    assert (sequence.seq, sequence.spike_shape, sequence.fps) == ("test/a", (32, 40), None)
+    assert any("b.dat" in warning for warning in sequence.warnings)
+
+
+def test_spikecv_config_of_a_data_set_below_counts_for_it_alone(tmp_path):
+    _touch(tmp_path, "one/a.dat", "one/a/blur/0004.png", "two/b.dat", "two/b/blur/0004.png")
+    (tmp_path / "one" / "config.yaml").write_text(SPIKECV)
+    (tmp_path / "two" / "config.yaml").write_text("spike_w: 8\nspike_h: 4\n")
+    found = LAYOUTS["spikecv"].find(tmp_path, 9)
+    assert [(s.seq, s.spike_shape) for s in found] == [
+        ("test/one/a", (32, 40)),
+        ("test/two/b", (4, 8)),
+    ]
+    (tmp_path / "two" / "config.yaml").write_text("spike_w: wide\nspike_h: 4\n")
+    with pytest.raises(AlignmentError, match=r"two/config\.yaml: spike_w"):
+        LAYOUTS["spikecv"].find(tmp_path, 9)

@@ -1,0 +1,90 @@
+"""`spikedeblur check`."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .output import print_table
+
+if TYPE_CHECKING:
+    from ..pipeline.align.check import ManifestCheck, SequenceCheck
+
+_MAX_ROWS = 40
+
+
+def check(
+    path: Annotated[Path, typer.Argument(help="A manifest that `align` wrote.")],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Sequences at once; default: one a core, at most 8.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print all that was found as JSON.")] = False,
+) -> None:
+    """Read everything once: is it what was aligned, and are both cameras sound?
+
+    Files missing, cut or changed; frames black, frozen or of another size; dead and hot pixels
+    of the spikes; gain and, where sharp frames tell, rate against those stated; exposures that
+    leave the recording. Exit code 1 if anything is wrong.
+
+    Example: spikedeblur check outputs/logs/align_x4k1000fps.json
+    """
+    if path.suffix.lower() != ".json":
+        raise typer.BadParameter(f"expected a manifest (.json), got {path}", param_hint="PATH")
+    _check_manifest(path, workers, json)
+
+
+def _check_manifest(path: Path, workers: int | None, json: bool) -> None:
+    from ..pipeline.align.check import check_manifest
+    from .progress import progress_bar
+
+    with progress_bar("Checking") as on_progress:
+        found = check_manifest(path, workers=workers, on_progress=on_progress)
+    if json:
+        typer.echo(json_format.dumps(found.as_dict(), indent=2))
+    else:
+        _print_manifest(found)
+    if found.wrong:
+        raise typer.Exit(1)
+
+
+def _print_manifest(found: ManifestCheck) -> None:
+    told = sorted((s for s in found.sequences if s.findings), key=lambda s: not s.wrong)
+    quiet = [s for s in found.sequences if not s.findings]
+    shown = (told + quiet)[:_MAX_ROWS]
+    rows = [("sequence", "exposures", "MB", "rate (Hz)", "gain", "dead, hot", "found")]
+    print_table(rows + [_row(sequence) for sequence in shown])
+    if len(shown) < len(found.sequences):
+        rest = len(found.sequences) - len(shown)
+        typer.echo(f"and {rest} more; all are in the output of --json")
+    for sequence in shown:
+        for finding in sequence.findings:
+            mark = "WRONG" if finding.wrong else "note"
+            typer.echo(f"{mark} {sequence.seq}: {finding.message}")
+    reasons = sorted({s.rate_unknown for s in found.sequences if s.rate_unknown is not None})
+    if reasons:
+        count = sum(s.rate_unknown is not None for s in found.sequences)
+        typer.echo(f"Rate not judged in {count} sequences: {'; '.join(reasons)}")
+    verdict = f"wrong in {found.wrong} of" if found.wrong else "nothing wrong in"
+    typer.echo(
+        f"{found.path}: {verdict} {len(found.sequences)} sequences, {found.files} files, "
+        f"{found.bytes / 1e6:.1f} MB read"
+    )
+
+
+def _row(sequence: SequenceCheck) -> tuple[str, ...]:
+    rate = "-" if sequence.rate_measured is None else f"{sequence.rate_measured:.0f}"
+    gain = "-" if sequence.gain_measured is None else f"{sequence.gain_measured:.3f}"
+    stated = "-" if sequence.gain is None else f"{sequence.gain:g}"
+    kinds = dict.fromkeys(finding.kind for finding in sequence.findings if finding.wrong)
+    return (
+        sequence.seq,
+        str(sequence.windows),
+        f"{sequence.bytes / 1e6:.1f}",
+        f"{rate} of {sequence.rate:g}",
+        f"{gain} of {stated}",
+        f"{sequence.dead_pixels}, {sequence.hot_pixels}",
+        ", ".join(kinds) or "-",
+    )

@@ -1,0 +1,384 @@
+"""Is a data set still what its manifest says, and are its cameras sound? Everything is read once.
+
+Wrong is what makes figures or training wrong; the rest is told as a note. What can't be judged
+is said to be so, never passed over: a rate needs sharp frames far apart in one recording that
+prove their place, a gain needs light, and of images the manifest has no hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..files import all_inside
+from ..images import ImageError, decode_rgb, decode_srgb
+from ..progress import Progress
+from ..spikes.camera import luminance
+from ..spikes.clock import SpikeWindowError
+from ..spikes.dat import SpikeFile, SpikeFileError
+from .layouts.contract import shorten
+from .manifest import FileRecord, Manifest, Sequence, Window, read_manifest
+from .stream_check import BadPixels, SpikeSums, find_bad_pixels
+from .verify import SharpAt, verify_sequence
+
+GAIN_TOLERANCE = 0.25
+"""By how much the measured gain may differ from the stated one, of that."""
+
+BAD_PIXELS = 1e-3
+"""Share of dead and hot pixels from which a camera is wrong; fewer are told as a note."""
+
+BLACK = 2
+"""Frames whose brightest value, of 255, is no more than this are black."""
+
+_LAG_PRECISION = 1 / 16
+"""How far one frame's lag may be off, in exposures; most at a recording's ends."""
+_LEAST_DRIFT = 3.0
+"""In samples: what lags of short exposures may differ by."""
+_RATE_PRECISION = 0.02
+"""A rate that can't be told this well is not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found."""
+
+    kind: str
+    """missing, unreadable, cut, changed, touched, size, black, frozen, dead, hot, empty, exposure,
+    gain or rate."""
+    message: str
+    wrong: bool = True
+    """False: a note, which makes nothing wrong."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SequenceCheck:
+    """What was found of one sequence."""
+
+    seq: str
+    windows: int
+    files: int
+    bytes: int
+    """Read, in all."""
+    rate: float
+    """As stated, in Hz."""
+    rate_measured: float | None
+    """None: it can't be judged; `rate_unknown` says why."""
+    rate_unknown: str | None
+    gain: float | None
+    """As stated."""
+    gain_measured: float | None
+    """Mean spikes a sample over mean luminance of the blurred frames; None: no light, no spikes."""
+    dead_pixels: int
+    hot_pixels: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def wrong(self) -> bool:
+        """Whether anything is wrong."""
+        return any(finding.wrong for finding in self.findings)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ManifestCheck:
+    """What `check` reports of a manifest."""
+
+    path: str
+    kind: str
+    root: str
+    files: int
+    bytes: int
+    wrong: int
+    """Sequences in which something is wrong."""
+    sequences: tuple[SequenceCheck, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return all of it, for JSON."""
+        return asdict(self)
+
+
+def check_manifest(
+    path: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+) -> ManifestCheck:
+    """Read all files of a manifest once and compare them with it and with each other.
+
+    Memory grows with neither the files nor their number: each worker holds a few megabytes of
+    spikes and one frame.
+
+    Args:
+        path: as `align` wrote it.
+        workers: sequences at once; None: one a core, at most 8.
+        on_progress: told after each sequence.
+
+    Raises:
+        ManifestError: it can't be read. What is wrong with the data is reported, not raised.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    root = manifest.root_folder(path)
+    found: list[SequenceCheck] = []
+    pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1), thread_name_prefix="check")
+    try:
+        checks = pool.map(lambda one: check_sequence(one, manifest, root, path), manifest.sequences)
+        for one in checks:
+            found.append(one)
+            if on_progress is not None:
+                on_progress(len(found), len(manifest.sequences), one.seq)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return ManifestCheck(
+        path=os.fspath(path),
+        kind="manifest",
+        root=os.fspath(root),
+        files=sum(one.files for one in found),
+        bytes=sum(one.bytes for one in found),
+        wrong=sum(one.wrong for one in found),
+        sequences=tuple(found),
+    )
+
+
+@dataclass(slots=True)
+class _Checking:
+    """What is known while a sequence is read."""
+
+    sequence: Sequence
+    paths: dict[str, str]
+    findings: list[Finding] = field(default_factory=list)
+    bytes: int = 0
+    unreadable: set[str] = field(default_factory=set)
+    luminances: dict[str, float] = field(default_factory=dict)
+    """Mean of each blurred frame that is not black, in [0, 1]."""
+
+    def tell(self, kind: str, message: str, wrong: bool = True) -> None:
+        self.findings.append(Finding(kind, message, wrong))
+
+
+def check_sequence(
+    sequence: Sequence, manifest: Manifest, root: Path, named_in: Path
+) -> SequenceCheck:
+    """Check one sequence; see `check_manifest`."""
+    checking = _Checking(sequence, all_inside(root, sequence.files, named_in))
+    for name, recorded in sequence.files.items():
+        _check_there(checking, name, recorded)
+    sums = _check_spikes(checking)
+    _check_images(checking, linear=manifest.linear_light is True)
+    bad = _check_bad_pixels(checking, sums)
+    gain = _check_gain(checking)
+    rate, unknown = _check_rate(checking)
+    return SequenceCheck(
+        seq=sequence.seq,
+        windows=len(sequence.windows),
+        files=len(sequence.files),
+        bytes=checking.bytes,
+        rate=sequence.rate,
+        rate_measured=rate,
+        rate_unknown=unknown,
+        gain=sequence.gain,
+        gain_measured=gain,
+        dead_pixels=bad.dead,
+        hot_pixels=bad.hot,
+        findings=tuple(checking.findings),
+    )
+
+
+def _check_there(checking: _Checking, name: str, recorded: FileRecord) -> None:
+    try:
+        stat = Path(checking.paths[name]).stat()
+    except OSError as error:
+        checking.tell("missing", f"{name}: can't be read ({error.strerror})")
+        checking.unreadable.add(name)
+        return
+    checking.bytes += stat.st_size
+    if stat.st_size != recorded.size:
+        checking.tell("changed", f"{name}: {recorded.size} bytes when aligned, now {stat.st_size}")
+    elif stat.st_mtime_ns != recorded.mtime_ns and recorded.sha256 is None:
+        checking.tell("changed", f"{name}: written since it was aligned, of the same size")
+
+
+def _check_spikes(checking: _Checking) -> SpikeSums:
+    """Read the spikes; returns their sums over the whole sequence."""
+    sequence = checking.sequence
+    geometry = sequence.spike_geometry()
+    sums = SpikeSums.of_shape(geometry.shape)
+    windows: dict[str, list[Window]] = {}
+    for window in sequence.windows:
+        windows.setdefault(window.spikes, []).append(window)
+    for name, own in windows.items():
+        if name in checking.unreadable:
+            continue
+        path, recorded = Path(checking.paths[name]), sequence.files[name]
+        try:
+            spikes = SpikeFile.open(path, geometry)
+            digest = sums.add(spikes)
+        except (SpikeFileError, OSError) as error:
+            checking.tell("cut" if isinstance(error, SpikeFileError) else "unreadable", str(error))
+            checking.unreadable.add(name)
+            continue
+        if recorded.sha256 is not None and digest != recorded.sha256:
+            checking.tell("changed", f"{name}: its content is not what was aligned")
+        elif path.stat().st_mtime_ns != recorded.mtime_ns and recorded.sha256 is not None:
+            checking.tell("touched", f"{name}: written anew with the same content", wrong=False)
+        for window in own:
+            try:
+                sequence.clock(window).require_inside(
+                    window.t0, window.t1, spikes.n_frames, f"{name}, frame {window.frame_index}"
+                )
+            except SpikeWindowError as error:
+                checking.tell("exposure", str(error))
+    return sums
+
+
+def _check_images(checking: _Checking, linear: bool) -> None:
+    """Read the frames, one at a time."""
+    shape: tuple[int, int] | None = None
+    black: list[str] = []
+    frozen: list[str] = []
+    before: dict[str, bytes] = {}
+    for window in checking.sequence.windows:
+        for kind, name in (("blur", window.blur), ("sharp", window.sharp)):
+            if name is None or name in checking.unreadable:
+                continue
+            path = Path(checking.paths[name])
+            try:
+                content = path.read_bytes()
+                frame = decode_rgb(content, path)
+            except (ImageError, OSError) as error:
+                checking.tell("unreadable", str(error))
+                checking.unreadable.add(name)
+                continue
+            recorded = checking.sequence.files[name].sha256
+            if recorded is not None and hashlib.sha256(content).hexdigest() != recorded:
+                checking.tell("changed", f"{name}: its content is not what was aligned")
+            here = frame.shape[:2]
+            if shape is None:
+                shape = here
+            if here != shape:
+                checking.tell(
+                    "size",
+                    f"{name}: expected {shape[0]}x{shape[1]} as in the sequence's first frame, "
+                    f"found {here[0]}x{here[1]}",
+                )
+            pixels = hashlib.blake2b(frame.tobytes()).digest()
+            if int(frame.max()) <= BLACK:
+                black.append(name)
+            elif before.get(kind) == pixels:
+                frozen.append(name)
+            before[kind] = pixels
+            if kind == "blur" and name not in black:
+                light = luminance(decode_srgb(frame) if linear else frame)
+                checking.luminances[name] = float(light.mean(dtype=np.float64))
+    if black:
+        checking.tell("black", f"{len(black)} frames are black: {shorten(black)}")
+    if frozen:
+        checking.tell("frozen", f"{len(frozen)} frames are the one before: {shorten(frozen)}")
+
+
+def _check_bad_pixels(checking: _Checking, sums: SpikeSums) -> BadPixels:
+    bad = find_bad_pixels(sums)
+    for kind, count, lines, did in (
+        ("dead", bad.dead, bad.dead_lines, "never fired, where their neighbours did"),
+        ("hot", bad.hot, bad.hot_lines, "fired at every sample, where their neighbours did not"),
+    ):
+        if lines:
+            checking.tell(kind, f"{shorten(list(lines))} of the spikes {did}")
+        if count:
+            share = count / sums.spikes.size
+            checking.tell(
+                kind, f"{count} pixels ({share:.2%}) of the spikes {did}", wrong=share > BAD_PIXELS
+            )
+    if sums.empty_samples and sums.spikes.sum() > 2 * sums.samples:
+        share = sums.empty_samples / sums.samples
+        checking.tell(
+            "empty",
+            f"{sums.empty_samples} of {sums.samples} samples have no spike in any pixel: lost in "
+            "recording or copying",
+            wrong=share > BAD_PIXELS,
+        )
+    return bad
+
+
+def _check_gain(checking: _Checking) -> float | None:
+    """Return the measured gain; None where there is no light or no spikes to measure it by."""
+    sequence = checking.sequence
+    pixels = math.prod(sequence.spike_geometry().shape)
+    rates, lights = [], []
+    for window in sequence.windows:
+        if window.blur in checking.luminances and window.spikes not in checking.unreadable:
+            start, stop = sequence.clock(window).samples(window.t0, window.t1)
+            rates.append(window.spike_count / ((stop - start) * pixels))
+            lights.append(checking.luminances[window.blur])
+    light, rate = sum(lights), sum(rates)
+    if rate == 0 and lights:
+        checking.tell("gain", "no spikes in any exposure, though the frames show light")
+    if rate == 0:
+        return None
+    measured = rate / light
+    if sequence.gain is None:
+        checking.tell(
+            "gain", f"not stated; the frames' brightness gives {measured:.3f}", wrong=False
+        )
+    elif abs(measured / sequence.gain - 1) > GAIN_TOLERANCE:
+        checking.tell(
+            "gain",
+            f"stated {sequence.gain:g}, but the frames' brightness gives {measured:.3f}: check "
+            "--gain, and whether light was averaged linearly",
+        )
+    return measured
+
+
+def _check_rate(checking: _Checking) -> tuple[float | None, str | None]:
+    """Return the measured rate in Hz; None and the reason where it can't be judged.
+
+    A wrong rate lets spikes and frames drift apart, so the lags of the first and the last sharp
+    frame of one recording tell it. A file for each exposure has no room to drift.
+    """
+    sequence = checking.sequence
+    sharp = [
+        window
+        for window in sequence.windows
+        if window.sharp is not None
+        and not {window.sharp, window.spikes} & checking.unreadable
+        and not any(f.kind == "exposure" for f in checking.findings)
+    ]
+    if len(sharp) < 2:
+        return None, "fewer than two sharp frames"
+    first, last = sharp[0], sharp[-1]
+    if first.spikes != last.spikes:
+        return None, "one file an exposure"
+    apart = (last.t0 - first.t0) * sequence.rate
+    start, stop = sequence.clock(first).samples(first.t0, first.t1)
+    unsure = max(_LEAST_DRIFT, 2 * _LAG_PRECISION * (stop - start))
+    if unsure > _RATE_PRECISION * apart:
+        return None, "first and last sharp frame too near for a rate"
+    spikes = SpikeFile.open(checking.paths[first.spikes], sequence.spike_geometry())
+    found = []
+    for window in (first, last):
+        assert window.sharp is not None
+        frame = SharpAt(
+            sharp=Path(checking.paths[window.sharp]),
+            spikes=spikes,
+            clock=sequence.clock(window),
+            t0=window.t0,
+            t1=window.t1,
+        )
+        verification = verify_sequence([frame])
+        if verification is None or not verification.confident:
+            return None, "the sharp frames do not prove their place among the spikes"
+        found.append(verification.lag_frames)
+    drift = found[1] - found[0]
+    measured = sequence.rate * (1 + drift / apart)
+    if abs(drift) > unsure:
+        checking.tell(
+            "rate",
+            f"stated {sequence.rate:g} Hz, but spikes and frames drift apart by {drift:+.1f} "
+            f"samples in {apart:.0f}, as at {measured:.1f} Hz: check --rate and --fps",
+        )
+    return measured, None

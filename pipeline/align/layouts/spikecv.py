@@ -1,0 +1,166 @@
+"""Recordings in SpikeCV's folders, with the blurred frames that a colour camera took beside them.
+
+    <root>/config.yaml                       spike_h, spike_w: for all recordings below it
+    <root>/classA/car-100kmh.dat             a recording
+    <root>/classA/car-100kmh/blur/0000.png   its blurred frames; also sharp/, if there are any
+
+A folder with a single `.dat` may hold blur/ itself: <root>/spike59/spikes.dat, spike59/blur/.
+`config.yaml` has neither rate nor row order, and the recordings have no colour camera of their
+own: rate, row order, frames a second and exposure come from options. Recordings without blurred
+frames are left out.
+The first folder is the split if it is called train, val or test; else all are of the split test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...images import IMAGE_SUFFIXES
+from .contract import (
+    AlignmentError,
+    FoundSequence,
+    folder_names,
+    index_frames,
+    leftovers,
+    pair_frames,
+    shorten,
+    walk_folders,
+)
+
+NAME = "spikecv"
+NEEDS = "config.yaml with spike_h and spike_w, above recordings <name>.dat"
+VARIANTS = ()
+
+CONFIG = "config.yaml"
+SPLITS = ("train", "val", "test")
+
+_MAX_BYTES = 1 << 20
+
+
+class SpikeCVConfig(BaseModel):
+    """What is read of a `config.yaml`; its other keys speak of labels."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    spike_h: int = Field(ge=1)
+    """Rows, in pixels."""
+    spike_w: int = Field(ge=1)
+    """Columns, in pixels."""
+
+
+def recognise(root: Path) -> str | None:
+    """Return what in `root` shows this layout, or None."""
+    for path in (root / CONFIG, *sorted(root.glob(f"*/{CONFIG}"))):
+        content = _load(path) if path.is_file() else None
+        if isinstance(content, dict) and {"spike_h", "spike_w"} <= content.keys():
+            return f"{path.relative_to(root)} with spike_h and spike_w"
+    return None
+
+
+def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
+    """Return all recordings that have blurred frames, by seq."""
+    configs: dict[Path, SpikeCVConfig] = {}
+    found: list[FoundSequence] = []
+    framed: set[Path] = set()
+    used: set[Path] = set()
+    alone = []
+    for folder, folders, names in walk_folders(root):
+        # Folders come before what is in them, so that the nearest config above is known.
+        above = configs.get(folder.parent) if folder != root else None
+        config = _read_config(folder / CONFIG) if CONFIG in names else above
+        if config is not None:
+            configs[folder] = config
+        if config is None:
+            continue
+        if "blur" in folders:
+            framed.add(folder)
+        dats = [name for name in names if name.endswith(".dat")]
+        for name in dats:
+            frames = folder / name.removesuffix(".dat")
+            if not (frames / "blur").is_dir() and len(dats) == 1 and "blur" in folders:
+                frames = folder
+            if (frames / "blur").is_dir():
+                found.append(_find_recording(root, folder / name, frames, config, exposure))
+                used.add(frames)
+            else:
+                alone.append(f"{folder / name}: no blurred frames in {frames / 'blur'}; left out")
+    for frames in sorted(framed - used):
+        raise AlignmentError(
+            f"{frames / 'blur'}: no spikes for its frames; expected {frames}.dat, or one .dat in "
+            f"{frames}"
+        )
+    if found:
+        found.sort(key=lambda sequence: sequence.seq)
+        first = found[0]
+        found[0] = replace(first, warnings=(*first.warnings, *alone))
+        return found
+    raise AlignmentError(
+        f"{root}: expected recordings <name>.dat below {CONFIG}, with blurred frames "
+        "<name>/blur/0000.png, "
+        + (
+            f"but there are spikes only ({shorten(alone, 2)}); put the frames of the camera "
+            "beside it there; `spikedeblur inspect` describes a recording alone"
+            if alone
+            else "found none; check the path"
+        )
+    )
+
+
+def _find_recording(
+    root: Path, dat: Path, frames: Path, config: SpikeCVConfig, exposure: int | None
+) -> FoundSequence:
+    if exposure is None:
+        raise AlignmentError(
+            f"{dat}: SpikeCV's folders don't say how long a frame was exposed; give --exposure, in "
+            "sharp frames, and --fps"
+        )
+    blurs, warnings = index_frames(frames / "blur", folder_names(frames / "blur"), IMAGE_SUFFIXES)
+    sharps, more = index_frames(frames / "sharp", folder_names(frames / "sharp"), IMAGE_SUFFIXES)
+    if not blurs:
+        raise AlignmentError(
+            f"{frames / 'blur'}: expected images named by number, such as 0031.png, found "
+            f"{shorten(warnings) or 'none'}"
+        )
+    parts = frames.relative_to(root).parts or (dat.stem,)
+    inside = parts[0] in SPLITS and len(parts) > 1
+    return FoundSequence(
+        seq="/".join(parts if inside else ("test", *parts)),
+        windows=pair_frames(blurs, sharps, dict.fromkeys(blurs, dat), dat.name),
+        exposure=exposure,
+        fps=None,
+        own_files=False,
+        spike_shape=(config.spike_h, config.spike_w),
+        warnings=(*warnings, *more, *leftovers(blurs, sharps)),
+    )
+
+
+def _read_config(path: Path) -> SpikeCVConfig | None:
+    """Return a `config.yaml`'s content; None if it is of another tool.
+
+    Raises:
+        AlignmentError: it has one of SpikeCV's keys, but not both as whole numbers.
+    """
+    content = _load(path)
+    if not isinstance(content, dict) or not {"spike_h", "spike_w"} & content.keys():
+        return None
+    try:
+        return SpikeCVConfig.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise AlignmentError(
+            f"{path}: {first['loc'][0]}: {first['msg']}; expected rows and columns of the "
+            "spikes, in pixels"
+        ) from error
+
+
+def _load(path: Path) -> object:
+    if path.stat().st_size > _MAX_BYTES:
+        return None
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise AlignmentError(f"{path}: expected YAML ({error}); correct the file") from error

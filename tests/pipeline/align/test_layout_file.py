@@ -1,0 +1,163 @@
+"""Layout files: every key is checked, and errors name the file and the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from layout_trees import GEOMETRY, custom_camera, custom_frames
+
+from spikedeblur.pipeline.align import AlignmentError, align
+from spikedeblur.pipeline.align.layouts import find_layout
+from spikedeblur.pipeline.spikes.sidefile import SideFile, write_side_file
+
+CONTENT = {
+    "name": "mine",
+    "split": "test",
+    "blur": "{clip}/blur/{frame}.png",
+    "spikes": {"files": "{clip}/spikes.dat", "geometry": "32x40,bottom-up", "rate": 4000},
+    "frames": {"fps": 1000, "exposure": 9},
+}
+
+
+def write(folder: Path, content: object) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return str(path)
+
+
+def changed(**keys: object) -> dict[str, object]:
+    """CONTENT with keys set, or taken away where None; `a__b` is key b of section a."""
+    content: dict = yaml.safe_load(yaml.safe_dump(CONTENT))
+    for key, value in keys.items():
+        *sections, last = key.split("__")
+        place = content
+        for section in sections:
+            place = place[section]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"blur": None}, "blur: Field required"),
+        ({"colour": 3}, "colour: Extra inputs"),
+        ({"name": "My Camera"}, "name: "),
+        ({"name": "unified"}, "name: unified is a built-in"),
+        ({"split": None}, "split: expected either this key or {split}"),
+        ({"blur": "../{clip}/{frame}.png"}, "blur: expected a path below the root"),
+        ({"blur": "/data/{clip}/{frame}.png"}, "blur: expected a path below the root"),
+        ({"blur": "{clip}/{Frame}.png"}, "blur: expected words of lower-case"),
+        ({"blur": "{clip}/0.png"}, "blur: expected {frame}"),
+        ({"blur": "{clip}/{frame}.tif"}, "blur: expected an ending of .png"),
+        ({"blur": "blur/{frame}.png", "spikes__files": "a.dat"}, "expected a word for the seq"),
+        ({"sharp": "{other}/{frame}.png"}, "sharp: expected the same {words}"),
+        ({"spikes__files": "{clip}/{run}.dat"}, "spikes.files: {run} is not in blur"),
+        ({"spikes__files": "{frame}.dat"}, "spikes.files: with {frame}, expected the same"),
+        ({"spikes__files": "{clip}.bin"}, "files: expected a pattern that ends with .dat"),
+        ({"spikes__geometry": "32x40"}, "spikes.geometry: "),
+        ({"spikes__geometry": None}, "geometry: expected it beside rate"),
+        ({"spikes__rate": -1}, "spikes.rate: "),
+        ({"spikes__rate": "fast"}, "spikes.rate: "),
+        ({"spikes__before": 3}, "before and after: expected with {frame}"),
+        ({"frames__exposure": 2.5}, "frames.exposure: "),
+        ({"frames": None}, "expected either frames or camera"),
+        ({"frames": None, "camera": {"period": 0.01, "exposure": 0.02}}, "no more than period"),
+    ],
+)
+def test_a_wrong_key_is_named(tmp_path, keys, expected):
+    with pytest.raises(AlignmentError) as error:
+        find_layout(write(tmp_path, changed(**keys)))
+    assert "mine.yaml: " in str(error.value)
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [", ""])
+def test_what_is_no_layout_file_is_refused(tmp_path, content):
+    with pytest.raises(AlignmentError, match=r"mine\.yaml: expected a layout file"):
+        find_layout(write(tmp_path, content))
+
+
+def test_a_missing_layout_file_is_named():
+    with pytest.raises(AlignmentError, match=r"nowhere\.yaml: can't read"):
+        find_layout("nowhere.yaml")
+
+
+def test_patterns_that_nothing_fits_show_what_is_there(tmp_path):
+    (tmp_path / "data" / "c").mkdir(parents=True)
+    (tmp_path / "data" / "c" / "0001.jpg").touch()
+    layout = find_layout(write(tmp_path, CONTENT))
+    with pytest.raises(AlignmentError, match=r"\{clip\}/blur/\{frame\}\.png.*c/0001\.jpg"):
+        layout.find(tmp_path / "data", None)
+
+
+def test_two_files_of_one_number_are_refused(tmp_path):
+    for name in ("01.png", "1.png"):
+        path = tmp_path / "data" / "c" / "blur" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with pytest.raises(AlignmentError, match="both frame 1"):
+        find_layout(write(tmp_path, CONTENT)).find(tmp_path / "data", None)
+
+
+def test_files_that_belong_to_no_blurred_frame_are_named(tmp_path):
+    tree = custom_frames(tmp_path / "data")
+    extra = tmp_path / "data/spikes/train/park/lonely_7.dat"
+    extra.touch()
+    found = find_layout(tree.layout).find(tmp_path / "data", None)
+    assert any(str(extra) in warning for sequence in found for warning in sequence.warnings)
+    assert [sequence.scene for sequence in found] == ["park", "street"]
+
+
+def test_a_word_that_comes_twice_is_the_same_both_times(tmp_path):
+    for name in ("a/a_1.png", "a/b_1.png"):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "data/a.dat").touch()
+    content = changed(blur="{clip}/{clip}_{frame}.png", spikes__files="{clip}.dat")
+    (sequence,) = find_layout(write(tmp_path, content)).find(tmp_path / "data", None)
+    assert [window.blur.name for window in sequence.windows] == ["a_1.png"]
+
+
+def run(root: Path, layout: str, **options):
+    warnings: list[str] = []
+    manifest = align(
+        root,
+        layout,
+        log=root.parent / "a.txt",
+        manifest=root.parent / "a.json",
+        verify=False,
+        on_warning=warnings.append,
+        **options,
+    )
+    return manifest, warnings
+
+
+def test_a_cameras_times_take_neither_fps_nor_exposure(tmp_path):
+    tree = custom_camera(tmp_path / "data")
+    with pytest.raises(AlignmentError, match="leave --fps out"):
+        run(tmp_path / "data", tree.layout, fps=1000.0)
+    with pytest.raises(AlignmentError, match="leave --exposure out"):
+        run(tmp_path / "data", tree.layout, exposure=9)
+    manifest, warnings = run(tmp_path / "data", tree.layout)
+    assert not warnings
+    assert (manifest.fps, manifest.exposure_frames) == (100.0, None)
+
+
+def test_options_go_before_the_layout_file_and_side_files_too(tmp_path):
+    tree = custom_camera(tmp_path / "data")
+    manifest, _ = run(tmp_path / "data", tree.layout, gain=0.7)
+    assert {(s.gain, s.rate) for s in manifest.sequences} == {(0.7, 4000.0)}
+    side = SideFile(geometry=GEOMETRY, rate=4000, gain=0.6, first=0.002)
+    for seq in ("train/walk", "val/run"):
+        write_side_file(tmp_path / "data" / f"{seq}.dat", side)
+    manifest, warnings = run(tmp_path / "data", tree.layout)
+    assert {s.gain for s in manifest.sequences} == {0.6}
+    assert all("side file contradicts" in warning for warning in warnings)
+    assert len(warnings) == 2

@@ -1,0 +1,65 @@
+"""Every data set's folders through align, split, voxelize and a training step, as published."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from layout_trees import TREES
+from training_sets import SMALL
+
+from spikedeblur.configs import load_config
+from spikedeblur.pipeline.align import align
+from spikedeblur.pipeline.align.split import split
+from spikedeblur.pipeline.evaluate import evaluate
+from spikedeblur.pipeline.store import open_store
+from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+from spikedeblur.pipeline.training.run_folder import read_metrics
+from spikedeblur.pipeline.training.trainer import train
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TREES)
+def test_folders_become_a_step_of_training(tmp_path, name):
+    tree = TREES[name](tmp_path / "data")
+    manifest = tmp_path / "a.json"
+    found = align(
+        tmp_path / "data",
+        tree.layout,
+        log=tmp_path / "a.txt",
+        manifest=manifest,
+        verify=False,
+        on_warning=lambda warning: None,
+        **tree.options,
+    )
+    voxelize_manifest(manifest, tmp_path / "s.zarr", bins=8, workers=1)
+    for sequence in open_store(tmp_path / "s.zarr"):
+        counts = sequence.voxels(0, sequence.length).sum(axis=(1, 2, 3))
+        indices = [int(i) for i in sequence.frame_index]
+        assert counts.tolist() == [tree.windows[sequence.seq, i][2] for i in indices]
+    more = (f"DATA.ROOT={tmp_path / 's.zarr'}", "TRAIN.MAX_STEPS=1", "DATA.CROP_SIZE=32")
+    config = load_config("configs/deblur/quickstart.yaml", (*SMALL, *more))
+    summary = train(config, tmp_path / "run")
+    assert summary.step == 1
+    (line,) = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "train"]
+    assert line["loss"] > 0
+    data = json.loads((tmp_path / "run/environment.json").read_text())["data"]
+    assert data["blur_kinds"] == (["blur_gamma"] if found.layout == "spk-gopro" else [])
+
+
+def test_a_split_is_what_training_and_evaluation_read(tmp_path):
+    tree = TREES["spk-gopro"](tmp_path / "data")
+    manifest = tmp_path / "a.json"
+    align(tmp_path / "data", tree.layout, log=tmp_path / "a.txt", manifest=manifest, verify=False)
+    seeds = range(8)
+    moved = next(seed for seed in seeds if split(manifest, val=0.5, seed=seed).moved)
+    split(manifest, val=0.5, seed=moved)
+    voxelize_manifest(manifest, tmp_path / "s.zarr", bins=8, workers=1)
+    (validated,) = open_store(tmp_path / "s.zarr", "val")
+    assert validated.seq == "train/GOPR0372_07_00"
+    more = (f"DATA.ROOT={tmp_path / 's.zarr'}", "TRAIN.MAX_STEPS=1", "DATA.CROP_SIZE=32")
+    train(load_config("configs/deblur/quickstart.yaml", (*SMALL, *more)), tmp_path / "run")
+    assert {line["kind"] for line in read_metrics(tmp_path / "run")} >= {"train", "val"}
+    result = evaluate(tmp_path / "s.zarr", split="val", methods=("blur", "sdm")).to_json()
+    assert list(result["sequences"]) == ["train/GOPR0372_07_00"]
+    assert result["blur_kind"] == "blur_gamma"
