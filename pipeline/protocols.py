@@ -1,8 +1,8 @@
 """Which data and settings stand behind a published table, so that figures are compared with like.
 
-A protocol is checked on the store that is evaluated, by what `align` found in the data set's folders
-and by the number of spike samples: figures on GoPro's `blur` and `blur_gamma`, or on blur of 33 and 65 frames, do
-not compare, and users confuse them.
+A protocol is checked on the store that is evaluated, by what `align` found in the data set's
+folders and by the number of spike samples: figures on GoPro's `blur` and `blur_gamma`, or on blur
+of 33 and 65 frames, do not compare, and users confuse them.
 """
 
 from __future__ import annotations
