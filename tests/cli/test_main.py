@@ -21,6 +21,7 @@ COMMANDS = [
     "export",
     "adapt",
     "restore",
+    "report",
     "convert",
     "inspect",
     "doctor",
