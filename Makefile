@@ -14,13 +14,14 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install test test-all lint bench bench-model bench-quality bench-ablation model clean
+.PHONY: all install browser test test-all lint bench bench-model bench-quality bench-ablation model clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
 	@cat $(OUT)/results.txt
 	@echo
 	@echo "All is up to date. Look at:"
+	@echo "  $(OUT)/report.html        all of it on one page, for a browser"
 	@echo "  $(OUT)/before_after.png   blur, SDM, model, sharp"
 	@echo "  $(OUT)/restored/          frames of a test clip, restored"
 	@echo "  $(OUT)/evaluation.json    the figures above, by sequence"
@@ -49,6 +50,7 @@ $(OUT)/.done: $(CONFIG) | $(INSTALLED)
 	$(RUN) restore --run $(OUT) --blur $(DATA)/test_blurry_33/scenes/00000 \
 		--spikes $(DATA)/test_spike_2xds/scenes/00000/spike.dat --log $(LOG) \
 		--out $(OUT)/restored
+	$(RUN) report $(OUT)
 	@touch $@
 
 # mypy finds the checkout under the package's name by a link that `install` makes.
@@ -62,7 +64,14 @@ lint: $(INSTALLED)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
-test-all: $(INSTALLED)
+# Tests of pages need a Chromium; where it can't be installed they are skipped and say so.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+		  apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+		echo "no Chromium: the tests of pages will be skipped" >&2
+
+test-all: $(INSTALLED) browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 bench: $(INSTALLED)

@@ -41,17 +41,30 @@ def exposure_lag(sequence: WindowSequence) -> float | None:
     return statistics.median(lags) if lags else None
 
 
-def _window_lag(sequence: WindowSequence, window: int) -> float | None:
+def likeness_curve(
+    sequence: WindowSequence, window: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return how like its sharp frame a window's spikes are, for each time at which they are taken.
+
+    Returns:
+        Offsets from the exposure's middle, as shares of the exposure, and the correlation of the
+        short TFP there with the sharp frame, -1 to 1. Fewer than three tell nothing.
+    """
     counts = sequence.voxels(window, window + 1)[0].astype(np.float32)  # (K, h, w)
     bins = len(counts)
     width, reach = max(1, round(WIDTH * bins)), int(REACH * bins)
     first = (bins - width) / 2
     starts = [s for s in range(bins - width + 1) if abs(s - first) <= reach]
-    if len(starts) < 3:
-        return None
     sharp = _fine(_reduced(luminance(sequence.sharp(window, window + 1)[0]), counts.shape[1:]))
     total = np.concatenate([np.zeros_like(counts[:1]), counts.cumsum(0)])
     curve = np.array([_likeness(_fine(total[s + width] - total[s]), sharp) for s in starts])
+    return (np.array(starts) - first) / bins, curve
+
+
+def _window_lag(sequence: WindowSequence, window: int) -> float | None:
+    offsets, curve = likeness_curve(sequence, window)
+    if len(curve) < 3:
+        return None
     peak = int(curve.argmax())
     if not 0 < peak < len(curve) - 1:
         return None
@@ -59,7 +72,7 @@ def _window_lag(sequence: WindowSequence, window: int) -> float | None:
         return None
     before, top, after = curve[peak - 1 : peak + 2]
     finer = 0.5 * (before - after) / (before - 2 * top + after)
-    return float((starts[peak] + finer - first) / bins)
+    return float(offsets[peak] + finer * (offsets[1] - offsets[0]))
 
 
 def _reduced(plane: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

@@ -67,6 +67,7 @@ def test_the_wheel_holds_code_configurations_and_options(repository, tmp_path):
     assert wheel.stat().st_size < 5e6
     names = set(zipfile.ZipFile(wheel).namelist())
     held = {
+        "pipeline/report/templates": "*",
         "configs": "*.yaml",
         "third_party": "*.yaml",
         "pipeline": "*.py",

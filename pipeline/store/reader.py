@@ -87,6 +87,7 @@ class StoreSequence:
             raise StoreError(
                 f"{store}: the sequence at {seq} says that it is {record.seq}; undo the renaming"
             )
+        self._store = store
         self._place = store.child(seq)
         self._record = record
         self._bins = record.bins if bins is None else bins
@@ -172,6 +173,14 @@ class StoreSequence:
         """Whether `spikes` can be read: kind packed."""
         return self._record.kind == "packed"
 
+    def counted_in(self, bins: int) -> StoreSequence:
+        """Return the same sequence with other temporal bins; kind packed only.
+
+        Raises:
+            StoreError: a store of counts, or more bins than the shortest window has samples.
+        """
+        return StoreSequence(self._store, self.seq, self._record, bins)
+
     def voxels(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
     ) -> np.ndarray:
@@ -181,7 +190,7 @@ class StoreSequence:
             return self._read("voxels", ((start, stop), (0, self.bins), y, x))
         return self._count(start, stop, y, x)
 
-    def spikes(self, window: int) -> np.ndarray:
+    def spikes(self, window: int, rows: Span | None = None) -> np.ndarray:
         """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright; kind packed only.
 
         Raises:
@@ -192,7 +201,7 @@ class StoreSequence:
                 f"{self._place}: expected spikes, found counts in bins; voxelize again with "
                 "--kind packed"
             )
-        y, x = checked_crop(self, window, window + 1, None, None, self.voxel_shape)
+        y, x = checked_crop(self, window, window + 1, rows, None, self.voxel_shape)
         first = int(self.first_sample[window])
         last = first + int(self.samples[window])
         packed = self._read("spikes", ((first, last), y, (0, -(-x[1] // 8))))

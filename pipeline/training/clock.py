@@ -47,7 +47,6 @@ class Clock:
 
     def __init__(self, device: torch.device, *, exact: bool = False) -> None:
         self.device = device
-        self.exact = exact
         self._waits = exact and device.type == "cuda"
         self._part: Part = "other"
         self._seconds: dict[Part, float] = dict.fromkeys((*STEP_PARTS, "validation", "saving"), 0.0)
@@ -80,6 +79,10 @@ class Clock:
     def spent(self, part: Part) -> float:
         """Return seconds of the interval that went into a part which has ended."""
         return self._seconds[part] - self._before[part]
+
+    def total(self, part: Part) -> float:
+        """Return seconds since the start that went into a part which has ended."""
+        return self._seconds[part]
 
     @property
     def seconds(self) -> float:

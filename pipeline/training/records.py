@@ -71,6 +71,7 @@ class Records:
         self.run = run
         self.metrics = run_folder.MetricsFile(run, step)
         self.board = _summary_writer(run, step)
+        self._validating = 0.0
 
     def close(self) -> None:
         """Close the TensorBoard file."""
@@ -93,13 +94,18 @@ class Records:
             "cache_misses": clock.misses,
             "peak_memory": peak_memory(clock.device),
         }
-        if clock.exact:
-            values |= {f"seconds_{part}": clock.spent(part) for part in STEP_PARTS}
+        values |= {f"seconds_{part}": clock.spent(part) for part in STEP_PARTS}
+        values["seconds_saving"] = clock.spent("saving")
         self._write("train", at, plan, values)
 
-    def validation(self, at: Position, plan: StepPlan, found: Validation, best: bool) -> None:
-        """Write what a validation found, and its picture."""
+    def validation(
+        self, at: Position, plan: StepPlan, found: Validation, best: bool, clock: Clock
+    ) -> None:
+        """Write what a validation found, how long it took, and its picture."""
+        seconds = clock.total("validation") - self._validating
+        self._validating += seconds
         values = {
+            "seconds": seconds,
             "psnr": found.psnr,
             "psnr_blur": found.psnr_blur,
             "windows": found.windows,

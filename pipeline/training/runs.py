@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,18 +51,23 @@ def list_runs(folder: Path) -> list[RunFacts]:
             f"{folder}: expected run folders that `spikedeblur train` wrote, found none"
         )
     settings = [_settings(run / "config.yaml") for run in runs]
-    names = dict.fromkeys(name for of_run in settings for name in of_run)
-    differ = [
-        name
-        for name in names
-        if name not in _NOT_COMPARED
-        and len({json.dumps(of_run.get(name)) for of_run in settings}) > 1
-    ]
+    differ = differing(settings)
     facts = [
         _facts(run, {name: of_run.get(name) for name in differ})
         for run, of_run in zip(runs, settings, strict=True)
     ]
     return sorted(facts, key=lambda run: -(run.best_psnr or 0.0))
+
+
+def differing(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the keys whose values are not the same in all configurations (keys with dots)."""
+    names = dict.fromkeys(name for of_run in settings for name in of_run)
+    return [
+        name
+        for name in names
+        if name not in _NOT_COMPARED
+        and len({json.dumps(of_run.get(name)) for of_run in settings}) > 1
+    ]
 
 
 def _facts(run: Path, settings: dict[str, Any]) -> RunFacts:

@@ -305,7 +305,7 @@ def fit(
                     best = at.note_validation(found)
                     blur_psnr = found.psnr_blur
                     if records is not None:
-                        records.validation(at, plan, found, best)
+                        records.validation(at, plan, found, best, clock)
                     if best:
                         save("best")
             save_due = at.step == total or stopping or at.step % options.SAVE_INTERVAL == 0

@@ -23,6 +23,7 @@ COMMANDS = [
     "export",
     "adapt",
     "restore",
+    "report",
     "convert",
     "inspect",
     "doctor",

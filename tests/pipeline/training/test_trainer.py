@@ -28,6 +28,7 @@ from spikedeblur.pipeline.training.trainer import fit, train
 
 CPU = torch.device("cpu")
 MEASURED = {"data_wait", "samples_per_s", "seconds", "cache_hits", "cache_misses", "peak_memory"}
+MEASURED |= {f"seconds_{part}" for part in (*STEP_PARTS, "saving")}
 
 
 def sets():

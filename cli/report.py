@@ -1,0 +1,69 @@
+"""`spikedeblur report`: one HTML file about a run, or about several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folder; several are compared.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="HTML file to write.", show_default="report.html in the run, or above several"
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Store to take pictures from.", show_default="as evaluated or trained"),
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            help="What evaluate --json wrote about the first run.",
+            show_default="evaluation.json in the run",
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Manifest of the training data.", show_default="beside the recorded log"),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that report didn't write.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Write one HTML file that shows what a run is worth: figures, pictures, curves, origin.
+
+    The file needs no network and no other file. What a run does not have is said on the page.
+
+    Example: spikedeblur report outputs/quickstart
+    """
+    from ..pipeline.report import write_report
+    from .output import report as report_summary
+    from .progress import progress_bar
+
+    with progress_bar("Restoring pictures") as on_progress:
+        summary = write_report(
+            runs,
+            out,
+            store=store,
+            evaluation=evaluation,
+            manifest=manifest,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    if not json:
+        for note in summary.notes:
+            typer.echo(f"note: {note}", err=True)
+    report_summary(
+        summary,
+        f"{summary.out}: {summary.runs} runs, {summary.windows} windows with pictures, "
+        f"{summary.bytes / 1e6:.1f} MB; open it in a browser",
+        json=json,
+    )

@@ -1,0 +1,317 @@
+"""The charts of a report, as Vega-Lite specifications.
+
+Colours are the page's own CSS variables, so that one specification serves light and dark. Names
+are given, never counted, so that equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Several
+from typing import Any
+
+import altair as alt
+
+from .pictures import Playback, model_name
+from .sources import Run, Sources
+
+MOST_POINTS = 400
+"""Of a curve; of longer runs every n-th line is drawn."""
+
+Spec = dict[str, Any]
+
+_SERIES = [f"var(--series-{i})" for i in range(1, 9)]
+
+_CURVES = (
+    ("psnr", "PSNR in training, dB", "linear", "~g"),
+    ("loss", "Loss", "log", "~g"),
+    ("lr", "Learning rate", "linear", "~g"),
+    ("grad_norm", "Gradient norm", "log", "~g"),
+    ("samples_per_s", "Clips a second", "linear", "~g"),
+    ("data_wait", "Waiting for data, of the steps' time", "linear", "~%"),
+    ("peak_memory", "Peak memory, bytes", "linear", "~s"),
+)
+"""Key in metrics.jsonl, title, scale and number format."""
+
+PARTS = {
+    "data": "waiting for data",
+    "to_device": "copying to the device",
+    "forward": "network and loss",
+    "backward": "gradient",
+    "optimizer": "update of the weights",
+    "other": "the rest of a step",
+    "validation": "validation",
+    "saving": "saving",
+}
+"""Where time goes, by the names in metrics.jsonl."""
+
+
+def validation_curve(runs: Several[Run]) -> Spec | None:
+    """Return the quality on the validation split, with that of the blurred input."""
+    rows = [
+        {"run": run.name, "step": line["step"], "psnr": line["psnr"], "blur": line["psnr_blur"]}
+        for run in runs
+        for line in run.lines("val")
+    ]
+    if not rows:
+        return None
+    base = alt.Chart(alt.Data(values=rows))
+    step = alt.X("step:Q", title="step", axis=_FEW, scale=alt.Scale(nice=False))
+    lines = base.mark_line(point={"size": 45, "filled": True}).encode(
+        x=step,
+        y=alt.Y("psnr:Q", title="validation PSNR, dB", scale=alt.Scale(zero=False)),
+        color=_by_run(runs),
+        tooltip=["run:N", "step:Q", _figure("psnr", "PSNR, dB"), _figure("blur", "blur, dB")],
+    )
+    blurred = base.mark_rule(strokeDash=[4, 4], color="var(--muted)").encode(
+        y="mean(blur):Q",
+        tooltip=[alt.Tooltip("mean(blur):Q", title="blurred input, dB", format=".2f")],
+    )
+    return _finished(blurred + lines, "PSNR of validation over the steps of the run")
+
+
+def training_curves(runs: Several[Run]) -> dict[str, Spec]:
+    """Return a chart for each quantity that the runs recorded while they trained, by its title."""
+    specs = {}
+    for key, title, scale, form in _CURVES:
+        rows = [
+            {"run": run.name, "step": line["step"], "value": line[key]}
+            for run in runs
+            for line in _thinned(run.lines("train"))
+            if line.get(key) is not None and (scale != "log" or line[key] > 0)
+        ]
+        if not rows:
+            continue
+        near = alt.selection_point(
+            name="near", on="pointerover", nearest=True, fields=["step"], empty=False
+        )
+        base = alt.Chart(alt.Data(values=rows)).encode(
+            x=alt.X("step:Q", title="step", axis=_FEW, scale=alt.Scale(nice=False)),
+            y=alt.Y(
+                "value:Q",
+                title=None,
+                scale=alt.Scale(type="log") if scale == "log" else alt.Scale(zero=False),
+                axis=alt.Axis(format=form, tickCount=5, grid=scale != "log"),
+            ),
+            color=_by_run(runs),
+        )
+        points = (
+            base.mark_point(size=40, filled=True)
+            .encode(
+                opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(0)),
+                tooltip=[
+                    "run:N",
+                    "step:Q",
+                    alt.Tooltip("value:Q", title=title, format=".4~" + form[-1]),
+                ],
+            )
+            .add_params(near)
+        )
+        chart = alt.layer(base.mark_line(), points, name=f"training_{key}")
+        specs[title] = _finished(chart, f"{title}, over the steps of the run", height=150)
+    return specs
+
+
+def gains(sources: Sources) -> Spec | None:
+    """Return each window's gain over the blurred input, by sequence and method."""
+    rows = []
+    for run in sources.runs:
+        for frame in (run.evaluation or {}).get("frames", ()):
+            if "blur" not in frame:
+                continue
+            of_run = run is sources.runs[0]
+            rows += [
+                {
+                    "seq": frame["seq"],
+                    "frame": frame["frame"],
+                    "method": model_name(run, sources.runs) if name == "model" else name.upper(),
+                    "gain": frame[name]["psnr"] - frame["blur"]["psnr"],
+                }
+                for name in ("tfp", "tfi", "sdm", "model")
+                if name in frame and (of_run or name == "model")
+            ]
+    if not rows:
+        return None
+    order = list(dict.fromkeys(str(row["method"]) for row in rows))
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_tick(thickness=2, bandSize=14, opacity=1)
+        .encode(
+            x=alt.X("gain:Q", title="gain over the blurred frame, dB", axis=_FEW),
+            y=alt.Y("seq:N", title=None, axis=alt.Axis(labelLimit=160)),
+            color=alt.Color(
+                "method:N", scale=alt.Scale(domain=order, range=_SERIES), legend=_LEGEND
+            ),
+            tooltip=["seq:N", "frame:Q", "method:N", _figure("gain", "gain, dB")],
+        )
+    )
+    zero = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(color="var(--muted)").encode(x="x:Q")
+    count = len({row["seq"] for row in rows})
+    return _finished(
+        zero + chart,
+        "Gain of each window over the blurred frame, by method",
+        height=min(max(22 * count, 90), 900),
+    )
+
+
+def time_spent(runs: Several[Run]) -> Spec | None:
+    """Return where the seconds of each run went, part by part."""
+    rows = [
+        {"run": run.name, "part": PARTS[part], "seconds": seconds, "order": i}
+        for run in runs
+        for i, (part, seconds) in enumerate(seconds_of(run).items())
+    ]
+    if not rows:
+        return None
+    order = [name for name in PARTS.values() if any(row["part"] == name for row in rows)]
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar(height=22)
+        .encode(
+            x=alt.X("seconds:Q", title="seconds", axis=_FEW),
+            y=alt.Y("run:N", title=None, axis=None if len(runs) == 1 else alt.Axis()),
+            color=alt.Color("part:N", scale=alt.Scale(domain=order, range=_SERIES), legend=_LEGEND),
+            order="order:Q",
+            tooltip=["run:N", "part:N", alt.Tooltip("seconds:Q", format=".1f")],
+        )
+    )
+    return _finished(chart, "Seconds of training by what they went into", height=44 * len(runs))
+
+
+def seconds_of(run: Run) -> dict[str, float]:
+    """Return the seconds that a run recorded, by part; of older runs data and the rest only."""
+    sums: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+    for line in run.lines("train"):
+        parts = {part: line[f"seconds_{part}"] for part in PARTS if f"seconds_{part}" in line}
+        if "forward" not in parts:
+            waited = line["seconds"] * line["data_wait"]
+            parts |= {"data": waited, "other": line["seconds"] - waited}
+        for part, seconds in parts.items():
+            sums[part] += seconds
+    sums["validation"] += sum(line.get("seconds", 0.0) for line in run.lines("val"))
+    return {part: seconds for part, seconds in sums.items() if seconds > 0}
+
+
+def raster(playback: Playback) -> Spec | None:
+    """Return the spikes of one row of pixels over time."""
+    if playback.raster is None:
+        return None
+    t0, t1 = playback.raster_times
+    row = {"t0": t0, "t1": t1, "x0": 0, "x1": playback.width, "url": playback.raster}
+    chart = (
+        alt.Chart(alt.Data(values=[row]))
+        .mark_image(aspect=False)
+        .encode(
+            x=alt.X(
+                "t0:Q",
+                title="time from the exposure's start, ms",
+                scale=alt.Scale(domain=[t0, t1], nice=False),
+            ),
+            x2="t1:Q",
+            y=alt.Y(
+                "x0:Q",
+                title=f"column, in row {playback.raster_row}",
+                scale=alt.Scale(domain=[playback.width, 0], nice=False),
+            ),
+            y2="x1:Q",
+            url="url:N",
+        )
+    )
+    cursor = alt.param(name="instant", value=playback.times[len(playback.times) // 2])
+    now = (
+        alt.Chart(alt.Data(values=[{}]))
+        .mark_rule(color="var(--accent)", strokeWidth=2)
+        .encode(x=alt.XDatum(alt.expr("instant"), type="quantitative"))
+        .add_params(cursor)
+    )
+    return _finished(
+        chart + now, f"Spikes of row {playback.raster_row} over the exposure", height=260
+    )
+
+
+def rates(playback: Playback) -> Spec:
+    """Return how many pixels have which rate."""
+    rows = [{"rate": rate, "pixels": pixels} for rate, pixels in playback.rates]
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar(color="var(--series-1)", binSpacing=1)
+        .encode(
+            x=alt.X("rate:Q", title="spikes a sample", bin="binned"),
+            x2="next:Q",
+            y=alt.Y("pixels:Q", title="pixels"),
+            tooltip=[_figure("rate", "spikes a sample from", ".3f"), "pixels:Q"],
+        )
+        .transform_calculate(next=f"datum.rate + {rows[1]['rate'] - rows[0]['rate']}")
+    )
+    return _finished(chart, "Histogram of the pixels' spike rates", height=180)
+
+
+def likeness(playback: Playback) -> Spec | None:
+    """Return where in time the spikes look most like the sharp frame."""
+    if len(playback.likeness) < 3:
+        return None
+    rows = [{"offset": offset, "correlation": value} for offset, value in playback.likeness]
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(point=True, color="var(--series-1)")
+        .encode(
+            x=alt.X("offset:Q", title="offset from the exposure's middle, ms"),
+            y=alt.Y("correlation:Q", title="correlation", scale=alt.Scale(zero=False)),
+            tooltip=[
+                _figure("offset", "offset, ms"),
+                _figure("correlation", "correlation", ".4f"),
+            ],
+        )
+    )
+    middle = (
+        alt.Chart(alt.Data(values=[{"x": 0}]))
+        .mark_rule(color="var(--muted)", strokeDash=[4, 4])
+        .encode(x="x:Q")
+    )
+    return _finished(middle + chart, "Likeness of spikes and sharp frame by offset", height=180)
+
+
+_FEW = alt.Axis(tickCount=8, labelOverlap=True)
+_LEGEND = alt.Legend(title=None, orient="top", columns=4, symbolType="square", labelLimit=260)
+
+
+def _by_run(runs: Several[Run]) -> alt.Color:
+    names = [run.name for run in runs]
+    return alt.Color(
+        "run:N",
+        scale=alt.Scale(domain=names, range=_SERIES),
+        legend=None if len(runs) == 1 else _LEGEND,
+    )
+
+
+def _figure(field: str, title: str, form: str = ".2f") -> alt.Tooltip:
+    return alt.Tooltip(f"{field}:Q", title=title, format=form)
+
+
+def _thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return lines[:: -(-len(lines) // MOST_POINTS) or 1]
+
+
+def _finished(chart: Any, description: str, height: int = 240) -> Spec:
+    ink, muted, rule = "var(--ink)", "var(--muted)", "var(--rule)"
+    finished = (
+        chart.properties(width="container", height=height, description=description)
+        .configure(
+            background="transparent",
+            font="system-ui, sans-serif",
+            autosize={"type": "fit-x", "contains": "padding"},
+        )
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor=muted,
+            titleColor=muted,
+            titleFontWeight="normal",
+            gridColor=rule,
+            domainColor=rule,
+            tickColor=rule,
+            labelFontSize=11,
+            titleFontSize=12,
+        )
+        .configure_legend(labelColor=ink, labelFontSize=12)
+    )
+    spec: Spec = finished.to_dict()
+    return spec

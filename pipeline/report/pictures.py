@@ -1,0 +1,294 @@
+"""The pictures of a report: windows before and after, and what the spikes saw in one of them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from collections.abc import Sequence as Several
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ...errors import SpikeDeblurError
+from ..methods import BlurMethod, Method, ModelMethod, SdmMethod, TfpMethod, restored_frames
+from ..metrics import psnr, to_uint8
+from ..progress import Progress
+from ..spikes import samples_per_bin
+from ..store.reader import StoreSequence
+from ..store.sequence import WindowSequence
+from ..store_lag import likeness_curve
+from .sources import Run, Sources
+
+LOSSLESS_SIDE = 512
+"""Pictures up to this side, in pixels, are kept to the bit."""
+
+MAX_SIDE = 1280
+"""Larger ones are reduced to it."""
+
+INSTANTS = 48
+"""Pictures of a playback at most."""
+
+PLAYBACK_SIDE = 400
+"""Larger ones are reduced to it, in pixels."""
+
+SPRITE_COLUMNS = 7
+"""Pictures side by side in the one that holds them all."""
+
+SHORT = 0.12
+"""Of the exposure, that each of them looks at."""
+
+_RASTER_BYTES = 64 * 2**20
+_HISTOGRAM_BINS = 32
+_READING = (
+    "Each dark dot is a spike. Brighter pixels fire more often; what moves leaves slanted lines."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Panel:
+    """One way to see a window."""
+
+    name: str
+    uri: str
+    psnr: float | None
+    """Against the sharp frame, in dB."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """A window, blurred and restored."""
+
+    title: str
+    panels: tuple[Panel, ...]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Playback:
+    """One exposure as the spike camera saw it."""
+
+    seq: str
+    frame: int
+    sprite: str
+    """The instants' pictures by rows, `columns` in each."""
+    columns: int
+    rows: int
+    times: tuple[float, ...]
+    """Of the instants, in ms from the exposure's start."""
+    width: int
+    height: int
+    raster: str | None
+    """Spikes of one row of pixels: time to the right, columns downwards."""
+    raster_row: int
+    raster_times: tuple[float, float]
+    """Its two ends, in ms."""
+    samples: int
+    rates: tuple[tuple[float, int], ...]
+    """Spikes a sample, and pixels that have about so many."""
+    likeness: tuple[tuple[float, float], ...]
+    """Offset in ms, and the correlation with the sharp frame there."""
+    reading: str
+
+
+def compare(sources: Sources, on_progress: Progress | None = None) -> tuple[Comparison, ...]:
+    """Return the windows to show: the least, the median and the most gained over blur.
+
+    Without a store, each run's last picture of validation.
+
+    A model that can't restore a window is left out; `sources.notes` then says why.
+    """
+    if not sources.sequences:
+        return tuple(found for run in sources.runs if (found := _of_validation(run)) is not None)
+    methods = _methods(sources)
+    chosen = choose_windows(sources)
+    done, total = 0, len(chosen) * len(methods)
+    comparisons = []
+    for title, sequence, window in chosen:
+        sharp = sequence.sharp(window, window + 1)[0] if sequence.has_sharp else None
+        panels = []
+        for name, method in methods:
+            try:
+                frame = _restored(method, sequence, window)
+                quality = None if sharp is None else psnr(frame, sharp)
+                panels.append(Panel(name=name, uri=to_uri(frame), psnr=quality))
+            except SpikeDeblurError as error:
+                if str(error) not in sources.notes:
+                    sources.notes.append(str(error))
+            done += 1
+            if on_progress is not None:
+                on_progress(done, total, name)
+        if sharp is not None:
+            panels.append(Panel(name="sharp", uri=to_uri(sharp), psnr=None))
+        height, width = sequence.frame_shape
+        comparisons.append(
+            Comparison(title=title, panels=tuple(panels), width=width, height=height)
+        )
+    return tuple(comparisons)
+
+
+def _restored(method: Method, sequence: WindowSequence, window: int) -> npt.NDArray[np.uint8]:
+    return next(f for _, f in restored_frames(method, sequence, lambda i: i == window))
+
+
+def choose_windows(sources: Sources) -> list[tuple[str, WindowSequence, int]]:
+    """Return (title, sequence, window) of what is worth a look; the median comes first."""
+    by_name = {sequence.seq: sequence for sequence in sources.sequences}
+    scores = sources.runs[0].evaluation
+    frames = [] if scores is None else [f for f in scores["frames"] if f["seq"] in by_name]
+    guided = [name for name in ("model", "sdm") if scores and name in scores["methods"]]
+    if not frames or not guided or scores is None or "blur" not in scores["methods"]:
+        sequence = sources.sequences[0]
+        middle = sequence.length // 2
+        return [(f"{sequence.seq}, frame {sequence.frame_index[middle]}", sequence, middle)]
+
+    def gain(frame: dict[str, Any]) -> float:
+        return float(frame[guided[0]]["psnr"] - frame["blur"]["psnr"])
+
+    ordered = sorted(frames, key=gain)
+    places = {
+        "median gain": (len(ordered) - 1) // 2,
+        "least gain": 0,
+        "most gain": len(ordered) - 1,
+    }
+    chosen: list[tuple[str, WindowSequence, int]] = []
+    for what, place in places.items():
+        frame = ordered[place]
+        sequence = by_name[frame["seq"]]
+        (windows,) = np.nonzero(np.asarray(sequence.frame_index) == frame["frame"])
+        if len(windows) and (sequence, int(windows[0])) not in [c[1:] for c in chosen]:
+            title = f"{what}, {gain(frame):+.2f} dB: {frame['seq']}, frame {frame['frame']}"
+            chosen.append((title, sequence, int(windows[0])))
+    return chosen
+
+
+def play(sequence: WindowSequence, window: int) -> Playback | None:
+    """Return what the spikes of a window show; None where the store has no raw counts."""
+    if not sequence.windows_are_raw:
+        return None
+    samples = int(sequence.samples[window])
+    t0, t1 = float(sequence.t0[window]), float(sequence.t1[window])
+    step = 1000 * (t1 - t0) / max(samples - 1, 1)  # ms
+    fine = _in_bins(sequence, min(INSTANTS, int(np.min(sequence.samples))))
+    counts = fine.voxels(window, window + 1)[0]  # (n, h, w)
+    in_bin = samples_per_bin(samples, len(counts))
+    rate = counts.sum(0, dtype=np.uint32) / np.float32(samples)
+    width = max(1, round(SHORT * len(counts)))
+    half = (width - 1) // 2
+    scale = fine.gain or max(float(np.percentile(rate, 99)), 1e-6)
+    pictures = []
+    for i in range(len(counts)):
+        part = slice(max(i - half, 0), max(i - half, 0) + width)
+        light = counts[part].sum(0, dtype=np.uint32) / np.float32(in_bin[part].sum() * scale)
+        pictures.append(to_uint8(light))
+    edges = np.concatenate([[0], np.cumsum(in_bin)])
+    raster, row, reading = _raster(sequence, window, counts)
+    amounts, borders = np.histogram(rate, _HISTOGRAM_BINS, (0.0, max(float(rate.max()), 1e-6)))
+    offsets, curve = likeness_curve(sequence, window) if sequence.has_sharp else ((), ())
+    return Playback(
+        seq=sequence.seq,
+        frame=int(sequence.frame_index[window]),
+        sprite=_sprite(pictures),
+        columns=SPRITE_COLUMNS,
+        rows=-(-len(pictures) // SPRITE_COLUMNS),
+        times=tuple(float(step * (a + b - 1) / 2) for a, b in itertools.pairwise(edges)),
+        width=counts.shape[2],
+        height=counts.shape[1],
+        raster=raster,
+        raster_row=row,
+        raster_times=(0.0, step * (samples - 1)),
+        samples=samples,
+        rates=tuple((float(border), int(n)) for border, n in zip(borders, amounts, strict=False)),
+        likeness=tuple(
+            (float(1000 * (t1 - t0) * x), float(y)) for x, y in zip(offsets, curve, strict=True)
+        ),
+        reading=reading,
+    )
+
+
+def _sprite(pictures: Several[npt.NDArray[np.uint8]]) -> str:
+    small = [Image.fromarray(picture) for picture in pictures]
+    for image in small:
+        image.thumbnail((PLAYBACK_SIDE, PLAYBACK_SIDE))
+    width, height = small[0].size
+    rows = -(-len(small) // SPRITE_COLUMNS)
+    joined = Image.new("L", (SPRITE_COLUMNS * width, rows * height))
+    for i, image in enumerate(small):
+        joined.paste(image, (i % SPRITE_COLUMNS * width, i // SPRITE_COLUMNS * height))
+    return to_uri(np.asarray(joined), lossless=False, reduce=False)
+
+
+def _raster(
+    sequence: WindowSequence, window: int, counts: npt.NDArray[Any]
+) -> tuple[str | None, int, str]:
+    """Return the spikes of the row in which most moves, that row, and how to read the picture."""
+    third = max(1, len(counts) // 3)
+    change = np.abs(counts[:third].mean(0) - counts[-third:].mean(0)).mean(1)  # (h,)
+    row = int(change.argmax())
+    if not isinstance(sequence, StoreSequence) or not sequence.has_spikes:
+        return None, row, "The store holds counts in bins, so single spikes can't be shown."
+    if int(sequence.samples[window]) * counts.shape[2] > _RASTER_BYTES:
+        return None, row, "The exposure is too long for a picture of its spikes."
+    spikes = sequence.spikes(window, (row, row + 1))[:, 0]  # (samples, w)
+    return to_uri(255 * (1 - spikes.T)), row, _READING
+
+
+def _in_bins(sequence: WindowSequence, bins: int) -> WindowSequence:
+    """Return the sequence counted in other bins, where its store can."""
+    if isinstance(sequence, StoreSequence) and sequence.has_spikes:
+        return sequence.counted_in(bins)
+    return sequence
+
+
+def _methods(sources: Sources) -> list[tuple[str, Method]]:
+    scores = sources.runs[0].evaluation or {}
+    methods: list[tuple[str, Method]] = [("blur", BlurMethod())]
+    raw = all(sequence.windows_are_raw for sequence in sources.sequences)
+    for name, make in (("TFP", TfpMethod), ("SDM", SdmMethod)):
+        if raw:
+            width = scores.get(f"{name.lower()}_bins")
+            methods.append((name, make(width) if width else make()))
+    for run in sources.runs:
+        if run.weights_sha256 is None:
+            continue
+        try:
+            methods.append((model_name(run, sources.runs), ModelMethod.from_run(run.folder)))
+        except SpikeDeblurError as error:
+            sources.notes.append(f"{run.name}: {error}")
+    return methods
+
+
+def model_name(run: Run, runs: Several[Run]) -> str:
+    """Return what the page calls a run's model."""
+    return "model" if len(runs) == 1 else run.name
+
+
+def _of_validation(run: Run) -> Comparison | None:
+    if not run.samples:
+        return None
+    with Image.open(run.samples[-1]) as image:
+        joined = np.asarray(image.convert("RGB"))
+    height, width = joined.shape[0], joined.shape[1] // 3
+    blur, model, sharp = (joined[:, i * width : (i + 1) * width] for i in range(3))
+    panels = [
+        Panel(name=name, uri=to_uri(frame), psnr=None if name == "sharp" else psnr(frame, sharp))
+        for name, frame in (("blur", blur), ("model", model), ("sharp", sharp))
+    ]
+    step = int(run.samples[-1].stem.removeprefix("step_"))
+    title = f"{run.name}: first clip of validation, step {step}"
+    return Comparison(title=title, panels=tuple(panels), width=width, height=height)
+
+
+def to_uri(pixels: npt.NDArray[np.uint8], *, lossless: bool = True, reduce: bool = True) -> str:
+    """Return (H, W, 3) or (H, W) uint8 as a WebP that a page can hold."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if reduce:
+        image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    kept = lossless and max(image.size) <= LOSSLESS_SIDE
+    content = io.BytesIO()
+    image.save(content, format="WEBP", lossless=kept, quality=90, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"

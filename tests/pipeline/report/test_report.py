@@ -1,0 +1,201 @@
+"""What is on the page, what is said to be missing, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import vl_convert
+from PIL import Image
+
+from spikedeblur.pipeline.report import ReportError, write_report
+
+
+class Page(HTMLParser):
+    """A report, taken apart."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._within: list[str] = []
+        self.charts: dict[str, dict] = {}
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img", "input"):
+            self._within.append(dict(attrs).get("id") or tag)
+
+    def handle_endtag(self, tag):
+        self._within.pop()
+
+    def handle_data(self, data):
+        if self._within[-1:] == ["charts"]:
+            self.charts = json.loads(data)
+        elif self._within and self._within[-1] not in ("script", "style"):
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+    def pictures(self) -> list[np.ndarray]:
+        return [decoded(a["src"]) for tag, a in self.tags if tag == "img"]
+
+
+def decoded(uri: str) -> np.ndarray:
+    content = base64.b64decode(uri.partition("base64,")[2])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def values_of(chart: dict) -> list[dict]:
+    """The rows that a chart shows, wherever its specification has them."""
+    found = [chart.get("data"), *(layer.get("data") for layer in chart.get("layer", ()))]
+    return next(data["values"] for data in found if data)
+
+
+@pytest.fixture(scope="module")
+def one(trained, tmp_path_factory) -> Page:
+    out = tmp_path_factory.mktemp("one") / "one.html"
+    summary = write_report([trained / "runs/fast"], out)
+    assert summary.notes == ()
+    assert summary.windows == 3
+    return Page(out)
+
+
+def test_the_figures_are_those_of_the_evaluation(one, trained):
+    found = json.loads((trained / "runs/fast/evaluation.json").read_text())
+    for name in ("blur", "tfp", "tfi", "sdm", "model"):
+        mean = found["methods"][name]
+        assert f"{mean['psnr']:.2f} / {mean['ssim']:.3f}" in one.words
+
+
+def test_nothing_is_fetched_and_the_browser_is_told_so(one):
+    for tag, attributes in one.tags:
+        for name in ("src", "href"):
+            link = attributes.get(name) or "#"
+            assert link.startswith(("data:", "#")), (tag, link[:60])
+    (policy,) = [a["content"] for t, a in one.tags if "http-equiv" in a]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_pictures_are_the_stores_to_the_bit(one, trained):
+    from spikedeblur.pipeline.store import open_store
+
+    (sequence,) = open_store(trained / "spikes.zarr", "val")
+    blurred = [f.tobytes() for f in sequence.blur(0, sequence.length)]
+    sharp = [f.tobytes() for f in sequence.sharp(0, sequence.length)]
+    pictures = [picture.tobytes() for picture in one.pictures()]
+    assert len(pictures) == 3 * 5  # windows; blur, TFP, SDM, model, sharp
+    assert set(blurred) == set(pictures[0::5])
+    assert set(sharp) == set(pictures[4::5])
+    assert not set(pictures[3::5]) & {*blurred, *sharp}
+
+
+def test_every_chart_is_one_that_vega_can_draw(one):
+    drawn = {a["data-chart"] for _, a in one.tags if "data-chart" in a}
+    assert drawn == set(one.charts)
+    assert {"validation", "gains", "time", "raster", "rates", "likeness"} < drawn
+    for name, spec in one.charts.items():
+        spec = json.loads(json.dumps(spec).replace('"container"', "300"))
+        assert vl_convert.vegalite_to_svg(spec).count("<path") > 3, name
+
+
+def test_the_time_of_training_is_accounted_for(one, trained):
+    lines = (trained / "runs/fast/metrics.jsonl").read_text().splitlines()
+    steps = sum(x["seconds"] for x in map(json.loads, lines) if x["kind"] == "train")
+    by_part = {row["part"]: row["seconds"] for row in values_of(one.charts["time"])}
+    extra = by_part.pop("validation") + by_part.pop("saving")
+    assert extra > 0
+    assert sum(by_part.values()) == pytest.approx(steps)
+
+
+def test_equal_inputs_give_equal_bytes(one, trained, tmp_path):
+    write_report([trained / "runs/fast"], tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == one.path.read_bytes()
+
+
+def test_runs_are_compared_by_figures_curves_pictures_and_keys(trained, tmp_path):
+    slow = tmp_path / "slow"
+    shutil.copytree(trained / "runs/fast", slow)
+    config = (slow / "config.yaml").read_text()
+    (slow / "config.yaml").write_text(config.replace("LR: 0.001\n", "LR: 0.0001\n"))
+    assert write_report([trained / "runs/fast", slow], tmp_path / "two.html").runs == 2
+    page = Page(tmp_path / "two.html")
+    assert "TRAIN.OPTIM.LR 0.001 0.0001" in page.words
+    alts = [a["alt"] for tag, a in page.tags if tag == "img"]
+    assert alts[:6] == ["blur", "TFP", "SDM", "fast", "slow", "sharp"]
+    drawn = {row["run"] for row in values_of(page.charts["validation"])}
+    assert drawn == {"fast", "slow"}
+
+
+def test_a_run_alone_is_shown_as_far_as_it_goes_and_says_what_is_missing(alone):
+    summary = write_report([alone])
+    assert summary.out == str(alone / "report.html")
+    said = "\n".join(summary.notes)
+    for what in ("checkpoint", "spikedeblur evaluate", "--store", "--manifest"):
+        assert what in said
+    page = Page(alone / "report.html")
+    assert "Not on this page" in page.words
+    assert len(page.pictures()) == 3  # the last picture of validation: blur, model, sharp
+    assert "validation" in page.charts
+    assert "gains" not in page.charts
+
+
+def test_an_evaluation_of_other_weights_is_called_out(trained, alone):
+    shutil.copy(trained / "runs/fast/evaluation.json", alone)
+    shutil.copy(trained / "runs/fast/checkpoints/best.pt", alone / "checkpoints")
+    (alone / "evaluation.json").write_text(
+        (alone / "evaluation.json").read_text().replace(str(trained), "/gone")
+    )
+    assert "other weights" not in "\n".join(write_report([alone]).notes)
+    shutil.copy(trained / "runs/fast/checkpoints/last.pt", alone / "checkpoints/best.pt")
+    assert "other weights" in "\n".join(write_report([alone]).notes)
+
+
+def test_names_are_shown_as_text(alone):
+    run = alone.rename(alone.with_name("<b>&amp;'\""))
+    write_report([run])
+    page = Page(run / "report.html")
+    assert "<b>&amp;'\"" in page.words
+    assert not [tag for tag, _ in page.tags if tag == "b"]
+
+
+def test_a_page_of_ours_is_replaced_and_no_other_file(alone):
+    page = alone / "report.html"
+    write_report([alone])
+    first = page.read_bytes()
+    write_report([alone])
+    assert page.read_bytes() == first
+    page.write_text("<h1>mine</h1>")
+    with pytest.raises(ReportError, match="not a report of ours"):
+        write_report([alone])
+    assert page.read_text() == "<h1>mine</h1>"
+    write_report([alone], overwrite=True)
+    assert page.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("runs", "more", "message"),
+    [
+        ([], {}, "got none"),
+        (["missing"], {}, "found no config.yaml"),
+        (["runs/fast", "runs/../runs/fast"], {}, "each run once"),
+        (["runs/fast"], {"evaluation": "align.json"}, "found another file"),
+        (["runs/fast"], {"evaluation": "none.json"}, "no such file"),
+        (["runs/fast"], {"out": "page.pdf"}, r"ends in \.html"),
+    ],
+)
+def test_what_is_no_run_or_no_page_is_refused(trained, tmp_path, monkeypatch, runs, more, message):
+    monkeypatch.chdir(trained)
+    with pytest.raises(ReportError, match=message):
+        write_report(runs, **{"out": tmp_path / "no.html", **more})
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,139 @@
+"""The page as people use it: sliders, tables, playback, light and dark, phone, keyboard."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from browser import Console, chromium
+from PIL import Image
+
+from spikedeblur.pipeline.report import write_report
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def path(trained, tmp_path_factory):
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    write_report([trained / "runs/fast"], out)
+    return out
+
+
+@pytest.fixture
+def show(browser, path):
+    """Open the page, offline; nothing may be said on the console by the test's end."""
+    console = Console()
+    opened = []
+
+    def open_page(**how):
+        context = browser.new_context(offline=True, **how)
+        opened.append(context)
+        page = context.new_page()
+        console.listen(page)
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-drawn]", timeout=60_000)
+        return page
+
+    yield open_page
+    for context in opened:
+        context.close()
+    assert console.said == []
+
+
+def pixels(element) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(element.screenshot())).convert("L"), float)
+
+
+def test_every_picture_and_chart_is_drawn(show):
+    page = show()
+    for image in page.query_selector_all(".stage img"):
+        assert image.evaluate("image => image.complete && image.naturalWidth > 0")
+    for element in page.query_selector_all(".stage, .screen, [data-chart]"):
+        element.scroll_into_view_if_needed()
+        assert pixels(element).std() > 2, element.evaluate("e => e.outerHTML.slice(0, 80)")
+    assert page.locator("[data-chart] svg").count() == page.locator("[data-chart]").count()
+
+
+def test_the_line_between_two_pictures_moves_by_keyboard_and_mouse(show):
+    page = show()
+    stage = page.locator(".stage").first
+    stage.scroll_into_view_if_needed()
+    slider = stage.locator("input")
+    slider.focus()
+    slider.press("End")
+    blurred = pixels(stage)
+    slider.press("Home")
+    restored = pixels(stage)
+    assert np.abs(blurred - restored).mean() > 0.5
+    box = stage.bounding_box()
+    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.5 * box["height"])
+    assert 70 <= int(slider.input_value()) <= 80
+    page.locator(".compare select").nth(1).select_option(label="sharp")
+    assert page.locator(".stage output.right").first.inner_text() == "sharp"
+
+
+def test_a_heading_sorts_its_column_both_ways(show):
+    page = show()
+    table = page.locator("table.sortable", has_text="Lag of the spikes")
+    column = "tr => +tr.cells[3].dataset.value"
+    table.locator("th button", has_text="correlation").click()
+    first = table.locator("tbody tr").evaluate_all(f"rows => rows.map({column})")
+    assert first == sorted(first, reverse=True)
+    table.locator("th button", has_text="correlation").press("Enter")
+    second = table.locator("tbody tr").evaluate_all(f"rows => rows.map({column})")
+    assert second == sorted(first)
+    assert table.locator("th[aria-sort=ascending]").inner_text().startswith("correlation")
+
+
+def test_playback_shows_another_instant_and_moves_the_rasters_line(show):
+    page = show()
+    screen, slider = page.locator(".screen"), page.locator(".player input")
+    slider.focus()
+    slider.press("Home")
+    before, line = pixels(screen), pixels(page.locator("[data-chart=raster]"))
+    slider.press("End")
+    page.wait_for_timeout(200)
+    assert np.abs(pixels(screen) - before).mean() > 1
+    assert np.abs(pixels(page.locator("[data-chart=raster]")) - line).max() > 20
+    button = page.locator(".player button")
+    button.click()
+    page.wait_for_timeout(300)
+    button.click()
+    assert slider.input_value() != "0"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_follows_the_systems_colours_and_can_be_switched(show, scheme):
+    page = show(color_scheme=scheme)
+    page.evaluate("scrollTo(0, 0)")
+
+    def brightness() -> float:
+        return float(np.median(np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L"))))
+
+    assert (brightness() > 128) == (scheme == "light")
+    page.locator("#theme").click()
+    assert (brightness() > 128) != (scheme == "light")
+
+
+def test_nothing_is_wider_than_a_phone(show):
+    page = show(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_all_that_can_be_operated_has_a_name_and_takes_focus(show):
+    page = show()
+    names = page.evaluate(
+        """() => [...document.querySelectorAll("a, button, input, select, summary")].map((e) =>
+        e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.[0]?.textContent)"""
+    )
+    assert all(names)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
