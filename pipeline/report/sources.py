@@ -16,7 +16,7 @@ import yaml
 
 from ...errors import SpikeDeblurError
 from ..align.manifest import Manifest, ManifestError, read_manifest
-from ..evaluate import FORMAT as EVALUATION
+from ..evaluation import FORMAT as EVALUATION
 from ..files import sha256_file
 from ..store import open_store
 from ..store.provenance import describe_data
