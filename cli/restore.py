@@ -12,7 +12,8 @@ from .output import report
 
 def restore(
     blur: Annotated[
-        Path, typer.Option(help="Folder of blurred frames named by number, such as 0031.png.")
+        Path,
+        typer.Option(help="Folder of blurred frames such as 0031.png, by number; or an MP4."),
     ],
     spikes: Annotated[Path, typer.Option(help="The .dat stream that holds their exposures.")],
     out: Annotated[Path, typer.Option(help="Folder for the sharp frames, <frame>.png.")],
@@ -64,12 +65,33 @@ def restore(
             show_default="whole up to 512x512, else 256; less if memory is short",
         ),
     ] = None,
+    flips: Annotated[
+        bool,
+        typer.Option(
+            "--flips", help="Mean over four mirrored copies: four times the time, a little better."
+        ),
+    ] = False,
     short_bins: Annotated[
         int, typer.Option(min=1, help="Short window of sdm and tfp, in bins of 32 an exposure.")
     ] = 5,
     frames_per_exposure: Annotated[
         int, typer.Option(min=1, help="Sharp frames from each blurred one, <frame>_<m>.png.")
     ] = 1,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of an MP4: sharp frames from one blurred frame to the next.",
+            show_default="the exposure",
+        ),
+    ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(help="MP4 to write of all sharp frames; needs PyAV."),
+    ] = None,
+    video_fps: Annotated[
+        float, typer.Option(min=0.1, help="Frames a second at which it plays.")
+    ] = 30.0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace frames made from other inputs.")
     ] = False,
@@ -84,9 +106,12 @@ def restore(
     --fps 1000 --out sharp
     """
     from ..pipeline import restore as job
+    from ..pipeline.video import require_new_video, write_video
     from .progress import progress_bar
     from .trained import trained_model
 
+    if video is not None:
+        require_new_video(video, overwrite=overwrite)
     trained = trained_model(run, model)
     try:
         name = job.checked_method(method, has_run=trained is not None)
@@ -115,17 +140,22 @@ def restore(
             gain=gain,
             first=first,
             tile=tile,
+            flips=flips,
             short_bins=short_bins,
             frames_per_exposure=frames_per_exposure,
+            step=step,
             overwrite=overwrite,
             on_progress=on_progress,
         )
+    if video is not None:
+        write_video(video, job.restored_files(out), video_fps, overwrite=overwrite)
     for warning in summary.warnings:
         typer.echo(f"Warning: {warning}", err=True)
     kept = f", {summary.kept} there already" if summary.kept else ""
     tiles = f" in tiles of {summary.tile}" if summary.tile else ""
     report(
         summary,
-        f"{summary.restored} frames restored by {summary.method}{tiles} in {out}{kept}",
+        f"{summary.restored} frames restored by {summary.method}{tiles} in {out}{kept}"
+        + (f"; {video}" if video is not None else ""),
         json=json,
     )

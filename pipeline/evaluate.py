@@ -54,6 +54,7 @@ def evaluate(
     lpips: Backbone | None = None,
     motion: bool = False,
     tile: int | None = None,
+    flips: bool = False,
     device: str | None = None,
     on_progress: Progress | None = None,
 ) -> Evaluation:
@@ -69,6 +70,7 @@ def evaluate(
         lpips: backbone of LPIPS; None: not measured.
         motion: measure by motion, too, and how steady the frames are.
         tile: as in `ModelMethod`.
+        flips: as in `ModelMethod`.
         device: a torch device for the model; None: the GPU where there is one.
         on_progress: told after each window of each method.
 
@@ -109,7 +111,7 @@ def evaluate(
             "counts in bins; use tfp, or voxelize again with --kind packed"
         )
     trained = {
-        name: ModelMethod.from_run(source, tile=tile, device=device)
+        name: ModelMethod.from_run(source, tile=tile, flips=flips, device=device)
         for name, source in given.items()
         if name in names and source is not None
     }
@@ -132,6 +134,7 @@ def evaluate(
         split=split,
         protocol=protocol,
         lpips_backbone=lpips,
+        flips=flips and bool(trained),
         run=source_name(run) if run is not None and "model" in trained else None,
         control=source_name(control) if control is not None and "rgb" in trained else None,
         checkpoint_sha256=_checkpoint_hash(run if "model" in trained else None),

@@ -67,6 +67,8 @@ class Evaluation:
     protocol: str | None = None
     """Name of the published table whose data these are."""
     lpips_backbone: str | None = None
+    flips: bool = False
+    """Whether models restored mirrored copies too."""
     motion: dict[str, MotionScore] = field(default_factory=dict)
     """By method, and of the sharp frames themselves; empty: not measured."""
 
@@ -121,6 +123,7 @@ class Evaluation:
             "tfp_bins": self.tfp_bins,
             "sdm_bins": self.sdm_bins,
             "tile": self.tile,
+            "flips": self.flips,
             "gain_estimated": list(self.gain_estimated),
             "psnr_interval": {name: self.interval(name) for name in self.methods},
             "psnr_gain_over_blur_interval": {

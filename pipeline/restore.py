@@ -30,6 +30,7 @@ from .methods import (
 )
 from .progress import Progress
 from .recording import RecordingSequence, exposures_by_log, exposures_by_number, settle_spikes
+from .video import VIDEO_SUFFIX, decode_to_folder
 
 FORMAT = "spikedeblur.restore"
 SCHEMA_VERSION = 1
@@ -72,8 +73,10 @@ def restore(
     gain: float | None = None,
     first: float | None = None,
     tile: int | None = None,
+    flips: bool = False,
     short_bins: int = DEFAULT_SHORT_BINS,
     frames_per_exposure: int = 1,
+    step: int | None = None,
     device: str | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
@@ -84,7 +87,7 @@ def restore(
     middle of its equal part of the exposure.
 
     Args:
-        blur: folder of blurred frames named by number.
+        blur: folder of blurred frames named by number, or a video of them.
         spikes: one `.dat` stream that holds all their exposures.
         out: folder to write; may not be `blur`.
         run: run folder of a trained model, or an exported one, for the method `model`.
@@ -98,8 +101,11 @@ def restore(
         gain: spikes a sample at unit luminance; None: from side file or preset.
         first: time of the stream's sample 0 in seconds; None: from the side file, else 0.
         tile: as in `ModelMethod`.
+        flips: as in `ModelMethod`.
         short_bins: width of the short window of tfp and sdm, in bins.
         frames_per_exposure: sharp frames from each blurred one.
+        step: of a video: sharp frames from one blurred frame to the next; None: an exposure, so
+            that they follow each other without gap. The first is centred in the first exposure.
         device: a torch device for the model; None: the GPU where there is one.
         overwrite: replace frames made from other inputs.
         on_progress: told after each frame.
@@ -116,6 +122,12 @@ def restore(
         raise RestoreError(f"expected at least 1 frame an exposure, got {frames_per_exposure}")
     if out.resolve() == blur.resolve():
         raise RestoreError(f"{out}: the blurred frames are there; choose another --out")
+    if blur.suffix == VIDEO_SUFFIX:
+        if exposure is None:
+            raise RestoreError(f"{blur}: a video's frames have no numbers; give exposure and fps")
+        blur = decode_to_folder(blur, out, exposure // 2, exposure if step is None else step)
+    elif step is not None:
+        raise RestoreError(f"{blur}: a step is for videos; these frames have their numbers")
     settings = settle_spikes(spikes, geometry=geometry, rate=rate, gain=gain, first=first)
     if log is not None:
         seq, exposures = exposures_by_log(blur, log, seq)
@@ -128,7 +140,7 @@ def restore(
     model: ModelMethod | None = None
     if name == "model":
         assert run is not None, "checked_method lets model pass only with a run"
-        model = ModelMethod.from_run(run, tile=tile, device=device)
+        model = ModelMethod.from_run(run, tile=tile, flips=flips, device=device)
     bins = model.config.DATA.K if model else None
     instants = [(m + 0.5) / frames_per_exposure - 0.5 for m in range(frames_per_exposure)]
     sequences = [
@@ -144,6 +156,7 @@ def restore(
         "short_bins": min(short_bins, sequence.bins) if name in ("tfp", "sdm") else None,
         "bins": sequence.bins,
         "tile": side,
+        "flips": flips and model is not None,
         "frames_per_exposure": frames_per_exposure,
         "model_sha256": _model_hash(run) if model and run is not None else None,
         "spikes_sha256": sha256_file(spikes),
@@ -182,6 +195,20 @@ def restore(
         tile=side,
         warnings=(*settings.warnings, *_gain_warning(name, settings.gain)),
     )
+
+
+def restored_files(out: str | os.PathLike[str]) -> list[Path]:
+    """Return the sharp frames that `restore` wrote to a folder, in order of time.
+
+    Raises:
+        RestoreError: it holds no finished restoration.
+    """
+    record = _read_record(Path(out) / RECORD)
+    if record is None or not record.get("complete"):
+        raise RestoreError(f"{out}: expected a folder that `restore` finished, with {RECORD}")
+    return [
+        inside(Path(out), f"{stem}.png", Path(out) / RECORD) for stem in _stems(record["inputs"])
+    ]
 
 
 def checked_method(method: str | None, *, has_run: bool) -> str:

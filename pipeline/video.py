@@ -1,4 +1,4 @@
-"""Sharp frames from a video file, such as those that X4K1000FPS is downloaded as.
+"""Frames from and to video files, such as those that X4K1000FPS is downloaded as.
 
 Needs PyAV, the extra `video`. Colours are converted as FFmpeg does by default: by the matrix and
 range that the stream names, BT.601 and limited range where it names none.
@@ -6,8 +6,9 @@ range that the stream names, BT.601 and limited range where it names none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SpikeDeblurError
+from .files import atomic_write, sha256_file
+from .images import image_shape, read_rgb, write_png
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -75,6 +78,73 @@ def read_video(path: Path, n_frames: int) -> Iterator[RGB]:
             f"{path}: expected the {n_frames} frames of its index, decoded {read}; the file is "
             "cut or damaged: download it again"
         )
+
+
+def decode_to_folder(path: Path, out: Path, first: int, step: int) -> Path:
+    """Write a video's frames as `<out>/blurred-<hash of the video>/<number>.png`, each once.
+
+    Args:
+        path: the video.
+        out: where the folder goes; a run that was stopped goes on there.
+        first: number of the first frame.
+        step: from a frame's number to the next one's.
+
+    Returns:
+        The folder.
+
+    Raises:
+        VideoError: as `read_video`.
+    """
+    folder = out / f"blurred-{sha256_file(path)[:12]}"
+    n_frames = count_frames(path)
+    files = [folder / f"{first + i * step:06d}.png" for i in range(n_frames)]
+    if not all(file.is_file() for file in files):
+        for file, frame in zip(files, read_video(path, n_frames), strict=True):
+            if not file.is_file():
+                write_png(file, frame)
+    return folder
+
+
+def require_new_video(path: Path, *, overwrite: bool) -> None:
+    """Refuse a video that can't be written, before any work is done.
+
+    Raises:
+        VideoError: another ending, a file in the way, or no PyAV.
+    """
+    _pyav(path)
+    if path.suffix != VIDEO_SUFFIX:
+        raise VideoError(f"{path}: expected a name that ends in {VIDEO_SUFFIX}; change it")
+    if path.exists() and not overwrite:
+        raise VideoError(f"{path}: is there already; choose another, or give --overwrite")
+
+
+def write_video(path: Path, images: Sequence[Path], fps: float, *, overwrite: bool = False) -> None:
+    """Write images as H.264, atomically; nearly lossless, one in memory at a time.
+
+    Args:
+        path: the file, `*.mp4`.
+        images: of one size, in order of time.
+        fps: frames a second at which it plays.
+        overwrite: replace a file that is there.
+
+    Raises:
+        VideoError: as `require_new_video`.
+        ImageError: an image that can't be read, or of another size than the first.
+    """
+    require_new_video(path, overwrite=overwrite)
+    av = _pyav(path)
+    shape = image_shape(images[0])
+    with atomic_write(path) as aside, av.open(str(aside), "w", format="mp4") as video:
+        stream = video.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12"}
+        )
+        stream.height, stream.width = shape
+        even = shape[0] % 2 == 0 and shape[1] % 2 == 0
+        stream.pix_fmt = "yuv420p" if even else "yuv444p"  # only half-size colour plays everywhere
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(read_rgb(image, shape), format="rgb24")
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode())
 
 
 @contextmanager

@@ -103,7 +103,8 @@ def measure(variant: Variant, work: Path, steps: int, scenes: int) -> tuple[Eval
     run = work / variant.name.replace(" ", "-")
     network = VRT if variant.trunk else WithoutTrunk
     with mock.patch.object(build, "VRT", network):
-        train(config, run, resume=True)
+        if train(config, run, resume=True).signal is not None:
+            sys.exit("stopped; the same command goes on")
         model = ModelMethod.from_run(run)
         size = sum(parameter.numel() for parameter in build.build_model(config).parameters())
     sequences = open_store(root, "test")

@@ -12,6 +12,7 @@ from spikedeblur.pipeline.align import align
 from spikedeblur.pipeline.images import list_images, read_rgb
 from spikedeblur.pipeline.metrics import psnr
 from spikedeblur.pipeline.simulate import Recording, scene_clips, simulate
+from spikedeblur.pipeline.video import read_video, write_video
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +92,19 @@ def test_an_unusable_input_exits_with_1_and_one_paragraph(
     error = capsys.readouterr().err
     assert "check rate, fps" in error
     assert "Traceback" not in error
+
+
+def test_videos_go_in_and_come_out(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    (blur,) = {path.parent for path in data.glob("test_blurry_33/*/*/*.png")}
+    write_video(tmp_path / "blur.mp4", list_images(blur), 30)
+    numbers = ["--method", "sdm", "--exposure", 33, "--fps", 1000]
+    command = arguments(data, tmp_path / "out", *numbers, "--step", 15)
+    command[command.index("--blur") + 1] = str(tmp_path / "blur.mp4")
+    assert main([*command, "--video", str(tmp_path / "sharp.mp4")]) == 0
+    names = [path.name for path in list_images(tmp_path / "out")]
+    assert names == ["000016.png", "000031.png", "000046.png"]
+    assert main(arguments(data, tmp_path / "png", *numbers)) == 0
+    sharp = list(read_video(tmp_path / "sharp.mp4", 3))
+    for name, frame in zip(("0016", "0031", "0046"), sharp, strict=True):
+        assert psnr(frame, read_rgb(tmp_path / "png" / f"{name}.png")) > 28

@@ -223,6 +223,25 @@ def test_tiles_see_the_same_places_of_frame_and_spikes(sequences) -> None:
     assert all(np.array_equal(one[i], whole[i]) for i in whole)
 
 
+def test_mirrored_copies_are_restored_and_mirrored_back(sequences) -> None:
+    """The stand-in works pixel by pixel, so the mean of its copies is what one gives."""
+    plain = dict(restored_frames(model_method(SpikeShift()), sequences[1]))
+    network = SpikeShift()
+    mirrored = dict(restored_frames(model_method(network, flips=True), sequences[1]))
+    assert len(network.seen) == 4
+    for i, frame in plain.items():
+        assert np.abs(frame.astype(int) - mirrored[i]).max() <= 1
+
+    class Leftmost(torch.nn.Module):
+        def forward(self, rgb: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+            return rgb[..., :1].expand_as(rgb)
+
+    one = sequences[0].blur_frames[0].astype(float)
+    sides = (one[:, :1] + one[:, -1:]) / 2
+    frame = next(f for _, f in restored_frames(model_method(Leftmost(), flips=True), sequences[0]))
+    np.testing.assert_allclose(frame, np.broadcast_to(sides, one.shape), atol=0.51)
+
+
 def test_a_tile_that_is_given_is_taken() -> None:
     assert model_method(SpikeShift(), tile=0).tile_side((720, 1280)) is None
     assert model_method(SpikeShift(), tile=128).tile_side((256, 256)) == 128

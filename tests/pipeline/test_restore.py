@@ -351,7 +351,7 @@ def test_a_model_restores_clips_and_resumes(recording, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         ModelMethod,
         "from_run",
-        lambda run, tile, device: ModelMethod(Passing(), config, tile=tile, device="cpu"),
+        lambda run, tile, flips, device: ModelMethod(Passing(), config, tile=tile, device="cpu"),
     )
     best = recording / "run" / "checkpoints" / "best.pt"
     best.parent.mkdir(parents=True)

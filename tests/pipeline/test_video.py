@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from spikedeblur.cli import main
-from spikedeblur.pipeline.images import read_rgb, write_png
+from spikedeblur.pipeline.images import ImageError, read_rgb, write_png
 from spikedeblur.pipeline.simulate import Recording, folder_clips, simulate
 from spikedeblur.pipeline.video import VideoError, count_frames, read_video, video_shape
+from spikedeblur.pipeline.video import write_video as to_video
 
 av = pytest.importorskip("av")
 
@@ -108,3 +109,27 @@ def test_without_pyav_the_error_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / CLIP).touch()
     with pytest.raises(VideoError, match=r"spikedeblur\[video\]"):
         folder_clips(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (47, 63)])
+def test_images_become_a_video_of_the_same_pictures(tmp_path, size):
+    frames = smooth_frames(5, *size)
+    images = [tmp_path / f"{i}.png" for i in range(5)]
+    for path, frame in zip(images, frames, strict=True):
+        write_png(path, frame)
+    to_video(tmp_path / "out.mp4", images, 25)
+    decoded = np.stack(list(read_video(tmp_path / "out.mp4", 5)))
+    assert np.abs(decoded.astype(int) - frames).mean() < 3
+    with pytest.raises(VideoError, match="there already"):
+        to_video(tmp_path / "out.mp4", images, 25)
+    with pytest.raises(VideoError, match=r"\.mp4"):
+        to_video(tmp_path / "out.avi", images, 25)
+
+
+def test_a_video_that_fails_leaves_nothing(tmp_path):
+    frames = smooth_frames(2)
+    write_png(tmp_path / "0.png", frames[0])
+    write_png(tmp_path / "1.png", frames[1][:40])
+    with pytest.raises(ImageError, match=r"1\.png"):
+        to_video(tmp_path / "out.mp4", [tmp_path / "0.png", tmp_path / "1.png"], 25)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
