@@ -77,11 +77,3 @@ def small_clips(root: Path, count: int) -> None:
             (root / top / clip).mkdir(parents=True)
             for name in names:
                 (root / top / clip / name).hardlink_to(source / name)
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as name:
-        for figure in figures(Path(name)):
-            print(figure.line())

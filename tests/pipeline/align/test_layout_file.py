@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,15 @@ def test_a_wrong_key_is_named(tmp_path, keys, expected):
         find_layout(write(tmp_path, changed(**keys)))
     assert "mine.yaml: " in str(error.value)
     assert expected in str(error.value)
+
+
+def test_the_examples_of_the_documentation_are_layout_files(repository, tmp_path):
+    text = (repository / "docs/datasets.md").read_text()
+    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert [find_layout(write(tmp_path, example)).NAME for example in examples] == [
+        "my-camera",
+        "my-averages",
+    ]
 
 
 @pytest.mark.parametrize("content", ["- a\n- b\n", "a: [", ""])
