@@ -67,6 +67,11 @@ def _print_manifest(found: ManifestCheck) -> None:
     if reasons:
         count = sum(s.rate_unknown is not None for s in found.sequences)
         typer.echo(f"Rate not judged in {count} sequences: {'; '.join(reasons)}")
+    dark = sum(s.pixels_judged < 0.5 for s in found.sequences)
+    if dark:
+        typer.echo(
+            f"Dead pixels can't be told in the dark: over half the picture in {dark} sequences"
+        )
     verdict = f"wrong in {found.wrong} of" if found.wrong else "nothing wrong in"
     typer.echo(
         f"{found.path}: {verdict} {len(found.sequences)} sequences, {found.files} files, "

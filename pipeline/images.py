@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,8 +92,15 @@ def image_shape(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: missing or not an image.
     """
-    with _explained(path), Image.open(path, formats=_FORMATS) as image:
-        return image.height, image.width
+    with _explained(path), path.open("rb") as file:
+        start = file.read(24)
+        # A PNG says its size at a fixed place; Pillow takes ten times as long to say it.
+        if len(start) == 24 and start.startswith(_PNG_SIGNATURE) and start[12:16] == b"IHDR":
+            width, height = struct.unpack(">II", start[16:])
+            return height, width
+        file.seek(0)
+        with Image.open(file, formats=_FORMATS) as image:
+            return image.height, image.width
 
 
 def write_png(path: str | os.PathLike[str], rgb: RGB) -> None:

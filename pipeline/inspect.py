@@ -140,6 +140,7 @@ def _manifest(path: Path) -> Facts:
         "exposure (frames)": manifest.exposure_frames,
         "sequences": len(manifest.sequences),
         "windows": sum(len(sequence.windows) for sequence in manifest.sequences),
+        "splits": ", ".join(sorted({sequence.split for sequence in manifest.sequences})),
     }
     return Facts(str(path), "manifest", facts, rows)
 

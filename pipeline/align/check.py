@@ -76,6 +76,8 @@ class SequenceCheck:
     """Mean spikes a sample over mean luminance of the blurred frames; None: no light, no spikes."""
     dead_pixels: int
     hot_pixels: int
+    pixels_judged: float
+    """Share of the spikes' pixels around which there was light enough for a dead one to show."""
     findings: tuple[Finding, ...]
 
     @property
@@ -185,6 +187,7 @@ def check_sequence(
         gain_measured=gain,
         dead_pixels=bad.dead,
         hot_pixels=bad.hot,
+        pixels_judged=bad.judged,
         findings=tuple(checking.findings),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -110,10 +111,10 @@ def align(
 
     options = _Options(geometry=geometry, rate=rate, gain=gain, fps=common_fps, verify=verify)
     known = _known_sequences(former, root, manifest)
-    real_root = root.resolve()
+    inside = _Inside(root)
 
     def work(sequence: FoundSequence) -> _Done:
-        return _align_sequence(sequence, root, real_root, options, known.get(sequence.seq))
+        return _align_sequence(sequence, root, inside, options, known.get(sequence.seq))
 
     done: list[_Done] = []
     n_workers = workers or min(8, os.cpu_count() or 1)
@@ -132,7 +133,7 @@ def align(
     result = Manifest(
         version=__version__,
         layout=named.NAME,
-        root=relative_root(real_root, manifest),
+        root=relative_root(Path(inside.real_root), manifest),
         fps=common_fps,
         exposure_frames=exposures.pop() if len(exposures) == 1 else None,
         linear_light=lights.pop() if len(lights) == 1 else None,
@@ -168,18 +169,18 @@ class _Done:
 
 
 def _align_sequence(
-    found: FoundSequence, root: Path, real_root: Path, options: _Options, former: Sequence | None
+    found: FoundSequence, root: Path, inside: _Inside, options: _Options, former: Sequence | None
 ) -> _Done:
     settings, linear_light = settle_sequence(
         found, geometry=options.geometry, rate=options.rate, gain=options.gain, fps=options.fps
     )
     warnings = [f"{found.seq}: {warning}" for warning in (*found.warnings, *settings.warnings)]
-    planned = _plan(found, root, real_root, settings, options.fps)
+    planned = _plan(found, root, inside, settings, options.fps)
     if former is not None:
         planned = planned.model_copy(update={"assigned_split": former.assigned_split})
     has_sharp = any(window.sharp for window in planned.windows)
     wanted = options.verify and has_sharp
-    if former is not None and _without_findings(former) == planned:
+    if former is not None and _same_plan(former, planned):
         if wanted and former.verification is None:
             sequence = former.model_copy(update={"verification": _verify(former, root)})
         elif not wanted:
@@ -196,20 +197,19 @@ def _align_sequence(
 
 
 def _plan(
-    found: FoundSequence, root: Path, real_root: Path, settings: SpikeSettings, fps: float
+    found: FoundSequence, root: Path, inside: _Inside, settings: SpikeSettings, fps: float
 ) -> Sequence:
     """Return the sequence as far as names, sizes and times tell: no counts, no hashes."""
     require_seq(found.seq)
     files: dict[str, FileRecord] = {}
-    safe: set[Path] = set()
     prefix = "" if root == Path() else f"{root}/"
 
     def record(path: Path) -> str:
-        name = str(path).removeprefix(prefix)
+        text = str(path)
+        name = text.removeprefix(prefix)
         if name not in files:
-            _require_in_root(path, real_root, safe)
-            stat = path.stat()
-            files[name] = FileRecord(size=stat.st_size, mtime_ns=stat.st_mtime_ns)
+            seen = inside.stat(text)
+            files[name] = FileRecord(size=seen.st_size, mtime_ns=seen.st_mtime_ns)
         return name
 
     lead = found.lead_samples / settings.rate
@@ -312,18 +312,19 @@ def _verify(sequence: Sequence, root: Path) -> Verification | None:
     return verify_sequence(frames)
 
 
-def _without_findings(sequence: Sequence) -> Sequence:
-    """Return the sequence as `_plan` would give it."""
-    return sequence.model_copy(
-        update={
-            "windows": tuple(w.model_copy(update={"spike_count": 0}) for w in sequence.windows),
-            "files": {
-                name: seen.model_copy(update={"sha256": None})
-                for name, seen in sequence.files.items()
-            },
-            "verification": None,
-        }
-    )
+def _same_plan(former: Sequence, planned: Sequence) -> bool:
+    """Say whether a sequence is what `_plan` gave once: all but counts, hashes and lag."""
+
+    def essence(sequence: Sequence) -> tuple[object, ...]:
+        windows = [
+            (w.frame_index, w.t0, w.t1, w.spikes, w.first, w.blur, w.sharp)
+            for w in sequence.windows
+        ]
+        files = {name: (seen.size, seen.mtime_ns) for name, seen in sequence.files.items()}
+        known = (sequence.seq, sequence.geometry, sequence.rate, sequence.gain)
+        return *known, sequence.scene, sequence.blur_kind, windows, files
+
+    return essence(former) == essence(planned)
 
 
 def _common_fps(root: Path, found: list[FoundSequence], fps: float | None) -> float:
@@ -397,17 +398,39 @@ def _own_manifest(path: Path) -> Manifest | None:
         return None
 
 
-def _require_in_root(path: Path, real_root: Path, safe: set[Path]) -> None:
-    """Refuse a link that leaves the root; readers of the manifest would."""
-    if path.parent not in safe:
-        if not path.parent.resolve().is_relative_to(real_root):
-            raise _leaves(path.parent, real_root)
-        safe.add(path.parent)
-    if path.is_symlink() and not path.resolve().is_relative_to(real_root):
-        raise _leaves(path, real_root)
+class _Inside:
+    """Refuses links that leave the root; readers of the manifest would."""
+
+    def __init__(self, root: Path) -> None:
+        self.real_root = os.path.realpath(root)
+        self._real = {"" if root == Path() else str(root): self.real_root}
+
+    def stat(self, path: str) -> os.stat_result:
+        """Return what a file is; raise if a link on the way to it leaves the root."""
+        self._folder(path.rpartition("/")[0])
+        found = os.lstat(path)
+        if not stat.S_ISLNK(found.st_mode):
+            return found
+        self._require(os.path.realpath(path), path)
+        return Path(path).stat()
+
+    def _folder(self, path: str) -> str:
+        """Return where a folder really is; each is looked at once."""
+        if path not in self._real:
+            above, _, name = path.rpartition("/")
+            real = f"{self._folder(above)}/{name}"
+            if stat.S_ISLNK(os.lstat(path).st_mode):
+                real = os.path.realpath(path)
+            self._real[path] = self._require(real, path)
+        return self._real[path]
+
+    def _require(self, real: str, path: str) -> str:
+        if real != self.real_root and not real.startswith(self.real_root.rstrip("/") + "/"):
+            raise _leaves(path, self.real_root)
+        return real
 
 
-def _leaves(path: Path, real_root: Path) -> UnsafePathError:
+def _leaves(path: str, real_root: str) -> UnsafePathError:
     return UnsafePathError(
         f"{path}: is a link that leaves {real_root}; align the folder that holds both, or copy "
         "the data in"

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ...errors import SpikeDeblurError
@@ -121,6 +122,7 @@ def read_alignment_log(path: str | os.PathLike[str]) -> dict[tuple[str, int], Al
     return rows
 
 
+@lru_cache(maxsize=65536)
 def require_seq(seq: str) -> str:
     """Return `seq` if it can be a log row's name and a folder inside a store.
 

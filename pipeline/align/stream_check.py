@@ -57,7 +57,7 @@ class SpikeSums:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BadPixels:
     """Pixels, rows and columns that say nothing of the scene; upright, from 0."""
 
@@ -66,6 +66,8 @@ class BadPixels:
     dead_lines: tuple[str, ...]
     """Such as `row 17` or `column 400`; their pixels are not counted in `dead`."""
     hot_lines: tuple[str, ...]
+    judged: float
+    """Share of the pixels whose neighbours fired enough for a dead one among them to show."""
 
 
 def find_bad_pixels(sums: SpikeSums) -> BadPixels:
@@ -87,7 +89,11 @@ def find_bad_pixels(sums: SpikeSums) -> BadPixels:
     dead_pixels = (spikes == 0) & (usual >= MIN_SPIKES) & judged
     hot_pixels = (spikes == samples) & (usual <= samples / 2) & judged & (samples >= MIN_SPIKES)
     return BadPixels(
-        int(dead_pixels.sum()), int(hot_pixels.sum()), tuple(dead_lines), tuple(hot_lines)
+        dead=int(dead_pixels.sum()),
+        hot=int(hot_pixels.sum()),
+        dead_lines=tuple(dead_lines),
+        hot_lines=tuple(hot_lines),
+        judged=float((usual >= MIN_SPIKES).mean()),
     )
 
 

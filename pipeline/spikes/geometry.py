@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ...errors import SpikeDeblurError
 
@@ -164,6 +165,7 @@ _SPEC_HELP = (
 )
 
 
+@lru_cache(maxsize=1024)
 def parse_geometry(spec: str) -> SpikeGeometry:
     """Read a SPEC: a preset's name or `HxW,bottom-up|top-down[,padded][,drop=400:416]`.
 

@@ -24,7 +24,7 @@ import numpy as np
 from spikedeblur.pipeline.spikes import SpikeFile, SpikeGeometry, count_spikes
 from spikedeblur.pipeline.spikes.dat import pack_spikes
 
-from . import jobs, store, streaming
+from . import align, jobs, store, streaming
 from .figures import Figure, fastest
 
 BINS = 32
@@ -155,6 +155,7 @@ def main() -> int:
         figures += store.figures(folder, manifest)
         figures += streaming.figures(folder / "packed.zarr")
         figures += jobs.figures(folder, manifest, Path(memory))
+        figures += align.figures(folder / "align")
         if REALDATA.is_dir():
             figures += store.real_recordings(folder / "real", REALDATA)
     seconds = time.perf_counter() - began

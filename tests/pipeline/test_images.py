@@ -66,3 +66,14 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     with pytest.raises(ImageError, match=r"bomb\.png"):
         read_rgb(tmp_path / "bomb.png")
+
+
+def test_a_size_is_read_from_any_format_and_from_no_cut_header(tmp_path):
+    for suffix in ("png", "bmp", "jpg"):
+        Image.new("RGB", (9, 6)).save(tmp_path / f"a.{suffix}")
+        assert image_shape(tmp_path / f"a.{suffix}") == (6, 9)
+    content = (tmp_path / "a.png").read_bytes()
+    for length in (0, 7, 17, 23):
+        (tmp_path / "cut.png").write_bytes(content[:length])
+        with pytest.raises(ImageError, match=r"cut\.png"):
+            image_shape(tmp_path / "cut.png")

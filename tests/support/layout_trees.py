@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,19 @@ class Scene:
     seed: int
     speed: float = 0.4
 
-    def at(self, t: float) -> np.ndarray:
-        """(H, W) in [0, 1] at `t` seconds."""
+    @cached_property
+    def _waves(self) -> tuple[np.ndarray, np.ndarray]:
+        """(12, H, W) phases at 0 s, and (12, 1, 1) by which they fall each second."""
         rng = np.random.default_rng(self.seed)
         y, x = np.mgrid[:HEIGHT, :WIDTH].astype(float)
-        image = np.full((HEIGHT, WIDTH), 0.5)
-        for _ in range(24):
-            fy, fx = rng.uniform(-0.12, 0.12, 2)
-            phase = rng.uniform(0, 2 * np.pi)
-            image += 0.05 * np.cos(2 * np.pi * (fy * y + fx * (x - self.speed * 1e3 * t)) + phase)
-        return np.clip(image, 0, 1)
+        fy, fx = rng.uniform(-0.12, 0.12, (2, 12, 1, 1))
+        phase = rng.uniform(0, 2 * np.pi, (12, 1, 1))
+        return 2 * np.pi * (fy * y + fx * x) + phase, 2 * np.pi * fx * self.speed * 1e3
+
+    def at(self, t: float) -> np.ndarray:
+        """(H, W) in [0, 1] at `t` seconds."""
+        phases, fall = self._waves
+        return np.clip(0.5 + 0.07 * np.cos(phases - fall * t).sum(axis=0), 0, 1)
 
     def blurred(self, t0: float, t1: float) -> np.ndarray:
         """(H, W), the mean of 9 instants from `t0` to `t1`."""

@@ -96,19 +96,25 @@ def walk_folders(top: Path) -> Iterator[tuple[Path, tuple[str, ...], tuple[str, 
 
     Links to folders are followed, except one back to a folder that holds it.
     """
-    pending: list[tuple[Path, frozenset[str]]] = [(top, frozenset())]
+    pending = [(top, os.path.realpath(top), frozenset[str]())]
     while pending:
-        folder, above = pending.pop()
-        real = os.path.realpath(folder)
+        folder, real, above = pending.pop()
         if real in above:
             continue
+        folders, files, inner = [], [], []
         with os.scandir(folder) as entries:
-            visible = sorted(
-                ((e.name, e.is_dir()) for e in entries if not e.name.startswith(".")),
-            )
-        folders = tuple(name for name, is_folder in visible if is_folder)
-        yield folder, folders, tuple(name for name, is_folder in visible if not is_folder)
-        pending += [(folder / name, above | {real}) for name in reversed(folders)]
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.startswith("."):
+                    continue
+                if not entry.is_dir():
+                    files.append(entry.name)
+                    continue
+                folders.append(entry.name)
+                # Only a link can lead elsewhere, and to ask the system for each folder is slow.
+                path = f"{real}/{entry.name}"
+                inner.append((entry.name, os.path.realpath(path) if entry.is_symlink() else path))
+        yield folder, tuple(folders), tuple(files)
+        pending += [(folder / name, path, above | {real}) for name, path in reversed(inner)]
 
 
 def index_frames(

@@ -14,7 +14,7 @@ Where a clip has a stream and files, the stream is taken: it has spikes outside 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import defaultdict
 from pathlib import Path
 
 from ...images import IMAGE_SUFFIXES
@@ -23,7 +23,6 @@ from ..timeline import names_are_interpolated
 from .contract import (
     AlignmentError,
     FoundSequence,
-    folder_names,
     index_frames,
     leftovers,
     pair_frames,
@@ -100,13 +99,6 @@ def require_not_raw(root: Path) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Clip:
-    relative: Path
-    blur: tuple[str, ...]
-    sharp: tuple[str, ...]
-
-
 def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
     blur_top = root / f"{split}_blurry_{exposure}"
     sharp_top = root / f"{split}_fullRGB"
@@ -114,56 +106,58 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
     stream_top = root / f"{split}_spike_{scale}xds"
     window_top = root / f"{split}_spike_{scale}xds_{exposure}"
 
-    clips = []
-    for folder, _, names in walk_folders(blur_top):
-        if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
-            relative = folder.relative_to(blur_top)
-            clips.append(_Clip(relative, names, folder_names(sharp_top / relative)))
+    blurred, sharp, streams, own = map(_files_below, (blur_top, sharp_top, stream_top, window_top))
+    clips = [
+        clip
+        for clip, names in blurred.items()
+        if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
+    ]
     if not clips:
         raise AlignmentError(f"{blur_top}: expected <group>/<clip>/<centre>.png, found no images")
-    if clips[0].relative == Path():
+    if clips[0] == "":
         raise AlignmentError(
-            f"{blur_top}: expected images in <group>/<clip>/, found {clips[0].blur[0]} at the top; "
+            f"{blur_top}: expected images in <group>/<clip>/, found {blurred[''][0]} at the top; "
             "put each clip in its own folder"
         )
     interpolated = any(
-        names_are_interpolated(name.rpartition(".")[0] for name in clip.blur + clip.sharp)
+        names_are_interpolated(name.rpartition(".")[0] for name in blurred[clip] + sharp[clip])
         for clip in clips
     )
-    orphans = _orphans((stream_top, window_top, sharp_top), {clip.relative for clip in clips})
+    orphans = [
+        f"{top / clip}: no blurred frames of this clip; left out"
+        for top, there in ((stream_top, streams), (window_top, own), (sharp_top, sharp))
+        for clip in sorted(there.keys() - set(clips))
+        if clip
+    ]
     found = []
     for clip in clips:
-        relative = clip.relative
         blurs, warnings = index_frames(
-            blur_top / relative, clip.blur, IMAGE_SUFFIXES, interpolated=interpolated
+            blur_top / clip, blurred[clip], IMAGE_SUFFIXES, interpolated=interpolated
         )
         sharps, more = index_frames(
-            sharp_top / relative, clip.sharp, IMAGE_SUFFIXES, interpolated=interpolated
+            sharp_top / clip, sharp[clip], IMAGE_SUFFIXES, interpolated=interpolated
         )
         warnings += more
-        stream = stream_top / relative / STREAM
-        own_files = not stream.is_file()
+        own_files = STREAM not in streams[clip]
         if own_files:
             spikes, more = index_frames(
-                window_top / relative,
-                folder_names(window_top / relative),
-                (".dat",),
-                interpolated=interpolated,
+                window_top / clip, own[clip], (".dat",), interpolated=interpolated
             )
             warnings += more
         else:
-            spikes = dict.fromkeys(blurs, stream)
+            spikes = dict.fromkeys(blurs, stream_top / clip / STREAM)
         if not blurs:
             orphans += warnings
-            orphans.append(f"{blur_top / relative}: no frame in it has a frame's name; left out")
+            orphans.append(f"{blur_top / clip}: no frame in it has a frame's name; left out")
             continue
-        expected = f"{stream} or a .dat of the same name in {window_top / relative}"
+        stream = stream_top / clip / STREAM
+        expected = f"{stream} or a .dat of the same name in {window_top / clip}"
         windows = pair_frames(blurs, sharps, spikes, expected)
         if own_files:
             warnings += leftovers(blurs, spikes)
         found.append(
             FoundSequence(
-                seq=f"{split}/{relative.as_posix()}",
+                seq=f"{split}/{clip}",
                 windows=windows,
                 exposure=exposure,
                 fps=INTERPOLATED_FPS if interpolated else RECORDED_FPS,
@@ -203,15 +197,15 @@ def _spike_scale(root: Path, split: str, exposure: int) -> int:
     )
 
 
-def _orphans(tops: tuple[Path, ...], clips: set[Path]) -> list[str]:
-    """Return a warning for each folder with files that no blurred clip belongs to."""
-    return [
-        f"{folder}: no blurred frames of this clip; left out"
-        for top in tops
-        if top.is_dir()
-        for folder, _, names in walk_folders(top)
-        if names and folder != top and folder.relative_to(top) not in clips
-    ]
+def _files_below(top: Path) -> defaultdict[str, tuple[str, ...]]:
+    """Return the names of the files in each folder below `top`, by its path from there."""
+    found: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
+    if top.is_dir():
+        start = len(str(top)) + 1
+        found.update(
+            (str(folder)[start:], names) for folder, _, names in walk_folders(top) if names
+        )
+    return found
 
 
 def _subfolders(root: Path) -> list[str]:

@@ -264,6 +264,32 @@ def test_a_dark_corner_has_no_dead_pixels():
     assert (bad.dead, bad.hot, bad.dead_lines, bad.hot_lines) == (0, 0, (), ())
 
 
+@pytest.mark.parametrize(
+    ("name", "geometry", "light"),
+    [
+        ("reds_spike/203_part1_key_id151.dat", "reds-spike", True),
+        ("reds_spike/203_part2_key_id151.dat", "reds-spike", True),
+        ("uhsr/uhsr_224x224.dat", "224x224,bottom-up", False),
+    ],
+)
+def test_recordings_of_others_have_no_bad_pixels_until_they_are_given_some(
+    realdata, name, geometry, light
+):
+    file = SpikeFile.open(realdata / name, parse_geometry(geometry))
+    sums = SpikeSums.of_shape(file.geometry.shape)
+    sums.add(file)
+    found = find_bad_pixels(sums)
+    assert (found.dead, found.hot, found.dead_lines, found.hot_lines) == (0, 0, (), ())
+    assert sums.empty_samples == 0
+    assert found.judged > 0.8 if light else found.judged == 0
+    busiest = np.unravel_index(neighbour_median(sums.spikes).argmax(), sums.spikes.shape)
+    sums.spikes[busiest] = 0
+    quiet = np.unravel_index(neighbour_median(sums.spikes).argmin(), sums.spikes.shape)
+    sums.spikes[quiet] = sums.samples
+    found = find_bad_pixels(sums)
+    assert (found.dead, found.hot) == (1 if light else 0, 1)
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(tmp_path, make_clip):
     make_clip(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from layout_trees import TREES, Tree
 
 from spikedeblur.pipeline.align import AlignmentError, align, read_alignment_log, read_manifest
+from spikedeblur.pipeline.align.check import check_manifest
 from spikedeblur.pipeline.align.layouts import LAYOUTS, Layout, detect, find_layout
 from spikedeblur.pipeline.align.layouts.custom import CustomLayout
 
@@ -94,6 +95,13 @@ def test_the_images_prove_the_timeline(built, tmp_path):
     manifest, _ = built.align(tmp_path)
     for sequence in manifest.sequences:
         assert abs(sequence.verification.lag_frames) < 2, sequence.seq
+
+
+def test_sound_data_passes_the_check(built, tmp_path):
+    built.align(tmp_path, verify=False)
+    for sequence in check_manifest(tmp_path / "a.json").sequences:
+        assert sequence.findings == ()
+        assert sequence.gain_measured == pytest.approx(0.5, rel=0.05)
 
 
 def test_the_same_data_give_the_same_bytes_with_any_number_of_workers(built, tmp_path):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from layout_trees import GEOMETRY, custom_camera, custom_frames
+from PIL import Image
 
 from spikedeblur.pipeline.align import AlignmentError, align
+from spikedeblur.pipeline.align.check import check_manifest
 from spikedeblur.pipeline.align.layouts import find_layout
 from spikedeblur.pipeline.spikes.sidefile import SideFile, write_side_file
 
@@ -75,6 +82,15 @@ def test_a_wrong_key_is_named(tmp_path, keys, expected):
         find_layout(write(tmp_path, changed(**keys)))
     assert "mine.yaml: " in str(error.value)
     assert expected in str(error.value)
+
+
+def test_the_examples_of_the_documentation_are_layout_files(repository, tmp_path):
+    text = (repository / "docs/datasets.md").read_text()
+    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert [find_layout(write(tmp_path, example)).NAME for example in examples] == [
+        "my-camera",
+        "my-averages",
+    ]
 
 
 @pytest.mark.parametrize("content", ["- a\n- b\n", "a: [", ""])
@@ -161,3 +177,68 @@ def test_options_go_before_the_layout_file_and_side_files_too(tmp_path):
     assert {s.gain for s in manifest.sequences} == {0.6}
     assert all("side file contradicts" in warning for warning in warnings)
     assert len(warnings) == 2
+
+
+def test_recordings_of_others_are_aligned_by_a_layout_file(realdata, tmp_path):
+    root = tmp_path / "reds"
+    root.mkdir()
+    for part in (1, 2):
+        dat = realdata / f"reds_spike/203_part{part}_key_id151.dat"
+        shutil.copy(dat, root / f"part{part}.dat")
+        packed = np.fromfile(dat, np.uint8)
+        spikes = np.unpackbits(packed, bitorder="little").reshape(301, 250, 400)[:, ::-1]
+        blurred = np.clip(255 / 0.6 * spikes.mean(axis=0), 0, 255).round().astype(np.uint8)
+        for folder, picture in (
+            ("blur", Image.fromarray(blurred)),
+            ("sharp", Image.open(dat.with_suffix(".png"))),
+        ):
+            (root / f"part{part}" / folder).mkdir(parents=True)
+            picture.save(root / f"part{part}" / folder / "0.png")
+    content = {
+        "name": "reds",
+        "split": "test",
+        "blur": "{part}/blur/{frame}.png",
+        "sharp": "{part}/sharp/{frame}.png",
+        "spikes": {"files": "{part}.dat", "geometry": "reds-spike", "rate": 20000, "gain": 0.6},
+        "camera": {"period": 1, "exposure": 0.015},
+    }
+    manifest = align(
+        root, write(tmp_path, content), log=tmp_path / "a.txt", manifest=tmp_path / "a.json"
+    )
+    for sequence in manifest.sequences:
+        # The picture is of sample 150, the middle of 0 to 300.
+        assert sequence.verification.confident
+        assert abs(sequence.verification.lag_frames) < 1
+    found = check_manifest(tmp_path / "a.json")
+    assert found.wrong == 0
+    assert all(s.gain_measured == pytest.approx(0.6, rel=0.01) for s in found.sequences)
+
+
+words = st.from_regex(r"[a-z]{1,3}", fullmatch=True).filter(lambda word: word != "frame")
+parts = st.text("abc.X_-0 (+", min_size=1, max_size=4).filter(lambda part: part.strip(". "))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    values=st.dictionaries(words, parts, min_size=1, max_size=3),
+    between=st.lists(parts, min_size=4, max_size=4),
+    number=st.integers(0, 99_999),
+)
+def test_what_a_pattern_spells_is_found_by_it(tmp_path_factory, values, between, number):
+    literal = iter(between)
+    pattern = "/".join(f"{next(literal)}={{{word}}}" for word in values) + "/{frame}.png"
+    assume(not any(part.startswith(".") for part in pattern.split("/")))
+    root = tmp_path_factory.mktemp("pattern")
+    path = root / pattern.format(**values, frame=f"{number:05d}")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (root / "spikes.dat").touch()
+    content = changed(blur=pattern, spikes__files="spikes.dat")
+    if "split" in values:
+        del content["split"]
+        assume(len(values) > 1)
+    (sequence,) = find_layout(write(root, content)).find(root, None)
+    (window,) = sequence.windows
+    assert (window.blur, window.frame_index) == (path, number)
+    rest = [value for word, value in values.items() if word != "split"]
+    assert sequence.seq == "/".join([values.get("split", "test"), *rest])
