@@ -48,6 +48,7 @@ for command in (
     export.export,
     convert.convert,
     inspect.inspect,
+    check.check,
     doctor.doctor,
 ):
     app.command()(command)

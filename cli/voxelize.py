@@ -70,6 +70,9 @@ def voxelize(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make sequences anew that differ.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read what is there back; make anew what is damaged.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and plan; write nothing.")
     ] = False,
@@ -98,6 +101,7 @@ def voxelize(
             codec=None if codec is None else codec.value,
             overwrite=overwrite,
             dry_run=dry_run,
+            check=check,
             on_progress=on_progress,
         )
     if as_json:

@@ -201,8 +201,8 @@ def parse_array(content: bytes, name: str, where: str) -> ArraySpec:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise StoreError(
             f"{where}: {name}/{METADATA}: expected an array as `voxelize` writes it, found "
-            f"something else ({error}); the store is damaged: voxelize this sequence again with "
-            "--overwrite"
+            f"something else ({error}); the store is damaged: "
+            "`voxelize --check` makes anew what is"
         ) from error
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from .place import READ_LIMIT, Buffer, check_key, check_span, is_hidden, missing, too_large
+from .place import PIECE, READ_LIMIT, Buffer, check_key, check_span, is_hidden, missing, too_large
 from .schema import StoreError
 
 if TYPE_CHECKING:
@@ -114,6 +114,15 @@ class Bucket:
             if size > limit:
                 raise too_large(self._url(key), size, limit)
             return bytes(result.bytes())
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Get an object piece by piece."""
+        size = self.size(key)
+        if size is None:
+            raise missing(self._url(key))
+        for start in range(0, size, PIECE):
+            (piece,) = self.ranges(key, [(start, min(PIECE, size - start))])
+            yield bytes(piece)
 
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
         """Put an object. It is there when all of it is; `durable` changes nothing."""

@@ -31,6 +31,9 @@ Buffer = bytes | memoryview
 READ_LIMIT = 256 * 2**20
 """Bytes: what `read` takes whole into memory unless told otherwise. Metadata is far smaller."""
 
+PIECE = 8 * 2**20
+"""Bytes: what `stream` reads at once."""
+
 MAPPED_FILES = 200
 """Files that a process keeps mapped. Each holds a descriptor, of which macOS grants 256."""
 
@@ -58,6 +61,13 @@ class Place(Protocol):
 
         Raises:
             StoreError: it has more than `limit` bytes; nothing was read.
+        """
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Yield a file's content in pieces of `PIECE` bytes, so that memory stays flat.
+
+        Raises:
+            StoreError: there is no such file, or it can't be read.
         """
 
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
@@ -209,6 +219,19 @@ class Folder:
                     return file.read()
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Read a file piece by piece; see `Place`."""
+        path = self._path(key)
+        # Not mapped: where the disk fails, reading a mapping would kill the process.
+        with _explained(path, "read"):
+            try:
+                file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115
+            except (FileNotFoundError, NotADirectoryError):
+                raise missing(path) from None
+            with file:
+                while piece := file.read(PIECE):
+                    yield piece
 
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
         """Write a file aside, then rename it; see `Place`."""

@@ -20,6 +20,7 @@ from ..spikes.clock import SpikeWindowError
 from ..spikes.dat import write_spikes
 from ..spikes.geometry import SpikeGeometry
 from .arrays import METADATA
+from .checksum import Checksum, checksum
 from .place import open_place
 from .plan import ShardTask, SourceFile, SpikeRun
 from .schema import StoreError
@@ -40,6 +41,8 @@ class ShardResult:
     """Whose frames it holds."""
     files: dict[str, int]
     """Size in bytes of each file written, by path relative to the sequence's folder."""
+    crc32: dict[str, str]
+    """Checksum of each of these files, and of metadata."""
     sha256: dict[str, str]
     """By source path, for those that this task was to hash."""
     bytes_in: int
@@ -73,10 +76,11 @@ def write_shard(task: ShardTask) -> ShardResult:
 
 def _write(task: ShardTask) -> ShardResult:
     inputs = _Inputs(task)
+    crc32: dict[str, str] = {}
     if task.record.kind == "npy":
-        files = _write_npy(task, inputs)
+        files = _write_npy(task, inputs, crc32)
     else:
-        files = _write_arrays(task, inputs)
+        files = _write_arrays(task, inputs, crc32)
     read = list(_clipped(task))
     if task.record.kind != "packed":
         read += [SpikeRun(w.spikes, w.start, w.stop, 0) for w in task.windows]
@@ -84,6 +88,7 @@ def _write(task: ShardTask) -> ShardResult:
         seq=task.record.seq,
         windows=len(task.windows),
         files=files,
+        crc32=crc32,
         sha256={source.path: inputs.sha256[source.path] for source in inputs.to_report},
         bytes_in=sum(run.stop - run.start for run in read) * task.geometry.frame_bits // 8,
     )
@@ -166,10 +171,12 @@ def require_unchanged(
         )
 
 
-def _write_arrays(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
+def _write_arrays(task: ShardTask, inputs: _Inputs, crc32: dict[str, str]) -> dict[str, int]:
+    """Write the files; returns sizes, and notes checksums."""
     place = open_place(task.store).child(task.record.seq)
     sizes: dict[str, int] = {}
     for key, content in task.small_files:
+        crc32[key] = checksum([content])
         # No need to wait for the disk: opening the store compares sizes.
         size = place.write(key, [content], durable=False)
         if not key.endswith(METADATA):
@@ -184,7 +191,9 @@ def _write_arrays(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
         data = scratch("shard", (task.stop - task.start, *spec.shape[1:]), spec.dtype)
         fill[spec.name](data)
         key = spec.key(task.start // spec.per_file)
-        sizes[key] = place.write(key, encode_shard(data, spec))
+        passing = Checksum()
+        sizes[key] = place.write(key, passing.through(encode_shard(data, spec)))
+        crc32[key] = str(passing)
     return sizes
 
 
@@ -216,7 +225,8 @@ def _read_frames(sources: list[str | None], inputs: _Inputs, out: np.ndarray) ->
         frame[...] = inputs.image(source)
 
 
-def _write_npy(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
+def _write_npy(task: ShardTask, inputs: _Inputs, crc32: dict[str, str]) -> dict[str, int]:
+    """Write the files; returns sizes, and notes checksums."""
     record = task.record
     folder = Path(task.store, record.seq)
     height, width = task.geometry.shape
@@ -248,4 +258,6 @@ def _write_npy(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
             with atomic_write(folder / name) as aside:
                 shutil.copyfile(inputs.path(source), aside)
             written.append(name)
+    place = open_place(folder)
+    crc32.update((name, checksum(place.stream(name))) for name in written)
     return {name: (folder / name).stat().st_size for name in written}

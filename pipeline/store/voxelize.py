@@ -24,6 +24,7 @@ from ..progress import Progress
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, write_folder_side_file
 from .arrays import Codec
+from .check import damage
 from .group import (
     NPY_MARK,
     begin_sequence,
@@ -33,6 +34,7 @@ from .group import (
     read_record,
     rewrite_record,
     root_kind,
+    write_parents,
     write_splits,
 )
 from .jobs import run_tasks
@@ -103,6 +105,7 @@ def voxelize_manifest(
     codec: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
+    check: bool = False,
     on_progress: Progress | None = None,
 ) -> VoxelizeSummary:
     """Write voxel counts, frames and times of a manifest's sequences to a store.
@@ -120,6 +123,7 @@ def voxelize_manifest(
             most space. It makes no sequence anew: a store may hold several.
         overwrite: make sequences anew that are there, complete, and differ.
         dry_run: check and plan only.
+        check: read back what is complete, and make anew what is damaged.
         on_progress: called with windows done, windows in all, and the sequence's name.
 
     Raises:
@@ -130,7 +134,7 @@ def voxelize_manifest(
     if bins < 1 or (workers is not None and workers < 1):
         raise StoreError(f"expected bins and workers of 1 or more, got {bins} and {workers}")
     place = open_place(store)
-    kind_ = _kind(format, kind, place)
+    kind_ = _kind(format, kind, place, check)
     manifest = read_manifest(manifest_path)
     if kind_ == "npy":
         _require_folder_splits(manifest)
@@ -143,10 +147,11 @@ def voxelize_manifest(
         bins=bins,
         codec=_codec(codec, kind_),
         overwrite=overwrite,
+        check=check,
     )
     with nullcontext() if dry_run else exclusive(job.store):
-        claim_store(job.store, job.kind, may_hold_source=job.in_place, make=not dry_run)
-        todo, kept, rebinned = _compare(job)
+        claim_store(job.store, job.kind, may_hold_source=job.in_place, make=not dry_run, mend=check)
+        todo, kept, rebinned = _compare(job, dry_run)
         total = sum(len(sequence.windows) for sequence, _ in todo)
         if not dry_run:
             if on_progress is not None:
@@ -174,7 +179,7 @@ def voxelize_manifest(
     )
 
 
-def _kind(format: str, kind: str | None, store: Place) -> Kind:
+def _kind(format: str, kind: str | None, store: Place, check: bool) -> Kind:
     if format not in ("zarr", "npy"):
         raise StoreError(f"format {format!r} is not known; give zarr or npy")
     if kind is not None and kind not in KINDS:
@@ -183,7 +188,12 @@ def _kind(format: str, kind: str | None, store: Place) -> Kind:
         if kind is not None or not store.is_local:
             raise StoreError("format npy is for local folders and has no other kinds; leave --kind")
         return "npy"
-    found = root_kind(store)
+    try:
+        found = root_kind(store)
+    except StoreError:
+        if not check:
+            raise
+        found = None
     for known in KINDS:
         if known in (kind, found if kind is None else None):
             return known
@@ -233,6 +243,7 @@ class _Job:
     bins: int
     codec: Codec
     overwrite: bool
+    check: bool
     done: _Totals = field(default_factory=_Totals)
 
     @property
@@ -247,7 +258,7 @@ _Seen = dict[str, FileRecord]
 
 
 def _compare(
-    job: _Job,
+    job: _Job, dry_run: bool
 ) -> tuple[list[tuple[Sequence, _Seen]], int, list[SequenceRecord]]:
     """Return the sequences to make, with what their files are now, and how many are kept.
 
@@ -260,20 +271,28 @@ def _compare(
     for sequence in job.manifest.sequences:
         seen = _look(job, sequence)
         folder = job.store.child(sequence.seq)
-        record = read_record(folder, job.kind)
+        unreadable = False
+        try:
+            record = read_record(folder, job.kind)
+        except StoreError:
+            if not (job.check or job.overwrite):
+                raise
+            record, unreadable = None, True
         if record is not None and record.complete is not None:
             why = _difference(job, sequence, record, seen)
-            if why is None:
+            if why is None and not (job.check and damage(folder, record)):
                 kept += 1
+                if job.check and job.kind != "npy" and not dry_run:
+                    write_parents(job.store, sequence.seq)
                 if record.bins != job.bins:
                     rebinned.append(record)
                 continue
-            if not job.overwrite:
+            if why is not None and not job.overwrite:
                 raise StoreError(
                     f"{job.store}: {sequence.seq} is there already, made from something else "
                     f"({why}); use --overwrite, or another store"
                 )
-        elif record is None and not job.overwrite and _holds_data(folder, job):
+        elif record is None and not (unreadable or job.overwrite) and _holds_data(folder, job):
             raise StoreError(
                 f"{folder}: expected nothing or a sequence that `voxelize` wrote, found other "
                 "files; use --overwrite to replace them, or another store"
@@ -317,6 +336,8 @@ def _difference(job: _Job, sequence: Sequence, record: SequenceRecord, seen: _Se
         # Touched or copied: only then is the content read.
         if now.mtime_ns != mark.mtime_ns and sha256_file(job.root / relative) != mark.sha256:
             return f"another {relative}"
+    if job.check:
+        return None  # its files are read
     there = job.store.child(record.seq).sizes_of(record.complete.files)
     for name, size in record.complete.files.items():
         if there.get(name) != size:
@@ -389,12 +410,14 @@ class _Progressing:
     def __init__(self, plan: SequencePlan) -> None:
         self.plan = plan
         self.files: dict[str, int] = {}
+        self.crc32: dict[str, str] = {}
         self.sha256: dict[str, str] = {}
         self.bytes_in = 0
         self.missing = len(plan.tasks)
 
     def add(self, result: ShardResult) -> None:
         self.files.update(result.files)
+        self.crc32.update(result.crc32)
         self.sha256.update(result.sha256)
         self.bytes_in += result.bytes_in
         self.missing -= 1
@@ -444,6 +467,7 @@ def _finish(job: _Job, progressing: _Progressing, manifest_sha256: str) -> None:
     seen = {source.path: source for task in plan.tasks for source in task.sources}
     completion = Completion(
         files=dict(sorted(progressing.files.items())),
+        crc32=dict(sorted(progressing.crc32.items())),
         sources={
             path: SourceMark(size=seen[path].size, mtime_ns=seen[path].mtime_ns, sha256=sha256)
             for path, sha256 in sorted(progressing.sha256.items())

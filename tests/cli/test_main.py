@@ -26,6 +26,7 @@ COMMANDS = [
     "report",
     "convert",
     "inspect",
+    "check",
     "doctor",
 ]
 
