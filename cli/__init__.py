@@ -48,7 +48,6 @@ for command in (
     export.export,
     convert.convert,
     inspect.inspect,
-    check.check,
     doctor.doctor,
 ):
     app.command()(command)

@@ -196,6 +196,9 @@ class Bucket:
                 if batch:
                     obstore.delete(self._client, batch)
 
+    def sweep(self, key: str = "") -> None:
+        """Do nothing: an object is there whole or not at all."""
+
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return the bytes of an object at each span, by few requests at once."""
         import obstore

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ..locks import LOCK, only_writer
 from .arrays import METADATA, StoreError
 from .checksum import content_checksum
 from .place import Place
@@ -48,9 +47,10 @@ def claim_store(
     try:
         found = root_kind(store)
     except StoreError:
-        if not (mend and make):
+        if not mend:
             raise
-        _write_root(store, kind)
+        if make:
+            _write_root(store, kind)
         return
     if found is not None and found != kind:
         raise StoreError(
@@ -197,31 +197,18 @@ def find_split(store: Place, split: str) -> Iterator[tuple[str, SequenceRecord]]
 def exclusive(store: Place) -> Iterator[None]:
     """Hold a store for writing; the system lets go even if we are killed.
 
-    A bucket knows no locks: there two writers make the same bytes from the same sources, and the
-    marks of different ones differ, so that readers never see a mixture as whole.
+    A bucket knows no locks: there two writers make the same bytes from the same sources. Of
+    different sources the last mark's checksums tell what is not of it.
 
     Raises:
-        StoreError: another process holds it.
+        HeldError: another process holds it.
     """
     if not store.is_local:
         yield
         return
-    folder = Path(store.location)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A holder that has just finished took the name away: then this is nobody's lock.
-            held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except BlockingIOError:
-            held = False
-        if not held:
-            raise StoreError(f"{store}: another `voxelize` is writing it; wait for it, or stop it")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    message = f"{store}: another `voxelize` is writing it; wait for it, or stop it"
+    with only_writer(Path(store.location), message):
+        yield
 
 
 def record_checksum(attributes: dict[str, Any]) -> str:
@@ -235,7 +222,9 @@ def is_free(store: Place) -> bool:
     if not store.is_local:
         return not store.folders()
     folder = Path(store.location)
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(entry.name == LOCK for entry in folder.iterdir())
 
 
 def _write_record(folder: Place, record: SequenceRecord, *, durable: bool = True) -> None:

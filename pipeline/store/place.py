@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from ..files import UnsafePathError
+from ..files import UnsafePathError, sweep
 from .schema import StoreError
 
 Buffer = bytes | memoryview
@@ -102,6 +102,9 @@ class Place(Protocol):
 
         A removal that is cut short leaves nothing that can be taken for whole.
         """
+
+    def sweep(self, key: str = "") -> None:
+        """Remove what a killed run left half written or half removed directly in `key`."""
 
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return the bytes of a file at each (offset, length).
@@ -308,6 +311,12 @@ class Folder:
                 shutil.rmtree(aside)
             else:
                 aside.unlink()
+
+    def sweep(self, key: str = "") -> None:
+        """Remove hidden leftovers; see `Place`."""
+        path = Path(self._path(key, may_be_top=True))
+        with _explained(path, "clear"):
+            sweep(path)
 
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return views of the mapped file, without copying; see `Place`."""

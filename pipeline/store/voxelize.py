@@ -149,8 +149,11 @@ def voxelize_manifest(
         overwrite=overwrite,
         check=check,
     )
+    claim_store(job.store, job.kind, may_hold_source=job.in_place, make=False, mend=check)
     with nullcontext() if dry_run else exclusive(job.store):
         claim_store(job.store, job.kind, may_hold_source=job.in_place, make=not dry_run, mend=check)
+        if not dry_run:
+            _sweep(job)
         todo, kept, rebinned = _compare(job, dry_run)
         total = sum(len(sequence.windows) for sequence, _ in todo)
         if not dry_run:
@@ -365,6 +368,18 @@ def _require_aligned(job: _Job, sequence: Sequence, seen: _Seen) -> None:
 
 def _holds_data(folder: Place, job: _Job) -> bool:
     return bool(folder.sizes(NPY_MARK.rpartition("/")[0] if job.in_place else ""))
+
+
+def _sweep(job: _Job) -> None:
+    """Clear what killed runs left beside sequences."""
+    folders = {""}
+    for sequence in job.manifest.sequences:
+        parts = sequence.seq.split("/")
+        folders.update("/".join(parts[:i]) for i in range(1, len(parts)))
+        if job.in_place:
+            folders.add(f"{sequence.seq}/{NPY_MARK.rpartition('/')[0]}")
+    for folder in sorted(folders):
+        job.store.sweep(folder)
 
 
 def _run(

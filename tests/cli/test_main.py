@@ -26,7 +26,6 @@ COMMANDS = [
     "report",
     "convert",
     "inspect",
-    "check",
     "doctor",
 ]
 
