@@ -39,6 +39,10 @@ class StoreError(SpikeDeblurError):
     """A store can't be written or read; the message names the sequence."""
 
 
+class StoreWriteError(StoreError):
+    """The store can't be written: no other sequence would fare better."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArraySpec:
     """One array of a sequence."""

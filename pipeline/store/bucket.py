@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from .place import PIECE, READ_LIMIT, Buffer, check_key, check_span, is_hidden, missing, too_large
-from .schema import StoreError
+from .schema import StoreError, StoreWriteError
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, GCSStore, RetryConfig, S3Store
@@ -131,7 +131,7 @@ class Bucket:
         views = [_as_bytes(part) for part in parts]
         size = sum(map(len, views))
         name = self._object(key)
-        with self._explained(key):
+        with _as_write_error(), self._explained(key):
             if size <= ONE_PUT:
                 obstore.put(self._client, name, b"".join(views), use_multipart=False)
             else:
@@ -187,8 +187,8 @@ class Bucket:
         """Remove all objects below, metadata first: without it nothing is taken for whole."""
         import obstore
 
-        names = [name for name, _ in self._list(key)]
-        with self._explained(key):
+        with _as_write_error(), self._explained(key):
+            names = [name for name, _ in self._list(key)]
             if key and self.size(key) is not None:
                 names.append(self._object(key))
             marks = [name for name in names if name.endswith(".json")]
@@ -319,6 +319,16 @@ class Bucket:
             )
         reason = " ".join(text.partition("\n\nDebug source")[0].split())[:400]
         return StoreError(f"{where}: the object store failed ({reason}); try again later")
+
+
+@contextmanager
+def _as_write_error() -> Iterator[None]:
+    try:
+        yield
+    except StoreWriteError:
+        raise
+    except StoreError as error:
+        raise StoreWriteError(str(error)) from error
 
 
 def _import_obstore(location: str) -> None:

@@ -24,7 +24,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from ..files import UnsafePathError, sweep
-from .schema import StoreError
+from .schema import StoreError, StoreWriteError
 
 Buffer = bytes | memoryview
 
@@ -405,4 +405,6 @@ def _explained(path: str | os.PathLike[str], verb: str) -> Iterator[None]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         remedy = _REMEDIES.get(error.errno or 0, "check the path and the disk")
-        raise StoreError(f"{os.fspath(path)}: cannot {verb} it: {reason}; {remedy}") from error
+        of_writing = verb in ("write", "remove", "clear")
+        kind = StoreWriteError if of_writing else StoreError
+        raise kind(f"{os.fspath(path)}: cannot {verb} it: {reason}; {remedy}") from error

@@ -28,9 +28,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ... import __version__
 from ..spikes.geometry import parse_geometry
-from .arrays import ArraySpec, Codec, StoreError, divide
+from .arrays import ArraySpec, Codec, StoreError, StoreWriteError, divide
 
-__all__ = ["Completion", "SequenceRecord", "SourceMark", "StoreError", "parse_record"]
+__all__ = [
+    "Completion",
+    "SequenceRecord",
+    "SourceMark",
+    "StoreError",
+    "StoreWriteError",
+    "parse_record",
+]
 
 FORMAT: Final = "spikedeblur.store"
 SCHEMA_VERSION: Final = 2

@@ -21,9 +21,10 @@ from ..spikes.dat import write_spikes
 from ..spikes.geometry import SpikeGeometry
 from .arrays import METADATA
 from .checksum import Checksum, checksum
+from .compare import Failure
 from .place import open_place
 from .plan import ShardTask, SourceFile, SpikeRun
-from .schema import StoreError
+from .schema import StoreError, StoreWriteError
 from .shard import encode_shard, scratch
 
 ATTEMPTS = 3
@@ -65,13 +66,37 @@ def write_shard(task: ShardTask) -> ShardResult:
                 time.sleep(0.5 * attempt)
                 continue
             seq = task.record.seq
+            kind = StoreWriteError if _of_writing(error, task) else StoreError
             if isinstance(error, SpikeDeblurError):
-                raise StoreError(str(error) if seq in str(error) else f"{seq}: {error}") from error
-            raise StoreError(
+                raise kind(str(error) if seq in str(error) else f"{seq}: {error}") from error
+            raise kind(
                 f"{seq}: can't read or write ({error}); check the disk, then run `voxelize` "
                 "again: what is complete is kept"
             ) from error
     raise AssertionError("the last attempt returns or raises")
+
+
+def try_shard(task: ShardTask) -> ShardResult | Failure:
+    """Write one shard as `write_shard` does, or return why that can't be.
+
+    Raises:
+        StoreWriteError: the store can't be written.
+    """
+    try:
+        return write_shard(task)
+    except StoreWriteError:
+        raise
+    except SpikeDeblurError as error:
+        return Failure(seq=task.record.seq, error=str(error))
+    except Exception as error:  # ours or a library's fault: the other sequences are worth having
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        return Failure(seq=task.record.seq, error=f"{task.record.seq}: failed unforeseen ({what})")
+
+
+def _of_writing(error: Exception, task: ShardTask) -> bool:
+    if isinstance(error, OSError) and error.filename is not None:
+        return str(error.filename).startswith(task.store.rstrip("/") + "/")
+    return isinstance(error, StoreWriteError)
 
 
 def _write(task: ShardTask) -> ShardResult:
