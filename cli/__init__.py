@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -53,6 +54,10 @@ for command in (
     app.command()(command)
 
 
+_LONGEST = 4_000
+"""Characters of a message."""
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"spikedeblur {__version__}")
@@ -80,6 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (failed), 2 (wrong use), 130 (Ctrl-C)."""
     from ..errors import SpikeDeblurError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options_end = arguments.index("--") if "--" in arguments else len(arguments)
     debug = "--debug" in arguments[:options_end]
@@ -92,12 +99,26 @@ def main(arguments: list[str] | None = None) -> int:
     except (SpikeDeblurError, OSError, MemoryError) as error:
         if debug:
             raise
-        print(f"spikedeblur: {_in_words(error)}", file=sys.stderr)
+        print(f"spikedeblur: {_one_paragraph(_in_words(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("spikedeblur: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def _one_paragraph(message: str) -> str:
+    """Return a message as a terminal may show it: no control characters, and not without end.
+
+    File names and values come from outside, and may hold anything.
+    """
+    shown = "".join(
+        c if c.isprintable() else " " if c in "\n\t" else c.encode("unicode_escape").decode()
+        for c in message
+    )
+    if len(shown) <= _LONGEST:
+        return shown
+    return f"{shown[: _LONGEST // 2]} [...] {shown[-_LONGEST // 2 :]}"
 
 
 def _in_words(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""`spikedeblur check`."""
+"""`spikedeblur check`: read a product back, every byte of it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,80 @@ from .output import print_table
 
 if TYPE_CHECKING:
     from ..pipeline.align.check import ManifestCheck, SequenceCheck
+    from ..pipeline.store.check import StoreCheck
 
 _MAX_ROWS = 40
+_MAX_FINDINGS = 50
 
 
 def check(
-    path: Annotated[Path, typer.Argument(help="A manifest that `align` wrote.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="A manifest that `align` wrote, or a store: folder or s3:// URL.",
+            show_default=False,
+        ),
+    ],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Of a store: compare its sources, which this manifest is about, too."),
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Sequences at once; default: one a core, at most 8.")
+        int | None,
+        typer.Option(
+            min=1, help="Of a manifest: sequences at once; default: one a core, at most 8."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print all that was found as JSON.")] = False,
 ) -> None:
-    """Read everything once: is it what was aligned, and are both cameras sound?
+    """Read everything once: is it what was aligned, or voxelized, and are both cameras sound?
 
-    Files missing, cut or changed; frames black, frozen or of another size; dead and hot pixels
-    of the spikes; gain and, where sharp frames tell, rate against those stated; exposures that
-    leave the recording. Exit code 1 if anything is wrong.
+    Of a manifest: files missing, cut or changed; frames black, frozen or of another size; dead
+    and hot pixels of the spikes; gain and, where sharp frames tell, rate against those stated;
+    exposures that leave the recording. Of a store: a flipped bit, files and chunks missing or
+    cut; `voxelize --check` makes those sequences anew. Exit code 1 if anything is wrong.
 
     Example: spikedeblur check outputs/logs/align_x4k1000fps.json
     """
-    if path.suffix.lower() != ".json":
-        raise typer.BadParameter(f"expected a manifest (.json), got {path}", param_hint="PATH")
-    _check_manifest(path, workers, json)
+    if path.lower().endswith(".json"):
+        if manifest is not None:
+            raise typer.BadParameter("--manifest is for stores, PATH is a manifest itself")
+        _check_manifest(Path(path), workers, json)
+    else:
+        _check_store(path, manifest, json)
+
+
+def _check_store(path: str, manifest: Path | None, json: bool) -> None:
+    from ..pipeline.store.check import check_store
+    from .progress import progress_bar
+
+    with progress_bar("Checking") as on_progress:
+        found = check_store(path, manifest=manifest, on_progress=on_progress)
+    if json:
+        typer.echo(json_format.dumps(found.as_dict(), indent=2))
+    else:
+        _print_store(found)
+    if not found.whole:
+        raise typer.Exit(1)
+
+
+def _print_store(found: StoreCheck) -> None:
+    sources = f", {found.sources} source files" if found.sources else ""
+    typer.echo(
+        f"{found.store}: {found.sequences} sequences, {found.files} files, "
+        f"{found.bytes / 1e6:.1f} MB{sources}: "
+        + ("all as written" if found.whole else f"{len(found.findings)} findings")
+    )
+    if found.without_checksums:
+        typer.echo(
+            f"{found.without_checksums} sequences are of a release that wrote no checksums: "
+            "only sizes and indices were compared"
+        )
+    for finding in found.findings[:_MAX_FINDINGS]:
+        typer.echo(f"{finding.problem}: {finding.message}")
+    if len(found.findings) > _MAX_FINDINGS:
+        typer.echo(f"and {len(found.findings) - _MAX_FINDINGS} more; --json lists all")
 
 
 def _check_manifest(path: Path, workers: int | None, json: bool) -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ..pipeline.store.voxelize import VoxelizeSummary
 
 
+_SHOWN = 50
+
+
 class StoreFormat(StrEnum):
     """What the store is made of."""
 
@@ -27,6 +30,13 @@ class StoreKind(StrEnum):
 
     packed = "packed"
     counts = "counts"
+
+
+class OnError(StrEnum):
+    """What one bad sequence does to the others."""
+
+    skip = "skip"
+    stop = "stop"
 
 
 class CountsCodec(StrEnum):
@@ -70,6 +80,16 @@ def voxelize(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make sequences anew that differ.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read what is there back; make anew what is damaged.")
+    ] = False,
+    on_error: Annotated[
+        OnError,
+        typer.Option(
+            help="Where a sequence can't be made: skip it and report it at the end, with exit "
+            "code 1, or stop."
+        ),
+    ] = OnError.skip,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and plan; write nothing.")
     ] = False,
@@ -77,7 +97,8 @@ def voxelize(
 ) -> None:
     """Write the spikes and frames of every exposure to a store that training reads.
 
-    Sequences that are there and unchanged are kept; a stopped run continues where it was.
+    Sequences that are there and unchanged are kept; a stopped run continues where it was. A
+    sequence that can't be made costs only itself: running again makes what is missing.
 
     Example: spikedeblur voxelize outputs/logs/align_x4k1000fps.json data/spikes.zarr --bins 32
     """
@@ -98,12 +119,16 @@ def voxelize(
             codec=None if codec is None else codec.value,
             overwrite=overwrite,
             dry_run=dry_run,
+            check=check,
+            on_error=on_error.value,
             on_progress=on_progress,
         )
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), indent=2))
     else:
         _print_summary(summary, store)
+    if summary.failed:
+        raise typer.Exit(1)
 
 
 def _print_summary(summary: VoxelizeSummary, store: str) -> None:
@@ -111,8 +136,13 @@ def _print_summary(summary: VoxelizeSummary, store: str) -> None:
     typer.echo(
         f"{store}: {summary.sequences_written} sequences {verb} ({summary.windows} windows), "
         f"{summary.sequences_kept} kept unchanged"
+        + (f", {len(summary.failed)} failed" if summary.failed else "")
     )
-    if summary.dry_run:
+    for failure in summary.failed[:_SHOWN]:
+        typer.echo(f"failed: {failure.seq}: {failure.error}", err=True)
+    if len(summary.failed) > _SHOWN:
+        typer.echo(f"and {len(summary.failed) - _SHOWN} more; --json lists all", err=True)
+    if summary.dry_run or not summary.sequences_written + summary.sequences_kept:
         return
     if summary.windows_per_second is not None and summary.compression is not None:
         typer.echo(

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from ..errors import SpikeDeblurError
 from .schema import Config, ModelConfig, Section, VRTOptions
+from .yaml_text import MAX_CHARACTERS, YamlError, read_yaml
 
 S = TypeVar("S", bound=Section)
 
@@ -71,27 +72,14 @@ def find_file(path: str | os.PathLike[str], what: str) -> Path:
     )
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error, not the last one's victory."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = key_node.value
-            if key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key} is given twice", problem_mark=key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: expected YAML, got an error: {reason}") from error
+        size = path.stat().st_size
+        if size > 4 * MAX_CHARACTERS:  # bytes of a character, at most
+            raise ConfigError(f"{path}: expected a configuration, found {size} bytes; check it")
+        data = read_yaml(path.read_text(encoding="utf-8"))
+    except (YamlError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected YAML, got an error: {error}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -110,8 +98,8 @@ def _apply(data: dict[str, Any], overrides: Iterable[str]) -> set[str]:
                 f"--set {override}: expected SECTION.KEY=VALUE, such as TRAIN.OPTIM.LR=1e-4"
             )
         try:
-            value = yaml.load(text, Loader=_StrictLoader)
-        except yaml.YAMLError as error:
+            value = read_yaml(text)
+        except YamlError as error:
             raise ConfigError(f"--set {override}: the value is no YAML; quote it") from error
         here = data
         for key in keys[:-1]:

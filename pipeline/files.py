@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,29 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename in (aside, str(aside)):
             error.filename, error.filename2 = str(final), None  # the name that users know
         raise
+
+
+_LEFT = re.compile(r"\..+\.[0-9a-f]{12}\.(partial(\.[^.]*)?|removed)")
+
+
+def sweep(folder: Path, stem: str | None = None) -> None:
+    """Remove what killed runs left half written or half removed directly in a folder.
+
+    Args:
+        folder: where nothing else writes now.
+        stem: of the one file whose leftovers are meant; None: of all.
+    """
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if not _LEFT.fullmatch(path.name):
+            continue
+        if stem is not None and not path.name.startswith(f".{stem}."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

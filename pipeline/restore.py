@@ -15,8 +15,9 @@ from typing import Any
 
 from .. import __version__
 from ..errors import SpikeDeblurError
-from .files import inside, sha256_file, write_text
+from .files import inside, sha256_file, sweep, write_text
 from .images import write_png
+from .locks import only_writer
 from .methods import (
     DEFAULT_SHORT_BINS,
     METHODS,
@@ -171,20 +172,23 @@ def restore(
     }
     sources = {"blur": str(blur), "spikes": str(spikes), "log": log and str(log), "seq": seq}
     sources["run"] = str(run) if model else None
-    _prepare_out(out, inputs, sources, overwrite)
+    message = f"{out}: another `restore` is writing there; wait for it, or stop it"
+    with only_writer(out, message):
+        sweep(out)
+        _prepare_out(out, inputs, sources, overwrite)
 
-    targets = [out / f"{stem}.png" for stem in _stems(inputs)]
-    missing = [not target.exists() for target in targets]
-    done = kept = len(targets) - sum(missing)
-    for m, of_instant in enumerate(sequences):
-        ours = slice(m, None, frames_per_exposure)
-        for window, frame in restored_frames(restoring, of_instant, missing[ours].__getitem__):
-            target = targets[ours][window]
-            write_png(target, frame)
-            done += 1
-            if on_progress is not None:
-                on_progress(done, len(targets), target.name)
-    _write_record(out, inputs, sources, complete=True)
+        targets = [out / f"{stem}.png" for stem in _stems(inputs)]
+        missing = [not target.exists() for target in targets]
+        done = kept = len(targets) - sum(missing)
+        for m, of_instant in enumerate(sequences):
+            ours = slice(m, None, frames_per_exposure)
+            for window, frame in restored_frames(restoring, of_instant, missing[ours].__getitem__):
+                target = targets[ours][window]
+                write_png(target, frame)
+                done += 1
+                if on_progress is not None:
+                    on_progress(done, len(targets), target.name)
+        _write_record(out, inputs, sources, complete=True)
     return RestoreSummary(
         out=str(out),
         seq=seq,

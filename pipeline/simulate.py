@@ -24,12 +24,8 @@ from .. import __version__
 from .align.timeline import exposure_window
 from .clips import SPLITS, Clip, SimulateError, folder_clips, rng, scene_clips
 from .files import write_text
-from .images import (
-    decode_srgb,
-    encode_srgb,
-    to_bytes,
-    write_png,
-)
+from .images import decode_srgb, encode_srgb, to_bytes, write_png
+from .locks import end_with_parent, only_writer
 from .progress import Progress
 from .spikes.camera import SpikeCamera, luminance
 from .spikes.clock import SpikeClock
@@ -135,6 +131,27 @@ def simulate(
                 f"{clip.seq}: expected at least {recording.exposure} frames, the exposure, got "
                 f"{clip.n_frames}; take a shorter --exposure or longer clips"
             )
+    message = f"{out}: another `simulate` is writing there; wait for it, or stop it"
+    with only_writer(out, message):
+        todo = _todo(out, clips, recording, overwrite)
+        _require_room(out, todo, recording)
+        workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
+        spike_bytes = 0
+        for done, written in enumerate(_run(out, todo, recording, workers), start=1):
+            spike_bytes += written
+            if on_progress is not None:
+                on_progress(done, len(todo), f"{spike_bytes / 1e6:.1f} MB of spikes")
+    return SimulateSummary(
+        clips=len(clips),
+        written=len(todo),
+        kept=len(clips) - len(todo),
+        windows=sum(len(recording.centres(clip.n_frames)) for clip in clips),
+        spike_bytes=spike_bytes,
+    )
+
+
+def _todo(out: Path, clips: list[Clip], recording: Recording, overwrite: bool) -> list[Clip]:
+    """Return the clips to record: those that are not there from the same inputs."""
     todo = []
     for clip in clips:
         made = _made_from(out, clip, recording)
@@ -148,20 +165,7 @@ def simulate(
         if made is None and not overwrite:
             _require_free(out, clip.seq, recording)
         todo.append(clip)
-    _require_room(out, todo, recording)
-    workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
-    spike_bytes = 0
-    for done, written in enumerate(_run(out, todo, recording, workers), start=1):
-        spike_bytes += written
-        if on_progress is not None:
-            on_progress(done, len(todo), f"{spike_bytes / 1e6:.1f} MB of spikes")
-    return SimulateSummary(
-        clips=len(clips),
-        written=len(todo),
-        kept=len(clips) - len(todo),
-        windows=sum(len(recording.centres(clip.n_frames)) for clip in clips),
-        spike_bytes=spike_bytes,
-    )
+    return todo
 
 
 def _require_room(out: Path, clips: list[Clip], recording: Recording) -> None:
@@ -193,7 +197,7 @@ def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Ite
         return
     # Spawned, because a forked child inherits locks of threads that it doesn't have.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         tasks = [pool.submit(record_clip, out, clip, recording) for clip in todo]
         try:
             for task in as_completed(tasks):

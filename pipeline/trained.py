@@ -12,7 +12,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,6 +20,7 @@ from torch import nn
 from .. import __version__
 from ..configs import dump_config
 from ..configs.schema import Config
+from ..configs.yaml_text import read_yaml
 from ..errors import SpikeDeblurError
 from ..model import VRTWithSpike, build_model
 from .files import atomic_write
@@ -183,8 +183,8 @@ def _header(path: Path) -> tuple[dict[str, Any], Config]:
             header = json.loads((file.metadata() or {})[HEADER])
         facts = header["facts"]
         found = facts["format"], facts["schema_version"]
-        config = yaml.safe_load(header["config"])
-    except (SafetensorError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        config = read_yaml(header["config"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainedModelError(
             f"{path}: expected a model that `spikedeblur export` wrote, found another file, or a "
             f"part of one ({type(error).__name__}); published weights go to MODEL.PRETRAINED"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import __version__
-from ..files import UnsafePathError, atomic_write, sha256_file
+from ..files import UnsafePathError, atomic_write, sha256_file, sweep
 from ..progress import Progress
 from ..spikes.clock import SpikeClock
 from ..spikes.dat import SpikeFile
@@ -458,6 +458,8 @@ def _tell(warnings: list[str], strict: bool, on_warning: OnWarning | None) -> No
 
 def _write(log: Path, manifest: Path, result: Manifest) -> None:
     """Write both; the names change last and together, so a killed run leaves a fitting pair."""
+    for path in (manifest, log):
+        sweep(path.parent, path.stem)
     with atomic_write(manifest) as manifest_aside:
         manifest_aside.write_text(format_manifest(result), encoding="utf-8", newline="\n")
         with atomic_write(log) as log_aside:

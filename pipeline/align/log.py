@@ -9,7 +9,6 @@ The key is (seq, frame_idx). Everything that five columns can't hold is in the m
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import re
 from collections.abc import Iterable
@@ -21,6 +20,9 @@ from ...errors import SpikeDeblurError
 from ..files import write_text
 
 HEADER = "frame_idx,t0,t1,event_count,seq"
+
+_LATEST = 1e11
+"""In seconds. Clocks may count from 1970; none counts further."""
 
 _REMEDY = "correct the row, or write the log again with `spikedeblur align`"
 
@@ -50,7 +52,7 @@ class AlignmentRow:
                 f"expected frame_idx and event_count of 0 or more, found {self.frame_idx} and "
                 f"{self.event_count}"
             )
-        if not (math.isfinite(self.t0) and math.isfinite(self.t1) and self.t0 <= self.t1):
+        if not -_LATEST <= self.t0 <= self.t1 <= _LATEST:
             raise AlignmentLogError(
                 f"expected finite times with t0 <= t1, found t0 {self.t0} and t1 {self.t1}"
             )

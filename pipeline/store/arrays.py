@@ -39,6 +39,10 @@ class StoreError(SpikeDeblurError):
     """A store can't be written or read; the message names the sequence."""
 
 
+class StoreWriteError(StoreError):
+    """The store can't be written: no other sequence would fare better."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArraySpec:
     """One array of a sequence."""
@@ -201,8 +205,8 @@ def parse_array(content: bytes, name: str, where: str) -> ArraySpec:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise StoreError(
             f"{where}: {name}/{METADATA}: expected an array as `voxelize` writes it, found "
-            f"something else ({error}); the store is damaged: voxelize this sequence again with "
-            "--overwrite"
+            f"something else ({error}); the store is damaged: "
+            "`voxelize --check` makes anew what is"
         ) from error
 
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from .place import READ_LIMIT, Buffer, check_key, check_span, is_hidden, missing, too_large
-from .schema import StoreError
+from .place import PIECE, READ_LIMIT, Buffer, check_key, check_span, is_hidden, missing, too_large
+from .schema import StoreError, StoreWriteError
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, GCSStore, RetryConfig, S3Store
@@ -115,6 +115,15 @@ class Bucket:
                 raise too_large(self._url(key), size, limit)
             return bytes(result.bytes())
 
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Get an object piece by piece."""
+        size = self.size(key)
+        if size is None:
+            raise missing(self._url(key))
+        for start in range(0, size, PIECE):
+            (piece,) = self.ranges(key, [(start, min(PIECE, size - start))])
+            yield bytes(piece)
+
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
         """Put an object. It is there when all of it is; `durable` changes nothing."""
         import obstore
@@ -122,7 +131,7 @@ class Bucket:
         views = [_as_bytes(part) for part in parts]
         size = sum(map(len, views))
         name = self._object(key)
-        with self._explained(key):
+        with _as_write_error(), self._explained(key):
             if size <= ONE_PUT:
                 obstore.put(self._client, name, b"".join(views), use_multipart=False)
             else:
@@ -178,14 +187,17 @@ class Bucket:
         """Remove all objects below, metadata first: without it nothing is taken for whole."""
         import obstore
 
-        names = [name for name, _ in self._list(key)]
-        with self._explained(key):
+        with _as_write_error(), self._explained(key):
+            names = [name for name, _ in self._list(key)]
             if key and self.size(key) is not None:
                 names.append(self._object(key))
             marks = [name for name in names if name.endswith(".json")]
             for batch in (marks, sorted(set(names) - set(marks))):
                 if batch:
                     obstore.delete(self._client, batch)
+
+    def sweep(self, key: str = "") -> None:
+        """Do nothing: an object is there whole or not at all."""
 
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return the bytes of an object at each span, by few requests at once."""
@@ -307,6 +319,16 @@ class Bucket:
             )
         reason = " ".join(text.partition("\n\nDebug source")[0].split())[:400]
         return StoreError(f"{where}: the object store failed ({reason}); try again later")
+
+
+@contextmanager
+def _as_write_error() -> Iterator[None]:
+    try:
+        yield
+    except StoreWriteError:
+        raise
+    except StoreError as error:
+        raise StoreWriteError(str(error)) from error
 
 
 def _import_obstore(location: str) -> None:

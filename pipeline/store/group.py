@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ..locks import LOCK, only_writer
 from .arrays import METADATA, StoreError
+from .checksum import content_checksum
 from .place import Place
 from .schema import FORMAT, SCHEMA_VERSION, Completion, Kind, SequenceRecord, parse_record
 
 NPY_MARK = "spike_vox/voxels.json"
 """Where kind npy keeps a sequence's record, relative to the sequence's folder."""
 
-_NPY_ROOT = "voxels.json"
+NPY_ROOT = "voxels.json"
+"""Where a store of kind npy keeps what it is."""
+
 _MAX_METADATA_BYTES = 256 * 2**20
 
 
 def claim_store(
-    store: Place, kind: Kind, *, may_hold_source: bool = False, make: bool = True
+    store: Place,
+    kind: Kind,
+    *,
+    may_hold_source: bool = False,
+    make: bool = True,
+    mend: bool = False,
 ) -> None:
     """Make the store, or check that what is there is a store of this kind.
 
@@ -32,11 +39,19 @@ def claim_store(
         kind: what it is to hold.
         may_hold_source: the place is the data set itself (kind npy, unified layout).
         make: False: check only.
+        mend: write the mark of a store that is there and damaged anew.
 
     Raises:
         StoreError: something else is there.
     """
-    found = root_kind(store)
+    try:
+        found = root_kind(store)
+    except StoreError:
+        if not mend:
+            raise
+        if make:
+            _write_root(store, kind)
+        return
     if found is not None and found != kind:
         raise StoreError(
             f"{store}: expected a store of kind {kind}, found {found}; give another folder"
@@ -50,22 +65,28 @@ def claim_store(
         )
     if not make:
         return
+    _write_root(store, kind)
+
+
+def _write_root(store: Place, kind: Kind) -> None:
     attributes: dict[str, Any] = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
         "kind": kind,
     }
-    if kind == "npy":
-        _write_json(store, _NPY_ROOT, attributes)
-    else:
-        _write_json(store, METADATA, _group(attributes))
+    _write_checked_root(store, NPY_ROOT if kind == "npy" else METADATA, attributes)
+
+
+def _write_checked_root(store: Place, key: str, attributes: dict[str, Any]) -> None:
+    checked = attributes | {"crc32": content_checksum(attributes)}
+    _write_json(store, key, _group(checked) if key == METADATA else checked)
 
 
 def root_kind(store: Place) -> str | None:
     """Return the kind of the store at this place, or None where it is none of ours."""
-    for name in (METADATA, _NPY_ROOT):
-        attributes = _read_attributes(store, name)
+    for name in (METADATA, NPY_ROOT):
+        attributes = read_attributes(store, name)
         if attributes is not None and attributes.get("format") == FORMAT:
             kind = attributes.get("kind")
             return kind if isinstance(kind, str) else None
@@ -74,7 +95,7 @@ def root_kind(store: Place) -> str | None:
 
 def read_splits(store: Place) -> dict[str, str]:
     """Return the split of each sequence of a Zarr store that is in another than its name says."""
-    attributes = _read_attributes(store, METADATA) or {}
+    attributes = read_attributes(store, METADATA) or {}
     splits = attributes.get("splits", {})
     if not isinstance(splits, dict) or not all(isinstance(v, str) for v in splits.values()):
         raise StoreError(
@@ -86,13 +107,14 @@ def read_splits(store: Place) -> dict[str, str]:
 
 def write_splits(store: Place, splits: Mapping[str, str]) -> None:
     """Say in which splits sequences are; those that their names say are left out."""
-    attributes = _read_attributes(store, METADATA) or {}
+    attributes = read_attributes(store, METADATA) or {}
+    attributes.pop("crc32", None)
     former = read_splits(store)
     kept = {seq: split for seq, split in former.items() if seq not in splits}
     moved = {seq: split for seq, split in splits.items() if split != seq.split("/", 1)[0]}
     now = dict(sorted((kept | moved).items()))
     if now != former:
-        _write_json(store, METADATA, _group(attributes | {"splits": now}))
+        _write_checked_root(store, METADATA, attributes | {"splits": now})
 
 
 def read_record(folder: Place, kind: Kind = "counts") -> SequenceRecord | None:
@@ -101,7 +123,7 @@ def read_record(folder: Place, kind: Kind = "counts") -> SequenceRecord | None:
     Raises:
         StoreError: it is there and can't be used.
     """
-    attributes = _read_attributes(folder, NPY_MARK if kind == "npy" else METADATA)
+    attributes = read_attributes(folder, NPY_MARK if kind == "npy" else METADATA)
     # Groups between the root and the sequences have no attributes.
     if attributes is None or attributes.get("format") != FORMAT or "seq" not in attributes:
         return None
@@ -111,13 +133,25 @@ def read_record(folder: Place, kind: Kind = "counts") -> SequenceRecord | None:
 def begin_sequence(store: Place, record: SequenceRecord) -> None:
     """Say that a sequence is ours and not whole."""
     if record.kind != "npy":
-        # Zarr finds a group by the groups above it.
-        parts = record.seq.split("/")
-        for i in range(1, len(parts)):
-            key = f"{'/'.join(parts[:i])}/{METADATA}"
-            if store.size(key) is None:
-                _write_json(store, key, _group({}), durable=False)
+        write_parents(store, record.seq)
     _write_record(store.child(record.seq), record, durable=False)
+
+
+def write_parents(store: Place, seq: str) -> None:
+    """Make the groups above a sequence, by which Zarr finds it; anew where they are damaged."""
+    parts = seq.split("/")
+    for i in range(1, len(parts)):
+        above = store.child("/".join(parts[:i]))
+        if not is_plain_group(above):
+            _write_json(above, METADATA, _group({}), durable=False)
+
+
+def is_plain_group(place: Place) -> bool:
+    """Whether the metadata here are those of a group above sequences, undamaged."""
+    try:
+        return _read_json(place, METADATA) == _group({})
+    except StoreError:
+        return False
 
 
 def mark_complete(store: Place, record: SequenceRecord, completion: Completion) -> None:
@@ -163,31 +197,24 @@ def find_split(store: Place, split: str) -> Iterator[tuple[str, SequenceRecord]]
 def exclusive(store: Place) -> Iterator[None]:
     """Hold a store for writing; the system lets go even if we are killed.
 
-    A bucket knows no locks: there two writers make the same bytes from the same sources, and the
-    marks of different ones differ, so that readers never see a mixture as whole.
+    A bucket knows no locks: there two writers make the same bytes from the same sources. Of
+    different sources the last mark's checksums tell what is not of it.
 
     Raises:
-        StoreError: another process holds it.
+        HeldError: another process holds it.
     """
     if not store.is_local:
         yield
         return
-    folder = Path(store.location)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A holder that has just finished took the name away: then this is nobody's lock.
-            held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except BlockingIOError:
-            held = False
-        if not held:
-            raise StoreError(f"{store}: another `voxelize` is writing it; wait for it, or stop it")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    message = f"{store}: another `voxelize` is writing it; wait for it, or stop it"
+    with only_writer(Path(store.location), message):
+        yield
+
+
+def record_checksum(attributes: dict[str, Any]) -> str:
+    """Return the checksum of a whole sequence's record, which it also holds."""
+    complete = {k: v for k, v in attributes["complete"].items() if k != "record_crc32"}
+    return content_checksum(attributes | {"complete": complete})
 
 
 def is_free(store: Place) -> bool:
@@ -195,11 +222,15 @@ def is_free(store: Place) -> bool:
     if not store.is_local:
         return not store.folders()
     folder = Path(store.location)
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(entry.name == LOCK for entry in folder.iterdir())
 
 
 def _write_record(folder: Place, record: SequenceRecord, *, durable: bool = True) -> None:
     attributes = record.model_dump(mode="json")
+    if record.complete is not None:
+        attributes["complete"]["record_crc32"] = record_checksum(attributes)
     if record.kind == "npy":
         _write_json(folder, NPY_MARK, attributes, durable=durable)
     else:
@@ -215,17 +246,30 @@ def _write_json(place: Place, key: str, content: Any, *, durable: bool = True) -
     place.write(key, [(json.dumps(content, indent=1) + "\n").encode()], durable=durable)
 
 
-def _read_attributes(place: Place, key: str) -> dict[str, Any] | None:
+def read_attributes(place: Place, key: str) -> dict[str, Any] | None:
+    """Return what a metadata file says of us: {} where it is not ours, None where there is none.
+
+    Raises:
+        StoreError: it is no JSON.
+    """
+    content = _read_json(place, key)
+    if content is None:
+        return None
+    if key == METADATA and isinstance(content, dict):
+        if (content.get("zarr_format"), content.get("node_type")) != (3, "group"):
+            raise StoreError(f"{place}: {key}: expected a group of Zarr v3, found something else")
+        content = content.get("attributes")
+    return content if isinstance(content, dict) else {}
+
+
+def _read_json(place: Place, key: str) -> Any:
     found = place.read(key, _MAX_METADATA_BYTES)
     if found is None:
         return None
     try:
-        content = json.loads(found)
+        return json.loads(found)
     except (ValueError, RecursionError) as error:
         raise StoreError(
             f"{place}: {key}: expected JSON, found something else ({error}); restore the file or "
             "voxelize again into another folder"
         ) from error
-    if key == METADATA and isinstance(content, dict):
-        content = content.get("attributes")
-    return content if isinstance(content, dict) else {}

@@ -43,8 +43,12 @@ def run_tasks(
     scheduler: str | None = None,
     describe: Callable[[Task], str] = repr,
     size: Callable[[Task], int] = lambda task: GROUP_BYTES,
+    on_lost: Callable[[Task, str], Result] | None = None,
 ) -> Iterator[Result]:
     """Yield `function(task)` for every task, as they get ready.
+
+    A worker that dies is replaced. Tasks on which workers died are done at the end, one alone at a
+    time, so that what kills its worker again is known for it.
 
     Args:
         function: importable by name, so that workers find it.
@@ -53,9 +57,10 @@ def run_tasks(
         scheduler: address of a running Dask scheduler; `workers` is then its own affair.
         describe: a task's name for messages.
         size: bytes that a task is about; small ones go to a worker several at a time.
+        on_lost: what a task that kills its workers gives, and why; None: that is an error.
 
     Raises:
-        StoreError: a worker died too often on one task, or the scheduler can't be reached.
+        StoreError: a task kills its workers, or the scheduler can't be reached.
         Exception: whatever `function` raised first; tasks not begun are dropped.
     """
     workers = workers if workers is not None else available_cores()
@@ -63,7 +68,7 @@ def run_tasks(
         yield from map(function, tasks)
         return
     with connect(workers, scheduler) as client:
-        yield from run_on(client, function, tasks, describe, size)
+        yield from run_on(client, function, tasks, describe, size, on_lost)
 
 
 def run_on(
@@ -72,12 +77,14 @@ def run_on(
     tasks: Iterable[Task],
     describe: Callable[[Task], str] = repr,
     size: Callable[[Task], int] = lambda task: GROUP_BYTES,
+    on_lost: Callable[[Task, str], Result] | None = None,
 ) -> Iterator[Result]:
     """Yield `function(task)` for every task, as they get ready; see `run_tasks`."""
     from distributed import KilledWorker, as_completed
 
     threads = max(sum(client.nthreads().values()), 1)
-    names: dict[object, str] = {}
+    submitted: dict[object, list[Task]] = {}
+    suspects: list[Task] = []
     groups = _grouped(tasks, size)
     ready = as_completed(with_results=True, raise_errors=False)
 
@@ -85,8 +92,7 @@ def run_on(
         chosen = list(itertools.islice(groups, count))
         futures = client.map(_Each(function), chosen, pure=False, batch_size=count)
         for future, group in zip(futures, chosen, strict=True):
-            more = f" and {len(group) - 1} more" if len(group) > 1 else ""
-            names[future.key] = describe(group[0]) + more
+            submitted[future.key] = group
         ready.update(futures)
 
     submit(IN_FLIGHT * threads)
@@ -94,19 +100,28 @@ def run_on(
         for batch in ready.batches():
             submit(len(batch))
             for future, outcome in batch:
-                name = names.pop(future.key)
+                group = submitted.pop(future.key)
                 if future.status == "error":
                     _, error, _ = outcome
                     if isinstance(error, KilledWorker):
-                        raise StoreError(
-                            f"{name}: workers died on it again and again, most likely for lack "
-                            "of memory; give fewer --workers"
-                        ) from error
+                        suspects += group
+                        continue
                     raise error
                 future.release()
                 yield from outcome
     finally:
         ready.clear()
+    for task in suspects:
+        try:
+            yield client.submit(function, task, pure=False).result()
+        except KilledWorker as error:
+            why = (
+                f"{describe(task)}: workers died on it again and again, most likely for lack of "
+                "memory; give fewer --workers"
+            )
+            if on_lost is None:
+                raise StoreError(why) from error
+            yield on_lost(task, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +187,8 @@ def connect(workers: int, scheduler: str | None = None) -> Iterator[Client]:
                 {
                     "distributed.nanny.pre-spawn-environ": environment,
                     "distributed.worker.multiprocessing-method": "spawn",
+                    # Who is to blame is found out later, by `run_on`.
+                    "distributed.scheduler.allowed-failures": 1,
                     # Looking at the stack every 10 ms takes the GIL from the task.
                     "distributed.worker.profile.enabled": False,
                     "distributed.admin.system-monitor.interval": "5s",

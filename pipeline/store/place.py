@@ -23,13 +23,16 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from ..files import UnsafePathError
-from .schema import StoreError
+from ..files import UnsafePathError, sweep
+from .schema import StoreError, StoreWriteError
 
 Buffer = bytes | memoryview
 
 READ_LIMIT = 256 * 2**20
 """Bytes: what `read` takes whole into memory unless told otherwise. Metadata is far smaller."""
+
+PIECE = 8 * 2**20
+"""Bytes: what `stream` reads at once."""
 
 MAPPED_FILES = 200
 """Files that a process keeps mapped. Each holds a descriptor, of which macOS grants 256."""
@@ -58,6 +61,13 @@ class Place(Protocol):
 
         Raises:
             StoreError: it has more than `limit` bytes; nothing was read.
+        """
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Yield a file's content in pieces of `PIECE` bytes, so that memory stays flat.
+
+        Raises:
+            StoreError: there is no such file, or it can't be read.
         """
 
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
@@ -92,6 +102,9 @@ class Place(Protocol):
 
         A removal that is cut short leaves nothing that can be taken for whole.
         """
+
+    def sweep(self, key: str = "") -> None:
+        """Remove what a killed run left half written or half removed directly in `key`."""
 
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return the bytes of a file at each (offset, length).
@@ -210,6 +223,19 @@ class Folder:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Read a file piece by piece; see `Place`."""
+        path = self._path(key)
+        # Not mapped: where the disk fails, reading a mapping would kill the process.
+        with _explained(path, "read"):
+            try:
+                file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115
+            except (FileNotFoundError, NotADirectoryError):
+                raise missing(path) from None
+            with file:
+                while piece := file.read(PIECE):
+                    yield piece
+
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
         """Write a file aside, then rename it; see `Place`."""
         path = Path(self._path(key))
@@ -285,6 +311,12 @@ class Folder:
                 shutil.rmtree(aside)
             else:
                 aside.unlink()
+
+    def sweep(self, key: str = "") -> None:
+        """Remove hidden leftovers; see `Place`."""
+        path = Path(self._path(key, may_be_top=True))
+        with _explained(path, "clear"):
+            sweep(path)
 
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return views of the mapped file, without copying; see `Place`."""
@@ -373,4 +405,6 @@ def _explained(path: str | os.PathLike[str], verb: str) -> Iterator[None]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         remedy = _REMEDIES.get(error.errno or 0, "check the path and the disk")
-        raise StoreError(f"{os.fspath(path)}: cannot {verb} it: {reason}; {remedy}") from error
+        of_writing = verb in ("write", "remove", "clear")
+        kind = StoreWriteError if of_writing else StoreError
+        raise kind(f"{os.fspath(path)}: cannot {verb} it: {reason}; {remedy}") from error

@@ -28,8 +28,10 @@ def describe_data(sequences: Sequence[WindowSequence]) -> dict[str, Any]:
     for sequence in sequences:
         if isinstance(sequence, StoreSequence):
             record = sequence.record
-            # Left out where there is none: stores that were made before it was recorded.
-            absent = {"blur_kind"} if record.blur_kind is None else None
+            # Left out: what stores that were made before it was recorded lack.
+            absent: dict[str, Any] = {"complete": {"crc32", "record_crc32"}}
+            if record.blur_kind is None:
+                absent["blur_kind"] = True
             digest.update(record.model_dump_json(exclude=absent).encode())
             if record.complete is not None:
                 manifests.add(record.complete.manifest_sha256)

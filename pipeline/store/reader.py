@@ -284,7 +284,7 @@ class StoreSequence:
         if wrong:
             raise StoreError(
                 f"{self._place}: {name} contradicts the sequence's record; the store is damaged: "
-                "voxelize this sequence again with --overwrite"
+                "`voxelize --check` makes anew what is"
             )
         return values
 
@@ -304,8 +304,8 @@ class StoreSequence:
         if (spec.shape, spec.dtype) != (expected.shape, expected.dtype):
             raise StoreError(
                 f"{self._place}: {name} is {spec.dtype} {spec.shape}, expected {expected.dtype} "
-                f"{expected.shape}; the store is damaged: voxelize this sequence again with "
-                "--overwrite"
+                f"{expected.shape}; the store is damaged: "
+                "`voxelize --check` makes anew what is"
             )
         files = self._record.complete.files
         for key in spec.files():
@@ -341,7 +341,7 @@ def _damaged(place: Place, key: str, found: int | None, expected: int | None) ->
     what = "missing" if found is None else f"{found} bytes"
     return StoreError(
         f"{place}: {key} is {what}, expected {expected if expected is not None else 'some'} bytes; "
-        "the store is damaged: voxelize this sequence again with --overwrite"
+        "the store is damaged: `voxelize --check` makes anew what is"
     )
 
 

@@ -28,9 +28,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ... import __version__
 from ..spikes.geometry import parse_geometry
-from .arrays import ArraySpec, Codec, StoreError, divide
+from .arrays import ArraySpec, Codec, StoreError, StoreWriteError, divide
 
-__all__ = ["Completion", "SequenceRecord", "SourceMark", "StoreError", "parse_record"]
+__all__ = [
+    "Completion",
+    "SequenceRecord",
+    "SourceMark",
+    "StoreError",
+    "StoreWriteError",
+    "parse_record",
+]
 
 FORMAT: Final = "spikedeblur.store"
 SCHEMA_VERSION: Final = 2
@@ -100,6 +107,10 @@ class Completion(BaseModel):
 
     files: dict[Annotated[str, AfterValidator(_require_inside)], int]
     """Size in bytes of each file with data; a missing one would read as zeros."""
+    crc32: dict[Annotated[str, AfterValidator(_require_inside)], str] = Field(default_factory=dict)
+    """Checksum of each file, metadata too, in hex; empty in stores of earlier releases."""
+    record_crc32: str | None = None
+    """Of the record itself without this value; see `checksum.content_checksum`."""
     sources: dict[str, SourceMark]
     """By path relative to the data set's folder: every file that was read."""
     manifest_sha256: str
@@ -251,7 +262,7 @@ def parse_record(attributes: Any, where: str) -> SequenceRecord:
         place = ".".join(str(part) for part in first["loc"]) or "attributes"
         raise StoreError(
             f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}; the store is "
-            "damaged or not ours: voxelize again with --overwrite"
+            "damaged or not ours: `voxelize --check` makes anew what is damaged"
         ) from error
 
 

@@ -102,6 +102,14 @@ class ShardedArray:
             self._read_file(file, list(itertools.product(along, *across)), out)
         return out
 
+    def require_index(self, file: int) -> None:
+        """Refuse a shard whose index is damaged, lacks a chunk or points outside.
+
+        Raises:
+            StoreError: names the file.
+        """
+        self._read_index(file)
+
     def _read_file(self, file: int, pieces: list[Any], out: np.ndarray) -> None:
         spec = self.spec
         index = self._index(file)
@@ -171,7 +179,7 @@ class ShardedArray:
     def _damaged(self, key: str, what: str) -> StoreError:
         return StoreError(
             f"{self._place}: can't read {self.spec.name}: {key}: {what}; the store is damaged: "
-            "voxelize this sequence again with --overwrite"
+            "`voxelize --check` makes anew what is"
         )
 
 

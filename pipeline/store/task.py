@@ -20,9 +20,11 @@ from ..spikes.clock import SpikeWindowError
 from ..spikes.dat import write_spikes
 from ..spikes.geometry import SpikeGeometry
 from .arrays import METADATA
+from .checksum import Checksum, checksum
+from .compare import Failure
 from .place import open_place
 from .plan import ShardTask, SourceFile, SpikeRun
-from .schema import StoreError
+from .schema import StoreError, StoreWriteError
 from .shard import encode_shard, scratch
 
 ATTEMPTS = 3
@@ -40,6 +42,8 @@ class ShardResult:
     """Whose frames it holds."""
     files: dict[str, int]
     """Size in bytes of each file written, by path relative to the sequence's folder."""
+    crc32: dict[str, str]
+    """Checksum of each of these files, and of metadata."""
     sha256: dict[str, str]
     """By source path, for those that this task was to hash."""
     bytes_in: int
@@ -62,21 +66,46 @@ def write_shard(task: ShardTask) -> ShardResult:
                 time.sleep(0.5 * attempt)
                 continue
             seq = task.record.seq
+            kind = StoreWriteError if _of_writing(error, task) else StoreError
             if isinstance(error, SpikeDeblurError):
-                raise StoreError(str(error) if seq in str(error) else f"{seq}: {error}") from error
-            raise StoreError(
+                raise kind(str(error) if seq in str(error) else f"{seq}: {error}") from error
+            raise kind(
                 f"{seq}: can't read or write ({error}); check the disk, then run `voxelize` "
                 "again: what is complete is kept"
             ) from error
     raise AssertionError("the last attempt returns or raises")
 
 
+def try_shard(task: ShardTask) -> ShardResult | Failure:
+    """Write one shard as `write_shard` does, or return why that can't be.
+
+    Raises:
+        StoreWriteError: the store can't be written.
+    """
+    try:
+        return write_shard(task)
+    except StoreWriteError:
+        raise
+    except SpikeDeblurError as error:
+        return Failure(seq=task.record.seq, error=str(error))
+    except Exception as error:  # ours or a library's fault: the other sequences are worth having
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        return Failure(seq=task.record.seq, error=f"{task.record.seq}: failed unforeseen ({what})")
+
+
+def _of_writing(error: Exception, task: ShardTask) -> bool:
+    if isinstance(error, OSError) and error.filename is not None:
+        return str(error.filename).startswith(task.store.rstrip("/") + "/")
+    return isinstance(error, StoreWriteError)
+
+
 def _write(task: ShardTask) -> ShardResult:
     inputs = _Inputs(task)
+    crc32: dict[str, str] = {}
     if task.record.kind == "npy":
-        files = _write_npy(task, inputs)
+        files = _write_npy(task, inputs, crc32)
     else:
-        files = _write_arrays(task, inputs)
+        files = _write_arrays(task, inputs, crc32)
     read = list(_clipped(task))
     if task.record.kind != "packed":
         read += [SpikeRun(w.spikes, w.start, w.stop, 0) for w in task.windows]
@@ -84,6 +113,7 @@ def _write(task: ShardTask) -> ShardResult:
         seq=task.record.seq,
         windows=len(task.windows),
         files=files,
+        crc32=crc32,
         sha256={source.path: inputs.sha256[source.path] for source in inputs.to_report},
         bytes_in=sum(run.stop - run.start for run in read) * task.geometry.frame_bits // 8,
     )
@@ -166,10 +196,12 @@ def require_unchanged(
         )
 
 
-def _write_arrays(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
+def _write_arrays(task: ShardTask, inputs: _Inputs, crc32: dict[str, str]) -> dict[str, int]:
+    """Write the files; returns sizes, and notes checksums."""
     place = open_place(task.store).child(task.record.seq)
     sizes: dict[str, int] = {}
     for key, content in task.small_files:
+        crc32[key] = checksum([content])
         # No need to wait for the disk: opening the store compares sizes.
         size = place.write(key, [content], durable=False)
         if not key.endswith(METADATA):
@@ -184,7 +216,9 @@ def _write_arrays(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
         data = scratch("shard", (task.stop - task.start, *spec.shape[1:]), spec.dtype)
         fill[spec.name](data)
         key = spec.key(task.start // spec.per_file)
-        sizes[key] = place.write(key, encode_shard(data, spec))
+        passing = Checksum()
+        sizes[key] = place.write(key, passing.through(encode_shard(data, spec)))
+        crc32[key] = str(passing)
     return sizes
 
 
@@ -216,7 +250,8 @@ def _read_frames(sources: list[str | None], inputs: _Inputs, out: np.ndarray) ->
         frame[...] = inputs.image(source)
 
 
-def _write_npy(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
+def _write_npy(task: ShardTask, inputs: _Inputs, crc32: dict[str, str]) -> dict[str, int]:
+    """Write the files; returns sizes, and notes checksums."""
     record = task.record
     folder = Path(task.store, record.seq)
     height, width = task.geometry.shape
@@ -248,4 +283,6 @@ def _write_npy(task: ShardTask, inputs: _Inputs) -> dict[str, int]:
             with atomic_write(folder / name) as aside:
                 shutil.copyfile(inputs.path(source), aside)
             written.append(name)
+    place = open_place(folder)
+    crc32.update((name, checksum(place.stream(name))) for name in written)
     return {name: (folder / name).stat().st_size for name in written}

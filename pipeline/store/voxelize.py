@@ -14,16 +14,18 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..align.manifest import FileRecord, Manifest, Sequence, read_manifest
-from ..files import all_inside, inside, sha256_file
+from ...errors import SpikeDeblurError
+from ..align.manifest import Manifest, Sequence, read_manifest
+from ..files import inside, sha256_file
 from ..images import image_shape
 from ..progress import Progress
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, write_folder_side_file
 from .arrays import Codec
+from .compare import Failure, Job, OnError, Seen, compare
 from .group import (
     NPY_MARK,
     begin_sequence,
@@ -33,13 +35,14 @@ from .group import (
     read_record,
     rewrite_record,
     root_kind,
+    write_parents,
     write_splits,
 )
 from .jobs import run_tasks
 from .place import Place, open_place
-from .plan import SequencePlan, ShardTask, plan_digest, plan_sequence
-from .schema import Completion, Kind, SequenceRecord, SourceMark, StoreError
-from .task import ShardResult, write_shard
+from .plan import SequencePlan, ShardTask, plan_sequence
+from .schema import Completion, Kind, SourceMark, StoreError
+from .task import ShardResult, try_shard, write_shard
 
 KINDS: tuple[Kind, ...] = ("packed", "counts")
 """What a Zarr store can hold; the first is the default."""
@@ -72,6 +75,8 @@ class VoxelizeSummary:
     seconds: float
     dry_run: bool = False
     """True: nothing was written; windows and sequences are what would be."""
+    failed: tuple[Failure, ...] = ()
+    """Sequences that could not be made; the store has nothing of them that it hadn't whole."""
 
     @property
     def compression(self) -> float | None:
@@ -103,6 +108,8 @@ def voxelize_manifest(
     codec: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
+    check: bool = False,
+    on_error: OnError = "stop",
     on_progress: Progress | None = None,
 ) -> VoxelizeSummary:
     """Write voxel counts, frames and times of a manifest's sequences to a store.
@@ -120,21 +127,24 @@ def voxelize_manifest(
             most space. It makes no sequence anew: a store may hold several.
         overwrite: make sequences anew that are there, complete, and differ.
         dry_run: check and plan only.
+        check: read back what is complete, and make anew what is damaged.
+        on_error: stop at a sequence that can't be made, or skip it and report it.
         on_progress: called with windows done, windows in all, and the sequence's name.
 
     Raises:
-        StoreError: another store is there, a sequence differs, a source changed since it was
-            aligned, or a shard failed. What is complete stays.
+        StoreError: another store is there, or it can't be written; and unless failures are
+            skipped: a sequence differs, a source changed since it was aligned, or a shard failed.
+            What is complete stays.
     """
     begun = time.perf_counter()
     if bins < 1 or (workers is not None and workers < 1):
         raise StoreError(f"expected bins and workers of 1 or more, got {bins} and {workers}")
     place = open_place(store)
-    kind_ = _kind(format, kind, place)
+    kind_ = _kind(format, kind, place, check)
     manifest = read_manifest(manifest_path)
     if kind_ == "npy":
         _require_folder_splits(manifest)
-    job = _Job(
+    job = Job(
         manifest=manifest,
         manifest_path=Path(manifest_path),
         root=manifest.root_folder(manifest_path),
@@ -143,38 +153,50 @@ def voxelize_manifest(
         bins=bins,
         codec=_codec(codec, kind_),
         overwrite=overwrite,
+        check=check,
+        on_error=on_error,
     )
+    done = _Totals()
+    claim_store(job.store, job.kind, may_hold_source=job.in_place, make=False, mend=check)
     with nullcontext() if dry_run else exclusive(job.store):
-        claim_store(job.store, job.kind, may_hold_source=job.in_place, make=not dry_run)
-        todo, kept, rebinned = _compare(job)
-        total = sum(len(sequence.windows) for sequence, _ in todo)
+        claim_store(job.store, job.kind, may_hold_source=job.in_place, make=not dry_run, mend=check)
+        if not dry_run:
+            _sweep(job)
+        found = compare(job)
+        failures = list(found.failures)
+        total = sum(len(sequence.windows) for sequence, _ in found.todo)
         if not dry_run:
             if on_progress is not None:
                 on_progress(0, total, "")
             if job.kind != "npy":
                 write_splits(job.store, {s.seq: s.split for s in manifest.sequences})
-            for record in rebinned:
-                rewrite_record(job.store, record.model_copy(update={"bins": bins}))
-            _run(job, todo, total, workers, scheduler, on_progress)
-    done = job.done
+            for record in found.kept:
+                if check and job.kind != "npy":
+                    write_parents(job.store, record.seq)
+                if record.bins != bins:
+                    rewrite_record(job.store, record.model_copy(update={"bins": bins}))
+            failures += _run(job, found.todo, total, done, workers, scheduler, on_progress)
+            for failure in failures:
+                _withdraw_unfinished(job, failure.seq)
     return VoxelizeSummary(
         store=str(store),
         format=format,
         kind=job.kind,
         bins=bins,
-        sequences_written=len(todo),
-        sequences_kept=kept,
-        windows=total,
+        sequences_written=len(found.todo) + len(found.failures) - len(failures),
+        sequences_kept=len(found.kept),
+        windows=total if dry_run else done.windows,
         bytes_in=done.bytes_in,
         bytes_counts=done.bytes_counts,
         bytes_out=done.bytes_out,
         bytes_voxels=done.bytes_voxels,
         seconds=time.perf_counter() - begun,
         dry_run=dry_run,
+        failed=tuple(sorted(failures, key=lambda failure: failure.seq)),
     )
 
 
-def _kind(format: str, kind: str | None, store: Place) -> Kind:
+def _kind(format: str, kind: str | None, store: Place, check: bool) -> Kind:
     if format not in ("zarr", "npy"):
         raise StoreError(f"format {format!r} is not known; give zarr or npy")
     if kind is not None and kind not in KINDS:
@@ -183,7 +205,12 @@ def _kind(format: str, kind: str | None, store: Place) -> Kind:
         if kind is not None or not store.is_local:
             raise StoreError("format npy is for local folders and has no other kinds; leave --kind")
         return "npy"
-    found = root_kind(store)
+    try:
+        found = root_kind(store)
+    except StoreError:
+        if not check:
+            raise
+        found = None
     for known in KINDS:
         if known in (kind, found if kind is None else None):
             return known
@@ -217,170 +244,87 @@ def _require_folder_splits(manifest: Manifest) -> None:
 
 @dataclass(slots=True)
 class _Totals:
+    windows: int = 0
     bytes_in: int = 0
     bytes_counts: int = 0
     bytes_out: int = 0
     bytes_voxels: int = 0
 
 
-@dataclass(kw_only=True, slots=True)
-class _Job:
-    manifest: Manifest
-    manifest_path: Path
-    root: Path
-    store: Place
-    kind: Kind
-    bins: int
-    codec: Codec
-    overwrite: bool
-    done: _Totals = field(default_factory=_Totals)
-
-    @property
-    def in_place(self) -> bool:
-        """Whether voxels go beside the spikes they are made from."""
-        if self.kind != "npy" or self.manifest.layout != "unified":
-            return False
-        return Path(self.store.location).resolve() == self.root.resolve()
-
-
-_Seen = dict[str, FileRecord]
-
-
-def _compare(
-    job: _Job,
-) -> tuple[list[tuple[Sequence, _Seen]], int, list[SequenceRecord]]:
-    """Return the sequences to make, with what their files are now, and how many are kept.
-
-    Of those kept, the third are the records that name other bins: in kind packed that is all
-    that must change.
-    """
-    todo: list[tuple[Sequence, _Seen]] = []
-    rebinned: list[SequenceRecord] = []
-    kept = 0
+def _sweep(job: Job) -> None:
+    """Clear what killed runs left beside sequences."""
+    folders = {""}
     for sequence in job.manifest.sequences:
-        seen = _look(job, sequence)
-        folder = job.store.child(sequence.seq)
-        record = read_record(folder, job.kind)
-        if record is not None and record.complete is not None:
-            why = _difference(job, sequence, record, seen)
-            if why is None:
-                kept += 1
-                if record.bins != job.bins:
-                    rebinned.append(record)
-                continue
-            if not job.overwrite:
-                raise StoreError(
-                    f"{job.store}: {sequence.seq} is there already, made from something else "
-                    f"({why}); use --overwrite, or another store"
-                )
-        elif record is None and not job.overwrite and _holds_data(folder, job):
-            raise StoreError(
-                f"{folder}: expected nothing or a sequence that `voxelize` wrote, found other "
-                "files; use --overwrite to replace them, or another store"
-            )
-        _require_aligned(job, sequence, seen)
-        todo.append((sequence, seen))
-    return todo, kept, rebinned
-
-
-def _look(job: _Job, sequence: Sequence) -> _Seen:
-    seen: _Seen = {}
-    paths = all_inside(job.root, sequence.files, job.manifest_path)
-    for relative, recorded in sequence.files.items():
-        path = paths[relative]
-        try:
-            stat = os.stat(path)  # noqa: PTH116  # a Path costs more than looking
-        except OSError as error:
-            raise StoreError(
-                f"{sequence.seq}: {path} is in the manifest but can't be read "
-                f"({error.strerror}); restore it, or run `spikedeblur align` again"
-            ) from error
-        seen[relative] = recorded.model_copy(
-            update={"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        )
-    return seen
-
-
-def _difference(job: _Job, sequence: Sequence, record: SequenceRecord, seen: _Seen) -> str | None:
-    """Return in what a complete sequence differs from what would be made now; None: nothing."""
-    assert record.complete is not None
-    if record.bins != job.bins and record.kind != "packed":
-        return f"{record.bins} bins, not {job.bins}"
-    if record.shortest_window < job.bins:
-        return f"windows of {record.shortest_window} samples, too few for {job.bins} bins"
-    if record.plan_sha256 != plan_digest(sequence, job.kind, job.bins):
-        return "another geometry, rate, gain, window or file name"
-    for relative, mark in record.complete.sources.items():
-        now = seen.get(relative)
-        if now is None or now.size != mark.size:
-            return f"another {relative}"
-        # Touched or copied: only then is the content read.
-        if now.mtime_ns != mark.mtime_ns and sha256_file(job.root / relative) != mark.sha256:
-            return f"another {relative}"
-    there = job.store.child(record.seq).sizes_of(record.complete.files)
-    for name, size in record.complete.files.items():
-        if there.get(name) != size:
-            return f"{name} is missing or cut"
-    return None
-
-
-def _require_aligned(job: _Job, sequence: Sequence, seen: _Seen) -> None:
-    """Refuse files that are not what `align` saw."""
-    for relative, recorded in sequence.files.items():
-        now = seen[relative]
-        if (now.size, now.mtime_ns) == (recorded.size, recorded.mtime_ns):
-            continue
-        same_content = (
-            now.size == recorded.size
-            and recorded.sha256 is not None
-            and sha256_file(job.root / relative) == recorded.sha256
-        )
-        if not same_content:
-            raise StoreError(
-                f"{sequence.seq}: {relative} changed since it was aligned; run "
-                "`spikedeblur align` again"
-            )
-
-
-def _holds_data(folder: Place, job: _Job) -> bool:
-    return bool(folder.sizes(NPY_MARK.rpartition("/")[0] if job.in_place else ""))
+        parts = sequence.seq.split("/")
+        folders.update("/".join(parts[:i]) for i in range(1, len(parts)))
+        if job.in_place:
+            folders.add(f"{sequence.seq}/{NPY_MARK.rpartition('/')[0]}")
+    for folder in sorted(folders):
+        job.store.sweep(folder)
 
 
 def _run(
-    job: _Job,
-    todo: list[tuple[Sequence, _Seen]],
+    job: Job,
+    todo: list[tuple[Sequence, Seen]],
     total: int,
+    done: _Totals,
     workers: int | None,
     scheduler: str | None,
     on_progress: Progress | None,
-) -> None:
+) -> list[Failure]:
+    """Make the sequences; returns those that failed, if that doesn't stop the job."""
     manifest_sha256 = sha256_file(job.manifest_path)
     open_plans: dict[str, _Progressing] = {}
+    failures: dict[str, Failure] = {}
 
     def tasks() -> Iterator[ShardTask]:
         for sequence, seen in todo:
-            plan = _plan(job, sequence, seen)
+            try:
+                plan = _plan(job, sequence, seen)
+            except SpikeDeblurError as error:
+                if job.on_error == "stop":
+                    raise
+                failures[sequence.seq] = Failure(seq=sequence.seq, error=str(error))
+                continue
             _prepare(job, plan)
             open_plans[plan.seq] = _Progressing(plan)
             yield from plan.tasks
 
-    windows = 0
+    skip = job.on_error == "skip"
+    looked_at = 0
     for result in run_tasks(
-        write_shard,
+        try_shard if skip else write_shard,
         tasks(),
         workers=workers,
         scheduler=scheduler,
         describe=lambda task: task.record.seq,
         size=lambda task: task.nbytes,
+        on_lost=(lambda task, why: Failure(seq=task.record.seq, error=why)) if skip else None,
     ):
+        if isinstance(result, Failure):
+            failures.setdefault(result.seq, result)
+            continue
         progressing = open_plans[result.seq]
         progressing.add(result)
         if progressing.missing == 0:
-            _finish(job, progressing, manifest_sha256)
+            _finish(job, progressing, manifest_sha256, done)
             del open_plans[result.seq]
-        windows += result.windows
+        looked_at += result.windows
         if on_progress is not None:
-            on_progress(windows, total, result.seq)
+            on_progress(looked_at, total, result.seq)
+    return list(failures.values())
+
+
+def _withdraw_unfinished(job: Job, seq: str) -> None:
+    """Take away a part of a sequence that failed: readers would refuse the whole store."""
+    try:
+        record = read_record(job.store.child(seq), job.kind)
+    except StoreError:
+        return  # not begun by this run, which would have replaced it
+    if record is None or record.complete is not None:
+        return
+    part = NPY_MARK.rpartition("/")[0] if job.in_place else ""
+    job.store.remove("/".join(filter(None, (seq, part))))
 
 
 class _Progressing:
@@ -389,18 +333,20 @@ class _Progressing:
     def __init__(self, plan: SequencePlan) -> None:
         self.plan = plan
         self.files: dict[str, int] = {}
+        self.crc32: dict[str, str] = {}
         self.sha256: dict[str, str] = {}
         self.bytes_in = 0
         self.missing = len(plan.tasks)
 
     def add(self, result: ShardResult) -> None:
         self.files.update(result.files)
+        self.crc32.update(result.crc32)
         self.sha256.update(result.sha256)
         self.bytes_in += result.bytes_in
         self.missing -= 1
 
 
-def _plan(job: _Job, sequence: Sequence, seen: _Seen) -> SequencePlan:
+def _plan(job: Job, sequence: Sequence, seen: Seen) -> SequencePlan:
     if not sequence.windows:
         raise StoreError(f"{sequence.seq}: the manifest has no window of it; run `align` again")
     blur = inside(job.root, sequence.windows[0].blur, job.manifest_path)
@@ -417,7 +363,7 @@ def _plan(job: _Job, sequence: Sequence, seen: _Seen) -> SequencePlan:
     )
 
 
-def _prepare(job: _Job, plan: SequencePlan) -> None:
+def _prepare(job: Job, plan: SequencePlan) -> None:
     """Clear what a killed or former run left of a sequence, and begin it."""
     record = plan.record
     if not job.in_place:
@@ -439,11 +385,12 @@ def _prepare(job: _Job, plan: SequencePlan) -> None:
     write_folder_side_file(folder, side)
 
 
-def _finish(job: _Job, progressing: _Progressing, manifest_sha256: str) -> None:
+def _finish(job: Job, progressing: _Progressing, manifest_sha256: str, done: _Totals) -> None:
     plan = progressing.plan
     seen = {source.path: source for task in plan.tasks for source in task.sources}
     completion = Completion(
         files=dict(sorted(progressing.files.items())),
+        crc32=dict(sorted(progressing.crc32.items())),
         sources={
             path: SourceMark(size=seen[path].size, mtime_ns=seen[path].mtime_ns, sha256=sha256)
             for path, sha256 in sorted(progressing.sha256.items())
@@ -451,7 +398,7 @@ def _finish(job: _Job, progressing: _Progressing, manifest_sha256: str) -> None:
         manifest_sha256=manifest_sha256,
     )
     mark_complete(job.store, plan.record, completion)
-    done = job.done
+    done.windows += plan.record.windows
     done.bytes_in += progressing.bytes_in
     done.bytes_counts += plan.record.windows * plan.record.voxel_bytes
     done.bytes_out += sum(progressing.files.values())

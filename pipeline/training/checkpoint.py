@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pydantic import ValidationError
 from torch import nn
 
 from ... import __version__
 from ...configs.schema import Config
+from ...configs.yaml_text import YamlError, read_yaml
 from ...errors import SpikeDeblurError
 from ...model import VRTWithSpike, build_model, parameter_table
 from ..files import atomic_write
@@ -171,8 +171,8 @@ def checkpoint_config(state: dict[str, Any], path: str | os.PathLike[str]) -> Co
         CheckpointError: this release can't read it.
     """
     try:
-        return Config.model_validate(yaml.safe_load(state["config"]))
-    except (ValidationError, yaml.YAMLError) as error:
+        return Config.model_validate(read_yaml(str(state["config"])))
+    except (ValidationError, YamlError) as error:
         raise CheckpointError(
             f"{path}: its configuration does not fit this release (written by spikedeblur "
             f"{state['version']}): {' '.join(str(error).split())}"

@@ -7,7 +7,6 @@ checkpoints/       last.pt, best.pt      samples/          blur | output | sharp
 
 from __future__ import annotations
 
-import fcntl
 import json
 import platform
 from collections.abc import Iterator
@@ -23,7 +22,8 @@ from ... import __version__
 from ...configs import dump_config, load_config
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
-from ..files import atomic_write, write_text
+from ..files import atomic_write, sweep, write_text
+from ..locks import only_writer
 from .checkpoint import FOLDER, checkpoint_config, checkpoint_path, read_checkpoint
 from .runs import leaves
 
@@ -71,17 +71,13 @@ def hold(run: Path) -> Iterator[None]:
     """Hold the run folder for writing; the system lets go even if we are killed.
 
     Raises:
-        RunFolderError: another process trains in it.
+        HeldError: another process trains in it.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunFolderError(
-                f"{run}: another `spikedeblur train` is writing this run; wait for it, stop it, "
-                "or use another --run"
-            ) from None
+    message = (
+        f"{run}: another `spikedeblur train` is writing this run; wait for it, stop it, or use "
+        "another --run"
+    )
+    with only_writer(run, message):
         yield
 
 
@@ -149,10 +145,10 @@ def begin(run: Path, config: Config) -> None:
     write_text(run / "config.yaml", dump_config(config))
 
 
-def sweep(run: Path) -> None:
+def sweep_run(run: Path) -> None:
     """Remove the half-written files that a killed start left behind."""
-    for path in (*run.glob(".*.partial*"), *run.glob("*/.*.partial*")):
-        path.unlink(missing_ok=True)
+    for folder in (run, run / FOLDER, run / "samples"):
+        sweep(folder)
 
 
 def write_environment(

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ...configs.yaml_text import YamlError, read_yaml
 from ...errors import SpikeDeblurError
 
 _NOT_COMPARED = ("TRAIN.LOG_INTERVAL", "TRAIN.SAVE_INTERVAL", "TRAIN.NUM_WORKERS")
@@ -104,8 +103,8 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
 def _settings(path: Path) -> dict[str, Any]:
     """Return a configuration's keys with dots."""
     try:
-        return leaves(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
+        return leaves(read_yaml(path.read_text(encoding="utf-8")))
+    except (YamlError, UnicodeDecodeError) as error:
         raise RunsError(f"{path}: not YAML ({error}); move the run away") from error
 
 

@@ -265,7 +265,7 @@ def fit(
         )
         records: Records | None = None
         if group.is_first:
-            run_folder.sweep(run)
+            run_folder.sweep_run(run)
             if state is None:
                 run_folder.begin(run, config)
             run_folder.write_environment(run, at.step, group.world, group.device, described)

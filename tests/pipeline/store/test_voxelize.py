@@ -12,6 +12,7 @@ from PIL import Image
 
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.align.manifest import read_manifest, write_manifest
+from spikedeblur.pipeline.locks import HeldError
 from spikedeblur.pipeline.spikes import SpikeFile
 from spikedeblur.pipeline.store import StoreError
 from spikedeblur.pipeline.store import task as task_module
@@ -254,7 +255,7 @@ def test_store_of_the_other_format_is_refused(data: DataSet, store: Path) -> Non
 
 
 def test_second_writer_is_refused_while_the_first_works(data: DataSet, store: Path) -> None:
-    with exclusive(open_place(store)), pytest.raises(StoreError, match="another `voxelize`"):
+    with exclusive(open_place(store)), pytest.raises(HeldError, match="another `voxelize`"):
         data.voxelize(store)
     assert data.voxelize(store).sequences_kept == 2
 

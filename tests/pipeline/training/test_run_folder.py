@@ -8,6 +8,7 @@ import pytest
 from training_sets import tiny_config
 
 from spikedeblur.configs import dump_config, load_config
+from spikedeblur.pipeline.locks import HeldError
 from spikedeblur.pipeline.training.run_folder import (
     HARMLESS,
     MetricsFile,
@@ -18,7 +19,7 @@ from spikedeblur.pipeline.training.run_folder import (
     read_resumable,
     require_new,
     require_same,
-    sweep,
+    sweep_run,
 )
 
 
@@ -32,7 +33,7 @@ def test_a_second_process_is_refused_and_a_dead_ones_lock_is_not(tmp_path: Path)
         finally:
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
-    with hold(run), pytest.raises(RunFolderError, match="another `spikedeblur train`"), hold(run):
+    with hold(run), pytest.raises(HeldError, match="another `spikedeblur train`"), hold(run):
         pass
 
 
@@ -64,11 +65,11 @@ def test_starting_anew_removes_a_runs_products_and_nothing_else(tmp_path: Path):
 
 
 def test_half_written_files_of_a_killed_start_are_swept(tmp_path: Path):
-    for name in (".config.ab.partial.yaml", "checkpoints/.last.cd.partial.pt"):
+    for name in (".config.ba9876543210.partial.yaml", "checkpoints/.last.0123456789ab.partial.pt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / "checkpoints/last.pt").write_text("x")
-    sweep(tmp_path)
+    sweep_run(tmp_path)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["last.pt"]
 
 
