@@ -12,6 +12,7 @@ from . import (
     adapt,
     align,
     check,
+    config_schema,
     convert,
     doctor,
     evaluate,
@@ -48,6 +49,7 @@ for command in (
     export.export,
     convert.convert,
     inspect.inspect,
+    config_schema.config_schema,
     doctor.doctor,
 ):
     app.command()(command)
