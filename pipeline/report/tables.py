@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..align.manifest import Manifest
+from ..progress import duration
 from ..store.reader import StoreSequence
 from ..training.runs import differing
 from .charts import PARTS, seconds_of
@@ -284,16 +285,6 @@ def differences(runs: Several[Run]) -> Table | None:
         for key in keys
     ]
     return Table(("key", *(run.name for run in runs)), tuple(rows))
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: 8.2 s, 4:05 min, 3:20 h."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole // 60 % 60:02d} h"
 
 
 def _scores(scores: list[dict[str, float]]) -> list[Cell]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from ..align.manifest import FileRecord, Manifest, Sequence, read_manifest
 from ..files import all_inside, inside, sha256_file
 from ..images import image_shape
-from ..progress import Progress
+from ..progress import Progress, Throughput
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, write_folder_side_file
 from .arrays import Codec
@@ -365,6 +365,7 @@ def _run(
             yield from plan.tasks
 
     windows = 0
+    taken = Throughput()
     for result in run_tasks(
         write_shard,
         tasks(),
@@ -379,8 +380,9 @@ def _run(
             _finish(job, progressing, manifest_sha256)
             del open_plans[result.seq]
         windows += result.windows
+        note = f"{taken(result.bytes_in)} of spikes, {result.seq}"
         if on_progress is not None:
-            on_progress(windows, total, result.seq)
+            on_progress(windows, total, note)
 
 
 class _Progressing:
