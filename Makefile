@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all lint bench bench-model bench-quality bench-ablation model clean
+.PHONY: all install browser test test-all lint docs bench bench-model bench-quality bench-ablation model clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -73,6 +73,10 @@ browser:
 
 test-all: $(INSTALLED) browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
+	@echo "build/site/index.html"
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks

@@ -13,6 +13,7 @@ from . import (
     adapt,
     align,
     check,
+    config_schema,
     convert,
     doctor,
     evaluate,
@@ -49,6 +50,7 @@ for command in (
     export.export,
     convert.convert,
     inspect.inspect,
+    config_schema.config_schema,
     doctor.doctor,
 ):
     app.command()(command)
@@ -72,6 +74,10 @@ def spikedeblur(
             "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="No progress, notes and next command; results only."),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """From spike-camera streams and blurred colour frames to sharp video.
@@ -84,14 +90,18 @@ def spikedeblur(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (failed), 2 (wrong use), 130 (Ctrl-C)."""
     from ..errors import SpikeDeblurError
+    from .output import begin
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options_end = arguments.index("--") if "--" in arguments else len(arguments)
     debug = "--debug" in arguments[:options_end]
-    if debug:  # welcome after the command's name too
-        arguments.remove("--debug")
+    quiet = bool({"--quiet", "-q"} & set(arguments[:options_end]))
+    # Welcome after the command's name too.
+    frame = {"--debug", "--quiet", "-q"}
+    arguments = [a for a in arguments[:options_end] if a not in frame] + arguments[options_end:]
+    begin(quiet=quiet)
     try:
         app(arguments, standalone_mode=True)
     except SystemExit as leaving:

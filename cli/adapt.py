@@ -99,7 +99,7 @@ def adapt(
         )
         for folder, dat in zip(blur, spikes, strict=True)
     ]
-    with progress_bar("Adapting") as on_progress:
+    with progress_bar("Adapting", "steps") as on_progress:
         summary = job(
             source,
             recordings,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import command_line, report
+from .output import command_line, note, report
 
 if TYPE_CHECKING:
     from ..pipeline.align.summary import AlignSummary
@@ -108,7 +108,7 @@ def align(
 
         found, reason = detect(require_root(root))
         chosen = name = found.NAME
-        typer.echo(f"Layout {name}, by {reason}", err=True)
+        note(f"Layout {name}, by {reason}")
     elif layout not in LAYOUT_NAMES:
         from ..pipeline.align.layouts import find_layout
 
@@ -118,7 +118,7 @@ def align(
     manifest = manifest or log.with_suffix(".json")
     warnings: list[str] = []
     try:
-        with progress_bar("Aligning") as on_progress:
+        with progress_bar("Aligning", "sequences") as on_progress:
             result = run(
                 root,
                 chosen,

@@ -92,7 +92,7 @@ def _check_manifest(path: Path, workers: int | None, json: bool) -> None:
     from ..pipeline.align.check import check_manifest
     from .progress import progress_bar
 
-    with progress_bar("Checking") as on_progress:
+    with progress_bar("Checking", "sequences") as on_progress:
         found = check_manifest(path, workers=workers, on_progress=on_progress)
     if json:
         typer.echo(json_format.dumps(found.as_dict(), indent=2))

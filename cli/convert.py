@@ -30,7 +30,7 @@ def convert(
     from .output import command_line, report
     from .progress import progress_bar
 
-    with progress_bar("Converting") as on_progress:
+    with progress_bar("Converting", "samples") as on_progress:
         summary = job(
             source,
             out,

@@ -26,6 +26,9 @@ def doctor(
         for finding in findings:
             advice = f"  -> {finding.advice}" if finding.advice else ""
             mark = "ok " if finding.ok else "BAD"
-            typer.echo(f"{mark} {finding.what:14} {finding.found}{advice}")
+            typer.echo(f"{mark} {finding.what:18} {finding.found}{advice}")
+        bad = sum(not finding.ok for finding in findings)
+        better = sum(finding.ok and bool(finding.advice) for finding in findings)
+        typer.echo(f"{bad} to mend, {better} that could be better")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

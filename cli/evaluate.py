@@ -99,6 +99,7 @@ def evaluate(
     from ..pipeline import before_after as pictures
     from ..pipeline import evaluate as job
     from ..pipeline import evaluation as product
+    from .output import say_next
     from .progress import progress_bar
     from .trained import trained_model
 
@@ -113,7 +114,7 @@ def evaluate(
         product.require_own_json(json, overwrite=overwrite)
     if picture is not None:
         pictures.require_own_picture(picture, overwrite=overwrite)
-    with progress_bar("Evaluating") as on_progress:
+    with progress_bar("Evaluating", "windows") as on_progress:
         evaluation = job.evaluate(
             store,
             run=trained,
@@ -144,6 +145,16 @@ def evaluate(
         typer.echo(f"Picture {picture}: frame {shown.frame_index} of {shown.seq}")
     if json is not None:
         typer.echo(f"Figures {json}")
+    say_next(_page_command(run, json))
+
+
+def _page_command(run: Path | None, json: Path | None) -> str | None:
+    if run is None or json is None:
+        return None
+    from .output import command_line
+
+    there = json.resolve() == (run / "evaluation.json").resolve()
+    return command_line("report", run, *(() if there else ("--evaluation", json)))
 
 
 def _print(evaluation: Evaluation) -> None:

@@ -20,11 +20,11 @@ def export(
     Example: spikedeblur export outputs/mine mine.safetensors
     """
     from ..pipeline.trained import export_model
-    from .output import command_line
+    from .output import command_line, say_next
 
     facts = export_model(run, out, overwrite=overwrite)
     typer.echo(
         f"{out}: {facts['parameters'] / 1e6:.2f} M parameters of step {facts['step']}, validation "
         f"{facts['validation_psnr'] or float('nan'):.2f} dB, {out.stat().st_size / 1e6:.1f} MB"
     )
-    typer.echo(f"Next: {command_line('restore', '--model', out)} --blur DIR --spikes FILE.dat")
+    say_next(f"{command_line('restore', '--model', out)} --blur DIR --spikes FILE.dat")

@@ -6,21 +6,55 @@ import dataclasses
 import json as json_format
 import re
 import shlex
+import time
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from ..pipeline.progress import duration
+
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+_began: ContextVar[float] = ContextVar("began")
+
+
+def begin(*, quiet: bool) -> None:
+    """Note when the command began, and whether it is to say its result only."""
+    _quiet.set(quiet)
+    _began.set(time.monotonic())
+
+
+def is_quiet() -> bool:
+    """Whether --quiet was given: no progress, notes and next command."""
+    return _quiet.get()
+
+
+def note(text: str) -> None:
+    """Say on stderr what is good to know, and no warning."""
+    if not is_quiet():
+        typer.echo(text, err=True)
+
 
 def report(summary: Any, text: str, *, json: bool, next_command: str | None = None) -> None:
-    """Print a dataclass as JSON, or `text` and the command that would come next."""
+    """Print a dataclass as JSON, or `text`, how long it took, and what would come next."""
     if json:
         typer.echo(json_format.dumps(dataclasses.asdict(summary), indent=2, default=str))
         return
     typer.echo(text)
-    if next_command is not None:
-        typer.echo(f"Next: {next_command}")
+    say_next(next_command)
+
+
+def say_next(command: str | None) -> None:
+    """Say how long the command took, and which one would come next."""
+    if is_quiet():
+        return
+    began = _began.get(None)
+    if began is not None:
+        typer.echo(f"Took {duration(time.monotonic() - began)}")
+    if command is not None:
+        typer.echo(f"Next: {command}")
 
 
 def command_line(*words: str | Path) -> str:

@@ -2,76 +2,130 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..pipeline.progress import Progress
+from ..pipeline.progress import Progress, duration
+from .output import is_quiet
 
 _SECONDS_BETWEEN_LINES = 15.0
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Progress]:
-    """Yield the `on_progress(done, total, note)` that a job reports to."""
-    if sys.stderr.isatty():
-        with _bar(title) as on_progress:
+def progress_bar(title: str, unit: str = "") -> Iterator[Progress]:
+    """Yield the `on_progress(done, total, note)` that a job reports to.
+
+    A job may have several phases: where `total` changes or `done` falls back, a new one begins.
+    Nothing is said with --quiet.
+
+    Args:
+        title: what is done, such as Voxelizing.
+        unit: what is counted, such as windows.
+    """
+    if is_quiet():
+        yield lambda done, total, note: None
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with _bar(title, unit) as on_progress:
             yield on_progress
     else:
-        yield _lines(title)
+        yield _lines(title, unit)
+
+
+class _Pace:
+    """Rate and time left of the present phase, measured from its first report on.
+
+    What was done before that, by a run that is continued, has cost no time here.
+    """
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self._start = (0, self.began)
+        self._last = (-1, -1)
+
+    def note(self, done: int, total: int) -> bool:
+        """Take a report; returns whether a phase began with it."""
+        begins = total != self._last[1] or done < self._last[0]
+        if begins:
+            now = time.monotonic()
+            # A first item among many has just been done, from the job's start; more were there.
+            first = self._last == (-1, -1) and done <= 1
+            self._start = (0, self.began) if first else (done, now)
+            if not first:
+                self.began = now
+        self._last = (done, total)
+        return begins
+
+    @property
+    def seconds(self) -> float:
+        """Of this phase."""
+        return time.monotonic() - self.began
+
+    @property
+    def rate(self) -> float | None:
+        """Items a second; None: not known yet."""
+        done, seconds = self._last[0] - self._start[0], time.monotonic() - self._start[1]
+        return done / seconds if done > 0 and seconds > 0 else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds; None: not known yet."""
+        rate = self.rate
+        return None if rate is None else (self._last[1] - self._last[0]) / rate
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[Progress]:
+def _bar(title: str, unit: str) -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import (
-        Progress as Bar,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[pace]}", markup=False),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, rate="", note="")
-        began = time.monotonic()
+        task = bar.add_task(title, total=None, pace=unit, note="")
+        pace = _Pace()
 
         def on_progress(done: int, total: int, note: str) -> None:
-            rate = done / max(time.monotonic() - began, 1e-9)
-            bar.update(task, completed=done, total=total, rate=f"{rate:.1f}/s", note=note)
+            pace.note(done, total)
+            bar.update(task, completed=done, total=total, pace=_words(pace, unit), note=note)
 
         yield on_progress
 
 
-def _lines(title: str) -> Progress:
-    began = time.monotonic()
-    last = began
+def _lines(title: str, unit: str) -> Progress:
+    pace = _Pace()
+    last = pace.began
 
     def on_progress(done: int, total: int, note: str) -> None:
         nonlocal last
+        pace.note(done, total)
         now = time.monotonic()
-        if not total:
-            return
-        if done < total and now - last < _SECONDS_BETWEEN_LINES:
+        if not total or (done < total and now - last < _SECONDS_BETWEEN_LINES):
             return
         last = now
-        rate = done / max(now - began, 1e-9)
-        left = (total - done) / rate if rate > 0 else float("nan")
-        tail = f", {left:.0f} s left" if done < total else f" in {now - began:.1f} s"
-        note = f", {note}" if note else ""
-        print(f"{title}: {done}/{total}, {rate:.1f}/s{tail}{note}", file=sys.stderr, flush=True)
+        words = [f"{title}: {done}/{total} {_words(pace, unit)}".rstrip()]
+        if done >= total:
+            words.append(f"in {duration(pace.seconds)}")
+        print(", ".join([*words, *filter(None, [note])]), file=sys.stderr, flush=True)
 
     return on_progress
+
+
+def _words(pace: _Pace, unit: str) -> str:
+    rate, left = pace.rate, pace.left
+    words = [unit] if unit else []
+    if rate is not None:
+        # Less than one a second is easier to read as the time of one.
+        words.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
+    if left:
+        words.append(f"{duration(left)} left")
+    return ", ".join(words)

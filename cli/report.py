@@ -45,10 +45,11 @@ def report(
     Example: spikedeblur report outputs/quickstart
     """
     from ..pipeline.report import write_report
+    from .output import note
     from .output import report as report_summary
     from .progress import progress_bar
 
-    with progress_bar("Restoring pictures") as on_progress:
+    with progress_bar("Restoring pictures", "pictures") as on_progress:
         summary = write_report(
             runs,
             out,
@@ -59,8 +60,8 @@ def report(
             on_progress=on_progress,
         )
     if not json:
-        for note in summary.notes:
-            typer.echo(f"note: {note}", err=True)
+        for missing in summary.notes:
+            note(f"note: {missing}")
     report_summary(
         summary,
         f"{summary.out}: {summary.runs} runs, {summary.windows} windows with pictures, "

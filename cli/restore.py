@@ -124,7 +124,7 @@ def restore(
             "rate; give --log, or both --exposure and --fps",
             param_hint="--log",
         )
-    with progress_bar("Restoring") as on_progress:
+    with progress_bar("Restoring", "frames") as on_progress:
         summary = job.restore(
             blur,
             spikes,

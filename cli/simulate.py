@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .output import command_line, parse_size, report, require_one
+from .output import command_line, note, parse_size, report, require_one
 
 
 def simulate(
@@ -80,11 +80,11 @@ def simulate(
         clips = job.folder_clips(
             frames,
             (split,) if split else job.SPLITS,
-            on_note=lambda note: typer.echo(f"note: {note}", err=True),
+            on_note=lambda found: note(f"note: {found}"),
         )
     else:
         clips = job.scene_clips(split or "train", scenes or 0, parse_size(size), length)
-    with progress_bar("Simulating") as on_progress:
+    with progress_bar("Simulating", "clips") as on_progress:
         summary = job.simulate(
             out, clips, recording, workers=workers, overwrite=overwrite, on_progress=on_progress
         )

@@ -54,7 +54,7 @@ def split(
     from ..pipeline.align.split import split as job
     from .progress import progress_bar
 
-    with progress_bar("Comparing scenes") as on_progress:
+    with progress_bar("Comparing scenes", "pictures") as on_progress:
         summary = job(
             manifest,
             val=val,

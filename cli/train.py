@@ -51,18 +51,18 @@ def train(
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     from ..configs import load_config
     from ..pipeline.training.trainer import train as run_training
-    from .output import command_line, report
+    from .output import command_line, note, report
     from .progress import progress_bar
 
     checked = load_config(config, overrides or ())
     if dry_run:
         from ..pipeline.training.dry_run import plan_run
 
-        plan = plan_run(checked, on_note=lambda note: typer.echo(note, err=True))
+        plan = plan_run(checked, on_note=note)
         report(plan, _described(plan), json=json)
         return
     folder = run or Path("outputs", config.stem)
-    with progress_bar("Training") as on_progress:
+    with progress_bar("Training", "steps") as on_progress:
         summary = run_training(
             checked,
             folder,
@@ -70,7 +70,7 @@ def train(
             overwrite=overwrite,
             profile=profile,
             on_progress=on_progress,
-            on_note=lambda note: typer.echo(note, err=True),
+            on_note=note,
         )
     if summary.profile is not None and summary.is_first and not json:
         _print_profile(summary.profile)

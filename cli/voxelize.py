@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import command_line
+from .output import command_line, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.store.voxelize import VoxelizeSummary
@@ -107,7 +107,7 @@ def voxelize(
     from .progress import progress_bar
 
     keep_freed_memory()
-    with progress_bar("Voxelizing") as on_progress:
+    with progress_bar("Voxelizing", "windows") as on_progress:
         summary = voxelize_manifest(
             manifest,
             store,
@@ -155,4 +155,4 @@ def _print_summary(summary: VoxelizeSummary, store: str) -> None:
     if summary.bins != 32:  # the baseline's file gives both keys
         following += ["--set", f"DATA.K={summary.bins}"]
         following += ["--set", f"DATA.NUM_VOXEL_BINS={summary.bins}"]
-    typer.echo(f"Next: {command_line(*following)}")
+    say_next(command_line(*following))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .. import __version__
 from ..errors import SpikeDeblurError
 from .files import atomic_write
-from .progress import Progress
+from .progress import Progress, Throughput
 from .spikes.dat import SpikeFile, pack_spikes
 from .spikes.geometry import PRESETS, SpikeGeometry, parse_geometry
 from .spikes.sidefile import SideFile, read_side_file, side_file_path, write_side_file
@@ -87,6 +87,7 @@ def convert(
         total, (height, width) = frames.n_frames, frames.shape
         target = SpikeGeometry(height=height, width=width, flip_rows=True)
         spikes = 0
+        written = Throughput()
         with atomic_write(out) as aside, aside.open("wb") as file:
             for start in range(0, total, _FRAMES_AT_ONCE):
                 stop = min(start + _FRAMES_AT_ONCE, total)
@@ -95,7 +96,7 @@ def convert(
                 spikes += int(np.bitwise_count(packed).sum(dtype=np.int64))
                 packed.tofile(file)
                 if on_progress is not None:
-                    on_progress(stop, total, f"{file.tell() / 1e6:.1f} MB")
+                    on_progress(stop, total, written(packed.nbytes))
             # A former output's side file must not speak for the new one, not even for a moment.
             side_file_path(out).unlink(missing_ok=True)
     rates = (rate, recorded.rate if recorded else None, preset.rate if preset else None)

@@ -26,7 +26,7 @@ from .clips import SPLITS, Clip, SimulateError, folder_clips, rng, scene_clips
 from .files import write_text
 from .images import decode_srgb, encode_srgb, to_bytes, write_png
 from .locks import end_with_parent, only_writer
-from .progress import Progress
+from .progress import Progress, Throughput
 from .spikes.camera import SpikeCamera, luminance
 from .spikes.clock import SpikeClock
 from .spikes.dat import write_spikes
@@ -136,11 +136,13 @@ def simulate(
         todo = _todo(out, clips, recording, overwrite)
         _require_room(out, todo, recording)
         workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
+        recorded = Throughput()
         spike_bytes = 0
         for done, written in enumerate(_run(out, todo, recording, workers), start=1):
             spike_bytes += written
+            note = f"{recorded(written)} of spikes"
             if on_progress is not None:
-                on_progress(done, len(todo), f"{spike_bytes / 1e6:.1f} MB of spikes")
+                on_progress(done, len(todo), note)
     return SimulateSummary(
         clips=len(clips),
         written=len(todo),

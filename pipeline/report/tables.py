@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..align.manifest import Manifest
+from ..progress import duration
 from ..store.reader import StoreSequence
 from ..training.runs import differing
 from .charts import PARTS, seconds_of
@@ -63,7 +64,11 @@ def facts(run: Run) -> list[tuple[str, str, str]]:
             best = max(others, key=lambda name: others[name]["psnr"])
             gain = model["psnr"] - others[best]["psnr"]
             found.append(
-                ("over the best baseline", f"{gain:+.2f} dB", f"{best.upper()}, no learning")
+                (
+                    "over the best baseline",
+                    f"{gain:+.2f} dB",
+                    f"{best.upper()}, {'without spikes' if best == 'rgb' else 'no learning'}",
+                )
             )
     validations = run.lines("val")
     if validations:
@@ -280,16 +285,6 @@ def differences(runs: Several[Run]) -> Table | None:
         for key in keys
     ]
     return Table(("key", *(run.name for run in runs)), tuple(rows))
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: 8.2 s, 4:05 min, 3:20 h."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole // 60 % 60:02d} h"
 
 
 def _scores(scores: list[dict[str, float]]) -> list[Cell]:

@@ -21,7 +21,7 @@ from ...errors import SpikeDeblurError
 from ..align.manifest import Manifest, Sequence, read_manifest
 from ..files import inside, sha256_file
 from ..images import image_shape
-from ..progress import Progress
+from ..progress import Progress, Throughput
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, write_folder_side_file
 from .arrays import Codec
@@ -292,6 +292,7 @@ def _run(
 
     skip = job.on_error == "skip"
     looked_at = 0
+    taken = Throughput()
     for result in run_tasks(
         try_shard if skip else write_shard,
         tasks(),
@@ -310,8 +311,9 @@ def _run(
             _finish(job, progressing, manifest_sha256, done)
             del open_plans[result.seq]
         looked_at += result.windows
+        note = f"{taken(result.bytes_in)} of spikes, {result.seq}"
         if on_progress is not None:
-            on_progress(looked_at, total, result.seq)
+            on_progress(looked_at, total, note)
     return list(failures.values())
 
 

@@ -99,10 +99,6 @@ class Clock:
         self.start(self._part)
         return Profile(self._steps, self._marked - self._began, dict(self._seconds))
 
-    def note(self, loss: float, quality: float, steps_left: int) -> str:
+    def note(self, loss: float, quality: float) -> str:
         """Say how the run is doing, in a line."""
-        left = int(steps_left * self.seconds / max(self.steps, 1))
-        return (
-            f"loss {loss:.4f}, {quality:.2f} dB, data wait {self.data_wait:.0%}, "
-            f"ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
-        )
+        return f"loss {loss:.4f}, {quality:.2f} dB, data wait {self.data_wait:.0%}"

@@ -327,7 +327,7 @@ def fit(
             clock.count(batches)
 
             if on_progress:
-                on_progress(at.step, total, clock.note(loss, quality, total - at.step))
+                on_progress(at.step, total, clock.note(loss, quality))
             if at.step % options.LOG_INTERVAL == 0 or at.step == total:
                 if records is not None:
                     clock.start("saving")

@@ -27,13 +27,13 @@ COMMANDS = [
     "convert",
     "inspect",
     "doctor",
+    "config-schema",
 ]
 
 
 def test_the_commands_are_those_of_the_contract():
-    assert sorted(command.callback.__name__ for command in app.registered_commands) == sorted(
-        COMMANDS
-    )
+    names = [command.callback.__name__ for command in app.registered_commands]
+    assert sorted(name.replace("_", "-") for name in names) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

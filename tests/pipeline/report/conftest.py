@@ -9,7 +9,8 @@ import pytest
 from training_sets import SMALL, make_store
 
 from spikedeblur.configs import load_config
-from spikedeblur.pipeline.evaluate import evaluate, write_evaluation
+from spikedeblur.pipeline.evaluate import evaluate
+from spikedeblur.pipeline.evaluation import write_evaluation
 from spikedeblur.pipeline.training.trainer import train
 
 

@@ -1,0 +1,116 @@
+"""Reference pages made from the code, so that they say what it does."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+import typer.cli
+import typer.main
+
+from spikedeblur.cli import app
+from spikedeblur.configs.json_schema import config_json_schema
+
+
+def commands() -> str:
+    """Return the page of all commands, as `typer utils docs` writes it."""
+    command = typer.main.get_command(app)
+    context = typer.Context(command, info_name="spikedeblur")
+    text = typer.cli.get_docs_for_click(obj=command, ctx=context, name="spikedeblur")
+    text = re.sub(r"^# `spikedeblur`$", "# Commands", text, flags=re.MULTILINE)
+    return re.sub(r"^Example: (.+(?:\n.+)*)$", _as_block, text, flags=re.MULTILINE)
+
+
+def _as_block(match: re.Match[str]) -> str:
+    return f"```console\n$ {' '.join(match[1].split())}\n```"
+
+
+def config() -> str:
+    """Return the page of every key: type, default, effect."""
+    schema = config_json_schema()
+    lines = [
+        "# Configuration keys",
+        "",
+        "Every key of a training configuration, from the schema that checks it "
+        "(`configs/schema.py`). An unknown key is refused, with the nearest right name. "
+        "`--set TRAIN.OPTIM.LR=1e-4` overrides one. For completion in an editor, put "
+        "`# yaml-language-server: $schema=config.schema.json` on the first line of a YAML file, "
+        "with the file that `spikedeblur config-schema > config.schema.json` writes.",
+        "",
+    ]
+    for path, section, effect in _sections(schema, schema, ""):
+        name = path or "top"
+        if path:
+            lines += [f"## {name}", "", _text(effect), ""]
+        for key, key_schema in section["properties"].items():
+            if "$ref" not in key_schema:
+                effect = _text(key_schema.get("description", ""))
+                lines += [
+                    f"`{key}`, {_type(key_schema)}, default `{json.dumps(key_schema['default'])}`",
+                    f": {effect}",
+                    "",
+                ]
+    return "\n".join(lines)
+
+
+def decisions(folder: Path) -> str:
+    """Return the list of decisions, by number."""
+    names = []
+    lines = ["# Decisions", "", "Why things are as they are, ten lines each.", ""]
+    for path in sorted(folder.glob("[0-9]*.md")):
+        title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        number, _, words = title.partition(". ")
+        lines.append(f"- [{number}]({path.name}) {words}")
+        names.append(path.stem)
+    return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", *names, "```"]) + "\n"
+
+
+def _sections(
+    schema: dict[str, Any], section: dict[str, Any], path: str
+) -> Iterator[tuple[str, dict[str, Any], str]]:
+    yield path, section, section.get("description", "")
+    for key, value in section["properties"].items():
+        if "$ref" in value:
+            below = schema["$defs"][value["$ref"].rpartition("/")[2]]
+            yield from _sections(schema, below, f"{path}.{key}" if path else key)
+
+
+def _type(key: dict[str, Any]) -> str:
+    if "anyOf" in key:
+        return " or ".join(dict.fromkeys(_type(part) for part in key["anyOf"]))
+    if "const" in key:
+        return f"`{key['const']}`"
+    if "enum" in key:
+        return ", ".join(f"`{value}`" for value in key["enum"])
+    if key.get("type") == "array":
+        if "prefixItems" in key:
+            return f"{len(key['prefixItems'])} of {_type(key['prefixItems'][0])}"
+        return f"list of {_type(key['items'])}"
+    if "pattern" in key:
+        return "text such as 16GB" if "\\d" in key["pattern"] else "text"
+    words = {
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "true, false",
+        "string": "text",
+        "null": "null",
+    }
+    limits = [
+        f"{sign} {key[name]}"
+        for name, sign in (
+            ("minimum", "≥"),
+            ("exclusiveMinimum", ">"),
+            ("maximum", "≤"),
+            ("exclusiveMaximum", "<"),
+        )
+        if name in key
+    ]
+    return " ".join([words[key["type"]], *limits])
+
+
+def _text(words: str) -> str:
+    return " ".join(words.split())

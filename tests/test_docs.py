@@ -1,0 +1,141 @@
+"""The documentation does what it says: commands run, options exist, messages are ours."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from spikedeblur.cli import app, main
+from spikedeblur.configs.json_schema import config_json_schema
+from spikedeblur.configs.loading import key_paths
+from spikedeblur.configs.schema import Config
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("how-to/*.md")])
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+SMALLER = (
+    (r"--scenes \d+", "--scenes 1"),
+    (r"--size \d+x\d+", "--size 64x64"),
+    (r"MAX_STEPS=\d+", "MAX_STEPS=2"),
+    (r"--steps \d+", "--steps 2"),
+    (r"^(spikedeblur (?:simulate|voxelize) .*)$", r"\1 --workers 1"),
+)
+"""The same commands on less data; nothing else of a page is changed."""
+
+
+def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
+    found = _BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [(language, text) for language, text in found if language in languages]
+
+
+def commands(page: Path) -> list[list[str]]:
+    lines = [
+        line.removeprefix("$ ").strip()
+        for _, text in blocks(page, "bash", "console")
+        for line in text.splitlines()
+    ]
+    return [shlex.split(line) for line in lines if line.startswith("spikedeblur ")]
+
+
+RUN = [page for page in PAGES if blocks(page, "bash")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN, ids=[page.stem for page in RUN])
+def test_every_command_and_every_example_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for language, text in blocks(page, "bash", "python"):
+        if language == "python":
+            exec(compile(text, f"{page.name} (python)", "exec"), {"__name__": "example"})
+            continue
+        for line in text.splitlines():
+            for pattern, smaller in SMALLER:
+                line = re.sub(pattern, smaller, line)
+            name, *arguments = shlex.split(line)
+            assert name == "spikedeblur", "only our own commands are in bash blocks"
+            assert main(arguments) == 0, f"{line}\n{capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_every_option_on_a_page_exists(page):
+    group = typer.main.get_command(app)
+    for words in commands(page):
+        command = group.commands[words[1]]
+        known = {name for parameter in command.params for name in parameter.opts}
+        known |= {name for parameter in command.params for name in parameter.secondary_opts}
+        used = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
+        assert used <= known | {"--help"}, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_every_configuration_key_on_a_page_exists(page):
+    text = page.read_text(encoding="utf-8")
+    keys = set(key_paths(Config))
+    for used in re.findall(r"\b(?:DATA|MODEL|TRAIN|LOSS)(?:\.[A-Z_0-9]+)+\b", text):
+        assert used in keys or any(key.startswith(used) for key in keys), used
+
+
+def test_every_error_that_is_explained_is_one_that_we_raise(repository):
+    said = {
+        " ".join(node.value.split())
+        for room in ("pipeline", "configs", "model", "cli")
+        for path in (repository / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^### `(.+)`$", page, re.MULTILINE)
+    assert len(quoted) > 12
+    for message in quoted:
+        assert any(message in words for words in said), message
+
+
+def test_the_json_schema_has_every_key_with_its_effect():
+    def leaves(node: dict, path: str):
+        for name, below in node["properties"].items():
+            reference = below.get("$ref", "").rpartition("/")[2]
+            yield f"{path}{name}", below
+            if reference:
+                yield from leaves(schema["$defs"][reference], f"{path}{name}.")
+
+    schema = config_json_schema()
+    found = dict(leaves(schema, ""))
+    assert set(found) == set(key_paths(Config))
+    assert all(key.get("description") for key in found.values())
+    limits = found["TRAIN.OPTIM.LR"]
+    assert limits["exclusiveMinimum"] == 0
+    assert "gt" not in limits
+
+
+def test_the_schema_for_editors_takes_our_configurations(repository):
+    import jsonschema
+    import yaml
+
+    checker = jsonschema.Draft202012Validator(config_json_schema())
+    for path in (repository / "configs").rglob("*.yaml"):
+        checker.validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    wrong = {"TRAIN": {"OPTIM": {"LR": 0}}, "DATA": {"CROPSIZE": 64}}
+    assert len(list(checker.iter_errors(wrong))) == 2
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(repository, tmp_path):
+    pytest.importorskip("sphinx")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-E", "docs", str(tmp_path)],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "reference/config.html").read_text().count("<dt") > 80
+    assert "<svg" in (tmp_path / "concepts.html").read_text()
