@@ -39,6 +39,10 @@ def train(
             "--dry-run", help="Check everything, and say what memory and time it would take."
         ),
     ] = False,
+    find_rate: Annotated[
+        bool,
+        typer.Option("--find-rate", help="Train 100 steps at rising learning rates; suggest one."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Train a model. Ctrl-C and SIGTERM write a checkpoint first; --resume goes on from there.
@@ -60,6 +64,14 @@ def train(
 
         plan = plan_run(checked, on_note=note)
         report(plan, _described(plan), json=json)
+        return
+    if find_rate:
+        from ..pipeline.training.rate_range import find_rate as search
+
+        with progress_bar("Searching", "steps") as on_progress:
+            found = search(checked, on_progress=on_progress)
+        more = "" if found.diverged else "; no rate was too high for so few steps"
+        report(found, f"TRAIN.OPTIM.LR={found.suggested:g}{more}", json=json)
         return
     folder = run or Path("outputs", config.stem)
     with progress_bar("Training", "steps") as on_progress:

@@ -400,6 +400,9 @@ class TrainConfig(Section):
     """Steps between lines of metrics.jsonl."""
     VAL_INTERVAL: PositiveInt = 1000
     """Steps between validations; there is one at the end too."""
+    EARLY_STOP: PositiveInt | None = None
+    """Validations in a row without a better one that end the run; null: it takes all its steps.
+    The learning rate falls over all of them, so a run that is ended early has not seen its end."""
     SAVE_INTERVAL: PositiveInt = 1000
     """Steps between writes of checkpoints/last.pt; there is one at the end too."""
     VAL_MAX_WINDOWS: PositiveInt | None = None

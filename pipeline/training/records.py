@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...configs.schema import TrainConfig
 from ..memory import peak_memory
 from . import run_folder
 from .clock import STEP_PARTS, Clock
@@ -62,6 +63,12 @@ class Position:
         if best:
             self.best_step, self.best_psnr = self.step, found.psnr
         return best
+
+    def is_stale(self, options: TrainConfig) -> bool:
+        """Whether so many validations were no better that the run should end."""
+        if options.EARLY_STOP is None or self.best_step is None:
+            return False
+        return self.validated_step - self.best_step >= options.EARLY_STOP * options.VAL_INTERVAL
 
 
 class Records:

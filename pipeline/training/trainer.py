@@ -308,12 +308,13 @@ def fit(
                         records.validation(at, plan, found, best, clock)
                     if best:
                         save("best")
-            save_due = at.step == total or stopping or at.step % options.SAVE_INTERVAL == 0
+            ended = at.step == total or at.is_stale(options)
+            save_due = ended or stopping or at.step % options.SAVE_INTERVAL == 0
             if save_due and saved != (at.step, at.validated_step):
                 clock.start("saving")
                 save("last")
                 saved = (at.step, at.validated_step)
-            if at.step == total or stopping:
+            if ended or stopping:
                 break
 
             clock.start("data")
@@ -336,13 +337,18 @@ def fit(
                 at.interval = Interval()
                 clock.restart()
 
+    if ended and at.step < total:
+        on_note(
+            f"ended after step {at.step} of {total}: {options.EARLY_STOP} validations were no "
+            f"better than that of step {at.best_step} (TRAIN.EARLY_STOP)"
+        )
     return _summary(
         run,
         {**asdict(at), "total_steps": total},
         psnr_blur=blur_psnr,
         is_first=group.is_first,
         # Another process may have been the one that was told to stop.
-        signal=None if at.validated_step == total else stop.signal or signal.SIGTERM,
+        signal=None if ended and at.validated_step == at.step else stop.signal or signal.SIGTERM,
         profile=clock.profile() if profile else None,
     )
 

@@ -109,6 +109,20 @@ def test_a_stopped_and_continued_run_equals_an_undisturbed_one(tmp_path, undistu
     assert metrics_not_measured(tmp_path) == metrics_not_measured(undisturbed)
 
 
+def test_a_run_that_gets_no_better_ends_early_and_stays_ended(tmp_path):
+    config = tiny_config(
+        EARLY_STOP=2, OPTIM={"LR": 1e-30}, SCHEDULER={"MIN_LR": 1e-30}, MAX_STEPS=40
+    )
+    notes: list[str] = []
+    summary = run_fit(tmp_path, config, on_note=notes.append)
+    interval = config.TRAIN.VAL_INTERVAL
+    assert (summary.step, summary.best_step, summary.signal) == (3 * interval, interval, None)
+    assert "ended after step" in notes[-1]
+    assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == 3 * interval
+    again = run_fit(tmp_path, config, resume=True)
+    assert (again.step, again.signal) == (3 * interval, None)
+
+
 def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(tmp_path, undisturbed):
     class Killed(BaseException):
         pass
