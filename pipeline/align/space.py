@@ -34,11 +34,17 @@ _COARSE_SIDE = 40
 _TURNS = np.radians(np.arange(-6.0, 6.1, 1.5))
 _SCALES = np.exp(np.linspace(-0.15, 0.15, 7))
 _STEPS = 30
+_MOST_PIXELS = 1 << 17
+"""Of a larger image, half the size is enough: that many pixels place corners to a tenth of one."""
 _MOST_MOVES = 6
 _CONVERGED = 1e-3
 """Spike pixels at the corners."""
 _MIN_CORRELATION = 0.8
 """What belongs together reaches 0.9 and more; a homography can make 0.75 of what doesn't."""
+_WORST = 1.5
+"""Measured: how much further off the worst of four corners is than one of them."""
+_LEAST_ERROR = 0.01
+"""In spike pixels: what is left where images differ by nothing else."""
 _BLOCKS = 4
 """Squared: parts of the image that are left out in turn, for the error."""
 
@@ -88,7 +94,8 @@ def register(pairs: list[tuple[Plane, Plane]], model: Model = "homography") -> R
     ]
     n = len(spread)
     moved = np.stack(spread) * (np.array([w, h]) / 2)  # (blocks, 4, 2) spike pixels
-    error = scale * float(np.sqrt((n - 1) / n * np.square(moved).sum(axis=(0, 2))).max())
+    one = float(np.sqrt((n - 1) / n * np.square(moved).sum(axis=(0, 2))).max())
+    error = scale * math.hypot(_WORST * one, _LEAST_ERROR)
     try:
         found = _as_registration(guess, (h, w), (int(frame_shape[0]), int(frame_shape[1])))
     except RegistrationError:
@@ -156,6 +163,8 @@ def _levels(pairs: list[Timed]) -> list[list[Timed]]:
     levels = [[(_smooth(t), _smooth(_reduced(b, (h, w))), _smooth(c)) for t, b, c in pairs]]
     while min(levels[-1][0][0].shape) >= 2 * _COARSE_SIDE:
         levels.append([(_halved(t), _halved(b), _halved(c)) for t, b, c in levels[-1]])
+    while len(levels) > 1 and levels[0][0][0].size > _MOST_PIXELS:
+        levels.pop(0)
     return levels
 
 
