@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,14 @@ def _layout(value: str) -> str:
             f"expected auto, {', '.join(LAYOUT_NAMES)}, or a layout file FILE.yaml, got {value!r}"
         )
     return value
+
+
+class SpaceModel(enum.StrEnum):
+    """What may lie between the two cameras' pictures."""
+
+    SIMILARITY = "similarity"
+    AFFINE = "affine"
+    HOMOGRAPHY = "homography"
 
 
 def align(
@@ -83,8 +92,26 @@ def align(
         typer.Option(help="Spikes a sample at unit luminance.", show_default="side file or preset"),
     ] = None,
     verify: Annotated[
-        bool, typer.Option(help="Measure each sequence's lag against its sharp frames.")
+        bool, typer.Option(help="Measure each sequence's lag against its frames.")
     ] = True,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="Correct clocks by the lag and drift that are proved."),
+    ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON or YAML: homography from spike to frame pixels.",
+            show_default="both cameras see the same",
+        ),
+    ] = None,
+    estimate_space: Annotated[
+        SpaceModel | None, typer.Option(help="Find it from the frames, with this model.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="HTML page to write: pictures and correlation curves by sequence."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings as errors.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a log or manifest that align didn't write.")
@@ -131,6 +158,10 @@ def align(
                 gain=gain,
                 variant=variant,
                 verify=verify,
+                estimate=estimate,
+                calibration=calibration,
+                estimate_space=estimate_space.value if estimate_space else None,
+                plot=plot,
                 strict=strict,
                 overwrite=overwrite,
                 on_progress=on_progress,
@@ -143,7 +174,7 @@ def align(
     store = root.with_name(f"{root.name}.zarr") if root.name else Path("store.zarr")
     report(
         summary,
-        _in_words(summary, verify),
+        _in_words(summary, verify or estimate) + (f"\nPictures {plot}" if plot else ""),
         json=json,
         next_command=command_line("voxelize", manifest, store),
     )
@@ -158,7 +189,7 @@ def _in_words(summary: AlignSummary, verify: bool) -> str:
     if not verify:
         lines.append("Not verified (--no-verify)")
     elif not summary.verification:
-        lines.append("Not verified: there are no sharp frames")
+        lines.append("Not verified: no sharp frames, and recordings end with the exposures")
     else:
         line = f"Lag proved by the images in {summary.verified} of {summary.sequences} sequences"
         if summary.worst_lag_seconds is not None:
@@ -167,6 +198,8 @@ def _in_words(summary: AlignSummary, verify: bool) -> str:
                 f"({summary.worst_lag_frames:+.1f} samples) in {summary.worst_lag_seq}"
             )
         lines.append(line)
+    if summary.corrected:
+        lines.append(f"Clock corrected in {summary.corrected} sequences, as the manifest says")
     lines.append(f"Log {summary.log}, manifest {summary.manifest}")
     return "\n".join(lines)
 

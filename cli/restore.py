@@ -57,6 +57,13 @@ def restore(
             help="Time of the first spike sample, in seconds.", show_default="side file, else 0"
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON or YAML: homography from spike to frame pixels.",
+            show_default="as found by align",
+        ),
+    ] = None,
     tile: Annotated[
         int | None,
         typer.Option(
@@ -139,6 +146,7 @@ def restore(
             geometry=geometry,
             gain=gain,
             first=first,
+            calibration=calibration,
             tile=tile,
             flips=flips,
             short_bins=short_bins,

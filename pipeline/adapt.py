@@ -30,6 +30,7 @@ from .progress import Progress
 from .recording import (
     Exposure,
     RecordingSequence,
+    as_aligned,
     exposures_by_log,
     exposures_by_number,
     settle_spikes,
@@ -101,6 +102,8 @@ def find_recording(
     settings = settle_spikes(spikes, geometry=geometry, rate=rate, gain=gain, first=first)
     if log is not None:
         seq, exposures = exposures_by_log(blur, log, None)
+        given = rate is not None or first is not None
+        settings = as_aligned(settings, log, seq, keep_clock=given)
     elif exposure is None or fps is None:
         raise AdaptError("expected the frames' times from a log, or from exposure and fps")
     else:

@@ -17,13 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SpikeDeblurError
+from .align.beside import manifest_beside
 from .align.layouts.contract import folder_names, index_frames, shorten
 from .align.log import read_alignment_log
 from .align.timeline import exposure_window, names_are_interpolated
 from .images import IMAGE_SUFFIXES, read_rgb
 from .metrics import to_uint8
-from .spikes import SpikeFile, read_side_file
+from .spikes import read_side_file
 from .spikes.reconstruct import sdm
+from .spikes.registration import open_spikes
 from .spikes.settings import SpikeSettings, settle
 from .spikes.sidefile import FOLDER_SIDE_FILE, side_file_path
 from .store.sequence import Span
@@ -88,7 +90,7 @@ class RecordingSequence:
         """
         self.seq = seq
         self.gain = settings.gain
-        self._file = SpikeFile.open(dat, settings.geometry)
+        self._file = open_spikes(Path(dat), settings.geometry, settings.registration)
         self._exposures = tuple(exposures)
         self._spans = [
             settings.clock.require_inside(
@@ -109,6 +111,12 @@ class RecordingSequence:
             )
         self.frame_shape: tuple[int, int] = read_rgb(exposures[0].path).shape[:2]
         self.voxel_shape = settings.geometry.shape
+        where = settings.registration
+        if where is not None and where.frame_shape != self.frame_shape:
+            raise RecordingError(
+                f"{exposures[0].path}: expected frames of {where.frame_shape}, for which the "
+                f"spikes are registered, found {self.frame_shape}"
+            )
         self._frames: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
 
     @property
@@ -252,6 +260,39 @@ def exposures_by_log(
             )
         exposures.append(Exposure(path, number, row.t0, row.t1))
     return found, exposures
+
+
+def as_aligned(
+    settings: SpikeSettings, log: str | os.PathLike[str], seq: str, *, keep_clock: bool
+) -> SpikeSettings:
+    """Return the settings with what the manifest beside a log found out about the cameras.
+
+    `align` writes both, and its log has no room for a corrected clock or a registration. A
+    manifest that isn't there, or not of this log, changes nothing.
+
+    Args:
+        settings: of the stream.
+        log: alignment log.
+        seq: the sequence.
+        keep_clock: the clock was given by hand.
+    """
+    manifest = manifest_beside(log)
+    if manifest is None:
+        return settings
+    beside = Path(log).with_suffix(".json")
+    (sequence,) = [sequence for sequence in manifest.sequences if sequence.seq == seq]
+    found = sequence.verification
+    warnings = list(settings.warnings)
+    if sequence.space is not None:
+        settings = replace(settings, registration=sequence.registration())
+        warnings.append(f"spikes are registered to the frames as {beside} says")
+    if found is not None and found.applied and not keep_clock:
+        first = sequence.windows[0].first
+        settings = replace(settings, first=first, rate=sequence.rate)
+        warnings.append(
+            f"clock corrected as {beside} says: first sample at {first:.6f} s, {sequence.rate:g} Hz"
+        )
+    return replace(settings, warnings=tuple(warnings))
 
 
 def exposures_by_number(blur: Path, exposure: int, fps: float) -> list[Exposure]:

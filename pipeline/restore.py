@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import SpikeDeblurError
+from .align.calibration import read_calibration
 from .files import inside, sha256_file, sweep, write_text
 from .images import write_png
 from .locks import only_writer
@@ -30,7 +31,13 @@ from .methods import (
     restored_frames,
 )
 from .progress import Progress
-from .recording import RecordingSequence, exposures_by_log, exposures_by_number, settle_spikes
+from .recording import (
+    RecordingSequence,
+    as_aligned,
+    exposures_by_log,
+    exposures_by_number,
+    settle_spikes,
+)
 from .video import VIDEO_SUFFIX, decode_to_folder
 
 FORMAT = "spikedeblur.restore"
@@ -73,6 +80,7 @@ def restore(
     geometry: str | None = None,
     gain: float | None = None,
     first: float | None = None,
+    calibration: str | os.PathLike[str] | None = None,
     tile: int | None = None,
     flips: bool = False,
     short_bins: int = DEFAULT_SHORT_BINS,
@@ -101,6 +109,8 @@ def restore(
         geometry: SPEC or preset; None: from the side file.
         gain: spikes a sample at unit luminance; None: from side file or preset.
         first: time of the stream's sample 0 in seconds; None: from the side file, else 0.
+        calibration: file that says where spike pixels lie in the frames; None: as the manifest
+            beside the log says, else both cameras see the same.
         tile: as in `ModelMethod`.
         flips: as in `ModelMethod`.
         short_bins: width of the short window of tfp and sdm, in bins.
@@ -132,11 +142,15 @@ def restore(
     settings = settle_spikes(spikes, geometry=geometry, rate=rate, gain=gain, first=first)
     if log is not None:
         seq, exposures = exposures_by_log(blur, log, seq)
+        given = rate is not None or first is not None
+        settings = as_aligned(settings, log, seq, keep_clock=given)
     elif exposure is None or fps is None:
         raise RestoreError("expected both exposure and fps; give --exposure and --fps")
     else:
         exposures = exposures_by_number(blur, exposure, fps)
         seq = seq or blur.name
+    if calibration is not None:
+        settings = replace(settings, registration=read_calibration(calibration))
 
     model: ModelMethod | None = None
     if name == "model":
@@ -165,6 +179,7 @@ def restore(
         "rate": settings.rate,
         "gain": settings.gain,
         "first": settings.first,
+        **({"matrix": settings.registration.matrix} if settings.registration else {}),
         "frames": {
             e.path.stem: {"t0": e.t0, "t1": e.t1, "blur_sha256": sha256_file(e.path)}
             for e in exposures

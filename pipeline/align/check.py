@@ -25,7 +25,7 @@ from ..spikes.dat import SpikeFile, SpikeFileError
 from .layouts.contract import shorten
 from .manifest import FileRecord, Manifest, Sequence, Window, read_manifest
 from .stream_check import BadPixels, SpikeSums, find_bad_pixels
-from .verify import SharpAt, verify_sequence
+from .verify import FrameAt, verify_sequence
 
 GAIN_TOLERANCE = 0.25
 """By how much the measured gain may differ from the stated one, of that."""
@@ -365,7 +365,8 @@ def _check_rate(checking: _Checking) -> tuple[float | None, str | None]:
     found = []
     for window in (first, last):
         assert window.sharp is not None
-        frame = SharpAt(
+        frame = FrameAt(
+            blur=None,
             sharp=Path(checking.paths[window.sharp]),
             spikes=spikes,
             clock=sequence.clock(window),

@@ -20,7 +20,10 @@ from ..files import UnsafePathError, atomic_write, sha256_file, sweep
 from ..progress import Progress
 from ..spikes.clock import SpikeClock
 from ..spikes.dat import SpikeFile
+from ..spikes.registration import Registration
 from ..spikes.settings import SpikeSettings
+from .calibration import read_calibration
+from .correct import with_calibration, with_clock_seen, with_space_seen
 from .known import settle_sequence
 from .layouts import AlignmentError, FoundSequence, detect, find_layout, require_root
 from .layouts.contract import shorten
@@ -30,13 +33,14 @@ from .manifest import (
     Manifest,
     ManifestError,
     Sequence,
-    Verification,
     Window,
     format_manifest,
     read_manifest,
 )
+from .measure import find_owners, measure
+from .page import require_page_free, write_page
+from .space import Model
 from .timeline import exposure_window
-from .verify import SharpAt, verify_sequence
 
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +60,10 @@ def align(
     gain: float | None = None,
     variant: str | None = None,
     verify: bool = True,
+    estimate: bool = False,
+    calibration: str | os.PathLike[str] | None = None,
+    estimate_space: Model | None = None,
+    plot: str | os.PathLike[str] | None = None,
     strict: bool = False,
     overwrite: bool = False,
     workers: int | None = None,
@@ -78,7 +86,12 @@ def align(
         geometry: a geometry SPEC or preset; None: from side file or the layout's preset.
         gain: spikes a sample at unit luminance; None: from side file or preset.
         variant: folder to take where the layout knows several; None: its usual one.
-        verify: measure each sequence's lag from its sharp frames.
+        verify: measure each sequence's lag from its frames.
+        estimate: correct each sequence's clock by the lag and drift that were measured, where they
+            are proved; exposures that then leave the recording are left out, with a warning.
+        calibration: file that says where spike pixels lie in the frames; see `calibration`.
+        estimate_space: find that out from the frames, as a similarity, affine or homography.
+        plot: HTML page to write, with pictures and correlation curves.
         strict: refuse to write if there is any warning.
         overwrite: replace a log or manifest that `align` did not write.
         workers: sequences at once; None: one a core, at most 8.
@@ -95,6 +108,10 @@ def align(
     named = None if layout == "auto" else find_layout(layout)
     if log.resolve() == manifest.resolve():
         raise AlignmentError(f"{log}: log and manifest need different names; give --manifest")
+    if plot is not None:
+        require_page_free(plot, overwrite=overwrite)
+    if calibration is not None and estimate_space is not None:
+        raise AlignmentError("expected --calibration or --estimate-space, got both; give one")
     former = None if overwrite else _former_products(log, manifest)
     if overwrite and manifest.is_file():
         former = _own_manifest(manifest)
@@ -109,7 +126,16 @@ def align(
     found = named.find(root, exposure, variant)
     common_fps = _common_fps(root, found, fps)
 
-    options = _Options(geometry=geometry, rate=rate, gain=gain, fps=common_fps, verify=verify)
+    options = _Options(
+        geometry=geometry,
+        rate=rate,
+        gain=gain,
+        fps=common_fps,
+        verify=verify or estimate,
+        estimate=estimate,
+        calibration=None if calibration is None else read_calibration(calibration),
+        estimate_space=estimate_space,
+    )
     known = _known_sequences(former, root, manifest)
     inside = _Inside(root)
 
@@ -124,6 +150,8 @@ def align(
             done.append(one)
             if on_progress is not None:
                 on_progress(len(done), len(found), one.sequence.seq)
+        # Only now is it known which sequences others' spikes may have been exchanged with.
+        sequences = find_owners([one.sequence for one in done], root, pool.map)
     finally:
         # After an error, sequences not yet begun are not worth waiting for.
         pool.shutdown(wait=True, cancel_futures=True)
@@ -138,9 +166,9 @@ def align(
         exposure_frames=exposures.pop() if len(exposures) == 1 else None,
         linear_light=lights.pop() if len(lights) == 1 else None,
         split=former.split if former is not None and known else None,
-        sequences=tuple(one.sequence for one in done),
+        sequences=tuple(sequences),
     )
-    warnings = [warning for one in done for warning in one.warnings]
+    warnings = _warnings(done, sequences)
     new = [sequence.seq for sequence in found if sequence.seq not in known]
     if result.split is not None and new:
         warnings.append(
@@ -149,6 +177,9 @@ def align(
         )
     _tell(warnings, strict, on_warning)
     _write(log, manifest, result)
+    if plot is not None:
+        with ThreadPoolExecutor(n_workers) as drawing:
+            write_page(plot, result, root, drawing.map)
     return result
 
 
@@ -159,6 +190,9 @@ class _Options:
     gain: float | None
     fps: float
     verify: bool
+    estimate: bool
+    calibration: Registration | None
+    estimate_space: Model | None
 
 
 @dataclass(frozen=True)
@@ -178,22 +212,34 @@ def _align_sequence(
     planned = _plan(found, root, inside, settings, options.fps)
     if former is not None:
         planned = planned.model_copy(update={"assigned_split": former.assigned_split})
-    has_sharp = any(window.sharp for window in planned.windows)
-    wanted = options.verify and has_sharp
-    if former is not None and _same_plan(former, planned):
-        if wanted and former.verification is None:
-            sequence = former.model_copy(update={"verification": _verify(former, root)})
-        elif not wanted:
-            sequence = former.model_copy(update={"verification": None})
-        else:
-            sequence = former
+    if options.calibration is not None:
+        planned = with_calibration(planned, root, options.calibration)
+    elif options.estimate_space is not None:
+        planned, more = with_space_seen(
+            planned, root, options.estimate_space, former, any_lag=options.estimate
+        )
+        warnings += more
+    if options.estimate:
+        planned, more = with_clock_seen(planned, root, former)
+        warnings += more
+    if former is not None and former.plan() == planned.plan():
+        update = {"verification": planned.verification, "space": planned.space}
+        sequence = former.model_copy(update=update)
     else:
         sequence = _read_spikes(found, planned, root)
-        if wanted:
-            sequence = sequence.model_copy(update={"verification": _verify(sequence, root)})
-    if sequence.verification is not None and sequence.verification.warning:
-        warnings.append(f"{found.seq}: {sequence.verification.warning}")
+    if options.verify and sequence.verification is None:
+        measured = measure(sequence, root, former)
+        sequence = sequence.model_copy(update={"verification": measured})
     return _Done(sequence, tuple(warnings), linear_light)
+
+
+def _warnings(done: list[_Done], sequences: list[Sequence]) -> list[str]:
+    warnings: list[str] = []
+    for one, sequence in zip(done, sequences, strict=True):
+        warnings += one.warnings
+        if sequence.verification is not None and sequence.verification.warning:
+            warnings.append(f"{sequence.seq}: {sequence.verification.warning}")
+    return warnings
 
 
 def _plan(
@@ -289,42 +335,6 @@ def _hashed(path: Path, seen: FileRecord) -> FileRecord:
     if (stat.st_size, stat.st_mtime_ns) != (seen.size, seen.mtime_ns):
         raise AlignmentError(f"{path}: changed while it was read; align again when it is complete")
     return seen.model_copy(update={"sha256": digest})
-
-
-def _verify(sequence: Sequence, root: Path) -> Verification | None:
-    geometry = sequence.spike_geometry()
-    opened: dict[str, SpikeFile] = {}
-    frames = []
-    for window in sequence.windows:
-        if window.sharp is None:
-            continue
-        if window.spikes not in opened:
-            opened[window.spikes] = SpikeFile.open(root / window.spikes, geometry)
-        frames.append(
-            SharpAt(
-                sharp=root / window.sharp,
-                spikes=opened[window.spikes],
-                clock=sequence.clock(window),
-                t0=window.t0,
-                t1=window.t1,
-            )
-        )
-    return verify_sequence(frames)
-
-
-def _same_plan(former: Sequence, planned: Sequence) -> bool:
-    """Say whether a sequence is what `_plan` gave once: all but counts, hashes and lag."""
-
-    def essence(sequence: Sequence) -> tuple[object, ...]:
-        windows = [
-            (w.frame_index, w.t0, w.t1, w.spikes, w.first, w.blur, w.sharp)
-            for w in sequence.windows
-        ]
-        files = {name: (seen.size, seen.mtime_ns) for name, seen in sequence.files.items()}
-        known = (sequence.seq, sequence.geometry, sequence.rate, sequence.gain)
-        return *known, sequence.scene, sequence.blur_kind, windows, files
-
-    return essence(former) == essence(planned)
 
 
 def _common_fps(root: Path, found: list[FoundSequence], fps: float | None) -> float:

@@ -18,6 +18,7 @@ from ...errors import SpikeDeblurError
 from ..files import write_text
 from ..spikes.clock import SpikeClock
 from ..spikes.geometry import SpikeGeometry, parse_geometry
+from ..spikes.registration import Registration
 from .log import AlignmentRow, require_seq
 
 FORMAT: Final = "spikedeblur.manifest"
@@ -67,19 +68,74 @@ class FileRecord(_Record):
     """Hex SHA-256 of the content; None: not read yet."""
 
 
+ReferenceKind = Literal["blur", "sharp"]
+
+Problem = Literal[
+    "flat",
+    "still",
+    "unlike",
+    "rows flipped",
+    "columns flipped",
+    "rotated",
+    "transposed",
+    "geometry",
+    "swapped",
+    "edge",
+    "rival",
+    "unsure",
+    "sharp apart",
+]
+"""What the images show to be wrong, or why they prove nothing; see docs/alignment.md."""
+
+
 class Verification(_Record):
-    """How far the spikes are from the sharp frames in time, as measured from the images."""
+    """How far the spikes are from the images in time, as measured from both."""
 
     lag_frames: float
     """Spike samples by which the best match comes after the expected one."""
     lag_seconds: float
     """The same, in seconds."""
     correlation: float = Field(ge=-1, le=1)
-    """Of the sharp frame and the TFP at the best lag."""
+    """Of the image and the TFP at the best lag."""
     confident: bool
     """False if the images prove nothing, such as a flat scene."""
     warning: str | None = None
     """What is wrong, in words; None if nothing is."""
+    by: ReferenceKind = "sharp"
+    """Which images it was measured from."""
+    problem: Problem | None = None
+    """What is wrong, in a word; None if nothing is."""
+    confidence: float = Field(default=0.0, ge=0, le=1)
+    """Probability that the lag is right to within 1 % of the exposure, or one sample."""
+    error_frames: float | None = Field(default=None, ge=0)
+    """Standard error of the lag, in samples."""
+    at_frame: float | None = None
+    """Sample, as the clock before any correction counts, at which the lag holds."""
+    drift_ppm: float | None = None
+    """By how much the true rate is above the known one, in millionths; None: can't be told."""
+    drift_error_ppm: float | None = Field(default=None, ge=0)
+    """Its standard error."""
+    rival: float | None = None
+    """Best correlation outside the main lobe."""
+    applied: bool = False
+    """True: the sequence's clock has been corrected by lag and drift."""
+
+
+class Space(_Record):
+    """Where spike pixels lie in the colour frames; see `spikes.registration`."""
+
+    matrix: tuple[float, float, float, float, float, float, float, float, float]
+    """3x3, row by row: (x, y, 1) in spike pixels to frame pixels, (0, 0) the outer corner."""
+    frame_shape: tuple[int, int]
+    """(H, W) of the frames, in pixels."""
+    by: Literal["calibration", "similarity", "affine", "homography"]
+    """Given by a file, or estimated from the frames with this model."""
+    correlation: float | None = None
+    """Of blurred frames and long TFPs, once registered; None: given."""
+    error_pixels: float | None = Field(default=None, ge=0)
+    """Standard error at the worst corner, in frame pixels; None: given."""
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    """Probability that every corner is right to a spike pixel; None: given."""
 
 
 class Window(_Record):
@@ -128,8 +184,10 @@ class Sequence(_Record):
     """What was filmed, where the data set says; None: see `scene_name`."""
     assigned_split: str | None = Field(default=None, pattern=r"^[^/]+$")
     """The split that `spikedeblur split` put it in; None: the first part of `seq`."""
+    space: Space | None = None
+    """None: both cameras see the same field, whole."""
     verification: Verification | None = None
-    """None: not verified, or nothing sharp to verify with."""
+    """None: not verified."""
 
     @model_validator(mode="after")
     def _check_windows(self) -> Sequence:
@@ -163,6 +221,30 @@ class Sequence(_Record):
     def spike_geometry(self) -> SpikeGeometry:
         """Return how the spikes lie in the files."""
         return parse_geometry(self.geometry)
+
+    def registration(self) -> Registration | None:
+        """Return where spike pixels lie in the frames; None: both cameras see the same field.
+
+        Raises:
+            RegistrationError: the matrix maps them to no place.
+        """
+        if self.space is None:
+            return None
+        shape = self.spike_geometry().shape
+        return Registration(self.space.matrix, shape, self.space.frame_shape)
+
+    def plan(self) -> tuple[object, ...]:
+        """Return all that is known before anything is read: no counts, hashes, measurements.
+
+        Two sequences with the same plan are the same data, described in the same way.
+        """
+        windows = [
+            (w.frame_index, w.t0, w.t1, w.spikes, w.first, w.blur, w.sharp) for w in self.windows
+        ]
+        files = {name: (seen.size, seen.mtime_ns) for name, seen in self.files.items()}
+        known = (self.seq, self.geometry, self.rate, self.gain, self.scene, self.blur_kind)
+        given = self.space if self.space is not None and self.space.by == "calibration" else None
+        return *known, given, windows, files
 
     def clock(self, window: Window) -> SpikeClock:
         """Return the clock of the file that holds the window's spikes."""

@@ -24,6 +24,8 @@ class AlignSummary:
     """In all exposures together."""
     verified: int
     """Sequences whose lag the images prove."""
+    corrected: int
+    """Sequences whose clock was corrected by what the images prove."""
     worst_lag_seconds: float | None
     worst_lag_frames: float | None
     """In spike samples."""
@@ -59,6 +61,7 @@ def summarise(
         windows=len(windows),
         spikes=sum(window.spike_count for window in windows),
         verified=len(proved),
+        corrected=sum(found.applied for found in verified.values()),
         worst_lag_seconds=proved[worst].lag_seconds if worst else None,
         worst_lag_frames=proved[worst].lag_frames if worst else None,
         worst_lag_seq=worst,

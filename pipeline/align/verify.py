@@ -1,11 +1,9 @@
-"""Are the spikes where the timeline says? The sharp frames can tell.
+"""Are the spikes where the timeline says, and are they the right ones? The images can tell.
 
-For a few windows, a short TFP slides over the samples around the sharp frame's time; where it
-looks most like the sharp frame is where the frame really is. The difference is the lag.
-
-    expected   |---------- exposure ----------|
-    TFP           [--]->                             correlation with the sharp frame, per lag
-    found                     ^ peak: lag = peak - centre
+The blurred frame of an exposure looks like the TFP of just that exposure, and the sharp one like
+a short TFP at its middle. Sliding the TFP over the recording shows where each really is. The
+blurred frame decides where it can, since its long TFP has little noise; where the recordings end
+with their exposures it can't, and the sharp one does.
 
 What this proves depends on the scene: without texture no TFP looks like the frame, without
 motion all do. Then the lag is reported as not proved, never as zero.
@@ -16,254 +14,262 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from ..images import read_rgb
 from ..spikes.camera import luminance
 from ..spikes.clock import SpikeClock
 from ..spikes.dat import SpikeFile
-from .manifest import Verification
+from ..spikes.registration import Registration
+from .lag import Match, find_lag
+from .manifest import Problem, ReferenceKind, Verification
+from .sliding import Plane, Reference
+from .space import seen_by_spikes
 
-MAX_WINDOWS = 3
+MAX_FRAMES = 7
+"""Frames of a sequence that are compared, spread over it."""
+
+_FRAMES_TO_AGREE = 3
+"""Sharp frames that are compared where the blurred ones prove the lag."""
+
+PROVED = 0.9
+"""Confidence from which a lag counts as proved."""
+
+LIKELY = 0.8
+"""Correlation under which orientation, geometry and other recordings are tried as well."""
 
 _MIN_CORRELATION = 0.5
 """Under this, likeness may be chance: REDS upside down still reaches 0.3, upright 0.85 to 0.98."""
 _MIN_DROP = 0.01
 """The curve must fall by this on both sides of its peak, or nothing moves."""
-_MAX_CELLS = 48_000_000
-"""Spikes held at once, in bytes; larger recordings are compared on their middle rows."""
 
-Curve = npt.NDArray[np.float64]
-Plane = npt.NDArray[np.float32]
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SharpAt:
-    """One sharp frame and where the timeline puts it."""
+class FrameAt:
+    """One exposure's images and where the timeline puts them."""
 
-    sharp: Path
+    blur: Path | None
+    sharp: Path | None
     spikes: SpikeFile
     clock: SpikeClock
     t0: float
+    """Start of the exposure, in seconds."""
     t1: float
+    """Its end, in seconds; it belongs to the exposure."""
+    registration: Registration | None = None
+    """From spike to frame pixels; None: both cameras see the same."""
+
+    @property
+    def samples(self) -> int:
+        """N, samples in the exposure."""
+        start, stop = self.clock.samples(self.t0, self.t1)
+        return stop - start
+
+    @property
+    def at(self) -> float:
+        """Sample of the exposure's middle."""
+        return ((self.t0 + self.t1) / 2 - self.clock.first) * self.clock.rate
+
+    def image(self, kind: ReferenceKind) -> Path | None:
+        """Return the file of one kind of image."""
+        return self.blur if kind == "blur" else self.sharp
+
+    def luminance(self, kind: ReferenceKind) -> Plane:
+        """Return one kind of image at the spikes' pixels (h, w); NaN outside the frame."""
+        path = self.image(kind)
+        assert path is not None, "frames without that image are left out"
+        return read_luminance(path, self.spikes.geometry.shape, self.registration)
 
 
-def verify_sequence(frames: list[SharpAt]) -> Verification | None:
-    """Measure how far the spikes lag behind the sharp frames.
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the images of one kind show."""
 
-    Searches one exposure to each side, as far as the recordings go, on up to three frames.
+    kind: ReferenceKind
+    match: Match | None
+    """None: all are flat, or nothing can be compared."""
+
+
+def verify_sequence(frames: list[FrameAt]) -> Verification | None:
+    """Measure how far the spikes lag behind the images, and how sure that is.
+
+    Searches two exposures to each side, as far as the recordings go, on up to MAX_FRAMES frames.
 
     Args:
         frames: of one sequence, in order of time; all with the same rate and exposure.
 
     Returns:
-        The lag with its confidence; None where there is no sharp frame.
+        The lag with its confidence; None where there is no image to compare with.
 
     Raises:
-        ImageError: a sharp frame can't be read.
+        ImageError: an image can't be read.
     """
     if not frames:
         return None
-    start, stop = frames[0].clock.samples(frames[0].t0, frames[0].t1)
-    reach = stop - start
-    chosen = _spread(frames, reach)
-    slides = [slide for slide in (_read_slide(frame, reach) for frame in chosen) if slide]
-    candidates = [
-        (width, curve)
-        for width in _widths(reach)
-        if (curve := _combine([_correlate(slide, reach, width) for slide in slides])) is not None
+    rate, samples = frames[0].clock.rate, frames[0].samples
+
+    def judge(kind: ReferenceKind, most: int) -> Verification | None:
+        finding = find_best(frames, kind, most)
+        return None if finding is None else _judge(finding, rate, samples)
+
+    blur = judge("blur", MAX_FRAMES)
+    if blur is not None and blur.confident:
+        sharp = judge("sharp", _FRAMES_TO_AGREE)
+        return _agreeing(blur, sharp) if sharp is not None and sharp.confident else blur
+    sharp = judge("sharp", MAX_FRAMES)
+    if sharp is not None and (blur is None or sharp.confident):
+        return sharp
+    return blur
+
+
+def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES) -> Finding | None:
+    """Return where the images of one kind fit best; None where there are none of it."""
+    chosen = spread([frame for frame in frames if _comparable(frame, kind)], most)
+    if not chosen:
+        return None
+    samples = chosen[0].samples
+    references = [
+        Reference(
+            image=frame.luminance(kind),
+            spikes=frame.spikes,
+            at=frame.at,
+            widths=(samples,) if kind == "blur" else sharp_widths(samples),
+        )
+        for frame in chosen
     ]
-    rate = frames[0].clock.rate
-    if not candidates:
+    reach, step = search_range(samples)
+    return Finding(kind, find_lag(references, reach, step))
+
+
+def _comparable(frame: FrameAt, kind: ReferenceKind) -> bool:
+    """Whether there is an image, and room for its TFP to slide."""
+    room = frame.spikes.n_frames - frame.samples
+    return frame.image(kind) is not None and (kind == "sharp" or room >= frame.samples / 2)
+
+
+def search_range(samples: int) -> tuple[int, int]:
+    """Return (reach to each side, step) of the coarse search, for exposures of N samples."""
+    return max(2 * samples, min(512, 16 * samples)), max(1, samples // 32)
+
+
+def sharp_widths(samples: int) -> tuple[int, ...]:
+    """Return the lengths of TFP that a sharp frame may look like, in samples; odd."""
+    widths = [5]
+    while 2 * widths[-1] - 1 <= max(5, min(samples, max(65, samples // 2))):
+        widths.append(2 * widths[-1] - 1)
+    return tuple(widths)
+
+
+def spread(frames: list[_T], most: int) -> list[_T]:
+    """Return up to `most` frames, evenly spread, first and last among them."""
+    if len(frames) <= most:
+        return frames
+    return [frames[round(i * (len(frames) - 1) / (most - 1))] for i in range(most)]
+
+
+def confidence(match: Match, samples: int) -> float:
+    """Return the probability that a lag is right to within 1 % of the exposure, or one sample.
+
+    Two things may be wrong: the lag inside its lobe, whose standard error is known, and the lobe,
+    where a rival comes close. `docs/alignment.md` has how often it was right.
+    """
+    tolerance = max(1.0, samples / 100)
+    precise = math.erf(tolerance / (math.sqrt(2) * match.error))
+    right_lobe = 0.5 * (1 + math.erf(match.lead / (2 * math.sqrt(2))))
+    return round(precise * right_lobe, 4)
+
+
+def _judge(finding: Finding, rate: float, samples: int) -> Verification:
+    match, kind = finding.match, finding.kind
+    if match is None:
         return Verification(
             lag_frames=0.0,
             lag_seconds=0.0,
             correlation=0.0,
             confident=False,
-            warning="the sharp frames or the spikes are flat: nothing to compare",
+            by=kind,
+            problem="flat",
+            warning="frames or spikes are flat: nothing to compare, so the lag is not proved",
         )
-    # A short TFP is noisy, a long one blurred: what looks most like the frame is neither.
-    width, curve = max(candidates, key=lambda candidate: float(np.nanmax(candidate[1])))
-    return _judge(curve, reach, width, rate, chosen[0].spikes.geometry.pixels)
-
-
-def _widths(reach: int) -> list[int]:
-    """Return the lengths of TFP to try, in samples; odd, so that each has a middle."""
-    widths = []
-    width = 5
-    while width <= max(5, min(reach, 65)):
-        widths.append(width)
-        width = 2 * width - 1
-    return widths
-
-
-def _spread(frames: list[SharpAt], reach: int) -> list[SharpAt]:
-    """Return up to MAX_WINDOWS frames: those with most recording around them, then spread."""
-    if len(frames) <= MAX_WINDOWS:
-        return frames
-
-    def room(frame: SharpAt) -> int:
-        start, stop = frame.clock.samples(frame.t0, frame.t1)
-        centre = (start + stop - 1) // 2
-        return min(centre, frame.spikes.n_frames - 1 - centre, reach)
-
-    rooms = [room(frame) for frame in frames]
-    wide = [frame for frame, r in zip(frames, rooms, strict=True) if r >= 0.8 * max(rooms)]
-    if len(wide) < MAX_WINDOWS:
-        order = sorted(range(len(frames)), key=lambda i: (-rooms[i], i))[:MAX_WINDOWS]
-        return [frames[i] for i in sorted(order)]
-    steps = [round(i * (len(wide) - 1) / (MAX_WINDOWS - 1)) for i in range(MAX_WINDOWS)]
-    return [wide[i] for i in steps]
-
-
-@dataclass(frozen=True, slots=True)
-class _Slide:
-    """One sharp frame and the spikes that the TFP slides over."""
-
-    sharp: Plane
-    """(h * W,), of mean 0 and norm 1."""
-    spikes: npt.NDArray[np.uint8]
-    """(T, h * W)."""
-    offset: int
-    """Sample of `spikes[0]`, counted from the sharp frame's expected one."""
-
-
-def _read_slide(frame: SharpAt, reach: int) -> _Slide | None:
-    """Return what is there of one frame's search range; None for a flat sharp frame."""
-    start, stop = frame.clock.samples(frame.t0, frame.t1)
-    centre = (start + stop - 1) // 2
-    margin = max(_widths(reach)) // 2
-    first = max(0, centre - reach - margin)
-    last = min(frame.spikes.n_frames, centre + reach + margin + 1)
-    height, columns = frame.spikes.geometry.shape
-    n_rows = min(height, max(16, _MAX_CELLS // ((last - first) * columns)))
-    top = (height - n_rows) // 2
-    sharp = read_luminance(frame.sharp, (height, columns))[top : top + n_rows].reshape(-1)
-    sharp = sharp - sharp.mean()
-    norm = float(np.linalg.norm(sharp))
-    if norm <= 1e-3 * math.sqrt(sharp.size):
-        return None
-    spikes = frame.spikes.read(first, last, rows=(top, top + n_rows))  # (T, h, W)
-    spikes = spikes.reshape(len(spikes), -1)  # (T, h * W)
-    return _Slide(np.asarray(sharp / norm, np.float32), spikes, first - centre)
-
-
-def _correlate(slide: _Slide, reach: int, width: int) -> Curve:
-    """Return the correlation at each lag from -reach to reach; NaN outside the recording."""
-    curve = np.full(2 * reach + 1, np.nan)
-    spikes = slide.spikes
-    count = spikes[:width].sum(axis=0, dtype=np.float32)  # (h * W,)
-    for i in range(len(spikes) - width + 1):
-        if i:
-            count += spikes[i + width - 1]
-            count -= spikes[i - 1]
-        lag = slide.offset + i + width // 2
-        if abs(lag) > reach:
-            continue
-        mean = float(count.mean(dtype=np.float64))
-        # Small integers, so float32 sums are exact enough; sharp has mean 0.
-        spread = float(np.dot(count, count)) - mean * mean * count.size
-        if spread > 0:
-            curve[lag + reach] = float(np.dot(count, slide.sharp)) / math.sqrt(spread)
-    return curve
-
-
-def _combine(curves: list[Curve]) -> Curve | None:
-    """Return one curve; where fewer frames reach, their offset from the mean is taken out.
-
-    None where no curve has a value.
-
-    Frames correlate differently well, so a plain mean would step where one of them ends. The
-    model is curve k = common + offset k, solved by alternation.
-    """
-    curves = [curve for curve in curves if np.isfinite(curve).any()]
-    if not curves:
-        return None
-    stack = np.stack(curves)  # (K, lags)
-    known = np.isfinite(stack)
-    offset = np.zeros((len(stack), 1))
-    common = np.full(stack.shape[1], np.nan)
-    some = known.any(axis=0)
-    for _ in range(20):
-        common[some] = np.nanmean((stack - offset)[:, some], axis=0)
-        offset = np.nanmean(stack - common, axis=1, keepdims=True)
-        offset -= offset.mean()
-    return common
-
-
-def _judge(curve: Curve, reach: int, width: int, rate: float, pixels: int) -> Verification:
-    known = np.flatnonzero(np.isfinite(curve))
-    values = curve[known]
-    top = int(np.argmax(values))
-    peak = float(values[top])
-    lag = float(known[top] - reach)
-    at_edge = top in (0, len(values) - 1)
-    if not at_edge:
-        lag += _vertex(values, top, max(2, width // 2))
-    drop = peak - max(float(values[: top + 1].min()), float(values[top:].min()))
-    # Standard error of a correlation of that many independent pixels; 5 of them for the search.
-    noise = 5 * (1 - peak * peak) / math.sqrt(pixels)
-    rival = _rival(values, top, peak - drop / 2)
-
-    lag = round(lag, 4)
-    warning = None
+    lag, sure = round(match.lag, 4), confidence(match, samples)
     found = f"best match at {lag:+.1f} samples ({1000 * lag / rate:+.3f} ms)"
-    if peak < _MIN_CORRELATION:
+    problem: Problem | None = None
+    warning: str | None = None
+    if match.peak < _MIN_CORRELATION:
+        problem = "unlike"
         warning = (
-            f"spikes and sharp frames do not look alike (correlation {peak:.2f} at best): check "
-            "geometry, row order and that they belong together"
+            f"spikes and {kind} frames do not look alike (correlation {match.peak:.2f} at best): "
+            "check geometry, row order and that they belong together"
         )
-    elif drop < max(_MIN_DROP, noise) and not at_edge:
-        warning = (
-            f"the correlation hardly changes with time ({peak:.3f}, falling by {drop:.3f}): "
-            "nothing moves, so the lag is not proved"
-        )
-    elif at_edge:
+    elif match.at_edge:
+        problem = "edge"
         warning = f"{found}, at the end of the search: the true lag may lie beyond"
-    elif rival is not None and peak - rival < max(0.1 * drop, noise / 5):
-        warning = f"{found}, but another time matches as well ({rival:.3f} to {peak:.3f})"
-    confident = warning is None
-    if confident and abs(lag) > (reach - 1) / 2:
-        warning = f"{found}, more than half an exposure away: check fps, rate and first sample"
+    elif match.drop < _MIN_DROP:
+        problem = "still"
+        warning = (
+            f"the correlation hardly changes with time ({match.peak:.3f}, falling by "
+            f"{match.drop:.3f}): nothing moves, so the lag is not proved"
+        )
+    elif sure < PROVED and match.rival is not None and match.lead < 2:
+        problem = "rival"
+        warning = (
+            f"{found}, but another time matches as well ({match.rival:.3f} to {match.peak:.3f})"
+        )
+    elif sure < PROVED:
+        problem = "unsure"
+        warning = f"{found}, but only to +-{match.error:.1f} samples: the lag is not proved"
+    proved = problem is None
+    if proved and abs(lag) > (samples - 1) / 2:
+        warning = (
+            f"{found}, more than half an exposure away: check fps, rate and first sample, or let "
+            "--estimate correct the clock"
+        )
     return Verification(
         lag_frames=lag,
         lag_seconds=round(lag / rate, 9),
-        correlation=round(min(1.0, max(-1.0, peak)), 6),
-        confident=confident,
+        correlation=round(min(1.0, max(-1.0, match.peak)), 6),
+        confident=proved,
         warning=warning,
+        by=kind,
+        problem=problem,
+        error_frames=round(match.error, 4) if math.isfinite(match.error) else None,
+        at_frame=round(match.at, 4),
+        drift_ppm=None if match.drift is None else round(1e6 * match.drift, 1),
+        drift_error_ppm=None if match.drift_error is None else round(1e6 * match.drift_error, 1),
+        rival=None if match.rival is None else round(match.rival, 6),
+        confidence=sure if proved or problem in ("rival", "unsure") else 0.0,
     )
 
 
-def _vertex(values: Curve, top: int, half: int) -> float:
-    """Return where a parabola through the samples around `top` peaks, relative to it."""
-    half = min(half, top, len(values) - 1 - top)
-    x = np.arange(-half, half + 1)
-    a, b, _ = np.polyfit(x, values[top - half : top + half + 1], 2)
-    if a >= 0:
-        return 0.0
-    return float(np.clip(-b / (2 * a), -half, half))
-
-
-def _rival(values: Curve, top: int, level: float) -> float | None:
-    """Return the highest value outside the main lobe, which ends where it falls to `level`."""
-    below = np.flatnonzero(values <= level)
-    left = below[below < top]
-    right = below[below > top]
-    outside = np.concatenate(
-        [values[: left[-1] + 1] if left.size else [], values[right[0] :] if right.size else []]
+def _agreeing(blur: Verification, sharp: Verification) -> Verification:
+    """Return what the blurred frames show, with a warning where sharp ones contradict it."""
+    apart = sharp.lag_frames - blur.lag_frames
+    error = math.hypot(blur.error_frames or 0.0, sharp.error_frames or 0.0)
+    if blur.warning or abs(apart) <= max(2.0, 5 * error):
+        return blur
+    warning = (
+        f"the sharp frames lie {apart:+.1f} samples from the middles of the blurred ones: check "
+        "that both are of the same instants (--exposure, file names)"
     )
-    return float(outside.max()) if outside.size else None
+    return blur.model_copy(update={"problem": "sharp apart", "warning": warning})
 
 
-def read_luminance(path: Path, shape: tuple[int, int]) -> Plane:
-    """Read an image as luminance in [0, 1], brought to `shape` (H, W) by area mean.
+def read_luminance(
+    path: Path, shape: tuple[int, int], registration: Registration | None = None
+) -> Plane:
+    """Read an image as luminance in [0, 1], brought to the spikes' pixels `shape` by area mean.
 
     Raises:
-        ImageError: missing, or no plain 8-bit image.
+        ImageError: missing, or no plain 8-bit image, or of another size than registered.
     """
+    if registration is not None:
+        return seen_by_spikes(luminance(read_rgb(path, registration.frame_shape)), registration)
     plane = luminance(read_rgb(path))  # (H, W)
     height, width = shape
     if plane.shape == shape:

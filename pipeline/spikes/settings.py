@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ...errors import SpikeDeblurError
 from .clock import SpikeClock
 from .geometry import PRESETS, SpikeGeometry, SpikePreset, parse_geometry
+from .registration import Registration
 from .sidefile import SideFile
 
 
@@ -29,6 +30,8 @@ class SpikeSettings:
     """Spikes a sample at unit luminance; None: not known."""
     first: float = 0.0
     """Time of sample 0, in seconds."""
+    registration: Registration | None = None
+    """Where spike pixels lie in the frames; None: both cameras see the same."""
     warnings: tuple[str, ...] = ()
     """Options that went before the side file."""
 

@@ -19,11 +19,13 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..align.manifest import FileRecord, Sequence
 from ..spikes.geometry import SpikeGeometry
+from ..spikes.registration import Registration
 from .arrays import METADATA, ArraySpec, Codec, array_metadata
 from .schema import SCHEMA_VERSION, Kind, SequenceRecord, StoreError, shard_windows
 
@@ -87,6 +89,8 @@ class ShardTask:
     """Those that overlap [start, stop), for `spikes`."""
     sources: tuple[SourceFile, ...]
     geometry: SpikeGeometry
+    registration: Registration | None = None
+    """Where spike pixels lie in the frames; None: both cameras see the same."""
     small_files: tuple[tuple[str, bytes], ...] = ()
     """For a sequence's first task: metadata and small arrays, by path relative to the group."""
     only_voxels: bool = False
@@ -155,6 +159,12 @@ def plan_sequence(
                 f"for {bins} bins ({window.spikes}); give --bins {stop - start} or fewer"
             )
     geometry = sequence.spike_geometry()
+    registration = sequence.registration()
+    if registration is not None and registration.frame_shape != frame_shape:
+        raise StoreError(
+            f"{sequence.seq}: the manifest registers spikes to frames of "
+            f"{registration.frame_shape}, found {frame_shape}; run `align` again"
+        )
     runs, first_sample = _runs(sequence, ranges)
     n = len(sequence.windows)
     lengths = [stop - start for start, stop in ranges]
@@ -225,6 +235,7 @@ def plan_sequence(
                     for path in paths
                 ),
                 geometry=geometry,
+                registration=registration,
                 small_files=() if tasks or kind == "npy" else _small_files(record, small),
                 only_voxels=only_voxels,
                 stems=tuple(frame_stem(w, only_voxels) for w in part) if kind == "npy" else (),
@@ -310,7 +321,7 @@ def plan_digest(sequence: Sequence, kind: Kind, bins: int) -> str:
 
     In kind packed the bins decide nothing: they are counted when read.
     """
-    content = {
+    content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
         "bins": None if kind == "packed" else bins,
@@ -319,6 +330,8 @@ def plan_digest(sequence: Sequence, kind: Kind, bins: int) -> str:
         "gain": sequence.gain,
         "windows": [window.model_dump(mode="json") for window in sequence.windows],
     }
+    if sequence.space is not None:  # only then: stores without it stay what they are
+        content["matrix"] = sequence.space.matrix
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -19,6 +19,7 @@ from ..spikes import SpikeFile
 from ..spikes.clock import SpikeWindowError
 from ..spikes.dat import write_spikes
 from ..spikes.geometry import SpikeGeometry
+from ..spikes.registration import RegisteredSpikes, open_spikes
 from .arrays import METADATA
 from .checksum import Checksum, checksum
 from .compare import Failure
@@ -126,7 +127,7 @@ class _Inputs:
         self._task = task
         self._root = Path(task.root)
         self._expected = {source.path: source for source in task.sources}
-        self._open: tuple[str, SpikeFile] | None = None
+        self._open: tuple[str, SpikeFile | RegisteredSpikes] | None = None
         self.sha256: dict[str, str] = {}
         self.to_report = [
             source
@@ -144,13 +145,14 @@ class _Inputs:
         self._check(relative, path, sha256_file(path))
         return read_rgb(path, self._task.record.frame_shape)
 
-    def spikes(self, relative: str, start: int, stop: int) -> SpikeFile:
-        """Open a recording and make sure that it has samples [start, stop)."""
+    def spikes(self, relative: str, start: int, stop: int) -> SpikeFile | RegisteredSpikes:
+        """Open a recording, as the frames see it; make sure that it has samples [start, stop)."""
         if self._open is None or self._open[0] != relative:
             path = self.path(relative)
             hashed = self._expected[relative].hashed_here
             self._check(relative, path, sha256_file(path) if hashed else None)
-            self._open = relative, SpikeFile.open(path, self._task.geometry)
+            task = self._task
+            self._open = relative, open_spikes(path, task.geometry, task.registration)
         file = self._open[1]
         if not 0 <= start < stop <= file.n_frames:
             raise SpikeWindowError(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..align.beside import manifest_beside, was_corrected
 from ..align.layouts.contract import folder_names, index_frames, shorten, walk_folders
 from ..align.log import AlignmentRow, read_alignment_log
 from ..images import IMAGE_SUFFIXES, image_shape, read_rgb
@@ -38,7 +39,7 @@ def open_windows(
     split: str,
     *,
     bins: int,
-    log_paths: Iterable[str | os.PathLike[str]] = (),
+    log_paths: Sequence[str | os.PathLike[str]] = (),
     precomputed: bool = True,
     spike_dir: str = "spike",
     voxel_dir: str = "spike_vox",
@@ -68,7 +69,7 @@ def open_unified(
     split: str,
     *,
     bins: int,
-    log_paths: Iterable[str | os.PathLike[str]],
+    log_paths: Sequence[str | os.PathLike[str]],
     precomputed: bool,
     spike_dir: str = "spike",
     voxel_dir: str = "spike_vox",
@@ -97,6 +98,8 @@ def open_unified(
             "check DATA.ROOT and the split"
         )
     log = _read_logs(log_paths)
+    if not precomputed:
+        _require_uncorrected(log_paths, split)
     layout = _Layout(bins, precomputed, spike_dir, voxel_dir, tuple(e.lower() for e in image_exts))
     folders = sorted(folder for folder, inner, _ in walk_folders(top) if "blur" in inner)
     if not folders:
@@ -371,6 +374,23 @@ def _require_partners(of: dict[int, Path], there: dict[int, Path], where: Path) 
             f"{where}: no file for frame {shorten(missing)}, which blur/ has; add it, or run "
             "`spikedeblur voxelize --format npy` if these are voxels"
         )
+
+
+def _require_uncorrected(paths: Iterable[str | os.PathLike[str]], split: str) -> None:
+    """Refuse spikes whose clock or place `align` corrected: side files don't know of that."""
+    for path in paths:
+        manifest = manifest_beside(path)
+        corrected = [
+            sequence.seq
+            for sequence in (manifest.sequences if manifest else ())
+            if sequence.split == split and was_corrected(sequence)
+        ]
+        if corrected:
+            raise StoreError(
+                f"{path}: align corrected the clock or the place of the spikes of "
+                f"{shorten(corrected)}, which .dat files read directly would miss; voxelize its "
+                "manifest and read that store"
+            )
 
 
 def _read_logs(paths: Iterable[str | os.PathLike[str]]) -> _Log:

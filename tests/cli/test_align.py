@@ -128,4 +128,4 @@ def test_gopro_names_its_kind_of_blur(spikedeblur, tmp_path):
     assert "layout spk-gopro at 240 frames a second, blurred frames from blur_gamma" in done.stdout
     manifest = json.loads((tmp_path / "l.json").read_text())
     assert manifest["sequences"][0]["blur_kind"] == "blur_gamma"
-    assert "Not verified: there are no sharp frames" in done.stdout
+    assert "Not verified: no sharp frames" in done.stdout

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spikedeblur.pipeline.align import align
-from spikedeblur.pipeline.align.verify import SharpAt, read_luminance, verify_sequence
+from spikedeblur.pipeline.align.verify import FrameAt, read_luminance, verify_sequence
 from spikedeblur.pipeline.spikes import SpikeClock, SpikeFile, parse_geometry
 
 
@@ -59,10 +59,17 @@ def test_spikes_of_another_scene_do_not_pass(tmp_path, make_clip):
     assert not sequence.verification.confident
 
 
-def test_no_sharp_frame_means_not_verified(tmp_path, make_clip):
-    make_clip(tmp_path, sharp=False)
+@pytest.mark.parametrize("lag", [-20, 0, 13.5])
+def test_blurred_frames_alone_show_the_lag(tmp_path, make_clip, lag):
+    make_clip(tmp_path, sharp=False, lag=lag, speed=1.5)
     (sequence,) = _align(tmp_path).sequences
-    assert sequence.verification is None
+    found = sequence.verification
+    assert found.by == "blur"
+    assert found.confident, found.warning
+    assert found.lag_frames == pytest.approx(lag, abs=0.5)
+
+
+def test_nothing_to_compare_means_not_verified():
     assert verify_sequence([]) is None
 
 
@@ -73,7 +80,8 @@ def test_real_recording_gives_its_true_centre(realdata, part, half):
     spikes = SpikeFile.open(stem.with_suffix(".dat"), parse_geometry("reds-spike"))
     found = verify_sequence(
         [
-            SharpAt(
+            FrameAt(
+                blur=None,
                 sharp=stem.with_suffix(".png"),
                 spikes=spikes,
                 clock=SpikeClock(rate=1000.0),
@@ -92,7 +100,16 @@ def test_real_recording_read_upside_down_is_not_accepted(realdata):
     spikes = SpikeFile.open(stem.with_suffix(".dat"), parse_geometry("250x400,top-down"))
     clock = SpikeClock(rate=1000.0)
     found = verify_sequence(
-        [SharpAt(sharp=stem.with_suffix(".png"), spikes=spikes, clock=clock, t0=0.09, t1=0.21)]
+        [
+            FrameAt(
+                blur=None,
+                sharp=stem.with_suffix(".png"),
+                spikes=spikes,
+                clock=clock,
+                t0=0.09,
+                t1=0.21,
+            )
+        ]
     )
     assert not found.confident
     assert "row order" in found.warning

@@ -1,0 +1,211 @@
+"""Which spike pixel looks at which point of the colour frame.
+
+Points are (x, y) in pixels, (0, 0) the outer corner of the first pixel, so that the centre of
+pixel (row i, column j) is (j + 0.5, i + 0.5) and halving an image halves its points. A matrix
+maps a spike point to a frame point: (x', y', 1) ~ M (x, y, 1).
+
+Spikes are brought to the frames once, where they are read: each pixel of the new grid, which has
+the old one's shape and covers the frame, takes the bits of the spike pixel nearest to it. Bits
+stay bits, and counting commutes with it, so all readers give the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import SpikeDeblurError
+from .dat import SpikeFile
+from .geometry import SpikeGeometry
+from .packed import Bytes, Range
+
+Matrix = tuple[float, float, float, float, float, float, float, float, float]
+"""3x3, row by row."""
+
+_Count = TypeVar("_Count", bound=np.unsignedinteger)
+
+_AT_ONCE_BYTES = 1 << 24
+
+
+class RegistrationError(SpikeDeblurError):
+    """A matrix that maps spike pixels to no place in the frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A homography from spike points to frame points, and the sizes that it is for."""
+
+    matrix: Matrix
+    spike_shape: tuple[int, int]
+    """(h, w) in pixels."""
+    frame_shape: tuple[int, int]
+    """(H, W) in pixels."""
+
+    def __post_init__(self) -> None:
+        matrix = np.array(self.matrix, np.float64)
+        if matrix.shape != (9,) or not np.isfinite(matrix).all():
+            raise RegistrationError(f"expected a matrix of 9 finite numbers, got {self.matrix}")
+        h, w = self.spike_shape
+        corners = np.array([(0, 0), (w, 0), (0, h), (w, h)], np.float64)
+        depth = corners @ matrix.reshape(3, 3)[2, :2] + matrix[8]
+        determinant = float(np.linalg.det(matrix.reshape(3, 3)))
+        if determinant == 0 or depth.min() <= 0 < depth.max() or depth.max() <= 0 <= depth.min():
+            raise RegistrationError(
+                f"the matrix {list(self.matrix)} maps the {h}x{w} spikes to no picture; check "
+                "that it is from spike pixels to frame pixels, row by row"
+            )
+
+    @classmethod
+    def of_sizes(cls, spike_shape: tuple[int, int], frame_shape: tuple[int, int]) -> Registration:
+        """Return what holds where nothing is known: both cameras see exactly the same."""
+        y, x = frame_shape[0] / spike_shape[0], frame_shape[1] / spike_shape[1]
+        return cls((x, 0.0, 0.0, 0.0, y, 0.0, 0.0, 0.0, 1.0), spike_shape, frame_shape)
+
+    def to_frame(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Return the frame points (..., 2) of spike points (..., 2)."""
+        return _map(np.array(self.matrix).reshape(3, 3), points)
+
+    def to_spikes(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Return the spike points (..., 2) of frame points (..., 2)."""
+        return _map(np.linalg.inv(np.array(self.matrix).reshape(3, 3)), points)
+
+    def furthest(self, other: Registration) -> float:
+        """Return by how many frame pixels the two differ at the spikes' corners, at most."""
+        h, w = self.spike_shape
+        corners = np.array([(0, 0), (w, 0), (0, h), (w, h)], np.float64)
+        apart = self.to_frame(corners) - other.to_frame(corners)
+        return float(np.hypot(apart[:, 0], apart[:, 1]).max())
+
+    def sources(self) -> npt.NDArray[np.int32]:
+        """Return the flat spike pixel (h, w) that each pixel over the frame takes; -1: none."""
+        h, w = self.spike_shape
+        height, width = self.frame_shape
+        x, y = np.meshgrid((np.arange(w) + 0.5) * width / w, (np.arange(h) + 0.5) * height / h)
+        found = np.floor(self.to_spikes(np.stack([x, y], axis=-1)) + 1e-9)  # (h, w, 2)
+        inside = (found >= 0).all(axis=-1) & (found[..., 0] < w) & (found[..., 1] < h)
+        column, row = (np.where(inside, found[..., k], 0).astype(np.int32) for k in (0, 1))
+        return np.where(inside, row * w + column, np.int32(-1)).astype(np.int32)
+
+    @property
+    def overlap(self) -> float:
+        """Share of the frame that spikes see."""
+        return float((self.sources() >= 0).mean())
+
+
+def _map(
+    matrix: npt.NDArray[np.float64], points: npt.NDArray[np.floating]
+) -> npt.NDArray[np.float64]:
+    x, y = points[..., 0], points[..., 1]
+    u, v, depth = (row[0] * x + row[1] * y + row[2] for row in matrix)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.stack([u / depth, v / depth], axis=-1)
+
+
+class RegisteredSpikes:
+    """A spike file seen from the colour camera; reads as `SpikeFile` does."""
+
+    def __init__(self, file: SpikeFile, registration: Registration) -> None:
+        if file.geometry.shape != registration.spike_shape:
+            raise RegistrationError(
+                f"{file.path}: expected spikes of {registration.spike_shape[0]}x"
+                f"{registration.spike_shape[1]}, for which the registration is, found "
+                f"{file.geometry.describe()}"
+            )
+        self._file = file
+        self._sources = registration.sources()
+
+    @property
+    def path(self) -> Path:
+        """The `.dat`."""
+        return self._file.path
+
+    @property
+    def geometry(self) -> SpikeGeometry:
+        """How spikes lie in the file."""
+        return self._file.geometry
+
+    @property
+    def n_frames(self) -> int:
+        """Samples in the file."""
+        return self._file.n_frames
+
+    def read(
+        self, start: int = 0, stop: int | None = None, rows: Range = None, columns: Range = None
+    ) -> npt.NDArray[np.uint8]:
+        """Return spikes (T, h, w) uint8 of 0/1; see `SpikeFile.read`."""
+        box = self._box(rows, columns)
+        return box.taken(self._file.read(start, stop, box.rows, box.columns))
+
+    def counts(
+        self,
+        bins: int,
+        start: int = 0,
+        stop: int | None = None,
+        rows: Range = None,
+        columns: Range = None,
+        *,
+        out: npt.NDArray[np.generic] | None = None,
+    ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """Return counts (K, h, w); see `SpikeFile.counts`."""
+        box = self._box(rows, columns)
+        counts: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+        counts = self._file.counts(bins, start, stop, box.rows, box.columns)
+        counts = box.taken(counts)
+        if out is not None:
+            out[...] = counts
+        return counts
+
+    def packed(self, start: int = 0, stop: int | None = None, *, out: Bytes | None = None) -> Bytes:
+        """Return spikes (T, h, ceil(w / 8)) packed by rows; see `SpikeFile.packed`."""
+        stop = self.n_frames if stop is None else stop
+        h, w = self._sources.shape
+        if out is None:
+            out = np.empty((stop - start, h, -(-w // 8)), np.uint8)
+        at_once = max(1, _AT_ONCE_BYTES // (h * w))
+        for first in range(start, stop, at_once):
+            last = min(first + at_once, stop)
+            frames = self.read(first, last)
+            out[first - start : last - start] = np.packbits(frames, axis=-1, bitorder="little")
+        return out
+
+    def _box(self, rows: Range, columns: Range) -> _Box:
+        height, width = self._sources.shape
+        here = [
+            span if isinstance(span, slice) else slice(*(span or (0, side)))
+            for span, side in ((rows, height), (columns, width))
+        ]
+        wanted = self._sources[tuple(here)]
+        known = wanted[wanted >= 0]
+        if not known.size:
+            return _Box((0, 1), (0, 1), np.full(wanted.shape, -1, np.int32))
+        y, x = np.divmod(known, width)
+        top, bottom, left, right = int(y.min()), int(y.max()), int(x.min()), int(x.max())
+        row, column = np.divmod(wanted, width)
+        index = np.where(wanted >= 0, (row - top) * (right - left + 1) + column - left, -1)
+        return _Box((top, bottom + 1), (left, right + 1), index.astype(np.int32))
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """The part of the file that a crop needs, and where in it each pixel is."""
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    index: npt.NDArray[np.int32]
+
+    def taken(self, planes: npt.NDArray[_Count]) -> npt.NDArray[_Count]:
+        taken = planes.reshape(len(planes), -1)[:, self.index]
+        taken[:, self.index < 0] = 0
+        return taken
+
+
+def open_spikes(
+    path: Path, geometry: SpikeGeometry, registration: Registration | None
+) -> SpikeFile | RegisteredSpikes:
+    """Open a spike file, seen from the colour camera where a registration is given."""
+    file = SpikeFile.open(path, geometry)
+    return file if registration is None else RegisteredSpikes(file, registration)

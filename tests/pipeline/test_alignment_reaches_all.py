@@ -1,0 +1,121 @@
+"""What `align` finds about clock and place reaches every reader, once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from alignment_cases import Moved, record_moved
+
+from spikedeblur.pipeline import restore as restoring
+from spikedeblur.pipeline.align import align, read_manifest
+from spikedeblur.pipeline.images import read_rgb
+from spikedeblur.pipeline.metrics import psnr
+from spikedeblur.pipeline.recording import RecordingSequence, as_aligned, settle_spikes
+from spikedeblur.pipeline.recording import exposures_by_log as by_log
+from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry
+from spikedeblur.pipeline.spikes.registration import RegisteredSpikes
+from spikedeblur.pipeline.store.reader import open_store
+from spikedeblur.pipeline.store.schema import StoreError
+from spikedeblur.pipeline.store.unified import open_unified
+from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+
+SEQ = "val/moved/clip"
+CENTRES = (24, 32, 40)
+CALIBRATION = {
+    "homography": [[2, 0, 6], [0, 2, -4]],
+    "spike_size": [48, 48],
+    "frame_size": [96, 96],
+}
+
+
+@pytest.fixture(scope="module")
+def moved() -> Moved:
+    return record_moved(1, 96, shift=(6.0, -4.0), turn=2.0, scale=0.97, length=65)
+
+
+@pytest.fixture(scope="module")
+def aligned(moved, tmp_path_factory) -> Path:
+    """A folder with the recording, 20 samples late by its side file, aligned."""
+    root = tmp_path_factory.mktemp("moved")
+    moved.write(root, CENTRES, late=20.0)
+    align(
+        root,
+        "x4k1000fps",
+        log=root / "o" / "a.txt",
+        manifest=root / "o" / "a.json",
+        estimate=True,
+        estimate_space="similarity",
+        workers=1,
+    )
+    return root
+
+
+def test_place_and_lag_are_found_together(aligned, moved):
+    (sequence,) = read_manifest(aligned / "o" / "a.json").sequences
+    assert sequence.registration().furthest(moved.place) < 0.7
+    assert sequence.verification.applied
+    assert sequence.windows[0].first == pytest.approx(0, abs=1.5 / 8000)
+
+
+def test_store_restore_and_file_give_the_same_counts(aligned, moved):
+    store = aligned / "a.zarr"
+    voxelize_manifest(aligned / "o" / "a.json", store, bins=8, workers=1)
+    (sequence,) = open_store(store)
+    dat = aligned / "val_spike_2xds" / "moved" / "clip" / "spike.dat"
+    settings = settle_spikes(dat, geometry=None, rate=None, gain=None, first=None)
+    seq, exposures = by_log(aligned / "val_blurry_33" / "moved" / "clip", aligned / "o/a.txt", None)
+    settings = as_aligned(settings, aligned / "o/a.txt", seq, keep_clock=False)
+    recording = RecordingSequence(seq, exposures, dat, settings, 8)
+    counts = sequence.voxels(0, 3)
+    np.testing.assert_array_equal(recording.voxels(0, 3), counts)
+    np.testing.assert_array_equal(
+        recording.voxels(1, 2, (5, 30), (9, 40)), sequence.voxels(1, 2, (5, 30), (9, 40))
+    )
+    file = SpikeFile.open(dat, parse_geometry("48x48,bottom-up"))
+    seen = RegisteredSpikes(file, settings.registration)
+    start, stop = settings.clock.samples(exposures[0].t0, exposures[0].t1)
+    np.testing.assert_array_equal(seen.counts(8, start, stop), counts[0])
+
+
+def test_restoring_gains_from_it(aligned, moved):
+    blur = aligned / "val_blurry_33" / "moved" / "clip"
+    dat = aligned / "val_spike_2xds" / "moved" / "clip" / "spike.dat"
+
+    def quality(out: str) -> float:
+        frames = [read_rgb(aligned / out / f"{c:04d}.png") for c in CENTRES]
+        sharp = [read_rgb(aligned / "val_fullRGB/moved/clip" / f"{c:04d}.png") for c in CENTRES]
+        inner = slice(16, -16), slice(16, -16)
+        return float(
+            np.mean([psnr(f[inner], s[inner]) for f, s in zip(frames, sharp, strict=True)])
+        )
+
+    with_log = restoring.restore(
+        blur, dat, aligned / "right", method="sdm", log=aligned / "o" / "a.txt"
+    )
+    assert any("registered" in warning for warning in with_log.warnings)
+    assert any("clock corrected" in warning for warning in with_log.warnings)
+    restoring.restore(blur, dat, aligned / "wrong", method="sdm", exposure=33, fps=1000.0)
+    assert quality("right") > quality("wrong") + 2
+
+
+def test_dat_files_read_directly_are_refused_where_align_corrected_them(tmp_path, moved):
+    moved.write(tmp_path / "x", CENTRES, late=20.0)
+    for kind, name in (("val_blurry_33", "blur"), ("val_fullRGB", "sharp")):
+        folder = tmp_path / "val" / "clip" / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x" / kind / "moved" / "clip").rename(folder)
+    stream = tmp_path / "x" / "val_spike_2xds" / "moved" / "clip"
+    for name in ("spike.dat", "spike.dat.json"):
+        (stream / name).rename(tmp_path / "val" / "clip" / name)
+    log = tmp_path / "o" / "a.txt"
+    options = {"log": log, "manifest": log.with_suffix(".json"), "fps": 1000.0, "exposure": 33}
+    calibration = tmp_path / "c.json"
+    calibration.write_text(json.dumps(CALIBRATION))
+    align(tmp_path, "unified", calibration=calibration, verify=False, **options)
+    with pytest.raises(StoreError, match="voxelize"):
+        open_unified(tmp_path, "val", bins=8, log_paths=[log], precomputed=False)
+    align(tmp_path, "unified", verify=False, **options)
+    assert open_unified(tmp_path, "val", bins=8, log_paths=[log], precomputed=False)
