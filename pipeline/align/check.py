@@ -23,7 +23,7 @@ from ..spikes.camera import luminance
 from ..spikes.clock import SpikeWindowError
 from ..spikes.dat import SpikeFile, SpikeFileError
 from .layouts.contract import shorten
-from .manifest import FileRecord, Manifest, Sequence, Window, read_manifest
+from .manifest import Manifest, ManifestError, Sequence, Window, read_manifest
 from .stream_check import BadPixels, SpikeSums, find_bad_pixels
 from .verify import SharpAt, verify_sequence
 
@@ -121,11 +121,17 @@ def check_manifest(
         on_progress: told after each sequence.
 
     Raises:
-        ManifestError: it can't be read. What is wrong with the data is reported, not raised.
+        ManifestError: it can't be read, or its data set's folder is not there. What is wrong
+            with the data is reported, not raised.
     """
     path = Path(path)
     manifest = read_manifest(path)
     root = manifest.root_folder(path)
+    if not root.is_dir():
+        raise ManifestError(
+            f"{path}: its data set's folder {root} is not there; put it back, or align it where "
+            "it is now"
+        )
     found: list[SequenceCheck] = []
     pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1), thread_name_prefix="check")
     try:
@@ -168,8 +174,7 @@ def check_sequence(
 ) -> SequenceCheck:
     """Check one sequence; see `check_manifest`."""
     checking = _Checking(sequence, all_inside(root, sequence.files, named_in))
-    for name, recorded in sequence.files.items():
-        _check_there(checking, name, recorded)
+    _check_there(checking)
     sums = _check_spikes(checking)
     _check_images(checking, linear=manifest.linear_light is True)
     bad = _check_bad_pixels(checking, sums)
@@ -192,18 +197,32 @@ def check_sequence(
     )
 
 
-def _check_there(checking: _Checking, name: str, recorded: FileRecord) -> None:
-    try:
-        stat = Path(checking.paths[name]).stat()
-    except OSError as error:
-        checking.tell("missing", f"{name}: can't be read ({error.strerror})")
-        checking.unreadable.add(name)
-        return
-    checking.bytes += stat.st_size
-    if stat.st_size != recorded.size:
-        checking.tell("changed", f"{name}: {recorded.size} bytes when aligned, now {stat.st_size}")
-    elif stat.st_mtime_ns != recorded.mtime_ns and recorded.sha256 is None:
-        checking.tell("changed", f"{name}: written since it was aligned, of the same size")
+def _check_there(checking: _Checking) -> None:
+    """Look for the files, and whether they were written since."""
+    missing, resized, rewritten = [], [], []
+    for name, recorded in checking.sequence.files.items():
+        try:
+            stat = Path(checking.paths[name]).stat()
+        except OSError:
+            missing.append(name)
+            continue
+        checking.bytes += stat.st_size
+        if stat.st_size != recorded.size:
+            resized.append(f"{name} ({recorded.size} bytes when aligned, now {stat.st_size})")
+        elif stat.st_mtime_ns != recorded.mtime_ns and recorded.sha256 is None:
+            rewritten.append(name)
+    checking.unreadable.update(missing)
+    of = len(checking.sequence.files)
+    if missing:
+        checking.tell("missing", f"{len(missing)} of {of} files are missing: {shorten(missing)}")
+    if resized:
+        checking.tell("changed", f"{len(resized)} of {of} files changed: {shorten(resized)}")
+    if rewritten:
+        checking.tell(
+            "changed",
+            f"{len(rewritten)} of {of} files were written since they were aligned, in the same "
+            f"size: {shorten(rewritten)}",
+        )
 
 
 def _check_spikes(checking: _Checking) -> SpikeSums:
