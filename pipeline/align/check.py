@@ -7,23 +7,20 @@ prove their place, a gain needs light, and of images the manifest has no hashes.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ..files import all_inside
-from ..images import ImageError, decode_rgb, decode_srgb
 from ..progress import Progress
-from ..spikes.camera import luminance
 from ..spikes.clock import SpikeWindowError
 from ..spikes.dat import SpikeFile, SpikeFileError
+from .findings import Checking, Finding
+from .frame_check import check_images
 from .layouts.contract import shorten
-from .manifest import FileRecord, Manifest, Sequence, Window, read_manifest
+from .manifest import Manifest, ManifestError, Sequence, Window, read_manifest
 from .stream_check import BadPixels, SpikeSums, find_bad_pixels
 from .verify import FrameAt, verify_sequence
 
@@ -33,27 +30,12 @@ GAIN_TOLERANCE = 0.25
 BAD_PIXELS = 1e-3
 """Share of dead and hot pixels from which a camera is wrong; fewer are told as a note."""
 
-BLACK = 2
-"""Frames whose brightest value, of 255, is no more than this are black."""
-
 _LAG_PRECISION = 1 / 16
 """How far one frame's lag may be off, in exposures; most at a recording's ends."""
 _LEAST_DRIFT = 3.0
 """In samples: what lags of short exposures may differ by."""
 _RATE_PRECISION = 0.02
 """A rate that can't be told this well is not told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was found."""
-
-    kind: str
-    """missing, unreadable, cut, changed, touched, size, black, frozen, dead, hot, empty, exposure,
-    gain or rate."""
-    message: str
-    wrong: bool = True
-    """False: a note, which makes nothing wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,11 +103,17 @@ def check_manifest(
         on_progress: told after each sequence.
 
     Raises:
-        ManifestError: it can't be read. What is wrong with the data is reported, not raised.
+        ManifestError: it can't be read, or its data set's folder is not there. What is wrong
+            with the data is reported, not raised.
     """
     path = Path(path)
     manifest = read_manifest(path)
     root = manifest.root_folder(path)
+    if not root.is_dir():
+        raise ManifestError(
+            f"{path}: its data set's folder {root} is not there; put it back, or align it where "
+            "it is now"
+        )
     found: list[SequenceCheck] = []
     pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1), thread_name_prefix="check")
     try:
@@ -147,31 +135,14 @@ def check_manifest(
     )
 
 
-@dataclass(slots=True)
-class _Checking:
-    """What is known while a sequence is read."""
-
-    sequence: Sequence
-    paths: dict[str, str]
-    findings: list[Finding] = field(default_factory=list)
-    bytes: int = 0
-    unreadable: set[str] = field(default_factory=set)
-    luminances: dict[str, float] = field(default_factory=dict)
-    """Mean of each blurred frame that is not black, in [0, 1]."""
-
-    def tell(self, kind: str, message: str, wrong: bool = True) -> None:
-        self.findings.append(Finding(kind, message, wrong))
-
-
 def check_sequence(
     sequence: Sequence, manifest: Manifest, root: Path, named_in: Path
 ) -> SequenceCheck:
     """Check one sequence; see `check_manifest`."""
-    checking = _Checking(sequence, all_inside(root, sequence.files, named_in))
-    for name, recorded in sequence.files.items():
-        _check_there(checking, name, recorded)
+    checking = Checking(sequence, all_inside(root, sequence.files, named_in))
+    _check_there(checking)
     sums = _check_spikes(checking)
-    _check_images(checking, linear=manifest.linear_light is True)
+    check_images(checking, linear=manifest.linear_light is True)
     bad = _check_bad_pixels(checking, sums)
     gain = _check_gain(checking)
     rate, unknown = _check_rate(checking)
@@ -192,21 +163,35 @@ def check_sequence(
     )
 
 
-def _check_there(checking: _Checking, name: str, recorded: FileRecord) -> None:
-    try:
-        stat = Path(checking.paths[name]).stat()
-    except OSError as error:
-        checking.tell("missing", f"{name}: can't be read ({error.strerror})")
-        checking.unreadable.add(name)
-        return
-    checking.bytes += stat.st_size
-    if stat.st_size != recorded.size:
-        checking.tell("changed", f"{name}: {recorded.size} bytes when aligned, now {stat.st_size}")
-    elif stat.st_mtime_ns != recorded.mtime_ns and recorded.sha256 is None:
-        checking.tell("changed", f"{name}: written since it was aligned, of the same size")
+def _check_there(checking: Checking) -> None:
+    """Look for the files, and whether they were written since."""
+    missing, resized, rewritten = [], [], []
+    for name, recorded in checking.sequence.files.items():
+        try:
+            stat = Path(checking.paths[name]).stat()
+        except OSError:
+            missing.append(name)
+            continue
+        checking.bytes += stat.st_size
+        if stat.st_size != recorded.size:
+            resized.append(f"{name} ({recorded.size} bytes when aligned, now {stat.st_size})")
+        elif stat.st_mtime_ns != recorded.mtime_ns and recorded.sha256 is None:
+            rewritten.append(name)
+    checking.unreadable.update(missing)
+    of = len(checking.sequence.files)
+    if missing:
+        checking.tell("missing", f"{len(missing)} of {of} files are missing: {shorten(missing)}")
+    if resized:
+        checking.tell("changed", f"{len(resized)} of {of} files changed: {shorten(resized)}")
+    if rewritten:
+        checking.tell(
+            "changed",
+            f"{len(rewritten)} of {of} files were written since they were aligned, in the same "
+            f"size: {shorten(rewritten)}",
+        )
 
 
-def _check_spikes(checking: _Checking) -> SpikeSums:
+def _check_spikes(checking: Checking) -> SpikeSums:
     """Read the spikes; returns their sums over the whole sequence."""
     sequence = checking.sequence
     geometry = sequence.spike_geometry()
@@ -239,52 +224,7 @@ def _check_spikes(checking: _Checking) -> SpikeSums:
     return sums
 
 
-def _check_images(checking: _Checking, linear: bool) -> None:
-    """Read the frames, one at a time."""
-    shape: tuple[int, int] | None = None
-    black: list[str] = []
-    frozen: list[str] = []
-    before: dict[str, bytes] = {}
-    for window in checking.sequence.windows:
-        for kind, name in (("blur", window.blur), ("sharp", window.sharp)):
-            if name is None or name in checking.unreadable:
-                continue
-            path = Path(checking.paths[name])
-            try:
-                content = path.read_bytes()
-                frame = decode_rgb(content, path)
-            except (ImageError, OSError) as error:
-                checking.tell("unreadable", str(error))
-                checking.unreadable.add(name)
-                continue
-            recorded = checking.sequence.files[name].sha256
-            if recorded is not None and hashlib.sha256(content).hexdigest() != recorded:
-                checking.tell("changed", f"{name}: its content is not what was aligned")
-            here = frame.shape[:2]
-            if shape is None:
-                shape = here
-            if here != shape:
-                checking.tell(
-                    "size",
-                    f"{name}: expected {shape[0]}x{shape[1]} as in the sequence's first frame, "
-                    f"found {here[0]}x{here[1]}",
-                )
-            pixels = hashlib.blake2b(frame.tobytes()).digest()
-            if int(frame.max()) <= BLACK:
-                black.append(name)
-            elif before.get(kind) == pixels:
-                frozen.append(name)
-            before[kind] = pixels
-            if kind == "blur" and name not in black:
-                light = luminance(decode_srgb(frame) if linear else frame)
-                checking.luminances[name] = float(light.mean(dtype=np.float64))
-    if black:
-        checking.tell("black", f"{len(black)} frames are black: {shorten(black)}")
-    if frozen:
-        checking.tell("frozen", f"{len(frozen)} frames are the one before: {shorten(frozen)}")
-
-
-def _check_bad_pixels(checking: _Checking, sums: SpikeSums) -> BadPixels:
+def _check_bad_pixels(checking: Checking, sums: SpikeSums) -> BadPixels:
     bad = find_bad_pixels(sums)
     for kind, count, lines, did in (
         ("dead", bad.dead, bad.dead_lines, "never fired, where their neighbours did"),
@@ -308,7 +248,7 @@ def _check_bad_pixels(checking: _Checking, sums: SpikeSums) -> BadPixels:
     return bad
 
 
-def _check_gain(checking: _Checking) -> float | None:
+def _check_gain(checking: Checking) -> float | None:
     """Return the measured gain; None where there is no light or no spikes to measure it by."""
     sequence = checking.sequence
     pixels = math.prod(sequence.spike_geometry().shape)
@@ -337,7 +277,7 @@ def _check_gain(checking: _Checking) -> float | None:
     return measured
 
 
-def _check_rate(checking: _Checking) -> tuple[float | None, str | None]:
+def _check_rate(checking: Checking) -> tuple[float | None, str | None]:
     """Return the measured rate in Hz; None and the reason where it can't be judged.
 
     A wrong rate lets spikes and frames drift apart, so the lags of the first and the last sharp

@@ -34,7 +34,7 @@ By = Literal["scene", "clip", "folders"]
 HASH_SIDE = 16
 """A picture's hash has HASH_SIDE x HASH_SIDE bits."""
 
-SIMILAR_BITS = 26
+SIMILAR_BITS = 40
 """Hashes that differ in at most so many of 256 bits are of pictures that look alike."""
 
 _FLAT = 0.02

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spikedeblur.cli import main
-from spikedeblur.pipeline.align import align
+from spikedeblur.pipeline.align import ManifestError, align, read_manifest, write_manifest
 from spikedeblur.pipeline.align.check import check_manifest
 from spikedeblur.pipeline.align.stream_check import SpikeSums, find_bad_pixels, neighbour_median
 from spikedeblur.pipeline.files import sha256_file
@@ -128,6 +128,20 @@ def spoil_image(root: Path) -> None:
 def test_damage_is_found_and_named(manifest, damage, expected):
     damage(manifest.parents[1])
     assert kinds(manifest) == expected
+
+
+def test_a_folder_that_is_gone_is_one_error(manifest):
+    write_manifest(manifest, read_manifest(manifest).model_copy(update={"root": "../gone"}))
+    with pytest.raises(ManifestError, match=r"folder .*gone is not there"):
+        check_manifest(manifest)
+
+
+def test_many_missing_files_are_one_finding(manifest):
+    for path in (manifest.parents[1] / BLUR).iterdir():
+        path.unlink()
+    (sequence,) = check_manifest(manifest).sequences
+    (finding,) = sequence.findings
+    assert finding.message.startswith("3 of 7 files are missing: val_blurry_9/")
 
 
 def test_spikes_copied_anew_are_a_note_only(manifest):

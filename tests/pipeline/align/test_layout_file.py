@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from layout_trees import GEOMETRY, custom_camera, custom_frames
+from layout_trees import GEOMETRY, custom_camera, custom_frames, x4k_recorded
 from PIL import Image
 
 from spikedeblur.pipeline.align import AlignmentError, align
@@ -128,6 +128,23 @@ def test_files_that_belong_to_no_blurred_frame_are_named(tmp_path):
     found = find_layout(tree.layout).find(tmp_path / "data", None)
     assert any(str(extra) in warning for sequence in found for warning in sequence.warnings)
     assert [sequence.scene for sequence in found] == ["park", "street"]
+
+
+def test_a_layout_file_of_a_built_in_layout_gives_the_same_log(tmp_path):
+    built_in = x4k_recorded(tmp_path / "data")
+    content = {
+        "name": "as-x4k",
+        "blur": "{split}_blurry_9/{scene}/{clip}/{frame}.png",
+        "sharp": "{split}_fullRGB/{scene}/{clip}/{frame}.png",
+        "spikes": {"files": "{split}_spike_2xds/{scene}/{clip}/spike.dat"},
+        "frames": {"fps": 1000, "exposure": 9},
+    }
+    run(tmp_path / "data", write(tmp_path, content))
+    by_file = (tmp_path / "a.txt").read_bytes()
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "a.json").unlink()
+    run(tmp_path / "data", built_in.layout, **built_in.options)
+    assert (tmp_path / "a.txt").read_bytes() == by_file
 
 
 def test_a_word_that_comes_twice_is_the_same_both_times(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from spikedeblur.pipeline.align.manifest import read_manifest, write_manifest
+from spikedeblur.pipeline.evaluate import EvaluationError, evaluate
 from spikedeblur.pipeline.inspect import inspect
 from spikedeblur.pipeline.store import open_store
 from spikedeblur.pipeline.store.provenance import describe_data
@@ -112,3 +113,14 @@ def test_the_kind_of_blur_is_recorded_and_named_with_the_data(data: DataSet, tmp
     ]
     assert [d["blur_kinds"] for d in described] == [[], ["blur_gamma"]]
     assert open_store(tmp_path / "gamma.zarr")[0].record.blur_kind == "blur_gamma"
+
+
+def test_kinds_of_blur_are_not_averaged_over(data: DataSet, tmp_path: Path):
+    manifest = read_manifest(data.manifest)
+    kinds = dict(zip(SEQS, ("blur", "blur", "blur_gamma", "blur", "blur"), strict=True))
+    sequences = tuple(s.model_copy(update={"blur_kind": kinds[s.seq]}) for s in manifest.sequences)
+    write_manifest(data.manifest, manifest.model_copy(update={"sequences": sequences}))
+    data.voxelize(tmp_path / "s.zarr")
+    with pytest.raises(EvaluationError, match="blur and blur_gamma are mixed in the split train"):
+        evaluate(tmp_path / "s.zarr", split="train", methods=("blur",))
+    assert evaluate(tmp_path / "s.zarr", split="val", methods=("blur",)).blur_kind == "blur"
