@@ -24,7 +24,7 @@ from spikedeblur.pipeline.training.checkpoint import read_checkpoint
 
 from .hostile import SMALL
 
-_RECORDING = "--size 64x96 --length 49 --exposure 9 --stride 4"
+RECORDING = "--size 64x96 --length 49 --exposure 9 --stride 4"
 
 CLOCKS = ("data_wait", "samples_per_s", "seconds", "cache_", "peak_memory")
 """How fields of metrics.jsonl begin that tell the machine's state, not the run's."""
@@ -87,7 +87,7 @@ def stages() -> tuple[Stage, ...]:
         return Stage(name, tuple(text.split()), unfinished)
 
     return (
-        stage("simulate", f"simulate {{out}} --scenes 6 --split train {_RECORDING} --workers 2"),
+        stage("simulate", f"simulate {{out}} --scenes 6 --split train {RECORDING} --workers 2"),
         stage(
             "align",
             "align {f}/data --layout x4k1000fps --exposure 9 --log {out}/a.txt "
@@ -104,11 +104,11 @@ def stages() -> tuple[Stage, ...]:
 def run_all(folder: Path, kills: dict[str, int], seed: int = 0) -> Iterator[Outcome]:
     """Make each stage's product undisturbed, then again under `kills` kills; yields outcomes."""
     for split, scenes in (("train", 3), ("val", 1)):
-        text = f"simulate {folder}/data --scenes {scenes} --split {split} {_RECORDING} --workers 1"
+        text = f"simulate {folder}/data --scenes {scenes} --split {split} {RECORDING} --workers 1"
         _finish([sys.executable, "-m", "spikedeblur", *text.split()])
     for stage in stages():
         if stage.name == "train":
-            _write_config(folder)
+            write_config(folder)
         whole = folder / stage.name.replace(" ", "_")
         begun = time.monotonic()
         _finish(_command(stage, whole, folder))
@@ -118,7 +118,8 @@ def run_all(folder: Path, kills: dict[str, int], seed: int = 0) -> Iterator[Outc
             yield _torture(stage, whole, folder, kills[stage.name], seconds, rng)
 
 
-def _write_config(folder: Path) -> None:
+def write_config(folder: Path) -> None:
+    """Write `train.yaml`: a small network on the folder's store."""
     from spikedeblur.configs import dump_config, load_config
 
     sets = [
@@ -157,7 +158,7 @@ def _torture(
         if process.poll() is None:
             _kill(process, rng)
             hit += 1
-            faults += _half(stage, out, whole, expected)
+            faults += half(stage, out, whole, expected)
         elif process.wait() != 0:
             assert process.stderr is not None
             faults.append(f"exit code {process.returncode}: {process.stderr.read()[-500:]!r}")
@@ -193,7 +194,8 @@ def _kill(process: subprocess.Popen[bytes], rng: random.Random) -> None:
     raise AssertionError("processes outlived the command that started them by 10 s")
 
 
-def _half(stage: Stage, out: Path, whole: Path, expected: dict[str, str]) -> Iterator[str]:
+def half(stage: Stage, out: Path, whole: Path, expected: dict[str, str]) -> Iterator[str]:
+    """Yield the files under their final names that are neither whole nor say what they are."""
     for name, fingerprint in fingerprints(out, hidden=False).items():
         if expected.get(name) == fingerprint:
             continue
