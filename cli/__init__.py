@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -88,7 +93,7 @@ def spikedeblur(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 (failed), 2 (wrong use), 130 (Ctrl-C)."""
+    """Run the command line; returns the exit code: 0, 1 (failed), 2 (wrong use), 128 + a signal."""
     from ..errors import SpikeDeblurError
     from .output import begin
 
@@ -103,7 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = [a for a in arguments[:options_end] if a not in frame] + arguments[options_end:]
     begin(quiet=quiet)
     try:
-        app(arguments, standalone_mode=True)
+        with _told_to_stop():
+            app(arguments, standalone_mode=True)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     except (SpikeDeblurError, OSError, MemoryError) as error:
@@ -111,10 +117,42 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"spikedeblur: {_one_paragraph(_in_words(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("spikedeblur: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    except _StopError as stopped:
+        again = "the same command"
+        if arguments[:1] == ["train"] and "--resume" not in arguments:
+            again += " with --resume"
+        print(f"spikedeblur: stopped; {again} goes on from here", file=sys.stderr)
+        return 128 + stopped.signal
     return 0
+
+
+class _StopError(BaseException):
+    """Ctrl-C, or a scheduler's SIGTERM. Typer would take KeyboardInterrupt for its own."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[None]:
+    """Have both signals unwind what runs, so that nothing half-written is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _StopError(number)
+
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    ours = [number for number, handler in usual.items() if signal.getsignal(number) == handler]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, usual[number])
 
 
 def _one_paragraph(message: str) -> str:

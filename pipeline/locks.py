@@ -12,6 +12,7 @@ import fcntl
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,4 +92,6 @@ def end_with_parent() -> None:
         parent.join()
         os._exit(1)
 
+    # Ctrl-C reaches the whole group of processes; whoever started this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=wait, daemon=True, name="end with parent").start()

@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -197,6 +198,7 @@ def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Ite
         for clip in todo:
             yield record_clip(out, clip, recording)
         return
+    others = set(multiprocessing.active_children())
     # Spawned, because a forked child inherits locks of threads that it doesn't have.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
@@ -204,8 +206,16 @@ def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Ite
         try:
             for task in as_completed(tasks):
                 yield task.result()
+        except BrokenProcessPool as error:
+            raise SimulateError(
+                f"{out}: a worker process was ended from outside, most often for lack of memory; "
+                "run again with fewer --workers: complete clips are kept"
+            ) from error
         except BaseException:
+            # Clips are written so that any moment will do; waiting would take a clip's time.
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
             raise
 
 

@@ -12,6 +12,9 @@ from functools import lru_cache
 
 from ...errors import SpikeDeblurError
 
+MAX_SIDE = 2**16
+"""Pixels, far above any camera: what a file claims is refused before memory is asked for."""
+
 
 class SpikeGeometryError(SpikeDeblurError):
     """The geometry is impossible, ambiguous, or does not fit the data."""
@@ -38,6 +41,11 @@ class SpikeGeometry:
             raise SpikeGeometryError(
                 "expected positive sides and at least 8 pixels, got "
                 f"{self.height}x{self.width}; check height and width"
+            )
+        if max(self.height, self.width) > MAX_SIDE:
+            raise SpikeGeometryError(
+                f"expected sides of at most {MAX_SIDE} pixels, got {self.height}x{self.width}; "
+                "check height and width"
             )
         end = 0
         for start, stop in self.drop_columns:

@@ -8,6 +8,7 @@ tasks there are. What this does not do: order tasks, keep results, or retry user
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +34,8 @@ GROUP_BYTES = 16 * 2**20
 MOST_IN_GROUP = 64
 
 CONNECT_SECONDS = 20
+
+_IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
 
 def run_tasks(
@@ -187,6 +190,8 @@ def connect(workers: int, scheduler: str | None = None) -> Iterator[Client]:
                 {
                     "distributed.nanny.pre-spawn-environ": environment,
                     "distributed.worker.multiprocessing-method": "spawn",
+                    # Ctrl-C reaches the whole group of processes; this one ends its workers.
+                    "distributed.worker.preload": [_IGNORE_CTRL_C],
                     # Who is to blame is found out later, by `run_on`.
                     "distributed.scheduler.allowed-failures": 1,
                     # Looking at the stack every 10 ms takes the GIL from the task.
@@ -203,6 +208,7 @@ def connect(workers: int, scheduler: str | None = None) -> Iterator[Client]:
                 processes=True,
                 dashboard_address=":0",
                 local_directory=scratch,
+                silence_logs=logging.CRITICAL,  # what we don't report is none of the user's
             )
         except RuntimeError as error:
             raise StoreError(
