@@ -25,6 +25,7 @@ from . import (
     simulate,
     split,
     train,
+    view,
     voxelize,
 )
 
@@ -50,6 +51,7 @@ for command in (
     export.export,
     convert.convert,
     inspect.inspect,
+    view.view,
     config_schema.config_schema,
     doctor.doctor,
 ):
