@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated
+from typing import Any, Annotated
 
 import typer
 
@@ -30,6 +30,7 @@ from . import (
     simulate,
     split,
     train,
+    view,
     voxelize,
 )
 
@@ -55,6 +56,7 @@ for command in (
     export.export,
     convert.convert,
     inspect.inspect,
+    view.view,
     config_schema.config_schema,
     doctor.doctor,
 ):
@@ -144,7 +146,10 @@ def _told_to_stop() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise _StopError(number)
 
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
     ours = [number for number, handler in usual.items() if signal.getsignal(number) == handler]
     for number in ours:
         signal.signal(number, stop)
