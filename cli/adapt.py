@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .output import command_line, report
+from .recording import require_times
 
 
 def adapt(
@@ -67,7 +68,7 @@ def adapt(
     --fps 1000
     """
     from ..pipeline.adapt import adapt as job
-    from ..pipeline.adapt import find_recording
+    from ..pipeline.recording import find_recording
     from .progress import progress_bar
     from .trained import trained_model
 
@@ -76,13 +77,7 @@ def adapt(
             f"expected one --spikes for each --blur, got {len(spikes)} for {len(blur)}",
             param_hint="--spikes",
         )
-    by_number = exposure is not None or fps is not None
-    if (log is not None) == by_number or (by_number and (exposure is None or fps is None)):
-        raise typer.BadParameter(
-            "the frames' times come from an alignment log, or from the exposure and the frame "
-            "rate; give --log, or both --exposure and --fps",
-            param_hint="--log",
-        )
+    require_times(log, exposure, fps)
     source = trained_model(run, model) or trained_model(None, "small")
     assert source is not None
     recordings = [

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .output import report
+from .recording import require_times
 
 
 def restore(
@@ -124,13 +125,7 @@ def restore(
         name = job.checked_method(method, has_run=trained is not None)
     except job.RestoreError as error:
         raise typer.BadParameter(str(error), param_hint="--run / --model / --method") from error
-    by_number = exposure is not None or fps is not None
-    if (log is not None) == by_number or (by_number and (exposure is None or fps is None)):
-        raise typer.BadParameter(
-            "the frames' times come from an alignment log, or from the exposure and the frame "
-            "rate; give --log, or both --exposure and --fps",
-            param_hint="--log",
-        )
+    require_times(log, exposure, fps)
     with progress_bar("Restoring", "frames") as on_progress:
         summary = job.restore(
             blur,

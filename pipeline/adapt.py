@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,17 +26,9 @@ from ..model import CharbonnierLoss, normalize_counts
 from .files import sha256_file
 from .methods import centre_weights
 from .progress import Progress
-from .recording import (
-    Exposure,
-    RecordingSequence,
-    as_aligned,
-    exposures_by_log,
-    exposures_by_number,
-    settle_spikes,
-)
+from .recording import Recording, RecordingSequence
 from .spikes import samples_per_bin
 from .spikes.camera import LUMINANCE
-from .spikes.settings import SpikeSettings
 from .trained import load_trained, require_free, weights_file, write_model
 from .training.ema import averaged_copy, update_average
 
@@ -70,45 +61,6 @@ class AdaptSummary:
     """Mean over the first tenth of the steps."""
     loss_after: float
     """Mean over the last tenth."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """One recording to adapt to."""
-
-    seq: str
-    exposures: Sequence[Exposure]
-    dat: Path
-    settings: SpikeSettings
-
-
-def find_recording(
-    blur: Path,
-    spikes: Path,
-    *,
-    log: Path | None = None,
-    exposure: int | None = None,
-    fps: float | None = None,
-    rate: float | None = None,
-    geometry: str | None = None,
-    gain: float | None = None,
-    first: float | None = None,
-) -> Recording:
-    """Bring a folder of blurred frames and a spike stream together; arguments as in `restore`.
-
-    Raises:
-        SpikeDeblurError: they can't be.
-    """
-    settings = settle_spikes(spikes, geometry=geometry, rate=rate, gain=gain, first=first)
-    if log is not None:
-        seq, exposures = exposures_by_log(blur, log, None)
-        given = rate is not None or first is not None
-        settings = as_aligned(settings, log, seq, keep_clock=given)
-    elif exposure is None or fps is None:
-        raise AdaptError("expected the frames' times from a log, or from exposure and fps")
-    else:
-        seq, exposures = blur.name, exposures_by_number(blur, exposure, fps)
-    return Recording(seq, exposures, spikes, settings)
 
 
 def adapt(

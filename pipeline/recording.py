@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..errors import SpikeDeblurError
 from .align.beside import manifest_beside
+from .align.calibration import read_calibration
 from .align.layouts.contract import folder_names, index_frames, shorten
 from .align.log import read_alignment_log
 from .align.timeline import exposure_window, names_are_interpolated
@@ -51,6 +52,16 @@ class Exposure:
     """In seconds."""
     t1: float
     """In seconds; it belongs to the exposure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Blurred frames, when they were exposed, and one spike stream that holds all exposures."""
+
+    seq: str
+    exposures: Sequence[Exposure]
+    dat: Path
+    settings: SpikeSettings
 
 
 class RecordingSequence:
@@ -208,6 +219,56 @@ def _span_around(own: Span, at: float, samples: int) -> Span:
     middle = (start + stop) / 2 + at * (stop - start)
     half = min((stop - start) / 2, middle, samples - middle)
     return round(middle - half), round(middle + half)
+
+
+def find_recording(
+    blur: Path,
+    spikes: str | os.PathLike[str],
+    *,
+    log: str | os.PathLike[str] | None = None,
+    seq: str | None = None,
+    exposure: int | None = None,
+    fps: float | None = None,
+    rate: float | None = None,
+    geometry: str | None = None,
+    gain: float | None = None,
+    first: float | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+) -> Recording:
+    """Bring a folder of blurred frames and a spike stream together.
+
+    Args:
+        blur: folder of blurred frames named by number.
+        spikes: one `.dat` stream that holds all their exposures.
+        log: alignment log with the frames' times; or else `exposure` and `fps`.
+        seq: the sequence's name in the log; None: found by the folder's name.
+        exposure: sharp frames that make a blurred one; odd.
+        fps: sharp frames a second.
+        rate: spike samples a second, in Hz; None: from side file or preset.
+        geometry: SPEC or preset; None: from the side file.
+        gain: spikes a sample at unit luminance; None: from side file or preset.
+        first: time of the stream's sample 0 in seconds; None: from the side file, else 0.
+        calibration: file that says where spike pixels lie in the frames; None: as the manifest
+            beside the log says, else both cameras see the same.
+
+    Raises:
+        SpikeDeblurError: no way to tell the times, or an input that can't be used; names it.
+    """
+    settings = settle_spikes(spikes, geometry=geometry, rate=rate, gain=gain, first=first)
+    if log is not None:
+        seq, exposures = exposures_by_log(blur, log, seq)
+        given = rate is not None or first is not None
+        settings = as_aligned(settings, log, seq, keep_clock=given)
+    elif exposure is None or fps is None:
+        raise RecordingError(
+            "expected the frames' times from a log, or from both exposure and fps; give --log, or "
+            "--exposure and --fps"
+        )
+    else:
+        seq, exposures = seq or blur.name, exposures_by_number(blur, exposure, fps)
+    if calibration is not None:
+        settings = replace(settings, registration=read_calibration(calibration))
+    return Recording(seq, exposures, Path(spikes), settings)
 
 
 def find_frames(blur: Path) -> dict[int, Path]:

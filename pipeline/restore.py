@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import SpikeDeblurError
-from .align.calibration import read_calibration
 from .files import inside, sha256_file, sweep, write_text
 from .images import write_png
 from .locks import only_writer
@@ -31,13 +30,7 @@ from .methods import (
     restored_frames,
 )
 from .progress import Progress
-from .recording import (
-    RecordingSequence,
-    as_aligned,
-    exposures_by_log,
-    exposures_by_number,
-    settle_spikes,
-)
+from .recording import RecordingSequence, find_recording
 from .video import VIDEO_SUFFIX, decode_to_folder
 
 FORMAT = "spikedeblur.restore"
@@ -139,18 +132,20 @@ def restore(
         blur = decode_to_folder(blur, out, exposure // 2, exposure if step is None else step)
     elif step is not None:
         raise RestoreError(f"{blur}: a step is for videos; these frames have their numbers")
-    settings = settle_spikes(spikes, geometry=geometry, rate=rate, gain=gain, first=first)
-    if log is not None:
-        seq, exposures = exposures_by_log(blur, log, seq)
-        given = rate is not None or first is not None
-        settings = as_aligned(settings, log, seq, keep_clock=given)
-    elif exposure is None or fps is None:
-        raise RestoreError("expected both exposure and fps; give --exposure and --fps")
-    else:
-        exposures = exposures_by_number(blur, exposure, fps)
-        seq = seq or blur.name
-    if calibration is not None:
-        settings = replace(settings, registration=read_calibration(calibration))
+    recording = find_recording(
+        blur,
+        spikes,
+        log=log,
+        seq=seq,
+        exposure=exposure,
+        fps=fps,
+        rate=rate,
+        geometry=geometry,
+        gain=gain,
+        first=first,
+        calibration=calibration,
+    )
+    seq, exposures, settings = recording.seq, recording.exposures, recording.settings
 
     model: ModelMethod | None = None
     if name == "model":

@@ -15,6 +15,7 @@ from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import build_model
 from spikedeblur.pipeline import adapt as job
 from spikedeblur.pipeline.images import write_png
+from spikedeblur.pipeline.recording import Recording, find_recording
 from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
 from spikedeblur.pipeline.trained import describe_model, load_trained, write_model
 
@@ -23,7 +24,7 @@ CONFIG = load_config("configs/deblur/quickstart.yaml", SMALL)
 
 
 @pytest.fixture
-def recording(moving_scene, tmp_path: Path) -> job.Recording:
+def recording(moving_scene, tmp_path: Path) -> Recording:
     for centre, frame in zip(moving_scene.centres, moving_scene.blur, strict=True):
         write_png(tmp_path / "blur" / f"{centre:04d}.png", frame)
     dat = tmp_path / "spike.dat"
@@ -31,7 +32,7 @@ def recording(moving_scene, tmp_path: Path) -> job.Recording:
     write_side_file(
         dat, SideFile(geometry=GEOMETRY, rate=moving_scene.rate, gain=moving_scene.gain)
     )
-    return job.find_recording(tmp_path / "blur", dat, exposure=33, fps=1000.0)
+    return find_recording(tmp_path / "blur", dat, exposure=33, fps=1000.0)
 
 
 @pytest.fixture
@@ -92,6 +93,6 @@ def test_what_can_not_be_adapted_to_is_refused(recording, model, tmp_path):
         job.adapt(model, [recording], model)
     with pytest.raises(SpikeDeblurError, match=r"ends in \.safetensors"):
         job.adapt(model, [recording], tmp_path / "x.pt")
-    with pytest.raises(SpikeDeblurError, match="from a log, or from exposure"):
-        job.find_recording(tmp_path / "blur", tmp_path / "spike.dat", exposure=33)
+    with pytest.raises(SpikeDeblurError, match="from a log, or from both exposure"):
+        find_recording(tmp_path / "blur", tmp_path / "spike.dat", exposure=33)
     assert not out.exists()

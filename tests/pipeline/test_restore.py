@@ -140,9 +140,9 @@ def test_instants_near_a_recordings_end_get_shorter_windows(recording) -> None:
     first = read_rgb(recording / "more" / "0016_0.png").astype(float)
     assert np.abs(first).mean() > 20
     with pytest.raises(SpikeDeblurError, match="fewer --frames-per-exposure"):
-        job.RecordingSequence(
+        RecordingSequence(
             SEQ,
-            job.exposures_by_number(recording / "test_blurry_33/Type1/clip", 33, 1000.0),
+            exposures_by_number(recording / "test_blurry_33/Type1/clip", 33, 1000.0),
             recording / "spike.dat",
             settled(recording / "spike.dat"),
             32,
