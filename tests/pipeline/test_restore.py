@@ -241,7 +241,7 @@ def test_wrong_use_is_refused(recording) -> None:
         restore(recording, method="sdn")
     with pytest.raises(job.RestoreError, match="log"):
         restore(recording, exposure=None, fps=None)
-    with pytest.raises(job.RestoreError, match="--fps"):
+    with pytest.raises(RecordingError, match="--fps"):
         restore(recording, fps=None)
 
 
