@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from ..spikes.registration import Matrix, Registration, RegistrationError
 
@@ -415,15 +416,11 @@ def _reduced(image: Plane, shape: tuple[int, int]) -> Plane:
     if by == 1:
         return image
     # A few pixels that do not fill a square are dropped by resizing over the whole image.
-    from PIL import Image
-
     size = image.shape[1] // by, image.shape[0] // by
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX), np.float32)
 
 
 def _halved(image: Plane) -> Plane:
-    from PIL import Image
-
     size = image.shape[1] // 2, image.shape[0] // 2
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX), np.float32)
 

@@ -16,6 +16,7 @@ from ...errors import SpikeDeblurError
 from ..images import image_shape
 from ..spikes.dat import SpikeFile
 from ..spikes.geometry import PRESETS, SpikeGeometry
+from ..spikes.infer import neighbour_correlation
 from .lag import Match, find_lag
 from .manifest import Problem, ReferenceKind, Verification
 from .sliding import Plane, Reference
@@ -26,6 +27,9 @@ _CLEARLY = 0.1
 """By how much a reading must correlate better than the one that was given."""
 _ENOUGH = 0.5
 """Correlation that a reading must have to be named."""
+_SAMPLES = 200
+_MIN_ALIKE = 0.1
+"""Correlation of neighbouring pixels under which a reading shears the picture."""
 _SCALES = (1, 2, 3, 4, 8)
 """Sides of a frame over those of its spikes that are tried."""
 
@@ -94,6 +98,8 @@ def _named(found: Verification, problem: Problem, words: str) -> Verification:
 
 def _search(frames: list[FrameAt], kind: ReferenceKind, reading: _Reading) -> Match | None:
     geometry = reading.geometry
+    if geometry != frames[0].spikes.geometry and not _is_picture(frames[0].spikes, geometry):
+        return None
     upright = geometry.shape[::-1] if reading.transposed else geometry.shape
     references = []
     for frame in spread([f for f in frames if f.image(kind) is not None], _FRAMES):
@@ -101,15 +107,22 @@ def _search(frames: list[FrameAt], kind: ReferenceKind, reading: _Reading) -> Ma
         assert path is not None
         spikes = frame.spikes
         if geometry != spikes.geometry:
-            try:
-                spikes = SpikeFile.open(spikes.path, geometry)
-            except SpikeDeblurError:
-                return None  # not a whole number of such frames
+            spikes = SpikeFile.open(spikes.path, geometry)
         image = np.ascontiguousarray(reading.turned(read_luminance(path, upright)))
         widths = (frame.samples,) if kind == "blur" else sharp_widths(frame.samples)[-3:]
         references.append(Reference(image=image, spikes=spikes, at=frame.at, widths=widths))
     reach, step = search_range(frames[0].samples)
     return find_lag(references, reach, step)
+
+
+def _is_picture(spikes: SpikeFile, geometry: SpikeGeometry) -> bool:
+    """Whether the file holds whole frames of this geometry, in which neighbours are alike."""
+    try:
+        read = SpikeFile.open(spikes.path, geometry)
+    except SpikeDeblurError:
+        return False
+    counts = read.counts(1, 0, min(read.n_frames, _SAMPLES))[0]
+    return neighbour_correlation(counts.astype(np.float32)) >= _MIN_ALIKE
 
 
 def _same(image: Plane) -> Plane:

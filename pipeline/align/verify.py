@@ -155,7 +155,8 @@ def _comparable(frame: FrameAt, kind: ReferenceKind) -> bool:
 
 def search_range(samples: int) -> tuple[int, int]:
     """Return (reach to each side, step) of the coarse search, for exposures of N samples."""
-    return max(2 * samples, min(512, 16 * samples)), max(1, samples // 32)
+    step = max(1, min(2, samples // 16), samples // 32)
+    return max(2 * samples, min(512, 16 * samples)), step
 
 
 def sharp_widths(samples: int) -> tuple[int, ...]:

@@ -176,6 +176,7 @@ def plan_sequence(
         rate=sequence.rate,
         first=_shared_first(sequence),
         gain=sequence.gain,
+        registered_by=None if registration is None else registration.matrix,
         windows=n,
         stored_samples=runs[-1].at + runs[-1].stop - runs[-1].start if kind == "packed" else None,
         longest_window=max(lengths),

@@ -28,6 +28,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ... import __version__
 from ..spikes.geometry import parse_geometry
+from ..spikes.registration import Matrix
 from .arrays import ArraySpec, Codec, StoreError, StoreWriteError, divide
 
 __all__ = [
@@ -138,6 +139,9 @@ class SequenceRecord(BaseModel):
     """Time in seconds of the recording's sample 0; None where each window has its own file."""
     gain: float | None = Field(gt=0)
     """Spikes a sample at unit luminance; None: not known."""
+    registered_by: Matrix | None = None
+    """3x3, row by row, spike to frame pixels: how spikes were brought to the frames; None: both
+    cameras see the same."""
     windows: int = Field(ge=1, le=MAX_WINDOWS)
     stored_samples: int | None = Field(default=None, ge=1, le=MAX_SAMPLES)
     """S, the samples that `spikes` holds; None but in kind packed."""

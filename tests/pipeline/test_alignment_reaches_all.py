@@ -69,6 +69,7 @@ def test_store_restore_and_file_give_the_same_counts(aligned, moved):
     seq, exposures = by_log(aligned / "val_blurry_33" / "moved" / "clip", aligned / "o/a.txt", None)
     settings = as_aligned(settings, aligned / "o/a.txt", seq, keep_clock=False)
     recording = RecordingSequence(seq, exposures, dat, settings, 8)
+    assert sequence.record.registered_by == settings.registration.matrix
     counts = sequence.voxels(0, 3)
     np.testing.assert_array_equal(recording.voxels(0, 3), counts)
     np.testing.assert_array_equal(
