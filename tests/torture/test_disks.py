@@ -1,8 +1,8 @@
 """Disks that fill up, fail or can't be written: a clear error, nothing torn, and it goes on later.
 
 Faults are put into every write in turn: each file takes its name by a rename, which fails from the
-n-th on, for n = 1, 2, 4, 7, ... until the command comes through. Beside that, real small disks (tmpfs),
-where the tests may mount them.
+n-th on, for n = 1, 2, 4, 7, ... until the command comes through. Beside that, real small disks
+(tmpfs), where the tests may mount them.
 """
 
 from __future__ import annotations
