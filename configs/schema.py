@@ -386,6 +386,9 @@ class TrainConfig(Section):
     """Learning-rate schedule."""
     GRAD_CLIP: PositiveFloat | None = 1.0
     """Largest norm of the gradient; null: no clipping."""
+    NON_FINITE: Literal["stop", "skip"] = "stop"
+    """A step whose loss or gradient is not finite: stop the run, with a checkpoint from before it,
+    or leave the step out, which is noted; ten in a row stop the run as well."""
     AMP: Annotated[Literal["off", "bf16", "fp16", "auto"], BeforeValidator(_amp_word)] = "auto"
     """Mixed precision. `auto`: bf16 where the GPU or the CPU has instructions for it, fp16 on
     other GPUs, off on other CPUs. true means `auto`, false `off`."""

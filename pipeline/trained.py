@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -83,13 +85,8 @@ def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
     path = Path(source)
     if path.suffix != SUFFIX:
         return load_run(path, which="best")
-    _, config = _header(path)
+    weights, config = _read(path)
     model = build_model(without_pretrained(config))
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise TrainedModelError(f"{path}: can't be read ({error}); get it anew") from error
     load_weights(model, weights, path)
     return model.eval(), config
 
@@ -167,15 +164,38 @@ def write_model(
         **facts,
     }
     # One entry: of several, the library would write any first, and equal models differ in bytes.
-    header = {HEADER: json.dumps({"facts": facts, "config": dump_config(config)})}
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    content = {"facts": facts, "config": dump_config(config), "crc32": _checksum(weights)}
+    header = {HEADER: json.dumps(content)}
     with atomic_write(out) as aside:
         save_file(weights, aside, metadata=header)
-        _header(aside)
+        _read(aside)
     return facts
 
 
-def _header(path: Path) -> tuple[dict[str, Any], Config]:
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], Config]:
+    _, config, recorded = _header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise TrainedModelError(f"{path}: can't be read ({error}); get it anew") from error
+    if recorded not in (None, _checksum(weights)):  # models of earlier releases have none
+        raise TrainedModelError(
+            f"{path}: damaged: its weights are not what was written; get it anew"
+        )
+    return weights, config
+
+
+def _checksum(weights: dict[str, torch.Tensor]) -> str:
+    """Return the CRC-32 of all weights in the order of their names, in hex."""
+    value = 0
+    for name in sorted(weights):
+        value = zlib.crc32(weights[name].contiguous().view(-1).view(torch.uint8).numpy(), value)
+    return f"{value:08x}"
+
+
+def _header(path: Path) -> tuple[dict[str, Any], Config, str | None]:
     if not path.is_file():
         raise TrainedModelError(f"{path}: expected an exported model, found no such file")
     try:
@@ -184,6 +204,7 @@ def _header(path: Path) -> tuple[dict[str, Any], Config]:
         facts = header["facts"]
         found = facts["format"], facts["schema_version"]
         config = read_yaml(header["config"])
+        recorded = header.get("crc32")
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainedModelError(
             f"{path}: expected a model that `spikedeblur export` wrote, found another file, or a "
@@ -195,7 +216,7 @@ def _header(path: Path) -> tuple[dict[str, Any], Config]:
             f"{facts.get('version')}); use that release"
         )
     try:
-        return facts, Config.model_validate(config)
+        return facts, Config.model_validate(config), recorded
     except ValidationError as error:
         raise TrainedModelError(
             f"{path}: its configuration does not fit this release (written by spikedeblur "

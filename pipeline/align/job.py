@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -467,11 +468,27 @@ def _tell(warnings: list[str], strict: bool, on_warning: OnWarning | None) -> No
 
 
 def _write(log: Path, manifest: Path, result: Manifest) -> None:
-    """Write both; the names change last and together, so a killed run leaves a fitting pair."""
+    """Write both; a log is never there beside the manifest of another, whenever we are killed.
+
+    The next run would take it for a foreign one. Without a log, it writes one.
+    """
     for path in (manifest, log):
         sweep(path.parent, path.stem)
-    with atomic_write(manifest) as manifest_aside:
-        manifest_aside.write_text(format_manifest(result), encoding="utf-8", newline="\n")
+    former = log.with_name(f".{log.stem}.{secrets.token_hex(6)}.partial{log.suffix}")
+    try:
         with atomic_write(log) as log_aside:
             text = format_alignment_log(result.log_rows())
             log_aside.write_text(text, encoding="utf-8", newline="\n")
+            try:
+                with atomic_write(manifest) as manifest_aside:
+                    manifest_aside.write_text(
+                        format_manifest(result), encoding="utf-8", newline="\n"
+                    )
+                    if log.exists():
+                        log.rename(former)
+            except BaseException:
+                if former.exists():
+                    former.rename(log)
+                raise
+    finally:
+        former.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def read_checkpoint(
         CheckpointError: not a file of ours, cut, from another schema version, or a pickle that
             wants to run code.
     """
+    _require_whole(Path(path))
     try:
         with warnings.catch_warnings():
             # Of pickles that torch did not write; they are refused below in our own words.
@@ -134,6 +136,25 @@ def read_checkpoint(
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; it is damaged")
     return state
+
+
+def _require_whole(path: Path) -> None:
+    """Compare the checksums that torch writes and doesn't read.
+
+    Raises:
+        CheckpointError: an entry is damaged, or compressed, as torch's never are.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            packed = [info for info in file.infolist() if info.compress_type != zipfile.ZIP_STORED]
+            damaged = packed[0].filename if packed else file.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
+        return  # another format, or cut: loading says which
+    if damaged is not None:
+        raise CheckpointError(
+            f"{path}: damaged: {damaged[:80]} is not what was written; take another checkpoint of "
+            "the run (last.pt, best.pt), or a copy"
+        )
 
 
 def describe_checkpoint(

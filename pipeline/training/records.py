@@ -56,10 +56,14 @@ class Position:
         self.interval.psnr += quality
         self.interval.steps += 1
 
+    def note_left_out(self) -> None:
+        """Count a step that changed nothing."""
+        self.step += 1
+
     def note_validation(self, found: Validation) -> bool:
         """Remember that this step is validated; returns whether it is the best so far."""
         self.validated_step = self.step
-        best = self.best_psnr is None or found.psnr > self.best_psnr
+        best = math.isfinite(found.psnr) and (self.best_psnr is None or found.psnr > self.best_psnr)
         if best:
             self.best_step, self.best_psnr = self.step, found.psnr
         return best
@@ -90,8 +94,8 @@ class Records:
         """Write the means of the interval that ends with this step."""
         steps = at.interval.steps
         values = {
-            "loss": at.interval.loss / steps,
-            "psnr": at.interval.psnr / steps,
+            "loss": at.interval.loss / steps if steps else None,
+            "psnr": at.interval.psnr / steps if steps else None,
             "lr": rate,
             "grad_norm": norm if math.isfinite(norm) else None,
             "data_wait": clock.data_wait,
@@ -113,7 +117,7 @@ class Records:
         self._validating += seconds
         values = {
             "seconds": seconds,
-            "psnr": found.psnr,
+            "psnr": found.psnr if math.isfinite(found.psnr) else None,
             "psnr_blur": found.psnr_blur,
             "windows": found.windows,
             "best": best,

@@ -42,6 +42,7 @@ HARMLESS = frozenset(
         "MODEL.RECOMPUTE",
         "TRAIN.MEMORY_BUDGET",
         "TRAIN.NUM_WORKERS",
+        "TRAIN.NON_FINITE",
         "TRAIN.PREFETCH_MB",
         "TRAIN.LOG_INTERVAL",
         "TRAIN.SAVE_INTERVAL",

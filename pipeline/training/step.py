@@ -124,7 +124,8 @@ class Learner:
             raise NonFiniteError(
                 f"step {done + 1}: the gradient's norm is {norm} (samples: "
                 f"{_names(self.group, batches)}); the weights are those of step {done}. Lower "
-                "TRAIN.OPTIM.LR, or set TRAIN.AMP=off"
+                "TRAIN.OPTIM.LR, set TRAIN.AMP=off, or go on with --resume --set "
+                "TRAIN.NON_FINITE=skip"
             )
         self.scaler.step(self.optimizer)  # leaves the step out if fp16 overflowed
         self.scaler.update()
@@ -171,7 +172,8 @@ class Learner:
             raise NonFiniteError(
                 f"step {done + 1}: the loss is {loss_sum} (samples: {_names(group, bad)}); the "
                 f"weights are those of step {done}. Look at these samples, lower "
-                "TRAIN.OPTIM.LR, or set TRAIN.AMP=off"
+                "TRAIN.OPTIM.LR, set TRAIN.AMP=off, or go on with --resume --set "
+                "TRAIN.NON_FINITE=skip"
             )
         return loss_sum / group.world, psnr_sum / group.world
 

@@ -8,6 +8,7 @@ one that was never stopped.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Sequence
@@ -44,10 +45,13 @@ from .records import Interval, Position, Records
 from .samples import ClipSamples
 from .schedule import learning_rate, total_steps, warmup_steps
 from .splits import open_splits
-from .step import Learner
+from .step import Learner, NonFiniteError
 from .stop import stop_request
 from .trial import fit_in_budget
 from .validation import validate
+
+MOST_LEFT_OUT = 10
+"""Steps in a row that may have no finite loss or gradient: more is no accident of the data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +288,7 @@ def fit(
         )
         clock = Clock(group.device, exact=profile)
         saved = (at.step, at.validated_step)
+        left_out = 0
         while True:
             # Asked together: processes that disagree would wait for each other for ever.
             stopping = group.any(bool(stop))
@@ -321,10 +326,22 @@ def fit(
             batches = next(steps)
             clock.start("other")
             rate = learning_rate(options, at.step, total)
-            loss, quality, norm = learner.step(
-                batches, at.step, rate, clock, raw=training[0].windows_are_raw
-            )
-            at.note_step(loss, quality)
+            try:
+                loss, quality, norm = learner.step(
+                    batches, at.step, rate, clock, raw=training[0].windows_are_raw
+                )
+            except NonFiniteError as error:
+                loss = quality = norm = math.nan
+                learner.optimizer.zero_grad(set_to_none=True)
+                left_out += 1
+                if options.NON_FINITE == "stop" or left_out == MOST_LEFT_OUT:
+                    save("last")
+                    raise
+                on_note(f"{error}. The step is left out (TRAIN.NON_FINITE)")
+                at.note_left_out()
+            else:
+                left_out = 0
+                at.note_step(loss, quality)
             clock.count(batches)
 
             if on_progress:
