@@ -1,8 +1,8 @@
 """Is a data set still what its manifest says, and are its cameras sound? Everything is read once.
 
 Wrong is what makes figures or training wrong; the rest is told as a note. What can't be judged
-is said to be so, never passed over: a rate needs sharp frames far apart in one recording that
-prove their place, a gain needs light, and of images the manifest has no hashes.
+is said to be so, never passed over: a rate needs frames in motion that prove their place in one
+recording, a gain needs light, and of images the manifest has no hashes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ...errors import SpikeDeblurError
 from ..files import all_inside
 from ..progress import Progress
 from ..spikes.clock import SpikeWindowError
@@ -21,8 +22,9 @@ from .findings import Checking, Finding
 from .frame_check import check_images
 from .layouts.contract import shorten
 from .manifest import Manifest, ManifestError, Sequence, Window, read_manifest
+from .measure import frames_of
 from .stream_check import BadPixels, SpikeSums, find_bad_pixels
-from .verify import FrameAt, verify_sequence
+from .verify import verify_sequence
 
 GAIN_TOLERANCE = 0.25
 """By how much the measured gain may differ from the stated one, of that."""
@@ -30,12 +32,13 @@ GAIN_TOLERANCE = 0.25
 BAD_PIXELS = 1e-3
 """Share of dead and hot pixels from which a camera is wrong; fewer are told as a note."""
 
-_LAG_PRECISION = 1 / 16
-"""How far one frame's lag may be off, in exposures; most at a recording's ends."""
-_LEAST_DRIFT = 3.0
-"""In samples: what lags of short exposures may differ by."""
-_RATE_PRECISION = 0.02
-"""A rate that can't be told this well is not told."""
+DRIFT_PPM = 1000.0
+"""By how much the measured rate may differ from the stated one, in millionths."""
+
+_FRAMES_TO_DRIFT = 4
+"""Fewer show no drift."""
+_PROVES_NOTHING = ("flat", "unlike", "edge", "still")
+"""Problems of a measured lag that leave its drift in doubt too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +58,8 @@ class SequenceCheck:
     gain: float | None
     """As stated."""
     gain_measured: float | None
-    """Mean spikes a sample over mean luminance of the blurred frames; None: no light, no spikes."""
+    """Mean spikes a sample over mean luminance of the blurred frames; None: no light, no spikes,
+    or cameras that see different places."""
     dead_pixels: int
     hot_pixels: int
     pixels_judged: float
@@ -145,7 +149,7 @@ def check_sequence(
     check_images(checking, linear=manifest.linear_light is True)
     bad = _check_bad_pixels(checking, sums)
     gain = _check_gain(checking)
-    rate, unknown = _check_rate(checking)
+    rate, unknown = _check_rate(checking, root)
     return SequenceCheck(
         seq=sequence.seq,
         windows=len(sequence.windows),
@@ -249,8 +253,10 @@ def _check_bad_pixels(checking: Checking, sums: SpikeSums) -> BadPixels:
 
 
 def _check_gain(checking: Checking) -> float | None:
-    """Return the measured gain; None where there is no light or no spikes to measure it by."""
+    """Return the measured gain; None where there is no common light or no spikes."""
     sequence = checking.sequence
+    if sequence.space is not None:
+        return None  # spikes and frames see different places, and so different light
     pixels = math.prod(sequence.spike_geometry().shape)
     rates, lights = [], []
     for window in sequence.windows:
@@ -277,52 +283,39 @@ def _check_gain(checking: Checking) -> float | None:
     return measured
 
 
-def _check_rate(checking: Checking) -> tuple[float | None, str | None]:
+def _check_rate(checking: Checking, root: Path) -> tuple[float | None, str | None]:
     """Return the measured rate in Hz; None and the reason where it can't be judged.
 
-    A wrong rate lets spikes and frames drift apart, so the lags of the first and the last sharp
-    frame of one recording tell it. A file for each exposure has no room to drift.
+    A wrong rate lets spikes and frames drift apart over a recording. A file for each exposure has
+    no room to drift.
     """
     sequence = checking.sequence
-    sharp = [
+    windows = tuple(
         window
         for window in sequence.windows
-        if window.sharp is not None
-        and not {window.sharp, window.spikes} & checking.unreadable
-        and not any(f.kind == "exposure" for f in checking.findings)
-    ]
-    if len(sharp) < 2:
-        return None, "fewer than two sharp frames"
-    first, last = sharp[0], sharp[-1]
-    if first.spikes != last.spikes:
+        if not {window.spikes, window.blur, window.sharp} & checking.unreadable
+    )
+    if len({window.spikes for window in windows}) == len(sequence.windows) > 1:
         return None, "one file an exposure"
-    apart = (last.t0 - first.t0) * sequence.rate
-    start, stop = sequence.clock(first).samples(first.t0, first.t1)
-    unsure = max(_LEAST_DRIFT, 2 * _LAG_PRECISION * (stop - start))
-    if unsure > _RATE_PRECISION * apart:
-        return None, "first and last sharp frame too near for a rate"
-    spikes = SpikeFile.open(checking.paths[first.spikes], sequence.spike_geometry())
-    found = []
-    for window in (first, last):
-        assert window.sharp is not None
-        frame = FrameAt(
-            blur=None,
-            sharp=Path(checking.paths[window.sharp]),
-            spikes=spikes,
-            clock=sequence.clock(window),
-            t0=window.t0,
-            t1=window.t1,
-        )
-        verification = verify_sequence([frame])
-        if verification is None or not verification.confident:
-            return None, "the sharp frames do not prove their place among the spikes"
-        found.append(verification.lag_frames)
-    drift = found[1] - found[0]
-    measured = sequence.rate * (1 + drift / apart)
-    if abs(drift) > unsure:
+    if len(windows) < _FRAMES_TO_DRIFT or any(f.kind == "exposure" for f in checking.findings):
+        return None, f"fewer than {_FRAMES_TO_DRIFT} exposures in one recording"
+    found = sequence.verification
+    changed = any(finding.kind == "changed" for finding in checking.findings)
+    if found is None or found.applied or changed:
+        try:
+            found = verify_sequence(
+                frames_of(sequence.model_copy(update={"windows": windows}), root)
+            )
+        except SpikeDeblurError as error:
+            return None, f"not measured ({error})"
+    if found is None or found.drift_ppm is None or found.problem in _PROVES_NOTHING:
+        return None, "the frames do not prove their place among the spikes"
+    measured = sequence.rate * (1 + 1e-6 * found.drift_ppm)
+    error_ppm = found.drift_error_ppm or 0.0
+    if abs(found.drift_ppm) > max(DRIFT_PPM, 5 * error_ppm):
         checking.tell(
             "rate",
-            f"stated {sequence.rate:g} Hz, but spikes and frames drift apart by {drift:+.1f} "
-            f"samples in {apart:.0f}, as at {measured:.1f} Hz: check --rate and --fps",
+            f"stated {sequence.rate:g} Hz, but spikes and frames drift apart as at "
+            f"{measured:.1f} +- {1e-6 * error_ppm * sequence.rate:.1f} Hz: check --rate and --fps",
         )
     return measured, None

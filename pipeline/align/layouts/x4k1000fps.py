@@ -150,8 +150,7 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
             orphans += warnings
             orphans.append(f"{blur_top / clip}: no frame in it has a frame's name; left out")
             continue
-        stream = stream_top / clip / STREAM
-        expected = f"{stream} or a .dat of the same name in {window_top / clip}"
+        expected = f"{stream_top}/{clip}/{STREAM} or a .dat of the same name in {window_top}/{clip}"
         windows = pair_frames(blurs, sharps, spikes, expected)
         if own_files:
             warnings += leftovers(blurs, spikes)

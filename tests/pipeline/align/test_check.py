@@ -36,9 +36,8 @@ def run_align(root: Path, **options: object) -> Path:
         log=root / "o/a.txt",
         manifest=root / "o/a.json",
         exposure=9,
-        verify=False,
         on_warning=lambda warning: None,
-        **options,
+        **{"verify": False} | options,
     )
     return root / "o/a.json"
 
@@ -60,7 +59,7 @@ def test_sound_data_has_nothing_wrong_and_its_gain_is_measured(manifest):
     assert (found.wrong, sequence.findings) == (0, ())
     assert sequence.gain_measured == pytest.approx(0.5, rel=0.02)
     assert sequence.rate_measured is None
-    assert "too near" in sequence.rate_unknown
+    assert "fewer than 4 exposures" in sequence.rate_unknown
     files = [p for p in manifest.parents[1].rglob("*.*") if p.suffix in (".png", ".dat")]
     assert found.files == len(files)
     assert found.bytes == sum(path.stat().st_size for path in files)
@@ -204,13 +203,21 @@ def test_an_unstated_gain_is_measured_for_a_note(tmp_path, make_clip):
     assert "0.50" in finding.message
 
 
-@pytest.mark.parametrize("rate", [4000.0, 3900.0])
-def test_a_rate_is_judged_where_sharp_frames_far_apart_tell_it(tmp_path, make_clip, rate):
-    make_clip(tmp_path, centres=(8, 60, 116), frames=129)
-    manifest = run_align(tmp_path, rate=rate)
+@pytest.mark.parametrize("verify", [False, True])
+@pytest.mark.parametrize("rate", [4000.0, 3960.0])
+def test_a_rate_is_judged_where_frames_in_motion_tell_it(tmp_path, make_clip, rate, verify):
+    make_clip(tmp_path, centres=tuple(range(8, 121, 28)), frames=129)
+    manifest = run_align(tmp_path, rate=rate, verify=verify)
     (sequence,) = check_manifest(manifest).sequences
-    assert sequence.rate_measured == pytest.approx(4000, rel=0.01)
+    assert sequence.rate_measured == pytest.approx(4000, rel=0.002)
     assert {f.kind for f in sequence.findings} == (set() if rate == 4000 else {"rate"})
+
+
+def test_a_rate_that_nothing_shows_is_not_judged(tmp_path, make_clip):
+    make_clip(tmp_path, centres=tuple(range(8, 121, 28)), frames=129, flat=True)
+    (sequence,) = check_manifest(run_align(tmp_path)).sequences
+    assert sequence.rate_measured is None
+    assert "do not prove" in sequence.rate_unknown
 
 
 def test_the_command_reports_and_exits_by_what_it_found(manifest, capsys):
