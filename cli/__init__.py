@@ -30,6 +30,7 @@ from . import (
     simulate,
     split,
     train,
+    view,
     voxelize,
 )
 
@@ -55,6 +56,7 @@ for command in (
     export.export,
     convert.convert,
     inspect.inspect,
+    view.view,
     config_schema.config_schema,
     doctor.doctor,
 ):

@@ -26,6 +26,7 @@ COMMANDS = [
     "report",
     "convert",
     "inspect",
+    "view",
     "doctor",
     "config-schema",
 ]

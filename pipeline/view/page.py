@@ -1,0 +1,245 @@
+"""The page that shows clips: Panel for its parts, Bokeh for its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import SpikeDeblurError
+from ..metrics import to_uint8
+from .clips import MOST_SAMPLES, Clip, Group, Pictures, pictures, span
+
+ADDRESS = "127.0.0.1"
+"""Nobody else can reach it."""
+
+_SIDE = 320
+_HISTOGRAM_BINS = 40
+_BAR = "#0b6fb8"
+
+
+class Page:
+    """The parts of one visitor's page, and what happens when one of them is moved."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        import panel as pn
+
+        self._groups = {group.name: group for group in groups}
+        first = groups[0]
+        self.group = pn.widgets.Select(name="Sequence", options=list(self._groups))
+        self.clip = pn.widgets.Select(name="Exposure", options=list(first.clips))
+        self.instant = pn.widgets.Player(
+            name="Sample", start=0, end=1, value=0, interval=60, loop_policy="loop", width=_SIDE
+        )
+        self.length = pn.widgets.EditableIntSlider(
+            name="Window of TFP, samples", start=1, end=MOST_SAMPLES, value=33
+        )
+        self.bins = pn.widgets.IntInput(name="Bins (K)", start=1, end=4096, value=32)
+        self.facts = pn.pane.Markdown("")
+        self._views = {
+            name: _View(name) for name in ("spikes", "TFP", "TFI", "bin", "blur", "sharp")
+        }
+        self._histogram = _Histogram()
+        self._shown: Clip | None = None
+        self.group.param.watch(self._choose_group, "value")
+        self.clip.param.watch(self._choose_clip, "value")
+        for widget in (self.instant, self.length, self.bins):
+            widget.param.watch(self._show, "value")
+        self._choose_clip()
+
+    def layout(self) -> Any:
+        """Return the page."""
+        import panel as pn
+
+        controls = [self.instant, self.length, self.bins, self.facts]
+        if len(self._groups) > 1 or len(self.clip.options) > 1:
+            controls = [self.group, self.clip, *controls]
+        figures = [view.figure for view in self._views.values()]
+        for other in figures[1:4]:  # the spikes' own pixels: zoomed together
+            other.x_range, other.y_range = figures[0].x_range, figures[0].y_range
+        figures[5].x_range, figures[5].y_range = figures[4].x_range, figures[4].y_range
+        panes = [pn.pane.Bokeh(figure) for figure in (*figures, self._histogram.figure)]
+        return pn.Row(
+            pn.Column(*controls, width=_SIDE + 20),
+            pn.FlexBox(*panes),
+            sizing_mode="stretch_width",
+        )
+
+    def _choose_group(self, *_: Any) -> None:
+        clips = list(self._groups[self.group.value].clips)
+        self.clip.options = clips
+        if self.clip.value != clips[0]:
+            self.clip.value = clips[0]
+        else:
+            self._choose_clip()
+
+    def _choose_clip(self, *_: Any) -> None:
+        group = self._groups[self.group.value]
+        shown = self._shown = group.clip(list(group.clips).index(self.clip.value))
+        for name, frame in (("blur", shown.blur), ("sharp", shown.sharp)):
+            self._views[name].show(frame)
+        self.bins.end = shown.samples
+        self.bins.value = min(self.bins.value or 1, shown.samples)
+        self.length.end = min(shown.samples, MOST_SAMPLES)
+        self.length.value = min(self.length.value, self.length.end)
+        self.instant.end = shown.samples - 1
+        self.instant.value = shown.samples // 2
+        self._show()
+
+    def _show(self, *_: Any) -> None:
+        clip = self._shown
+        if clip is None:
+            return
+        instant = min(int(self.instant.value or 0), clip.samples - 1)
+        found = pictures(clip, instant, int(self.length.value or 1), int(self.bins.value or 1))
+        light = float(np.percentile(found.tfp, 99.5)) if clip.gain is None else 1.0
+        scale = max(light, 1e-6)
+        self._views["spikes"].show(255 * found.spikes)
+        self._views["TFP"].show(to_uint8(found.tfp / scale))
+        self._views["TFI"].show(to_uint8(found.tfi / scale))
+        self._views["bin"].show(to_uint8(found.bin / scale))
+        self._views["bin"].title(f"bin {found.bin_index} of {self.bins.value}")
+        start, stop = span(clip, instant, int(self.length.value or 1))
+        self._histogram.show(found.rates, stop - start)
+        self.facts.object = _facts(clip, instant, found, (start, stop))
+
+
+class _View:
+    """One picture."""
+
+    def __init__(self, name: str) -> None:
+        from bokeh.models import ColumnDataSource
+        from bokeh.models.annotations import Title
+        from bokeh.plotting import figure
+
+        self._title = Title(text=name)
+        self.source = ColumnDataSource({"image": [], "w": [], "h": []})
+        self.figure = figure(
+            title=self._title,
+            width=_SIDE,
+            height=_SIDE,
+            match_aspect=True,
+            tools="pan,wheel_zoom,box_zoom,reset,save",
+            toolbar_location="above",
+            visible=False,
+        )
+        self.figure.toolbar.logo = None
+        self.figure.axis.visible = False
+        self.figure.image_rgba("image", x=0, y=0, dw="w", dh="h", source=self.source)
+        self.figure.grid.visible = False
+
+    def show(self, pixels: npt.NDArray[np.uint8] | None) -> None:
+        """Show (h, w) or (h, w, 3) uint8; None: hide."""
+        self.figure.visible = pixels is not None
+        if pixels is None:
+            return
+        rgba = np.empty((*pixels.shape[:2], 4), np.uint8)
+        rgba[..., :3] = pixels[..., None] if pixels.ndim == 2 else pixels
+        rgba[..., 3] = 255
+        packed = rgba[::-1].copy().view(np.uint32)[..., 0]  # the first row is at the bottom
+        height, width = packed.shape
+        self.source.data = {"image": [packed], "w": [width], "h": [height]}
+
+    def title(self, words: str) -> None:
+        """Change what stands above."""
+        self._title.text = words
+
+
+class _Histogram:
+    """How many pixels have which rate."""
+
+    def __init__(self) -> None:
+        from bokeh.models import ColumnDataSource
+        from bokeh.plotting import figure
+
+        self.source = ColumnDataSource({"left": [], "right": [], "pixels": []})
+        self.figure = figure(
+            title="rates in the window",
+            width=_SIDE,
+            height=_SIDE,
+            tools="pan,wheel_zoom,reset,hover",
+            tooltips=[("from", "@left{0.000}"), ("pixels", "@pixels")],
+            toolbar_location="above",
+            x_axis_label="spikes a sample",
+            y_axis_label="pixels",
+        )
+        self.figure.toolbar.logo = None
+        self.figure.quad(
+            left="left",
+            right="right",
+            bottom=0,
+            top="pixels",
+            source=self.source,
+            fill_color=_BAR,
+            line_color=None,
+        )
+
+    def show(self, rates: npt.NDArray[np.float32], samples: int) -> None:
+        """Show the rates (h, w) of a window of so many samples."""
+        # A bar for each number of spikes that a pixel may have, or for several of them.
+        spikes = max(round(float(rates.max()) * samples), 1)
+        step = -(-(spikes + 1) // _HISTOGRAM_BINS) / samples
+        edges = (np.arange(-(-(spikes + 1) // (step * samples)) + 1) * step) - 0.5 / samples
+        amounts, edges = np.histogram(rates, edges)
+        self.source.data = {"left": edges[:-1], "right": edges[1:], "pixels": amounts}
+
+
+def _facts(clip: Clip, instant: int, found: Pictures, window: tuple[int, int]) -> str:
+    def when(sample: int) -> str:
+        return f"{1000 * sample / clip.rate:.3f} ms" if clip.rate else "no rate known"
+
+    rows = [
+        ("sample", f"{instant} of {clip.samples} ({when(instant)})"),
+        ("window", f"{window[0]} to {window[1] - 1}"),
+        ("bin", f"{found.bin_index}: samples {found.bin_samples[0]} to {found.bin_samples[1] - 1}"),
+        ("pixels", f"{clip.shape[0]}x{clip.shape[1]}"),
+        ("mean rate", f"{float(found.rates.mean()):.4f} spikes a sample"),
+        ("gain", f"{clip.gain:g}" if clip.gain else "not known: pictures are scaled to fit"),
+    ]
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def serve(
+    groups: Sequence[Group],
+    *,
+    port: int = 0,
+    browser: bool = True,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Show clips on a page of this machine alone, until interrupted.
+
+    Args:
+        groups: as `open_clips` returns them.
+        port: 0: any that is free.
+        browser: open one.
+        on_ready: told the address.
+
+    Raises:
+        SpikeDeblurError: Panel is not installed.
+        OSError: the port is taken.
+    """
+    try:
+        import panel as pn
+    except ImportError as error:
+        raise SpikeDeblurError(
+            "spikedeblur view needs Panel; install it with: pip install 'spikedeblur[view]'"
+        ) from error
+    pn.extension(notifications=False)
+    server = pn.serve(
+        {"/": lambda: Page(groups).layout()},
+        address=ADDRESS,
+        port=port,
+        show=False,
+        start=False,
+        title="spikedeblur view",
+        verbose=False,
+        allow_websocket_origin=[f"{ADDRESS}:{port}"] if port else None,
+    )
+    url = f"http://{ADDRESS}:{server.port}/"
+    on_ready(url)
+    server.start()
+    if browser:
+        server.io_loop.add_callback(server.show, "/")
+    server.run_until_shutdown()  # Ctrl-C and SIGTERM end it
