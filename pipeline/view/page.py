@@ -15,7 +15,7 @@ from .clips import MOST_SAMPLES, Clip, Group, Pictures, pictures, span
 ADDRESS = "127.0.0.1"
 """Nobody else can reach it."""
 
-_SIDE = 320
+_SIDE = 300
 _HISTOGRAM_BINS = 40
 _BAR = "#0b6fb8"
 
