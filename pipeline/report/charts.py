@@ -32,6 +32,9 @@ _CURVES = (
 )
 """Key in metrics.jsonl, title, scale and number format."""
 
+MOST_SEQUENCES = 60
+"""In the chart of gains; all are in the table."""
+
 PARTS = {
     "data": "waiting for data",
     "to_device": "copying to the device",
@@ -114,9 +117,10 @@ def training_curves(runs: Several[Run]) -> dict[str, Spec]:
 def gains(sources: Sources) -> Spec | None:
     """Return each window's gain over the blurred input, by sequence and method."""
     rows = []
+    sequences = list((sources.runs[0].evaluation or {}).get("sequences", ()))[:MOST_SEQUENCES]
     for run in sources.runs:
         for frame in (run.evaluation or {}).get("frames", ()):
-            if "blur" not in frame:
+            if "blur" not in frame or frame["seq"] not in sequences:
                 continue
             of_run = run is sources.runs[0]
             rows += [
@@ -271,7 +275,7 @@ def likeness(playback: Playback) -> Spec | None:
 
 
 _FEW = alt.Axis(tickCount=8, labelOverlap=True)
-_LEGEND = alt.Legend(title=None, orient="top", columns=4, symbolType="square", labelLimit=260)
+_LEGEND = alt.Legend(title=None, orient="top", columns=6, symbolType="square", labelLimit=260)
 
 
 def _by_run(runs: Several[Run]) -> alt.Color:

@@ -140,6 +140,8 @@ def render(
         several=len(runs) > 1,
         facts=[fact for run in runs for fact in _facts(run)] if len(runs) == 1 else [],
         results=tables.results(sources),
+        measured=tables.measured(sources),
+        motion=tables.motion(sources),
         by_run=tables.by_run(sources),
         comparisons=comparisons,
         playback=playback,

@@ -17,11 +17,13 @@ import yaml
 from ...errors import SpikeDeblurError
 from ..align.manifest import Manifest, ManifestError, read_manifest
 from ..evaluation import FORMAT as EVALUATION
+from ..evaluation import SCHEMA_VERSION as EVALUATION_VERSION
 from ..files import sha256_file
 from ..store import open_store
 from ..store.provenance import describe_data
 from ..store.schema import StoreError
 from ..store.sequence import WindowSequence
+from ..store_lag import NOTABLE
 from ..trained import weights_file
 from ..training.run_folder import read_metrics
 from ..training.runs import leaves
@@ -157,6 +159,13 @@ def _read_run(path: Path, name: str, evaluation: Path | None, notes: list[str]) 
         weights_sha256=sha256_file(weights) if weights.is_file() else None,
         samples=tuple(sorted((path / "samples").glob("step_*.png"))),
     )
+    lags = (scores or {}).get("lag_in_exposures", {})
+    late = sum(lag is not None and abs(lag) > NOTABLE for lag in lags.values())
+    if late:
+        notes.append(
+            f"{name}: the spikes of {late} of {len(lags)} sequences are not where their sharp "
+            "frames are; correct the alignment before you trust the figures"
+        )
     if scores is not None and "model" in scores["methods"] and not found.is_evaluated_now:
         notes.append(
             f"{name} was evaluated with other weights than its best checkpoint now; evaluate it "
@@ -173,6 +182,12 @@ def _evaluation(path: Path, *, required: bool) -> dict[str, Any] | None:
         raise ReportError(
             f"{path}: expected what `spikedeblur evaluate --json` writes, found "
             f"{'no such file' if found is None else 'another file'}; give another --evaluation"
+        )
+    if found.get("schema_version") != EVALUATION_VERSION:
+        raise ReportError(
+            f"{path}: expected an evaluation of schema {EVALUATION_VERSION}, found "
+            f"{found.get('schema_version')!r} (written by spikedeblur {found.get('version')}); "
+            "evaluate again"
         )
     return found
 

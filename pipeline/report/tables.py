@@ -26,6 +26,10 @@ class Cell:
     best: bool = False
 
 
+MOST_ROWS = 400
+"""Of a table: a page of thousands says less. What is left out is said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows under headings; `footer` stays below when the rows are sorted."""
@@ -33,6 +37,8 @@ class Table:
     headings: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     footer: tuple[Cell, ...] = ()
+    left_out: int = 0
+    """Rows that are not shown."""
 
 
 def facts(run: Run) -> list[tuple[str, str, str]]:
@@ -94,9 +100,7 @@ def results(sources: Sources) -> Table | None:
         return None
     first = runs[0].evaluation or {}
     columns: list[tuple[str, dict[str, Any], str]] = [
-        (name.upper() if name != "blur" else name, first, name)
-        for name in first["methods"]
-        if name != "model"
+        (_title(name), first, name) for name in first["methods"] if name != "model"
     ]
     columns += [
         (model_name(run, sources.runs), run.evaluation, "model")
@@ -119,7 +123,34 @@ def results(sources: Sources) -> Table | None:
         Cell(str(first["windows"]), first["windows"]),
         *_scores([found["methods"][name] for _, found, name in columns]),
     )
-    return Table(("sequence", "windows", *(title for title, _, _ in columns)), tuple(rows), footer)
+    headings = ("sequence", "windows", *(title for title, _, _ in columns))
+    return Table(headings, tuple(rows[:MOST_ROWS]), footer, max(len(rows) - MOST_ROWS, 0))
+
+
+def measured(sources: Sources) -> str:
+    """Return what the numbers of a cell of the results are."""
+    first = next((run.evaluation for run in sources.runs if run.evaluation), {})
+    scores: dict[str, float] = next(iter(first.get("methods", {}).values()), {})
+    return "PSNR in dB / SSIM" + (" / LPIPS" if "lpips" in scores else "")
+
+
+def motion(sources: Sources) -> Table | None:
+    """Return PSNR by how far pixels move, and the warping error, of each method."""
+    found = (sources.runs[0].evaluation or {}).get("motion") or {}
+    if not found:
+        return None
+    classes = list(dict.fromkeys(name for scores in found.values() for name in scores["psnr"]))
+    rows = [
+        (
+            Cell(_title(name), name),
+            *(_number(scores["psnr"].get(moved), "{:.2f}") for moved in classes),
+            _number(
+                None if scores["warping_error"] is None else 1e4 * scores["warping_error"], "{:.2f}"
+            ),
+        )
+        for name, scores in found.items()
+    ]
+    return Table(("method", *classes, "warping error, 1e-4"), tuple(rows))
 
 
 def by_run(sources: Sources) -> Table | None:
@@ -160,11 +191,16 @@ def alignment(sources: Sources) -> Table | None:
     """Return how far spikes are from frames in time: in the sources, and in what was evaluated."""
     lags = (sources.runs[0].evaluation or {}).get("lag_in_exposures", {})
     measured = {} if sources.manifest is None else _measured(sources.manifest)
-    names = sorted(lags.keys() | measured.keys())
+
+    # The largest first; what is not known last.
+    def size(seq: str) -> float:
+        return max(abs(measured[seq][0]) if seq in measured else -1.0, abs(lags.get(seq) or 0.0))
+
+    names = sorted(lags.keys() | measured.keys(), key=lambda seq: (-size(seq), seq))
     if not names:
         return None
     rows = []
-    for seq in names:
+    for seq in names[:MOST_ROWS]:
         lag, correlation, samples = measured.get(seq, (None, None, None))
         rows.append(
             (
@@ -182,7 +218,7 @@ def alignment(sources: Sources) -> Table | None:
         "correlation",
         "lag by evaluate, % of the exposure",
     )
-    return Table(headings, tuple(rows))
+    return Table(headings, tuple(rows), left_out=max(len(names) - MOST_ROWS, 0))
 
 
 def time_spent(run: Run) -> list[tuple[str, str, str]]:
@@ -236,8 +272,9 @@ def provenance(sources: Sources) -> list[tuple[str, str]]:
             rows.append(
                 (
                     f"{of_run}evaluated split",
-                    f"{found['store']}, {found['split']}, {found['windows']} windows, SHA-256 "
-                    f"{found['data_sha256']}; by spikedeblur {found['version']}",
+                    f"{found['store']}, {found['split']}, {found['windows']} windows, "
+                    f"{_conditions(found)}SHA-256 {found['data_sha256']}; by spikedeblur "
+                    f"{found['version']}",
                 )
             )
             if found["checkpoint_sha256"]:
@@ -287,12 +324,31 @@ def differences(runs: Several[Run]) -> Table | None:
     return Table(("key", *(run.name for run in runs)), tuple(rows))
 
 
+def _title(method: str) -> str:
+    return method if method in ("blur", "model", "sharp") else method.upper()
+
+
 def _scores(scores: list[dict[str, float]]) -> list[Cell]:
     most = max(score["psnr"] for score in scores)
     return [
-        Cell(f"{s['psnr']:.2f} / {s['ssim']:.3f}", s["psnr"], best=s["psnr"] == most)
+        Cell(
+            f"{s['psnr']:.2f} / {s['ssim']:.3f}" + (f" / {s['lpips']:.3f}" if "lpips" in s else ""),
+            s["psnr"],
+            best=s["psnr"] == most,
+        )
         for s in scores
     ]
+
+
+def _conditions(evaluation: dict[str, Any]) -> str:
+    """Return under what an evaluation was made, where it is not the usual."""
+    said = {
+        "frames of {}": evaluation.get("blur_kind"),
+        "protocol {}": evaluation.get("protocol"),
+        "without spikes: {}": evaluation.get("control"),
+        "mirrored copies too": evaluation.get("flips") or None,
+    }
+    return "".join(f"{words.format(value)}, " for words, value in said.items() if value)
 
 
 def _measured(manifest: Manifest) -> dict[str, tuple[float, float, float]]:

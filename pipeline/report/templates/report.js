@@ -40,7 +40,7 @@ for (const figure of document.querySelectorAll(".compare")) {
       stage.querySelector(`output.${sides[side]}`).value = panels[+select.value].dataset.caption;
     };
     const model = Math.max(panels.length - 2, 0);
-    select.value = side === 0 ? 0 : model;
+    select.value = side === 0 ? figure.dataset.left : model;
     select.addEventListener("change", show);
     show();
   });

@@ -161,6 +161,24 @@ def test_an_evaluation_of_other_weights_is_called_out(trained, alone):
     assert "other weights" in "\n".join(write_report([alone]).notes)
 
 
+def test_motion_and_late_spikes_of_the_evaluation_are_shown(trained, alone):
+    found = json.loads((trained / "runs/fast/evaluation.json").read_text())
+    found["store"] = "/gone"
+    found["lag_in_exposures"] = dict.fromkeys(found["lag_in_exposures"], 0.1)
+    found["motion"] = {
+        "sharp": {"psnr": {}, "warping_error": 0.0012},
+        "sdm": {"psnr": {"0 to 2": 25.5, "over 32": 20.25}, "warping_error": None},
+    }
+    (alone / "evaluation.json").write_text(json.dumps(found))
+    notes = write_report([alone]).notes
+    assert any("1 of 1 sequences are not where" in note for note in notes)
+    assert "SDM 25.50 20.25" in Page(alone / "report.html").words
+    found["schema_version"] = 99
+    (alone / "evaluation.json").write_text(json.dumps(found))
+    with pytest.raises(ReportError, match="schema 1, found 99"):
+        write_report([alone])
+
+
 def test_names_are_shown_as_text(alone):
     run = alone.rename(alone.with_name("<b>&amp;'\""))
     write_report([run])
