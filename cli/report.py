@@ -33,6 +33,12 @@ def report(
         Path | None,
         typer.Option(help="Manifest of the training data.", show_default="beside the recorded log"),
     ] = None,
+    restore: Annotated[
+        bool,
+        typer.Option(
+            help="Restore the pictures by the runs' models, which takes large models long on a CPU."
+        ),
+    ] = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that report didn't write.")
     ] = False,
@@ -56,6 +62,7 @@ def report(
             store=store,
             evaluation=evaluation,
             manifest=manifest,
+            restore=restore,
             overwrite=overwrite,
             on_progress=on_progress,
         )

@@ -42,6 +42,7 @@ def write_report(
     store: str | None = None,
     evaluation: str | os.PathLike[str] | None = None,
     manifest: str | os.PathLike[str] | None = None,
+    restore: bool = True,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> ReportSummary:
@@ -54,6 +55,7 @@ def write_report(
         store: as in `sources.gather`.
         evaluation: as in `sources.gather`.
         manifest: as in `sources.gather`.
+        restore: show pictures by the runs' models too, which have to be computed.
         overwrite: replace any file of that name.
         on_progress: told of each picture that a method has restored.
 
@@ -72,7 +74,7 @@ def write_report(
         evaluation=None if evaluation is None else Path(evaluation),
         manifest=None if manifest is None else Path(manifest),
     )
-    comparisons = pictures.compare(sources, on_progress)
+    comparisons = pictures.compare(sources, on_progress, restore=restore)
     playback = None
     if sources.sequences:
         _, sequence, window = pictures.choose_windows(sources)[0]

@@ -64,6 +64,8 @@ class Comparison:
 
     title: str
     panels: tuple[Panel, ...]
+    left: int
+    """Which of them is on the left at first; on the right is the last but the sharp one."""
     width: int
     height: int
 
@@ -95,7 +97,9 @@ class Playback:
     reading: str
 
 
-def compare(sources: Sources, on_progress: Progress | None = None) -> tuple[Comparison, ...]:
+def compare(
+    sources: Sources, on_progress: Progress | None = None, *, restore: bool = True
+) -> tuple[Comparison, ...]:
     """Return the windows to show: the least, the median and the most gained over blur.
 
     Without a store, each run's last picture of validation.
@@ -104,7 +108,7 @@ def compare(sources: Sources, on_progress: Progress | None = None) -> tuple[Comp
     """
     if not sources.sequences:
         return tuple(found for run in sources.runs if (found := _of_validation(run)) is not None)
-    methods = _methods(sources)
+    methods = _methods(sources, restore)
     chosen = choose_windows(sources)
     done, total = 0, len(chosen) * len(methods)
     comparisons = []
@@ -126,7 +130,13 @@ def compare(sources: Sources, on_progress: Progress | None = None) -> tuple[Comp
             panels.append(Panel(name="sharp", uri=to_uri(sharp), psnr=None))
         height, width = sequence.frame_shape
         comparisons.append(
-            Comparison(title=title, panels=tuple(panels), width=width, height=height)
+            Comparison(
+                title=title,
+                panels=tuple(panels),
+                left=_left(panels, sources.runs),
+                width=width,
+                height=height,
+            )
         )
     return tuple(comparisons)
 
@@ -244,7 +254,7 @@ def _in_bins(sequence: WindowSequence, bins: int) -> WindowSequence:
     return sequence
 
 
-def _methods(sources: Sources) -> list[tuple[str, Method]]:
+def _methods(sources: Sources, restore: bool) -> list[tuple[str, Method]]:
     scores = sources.runs[0].evaluation or {}
     methods: list[tuple[str, Method]] = [("blur", BlurMethod())]
     raw = all(sequence.windows_are_raw for sequence in sources.sequences)
@@ -253,7 +263,7 @@ def _methods(sources: Sources) -> list[tuple[str, Method]]:
             width = scores.get(f"{name.lower()}_bins")
             methods.append((name, make(width) if width else make()))
     for run in sources.runs:
-        if run.weights_sha256 is None:
+        if run.weights_sha256 is None or not restore:
             continue
         try:
             methods.append((model_name(run, sources.runs), ModelMethod.from_run(run.folder)))
@@ -265,6 +275,13 @@ def _methods(sources: Sources) -> list[tuple[str, Method]]:
 def model_name(run: Run, runs: Several[Run]) -> str:
     """Return what the page calls a run's model."""
     return "model" if len(runs) == 1 else run.name
+
+
+def _left(panels: Several[Panel], runs: Several[Run]) -> int:
+    """Return the first of several models, to be compared with the last; else the blurred frame."""
+    names = [run.name for run in runs]
+    models = [i for i, panel in enumerate(panels) if len(runs) > 1 and panel.name in names]
+    return models[0] if len(models) > 1 else 0
 
 
 def _of_validation(run: Run) -> Comparison | None:
@@ -280,7 +297,7 @@ def _of_validation(run: Run) -> Comparison | None:
     ]
     step = int(run.samples[-1].stem.removeprefix("step_"))
     title = f"{run.name}: first clip of validation, step {step}"
-    return Comparison(title=title, panels=tuple(panels), width=width, height=height)
+    return Comparison(title=title, panels=tuple(panels), left=0, width=width, height=height)
 
 
 def to_uri(pixels: npt.NDArray[np.uint8], *, lossless: bool = True, reduce: bool = True) -> str:

@@ -46,27 +46,52 @@ def tfi(spikes: npt.NDArray[np.uint8], index: int, gain: float = 1.0) -> Image:
     n = len(spikes)
     if not 0 <= index < n:
         raise SpikeWindowError(f"expected an index inside 0:{n}, got {index}")
-    none = -1
-    before = np.full((2, *spikes.shape[1:]), none, np.int64)  # nearest and next nearest, earlier
-    for j in range(index + 1):
-        fired = spikes[j] != 0
-        before[1][fired] = before[0][fired]
-        before[0][fired] = j
-    after = np.full((2, *spikes.shape[1:]), none, np.int64)
-    for j in range(n - 1, index, -1):
-        fired = spikes[j] != 0
-        after[1][fired] = after[0][fired]
-        after[0][fired] = j
-    has_before, has_after = before[0] != none, after[0] != none
-    interval = np.full(spikes.shape[1:], np.inf, np.float64)
-    interval[has_before ^ has_after] = n
-    around = has_before & has_after
-    interval[around] = (after[0] - before[0])[around]
-    only_before = ~has_after & (before[1] != none)
-    interval[only_before] = (before[0] - before[1])[only_before]
-    only_after = ~has_before & (after[1] != none)
-    interval[only_after] = (after[1] - after[0])[only_after]
-    return (1.0 / (gain * interval)).astype(np.float32)
+    shape = spikes.shape[1:]
+    flat = spikes.reshape(n, -1)
+    earlier, later = range(index, -1, -1), range(index + 1, n)
+    before, after = _nearest(flat, earlier), _nearest(flat, later)
+    interval = np.where((before != _NONE) & (after != _NONE), after - before, np.inf)
+    interval[(before != _NONE) ^ (after != _NONE)] = n
+    for lone, order, first in (
+        (after == _NONE, earlier, before),
+        (before == _NONE, later, after),
+    ):
+        pixels = np.flatnonzero(lone & (first != _NONE))
+        second = _nearest(flat, order, pixels, first[pixels])
+        two = second != _NONE
+        interval[pixels[two]] = np.abs(first[pixels[two]] - second[two])
+    return (1.0 / (gain * interval)).astype(np.float32).reshape(shape)
+
+
+_NONE = -1
+
+
+def _nearest(
+    flat: npt.NDArray[np.uint8],
+    order: range,
+    pixels: npt.NDArray[np.intp] | None = None,
+    beyond: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.int64]:
+    """Return each pixel's first sample in `order` that has a spike; `_NONE` where none has.
+
+    Args:
+        flat: (T, P) uint8 of 0/1.
+        order: samples, from the nearest on.
+        pixels: only these, by number; None: all.
+        beyond: (pixels,) samples that do not count.
+    """
+    left = np.arange(flat.shape[1]) if pixels is None else pixels
+    found = np.full(len(left), _NONE, np.int64)
+    place = np.arange(len(left))  # of those that are left, in `found`
+    for sample in order:
+        fired = flat[sample, left] != 0
+        if beyond is not None:
+            fired &= beyond[place] != sample
+        found[place[fired]] = sample
+        left, place = left[~fired], place[~fired]
+        if not len(left):
+            break
+    return found
 
 
 def sdm(blur: Image, short: Image, exposure: Image, floor: float = 1 / 255) -> Image:

@@ -78,6 +78,13 @@ class Group:
     sequence: WindowSequence | None
     file: FileClip | None
 
+    @property
+    def frames(self) -> tuple[str, ...]:
+        """Which frames of the colour camera there are."""
+        if self.sequence is None:
+            return ()
+        return ("blur", "sharp") if self.sequence.has_sharp else ("blur",)
+
     def clip(self, index: int) -> Clip:
         """Return one of them."""
         if self.file is not None:

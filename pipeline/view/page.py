@@ -18,6 +18,7 @@ ADDRESS = "127.0.0.1"
 _SIDE = 300
 _HISTOGRAM_BINS = 40
 _BAR = "#0b6fb8"
+_OF_SPIKES = ("spikes", "TFP", "TFI", "bin")
 
 
 class Page:
@@ -38,9 +39,8 @@ class Page:
         )
         self.bins = pn.widgets.IntInput(name="Bins (K)", start=1, end=4096, value=32)
         self.facts = pn.pane.Markdown("")
-        self._views = {
-            name: _View(name) for name in ("spikes", "TFP", "TFI", "bin", "blur", "sharp")
-        }
+        frames = [f for f in ("blur", "sharp") if any(f in group.frames for group in groups)]
+        self._views = {name: _View(name) for name in (*_OF_SPIKES, *frames)}
         self._histogram = _Histogram()
         self._shown: Clip | None = None
         self.group.param.watch(self._choose_group, "value")
@@ -57,9 +57,10 @@ class Page:
         if len(self._groups) > 1 or len(self.clip.options) > 1:
             controls = [self.group, self.clip, *controls]
         figures = [view.figure for view in self._views.values()]
-        for other in figures[1:4]:  # the spikes' own pixels: zoomed together
-            other.x_range, other.y_range = figures[0].x_range, figures[0].y_range
-        figures[5].x_range, figures[5].y_range = figures[4].x_range, figures[4].y_range
+        count = len(_OF_SPIKES)
+        for together in (figures[:count], figures[count:]):  # pictures of one size
+            for other in together[1:]:
+                other.x_range, other.y_range = together[0].x_range, together[0].y_range
         panes = [pn.pane.Bokeh(figure) for figure in (*figures, self._histogram.figure)]
         return pn.Row(
             pn.Column(*controls, width=_SIDE + 20),
@@ -79,7 +80,8 @@ class Page:
         group = self._groups[self.group.value]
         shown = self._shown = group.clip(list(group.clips).index(self.clip.value))
         for name, frame in (("blur", shown.blur), ("sharp", shown.sharp)):
-            self._views[name].show(frame)
+            if name in self._views:
+                self._views[name].show(frame)
         self.bins.end = shown.samples
         self.bins.value = min(self.bins.value or 1, shown.samples)
         self.length.end = min(shown.samples, MOST_SAMPLES)

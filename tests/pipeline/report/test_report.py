@@ -133,6 +133,12 @@ def test_runs_are_compared_by_figures_curves_pictures_and_keys(trained, tmp_path
     assert "TRAIN.OPTIM.LR 0.001 0.0001" in page.words
     alts = [a["alt"] for tag, a in page.tags if tag == "img"]
     assert alts[:6] == ["blur", "TFP", "SDM", "fast", "slow", "sharp"]
+    lefts = {a["data-left"] for _, a in page.tags if "data-left" in a}
+    assert lefts == {"3"}  # the first model against the last
+    summary = write_report([trained / "runs/fast", slow], tmp_path / "two.html", restore=False)
+    assert summary.windows == 3
+    alts = [a["alt"] for tag, a in Page(tmp_path / "two.html").tags if tag == "img"]
+    assert alts[:4] == ["blur", "TFP", "SDM", "sharp"]
     drawn = {row["run"] for row in values_of(page.charts["validation"])}
     assert drawn == {"fast", "slow"}
 
