@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from photographs import write_x4k1000fps
+from photographs import PHOTOGRAPHS, moving_frames, write_x4k1000fps
 
 from spikedeblur.pipeline.align.job import align
 from spikedeblur.pipeline.evaluate import evaluate_sequences
@@ -32,6 +32,8 @@ from spikedeblur.pipeline.store.voxelize import voxelize_manifest
 from spikedeblur.pipeline.trained import find_model
 
 from .figures import Figure
+
+__all__ = ["PHOTOGRAPHS", "measure", "moving_frames", "write_x4k1000fps"]
 
 BINS = 32
 METHODS = ("blur", "sdm", "model")
