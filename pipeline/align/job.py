@@ -19,7 +19,7 @@ from pathlib import Path
 from ... import __version__
 from ..files import UnsafePathError, atomic_write, sha256_file, sweep
 from ..progress import Progress
-from ..spikes.clock import SpikeClock
+from ..spikes.clock import SpikeClock, SpikeWindowError
 from ..spikes.dat import SpikeFile
 from ..spikes.registration import Registration
 from ..spikes.settings import SpikeSettings
@@ -306,9 +306,11 @@ def _read_spikes(found: FoundSequence, planned: Sequence, root: Path) -> Sequenc
         clock = planned.clock(window)
         if found.own_files:
             _check_own_length(found, path, spikes, clock, window)
-        start, stop = clock.require_inside(
-            window.t0, window.t1, spikes.n_frames, f"{path}, frame {window.frame_index}"
-        )
+        where = f"{path}, frame {window.frame_index}"
+        try:
+            start, stop = clock.require_inside(window.t0, window.t1, spikes.n_frames, where)
+        except SpikeWindowError as error:
+            raise AlignmentError(f"{error}, or let --estimate find it from the frames") from error
         count = spikes.count_spikes(start, stop)
         windows.append(window.model_copy(update={"spike_count": count}))
         if files[window.spikes].sha256 is None:

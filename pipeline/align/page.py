@@ -125,7 +125,7 @@ def _page(manifest: Manifest, shown: int, sections: Iterable[str]) -> str:
         '<meta name="viewport" content="width=device-width"><title>Alignment</title>',
         f"<style>{_STYLE}</style></head><body>",
         "<h1>Do spikes and frames fit?</h1>",
-        f"<p>{len(manifest.sequences)} sequences, {windows} exposures; layout "
+        f"<p>{_many(len(manifest.sequences), 'sequence')}, {_many(windows, 'exposure')}; layout "
         f"{html.escape(manifest.layout)} at {manifest.fps:g} frames a second; "
         f"spikedeblur {html.escape(manifest.version)}</p>",
         f'<p><span class="good">{proved} proved</span>'
@@ -137,6 +137,10 @@ def _page(manifest: Manifest, shown: int, sections: Iterable[str]) -> str:
         "TFP shows the sharp frame; edges run on through the chequerboard.</p>",
     ]
     return "\n".join([*lines, *sections, "</body></html>"]) + "\n"
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,7 +206,8 @@ def _judge(finding: Finding, rate: float, samples: int) -> Verification:
         problem = "unlike"
         warning = (
             f"spikes and {kind} frames do not look alike (correlation {match.peak:.2f} at best): "
-            "check geometry, row order and that they belong together"
+            "check geometry, row order and that they belong together, or, if the cameras see "
+            "different fields, give --calibration or --estimate-space"
         )
     elif match.at_edge:
         problem = "edge"
@@ -225,6 +226,10 @@ def _judge(finding: Finding, rate: float, samples: int) -> Verification:
     elif sure < PROVED:
         problem = "unsure"
         warning = f"{found}, but only to +-{match.error:.1f} samples: the lag is not proved"
+        if match.peak < LIKELY:
+            warning += (
+                "; if the cameras see different fields, give --calibration or --estimate-space"
+            )
     proved = problem is None
     if proved and abs(lag) > (samples - 1) / 2:
         warning = (
