@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,12 @@ from spikedeblur.cli import main
 
 from .hostile import KINDS, cases, prepare_data, run_all
 
-LIGHT = [kind for kind in KINDS if kind.name not in ("configuration", "checkpoint", "model")]
-"""Those that need no trained network."""
+LIGHT = [
+    replace(kind, commands=tuple(c for c in kind.commands if not c.startswith("evaluate")))
+    for kind in KINDS
+    if kind.name not in ("configuration", "checkpoint", "model")
+]
+"""Those that need no trained network, nor torch."""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +30,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize("kind", LIGHT, ids=lambda kind: kind.name)
 def test_damaged_files_give_a_message_that_names_them(kind, prepared: Path, tmp_path: Path) -> None:
-    for case in cases(kind, prepared, tmp_path, 6):
+    for case in cases(kind, prepared, tmp_path, 5):
         assert case.fault is None, (case.arguments, case.stderr)
 
 
@@ -36,9 +41,7 @@ def test_two_hundred_damaged_files_of_every_kind(tmp_path: Path) -> None:
     assert run_all(tmp_path, share=0.1, processes=1) == 0
 
 
-@pytest.mark.parametrize(
-    "name", ["with space", "-rf", "--help", "new\nline", "ünï✓", "a'b\"c", "%s{0}"]
-)
+@pytest.mark.parametrize("name", ["-rf", "new\nline", "ünï ✓ 'b\"c", "%s{0}"])
 def test_names_of_any_kind_go_through_all_stages(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
