@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all lint docs bench bench-model bench-quality bench-ablation model clean
+.PHONY: all install browser test test-all lint docs torture bench bench-model bench-quality bench-ablation model clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -77,6 +77,10 @@ test-all: $(INSTALLED) browser
 docs: $(INSTALLED)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
 	@echo "build/site/index.html"
+
+# Kills at random moments, damaged files by the thousand, a long soak: about half an hour.
+torture: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks

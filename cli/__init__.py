@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -146,18 +146,17 @@ def _told_to_stop() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise _StopError(number)
 
-    usual: dict[int, Any] = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGTERM: signal.SIG_DFL,
-    }
-    ours = [number for number, handler in usual.items() if signal.getsignal(number) == handler]
+    # Whoever had them ignored, as nohup does, or calls us with handlers of their own, keeps those.
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in before.items() if handler in usual}
     for number in ours:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number in ours:
-            signal.signal(number, usual[number])
+        for number, handler in ours.items():
+            signal.signal(number, handler)
 
 
 def _one_paragraph(message: str) -> str:

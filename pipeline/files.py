@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -16,6 +17,9 @@ from ..errors import SpikeDeblurError
 
 class UnsafePathError(SpikeDeblurError):
     """A path read from a file would leave the folder it must stay in."""
+
+
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 @contextmanager
@@ -36,8 +40,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         aside.replace(final)
     except BaseException as error:
         aside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (aside, str(aside)):
-            error.filename, error.filename2 = str(final), None  # the name that users know
+        if isinstance(error, OSError):
+            if error.errno is None:  # NumPy's: how many items it wrote
+                raise OSError(errno.EIO, f"can't write all of it ({error})", str(final)) from error
+            unnamed = error.filename is None and error.errno in _OF_WRITING
+            if unnamed or error.filename in (aside, str(aside)):
+                error.filename, error.filename2 = str(final), None  # the name that users know
         raise
 
 

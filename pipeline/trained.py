@@ -191,7 +191,8 @@ def _checksum(weights: dict[str, torch.Tensor]) -> str:
     """Return the CRC-32 of all weights in the order of their names, in hex."""
     value = 0
     for name in sorted(weights):
-        value = zlib.crc32(weights[name].contiguous().view(-1).view(torch.uint8).numpy(), value)
+        flat = weights[name].contiguous().view(-1).view(torch.uint8).numpy()
+        value = zlib.crc32(flat.tobytes(), value)
     return f"{value:08x}"
 
 

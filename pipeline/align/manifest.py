@@ -312,7 +312,13 @@ def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
 
 def format_manifest(manifest: Manifest) -> str:
     """Return the manifest as JSON text."""
-    return manifest.model_dump_json(indent=1) + "\n"
+    try:
+        return manifest.model_dump_json(indent=1) + "\n"
+    except pydantic_core.PydanticSerializationError as error:
+        raise ManifestError(
+            f"{manifest.root!r}: a file or folder has a name that is no text in UTF-8, which a "
+            "manifest can't hold; rename it"
+        ) from error
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:

@@ -1,0 +1,81 @@
+"""Ctrl-C and SIGTERM end every command soon, with a line that says how to go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spikedeblur.cli import main
+
+SECONDS = 10
+"""In which a stopped command must be gone."""
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "spikedeblur", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def stop(process: subprocess.Popen[str], number: int, ready: Callable[[], bool]) -> str:
+    """Send the signal to all its processes, as a terminal does, once it works."""
+    deadline = time.monotonic() + 60
+    while not ready() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.02)
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + number, said
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("workers", "number"), [(1, signal.SIGINT), (1, signal.SIGTERM), (2, signal.SIGINT)]
+)
+def test_simulate_stops_and_goes_on(tmp_path: Path, workers: int, number: int) -> None:
+    options = ("--scenes", 30, "--size", "64x64", "--length", 49, "--workers", workers)
+    process = start("simulate", tmp_path, *options)
+    said = stop(process, number, lambda: any(tmp_path.rglob("spike.dat.json")))
+    assert "the same command goes on from here" in said
+    assert not list(tmp_path.rglob(".*partial*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_voxelize_stops_and_goes_on(tmp_path: Path, workers: int) -> None:
+    data, store = tmp_path / "data", tmp_path / "store"
+    scenes = ("--scenes", 24, "--size", "64x64", "--length", 49, "--workers", 2)
+    assert main(["simulate", str(data), *map(str, scenes)]) == 0
+    assert main(["align", str(data), "--log", str(tmp_path / "a.txt"), "--no-verify"]) == 0
+    process = start("voxelize", tmp_path / "a.json", store, "--workers", workers)
+    said = stop(process, signal.SIGINT, lambda: any(store.rglob("spikes/c/0/0/0")))
+    assert said.strip().endswith("the same command goes on from here")
+    assert main(["voxelize", str(tmp_path / "a.json"), str(store), "--workers", "1"]) == 0
+    assert main(["check", str(store), "--manifest", str(tmp_path / "a.json")]) == 0
+
+
+def test_train_is_told_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Before the first step, too: there the loop's own handling has not begun."""
+    from spikedeblur.pipeline.training import trainer
+
+    def slow(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(trainer, "train", slow)
+    words = ["train", "--config", "configs/deblur/quickstart.yaml", "--run", str(tmp_path)]
+    assert main(words) == 128 + signal.SIGTERM
+    assert "the same command with --resume goes on from here" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
