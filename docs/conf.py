@@ -25,6 +25,8 @@ extensions = [
 ]
 exclude_patterns = ["site"]
 
+smartquotes = False  # -- is an option's beginning
+
 html_theme = "furo"
 html_title = f"spikedeblur {release}"
 html_static_path = ["site"]
@@ -65,14 +67,24 @@ def _draw(app: Any, docname: str, source: list[str]) -> None:
     source[0] = _FIGURE.sub(lambda match: figures.FIGURES[match[1]](), source[0])
 
 
-def _keep_colons(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Keep an attribute's prose whole: napoleon takes what is before a colon for its type."""
-    if what == "attribute" and lines:
-        lines.insert(0, "")
+_prose: dict[str, list[str]] = {}
+
+
+def _keep_prose(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Remember an attribute's docstring: napoleon takes what is before a colon for its type."""
+    if what == "attribute":
+        _prose[name] = list(lines)
+
+
+def _put_prose(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Put it back."""
+    if name in _prose:
+        lines[:] = _prose.pop(name)
 
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", _write_pages)
     app.connect("source-read", _draw)
-    app.connect("autodoc-process-docstring", _keep_colons, priority=400)
+    app.connect("autodoc-process-docstring", _keep_prose, priority=400)  # napoleon has 500
+    app.connect("autodoc-process-docstring", _put_prose, priority=600)

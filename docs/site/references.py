@@ -22,6 +22,9 @@ def commands() -> str:
     context = typer.Context(command, info_name="spikedeblur")
     text = typer.cli.get_docs_for_click(obj=command, ctx=context, name="spikedeblur")
     text = re.sub(r"^# `spikedeblur`$", "# Commands", text, flags=re.MULTILINE)
+    for name, each in command.commands.items():
+        first = " ".join((each.help or "").partition("\n\n")[0].split())
+        text = re.sub(rf"^\* `{name}`: .*$", f"* `{name}`: {first}", text, flags=re.MULTILINE)
     return re.sub(r"^Example: (.+(?:\n.+)*)$", _as_block, text, flags=re.MULTILINE)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from typing import Any
 
-from ..align.manifest import Manifest
+from ..align.manifest import Manifest, Verification
 from ..progress import duration
 from ..store.reader import StoreSequence
 from ..training.runs import differing
@@ -194,28 +194,29 @@ def alignment(sources: Sources) -> Table | None:
 
     # The largest first; what is not known last.
     def size(seq: str) -> float:
-        return max(abs(measured[seq][0]) if seq in measured else -1.0, abs(lags.get(seq) or 0.0))
+        known = abs(1000 * measured[seq].lag_seconds) if seq in measured else -1.0
+        return max(known, abs(lags.get(seq) or 0.0))
 
     names = sorted(lags.keys() | measured.keys(), key=lambda seq: (-size(seq), seq))
     if not names:
         return None
     rows = []
     for seq in names[:MOST_ROWS]:
-        lag, correlation, samples = measured.get(seq, (None, None, None))
+        late = lags.get(seq)
         rows.append(
             (
                 Cell(seq, seq),
-                _number(lag, "{:+.3f}"),
-                _number(samples, "{:+.1f}"),
-                _number(correlation, "{:.3f}"),
-                _number(None if lags.get(seq) is None else 100 * lags[seq], "{:+.1f}"),
+                *_verified(measured.get(seq)),
+                _number(None if late is None else 100 * late, "{:+.1f}"),
             )
         )
     headings = (
         "sequence",
         "lag by align, ms",
         "in samples",
+        "its error",
         "correlation",
+        "drift, ppm",
         "lag by evaluate, % of the exposure",
     )
     return Table(headings, tuple(rows), left_out=max(len(names) - MOST_ROWS, 0))
@@ -351,10 +352,23 @@ def _conditions(evaluation: dict[str, Any]) -> str:
     return "".join(f"{words.format(value)}, " for words, value in said.items() if value)
 
 
-def _measured(manifest: Manifest) -> dict[str, tuple[float, float, float]]:
-    """Return (lag in ms, correlation, lag in samples) where the images prove it."""
+def _verified(found: Verification | None) -> tuple[Cell, ...]:
+    """Return lag in ms and in samples, its error, correlation and drift."""
+    if found is None:
+        return (Cell(UNKNOWN, -1e300),) * 5
+    return (
+        _number(1000 * found.lag_seconds, "{:+.3f}"),
+        _number(found.lag_frames, "{:+.1f}"),
+        _number(found.error_frames, "{:.2f}"),
+        _number(found.correlation, "{:.3f}"),
+        _number(found.drift_ppm, "{:+.0f}"),
+    )
+
+
+def _measured(manifest: Manifest) -> dict[str, Verification]:
+    """Return what was measured of the sequences whose lag the images prove."""
     return {
-        sequence.seq: (1000 * found.lag_seconds, found.correlation, found.lag_frames)
+        sequence.seq: found
         for sequence in manifest.sequences
         if (found := sequence.verification) is not None and found.confident
     }

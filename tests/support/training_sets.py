@@ -140,14 +140,14 @@ def tiny_config(**train: object) -> Config:
     return Config.model_validate({"DATA": data, "TRAIN": options | train, "LOSS": loss})
 
 
-def make_store(folder: Path, size: tuple[int, int] = (32, 48)) -> Path:
+def make_store(folder: Path, size: tuple[int, int] = (32, 48), *, verify: bool = False) -> Path:
     """Simulate, align and voxelize three scenes to train on and one to validate on."""
     for split, scenes in (("train", 3), ("val", 1)):
         clips = scene_clips(split, scenes, size, 65)
         simulate(folder / "frames", clips, Recording(), workers=1)
     manifest = folder / "align.json"
     log = folder / "align.txt"
-    align(folder / "frames", "x4k1000fps", log=log, manifest=manifest, verify=False, workers=1)
+    align(folder / "frames", "x4k1000fps", log=log, manifest=manifest, verify=verify, workers=1)
     voxelize_manifest(manifest, folder / "spikes.zarr", bins=8, workers=1)
     return folder / "spikes.zarr"
 

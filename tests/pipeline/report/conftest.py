@@ -18,7 +18,7 @@ from spikedeblur.pipeline.training.trainer import train
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `spikes.zarr` and the run `runs/fast`; not to be changed."""
     folder = tmp_path_factory.mktemp("report")
-    store = make_store(folder)
+    store = make_store(folder, verify=True)
     keys = (
         *SMALL,
         f"DATA.ROOT={store}",

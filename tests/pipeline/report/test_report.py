@@ -109,6 +109,16 @@ def test_every_chart_is_one_that_vega_can_draw(one):
         assert vl_convert.vegalite_to_svg(spec).count("<path") > 3, name
 
 
+def test_the_alignment_is_the_manifests(one, trained):
+    manifest = json.loads((trained / "align.json").read_text())
+    proved = [s for s in manifest["sequences"] if s["verification"]["confident"]]
+    assert len(proved) > 2
+    for sequence in proved:
+        found = sequence["verification"]
+        lag = f"{1000 * found['lag_seconds']:+.3f} {found['lag_frames']:+.1f}"
+        assert f"{sequence['seq']} {lag}" in one.words
+
+
 def test_the_time_of_training_is_accounted_for(one, trained):
     lines = (trained / "runs/fast/metrics.jsonl").read_text().splitlines()
     steps = sum(x["seconds"] for x in map(json.loads, lines) if x["kind"] == "train")
