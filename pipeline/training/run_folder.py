@@ -41,6 +41,7 @@ HARMLESS = frozenset(
         "MODEL.USE_CHECKPOINT_FFN",
         "MODEL.RECOMPUTE",
         "TRAIN.MEMORY_BUDGET",
+        "TRAIN.EARLY_STOP",
         "TRAIN.NUM_WORKERS",
         "TRAIN.NON_FINITE",
         "TRAIN.PREFETCH_MB",
