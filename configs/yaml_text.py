@@ -25,14 +25,19 @@ def read_yaml(text: str) -> Any:
     """
     if len(text) > MAX_CHARACTERS:
         raise YamlError(f"expected at most {MAX_CHARACTERS} characters, found {len(text)}")
-    loader = _StrictLoader(text)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _size(node, {}) > MAX_VALUES:
-            raise YamlError(f"expected at most {MAX_VALUES} values, found aliases that make more")
-        return loader.construct_document(node)
+        loader = _StrictLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _size(node, {}) > MAX_VALUES:
+                raise YamlError(
+                    f"expected at most {MAX_VALUES} values, found aliases that make more"
+                )
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
     except RecursionError as error:
         raise YamlError("nested too deeply, or in itself") from error
     except yaml.YAMLError as error:
@@ -42,8 +47,6 @@ def read_yaml(text: str) -> Any:
         if isinstance(error, YamlError):
             raise
         raise YamlError(f"a value can't be read ({error})") from error
-    finally:
-        loader.dispose()
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:

@@ -12,7 +12,7 @@ import itertools
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -24,13 +24,13 @@ import numpy.typing as npt
 from .. import __version__
 from .align.timeline import exposure_window
 from .clips import SPLITS, Clip, SimulateError, folder_clips, rng, scene_clips
-from .files import write_text
+from .files import atomic_write, write_text
 from .images import decode_srgb, encode_srgb, to_bytes, write_png
 from .locks import end_with_parent, only_writer
 from .progress import Progress, Throughput
 from .spikes.camera import SpikeCamera, luminance
 from .spikes.clock import SpikeClock
-from .spikes.dat import write_spikes
+from .spikes.dat import pack_spikes
 from .spikes.geometry import SpikeGeometry
 from .spikes.sidefile import SideFile, read_side_file, side_file_path, write_side_file
 
@@ -44,6 +44,9 @@ __all__ = [
     "scene_clips",
     "simulate",
 ]
+
+_SAMPLES_AT_ONCE = 256
+"""A multiple of 8, so that pieces of any geometry end on whole bytes."""
 
 _UNFINISHED = ".unfinished"
 """File beside the spikes of a clip that is being written."""
@@ -231,29 +234,35 @@ def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
     for folder in (blurry, sharp):
         shutil.rmtree(folder, ignore_errors=True)
 
-    half = recording.exposure // 2
-    centres = recording.centres(clip.n_frames)
-    sums: dict[int, npt.NDArray[np.float64]] = {}
-    light: list[npt.NDArray[np.float32]] = []
-    for i, frame in enumerate(clip.render(recording.seed)):
-        values = decode_srgb(frame) if recording.linear_light else frame
-        light.append(area_mean(luminance(values), recording.spike_scale))
-        for centre in centres:
-            if abs(i - centre) <= half:
-                total = sums.setdefault(centre, np.zeros(frame.shape, np.float64))
-                total += values
-            if i == centre:
-                write_png(sharp / f"{clip.first + centre:04d}.png", frame)
-            if i == centre + half:
-                mean = sums.pop(centre) / recording.exposure
-                blurred = encode_srgb(mean) if recording.linear_light else to_bytes(mean)
-                write_png(blurry / f"{clip.first + centre:04d}.png", blurred)
+    def light() -> Iterator[npt.NDArray[np.float32]]:
+        """Yield what the spike camera sees, writing the colour camera's frames on the way."""
+        half = recording.exposure // 2
+        centres = recording.centres(clip.n_frames)
+        sums: dict[int, npt.NDArray[np.float64]] = {}
+        for i, frame in enumerate(clip.render(recording.seed)):
+            values = decode_srgb(frame) if recording.linear_light else frame
+            for centre in centres:
+                if abs(i - centre) <= half:
+                    total = sums.setdefault(centre, np.zeros(frame.shape, np.float64))
+                    total += values
+                if i == centre:
+                    write_png(sharp / f"{clip.first + centre:04d}.png", frame)
+                if i == centre + half:
+                    mean = sums.pop(centre) / recording.exposure
+                    blurred = encode_srgb(mean) if recording.linear_light else to_bytes(mean)
+                    write_png(blurry / f"{clip.first + centre:04d}.png", blurred)
+            yield area_mean(luminance(values), recording.spike_scale)
 
     camera, clock = recording.camera(), recording.clock(clip.first)
-    samples = _interpolate(light, recording.spikes_per_frame)
-    spikes = np.stack(list(camera.record(samples, rng(recording.seed, clip.seq, "camera"))))
-    geometry = SpikeGeometry(height=spikes.shape[1], width=spikes.shape[2], flip_rows=True)
-    write_spikes(spike_path, spikes, geometry)
+    samples = _interpolate(light(), recording.spikes_per_frame)
+    spikes = camera.record(samples, rng(recording.seed, clip.seq, "camera"))
+    geometry: SpikeGeometry | None = None
+    with atomic_write(spike_path) as aside, aside.open("wb") as file:
+        while block := list(itertools.islice(spikes, _SAMPLES_AT_ONCE)):
+            height, width = block[0].shape
+            geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
+            file.write(pack_spikes(np.stack(block), geometry).tobytes())
+    assert geometry is not None, "a clip has frames"
     side = SideFile(
         geometry=geometry.describe(),
         rate=clock.rate,
@@ -280,14 +289,18 @@ def area_mean(image: npt.NDArray[np.float32], scale: int) -> npt.NDArray[np.floa
 
 
 def _interpolate(
-    light: list[npt.NDArray[np.float32]], per_frame: int
+    light: Iterable[npt.NDArray[np.float32]], per_frame: int
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Yield `per_frame` linearly interpolated images a frame interval, then the last frame."""
-    for now, after in itertools.pairwise(light):
-        for k in range(per_frame):
-            share = np.float32(k / per_frame)
-            yield now + share * (after - now)
-    yield light[-1]
+    now: npt.NDArray[np.float32] | None = None
+    for after in light:
+        if now is not None:
+            for k in range(per_frame):
+                share = np.float32(k / per_frame)
+                yield now + share * (after - now)
+        now = after
+    if now is not None:
+        yield now
 
 
 def _spike_path(out: Path, seq: str, recording: Recording) -> Path:

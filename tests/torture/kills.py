@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,8 @@ def _torture(
         elif process.wait() != 0:
             assert process.stderr is not None
             faults.append(f"exit code {process.returncode}: {process.stderr.read()[-500:]!r}")
+        else:  # done before it could be killed: begin anew, or there is nothing left to kill
+            shutil.rmtree(out)
         if hit == kills:
             break
     _finish(command)

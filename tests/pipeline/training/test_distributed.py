@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from training_sets import SMALL
 from spikedeblur.pipeline.training.checkpoint import checkpoint_path, read_checkpoint
 from spikedeblur.pipeline.training.distributed import Group
 from spikedeblur.pipeline.training.run_folder import read_metrics
+
+from .test_trainer import assert_same_state, metrics_not_measured
 
 
 def test_one_process_needs_no_group():
@@ -25,15 +29,22 @@ def test_one_process_needs_no_group():
     assert group.on_first(lambda: 3) == 3
 
 
-def start(processes: int, run: Path, store: Path, *more: str) -> str:
+def command(processes: int, run: Path, store: Path, *more: str) -> list[str]:
     overrides = (*SMALL, f"DATA.ROOT={store}", "DATA.AUGMENT=false", "TRAIN.MAX_STEPS=10")
     arguments = ["--config", "configs/deblur/quickstart.yaml", "--run", str(run)]
     for override in overrides:
         arguments += ["--set", override]
     script = Path(__file__).resolve().parents[3] / "scripts" / "train_multi_gpu.sh"
+    return [str(script), str(processes), *arguments, *more]
+
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+
+
+def start(processes: int, run: Path, store: Path, *more: str) -> str:
     done = subprocess.run(
-        [str(script), str(processes), *arguments, *more],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable},
+        command(processes, run, store, *more),
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=200,
@@ -71,3 +82,28 @@ def test_two_processes_refuse_a_used_folder_together(tmp_path, small_store):
     (tmp_path / "config.yaml").write_text("{}")
     with pytest.raises(AssertionError, match="holds a run already"):
         start(2, tmp_path, small_store)
+
+
+@pytest.mark.slow
+def test_two_killed_processes_resumed_equal_two_undisturbed(tmp_path, small_store):
+    """Killed while they train, two batches a step, and across the end of an epoch."""
+    more = ("--set", "TRAIN.GRADIENT_ACCUMULATION_STEPS=2", "--set", "TRAIN.SAVE_INTERVAL=1")
+    start(2, tmp_path / "whole", small_store, *more)
+    run = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(2, run, small_store, *more), env=ENVIRONMENT, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or len(read_metrics(run)) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    start(2, run, small_store, *more, "--resume")
+    for which in ("last", "best"):
+        assert_same_state(
+            read_checkpoint(checkpoint_path(run, which)),
+            read_checkpoint(checkpoint_path(tmp_path / "whole", which)),
+        )
+    assert metrics_not_measured(run) == metrics_not_measured(tmp_path / "whole")
