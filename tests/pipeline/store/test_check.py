@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from spikedeblur.pipeline.store import StoreError, open_store
 from spikedeblur.pipeline.store.check import check_store
+from spikedeblur.pipeline.store.group import NPY_ROOT
 
 from .conftest import DataSet, make_data_set
 from .test_voxelize import files_of
@@ -78,6 +79,16 @@ def test_any_flipped_bit_of_any_file_is_found(
             assert harmless, (path, after)
         else:
             assert found, path
+    finally:
+        path.write_bytes(before)
+
+
+def test_a_mark_whose_checksum_lost_its_name_is_found(made: Path) -> None:
+    path = made / "npy" / NPY_ROOT
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"crc32", b"crb32"))
+    try:
+        assert [finding.file for finding in check_store(made / "npy").findings] == [NPY_ROOT]
     finally:
         path.write_bytes(before)
 
