@@ -284,6 +284,7 @@ def test_autocast_gives_nearly_the_same(small_vrt):
     assert (out - x - change).abs().mean() < 0.1 * change.abs().mean()
 
 
+@pytest.mark.slow  # bf16 by a CPU without instructions for it
 def test_autocast_keeps_flows_in_float32_and_gives_gradients(small_vrt):
     model = small_vrt()
     x = clip(1, 3, 3, 40, 40)

@@ -9,6 +9,7 @@ import torch
 from tests.benchmarks.plain_vrt import PlainVRT
 
 
+@pytest.mark.slow
 def test_output_and_gradients_equal_the_published(oracle_case):
     case = oracle_case("tiny")
     model = _plain(case)
