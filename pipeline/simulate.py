@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from .. import __version__
 from .align.timeline import exposure_window
 from .clips import SPLITS, Clip, SimulateError, folder_clips, rng, scene_clips
-from .files import atomic_write, write_text
+from .files import atomic_write, sweep, write_text
 from .images import decode_srgb, encode_srgb, to_bytes, write_png
 from .locks import end_with_parent, only_writer
 from .progress import Progress, Throughput
@@ -205,7 +206,12 @@ def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Ite
     # Spawned, because a forked child inherits locks of threads that it doesn't have.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
-        tasks = [pool.submit(record_clip, out, clip, recording) for clip in todo]
+        # Workers inherit the mask: Ctrl-C, which reaches all, would end one that is starting up.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            tasks = [pool.submit(record_clip, out, clip, recording) for clip in todo]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             for task in as_completed(tasks):
                 yield task.result()
@@ -216,9 +222,17 @@ def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Ite
             ) from error
         except BaseException:
             # Clips are written so that any moment will do; waiting would take a clip's time.
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:
+            ours = set(multiprocessing.active_children()) - others
+            for process in ours:
                 process.kill()
+            for process in ours:
+                process.join()
+            for clip in todo:
+                for folder in (
+                    _spike_path(out, clip.seq, recording).parent,
+                    *_picture_folders(out, clip.seq, recording),
+                ):
+                    sweep(folder)
             raise
 
 
