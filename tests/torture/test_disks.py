@@ -22,7 +22,7 @@ from spikedeblur.cli import main
 from . import kills
 from .kills import Stage, fingerprints
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STAGES = {stage.name: stage for stage in kills.stages() if stage.name != "voxelize"}
 """With two workers, writes are in other processes."""

@@ -35,7 +35,7 @@ def test_damaged_files_give_a_message_that_names_them(kind, prepared: Path, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_two_hundred_damaged_files_of_every_kind(tmp_path: Path) -> None:
     assert run_all(tmp_path, share=0.1, processes=1) == 0
