@@ -30,7 +30,7 @@ from .methods import (
     restored_frames,
 )
 from .progress import Progress
-from .recording import RecordingSequence, find_recording
+from .recording import RecordingSequence, find_recording, settle_spikes
 from .video import VIDEO_SUFFIX, decode_to_folder
 
 FORMAT = "spikedeblur.restore"
@@ -129,6 +129,8 @@ def restore(
     if blur.suffix == VIDEO_SUFFIX:
         if exposure is None:
             raise RestoreError(f"{blur}: a video's frames have no numbers; give exposure and fps")
+        # What is wrong with the spikes is told before anything is written.
+        settle_spikes(spikes, geometry=geometry, rate=rate, gain=gain, first=first)
         blur = decode_to_folder(blur, out, exposure // 2, exposure if step is None else step)
     elif step is not None:
         raise RestoreError(f"{blur}: a step is for videos; these frames have their numbers")

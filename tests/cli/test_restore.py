@@ -108,3 +108,16 @@ def test_videos_go_in_and_come_out(data: Path, tmp_path: Path) -> None:
     sharp = list(read_video(tmp_path / "sharp.mp4", 3))
     for name, frame in zip(("0016", "0031", "0046"), sharp, strict=True):
         assert psnr(frame, read_rgb(tmp_path / "png" / f"{name}.png")) > 28
+
+
+def test_spikes_that_can_not_be_used_are_told_before_a_video_is_decoded(
+    data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("av")
+    (blur,) = {path.parent for path in data.glob("test_blurry_33/*/*/*.png")}
+    write_video(tmp_path / "blur.mp4", list_images(blur), 30)
+    command = arguments(data, tmp_path / "out", "--method", "sdm", "--exposure", 33, "--fps", 1000)
+    command[command.index("--blur") + 1] = str(tmp_path / "blur.mp4")
+    command[command.index("--spikes") + 1] = str(tmp_path / "none.dat")
+    assert main(command) == 1
+    assert not (tmp_path / "out").exists()
