@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..third_party.VRT.recompute import Recomputable, run
@@ -41,14 +42,14 @@ class SpikeEncoder3D(Recomputable):
             )
         first = channels_per_scale[0]
         self.stem = nn.Sequential(
-            nn.Conv3d(in_bins, first, 3, padding=1),
+            Conv3d(in_bins, first, 3, padding=1),
             nn.ReLU(inplace=True),
             ResidualBlock3D(first),
             ResidualBlock3D(first),
         )
         self.downs = nn.ModuleList(
             nn.Sequential(
-                nn.Conv3d(
+                Conv3d(
                     channels_per_scale[i],
                     channels_per_scale[i + 1],
                     3,
@@ -79,13 +80,28 @@ class SpikeEncoder3D(Recomputable):
         return features
 
 
+class Conv3d(nn.Conv3d):
+    """`nn.Conv3d`, kernel 3 and padding 1, whose gradient is right for two frames too.
+
+    In bfloat16 on CPUs that compute it, oneDNN's gradient of the weight reads memory that nobody
+    wrote where an input has two frames and time is padded by the convolution (torch 2.14).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, T, H, W) -> (B, C_out, T', H', W')."""
+        if x.device.type != "cpu" or x.shape[2] != 2:
+            return super().forward(x)
+        x = F.pad(x, (0, 0, 0, 0, 1, 1))
+        return F.conv3d(x, self.weight, self.bias, self.stride, (0, 1, 1))
+
+
 class ResidualBlock3D(nn.Module):
     """relu(x + conv(relu(conv(x)))), 3x3x3."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv1 = Conv3d(channels, channels, 3, padding=1)
+        self.conv2 = Conv3d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> the same."""

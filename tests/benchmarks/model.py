@@ -34,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ours, all recomputed": {},
     "ours bf16": {},
 }
+FUSED = ("baseline with spikes", "baseline without spikes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,34 +68,46 @@ def measure(variant: str, *, training: bool, shape: tuple[int, ...] = CLIP) -> R
 def _run(link: Connection, variant: str, training: bool, shape: tuple[int, ...]) -> None:
     import torch
 
+    from spikedeblur.configs import load_config
+    from spikedeblur.model import build_model
     from spikedeblur.third_party.VRT import VRT, Recompute, set_recompute
 
     from .plain_vrt import PlainVRT
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    kind = PlainVRT if variant.startswith("plain") else VRT
-    model = kind(drop_path_rate=0.0, **VARIANTS[variant]).train(training)
+    model: Any
+    clip, sharp = torch.rand(shape), torch.rand(shape)
+    inputs = [clip]
+    if variant in FUSED:
+        spikes = f"MODEL.USE_SPIKE={str(variant == FUSED[0]).lower()}"
+        config = load_config("configs/deblur/vrt_spike_baseline.yaml", (spikes,))
+        model = build_model(config).train(training)
+        inputs.append(torch.rand(*shape[:2], config.DATA.K, *shape[3:]))
+    else:
+        kind = PlainVRT if variant.startswith("plain") else VRT
+        model = kind(drop_path_rate=0.0, **VARIANTS[variant]).train(training)
     if variant == "ours, all recomputed":
         set_recompute(model, Recompute(True, True, True, True, True))
-    clip, sharp = torch.rand(shape), torch.rand(shape)
     link.send("ready")
     link.recv()
     wall, cpu = time.perf_counter(), time.process_time()
     bf16 = variant.endswith("bf16")
     with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        out = model(clip)
+        out = model(*inputs)
         if training:
             ((out.float() - sharp) ** 2 + 1e-6).sqrt().mean().backward()
     link.send((time.process_time() - cpu, time.perf_counter() - wall))
 
 
-def best(variants: list[str], repeats: int, *, training: bool) -> dict[str, Run]:
+def best(
+    variants: list[str], repeats: int, *, training: bool, shape: tuple[int, ...] = CLIP
+) -> dict[str, Run]:
     """Measure variants in turn; of each the least of every figure."""
     runs: dict[str, list[Run]] = {variant: [] for variant in variants}
     for _ in range(repeats):
         for variant in variants:
-            runs[variant].append(measure(variant, training=training))
+            runs[variant].append(measure(variant, training=training, shape=shape))
     return {
         variant: Run(
             min(r.cpu_seconds for r in found),
@@ -196,6 +209,25 @@ def by_part(name: str, side: int, overrides: tuple[str, ...] = ()) -> list[Figur
                 25 if vrt.pa_frames else None,
                 at_most=True,
             )
+        )
+    return found
+
+
+def spike_branch(repeats: int) -> list[Figure]:
+    """What spike encoder, attention over time and fusion add to the baseline's cost."""
+    found = []
+    for training, name in ((False, "forward"), (True, "training step")):
+        runs = best(list(FUSED), repeats, training=training, shape=(1, 5, 3, 64, 64))
+        fused, alone = (runs[variant] for variant in FUSED)
+        told = f"{fused.cpu_seconds:.1f} against {alone.cpu_seconds:.1f} CPU s"
+        more = 100 * (fused.cpu_seconds / alone.cpu_seconds - 1)
+        found.append(
+            Figure(f"spike branch, {name}, time", more, "% of the VRT's", 25, told, at_most=True)
+        )
+        told = f"{fused.peak_bytes / 1e9:.2f} against {alone.peak_bytes / 1e9:.2f} GB"
+        more = 100 * (fused.peak_bytes / alone.peak_bytes - 1)
+        found.append(
+            Figure(f"spike branch, {name}, memory", more, "% of the VRT's", 25, told, at_most=True)
         )
     return found
 
@@ -332,6 +364,7 @@ def main() -> int:
         *by_part("vrt_spike_baseline", 64, ("MODEL.PRETRAINED=null",)),
     ]
     if not options.parts_only:
+        figures += spike_branch(options.repeats)
         figures += linear_cost(options.repeats)
         figures += compared(options.repeats)
     for figure in figures:

@@ -57,6 +57,24 @@ def test_encoder_refuses_a_wrong_number_of_strides():
         SpikeEncoder3D(2, (4,) * 4, spatial_strides=[2, 2])
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+def test_encoder_has_the_gradients_of_float32_in_bf16(frames):
+    torch.manual_seed(0)
+    encoder = SpikeEncoder3D(in_bins=32, channels_per_scale=(16, 16, 16, 16))
+    voxels = torch.randn(1, frames, 32, 16, 16)
+
+    def gradients(bf16: bool) -> list[torch.Tensor]:
+        encoder.zero_grad()
+        del [torch.full((size,), float("nan")) for size in (100, 10_000, 1_000_000)][:]
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = sum(x.float().square().mean() for x in encoder(voxels))
+        loss.backward()
+        return [p.grad.clone() for p in encoder.parameters()]
+
+    for found, expected in zip(gradients(True), gradients(False), strict=True):
+        assert (found - expected).norm() < 0.1 * expected.norm()
+
+
 def test_self_attention_mixes_frames_of_a_pixel_and_nothing_else():
     torch.manual_seed(0)
     attention = SpikeTemporalSA((8, 8), heads=2)
