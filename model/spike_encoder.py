@@ -69,7 +69,8 @@ class SpikeEncoder3D(Recomputable):
             voxels: (B, T, K, H, W), floating point.
 
         Returns:
-            One (B, C_i, T_i, H_i, W_i) a scale, full size first.
+            One (B, C_i, T_i, H_i, W_i) a scale, full size first; channels last in memory, as
+            attention over time and fusion work on them.
         """
         again = self.recompute.block
         x = run(self.stem, again, voxels.transpose(1, 2))  # (B, C, T, H, W)
@@ -77,7 +78,7 @@ class SpikeEncoder3D(Recomputable):
         for down in self.downs:
             x = run(down, again, x)
             features.append(x)
-        return features
+        return [x.contiguous(memory_format=torch.channels_last_3d) for x in features]
 
 
 class Conv3d(nn.Conv3d):

@@ -15,6 +15,7 @@ import torch
 
 from ..configs.schema import Config, RecomputedPart
 from ..errors import SpikeDeblurError
+from .machine import free_main_memory
 
 # What a step of deblurring VRT keeps for its backward pass, by part, of all that it keeps
 # (float32, 3 frames of 64x64: 1.97 and 1.83 of 4.39 GB).
@@ -91,9 +92,7 @@ def free_memory(device: torch.device) -> int:
     """Return the bytes that this process could still take on a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free: int = psutil.virtual_memory().available
-    limit, used = (_cgroup_bytes(name) for name in ("memory.max", "memory.current"))
-    return free if limit is None or used is None else min(free, limit - used)
+    return free_main_memory()
 
 
 def peak_memory(device: torch.device) -> int:
@@ -134,12 +133,3 @@ def memory_taken(run: Callable[[], object], device: torch.device) -> int:
         ended.set()
         watcher.join()
     return max(peak, process.memory_info().rss) - before
-
-
-def _cgroup_bytes(name: str) -> int | None:
-    """Return a limit of the container that this process is in; None where there is none."""
-    try:
-        text = Path("/sys/fs/cgroup", name).read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None

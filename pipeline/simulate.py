@@ -9,8 +9,8 @@ ours to clear away.
 from __future__ import annotations
 
 import itertools
+import math
 import multiprocessing
-import os
 import shutil
 import signal
 from collections.abc import Iterable, Iterator
@@ -28,6 +28,7 @@ from .clips import SPLITS, Clip, SimulateError, folder_clips, rng, scene_clips
 from .files import atomic_write, sweep, write_text
 from .images import decode_srgb, encode_srgb, to_bytes, write_png
 from .locks import end_with_parent, only_writer
+from .machine import workers_that_fit
 from .progress import Progress, Throughput
 from .spikes.camera import SpikeCamera, luminance
 from .spikes.clock import SpikeClock
@@ -48,6 +49,12 @@ __all__ = [
 
 _SAMPLES_AT_ONCE = 256
 """A multiple of 8, so that pieces of any geometry end on whole bytes."""
+
+_PROCESS_BYTES = 100 * 2**20
+"""What a recording process holds beside pixels."""
+
+_FRAME_BYTES = 80
+"""A pixel of a frame while it is rendered, decoded and averaged over spike pixels."""
 
 _UNFINISHED = ".unfinished"
 """File beside the spikes of a clip that is being written."""
@@ -98,6 +105,12 @@ class Recording:
         half = self.exposure // 2
         return range(half, n_frames - half, self.stride)
 
+    def worker_bytes(self, pixels: int) -> int:
+        """Return what a process comes to hold that records frames of so many pixels."""
+        sums = 3 * 8 * (self.exposure // self.stride + 1)  # of exposures that overlap
+        samples = _SAMPLES_AT_ONCE // self.spike_scale**2
+        return _PROCESS_BYTES + pixels * (sums + samples + _FRAME_BYTES)
+
 
 @dataclass(frozen=True, slots=True)
 class SimulateSummary:
@@ -140,7 +153,10 @@ def simulate(
     with only_writer(out, message):
         todo = _todo(out, clips, recording, overwrite)
         _require_room(out, todo, recording)
-        workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
+        if workers is None:
+            largest = max((math.prod(clip.shape()) for clip in todo), default=0)
+            workers = workers_that_fit(recording.worker_bytes(largest))
+        workers = min(workers, max(len(todo), 1))
         recorded = Throughput()
         spike_bytes = 0
         for done, written in enumerate(_run(out, todo, recording, workers), start=1):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..allocator import KEPT_BYTES
+from ..machine import workers_that_fit
 from .schema import StoreError
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ Result = TypeVar("Result")
 
 IN_FLIGHT = 4
 """Groups of tasks a worker thread: enough that none waits for the next."""
+
+WORKER_BYTES = 200 * 2**20
+"""What a worker comes to hold, whatever the size of the data (`make bench`: 128 to 184 MB)."""
 
 GROUP_BYTES = 16 * 2**20
 """What is worth sending to a worker: a group costs the scheduler 4 to 6 ms, such a write 60."""
@@ -56,7 +59,8 @@ def run_tasks(
     Args:
         function: importable by name, so that workers find it.
         tasks: read as they are needed.
-        workers: processes; None: one a core; 1: this process, without a cluster.
+        workers: processes; None: one a core, if memory holds them; 1: this process, without a
+            cluster.
         scheduler: address of a running Dask scheduler; `workers` is then its own affair.
         describe: a task's name for messages.
         size: bytes that a task is about; small ones go to a worker several at a time.
@@ -66,7 +70,7 @@ def run_tasks(
         StoreError: a task kills its workers, or the scheduler can't be reached.
         Exception: whatever `function` raised first; tasks not begun are dropped.
     """
-    workers = workers if workers is not None else available_cores()
+    workers = workers if workers is not None else workers_that_fit(WORKER_BYTES)
     if scheduler is None and workers == 1:
         yield from map(function, tasks)
         return
@@ -149,13 +153,6 @@ def _grouped(tasks: Iterable[Task], size: Callable[[Task], int]) -> Iterator[lis
             group, held = [], 0
     if group:
         yield group
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

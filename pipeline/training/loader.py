@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from ...configs.schema import DataConfig
+from ..machine import available_cores
 from ..progress import Progress
-from ..store.jobs import available_cores
 from .cache import Arrays, WindowCache
 from .order import StepPlan
 from .samples import ClipSamples, window_bytes

@@ -7,7 +7,7 @@ import pytest
 import torch
 from training_sets import DeadlySequence, MemorySequence, UnreadableSequence, tiny_config
 
-from spikedeblur.pipeline.store.jobs import available_cores
+from spikedeblur.pipeline.machine import available_cores
 from spikedeblur.pipeline.store.schema import StoreError
 from spikedeblur.pipeline.training.cache import WindowCache
 from spikedeblur.pipeline.training.loader import (
