@@ -53,8 +53,8 @@ _SAMPLES_AT_ONCE = 256
 _PROCESS_BYTES = 100 * 2**20
 """What a recording process holds beside pixels."""
 
-_FRAME_BYTES = 80
-"""A pixel of a frame while it is rendered, decoded and averaged over spike pixels."""
+_FRAME_BYTES, _SCENE_BYTES = 100, 900
+"""What decoding and averaging a frame takes a pixel, and rendering a scene (measured)."""
 
 _UNFINISHED = ".unfinished"
 """File beside the spikes of a clip that is being written."""
@@ -105,11 +105,12 @@ class Recording:
         half = self.exposure // 2
         return range(half, n_frames - half, self.stride)
 
-    def worker_bytes(self, pixels: int) -> int:
-        """Return what a process comes to hold that records frames of so many pixels."""
+    def worker_bytes(self, clip: Clip) -> int:
+        """Return what a process comes to hold that records a clip."""
         sums = 3 * 8 * (self.exposure // self.stride + 1)  # of exposures that overlap
-        samples = _SAMPLES_AT_ONCE // self.spike_scale**2
-        return _PROCESS_BYTES + pixels * (sums + samples + _FRAME_BYTES)
+        samples = 3 * _SAMPLES_AT_ONCE // self.spike_scale**2  # apart, as one array, upside down
+        frame = _FRAME_BYTES if clip.frames else _SCENE_BYTES
+        return _PROCESS_BYTES + math.prod(clip.shape()) * (sums + samples + frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +155,7 @@ def simulate(
         todo = _todo(out, clips, recording, overwrite)
         _require_room(out, todo, recording)
         if workers is None:
-            largest = max((math.prod(clip.shape()) for clip in todo), default=0)
-            workers = workers_that_fit(recording.worker_bytes(largest))
+            workers = workers_that_fit(max(map(recording.worker_bytes, todo), default=1))
         workers = min(workers, max(len(todo), 1))
         recorded = Throughput()
         spike_bytes = 0
