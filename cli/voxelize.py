@@ -32,6 +32,12 @@ class StoreKind(StrEnum):
     counts = "counts"
 
 
+class Cluster(StrEnum):
+    """What is asked for workers."""
+
+    slurm = "slurm"
+
+
 class OnError(StrEnum):
     """What one bad sequence does to the others."""
 
@@ -55,11 +61,21 @@ def voxelize(
     ],
     bins: Annotated[int, typer.Option(min=1, help="Temporal bins a window (K).")] = 32,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; default: one a core; 1: no cluster.")
+        int | None,
+        typer.Option(
+            min=1, help="Processes, or jobs of --cluster; default: one a core; 1: this process."
+        ),
     ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="A running Dask scheduler, e.g. tcp://host:8786."),
+    ] = None,
+    cluster: Annotated[
+        Cluster | None,
+        typer.Option(
+            help="Submit --workers jobs to it. What a job asks for is dask's configuration, "
+            "jobqueue.yaml; --dry-run prints the script."
+        ),
     ] = None,
     format: Annotated[
         StoreFormat, typer.Option(help="zarr, or npy for the unified layout's files.")
@@ -107,6 +123,7 @@ def voxelize(
     from .progress import progress_bar
 
     keep_freed_memory()
+    script = _job_script() if cluster is not None and dry_run else None
     with progress_bar("Voxelizing", "windows") as on_progress:
         summary = voxelize_manifest(
             manifest,
@@ -114,6 +131,7 @@ def voxelize(
             bins=bins,
             workers=workers,
             scheduler=scheduler,
+            cluster=None if cluster is None else cluster.value,
             format=format.value,
             kind=None if kind is None else kind.value,
             codec=None if codec is None else codec.value,
@@ -124,11 +142,20 @@ def voxelize(
             on_progress=on_progress,
         )
     if as_json:
-        typer.echo(json.dumps(summary.as_dict(), indent=2))
+        job = {} if script is None else {"job_script": script}
+        typer.echo(json.dumps(summary.as_dict() | job, indent=2))
     else:
         _print_summary(summary, store)
+        if script is not None:
+            typer.echo(f"Each of {workers} jobs:\n{script.rstrip()}")
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _job_script() -> str:
+    from ..pipeline.store.slurm import job_script
+
+    return job_script()
 
 
 def _print_summary(summary: VoxelizeSummary, store: str) -> None:

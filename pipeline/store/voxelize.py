@@ -50,6 +50,9 @@ KINDS: tuple[Kind, ...] = ("packed", "counts")
 CODECS: tuple[Codec, ...] = ("lz4", "zstd", "none")
 """How counts can be compressed, by Blosc; the first is the default."""
 
+CLUSTERS = ("slurm",)
+"""What can be asked for workers."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoxelizeSummary:
@@ -103,6 +106,7 @@ def voxelize_manifest(
     bins: int = 32,
     workers: int | None = None,
     scheduler: str | None = None,
+    cluster: str | None = None,
     format: str = "zarr",
     kind: str | None = None,
     codec: str | None = None,
@@ -120,6 +124,7 @@ def voxelize_manifest(
         bins: K, temporal bins a window.
         workers: processes; None: one a core; 1: this process.
         scheduler: address of a running Dask scheduler, whose workers see the same paths.
+        cluster: slurm: `workers` are jobs that are submitted there; None: this machine.
         format: zarr, or npy for the unified layout's files.
         kind: of a Zarr store: packed, the spikes themselves, counted when they are read, or
             counts. None: as the store there is, packed in a new one.
@@ -139,6 +144,7 @@ def voxelize_manifest(
     begun = time.perf_counter()
     if bins < 1 or (workers is not None and workers < 1):
         raise StoreError(f"expected bins and workers of 1 or more, got {bins} and {workers}")
+    _require_cluster(cluster, workers, scheduler)
     place = open_place(store)
     kind_ = _kind(format, kind, place, check)
     manifest = read_manifest(manifest_path)
@@ -175,7 +181,7 @@ def voxelize_manifest(
                     write_parents(job.store, record.seq)
                 if record.bins != bins:
                     rewrite_record(job.store, record.model_copy(update={"bins": bins}))
-            failures += _run(job, found.todo, total, done, workers, scheduler, on_progress)
+            failures += _run(job, found.todo, total, done, workers, scheduler, cluster, on_progress)
             for failure in failures:
                 _withdraw_unfinished(job, failure.seq)
     return VoxelizeSummary(
@@ -194,6 +200,18 @@ def voxelize_manifest(
         dry_run=dry_run,
         failed=tuple(sorted(failures, key=lambda failure: failure.seq)),
     )
+
+
+def _require_cluster(cluster: str | None, workers: int | None, scheduler: str | None) -> None:
+    if cluster is None:
+        return
+    if cluster not in CLUSTERS:
+        raise StoreError(f"cluster {cluster!r} is not known; give {' or '.join(CLUSTERS)}")
+    if workers is None or scheduler is not None:
+        raise StoreError(
+            f"cluster {cluster} needs a number of jobs and no scheduler; give --workers, and "
+            "leave --scheduler"
+        )
 
 
 def _kind(format: str, kind: str | None, store: Place, check: bool) -> Kind:
@@ -270,6 +288,7 @@ def _run(
     done: _Totals,
     workers: int | None,
     scheduler: str | None,
+    cluster: str | None,
     on_progress: Progress | None,
 ) -> list[Failure]:
     """Make the sequences; returns those that failed, if that doesn't stop the job."""
@@ -298,6 +317,7 @@ def _run(
         tasks(),
         workers=workers,
         scheduler=scheduler,
+        cluster=cluster,
         describe=lambda task: task.record.seq,
         size=lambda task: task.nbytes,
         on_lost=(lambda task, why: Failure(seq=task.record.seq, error=why)) if skip else None,
