@@ -12,6 +12,7 @@ import typer
 from .output import command_line, say_next
 
 if TYPE_CHECKING:
+    from ..pipeline.store.estimate import Estimate
     from ..pipeline.store.voxelize import VoxelizeSummary
 
 
@@ -107,7 +108,12 @@ def voxelize(
         ),
     ] = OnError.skip,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and plan; write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check and plan; measure a part of the work for three seconds, and say what all "
+            "of it would take. Writes nothing to the store.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -169,6 +175,8 @@ def _print_summary(summary: VoxelizeSummary, store: str) -> None:
         typer.echo(f"failed: {failure.seq}: {failure.error}", err=True)
     if len(summary.failed) > _SHOWN:
         typer.echo(f"and {len(summary.failed) - _SHOWN} more; --json lists all", err=True)
+    if summary.estimate is not None:
+        _print_estimate(summary.estimate)
     if summary.dry_run or not summary.sequences_written + summary.sequences_kept:
         return
     if summary.windows_per_second is not None and summary.compression is not None:
@@ -183,3 +191,14 @@ def _print_summary(summary: VoxelizeSummary, store: str) -> None:
         following += ["--set", f"DATA.K={summary.bins}"]
         following += ["--set", f"DATA.NUM_VOXEL_BINS={summary.bins}"]
     say_next(command_line(*following))
+
+
+def _print_estimate(expected: Estimate) -> None:
+    from ..pipeline.progress import duration
+
+    times = ", ".join(f"{n} workers {duration(expected.seconds(n))}" for n in (1, 8, 64))
+    typer.echo(
+        f"About {expected.bytes_in / 1e9:.2f} GB to read and {expected.bytes_out / 1e9:.2f} GB to "
+        f"write. On cores like this one: {times.replace('1 workers', '1 worker', 1)}, if disks "
+        f"and network keep up ({100 * expected.measured:.2g} % of it was done to measure)"
+    )

@@ -26,6 +26,7 @@ from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, write_folder_side_file
 from .arrays import Codec
 from .compare import Failure, Job, OnError, Seen, compare
+from .estimate import Estimate, estimate
 from .group import (
     NPY_MARK,
     begin_sequence,
@@ -78,6 +79,8 @@ class VoxelizeSummary:
     seconds: float
     dry_run: bool = False
     """True: nothing was written; windows and sequences are what would be."""
+    estimate: Estimate | None = None
+    """Of a dry run: what the rest would take; None where there is nothing to measure it with."""
     failed: tuple[Failure, ...] = ()
     """Sequences that could not be made; the store has nothing of them that it hadn't whole."""
 
@@ -96,6 +99,7 @@ class VoxelizeSummary:
         return asdict(self) | {
             "compression": self.compression,
             "windows_per_second": self.windows_per_second,
+            "estimate": None if self.estimate is None else self.estimate.as_dict(),
         }
 
 
@@ -131,7 +135,7 @@ def voxelize_manifest(
         codec: of kind counts: lz4 (where None), zstd, or none, which is read fastest and takes
             most space. It makes no sequence anew: a store may hold several.
         overwrite: make sequences anew that are there, complete, and differ.
-        dry_run: check and plan only.
+        dry_run: check and plan only, and measure what it would take.
         check: read back what is complete, and make anew what is damaged.
         on_error: stop at a sequence that can't be made, or skip it and report it.
         on_progress: called with windows done, windows in all, and the sequence's name.
@@ -171,6 +175,12 @@ def voxelize_manifest(
         found = compare(job)
         failures = list(found.failures)
         total = sum(len(sequence.windows) for sequence, _ in found.todo)
+        expected = None
+        if dry_run and job.kind != "npy":
+            expected, more = estimate(job, found.todo, _plan)
+            if more and on_error == "stop":
+                raise StoreError(more[0].error)
+            failures += more
         if not dry_run:
             if on_progress is not None:
                 on_progress(0, total, "")
@@ -198,6 +208,7 @@ def voxelize_manifest(
         bytes_voxels=done.bytes_voxels,
         seconds=time.perf_counter() - begun,
         dry_run=dry_run,
+        estimate=expected,
         failed=tuple(sorted(failures, key=lambda failure: failure.seq)),
     )
 
