@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -38,6 +39,9 @@ SCHEMES = tuple(_REFUSED)
 COALESCE = 64 * 2**10
 """Bytes: spans no further apart are one request. What it wastes takes less than a round trip."""
 
+READS = 16
+"""Files that a process reads from at a time. Of each, obstore has up to ten spans under way."""
+
 ONE_PUT = 16 * 2**20
 """Bytes: larger files go up in parts, several at once."""
 
@@ -53,6 +57,8 @@ _RETRY: RetryConfig = {
         "base": 2,
     },
 }
+
+_reading = threading.BoundedSemaphore(READS)
 
 _runtime_pid: int | None = None
 """The process that obstore's threads are in; a forked child inherits this number, not them."""
@@ -104,7 +110,7 @@ class Bucket:
         """Return a whole object, or None."""
         import obstore
 
-        with self._explained(key):
+        with _reading, self._explained(key):
             try:
                 result = obstore.get(self._client, self._object(key))
             except _not_found() as error:
@@ -207,7 +213,7 @@ class Bucket:
         for span in spans:
             check_span(url, span)
         wanted = _merge(spans)
-        with self._explained(key):
+        with _reading, self._explained(key):
             try:
                 # Obstore would merge too, but panics when the object ends between two spans.
                 got = obstore.get_ranges(
