@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,10 +54,17 @@ class CountsCodec(StrEnum):
 
 
 def voxelize(
-    manifest: Annotated[Path, typer.Argument(help="The manifest that `align` wrote.")],
+    manifest: Annotated[
+        str,
+        typer.Argument(
+            help="The manifest that `align` wrote: a file, or a URL whose bucket has the data too."
+        ),
+    ],
     store: Annotated[
         str,
-        typer.Argument(help="Folder or s3:// URL to write; a stopped run continues in it."),
+        typer.Argument(
+            help="Folder or URL (s3://, gs://, az://) to write; a stopped run continues in it."
+        ),
     ],
     bins: Annotated[int, typer.Option(min=1, help="Temporal bins a window (K).")] = 32,
     workers: Annotated[

@@ -18,9 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...errors import SpikeDeblurError
-from ..align.manifest import Manifest, Sequence, read_manifest
-from ..files import inside, sha256_file
-from ..images import image_shape
+from ..align.manifest import Manifest, Sequence
 from ..progress import Progress, Throughput
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, write_folder_side_file
@@ -43,6 +41,7 @@ from .jobs import run_tasks
 from .place import Place, open_place
 from .plan import SequencePlan, ShardTask, plan_sequence
 from .schema import Completion, Kind, SourceMark, StoreError
+from .sources import open_manifest
 from .task import ShardResult, try_shard, write_shard
 
 KINDS: tuple[Kind, ...] = ("packed", "counts")
@@ -123,8 +122,8 @@ def voxelize_manifest(
     """Write voxel counts, frames and times of a manifest's sequences to a store.
 
     Args:
-        manifest_path: as `align` wrote it.
-        store: folder or URL (s3://, gs://); new, or a store that this function wrote.
+        manifest_path: as `align` wrote it; a path or a URL.
+        store: folder or URL (s3://, gs://, az://); new, or a store that this function wrote.
         bins: K, temporal bins a window.
         workers: processes; None: one a core; 1: this process.
         scheduler: address of a running Dask scheduler, whose workers see the same paths.
@@ -151,13 +150,13 @@ def voxelize_manifest(
     _require_cluster(cluster, workers, scheduler)
     place = open_place(store)
     kind_ = _kind(format, kind, place, check)
-    manifest = read_manifest(manifest_path)
+    manifest, sources, manifest_sha256 = open_manifest(manifest_path)
     if kind_ == "npy":
         _require_folder_splits(manifest)
     job = Job(
         manifest=manifest,
-        manifest_path=Path(manifest_path),
-        root=manifest.root_folder(manifest_path),
+        manifest_sha256=manifest_sha256,
+        sources=sources,
         store=place,
         kind=kind_,
         bins=bins,
@@ -303,7 +302,6 @@ def _run(
     on_progress: Progress | None,
 ) -> list[Failure]:
     """Make the sequences; returns those that failed, if that doesn't stop the job."""
-    manifest_sha256 = sha256_file(job.manifest_path)
     open_plans: dict[str, _Progressing] = {}
     failures: dict[str, Failure] = {}
 
@@ -339,7 +337,7 @@ def _run(
         progressing = open_plans[result.seq]
         progressing.add(result)
         if progressing.missing == 0:
-            _finish(job, progressing, manifest_sha256, done)
+            _finish(job, progressing, done)
             del open_plans[result.seq]
         looked_at += result.windows
         note = f"{taken(result.bytes_in)} of spikes, {result.seq}"
@@ -382,14 +380,13 @@ class _Progressing:
 def _plan(job: Job, sequence: Sequence, seen: Seen) -> SequencePlan:
     if not sequence.windows:
         raise StoreError(f"{sequence.seq}: the manifest has no window of it; run `align` again")
-    blur = inside(job.root, sequence.windows[0].blur, job.manifest_path)
     return plan_sequence(
         sequence,
         store=job.store.location,
-        root=str(job.root),
+        root=job.sources.root.location,
         kind=job.kind,
         bins=job.bins,
-        frame_shape=image_shape(blur),
+        frame_shape=job.sources.frame_shape(sequence.windows[0].blur),
         seen=seen,
         codec=job.codec,
         only_voxels=job.in_place,
@@ -418,7 +415,7 @@ def _prepare(job: Job, plan: SequencePlan) -> None:
     write_folder_side_file(folder, side)
 
 
-def _finish(job: Job, progressing: _Progressing, manifest_sha256: str, done: _Totals) -> None:
+def _finish(job: Job, progressing: _Progressing, done: _Totals) -> None:
     plan = progressing.plan
     seen = {source.path: source for task in plan.tasks for source in task.sources}
     completion = Completion(
@@ -428,7 +425,7 @@ def _finish(job: Job, progressing: _Progressing, manifest_sha256: str, done: _To
             path: SourceMark(size=seen[path].size, mtime_ns=seen[path].mtime_ns, sha256=sha256)
             for path, sha256 in sorted(progressing.sha256.items())
         },
-        manifest_sha256=manifest_sha256,
+        manifest_sha256=job.manifest_sha256,
     )
     mark_complete(job.store, plan.record, completion)
     done.windows += plan.record.windows
