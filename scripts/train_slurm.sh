@@ -18,9 +18,8 @@
 set -uo pipefail
 
 stopped=no
-step=
-# B: the signal comes here, and goes on once to each node's torchrun, which passes it on.
-trap 'stopped=yes; [[ -n $step ]] && kill -TERM "$step"' TERM
+# B: the signal comes here, to be known. It goes on to the steps, not to srun, which would kill them.
+trap 'stopped=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun "${PYTHON:-python}" -m torch.distributed.run \
