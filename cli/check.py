@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,12 +22,13 @@ def check(
         str,
         typer.Argument(
             metavar="PATH",
-            help="A manifest that `align` wrote, or a store: folder or s3:// URL.",
+            help="A manifest that `align` wrote, or a store; each a path or a URL (s3://, gs://, "
+            "az://).",
             show_default=False,
         ),
     ],
     manifest: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Of a store: compare its sources, which this manifest is about, too."),
     ] = None,
     workers: Annotated[
@@ -51,12 +51,12 @@ def check(
     if path.lower().endswith(".json"):
         if manifest is not None:
             raise typer.BadParameter("--manifest is for stores, PATH is a manifest itself")
-        _check_manifest(Path(path), workers, json)
+        _check_manifest(path, workers, json)
     else:
         _check_store(path, manifest, json)
 
 
-def _check_store(path: str, manifest: Path | None, json: bool) -> None:
+def _check_store(path: str, manifest: str | None, json: bool) -> None:
     from ..pipeline.store.check import check_store
     from .progress import progress_bar
 
@@ -88,12 +88,12 @@ def _print_store(found: StoreCheck) -> None:
         typer.echo(f"and {len(found.findings) - _MAX_FINDINGS} more; --json lists all")
 
 
-def _check_manifest(path: Path, workers: int | None, json: bool) -> None:
-    from ..pipeline.align.check import check_manifest
+def _check_manifest(path: str, workers: int | None, json: bool) -> None:
+    from ..pipeline.store.sources import check_manifest_at
     from .progress import progress_bar
 
     with progress_bar("Checking", "sequences") as on_progress:
-        found = check_manifest(path, workers=workers, on_progress=on_progress)
+        found = check_manifest_at(path, workers=workers, on_progress=on_progress)
     if json:
         typer.echo(json_format.dumps(found.as_dict(), indent=2))
     else:

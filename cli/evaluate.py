@@ -24,15 +24,15 @@ class Backbone(enum.StrEnum):
 
 
 def evaluate(
-    store: Annotated[
-        str, typer.Argument(help="Zarr store with sharp frames: a folder or an s3:// URL.")
-    ],
-    run: Annotated[Path | None, typer.Option(help="Run folder of a trained model.")] = None,
+    store: Annotated[str, typer.Argument(help="Zarr store with sharp frames: a folder or a URL.")],
+    run: Annotated[
+        str | None, typer.Option(help="Run folder of a trained model: a path or a URL.")
+    ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Exported model, a file; or `small`, which ships.")
+        str | None, typer.Option(help="Exported model, a file or a URL; or `small`, which ships.")
     ] = None,
     control: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Run folder or exported model that was trained without spikes, for rgb."),
     ] = None,
     split: Annotated[
@@ -103,10 +103,10 @@ def evaluate(
     from .progress import progress_bar
     from .trained import trained_model
 
-    trained = trained_model(run, model)
+    trained, without_spikes = trained_model(run, model), trained_model(control, None)
     names = None if methods is None else [name.strip() for name in methods.split(",")]
     try:
-        given = {"model": trained, "rgb": control}
+        given = {"model": trained, "rgb": without_spikes}
         job.checked_methods(names, given={name for name, source in given.items() if source})
     except product.EvaluationError as error:
         raise typer.BadParameter(str(error), param_hint="--methods") from error
@@ -118,7 +118,7 @@ def evaluate(
         evaluation = job.evaluate(
             store,
             run=trained,
-            control=control,
+            control=without_spikes,
             split=split,
             methods=names,
             protocol=protocol,
@@ -148,12 +148,12 @@ def evaluate(
     say_next(_page_command(run, json))
 
 
-def _page_command(run: Path | None, json: Path | None) -> str | None:
-    if run is None or json is None:
+def _page_command(run: str | None, json: Path | None) -> str | None:
+    if run is None or json is None or "://" in run:
         return None
     from .output import command_line
 
-    there = json.resolve() == (run / "evaluation.json").resolve()
+    there = json.resolve() == Path(run, "evaluation.json").resolve()
     return command_line("report", run, *(() if there else ("--evaluation", json)))
 
 

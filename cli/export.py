@@ -9,7 +9,7 @@ import typer
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder that `train` wrote.")],
+    run: Annotated[str, typer.Argument(help="Run folder that `train` wrote: a path or a URL.")],
     out: Annotated[Path, typer.Argument(help="File to write, *.safetensors.")],
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there.")
@@ -20,8 +20,9 @@ def export(
     Example: spikedeblur export outputs/mine mine.safetensors
     """
     from ..pipeline.trained import export_model
-    from .output import command_line, say_next
+    from .output import command_line, require_local, say_next
 
+    require_local(out, "OUT")
     facts = export_model(run, out, overwrite=overwrite)
     typer.echo(
         f"{out}: {facts['parameters'] / 1e6:.2f} M parameters of step {facts['step']}, validation "

@@ -72,6 +72,16 @@ def require_one(options: dict[str, Any]) -> None:
         raise typer.BadParameter(f"expected one of {' or '.join(options)}, got {found}")
 
 
+def require_local(path: Path, option: str) -> None:
+    """Refuse a URL where something is written that only folders can hold (exit code 2)."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise typer.BadParameter(
+            f"expected a folder here, got a URL; write to a folder, then copy it (as `aws s3 cp "
+            f"--recursive` does): only stores are written to buckets, found {path}",
+            param_hint=option,
+        )
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Return (height, width) of `HxW`; anything else is refused (exit code 2)."""
     match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text)

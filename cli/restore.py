@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .output import report
+from .output import report, require_local
 from .recording import require_times
 
 
@@ -18,9 +18,11 @@ def restore(
     ],
     spikes: Annotated[Path, typer.Option(help="The .dat stream that holds their exposures.")],
     out: Annotated[Path, typer.Option(help="Folder for the sharp frames, <frame>.png.")],
-    run: Annotated[Path | None, typer.Option(help="Run folder of a trained model.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Run folder of a trained model: a path or a URL.")
+    ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Exported model, a file; or `small`, which ships.")
+        str | None, typer.Option(help="Exported model, a file or a URL; or `small`, which ships.")
     ] = None,
     method: Annotated[
         str | None,
@@ -118,6 +120,7 @@ def restore(
     from .progress import progress_bar
     from .trained import trained_model
 
+    require_local(out, "--out")
     if video is not None:
         require_new_video(video, overwrite=overwrite)
     trained = trained_model(run, model)

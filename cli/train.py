@@ -55,7 +55,7 @@ def train(
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     from ..configs import load_config
     from ..pipeline.training.trainer import train as run_training
-    from .output import command_line, note, report
+    from .output import command_line, note, report, require_local
     from .progress import progress_bar
 
     checked = load_config(config, overrides or ())
@@ -74,6 +74,7 @@ def train(
         report(found, f"TRAIN.OPTIM.LR={found.suggested:g}{more}", json=json)
         return
     folder = run or Path("outputs", config.stem)
+    require_local(folder, "--run")
     with progress_bar("Training", "steps") as on_progress:
         summary = run_training(
             checked,

@@ -7,17 +7,19 @@ from pathlib import Path
 import typer
 
 
-def trained_model(run: Path | None, model: str | None) -> Path | None:
+def trained_model(run: str | Path | None, model: str | None) -> Path | None:
     """Return the run folder, or the file of an exported model; None where neither is given.
+
+    What is given by URL is fetched.
 
     Raises:
         typer.BadParameter: both are.
         TrainedModelError: no such model.
     """
-    if model is None:
-        return run
-    if run is not None:
+    if run is not None and model is not None:
         raise typer.BadParameter("--run and --model exclude each other", param_hint="--model")
-    from ..pipeline.trained import find_model
+    if run is None and model is None:
+        return None
+    from ..pipeline.trained import fetched, find_model
 
-    return find_model(model)
+    return find_model(model) if model is not None else fetched(run or "")

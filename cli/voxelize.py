@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ import typer
 from .output import command_line, say_next
 
 if TYPE_CHECKING:
+    from ..pipeline.store.estimate import Estimate
     from ..pipeline.store.voxelize import VoxelizeSummary
 
 
@@ -32,6 +32,12 @@ class StoreKind(StrEnum):
     counts = "counts"
 
 
+class Cluster(StrEnum):
+    """What is asked for workers."""
+
+    slurm = "slurm"
+
+
 class OnError(StrEnum):
     """What one bad sequence does to the others."""
 
@@ -48,18 +54,35 @@ class CountsCodec(StrEnum):
 
 
 def voxelize(
-    manifest: Annotated[Path, typer.Argument(help="The manifest that `align` wrote.")],
+    manifest: Annotated[
+        str,
+        typer.Argument(
+            help="The manifest that `align` wrote: a file, or a URL whose bucket has the data too."
+        ),
+    ],
     store: Annotated[
         str,
-        typer.Argument(help="Folder or s3:// URL to write; a stopped run continues in it."),
+        typer.Argument(
+            help="Folder or URL (s3://, gs://, az://) to write; a stopped run continues in it."
+        ),
     ],
     bins: Annotated[int, typer.Option(min=1, help="Temporal bins a window (K).")] = 32,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; default: one a core; 1: no cluster.")
+        int | None,
+        typer.Option(
+            min=1, help="Processes, or jobs of --cluster; default: one a core; 1: this process."
+        ),
     ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="A running Dask scheduler, e.g. tcp://host:8786."),
+    ] = None,
+    cluster: Annotated[
+        Cluster | None,
+        typer.Option(
+            help="Submit --workers jobs to it. What a job asks for is dask's configuration, "
+            "jobqueue.yaml; --dry-run prints the script."
+        ),
     ] = None,
     format: Annotated[
         StoreFormat, typer.Option(help="zarr, or npy for the unified layout's files.")
@@ -91,7 +114,12 @@ def voxelize(
         ),
     ] = OnError.skip,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and plan; write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check and plan; measure a part of the work for three seconds, and say what all "
+            "of it would take. Writes nothing to the store.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -107,6 +135,7 @@ def voxelize(
     from .progress import progress_bar
 
     keep_freed_memory()
+    script = _job_script() if cluster is not None and dry_run else None
     with progress_bar("Voxelizing", "windows") as on_progress:
         summary = voxelize_manifest(
             manifest,
@@ -114,6 +143,7 @@ def voxelize(
             bins=bins,
             workers=workers,
             scheduler=scheduler,
+            cluster=None if cluster is None else cluster.value,
             format=format.value,
             kind=None if kind is None else kind.value,
             codec=None if codec is None else codec.value,
@@ -124,11 +154,20 @@ def voxelize(
             on_progress=on_progress,
         )
     if as_json:
-        typer.echo(json.dumps(summary.as_dict(), indent=2))
+        job = {} if script is None else {"job_script": script}
+        typer.echo(json.dumps(summary.as_dict() | job, indent=2))
     else:
         _print_summary(summary, store)
+        if script is not None:
+            typer.echo(f"Each of {workers} jobs:\n{script.rstrip()}")
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _job_script() -> str:
+    from ..pipeline.store.slurm import job_script
+
+    return job_script()
 
 
 def _print_summary(summary: VoxelizeSummary, store: str) -> None:
@@ -142,6 +181,8 @@ def _print_summary(summary: VoxelizeSummary, store: str) -> None:
         typer.echo(f"failed: {failure.seq}: {failure.error}", err=True)
     if len(summary.failed) > _SHOWN:
         typer.echo(f"and {len(summary.failed) - _SHOWN} more; --json lists all", err=True)
+    if summary.estimate is not None:
+        _print_estimate(summary.estimate)
     if summary.dry_run or not summary.sequences_written + summary.sequences_kept:
         return
     if summary.windows_per_second is not None and summary.compression is not None:
@@ -156,3 +197,14 @@ def _print_summary(summary: VoxelizeSummary, store: str) -> None:
         following += ["--set", f"DATA.K={summary.bins}"]
         following += ["--set", f"DATA.NUM_VOXEL_BINS={summary.bins}"]
     say_next(command_line(*following))
+
+
+def _print_estimate(expected: Estimate) -> None:
+    from ..pipeline.progress import duration
+
+    times = ", ".join(f"{n} workers {duration(expected.seconds(n))}" for n in (1, 8, 64))
+    typer.echo(
+        f"About {expected.bytes_in / 1e9:.2f} GB to read and {expected.bytes_out / 1e9:.2f} GB to "
+        f"write. On cores like this one: {times.replace('1 workers', '1 worker', 1)}, if disks "
+        f"and network keep up ({100 * expected.measured:.2g} % of it was done to measure)"
+    )

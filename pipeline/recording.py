@@ -69,6 +69,7 @@ class RecordingSequence:
 
     has_sharp = False
     has_spikes = True
+    is_remote = False
     windows_are_raw = True
 
     def __init__(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ SCHEMA_VERSION = 1
 SUFFIX = ".safetensors"
 HEADER = "spikedeblur"
 
+_fetched: dict[str, tempfile.TemporaryDirectory[str]] = {}
+"""By URL: what was fetched from buckets, until this process ends."""
+
 _SHIPPED = Path(__file__).parents[1] / "model" / "trained"
 
 
@@ -48,12 +52,12 @@ class TrainedModelError(SpikeDeblurError):
 
 
 def find_model(name: str | os.PathLike[str]) -> Path:
-    """Return the path of a shipped model by its name, or of an exported file.
+    """Return the path of a shipped model by its name, or of an exported file, a URL's too.
 
     Raises:
         TrainedModelError: neither; says which ship.
     """
-    path = Path(name)
+    path = fetched(name)
     if path.suffix == SUFFIX and path.is_file():
         return path
     shipped = {file.stem: file for file in sorted(_SHIPPED.glob(f"*{SUFFIX}"))}
@@ -65,14 +69,53 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     )
 
 
+def fetched(source: str | os.PathLike[str]) -> Path:
+    """Return the path of a run folder or an exported model; of one at a URL, once it is fetched.
+
+    Of a run only what it takes to use its model is fetched: `config.yaml` and the best weights.
+
+    Raises:
+        TrainedModelError: neither is at the URL.
+        StoreError: the URL or the bucket can't be used.
+    """
+    from .store.place import open_place
+    from .store.sources import fetch
+
+    text = os.fspath(source)
+    if "://" not in text:
+        return Path(text)
+    place = open_place(text)
+    if place.is_local:
+        return Path(place.location)
+    if text.endswith(SUFFIX):
+        above, _, name = text.rpartition("/")
+        place, keys = open_place(above), [name]
+    else:
+        name, keys = "", ["config.yaml", weights_file("").as_posix()]
+    if text not in _fetched:
+        missing = [key for key in keys if place.size(key) is None]
+        if missing:
+            raise TrainedModelError(
+                f"{text}: expected a run folder or an exported model (*{SUFFIX}), found no "
+                f"{' and no '.join(missing)}; correct the URL, or copy all of it there"
+            )
+        folder = tempfile.TemporaryDirectory()
+        fetch(place, keys, Path(folder.name))
+        _fetched[text] = folder
+    return Path(_fetched[text].name, name)
+
+
 def weights_file(source: str | os.PathLike[str]) -> Path:
     """Return the file that the weights of a run folder or an exported model are in."""
     return Path(source) if Path(source).suffix == SUFFIX else checkpoint_path(source, "best")
 
 
 def source_name(source: str | os.PathLike[str]) -> str:
-    """Return what products call a model: the name of a shipped one, else its path."""
+    """Return what products call a model: the name of a shipped one, else its path or URL."""
     path = Path(source)
+    for url, folder in _fetched.items():
+        if path.is_relative_to(folder.name):
+            return url
     return path.stem if path.parent == _SHIPPED else os.fspath(source)
 
 
@@ -106,7 +149,7 @@ def export_model(
     """Write the best weights of a run as one file.
 
     Args:
-        run: folder of a run with a checkpoint.
+        run: folder or URL of a run with a checkpoint.
         out: file to write, `*.safetensors`.
         overwrite: replace a file that is there.
 
@@ -117,6 +160,7 @@ def export_model(
         SpikeDeblurError: no whole checkpoint, another ending, or a file in the way.
     """
     require_free(out, overwrite=overwrite)
+    run = fetched(run)
     path = checkpoint_path(run, "best")
     model, _ = load_run(run, which="best")
     state = read_checkpoint(path)

@@ -30,6 +30,7 @@ class OneWindow:
     bins: int = 32
     gain: float | None = None
     windows_are_raw: bool = True
+    is_remote: bool = False
 
     frame_shape = property(lambda self: self.blurred.shape[:2])
     voxel_shape = property(lambda self: self.counts.shape[1:])

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -95,6 +97,7 @@ def check_manifest(
     *,
     workers: int | None = None,
     on_progress: Progress | None = None,
+    remote: tuple[Manifest, str, Callable[[Sequence], AbstractContextManager[Path]]] | None = None,
 ) -> ManifestCheck:
     """Read all files of a manifest once and compare them with it and with each other.
 
@@ -105,24 +108,33 @@ def check_manifest(
         path: as `align` wrote it.
         workers: sequences at once; None: one a core, at most 8.
         on_progress: told after each sequence.
+        remote: of a manifest at a URL: its content, its data set's URL, and what gives a folder
+            with a sequence's files.
 
     Raises:
         ManifestError: it can't be read, or its data set's folder is not there. What is wrong
             with the data is reported, not raised.
     """
-    path = Path(path)
-    manifest = read_manifest(path)
-    root = manifest.root_folder(path)
-    if not root.is_dir():
-        raise ManifestError(
-            f"{path}: its data set's folder {root} is not there; put it back, or align it where "
-            "it is now"
-        )
+    if remote is not None:
+        manifest, root, files_of = remote
+    else:
+        manifest = read_manifest(path)
+        folder = manifest.root_folder(path)
+        root, files_of = os.fspath(folder), lambda sequence: nullcontext(folder)
+        if not folder.is_dir():
+            raise ManifestError(
+                f"{path}: its data set's folder {root} is not there; put it back, or align it "
+                "where it is now"
+            )
+
+    def check(sequence: Sequence) -> SequenceCheck:
+        with files_of(sequence) as folder:
+            return check_sequence(sequence, manifest, folder, path)
+
     found: list[SequenceCheck] = []
     pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1), thread_name_prefix="check")
     try:
-        checks = pool.map(lambda one: check_sequence(one, manifest, root, path), manifest.sequences)
-        for one in checks:
+        for one in pool.map(check, manifest.sequences):
             found.append(one)
             if on_progress is not None:
                 on_progress(len(found), len(manifest.sequences), one.seq)
@@ -131,7 +143,7 @@ def check_manifest(
     return ManifestCheck(
         path=os.fspath(path),
         kind="manifest",
-        root=os.fspath(root),
+        root=root,
         files=sum(one.files for one in found),
         bytes=sum(one.bytes for one in found),
         wrong=sum(one.wrong for one in found),
@@ -140,7 +152,7 @@ def check_manifest(
 
 
 def check_sequence(
-    sequence: Sequence, manifest: Manifest, root: Path, named_in: Path
+    sequence: Sequence, manifest: Manifest, root: Path, named_in: str | os.PathLike[str]
 ) -> SequenceCheck:
     """Check one sequence; see `check_manifest`."""
     checking = Checking(sequence, all_inside(root, sequence.files, named_in))

@@ -333,6 +333,19 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         raise ManifestError(
             f"{path}: can't read the manifest ({error.strerror}); {_REMEDY}"
         ) from error
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: str | os.PathLike[str]) -> Manifest:
+    """Check every value of a manifest.
+
+    Args:
+        content: the file.
+        path: where it is from, for messages.
+
+    Raises:
+        ManifestError: not JSON, another format or version, or a wrong entry.
+    """
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:

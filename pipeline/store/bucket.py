@@ -1,8 +1,9 @@
-"""A place in a bucket of an object store: Amazon S3, what speaks its protocol, Google Cloud.
+"""A place in a bucket of an object store: Amazon S3, what speaks its protocol, Google Cloud, Azure.
 
 Obstore does the transfers, and takes addresses and credentials from the environment:
 AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION;
-AWS_SKIP_SIGNATURE=true for a public bucket; GOOGLE_APPLICATION_CREDENTIALS.
+AWS_SKIP_SIGNATURE=true for a public bucket; GOOGLE_APPLICATION_CREDENTIALS;
+AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN.
 
 Its threads do not survive a fork: a child that was forked after the parent used a bucket would
 wait for ever, and gets an error instead. Spawned children and Dask's workers are well.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,21 +24,36 @@ from .place import PIECE, READ_LIMIT, Buffer, check_key, check_span, is_hidden, 
 from .schema import StoreError, StoreWriteError
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, GCSStore, RetryConfig, S3Store
+    from obstore.store import AzureStore, ClientConfig, GCSStore, RetryConfig, S3Store
 
 _REFUSED = {
     "s3": "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy "
     "(AWS_SKIP_SIGNATURE=true for a public bucket)",
     "gs": "check GOOGLE_APPLICATION_CREDENTIALS and the bucket's policy "
     "(GOOGLE_SKIP_SIGNATURE=true for a public bucket)",
+    "az": "check AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, "
+    "and the container's rights (AZURE_SKIP_SIGNATURE=true for a public container)",
 }
-_ADDRESS = {"s3": "AWS_ENDPOINT_URL, AWS_REGION", "gs": "proxy settings"}
+_ADDRESS = {
+    "s3": "AWS_ENDPOINT_URL, AWS_REGION",
+    "gs": "proxy settings",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_ENDPOINT",
+}
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"),
+    "gs": (),
+    "az": ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
+}
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 
 SCHEMES = tuple(_REFUSED)
 """What the URL of a bucket may begin with."""
 
 COALESCE = 64 * 2**10
 """Bytes: spans no further apart are one request. What it wastes takes less than a round trip."""
+
+READS = 16
+"""Files that a process reads from at a time. Of each, obstore has up to ten spans under way."""
 
 ONE_PUT = 16 * 2**20
 """Bytes: larger files go up in parts, several at once."""
@@ -53,6 +70,8 @@ _RETRY: RetryConfig = {
         "base": 2,
     },
 }
+
+_reading = threading.BoundedSemaphore(READS)
 
 _runtime_pid: int | None = None
 """The process that obstore's threads are in; a forked child inherits this number, not them."""
@@ -73,7 +92,7 @@ class Bucket:
         check_key(location, prefix, may_be_top=True)
         self._scheme, self._bucket, self._prefix = scheme, bucket, prefix
         self._location = location
-        self._opened: tuple[int, S3Store | GCSStore] | None = None
+        self._opened: tuple[int, S3Store | GCSStore | AzureStore] | None = None
         _import_obstore(location)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,7 +123,7 @@ class Bucket:
         """Return a whole object, or None."""
         import obstore
 
-        with self._explained(key):
+        with _reading, self._explained(key):
             try:
                 result = obstore.get(self._client, self._object(key))
             except _not_found() as error:
@@ -207,7 +226,7 @@ class Bucket:
         for span in spans:
             check_span(url, span)
         wanted = _merge(spans)
-        with self._explained(key):
+        with _reading, self._explained(key):
             try:
                 # Obstore would merge too, but panics when the object ends between two spans.
                 got = obstore.get_ranges(
@@ -235,7 +254,7 @@ class Bucket:
         return out
 
     @property
-    def _client(self) -> S3Store | GCSStore:
+    def _client(self) -> S3Store | GCSStore | AzureStore:
         global _runtime_pid
         pid = os.getpid()
         if self._opened is None or self._opened[0] != pid:
@@ -249,7 +268,9 @@ class Bucket:
             # Places of one bucket share connections, as long as they would be told the same.
             known = tuple(
                 sorted(
-                    item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_"))
+                    item
+                    for item in os.environ.items()
+                    if item[0].startswith(("AWS_", "GOOGLE_", "AZURE_"))
                 )
             )
             self._opened = pid, _connect(pid, self._scheme, self._bucket, known)
@@ -273,7 +294,7 @@ class Bucket:
 
     def _require_bucket(self, error: Exception) -> None:
         """Let an object be missing, but not the bucket."""
-        if "<Code>NoSuchBucket" in str(error):
+        if any(f"<Code>{code}" in str(error) for code in _NO_BUCKET):
             raise error
 
     @contextmanager
@@ -293,8 +314,8 @@ class Bucket:
         status = re.search(r"status code: (\d{3})", text)
         code = re.search(r"<Code>(\w+)</Code>", text)
         said = " ".join(m[1] for m in (status, code) if m)
-        endpoint = os.environ.get("AWS_ENDPOINT_URL") if self._scheme == "s3" else None
-        if code and code[1] == "NoSuchBucket":
+        endpoint = next(filter(None, map(os.environ.get, _ENDPOINTS[self._scheme])), None)
+        if code and code[1] in _NO_BUCKET:
             return StoreError(
                 f"{where}: expected a bucket {self._bucket!r}"
                 f"{f' at {endpoint}' if endpoint else ''}, found none; make it or correct the name"
@@ -350,15 +371,17 @@ def _not_found() -> tuple[type[Exception], ...]:
 @functools.lru_cache(16)
 def _connect(
     pid: int, scheme: str, bucket: str, environment: tuple[tuple[str, str], ...]
-) -> S3Store | GCSStore:
-    from obstore.store import GCSStore, S3Store
+) -> S3Store | GCSStore | AzureStore:
+    from obstore.store import AzureStore, GCSStore, S3Store
 
     if scheme == "gs":
         return GCSStore(bucket, client_options=_CLIENT, retry_config=_RETRY)
     settings = dict(environment)
-    names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
+    names = _ENDPOINTS[scheme]
     plain = any(settings.get(name, "").lower().startswith("http://") for name in names)
     options: ClientConfig = {**_CLIENT, "allow_http": True} if plain else _CLIENT
+    if scheme == "az":
+        return AzureStore(bucket, client_options=options, retry_config=_RETRY)
     return S3Store(bucket, client_options=options, retry_config=_RETRY)
 
 

@@ -12,12 +12,11 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import SpikeDeblurError
-from ..align.manifest import Manifest, read_manifest
-from ..files import UnsafePathError, inside, sha256_file
+from ..align.manifest import Manifest
+from ..files import UnsafePathError
 from ..progress import Progress
 from .arrays import METADATA, parse_array
 from .checksum import checksum, content_checksum
@@ -33,6 +32,7 @@ from .group import (
 from .place import Place, open_place
 from .schema import FORMAT, SequenceRecord, StoreError
 from .shard import ShardedArray
+from .sources import Sources, open_manifest
 
 READERS = 4
 """Sequences read at a time: a disk or bucket is kept busy, and memory stays at a few pieces."""
@@ -114,8 +114,9 @@ def check_store(
             f"{place}: expected a store that `spikedeblur voxelize` wrote, found none; check the "
             "path"
         )
-    listed = read_manifest(manifest) if manifest is not None else None
-    root = listed.root_folder(manifest) if listed and manifest is not None else None
+    listed, sources = None, None
+    if manifest is not None:
+        listed, sources, _ = open_manifest(manifest)
     findings = list(_check_root(place))
     seqs = sorted(_sequences(place, kind, findings))
     if listed is not None:
@@ -123,7 +124,7 @@ def check_store(
     totals = [0, 0, 0, 0]
 
     def one(seq: str) -> _Checked:
-        return _check_sequence(place, seq, kind, root)
+        return _check_sequence(place, seq, kind, sources)
 
     with ThreadPoolExecutor(READERS, thread_name_prefix="check") as pool:
         for done, checked in enumerate(pool.map(one, seqs), 1):
@@ -132,13 +133,13 @@ def check_store(
                 totals[i] += count
             if on_progress is not None:
                 on_progress(done, len(seqs), seqs[done - 1])
-    files, nbytes, sources, without = totals
+    files, nbytes, hashed, without = totals
     return StoreCheck(
         store=place.location,
         sequences=len(seqs),
         files=files,
         bytes=nbytes,
-        sources=sources,
+        sources=hashed,
         without_checksums=without,
         findings=tuple(findings),
     )
@@ -220,7 +221,7 @@ def _absent(manifest: Manifest, seqs: list[str]) -> Iterator[Finding]:
             yield Finding(seq=sequence.seq, file="", problem="absent", message=message)
 
 
-def _check_sequence(store: Place, seq: str, kind: Any, root: Path | None) -> _Checked:
+def _check_sequence(store: Place, seq: str, kind: Any, sources: Sources | None) -> _Checked:
     checked = _Checked()
     checked.seq = seq
     folder = store.child(seq)
@@ -235,8 +236,8 @@ def _check_sequence(store: Place, seq: str, kind: Any, root: Path | None) -> _Ch
             return checked
         _check_record(folder, record, checked)
         _check_files(folder, record, checked)
-        if root is not None:
-            _check_sources(root, record, checked)
+        if sources is not None:
+            _check_sources(sources, record, checked)
     except SpikeDeblurError as error:
         checked.add("metadata", METADATA, _short(error, store))
     return checked
@@ -314,17 +315,16 @@ def _check_indices(
                 checked.add("chunk", file, str(error))
 
 
-def _check_sources(root: Path, record: SequenceRecord, checked: _Checked) -> None:
+def _check_sources(sources: Sources, record: SequenceRecord, checked: _Checked) -> None:
     assert record.complete is not None
     for relative, mark in record.complete.sources.items():
         try:
-            path = inside(root, relative, record.seq)
-            size, digest = path.stat().st_size, sha256_file(path)
+            size, digest = sources.size(relative), sources.sha256(relative)
         except FileNotFoundError:
-            message = f"{record.seq}: made from {relative}, which is not in {root}"
+            message = f"{record.seq}: made from {relative}, which is not in {sources.root}"
             checked.add("source-missing", relative, message)
             continue
-        except (OSError, UnsafePathError) as error:
+        except (OSError, UnsafePathError, StoreError) as error:
             checked.add("unreadable", relative, f"{record.seq}: {relative}: {error}")
             continue
         checked.counts[2] += 1

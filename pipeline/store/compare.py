@@ -6,20 +6,20 @@ same sources, its files there in their sizes (or, if asked for, with the checksu
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ...errors import SpikeDeblurError
 from ..align.manifest import FileRecord, Manifest, Sequence
-from ..files import UnsafePathError, all_inside, sha256_file
+from ..files import UnsafePathError
 from .arrays import Codec
 from .check import damage
 from .group import NPY_MARK, read_record
 from .place import Place
 from .plan import plan_digest
 from .schema import Kind, SequenceRecord, StoreError
+from .sources import Sources
 
 OnError = Literal["stop", "skip"]
 
@@ -41,9 +41,9 @@ class Job:
     """What `voxelize` was asked for."""
 
     manifest: Manifest
-    manifest_path: Path
-    root: Path
-    """The data set's folder."""
+    manifest_sha256: str
+    sources: Sources
+    """The data set's files."""
     store: Place
     kind: Kind
     bins: int
@@ -58,7 +58,8 @@ class Job:
         """Whether voxels go beside the spikes they are made from."""
         if self.kind != "npy" or self.manifest.layout != "unified":
             return False
-        return Path(self.store.location).resolve() == self.root.resolve()
+        root = self.sources.root
+        return root.is_local and Path(self.store.location).resolve() == Path(root.location)
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ def compare(job: Job) -> Compared:
 
 
 def _compare_one(job: Job, sequence: Sequence, found: Compared) -> None:
-    seen = _look(job, sequence)
+    seen = job.sources.look(sequence)
     folder = job.store.child(sequence.seq)
     unreadable = False
     try:
@@ -122,24 +123,6 @@ def _compare_one(job: Job, sequence: Sequence, found: Compared) -> None:
     found.todo.append((sequence, seen))
 
 
-def _look(job: Job, sequence: Sequence) -> Seen:
-    seen: Seen = {}
-    paths = all_inside(job.root, sequence.files, job.manifest_path)
-    for relative, recorded in sequence.files.items():
-        path = paths[relative]
-        try:
-            stat = os.stat(path)  # noqa: PTH116  # a Path costs more than looking
-        except OSError as error:
-            raise StoreError(
-                f"{sequence.seq}: {path} is in the manifest but can't be read "
-                f"({error.strerror}); restore it, or run `spikedeblur align` again"
-            ) from error
-        seen[relative] = recorded.model_copy(
-            update={"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        )
-    return seen
-
-
 def _difference(job: Job, sequence: Sequence, record: SequenceRecord, seen: Seen) -> str | None:
     """Return in what a complete sequence differs from what would be made now; None: nothing."""
     assert record.complete is not None
@@ -154,7 +137,7 @@ def _difference(job: Job, sequence: Sequence, record: SequenceRecord, seen: Seen
         if now is None or now.size != mark.size:
             return f"another {relative}"
         # Touched or copied: only then is the content read.
-        if now.mtime_ns != mark.mtime_ns and sha256_file(job.root / relative) != mark.sha256:
+        if now.mtime_ns != mark.mtime_ns and job.sources.sha256(relative) != mark.sha256:
             return f"another {relative}"
     if job.check:
         return None  # its files are read
@@ -174,7 +157,7 @@ def _require_aligned(job: Job, sequence: Sequence, seen: Seen) -> None:
         same_content = (
             now.size == recorded.size
             and recorded.sha256 is not None
-            and sha256_file(job.root / relative) == recorded.sha256
+            and job.sources.sha256(relative) == recorded.sha256
         )
         if not same_content:
             raise StoreError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from .arrays import METADATA, StoreError
 from .checksum import content_checksum
 from .place import Place
 from .schema import FORMAT, SCHEMA_VERSION, Completion, Kind, SequenceRecord, parse_record
+from .together import together
 
 NPY_MARK = "spike_vox/voxels.json"
 """Where kind npy keeps a sequence's record, relative to the sequence's folder."""
@@ -172,12 +174,35 @@ def find_sequences(store: Place, under: str = "") -> Iterator[tuple[str, Sequenc
     Raises:
         StoreError: a record can't be used.
     """
+    if not store.is_local:
+        yield from sorted(_find_in_bucket(store, under), key=lambda found: found[0].split("/"))
+        return
     record = read_record(store.child(under)) if under else None
     if record is not None:
         yield under, record
         return
     for name in store.folders(under):
         yield from find_sequences(store, f"{under}/{name}" if under else name)
+
+
+def _find_in_bucket(store: Place, under: str) -> Iterator[tuple[str, SequenceRecord]]:
+    """Look at one level of groups after another, at all groups of a level at once."""
+
+    def look(key: str) -> SequenceRecord | list[str]:
+        record = read_record(store.child(key)) if key else None
+        if record is not None:
+            return record
+        return [f"{key}/{name}" if key else name for name in store.folders(key)]
+
+    level = [under]
+    while level:
+        below: list[str] = []
+        for key, found in zip(level, together([partial(look, k) for k in level]), strict=True):
+            if isinstance(found, list):
+                below += found
+            else:
+                yield key, found
+        level = below
 
 
 def find_split(store: Place, split: str) -> Iterator[tuple[str, SequenceRecord]]:

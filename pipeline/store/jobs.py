@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ GROUP_BYTES = 16 * 2**20
 
 MOST_IN_GROUP = 64
 
+RECOUNT_SECONDS = 1.0
+"""Between counts of the workers, which come and go where they are jobs of a cluster."""
+
 CONNECT_SECONDS = 20
 
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
@@ -47,6 +51,7 @@ def run_tasks(
     *,
     workers: int | None = None,
     scheduler: str | None = None,
+    cluster: str | None = None,
     describe: Callable[[Task], str] = repr,
     size: Callable[[Task], int] = lambda task: GROUP_BYTES,
     on_lost: Callable[[Task, str], Result] | None = None,
@@ -62,19 +67,21 @@ def run_tasks(
         workers: processes; None: one a core, if memory holds them; 1: this process, without a
             cluster.
         scheduler: address of a running Dask scheduler; `workers` is then its own affair.
+        cluster: slurm: `workers` are jobs that are submitted there; None: this machine.
         describe: a task's name for messages.
         size: bytes that a task is about; small ones go to a worker several at a time.
         on_lost: what a task that kills its workers gives, and why; None: that is an error.
 
     Raises:
-        StoreError: a task kills its workers, or the scheduler can't be reached.
+        StoreError: a task kills its workers, the scheduler can't be reached, or the cluster
+            refuses.
         Exception: whatever `function` raised first; tasks not begun are dropped.
     """
     workers = workers if workers is not None else workers_that_fit(WORKER_BYTES)
-    if scheduler is None and workers == 1:
+    if scheduler is None and cluster is None and workers == 1:
         yield from map(function, tasks)
         return
-    with connect(workers, scheduler) as client:
+    with connect(workers, scheduler, cluster) as client:
         yield from run_on(client, function, tasks, describe, size, on_lost)
 
 
@@ -89,7 +96,7 @@ def run_on(
     """Yield `function(task)` for every task, as they get ready; see `run_tasks`."""
     from distributed import KilledWorker, as_completed
 
-    threads = max(sum(client.nthreads().values()), 1)
+    threads, counted = max(sum(client.nthreads().values()), 1), time.monotonic()
     submitted: dict[object, list[Task]] = {}
     suspects: list[Task] = []
     groups = _grouped(tasks, size)
@@ -105,7 +112,9 @@ def run_on(
     submit(IN_FLIGHT * threads)
     try:
         for batch in ready.batches():
-            submit(len(batch))
+            if time.monotonic() - counted > RECOUNT_SECONDS:
+                threads, counted = max(sum(client.nthreads().values()), 1), time.monotonic()
+            submit(max(IN_FLIGHT * threads - len(submitted) + len(batch), 0))
             for future, outcome in batch:
                 group = submitted.pop(future.key)
                 if future.status == "error":
@@ -156,12 +165,21 @@ def _grouped(tasks: Iterable[Task], size: Callable[[Task], int]) -> Iterator[lis
 
 
 @contextmanager
-def connect(workers: int, scheduler: str | None = None) -> Iterator[Client]:
-    """Yield a client of local worker processes, or of a scheduler that runs.
+def connect(
+    workers: int, scheduler: str | None = None, cluster: str | None = None
+) -> Iterator[Client]:
+    """Yield a client of local worker processes, of a scheduler that runs, or of a cluster's jobs.
 
     Raises:
-        StoreError: the scheduler can't be reached, or processes can't be started.
+        StoreError: the scheduler can't be reached, processes can't be started, or the cluster
+            refuses; says why.
     """
+    if cluster is not None:
+        from .slurm import slurm_client
+
+        with slurm_client(workers) as client:
+            yield client
+        return
     import dask
     from distributed import Client, LocalCluster
 
@@ -199,7 +217,7 @@ def connect(workers: int, scheduler: str | None = None) -> Iterator[Client]:
         )
         scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         try:
-            cluster = LocalCluster(
+            processes = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
@@ -212,6 +230,6 @@ def connect(workers: int, scheduler: str | None = None) -> Iterator[Client]:
                 f"can't start {workers} worker processes ({error}); from a script of your own, "
                 'call this under `if __name__ == "__main__":`, or give workers=1'
             ) from error
-        stack.enter_context(cluster)
-        client = Client(cluster)
+        stack.enter_context(processes)
+        client = Client(processes)
         yield stack.enter_context(client)

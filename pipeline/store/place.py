@@ -115,7 +115,7 @@ class Place(Protocol):
 
 
 def open_place(location: str | os.PathLike[str]) -> Place:
-    """Return the place at a folder's path or at a URL: s3://, gs:// or file://.
+    """Return the place at a folder's path or at a URL: s3://, gs://, az:// or file://.
 
     Nothing is looked at yet, so nothing need be there.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from .place import Place, open_place
 from .schema import SequenceRecord, StoreError, VoxelType, voxel_type
 from .sequence import Span, WindowSequence
 from .shard import ShardedArray, Spans, scratch
+from .together import together
 
 AT_ONCE_BYTES = 4 * 2**20
 """Packed spikes of a clip up to so many are read at once, so that what its windows share is
@@ -62,7 +65,8 @@ def open_store(
         what = f"split {split!r}" if split else "sequence"
         there = sorted(set(splits_of(store).values())) or ["nothing"]
         raise StoreError(f"{store}: no {what} in this store; it has {', '.join(there)}")
-    return [StoreSequence(store, seq, record, bins) for seq, record in records]
+    opening = [partial(StoreSequence, store, seq, record, bins) for seq, record in records]
+    return list(together(opening, side_by_side=not store.is_local))
 
 
 def splits_of(store: Place) -> dict[str, str]:
@@ -94,14 +98,23 @@ class StoreSequence:
         self._expected = record.arrays()
         self._small: dict[str, np.ndarray] = {}
         self._arrays: dict[str, ShardedArray] = {}
+        self._opening = threading.Lock()
         self._require_bins(store)
         self._require_files()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_arrays": {}}
+        return self.__dict__ | {"_arrays": {}, "_opening": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_opening": threading.Lock()})
 
     def __repr__(self) -> str:
         return f"StoreSequence({self.seq!r}, {self.length} windows, {self.bins} bins)"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the store is in a bucket."""
+        return not self._place.is_local
 
     @property
     def record(self) -> SequenceRecord:
@@ -258,19 +271,41 @@ class StoreSequence:
 
     def _read_small(self, name: str) -> np.ndarray:
         if name not in self._small:
-            spec = self._expected[name]
-            content = self._place.read(spec.key(0))
-            if content is None or len(content) != spec.chunk_bytes:
-                raise _damaged(
-                    self._place,
-                    spec.key(0),
-                    None if content is None else len(content),
-                    spec.chunk_bytes,
-                )
-            little = np.dtype(spec.dtype).newbyteorder("<")
-            values = np.frombuffer(content, little).astype(spec.dtype)
-            self._small[name] = self._checked_small(name, values)
+            self._open_all_if_remote()
+        if name not in self._small:
+            self._small[name] = self._checked_small(name, self._load_small(name))
         return self._small[name]
+
+    def _load_small(self, name: str) -> np.ndarray:
+        spec = self._expected[name]
+        content = self._place.read(spec.key(0))
+        if content is None or len(content) != spec.chunk_bytes:
+            raise _damaged(
+                self._place,
+                spec.key(0),
+                None if content is None else len(content),
+                spec.chunk_bytes,
+            )
+        little = np.dtype(spec.dtype).newbyteorder("<")
+        return np.frombuffer(content, little).astype(spec.dtype)
+
+    def _open_all_if_remote(self) -> None:
+        """Read what all crops of a sequence in a bucket need, in the time of one answer."""
+        if not self.is_remote or self._arrays:
+            return
+        with self._opening:
+            if self._arrays:
+                return
+            small = [name for name, spec in self._expected.items() if spec.shards is None]
+            large = [name for name, spec in self._expected.items() if spec.shards is not None]
+            loads = [partial(self._load_small, name) for name in small]
+            opens = [partial(self._open, name) for name in large]
+            found: list[Any] = together([*loads, *opens])
+            values = dict(zip(small, found, strict=False))
+            # `samples` first: the others are compared with it.
+            for name in sorted(values, key=lambda name: name != "samples"):
+                self._small[name] = self._checked_small(name, values[name])
+            self._arrays.update(zip(large, found[len(small) :], strict=True))
 
     def _checked_small(self, name: str, values: np.ndarray) -> np.ndarray:
         """Refuse windows outside of what is stored: they would be read from elsewhere."""
@@ -289,6 +324,7 @@ class StoreSequence:
         return values
 
     def _read(self, name: str, spans: Spans, out: np.ndarray | None = None) -> np.ndarray:
+        self._open_all_if_remote()
         array = self._arrays.get(name)
         if array is None:
             array = self._arrays[name] = self._open(name)

@@ -67,6 +67,10 @@ class WindowSequence(Protocol):
         """Whether every window has a sharp frame."""
 
     @property
+    def is_remote(self) -> bool:
+        """Whether reading waits for a network: several reads at once then take the time of one."""
+
+    @property
     def windows_are_raw(self) -> bool:
         """True: voxels are integer counts. False: float32 with log1p already done."""
 

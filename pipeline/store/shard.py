@@ -14,6 +14,7 @@ import math
 import struct
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import google_crc32c
@@ -22,6 +23,7 @@ import numpy as np
 
 from .arrays import LEVEL, ArraySpec, StoreError
 from .place import Buffer, Place
+from .together import together
 
 # Several threads finish Blosc's blocks in any order, but equal input must give equal files; and a
 # pool of threads does not survive a fork. Processes are what we run side by side.
@@ -79,6 +81,7 @@ class ShardedArray:
         self._place = place
         self._files = files
         self._indices: dict[int, list[tuple[int, int]]] = {}
+        self._reading_index = threading.Lock()
 
     def read(self, spans: Spans, out: np.ndarray | None = None) -> np.ndarray:
         """Return the box `spans`, which lies inside the array.
@@ -95,11 +98,14 @@ class ShardedArray:
             out = np.empty([stop - start for start, stop in spans], spec.dtype)
         (first, last), inner = spans[0], spans[1:]
         across = [list(_pieces(*span, c)) for span, c in zip(inner, spec.chunks[1:], strict=True)]
+        reads = []
         for file in range(first // spec.per_file, -(-last // spec.per_file)):
             origin = file * spec.per_file
             start, stop = max(first, origin), min(last, origin + spec.per_file)
             along = _pieces(start - origin, stop - origin, spec.chunks[0], start - first)
-            self._read_file(file, list(itertools.product(along, *across)), out)
+            pieces = list(itertools.product(along, *across))
+            reads.append(partial(self._read_file, file, pieces, out))
+        together(reads, side_by_side=not self._place.is_local)
         return out
 
     def require_index(self, file: int) -> None:
@@ -142,7 +148,10 @@ class ShardedArray:
     def _index(self, file: int) -> list[tuple[int, int]]:
         held = self._indices.get(file)
         if held is None:
-            held = self._indices[file] = self._read_index(file)
+            with self._reading_index:  # once, however many threads want it
+                held = self._indices.get(file)
+                if held is None:
+                    held = self._indices[file] = self._read_index(file)
         return held
 
     def _read_index(self, file: int) -> list[tuple[int, int]]:

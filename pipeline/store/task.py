@@ -27,6 +27,7 @@ from .place import open_place
 from .plan import ShardTask, SourceFile, SpikeRun
 from .schema import StoreError, StoreWriteError
 from .shard import encode_shard, scratch
+from .sources import at_hand
 
 ATTEMPTS = 3
 """Of a shard, where the disk or the network failed in a way that may pass."""
@@ -100,7 +101,12 @@ def _of_writing(error: Exception, task: ShardTask) -> bool:
     return isinstance(error, StoreWriteError)
 
 
-def _write(task: ShardTask) -> ShardResult:
+def _write(planned: ShardTask) -> ShardResult:
+    with at_hand(planned) as task:
+        return _write_from_folder(task)
+
+
+def _write_from_folder(task: ShardTask) -> ShardResult:
     inputs = _Inputs(task)
     crc32: dict[str, str] = {}
     if task.record.kind == "npy":

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -143,6 +144,8 @@ class UnifiedSequence:
     geometry: SpikeGeometry | None
     first_samples: tuple[int, ...] = field(repr=False)
     """Each window's first sample in its `.dat`."""
+
+    is_remote: ClassVar = False
 
     @property
     def length(self) -> int:

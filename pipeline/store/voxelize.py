@@ -18,14 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...errors import SpikeDeblurError
-from ..align.manifest import Manifest, Sequence, read_manifest
-from ..files import inside, sha256_file
-from ..images import image_shape
+from ..align.manifest import Manifest, Sequence
 from ..progress import Progress, Throughput
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, write_folder_side_file
 from .arrays import Codec
 from .compare import Failure, Job, OnError, Seen, compare
+from .estimate import Estimate, estimate
 from .group import (
     NPY_MARK,
     begin_sequence,
@@ -42,6 +41,7 @@ from .jobs import run_tasks
 from .place import Place, open_place
 from .plan import SequencePlan, ShardTask, plan_sequence
 from .schema import Completion, Kind, SourceMark, StoreError
+from .sources import open_manifest
 from .task import ShardResult, try_shard, write_shard
 
 KINDS: tuple[Kind, ...] = ("packed", "counts")
@@ -49,6 +49,9 @@ KINDS: tuple[Kind, ...] = ("packed", "counts")
 
 CODECS: tuple[Codec, ...] = ("lz4", "zstd", "none")
 """How counts can be compressed, by Blosc; the first is the default."""
+
+CLUSTERS = ("slurm",)
+"""What can be asked for workers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +78,8 @@ class VoxelizeSummary:
     seconds: float
     dry_run: bool = False
     """True: nothing was written; windows and sequences are what would be."""
+    estimate: Estimate | None = None
+    """Of a dry run: what the rest would take; None where there is nothing to measure it with."""
     failed: tuple[Failure, ...] = ()
     """Sequences that could not be made; the store has nothing of them that it hadn't whole."""
 
@@ -93,6 +98,7 @@ class VoxelizeSummary:
         return asdict(self) | {
             "compression": self.compression,
             "windows_per_second": self.windows_per_second,
+            "estimate": None if self.estimate is None else self.estimate.as_dict(),
         }
 
 
@@ -103,6 +109,7 @@ def voxelize_manifest(
     bins: int = 32,
     workers: int | None = None,
     scheduler: str | None = None,
+    cluster: str | None = None,
     format: str = "zarr",
     kind: str | None = None,
     codec: str | None = None,
@@ -115,18 +122,19 @@ def voxelize_manifest(
     """Write voxel counts, frames and times of a manifest's sequences to a store.
 
     Args:
-        manifest_path: as `align` wrote it.
-        store: folder or URL (s3://, gs://); new, or a store that this function wrote.
+        manifest_path: as `align` wrote it; a path or a URL.
+        store: folder or URL (s3://, gs://, az://); new, or a store that this function wrote.
         bins: K, temporal bins a window.
         workers: processes; None: one a core; 1: this process.
         scheduler: address of a running Dask scheduler, whose workers see the same paths.
+        cluster: slurm: `workers` are jobs that are submitted there; None: this machine.
         format: zarr, or npy for the unified layout's files.
         kind: of a Zarr store: packed, the spikes themselves, counted when they are read, or
             counts. None: as the store there is, packed in a new one.
         codec: of kind counts: lz4 (where None), zstd, or none, which is read fastest and takes
             most space. It makes no sequence anew: a store may hold several.
         overwrite: make sequences anew that are there, complete, and differ.
-        dry_run: check and plan only.
+        dry_run: check and plan only, and measure what it would take.
         check: read back what is complete, and make anew what is damaged.
         on_error: stop at a sequence that can't be made, or skip it and report it.
         on_progress: called with windows done, windows in all, and the sequence's name.
@@ -139,15 +147,16 @@ def voxelize_manifest(
     begun = time.perf_counter()
     if bins < 1 or (workers is not None and workers < 1):
         raise StoreError(f"expected bins and workers of 1 or more, got {bins} and {workers}")
+    _require_cluster(cluster, workers, scheduler)
     place = open_place(store)
     kind_ = _kind(format, kind, place, check)
-    manifest = read_manifest(manifest_path)
+    manifest, sources, manifest_sha256 = open_manifest(manifest_path)
     if kind_ == "npy":
         _require_folder_splits(manifest)
     job = Job(
         manifest=manifest,
-        manifest_path=Path(manifest_path),
-        root=manifest.root_folder(manifest_path),
+        manifest_sha256=manifest_sha256,
+        sources=sources,
         store=place,
         kind=kind_,
         bins=bins,
@@ -165,6 +174,12 @@ def voxelize_manifest(
         found = compare(job)
         failures = list(found.failures)
         total = sum(len(sequence.windows) for sequence, _ in found.todo)
+        expected = None
+        if dry_run and job.kind != "npy":
+            expected, more = estimate(job, found.todo, _plan)
+            if more and on_error == "stop":
+                raise StoreError(more[0].error)
+            failures += more
         if not dry_run:
             if on_progress is not None:
                 on_progress(0, total, "")
@@ -175,7 +190,7 @@ def voxelize_manifest(
                     write_parents(job.store, record.seq)
                 if record.bins != bins:
                     rewrite_record(job.store, record.model_copy(update={"bins": bins}))
-            failures += _run(job, found.todo, total, done, workers, scheduler, on_progress)
+            failures += _run(job, found.todo, total, done, workers, scheduler, cluster, on_progress)
             for failure in failures:
                 _withdraw_unfinished(job, failure.seq)
     return VoxelizeSummary(
@@ -192,8 +207,21 @@ def voxelize_manifest(
         bytes_voxels=done.bytes_voxels,
         seconds=time.perf_counter() - begun,
         dry_run=dry_run,
+        estimate=expected,
         failed=tuple(sorted(failures, key=lambda failure: failure.seq)),
     )
+
+
+def _require_cluster(cluster: str | None, workers: int | None, scheduler: str | None) -> None:
+    if cluster is None:
+        return
+    if cluster not in CLUSTERS:
+        raise StoreError(f"cluster {cluster!r} is not known; give {' or '.join(CLUSTERS)}")
+    if workers is None or scheduler is not None:
+        raise StoreError(
+            f"cluster {cluster} needs a number of jobs and no scheduler; give --workers, and "
+            "leave --scheduler"
+        )
 
 
 def _kind(format: str, kind: str | None, store: Place, check: bool) -> Kind:
@@ -270,10 +298,10 @@ def _run(
     done: _Totals,
     workers: int | None,
     scheduler: str | None,
+    cluster: str | None,
     on_progress: Progress | None,
 ) -> list[Failure]:
     """Make the sequences; returns those that failed, if that doesn't stop the job."""
-    manifest_sha256 = sha256_file(job.manifest_path)
     open_plans: dict[str, _Progressing] = {}
     failures: dict[str, Failure] = {}
 
@@ -298,6 +326,7 @@ def _run(
         tasks(),
         workers=workers,
         scheduler=scheduler,
+        cluster=cluster,
         describe=lambda task: task.record.seq,
         size=lambda task: task.nbytes,
         on_lost=(lambda task, why: Failure(seq=task.record.seq, error=why)) if skip else None,
@@ -308,7 +337,7 @@ def _run(
         progressing = open_plans[result.seq]
         progressing.add(result)
         if progressing.missing == 0:
-            _finish(job, progressing, manifest_sha256, done)
+            _finish(job, progressing, done)
             del open_plans[result.seq]
         looked_at += result.windows
         note = f"{taken(result.bytes_in)} of spikes, {result.seq}"
@@ -351,14 +380,13 @@ class _Progressing:
 def _plan(job: Job, sequence: Sequence, seen: Seen) -> SequencePlan:
     if not sequence.windows:
         raise StoreError(f"{sequence.seq}: the manifest has no window of it; run `align` again")
-    blur = inside(job.root, sequence.windows[0].blur, job.manifest_path)
     return plan_sequence(
         sequence,
         store=job.store.location,
-        root=str(job.root),
+        root=job.sources.root.location,
         kind=job.kind,
         bins=job.bins,
-        frame_shape=image_shape(blur),
+        frame_shape=job.sources.frame_shape(sequence.windows[0].blur),
         seen=seen,
         codec=job.codec,
         only_voxels=job.in_place,
@@ -387,7 +415,7 @@ def _prepare(job: Job, plan: SequencePlan) -> None:
     write_folder_side_file(folder, side)
 
 
-def _finish(job: Job, progressing: _Progressing, manifest_sha256: str, done: _Totals) -> None:
+def _finish(job: Job, progressing: _Progressing, done: _Totals) -> None:
     plan = progressing.plan
     seen = {source.path: source for task in plan.tasks for source in task.sources}
     completion = Completion(
@@ -397,7 +425,7 @@ def _finish(job: Job, progressing: _Progressing, manifest_sha256: str, done: _To
             path: SourceMark(size=seen[path].size, mtime_ns=seen[path].mtime_ns, sha256=sha256)
             for path, sha256 in sorted(progressing.sha256.items())
         },
-        manifest_sha256=manifest_sha256,
+        manifest_sha256=job.manifest_sha256,
     )
     mark_complete(job.store, plan.record, completion)
     done.windows += plan.record.windows

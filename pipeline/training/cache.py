@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,8 @@ class CacheStatistics:
 class WindowCache:
     """Least recently used out first. Holds read-only arrays; callers copy what they change.
 
+    Threads may share it.
+
     Args:
         limit_bytes: what the arrays together may take; one that is larger is not kept.
     """
@@ -32,6 +36,14 @@ class WindowCache:
         self.bytes = 0
         self.statistics = CacheStatistics()
         self._held: OrderedDict[Hashable, Arrays] = OrderedDict()
+        self._told = (0, 0)
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_lock": threading.Lock()})
 
     def __repr__(self) -> str:
         return (
@@ -44,29 +56,38 @@ class WindowCache:
 
     def get(self, key: Hashable) -> Arrays | None:
         """Return what is held under `key`, now the most recently used, or None."""
-        held = self._held.get(key)
-        if held is None:
-            self.statistics.misses += 1
-            return None
-        self.statistics.hits += 1
-        self._held.move_to_end(key)
-        return held
+        with self._lock:
+            held = self._held.get(key)
+            if held is None:
+                self.statistics.misses += 1
+                return None
+            self.statistics.hits += 1
+            self._held.move_to_end(key)
+            return held
 
     def put(self, key: Hashable, arrays: Sequence[np.ndarray]) -> None:
         """Hold arrays under `key`, dropping the least recently used ones to make room."""
         size = sum(array.nbytes for array in arrays)
-        self._drop(key)
-        if size > self.limit_bytes:
-            return
-        while self.bytes + size > self.limit_bytes:
-            self._drop(next(iter(self._held)))
-            self.statistics.evictions += 1
         # A view would keep the whole array that it is a part of alive, uncounted.
         owned = tuple(array if array.base is None else array.copy() for array in arrays)
         for array in owned:
             array.flags.writeable = False
-        self._held[key] = owned
-        self.bytes += size
+        with self._lock:
+            self._drop(key)
+            if size > self.limit_bytes:
+                return
+            while self.bytes + size > self.limit_bytes:
+                self._drop(next(iter(self._held)))
+                self.statistics.evictions += 1
+            self._held[key] = owned
+            self.bytes += size
+
+    def since_last(self) -> tuple[int, int]:
+        """Return hits and misses since this was last asked."""
+        with self._lock:
+            now = self.statistics.hits, self.statistics.misses
+            told, self._told = self._told, now
+            return now[0] - told[0], now[1] - told[1]
 
     def has_room(self, size: int) -> bool:
         """Whether so many bytes fit without dropping anything."""

@@ -21,6 +21,7 @@ import torch
 from ...configs.schema import DataConfig
 from ..machine import available_cores
 from ..progress import Progress
+from ..store.together import AT_ONCE
 from .cache import Arrays, WindowCache
 from .order import StepPlan
 from .samples import ClipSamples, window_bytes
@@ -85,11 +86,12 @@ def preload(samples: ClipSamples, threads: int = 1, on_progress: Progress | None
 
     Args:
         samples: with a cache.
-        threads: how many windows are read side by side; twice as many are held besides.
+        threads: how many windows are read side by side, at least; twice as many are held besides.
         on_progress: told how far it is, in windows.
     """
     assert samples.cache is not None
     total = sum(sequence.length for sequence in samples.sequences)
+    threads = max(threads, AT_ONCE // 2) if samples.is_remote else threads
     windows = (
         (number, window)
         for number, sequence in enumerate(samples.sequences)

@@ -9,13 +9,16 @@ Letters in shapes: T windows of a clip, K bins, H and W a frame's pixels, h and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ...errors import SpikeDeblurError
 from ..store.sequence import Span, WindowSequence
-from .cache import WindowCache
+from ..store.together import together
+from .cache import Arrays, WindowCache
 from .order import CROP, ClipIndex
 
 
@@ -55,6 +58,7 @@ class ClipSamples:
         self.augment = augment
         self.seed = seed
         self.cache = cache
+        self.is_remote = any(sequence.is_remote for sequence in self.sequences)
         self.ratio = _one_ratio(self.sequences)
         _require_sharp(self.sequences)
         if crop_size is not None:
@@ -84,6 +88,11 @@ class ClipSamples:
                 turned = np.rot90(sample[name], turns, axes=(-2, -1))
                 sample[name] = turned[..., ::-1] if flip else turned
         return sample
+
+    def samples(self, epoch: int, clips: Sequence[int]) -> list[dict[str, Any]]:
+        """Return several samples, in order; of a store in a bucket they are read at once."""
+        cuts = [partial(self.sample, epoch, clip) for clip in clips]
+        return together(cuts, side_by_side=self.is_remote)
 
     def cut(self, clip: int, rows: Span, columns: Span) -> dict[str, Any]:
         """Return a clip's pixels in a box of the frames, with its metadata, as `sample` does.
@@ -129,42 +138,65 @@ def read_windows(
     small_rows = (rows[0] // ratio, rows[1] // ratio)
     small_columns = (columns[0] // ratio, columns[1] // ratio)
 
-    def read(start: int, stop: int, whole: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if whole:
-            return (
-                sequence.blur(start, stop),
-                sequence.sharp(start, stop),
-                sequence.voxels(start, stop),
-            )
-        return (
-            sequence.blur(start, stop, rows, columns),
-            sequence.sharp(start, stop, rows, columns),
-            sequence.voxels(start, stop, small_rows, small_columns),
+    def read(start: int, stop: int, whole: bool) -> Arrays:
+        box = () if whole else (rows, columns)
+        small_box = () if whole else (small_rows, small_columns)
+        blur, sharp, voxels = together(
+            [
+                partial(sequence.blur, start, stop, *box),
+                partial(sequence.sharp, start, stop, *box),
+                partial(sequence.voxels, start, stop, *small_box),
+            ],
+            side_by_side=sequence.is_remote,
         )
+        return blur, sharp, voxels
 
     if cache is None:
-        return read(*windows, whole=False)
+        blur, sharp, voxels = read(*windows, whole=False)
+        return blur, sharp, voxels
     height, width = sequence.frame_shape
     box = (rows[1] - rows[0]) * (columns[1] - columns[0])
     mostly = 2 * box >= height * width
     y, x = slice(*rows), slice(*columns)
     small_y, small_x = slice(*small_rows), slice(*small_columns)
-    parts = []
-    unread = windows[0]  # what lies between held windows comes in one read
+    parts: list[_Part] = []
+    coming = 0  # bytes that will be held
     for window in range(*windows):
         held = cache.get((number, window))
-        if held is None and (mostly or cache.has_room(window_bytes(sequence))):
-            held = read(window, window + 1, whole=True)
-            cache.put((number, window), held)
-        if held is not None:
-            if unread < window:
-                parts.append(read(unread, window, whole=False))
-            parts.append((held[0][:, y, x], held[1][:, y, x], held[2][:, :, small_y, small_x]))
-            unread = window + 1
-    if unread < windows[1]:
-        parts.append(read(unread, windows[1], whole=False))
-    blur, sharp, voxels = zip(*parts, strict=True)
-    return np.concatenate(blur), np.concatenate(sharp), np.concatenate(voxels)
+        whole = held is None and (mostly or cache.has_room(coming + window_bytes(sequence)))
+        if whole:
+            coming += window_bytes(sequence)
+        elif held is None and parts and parts[-1].is_box:
+            parts[-1].stop = window + 1  # what lies between held windows comes in one read
+            continue
+        parts.append(_Part(window, window + 1, is_box=not whole and held is None, arrays=held))
+    unread = [part for part in parts if part.arrays is None]
+    reads = [partial(read, part.start, part.stop, whole=not part.is_box) for part in unread]
+    for part, arrays in zip(unread, together(reads, side_by_side=sequence.is_remote), strict=True):
+        part.arrays = arrays
+        if not part.is_box:
+            cache.put((number, part.start), arrays)
+    found = []
+    for part in parts:
+        assert part.arrays is not None
+        blur, sharp, voxels = part.arrays
+        if not part.is_box:
+            blur, sharp = blur[:, y, x], sharp[:, y, x]
+            voxels = voxels[:, :, small_y, small_x]
+        found.append((blur, sharp, voxels))
+    blurs, sharps, counts = zip(*found, strict=True)
+    return np.concatenate(blurs), np.concatenate(sharps), np.concatenate(counts)
+
+
+@dataclass(slots=True)
+class _Part:
+    """Consecutive windows of a clip that are held, or come by one read."""
+
+    start: int
+    stop: int
+    is_box: bool
+    """Only the box of them is read; else they are held, whole, or will be."""
+    arrays: Arrays | None
 
 
 def window_bytes(sequence: WindowSequence) -> int:

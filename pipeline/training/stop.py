@@ -21,9 +21,11 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Yield what becomes true at the first SIGINT or SIGTERM; a second one acts as usual.
+    """Yield what becomes true at the first SIGINT or SIGTERM.
 
-    Signals can be received in the main thread only; elsewhere it stays false.
+    A second SIGINT acts as usual. A second SIGTERM does nothing: a cluster's scheduler signals
+    every process of a job, and torchrun passes on what it got. Signals can be received in the
+    main thread only; elsewhere it stays false.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -33,15 +35,12 @@ def stop_request() -> Iterator[StopRequest]:
 
     def remember(number: int, frame: FrameType | None) -> None:
         request.signal = number
-        restore()
-
-    def restore() -> None:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, former[signal.SIGINT])
 
     for number in former:
         signal.signal(number, remember)
     try:
         yield request
     finally:
-        restore()
+        for number, handler in former.items():
+            signal.signal(number, handler)

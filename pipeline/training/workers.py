@@ -17,12 +17,13 @@ import tempfile
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -75,11 +76,8 @@ def batch_bytes(samples: ClipSamples, batch_size: int) -> int:
 
 def cut_batch(samples: ClipSamples, planned: MicroBatch, memory: np.ndarray | None = None) -> Batch:
     """Return a batch: what `stack` returns, and `cache` (hits, misses), `weight`, `ends_step`."""
-    cache = samples.cache
-    before = (cache.statistics.hits, cache.statistics.misses) if cache else (0, 0)
-    batch = stack([samples.sample(planned.epoch, int(c)) for c in planned.clips], memory)
-    after = (cache.statistics.hits, cache.statistics.misses) if cache else (0, 0)
-    batch["cache"] = (after[0] - before[0], after[1] - before[1])
+    batch = stack(samples.samples(planned.epoch, [int(c) for c in planned.clips]), memory)
+    batch["cache"] = samples.cache.since_last() if samples.cache else (0, 0)
     batch["weight"] = planned.weight
     batch["ends_step"] = planned.ends_step
     return batch
@@ -181,11 +179,24 @@ def _serve(link: Connection, memory: _SharedMemory, size: int, pickled: bytes) -
     slots = memory.view.reshape(-1, size)
     samples: ClipSamples = pickle.loads(pickled)  # from the process that started this one
     try:
+        if samples.is_remote:
+            _serve_several(link, samples, slots)
         while True:
             slot, planned = link.recv()
             link.send(_answer(samples, planned, slots[slot]))
     except (EOFError, OSError):
         return
+
+
+def _serve_several(link: Connection, samples: ClipSamples, slots: np.ndarray) -> NoReturn:
+    """Cut all batches that were asked for side by side: each waits for answers of a network."""
+    cutting: deque[Future[Batch | Exception]] = deque()
+    with ThreadPoolExecutor(MOST_AHEAD) as pool:
+        while True:
+            while not cutting or link.poll():
+                slot, planned = link.recv()
+                cutting.append(pool.submit(_answer, samples, planned, slots[slot]))
+            link.send(cutting.popleft().result())
 
 
 def _answer(samples: ClipSamples, planned: MicroBatch, memory: np.ndarray) -> Batch | Exception:

@@ -24,7 +24,7 @@ import numpy as np
 from spikedeblur.pipeline.spikes import SpikeFile, SpikeGeometry, count_spikes
 from spikedeblur.pipeline.spikes.dat import pack_spikes
 
-from . import align, jobs, store, streaming
+from . import align, jobs, store, streaming, transfer
 from .figures import Figure, fastest
 
 BINS = 32
@@ -154,6 +154,7 @@ def main() -> int:
         figures += decoding(folder)
         figures += store.figures(folder, manifest)
         figures += streaming.figures(folder / "packed.zarr")
+        figures += transfer.figures(folder, "packed.zarr")
         figures += jobs.figures(folder, manifest, Path(memory))
         figures += align.figures(folder / "align")
         if REALDATA.is_dir():

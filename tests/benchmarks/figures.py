@@ -33,7 +33,8 @@ class Figure:
         verdict = ""
         if self.bar is not None:
             verdict = f"bar {self.bar:g}: {'ok' if self.passed else 'BELOW'}"
-        return f"{self.what:56} {self.value:8.1f} {self.unit:38} {verdict:14} {self.detail}"
+        value = f"{self.value:.{2 if abs(self.value) < 2 else 1}f}"
+        return f"{self.what:56} {value:>8} {self.unit:38} {verdict:14} {self.detail}"
 
 
 def fastest(

@@ -74,6 +74,19 @@ def test_json_is_the_summary_and_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert out["bytes_counts"] == 4 * 64
 
 
+def test_dry_run_says_what_time_and_disk_it_would_take(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path)
+    said = run(manifest, tmp_path / "s.zarr", "--bins", 4, "--dry-run")
+    assert "GB to write. On cores like this one: 1 worker " in said
+    out = json.loads(run(manifest, tmp_path / "s.zarr", "--bins", 4, "--dry-run", "--json"))
+    expected = out["estimate"]
+    assert expected["measured"] == 1
+    made = json.loads(run(manifest, tmp_path / "s.zarr", "--bins", 4, "--workers", 1, "--json"))
+    assert made["estimate"] is None
+    assert expected["bytes_out"] == made["bytes_out"]
+    assert expected["seconds"]["64"] <= expected["seconds"]["1"] < 10
+
+
 def test_too_few_workers_are_wrong_use(tmp_path: Path) -> None:
     arguments = [str(make_manifest(tmp_path)), str(tmp_path / "s"), "--workers", "0"]
     assert CliRunner().invoke(app, arguments).exit_code == 2

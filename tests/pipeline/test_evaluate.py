@@ -39,6 +39,7 @@ class Windows:
     frame_index: np.ndarray
     gain: float | None
     windows_are_raw: bool = True
+    is_remote: bool = False
     has_sharp: bool = True
 
     length = property(lambda self: len(self.blur_frames))

@@ -35,6 +35,7 @@ class Windows:
     gain: float | None
     seq: str = "test/group/clip"
     windows_are_raw: bool = True
+    is_remote: bool = False
     has_sharp: bool = False
 
     @property

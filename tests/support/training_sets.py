@@ -32,6 +32,7 @@ class MemorySequence:
     bins: int = 4
     gain: float | None = 0.5
     has_sharp: bool = True
+    is_remote: bool = False
     voxel_dtype: str = "uint8"
     reads: list[str] = field(default_factory=list)
 

@@ -16,6 +16,7 @@ from spikedeblur.pipeline.align.manifest import read_manifest, write_manifest
 from spikedeblur.pipeline.locks import HeldError
 from spikedeblur.pipeline.spikes import SpikeFile
 from spikedeblur.pipeline.store import StoreError
+from spikedeblur.pipeline.store import sources as sources_module
 from spikedeblur.pipeline.store import task as task_module
 from spikedeblur.pipeline.store import voxelize as job_module
 from spikedeblur.pipeline.store.group import exclusive, read_record
@@ -136,7 +137,7 @@ def test_unchanged_sequences_are_kept_without_reading_a_source(
 
     monkeypatch.setattr(SpikeFile, "open", refuse)
     monkeypatch.setattr(task_module, "read_rgb", refuse)
-    monkeypatch.setattr(job_module, "image_shape", refuse)
+    monkeypatch.setattr(sources_module, "image_shape", refuse)
     summary = data.voxelize(store)
     assert (summary.sequences_kept, summary.windows) == (2, 0)
     assert files_of(store) == before

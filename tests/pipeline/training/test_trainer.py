@@ -154,6 +154,16 @@ def test_signal_handlers_are_put_back(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_second_sigterm_of_a_cluster_does_not_keep_the_checkpoint_from_being_written(tmp_path):
+    def twice(step: int, total: int, note: str) -> None:
+        signal_at(4)(step, total, note)
+        signal_at(4)(step, total, note)
+
+    summary = run_fit(tmp_path, tiny_config(), on_progress=twice)
+    assert (summary.step, summary.signal) == (4, signal.SIGTERM)
+    assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == 4
+
+
 def test_metrics_say_what_happened(undisturbed):
     lines = read_metrics(undisturbed)
     training = [line for line in lines if line["kind"] == "train"]

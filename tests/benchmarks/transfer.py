@@ -1,0 +1,156 @@
+"""Reading a store in a bucket through the trainer's loader: what is transferred, and how fast.
+
+Batches of 4 samples of 7 windows: counts of 32x128x128 and two frames of 128x128, at random
+places, from a server on this machine that counts, and waits before each answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from spikedeblur.pipeline.store import open_store
+from spikedeblur.pipeline.store import shard as shard_module
+from spikedeblur.pipeline.training.order import ClipIndex, StepPlan
+from spikedeblur.pipeline.training.samples import ClipSamples
+
+from .figures import Figure
+
+# Where tests find them too; by name, since a spawned process imports it.
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+
+BATCH, CLIP, CROP, DELAY_MS = 4, 7, 128, 20
+
+
+def figures(folder: Path, store: str, *, steps: int = 12) -> list[Figure]:
+    """Measure with a store of 360x640 windows, the folder `store` in `folder`; half a minute."""
+    from bucket_server import bucket_server
+    from s3_server import environment
+
+    from spikedeblur.pipeline.training.loader import open_loader
+
+    with (
+        bucket_server(folder.parent) as server,
+        mock.patch.dict(os.environ, environment(server.endpoint)),
+    ):
+        sequences = open_store(f"s3://{folder.name}/{store}")
+        index = ClipIndex.every_start([s.length for s in sequences], CLIP)
+        samples = ClipSamples(sequences, index, crop_size=CROP, augment=True)
+        plan = StepPlan(index, BATCH)
+
+        def read(first: int, last: int, workers: int) -> float:
+            """Return samples a second, without the first step and the start of workers."""
+            with open_loader(samples, plan, first, last, workers=workers, pin=False) as loader:
+                next(loader)
+                began = time.perf_counter()
+                count = sum(len(batch["seq"]) for step in loader for batch in step)
+                return count / (time.perf_counter() - began)
+
+        server.counters()
+        with _needed() as chunks:
+            read(0, steps, workers=0)
+        counted = server.counters()
+        needed = sum(size for *_, size in chunks)
+        server.set_delay(DELAY_MS)
+        serial = _serial(folder.name, chunks[: max(len(chunks) // steps, 1)]) * BATCH
+        server.counters()
+        rates = {workers: read(0, 4 * steps, workers) for workers in (0, 1)}
+        at_once = server.counters().most_at_once
+    return [
+        Figure(
+            "bucket: bytes transferred",
+            counted.bytes / needed,
+            "of the chunks needed",
+            1.1,
+            f"{counted.bytes / 1e6:.1f} MB, what opening takes included",
+            at_most=True,
+        ),
+        Figure(
+            "bucket: requests",
+            counted.requests / len(chunks),
+            "a chunk needed",
+            1.1,
+            f"{counted.requests} for {len(chunks)} chunks",
+            at_most=True,
+        ),
+        Figure("bucket: requests in flight", at_once, "at once", 16),
+        Figure(
+            f"bucket, {DELAY_MS} ms a request, no worker",
+            rates[0] / serial,
+            "x one chunk after another",
+            10,
+            f"{rates[0]:.1f} samples/s against {serial:.2f}",
+        ),
+        Figure(
+            f"bucket, {DELAY_MS} ms a request, one worker",
+            rates[1] / serial,
+            "x one chunk after another",
+            10,
+            f"{rates[1]:.1f} samples/s",
+        ),
+    ]
+
+
+@contextmanager
+def _needed() -> Iterator[list[tuple[str, int, int]]]:
+    """Yield a list that gets (key, offset, bytes) of every chunk of which pixels are read."""
+    chunks: list[tuple[str, int, int]] = []
+    read = shard_module.ShardedArray.read
+
+    def noted(
+        self: shard_module.ShardedArray,
+        spans: shard_module.Spans,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        spec = self.spec
+        touched = (
+            range(start // side, -(-stop // side))
+            for (start, stop), side in zip(spans, spec.chunks, strict=True)
+        )
+        for place in itertools.product(*touched):
+            file, at = divmod(place[0], spec.grid[0])
+            number = int(np.ravel_multi_index((at, *place[1:]), spec.grid))
+            offset, size = self._index(file)[number]
+            chunks.append((f"{self._place}/{spec.key(file)}", offset, size))
+        return read(self, spans, out)
+
+    with mock.patch.object(shard_module.ShardedArray, "read", noted):
+        yield chunks
+
+
+def _serial(bucket: str, chunks: list[tuple[str, int, int]]) -> float:
+    """Return batches a second, a batch's chunks being got one after another."""
+    from obstore.store import S3Store
+
+    store = S3Store(bucket, client_options={"allow_http": True})
+    began = time.perf_counter()
+    for key, offset, size in chunks:
+        store.get_range(key.removeprefix(f"s3://{bucket}/"), start=offset, length=size)
+    return 1 / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Measure alone."""
+    import tempfile
+
+    from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+
+    from .store import record
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "bucket")
+        voxelize_manifest(record(Path(name, "recording")), folder / "packed.zarr", workers=1)
+        for figure in figures(folder, "packed.zarr"):
+            print(figure.line())
+
+
+if __name__ == "__main__":
+    main()
