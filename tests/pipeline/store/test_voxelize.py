@@ -23,7 +23,7 @@ from spikedeblur.pipeline.store.group import exclusive, read_record
 from spikedeblur.pipeline.store.place import open_place
 from spikedeblur.pipeline.store.reader import open_store
 from spikedeblur.pipeline.store.schema import SHARD_BYTES, shard_windows
-from spikedeblur.pipeline.store.task import write_shard
+from spikedeblur.pipeline.store.task import ShardResult, ShardTask, write_shard
 
 from .conftest import DataSet, make_data_set, record
 
@@ -348,3 +348,21 @@ def test_plain_zarr_reads_what_we_read(store: Path, kind: str, spikes_array: str
         "packed": ("sample", "voxel_y", "voxel_x_bytes"),
     }
     assert group["train/a/one"][spikes_array].metadata.dimension_names == names[kind]
+
+
+def test_what_a_killed_worker_left_is_gone_when_its_sequence_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_data_set(tmp_path)
+    data.voxelize(tmp_path / "undisturbed.zarr")
+
+    def after_one_that_was_killed(task: ShardTask) -> ShardResult:
+        result = write_shard(task)
+        for name in result.files:
+            path = Path(task.store, task.record.seq, name)
+            path.with_name(f".{path.name}.0123456789ab.partial").write_bytes(b"half")
+        return result
+
+    monkeypatch.setattr(job_module, "write_shard", after_one_that_was_killed)
+    data.voxelize(tmp_path / "disturbed.zarr")
+    assert files_of(tmp_path / "disturbed.zarr") == files_of(tmp_path / "undisturbed.zarr")
