@@ -39,11 +39,10 @@ def export(
     """Write the best weights of a run, with their configuration, as one safe file.
 
     A name that ends in .pt2 (torch.export) or .onnx makes it a program of one input shape, for
-    places that have no spikedeblur. It is kept only if it gives what the network gives.
+    places that have no spikedeblur: `export small small.onnx --size 256x256`. It is kept only if
+    it gives what the network gives.
 
-    Examples: spikedeblur export outputs/mine mine.safetensors
-
-    spikedeblur export small small.onnx --size 256x256
+    Example: spikedeblur export outputs/mine mine.safetensors
     """
     if out.suffix not in (".safetensors", *_PROGRAMS):
         raise typer.BadParameter(
