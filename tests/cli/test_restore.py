@@ -124,6 +124,7 @@ def test_spikes_that_can_not_be_used_are_told_before_a_video_is_decoded(
 
 
 def test_sixteen_bits_make_no_video(data: Path, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("cv2")
     more = ["--method", "sdm", "--exposure", 33, "--fps", 1000]
     assert main(arguments(data, tmp_path / "out", *more, "--bits", 16)) == 0
     png = (tmp_path / "out" / "0031.png").read_bytes()

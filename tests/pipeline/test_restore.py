@@ -168,6 +168,7 @@ def read_png16(path: Path) -> np.ndarray:
 
 
 def test_sixteen_bits_hold_what_the_network_gave_to_half_a_step(recording, monkeypatch) -> None:
+    pytest.importorskip("cv2")
     config = Config.model_validate({"DATA": {"CLIP_LEN": 3}})
     monkeypatch.setattr(
         ModelMethod,
@@ -184,6 +185,7 @@ def test_sixteen_bits_hold_what_the_network_gave_to_half_a_step(recording, monke
 
 
 def test_frames_of_other_bits_are_other_frames(recording) -> None:
+    pytest.importorskip("cv2")
     restore(recording)
     eight = json.loads((recording / "out" / job.RECORD).read_text())["inputs"]
     with pytest.raises(job.RestoreError, match=r"other inputs \(bits\)"):
