@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all lint docs torture bench bench-model bench-quality bench-ablation model clean
+.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-model bench-quality bench-ablation model clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -73,6 +73,20 @@ browser:
 
 test-all: $(INSTALLED) browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+# The lowest versions that pyproject.toml allows; downloads a few gigabytes, then takes some minutes.
+LOWEST := build/minimal/bin/python
+SMOKE := tests/cli tests/configs tests/model tests/third_party tests/pipeline/spikes \
+	tests/pipeline/store/test_reader.py tests/pipeline/store/test_voxelize.py \
+	tests/pipeline/store/test_scheduler.py tests/pipeline/training/test_trainer.py \
+	tests/pipeline/training/test_run_folder.py tests/pipeline/report/test_report.py \
+	tests/pipeline/test_restore.py tests/pipeline/test_evaluate.py tests/pipeline/test_trained.py
+test-minimal: $(INSTALLED)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/minimal
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[onnx,png16]'
+	$(BIN)/uv pip install --quiet --python $(LOWEST) pytest pytest-timeout hypothesis
+	OMP_NUM_THREADS=1 $(LOWEST) -m pytest -m "not slow" $(SMOKE)
+	OMP_NUM_THREADS=1 $(LOWEST) -m pytest tests/pipeline/test_program.py
 
 docs: $(INSTALLED)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site

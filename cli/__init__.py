@@ -33,6 +33,7 @@ from . import (
     view,
     voxelize,
 )
+from .output import LogFormat, set_log_format
 
 app = typer.Typer(
     name="spikedeblur",
@@ -85,6 +86,10 @@ def spikedeblur(
         bool,
         typer.Option("--quiet", "-q", help="No progress, notes and next command; results only."),
     ] = False,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(help="Progress as text, or as one JSON object a line on stderr."),
+    ] = LogFormat.TEXT,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """From spike-camera streams and blurred colour frames to sharp video.
@@ -92,6 +97,7 @@ def spikedeblur(
     The stages, in order: simulate (or your own recordings), align, voxelize, train, evaluate,
     restore. Each reads the files of the one before; run any of them with --help for an example.
     """
+    set_log_format(log_format)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -108,10 +114,11 @@ def main(arguments: list[str] | None = None) -> int:
     # Welcome after the command's name too.
     frame = {"--debug", "--quiet", "-q"}
     arguments = [a for a in arguments[:options_end] if a not in frame] + arguments[options_end:]
+    arguments, log_format = _without_log_format(arguments)
     begin(quiet=quiet)
     try:
         with _told_to_stop():
-            app(arguments, standalone_mode=True)
+            app([*log_format, *arguments], standalone_mode=True)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     except (SpikeDeblurError, OSError, MemoryError) as error:
@@ -126,6 +133,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"spikedeblur: stopped; {again} goes on from here", file=sys.stderr)
         return 128 + stopped.signal
     return 0
+
+
+def _without_log_format(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments, and apart from them --log-format with its value."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    for i, argument in enumerate(arguments[:end]):
+        length = 2 if argument == "--log-format" else 1
+        if argument.partition("=")[0] == "--log-format" and i + length <= end:
+            return arguments[:i] + arguments[i + length :], arguments[i : i + length]
+    return arguments, []
 
 
 class _StopError(BaseException):

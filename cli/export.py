@@ -1,4 +1,4 @@
-"""`spikedeblur export`: a run's best model as one file."""
+"""`spikedeblur export`: a trained model as one file."""
 
 from __future__ import annotations
 
@@ -7,25 +7,96 @@ from typing import Annotated
 
 import typer
 
+from .output import parse_size, require_local
+
+_PROGRAMS = (".pt2", ".onnx")
+
 
 def export(
-    run: Annotated[str, typer.Argument(help="Run folder that `train` wrote: a path or a URL.")],
-    out: Annotated[Path, typer.Argument(help="File to write, *.safetensors.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="Run folder that `train` wrote, a path or a URL; of a program also a "
+            ".safetensors, or `small`."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="File to write: *.safetensors, *.pt2 or *.onnx.")],
+    size: Annotated[
+        str | None,
+        typer.Option(help="Of a program: HxW of its frames, in pixels; it takes no other."),
+    ] = None,
+    spike_size: Annotated[
+        str | None,
+        typer.Option(help="Of a program: HxW of its counts.", show_default="the trunk's"),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a program: frames of a clip.", show_default="as in training"),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there.")
     ] = False,
 ) -> None:
     """Write the best weights of a run, with their configuration, as one safe file.
 
+    A name that ends in .pt2 (torch.export) or .onnx makes it a program of one input shape, for
+    places that have no spikedeblur: `export small small.onnx --size 256x256`. It is kept only if
+    it gives what the network gives.
+
     Example: spikedeblur export outputs/mine mine.safetensors
     """
-    from ..pipeline.trained import export_model
-    from .output import command_line, require_local, say_next
-
+    if out.suffix not in (".safetensors", *_PROGRAMS):
+        raise typer.BadParameter(
+            f"expected a name that ends in .safetensors, .pt2 or .onnx, got {out.name}",
+            param_hint="OUT",
+        )
     require_local(out, "OUT")
+    if out.suffix in _PROGRAMS:
+        if size is None:
+            raise typer.BadParameter("a program has one input shape; give HxW", param_hint="--size")
+        _write_program(run, out, size, spike_size, frames, overwrite=overwrite)
+        return
+    if (size, spike_size, frames) != (None, None, None):
+        raise typer.BadParameter(
+            f"a shape is for programs, *.pt2 and *.onnx; {out.name} takes any", param_hint="--size"
+        )
+    from ..pipeline.trained import export_model
+    from .output import command_line, say_next
+
     facts = export_model(run, out, overwrite=overwrite)
     typer.echo(
         f"{out}: {facts['parameters'] / 1e6:.2f} M parameters of step {facts['step']}, validation "
         f"{facts['validation_psnr'] or float('nan'):.2f} dB, {out.stat().st_size / 1e6:.1f} MB"
     )
     say_next(f"{command_line('restore', '--model', out)} --blur DIR --spikes FILE.dat")
+
+
+def _write_program(
+    run: str,
+    out: Path,
+    size: str,
+    spike_size: str | None,
+    frames: int | None,
+    *,
+    overwrite: bool,
+) -> None:
+    from ..pipeline.program import export_program
+    from ..pipeline.trained import find_model
+    from .output import say_next
+
+    summary = export_program(
+        run if Path(run).is_dir() else find_model(run),
+        out,
+        size=parse_size(size),
+        spike_size=None if spike_size is None else parse_size(spike_size),
+        frames=frames,
+        overwrite=overwrite,
+    )
+    shapes = ", ".join(
+        f"{name} {'x'.join(map(str, shape))}" for name, shape in summary.inputs.items()
+    )
+    typer.echo(
+        f"{out}: takes {shapes}; within {summary.difference:.1g} of the network's range, "
+        f"{out.stat().st_size / 1e6:.1f} MB"
+    )
+    say_next(None)

@@ -9,6 +9,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,39 @@ import typer
 
 from ..pipeline.progress import duration
 
+
+class LogFormat(StrEnum):
+    """How progress is told."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+_log_format: ContextVar[LogFormat] = ContextVar("log_format", default=LogFormat.TEXT)
 _began: ContextVar[float] = ContextVar("began")
 
 
 def begin(*, quiet: bool) -> None:
     """Note when the command began, and whether it is to say its result only."""
     _quiet.set(quiet)
+    _log_format.set(LogFormat.TEXT)
     _began.set(time.monotonic())
 
 
 def is_quiet() -> bool:
     """Whether --quiet was given: no progress, notes and next command."""
     return _quiet.get()
+
+
+def set_log_format(log_format: LogFormat) -> None:
+    """Take --log-format."""
+    _log_format.set(log_format)
+
+
+def log_format() -> LogFormat:
+    """Return how progress is to be told."""
+    return _log_format.get()
 
 
 def note(text: str) -> None:

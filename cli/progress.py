@@ -1,17 +1,23 @@
-"""Progress on stderr: a bar with rate and time left; plain lines where there is no terminal."""
+"""Progress on stderr: a bar with rate and time left; plain lines where there is no terminal.
+
+With --log-format json it is one JSON object a line, for programs that watch a job.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from ..pipeline.progress import Progress, duration
-from .output import is_quiet
+from .output import LogFormat, is_quiet, log_format
 
 _SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_BETWEEN_OBJECTS = 1.0
 
 
 @contextmanager
@@ -27,6 +33,8 @@ def progress_bar(title: str, unit: str = "") -> Iterator[Progress]:
     """
     if is_quiet():
         yield lambda done, total, note: None
+    elif log_format() is LogFormat.JSON:
+        yield _objects(title.lower(), unit)
     elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         with _bar(title, unit) as on_progress:
             yield on_progress
@@ -116,6 +124,33 @@ def _lines(title: str, unit: str) -> Progress:
         if done >= total:
             words.append(f"in {duration(pace.seconds)}")
         print(", ".join([*words, *filter(None, [note])]), file=sys.stderr, flush=True)
+
+    return on_progress
+
+
+def _objects(stage: str, unit: str) -> Progress:
+    pace = _Pace()
+    last = pace.began
+
+    def on_progress(done: int, total: int, note: str) -> None:
+        nonlocal last
+        begins = pace.note(done, total)
+        now = time.monotonic()
+        waits = not begins and done < total and now - last < _SECONDS_BETWEEN_OBJECTS
+        if not total or waits:
+            return
+        last = now
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "stage": stage,
+            "done": done,
+            "total": total,
+            "rate": pace.rate,
+            "eta": pace.left,
+            "unit": unit,
+            "detail": note,
+        }
+        print(json.dumps(line), file=sys.stderr, flush=True)
 
     return on_progress
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,13 @@ import typer
 
 from .output import report, require_local
 from .recording import require_times
+
+
+class Bits(StrEnum):
+    """Of a channel."""
+
+    EIGHT = "8"
+    SIXTEEN = "16"
 
 
 def restore(
@@ -95,6 +103,9 @@ def restore(
             show_default="the exposure",
         ),
     ] = None,
+    bits: Annotated[
+        Bits, typer.Option(help="Of a channel in the PNGs; 16 needs OpenCV.")
+    ] = Bits.EIGHT,
     video: Annotated[
         Path | None,
         typer.Option(help="MP4 to write of all sharp frames; needs PyAV."),
@@ -122,6 +133,8 @@ def restore(
 
     require_local(out, "--out")
     if video is not None:
+        if bits is Bits.SIXTEEN:
+            raise typer.BadParameter("an MP4 is made of 8-bit frames", param_hint="--bits")
         require_new_video(video, overwrite=overwrite)
     trained = trained_model(run, model)
     try:
@@ -150,6 +163,7 @@ def restore(
             short_bins=short_bins,
             frames_per_exposure=frames_per_exposure,
             step=step,
+            bits=16 if bits is Bits.SIXTEEN else 8,
             overwrite=overwrite,
             on_progress=on_progress,
         )

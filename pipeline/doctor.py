@@ -41,6 +41,7 @@ _EXTRAS = {
     "panel": ("view", "`spikedeblur view`"),
     "cv2": ("motion", "figures by motion in `evaluate`"),
     "av": ("video", "video files"),
+    "onnxruntime": ("onnx", "`export` to ONNX"),
 }
 """Module, the extra that brings it, and what it is for."""
 

@@ -1,4 +1,4 @@
-"""Colour frames in and out: 8-bit upright RGB, PNG written atomically.
+"""Colour frames in and out: upright RGB, 8 bits in, 8 or 16 out; PNG written atomically.
 
 Pillow quietly cuts 16-bit PNGs to 8 bits and ignores a rotation in the EXIF data; a network
 trained on such frames is wrong in a way that nobody sees. What is not plain is refused by name.
@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +111,27 @@ def write_png(path: str | os.PathLike[str], rgb: RGB) -> None:
         Image.fromarray(np.ascontiguousarray(rgb)).save(aside, format="PNG", compress_level=1)
 
 
+def require_png16(path: str | os.PathLike[str]) -> None:
+    """Refuse 16 bits where nothing can write them, before any work is done.
+
+    Raises:
+        ImageError: no OpenCV; names `path`.
+    """
+    _opencv(path)
+
+
+def write_png16(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint16]) -> None:
+    """Write (H, W, 3) uint16 as PNG of 16 bits a channel, atomically; Pillow has no such mode.
+
+    Raises:
+        ImageError: no OpenCV, the extra `png16`.
+    """
+    cv2 = _opencv(path)
+    _, content = cv2.imencode(".png", rgb[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    with atomic_write(path) as aside:
+        aside.write_bytes(content.tobytes())
+
+
 def decode_srgb(image: RGB) -> npt.NDArray[np.float32]:
     """Return the linear light in [0, 1] of 8-bit sRGB (IEC 61966-2-1)."""
     code = np.arange(256) / 255
@@ -152,6 +174,16 @@ def _to_rgb(image: Image.Image, path: Path) -> RGB:
             f"{path}: expected an RGB image, found mode {image.mode}; convert it to RGB"
         )
     return np.asarray(image.convert("RGB"))
+
+
+def _opencv(path: str | os.PathLike[str]) -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImageError(
+            f"{path}: writing 16-bit PNG needs OpenCV; install spikedeblur[png16], or write 8 bits"
+        ) from error
+    return cv2
 
 
 @contextmanager

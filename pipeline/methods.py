@@ -21,13 +21,13 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import SpikeDeblurError
-from .metrics import to_uint8
+from .metrics import to_uint8, to_uint16
 from .spikes import reconstruct, samples_per_bin
 from .spikes.camera import luminance
 from .store.sequence import WindowSequence
@@ -100,8 +100,13 @@ def restored_frames(
     method: Method,
     windows: WindowSequence,
     wanted: Callable[[int], bool] = lambda window: True,
-) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Yield (window, frame (H, W, 3) uint8) in order; clips with no wanted window are skipped."""
+    bits: Literal[8, 16] = 8,
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yield (window, frame (H, W, 3)) in order; clips with no wanted window are skipped.
+
+    Frames are uint8, or with 16 `bits` uint16; the whole range is light from 0 to 1.
+    """
+    rounded = to_uint8 if bits == 8 else to_uint16
     for clip in plan_clips(windows.length, method.clip_len):
         kept = range(clip.keep_start, clip.keep_stop)
         if not any(wanted(window) for window in kept):
@@ -109,7 +114,7 @@ def restored_frames(
         frames = method(windows, clip)
         for window, frame in zip(kept, frames, strict=True):
             if wanted(window):
-                yield window, to_uint8(frame)
+                yield window, rounded(frame)
 
 
 def plan_clips(windows: int, clip_len: int) -> list[Clip]:

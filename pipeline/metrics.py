@@ -46,6 +46,13 @@ def to_uint8(frames: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     return np.asarray(np.clip(frames, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
+def to_uint16(frames: npt.NDArray[np.floating]) -> npt.NDArray[np.uint16]:
+    """Return values in [0, 1] as uint16, rounded to nearest; values outside are clipped."""
+    # float32 has too few digits to round 65,535 steps to the nearest.
+    scaled = np.clip(frames.astype(np.float64), 0.0, 1.0) * 65535.0
+    return np.asarray(scaled + 0.5).astype(np.uint16)
+
+
 def score(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> Score:
     """Return PSNR and SSIM of one frame. Arguments and errors as in `psnr` and `ssim`."""
     return Score(psnr(restored, sharp), ssim(restored, sharp))

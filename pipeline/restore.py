@@ -11,12 +11,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .. import __version__
 from ..errors import SpikeDeblurError
 from .files import inside, sha256_file, sweep, write_text
-from .images import write_png
+from .images import require_png16, write_png, write_png16
 from .locks import only_writer
 from .methods import (
     DEFAULT_SHORT_BINS,
@@ -79,6 +79,7 @@ def restore(
     short_bins: int = DEFAULT_SHORT_BINS,
     frames_per_exposure: int = 1,
     step: int | None = None,
+    bits: Literal[8, 16] = 8,
     device: str | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
@@ -110,6 +111,7 @@ def restore(
         frames_per_exposure: sharp frames from each blurred one.
         step: of a video: sharp frames from one blurred frame to the next; None: an exposure, so
             that they follow each other without gap. The first is centred in the first exposure.
+        bits: of a channel in the PNGs; 16 need the extra `png16`.
         device: a torch device for the model; None: the GPU where there is one.
         overwrite: replace frames made from other inputs.
         on_progress: told after each frame.
@@ -124,6 +126,8 @@ def restore(
         raise RestoreError("expected the frames' times from a log, or from exposure and fps")
     if frames_per_exposure < 1:
         raise RestoreError(f"expected at least 1 frame an exposure, got {frames_per_exposure}")
+    if bits == 16:
+        require_png16(out)
     if out.resolve() == blur.resolve():
         raise RestoreError(f"{out}: the blurred frames are there; choose another --out")
     if blur.suffix == VIDEO_SUFFIX:
@@ -177,6 +181,7 @@ def restore(
         "gain": settings.gain,
         "first": settings.first,
         **({"matrix": settings.registration.matrix} if settings.registration else {}),
+        **({"bits": bits} if bits != 8 else {}),
         "frames": {
             e.path.stem: {"t0": e.t0, "t1": e.t1, "blur_sha256": sha256_file(e.path)}
             for e in exposures
@@ -194,9 +199,11 @@ def restore(
         done = kept = len(targets) - sum(missing)
         for m, of_instant in enumerate(sequences):
             ours = slice(m, None, frames_per_exposure)
-            for window, frame in restored_frames(restoring, of_instant, missing[ours].__getitem__):
+            for window, frame in restored_frames(
+                restoring, of_instant, missing[ours].__getitem__, bits
+            ):
                 target = targets[ours][window]
-                write_png(target, frame)
+                (write_png if bits == 8 else write_png16)(target, frame)
                 done += 1
                 if on_progress is not None:
                     on_progress(done, len(targets), target.name)
@@ -325,7 +332,7 @@ def _difference(record: dict[str, Any], inputs: dict[str, Any]) -> str:
     if record["version"] != __version__:
         return f"spikedeblur {record['version']}"
     before = record["inputs"]
-    keys = [key for key in inputs if before.get(key) != inputs[key]]
+    keys = [key for key in {**inputs, **before} if before.get(key) != inputs.get(key)]
     return f"other inputs ({', '.join(keys)})"
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
 import subprocess
 import sys
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from spikedeblur.cli import main, progress
+from spikedeblur.cli import main, output, progress
 
 
 @pytest.fixture
@@ -23,6 +26,13 @@ def clock(monkeypatch):
 
     monkeypatch.setattr(progress.time, "monotonic", lambda: Clock.now)
     return Clock
+
+
+@pytest.fixture(autouse=True)
+def _text_again():
+    """Tests of commands in one process must not see each other's --log-format."""
+    yield
+    output.begin(quiet=False)
 
 
 def lines(capsys) -> list[str]:
@@ -40,6 +50,89 @@ def test_a_pipe_gets_plain_lines_at_most_four_a_minute_and_the_last(clock, capsy
         "Voxelizing: 30/40 windows, 1.0/s, 10.0 s left, 30 MB",
         "Voxelizing: 40/40 windows, 1.0/s, in 40.0 s, 40 MB",
     ]
+
+
+def objects(capsys) -> list[dict]:
+    return [json.loads(line) for line in lines(capsys)]
+
+
+def test_json_is_one_object_a_second_and_the_first_and_last(clock, capsys):
+    output.set_log_format(output.LogFormat.JSON)
+    with progress.progress_bar("Voxelizing", "windows") as on_progress:
+        for done in range(1, 10):
+            clock.now += 0.5
+            on_progress(done, 9, f'{done} "MB"\n')
+    said = objects(capsys)
+    assert [line["done"] for line in said] == [1, 3, 5, 7, 9]
+    assert list(said[1]) == ["time", "stage", "done", "total", "rate", "eta", "unit", "detail"]
+    assert datetime.fromisoformat(said[1].pop("time")).utcoffset() == timedelta(0)
+    assert said[1] == {
+        "stage": "voxelizing",
+        "done": 3,
+        "total": 9,
+        "rate": 2.0,
+        "eta": 3.0,
+        "unit": "windows",
+        "detail": '3 "MB"\n',
+    }
+    assert said[-1]["eta"] == 0
+
+
+def test_each_phase_has_objects_of_its_own_and_what_is_not_known_is_null(clock, capsys):
+    output.set_log_format(output.LogFormat.JSON)
+    with progress.progress_bar("Training", "steps") as on_progress:
+        on_progress(501, 1000, "")
+        on_progress(72, 72, "reading")
+    resumed, read = objects(capsys)
+    assert (resumed["rate"], resumed["eta"]) == (None, None)
+    assert (read["done"], read["total"]) == (72, 72)
+
+
+@pytest.mark.parametrize("place", [0, 1, 99])
+@pytest.mark.parametrize("option", [["--log-format", "json"], ["--log-format=json"]])
+def test_commands_tell_progress_as_json_and_nothing_else(place, option, capsys, tmp_path):
+    arguments = ["simulate", str(tmp_path / "out"), "--scenes", "3", "--size", "16x16"]
+    arguments += ["--workers", "1"]
+    arguments[place:place] = option
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    said = [json.loads(line) for line in captured.err.splitlines()]
+    assert (said[-1]["stage"], said[-1]["done"], said[-1]["total"]) == ("simulating", 3, 3)
+    assert captured.out.startswith("3 clips")
+    assert main([*arguments, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_the_long_commands_end_their_json_with_all_done(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = str(Path(__file__).parents[2] / "configs/deblur/quickstart.yaml")
+    recording = ["--blur", "d/val_blurry_33/scenes/00000", "--exposure", "33", "--fps", "1000"]
+    recording += ["--spikes", "d/val_spike_2xds/scenes/00000/spike.dat"]
+    train = ["--set", "DATA.ROOT=s.zarr", "--set", "TRAIN.MAX_STEPS=2", "--run", "run"]
+    train += ["--set", "TRAIN.VAL_MAX_WINDOWS=1"]
+    for split in ("train", "val"):
+        simulated = ["simulate", "d", "--scenes", "1", "--split", split, "--size", "64x64"]
+        assert main([*simulated, "--workers", "1"]) == 0
+    commands = {
+        "aligning": ["align", "d", "--log", "l.txt"],
+        "voxelizing": ["voxelize", "l.json", "s.zarr", "--workers", "1"],
+        "training": ["train", "--config", config, *train],
+        "evaluating": ["evaluate", "s.zarr", "--split", "val", "--methods", "blur,sdm"],
+        "restoring": ["restore", *recording, "--method", "sdm", "--out", "sharp"],
+    }
+    capsys.readouterr()
+    for stage, arguments in commands.items():
+        assert main([*arguments, "--log-format", "json"]) == 0, stage
+        said = capsys.readouterr().err.splitlines()
+        told = [json.loads(line) for line in said if line.startswith("{")]
+        assert {line["stage"] for line in told} == {stage}
+        assert told[-1]["done"] == told[-1]["total"] > 0
+
+
+def test_another_log_format_is_wrong_use(capsys):
+    assert main(["doctor", "--log-format", "xml"]) == 2
+    assert "'text', 'json'" in capsys.readouterr().err
 
 
 def test_what_a_former_run_did_is_not_taken_for_speed(clock, capsys):

@@ -121,3 +121,15 @@ def test_spikes_that_can_not_be_used_are_told_before_a_video_is_decoded(
     command[command.index("--spikes") + 1] = str(tmp_path / "none.dat")
     assert main(command) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_sixteen_bits_make_no_video(data: Path, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("cv2")
+    more = ["--method", "sdm", "--exposure", 33, "--fps", 1000]
+    assert main(arguments(data, tmp_path / "out", *more, "--bits", 16)) == 0
+    png = (tmp_path / "out" / "0031.png").read_bytes()
+    assert (png[24], png[25]) == (16, 2)  # depth, and colour type RGB
+    capsys.readouterr()
+    video = ["--bits", 16, "--video", tmp_path / "x.mp4"]
+    assert main(arguments(data, tmp_path / "other", *more, *video)) == 2
+    assert "8-bit frames" in " ".join(capsys.readouterr().err.split())

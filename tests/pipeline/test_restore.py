@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,68 @@ def test_instants_near_a_recordings_end_get_shorter_windows(recording) -> None:
             32,
             at=-0.49,
         )
+
+
+class Ramp(torch.nn.Module):
+    """A stand-in for the network: values between the steps of 16 bits, some out of range."""
+
+    def forward(self, rgb: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+        return torch.linspace(-0.1, 1.1, rgb.numel()).view(rgb.shape)
+
+
+def read_png16(path: Path) -> np.ndarray:
+    """(H, W, 3) uint16 by FFmpeg, which did not write it."""
+    av = pytest.importorskip("av")
+    with av.open(str(path)) as picture:
+        frame = next(picture.decode(video=0))
+    assert frame.format.name == "rgb48be"
+    return frame.to_ndarray(format="rgb48le")
+
+
+def test_sixteen_bits_hold_what_the_network_gave_to_half_a_step(recording, monkeypatch) -> None:
+    pytest.importorskip("cv2")
+    config = Config.model_validate({"DATA": {"CLIP_LEN": 3}})
+    monkeypatch.setattr(
+        ModelMethod,
+        "from_run",
+        lambda run, tile, flips, device: ModelMethod(Ramp(), config, tile=0, device="cpu"),
+    )
+    monkeypatch.setattr(job, "_model_hash", lambda run: "ab")
+    restore(recording, method=None, run=recording / "run", bits=16)
+    files = job.restored_files(recording / "out")
+    found = np.stack([read_png16(path) for path in files]).astype(np.float64) / 65535
+    given = Ramp()(torch.empty(1, 3, 3, 96, 96), None)[0].permute(0, 2, 3, 1).double().numpy()
+    assert np.abs(found - given.clip(0, 1)).max() <= 0.5 / 65535 + 1e-12
+    assert len(np.unique(found)) > 20_000
+
+
+def test_frames_of_other_bits_are_other_frames(recording) -> None:
+    pytest.importorskip("cv2")
+    restore(recording)
+    eight = json.loads((recording / "out" / job.RECORD).read_text())["inputs"]
+    with pytest.raises(job.RestoreError, match=r"other inputs \(bits\)"):
+        restore(recording, bits=16)
+    assert restore(recording, bits=16, overwrite=True).restored == 3
+    assert restore(recording, bits=16).kept == 3
+    sixteen = json.loads((recording / "out" / job.RECORD).read_text())["inputs"]
+    assert sixteen == eight | {"bits": 16}  # records of earlier releases stay valid
+    with pytest.raises(job.RestoreError, match=r"other inputs \(bits\)"):
+        restore(recording)
+    (recording / "out" / "0031.png").unlink()
+    assert restore(recording, bits=16).restored == 1
+    whole = read_png16(recording / "out" / "0031.png")
+    assert restore(recording, overwrite=True).restored == 3
+    step = np.abs(whole / 257.0 - read_rgb(recording / "out" / "0031.png"))
+    assert step.max() <= 0.5 + 1 / 257
+
+
+def test_sixteen_bits_without_opencv_are_refused_before_anything_is_written(
+    recording, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(SpikeDeblurError, match=r"spikedeblur\[png16\]"):
+        restore(recording, bits=16)
+    assert not (recording / "out").exists()
 
 
 def test_record_says_what_the_frames_were_made_from(recording) -> None:
