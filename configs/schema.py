@@ -180,7 +180,7 @@ class VRTOptions(Section):
     """Frames, rows, columns of a training clip, for information; changes no parameter."""
     window_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (6, 8, 8)
     """Attention window: frames, rows, columns of the trunk's features."""
-    depths: tuple[PositiveInt, ...] = (8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4)
+    depths: tuple[Annotated[PositiveInt, Field(le=1000)], ...] = (8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4)
     """Attention blocks of stages 1 to 7, then of each group of stage 8."""
     indep_reconsts: tuple[NaturalInt, ...] = (9, 10)
     """Indices in `depths` whose windows see one frame only."""

@@ -269,6 +269,7 @@ def test_every_wrong_value_is_named_at_once():
         (["MODEL.VRT.indep_reconsts=[3]"], "indices of stage 8"),
         (["MODEL.VRT.embed_dims=[32, 32, 32, 32, 64, 32, 32, 32]"], "stages 5, 6, 7 add to"),
         (["MODEL.VRT.pa_frames=2", "MODEL.VRT.deformable_groups=12"], "12 groups do not divide"),
+        (["MODEL.VRT.depths=[1, 1, 2147483648, 1, 1, 1, 1, 1]"], "less than or equal to 1000"),
         (["MODEL.VRT.pa_frames=4"], "0 or 2"),
         (["LOSS.VGG_PERCEPTUAL.LAYERS=[relu9_9]"], "relu3_3"),
         (["LOSS.VGG_PERCEPTUAL.LAYERS=[]"], "LAYERS"),

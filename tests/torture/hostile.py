@@ -134,6 +134,7 @@ KINDS: tuple[Kind, ...] = (
         "config.yaml",
         mutate.yaml_text,
         ("inspect {file}", "train --config {file} --run {out}"),
+        named_by="--set ",  # or the key, as where only its default can't be had
     ),
     Kind(
         "checkpoint",
