@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-model bench-quality bench-ablation model clean
+.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-memory bench-model bench-quality bench-ablation model clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -92,12 +92,15 @@ docs: $(INSTALLED)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
 	@echo "build/site/index.html"
 
-# Kills at random moments, damaged files by the thousand, a long soak: about half an hour.
+# Kills at random moments, damaged files by the thousand, a long soak: about 20 minutes.
 torture: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks
+
+bench-memory: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.memory
 
 bench-model: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.model

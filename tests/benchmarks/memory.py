@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.memory`: the peak memory of every stage as its input grows tenfold.
+"""`make bench-memory`: the peak memory of every stage as its input grows tenfold.
 
 Each run is the command line in a process of its own, worker processes included; two minutes.
 """
@@ -102,7 +102,7 @@ def stages(folder: Path) -> dict[str, Callable[[str, int], int]]:
 
 def main() -> int:
     """Measure, print and judge."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.memory", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make bench-memory", description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     figures = []

@@ -1,4 +1,4 @@
-"""`make torture`: break everything on purpose for a quarter of an hour, and say what held.
+"""`make torture`: break everything on purpose for 20 minutes, and say what held.
 
 Kills at random moments, damaged files by the thousand, a long soak of the loader. Exit code 1 if
 anything was not as `docs/reliability.md` promises.

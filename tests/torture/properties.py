@@ -1,4 +1,7 @@
-"""`python -m tests.torture.properties`: the promises of `docs/reliability.md`, and their cases."""
+"""`python -m tests.torture.properties`: counts the cases of each promise in `docs/reliability.md`.
+
+Prints the table's counts and writes them into it.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +11,41 @@ import sys
 from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[2] / "docs/reliability.md"
+ROW = re.compile(r"^\| (.+?) \| (`tests/.+?`) \| (\d*)\s*\|$", re.MULTILINE)
 
 
 def promises() -> list[tuple[str, list[str]]]:
     """Return each promise and the tests that it names."""
-    rows = re.findall(r"^\| (.+?) \| (`tests/.+?`) \|$", DOCUMENT.read_text(), re.MULTILINE)
-    return [(promise, re.findall(r"`([^`]+)`", named)) for promise, named in rows]
+    rows = ROW.findall(DOCUMENT.read_text())
+    return [(promise, re.findall(r"`([^`]+)`", named)) for promise, named, _ in rows]
 
 
-def collected(names: list[str]) -> list[str]:
-    """Return the cases that pytest finds under these names; a name without any is an error."""
+def counts() -> dict[str, int]:
+    """Return how many cases pytest finds of each promise; a test without any is an error."""
+    found = promises()
+    names = sorted({name for _, named in found for name in named})
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run([*command, *names], capture_output=True, text=True, check=False)
     if done.returncode:
         raise LookupError(f"{names}: {done.stdout[-500:]}{done.stderr[-500:]}")
-    return [line for line in done.stdout.splitlines() if "::" in line]
+    cases = [line for line in done.stdout.splitlines() if "::" in line]
+    return {
+        promise: sum(any(case.startswith(name) for name in named) for case in cases)
+        for promise, named in found
+    }
+
+
+def counted(text: str, cases: dict[str, int]) -> str:
+    """Return the document with these counts in its table."""
+    return ROW.sub(lambda row: f"| {row[1]} | {row[2]} | {cases[row[1]]} |", text)
 
 
 def main() -> None:
-    """Print the table."""
-    found = promises()
-    cases = collected(sorted({name for _, names in found for name in names}))
-    for promise, names in found:
-        count = sum(any(case.startswith(name) for name in names) for case in cases)
+    """Count, print, write."""
+    cases = counts()
+    for promise, count in cases.items():
         print(f"{count:5d}  {promise}")
-    print(f"{len(cases):5d}  in all")
+    DOCUMENT.write_text(counted(DOCUMENT.read_text(), cases))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from .properties import DOCUMENT, promises
+import pytest
+
+from .properties import DOCUMENT, counted, counts, promises
 
 
 def test_every_promise_names_tests_that_are_there():
@@ -11,3 +13,9 @@ def test_every_promise_names_tests_that_are_there():
             path, _, test = name.partition("::")
             text = (DOCUMENT.parents[1] / path).read_text()
             assert not test or f"def {test}(" in text, (promise, name)
+
+
+@pytest.mark.slow  # collects a quarter of all tests
+def test_the_table_says_how_many_cases_each_promise_has():
+    text = DOCUMENT.read_text()
+    assert text == counted(text, counts()), "run `python -m tests.torture.properties`"
