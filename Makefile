@@ -59,6 +59,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	MYPYPATH=$(VENV)/src $(BIN)/mypy
 	$(BIN)/lint-imports
+	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; else echo "no hadolint here: Dockerfile not looked at"; fi
 
 # One thread: tests run several processes at once, and OpenMP threads of two that share a core spin.
 test: $(INSTALLED)

@@ -8,6 +8,9 @@ from collections.abc import Callable
 Progress = Callable[[int, int, str], None]
 """Called as `progress(done, total, note)`, in units of the job's own work items."""
 
+Note = Callable[[str], None]
+"""Told in a sentence what is good to know."""
+
 
 class Throughput:
     """How many bytes a job has worked through, and how fast, in words."""

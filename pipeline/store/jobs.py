@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..allocator import KEPT_BYTES
 from ..machine import workers_that_fit
+from ..progress import Note
 from .schema import StoreError
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ def run_tasks(
     describe: Callable[[Task], str] = repr,
     size: Callable[[Task], int] = lambda task: GROUP_BYTES,
     on_lost: Callable[[Task, str], Result] | None = None,
+    on_note: Note = lambda note: None,
 ) -> Iterator[Result]:
     """Yield `function(task)` for every task, as they get ready.
 
@@ -71,6 +74,7 @@ def run_tasks(
         describe: a task's name for messages.
         size: bytes that a task is about; small ones go to a worker several at a time.
         on_lost: what a task that kills its workers gives, and why; None: that is an error.
+        on_note: told where Dask's dashboard is, if there is one.
 
     Raises:
         StoreError: a task kills its workers, the scheduler can't be reached, or the cluster
@@ -82,6 +86,8 @@ def run_tasks(
         yield from map(function, tasks)
         return
     with connect(workers, scheduler, cluster) as client:
+        if find_spec("bokeh") is not None and "dashboard" in client.scheduler_info()["services"]:
+            on_note(f"Dask's dashboard: {client.dashboard_link}")
         yield from run_on(client, function, tasks, describe, size, on_lost)
 
 

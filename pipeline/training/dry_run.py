@@ -9,9 +9,9 @@ import torch
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ...model import build_model, configured_recompute
+from ..progress import Note
 from .checkpoint import without_pretrained
 from .distributed import process_group
-from .loader import Note
 from .order import ClipIndex, StepPlan
 from .precision import Precision
 from .schedule import total_steps

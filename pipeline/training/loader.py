@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -20,7 +20,7 @@ import torch
 
 from ...configs.schema import DataConfig
 from ..machine import available_cores
-from ..progress import Progress
+from ..progress import Note, Progress
 from ..store.together import AT_ONCE
 from .cache import Arrays, WindowCache
 from .order import StepPlan
@@ -28,8 +28,6 @@ from .samples import ClipSamples, window_bytes
 from .workers import cut_batch, open_workers, stack
 
 Batch = dict[str, Any]
-Note = Callable[[str], None]
-
 MOST_WORKERS = 8
 """That `auto` takes: a store gives one worker several hundred crops a second."""
 

@@ -24,7 +24,7 @@ from ...configs import dump_config
 from ...configs.schema import Config
 from ...model import build_model, configured_recompute
 from ...third_party.VRT import set_recompute
-from ..progress import Progress
+from ..progress import Note, Progress
 from ..store.provenance import describe_data
 from ..store.sequence import WindowSequence
 from . import run_folder
@@ -37,7 +37,7 @@ from .checkpoint import (
 )
 from .clock import Clock, Profile
 from .distributed import Group, process_group
-from .loader import Note, open_loader, prepare_cache
+from .loader import open_loader, prepare_cache
 from .objective import Objective
 from .order import ClipIndex, StepPlan
 from .precision import Precision, cpu_computes_bf16

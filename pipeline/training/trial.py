@@ -23,10 +23,10 @@ from ...model import build_model
 from ...third_party.VRT import Recompute, set_recompute
 from ..allocator import keep_share_of_freed_memory
 from ..memory import NotEnoughMemoryError, free_memory, peak_memory
+from ..progress import Note
 from .checkpoint import without_pretrained
 from .clock import Clock
 from .distributed import Group
-from .loader import Note
 from .objective import Objective
 from .precision import Precision
 from .step import Learner

@@ -108,7 +108,7 @@ def test_job_that_ends_early_is_submitted_again(
         )
     assert killed.is_set()
     assert summary.sequences_written == 16
-    assert len(slurm.jobs()) == 2
+    assert len(slurm.jobs()) >= 2
     assert files_of(tmp_path / "there.zarr") == files_of(tmp_path / "here.zarr")
 
 
