@@ -99,6 +99,8 @@ def train(
             )
         raise typer.Exit(128 + summary.signal)
     if not summary.is_first or (summary.was_finished and not json):
+        if summary.unread:
+            raise typer.Exit(1)
         return
     best = ""
     if summary.best_psnr is not None:
@@ -111,6 +113,10 @@ def train(
         json=json,
         next_command=command_line("evaluate", checked.DATA.ROOT, "--run", folder),
     )
+    for seq, why in summary.unread.items():
+        typer.echo(f"left out: {seq}: {why}", err=True)
+    if summary.unread:
+        raise typer.Exit(1)
 
 
 def _print_profile(profile: Profile) -> None:

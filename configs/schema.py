@@ -389,6 +389,9 @@ class TrainConfig(Section):
     NON_FINITE: Literal["stop", "skip"] = "stop"
     """A step whose loss or gradient is not finite: stop the run, with a checkpoint from before it,
     or leave the step out, which is noted; ten in a row stop the run as well."""
+    ON_ERROR: Literal["stop", "skip"] = "stop"
+    """A clip that can't be read once the run has begun: stop, with a checkpoint, or take the next
+    clip that can in its place; such a run names what was left out and ends with exit code 1."""
     AMP: Annotated[Literal["off", "bf16", "fp16", "auto"], BeforeValidator(_amp_word)] = "auto"
     """Mixed precision. `auto`: bf16 where the GPU or the CPU has instructions for it, fp16 on
     other GPUs, off on other CPUs. true means `auto`, false `off`."""

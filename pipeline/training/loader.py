@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ...configs.schema import DataConfig
+from ...errors import SpikeDeblurError
 from ..machine import available_cores
 from ..progress import Note, Progress
 from ..store.together import AT_ONCE
@@ -109,7 +110,11 @@ def preload(samples: ClipSamples, threads: int = 1, on_progress: Progress | None
                 key, arrays = reading.popleft()
                 if not samples.cache.has_room(window_bytes(samples.sequences[key[0]])):
                     return
-                samples.cache.put(key, arrays.result())
+                try:
+                    samples.cache.put(key, arrays.result())
+                except SpikeDeblurError:
+                    if not samples.replace_unreadable:
+                        raise  # else it is told when a step comes to it
                 if on_progress:
                     on_progress(done, total, "reading the training split into memory")
         finally:

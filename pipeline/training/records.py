@@ -127,6 +127,10 @@ class Records:
             run_folder.write_picture(self.run, at.step, found.picture)
             self.board.add_image("val/sample", found.picture, at.step, dataformats="HWC")
 
+    def unread(self, at: Position, seq: str, why: str) -> None:
+        """Write which sequence has a clip that can't be read."""
+        self.metrics.write({"kind": "unread", "step": at.step, "seq": seq, "error": why})
+
     def _write(self, kind: str, at: Position, plan: StepPlan, values: dict[str, Any]) -> None:
         epoch = at.step / plan.steps_an_epoch
         self.metrics.write({"kind": kind, "step": at.step, "epoch": epoch, **values})

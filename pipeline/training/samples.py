@@ -8,7 +8,7 @@ Letters in shapes: T windows of a clip, K bins, H and W a frame's pixels, h and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +20,9 @@ from ..store.sequence import Span, WindowSequence
 from ..store.together import together
 from .cache import Arrays, WindowCache
 from .order import CROP, ClipIndex
+
+MOST_REPLACED = 20
+"""Sequences in a row that can't be read: more are no accident."""
 
 
 class SampleError(SpikeDeblurError):
@@ -36,6 +39,8 @@ class ClipSamples:
         augment: random flips and quarter turns.
         seed: of crops and augmentation.
         cache: windows kept in memory; None: none.
+        replace_unreadable: give the next clip of the same length, of another sequence, in place
+            of one that can't be read.
 
     Raises:
         SampleError: no sharp frames, frames smaller than the crop, or sizes of frames and
@@ -51,6 +56,7 @@ class ClipSamples:
         augment: bool = False,
         seed: int = 0,
         cache: WindowCache | None = None,
+        replace_unreadable: bool = False,
     ) -> None:
         self.sequences = list(sequences)
         self.index = index
@@ -58,6 +64,7 @@ class ClipSamples:
         self.augment = augment
         self.seed = seed
         self.cache = cache
+        self.replace_unreadable = replace_unreadable
         self.is_remote = any(sequence.is_remote for sequence in self.sequences)
         self.ratio = _one_ratio(self.sequences)
         _require_sharp(self.sequences)
@@ -71,9 +78,34 @@ class ClipSamples:
 
         Returns:
             `blur`, `sharp` (T, 3, S, S) uint8; `voxels` (T, K, s, s) as stored; `samples` (T,)
-            int64; `gain` float (NaN: unknown); and where it is from: `seq`, `frame_index`,
-            `t0`, `t1` (lists of T; seconds).
+            int64; `gain` float (NaN: unknown); where it is from: `seq`, `frame_index`, `t0`, `t1`
+            (lists of T; seconds); and in place of what: `unread`, (seq, why) of each clip that
+            can't be read.
+
+        Raises:
+            SpikeDeblurError: it can't be read, and unreadable clips are not replaced, or none of
+                the next ones can.
         """
+        unread: dict[int, str] = {}
+        for other in self._in_its_place(clip, unread):
+            try:
+                named = [(self.sequences[number].seq, why) for number, why in unread.items()]
+                return self._augmented(epoch, other) | {"unread": named}
+            except SpikeDeblurError as error:
+                unread[self.index[other].sequence] = str(error)
+                if not self.replace_unreadable or len(unread) > MOST_REPLACED:
+                    raise
+        raise SampleError(f"no clip can be read: {next(iter(unread.values()))}")
+
+    def _in_its_place(self, clip: int, unread: Container[int]) -> Iterator[int]:
+        """Yield a clip, then those after it of the same length and of other sequences."""
+        count, length = len(self.index), self.index[clip].length
+        for further in range(count):
+            other = (clip + further) % count
+            if self.index[other].length == length and self.index[other].sequence not in unread:
+                yield other
+
+    def _augmented(self, epoch: int, clip: int) -> dict[str, Any]:
         assert self.crop_size is not None
         random = np.random.default_rng([self.seed, CROP, epoch, clip])
         sequence = self.sequences[self.index[clip].sequence]

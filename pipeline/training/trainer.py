@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import nn
 
 from ...configs import dump_config
 from ...configs.schema import Config
+from ...errors import SpikeDeblurError
 from ...model import build_model, configured_recompute
 from ...third_party.VRT import set_recompute
 from ..progress import Note, Progress
@@ -74,6 +75,8 @@ class TrainSummary:
     """Whether this is the process that talks; the others have the same to say."""
     profile: Profile | None = None
     """Where the time went, if that was asked for."""
+    unread: dict[str, str] = field(default_factory=dict)
+    """Why clips of a sequence were left out, by its name (TRAIN.ON_ERROR)."""
 
 
 def train(
@@ -194,7 +197,12 @@ def fit(
         group.world,
     )
     samples = ClipSamples(
-        training, index, crop_size=data.CROP_SIZE, augment=data.AUGMENT, seed=options.SEED
+        training,
+        index,
+        crop_size=data.CROP_SIZE,
+        augment=data.AUGMENT,
+        seed=options.SEED,
+        replace_unreadable=options.ON_ERROR == "skip",
     )
     shown = ClipSamples(
         validation,
@@ -289,6 +297,7 @@ def fit(
         clock = Clock(group.device, exact=profile)
         saved = (at.step, at.validated_step)
         left_out = 0
+        left_unread: dict[str, str] = {}
         while True:
             # Asked together: processes that disagree would wait for each other for ever.
             stopping = group.any(bool(stop))
@@ -323,8 +332,18 @@ def fit(
                 break
 
             clock.start("data")
-            batches = next(steps)
+            try:
+                batches = next(steps)
+            except SpikeDeblurError:
+                save("last")
+                raise
             clock.start("other")
+            for seq, why in (unread for b in batches for clip in b["unread"] for unread in clip):
+                if seq not in left_unread:
+                    left_unread[seq] = why
+                    on_note(f"{seq}: a clip is left out (TRAIN.ON_ERROR): {why}")
+                    if records is not None:
+                        records.unread(at, seq, why)
             rate = learning_rate(options, at.step, total)
             try:
                 loss, quality, norm = learner.step(
@@ -367,6 +386,7 @@ def fit(
         # Another process may have been the one that was told to stop.
         signal=None if ended and at.validated_step == at.step else stop.signal or signal.SIGTERM,
         profile=clock.profile() if profile else None,
+        unread=left_unread,
     )
 
 

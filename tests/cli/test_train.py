@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -73,3 +74,17 @@ def test_resume_and_overwrite_exclude_each_other(store):
 
 def test_help_has_an_example():
     assert "Example: spikedeblur train --config" in CliRunner().invoke(app, ["--help"]).stdout
+
+
+def test_a_run_that_left_clips_out_ends_with_exit_code_1(store, tmp_path):
+    damaged = shutil.copytree(store, tmp_path / "damaged.zarr")
+    shard = next(p for p in (damaged / "train/scenes/00001/spikes/c").rglob("*") if p.is_file())
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1  # of its index, which is checked when the shard is opened
+    shard.write_bytes(content)
+    options = ("--set", "TRAIN.MAX_STEPS=8", "--set", "TRAIN.ON_ERROR=skip")
+    result = run(damaged, "--run", str(tmp_path / "run"), *options)
+    assert result.exit_code == 1, result.output
+    assert ": 8 steps" in result.stdout
+    assert result.stderr.count("left out: train/scenes/00001: ") == 1
+    assert "Traceback" not in result.output

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_sets import TinyNetwork, tiny_config
+from training_sets import MemorySequence, TinyNetwork, UnreadableSequence, tiny_config
 
+from spikedeblur.pipeline.store import StoreError
 from spikedeblur.pipeline.trained import TrainedModelError, load_trained
 from spikedeblur.pipeline.training import checkpoint
 from spikedeblur.pipeline.training.checkpoint import (
@@ -19,6 +20,7 @@ from spikedeblur.pipeline.training.checkpoint import (
     read_checkpoint,
 )
 from spikedeblur.pipeline.training.run_folder import read_metrics
+from spikedeblur.pipeline.training.samples import SampleError
 from spikedeblur.pipeline.training.step import NonFiniteError
 
 from .test_trainer import assert_same_state, run_fit
@@ -80,6 +82,37 @@ def test_too_many_bad_steps_in_a_row_stop_even_a_run_that_skips(tmp_path: Path) 
         run_fit(tmp_path, config, model=Breaks(set(range(3, 40))))
     summary = run_fit(tmp_path / "few", config, model=Breaks({3, 5, *range(7, 15)}))
     assert summary.step == 40
+
+
+def with_an_unreadable_one() -> tuple[list[MemorySequence], list[MemorySequence]]:
+    bad = UnreadableSequence("train/bad")
+    return [MemorySequence("train/a"), bad, MemorySequence("train/b")], [MemorySequence("val/d", 3)]
+
+
+def test_an_unreadable_clip_stops_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="train/bad: window 1 is damaged"):
+        run_fit(tmp_path, tiny_config(), data=with_an_unreadable_one())
+    assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] < 12
+
+
+@pytest.mark.parametrize(("workers", "cache"), [(0, 0), (2, 0), (0, 1)])
+def test_an_unreadable_clip_is_left_out_and_named_where_that_is_asked_for(
+    tmp_path: Path, workers: int, cache: float
+) -> None:
+    notes: list[str] = []
+    config = tiny_config(ON_ERROR="skip", NUM_WORKERS=workers, DATA={"CACHE_SIZE_GB": cache})
+    summary = run_fit(tmp_path, config, data=with_an_unreadable_one(), on_note=notes.append)
+    assert summary.step == 12
+    assert summary.unread == {"train/bad": "train/bad: window 1 is damaged"}
+    assert sum("a clip is left out" in note for note in notes) == 1
+    (line,) = [line for line in read_metrics(tmp_path) if line["kind"] == "unread"]
+    assert (line["seq"], line["error"]) == ("train/bad", "train/bad: window 1 is damaged")
+
+
+def test_a_split_of_which_nothing_can_be_read_stops_even_a_run_that_skips(tmp_path: Path) -> None:
+    bad = [UnreadableSequence(f"train/{i}", 2) for i in range(4)]
+    with pytest.raises(SampleError, match="no clip can be read: train/"):
+        run_fit(tmp_path, tiny_config(ON_ERROR="skip"), data=(bad, [MemorySequence("val/d", 3)]))
 
 
 def test_a_validation_without_a_number_is_never_the_best(tmp_path: Path) -> None:
