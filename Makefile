@@ -84,9 +84,10 @@ SMOKE := tests/cli tests/configs tests/model tests/third_party tests/pipeline/sp
 	tests/pipeline/test_restore.py tests/pipeline/test_evaluate.py tests/pipeline/test_trained.py
 test-minimal: $(INSTALLED)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/minimal
-	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[onnx,png16]'
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[png16]'
 	$(BIN)/uv pip install --quiet --python $(LOWEST) pytest pytest-timeout hypothesis
 	OMP_NUM_THREADS=1 $(LOWEST) -m pytest -m "not slow" $(SMOKE)
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[onnx]'
 	OMP_NUM_THREADS=1 $(LOWEST) -m pytest tests/pipeline/test_program.py
 
 docs: $(INSTALLED)

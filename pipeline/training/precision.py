@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -12,8 +13,14 @@ from ...errors import SpikeDeblurError
 
 def cpu_computes_bf16() -> bool:
     """Whether the CPU has instructions for bf16; without them it takes 12 times float32's time."""
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name, False) for name in ("amx_bf16", "avx512_bf16", "arm_bf16"))
+    if hasattr(torch.cpu, "get_capabilities"):  # from torch 2.11 on
+        found = torch.cpu.get_capabilities()
+        return any(found.get(name, False) for name in ("amx_bf16", "avx512_bf16", "arm_bf16"))
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False  # TRAIN.AMP=bf16 asks for it all the same
+    return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(flags)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from spikedeblur.pipeline.store import StoreError
+from spikedeblur.pipeline.store import jobs as jobs_module
 from spikedeblur.pipeline.store import slurm as slurm_module
 
 from .conftest import DataSet, make_data_set
@@ -91,6 +92,7 @@ def test_job_that_ends_early_is_submitted_again(
     import dask
 
     monkeypatch.setattr(slurm_module, "RENEW_SECONDS", 1)
+    monkeypatch.setattr(jobs_module, "GROUP_BYTES", 1)  # tasks are sent as results come
     seqs = tuple(f"train/a/{i:02d}" for i in range(16))
     data = make_data_set(tmp_path, seqs=seqs, frame_shape=(320, 576))
     data.voxelize(tmp_path / "here.zarr")

@@ -20,7 +20,8 @@ from .test_trainer import assert_same_state, metrics_not_measured
 
 TESTS = Path(__file__).resolve().parents[2]
 SCRIPT = TESTS.parent / "scripts/train_slurm.sh"
-STEPS = 12
+STEPS = 150
+"""Enough that a signal, which goes through three processes, comes before the end."""
 
 
 def start(folder: Path, run: Path, store: Path) -> subprocess.Popen[bytes]:

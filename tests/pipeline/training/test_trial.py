@@ -94,7 +94,7 @@ def test_the_estimate_is_what_training_then_takes(tmp_path):
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     peak = json.loads(lines[0])["peak_memory"]
     assert plan["peak_bytes"] == pytest.approx(peak, rel=0.15)
-    assert peak > 1.5e9, "too little to tell from what the interpreter takes"
+    assert peak > 1e9, "too little to tell from what the interpreter takes"
 
 
 @pytest.mark.slow
