@@ -227,7 +227,10 @@ def _check_sequence(store: Place, seq: str, kind: Any, sources: Sources | None) 
     folder = store.child(seq)
     try:
         record = read_record(folder, kind)
-        assert record is not None, "found by its record"
+        if record is None:
+            mark = NPY_MARK if kind == "npy" else METADATA
+            checked.add("metadata", mark, f"{seq}: {mark} is not the record that was written")
+            return checked
         if record.seq != seq:
             checked.add("metadata", METADATA, f"{seq}: says that it is {record.seq}")
             return checked

@@ -93,6 +93,19 @@ def test_a_mark_whose_checksum_lost_its_name_is_found(made: Path) -> None:
         path.write_bytes(before)
 
 
+@pytest.mark.parametrize("name", [b'"format"', b'"seq"'])
+def test_a_record_that_lost_what_marks_it_is_found(made: Path, name: bytes) -> None:
+    path = made / "packed/train/a/one/zarr.json"
+    before = path.read_bytes()
+    assert name in before
+    path.write_bytes(before.replace(name, name.replace(b'"', b'"x', 1)))
+    try:
+        findings = check_store(made / "packed").findings
+        assert ("metadata", "zarr.json") in {(f.problem, f.file) for f in findings}
+    finally:
+        path.write_bytes(before)
+
+
 def test_a_lost_a_cut_and_a_longer_file_are_told_apart(
     data: DataSet, store: Path, spikes_shard: str
 ) -> None:
