@@ -30,10 +30,19 @@ def keep_share_of_freed_memory(share: float) -> None:
     _keep_up_to(int(share * _GLIBC_MMAP_THRESHOLD), int(2 * share * _GLIBC_MMAP_THRESHOLD))
 
 
+def give_back_freed_memory() -> None:
+    """Have the C library give back what it keeps of freed memory; nothing without glibc."""
+    trim = getattr(_c_library(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def _keep_up_to(mapped: int, trimmed: int) -> None:
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(_c_library(), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, trimmed)
         mallopt(_M_MMAP_THRESHOLD, mapped)
+
+
+def _c_library() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform.startswith("linux") else None

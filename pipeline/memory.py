@@ -15,6 +15,7 @@ import torch
 
 from ..configs.schema import Config, RecomputedPart
 from ..errors import SpikeDeblurError
+from .allocator import give_back_freed_memory
 from .machine import free_main_memory
 
 # What a step of deblurring VRT keeps for its backward pass, by part, of all that it keeps
@@ -116,6 +117,7 @@ def memory_taken(run: Callable[[], object], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
+    give_back_freed_memory()  # or what is taken again would not show
     process = psutil.Process()
     before = peak = process.memory_info().rss
     ended = threading.Event()

@@ -8,6 +8,7 @@ from torch import nn
 
 from spikedeblur.configs.schema import Config
 from spikedeblur.pipeline import tile_memory
+from spikedeblur.pipeline.allocator import keep_freed_memory, keep_share_of_freed_memory
 from spikedeblur.pipeline.memory import memory_taken
 
 BYTES_A_PIXEL = 8000
@@ -30,7 +31,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, free: float, shape: tuple[int, int])
 
 @pytest.mark.parametrize(
     ("pixels", "side"),
-    [(600 * 600, None), (500 * 500, 256), (256 * 256 - 9000, 192), (130 * 130, 128), (9, 64)],
+    [(600 * 600, None), (500 * 500, 256), (256 * 256 - 9000, 192), (145 * 145, 128), (9, 64)],
 )
 def test_the_largest_that_fits_in_half_of_free_memory(monkeypatch, pixels, side) -> None:
     assert chosen(monkeypatch, 2 * BYTES_A_PIXEL * pixels, (512, 512)) == side
@@ -48,3 +49,14 @@ def test_memory_taken_is_the_peak_and_not_what_is_left() -> None:
     device = torch.device("cpu")
     taken = memory_taken(lambda: float(torch.ones(75_000_000).sum()), device)
     assert taken == pytest.approx(300e6, rel=0.1)
+
+
+def test_memory_taken_again_after_it_was_freed_counts() -> None:
+    keep_freed_memory()
+    try:
+        held = [torch.ones(6_000_000) for _ in range(8)]
+        del held
+        taken = memory_taken(lambda: [torch.ones(6_000_000) for _ in range(8)], torch.device("cpu"))
+    finally:
+        keep_share_of_freed_memory(1)
+    assert taken == pytest.approx(8 * 24e6, rel=0.15)
