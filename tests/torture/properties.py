@@ -20,6 +20,11 @@ def promises() -> list[tuple[str, list[str]]]:
     return [(promise, re.findall(r"`([^`]+)`", named)) for promise, named, _ in rows]
 
 
+def claims() -> dict[str, int]:
+    """Return how many cases the table says that each promise has, at least."""
+    return {promise: int(number or 0) for promise, _, number in ROW.findall(DOCUMENT.read_text())}
+
+
 def counts() -> dict[str, int]:
     """Return how many cases pytest finds of each promise; a test without any is an error."""
     found = promises()

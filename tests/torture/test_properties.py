@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from .properties import DOCUMENT, counted, counts, promises
+from .properties import DOCUMENT, claims, counts, promises
 
 
 def test_every_promise_names_tests_that_are_there():
@@ -16,6 +16,8 @@ def test_every_promise_names_tests_that_are_there():
 
 
 @pytest.mark.slow  # collects a quarter of all tests
-def test_the_table_says_how_many_cases_each_promise_has():
-    text = DOCUMENT.read_text()
-    assert text == counted(text, counts()), "run `python -m tests.torture.properties`"
+def test_the_table_claims_no_more_cases_than_each_promise_has():
+    claimed, found = claims(), counts()
+    assert claimed.keys() == found.keys()
+    for promise, number in claimed.items():
+        assert 0 < number <= found[promise], (promise, "run `python -m tests.torture.properties`")
