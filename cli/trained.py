@@ -18,8 +18,12 @@ def trained_model(run: str | Path | None, model: str | None) -> Path | None:
     """
     if run is not None and model is not None:
         raise typer.BadParameter("--run and --model exclude each other", param_hint="--model")
-    if run is None and model is None:
-        return None
-    from ..pipeline.trained import fetched, find_model
+    if model is not None:
+        from ..pipeline.trained import find_model
 
-    return find_model(model) if model is not None else fetched(run or "")
+        return find_model(model)
+    if run is not None:
+        from ..pipeline.trained import fetched
+
+        return fetched(run)
+    return None

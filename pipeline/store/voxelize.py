@@ -126,7 +126,8 @@ def voxelize_manifest(
         manifest_path: as `align` wrote it; a path or a URL.
         store: folder or URL (s3://, gs://, az://); new, or a store that this function wrote.
         bins: K, temporal bins a window.
-        workers: processes; None: one a core; 1: this process.
+        workers: processes, or jobs of a cluster; None: one a core, as far as memory holds them;
+            1: this process.
         scheduler: address of a running Dask scheduler, whose workers see the same paths.
         cluster: slurm: `workers` are jobs that are submitted there; None: this machine.
         format: zarr, or npy for the unified layout's files.
