@@ -115,7 +115,7 @@ bench-ablation: $(INSTALLED)
 
 # The model in the package, from nothing: about 40 minutes on one core.
 model: $(INSTALLED)
-	$(RUN) simulate data/small --scenes 240 --split train --size 128x128
+	$(RUN) simulate data/small --scenes 640 --fastest 4 --split train --size 128x128
 	$(RUN) simulate data/small --scenes 8 --split val --size 128x128
 	$(RUN) align data/small --layout x4k1000fps --log outputs/logs/small.txt
 	$(RUN) voxelize outputs/logs/small.json data/small.zarr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,12 +20,24 @@ class Bits(StrEnum):
 
 
 def restore(
-    blur: Annotated[
-        Path,
-        typer.Option(help="Folder of blurred frames such as 0031.png, by number; or an MP4."),
+    out: Annotated[
+        Path, typer.Option(help="Folder for the sharp frames: <frame>.png, or <seq>/<frame>.png.")
     ],
-    spikes: Annotated[Path, typer.Option(help="The .dat stream that holds their exposures.")],
-    out: Annotated[Path, typer.Option(help="Folder for the sharp frames, <frame>.png.")],
+    blur: Annotated[
+        Path | None,
+        typer.Option(help="Folder of blurred frames such as 0031.png, by number; or an MP4."),
+    ] = None,
+    spikes: Annotated[
+        Path | None, typer.Option(help="The .dat stream that holds their exposures.")
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Instead of one recording: all that `align` put in this manifest."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Of the manifest: train, val or test.", show_default="all"),
+    ] = None,
     run: Annotated[
         str | None, typer.Option(help="Run folder of a trained model: a path or a URL.")
     ] = None,
@@ -125,6 +137,9 @@ def restore(
 
     Example: spikedeblur restore --model small --blur frames --spikes spike.dat --exposure 33
     --fps 1000 --out sharp
+
+    All recordings of a data set: spikedeblur restore --model small --manifest manifest.json
+    --split test --out sharp
     """
     from ..pipeline import restore as job
     from ..pipeline.video import require_new_video, write_video
@@ -141,14 +156,63 @@ def restore(
         name = job.checked_method(method, has_run=trained is not None)
     except job.RestoreError as error:
         raise typer.BadParameter(str(error), param_hint="--run / --model / --method") from error
+    way: Any = {
+        "run": trained,
+        "method": name,
+        "tile": tile,
+        "flips": flips,
+        "short_bins": short_bins,
+        "frames_per_exposure": frames_per_exposure,
+        "bits": 16 if bits is Bits.SIXTEEN else 8,
+        "overwrite": overwrite,
+    }
+    if manifest is not None:
+        for_one = {
+            "--blur": blur,
+            "--spikes": spikes,
+            "--log": log,
+            "--seq": seq,
+            "--exposure": exposure,
+            "--fps": fps,
+            "--rate": rate,
+            "--geometry": geometry,
+            "--gain": gain,
+            "--first": first,
+            "--calibration": calibration,
+            "--step": step,
+            "--video": video,
+        }
+        if given := [option for option, value in for_one.items() if value is not None]:
+            raise typer.BadParameter(
+                f"a manifest says it all of each recording; leave out {', '.join(given)}",
+                param_hint="--manifest",
+            )
+        if split not in (None, "train", "val", "test"):
+            raise typer.BadParameter(f"expected train, val or test, got {split!r}")
+        with progress_bar("Restoring", "frames") as on_progress:
+            of_all = job.restore_manifest(
+                manifest, out, split=split, on_progress=on_progress, **way
+            )
+        for warning in dict.fromkeys(w for one in of_all.recordings for w in one.warnings):
+            typer.echo(f"Warning: {warning}", err=True)
+        report(
+            of_all,
+            f"{of_all.restored} frames of {len(of_all.recordings)} recordings restored by {name} "
+            f"in {out}" + _kept(of_all.kept),
+            json=json,
+        )
+        return
+    if blur is None or spikes is None or split is not None:
+        raise typer.BadParameter(
+            "one recording needs --blur and --spikes; or give --manifest, and --split of it",
+            param_hint="--blur / --spikes / --manifest",
+        )
     require_times(log, exposure, fps)
     with progress_bar("Restoring", "frames") as on_progress:
         summary = job.restore(
             blur,
             spikes,
             out,
-            run=trained,
-            method=name,
             log=log,
             seq=seq,
             exposure=exposure,
@@ -158,24 +222,23 @@ def restore(
             gain=gain,
             first=first,
             calibration=calibration,
-            tile=tile,
-            flips=flips,
-            short_bins=short_bins,
-            frames_per_exposure=frames_per_exposure,
             step=step,
-            bits=16 if bits is Bits.SIXTEEN else 8,
-            overwrite=overwrite,
             on_progress=on_progress,
+            **way,
         )
     if video is not None:
         write_video(video, job.restored_files(out), video_fps, overwrite=overwrite)
     for warning in summary.warnings:
         typer.echo(f"Warning: {warning}", err=True)
-    kept = f", {summary.kept} there already" if summary.kept else ""
     tiles = f" in tiles of {summary.tile}" if summary.tile else ""
     report(
         summary,
-        f"{summary.restored} frames restored by {summary.method}{tiles} in {out}{kept}"
+        f"{summary.restored} frames restored by {summary.method}{tiles} in {out}"
+        + _kept(summary.kept)
         + (f"; {video}" if video is not None else ""),
         json=json,
     )
+
+
+def _kept(frames: int) -> str:
+    return f", {frames} there already" if frames else ""

@@ -43,6 +43,9 @@ def simulate(
         bool,
         typer.Option("--linear-light", help="Average and record light, not sRGB values."),
     ] = False,
+    fastest: Annotated[
+        float, typer.Option(help="Scenes move up to so many times as fast as usual; 1 to 8.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of scenes, phases and noise.")] = 0,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; all cores by default.")
@@ -83,7 +86,7 @@ def simulate(
             on_note=lambda found: note(f"note: {found}"),
         )
     else:
-        clips = job.scene_clips(split or "train", scenes or 0, parse_size(size), length)
+        clips = job.scene_clips(split or "train", scenes or 0, parse_size(size), length, fastest)
     with progress_bar("Simulating", "clips") as on_progress:
         summary = job.simulate(
             out, clips, recording, workers=workers, overwrite=overwrite, on_progress=on_progress

@@ -78,6 +78,10 @@ class NormConfig(Section):
     nothing; null with STD null switches the step off."""
     STD: NaturalFloat | None = 1.0
     """Divided by after MEAN is subtracted; at least 1e-12 is used."""
+    CURVE: Annotated[tuple[Float, ...], Field(min_length=2, max_length=6)] | None = None
+    """Of `relative`, one camera's own: luminance as a polynomial of the spikes a sample, highest
+    power first, in place of the gain. `adapt` fits it, so that false spikes and light that is not
+    linear are accounted for. null: luminance is spikes a sample over the gain."""
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
@@ -91,6 +95,8 @@ class NormConfig(Section):
                 "MODE relative has its own scale, so expected MEAN 0 and STD 1 (or null), got "
                 f"{self.MEAN} and {self.STD}"
             )
+        if self.CURVE is not None and self.MODE != "relative":
+            raise ValueError(f"CURVE is for MODE relative, got {self.MODE}; set CURVE to null")
         return self
 
 
@@ -180,7 +186,7 @@ class VRTOptions(Section):
     """Frames, rows, columns of a training clip, for information; changes no parameter."""
     window_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (6, 8, 8)
     """Attention window: frames, rows, columns of the trunk's features."""
-    depths: tuple[Annotated[PositiveInt, Field(le=1000)], ...] = (8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4)
+    depths: tuple[Annotated[NaturalInt, Field(le=1000)], ...] = (8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4)
     """Attention blocks of stages 1 to 7, then of each group of stage 8."""
     indep_reconsts: tuple[NaturalInt, ...] = (9, 10)
     """Indices in `depths` whose windows see one frame only."""
@@ -249,6 +255,9 @@ class SpikeEncoderConfig(Section):
     SPATIAL_STRIDES: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """Pixels a step. null: [2, 2, 2], the network's own scales; features of others are
     resized where they are fused."""
+    SEES_BLUR: Bool = False
+    """The blurred frame, folded to the network's size, goes in beside the bins, so that
+    convolutions see both. false: spikes alone, as in the reference."""
 
 
 class AttentionConfig(Section):
@@ -316,7 +325,10 @@ class ModelConfig(Section):
     """What the network corrects: the blurred frame, as published, or that frame after
     spike-guided division (short TFP over exposure TFP). sdm needs DATA.NORM.MODE relative."""
     SPIKE_SKIP: Bool = False
-    """Add a linear map of the full-scale spike feature before the last convolution."""
+    """Add linear maps of the spike features, enlarged to full scale, before the last
+    convolution."""
+    SPIKE_SKIP_SCALES: Annotated[int, Field(ge=1, le=4)] = 1
+    """How many of the features' scales the skip takes, full scale first."""
     USE_CHECKPOINT_ATTN: Bool = True
     """Recompute attention in the backward pass: less memory, more time, same result."""
     USE_CHECKPOINT_FFN: Bool = True
@@ -411,6 +423,8 @@ class TrainConfig(Section):
     The learning rate falls over all of them, so a run that is ended early has not seen its end."""
     SAVE_INTERVAL: PositiveInt = 1000
     """Steps between writes of checkpoints/last.pt; there is one at the end too."""
+    WANDB: Name | None = None
+    """Project on Weights & Biases that gets the metrics too, by the extra `wandb`; null: none."""
     VAL_MAX_WINDOWS: PositiveInt | None = None
     """Validate on at most so many windows, evenly spread over the split; null: all."""
 

@@ -4,7 +4,7 @@ from .build import build_model, configured_recompute
 from .chunked import BaseChunkableAttention
 from .fusion import MultiScaleTemporalCrossAttnFuse, TemporalCrossAttnFuseBlock
 from .losses import CharbonnierLoss, VGGPerceptualLoss
-from .normalize import normalize_counts
+from .normalize import gain_from_blur, normalize_counts
 from .spike_attention import SpikeTemporalSA, SpikeTemporalSelfAttention
 from .spike_encoder import SpikeEncoder3D
 from .vrt_with_spike import VRTWithSpike, parameter_table
@@ -21,6 +21,7 @@ __all__ = [
     "VRTWithSpike",
     "build_model",
     "configured_recompute",
+    "gain_from_blur",
     "normalize_counts",
     "parameter_table",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from ..errors import SpikeDeblurError
 EPS = 1e-12
 DARK = 0.05  # luminance below which `relative` fades out instead of amplifying noise
 LIMIT = 3.0
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue, as the spike camera weighs them
 
 
 class NormalizeError(SpikeDeblurError):
@@ -28,8 +31,9 @@ def normalize_counts(
             floor(j K / N). Not read by `log1p`.
         gain: Spikes a sample at unit luminance: one number, a tensor (...) with one for each
             window (NaN: unknown), or None: unknown. `rate` needs it; `relative` takes 1 where
-            it is unknown, which shifts only where darkness begins. Not read by `log1p`.
-        norm: Mode, mean and standard deviation.
+            it is unknown, which shifts only where darkness begins, and does not read it where
+            there is a curve. Not read by `log1p`.
+        norm: Mode, mean and standard deviation, or a camera's curve.
 
     Returns:
         (..., K, h, w) float32.
@@ -40,15 +44,50 @@ def normalize_counts(
     values = counts.to(torch.float32)
     if norm.MODE == "log1p":
         return _standardize(values.log1p(), norm)
-    luminance = _luminance(values, samples, gain, norm.MODE)
+    rate = _rate(values, samples)
     if norm.MODE == "rate":
-        return _standardize(luminance, norm)
-    mean = luminance.mean(-3, keepdim=True)  # (..., 1, h, w)
-    return ((luminance - mean) / (mean + DARK)).clamp(-LIMIT, LIMIT)
+        return _standardize(rate / _known(gain, rate, norm.MODE), norm)
+    mean = rate.mean(-3, keepdim=True)  # (..., 1, h, w)
+    if norm.CURVE is None:
+        gain = _known(gain, rate, norm.MODE)
+        luminance, slope = mean / gain, 1 / gain
+    else:
+        # Of single bins the curve would be biased: they hold few spikes. Its slope is not.
+        luminance, slope = _along(norm.CURVE, mean)
+    return ((rate - mean) * slope / (luminance + DARK)).clamp(-LIMIT, LIMIT)
 
 
-def _luminance(values: Tensor, samples: Tensor, gain: float | Tensor | None, mode: str) -> Tensor:
-    """Spikes a sample, divided by the gain."""
+def _along(curve: Sequence[float], rate: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a polynomial, highest power first, and its slope, neither below 0."""
+    luminance, slope = torch.zeros_like(rate), torch.zeros_like(rate)
+    for coefficient in curve:  # Horner's scheme
+        slope = slope * rate + luminance
+        luminance = luminance * rate + coefficient
+    return luminance.clamp(min=0), slope.clamp(min=0)
+
+
+def gain_from_blur(counts: Tensor, samples: Tensor, blur: Tensor) -> Tensor:
+    """Return spikes a sample at unit luminance, as the blurred frames show it.
+
+    Over an exposure, spikes and blurred frame saw the same light, so the gain is the mean rate
+    over the mean luminance.
+
+    Args:
+        counts: (..., K, h, w) raw counts.
+        samples: (...) spike samples in each window.
+        blur: (..., 3, H, W) RGB in [0, 1], of the same field.
+
+    Returns:
+        (...) float32; 1 where there are no spikes or no light.
+    """
+    rate = counts.to(torch.float32).sum(-3).mean((-2, -1)) / samples.to(torch.float32)
+    weights = torch.tensor(LUMINANCE, dtype=torch.float32, device=blur.device)
+    light = (blur.float().mean((-2, -1)) * weights).sum(-1)
+    return torch.where((rate > 0) & (light > 0), rate / light, 1.0)
+
+
+def _rate(values: Tensor, samples: Tensor) -> Tensor:
+    """Spikes a sample (..., K, h, w)."""
     bins = values.shape[-3]
     samples = torch.as_tensor(samples)
     if samples.shape != values.shape[:-3]:
@@ -63,8 +102,11 @@ def _luminance(values: Tensor, samples: Tensor, gain: float | Tensor | None, mod
         )
     edges = torch.arange(bins + 1, device=samples.device) * samples[..., None].long()
     edges = -torch.div(-edges, bins, rounding_mode="floor")  # (..., K + 1): ceil(b N / K)
-    rate = values / edges.diff()[..., None, None].to(values)  # (..., K, h, w)
+    return values / edges.diff()[..., None, None].to(values)
 
+
+def _known(gain: float | Tensor | None, rate: Tensor, mode: str) -> Tensor:
+    """The gain, broadcast over a window's bins and pixels."""
     known = torch.as_tensor(float("nan") if gain is None else gain, dtype=torch.float32)
     if mode == "relative":
         known = known.nan_to_num(nan=1.0)
@@ -75,7 +117,7 @@ def _luminance(values: Tensor, samples: Tensor, gain: float | Tensor | None, mod
         )
     if (known <= 0).any():
         raise NormalizeError(f"expected a gain above 0, got {float(known.min())}")
-    return rate / known[..., None, None, None].to(values.device)
+    return known[..., None, None, None].to(rate.device)
 
 
 def _standardize(values: Tensor, norm: NormConfig) -> Tensor:

@@ -36,8 +36,10 @@ class VRTWithSpike(nn.Module):
         use_spike: False: the control without spikes; there are no spike parameters.
         trunk_scale: The backbone sees frames folded by this factor (pixel unshuffle) and its
             output is unfolded; its residual then is the full-size frame. 1: as published.
-        spike_skip: Add a linear map of the full-scale spike feature before the last
-            convolution. It starts at zero if `identity_init`.
+        spike_skip: From how many scales, full scale first, linear maps of the spike features are
+            added before the last convolution. They start at zero if `identity_init`.
+        encoder_sees_blur: The blurred frame, folded by `trunk_scale`, goes into the spike encoder
+            beside the bins.
         residual_base: What the network corrects: the blurred frame, as published, or that frame
             after spike-guided division (SDM), for voxels normalised as `relative`.
         temporal_attention: Attention of spike features over time. False: left out.
@@ -65,7 +67,8 @@ class VRTWithSpike(nn.Module):
         *,
         use_spike: bool = True,
         trunk_scale: int = 1,
-        spike_skip: bool = False,
+        spike_skip: int = 0,
+        encoder_sees_blur: bool = False,
         identity_init: bool = True,
         residual_base: Literal["blur", "sdm"] = "blur",
         temporal_attention: bool = True,
@@ -84,10 +87,15 @@ class VRTWithSpike(nn.Module):
         self.spike_temporal_sa: SpikeTemporalSA | None = None
         self.cross_attn_fuse: MultiScaleTemporalCrossAttnFuse | None = None
         self.spike_skip: nn.Linear | None = None
+        self.coarse_skips = nn.ModuleList()
+        self.encoder_sees_blur = encoder_sees_blur
         if not use_spike:
             return
         self.spike_encoder = SpikeEncoder3D(
-            spike_bins, channels_per_scale, temporal_strides, spatial_strides
+            spike_bins + (vrt_backbone.in_chans if encoder_sees_blur else 0),
+            channels_per_scale,
+            temporal_strides,
+            spatial_strides,
         )
         if temporal_attention:
             self.spike_temporal_sa = SpikeTemporalSA(
@@ -103,10 +111,13 @@ class VRTWithSpike(nn.Module):
                 identity_init,
             )
         if spike_skip:
-            self.spike_skip = nn.Linear(channels_per_scale[0], channels_per_scale[0])
+            width = channels_per_scale[0]
+            self.spike_skip = nn.Linear(width, width)
+            self.coarse_skips.extend(nn.Linear(c, width) for c in channels_per_scale[1:spike_skip])
             if identity_init:
-                nn.init.zeros_(self.spike_skip.weight)
-                nn.init.zeros_(self.spike_skip.bias)
+                for layer in (self.spike_skip, *self.coarse_skips):
+                    nn.init.zeros_(layer.weight)
+                    nn.init.zeros_(layer.bias)
 
     def forward(self, rgb: Tensor, voxels: Tensor | None = None) -> Tensor:
         """Restore a clip.
@@ -131,7 +142,10 @@ class VRTWithSpike(nn.Module):
         folded = F.pixel_unshuffle(clip, self.trunk_scale)  # (B, T, 3 s^2, H / s, W / s)
 
         if self.use_spike:
-            spikes = self.spike_features(self._at_trunk_size(rgb, voxels))
+            seen = self._at_trunk_size(rgb, voxels)
+            if self.encoder_sees_blur:
+                seen = torch.cat([seen, folded.to(seen)], 2)  # (B, T, K + 3 s^2, H / s, W / s)
+            spikes = self.spike_features(seen)
 
             def fuse(scale: int, features: Tensor) -> Tensor:
                 return self._fused(scale, features, spikes[scale])
@@ -139,7 +153,7 @@ class VRTWithSpike(nn.Module):
             out = self.vrt(
                 folded,
                 fuse if self.cross_attn_fuse is not None else None,
-                self._late_skip(spikes[0]),
+                self._late_skip(spikes),
             )
         else:
             out = self.vrt(folded)
@@ -150,7 +164,10 @@ class VRTWithSpike(nn.Module):
         return restored
 
     def spike_features(self, voxels: Tensor) -> list[Tensor]:
-        """(B, T, K, H, W) -> one (B, C, T, H_i, W_i) a scale, after attention over time."""
+        """(B, T, K, H, W), and what else the encoder sees -> one (B, C, T, H_i, W_i) a scale.
+
+        After attention over time.
+        """
         features: list[Tensor] = self.spike_encoder(voxels)
         return features if self.spike_temporal_sa is None else self.spike_temporal_sa(features)
 
@@ -180,12 +197,21 @@ class VRTWithSpike(nn.Module):
         fused: Tensor = block(features.transpose(1, 2), spikes.transpose(1, 2))
         return fused.transpose(1, 2)
 
-    def _late_skip(self, spikes: Tensor) -> Tensor | None:
-        """(B, C, T, H, W) -> the same, by one Linear."""
+    def _late_skip(self, spikes: Sequence[Tensor]) -> Tensor | None:
+        """Features (B, C_i, T, H_i, W_i) -> (B, C, T, H, W), by one Linear a scale."""
         if self.spike_skip is None:
             return None
-        mapped: Tensor = self.spike_skip(spikes.permute(0, 2, 3, 4, 1))  # (B, T, H, W, C)
-        return mapped.permute(0, 4, 1, 2, 3)
+        total = _mapped(self.spike_skip, spikes[0])
+        for layer, features in zip(self.coarse_skips, spikes[1:], strict=False):
+            enlarged = F.interpolate(_mapped(layer, features), total.shape[2:], mode="trilinear")
+            total = total + enlarged
+        return total
+
+
+def _mapped(layer: nn.Module, features: Tensor) -> Tensor:
+    """(B, C_in, T, H, W) -> (B, C_out, T, H, W)."""
+    mapped: Tensor = layer(features.permute(0, 2, 3, 4, 1))  # (B, T, H, W, C_out)
+    return mapped.permute(0, 4, 1, 2, 3)
 
 
 def _relative_change(voxels: Tensor, size: torch.Size) -> Tensor:

@@ -3,9 +3,13 @@
 What a recording says of its own sharp frames, at M instants spread over each exposure:
 
     reblur    their mean is the blurred frame
-    light     their luminance, as coarse as spikes are counted reliably, is what a short window of
-              spikes around the instant saw; how spikes become luminance is fitted on the exposures,
-              of which the blurred frame shows the luminance
+    light     their luminance at a spike pixel is, but for noise, what a short window of its spikes
+              around the instant saw. The network must say so without this pixel's spikes, whose
+              noise it would repeat (Krull, Buchholz, Jug, "Noise2Void", CVPR 2019): they are
+              hidden behind a neighbour's
+
+How spikes become luminance is fitted on the exposures, of which the blurred frame shows the
+luminance. The curve goes into the model's DATA.NORM.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..configs.schema import Config
 from ..errors import SpikeDeblurError
 from ..model import CharbonnierLoss, normalize_counts
 from .files import sha256_file
@@ -35,14 +40,27 @@ from .training.ema import averaged_copy, update_average
 INSTANTS = 4
 """Sharp frames that make an exposure. More cost as much again, and their motion is smaller."""
 
-LIGHT_WEIGHT = 0.5
+LIGHT_WEIGHT = 1.0
 """Of the light term beside reblur."""
 
+LIGHT_DELTA = 0.3
+"""Luminance up to which the light term is quadratic: what it compares with is noisy."""
+
+HIDDEN = 0.15
+"""Of the spike pixels of a crop."""
+
 SMOOTH = 3
-"""Side of the square of spike pixels over which light is compared."""
+"""Side of the square of spike pixels over which the curve is fitted."""
+
+DEGREE = 3
+"""Of the polynomial that turns spikes a sample to luminance."""
 
 DECAY = 0.98
 """Of the averaged weights, a step."""
+
+
+Curve = tuple[float, ...]
+"""Luminance as a polynomial of spikes a sample, highest power first."""
 
 
 class AdaptError(SpikeDeblurError):
@@ -103,6 +121,9 @@ def adapt(
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model.to(where).train()
     cameras = [_Camera(recording, config.DATA.K) for recording in recordings]
+    curve = _fit(cameras)
+    if config.DATA.NORM.MODE == "relative":
+        config = with_curve(config, curve)
     average = averaged_copy(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     rng = np.random.default_rng(seed)
@@ -110,15 +131,17 @@ def adapt(
     losses = []
     for step in range(steps):
         camera = cameras[rng.integers(len(cameras))]
-        clip = camera.clip(rng, config.DATA.CLIP_LEN, crop)
+        clip = camera.clip(rng, config.DATA.CLIP_LEN, crop, curve)
         for settings in optimizer.param_groups:
             settings["lr"] = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
-        counts = torch.from_numpy(clip.counts.astype(np.float32)).to(where)
+        hidden = rng.random(clip.light.shape[-2:]) < HIDDEN
+        seen = hide(clip.counts, hidden, rng)
+        counts = torch.from_numpy(seen.astype(np.float32)).to(where)
         voxels = normalize_counts(
             counts, torch.from_numpy(clip.samples), camera.gain, config.DATA.NORM
         )
         restored = model(torch.from_numpy(clip.blur).to(where), voxels).float()
-        loss = _loss(restored, clip, where)
+        loss = _loss(restored, clip, hidden, where)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -185,9 +208,8 @@ class _Camera:
                 f"{self._own.voxel_shape}, got {self._own.frame_shape}; resize the frames"
             )
         self._ratio = rows
-        self._curve = self._fit()
 
-    def clip(self, rng: np.random.Generator, length: int, crop: int) -> _Clip:
+    def clip(self, rng: np.random.Generator, length: int, crop: int, curve: Curve) -> _Clip:
         """Return a random clip and crop; smaller where the recording is."""
         length = min(length, self._own.length)
         start = int(rng.integers(self._own.length - length + 1))
@@ -206,10 +228,20 @@ class _Camera:
             counts=counts,
             samples=samples,
             exposed=_floats(self._own.blur(*part, *large)),
-            light=np.polyval(self._curve, self._short_rate(counts, samples))
-            .clip(0, 1)
-            .astype(np.float32),
+            light=self._light(counts, samples, curve),
         )
+
+    def _light(
+        self, counts: npt.NDArray[Any], samples: npt.NDArray[np.int64], curve: Curve
+    ) -> npt.NDArray[np.float32]:
+        """(M, T, K, s, s) -> (M, T, s, s): luminance in the instant's share of the time.
+
+        The curve's slope at the exposure's rate: of few spikes the curve itself would be biased.
+        """
+        rate = counts.sum(2) / samples[..., None, None]
+        change = self._short_rate(counts, samples) - rate
+        slope = np.polyval(np.polyder(np.poly1d(curve)), rate).clip(0)
+        return np.asarray(np.polyval(curve, rate) + slope * change, np.float32)
 
     def _short_rate(
         self, counts: npt.NDArray[Any], samples: npt.NDArray[np.int64]
@@ -225,8 +257,8 @@ class _Camera:
                 rates[m, t] = np.tensordot(weights, counts[m, t], axes=1) / seen
         return rates
 
-    def _fit(self) -> npt.NDArray[np.float64]:
-        """Fit luminance to the spikes' rate, over all exposures: coefficients of a parabola."""
+    def seen(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return spikes a sample and luminance of all exposures, smoothed; both (n,)."""
         rates, lights = [], []
         for i in range(self._own.length):
             counts = self._own.voxels(i, i + 1)[0]
@@ -235,22 +267,53 @@ class _Camera:
             height, width = self._own.voxel_shape
             parts = light.reshape(height, self._ratio, width, self._ratio)
             lights.append(_smooth(parts.mean((1, 3))).ravel())
-        rate, light = np.concatenate(rates), np.concatenate(lights)
-        degree = 2 if rate.std() > 1e-6 else 0
-        return np.asarray(np.polyfit(rate, light, degree))
+        return np.concatenate(rates), np.concatenate(lights)
 
 
-def _loss(restored: Tensor, clip: _Clip, device: torch.device) -> Tensor:
-    """(M, T, 3, S, S) in about [0, 1] -> scalar."""
-    charbonnier = CharbonnierLoss(1e-3)
+def _fit(cameras: Sequence[_Camera]) -> Curve:
+    """Fit luminance to the spikes' rate: coefficients of a polynomial, highest power first."""
+    pairs = [camera.seen() for camera in cameras]
+    rate, light = (np.concatenate(values) for values in zip(*pairs, strict=True))
+    degree = DEGREE if rate.std() > 1e-6 else 0
+    return tuple(float(c) for c in np.polyfit(rate, light, degree))
+
+
+def with_curve(config: Config, curve: Curve) -> Config:
+    """Return the configuration of a model for the camera whose spikes this curve turns to light."""
+    norm = config.DATA.NORM.model_copy(update={"CURVE": curve if len(curve) > 1 else None})
+    return config.model_copy(update={"DATA": config.DATA.model_copy(update={"NORM": norm})})
+
+
+def hide(
+    counts: npt.NDArray[Any], hidden: npt.NDArray[np.bool_], rng: np.random.Generator
+) -> npt.NDArray[Any]:
+    """Return counts (..., h, w) with hidden pixels (h, w) behind a neighbour's, drawn for each."""
+    rows, columns = np.nonzero(hidden)
+    around = np.array([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)])
+    steps = around[rng.integers(len(around), size=len(rows))]
+    there = []
+    for place, step, side in ((rows, steps[:, 0], 0), (columns, steps[:, 1], 1)):
+        last = hidden.shape[side] - 1
+        moved = place + step
+        there.append(np.where((moved < 0) | (moved > last), place - step, moved).clip(0, last))
+    seen = counts.copy()
+    seen[..., rows, columns] = counts[..., there[0], there[1]]
+    return seen
+
+
+def _loss(
+    restored: Tensor, clip: _Clip, hidden: npt.NDArray[np.bool_], device: torch.device
+) -> Tensor:
+    """(M, T, 3, S, S) in about [0, 1] -> scalar; light is compared where spikes were hidden."""
     exposed = torch.from_numpy(clip.exposed).to(device)
-    reblur = charbonnier(restored.mean(0), exposed)
+    reblur = CharbonnierLoss(1e-3)(restored.mean(0), exposed)
     weights = torch.tensor(LUMINANCE, dtype=restored.dtype, device=device)
     light = torch.einsum("mtchw,c->mthw", restored, weights)
     seen = torch.from_numpy(clip.light).to(device)
     coarse = F.adaptive_avg_pool2d(light, (seen.shape[-2], seen.shape[-1]))
-    pooled = (F.avg_pool2d(x, SMOOTH, 1) for x in (coarse, seen))
-    loss: Tensor = reblur + LIGHT_WEIGHT * charbonnier(*pooled)
+    where = torch.from_numpy(hidden).to(device)
+    same_light = F.smooth_l1_loss(coarse[..., where], seen[..., where], beta=LIGHT_DELTA)
+    loss: Tensor = reblur + LIGHT_WEIGHT * same_light
     return loss
 
 

@@ -33,6 +33,9 @@ EXTENDED = 1000
 
 _MAX_SCENES = 100_000
 
+_FASTEST = 8
+"""Rendering a scene of this speed takes 19 times as long as one of speed 1, and its memory."""
+
 RGB = npt.NDArray[np.uint8]
 
 
@@ -54,6 +57,8 @@ class Clip:
     """(H, W) of an embedded scene."""
     length: int = 0
     """Frames of a video or an embedded scene."""
+    fastest: float = 1.0
+    """How many times as fast as usual an embedded scene may move."""
 
     @property
     def n_frames(self) -> int:
@@ -74,7 +79,8 @@ class Clip:
     def render(self, seed: int) -> Iterator[RGB]:
         """Yield the clip's frames (H, W, 3) uint8."""
         if not self.frames:
-            yield from render_scene(rng(seed, self.seq, "scene"), self.size, self.length)
+            random = rng(seed, self.seq, "scene")
+            yield from render_scene(random, self.size, self.length, self.fastest)
             return
         if self.is_video:
             yield from read_video(self.frames[0], self.length)
@@ -88,6 +94,8 @@ class Clip:
         """Return a digest of all that decides the clip's content."""
         files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in self.frames]
         made_from = [asdict(recording), self.seq, self.first, self.size, self.length, files]
+        if self.fastest != 1:
+            made_from.append(self.fastest)
         return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
     def frames_sha256(self) -> str | None:
@@ -100,8 +108,15 @@ class Clip:
         return digest.hexdigest()
 
 
-def scene_clips(split: str, scenes: int, size: tuple[int, int], length: int) -> list[Clip]:
-    """Plan `scenes` embedded scenes of one split; each is made from its name and the seed."""
+def scene_clips(
+    split: str, scenes: int, size: tuple[int, int], length: int, fastest: float = 1.0
+) -> list[Clip]:
+    """Plan `scenes` embedded scenes of one split; each is made from its name and the seed.
+
+    Each moves at a speed drawn between the usual one and `fastest` times it.
+    """
+    if not 1 <= fastest <= _FASTEST:
+        raise SimulateError(f"expected a speed of 1 to {_FASTEST}, got {fastest:g}")
     if scenes < 1 or min(size) < 16:
         raise SimulateError(
             f"expected at least one scene of at least 16x16 pixels, got {scenes} of "
@@ -112,7 +127,10 @@ def scene_clips(split: str, scenes: int, size: tuple[int, int], length: int) -> 
             f"expected at most {_MAX_SCENES} scenes, since their names have five digits, got "
             f"{scenes}; take another --seed and folder for more"
         )
-    return [Clip(seq=f"{split}/scenes/{i:05d}", size=size, length=length) for i in range(scenes)]
+    return [
+        Clip(seq=f"{split}/scenes/{i:05d}", size=size, length=length, fastest=fastest)
+        for i in range(scenes)
+    ]
 
 
 def folder_clips(

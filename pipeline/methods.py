@@ -285,8 +285,9 @@ class ModelMethod:
             multiple=8 * self.config.MODEL.TRUNK_SCALE,
         )
         kept = slice(clip.keep_start - clip.start, clip.keep_stop - clip.start)
+        gains = _gains(windows, clip) if self.config.DATA.NORM.MODE == "relative" else None
         if len(tiles) == 1:
-            return self._restore(windows, clip)[kept]
+            return self._restore(windows, clip, gains)[kept]
         blender = Blender(clip.keep_stop - clip.keep_start, windows.frame_shape)
         for tile in tiles:
             spans = (
@@ -295,13 +296,14 @@ class ModelMethod:
                 tile.vertical.voxel_span,
                 tile.horizontal.voxel_span,
             )
-            blender.add(tile, self._restore(windows, clip, *spans)[kept])
+            blender.add(tile, self._restore(windows, clip, gains, *spans)[kept])
         return blender.result()
 
     def _restore(
         self,
         windows: WindowSequence,
         clip: Clip,
+        gains: list[float] | None,
         rows: tuple[int, int] | None = None,
         columns: tuple[int, int] | None = None,
         voxel_rows: tuple[int, int] | None = None,
@@ -322,7 +324,8 @@ class ModelMethod:
             # float32 holds counts exactly, and torch has few operations on uint16.
             counts = torch.from_numpy(voxels.astype(np.float32)).to(self.device)
             with explained_shortage(f"{windows.seq}: {rgb.shape[2]}x{rgb.shape[3]}", advice):
-                out = self._mirrored(rgb[None], self._normalized(counts, windows, clip)[None])[0]
+                normalized = self._normalized(counts, windows, clip, gains)
+                out = self._mirrored(rgb[None], normalized[None])[0]
             frames: Frames = out.permute(0, 2, 3, 1).float().cpu().numpy()
             return frames  # (T, H, W, 3)
 
@@ -333,7 +336,9 @@ class ModelMethod:
         mirrors: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)]
         return sum(self._model(rgb.flip(m), voxels.flip(m)).flip(m) for m in mirrors) / len(mirrors)
 
-    def _normalized(self, counts: Any, windows: WindowSequence, clip: Clip) -> Any:
+    def _normalized(
+        self, counts: Any, windows: WindowSequence, clip: Clip, gains: list[float] | None
+    ) -> Any:
         norm = self.config.DATA.NORM
         if windows.windows_are_raw:
             import torch
@@ -341,7 +346,8 @@ class ModelMethod:
             from ..model.normalize import normalize_counts
 
             samples = torch.from_numpy(np.array(windows.samples[clip.start : clip.stop]))
-            return normalize_counts(counts, samples.to(self.device), windows.gain, norm)
+            gain = windows.gain if gains is None else torch.tensor(gains, device=self.device)
+            return normalize_counts(counts, samples.to(self.device), gain, norm)
         if norm.MODE != "log1p" or norm.MEAN not in (None, 0.0) or norm.STD not in (None, 1.0):
             raise MethodError(
                 f"{windows.seq}: these voxels have log1p done, and the model was trained on "
@@ -393,6 +399,20 @@ def _rates(windows: WindowSequence, window: int, short_bins: int) -> tuple[Frame
     short = in_short / np.float32(weights @ samples_per_bin(samples, windows.bins))
     exposure = counts.sum(axis=0, dtype=np.uint32) / np.float32(samples)
     return short.astype(np.float32), exposure.astype(np.float32)
+
+
+def _gains(windows: WindowSequence, clip: Clip) -> list[float] | None:
+    """Return each window's gain as its whole blurred frame shows it; None: it is known.
+
+    All tiles of a frame get the same.
+    """
+    if windows.gain is not None or not windows.windows_are_raw:
+        return None
+    gains = []
+    for window in range(clip.start, clip.stop):
+        rate = windows.voxels(window, window + 1)[0].sum(axis=0, dtype=np.uint32)
+        gains.append(float(_gain(windows, window, rate / np.float32(windows.samples[window]))))
+    return gains
 
 
 def _gain(windows: WindowSequence, window: int, rate: Frames) -> np.float32:

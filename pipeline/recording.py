@@ -21,7 +21,9 @@ from .align.beside import manifest_beside
 from .align.calibration import read_calibration
 from .align.layouts.contract import folder_names, index_frames, shorten
 from .align.log import read_alignment_log
+from .align.manifest import read_manifest
 from .align.timeline import exposure_window, names_are_interpolated
+from .files import inside
 from .images import IMAGE_SUFFIXES, read_rgb
 from .metrics import to_uint8
 from .spikes import read_side_file
@@ -270,6 +272,50 @@ def find_recording(
     if calibration is not None:
         settings = replace(settings, registration=read_calibration(calibration))
     return Recording(seq, exposures, Path(spikes), settings)
+
+
+def recordings_of(manifest: str | os.PathLike[str], split: str | None = None) -> list[Recording]:
+    """Return the recordings of a manifest, with the times, clocks and places that it holds.
+
+    Args:
+        manifest: that `align` wrote.
+        split: train, val or test; None: all.
+
+    Raises:
+        RecordingError: none in the split, or one whose exposures lie in several streams.
+        ManifestError: it can't be read.
+    """
+    content = read_manifest(manifest)
+    root = content.root_folder(manifest)
+    found = []
+    for sequence in content.sequences:
+        if (split is not None and sequence.split != split) or not sequence.windows:
+            continue
+        streams = {(window.spikes, window.first) for window in sequence.windows}
+        if len(streams) > 1:
+            raise RecordingError(
+                f"{manifest}: {sequence.seq}: expected one stream that holds all exposures, found "
+                f"{len(streams)}; restore them one by one, with --blur and --spikes"
+            )
+        ((stream, first),) = streams
+        dat = inside(root, stream, manifest)
+        settings = SpikeSettings(
+            geometry=sequence.spike_geometry(),
+            rate=sequence.rate,
+            gain=sequence.gain,
+            first=first,
+            registration=sequence.registration(),
+        )
+        exposures = [
+            Exposure(inside(root, w.blur, manifest), w.frame_index, w.t0, w.t1)
+            for w in sequence.windows
+        ]
+        found.append(Recording(sequence.seq, exposures, dat, settings))
+    if not found:
+        raise RecordingError(
+            f"{manifest}: no recordings" + (f" in the split {split!r}" if split else "")
+        )
+    return found
 
 
 def find_frames(blur: Path) -> dict[int, Path]:

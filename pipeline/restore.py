@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +32,13 @@ from .methods import (
     restored_frames,
 )
 from .progress import Progress
-from .recording import RecordingSequence, find_recording, settle_spikes
+from .recording import (
+    Recording,
+    RecordingSequence,
+    find_recording,
+    recordings_of,
+    settle_spikes,
+)
 from .video import VIDEO_SUFFIX, decode_to_folder
 
 FORMAT = "spikedeblur.restore"
@@ -56,6 +64,17 @@ class RestoreSummary:
     tile: int | None
     """Side of the model's tiles in pixels; None: whole frames, or no model."""
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RestoreManifestSummary:
+    """What a run on all recordings of a manifest did."""
+
+    out: str
+    restored: int
+    kept: int
+    """Frames that were there already, from the same inputs."""
+    recordings: tuple[RestoreSummary, ...]
 
 
 def restore(
@@ -121,11 +140,9 @@ def restore(
         SpikeDeblurError: an input that can't be used; names it.
     """
     blur, out = Path(blur), Path(out)
-    name = checked_method(method, has_run=run is not None)
+    way = _Way(run, method, tile, flips, short_bins, frames_per_exposure, bits, device)
     if (log is None) == (exposure is None and fps is None):
         raise RestoreError("expected the frames' times from a log, or from exposure and fps")
-    if frames_per_exposure < 1:
-        raise RestoreError(f"expected at least 1 frame an exposure, got {frames_per_exposure}")
     if bits == 16:
         require_png16(out)
     if out.resolve() == blur.resolve():
@@ -151,30 +168,125 @@ def restore(
         first=first,
         calibration=calibration,
     )
-    seq, exposures, settings = recording.seq, recording.exposures, recording.settings
+    sources = {"blur": str(blur), "spikes": str(spikes), "log": None if log is None else str(log)}
+    return _restore_recording(recording, out, way, sources, overwrite, on_progress)
 
-    model: ModelMethod | None = None
-    if name == "model":
-        assert run is not None, "checked_method lets model pass only with a run"
-        model = ModelMethod.from_run(run, tile=tile, flips=flips, device=device)
+
+def restore_manifest(
+    manifest: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    run: str | os.PathLike[str] | None = None,
+    method: str | None = None,
+    tile: int | None = None,
+    flips: bool = False,
+    short_bins: int = DEFAULT_SHORT_BINS,
+    frames_per_exposure: int = 1,
+    bits: Literal[8, 16] = 8,
+    device: str | None = None,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> RestoreManifestSummary:
+    """Restore all recordings of a manifest, each to `<out>/<seq>`, as `restore` does one.
+
+    Clocks, geometry and registration are the manifest's. What is there already from the same
+    inputs is kept.
+
+    Args:
+        manifest: that `align` wrote.
+        out: folder to write below.
+        split: train, val or test; None: all.
+        run: as the further arguments, as in `restore`.
+
+    Raises:
+        RestoreError: as `restore`, or no recordings in the split.
+        SpikeDeblurError: a recording that can't be used; those before it are done.
+    """
+    way = _Way(run, method, tile, flips, short_bins, frames_per_exposure, bits, device)
+    recordings = recordings_of(manifest, split)
+    total = sum(len(recording.exposures) for recording in recordings) * frames_per_exposure
+    summaries: list[RestoreSummary] = []
+    for recording in recordings:
+        before = sum(summary.frames for summary in summaries)
+
+        def told(done: int, of_this: int, note: str, before: int = before) -> None:
+            if on_progress is not None:
+                on_progress(before + done, total, note)
+
+        folder = inside(Path(out), recording.seq, manifest)
+        sources = {"manifest": str(manifest), "spikes": str(recording.dat)}
+        summaries.append(_restore_recording(recording, folder, way, sources, overwrite, told))
+    return RestoreManifestSummary(
+        out=str(out),
+        restored=sum(summary.restored for summary in summaries),
+        kept=sum(summary.kept for summary in summaries),
+        recordings=tuple(summaries),
+    )
+
+
+class _Way:
+    """How frames are restored, the same for all recordings of a run; see `restore`."""
+
+    def __init__(
+        self,
+        run: str | os.PathLike[str] | None,
+        method: str | None,
+        tile: int | None,
+        flips: bool,
+        short_bins: int,
+        frames_per_exposure: int,
+        bits: Literal[8, 16],
+        device: str | None,
+    ) -> None:
+        self.method = checked_method(method, has_run=run is not None)
+        if frames_per_exposure < 1:
+            raise RestoreError(f"expected at least 1 frame an exposure, got {frames_per_exposure}")
+        self.run, self.tile, self.flips, self.device = run, tile, flips, device
+        self.short_bins, self.frames_per_exposure, self.bits = short_bins, frames_per_exposure, bits
+
+    @cached_property
+    def model(self) -> ModelMethod | None:
+        """The trained model; None: a method without one."""
+        if self.method != "model":
+            return None
+        assert self.run is not None, "checked_method lets model pass only with a run"
+        return ModelMethod.from_run(self.run, tile=self.tile, flips=self.flips, device=self.device)
+
+
+def _restore_recording(
+    recording: Recording,
+    out: Path,
+    way: _Way,
+    sources: Mapping[str, str | None],
+    overwrite: bool,
+    on_progress: Progress | None,
+) -> RestoreSummary:
+    """Restore one recording's frames to a folder."""
+    if way.bits == 16:
+        require_png16(out)
+    seq, exposures, settings = recording.seq, recording.exposures, recording.settings
+    spikes, model, bits = recording.dat, way.model, way.bits
+    frames_per_exposure = way.frames_per_exposure
     bins = model.config.DATA.K if model else None
     instants = [(m + 0.5) / frames_per_exposure - 0.5 for m in range(frames_per_exposure)]
     sequences = [
         RecordingSequence(seq, exposures, spikes, settings, bins, at=at) for at in instants
     ]
     sequence = min(sequences, key=lambda of_instant: of_instant.bins)
-    restoring = model or _simple_method(name, min(short_bins, sequence.bins))
-    if model is not None and tile is None and not overwrite:
-        model.tile = _tile_before(out)
+    short_bins = min(way.short_bins, sequence.bins)
+    restoring = model or _simple_method(way.method, short_bins)
+    if model is not None:
+        model.tile = _tile_before(out) if way.tile is None and not overwrite else way.tile
     side = model.tile_side(sequence.frame_shape) if model else None
     inputs = {
-        "method": name,
-        "short_bins": min(short_bins, sequence.bins) if name in ("tfp", "sdm") else None,
+        "method": way.method,
+        "short_bins": short_bins if way.method in ("tfp", "sdm") else None,
         "bins": sequence.bins,
         "tile": side,
-        "flips": flips and model is not None,
+        "flips": way.flips and model is not None,
         "frames_per_exposure": frames_per_exposure,
-        "model_sha256": _model_hash(run) if model and run is not None else None,
+        "model_sha256": _model_hash(way.run) if way.run is not None else None,
         "spikes_sha256": sha256_file(spikes),
         "geometry": settings.geometry.describe(),
         "rate": settings.rate,
@@ -187,8 +299,7 @@ def restore(
             for e in exposures
         },
     }
-    sources = {"blur": str(blur), "spikes": str(spikes), "log": log and str(log), "seq": seq}
-    sources["run"] = str(run) if model else None
+    sources = {**sources, "seq": seq, "run": str(way.run) if model else None}
     message = f"{out}: another `restore` is writing there; wait for it, or stop it"
     with only_writer(out, message):
         sweep(out)
@@ -211,12 +322,12 @@ def restore(
     return RestoreSummary(
         out=str(out),
         seq=seq,
-        method=name,
+        method=way.method,
         frames=len(targets),
         restored=len(targets) - kept,
         kept=kept,
         tile=side,
-        warnings=(*settings.warnings, *_gain_warning(name, settings.gain)),
+        warnings=(*settings.warnings, *_gain_warning(way.method, settings.gain)),
     )
 
 
@@ -282,7 +393,7 @@ def _model_hash(run: str | os.PathLike[str]) -> str:
 
 
 def _prepare_out(
-    out: Path, inputs: dict[str, Any], sources: dict[str, Any], overwrite: bool
+    out: Path, inputs: dict[str, Any], sources: Mapping[str, Any], overwrite: bool
 ) -> None:
     """Leave in `out` only frames of these inputs, and their record.
 
@@ -356,14 +467,14 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _write_record(
-    out: Path, inputs: dict[str, Any], sources: dict[str, Any], *, complete: bool
+    out: Path, inputs: dict[str, Any], sources: Mapping[str, Any], *, complete: bool
 ) -> None:
     record = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
         "complete": complete,
-        "sources": sources,
+        "sources": dict(sources),
         "inputs": inputs,
     }
     write_text(out / RECORD, json.dumps(record, indent=2) + "\n")

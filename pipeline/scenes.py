@@ -16,8 +16,14 @@ from PIL import Image, ImageDraw
 
 RGB = npt.NDArray[np.uint8]
 
-_MARGIN = 1.9
-"""Side of a rendered layer over the side of the scene; motion must stay inside."""
+_MARGIN = 0.3
+"""Of a scene's longer side, by which a rendered layer is larger: for rotation, zoom and swing."""
+
+_FARTHEST = 0.17
+"""Half the distance that a layer of speed 1 travels over the clip at most, in sides."""
+
+_NEARER = 1.5
+"""How many times as fast as the background the nearer layer is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +40,17 @@ class _Motion:
     """Half the change of log scale over the clip."""
     phase: float
 
-    def affine(self, s: float, size: tuple[int, int], layer: tuple[int, int]) -> tuple[float, ...]:
+    def reach(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return (H, W) of a layer that a scene of this size stays inside."""
+        height, width = (
+            int(np.ceil(side + _MARGIN * max(size) + 2 * abs(travel)))
+            for side, travel in zip(size, self.travel, strict=True)
+        )
+        return height, width
+
+    def affine(self, s: float, size: tuple[int, int]) -> tuple[float, ...]:
         """Return Pillow's six coefficients that map scene pixels (x, y) to layer pixels."""
+        layer = self.reach(size)
         swing = np.sin(np.pi * s + self.phase)
         y = layer[0] / 2 + self.travel[0] * s + self.bend[0] * swing
         x = layer[1] / 2 + self.travel[1] * s + self.bend[1] * swing
@@ -53,31 +68,40 @@ class _Motion:
         )
 
 
-def render_scene(rng: np.random.Generator, size: tuple[int, int], length: int) -> Iterator[RGB]:
+def layers_area(fastest: float) -> float:
+    """Return the most pixels that the two layers of a scene may have, in pixels of the scene."""
+    return sum((1 + _MARGIN + 2 * _FARTHEST * closer * fastest) ** 2 for closer in (1, _NEARER))
+
+
+def render_scene(
+    rng: np.random.Generator, size: tuple[int, int], length: int, fastest: float = 1.0
+) -> Iterator[RGB]:
     """Yield `length` frames (H, W, 3) uint8 of one scene, made from `rng` alone.
 
     Args:
         rng: all the randomness there is.
         size: (H, W) in pixels.
         length: frames.
+        fastest: the scene moves up to so many times as fast; half of all scenes stay below its
+            fourth root.
     """
-    layer = int(np.ceil(size[0] * _MARGIN)), int(np.ceil(size[1] * _MARGIN))
-    background = Image.fromarray(_dead_leaves(rng, layer))
-    foreground = Image.fromarray(_dead_leaves(rng, layer)).convert("RGBA")
-    foreground.putalpha(_cut_out(rng, layer, min(size)))
+    speed = float(fastest ** rng.random() ** 2)
+    far, near = (_motion(rng, min(size), speed * closer) for closer in (1.0, _NEARER))
+    background = Image.fromarray(_dead_leaves(rng, far.reach(size), min(size)))
+    foreground = Image.fromarray(_dead_leaves(rng, near.reach(size), min(size))).convert("RGBA")
+    foreground.putalpha(_cut_out(rng, near.reach(size), min(size)))
     level, contrast = rng.uniform(80, 150), rng.uniform(0.4, 1.0)
-    near, far = _motion(rng, min(size), speed=1.5), _motion(rng, min(size), speed=1.0)
     for i in range(length):
         s = 2 * i / max(length - 1, 1) - 1
-        frame = _warp(background, far.affine(s, size, layer), size)
-        front = _warp(foreground, near.affine(s, size, layer), size)
+        frame = _warp(background, far.affine(s, size), size)
+        front = _warp(foreground, near.affine(s, size), size)
         frame.paste(front, (0, 0), front)
         pixels = level + np.float32(contrast) * (np.asarray(frame, np.float32) - 128)
         yield np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
 
 
 def _motion(rng: np.random.Generator, side: int, speed: float) -> _Motion:
-    distance = speed * side * rng.uniform(0.03, 0.17)
+    distance = speed * side * rng.uniform(0.03, _FARTHEST)
     direction = rng.uniform(0, 2 * np.pi)
     swing = side * rng.uniform(0, 0.03, size=2)
     return _Motion(
@@ -106,15 +130,18 @@ def _cut_out(rng: np.random.Generator, layer: tuple[int, int], side: int) -> Ima
     return mask
 
 
-def _dead_leaves(rng: np.random.Generator, shape: tuple[int, int]) -> RGB:
-    """Return an (H, W, 3) picture of occluding leaves, drawn twice as large and halved."""
+def _dead_leaves(rng: np.random.Generator, shape: tuple[int, int], side: int) -> RGB:
+    """Return an (H, W, 3) picture of occluding leaves, drawn twice as large and halved.
+
+    The largest leaves are about as large as `side` pixels.
+    """
     height, width = 2 * shape[0], 2 * shape[1]
     clouds = [_cloud(rng, (height, width)) for _ in range(3)]
     canvas = Image.fromarray(_texture(rng, (height, width), clouds))
-    side = min(height, width)
+    side = int(3.8 * side)
     # p(r) ~ r^-3 between the limits, which makes the picture scale-invariant; so many leaves
     # that about 95 % of the ground is covered.
-    low, high = 0.015 * side, 0.25 * side
+    low, high = 0.015 * side, min(0.25 * side, min(height, width) / 3)
     mean_area = np.pi * 0.8 * 2 * low**2 * np.log(high / low)
     radii = (
         low**-2 - rng.random(int(3 * height * width / mean_area)) * (low**-2 - high**-2)
@@ -127,7 +154,7 @@ def _dead_leaves(rng: np.random.Generator, shape: tuple[int, int]) -> RGB:
             outline = _blob(rng, y, x, radius, corners, rough=0.25)
             draw.polygon(outline, fill=tuple(int(value) for value in _colour(rng)))
             continue
-        box_side = min(int(2 * radius * 1.4) + 3, side)
+        box_side = min(int(2 * radius * 1.4) + 3, height, width)
         mask = Image.new("L", (box_side, box_side), 0)
         outline = _blob(rng, box_side / 2, box_side / 2, radius, corners, rough=0.25)
         ImageDraw.Draw(mask).polygon(outline, fill=255)

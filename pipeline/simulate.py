@@ -30,6 +30,7 @@ from .images import decode_srgb, encode_srgb, to_bytes, write_png
 from .locks import end_with_parent, only_writer
 from .machine import workers_that_fit
 from .progress import Progress, Throughput
+from .scenes import layers_area
 from .spikes.camera import SpikeCamera, luminance
 from .spikes.clock import SpikeClock
 from .spikes.dat import pack_spikes
@@ -109,7 +110,8 @@ class Recording:
         """Return what a process comes to hold that records a clip."""
         sums = 3 * 8 * (self.exposure // self.stride + 1)  # of exposures that overlap
         samples = 3 * _SAMPLES_AT_ONCE // self.spike_scale**2  # apart, as one array, upside down
-        frame = _FRAME_BYTES if clip.frames else _SCENE_BYTES
+        layers = layers_area(clip.fastest) / layers_area(1)
+        frame = _FRAME_BYTES if clip.frames else math.ceil(_SCENE_BYTES * layers)
         return _PROCESS_BYTES + math.prod(clip.shape()) * (sums + samples + frame)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...configs.schema import LossConfig, NormConfig, SpikeAugmentConfig
-from ...model import CharbonnierLoss, VGGPerceptualLoss, normalize_counts
+from ...model import CharbonnierLoss, VGGPerceptualLoss, gain_from_blur, normalize_counts
 from .spike_augment import augment_spikes
 
 _LEAST_MSE = 1e-10  # 100 dB, for images that are equal
@@ -78,6 +78,9 @@ def to_inputs(
             batch = augment_spikes(batch | {"voxels": voxels}, augment)
             voxels = batch["voxels"]
         gain = batch["gain"][:, None].expand(batch["samples"].shape)  # (B, T)
+        if norm.MODE == "relative" and gain.isnan().any():
+            shown = gain_from_blur(voxels, batch["samples"].to(device), blur)
+            gain = torch.where(gain.isnan().to(device), shown, gain.to(device))
         voxels = normalize_counts(voxels, batch["samples"], gain, norm)
     return Inputs(blur, voxels, sharp)
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...configs.schema import TrainConfig
+from ...configs.schema import Config, TrainConfig
 from ..memory import peak_memory
 from . import run_folder
 from .clock import STEP_PARTS, Clock
 from .order import StepPlan
 from .validation import Validation
+from .wandb_run import WandbRun
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -76,17 +77,24 @@ class Position:
 
 
 class Records:
-    """What a run says of itself while it runs: metrics.jsonl, TensorBoard, sample pictures."""
+    """What a run says of itself while it runs.
 
-    def __init__(self, run: Path, step: int) -> None:
+    metrics.jsonl, TensorBoard, sample pictures, and Weights & Biases where TRAIN.WANDB is set.
+    """
+
+    def __init__(self, run: Path, step: int, config: Config) -> None:
         self.run = run
         self.metrics = run_folder.MetricsFile(run, step)
         self.board = _summary_writer(run, step)
+        project = config.TRAIN.WANDB
+        self.wandb = None if project is None else WandbRun(run, project, config)
         self._validating = 0.0
 
     def close(self) -> None:
-        """Close the TensorBoard file."""
+        """Close the TensorBoard file and the run on Weights & Biases."""
         self.board.close()
+        if self.wandb is not None:
+            self.wandb.close()
 
     def training(
         self, at: Position, plan: StepPlan, rate: float, norm: float, clock: Clock
@@ -126,6 +134,8 @@ class Records:
         if found.picture is not None:
             run_folder.write_picture(self.run, at.step, found.picture)
             self.board.add_image("val/sample", found.picture, at.step, dataformats="HWC")
+            if self.wandb is not None:
+                self.wandb.picture("val/sample", found.picture, at.step)
 
     def unread(self, at: Position, seq: str, why: str) -> None:
         """Write which sequence has a clip that can't be read."""
@@ -134,10 +144,12 @@ class Records:
     def _write(self, kind: str, at: Position, plan: StepPlan, values: dict[str, Any]) -> None:
         epoch = at.step / plan.steps_an_epoch
         self.metrics.write({"kind": kind, "step": at.step, "epoch": epoch, **values})
-        for name, value in values.items():
-            if value is not None:
-                self.board.add_scalar(f"{kind}/{name}", value, at.step)
+        known = {f"{kind}/{name}": value for name, value in values.items() if value is not None}
+        for name, value in known.items():
+            self.board.add_scalar(name, value, at.step)
         self.board.flush()
+        if self.wandb is not None:
+            self.wandb.log(known, at.step)
 
 
 def _summary_writer(run: Path, step: int) -> SummaryWriter:

@@ -50,6 +50,7 @@ from .step import Learner, NonFiniteError
 from .stop import stop_request
 from .trial import fit_in_budget
 from .validation import validate
+from .wandb_run import require_wandb
 
 MOST_LEFT_OUT = 10
 """Steps in a row that may have no finite loss or gradient: more is no accident of the data."""
@@ -106,6 +107,7 @@ def train(
         NonFiniteError: the loss or gradient of a step is not finite.
     """
     run = Path(run)
+    require_wandb(config)
     with process_group() as group, ExitStack() as held:
         if not group.is_first:
             on_progress, on_note = None, lambda note: None
@@ -281,7 +283,7 @@ def fit(
             if state is None:
                 run_folder.begin(run, config)
             run_folder.write_environment(run, at.step, group.world, group.device, described)
-            records = Records(run, at.step)
+            records = Records(run, at.step, config)
             opened.callback(records.close)
         steps = opened.enter_context(
             open_loader(

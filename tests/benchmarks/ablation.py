@@ -31,7 +31,7 @@ from spikedeblur.pipeline.store.voxelize import voxelize_manifest
 from spikedeblur.pipeline.training.trainer import train
 from spikedeblur.third_party.VRT import VRT
 
-from .quality import write_x4k1000fps
+from .quality import MAIN, write_frames
 
 CONFIG = Path("configs/deblur/quickstart.yaml")
 
@@ -53,6 +53,8 @@ class Variant:
     trunk: bool = True
 
 
+FULL_ATTENTION = "MODEL.VRT.depths=[1, 1, 1, 1, 1, 1, 1, 1]"
+
 VARIANTS = (
     Variant("quickstart.yaml"),
     Variant("without spikes", ("MODEL.USE_SPIKE=false",)),
@@ -60,13 +62,19 @@ VARIANTS = (
         "without spikes, as many parameters",
         (
             "MODEL.USE_SPIKE=false",
-            "MODEL.VRT.embed_dims=[80, 80, 80, 80, 80, 80, 80, 80]",
+            FULL_ATTENTION,
+            "MODEL.VRT.embed_dims=[76, 76, 76, 76, 76, 76, 76, 76]",
         ),
     ),
-    Variant("without the late skip", ("MODEL.SPIKE_SKIP=false",)),
-    Variant("without fusion", ("MODEL.FUSE.ENABLED=false",)),
+    Variant(
+        "fusion instead of the late skip", ("MODEL.SPIKE_SKIP=false", "MODEL.FUSE.ENABLED=true")
+    ),
+    Variant("fusion too", ("MODEL.FUSE.ENABLED=true",)),
+    Variant("late skip of the full scale alone", ("MODEL.SPIKE_SKIP_SCALES=1",)),
+    Variant("spike encoder without the blurred frame", ("MODEL.SPIKE_ENCODER.SEES_BLUR=false",)),
     Variant("without temporal attention", ("MODEL.SPIKE_TSA.ENABLED=false",)),
     Variant("without trunk", trunk=False),
+    Variant("trunk with attention at full scale", (FULL_ATTENTION,)),
     Variant("corrected from the blurred frame", ("MODEL.RESIDUAL_BASE=blur",)),
     Variant("the same, log1p", ("MODEL.RESIDUAL_BASE=blur", "DATA.NORM.MODE=log1p")),
     Variant("spikes of the frames' size", spike_scale=1),
@@ -82,7 +90,7 @@ def store(work: Path, spike_scale: int, *, scenes: int) -> Path:
     for split, number in (("train", scenes), ("val", 8)):
         simulate(data, scene_clips(split, number, size=(128, 128), length=65), recording)
     if not (work / "frames").exists():
-        write_x4k1000fps(work / "frames", splits=("test",), clips=3)
+        write_frames(work / "frames", MAIN)
     simulate(data, folder_clips(work / "frames"), recording)
     log, manifest = work / f"spikes{spike_scale}.txt", work / f"spikes{spike_scale}.json"
     align(data, "x4k1000fps", log=log, manifest=manifest, verify=False)
@@ -106,7 +114,11 @@ def measure(variant: Variant, work: Path, steps: int, scenes: int) -> tuple[Eval
         if train(config, run, resume=True).signal is not None:
             sys.exit("stopped; the same command goes on")
         model = ModelMethod.from_run(run)
-        size = sum(parameter.numel() for parameter in build.build_model(config).parameters())
+        size = sum(
+            parameter.numel()
+            for name, parameter in build.build_model(config).named_parameters()
+            if variant.trunk or not name.startswith("vrt.stage")
+        )
     sequences = open_store(root, "test")
     return evaluate_sequences(
         sequences, ("blur", "sdm", "model"), trained={"model": model}
@@ -117,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train, measure and print a table in Markdown."""
     parser = argparse.ArgumentParser(prog="make bench-ablation", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("outputs/ablation"))
-    parser.add_argument("--steps", type=int, default=575, help="of each variant")
+    parser.add_argument("--steps", type=int, default=1100, help="of each variant")
     parser.add_argument("--scenes", type=int, default=240)
     parser.add_argument("--only", help="variants whose name holds this")
     parser.add_argument("--json", type=Path, help="write the figures here")

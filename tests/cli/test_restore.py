@@ -133,3 +133,60 @@ def test_sixteen_bits_make_no_video(data: Path, tmp_path: Path, capsys) -> None:
     video = ["--bits", 16, "--video", tmp_path / "x.mp4"]
     assert main(arguments(data, tmp_path / "other", *more, *video)) == 2
     assert "8-bit frames" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture(scope="module")
+def two_recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    for split, scenes in (("test", 2), ("val", 1)):
+        simulate(folder, scene_clips(split, scenes, (32, 32), 65), Recording(), workers=1)
+    align(folder, "x4k1000fps", log=folder / "log.txt", manifest=folder / "m.json")
+    return folder
+
+
+def test_a_manifest_restores_each_recording_as_by_itself(
+    two_recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = two_recordings, tmp_path / "all"
+    command = ["restore", "--manifest", str(folder / "m.json"), "--split", "test"]
+    command += ["--method", "sdm", "--frames-per-exposure", "2", "--out", str(out)]
+    assert main(command) == 0
+    assert "12 frames of 2 recordings restored by sdm" in capsys.readouterr().out
+    for clip in ("00000", "00001"):
+        one = ["restore", "--blur", str(folder / "test_blurry_33/scenes" / clip)]
+        one += ["--spikes", str(folder / "test_spike_2xds/scenes" / clip / "spike.dat")]
+        one += ["--log", str(folder / "log.txt"), "--method", "sdm"]
+        one += ["--frames-per-exposure", "2", "--out", str(tmp_path / clip)]
+        assert main(one) == 0
+        alone, together = tmp_path / clip, out / "test/scenes" / clip
+        frames = list_images(alone)
+        assert len(frames) == 6
+        for frame in frames:
+            assert frame.read_bytes() == (together / frame.name).read_bytes()
+    assert not (out / "val").exists()
+    (out / "test/scenes/00001/0016_0.png").unlink()
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "1 frames of 2 recordings restored by sdm" in capsys.readouterr().out
+    assert main([*command, "--flips", "--short-bins", "3"]) == 1
+    assert "short_bins" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--blur", "x"], "leave out --blur"),
+        (["--split", "dev"], "train, val or test"),
+    ],
+)
+def test_a_manifest_beside_one_recordings_options_exits_with_2(
+    more: list[str],
+    message: str,
+    two_recordings: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["restore", "--manifest", str(two_recordings / "m.json"), "--method", "sdm"]
+    assert main([*command, "--out", str(tmp_path / "out"), *more]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -73,6 +73,7 @@ def test_settings_reach_the_modules():
     config = load_config(
         QUICKSTART,
         [
+            "MODEL.FUSE.ENABLED=true",
             "MODEL.FUSE.CHUNK_SIZE=7",
             "MODEL.FUSE.IDENTITY_INIT=false",
             "MODEL.SPIKE_TSA.CHUNK_SHAPE=wide",
@@ -89,13 +90,18 @@ def test_settings_reach_the_modules():
     assert fuse.recompute == tsa.recompute == Recompute(attention=True)
     assert fuse.attn.out_proj.weight.any()
     assert (tsa.chunk_shape, tsa.attn.heads, tsa.mlp[0].out_features) == ("wide", 8, 96)
-    assert model.spike_encoder.stem[0].in_channels == 16
+    assert model.spike_encoder.stem[0].in_channels == 16 + 12  # the folded frame's channels
     assert model.spike_skip is not None
+    assert len(model.coarse_skips) == 3
 
 
 @pytest.mark.parametrize("part", ["SPIKE_TSA", "FUSE"])
 def test_a_part_left_out_has_no_parameters_and_spikes_still_matter(part):
-    keys = ["MODEL.FUSE.IDENTITY_INIT=false", "MODEL.RESIDUAL_BASE=blur"]
+    keys = [
+        "MODEL.FUSE.ENABLED=true",
+        "MODEL.FUSE.IDENTITY_INIT=false",
+        "MODEL.RESIDUAL_BASE=blur",
+    ]
     whole = build_model(load_config(QUICKSTART, keys))
     model = build_model(load_config(QUICKSTART, [*keys, f"MODEL.{part}.ENABLED=false"])).eval()
     missing = {"SPIKE_TSA": "spike_temporal_sa", "FUSE": "cross_attn_fuse"}[part]

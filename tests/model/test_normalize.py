@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spikedeblur.configs.schema import NormConfig
-from spikedeblur.model import normalize_counts
+from spikedeblur.model import gain_from_blur, normalize_counts
 from spikedeblur.model.normalize import NormalizeError
 
 
@@ -108,3 +108,46 @@ def test_rate_without_gain_says_how_to_give_it(gain):
 def test_impossible_input_is_refused(samples, gain, expected):
     with pytest.raises(NormalizeError, match=expected):
         normalize_counts(counts_of((1, 4, 2, 2)), samples, gain, NormConfig(MODE="rate"))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_the_blurred_frame_shows_the_gain_of_each_window(dtype):
+    rng = np.random.default_rng(0)
+    gains = torch.tensor([[0.5, 0.125]])
+    gray = torch.from_numpy(rng.uniform(0.2, 1, (1, 2, 1, 8, 8))).float()
+    blur = gray.expand(1, 2, 3, 8, 8)  # luminance is what each channel is
+    samples = torch.tensor([[1600, 1600]])
+    rate = torch.nn.functional.avg_pool2d(gray.flatten(0, 1), 2).unflatten(0, (1, 2))  # 4x4
+    a_bin = (400 * gains[..., None, None, None] * rate).expand(1, 2, 4, 4, 4)
+    counts = a_bin.round().to(dtype)
+    torch.testing.assert_close(gain_from_blur(counts, samples, blur), gains, rtol=0.02, atol=0)
+
+
+def test_no_light_or_no_spikes_show_no_gain():
+    dark, light = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
+    spikes, none = torch.ones(1, 4, 2, 2), torch.zeros(1, 4, 2, 2)
+    for counts, blur in ((spikes, dark), (none, light)):
+        assert gain_from_blur(counts, torch.tensor([4]), blur).tolist() == [1.0]
+
+
+def test_a_straight_curve_is_the_gain():
+    counts, samples = counts_of(), torch.full((2, 3), 40)
+    by_gain = normalize_counts(counts, samples, 0.25, NormConfig(MODE="relative"))
+    norm = NormConfig(MODE="relative", CURVE=(4.0, 0.0))
+    torch.testing.assert_close(normalize_counts(counts, samples, None, norm), by_gain)
+
+
+def test_a_curve_takes_away_false_spikes_and_bends_light():
+    # Light 0.4 in the first half and 0.6 in the second; the camera sees its square, and noise.
+    light = torch.tensor([0.4, 0.4, 0.6, 0.6])[:, None, None]
+    rate = 0.25 * light**2 + 0.1
+    counts = (rate * 1000).expand(4, 2, 2)
+    around = 0.25 * 0.26 + 0.1  # the mean rate
+    truth = (light**2 - 0.26) / (2 * 0.26**0.5) / (0.26**0.5 + 0.05)  # by the square root's slope
+    near = np.linspace(around - 0.02, around + 0.02, 9)
+    fit = np.polyfit(near, np.sqrt((near - 0.1) / 0.25), 3)
+    norm = NormConfig(MODE="relative", CURVE=tuple(float(c) for c in fit))
+    found = normalize_counts(counts, torch.tensor(4000), None, norm)
+    torch.testing.assert_close(found, truth.expand(4, 2, 2), rtol=0.01, atol=0.001)
+    with pytest.raises(ValueError, match="MODE relative"):
+        NormConfig(CURVE=(1.0, 0.0))

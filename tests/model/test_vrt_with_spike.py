@@ -73,7 +73,7 @@ def without_gradient(model):
 
 
 @pytest.mark.parametrize("pa_frames", [0, 2])
-@pytest.mark.parametrize("spike_skip", [False, True])
+@pytest.mark.parametrize("spike_skip", [0, 1, 4])
 def test_identity_start_gives_the_backbones_output_whatever_the_spikes(pa_frames, spike_skip):
     model = make(pa_frames=pa_frames, spike_skip=spike_skip).eval()
     rgb, voxels = clip()
@@ -89,7 +89,8 @@ def test_identity_start_gives_the_backbones_output_whatever_the_spikes(pa_frames
     "options",
     [
         {"identity_init": False},
-        {"identity_init": False, "spike_skip": True, "trunk_scale": 2},
+        {"identity_init": False, "spike_skip": 4, "trunk_scale": 2, "encoder_sees_blur": True},
+        {"identity_init": False, "spike_skip": 4, "fusion": False},
         {"identity_init": False, "pa_frames": 2},
     ],
 )
@@ -104,7 +105,7 @@ def test_without_identity_start_spikes_count_and_every_parameter_learns(options)
     assert without_gradient(model) == []
 
 
-@pytest.mark.parametrize("spike_skip", [False, True])
+@pytest.mark.parametrize("spike_skip", [0, 1, 4])
 def test_two_steps_after_identity_start_spikes_count_and_every_parameter_learns(spike_skip):
     model = make(spike_skip=spike_skip)
     train(model, 2)
@@ -116,7 +117,7 @@ def test_two_steps_after_identity_start_spikes_count_and_every_parameter_learns(
 
 
 def test_control_without_spikes_has_no_spike_parameters_and_needs_no_voxels():
-    model = make(use_spike=False, spike_skip=True).eval()
+    model = make(use_spike=False, spike_skip=1).eval()
     assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"vrt"}
     rgb, voxels = clip()
     with torch.no_grad():
@@ -140,7 +141,7 @@ def test_fused_features_replace_the_stage_for_the_next_and_for_the_skips():
 
 @pytest.mark.parametrize("trunk_scale", [2, 4])
 def test_folded_trunk_keeps_the_residual_on_the_full_size_frame(trunk_scale):
-    model = make(trunk_scale=trunk_scale, spike_skip=True, identity_init=False).eval()
+    model = make(trunk_scale=trunk_scale, spike_skip=1, identity_init=False).eval()
     for parameter in model.vrt.conv_last.parameters():
         torch.nn.init.zeros_(parameter)
     rgb, voxels = clip(32, 40, 32, 40)
@@ -148,7 +149,7 @@ def test_folded_trunk_keeps_the_residual_on_the_full_size_frame(trunk_scale):
 
 
 def test_late_skip_enters_before_the_last_convolution():
-    model = make(spike_skip=True).eval()
+    model = make(spike_skip=1).eval()
     torch.nn.init.normal_(model.spike_skip.weight)
     rgb, voxels = clip()
     with torch.no_grad():
@@ -159,10 +160,43 @@ def test_late_skip_enters_before_the_last_convolution():
         torch.testing.assert_close(model(rgb, voxels), model.vrt(rgb) + added)
 
 
+def test_the_skip_takes_features_of_coarser_scales_enlarged():
+    model = make(spike_skip=3).eval()
+    rgb, voxels = clip()
+    with torch.no_grad():
+        before = model(rgb, voxels)
+        torch.nn.init.normal_(model.coarse_skips[1].weight)
+        features = model.spike_features(voxels)[2]  # (B, C, T, H / 4, W / 4)
+        late = model.coarse_skips[1](features.movedim(1, -1)).movedim(-1, 2)  # (B, T, C, h, w)
+        frames = F.interpolate(late.flatten(0, 1), rgb.shape[-2:], mode="bilinear")
+        last = model.vrt.conv_last
+        added = F.conv2d(frames, last.weight.squeeze(2), padding=1).unflatten(0, (1, 3))
+        torch.testing.assert_close(model(rgb, voxels), before + added)
+
+
+def test_an_encoder_that_sees_the_frame_tells_frames_apart_without_spikes():
+    silent = torch.zeros_like(clip()[1])
+    for sees, spread in ((False, False), (True, True)):
+        model = make(encoder_sees_blur=sees, trunk_scale=2).eval()
+        rgb, _ = clip(32, 48)
+        features = []
+        handle = model.spike_encoder.register_forward_hook(
+            lambda module, inputs, output, found=features: found.append(output[0])
+        )
+        with torch.no_grad():
+            model(rgb, silent)
+            model(rgb.flip(-1), silent)
+        handle.remove()
+        assert (not torch.equal(*features)) == spread
+
+
 @pytest.mark.parametrize("size", [(1, 1), (5, 9), (16, 17), (23, 40)])
 @pytest.mark.parametrize("trunk_scale", [1, 2])
-def test_any_size_is_padded_and_cropped_back(size, trunk_scale):
-    model = make(trunk_scale=trunk_scale, spike_skip=True, identity_init=False).eval()
+@pytest.mark.parametrize("sees", [False, True])
+def test_any_size_is_padded_and_cropped_back(size, trunk_scale, sees):
+    model = make(
+        trunk_scale=trunk_scale, spike_skip=4, identity_init=False, encoder_sees_blur=sees
+    ).eval()
     half = [max(side // 2, 1) for side in size]
     rgb, voxels = clip(*size, *half, frames=2)
     with torch.no_grad():
@@ -247,7 +281,7 @@ def test_backbone_must_fit_the_trunk_scale():
 
 
 def test_parameter_table_adds_up():
-    model = make(pa_frames=2, spike_skip=True)
+    model = make(pa_frames=2, spike_skip=1)
     table = dict(parameter_table(model))
     assert sum(table.values()) == sum(p.numel() for p in model.parameters())
     assert list(table)[:2] == ["vrt.conv_first", "vrt.spynet"]

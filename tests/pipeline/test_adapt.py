@@ -48,7 +48,9 @@ def test_the_loss_falls_and_the_model_is_one_that_restore_takes(recording, model
     assert summary.loss_after < 0.9 * summary.loss_before
     assert (summary.recordings, summary.exposures) == (1, 3)
     adapted, config = load_trained(out)
-    assert config == CONFIG
+    curve = config.DATA.NORM.CURVE
+    assert curve is not None
+    assert config == job.with_curve(CONFIG, curve)
     start, _ = load_trained(model)
     weights = dict(start.named_parameters())
     assert any(not torch.equal(p, weights[name]) for name, p in adapted.named_parameters())
@@ -66,23 +68,53 @@ def test_the_same_seed_gives_the_same_model(recording, model, tmp_path):
 def test_perfect_frames_fulfil_both_terms(recording, moving_scene):
     """The sharp frames themselves have a much lower loss than the blurred ones have."""
     camera = job._Camera(recording, 32)
-    clip = camera.clip(np.random.default_rng(0), 3, 96)
+    clip = camera.clip(np.random.default_rng(0), 3, 96, job._fit([camera]))
     frames = moving_scene.sharp.transpose(0, 3, 1, 2) / np.float32(255)  # (T, 3, H, W)
     # A pixel a frame: the scene a quarter of the exposure later has moved by so many pixels.
     shifts = [round((m + 0.5) / job.INSTANTS * 33 - 16.5) for m in range(job.INSTANTS)]
     sharp = np.stack([np.roll(frames, -shift, axis=-1) for shift in shifts])
     inner = (..., slice(18, 78))  # what was rolled in is another scene
     cut = replace(clip, exposed=clip.exposed[inner], light=clip.light[..., 9:39])
-    cpu = torch.device("cpu")
-    truth = job._loss(torch.from_numpy(sharp[inner]), cut, cpu)
+    cpu, everywhere = torch.device("cpu"), np.ones(cut.light.shape[-2:], bool)
+    truth = job._loss(torch.from_numpy(sharp[inner]), cut, everywhere, cpu)
     blurred = np.broadcast_to(clip.exposed, sharp.shape)[inner]
-    assert truth < 0.6 * job._loss(torch.from_numpy(blurred.copy()), cut, cpu)
+    assert truth < 0.8 * job._loss(torch.from_numpy(blurred.copy()), cut, everywhere, cpu)
 
 
 def test_the_curve_from_spikes_to_light_is_the_cameras(recording, moving_scene):
-    curve = job._Camera(recording, 32)._curve
+    curve = job._fit([job._Camera(recording, 32)])
     for light in (0.3, 0.5, 0.7):
         assert np.polyval(curve, light * moving_scene.gain) == pytest.approx(light, abs=0.02)
+
+
+def test_hidden_pixels_show_a_neighbours_spikes_and_others_their_own():
+    rng = np.random.default_rng(0)
+    counts = np.arange(2 * 3 * 6 * 7).reshape(2, 3, 6, 7)
+    hidden = np.zeros((6, 7), bool)
+    hidden[[0, 2, 5], [0, 3, 6]] = True  # corners have neighbours inside only
+    for _ in range(50):
+        seen = job.hide(counts, hidden, rng)
+        np.testing.assert_array_equal(seen[..., ~hidden], counts[..., ~hidden])
+        for y, x in np.argwhere(hidden):
+            (there,) = np.argwhere(counts[0, 0] == seen[0, 0, y, x])
+            assert np.abs(there - (y, x)).max() == 1
+            np.testing.assert_array_equal(seen[..., y, x], counts[..., there[0], there[1]])
+
+
+def test_what_is_compared_is_seen_where_spikes_are_hidden_alone(recording):
+    camera = job._Camera(recording, 32)
+    clip = camera.clip(np.random.default_rng(0), 3, 96, job._fit([camera]))
+    restored = torch.from_numpy(np.broadcast_to(clip.exposed, clip.blur.shape).copy())
+    restored.requires_grad_()
+    hidden = np.zeros(clip.light.shape[-2:], bool)
+    hidden[10, 20] = True
+    job._loss(restored, replace(clip, exposed=clip.exposed), hidden, torch.device("cpu")).backward()
+    assert restored.grad is not None
+    touched = restored.grad.abs().amax((0, 1, 2)) > 1e-9  # (S, S); reblur is fulfilled as it is
+    ratio = clip.exposed.shape[-1] // clip.light.shape[-1]
+    rows, columns = torch.nonzero(touched, as_tuple=True)
+    assert {int(y) // ratio for y in rows} == {10}
+    assert {int(x) // ratio for x in columns} == {20}
 
 
 def test_what_can_not_be_adapted_to_is_refused(recording, model, tmp_path):

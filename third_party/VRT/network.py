@@ -37,7 +37,8 @@ class VRT(nn.Module):
         upscale: 1; super-resolution is not built.
         img_size: Training size (D, H, W) of the published configuration. Changes nothing.
         window_size: Attention window (D, H, W). An axis no longer than its window is one window.
-        depths: Blocks of stages 1 to 7, then of each reconstruction group.
+        depths: Blocks of stages 1 to 7, then of each reconstruction group. 0 (ours): its change
+            of scale and linear layers alone.
         indep_reconsts: Indices in `depths` of reconstruction groups whose window is one frame.
         embed_dims: Channels, one for each of `depths`.
         num_heads: Attention heads, one for each of `depths`.
@@ -352,9 +353,9 @@ def _check_sizes(
             "and one or more reconstruction groups), got lengths "
             f"{len(depths)}, {len(embed_dims)} and {len(num_heads)}"
         )
-    if min(*depths, *embed_dims, *num_heads) < 1:
+    if min(depths) < 0 or min(*embed_dims, *num_heads) < 1:
         raise VRTConfigError(
-            "expected positive depths, embed_dims and num_heads, got "
+            "expected depths of at least 0, positive embed_dims and num_heads, got "
             f"{list(depths)}, {list(embed_dims)} and {list(num_heads)}"
         )
     for dim, heads in zip(embed_dims, num_heads, strict=True):

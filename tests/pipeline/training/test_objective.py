@@ -6,7 +6,7 @@ import torch
 from training_sets import MemorySequence, tiny_config
 
 from spikedeblur.errors import SpikeDeblurError
-from spikedeblur.model import normalize_counts
+from spikedeblur.model import gain_from_blur, normalize_counts
 from spikedeblur.pipeline.training import precision
 from spikedeblur.pipeline.training.loader import collate
 from spikedeblur.pipeline.training.objective import Objective, psnr, to_inputs
@@ -37,7 +37,8 @@ def test_a_batch_is_normalised_with_each_samples_own_gain():
     assert batch["voxels"].dtype == torch.uint8
     norm = tiny_config(DATA={"NORM": {"MODE": "relative"}}).DATA.NORM
     inputs = to_inputs(batch, CPU, norm)
-    for b, gain in enumerate((0.5, None)):
+    shown = gain_from_blur(batch["voxels"][1], batch["samples"][1], batch["blur"][1] / 255)
+    for b, gain in enumerate((0.5, shown)):  # the blurred frame shows it where it is not known
         expected = normalize_counts(batch["voxels"][b], batch["samples"][b], gain, norm)
         torch.testing.assert_close(inputs.voxels[b], expected)
     np.testing.assert_allclose(inputs.sharp + inputs.blur, 1, rtol=1e-6)

@@ -15,6 +15,7 @@ from training_sets import SMALL, MemorySequence, TinyNetwork, tiny_config
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.memory import NotEnoughMemoryError
+from spikedeblur.pipeline.training import wandb_run
 from spikedeblur.pipeline.training.checkpoint import checkpoint_path, load_run, read_checkpoint
 from spikedeblur.pipeline.training.clock import STEP_PARTS
 from spikedeblur.pipeline.training.distributed import Group
@@ -411,3 +412,24 @@ def test_workers_change_no_weight_even_when_stopped(tmp_path, small_store):
         states.append(read_checkpoint(checkpoint_path(run, "last")) | {"config": ""})
     assert_same_state(states[1], states[0])
     assert_same_state(states[2], states[0])
+
+
+@pytest.mark.slow
+def test_metrics_go_to_weights_and_biases_too_and_stay_here_offline(
+    tmp_path, small_store, monkeypatch
+):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train(small_config(small_store, "TRAIN.WANDB=trials"), tmp_path / "run")
+    (kept,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
+    content = kept.read_bytes()
+    for name in (b"train/loss", b"val/psnr_blur", b"trials", b"val/sample"):
+        assert name in content
+
+
+def test_weights_and_biases_are_refused_before_the_run_where_they_are_missing(
+    tmp_path, small_store, monkeypatch
+):
+    monkeypatch.setattr(wandb_run, "find_spec", lambda name: None)
+    with pytest.raises(SpikeDeblurError, match=r"spikedeblur\[wandb\]"):
+        train(small_config(small_store, "TRAIN.WANDB=trials"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
