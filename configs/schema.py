@@ -83,6 +83,10 @@ class NormConfig(Section):
     power first, in place of the gain. `adapt` fits it, so that false spikes and light that is not
     linear are accounted for. null: luminance is spikes a sample over the gain."""
 
+    TRUST: Annotated[PositiveFloat, Field(le=1)] = 1.0
+    """Of `relative`: deviations are multiplied by it. `adapt` lowers it for a camera whose spikes
+    are noisier than those of training."""
+
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
         if (self.MEAN is None) != (self.STD is None):
@@ -95,8 +99,10 @@ class NormConfig(Section):
                 "MODE relative has its own scale, so expected MEAN 0 and STD 1 (or null), got "
                 f"{self.MEAN} and {self.STD}"
             )
-        if self.CURVE is not None and self.MODE != "relative":
-            raise ValueError(f"CURVE is for MODE relative, got {self.MODE}; set CURVE to null")
+        if self.MODE != "relative" and (self.CURVE is not None or self.TRUST != 1):
+            raise ValueError(
+                f"CURVE and TRUST are for MODE relative, got {self.MODE}; set them to null and 1"
+            )
         return self
 
 

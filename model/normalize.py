@@ -54,7 +54,8 @@ def normalize_counts(
     else:
         # Of single bins the curve would be biased: they hold few spikes. Its slope is not.
         luminance, slope = _along(norm.CURVE, mean)
-    return ((rate - mean) * slope / (luminance + DARK)).clamp(-LIMIT, LIMIT)
+    deviation = (rate - mean) * slope / (luminance + DARK)
+    return (norm.TRUST * deviation).clamp(-LIMIT, LIMIT)
 
 
 def _along(curve: Sequence[float], rate: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,8 @@ What a recording says of its own sharp frames, at M instants spread over each ex
               hidden behind a neighbour's
 
 How spikes become luminance is fitted on the exposures, of which the blurred frame shows the
-luminance. The curve goes into the model's DATA.NORM.
+luminance, and how far they are to be trusted is what fulfils both terms best before the first step.
+Both go into the model's DATA.NORM.
 """
 
 from __future__ import annotations
@@ -40,17 +41,23 @@ from .training.ema import averaged_copy, update_average
 INSTANTS = 4
 """Sharp frames that make an exposure. More cost as much again, and their motion is smaller."""
 
-LIGHT_WEIGHT = 1.0
+LIGHT_WEIGHT = 3.0
 """Of the light term beside reblur."""
 
 LIGHT_DELTA = 0.3
 """Luminance up to which the light term is quadratic: what it compares with is noisy."""
 
-HIDDEN = 0.15
+HIDDEN = 0.25
 """Of the spike pixels of a crop."""
 
 SMOOTH = 3
 """Side of the square of spike pixels over which the curve is fitted."""
+
+TRUSTS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12)
+"""Tried before the first step."""
+
+TRIALS = 8
+"""Clips that each is tried on."""
 
 DEGREE = 3
 """Of the polynomial that turns spikes a sample to luminance."""
@@ -86,8 +93,8 @@ def adapt(
     recordings: Sequence[Recording],
     out: str | os.PathLike[str],
     *,
-    steps: int = 300,
-    rate: float = 2e-4,
+    steps: int = 800,
+    rate: float = 1e-3,
     crop: int = 64,
     seed: int = 0,
     device: str | None = None,
@@ -119,29 +126,39 @@ def adapt(
             f"pixels, got {steps} and {crop}"
         )
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model.to(where).train()
+    model.to(where)
     cameras = [_Camera(recording, config.DATA.K) for recording in recordings]
     curve = _fit(cameras)
+
+    def loss_of(random: np.random.Generator) -> Tensor:
+        """Return the loss of a random clip."""
+        camera = cameras[random.integers(len(cameras))]
+        clip = camera.clip(random, config.DATA.CLIP_LEN, crop, curve)
+        hidden = random.random(clip.light.shape[-2:]) < HIDDEN
+        counts = torch.from_numpy(hide(clip.counts, hidden, random).astype(np.float32)).to(where)
+        samples = torch.from_numpy(clip.samples)
+        voxels = normalize_counts(counts, samples, camera.gain, config.DATA.NORM)
+        restored = model(torch.from_numpy(clip.blur).to(where), voxels).float()
+        return _loss(restored, clip, hidden, where)
+
     if config.DATA.NORM.MODE == "relative":
-        config = with_curve(config, curve)
+        tried: dict[float, float] = {}
+        for trust in TRUSTS:
+            config = for_camera(config, curve, trust)
+            random = np.random.default_rng(seed)
+            with torch.inference_mode():
+                tried[trust] = sum(loss_of(random).item() for _ in range(TRIALS))
+        config = for_camera(config, curve, min(tried, key=lambda trust: tried[trust]))
+    model.train()
     average = averaged_copy(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     losses = []
     for step in range(steps):
-        camera = cameras[rng.integers(len(cameras))]
-        clip = camera.clip(rng, config.DATA.CLIP_LEN, crop, curve)
         for settings in optimizer.param_groups:
             settings["lr"] = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
-        hidden = rng.random(clip.light.shape[-2:]) < HIDDEN
-        seen = hide(clip.counts, hidden, rng)
-        counts = torch.from_numpy(seen.astype(np.float32)).to(where)
-        voxels = normalize_counts(
-            counts, torch.from_numpy(clip.samples), camera.gain, config.DATA.NORM
-        )
-        restored = model(torch.from_numpy(clip.blur).to(where), voxels).float()
-        loss = _loss(restored, clip, hidden, where)
+        loss = loss_of(rng)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -278,9 +295,10 @@ def _fit(cameras: Sequence[_Camera]) -> Curve:
     return tuple(float(c) for c in np.polyfit(rate, light, degree))
 
 
-def with_curve(config: Config, curve: Curve) -> Config:
+def for_camera(config: Config, curve: Curve, trust: float) -> Config:
     """Return the configuration of a model for the camera whose spikes this curve turns to light."""
-    norm = config.DATA.NORM.model_copy(update={"CURVE": curve if len(curve) > 1 else None})
+    change = {"CURVE": curve if len(curve) > 1 else None, "TRUST": trust}
+    norm = config.DATA.NORM.model_copy(update=change)
     return config.model_copy(update={"DATA": config.DATA.model_copy(update={"NORM": norm})})
 
 

@@ -29,8 +29,8 @@ def main() -> int:
     """Adapt, print and judge."""
     parser = argparse.ArgumentParser(prog="make bench-adaptation", description=__doc__)
     parser.add_argument("model", help="a run folder, or a model's name or file")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rate", type=float, default=2e-4)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--rate", type=float, default=1e-3)
     options = parser.parse_args()
     is_run = Path(options.model).is_dir()
     source = Path(options.model) if is_run else find_model(options.model)

@@ -137,6 +137,18 @@ def test_a_straight_curve_is_the_gain():
     torch.testing.assert_close(normalize_counts(counts, samples, None, norm), by_gain)
 
 
+def test_less_trust_is_smaller_deviations():
+    counts, samples = counts_of(high=3), torch.full((2, 3), 40)
+    whole, half = (
+        normalize_counts(counts, samples, 0.25, NormConfig(MODE="relative", TRUST=trust))
+        for trust in (1.0, 0.5)
+    )
+    inside = whole.abs() < 3
+    torch.testing.assert_close(half[inside], whole[inside] / 2)
+    with pytest.raises(ValueError, match="for MODE relative"):
+        NormConfig(TRUST=0.5)
+
+
 def test_a_curve_takes_away_false_spikes_and_bends_light():
     # Light 0.4 in the first half and 0.6 in the second; the camera sees its square, and noise.
     light = torch.tensor([0.4, 0.4, 0.6, 0.6])[:, None, None]
@@ -149,5 +161,5 @@ def test_a_curve_takes_away_false_spikes_and_bends_light():
     norm = NormConfig(MODE="relative", CURVE=tuple(float(c) for c in fit))
     found = normalize_counts(counts, torch.tensor(4000), None, norm)
     torch.testing.assert_close(found, truth.expand(4, 2, 2), rtol=0.01, atol=0.001)
-    with pytest.raises(ValueError, match="MODE relative"):
+    with pytest.raises(ValueError, match="for MODE relative"):
         NormConfig(CURVE=(1.0, 0.0))

@@ -48,9 +48,9 @@ def test_the_loss_falls_and_the_model_is_one_that_restore_takes(recording, model
     assert summary.loss_after < 0.9 * summary.loss_before
     assert (summary.recordings, summary.exposures) == (1, 3)
     adapted, config = load_trained(out)
-    curve = config.DATA.NORM.CURVE
-    assert curve is not None
-    assert config == job.with_curve(CONFIG, curve)
+    norm = config.DATA.NORM
+    assert norm.CURVE is not None
+    assert config == job.for_camera(CONFIG, norm.CURVE, norm.TRUST)
     start, _ = load_trained(model)
     weights = dict(start.named_parameters())
     assert any(not torch.equal(p, weights[name]) for name, p in adapted.named_parameters())
