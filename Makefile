@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-memory bench-model bench-quality bench-ablation model clean
+.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-memory bench-model bench-quality bench-adaptation bench-ablation model clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -109,6 +109,9 @@ bench-model: $(INSTALLED)
 
 bench-quality: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.quality
+
+bench-adaptation: $(OUT)/.done
+	$(BIN)/python -m tests.benchmarks.adaptation $(OUT)
 
 bench-ablation: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.ablation

@@ -28,7 +28,12 @@ SHIFTED = Recording(threshold=6.0, noise=0.03, linear_light=True)
 def main() -> int:
     """Adapt, print and judge."""
     parser = argparse.ArgumentParser(prog="make bench-adaptation", description=__doc__)
-    parser.add_argument("model", help="a run folder, or a model's name or file")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default="outputs/quickstart",
+        help="a run folder, or a model's name or file",
+    )
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--rate", type=float, default=1e-3)
     options = parser.parse_args()
