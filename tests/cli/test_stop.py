@@ -45,7 +45,7 @@ def stop(process: subprocess.Popen[str], number: int, ready: Callable[[], bool])
     ("workers", "number"), [(1, signal.SIGINT), (1, signal.SIGTERM), (2, signal.SIGINT)]
 )
 def test_simulate_stops_and_goes_on(tmp_path: Path, workers: int, number: int) -> None:
-    options = ("--scenes", 30, "--size", "64x64", "--length", 49, "--workers", workers)
+    options = ("--scenes", 200, "--size", "64x64", "--length", 49, "--workers", workers)
     process = start("simulate", tmp_path, *options)
     said = stop(process, number, lambda: any(tmp_path.rglob("spike.dat.json")))
     assert "the same command goes on from here" in said
