@@ -117,11 +117,19 @@ class SpikeAugmentConfig(Section):
     """Largest share of samples without a spike that get a false one. 0: off."""
     DEAD: Fraction = 0.0
     """Largest share of pixels that never spike. 0: off."""
+    ROWS: Fraction = 0.0
+    """Largest share of rows that never spike. 0: off."""
+    LATE: Fraction = 0.0
+    """Largest share of the exposure by which spikes come late or early, in whole bins. 0: off."""
+    TINT: Fraction = 0.0
+    """Largest share by which each colour of the frames, blurred and sharp alike, gets darker than
+    what the spikes saw: another exposure and another white. 0: off."""
 
     @property
     def changes_anything(self) -> bool:
         """Whether any of it is on."""
-        return self.CHANCE > 0 and (self.THRESHOLD > 1 or self.NOISE > 0 or self.DEAD > 0)
+        shares = (self.NOISE, self.DEAD, self.ROWS, self.LATE, self.TINT)
+        return self.CHANCE > 0 and (self.THRESHOLD > 1 or max(shares) > 0)
 
 
 class DataConfig(Section):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...configs.schema import LossConfig, NormConfig, SpikeAugmentConfig
 from ...model import CharbonnierLoss, VGGPerceptualLoss, gain_from_blur, normalize_counts
-from .spike_augment import augment_spikes
+from .spike_augment import augment_spikes, tint
 
 _LEAST_MSE = 1e-10  # 100 dB, for images that are equal
 
@@ -77,6 +77,8 @@ def to_inputs(
         if augment is not None and augment.changes_anything:
             batch = augment_spikes(batch | {"voxels": voxels}, augment)
             voxels = batch["voxels"]
+            if augment.TINT > 0:
+                blur, sharp = tint(blur, sharp, augment)
         gain = batch["gain"][:, None].expand(batch["samples"].shape)  # (B, T)
         if norm.MODE == "relative" and gain.isnan().any():
             shown = gain_from_blur(voxels, batch["samples"].to(device), blur)

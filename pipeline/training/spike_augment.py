@@ -42,7 +42,30 @@ def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[s
     if options.DEAD > 0:
         share = _of_clip(changed * torch.rand(clips, device=device) * options.DEAD)
         counts = counts * (torch.rand(clips, 1, 1, *counts.shape[-2:], device=device) >= share)
+    if options.ROWS > 0:
+        share = _of_clip(changed * torch.rand(clips, device=device) * options.ROWS)
+        counts = counts * (torch.rand(clips, 1, 1, counts.shape[-2], 1, device=device) >= share)
+    if options.LATE > 0:
+        by = changed * (2 * torch.rand(clips, device=device) - 1) * options.LATE
+        counts = delay(counts, (by * counts.shape[2]).round().long())
     return batch | {"voxels": counts, "gain": batch["gain"].to(device) / factor}
+
+
+def delay(counts: Tensor, bins: Tensor) -> Tensor:
+    """Return counts (B, T, K, h, w) `bins` (B) later; the first or last bin is repeated."""
+    number = counts.shape[2]
+    source = torch.arange(number, device=counts.device) - bins[:, None]  # (B, K)
+    source = source.clamp(0, number - 1)[:, None, :, None, None]
+    return counts.gather(2, source.expand_as(counts))
+
+
+def tint(blur: Tensor, sharp: Tensor, options: SpikeAugmentConfig) -> tuple[Tensor, Tensor]:
+    """Return frames (B, T, 3, H, W) of another exposure and white; each clip for itself."""
+    clips, device = len(blur), blur.device
+    changed = torch.rand(clips, 1, device=device) < options.CHANCE
+    darker = changed * torch.rand(clips, 3, device=device) * options.TINT
+    factor = (1 - darker)[:, None, :, None, None]
+    return blur * factor, sharp * factor
 
 
 def raise_threshold(counts: Tensor, factor: Tensor) -> Tensor:

@@ -5,7 +5,12 @@ import pytest
 import torch
 
 from spikedeblur.configs.schema import SpikeAugmentConfig
-from spikedeblur.pipeline.training.spike_augment import augment_spikes, raise_threshold
+from spikedeblur.pipeline.training.spike_augment import (
+    augment_spikes,
+    delay,
+    raise_threshold,
+    tint,
+)
 
 
 def fired(light: np.ndarray, threshold: float, phase: np.ndarray) -> np.ndarray:
@@ -85,3 +90,42 @@ def test_the_same_seed_gives_the_same():
         torch.manual_seed(5)
         found.append(augment_spikes(batch(), options)["voxels"])
     assert torch.equal(*found)
+
+
+def test_whole_rows_are_silent():
+    torch.manual_seed(0)
+    out = augment_spikes(batch(), SpikeAugmentConfig(CHANCE=1, ROWS=0.5))["voxels"]
+    silent = out.sum((1, 2)) == 0  # (B, h, w)
+    rows = silent.all(-1)
+    assert torch.equal(silent.any(-1), rows)
+    assert 0.15 < rows.float().mean() < 0.35
+
+
+def test_spikes_come_late_or_early_by_whole_bins():
+    counts = torch.arange(2 * 1 * 4 * 1 * 1).reshape(2, 1, 4, 1, 1)
+    assert delay(counts, torch.tensor([1, -2])).flatten(1).tolist() == [[0, 0, 1, 2], [6, 7, 7, 7]]
+    torch.manual_seed(0)
+    given = batch(100)
+    out = augment_spikes(given, SpikeAugmentConfig(CHANCE=1, LATE=0.25))["voxels"]
+    moves = {
+        next(
+            b
+            for b in range(-4, 5)
+            if torch.equal(delay(one[None].float(), torch.tensor([b])), c[None])
+        )
+        for one, c in zip(given["voxels"], out, strict=True)
+    }
+    assert moves == {-2, -1, 0, 1, 2}  # of 8 bins
+
+
+def test_both_frames_darken_alike_and_each_colour_for_itself():
+    torch.manual_seed(0)
+    blur, sharp = torch.rand(50, 2, 3, 4, 4) + 0.1, torch.rand(50, 2, 3, 4, 4) + 0.1
+    darker, too = tint(blur, sharp, SpikeAugmentConfig(CHANCE=0.5, TINT=0.4))
+    factor = (darker / blur).mean((1, 3, 4))  # (B, 3)
+    torch.testing.assert_close(darker, blur * factor[:, None, :, None, None])
+    torch.testing.assert_close(too, sharp * factor[:, None, :, None, None])
+    unchanged = (factor > 0.9999).all(1)
+    assert 15 < unchanged.sum() < 35
+    assert 0.6 <= factor.min() < 0.7
+    assert (factor[~unchanged].std(1) > 1e-3).all()
