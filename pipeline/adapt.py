@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..configs.schema import Config
+from ..configs.schema import Config, NormConfig
 from ..errors import SpikeDeblurError
 from ..model import CharbonnierLoss, normalize_counts
 from .files import sha256_file
@@ -130,24 +130,24 @@ def adapt(
     cameras = [_Camera(recording, config.DATA.K) for recording in recordings]
     curve = _fit(cameras)
 
-    def loss_of(random: np.random.Generator) -> Tensor:
+    def loss_of(random: np.random.Generator, norm: NormConfig) -> Tensor:
         """Return the loss of a random clip."""
         camera = cameras[random.integers(len(cameras))]
         clip = camera.clip(random, config.DATA.CLIP_LEN, crop, curve)
         hidden = random.random(clip.light.shape[-2:]) < HIDDEN
         counts = torch.from_numpy(hide(clip.counts, hidden, random).astype(np.float32)).to(where)
         samples = torch.from_numpy(clip.samples)
-        voxels = normalize_counts(counts, samples, camera.gain, config.DATA.NORM)
+        voxels = normalize_counts(counts, samples, camera.gain, norm)
         restored = model(torch.from_numpy(clip.blur).to(where), voxels).float()
         return _loss(restored, clip, hidden, where)
 
     if config.DATA.NORM.MODE == "relative":
         tried: dict[float, float] = {}
         for trust in TRUSTS:
-            config = for_camera(config, curve, trust)
+            norm = for_camera(config, curve, trust).DATA.NORM
             random = np.random.default_rng(seed)
             with torch.inference_mode():
-                tried[trust] = sum(loss_of(random).item() for _ in range(TRIALS))
+                tried[trust] = sum(loss_of(random, norm).item() for _ in range(TRIALS))
         config = for_camera(config, curve, min(tried, key=lambda trust: tried[trust]))
     model.train()
     average = averaged_copy(model)
@@ -158,7 +158,7 @@ def adapt(
     for step in range(steps):
         for settings in optimizer.param_groups:
             settings["lr"] = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
-        loss = loss_of(rng)
+        loss = loss_of(rng, config.DATA.NORM)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

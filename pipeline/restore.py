@@ -204,6 +204,8 @@ def restore_manifest(
         SpikeDeblurError: a recording that can't be used; those before it are done.
     """
     way = _Way(run, method, tile, flips, short_bins, frames_per_exposure, bits, device)
+    if bits == 16:
+        require_png16(out)
     recordings = recordings_of(manifest, split)
     total = sum(len(recording.exposures) for recording in recordings) * frames_per_exposure
     summaries: list[RestoreSummary] = []
@@ -263,8 +265,6 @@ def _restore_recording(
     on_progress: Progress | None,
 ) -> RestoreSummary:
     """Restore one recording's frames to a folder."""
-    if way.bits == 16:
-        require_png16(out)
     seq, exposures, settings = recording.seq, recording.exposures, recording.settings
     spikes, model, bits = recording.dat, way.model, way.bits
     frames_per_exposure = way.frames_per_exposure

@@ -74,15 +74,16 @@ def to_inputs(
     )
     voxels = batch["voxels"].to(device, non_blocking=True)
     if raw:
+        unknown = batch["gain"].isnan()  # asked before it is on the device
         if augment is not None and augment.changes_anything:
             batch = augment_spikes(batch | {"voxels": voxels}, augment)
             voxels = batch["voxels"]
             if augment.TINT > 0:
                 blur, sharp = tint(blur, sharp, augment)
         gain = batch["gain"][:, None].expand(batch["samples"].shape)  # (B, T)
-        if norm.MODE == "relative" and gain.isnan().any():
+        if norm.MODE == "relative" and unknown.any():
             shown = gain_from_blur(voxels, batch["samples"].to(device), blur)
-            gain = torch.where(gain.isnan().to(device), shown, gain.to(device))
+            gain = torch.where(unknown[:, None].to(device), shown, gain.to(device))
         voxels = normalize_counts(voxels, batch["samples"], gain, norm)
     return Inputs(blur, voxels, sharp)
 

@@ -43,11 +43,14 @@ class WandbRun:
         """
         import wandb
 
+        # Written where a run begins, so that one begun anew in its folder is another.
+        begun = (run / "config.yaml").stat().st_mtime_ns
+        named = f"{run.resolve()} {begun}"
         try:
             self._run = wandb.init(
                 project=project,
                 name=run.name,
-                id=hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12],
+                id=hashlib.sha256(named.encode()).hexdigest()[:12],
                 resume="allow",
                 dir=str(run),
                 config=config.model_dump(mode="json"),

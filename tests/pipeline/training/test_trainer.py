@@ -424,6 +424,9 @@ def test_metrics_go_to_weights_and_biases_too_and_stay_here_offline(
     content = kept.read_bytes()
     for name in (b"train/loss", b"val/psnr_blur", b"trials", b"val/sample"):
         assert name in content
+    train(small_config(small_store, "TRAIN.WANDB=trials"), tmp_path / "run", overwrite=True)
+    begun = {path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")}
+    assert len(begun) == 2  # its steps begin at 0 again, which one run on W&B can't have twice
 
 
 def test_weights_and_biases_are_refused_before_the_run_where_they_are_missing(
