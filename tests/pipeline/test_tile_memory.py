@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from torch import nn
 
 from spikedeblur.configs.schema import Config
-from spikedeblur.pipeline import tile_memory
+from spikedeblur.pipeline import memory, tile_memory
 from spikedeblur.pipeline.allocator import keep_freed_memory, keep_share_of_freed_memory
 from spikedeblur.pipeline.memory import memory_taken
 
@@ -48,6 +50,17 @@ def test_small_frames_need_no_trial(monkeypatch) -> None:
 def test_memory_taken_is_the_peak_and_not_what_is_left() -> None:
     device = torch.device("cpu")
     taken = memory_taken(lambda: float(torch.ones(75_000_000).sum()), device)
+    assert taken == pytest.approx(300e6, rel=0.1)
+
+
+def test_memory_taken_is_watched_where_linux_does_not_tell_the_peak(monkeypatch) -> None:
+    def held_for_a_while() -> None:
+        held = torch.ones(75_000_000)
+        time.sleep(0.3)
+        del held
+
+    monkeypatch.setattr(memory, "_forget_peak", lambda: False)
+    taken = memory_taken(held_for_a_while, torch.device("cpu"))
     assert taken == pytest.approx(300e6, rel=0.1)
 
 
