@@ -42,7 +42,7 @@ def evaluate(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: blur, tfp, tfi, sdm, rgb, model.",
+            help="Comma-separated: blur, tfp, tfi, sdm, path, rgb, model.",
             show_default="all that can be",
         ),
     ] = None,

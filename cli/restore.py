@@ -46,7 +46,7 @@ def restore(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="Without a model: sdm, tfp, tfi or blur.", show_default="model"),
+        typer.Option(help="Without a model: path, sdm, tfp, tfi or blur.", show_default="model"),
     ] = None,
     log: Annotated[Path | None, typer.Option(help="Alignment log with the frames' times.")] = None,
     seq: Annotated[

@@ -82,7 +82,9 @@ class NormConfig(Section):
     """Of `relative`, one camera's own: luminance as a polynomial of the spikes a sample, highest
     power first, in place of the gain. `adapt` fits it, so that false spikes and light that is not
     linear are accounted for. null: luminance is spikes a sample over the gain."""
-
+    CORRECT_LAG: Bool = False
+    """Raw counts are moved, by whole bins, by as much as the blurred frames tell that the spikes
+    of a clip come late or early. For frames of linear light."""
     TRUST: Annotated[PositiveFloat, Field(le=1)] = 1.0
     """Of `relative`: deviations are multiplied by it. `adapt` lowers it for a camera whose spikes
     are noisier than those of training."""
@@ -343,6 +345,10 @@ class ModelConfig(Section):
     convolution."""
     SPIKE_SKIP_SCALES: Annotated[int, Field(ge=1, le=4)] = 1
     """How many of the features' scales the skip takes, full scale first."""
+    SPIKE_MOTION: Bool = False
+    """Find from the spikes how light moves within each exposure, and make the frame sharp along
+    its paths, with nothing learnt: the result goes into the spike encoder, and is what the
+    network corrects with RESIDUAL_BASE sdm. Needs DATA.NORM.MODE relative."""
     USE_CHECKPOINT_ATTN: Bool = True
     """Recompute attention in the backward pass: less memory, more time, same result."""
     USE_CHECKPOINT_FFN: Bool = True
@@ -515,6 +521,11 @@ class Config(Section):
             raise ValueError(
                 "MODEL.RESIDUAL_BASE: sdm needs DATA.NORM.MODE relative, got "
                 f"{self.DATA.NORM.MODE}; set one of them"
+            )
+        if model.SPIKE_MOTION and self.DATA.NORM.MODE != "relative":
+            raise ValueError(
+                f"MODEL.SPIKE_MOTION needs DATA.NORM.MODE relative, got {self.DATA.NORM.MODE}; set "
+                "one of them"
             )
         channels = model.VRT.embed_dims[:4]
         if channels != model.CHANNELS_PER_SCALE:

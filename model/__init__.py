@@ -3,6 +3,7 @@
 from .build import build_model, configured_recompute
 from .chunked import BaseChunkableAttention
 from .fusion import MultiScaleTemporalCrossAttnFuse, TemporalCrossAttnFuseBlock
+from .lag import delay, in_time, lag_from_blur
 from .losses import CharbonnierLoss, VGGPerceptualLoss
 from .normalize import gain_from_blur, normalize_counts
 from .spike_attention import SpikeTemporalSA, SpikeTemporalSelfAttention
@@ -21,7 +22,10 @@ __all__ = [
     "VRTWithSpike",
     "build_model",
     "configured_recompute",
+    "delay",
     "gain_from_blur",
+    "in_time",
+    "lag_from_blur",
     "normalize_counts",
     "parameter_table",
 ]

@@ -73,7 +73,8 @@ class SpikeEncoder3D(Recomputable):
             attention over time and fusion work on them.
         """
         again = self.recompute.block
-        x = run(self.stem, again, voxels.transpose(1, 2))  # (B, C, T, H, W)
+        x = voxels.transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
+        x = run(self.stem, again, x)  # (B, C, T, H, W)
         features = [x]
         for down in self.downs:
             x = run(down, again, x)

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from ..third_party.VRT import VRT, pad_to_multiple
 from .fusion import MultiScaleTemporalCrossAttnFuse
+from .normalize import DARK, LIMIT, LUMINANCE
 from .spike_attention import SpikeTemporalSA
 from .spike_encoder import SpikeEncoder3D
+from .spike_motion import INTEGRALS, sharp_along_motion
 
 STAGE_MULTIPLE = 8  # stages 1-4 run at 1, 1/2, 1/4, 1/8
 SHORT = 5 / 32  # of the exposure, that SDM's short window is
@@ -40,8 +42,11 @@ class VRTWithSpike(nn.Module):
             added before the last convolution. They start at zero if `identity_init`.
         encoder_sees_blur: The blurred frame, folded by `trunk_scale`, goes into the spike encoder
             beside the bins.
+        spike_motion: Frames made sharp along the motion that spikes show (`spike_motion`), and
+            light summed along it, go into the spike encoder. For voxels normalised as `relative`.
         residual_base: What the network corrects: the blurred frame, as published, or that frame
-            after spike-guided division (SDM), for voxels normalised as `relative`.
+            after spike-guided division (SDM), for voxels normalised as `relative`, or with
+            `spike_motion` the frame made sharp along the motion.
         temporal_attention: Attention of spike features over time. False: left out.
         fusion: Cross-attention in stages 1 to 4. False: left out; spikes enter by the skip alone.
 
@@ -69,6 +74,7 @@ class VRTWithSpike(nn.Module):
         trunk_scale: int = 1,
         spike_skip: int = 0,
         encoder_sees_blur: bool = False,
+        spike_motion: bool = False,
         identity_init: bool = True,
         residual_base: Literal["blur", "sdm"] = "blur",
         temporal_attention: bool = True,
@@ -89,10 +95,14 @@ class VRTWithSpike(nn.Module):
         self.spike_skip: nn.Linear | None = None
         self.coarse_skips = nn.ModuleList()
         self.encoder_sees_blur = encoder_sees_blur
+        self.spike_motion = spike_motion
         if not use_spike:
             return
+        beside = vrt_backbone.in_chans if encoder_sees_blur else 0
+        if spike_motion:
+            beside += (3 + INTEGRALS) * trunk_scale**2
         self.spike_encoder = SpikeEncoder3D(
-            spike_bins + (vrt_backbone.in_chans if encoder_sees_blur else 0),
+            spike_bins + beside,
             channels_per_scale,
             temporal_strides,
             spatial_strides,
@@ -129,7 +139,8 @@ class VRTWithSpike(nn.Module):
             rgb: (B, T, 3, H, W), blurred, floating point in [0, 1].
             voxels: (B, T, K, h, w), normalised counts of each frame's exposure. They enter at
                 the trunk's size (H / s, W / s): untouched if (h, w) is that size, otherwise
-                resized bilinearly; spike-guided division has their own. Not read without spikes.
+                resized bilinearly; spike-guided division and motion have their own. Not read
+                without spikes.
 
         Returns:
             (B, T, 3, H, W); not clamped.
@@ -142,7 +153,16 @@ class VRTWithSpike(nn.Module):
         folded = F.pixel_unshuffle(clip, self.trunk_scale)  # (B, T, 3 s^2, H / s, W / s)
 
         if self.use_spike:
+            voxels = self._require_voxels(rgb, voxels)
             seen = self._at_trunk_size(rgb, voxels)
+            if self.spike_motion:
+                base, integrals = self._along_motion(clip, self._at_own_size(rgb, voxels, seen))
+                seen = torch.cat(
+                    [seen, *(F.pixel_unshuffle(x, self.trunk_scale) for x in (base, integrals))], 2
+                )
+                base = base[..., :height, :width]
+            elif self.residual_base == "sdm":
+                base = rgb * (1 + _relative_change(voxels, rgb.shape[-2:]))
             if self.encoder_sees_blur:
                 seen = torch.cat([seen, folded.to(seen)], 2)  # (B, T, K + 3 s^2, H / s, W / s)
             spikes = self.spike_features(seen)
@@ -159,8 +179,8 @@ class VRTWithSpike(nn.Module):
             out = self.vrt(folded)
 
         restored: Tensor = F.pixel_shuffle(out, self.trunk_scale)[..., :height, :width]
-        if voxels is not None and self.use_spike and self.residual_base == "sdm":
-            restored = restored + rgb * _relative_change(voxels, rgb.shape[-2:])
+        if self.use_spike and self.residual_base == "sdm":
+            restored = restored + (base - rgb)
         return restored
 
     def spike_features(self, voxels: Tensor) -> list[Tensor]:
@@ -171,8 +191,41 @@ class VRTWithSpike(nn.Module):
         features: list[Tensor] = self.spike_encoder(voxels)
         return features if self.spike_temporal_sa is None else self.spike_temporal_sa(features)
 
-    def _at_trunk_size(self, rgb: Tensor, voxels: Tensor | None) -> Tensor:
-        """Resize voxels to the trunk's full scale where they differ, and pad them as the clip."""
+    def _along_motion(self, clip: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
+        """What motion within the exposure makes of a clip.
+
+        Args:
+            clip: (B, T, 3, H, W).
+            voxels: (B, T, K, h, w), h and w parts of H and W by one whole number.
+
+        Returns:
+            (B, T, 3, H, W), sharp frames, and (B, T, INTEGRALS, H, W), light along its paths less
+            the blurred frame's, relative to it; 0 in the dark.
+        """
+        shape = voxels.shape[:2]
+        with torch.no_grad(), torch.autocast(clip.device.type, enabled=False):
+            blur = clip.flatten(0, 1).float()  # (B T, 3, H, W)
+            weights = torch.tensor(LUMINANCE, device=clip.device)
+            seen = torch.einsum("nchw,c->nhw", blur, weights)[:, None]
+            coarse = F.avg_pool2d(seen, clip.shape[-1] // voxels.shape[-1])  # (B T, 1, h, w)
+            light = coarse + voxels.flatten(0, 1).float() * (coarse + DARK)
+            sharp, integrals = sharp_along_motion(blur, light)
+            mean, middle, deviation = integrals.split(1, 1)
+            maps = torch.cat([mean - seen, middle - seen, deviation], 1) / (seen + DARK)
+            maps = maps.clamp(-LIMIT, LIMIT)
+            return sharp.unflatten(0, shape).to(clip), maps.unflatten(0, shape).to(voxels)
+
+    def _at_own_size(self, rgb: Tensor, voxels: Tensor, resized: Tensor) -> Tensor:
+        """Pad voxels that fit the frames' pixels as the clip is; else take the resized ones."""
+        ratio = rgb.shape[-2] // voxels.shape[-2]
+        multiple = STAGE_MULTIPLE * self.trunk_scale
+        fits = list(rgb.shape[-2:]) == [ratio * side for side in voxels.shape[-2:]]
+        if not fits or multiple % ratio:
+            return resized
+        return pad_to_multiple(voxels, multiple // ratio)
+
+    @staticmethod
+    def _require_voxels(rgb: Tensor, voxels: Tensor | None) -> Tensor:
         if voxels is None:
             raise ValueError("expected voxels (B, T, K, h, w), got None; this model uses spikes")
         if voxels.ndim != 5 or voxels.shape[:2] != rgb.shape[:2]:
@@ -180,6 +233,10 @@ class VRTWithSpike(nn.Module):
                 f"expected voxels (B, T, K, h, w) with B, T of {tuple(rgb.shape)}, got "
                 f"{tuple(voxels.shape)}"
             )
+        return voxels
+
+    def _at_trunk_size(self, rgb: Tensor, voxels: Tensor) -> Tensor:
+        """Resize voxels to the trunk's full scale where they differ, and pad them as the clip."""
         size = [-(-side // self.trunk_scale) for side in rgb.shape[-2:]]
         if list(voxels.shape[-2:]) != size:
             shrinks = voxels.shape[-2] > size[0] or voxels.shape[-1] > size[1]

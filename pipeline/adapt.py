@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ..configs.schema import Config, NormConfig
 from ..errors import SpikeDeblurError
-from ..model import CharbonnierLoss, normalize_counts
+from ..model import CharbonnierLoss, lag_from_blur, normalize_counts
 from .files import sha256_file
 from .methods import centre_weights
 from .progress import Progress
@@ -61,6 +61,9 @@ TRIALS = 8
 
 DEGREE = 3
 """Of the polynomial that turns spikes a sample to luminance."""
+
+LAG_EXPOSURES = 16
+"""That a recording's lag is measured on."""
 
 DECAY = 0.98
 """Of the averaged weights, a step."""
@@ -127,7 +130,10 @@ def adapt(
         )
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model.to(where)
-    cameras = [_Camera(recording, config.DATA.K) for recording in recordings]
+    cameras = [
+        _Camera(recording, config.DATA.K, correct_lag=config.DATA.NORM.CORRECT_LAG)
+        for recording in recordings
+    ]
     curve = _fit(cameras)
 
     def loss_of(random: np.random.Generator, norm: NormConfig) -> Tensor:
@@ -206,13 +212,20 @@ class _Clip:
 class _Camera:
     """A recording's windows around M instants, and how its spikes become luminance."""
 
-    def __init__(self, recording: Recording, bins: int) -> None:
+    def __init__(self, recording: Recording, bins: int, *, correct_lag: bool) -> None:
         instants = [(m + 0.5) / INSTANTS - 0.5 for m in range(INSTANTS)]
         arguments = (recording.seq, recording.exposures, recording.dat, recording.settings, bins)
         self._own = RecordingSequence(*arguments)
         self._around = [RecordingSequence(*arguments, at=at) for at in instants]
         self.gain = recording.settings.gain
         self._bins = bins
+        self._in_time = np.arange(bins)
+        if correct_lag:
+            few = slice(0, min(self._own.length, LAG_EXPOSURES))
+            counts = self._own.voxels(few.start, few.stop).astype(np.float32)
+            blur = torch.from_numpy(_floats(self._own.blur(few.start, few.stop)))
+            lag = round(lag_from_blur(torch.from_numpy(counts), blur).item())
+            self._in_time = (self._in_time + lag).clip(0, bins - 1)
         rows, columns = (
             f // v for f, v in zip(self._own.frame_shape, self._own.voxel_shape, strict=True)
         )
@@ -239,6 +252,7 @@ class _Camera:
         large = [(first * self._ratio, last * self._ratio) for first, last in spans]
         part = (start, start + length)
         counts = np.stack([around.voxels(*part, *spans) for around in self._around])
+        counts = counts[:, :, self._in_time]
         samples = np.stack([around.samples[slice(*part)] for around in self._around])
         return _Clip(
             blur=np.stack([_floats(around.blur(*part, *large)) for around in self._around]),

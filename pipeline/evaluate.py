@@ -20,6 +20,7 @@ from .methods import (
     BlurMethod,
     Method,
     ModelMethod,
+    PathMethod,
     SdmMethod,
     TfiMethod,
     TfpMethod,
@@ -35,7 +36,7 @@ from .store.provenance import blur_kinds, describe_data
 from .store.sequence import WindowSequence
 from .store_lag import exposure_lag
 
-METHODS = ("blur", "tfp", "tfi", "sdm", "rgb", "model")
+METHODS = ("blur", "tfp", "tfi", "sdm", "path", "rgb", "model")
 
 _TRAINED = {
     "model": "a trained one; give --run DIR or --model small",
@@ -203,6 +204,7 @@ def evaluate_sequences(
         ready["tfi"] = TfiMethod()
     if "sdm" in methods:
         ready["sdm"] = sdm = SdmMethod(_best_width(SdmMethod, sequences, widths, step))
+    ready["path"] = PathMethod()
     ready |= trained
 
     windows = []

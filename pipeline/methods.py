@@ -4,6 +4,7 @@
     tfp      luminance from a short window of spikes around the exposure's middle, on 3 channels
     tfi      luminance from the interval between the spikes around the middle, on 3 channels
     sdm      blur times short TFP over exposure TFP: no learning
+    path     blur made sharp along the motion that the spikes show: no learning, needs torch
     model    a trained network, on clips of several exposures
 
 Letters in shapes: N windows of a sequence, T windows of a clip, K bins, H and W the frames'
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 Frames = npt.NDArray[np.float32]
 
-METHODS = ("blur", "tfp", "tfi", "sdm", "model")
+METHODS = ("blur", "tfp", "tfi", "sdm", "path", "model")
 
 SHORT_BINS = (1, 3, 5, 7, 9)
 """Widths that `evaluate` chooses from for tfp and sdm."""
@@ -203,6 +204,39 @@ class SdmMethod:
         return reconstruct.sdm(blur, short / gain, exposure / gain)[None]
 
 
+class PathMethod:
+    """The blurred frame made sharp along the paths of what moves; see `model.spike_motion`."""
+
+    name = "path"
+    clip_len = 1
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return the blurred frame, such that along the paths it averages to what was seen."""
+        import torch
+        import torch.nn.functional as F
+
+        from ..model.lag import delay
+        from ..model.spike_motion import sharp_along_motion
+
+        _require_raw(windows, self.name)
+        counts = windows.voxels(clip.start, clip.start + 1).astype(np.float32)  # (1, K, h, w)
+        samples = int(windows.samples[clip.start])
+        gain = _gain(windows, clip.start, counts[0].sum(0) / np.float32(samples))
+        late = torch.tensor([_lag(windows, clip)])
+        light = delay(torch.from_numpy(counts), -late)
+        per_bin = torch.from_numpy(samples_per_bin(samples, windows.bins)).to(light)
+        light = light / (per_bin[:, None, None] * float(gain))
+        height, width = windows.frame_shape
+        times = round(height / light.shape[-2])
+        scale = times if height % times == 0 and width % times == 0 else 1
+        size = (height // scale, width // scale)
+        if tuple(light.shape[-2:]) != size:
+            light = F.interpolate(light, size, mode="bilinear")
+        blur = torch.from_numpy(_blurred(windows, clip.start).transpose(2, 0, 1).copy())
+        sharp: Frames = sharp_along_motion(blur[None], light)[0].permute(0, 2, 3, 1).numpy()
+        return sharp  # (1, H, W, 3)
+
+
 class ModelMethod:
     """A trained network: whole frames, or overlapping tiles blended into whole frames."""
 
@@ -285,9 +319,11 @@ class ModelMethod:
             multiple=8 * self.config.MODEL.TRUNK_SCALE,
         )
         kept = slice(clip.keep_start - clip.start, clip.keep_stop - clip.start)
-        gains = _gains(windows, clip) if self.config.DATA.NORM.MODE == "relative" else None
+        norm = self.config.DATA.NORM
+        gains = _gains(windows, clip) if norm.MODE == "relative" else None
+        lag = _lag(windows, clip) if norm.CORRECT_LAG else 0
         if len(tiles) == 1:
-            return self._restore(windows, clip, gains)[kept]
+            return self._restore(windows, clip, gains, lag)[kept]
         blender = Blender(clip.keep_stop - clip.keep_start, windows.frame_shape)
         for tile in tiles:
             spans = (
@@ -296,7 +332,7 @@ class ModelMethod:
                 tile.vertical.voxel_span,
                 tile.horizontal.voxel_span,
             )
-            blender.add(tile, self._restore(windows, clip, gains, *spans)[kept])
+            blender.add(tile, self._restore(windows, clip, gains, lag, *spans)[kept])
         return blender.result()
 
     def _restore(
@@ -304,6 +340,7 @@ class ModelMethod:
         windows: WindowSequence,
         clip: Clip,
         gains: list[float] | None,
+        lag: int,
         rows: tuple[int, int] | None = None,
         columns: tuple[int, int] | None = None,
         voxel_rows: tuple[int, int] | None = None,
@@ -312,6 +349,7 @@ class ModelMethod:
         """Return a clip, or one tile of it, as (T, H, W, 3) float32."""
         import torch
 
+        from ..model.lag import delay
         from .memory import explained_shortage
 
         blur = windows.blur(clip.start, clip.stop, rows, columns)
@@ -324,6 +362,8 @@ class ModelMethod:
             # float32 holds counts exactly, and torch has few operations on uint16.
             counts = torch.from_numpy(voxels.astype(np.float32)).to(self.device)
             with explained_shortage(f"{windows.seq}: {rgb.shape[2]}x{rgb.shape[3]}", advice):
+                if lag:
+                    counts = delay(counts, torch.full((len(counts),), -lag, device=self.device))
                 normalized = self._normalized(counts, windows, clip, gains)
                 out = self._mirrored(rgb[None], normalized[None])[0]
             frames: Frames = out.permute(0, 2, 3, 1).float().cpu().numpy()
@@ -386,11 +426,7 @@ def centre_weights(samples: int, bins: int, short_bins: int) -> npt.NDArray[np.f
 
 def _rates(windows: WindowSequence, window: int, short_bins: int) -> tuple[Frames, Frames]:
     """Return spikes a sample (h, w) in the short window and in the whole exposure."""
-    if not windows.windows_are_raw:
-        raise MethodError(
-            f"{windows.seq}: tfp and sdm need raw counts, and these voxels have log1p done; "
-            "count the spikes anew with `voxelize`, or evaluate blur and model only"
-        )
+    _require_raw(windows, "tfp and sdm")
     counts = windows.voxels(window, window + 1)[0]  # (K, h, w)
     samples = int(windows.samples[window])
     weights = centre_weights(samples, windows.bins, short_bins)
@@ -399,6 +435,14 @@ def _rates(windows: WindowSequence, window: int, short_bins: int) -> tuple[Frame
     short = in_short / np.float32(weights @ samples_per_bin(samples, windows.bins))
     exposure = counts.sum(axis=0, dtype=np.uint32) / np.float32(samples)
     return short.astype(np.float32), exposure.astype(np.float32)
+
+
+def _require_raw(windows: WindowSequence, names: str) -> None:
+    if not windows.windows_are_raw:
+        raise MethodError(
+            f"{windows.seq}: {names} need raw counts, and these voxels have log1p done; "
+            "count the spikes anew with `voxelize`, or evaluate blur and model only"
+        )
 
 
 def _gains(windows: WindowSequence, clip: Clip) -> list[float] | None:
@@ -413,6 +457,19 @@ def _gains(windows: WindowSequence, clip: Clip) -> list[float] | None:
         rate = windows.voxels(window, window + 1)[0].sum(axis=0, dtype=np.uint32)
         gains.append(float(_gain(windows, window, rate / np.float32(windows.samples[window]))))
     return gains
+
+
+def _lag(windows: WindowSequence, clip: Clip) -> int:
+    """Return by how many bins a clip's spikes come late, as its whole blurred frames tell."""
+    if not windows.windows_are_raw:
+        return 0
+    import torch
+
+    from ..model.lag import lag_from_blur
+
+    counts = windows.voxels(clip.start, clip.stop).astype(np.float32)
+    blur = windows.blur(clip.start, clip.stop).transpose(0, 3, 1, 2) / np.float32(255)
+    return round(lag_from_blur(torch.from_numpy(counts), torch.from_numpy(blur)).item())
 
 
 def _gain(windows: WindowSequence, window: int, rate: Frames) -> np.float32:

@@ -26,6 +26,7 @@ from .methods import (
     BlurMethod,
     Method,
     ModelMethod,
+    PathMethod,
     SdmMethod,
     TfiMethod,
     TfpMethod,
@@ -376,12 +377,14 @@ def _simple_method(name: str, short_bins: int) -> Method:
         return TfpMethod(short_bins)
     if name == "tfi":
         return TfiMethod()
+    if name == "path":
+        return PathMethod()
     assert name == "sdm", name
     return SdmMethod(short_bins)
 
 
 def _gain_warning(method: str, gain: float | None) -> tuple[str, ...]:
-    if gain is None and method in ("tfp", "tfi", "sdm"):
+    if gain is None and method in ("tfp", "tfi", "sdm", "path"):
         return ("gain not known: taken from the blurred frames' brightness; give --gain",)
     return ()
 

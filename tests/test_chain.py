@@ -72,7 +72,7 @@ def test_a_model_is_trained_evaluated_and_restores_with_documented_options_only(
     )
     assert "test/china/clip0" in table
     result = json.loads((recorded / "e.json").read_text())
-    assert list(result["methods"]) == ["blur", "tfp", "tfi", "sdm", "model"]
+    assert list(result["methods"]) == ["blur", "tfp", "tfi", "sdm", "path", "model"]
     assert set(result["sequences"]) == {"test/china/clip0", "test/flower/clip0"}
     # At 192x192, even the true half-size luminance, divided without noise, gains only 2.2 dB.
     assert result["methods"]["sdm"]["psnr"] > result["methods"]["blur"]["psnr"] + 1

@@ -130,7 +130,7 @@ def gains(sources: Sources) -> Spec | None:
                     "method": model_name(run, sources.runs) if name == "model" else name.upper(),
                     "gain": frame[name]["psnr"] - frame["blur"]["psnr"],
                 }
-                for name in ("tfp", "tfi", "sdm", "rgb", "model")
+                for name in ("tfp", "tfi", "sdm", "path", "rgb", "model")
                 if name in frame and (of_run or name == "model")
             ]
     if not rows:

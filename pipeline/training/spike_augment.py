@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...configs.schema import SpikeAugmentConfig
+from ...model import delay
 
 
 def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[str, Any]:
@@ -47,16 +48,9 @@ def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[s
         counts = counts * (torch.rand(clips, 1, 1, counts.shape[-2], 1, device=device) >= share)
     if options.LATE > 0:
         by = changed * (2 * torch.rand(clips, device=device) - 1) * options.LATE
-        counts = delay(counts, (by * counts.shape[2]).round().long())
+        bins = (by * counts.shape[2]).round().long()[:, None].expand(counts.shape[:2])
+        counts = delay(counts, bins)
     return batch | {"voxels": counts, "gain": batch["gain"].to(device) / factor}
-
-
-def delay(counts: Tensor, bins: Tensor) -> Tensor:
-    """Return counts (B, T, K, h, w) `bins` (B) later; the first or last bin is repeated."""
-    number = counts.shape[2]
-    source = torch.arange(number, device=counts.device) - bins[:, None]  # (B, K)
-    source = source.clamp(0, number - 1)[:, None, :, None, None]
-    return counts.gather(2, source.expand_as(counts))
 
 
 def tint(blur: Tensor, sharp: Tensor, options: SpikeAugmentConfig) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from spikedeblur.pipeline.store.provenance import describe_data
 from spikedeblur.pipeline.store.voxelize import voxelize_manifest
 from spikedeblur.pipeline.training.checkpoint import checkpoint_path, write_checkpoint
 
-METHODS = ["blur", "tfp", "tfi", "sdm", "model"]
+METHODS = ["blur", "tfp", "tfi", "sdm", "path", "model"]
 
 
 @pytest.fixture(scope="module")

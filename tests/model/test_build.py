@@ -4,6 +4,7 @@ import torch
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import CharbonnierLoss, build_model, normalize_counts, parameter_table
+from spikedeblur.model.spike_motion import INTEGRALS
 from spikedeblur.third_party.VRT import Recompute
 
 BASELINE = "configs/deblur/vrt_spike_baseline.yaml"
@@ -90,7 +91,8 @@ def test_settings_reach_the_modules():
     assert fuse.recompute == tsa.recompute == Recompute(attention=True)
     assert fuse.attn.out_proj.weight.any()
     assert (tsa.chunk_shape, tsa.attn.heads, tsa.mlp[0].out_features) == ("wide", 8, 96)
-    assert model.spike_encoder.stem[0].in_channels == 16 + 12  # the folded frame's channels
+    # Bins, and folded: the blurred frame, the frame sharp along the motion, its integrals.
+    assert model.spike_encoder.stem[0].in_channels == 16 + 12 + 12 + 4 * INTEGRALS
     assert model.spike_skip is not None
     assert len(model.coarse_skips) == 3
 

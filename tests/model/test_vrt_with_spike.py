@@ -289,11 +289,16 @@ def test_parameter_table_adds_up():
     assert table["spike_encoder"] == sum(p.numel() for p in model.spike_encoder.parameters())
 
 
-def both_bases():
+def both_bases(*, motion: bool = False):
     """Return two networks of the same weights that correct the blurred and the divided frame."""
     torch.manual_seed(0)
     plain, divided = (
-        build_model(load_config("configs/deblur/quickstart.yaml", [f"MODEL.RESIDUAL_BASE={base}"]))
+        build_model(
+            load_config(
+                "configs/deblur/quickstart.yaml",
+                [f"MODEL.RESIDUAL_BASE={base}", f"MODEL.SPIKE_MOTION={str(motion).lower()}"],
+            )
+        )
         for base in ("blur", "sdm")
     )
     divided.load_state_dict(plain.state_dict())
@@ -322,3 +327,36 @@ def test_on_the_base_of_sdm_the_blurred_frame_is_divided_first():
         added = divided(rgb, voxels) - plain(rgb, voxels)
     torch.testing.assert_close(added[:, 0], rgb[:, 0], atol=1e-5, rtol=0)
     torch.testing.assert_close(added[:, 1], -0.5 * rgb[:, 1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("spike_scale", [1, 2, 4])
+def test_on_the_base_of_motion_the_frame_is_made_sharp_along_it_first(spike_scale):
+    plain, moved = both_bases(motion=True)
+    # Light runs through the frame by 12 pixels in an exposure; counts are what each bin saw.
+    side, scale = 96, spike_scale
+    x = torch.arange(side) + 0.5
+    times = torch.arange(32)[:, None, None] / 32 + 0.5 / 32 - 0.5
+
+    def light(at):
+        return 0.5 + sum(0.1 * torch.sin(2 * torch.pi * at / n + n) for n in (14, 19, 31, 53))
+
+    bins = light(x[None, None] - 12 * times).expand(32, side, side)
+    sharp = light(x).expand(1, 1, 3, side, side)
+    rgb = bins.mean(0).expand(1, 1, 3, side, side)
+    rate = torch.nn.functional.avg_pool2d(bins[None], scale)
+    voxels = ((rate - rate.mean(1, keepdim=True)) / (rate.mean(1, keepdim=True) + 0.05))[None]
+    with torch.no_grad():
+        restored = rgb + moved(rgb, voxels) - plain(rgb, voxels)
+
+    def error(frame):
+        return float((frame - sharp)[..., 16:-16, 16:-16].abs().mean())
+
+    assert error(restored) < 0.4 * error(rgb)
+
+
+def test_motion_needs_spikes_that_fit_no_more_than_the_network_does():
+    _, moved = both_bases(motion=True)
+    with torch.no_grad():
+        out = moved(torch.rand(1, 2, 3, 30, 34), torch.randn(1, 2, 32, 11, 13))
+    assert out.shape == (1, 2, 3, 30, 34)
+    assert out.isfinite().all()

@@ -190,8 +190,14 @@ def test_json_replaces_only_its_own(sequences, tmp_path: Path) -> None:
 
 
 def test_wrong_methods_are_refused() -> None:
-    assert job.checked_methods(None, given=set()) == ("blur", "tfp", "tfi", "sdm")
-    assert job.checked_methods(None, given={"model"}) == ("blur", "tfp", "tfi", "sdm", "model")
+    assert job.checked_methods(None, given={"model"}) == (
+        "blur",
+        "tfp",
+        "tfi",
+        "sdm",
+        "path",
+        "model",
+    )
     assert job.checked_methods(["sdm", "sdm"], given=set()) == ("sdm",)
     with pytest.raises(product.EvaluationError, match="--run"):
         job.checked_methods(["model"], given={"rgb"})

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spikedeblur.configs import load_config
 from spikedeblur.pipeline.methods import (
     BlurMethod,
     Clip,
     MethodError,
+    ModelMethod,
+    PathMethod,
     SdmMethod,
     TfiMethod,
     TfpMethod,
@@ -55,10 +59,10 @@ class Windows:
         return self.counts.shape[2:]
 
     def voxels(self, start: int, stop: int, rows: Any = None, columns: Any = None) -> np.ndarray:
-        return self.counts[start:stop]
+        return self.counts[start:stop, :, slice(*(rows or (None,))), slice(*(columns or (None,)))]
 
     def blur(self, start: int, stop: int, rows: Any = None, columns: Any = None) -> np.ndarray:
-        return self.blur_frames[start:stop]
+        return self.blur_frames[start:stop, slice(*(rows or (None,))), slice(*(columns or (None,)))]
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +157,64 @@ def test_sdm_gains_clearly_over_blur_on_a_moving_scene(windows, moving_scene) ->
     sdm = mean_psnr(SdmMethod(5), windows, moving_scene.sharp)
     print(f"blur {blur:.2f} dB, sdm {sdm:.2f} dB")
     assert sdm > blur + 3
+
+
+def late(windows: Windows, bins: int) -> Windows:
+    source = np.clip(np.arange(32) - bins, 0, None)
+    return replace(windows, counts=windows.counts[:, source])
+
+
+def test_path_gains_clearly_over_blur_where_much_leaves_the_picture(windows, moving_scene) -> None:
+    blur, path = (mean_psnr(m, windows, moving_scene.sharp) for m in (BlurMethod(), PathMethod()))
+    assert path > blur + 5
+
+
+def test_path_puts_late_spikes_in_time(windows, moving_scene) -> None:
+    right, moved = (
+        mean_psnr(PathMethod(), w, moving_scene.sharp) for w in (windows, late(windows, 4))
+    )
+    assert moved > right - 1.5
+    assert moved > mean_psnr(SdmMethod(), late(windows, 4), moving_scene.sharp) + 3
+
+
+def test_path_takes_spikes_of_any_size_and_an_unknown_gain(windows, moving_scene) -> None:
+    odd = replace(windows, counts=windows.counts[:, :, :-1, :-3], gain=None)
+    frame = PathMethod()(odd, Clip(0, 1, 0, 1))
+    assert frame.shape == (1, *windows.frame_shape, 3)
+    assert np.isfinite(frame).all()
+    unknown = mean_psnr(PathMethod(), replace(windows, gain=None), moving_scene.sharp)
+    assert unknown > mean_psnr(PathMethod(), windows, moving_scene.sharp) - 0.5
+
+
+def test_path_needs_raw_counts(windows) -> None:
+    with pytest.raises(MethodError, match="path need raw counts"):
+        PathMethod()(replace(windows, windows_are_raw=False), Clip(0, 1, 0, 1))
+
+
+@pytest.mark.parametrize("tile", [0, 64])
+def test_a_model_is_given_late_spikes_in_time_if_it_asks(windows, tile) -> None:
+    class Recorder(torch.nn.Module):
+        def forward(self, rgb: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+            seen.append(voxels)
+            return rgb
+
+    clip, seen = Clip(0, 3, 0, 3), []
+    for correct in ("true", "false"):
+        keys = [f"DATA.NORM.CORRECT_LAG={correct}", "DATA.NORM.MODE=log1p"]
+        config = load_config("configs/deblur/vrt_spike_baseline.yaml", [*keys, "DATA.CLIP_LEN=3"])
+        method = ModelMethod(Recorder(), config, tile=tile)
+        for shown in (windows, late(windows, 4)):
+            seen.append(None)
+            method(shown, clip)
+    _, *parts = "".join("|" if x is None else "x" for x in seen).split("|")
+    assert len(set(parts)) == 1  # as many tiles each
+    right, moved, plain, wrong = (
+        seen[i * (len(parts[0]) + 1) + 1 : (i + 1) * (len(parts[0]) + 1)] for i in range(4)
+    )
+    for a, b, c, d in zip(right, moved, plain, wrong, strict=True):
+        assert torch.equal(a, c)
+        assert torch.equal(a[:, :, :-4], b[:, :, :-4])
+        assert torch.equal(d[:, :, 4:], a[:, :, :-4])
 
 
 def test_sdm_shows_the_middle_of_the_exposure(windows, moving_scene) -> None:

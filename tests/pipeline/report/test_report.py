@@ -73,7 +73,7 @@ def one(trained, tmp_path_factory) -> Page:
 
 def test_the_figures_are_those_of_the_evaluation(one, trained):
     found = json.loads((trained / "runs/fast/evaluation.json").read_text())
-    for name in ("blur", "tfp", "tfi", "sdm", "model"):
+    for name in ("blur", "tfp", "tfi", "sdm", "path", "model"):
         mean = found["methods"][name]
         assert f"{mean['psnr']:.2f} / {mean['ssim']:.3f}" in one.words
 

@@ -1,0 +1,237 @@
+"""Motion within an exposure, seen by the spikes, and frames made sharp along it. Nothing is learnt.
+
+A short window of spikes is sharp but holds few of them; a long one holds many but is blurred. Along
+the path that each point takes, the whole exposure can be summed and stays sharp, and since the
+path crosses pixels at other phases, sharper than the spike camera's own pixels.
+
+The path is x + v t + a t^2 from where a point is in the middle of the exposure, t from -1/2 to 1/2.
+v and a are found as by Lucas and Kanade (IJCAI 1981): Gauss-Newton steps that make the light along
+the path constant, from coarse to fine. The blurred frame, divided by its luminance and multiplied
+by that light, is then corrected until it averages to the blurred frame along the paths, as
+Richardson (JOSA 1972) and Lucy (AJ 1974) do for a blur that is the same everywhere.
+
+Letters in shape comments: N windows, K bins, G groups of bins, h and w rows and columns of spikes,
+H and W of frames.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .normalize import LUMINANCE
+
+LEVELS = 5
+"""At most, each half as fine as the one before."""
+COARSEST = 8
+"""Pixels on the shorter side: with fewer, what seems to move is chance."""
+BENT = 3
+"""Levels, the finest, on which paths may bend."""
+STEPS = 2
+"""Gauss-Newton steps a level."""
+GROUPS = 8
+"""Groups of bins in which light is compared."""
+MIDDLE = 3 / 8
+"""Of the exposure, that the shorter of the two windows is wide."""
+INTEGRALS = 3
+"""Maps that `along_motion` returns."""
+CORRECTIONS = 2
+INSTANTS = 8
+"""Points of a path at which a frame is compared with the blurred one."""
+
+_FAINT = 1e-3  # of squared gradients of luminance: where they are below, little is seen to move
+_DAMPING = 0.02
+_LARGEST_STEP = 2.0  # pixels an exposure
+_POWER = 2  # of a correction: two make about as much of a step as four of Richardson's and Lucy's
+_LARGEST_RATIO = 4.0
+_DARK = 0.02  # luminance below which ratios fade to 1
+
+Paths = tuple[Tensor, Tensor]
+"""Velocity v and acceleration a: each (N, 2, H, W), columns first, in pixels an exposure."""
+
+
+def sharp_along_motion(blur: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
+    """Restore blurred frames by the paths that spikes show.
+
+    Args:
+        blur: (N, 3, H, W) float32 RGB.
+        light: (N, K, h, w) float32, luminance in each bin of the exposure; H / h = W / w, a whole
+            number.
+
+    Returns:
+        (N, 3, H, W), frames at the middle of the exposure, and what `along_motion` returns.
+    """
+    scale = blur.shape[-1] // light.shape[-1]
+    paths = motion(light)
+    integrals = along_motion(light, paths, scale)
+    weights = torch.tensor(LUMINANCE, device=blur.device)
+    seen = torch.einsum("nchw,c->nhw", blur, weights)[:, None]
+    sharp = (blur + _DARK) * ((integrals[:, :1] + _DARK) / (seen + _DARK))
+    velocity, acceleration = (scale * x for x in _enlarged(paths, scale))
+    forward, backward = (velocity, acceleration), (-velocity, -acceleration)
+    for _ in range(CORRECTIONS):
+        ratio = (blur + _DARK) / _mean_along(sharp, backward)
+        ratio = ratio.clamp(1 / _LARGEST_RATIO, _LARGEST_RATIO)
+        sharp = sharp * _mean_along(ratio, forward).pow(_POWER)
+    return sharp - _DARK, integrals
+
+
+def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
+    """Integrate light along its motion.
+
+    Args:
+        light: (N, K, h, w) float32, luminance in each bin of an exposure.
+        paths: of the light, in its pixels.
+        scale: How many times finer than the spikes the result is sampled.
+
+    Returns:
+        (N, INTEGRALS, scale * h, scale * w): the mean over the exposure, over its middle, and the
+        standard deviation over the exposure, which tells where the path is not to be trusted.
+    """
+    velocity, acceleration = _enlarged(paths, scale)
+    total = [torch.zeros_like(velocity[:, :1]) for _ in range(5)]
+    for seen_light, time in zip(light.split(1, 1), bin_times(light.shape[1]), strict=True):
+        seen, inside = _followed(seen_light, (velocity, acceleration), time)
+        sums = [inside, inside * seen, inside * seen.square()]
+        if abs(time) < MIDDLE / 2:
+            sums += sums[:2]
+        total = [a + b for a, b in zip(total, sums, strict=False)] + total[len(sums) :]
+    number, seen, squares, middle_number, middle = total
+    mean = seen / number.clamp(min=1)
+    deviation = (squares / number.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
+    return torch.cat([mean, middle / middle_number.clamp(min=1), deviation], 1)
+
+
+def motion(light: Tensor) -> Paths:
+    """Find how light moves within an exposure.
+
+    Args:
+        light: (N, K, h, w) float32, luminance in each bin.
+
+    Returns:
+        Paths (N, 2, h, w), in pixels of the light's.
+    """
+    bins = light.shape[1]
+    groups = GROUPS if bins % GROUPS == 0 else bins
+    pyramid = [light.unflatten(1, (groups, bins // groups)).mean(2)]  # (N, G, h, w)
+    while len(pyramid) < LEVELS and min(pyramid[-1].shape[-2:]) >= 2 * COARSEST:
+        pyramid.append(F.avg_pool2d(pyramid[-1], 2, ceil_mode=True))
+    times = bin_times(groups)
+    velocity = torch.zeros_like(pyramid[-1][:, :2])
+    acceleration = torch.zeros_like(velocity)
+    for level, seen in enumerate(reversed(pyramid)):
+        if level:
+            velocity, acceleration = (
+                2 * F.interpolate(x, seen.shape[-2:], mode="bilinear")
+                for x in (velocity, acceleration)
+            )
+        for _ in range(STEPS):
+            followed, inside = zip(
+                *(
+                    _followed(plane, (velocity, acceleration), time)
+                    for plane, time in zip(seen.split(1, 1), times, strict=True)
+                ),
+                strict=True,
+            )
+            step, bend = _gauss_newton(torch.cat(followed, 1), torch.cat(inside, 1), times)
+            velocity = _smooth(velocity + step)
+            if level >= len(pyramid) - BENT:
+                acceleration = _smooth(acceleration + bend)
+    return velocity, acceleration
+
+
+def bin_times(number: int) -> list[float]:
+    """Return the middles of equal parts of an exposure, from -1/2 to 1/2."""
+    return [(i + 0.5) / number - 0.5 for i in range(number)]
+
+
+def _enlarged(paths: Paths, scale: int) -> Paths:
+    if scale == 1:
+        return paths
+    velocity, acceleration = (
+        F.interpolate(x, scale_factor=float(scale), mode="bilinear") for x in paths
+    )
+    return velocity, acceleration
+
+
+def _followed(picture: Tensor, paths: Paths, time: float) -> tuple[Tensor, Tensor]:
+    """Sample a picture (N, C, h, w) where paths (N, 2, H, W), in its pixels, are at a time.
+
+    Returns:
+        (N, C, H, W), and (N, 1, H, W): 1 where the path is inside the picture, 0 elsewhere.
+    """
+    height, width = paths[0].shape[-2:]
+    shift = paths[0] * time + paths[1] * time**2
+    at = []
+    for axis, (side, pixels) in enumerate(
+        ((width, picture.shape[-1]), (height, picture.shape[-2]))
+    ):
+        start = (
+            torch.arange(side, device=picture.device, dtype=picture.dtype) + 0.5
+        ) / side * 2 - 1
+        at.append((start if axis == 0 else start[:, None]) + shift[:, axis] * (2 / pixels))
+    grid = torch.stack(at, -1)  # (N, H, W, 2), from -1 to 1 inside
+    inside = ((at[0].abs() <= 1) & (at[1].abs() <= 1)).to(picture)[:, None]
+    seen = F.grid_sample(picture, grid, padding_mode="border", align_corners=False)
+    return seen, inside
+
+
+def _mean_along(picture: Tensor, paths: Paths) -> Tensor:
+    """Mean of a picture (N, C, H, W) along paths, over what of them is inside."""
+    total, number = torch.zeros_like(picture), torch.zeros_like(picture[:, :1])
+    for time in bin_times(INSTANTS):
+        seen, inside = _followed(picture, paths, time)
+        total, number = total + inside * seen, number + inside
+    return total / number.clamp(min=1)
+
+
+def _gauss_newton(seen: Tensor, inside: Tensor, times: list[float]) -> tuple[Tensor, Tensor]:
+    """Steps of velocity and acceleration (N, 2, h, w) that make followed light constant."""
+    mean = _weighted_mean(seen, inside)
+    slope_x, slope_y = _slopes(mean)
+    steps = []
+    for power in (1, 2):
+        basis = seen.new_tensor([time**power for time in times])[:, None, None]
+        basis = inside * (basis - _weighted_mean(basis.expand_as(seen), inside))
+        strength = basis.square().sum(1, keepdim=True)
+        change = (basis * seen).sum(1, keepdim=True)
+        xx, xy, yy, x, y = _smooth(
+            torch.cat(
+                [
+                    strength * slope_x.square(),
+                    strength * slope_x * slope_y,
+                    strength * slope_y.square(),
+                    slope_x * change,
+                    slope_y * change,
+                ],
+                1,
+            )
+        ).unbind(1)
+        damping = _FAINT * strength[:, 0] + _DAMPING * (xx + yy)
+        xx, yy = xx + damping, yy + damping
+        determinant = (xx * yy - xy.square()).clamp(min=1e-20)
+        step = torch.stack([xy * y - yy * x, xy * x - xx * y], 1) / determinant[:, None]
+        steps.append(step.clamp(-_LARGEST_STEP, _LARGEST_STEP))
+    return steps[0], steps[1]
+
+
+def _weighted_mean(seen: Tensor, weights: Tensor) -> Tensor:
+    """Mean over groups: (N, G, h, w) -> (N, 1, h, w)."""
+    return (weights * seen).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1e-6)
+
+
+def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences along columns and rows."""
+    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    return (
+        (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2,
+        (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2,
+    )
+
+
+def _smooth(x: Tensor) -> Tensor:
+    """Mean around each pixel, twice over 5 x 5."""
+    for _ in range(2):
+        x = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    return x

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spikedeblur.model import delay, in_time, lag_from_blur
+
+BINS, SIDE = 32, 32
+
+
+def recorded(lag: int, *, gain: float = 4.0, still: bool = False):
+    """Return counts (T, K, h, w) of a wave that moves, `lag` bins late, and its blurred frames."""
+    t = torch.arange(-BINS, 4 * BINS)[:, None, None].float()
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    light = 0.5 + 0.4 * torch.sin((x - 0.4 * (not still) * t) / 7 + 0.2 * y)
+    counts, blurs = [], []
+    for window in range(3):
+        start = BINS + window * BINS
+        counts.append(gain * light[start - lag : start - lag + BINS])
+        blurs.append(light[start : start + BINS].mean(0))
+    blur = torch.stack(blurs)[:, None].expand(3, 3, SIDE, SIDE)
+    return torch.stack(counts), blur.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+@pytest.mark.parametrize("lag", [-5, -3, -1, 0, 1, 2, 5])
+@pytest.mark.parametrize("gain", [4.0, 0.5])
+def test_the_lag_is_told_by_the_blurred_frames(lag, gain):
+    counts, blur = recorded(lag, gain=gain)
+    assert lag_from_blur(counts, blur).item() == pytest.approx(lag, abs=0.4)
+
+
+def test_clips_have_a_lag_each():
+    pairs = [recorded(lag) for lag in (3, 0, -2)]
+    counts, blur = (torch.stack(x) for x in zip(*pairs, strict=True))
+    lags = lag_from_blur(counts, blur)
+    assert lags.shape == (3,)
+    assert lags.round().tolist() == [3, 0, -2]
+    for clip in range(3):
+        assert torch.equal(in_time(counts, blur)[clip], in_time(*pairs[clip]))
+
+
+def test_counts_in_time_are_left_as_they_are():
+    counts, blur = recorded(0)
+    assert torch.equal(in_time(counts, blur), counts)
+
+
+def test_late_counts_are_moved_to_where_light_was():
+    late, blur = recorded(3)
+    right, _ = recorded(0)
+    moved = in_time(late, blur)
+    torch.testing.assert_close(moved[:, :-3], right[:, :-3])
+    torch.testing.assert_close(moved[:, -3:], late[:, -1:].expand(-1, 3, -1, -1))
+
+
+def test_nothing_that_moves_and_no_likeness_are_no_lag():
+    counts, blur = recorded(3, still=True)
+    assert lag_from_blur(counts, blur).item() == 0
+    torch.manual_seed(0)
+    assert lag_from_blur(counts + torch.rand_like(counts), torch.rand_like(blur)).item() == 0
+    assert lag_from_blur(torch.zeros_like(counts), blur).item() == 0
+    assert lag_from_blur(counts, torch.zeros_like(blur)).item() == 0
+
+
+def test_delay_repeats_the_bins_at_the_ends():
+    counts = torch.arange(4)[None, None, :, None, None].expand(2, 1, 4, 1, 1)
+    moved = delay(counts, torch.tensor([[1], [-2]]))
+    assert moved.flatten(1).tolist() == [[0, 0, 1, 2], [2, 3, 3, 3]]
