@@ -44,7 +44,7 @@ _FAINT = 1e-3  # of squared gradients of luminance: where they are below, little
 _DAMPING = 0.02
 _LARGEST_STEP = 2.0  # pixels an exposure
 _POWER = 2  # of a correction: two make about as much of a step as four of Richardson's and Lucy's
-_LARGEST_RATIO = 4.0
+_LARGEST_RATIO = 1.5
 _DARK = 0.02  # luminance below which ratios fade to 1
 
 Paths = tuple[Tensor, Tensor]
@@ -60,7 +60,8 @@ def sharp_along_motion(blur: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
             number.
 
     Returns:
-        (N, 3, H, W), frames at the middle of the exposure, and what `along_motion` returns.
+        (N, 3, H, W), frames at the middle of the exposure, in [0, 1]; and what `along_motion`
+        returns.
     """
     scale = blur.shape[-1] // light.shape[-1]
     paths = motion(light)
@@ -74,7 +75,7 @@ def sharp_along_motion(blur: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
         ratio = (blur + _DARK) / _mean_along(sharp, backward)
         ratio = ratio.clamp(1 / _LARGEST_RATIO, _LARGEST_RATIO)
         sharp = sharp * _mean_along(ratio, forward).pow(_POWER)
-    return sharp - _DARK, integrals
+    return (sharp - _DARK).clamp(0, 1), integrals
 
 
 def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:

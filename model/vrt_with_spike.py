@@ -129,7 +129,9 @@ class VRTWithSpike(nn.Module):
                     nn.init.zeros_(layer.weight)
                     nn.init.zeros_(layer.bias)
 
-    def forward(self, rgb: Tensor, voxels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, rgb: Tensor, voxels: Tensor | None = None, followed: Tensor | None = None
+    ) -> Tensor:
         """Restore a clip.
 
         Any H and W will do: both inputs are padded alike at their ends and the result is
@@ -141,6 +143,8 @@ class VRTWithSpike(nn.Module):
                 the trunk's size (H / s, W / s): untouched if (h, w) is that size, otherwise
                 resized bilinearly; spike-guided division and motion have their own. Not read
                 without spikes.
+            followed: What `follow` returns, of these or, for a part of a frame, that part of the
+                whole frame's. None: it is computed. Not read without `spike_motion`.
 
         Returns:
             (B, T, 3, H, W); not clamped.
@@ -156,11 +160,10 @@ class VRTWithSpike(nn.Module):
             voxels = self._require_voxels(rgb, voxels)
             seen = self._at_trunk_size(rgb, voxels)
             if self.spike_motion:
-                base, integrals = self._along_motion(clip, self._at_own_size(rgb, voxels, seen))
-                seen = torch.cat(
-                    [seen, *(F.pixel_unshuffle(x, self.trunk_scale) for x in (base, integrals))], 2
-                )
-                base = base[..., :height, :width]
+                followed = self.follow(rgb, voxels) if followed is None else followed
+                base = followed[:, :, :3]
+                maps = pad_to_multiple(followed, STAGE_MULTIPLE * self.trunk_scale)
+                seen = torch.cat([seen, F.pixel_unshuffle(maps, self.trunk_scale).to(seen)], 2)
             elif self.residual_base == "sdm":
                 base = rgb * (1 + _relative_change(voxels, rgb.shape[-2:]))
             if self.encoder_sees_blur:
@@ -191,37 +194,38 @@ class VRTWithSpike(nn.Module):
         features: list[Tensor] = self.spike_encoder(voxels)
         return features if self.spike_temporal_sa is None else self.spike_temporal_sa(features)
 
-    def _along_motion(self, clip: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
-        """What motion within the exposure makes of a clip.
+    def follow(self, rgb: Tensor, voxels: Tensor) -> Tensor:
+        """Return what motion within the exposure makes of a clip; without gradients.
 
         Args:
-            clip: (B, T, 3, H, W).
-            voxels: (B, T, K, h, w), h and w parts of H and W by one whole number.
+            rgb, voxels: As in `forward`.
 
         Returns:
-            (B, T, 3, H, W), sharp frames, and (B, T, INTEGRALS, H, W), light along its paths less
-            the blurred frame's, relative to it; 0 in the dark.
+            (B, T, 3 + INTEGRALS, H, W) float32: sharp frames, and light summed along its paths
+            less the blurred frame's, relative to it; 0 in the dark.
         """
-        shape = voxels.shape[:2]
+        height, width = rgb.shape[-2:]
+        clip = pad_to_multiple(rgb, STAGE_MULTIPLE * self.trunk_scale)
+        own = self._at_own_size(rgb, voxels)
         with torch.no_grad(), torch.autocast(clip.device.type, enabled=False):
             blur = clip.flatten(0, 1).float()  # (B T, 3, H, W)
             weights = torch.tensor(LUMINANCE, device=clip.device)
             seen = torch.einsum("nchw,c->nhw", blur, weights)[:, None]
-            coarse = F.avg_pool2d(seen, clip.shape[-1] // voxels.shape[-1])  # (B T, 1, h, w)
-            light = coarse + voxels.flatten(0, 1).float() * (coarse + DARK)
+            coarse = F.avg_pool2d(seen, clip.shape[-1] // own.shape[-1])  # (B T, 1, h, w)
+            light = coarse + own.flatten(0, 1).float() * (coarse + DARK)
             sharp, integrals = sharp_along_motion(blur, light)
             mean, middle, deviation = integrals.split(1, 1)
             maps = torch.cat([mean - seen, middle - seen, deviation], 1) / (seen + DARK)
-            maps = maps.clamp(-LIMIT, LIMIT)
-            return sharp.unflatten(0, shape).to(clip), maps.unflatten(0, shape).to(voxels)
+            followed = torch.cat([sharp, maps.clamp(-LIMIT, LIMIT)], 1)
+        return followed.unflatten(0, rgb.shape[:2])[..., :height, :width]
 
-    def _at_own_size(self, rgb: Tensor, voxels: Tensor, resized: Tensor) -> Tensor:
-        """Pad voxels that fit the frames' pixels as the clip is; else take the resized ones."""
+    def _at_own_size(self, rgb: Tensor, voxels: Tensor) -> Tensor:
+        """Pad voxels as the clip is; resize them to the trunk's size if they do not fit frames."""
         ratio = rgb.shape[-2] // voxels.shape[-2]
         multiple = STAGE_MULTIPLE * self.trunk_scale
         fits = list(rgb.shape[-2:]) == [ratio * side for side in voxels.shape[-2:]]
         if not fits or multiple % ratio:
-            return resized
+            return self._at_trunk_size(rgb, voxels)
         return pad_to_multiple(voxels, multiple // ratio)
 
     @staticmethod

@@ -32,7 +32,7 @@ from .metrics import to_uint8, to_uint16
 from .spikes import reconstruct, samples_per_bin
 from .spikes.camera import luminance
 from .store.sequence import WindowSequence
-from .tiling import Blender, plan_tiles
+from .tiling import Blender, Tile, plan_tiles
 
 if TYPE_CHECKING:
     from ..configs import Config
@@ -325,14 +325,9 @@ class ModelMethod:
         if len(tiles) == 1:
             return self._restore(windows, clip, gains, lag)[kept]
         blender = Blender(clip.keep_stop - clip.keep_start, windows.frame_shape)
+        followed = self._follow(windows, clip, gains, lag)
         for tile in tiles:
-            spans = (
-                tile.vertical.span,
-                tile.horizontal.span,
-                tile.vertical.voxel_span,
-                tile.horizontal.voxel_span,
-            )
-            blender.add(tile, self._restore(windows, clip, gains, lag, *spans)[kept])
+            blender.add(tile, self._restore(windows, clip, gains, lag, tile, followed)[kept])
         return blender.result()
 
     def _restore(
@@ -341,40 +336,80 @@ class ModelMethod:
         clip: Clip,
         gains: list[float] | None,
         lag: int,
-        rows: tuple[int, int] | None = None,
-        columns: tuple[int, int] | None = None,
-        voxel_rows: tuple[int, int] | None = None,
-        voxel_columns: tuple[int, int] | None = None,
+        tile: Tile | None = None,
+        followed: Any = None,
     ) -> Frames:
         """Return a clip, or one tile of it, as (T, H, W, 3) float32."""
         import torch
 
-        from ..model.lag import delay
         from .memory import explained_shortage
 
-        blur = windows.blur(clip.start, clip.stop, rows, columns)
-        smaller = max(min(blur.shape[1:3]) // 2 // 64 * 64, 64)
+        height, width = windows.frame_shape
+        if tile is not None:
+            rows, columns = slice(*tile.vertical.span), slice(*tile.horizontal.span)
+            height, width = rows.stop - rows.start, columns.stop - columns.start
+            followed = None if followed is None else followed[..., rows, columns]
+        smaller = max(min(height, width) // 2 // 64 * 64, 64)
         advice = f"give --tile {smaller}, which takes a quarter or less"
-        voxels = windows.voxels(clip.start, clip.stop, voxel_rows, voxel_columns)
-        with torch.inference_mode():
-            rgb = torch.from_numpy(np.ascontiguousarray(blur)).to(self.device)
-            rgb = rgb.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # (T, 3, H, W)
-            # float32 holds counts exactly, and torch has few operations on uint16.
-            counts = torch.from_numpy(voxels.astype(np.float32)).to(self.device)
-            with explained_shortage(f"{windows.seq}: {rgb.shape[2]}x{rgb.shape[3]}", advice):
-                if lag:
-                    counts = delay(counts, torch.full((len(counts),), -lag, device=self.device))
-                normalized = self._normalized(counts, windows, clip, gains)
-                out = self._mirrored(rgb[None], normalized[None])[0]
+        with (
+            torch.inference_mode(),
+            explained_shortage(f"{windows.seq}: {height}x{width}", advice),
+        ):
+            given = self._inputs(windows, clip, gains, lag, tile)
+            if followed is not None:
+                given = (*given, followed)
+            out = self._mirrored(*(x[None] for x in given))[0]
             frames: Frames = out.permute(0, 2, 3, 1).float().cpu().numpy()
             return frames  # (T, H, W, 3)
 
-    def _mirrored(self, rgb: Any, voxels: Any) -> Any:
+    def _follow(
+        self, windows: WindowSequence, clip: Clip, gains: list[float] | None, lag: int
+    ) -> Any:
+        """Return a clip's motion (T, C, H, W), for all of its tiles; None if the model has none."""
+        if not (self.config.MODEL.USE_SPIKE and self.config.MODEL.SPIKE_MOTION):
+            return None
+        import torch
+
+        followed = []
+        with torch.inference_mode():
+            for window in range(clip.start, clip.stop):
+                one = Clip(window, window + 1, window, window + 1)
+                known = None if gains is None else gains[window - clip.start :][:1]
+                rgb, voxels = self._inputs(windows, one, known, lag)
+                followed.append(self._model.follow(rgb[None], voxels[None])[0, 0])
+        return torch.stack(followed)
+
+    def _inputs(
+        self,
+        windows: WindowSequence,
+        clip: Clip,
+        gains: list[float] | None,
+        lag: int,
+        tile: Tile | None = None,
+    ) -> tuple[Any, ...]:
+        """Return frames (T, 3, H, W) and normalised voxels (T, K, h, w) on the device."""
+        import torch
+
+        from ..model.lag import delay
+
+        axes = (tile.vertical, tile.horizontal) if tile else ()
+        blur = windows.blur(clip.start, clip.stop, *(axis.span for axis in axes))
+        voxels = windows.voxels(clip.start, clip.stop, *(axis.voxel_span for axis in axes))
+        rgb = torch.from_numpy(np.ascontiguousarray(blur)).to(self.device)
+        rgb = rgb.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # (T, 3, H, W)
+        # float32 holds counts exactly, and torch has few operations on uint16.
+        counts = torch.from_numpy(voxels.astype(np.float32)).to(self.device)
+        if lag:
+            counts = delay(counts, torch.full((len(counts),), -lag, device=self.device))
+        return rgb, self._normalized(counts, windows, clip, gains)
+
+    def _mirrored(self, *given: Any) -> Any:
         """Return what the network makes of a clip, or the mean over its mirrored copies."""
         if not self.flips:
-            return self._model(rgb, voxels)
+            return self._model(*given)
         mirrors: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)]
-        return sum(self._model(rgb.flip(m), voxels.flip(m)).flip(m) for m in mirrors) / len(mirrors)
+        flipped = (self._model(*(x.flip(m) for x in given)).flip(m) for m in mirrors)
+        return sum(flipped) / len(mirrors)
 
     def _normalized(
         self, counts: Any, windows: WindowSequence, clip: Clip, gains: list[float] | None

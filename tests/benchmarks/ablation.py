@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class Variant:
 
 
 FULL_ATTENTION = "MODEL.VRT.depths=[1, 1, 1, 1, 1, 1, 1, 1]"
+WITHOUT_MOTION = "MODEL.SPIKE_MOTION=false"
 
 VARIANTS = (
     Variant("quickstart.yaml"),
@@ -76,7 +78,14 @@ VARIANTS = (
     Variant("without trunk", trunk=False),
     Variant("trunk with attention at full scale", (FULL_ATTENTION,)),
     Variant("corrected from the blurred frame", ("MODEL.RESIDUAL_BASE=blur",)),
-    Variant("the same, log1p", ("MODEL.RESIDUAL_BASE=blur", "DATA.NORM.MODE=log1p")),
+    Variant("without motion", (WITHOUT_MOTION,)),
+    Variant(
+        "without motion, corrected from the blurred frame",
+        (WITHOUT_MOTION, "MODEL.RESIDUAL_BASE=blur"),
+    ),
+    Variant(
+        "the same, log1p", (WITHOUT_MOTION, "MODEL.RESIDUAL_BASE=blur", "DATA.NORM.MODE=log1p")
+    ),
     Variant("spikes of the frames' size", spike_scale=1),
     Variant("flow and deformable alignment", ("MODEL.VRT.pa_frames=2",)),
 )
@@ -98,8 +107,10 @@ def store(work: Path, spike_scale: int, *, scenes: int) -> Path:
     return path
 
 
-def measure(variant: Variant, work: Path, steps: int, scenes: int) -> tuple[Evaluation, float]:
-    """Train and evaluate a variant; return also the parameters in millions."""
+def measure(
+    variant: Variant, work: Path, steps: int, scenes: int
+) -> tuple[Evaluation, float, float]:
+    """Train and evaluate a variant; return also its parameters in millions, and ms a step."""
     root = store(work, variant.spike_scale, scenes=scenes)
     overrides = (
         f"DATA.ROOT={root}",
@@ -111,8 +122,10 @@ def measure(variant: Variant, work: Path, steps: int, scenes: int) -> tuple[Eval
     run = work / variant.name.replace(" ", "-")
     network = VRT if variant.trunk else WithoutTrunk
     with mock.patch.object(build, "VRT", network):
+        began = time.process_time()
         if train(config, run, resume=True).signal is not None:
             sys.exit("stopped; the same command goes on")
+        busy = time.process_time() - began
         model = ModelMethod.from_run(run)
         size = sum(
             parameter.numel()
@@ -120,32 +133,34 @@ def measure(variant: Variant, work: Path, steps: int, scenes: int) -> tuple[Eval
             if variant.trunk or not name.startswith("vrt.stage")
         )
     sequences = open_store(root, "test")
-    return evaluate_sequences(
-        sequences, ("blur", "sdm", "model"), trained={"model": model}
-    ), size / 1e6
+    found = evaluate_sequences(sequences, ("blur", "sdm", "model"), trained={"model": model})
+    return found, size / 1e6, 1000 * busy / steps
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, measure and print a table in Markdown."""
     parser = argparse.ArgumentParser(prog="make bench-ablation", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("outputs/ablation"))
-    parser.add_argument("--steps", type=int, default=1100, help="of each variant")
+    parser.add_argument("--steps", type=int, default=600, help="of each variant")
     parser.add_argument("--scenes", type=int, default=240)
     parser.add_argument("--only", help="variants whose name holds this")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     found = {}
-    print(f"| {options.steps} steps | parameters | PSNR, dB | SSIM | over blur | over best SDM |")
-    print("|---|---|---|---|---|---|")
+    print(
+        f"| {options.steps} steps | parameters | CPU, ms a step | PSNR, dB | SSIM | over blur | "
+        "over best SDM |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for variant in VARIANTS:
         if options.only and options.only not in variant.name:
             continue
-        evaluation, millions = measure(variant, options.work, options.steps, options.scenes)
+        evaluation, millions, pace = measure(variant, options.work, options.steps, options.scenes)
         blur, sdm, model = (evaluation.methods[name] for name in ("blur", "sdm", "model"))
         print(
-            f"| {variant.name} | {millions:.2f} M | {model.psnr:.2f} | {model.ssim:.3f} | "
-            f"{model.psnr - blur.psnr:+.2f} | {model.psnr - sdm.psnr:+.2f} |",
+            f"| {variant.name} | {millions:.2f} M | {pace:.0f} | {model.psnr:.2f} | "
+            f"{model.ssim:.3f} | {model.psnr - blur.psnr:+.2f} | {model.psnr - sdm.psnr:+.2f} |",
             flush=True,
         )
         found[variant.name] = {"psnr": model.psnr, "ssim": model.ssim, "blur": blur.psnr}
