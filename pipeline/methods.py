@@ -222,7 +222,7 @@ class PathMethod:
         counts = windows.voxels(clip.start, clip.start + 1).astype(np.float32)  # (1, K, h, w)
         samples = int(windows.samples[clip.start])
         gain = _gain(windows, clip.start, counts[0].sum(0) / np.float32(samples))
-        late = torch.tensor([_lag(windows, clip)])
+        late = torch.tensor([round(lag_in_bins(windows, clip.start, clip.start + 1))])
         light = delay(torch.from_numpy(counts), -late)
         per_bin = torch.from_numpy(samples_per_bin(samples, windows.bins)).to(light)
         light = light / (per_bin[:, None, None] * float(gain))
@@ -321,7 +321,7 @@ class ModelMethod:
         kept = slice(clip.keep_start - clip.start, clip.keep_stop - clip.start)
         norm = self.config.DATA.NORM
         gains = _gains(windows, clip) if norm.MODE == "relative" else None
-        lag = _lag(windows, clip) if norm.CORRECT_LAG else 0
+        lag = round(lag_in_bins(windows, clip.start, clip.stop)) if norm.CORRECT_LAG else 0
         if len(tiles) == 1:
             return self._restore(windows, clip, gains, lag)[kept]
         blender = Blender(clip.keep_stop - clip.keep_start, windows.frame_shape)
@@ -431,6 +431,22 @@ class ModelMethod:
         return counts
 
 
+def lag_in_bins(windows: WindowSequence, start: int, stop: int) -> float:
+    """Return by how many bins the spikes of some windows come late, as their blurred frames tell.
+
+    0 where nothing tells it; less than 0: early.
+    """
+    if not windows.windows_are_raw:
+        return 0.0
+    import torch
+
+    from ..model.lag import lag_from_blur
+
+    counts = windows.voxels(start, stop).astype(np.float32)
+    blur = windows.blur(start, stop).transpose(0, 3, 1, 2) / np.float32(255)
+    return lag_from_blur(torch.from_numpy(counts), torch.from_numpy(blur)).item()
+
+
 def centre_weights(samples: int, bins: int, short_bins: int) -> npt.NDArray[np.float64]:
     """Return what share of each bin's samples lies in the short window around the middle.
 
@@ -492,19 +508,6 @@ def _gains(windows: WindowSequence, clip: Clip) -> list[float] | None:
         rate = windows.voxels(window, window + 1)[0].sum(axis=0, dtype=np.uint32)
         gains.append(float(_gain(windows, window, rate / np.float32(windows.samples[window]))))
     return gains
-
-
-def _lag(windows: WindowSequence, clip: Clip) -> int:
-    """Return by how many bins a clip's spikes come late, as its whole blurred frames tell."""
-    if not windows.windows_are_raw:
-        return 0
-    import torch
-
-    from ..model.lag import lag_from_blur
-
-    counts = windows.voxels(clip.start, clip.stop).astype(np.float32)
-    blur = windows.blur(clip.start, clip.stop).transpose(0, 3, 1, 2) / np.float32(255)
-    return round(lag_from_blur(torch.from_numpy(counts), torch.from_numpy(blur)).item())
 
 
 def _gain(windows: WindowSequence, window: int, rate: Frames) -> np.float32:

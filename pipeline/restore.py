@@ -30,6 +30,7 @@ from .methods import (
     SdmMethod,
     TfiMethod,
     TfpMethod,
+    lag_in_bins,
     restored_frames,
 )
 from .progress import Progress
@@ -40,11 +41,16 @@ from .recording import (
     recordings_of,
     settle_spikes,
 )
+from .store_lag import NOTABLE
 from .video import VIDEO_SUFFIX, decode_to_folder
 
 FORMAT = "spikedeblur.restore"
 SCHEMA_VERSION = 1
 RECORD = "restore.json"
+
+
+LAG_EXPOSURES = 16
+"""On which it is looked whether spikes are late."""
 
 
 class RestoreError(SpikeDeblurError):
@@ -328,7 +334,11 @@ def _restore_recording(
         restored=len(targets) - kept,
         kept=kept,
         tile=side,
-        warnings=(*settings.warnings, *_gain_warning(way.method, settings.gain)),
+        warnings=(
+            *settings.warnings,
+            *_gain_warning(way.method, settings.gain),
+            *_lag_warning(sequences[frames_per_exposure // 2], model),
+        ),
     )
 
 
@@ -387,6 +397,21 @@ def _gain_warning(method: str, gain: float | None) -> tuple[str, ...]:
     if gain is None and method in ("tfp", "tfi", "sdm", "path"):
         return ("gain not known: taken from the blurred frames' brightness; give --gain",)
     return ()
+
+
+def _lag_warning(windows: RecordingSequence, model: ModelMethod | None) -> tuple[str, ...]:
+    """Warn of spikes that the first blurred frames show to be late or early."""
+    if model is None:
+        return ()
+    lag = lag_in_bins(windows, 0, min(windows.length, LAG_EXPOSURES)) / windows.bins
+    if abs(lag) <= NOTABLE:
+        return ()
+    when = "late" if lag > 0 else "early"
+    moved = "; the model was given them in time" if model.config.DATA.NORM.CORRECT_LAG else ""
+    return (
+        f"by the blurred frames the spikes come {when} by {abs(lag):.0%} of the exposure"
+        f"{moved}; check --fps and --first, or let `align --estimate` correct the clock",
+    )
 
 
 def _model_hash(run: str | os.PathLike[str]) -> str:

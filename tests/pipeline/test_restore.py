@@ -432,6 +432,27 @@ def test_a_model_restores_clips_and_resumes(recording, monkeypatch: pytest.Monke
         restore(recording, method=None, run=recording / "run", tile=32)
 
 
+@pytest.mark.parametrize("correct", [True, False])
+@pytest.mark.parametrize(("first", "expected"), [(-0.004, "early by 12%"), (0.004, "late by 12%")])
+def test_spikes_of_another_time_are_warned_of_without_sharp_frames(
+    recording, monkeypatch: pytest.MonkeyPatch, correct, first, expected
+) -> None:
+    config = Config.model_validate({"DATA": {"CLIP_LEN": 2, "NORM": {"CORRECT_LAG": correct}}})
+    monkeypatch.setattr(
+        ModelMethod, "from_run", lambda run, **_: ModelMethod(Passing(), config, device="cpu")
+    )
+    best = recording / "run" / "checkpoints" / "best.pt"
+    best.parent.mkdir(parents=True)
+    best.write_bytes(b"weights")
+    assert restore(recording, method=None, run=recording / "run").warnings == ()
+    for other in ("0016.png", "0046.png"):
+        (recording / "test_blurry_33/Type1/clip" / other).unlink()
+    found = restore(recording, "moved", method=None, run=recording / "run", first=first)
+    (warning,) = (w for w in found.warnings if "blurred frames" in w)
+    assert expected in warning
+    assert ("given them in time" in warning) == correct
+
+
 def test_an_exposure_too_short_for_the_models_bins_is_refused(recording) -> None:
     blur = recording / "test_blurry_33/Type1/clip"
     settings = settled(recording / "spike.dat", rate=100.0)
