@@ -39,6 +39,8 @@ INTEGRALS = 3
 CORRECTIONS = 2
 INSTANTS = 8
 """Points of a path at which a frame is compared with the blurred one."""
+FINE_GAP = 3.0
+"""Pixels between them up to which corrections count in full; from twice as many on not at all."""
 
 _FAINT = 1e-3  # of squared gradients of luminance: where they are below, little is seen to move
 _DAMPING = 0.02
@@ -71,10 +73,12 @@ def sharp_along_motion(blur: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
     sharp = (blur + _DARK) * ((integrals[:, :1] + _DARK) / (seen + _DARK))
     velocity, acceleration = (scale * x for x in _enlarged(paths, scale))
     forward, backward = (velocity, acceleration), (-velocity, -acceleration)
+    gap = velocity.norm(dim=1, keepdim=True) / INSTANTS
+    power = _POWER * ((2 * FINE_GAP - gap) / FINE_GAP).clamp(0, 1)
     for _ in range(CORRECTIONS):
         ratio = (blur + _DARK) / _mean_along(sharp, backward)
         ratio = ratio.clamp(1 / _LARGEST_RATIO, _LARGEST_RATIO)
-        sharp = sharp * _mean_along(ratio, forward).pow(_POWER)
+        sharp = sharp * _mean_along(ratio, forward).pow(power)
     return (sharp - _DARK).clamp(0, 1), integrals
 
 
