@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .normalize import LUMINANCE
+from .normalize import DARK, LIMIT, LUMINANCE
 
 LEVELS = 5
 """At most, each half as fine as the one before."""
@@ -47,29 +47,32 @@ _DAMPING = 0.02
 _LARGEST_STEP = 2.0  # pixels an exposure
 _POWER = 2  # of a correction: two make about as much of a step as four of Richardson's and Lucy's
 _LARGEST_RATIO = 1.5
+_LITTLE = 1e-3  # weight of what a path itself does not tell
 _DARK = 0.02  # luminance below which ratios fade to 1
 
 Paths = tuple[Tensor, Tensor]
 """Velocity v and acceleration a: each (N, 2, H, W), columns first, in pixels an exposure."""
 
 
-def sharp_along_motion(blur: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
+def sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     """Restore blurred frames by the paths that spikes show.
 
     Args:
         blur: (N, 3, H, W) float32 RGB.
-        light: (N, K, h, w) float32, luminance in each bin of the exposure; H / h = W / w, a whole
-            number.
+        voxels: (N, K, h, w) float32, normalised as `relative`; H / h = W / w, a whole number. The
+            light of each bin is taken relative to the blurred frame's, so the gain nearly cancels.
 
     Returns:
-        (N, 3, H, W), frames at the middle of the exposure, in [0, 1]; and what `along_motion`
-        returns.
+        (N, 3, H, W), frames at the middle of the exposure, in [0, 1]; and (N, INTEGRALS, H, W),
+        what `along_motion` returns less the blurred luminance, relative to it; 0 in the dark.
     """
-    scale = blur.shape[-1] // light.shape[-1]
+    scale = blur.shape[-1] // voxels.shape[-1]
+    weights = torch.tensor(LUMINANCE, device=blur.device)
+    seen = torch.einsum("nchw,c->nhw", blur, weights)[:, None]  # (N, 1, H, W)
+    coarse = F.avg_pool2d(seen, scale)
+    light = coarse + voxels * (coarse + DARK)  # (N, K, h, w)
     paths = motion(light)
     integrals = along_motion(light, paths, scale)
-    weights = torch.tensor(LUMINANCE, device=blur.device)
-    seen = torch.einsum("nchw,c->nhw", blur, weights)[:, None]
     sharp = (blur + _DARK) * ((integrals[:, :1] + _DARK) / (seen + _DARK))
     velocity, acceleration = (scale * x for x in _enlarged(paths, scale))
     forward, backward = (velocity, acceleration), (-velocity, -acceleration)
@@ -79,7 +82,9 @@ def sharp_along_motion(blur: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
         ratio = (blur + _DARK) / _mean_along(sharp, backward)
         ratio = ratio.clamp(1 / _LARGEST_RATIO, _LARGEST_RATIO)
         sharp = sharp * _mean_along(ratio, forward).pow(power)
-    return (sharp - _DARK).clamp(0, 1), integrals
+    mean, middle, deviation = integrals.split(1, 1)
+    maps = torch.cat([mean - seen, middle - seen, deviation], 1) / (seen + DARK)
+    return (sharp - _DARK).clamp(0, 1), maps.clamp(-LIMIT, LIMIT)
 
 
 def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
@@ -95,7 +100,10 @@ def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
         standard deviation over the exposure, which tells where the path is not to be trusted.
     """
     velocity, acceleration = _enlarged(paths, scale)
-    total = [torch.zeros_like(velocity[:, :1]) for _ in range(5)]
+    # What leaves the picture at once has the light of its own pixel.
+    still = _LITTLE * F.interpolate(light.mean(1, keepdim=True), velocity.shape[-2:])
+    little = torch.full_like(still, _LITTLE)
+    total = [little, still, still.square() / _LITTLE, little, still]
     for seen_light, time in zip(light.split(1, 1), bin_times(light.shape[1]), strict=True):
         seen, inside = _followed(seen_light, (velocity, acceleration), time)
         sums = [inside, inside * seen, inside * seen.square()]
@@ -103,9 +111,9 @@ def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
             sums += sums[:2]
         total = [a + b for a, b in zip(total, sums, strict=False)] + total[len(sums) :]
     number, seen, squares, middle_number, middle = total
-    mean = seen / number.clamp(min=1)
-    deviation = (squares / number.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
-    return torch.cat([mean, middle / middle_number.clamp(min=1), deviation], 1)
+    mean = seen / number
+    deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
+    return torch.cat([mean, middle / middle_number, deviation], 1)
 
 
 def motion(light: Tensor) -> Paths:
@@ -183,12 +191,12 @@ def _followed(picture: Tensor, paths: Paths, time: float) -> tuple[Tensor, Tenso
 
 
 def _mean_along(picture: Tensor, paths: Paths) -> Tensor:
-    """Mean of a picture (N, C, H, W) along paths, over what of them is inside."""
-    total, number = torch.zeros_like(picture), torch.zeros_like(picture[:, :1])
+    """Mean of a picture (N, C, H, W) along paths, over what of them is inside; else itself."""
+    total, number = _LITTLE * picture, torch.full_like(picture[:, :1], _LITTLE)
     for time in bin_times(INSTANTS):
         seen, inside = _followed(picture, paths, time)
         total, number = total + inside * seen, number + inside
-    return total / number.clamp(min=1)
+    return total / number
 
 
 def _gauss_newton(seen: Tensor, inside: Tensor, times: list[float]) -> tuple[Tensor, Tensor]:

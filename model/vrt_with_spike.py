@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from ..third_party.VRT import VRT, pad_to_multiple
 from .fusion import MultiScaleTemporalCrossAttnFuse
-from .normalize import DARK, LIMIT, LUMINANCE
 from .spike_attention import SpikeTemporalSA
 from .spike_encoder import SpikeEncoder3D
 from .spike_motion import INTEGRALS, sharp_along_motion
@@ -208,15 +207,10 @@ class VRTWithSpike(nn.Module):
         clip = pad_to_multiple(rgb, STAGE_MULTIPLE * self.trunk_scale)
         own = self._at_own_size(rgb, voxels)
         with torch.no_grad(), torch.autocast(clip.device.type, enabled=False):
-            blur = clip.flatten(0, 1).float()  # (B T, 3, H, W)
-            weights = torch.tensor(LUMINANCE, device=clip.device)
-            seen = torch.einsum("nchw,c->nhw", blur, weights)[:, None]
-            coarse = F.avg_pool2d(seen, clip.shape[-1] // own.shape[-1])  # (B T, 1, h, w)
-            light = coarse + own.flatten(0, 1).float() * (coarse + DARK)
-            sharp, integrals = sharp_along_motion(blur, light)
-            mean, middle, deviation = integrals.split(1, 1)
-            maps = torch.cat([mean - seen, middle - seen, deviation], 1) / (seen + DARK)
-            followed = torch.cat([sharp, maps.clamp(-LIMIT, LIMIT)], 1)
+            sharp, maps = sharp_along_motion(
+                clip.flatten(0, 1).float(), own.flatten(0, 1).float()
+            )  # (B T, 3, H, W), (B T, INTEGRALS, H, W)
+        followed = torch.cat([sharp, maps], 1)
         return followed.unflatten(0, rgb.shape[:2])[..., :height, :width]
 
     def _at_own_size(self, rgb: Tensor, voxels: Tensor) -> Tensor:

@@ -215,25 +215,30 @@ class PathMethod:
         import torch
         import torch.nn.functional as F
 
+        from ..configs.schema import NormConfig
         from ..model.lag import delay
+        from ..model.normalize import normalize_counts
         from ..model.spike_motion import sharp_along_motion
 
         _require_raw(windows, self.name)
-        counts = windows.voxels(clip.start, clip.start + 1).astype(np.float32)  # (1, K, h, w)
-        samples = int(windows.samples[clip.start])
-        gain = _gain(windows, clip.start, counts[0].sum(0) / np.float32(samples))
-        late = torch.tensor([round(lag_in_bins(windows, clip.start, clip.start + 1))])
-        light = delay(torch.from_numpy(counts), -late)
-        per_bin = torch.from_numpy(samples_per_bin(samples, windows.bins)).to(light)
-        light = light / (per_bin[:, None, None] * float(gain))
+        one = slice(clip.start, clip.start + 1)
+        counts = torch.from_numpy(windows.voxels(one.start, one.stop).astype(np.float32))
+        late = torch.tensor([round(lag_in_bins(windows, one.start, one.stop))])
+        gain = _gains(windows, Clip(one.start, one.stop, one.start, one.stop))
+        voxels = normalize_counts(
+            delay(counts, -late),
+            torch.from_numpy(np.array(windows.samples[one])),
+            windows.gain if gain is None else torch.tensor(gain),
+            NormConfig(MODE="relative"),
+        )  # (1, K, h, w)
         height, width = windows.frame_shape
-        times = round(height / light.shape[-2])
+        times = round(height / voxels.shape[-2])
         scale = times if height % times == 0 and width % times == 0 else 1
         size = (height // scale, width // scale)
-        if tuple(light.shape[-2:]) != size:
-            light = F.interpolate(light, size, mode="bilinear")
+        if tuple(voxels.shape[-2:]) != size:
+            voxels = F.interpolate(voxels, size, mode="bilinear")
         blur = torch.from_numpy(_blurred(windows, clip.start).transpose(2, 0, 1).copy())
-        sharp: Frames = sharp_along_motion(blur[None], light)[0].permute(0, 2, 3, 1).numpy()
+        sharp: Frames = sharp_along_motion(blur[None], voxels)[0].permute(0, 2, 3, 1).numpy()
         return sharp  # (1, H, W, 3)
 
 

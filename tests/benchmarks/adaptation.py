@@ -59,9 +59,9 @@ def main() -> int:
         home = evaluate_sequences(clean, METHODS, trained={"model": before}).methods["model"].psnr
         away = evaluate_sequences(shifted, METHODS, trained={"model": before})
         adapted = evaluate_sequences(shifted, METHODS, trained={"model": after}).methods["model"]
-    blur, sdm, lost = (away.methods[name].psnr for name in METHODS)
-    detail = f"{home:.2f} dB at home; here blur {blur:.2f}, SDM {sdm:.2f}, model {lost:.2f}, "
-    detail += f"adapted {adapted.psnr:.2f} / {adapted.ssim:.3f}"
+    blur, sdm, path, lost = (away.methods[name].psnr for name in METHODS)
+    detail = f"{home:.2f} dB at home; here blur {blur:.2f}, SDM {sdm:.2f}, path {path:.2f}, "
+    detail += f"model {lost:.2f}, adapted {adapted.psnr:.2f} / {adapted.ssim:.3f}"
     share = 100 * (adapted.psnr - lost) / (home - lost)
     figures = [
         Figure("lost by the other camera", home - lost, "dB", 1.0),

@@ -37,7 +37,7 @@ from .figures import Figure
 __all__ = ["TESTS", "measure", "moving_frames", "write_x4k1000fps"]
 
 BINS = 32
-METHODS = ("blur", "sdm", "model")
+METHODS = ("blur", "sdm", "path", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,12 @@ def dead(share: float) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
+def told(evaluation: Evaluation) -> str:
+    """Return PSNR and SSIM of each method, and SDM's window."""
+    found = (f"{name} {s.psnr:.2f} / {s.ssim:.3f}" for name, s in evaluation.methods.items())
+    return f"{', '.join(found)}; SDM of {evaluation.sdm_bins} bins"
+
+
 def measure(model: ModelMethod, work: Path) -> list[Figure]:
     """Evaluate on every camera; print as it goes."""
     write_frames(work / "frames", MAIN)
@@ -137,11 +143,9 @@ def measure(model: ModelMethod, work: Path) -> list[Figure]:
         return evaluate_sequences(sequences, METHODS, trained={"model": model})
 
     of_clean = evaluated(clean)
-    blur, sdm, ours = (of_clean.methods[name] for name in METHODS)
-    told = f"blur {blur.psnr:.2f} / {blur.ssim:.3f}, SDM {sdm.psnr:.2f} / {sdm.ssim:.3f} "
-    told += f"({of_clean.sdm_bins} bins), model {ours.psnr:.2f} / {ours.ssim:.3f}"
+    blur, sdm, _, ours = (of_clean.methods[name] for name in METHODS)
     figures = [
-        Figure("gain over blur", ours.psnr - blur.psnr, "dB", 5.4, told),
+        Figure("gain over blur", ours.psnr - blur.psnr, "dB", 5.4, told(of_clean)),
         Figure("gain over the best SDM", ours.psnr - sdm.psnr, "dB", 1.9),
         Figure("SSIM", 100 * ours.ssim, "%", 87.2),
         Figure("SDM over blur", sdm.psnr - blur.psnr, "dB", 3.0),
@@ -149,16 +153,14 @@ def measure(model: ModelMethod, work: Path) -> list[Figure]:
     for number, test in enumerate(TESTS[1:]):
         write_frames(work / f"frames{number}", test)
         found = evaluated(record(work, f"test{number}", Recording(), f"frames{number}"))
-        blur, sdm, here = (found.methods[name] for name in METHODS)
-        detail = f"blur {blur.psnr:.2f} / {blur.ssim:.3f}, SDM {sdm.psnr:.2f} / {sdm.ssim:.3f}, "
-        detail += f"model {here.psnr:.2f} / {here.ssim:.3f}"
+        blur, sdm, _, here = (found.methods[name] for name in METHODS)
         gains = here.psnr - blur.psnr, here.psnr - sdm.psnr
-        figures.append(Figure(f"{test.name}: gain over blur", gains[0], "dB", detail=detail))
+        figures.append(Figure(f"{test.name}: gain over blur", gains[0], "dB", detail=told(found)))
         figures.append(Figure(f"{test.name}: gain over the best SDM", gains[1], "dB"))
     for name, (sequences, bar) in cameras.items():
         found = evaluated(sequences)
         now = found.methods["model"]
-        detail = f"model {now.psnr:.2f} / {now.ssim:.3f}, SDM {found.methods['sdm'].psnr:.2f}"
+        detail = told(found)
         if found.misaligned:
             detail += f"; {len(found.misaligned)} of {len(found.lags)} called misaligned"
         figures.append(Figure(f"lost by {name}", ours.psnr - now.psnr, "dB", bar, detail, True))
