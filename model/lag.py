@@ -19,7 +19,7 @@ ENDS = 3 / 32
 """Of the exposure, that is taken for its start and for its end."""
 LARGEST = 1 / 4
 """Of the exposure: a greater lag is not believed."""
-SURE = 0.1
+SURE = 0.25
 """Of the squared difference between blurred frames and spikes, that a lag must explain."""
 
 _POOLED = 4  # pixels on a side whose mean is compared: single ones have few spikes

@@ -9,12 +9,14 @@ What a recording says of its own sharp frames, at M instants spread over each ex
               hidden behind a neighbour's
 
 How spikes become luminance is fitted on the exposures, of which the blurred frame shows the
-luminance, and how far they are to be trusted is what fulfils both terms best before the first step.
+luminance; whether the model takes that curve or the gain, and how far it trusts the spikes, is what
+fulfils both terms best before the first step.
 Both go into the model's DATA.NORM.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,7 +98,7 @@ def adapt(
     recordings: Sequence[Recording],
     out: str | os.PathLike[str],
     *,
-    steps: int = 800,
+    steps: int = 500,
     rate: float = 1e-3,
     crop: int = 64,
     seed: int = 0,
@@ -148,13 +150,14 @@ def adapt(
         return _loss(restored, clip, hidden, where)
 
     if config.DATA.NORM.MODE == "relative":
-        tried: dict[float, float] = {}
-        for trust in TRUSTS:
-            norm = for_camera(config, curve, trust).DATA.NORM
+        tried: list[tuple[float, Config]] = []
+        for of_camera, trust in itertools.product((curve, None), TRUSTS):
+            fitted = for_camera(config, of_camera, trust)
             random = np.random.default_rng(seed)
             with torch.inference_mode():
-                tried[trust] = sum(loss_of(random, norm).item() for _ in range(TRIALS))
-        config = for_camera(config, curve, min(tried, key=lambda trust: tried[trust]))
+                total = sum(loss_of(random, fitted.DATA.NORM).item() for _ in range(TRIALS))
+            tried.append((total, fitted))
+        config = min(tried, key=lambda one: one[0])[1]
     model.train()
     average = averaged_copy(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
@@ -309,9 +312,12 @@ def _fit(cameras: Sequence[_Camera]) -> Curve:
     return tuple(float(c) for c in np.polyfit(rate, light, degree))
 
 
-def for_camera(config: Config, curve: Curve, trust: float) -> Config:
-    """Return the configuration of a model for the camera whose spikes this curve turns to light."""
-    change = {"CURVE": curve if len(curve) > 1 else None, "TRUST": trust}
+def for_camera(config: Config, curve: Curve | None, trust: float) -> Config:
+    """Return a model's configuration for the camera whose spikes this curve turns to light.
+
+    None: light is spikes over the gain. In the dark a curve is steep, and makes much of noise.
+    """
+    change = {"CURVE": curve if curve and len(curve) > 1 else None, "TRUST": trust}
     norm = config.DATA.NORM.model_copy(update=change)
     return config.model_copy(update={"DATA": config.DATA.model_copy(update={"NORM": norm})})
 
