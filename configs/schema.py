@@ -86,8 +86,8 @@ class NormConfig(Section):
     """Raw counts are moved, by whole bins, by as much as the blurred frames tell that the spikes
     of a clip come late or early. For frames of linear light."""
     TRUST: Annotated[PositiveFloat, Field(le=1)] = 1.0
-    """Of `relative`: deviations are multiplied by it. `adapt` lowers it for a camera whose spikes
-    are noisier than those of training."""
+    """Of `relative`: the network sees deviations multiplied by it. `adapt` lowers it for a camera
+    whose spikes are noisier than those of training."""
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:

@@ -42,6 +42,7 @@ def build_model(config: Config) -> VRTWithSpike:
         spike_skip=model.SPIKE_SKIP_SCALES if model.SPIKE_SKIP else 0,
         encoder_sees_blur=model.SPIKE_ENCODER.SEES_BLUR,
         spike_motion=model.SPIKE_MOTION,
+        spike_trust=config.DATA.NORM.TRUST,
         identity_init=fuse.IDENTITY_INIT,
         residual_base=model.RESIDUAL_BASE,
         temporal_attention=tsa.ENABLED,

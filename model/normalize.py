@@ -55,7 +55,7 @@ def normalize_counts(
         # Of single bins the curve would be biased: they hold few spikes. Its slope is not.
         luminance, slope = _along(norm.CURVE, mean)
     deviation = (rate - mean) * slope / (luminance + DARK)
-    return (norm.TRUST * deviation).clamp(-LIMIT, LIMIT)
+    return deviation.clamp(-LIMIT, LIMIT)
 
 
 def _along(curve: Sequence[float], rate: Tensor) -> tuple[Tensor, Tensor]:

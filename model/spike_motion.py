@@ -72,8 +72,9 @@ def sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     coarse = F.avg_pool2d(seen, scale)
     light = coarse + voxels * (coarse + DARK)  # (N, K, h, w)
     paths = motion(light)
-    integrals = along_motion(light, paths, scale)
-    sharp = (blur + _DARK) * ((integrals[:, :1] + _DARK) / (seen + _DARK))
+    mean, middle, deviation = along_motion(light, paths, scale).split(1, 1)
+    change = _less_noise(mean - seen, deviation.square() / light.shape[1])
+    sharp = (blur + _DARK) * ((seen + change).clamp(min=0) + _DARK) / (seen + _DARK)
     velocity, acceleration = (scale * x for x in _enlarged(paths, scale))
     forward, backward = (velocity, acceleration), (-velocity, -acceleration)
     gap = velocity.norm(dim=1, keepdim=True) / INSTANTS
@@ -82,7 +83,6 @@ def sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
         ratio = (blur + _DARK) / _mean_along(sharp, backward)
         ratio = ratio.clamp(1 / _LARGEST_RATIO, _LARGEST_RATIO)
         sharp = sharp * _mean_along(ratio, forward).pow(power)
-    mean, middle, deviation = integrals.split(1, 1)
     maps = torch.cat([mean - seen, middle - seen, deviation], 1) / (seen + DARK)
     return (sharp - _DARK).clamp(0, 1), maps.clamp(-LIMIT, LIMIT)
 
@@ -197,6 +197,12 @@ def _mean_along(picture: Tensor, paths: Paths) -> Tensor:
         seen, inside = _followed(picture, paths, time)
         total, number = total + inside * seen, number + inside
     return total / number
+
+
+def _less_noise(change: Tensor, noise: Tensor) -> Tensor:
+    """Shrink a map (N, 1, H, W) where it is no more than noise of this variance (Wiener, 1949)."""
+    power = _smooth(change.square()).clamp(min=1e-8)
+    return change * (1 - noise / power).clamp(0, 1)
 
 
 def _gauss_newton(seen: Tensor, inside: Tensor, times: list[float]) -> tuple[Tensor, Tensor]:

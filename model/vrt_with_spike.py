@@ -43,6 +43,8 @@ class VRTWithSpike(nn.Module):
             beside the bins.
         spike_motion: Frames made sharp along the motion that spikes show (`spike_motion`), and
             light summed along it, go into the spike encoder. For voxels normalised as `relative`.
+        spike_trust: Voxels are multiplied by it before the network sees them; not before
+            `spike_motion`, which is the less sensitive to noise.
         residual_base: What the network corrects: the blurred frame, as published, or that frame
             after spike-guided division (SDM), for voxels normalised as `relative`, or with
             `spike_motion` the frame made sharp along the motion.
@@ -74,6 +76,7 @@ class VRTWithSpike(nn.Module):
         spike_skip: int = 0,
         encoder_sees_blur: bool = False,
         spike_motion: bool = False,
+        spike_trust: float = 1.0,
         identity_init: bool = True,
         residual_base: Literal["blur", "sdm"] = "blur",
         temporal_attention: bool = True,
@@ -95,6 +98,7 @@ class VRTWithSpike(nn.Module):
         self.coarse_skips = nn.ModuleList()
         self.encoder_sees_blur = encoder_sees_blur
         self.spike_motion = spike_motion
+        self.spike_trust = spike_trust
         if not use_spike:
             return
         beside = vrt_backbone.in_chans if encoder_sees_blur else 0
@@ -157,9 +161,13 @@ class VRTWithSpike(nn.Module):
 
         if self.use_spike:
             voxels = self._require_voxels(rgb, voxels)
+            if not self.spike_motion:
+                followed = None
+            elif followed is None:
+                followed = self.follow(rgb, voxels)
+            voxels = self.spike_trust * voxels
             seen = self._at_trunk_size(rgb, voxels)
-            if self.spike_motion:
-                followed = self.follow(rgb, voxels) if followed is None else followed
+            if followed is not None:
                 base = followed[:, :, :3]
                 maps = pad_to_multiple(followed, STAGE_MULTIPLE * self.trunk_scale)
                 seen = torch.cat([seen, F.pixel_unshuffle(maps, self.trunk_scale).to(seen)], 2)

@@ -10,7 +10,7 @@ What a recording says of its own sharp frames, at M instants spread over each ex
 
 How spikes become luminance is fitted on the exposures, of which the blurred frame shows the
 luminance; whether the model takes that curve or the gain, and how far it trusts the spikes, is what
-fulfils both terms best before the first step.
+fulfils both terms best before the first step; so is by how much the network corrects at first.
 Both go into the model's DATA.NORM.
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from ..configs.schema import Config, NormConfig
 from ..errors import SpikeDeblurError
-from ..model import CharbonnierLoss, lag_from_blur, normalize_counts
+from ..model import CharbonnierLoss, VRTWithSpike, lag_from_blur, normalize_counts
 from .files import sha256_file
 from .methods import centre_weights
 from .progress import Progress
@@ -60,6 +60,9 @@ TRUSTS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12)
 
 TRIALS = 8
 """Clips that each is tried on."""
+
+HALVINGS = 4
+"""At most, of what a network that the camera misleads adds to its base."""
 
 DEGREE = 3
 """Of the polynomial that turns spikes a sample to luminance."""
@@ -149,15 +152,21 @@ def adapt(
         restored = model(torch.from_numpy(clip.blur).to(where), voxels).float()
         return _loss(restored, clip, hidden, where)
 
+    def trial(norm: NormConfig) -> float:
+        """Return the loss of clips that are always the same."""
+        random = np.random.default_rng(seed)
+        with torch.inference_mode():
+            return sum(loss_of(random, norm).item() for _ in range(TRIALS))
+
     if config.DATA.NORM.MODE == "relative":
         tried: list[tuple[float, Config]] = []
         for of_camera, trust in itertools.product((curve, None), TRUSTS):
             fitted = for_camera(config, of_camera, trust)
-            random = np.random.default_rng(seed)
-            with torch.inference_mode():
-                total = sum(loss_of(random, fitted.DATA.NORM).item() for _ in range(TRIALS))
-            tried.append((total, fitted))
-        config = min(tried, key=lambda one: one[0])[1]
+            model.spike_trust = trust
+            tried.append((trial(fitted.DATA.NORM), fitted))
+        least, config = min(tried, key=lambda one: one[0])
+        model.spike_trust = config.DATA.NORM.TRUST
+        _shrink_correction(model, lambda: trial(config.DATA.NORM), least)
     model.train()
     average = averaged_copy(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
@@ -310,6 +319,24 @@ def _fit(cameras: Sequence[_Camera]) -> Curve:
     rate, light = (np.concatenate(values) for values in zip(*pairs, strict=True))
     degree = DEGREE if rate.std() > 1e-6 else 0
     return tuple(float(c) for c in np.polyfit(rate, light, degree))
+
+
+def _shrink_correction(model: VRTWithSpike, trial: Callable[[], float], least: float) -> None:
+    """Halve what the network adds to its base as often as that lowers a trial's loss."""
+    for _ in range(HALVINGS):
+        whole = [parameter.detach().clone() for parameter in model.vrt.conv_last.parameters()]
+        _set(model.vrt.conv_last, [0.5 * parameter for parameter in whole])
+        loss = trial()
+        if loss >= least:
+            _set(model.vrt.conv_last, whole)
+            return
+        least = loss
+
+
+def _set(module: nn.Module, values: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, value in zip(module.parameters(), values, strict=True):
+            parameter.copy_(value)
 
 
 def for_camera(config: Config, curve: Curve | None, trust: float) -> Config:

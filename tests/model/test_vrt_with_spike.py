@@ -360,3 +360,21 @@ def test_motion_needs_spikes_that_fit_no_more_than_the_network_does():
         out = moved(torch.rand(1, 2, 3, 30, 34), torch.randn(1, 2, 32, 11, 13))
     assert out.shape == (1, 2, 3, 30, 34)
     assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("motion", [False, True])
+def test_less_trust_is_smaller_deviations_but_the_same_motion(motion):
+    keys = [f"MODEL.SPIKE_MOTION={str(motion).lower()}", "MODEL.FUSE.IDENTITY_INIT=false"]
+    whole, half = (
+        build_model(
+            load_config("configs/deblur/quickstart.yaml", [*keys, f"DATA.NORM.TRUST={trust}"])
+        ).eval()
+        for trust in (1.0, 0.5)
+    )
+    half.load_state_dict(whole.state_dict())
+    rgb, voxels = torch.rand(1, 2, 3, 32, 32), torch.randn(1, 2, 32, 16, 16)
+    with torch.no_grad():
+        followed = whole.follow(rgb, voxels) if motion else None
+        expected = whole(rgb, 0.5 * voxels, followed)
+        torch.testing.assert_close(half(rgb, voxels), expected)
+        assert not torch.equal(whole(rgb, voxels), expected)
