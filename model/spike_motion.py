@@ -39,6 +39,9 @@ INTEGRALS = 3
 CORRECTIONS = 2
 INSTANTS = 8
 """Points of a path at which a frame is compared with the blurred one."""
+SCATTER = 1 / 4
+"""Of the bins' variance, that makes noise in their mean: what integrate-and-fire counts too
+little in one bin, it counts in the next."""
 FINE_GAP = 3.0
 """Pixels between them up to which corrections count in full; from twice as many on not at all."""
 
@@ -73,7 +76,7 @@ def sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     light = coarse + voxels * (coarse + DARK)  # (N, K, h, w)
     paths = motion(light)
     mean, middle, deviation = along_motion(light, paths, scale).split(1, 1)
-    change = _less_noise(mean - seen, deviation.square() / light.shape[1])
+    change = _less_noise(mean - seen, SCATTER * deviation.square() / light.shape[1])
     sharp = (blur + _DARK) * ((seen + change).clamp(min=0) + _DARK) / (seen + _DARK)
     velocity, acceleration = (scale * x for x in _enlarged(paths, scale))
     forward, backward = (velocity, acceleration), (-velocity, -acceleration)

@@ -170,4 +170,4 @@ def test_noise_alone_changes_a_still_frame_little():
     blur, _, sharp = seen_by_both((0.0, 0.0))
     noise = 0.5 * torch.randn(1, BINS, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     found, maps = sharp_along_motion(blur, noise - noise.mean(1, keepdim=True))
-    assert (found[0] - sharp).abs().mean() < 0.3 * (maps[0, 0] * sharp).abs().mean()
+    assert (found[0] - sharp).abs().mean() < 0.5 * (maps[0, 0] * sharp).abs().mean()
