@@ -108,7 +108,7 @@ def store(work: Path, spike_scale: int, *, scenes: int) -> Path:
 
 
 def measure(
-    variant: Variant, work: Path, steps: int, scenes: int
+    variant: Variant, work: Path, steps: int, scenes: int, keys: Sequence[str]
 ) -> tuple[Evaluation, float, float]:
     """Train and evaluate a variant; return also its parameters in millions, and ms a step."""
     root = store(work, variant.spike_scale, scenes=scenes)
@@ -116,6 +116,7 @@ def measure(
         f"DATA.ROOT={root}",
         f"TRAIN.MAX_STEPS={steps}",
         f"TRAIN.VAL_INTERVAL={steps}",
+        *keys,
         *variant.overrides,
     )
     config = load_config(CONFIG, overrides)
@@ -143,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("outputs/ablation"))
     parser.add_argument("--steps", type=int, default=600, help="of each variant")
     parser.add_argument("--scenes", type=int, default=240)
+    parser.add_argument("--set", dest="keys", action="append", default=[], help="of all variants")
     parser.add_argument("--only", help="variants whose name holds this")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args(arguments)
@@ -156,7 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for variant in VARIANTS:
         if options.only and options.only not in variant.name:
             continue
-        evaluation, millions, pace = measure(variant, options.work, options.steps, options.scenes)
+        evaluation, millions, pace = measure(
+            variant, options.work, options.steps, options.scenes, options.keys
+        )
         blur, sdm, model = (evaluation.methods[name] for name in ("blur", "sdm", "model"))
         print(
             f"| {variant.name} | {millions:.2f} M | {pace:.0f} | {model.psnr:.2f} | "
