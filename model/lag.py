@@ -35,27 +35,43 @@ def lag_from_blur(counts: Tensor, blur: Tensor) -> Tensor:
     Returns:
         (...) float32; 0 where nothing moves, or no lag would explain the difference.
     """
-    bins = counts.shape[-3]
-    ends = max(1, round(ENDS * bins))
+    return lag_of_planes(lag_planes(counts, blur)) * counts.shape[-3]
+
+
+def lag_planes(counts: Tensor, blur: Tensor) -> Tensor:
+    """Return what of windows tells their lag, so that large ones can be read one by one.
+
+    Args:
+        counts, blur: As in `lag_from_blur`.
+
+    Returns:
+        (..., 4, n): the blurred frames' luminance, and the spikes' mean over the exposure, its
+        start and its end. Of windows one by one, `torch.cat` along n.
+    """
+    ends = max(1, round(ENDS * counts.shape[-3]))
     values = counts.to(torch.float32)
     weights = torch.tensor(LUMINANCE, dtype=torch.float32, device=blur.device)
     light = torch.einsum("...chw,c->...hw", blur.float(), weights)
     rows, columns = (max(1, side // _POOLED) for side in counts.shape[-2:])
-    seen, mean, start, end = (
-        F.adaptive_avg_pool2d(plane.flatten(0, -3), (rows, columns)).reshape(*counts.shape[:-4], -1)
-        for plane in (
-            light,
-            values.mean(-3),
-            values[..., :ends, :, :].mean(-3),
-            values[..., -ends:, :, :].mean(-3),
-        )
-    )  # (..., T h w / _POOLED^2)
+    planes = (
+        light,
+        values.mean(-3),
+        values[..., :ends, :, :].mean(-3),
+        values[..., -ends:, :, :].mean(-3),
+    )
+    pooled = [F.adaptive_avg_pool2d(plane.flatten(0, -3), (rows, columns)) for plane in planes]
+    return torch.stack([plane.reshape(*counts.shape[:-4], -1) for plane in pooled], -2)
+
+
+def lag_of_planes(planes: Tensor) -> Tensor:
+    """Return the lag (...) of planes (..., 4, n), as a share of the exposure."""
+    seen, mean, start, end = planes.unbind(-2)
     gain = mean.sum(-1, keepdim=True) / seen.sum(-1, keepdim=True).clamp(min=1e-6)
     missing, change = gain * seen - mean, end - start
     fit, power = (missing * change).sum(-1), change.square().sum(-1)
     lag = fit / power.clamp(min=1e-12)
     explained = lag * fit >= SURE * missing.square().sum(-1)
-    return torch.where(explained & (lag.abs() <= LARGEST), lag * bins, 0.0)
+    return torch.where(explained & (lag.abs() <= LARGEST), lag, 0.0)
 
 
 def delay(counts: Tensor, bins: Tensor) -> Tensor:

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from ..configs.schema import Config, NormConfig
 from ..errors import SpikeDeblurError
-from ..model import CharbonnierLoss, VRTWithSpike, lag_from_blur, normalize_counts
+from ..model import CharbonnierLoss, VRTWithSpike, normalize_counts
 from .files import sha256_file
-from .methods import centre_weights
+from .methods import centre_weights, lag_in_bins
 from .progress import Progress
 from .recording import Recording, RecordingSequence
 from .spikes import samples_per_bin
@@ -233,10 +233,7 @@ class _Camera:
         self._bins = bins
         self._in_time = np.arange(bins)
         if correct_lag:
-            few = slice(0, min(self._own.length, LAG_EXPOSURES))
-            counts = self._own.voxels(few.start, few.stop).astype(np.float32)
-            blur = torch.from_numpy(_floats(self._own.blur(few.start, few.stop)))
-            lag = round(lag_from_blur(torch.from_numpy(counts), blur).item())
+            lag = round(lag_in_bins(self._own, 0, min(self._own.length, LAG_EXPOSURES)))
             self._in_time = (self._in_time + lag).clip(0, bins - 1)
         rows, columns = (
             f // v for f, v in zip(self._own.frame_shape, self._own.voxel_shape, strict=True)

@@ -445,11 +445,14 @@ def lag_in_bins(windows: WindowSequence, start: int, stop: int) -> float:
         return 0.0
     import torch
 
-    from ..model.lag import lag_from_blur
+    from ..model.lag import lag_of_planes, lag_planes
 
-    counts = windows.voxels(start, stop).astype(np.float32)
-    blur = windows.blur(start, stop).transpose(0, 3, 1, 2) / np.float32(255)
-    return lag_from_blur(torch.from_numpy(counts), torch.from_numpy(blur)).item()
+    planes = []
+    for window in range(start, stop):  # one by one: memory does not grow with their number
+        counts = torch.from_numpy(windows.voxels(window, window + 1).astype(np.float32))
+        blur = windows.blur(window, window + 1).transpose(0, 3, 1, 2) / np.float32(255)
+        planes.append(lag_planes(counts, torch.from_numpy(blur)))
+    return lag_of_planes(torch.cat(planes, -1)).item() * windows.bins
 
 
 def centre_weights(samples: int, bins: int, short_bins: int) -> npt.NDArray[np.float64]:
