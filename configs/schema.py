@@ -126,11 +126,13 @@ class SpikeAugmentConfig(Section):
     TINT: Fraction = 0.0
     """Largest share by which each colour of the frames, blurred and sharp alike, gets darker than
     what the spikes saw: another exposure and another white. 0: off."""
+    GRAIN: Fraction = 0.0
+    """Largest standard deviation of noise in the blurred frames, whose range is 1. 0: off."""
 
     @property
     def changes_anything(self) -> bool:
         """Whether any of it is on."""
-        shares = (self.NOISE, self.DEAD, self.ROWS, self.LATE, self.TINT)
+        shares = (self.NOISE, self.DEAD, self.ROWS, self.LATE, self.TINT, self.GRAIN)
         return self.CHANCE > 0 and (self.THRESHOLD > 1 or max(shares) > 0)
 
 

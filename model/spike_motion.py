@@ -1,4 +1,4 @@
-"""Motion within an exposure, seen by the spikes, and frames made sharp along it. Nothing is learnt.
+"""Motion within an exposure, seen by the spikes, and their light along it. Nothing is learnt.
 
 A short window of spikes is sharp but holds few of them; a long one holds many but is blurred. Along
 the path that each point takes, the whole exposure can be summed and stays sharp, and since the
@@ -6,9 +6,7 @@ path crosses pixels at other phases, sharper than the spike camera's own pixels.
 
 The path is x + v t + a t^2 from where a point is in the middle of the exposure, t from -1/2 to 1/2.
 v and a are found as by Lucas and Kanade (IJCAI 1981): Gauss-Newton steps that make the light along
-the path constant, from coarse to fine. The blurred frame, divided by its luminance and multiplied
-by that light, is then corrected until it averages to the blurred frame along the paths, as
-Richardson (JOSA 1972) and Lucy (AJ 1974) do for a blur that is the same everywhere.
+the path constant, from coarse to fine.
 
 Letters in shape comments: N windows, K bins, G groups of bins, h and w rows and columns of spikes,
 H and W of frames.
@@ -16,11 +14,11 @@ H and W of frames.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from .normalize import DARK, LIMIT, LUMINANCE
 
 LEVELS = 5
 """At most, each half as fine as the one before."""
@@ -36,58 +34,14 @@ MIDDLE = 3 / 8
 """Of the exposure, that the shorter of the two windows is wide."""
 INTEGRALS = 3
 """Maps that `along_motion` returns."""
-CORRECTIONS = 2
-INSTANTS = 8
-"""Points of a path at which a frame is compared with the blurred one."""
-SCATTER = 1 / 4
-"""Of the bins' variance, that makes noise in their mean: what integrate-and-fire counts too
-little in one bin, it counts in the next."""
-FINE_GAP = 3.0
-"""Pixels between them up to which corrections count in full; from twice as many on not at all."""
 
 _FAINT = 1e-3  # of squared gradients of luminance: where they are below, little is seen to move
 _DAMPING = 0.02
 _LARGEST_STEP = 2.0  # pixels an exposure
-_POWER = 2  # of a correction: two make about as much of a step as four of Richardson's and Lucy's
-_LARGEST_RATIO = 1.5
 _LITTLE = 1e-3  # weight of what a path itself does not tell
-_DARK = 0.02  # luminance below which ratios fade to 1
 
 Paths = tuple[Tensor, Tensor]
 """Velocity v and acceleration a: each (N, 2, H, W), columns first, in pixels an exposure."""
-
-
-def sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
-    """Restore blurred frames by the paths that spikes show.
-
-    Args:
-        blur: (N, 3, H, W) float32 RGB.
-        voxels: (N, K, h, w) float32, normalised as `relative`; H / h = W / w, a whole number. The
-            light of each bin is taken relative to the blurred frame's, so the gain nearly cancels.
-
-    Returns:
-        (N, 3, H, W), frames at the middle of the exposure, in [0, 1]; and (N, INTEGRALS, H, W),
-        what `along_motion` returns less the blurred luminance, relative to it; 0 in the dark.
-    """
-    scale = blur.shape[-1] // voxels.shape[-1]
-    weights = torch.tensor(LUMINANCE, device=blur.device)
-    seen = torch.einsum("nchw,c->nhw", blur, weights)[:, None]  # (N, 1, H, W)
-    coarse = F.avg_pool2d(seen, scale)
-    light = coarse + voxels * (coarse + DARK)  # (N, K, h, w)
-    paths = motion(light)
-    mean, middle, deviation = along_motion(light, paths, scale).split(1, 1)
-    change = _less_noise(mean - seen, SCATTER * deviation.square() / light.shape[1])
-    sharp = (blur + _DARK) * ((seen + change).clamp(min=0) + _DARK) / (seen + _DARK)
-    velocity, acceleration = (scale * x for x in _enlarged(paths, scale))
-    forward, backward = (velocity, acceleration), (-velocity, -acceleration)
-    gap = velocity.norm(dim=1, keepdim=True) / INSTANTS
-    power = _POWER * ((2 * FINE_GAP - gap) / FINE_GAP).clamp(0, 1)
-    for _ in range(CORRECTIONS):
-        ratio = (blur + _DARK) / _mean_along(sharp, backward)
-        ratio = ratio.clamp(1 / _LARGEST_RATIO, _LARGEST_RATIO)
-        sharp = sharp * _mean_along(ratio, forward).pow(power)
-    maps = torch.cat([mean - seen, middle - seen, deviation], 1) / (seen + DARK)
-    return (sharp - _DARK).clamp(0, 1), maps.clamp(-LIMIT, LIMIT)
 
 
 def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
@@ -102,7 +56,7 @@ def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
         (N, INTEGRALS, scale * h, scale * w): the mean over the exposure, over its middle, and the
         standard deviation over the exposure, which tells where the path is not to be trusted.
     """
-    velocity, acceleration = _enlarged(paths, scale)
+    velocity, acceleration = enlarged(paths, scale)
     # What leaves the picture at once has the light of its own pixel.
     still = _LITTLE * F.interpolate(light.mean(1, keepdim=True), velocity.shape[-2:])
     little = torch.full_like(still, _LITTLE)
@@ -151,9 +105,9 @@ def motion(light: Tensor) -> Paths:
                 strict=True,
             )
             step, bend = _gauss_newton(torch.cat(followed, 1), torch.cat(inside, 1), times)
-            velocity = _smooth(velocity + step)
+            velocity = smooth(velocity + step)
             if level >= len(pyramid) - BENT:
-                acceleration = _smooth(acceleration + bend)
+                acceleration = smooth(acceleration + bend)
     return velocity, acceleration
 
 
@@ -162,7 +116,8 @@ def bin_times(number: int) -> list[float]:
     return [(i + 0.5) / number - 0.5 for i in range(number)]
 
 
-def _enlarged(paths: Paths, scale: int) -> Paths:
+def enlarged(paths: Paths, scale: int) -> Paths:
+    """Return paths (N, 2, h, w) -> (N, 2, scale * h, scale * w); of as many pixels as before."""
     if scale == 1:
         return paths
     velocity, acceleration = (
@@ -171,54 +126,45 @@ def _enlarged(paths: Paths, scale: int) -> Paths:
     return velocity, acceleration
 
 
-def _followed(picture: Tensor, paths: Paths, time: float) -> tuple[Tensor, Tensor]:
-    """Sample a picture (N, C, h, w) where paths (N, 2, H, W), in its pixels, are at a time.
+def points_at(paths: Paths, time: float, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return where paths (N, 2, H, W), in the pixels of a picture of this size, are at a time.
 
     Returns:
-        (N, C, H, W), and (N, 1, H, W): 1 where the path is inside the picture, 0 elsewhere.
+        (N, H, W, 2), columns first, from -1 to 1 inside, as `grid_sample` takes it; and
+        (N, 1, H, W): 1 where the path is inside the picture, 0 elsewhere.
     """
-    height, width = paths[0].shape[-2:]
-    shift = paths[0] * time + paths[1] * time**2
+    velocity, acceleration = paths
+    shift = velocity * time + acceleration * time**2
     at = []
-    for axis, (side, pixels) in enumerate(
-        ((width, picture.shape[-1]), (height, picture.shape[-2]))
-    ):
-        start = (
-            torch.arange(side, device=picture.device, dtype=picture.dtype) + 0.5
-        ) / side * 2 - 1
+    for axis, (side, pixels) in enumerate(zip(velocity.shape[:1:-1], size[::-1], strict=True)):
+        start = (torch.arange(side, device=shift.device, dtype=shift.dtype) + 0.5) / side * 2 - 1
         at.append((start if axis == 0 else start[:, None]) + shift[:, axis] * (2 / pixels))
-    grid = torch.stack(at, -1)  # (N, H, W, 2), from -1 to 1 inside
-    inside = ((at[0].abs() <= 1) & (at[1].abs() <= 1)).to(picture)[:, None]
-    seen = F.grid_sample(picture, grid, padding_mode="border", align_corners=False)
-    return seen, inside
+    inside = ((at[0].abs() <= 1) & (at[1].abs() <= 1)).to(shift)[:, None]
+    return torch.stack(at, -1), inside
 
 
-def _mean_along(picture: Tensor, paths: Paths) -> Tensor:
-    """Mean of a picture (N, C, H, W) along paths, over what of them is inside; else itself."""
-    total, number = _LITTLE * picture, torch.full_like(picture[:, :1], _LITTLE)
-    for time in bin_times(INSTANTS):
-        seen, inside = _followed(picture, paths, time)
-        total, number = total + inside * seen, number + inside
-    return total / number
+def sampled(picture: Tensor, points: Tensor) -> Tensor:
+    """Return a picture (N, C, h, w) at points (N, H, W, 2): (N, C, H, W)."""
+    return F.grid_sample(picture, points, padding_mode="border", align_corners=False)
 
 
-def _less_noise(change: Tensor, noise: Tensor) -> Tensor:
-    """Shrink a map (N, 1, H, W) where it is no more than noise of this variance (Wiener, 1949)."""
-    power = _smooth(change.square()).clamp(min=1e-8)
-    return change * (1 - noise / power).clamp(0, 1)
+def _followed(picture: Tensor, paths: Paths, time: float) -> tuple[Tensor, Tensor]:
+    """Sample a picture (N, C, h, w) along paths; see `points_at`."""
+    points, inside = points_at(paths, time, picture.shape[-2:])
+    return sampled(picture, points), inside
 
 
 def _gauss_newton(seen: Tensor, inside: Tensor, times: list[float]) -> tuple[Tensor, Tensor]:
     """Steps of velocity and acceleration (N, 2, h, w) that make followed light constant."""
     mean = _weighted_mean(seen, inside)
-    slope_x, slope_y = _slopes(mean)
+    slope_x, slope_y = slopes(mean)
     steps = []
     for power in (1, 2):
         basis = seen.new_tensor([time**power for time in times])[:, None, None]
         basis = inside * (basis - _weighted_mean(basis.expand_as(seen), inside))
         strength = basis.square().sum(1, keepdim=True)
         change = (basis * seen).sum(1, keepdim=True)
-        xx, xy, yy, x, y = _smooth(
+        xx, xy, yy, x, y = smooth(
             torch.cat(
                 [
                     strength * slope_x.square(),
@@ -243,7 +189,7 @@ def _weighted_mean(seen: Tensor, weights: Tensor) -> Tensor:
     return (weights * seen).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1e-6)
 
 
-def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
+def slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Central differences along columns and rows."""
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     return (
@@ -252,8 +198,9 @@ def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _smooth(x: Tensor) -> Tensor:
-    """Mean around each pixel, twice over 5 x 5."""
+def smooth(x: Tensor) -> Tensor:
+    """Mean around each pixel, twice over 7 x 7."""
     for _ in range(2):
-        x = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, 1)
+        padded = F.pad(x, (3, 3, 3, 3), mode="replicate")
+        x = F.avg_pool2d(F.avg_pool2d(padded, (1, 7), 1), (7, 1), 1)
     return x

@@ -205,7 +205,7 @@ class SdmMethod:
 
 
 class PathMethod:
-    """The blurred frame made sharp along the paths of what moves; see `model.spike_motion`."""
+    """The blurred frame made sharp along the paths of what moves; see `model.motion_deblur`."""
 
     name = "path"
     clip_len = 1
@@ -217,8 +217,8 @@ class PathMethod:
 
         from ..configs.schema import NormConfig
         from ..model.lag import delay
+        from ..model.motion_deblur import sharp_along_motion
         from ..model.normalize import normalize_counts
-        from ..model.spike_motion import sharp_along_motion
 
         _require_raw(windows, self.name)
         one = slice(clip.start, clip.start + 1)

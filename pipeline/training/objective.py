@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...configs.schema import LossConfig, NormConfig, SpikeAugmentConfig
 from ...model import CharbonnierLoss, VGGPerceptualLoss, gain_from_blur, in_time, normalize_counts
-from .spike_augment import augment_spikes, tint
+from .spike_augment import augment_spikes, grain, tint
 
 _LEAST_MSE = 1e-10  # 100 dB, for images that are equal
 
@@ -80,6 +80,8 @@ def to_inputs(
             voxels = batch["voxels"]
             if augment.TINT > 0:
                 blur, sharp = tint(blur, sharp, augment)
+            if augment.GRAIN > 0:
+                blur = grain(blur, augment)
         if norm.CORRECT_LAG:
             voxels = in_time(voxels, blur)
         gain = batch["gain"][:, None].expand(batch["samples"].shape)  # (B, T)

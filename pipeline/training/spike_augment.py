@@ -62,6 +62,14 @@ def tint(blur: Tensor, sharp: Tensor, options: SpikeAugmentConfig) -> tuple[Tens
     return blur * factor, sharp * factor
 
 
+def grain(blur: Tensor, options: SpikeAugmentConfig) -> Tensor:
+    """Return frames (B, T, 3, H, W) in [0, 1] with noise; each clip for itself."""
+    clips, device = len(blur), blur.device
+    changed = torch.rand(clips, device=device) < options.CHANCE
+    deviation = _of_clip(changed * torch.rand(clips, device=device) * options.GRAIN)
+    return (blur + deviation * torch.randn_like(blur)).clamp(0, 1)
+
+
 def raise_threshold(counts: Tensor, factor: Tensor) -> Tensor:
     """Return the counts (..., K, h, w) of a threshold `factor` times as high, at least 1."""
     total = counts.cumsum(-3)

@@ -8,6 +8,7 @@ from spikedeblur.configs.schema import SpikeAugmentConfig
 from spikedeblur.model import delay
 from spikedeblur.pipeline.training.spike_augment import (
     augment_spikes,
+    grain,
     raise_threshold,
     tint,
 )
@@ -127,3 +128,21 @@ def test_both_frames_darken_alike_and_each_colour_for_itself():
     assert 15 < unchanged.sum() < 35
     assert 0.6 <= factor.min() < 0.7
     assert (factor[~unchanged].std(1) > 1e-3).all()
+
+
+def test_grain_is_of_another_strength_in_each_clip():
+    torch.manual_seed(0)
+    blur = torch.full((60, 2, 3, 16, 16), 0.5)
+    grained = grain(blur, SpikeAugmentConfig(CHANCE=0.5, GRAIN=0.04))
+    strength = (grained - blur).flatten(1).std(1)  # (B,)
+    changed = strength > 0
+    assert 20 < changed.sum() < 40
+    assert 0.03 < strength.max() < 0.042
+    assert strength[changed].min() < 0.01
+    assert abs(float((grained - blur).mean())) < 1e-3
+
+
+def test_grain_stays_in_range():
+    dark = grain(torch.zeros(4, 1, 3, 8, 8), SpikeAugmentConfig(CHANCE=1, GRAIN=0.5))
+    assert dark.min() == 0
+    assert dark.max() <= 1

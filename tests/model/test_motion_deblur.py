@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from moving_texture import BINS, SIDE, inside, moving
+
+from spikedeblur.model import motion_deblur
+from spikedeblur.model.motion_deblur import INTEGRALS, sharp_along_motion
+from spikedeblur.model.spike_motion import bin_times
+
+
+def seen_by_both(velocity: tuple[float, float]):
+    """Return a blurred coloured frame, relative voxels, and the sharp frame, of one texture."""
+    light, sharp = moving(velocity)
+    x = (torch.arange(SIDE) + 0.5) / SIDE
+    tint = torch.stack([0.6 + 0.4 * x, torch.full_like(x, 0.8), 1.0 - 0.4 * x])[:, None]
+    blur, mean = light.mean(1, keepdim=True) * tint, light.mean(1, keepdim=True)
+    return blur, (light - mean) / (mean + 0.05), sharp * tint
+
+
+def test_a_frame_is_sharp_along_its_motion():
+    blur, voxels, sharp = seen_by_both((9.0, -5.0))
+    found, maps = sharp_along_motion(blur, voxels)
+    assert maps.shape == (1, INTEGRALS, SIDE, SIDE)
+    assert error(found, sharp) < 0.12 * error(blur, sharp)
+
+
+def seen_at_half_the_size(velocity: tuple[float, float]):
+    """The same, of spikes whose pixels are twice as wide as the frames'."""
+    light, sharp = moving(velocity)
+    light, blur = light * 0.9, light.mean(1, keepdim=True).expand(1, 3, SIDE, SIDE) * 0.9
+    coarse = F.avg_pool2d(light, 2)
+    mean = coarse.mean(1, keepdim=True)
+    return blur, (coarse - mean) / (mean + 0.05), (sharp * 0.9).expand(3, SIDE, SIDE)
+
+
+def error(found: torch.Tensor, sharp: torch.Tensor) -> float:
+    return float(inside(found - sharp).square().mean().sqrt())
+
+
+def test_corrections_bring_the_frame_nearer(monkeypatch):
+    blur, voxels, sharp = seen_at_half_the_size((9.0, -5.0))
+    noise = torch.randn(voxels.shape, generator=torch.Generator().manual_seed(0))
+    noisy = (voxels + 0.05 * noise).clamp(-3, 3)
+    errors = []
+    for corrections in ((0, 0), (8, 6)):
+        monkeypatch.setattr(motion_deblur, "CORRECTIONS", corrections)
+        found, _ = sharp_along_motion(blur, noisy)
+        errors.append(error(found, sharp))
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_what_large_spike_pixels_blur_is_made_fine_along_the_motion():
+    # Waves of 4 pixels along the motion: the blurred frame has nothing of them.
+    at = torch.arange(SIDE) + 0.5
+    light = torch.stack(
+        [
+            (0.5 + 0.2 * torch.sin(math.pi / 2 * (at - 16 * time))).expand(SIDE, SIDE)
+            for time in bin_times(BINS)
+        ]
+    )[None]
+    coarse = F.avg_pool2d(light, 2)
+    mean = coarse.mean(1, keepdim=True)
+    voxels = (coarse - mean) / (mean + 0.05)
+    blur = light.mean(1, keepdim=True).expand(1, 3, SIDE, SIDE)
+    sharp = (0.5 + 0.2 * torch.sin(math.pi / 2 * at)).expand(3, SIDE, SIDE)
+    paths = torch.tensor([8.0, 0.0])[:, None, None].expand(1, 2, SIDE // 2, SIDE // 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(motion_deblur, "motion", lambda light: (paths, torch.zeros_like(paths)))
+        found, _ = sharp_along_motion(blur, voxels)
+        patch.setattr(motion_deblur, "CORRECTIONS", (0, 0))
+        divided, _ = sharp_along_motion(blur, voxels)
+    assert error(divided[0], sharp) > 0.6 * error(blur[0], sharp)
+    assert error(found[0], sharp) < 0.3 * error(blur[0], sharp)
+
+
+def test_noise_of_the_blurred_frame_is_not_taken_for_detail(monkeypatch):
+    blur, voxels, sharp = seen_at_half_the_size((9.0, -5.0))
+    grain = 0.03 * torch.randn(blur.shape, generator=torch.Generator().manual_seed(0))
+    found, _ = sharp_along_motion(blur + grain, voxels)
+    monkeypatch.setattr(motion_deblur, "_noise_variance", lambda frames: torch.zeros(1, 3, 1, 1))
+    trusting, _ = sharp_along_motion(blur + grain, voxels)
+    assert error(found, sharp) < 0.6 * error(trusting, sharp)
+    assert error(found, sharp) < error(blur + grain, sharp)
+
+
+@pytest.mark.parametrize("deviation", [0.005, 0.02, 0.05])
+def test_noise_is_measured_on_a_smooth_frame(deviation):
+    blur, _, _ = seen_by_both((9.0, -5.0))
+    noise = torch.randn(blur.shape, generator=torch.Generator().manual_seed(0))
+    found = motion_deblur._noise_variance(blur + deviation * noise).sqrt()
+    torch.testing.assert_close(found, torch.full((1, 3, 1, 1), deviation), rtol=0.15, atol=0)
+
+
+@pytest.mark.parametrize("pixel", [1, 2, 3, 4])
+def test_a_path_sees_by_three_boxes_in_a_row(pixel):
+    steps = 200  # a pixel's, numerically
+    box = torch.ones(1, 1, pixel * steps) / (pixel * steps)
+    three = F.conv1d(F.conv1d(box, box, padding=box.numel() - 1), box, padding=box.numel() - 1)[
+        0, 0
+    ]
+    middle = len(three) // 2
+    kernel = motion_deblur._spline(pixel)
+    radius = len(kernel) // 2
+    at = [middle + steps * i for i in range(-radius, radius + 1)]
+    expected = torch.stack([three[i] if 0 <= i < len(three) else three.new_zeros(()) for i in at])
+    torch.testing.assert_close(kernel, expected * steps, atol=0.01, rtol=0)
+    assert kernel.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_light_came_by_the_paths_reversed():
+    # Everything moves away from the middle, at a pace that grows with the distance.
+    at = torch.arange(SIDE) + 0.5 - SIDE / 2
+    y, x = torch.meshgrid(at, at, indexing="ij")
+    velocity, bend = 0.2 * torch.stack([x, y])[None], 0.05 * torch.stack([y, -x])[None]
+    back, back_bend = motion_deblur._reversed((velocity, bend))
+    time = 0.3
+    came = torch.stack([x, y])[None] + back * time + back_bend * time**2
+    arrives = came + 0.2 * came * time + 0.05 * torch.stack([came[:, 1], -came[:, 0]], 1) * time**2
+    assert inside(arrives - torch.stack([x, y])).abs().max() < 0.02
+    straight = torch.stack([x, y])[None] - velocity * time
+    assert inside(straight + 0.2 * straight * time - torch.stack([x, y])).abs().max() > 0.07
+
+
+def test_parts_are_corrected_as_the_whole(monkeypatch):
+    blur, voxels, _ = seen_at_half_the_size((9.0, -5.0))
+    batch = torch.cat([blur, blur.flip(-1)]), torch.cat([voxels, voxels.flip(-1)])
+    whole = sharp_along_motion(*batch)
+    monkeypatch.setattr(motion_deblur, "_PIXELS", 1)
+    for found, expected in zip(sharp_along_motion(*batch), whole, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_path_looked_at_too_coarsely_is_not_corrected_by_the_blurred_frame(monkeypatch):
+    blur, voxels, _ = seen_by_both((0.0, 0.0))
+    far = torch.full((1, 2, SIDE, SIDE), 5 * motion_deblur.INSTANTS * motion_deblur.FINE_GAP)
+    monkeypatch.setattr(motion_deblur, "motion", lambda light: (far, torch.zeros_like(far)))
+    found, _ = sharp_along_motion(blur, voxels)
+    monkeypatch.setattr(motion_deblur, "CORRECTIONS", (0, 0))
+    divided, _ = sharp_along_motion(blur, voxels)
+    # Spikes change each colour alike; only the blurred frame could tell them apart.
+    ratio = (found + motion_deblur._DARK) / (divided + motion_deblur._DARK)
+    torch.testing.assert_close(ratio, ratio.mean(1, keepdim=True).expand_as(ratio))
+
+
+def test_what_leaves_the_picture_at_once_stays_as_it_is(monkeypatch):
+    blur, voxels, _ = seen_by_both((0.0, 0.0))
+    away = torch.full((1, 2, SIDE, SIDE), 1e4)
+    monkeypatch.setattr(motion_deblur, "motion", lambda light: (away, torch.zeros_like(away)))
+    found, maps = sharp_along_motion(blur, voxels)
+    torch.testing.assert_close(found, blur, atol=4e-3, rtol=0)
+    assert maps.abs().max() < 3e-3
+
+
+def test_a_still_frame_stays_as_it_is():
+    blur, voxels, sharp = seen_by_both((0.0, 0.0))
+    found, maps = sharp_along_motion(blur, voxels)
+    torch.testing.assert_close(found[0], sharp, atol=1.5e-3, rtol=0)
+    assert maps.abs().max() < 3e-3
+
+
+def test_noise_alone_changes_a_still_frame_little():
+    blur, _, sharp = seen_by_both((0.0, 0.0))
+    noise = 0.5 * torch.randn(1, BINS, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    found, maps = sharp_along_motion(blur, noise - noise.mean(1, keepdim=True))
+    assert (found[0] - sharp).abs().mean() < 0.5 * (maps[0, 0] * sharp).abs().mean()
