@@ -16,6 +16,7 @@ Letters in shape comments: N windows, K bins, h and w rows and columns of spikes
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -158,18 +159,17 @@ class _Along:
     """Paths, with their points at some instants, for pictures of their size."""
 
     def __init__(self, paths: Paths) -> None:
-        size = paths[0].shape[-2:]
-        self._points = [points_at(paths, time, size) for time in bin_times(INSTANTS)]
-        number = torch.stack([inside for _, inside in self._points]).sum(0)
+        points, inside = points_at(paths, bin_times(INSTANTS), paths[0].shape[-2:])
+        self._points = points.flatten(1, 2)  # (N, INSTANTS H, W, 2)
+        number = inside.sum(1, keepdim=True)
         self.inside = number / INSTANTS  # (N, 1, H, W), the share of the path
-        self._number = _LITTLE + number
+        self._weights = (inside / (_LITTLE + number))[:, None]  # (N, 1, INSTANTS, H, W)
+        self._own_weight = _LITTLE / (_LITTLE + number)
 
     def mean(self, picture: Tensor) -> Tensor:
         """Mean of a picture (N, C, H, W) along paths, over what of them is inside; else itself."""
-        total = _LITTLE * picture
-        for points, inside in self._points:
-            total = torch.addcmul(total, inside, sampled(picture, points))
-        return total / self._number
+        seen = sampled(picture, self._points).unflatten(2, (INSTANTS, -1))
+        return (self._weights * seen).sum(2) + self._own_weight * picture
 
 
 def _reversed(paths: Paths) -> Paths:
@@ -228,12 +228,15 @@ def _unevenness(light: Tensor) -> Tensor:
 def _noise_variance(frames: Tensor) -> Tensor:
     """Variance of the noise of frames (N, 3, H, W): (N, 3, 1, 1).
 
-    By what no smooth picture has (Immerkaer, CVIU 1996); the median, so edges do not count.
+    By what no smooth picture has (Immerkaer, CVIU 1996), in a middling block of 8 x 8 pixels, so
+    that edges do not count.
     """
     second = frames.new_tensor([1.0, -2.0, 1.0])
     kernel = (second[:, None] * second)[None, None].expand(3, 1, 3, 3)
-    rough = F.conv2d(frames, kernel, groups=3).abs().flatten(2).median(-1).values
-    return (rough / (0.6745 * 6)).square()[..., None, None]
+    rough = F.conv2d(frames, kernel, groups=3).abs()
+    blocks = F.avg_pool2d(rough, 8, ceil_mode=True).flatten(2).sort(-1).values
+    middling = blocks[..., blocks.shape[-1] // 2] * (math.sqrt(math.pi / 2) / 6)
+    return middling.square()[..., None, None]
 
 
 def _luminance(frames: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ INTEGRALS = 3
 
 _FAINT = 1e-3  # of squared gradients of luminance: where they are below, little is seen to move
 _DAMPING = 0.02
+_AT_ONCE = 8  # bins that are followed together: more are no faster, and take memory
 _LARGEST_STEP = 2.0  # pixels an exposure
 _LITTLE = 1e-3  # weight of what a path itself does not tell
 
@@ -60,14 +61,21 @@ def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
     # What leaves the picture at once has the light of its own pixel.
     still = _LITTLE * F.interpolate(light.mean(1, keepdim=True), velocity.shape[-2:])
     little = torch.full_like(still, _LITTLE)
-    total = [little, still, still.square() / _LITTLE, little, still]
-    for seen_light, time in zip(light.split(1, 1), bin_times(light.shape[1]), strict=True):
-        seen, inside = _followed(seen_light, (velocity, acceleration), time)
-        sums = [inside, inside * seen, inside * seen.square()]
-        if abs(time) < MIDDLE / 2:
-            sums += sums[:2]
-        total = [a + b for a, b in zip(total, sums, strict=False)] + total[len(sums) :]
-    number, seen, squares, middle_number, middle = total
+    number, seen, squares = little, still, still.square() / _LITTLE  # (N, 1, H, W)
+    middle_number, middle = little, still
+    times = bin_times(light.shape[1])
+    for start in range(0, len(times), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        here, inside = follow(light[:, part], (velocity, acceleration), times[part])
+        weighted = inside * here  # (N, _AT_ONCE, H, W)
+        number = number + inside.sum(1, keepdim=True)
+        seen = seen + weighted.sum(1, keepdim=True)
+        squares = squares + (weighted * here).sum(1, keepdim=True)
+        short = [i for i, time in enumerate(times[part]) if abs(time) < MIDDLE / 2]
+        if short:
+            among = slice(short[0], short[-1] + 1)
+            middle_number = middle_number + inside[:, among].sum(1, keepdim=True)
+            middle = middle + weighted[:, among].sum(1, keepdim=True)
     mean = seen / number
     deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
     return torch.cat([mean, middle / middle_number, deviation], 1)
@@ -97,14 +105,8 @@ def motion(light: Tensor) -> Paths:
                 for x in (velocity, acceleration)
             )
         for _ in range(STEPS):
-            followed, inside = zip(
-                *(
-                    _followed(plane, (velocity, acceleration), time)
-                    for plane, time in zip(seen.split(1, 1), times, strict=True)
-                ),
-                strict=True,
-            )
-            step, bend = _gauss_newton(torch.cat(followed, 1), torch.cat(inside, 1), times)
+            followed, inside = follow(seen, (velocity, acceleration), times)
+            step, bend = _gauss_newton(followed, inside, times)
             velocity = smooth(velocity + step)
             if level >= len(pyramid) - BENT:
                 acceleration = smooth(acceleration + bend)
@@ -126,32 +128,39 @@ def enlarged(paths: Paths, scale: int) -> Paths:
     return velocity, acceleration
 
 
-def points_at(paths: Paths, time: float, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return where paths (N, 2, H, W), in the pixels of a picture of this size, are at a time.
+def points_at(paths: Paths, times: Sequence[float], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return where paths (N, 2, H, W), in the pixels of a picture of this size, are at I times.
 
     Returns:
-        (N, H, W, 2), columns first, from -1 to 1 inside, as `grid_sample` takes it; and
-        (N, 1, H, W): 1 where the path is inside the picture, 0 elsewhere.
+        (N, I, H, W, 2), columns first, from -1 to 1 inside, as `grid_sample` takes it; and
+        (N, I, H, W): 1 where the path is inside the picture, 0 elsewhere.
     """
-    velocity, acceleration = paths
-    shift = velocity * time + acceleration * time**2
+    velocity, acceleration = (x[:, None] for x in paths)  # (N, 1, 2, H, W)
+    time = velocity.new_tensor(times)[:, None, None, None]
+    shift = velocity * time + acceleration * time**2  # (N, I, 2, H, W)
     at = []
-    for axis, (side, pixels) in enumerate(zip(velocity.shape[:1:-1], size[::-1], strict=True)):
+    for axis, (side, pixels) in enumerate(zip(shift.shape[:-3:-1], size[::-1], strict=True)):
         start = (torch.arange(side, device=shift.device, dtype=shift.dtype) + 0.5) / side * 2 - 1
-        at.append((start if axis == 0 else start[:, None]) + shift[:, axis] * (2 / pixels))
-    inside = ((at[0].abs() <= 1) & (at[1].abs() <= 1)).to(shift)[:, None]
+        moved = shift[:, :, axis] * (2 / pixels)
+        at.append((start if axis == 0 else start[:, None]) + moved)
+    inside = ((at[0].abs() <= 1) & (at[1].abs() <= 1)).to(shift)
     return torch.stack(at, -1), inside
 
 
-def sampled(picture: Tensor, points: Tensor) -> Tensor:
-    """Return a picture (N, C, h, w) at points (N, H, W, 2): (N, C, H, W)."""
-    return F.grid_sample(picture, points, padding_mode="border", align_corners=False)
+def sampled(pictures: Tensor, points: Tensor) -> Tensor:
+    """Return pictures (N, C, h, w) at points (N, H, W, 2): (N, C, H, W)."""
+    return F.grid_sample(pictures, points, padding_mode="border", align_corners=False)
 
 
-def _followed(picture: Tensor, paths: Paths, time: float) -> tuple[Tensor, Tensor]:
-    """Sample a picture (N, C, h, w) along paths; see `points_at`."""
-    points, inside = points_at(paths, time, picture.shape[-2:])
-    return sampled(picture, points), inside
+def follow(light: Tensor, paths: Paths, times: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Sample pictures of light (N, I, h, w), each at its own time, where paths then are.
+
+    Returns:
+        (N, I, H, W), and whether that is inside, see `points_at`.
+    """
+    points, inside = points_at(paths, times, light.shape[-2:])
+    seen = sampled(light.flatten(0, 1)[:, None], points.flatten(0, 1))  # (N I, 1, H, W)
+    return seen.view_as(inside), inside
 
 
 def _gauss_newton(seen: Tensor, inside: Tensor, times: list[float]) -> tuple[Tensor, Tensor]:
