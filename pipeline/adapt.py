@@ -91,9 +91,9 @@ class AdaptSummary:
     recordings: int
     exposures: int
     loss_before: float
-    """Mean over the first tenth of the steps."""
+    """Of the model as it was, on a few clips."""
     loss_after: float
-    """Mean over the last tenth."""
+    """Of the adapted one, on the same clips."""
 
 
 def adapt(
@@ -141,7 +141,7 @@ def adapt(
     ]
     curve = _fit(cameras)
 
-    def loss_of(random: np.random.Generator, norm: NormConfig) -> Tensor:
+    def loss_of(network: nn.Module, random: np.random.Generator, norm: NormConfig) -> Tensor:
         """Return the loss of a random clip."""
         camera = cameras[random.integers(len(cameras))]
         clip = camera.clip(random, config.DATA.CLIP_LEN, crop, curve)
@@ -149,52 +149,55 @@ def adapt(
         counts = torch.from_numpy(hide(clip.counts, hidden, random).astype(np.float32)).to(where)
         samples = torch.from_numpy(clip.samples)
         voxels = normalize_counts(counts, samples, camera.gain, norm)
-        restored = model(torch.from_numpy(clip.blur).to(where), voxels).float()
+        restored = network(torch.from_numpy(clip.blur).to(where), voxels).float()
         return _loss(restored, clip, hidden, where)
 
-    def trial(norm: NormConfig) -> float:
-        """Return the loss of clips that are always the same."""
+    def trial(network: nn.Module, norm: NormConfig) -> float:
+        """Return the mean loss of clips that are always the same."""
         random = np.random.default_rng(seed)
         with torch.inference_mode():
-            return sum(loss_of(random, norm).item() for _ in range(TRIALS))
+            losses = [loss_of(network, random, norm).item() for _ in range(TRIALS)]
+        return float(np.mean(losses))
 
+    least = before = trial(model, config.DATA.NORM)
     if config.DATA.NORM.MODE == "relative":
         tried: list[tuple[float, Config]] = []
         for of_camera, trust in itertools.product((curve, None), TRUSTS):
             fitted = for_camera(config, of_camera, trust)
             model.spike_trust = trust
-            tried.append((trial(fitted.DATA.NORM), fitted))
+            tried.append((trial(model, fitted.DATA.NORM), fitted))
         least, config = min(tried, key=lambda one: one[0])
         model.spike_trust = config.DATA.NORM.TRUST
-        _shrink_correction(model, lambda: trial(config.DATA.NORM), least)
+        least = _shrink_correction(model, lambda: trial(model, config.DATA.NORM), least)
+    fitted_only = averaged_copy(model)
     model.train()
     average = averaged_copy(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    losses = []
     for step in range(steps):
         for settings in optimizer.param_groups:
             settings["lr"] = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
-        loss = loss_of(rng, config.DATA.NORM)
+        loss = loss_of(model, rng, config.DATA.NORM)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         update_average(average, model, min(DECAY, (1 + step) / (10 + step)))
-        losses.append(loss.item())
-        if not np.isfinite(losses[-1]):
+        if not loss.isfinite():
             raise AdaptError(f"step {step + 1}: the loss is not finite; lower --learning-rate")
         if on_progress is not None:
-            on_progress(step + 1, steps, f"loss {losses[-1]:.4f}")
-    few = max(1, steps // 10)
+            on_progress(step + 1, steps, f"loss {loss.item():.4f}")
+    after = trial(average, config.DATA.NORM)
+    if after >= least:  # trained away from what the fit had found
+        average, after = fitted_only, least
     summary = AdaptSummary(
         out=str(out),
         steps=steps,
         recordings=len(cameras),
         exposures=sum(len(recording.exposures) for recording in recordings),
-        loss_before=float(np.mean(losses[:few])),
-        loss_after=float(np.mean(losses[-few:])),
+        loss_before=before,
+        loss_after=after,
     )
     facts = {
         "adapted_from_sha256": sha256_file(weights_file(source)),
@@ -318,16 +321,17 @@ def _fit(cameras: Sequence[_Camera]) -> Curve:
     return tuple(float(c) for c in np.polyfit(rate, light, degree))
 
 
-def _shrink_correction(model: VRTWithSpike, trial: Callable[[], float], least: float) -> None:
-    """Halve what the network adds to its base as often as that lowers a trial's loss."""
+def _shrink_correction(model: VRTWithSpike, trial: Callable[[], float], least: float) -> float:
+    """Halve what the network adds to its base as often as that lowers a trial's loss; return it."""
     for _ in range(HALVINGS):
         whole = [parameter.detach().clone() for parameter in model.vrt.conv_last.parameters()]
         _set(model.vrt.conv_last, [0.5 * parameter for parameter in whole])
         loss = trial()
         if loss >= least:
             _set(model.vrt.conv_last, whole)
-            return
+            return least
         least = loss
+    return least
 
 
 def _set(module: nn.Module, values: Sequence[Tensor]) -> None:
