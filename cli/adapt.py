@@ -51,7 +51,7 @@ def adapt(
             help="Time of the first spike sample, in seconds.", show_default="side file, else 0"
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps; 500 take minutes on two cores.")] = 500,
+    steps: Annotated[int, typer.Option(min=1, help="Steps; 300 take minutes on one core.")] = 300,
     learning_rate: Annotated[float, typer.Option(help="At the start.")] = 1e-3,
     seed: Annotated[int, typer.Option(min=0, help="Of clips and crops.")] = 0,
     overwrite: Annotated[

@@ -101,7 +101,7 @@ def adapt(
     recordings: Sequence[Recording],
     out: str | os.PathLike[str],
     *,
-    steps: int = 500,
+    steps: int = 300,
     rate: float = 1e-3,
     crop: int = 64,
     seed: int = 0,

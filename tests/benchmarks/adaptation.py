@@ -34,7 +34,7 @@ def main() -> int:
         default="outputs/quickstart",
         help="a run folder, or a model's name or file",
     )
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rate", type=float, default=1e-3)
     options = parser.parse_args()
     is_run = Path(options.model).is_dir()
