@@ -40,6 +40,7 @@ INTEGRALS = 3
 CORRECTIONS = (8, 8)
 """At half size, and at full size."""
 POWERS = (3.0, 1.0)
+"""Of corrections, in turn."""
 INSTANTS = 12
 """Points of a path at which a frame is compared with the blurred one."""
 SCATTER = 1 / 2
@@ -56,7 +57,7 @@ _MOST = 0.1  # share of a pixel's light that a neighbour may even out at once
 _EDGE = 0.01  # difference between neighbours from which on it is one edge, however high
 _DARK = 0.02  # luminance below which ratios fade to 1
 _LITTLE = 1e-3  # weight of a pixel itself where its path is outside
-_PIXELS = 1 << 20  # of frames that are corrected at once: each takes about 400 bytes
+_PIXELS = 1 << 20  # of frames that are corrected at once: points at all instants take memory
 
 
 def sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,8 +146,7 @@ def _corrected(sharp: Tensor, seen: _Seen, times: int, *, by_spikes: bool) -> Te
             ratio = 1 + _less_noise(seen.light - expected, seen.noise) / expected
             sharp = sharp * _blurred(_bounded(ratio), kernel).pow(power * moving)
         expected = backward.mean(sharp)
-        ratio = 1 + _less_noise(seen.blur - expected, seen.blur_noise) / expected
-        ratio = _bounded(ratio)
+        ratio = _bounded(1 + _less_noise(seen.blur - expected, seen.blur_noise) / expected)
         sharp = sharp * forward.mean(ratio).pow(POWERS[number % len(POWERS)] * slow)
         if by_spikes:
             light = _luminance(sharp)

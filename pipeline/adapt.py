@@ -189,7 +189,7 @@ def adapt(
         if on_progress is not None:
             on_progress(step + 1, steps, f"loss {loss.item():.4f}")
     after = trial(average, config.DATA.NORM)
-    if after >= least:  # trained away from what the fit had found
+    if not after < least:  # trained away from what the fit had found, or to no number
         average, after = fitted_only, least
     summary = AdaptSummary(
         out=str(out),
