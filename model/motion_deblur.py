@@ -25,6 +25,7 @@ from torch import Tensor
 
 from .normalize import DARK, LIMIT, LUMINANCE
 from .spike_motion import (
+    PARTS,
     Paths,
     along_motion,
     bin_times,
@@ -33,6 +34,7 @@ from .spike_motion import (
     points_at,
     sampled,
     slopes,
+    smooth,
 )
 
 INTEGRALS = 3
@@ -44,8 +46,8 @@ POWERS = (3.0, 1.0)
 INSTANTS = 12
 """Points of a path at which a frame is compared with the blurred one."""
 SCATTER = 1 / 2
-"""Of the bins' variance, that makes noise in their mean: what integrate-and-fire counts too
-little in one bin, it counts in the next."""
+"""Of the variance between parts of an exposure, that makes noise in their mean: what
+integrate-and-fire counts too little in one part, it counts in the next."""
 EVENNESS = 0.3
 """Weight of total variation, per standard deviation of noise in the light along a path."""
 FINE_GAP = 3.0
@@ -89,7 +91,7 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     paths = motion(light)
     mean, middle, deviation = along_motion(light, paths, scale).split(1, 1)
     maps = torch.cat([mean - seen, middle - seen, deviation], 1) / (seen + DARK)
-    noise = SCATTER * deviation.square() / light.shape[1]
+    noise = SCATTER * smooth(deviation.square()) / (PARTS - 1)
     velocity, acceleration = (scale * x for x in enlarged(paths, scale))
     full = _Seen(
         blur=blur + _DARK,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..configs.schema import NormConfig
@@ -27,7 +26,8 @@ def normalize_counts(
     """Normalise voxel counts.
 
     Args:
-        counts: (..., K, h, w) raw counts, any integer or floating type.
+        counts: (..., K, h, w) raw counts, any integer or floating type; for `relative` better the
+            light that spikes tell of, in spikes (`pipeline.spikes.intervals`).
         samples: (...) spike samples N in each window, integer, at least K. Sample j is in bin
             floor(j K / N). Not read by `log1p`.
         gain: Spikes a sample at unit luminance: one number, a tensor (...) with one for each
@@ -45,11 +45,9 @@ def normalize_counts(
     values = counts.to(torch.float32)
     if norm.MODE == "log1p":
         return _standardize(values.log1p(), norm)
-    edges = _bin_edges(values, samples)
+    rate = values / _samples_per_bin(values, samples)
     if norm.MODE == "rate":
-        rate = values / _widths(edges)
         return _standardize(rate / _known(gain, rate, norm.MODE), norm)
-    rate = spread_over_intervals(values, edges) / _widths(edges)
     mean = rate.mean(-3, keepdim=True)  # (..., 1, h, w)
     if norm.CURVE is None:
         gain = _known(gain, rate, norm.MODE)
@@ -90,53 +88,8 @@ def gain_from_blur(counts: Tensor, samples: Tensor, blur: Tensor) -> Tensor:
     return torch.where((rate > 0) & (light > 0), rate / light, 1.0)
 
 
-def spread_over_intervals(counts: Tensor, edges: Tensor) -> Tensor:
-    """Spread each spike over the time since the one before it, in which its light came.
-
-    A bin that holds few spikes, or none, so gets what light it had: of what a high threshold
-    makes of dim light no less is known, only later. As texture from interval does (Zhu et al.,
-    ICME 2019), with firing times known to the bin; spikes of one bin are even in it.
-
-    Args:
-        counts: (..., K, h, w) float32.
-        edges: (..., K + 1), where bins begin and end, in samples.
-
-    Returns:
-        (..., K, h, w) float32; within one spike of the counts at each edge. Before a pixel's
-        first spike and after its last it goes on as between the two spikes next to it.
-    """
-    edges = edges.to(counts)[..., None, None]  # (..., K + 1, 1, 1)
-    start, width = edges[..., :-1, :, :], edges.diff(dim=-3)
-    within = width / (2 * counts.clamp(min=1))  # from an edge to the nearest spike
-    never = 2 * float(edges.max()) + 1
-    fired = counts > 0
-    first_in_bin = torch.where(fired, start + within, never)
-    last_in_bin = torch.where(fired, start + width - within, -never)
-    # Per edge: the spike before it, and the one after it.
-    before = F.pad(last_in_bin, (0, 0, 0, 0, 1, 0), value=-never).cummax(-3).values
-    after = F.pad(first_in_bin, (0, 0, 0, 0, 0, 1), value=never).flip(-3).cummin(-3).values.flip(-3)
-    number = F.pad(counts.cumsum(-3), (0, 0, 0, 0, 1, 0))  # (..., K + 1, h, w)
-    total, first, last = number[..., -1:, :, :], after[..., :1, :, :], before[..., -1:, :, :]
-    between = (before > -never) & (after < never)
-    pace = torch.where(between, 1 / (after - before), total / edges[..., -1:, :, :])
-    bins = counts.shape[-3]
-    edge = torch.arange(bins + 1, device=counts.device)[:, None, None]
-    earliest = torch.where(between, edge, bins).amin(-3, keepdim=True)
-    latest = torch.where(between, edge, 0).amax(-3, keepdim=True)
-    light = number + (edges - before) * pace
-    light = torch.where(
-        before == -never, (1 - (first - edges) * pace.gather(-3, earliest)).clamp(min=0), light
-    )
-    light = torch.where(
-        after == never,
-        torch.minimum(total + (edges - last) * pace.gather(-3, latest), total + 1),
-        light,
-    )
-    return torch.where(total > 0, light.diff(dim=-3), 0.0)
-
-
-def _bin_edges(values: Tensor, samples: Tensor) -> Tensor:
-    """Where bins begin and end (..., K + 1), in samples: ceil(b N / K)."""
+def _samples_per_bin(values: Tensor, samples: Tensor) -> Tensor:
+    """Samples in each bin (..., K, 1, 1), float32: ceil((b + 1) N / K) - ceil(b N / K)."""
     bins = values.shape[-3]
     samples = torch.as_tensor(samples)
     if samples.shape != values.shape[:-3]:
@@ -150,12 +103,8 @@ def _bin_edges(values: Tensor, samples: Tensor) -> Tensor:
             f"{int(samples.min())}; use fewer bins"
         )
     edges = torch.arange(bins + 1, device=samples.device) * samples[..., None].long()
-    return -torch.div(-edges, bins, rounding_mode="floor").to(values.device)
-
-
-def _widths(edges: Tensor) -> Tensor:
-    """Samples in each bin (..., K, 1, 1), float32."""
-    return edges.diff()[..., None, None].float()
+    edges = -torch.div(-edges, bins, rounding_mode="floor")
+    return edges.diff()[..., None, None].to(values)
 
 
 def _known(gain: float | Tensor | None, rate: Tensor, mode: str) -> Tensor:

@@ -32,6 +32,8 @@ GROUPS = 8
 """Groups of bins in which light is compared."""
 MIDDLE = 3 / 8
 """Of the exposure, that the shorter of the two windows is wide."""
+PARTS = 4
+"""Of the exposure, whose light along the motion is compared."""
 INTEGRALS = 3
 """Maps that `along_motion` returns."""
 
@@ -55,7 +57,7 @@ def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
 
     Returns:
         (N, INTEGRALS, scale * h, scale * w): the mean over the exposure, over its middle, and the
-        standard deviation over the exposure, which tells where the path is not to be trusted.
+        standard deviation between its parts, which tells where the path is not to be trusted.
     """
     velocity, acceleration = enlarged(paths, scale)
     # What leaves the picture at once has the light of its own pixel.
@@ -64,21 +66,32 @@ def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
     number, seen, squares = little, still, still.square() / _LITTLE  # (N, 1, H, W)
     middle_number, middle = little, still
     times = bin_times(light.shape[1])
-    for start in range(0, len(times), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        here, inside = follow(light[:, part], (velocity, acceleration), times[part])
-        weighted = inside * here  # (N, _AT_ONCE, H, W)
-        number = number + inside.sum(1, keepdim=True)
-        seen = seen + weighted.sum(1, keepdim=True)
-        squares = squares + (weighted * here).sum(1, keepdim=True)
-        short = [i for i, time in enumerate(times[part]) if abs(time) < MIDDLE / 2]
-        if short:
-            among = slice(short[0], short[-1] + 1)
-            middle_number = middle_number + inside[:, among].sum(1, keepdim=True)
-            middle = middle + weighted[:, among].sum(1, keepdim=True)
+    for part in _parts(len(times)):
+        part_number, part_seen = torch.zeros_like(still), torch.zeros_like(still)
+        for bins in part:
+            here, inside = follow(light[:, bins], (velocity, acceleration), times[bins])
+            weighted = inside * here  # (N, bins, H, W)
+            part_number = part_number + inside.sum(1, keepdim=True)
+            part_seen = part_seen + weighted.sum(1, keepdim=True)
+            short = [i for i, time in enumerate(times[bins]) if abs(time) < MIDDLE / 2]
+            if short:
+                among = slice(short[0], short[-1] + 1)
+                middle_number = middle_number + inside[:, among].sum(1, keepdim=True)
+                middle = middle + weighted[:, among].sum(1, keepdim=True)
+        number, seen = number + part_number, seen + part_seen
+        squares = squares + part_seen.square() / part_number.clamp(min=_LITTLE)
     mean = seen / number
     deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
     return torch.cat([mean, middle / middle_number, deviation], 1)
+
+
+def _parts(bins: int) -> list[list[slice]]:
+    """Cut bins into `PARTS`, and each of these into slices of at most `_AT_ONCE`."""
+    bounds = [(i * bins // PARTS, (i + 1) * bins // PARTS) for i in range(PARTS)]
+    return [
+        [slice(start, min(start + _AT_ONCE, stop)) for start in range(first, stop, _AT_ONCE)]
+        for first, stop in bounds
+    ]
 
 
 def motion(light: Tensor) -> Paths:

@@ -39,6 +39,7 @@ from .spikes import samples_per_bin
 from .spikes.camera import LUMINANCE
 from .trained import load_trained, require_free, weights_file, write_model
 from .training.ema import averaged_copy, update_average
+from .training.splits import seen_by
 
 INSTANTS = 4
 """Sharp frames that make an exposure. More cost as much again, and their motion is smaller."""
@@ -135,10 +136,7 @@ def adapt(
         )
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model.to(where)
-    cameras = [
-        _Camera(recording, config.DATA.K, correct_lag=config.DATA.NORM.CORRECT_LAG)
-        for recording in recordings
-    ]
+    cameras = [_Camera(recording, config.DATA.K, config.DATA.NORM) for recording in recordings]
     curve = _fit(cameras)
 
     def loss_of(network: nn.Module, random: np.random.Generator, norm: NormConfig) -> Tensor:
@@ -146,7 +144,7 @@ def adapt(
         camera = cameras[random.integers(len(cameras))]
         clip = camera.clip(random, config.DATA.CLIP_LEN, crop, curve)
         hidden = random.random(clip.light.shape[-2:]) < HIDDEN
-        counts = torch.from_numpy(hide(clip.counts, hidden, random).astype(np.float32)).to(where)
+        counts = torch.from_numpy(hide(clip.counts, hidden, random)).to(where)
         samples = torch.from_numpy(clip.samples)
         voxels = normalize_counts(counts, samples, camera.gain, norm)
         restored = network(torch.from_numpy(clip.blur).to(where), voxels).float()
@@ -215,7 +213,7 @@ class _Clip:
     blur: npt.NDArray[np.float32]
     """(M, T, 3, S, S): of the window around each instant."""
     counts: npt.NDArray[Any]
-    """(M, T, K, s, s)."""
+    """(M, T, K, s, s) float32; light, where the model is given light."""
     samples: npt.NDArray[np.int64]
     """(M, T)."""
     exposed: npt.NDArray[np.float32]
@@ -227,15 +225,15 @@ class _Clip:
 class _Camera:
     """A recording's windows around M instants, and how its spikes become luminance."""
 
-    def __init__(self, recording: Recording, bins: int, *, correct_lag: bool) -> None:
+    def __init__(self, recording: Recording, bins: int, norm: NormConfig) -> None:
         instants = [(m + 0.5) / INSTANTS - 0.5 for m in range(INSTANTS)]
         arguments = (recording.seq, recording.exposures, recording.dat, recording.settings, bins)
         self._own = RecordingSequence(*arguments)
-        self._around = [RecordingSequence(*arguments, at=at) for at in instants]
+        self._around = seen_by(norm, [RecordingSequence(*arguments, at=at) for at in instants])
         self.gain = recording.settings.gain
         self._bins = bins
         self._in_time = np.arange(bins)
-        if correct_lag:
+        if norm.CORRECT_LAG:
             lag = round(lag_in_bins(self._own, 0, min(self._own.length, LAG_EXPOSURES)))
             self._in_time = (self._in_time + lag).clip(0, bins - 1)
         rows, columns = (
@@ -264,7 +262,7 @@ class _Camera:
         large = [(first * self._ratio, last * self._ratio) for first, last in spans]
         part = (start, start + length)
         counts = np.stack([around.voxels(*part, *spans) for around in self._around])
-        counts = counts[:, :, self._in_time]
+        counts = counts.astype(np.float32)[:, :, self._in_time]
         samples = np.stack([around.samples[slice(*part)] for around in self._around])
         return _Clip(
             blur=np.stack([_floats(around.blur(*part, *large)) for around in self._around]),

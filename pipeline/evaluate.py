@@ -24,7 +24,6 @@ from .methods import (
     SdmMethod,
     TfiMethod,
     TfpMethod,
-    has_spikes,
     restored_frames,
 )
 from .metrics import Score, psnr, score
@@ -33,7 +32,7 @@ from .perceptual import Backbone, Lpips
 from .progress import Progress
 from .protocols import protocol_split, require_protocol
 from .store.provenance import blur_kinds, describe_data
-from .store.sequence import WindowSequence
+from .store.sequence import WindowSequence, has_spikes
 from .store_lag import exposure_lag
 
 METHODS = ("blur", "tfp", "tfi", "sdm", "path", "rgb", "model")

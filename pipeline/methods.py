@@ -22,7 +22,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,8 @@ from ..errors import SpikeDeblurError
 from .metrics import to_uint8, to_uint16
 from .spikes import reconstruct, samples_per_bin
 from .spikes.camera import luminance
-from .store.sequence import WindowSequence
+from .store.light import in_light
+from .store.sequence import SpikeWindows, WindowSequence, has_spikes
 from .tiling import Blender, Tile, plan_tiles
 
 if TYPE_CHECKING:
@@ -79,22 +80,6 @@ class Method(Protocol):
         Raises:
             MethodError: the sequence lacks what the method needs.
         """
-
-
-@runtime_checkable
-class SpikeWindows(Protocol):
-    """A sequence that can give the spikes themselves, not only counts."""
-
-    has_spikes: bool
-    """Whether it has them."""
-
-    def spikes(self, window: int) -> npt.NDArray[np.uint8]:
-        """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright."""
-
-
-def has_spikes(windows: WindowSequence) -> bool:
-    """Whether a sequence has its spikes themselves at hand."""
-    return isinstance(windows, SpikeWindows) and windows.has_spikes
 
 
 def restored_frames(
@@ -222,11 +207,11 @@ class PathMethod:
 
         _require_raw(windows, self.name)
         one = slice(clip.start, clip.start + 1)
-        counts = torch.from_numpy(windows.voxels(one.start, one.stop).astype(np.float32))
+        light = in_light(windows).voxels(one.start, one.stop).astype(np.float32)
         late = torch.tensor([round(lag_in_bins(windows, one.start, one.stop))])
         gain = _gains(windows, Clip(one.start, one.stop, one.start, one.stop))
         voxels = normalize_counts(
-            delay(counts, -late),
+            delay(torch.from_numpy(light), -late),
             torch.from_numpy(np.array(windows.samples[one])),
             windows.gain if gain is None else torch.tensor(gain),
             NormConfig(MODE="relative"),
@@ -399,7 +384,8 @@ class ModelMethod:
 
         axes = (tile.vertical, tile.horizontal) if tile else ()
         blur = windows.blur(clip.start, clip.stop, *(axis.span for axis in axes))
-        voxels = windows.voxels(clip.start, clip.stop, *(axis.voxel_span for axis in axes))
+        seen = in_light(windows) if self.config.DATA.NORM.MODE == "relative" else windows
+        voxels = seen.voxels(clip.start, clip.stop, *(axis.voxel_span for axis in axes))
         rgb = torch.from_numpy(np.ascontiguousarray(blur)).to(self.device)
         rgb = rgb.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # (T, 3, H, W)
         # float32 holds counts exactly, and torch has few operations on uint16.

@@ -191,9 +191,17 @@ class RecordingSequence:
         """Refuse: a recording has no sharp frames."""
         raise RecordingError(f"{self.seq}: no sharp frames in a recording")
 
-    def spikes(self, window: int) -> npt.NDArray[np.uint8]:
+    def spikes(self, window: int, rows: Span | None = None) -> npt.NDArray[np.uint8]:
         """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright."""
-        return self._file.read(*self._spans[window])
+        return self._file.read(*self._spans[window], rows)
+
+    def spikes_beside(
+        self, window: int, beside: int, rows: Span | None = None, columns: Span | None = None
+    ) -> tuple[npt.NDArray[np.uint8], int]:
+        """Return one exposure's spikes, with some before and after it; see `SpikeWindows`."""
+        start, stop = self._spans[window]
+        first, last = max(0, start - beside), min(stop + beside, self._file.n_frames)
+        return self._file.read(first, last, rows, columns), start - first
 
     def _frame(self, i: int) -> npt.NDArray[np.uint8]:
         # Tiles of one clip ask for the same few frames again and again.

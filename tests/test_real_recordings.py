@@ -23,17 +23,20 @@ class OneWindow:
     """A blurred frame enlarged to twice the spikes' size, the ratio of training."""
 
     blurred: np.ndarray
-    counts: np.ndarray
+    recorded: np.ndarray
+    """(samples, h, w), all of the recording; the exposure is around `MIDDLE`."""
     number: int
+    """Samples of the exposure, odd."""
     seq: str = "reds"
     length: int = 1
     bins: int = 32
     gain: float | None = None
     windows_are_raw: bool = True
     is_remote: bool = False
+    has_spikes: bool = True
 
     frame_shape = property(lambda self: self.blurred.shape[:2])
-    voxel_shape = property(lambda self: self.counts.shape[1:])
+    voxel_shape = property(lambda self: self.recorded.shape[1:])
     samples = property(lambda self: np.array([self.number]))
 
     def blur(self, start: int, stop: int, rows=None, columns=None) -> np.ndarray:
@@ -41,7 +44,16 @@ class OneWindow:
 
     def voxels(self, start: int, stop: int, rows=None, columns=None) -> np.ndarray:
         y, x = slice(*(rows or (None,))), slice(*(columns or (None,)))
-        return self.counts[None, :, y, x]
+        return spike_to_voxel(self.spikes(0), self.bins)[None, :, y, x].astype(np.uint8)
+
+    def spikes(self, window: int, rows=None) -> np.ndarray:
+        return self.spikes_beside(window, 0, rows)[0]
+
+    def spikes_beside(self, window: int, beside: int, rows=None, columns=None):
+        y, x = slice(*(rows or (None,))), slice(*(columns or (None,)))
+        start, stop = MIDDLE - self.number // 2, MIDDLE + self.number // 2 + 1
+        first, last = max(0, start - beside), min(stop + beside, len(self.recorded))
+        return np.ascontiguousarray(self.recorded[first:last, y, x]), start - first
 
 
 def matched_psnr(image: np.ndarray, truth: np.ndarray) -> float:
@@ -66,7 +78,7 @@ def test_the_shipped_model_beats_blur_and_short_windows(name, exposure, over_blu
     gray = np.clip(rate / scale, 0, 1)
     large = Image.fromarray(np.rint(255 * gray).astype(np.uint8)).resize((800, 500))  # bicubic
     blurred = np.repeat(np.asarray(large)[..., None], 3, -1)
-    window = OneWindow(blurred, spike_to_voxel(seen, 32), len(seen))
+    window = OneWindow(blurred, spikes, exposure)
     method = ModelMethod.from_run(find_model("small"), device="cpu")
     restored = method(window, Clip(0, 1, 0, 1))[0].mean(-1)
     restored = restored.reshape(250, 2, 400, 2).mean((1, 3))

@@ -209,16 +209,46 @@ class StoreSequence:
         Raises:
             StoreError: a store of counts does not hold them.
         """
+        return self.spikes_beside(window, 0, rows)[0]
+
+    def spikes_beside(
+        self, window: int, beside: int, rows: Span | None = None, columns: Span | None = None
+    ) -> tuple[np.ndarray, int]:
+        """Return one exposure's spikes, with some before and after it; see `SpikeWindows`.
+
+        Beside an exposure, those are known that are of exposures before and after it too.
+
+        Raises:
+            StoreError: a store of counts does not hold them.
+        """
         if self._record.kind != "packed":
             raise StoreError(
                 f"{self._place}: expected spikes, found counts in bins; voxelize again with "
                 "--kind packed"
             )
-        y, x = checked_crop(self, window, window + 1, rows, None, self.voxel_shape)
-        first = int(self.first_sample[window])
-        last = first + int(self.samples[window])
-        packed = self._read("spikes", ((first, last), y, (0, -(-x[1] // 8))))
-        return np.unpackbits(packed, axis=-1, count=x[1], bitorder="little")
+        (y, x) = checked_crop(self, window, window + 1, rows, columns, self.voxel_shape)
+        start = int(self.first_sample[window])
+        stop = start + int(self.samples[window])
+        first, last = start, stop
+        if beside:
+            known = self._unbroken(window)
+            first, last = max(start - beside, known[0]), min(stop + beside, known[1])
+        b0, b1 = x[0] // 8, -(-x[1] // 8)  # the bytes of a row that hold the columns
+        packed = self._read("spikes", ((first, last), y, (b0, b1)))
+        bits = np.unpackbits(packed, axis=-1, count=x[1] - 8 * b0, bitorder="little")
+        return np.ascontiguousarray(bits[..., x[0] - 8 * b0 :]), start - first
+
+    def _unbroken(self, window: int) -> Span:
+        """Return the stored samples around a window that followed one another in the recording."""
+        record = self._record
+        own = int(self.first_sample[window])
+        if record.first is None:  # each window has its own file
+            return own, own + int(self.samples[window])
+        started = np.rint((self.t0 - record.first) * record.rate)
+        # Samples are stored in order, and none between windows that is not of one.
+        together = started - self.first_sample == started[window] - own
+        firsts = self.first_sample[together]
+        return int(firsts.min()), int((firsts + self.samples[together]).max())
 
     def blur(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None

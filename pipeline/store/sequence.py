@@ -96,3 +96,30 @@ class WindowSequence(Protocol):
         Raises:
             StoreError: the sequence has no sharp frames.
         """
+
+
+@runtime_checkable
+class SpikeWindows(Protocol):
+    """A sequence that can give the spikes themselves, not only counts."""
+
+    @property
+    def has_spikes(self) -> bool:
+        """Whether it has them."""
+
+    def spikes(self, window: int, rows: Span | None = None) -> np.ndarray:
+        """One exposure's spikes (samples, h, w) uint8 of 0/1, upright."""
+
+    def spikes_beside(
+        self, window: int, beside: int, rows: Span | None = None, columns: Span | None = None
+    ) -> tuple[np.ndarray, int]:
+        """One exposure's spikes, with up to `beside` samples before and after it.
+
+        Returns:
+            (samples, h, w) uint8 of 0/1, upright, and how many of them are before the exposure.
+            Fewer where the recording ends, or more are not kept.
+        """
+
+
+def has_spikes(windows: WindowSequence) -> bool:
+    """Whether a sequence has its spikes themselves at hand."""
+    return isinstance(windows, SpikeWindows) and windows.has_spikes

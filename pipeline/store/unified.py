@@ -157,6 +157,29 @@ class UnifiedSequence:
         """Whether there are sharp frames."""
         return bool(self.sharp_paths)
 
+    @property
+    def has_spikes(self) -> bool:
+        """Whether voxels are counted from `.dat`."""
+        return self.geometry is not None
+
+    def spikes(self, window: int, rows: Span | None = None) -> np.ndarray:
+        """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright."""
+        return self.spikes_beside(window, 0, rows)[0]
+
+    def spikes_beside(
+        self, window: int, beside: int, rows: Span | None = None, columns: Span | None = None
+    ) -> tuple[np.ndarray, int]:
+        """Return one exposure's spikes, with some before and after it; see `SpikeWindows`."""
+        if self.geometry is None:
+            raise StoreError(f"{self.seq}: expected `.dat` spikes, found `.npy` counts in bins")
+        file, start = (
+            _open_spikes(self.voxel_paths[window], self.geometry),
+            self.first_samples[window],
+        )
+        stop = start + int(self.samples[window])
+        first, last = max(0, start - beside), min(stop + beside, file.n_frames)
+        return file.read(first, last, rows, columns), start - first
+
     def voxels(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
     ) -> np.ndarray:

@@ -23,7 +23,7 @@ from .objective import Objective
 from .order import ClipIndex, StepPlan
 from .precision import Precision
 from .samples import ClipSamples
-from .splits import open_splits
+from .splits import open_splits, seen_by
 from .step import Learner, NonFiniteError
 
 LOWEST, HIGHEST = 1e-6, 1.0
@@ -70,7 +70,11 @@ def find_rate(config: Config, steps: int = 100, on_progress: Progress | None = N
         accumulation = options.GRADIENT_ACCUMULATION_STEPS
         plan = StepPlan(index, options.BATCH_SIZE, accumulation, options.SEED, 0, 1)
         samples = ClipSamples(
-            training, index, crop_size=data.CROP_SIZE, augment=data.AUGMENT, seed=options.SEED
+            seen_by(data.NORM, training),
+            index,
+            crop_size=data.CROP_SIZE,
+            augment=data.AUGMENT,
+            seed=options.SEED,
         )
         torch.manual_seed(options.SEED)
         learner = Learner.start(

@@ -9,10 +9,14 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...configs.schema import SpikeAugmentConfig
 from ...model import delay
+
+_FAINT = 1e-4
+"""Spikes a bin, below which light is taken to be as much: it reaches no threshold."""
 
 
 def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[str, Any]:
@@ -23,8 +27,9 @@ def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[s
     from a random phase on.
 
     Args:
-        batch: `voxels` (B, T, K, h, w) raw counts, `samples` (B, T) spike samples a window, `gain`
-            (B) spikes a sample at unit luminance; on one device. Random numbers are torch's.
+        batch: `voxels` (B, T, K, h, w) raw counts, or floating: light from intervals; `samples`
+            (B, T) spike samples a window, `gain` (B) spikes a sample at unit luminance; on one
+            device. Random numbers are torch's.
         options: what may change, and how far.
     """
     counts = batch["voxels"].to(torch.float32)
@@ -35,7 +40,10 @@ def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[s
     factor = torch.exp(torch.rand(clips, device=device) * math.log(options.THRESHOLD))
     factor = torch.where(changed, factor, 1.0)
     if options.THRESHOLD > 1:
-        counts = raise_threshold(counts, _of_clip(factor))
+        raised = (
+            raise_threshold_of_light if batch["voxels"].is_floating_point() else raise_threshold
+        )
+        counts = raised(counts, _of_clip(factor))
     if options.NOISE > 0:
         share = _of_clip(changed * torch.rand(clips, device=device) * options.NOISE)
         false = torch.poisson((share * (samples - counts).clamp(min=0)).expand_as(counts))
@@ -77,6 +85,41 @@ def raise_threshold(counts: Tensor, factor: Tensor) -> Tensor:
     total = torch.div(total + phase, factor, rounding_mode="floor")
     before = torch.div(phase, factor, rounding_mode="floor")
     return torch.diff(total, dim=-3, prepend=before)
+
+
+def raise_threshold_of_light(light: Tensor, factor: Tensor) -> Tensor:
+    """Return the light (..., K, h, w) that spikes of a threshold `factor` times as high tell of.
+
+    Light comes evenly within a bin, and beside the window as in its first and last bin. Spikes
+    are where its sum passes the threshold, from a random phase on; between two of them it is
+    taken to have come evenly.
+    """
+    pace = light.clamp(min=_FAINT)
+    pace = torch.cat([pace[..., :1, :, :], pace, pace[..., -1:, :, :]], -3)  # (..., K + 2, h, w)
+    width = torch.ones_like(pace)
+    for end in (0, -1):  # two spikes fit beside the window
+        width[..., end, :, :] = 2 * factor[..., 0, :, :] / pace[..., end, :, :]
+    instants, sums = (
+        F.pad(x.cumsum(-3), (0, 0, 0, 0, 1, 0)).movedim(-3, -1).contiguous()
+        for x in (width, width * pace)
+    )  # (..., h, w, K + 3)
+    steps = factor.expand_as(light[..., :1, :, :]).movedim(-3, -1)  # (..., h, w, 1)
+    phase = torch.rand_like(steps)
+    edges = slice(1, -1)  # of the window's bins
+    fired = (sums[..., edges] / steps + phase).floor()  # (..., h, w, K + 1)
+
+    def instant_of(spikes: Tensor) -> Tensor:
+        target = (spikes - phase) * steps
+        after = torch.searchsorted(sums, target).clamp(1, sums.shape[-1] - 1)
+        (low, from_), (high, to) = (
+            [x.gather(-1, i) for x in (sums, instants)] for i in (after - 1, after)
+        )
+        return from_ + (target - low) / (high - low).clamp(min=_FAINT) * (to - from_)
+
+    last, following = instant_of(fired), instant_of(fired + 1)
+    passed = (instants[..., edges] - last) / (following - last).clamp(min=_FAINT)
+    light_until = fired + passed.clamp(0, 1)
+    return torch.where(factor > 1, light_until.diff(dim=-1).movedim(-1, -3), light)
 
 
 def _of_clip(values: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...configs.schema import Config, NormConfig
+from ..store.light import in_light
 from ..store.sequence import WindowSequence
 from ..store.unified import open_windows
 from .samples import SampleError
@@ -40,6 +41,11 @@ def open_splits(config: Config) -> tuple[list[WindowSequence], list[WindowSequen
         require_usable(sequences, data.K, data.NORM)
         splits.append(sequences)
     return splits[0], splits[1]
+
+
+def seen_by(norm: NormConfig, sequences: Sequence[WindowSequence]) -> list[WindowSequence]:
+    """Return sequences whose voxels are what is normalised: light for `relative`, or counts."""
+    return [in_light(s) for s in sequences] if norm.MODE == "relative" else list(sequences)
 
 
 def require_usable(sequences: Sequence[WindowSequence], bins: int, norm: NormConfig) -> None:

@@ -45,7 +45,7 @@ from .precision import Precision, cpu_computes_bf16
 from .records import Interval, Position, Records
 from .samples import ClipSamples
 from .schedule import learning_rate, total_steps, warmup_steps
-from .splits import open_splits
+from .splits import open_splits, seen_by
 from .step import Learner, NonFiniteError
 from .stop import stop_request
 from .trial import fit_in_budget
@@ -199,7 +199,7 @@ def fit(
         group.world,
     )
     samples = ClipSamples(
-        training,
+        seen_by(data.NORM, training),
         index,
         crop_size=data.CROP_SIZE,
         augment=data.AUGMENT,
@@ -207,7 +207,7 @@ def fit(
         replace_unreadable=options.ON_ERROR == "skip",
     )
     shown = ClipSamples(
-        validation,
+        seen_by(data.NORM, validation),
         ClipIndex.each_window_once(
             [s.length for s in validation], data.CLIP_LEN, options.VAL_MAX_WINDOWS
         ),

@@ -59,15 +59,15 @@ TESTS = (
 )
 
 
+Change = Callable[[np.ndarray, int], np.ndarray]
+"""Changes planes (n, h, w), counts in bins or spikes, of which so many are an exposure."""
+
+
 class Changed:
-    """A sequence with other counts, or without its gain."""
+    """A sequence with other spikes, or without its gain."""
 
     def __init__(
-        self,
-        sequence: Any,
-        change: Callable[[np.ndarray], np.ndarray] = lambda counts: counts,
-        *,
-        gain_known: bool = True,
+        self, sequence: Any, change: Change = lambda planes, _: planes, *, gain_known: bool = True
     ) -> None:
         self._sequence, self._change = sequence, change
         self.gain = sequence.gain if gain_known else None
@@ -77,7 +77,13 @@ class Changed:
 
     def voxels(self, start: int, stop: int, rows: Any = None, columns: Any = None) -> np.ndarray:
         """Return the changed counts (T, K, h, w)."""
-        return self._change(self._sequence.voxels(start, stop, rows, columns))
+        counts = self._sequence.voxels(start, stop, rows, columns)
+        return np.stack([self._change(one, len(one)) for one in counts])
+
+    def spikes_beside(self, window: int, beside: int, *crop: Any) -> tuple[np.ndarray, int]:
+        """Return the changed spikes (samples, h, w), and how many are before the exposure."""
+        spikes, before = self._sequence.spikes_beside(window, beside, *crop)
+        return self._change(spikes, int(self._sequence.samples[window])), before
 
 
 def write_frames(folder: Path, test: PhotographTest) -> None:
@@ -101,17 +107,17 @@ def record(work: Path, name: str, recording: Recording, frames: str = "frames") 
     return open_windows(work / f"{name}.zarr", "test", bins=BINS)
 
 
-def later(bins: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what makes the spikes late by some bins."""
-    return lambda counts: counts[:, np.clip(np.arange(counts.shape[1]) - bins, 0, None)]
+def later(share: float) -> Change:
+    """Return what makes the spikes late by a share of the exposure; before the first: mirrored."""
+    return lambda planes, exposure: planes[np.abs(np.arange(len(planes)) - round(share * exposure))]
 
 
-def dead(share: float) -> Callable[[np.ndarray], np.ndarray]:
+def dead(share: float) -> Change:
     """Return what silences a share of the pixels, the same in every window."""
 
-    def change(counts: np.ndarray) -> np.ndarray:
-        alive = np.random.default_rng(0).random(counts.shape[-2:]) >= share
-        return counts * alive.astype(counts.dtype)
+    def change(planes: np.ndarray, _: int) -> np.ndarray:
+        alive = np.random.default_rng(0).random(planes.shape[-2:]) >= share
+        return planes * alive.astype(planes.dtype)
 
     return change
 
@@ -132,7 +138,7 @@ def measure(model: ModelMethod, work: Path) -> list[Figure]:
         "half the rate": (record(work, "rate", Recording(spikes_per_frame=4)), 0.5),
         "2 % dead pixels": ([Changed(s, dead(0.02)) for s in clean], 0.7),
         "1 % noise": (record(work, "noise", Recording(noise=0.01)), 0.7),
-        "late by a tenth of the exposure": ([Changed(s, later(3)) for s in clean], 1.0),
+        "late by a tenth of the exposure": ([Changed(s, later(0.1)) for s in clean], 1.0),
     }
     for name, bar in (("x2", 1.0), ("x4", 2.0)):
         known = cameras[f"threshold {name}"][0]

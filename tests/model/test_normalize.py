@@ -3,12 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from spikedeblur.configs.schema import NormConfig
 from spikedeblur.model import gain_from_blur, normalize_counts
-from spikedeblur.model.normalize import NormalizeError, spread_over_intervals
+from spikedeblur.model.normalize import NormalizeError
 
 
 def counts_of(shape=(2, 3, 4, 5, 6), high=9, dtype=torch.uint8):
@@ -69,69 +67,11 @@ def test_rate_of_a_constant_light_does_not_depend_on_samples_threshold_or_bin():
 def test_relative_is_the_deviation_from_the_mean_over_bins():
     counts = counts_of((2, 4, 3, 3))
     samples, gain = torch.tensor([8, 16]), 0.5
-    edges = torch.arange(5) * torch.tensor([[2], [4]])
-    spread = spread_over_intervals(counts.float(), edges).numpy()
-    rate = spread / np.array([2, 4])[:, None, None, None] / gain
+    rate = counts.numpy() / np.array([2, 4])[:, None, None, None] / gain
     mean = rate.mean(1, keepdims=True)
     expected = np.clip((rate - mean) / (mean + 0.05), -3, 3)
     out = normalize_counts(counts, samples, gain, NormConfig(MODE="relative"))
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
-
-
-def spread_of(counts: list[int], samples: int) -> torch.Tensor:
-    """Return what `spread_over_intervals` makes of one pixel (K)."""
-    values = torch.tensor(counts, dtype=torch.float32)[:, None, None]
-    edges = -(-torch.arange(len(counts) + 1) * samples // len(counts))
-    return spread_over_intervals(values, edges)[:, 0, 0]
-
-
-@pytest.mark.parametrize("gap", [1, 2, 3, 5])
-def test_steady_spikes_are_a_steady_light(gap):
-    counts = [0] * 32
-    counts[gap // 2 :: gap] = [1] * len(counts[gap // 2 :: gap])
-    expected = torch.full((32,), 1 / gap)
-    torch.testing.assert_close(spread_of(counts, 320), expected)
-
-
-def test_a_spike_is_spread_since_the_one_before():
-    # Spikes in the middles of bins 0, 1 and 5: one from 0.5 to 1.5, one from there to 5.5.
-    light = spread_of([1, 1, 0, 0, 0, 1, 0, 0], 80)
-    expected = torch.tensor([1.0, 0.5 + 0.125, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25])
-    torch.testing.assert_close(light, expected)
-
-
-@given(
-    st.lists(st.integers(0, 6), min_size=1, max_size=12),
-    st.integers(0, 50),
-)
-def test_light_is_within_one_spike_of_the_counts(counts, more):
-    light = spread_of(counts, len(counts) + more).cumsum(0)
-    total = torch.tensor(counts, dtype=torch.float32).cumsum(0)
-    # The light before the first edge is unknown by less than a spike, and so is that after it.
-    assert ((light - total).abs() <= 1 + 1e-3).all()
-    assert (light.diff(prepend=torch.zeros(1)) >= -1e-4).all()
-
-
-def test_without_spikes_there_is_no_light():
-    assert spread_of([0] * 8, 80).tolist() == [0.0] * 8
-
-
-def test_a_high_threshold_is_seen_as_a_low_one():
-    # Light that grows evenly, at a threshold of 1 and of 8; bins of 4 samples.
-    samples = 128
-    light = torch.linspace(0.2, 1, samples, dtype=torch.float64).cumsum(0)
-
-    def relative(threshold: float, phase: float) -> torch.Tensor:
-        fired = ((light / threshold + phase).floor().diff(prepend=torch.zeros(1))).view(32, 4)
-        counts = fired.sum(1)[None, :, None, None]
-        norm = NormConfig(MODE="relative")
-        return normalize_counts(counts, torch.tensor([samples]), 1 / threshold, norm).flatten()
-
-    phases = torch.arange(0, 1, 0.1).tolist()
-    low = torch.stack([relative(1, phase) for phase in phases])
-    high = torch.stack([relative(8, phase) for phase in phases])
-    assert (high.mean(0) - low.mean(0)).abs().mean() < 0.05
-    assert high.std(0).mean() < 0.25  # counts themselves: about 1.5
 
 
 def test_relative_stays_within_three():

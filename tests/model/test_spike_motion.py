@@ -49,7 +49,8 @@ def test_more_spikes_of_a_path_are_less_noise():
     short = noisy[0, 14:18].mean(0)
     errors = [float(inside(x - sharp).square().mean().sqrt()) for x in (short, middle, whole)]
     assert errors[2] < errors[1] < errors[0]
-    assert 0.15 < inside(deviation).mean() < 0.3  # interpolation takes away a part
+    # Between four parts of 8 bins; interpolation takes away a part.
+    assert 0.15 < inside(deviation).mean() * 8**0.5 < 0.3
 
 
 def test_where_nothing_is_seen_nothing_moves():

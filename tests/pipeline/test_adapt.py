@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_model(recording, model, tmp_path):
 
 def test_perfect_frames_fulfil_both_terms(recording, moving_scene):
     """The sharp frames themselves have a much lower loss than the blurred ones have."""
-    camera = job._Camera(recording, 32, correct_lag=True)
+    camera = job._Camera(recording, 32, CONFIG.DATA.NORM)
     clip = camera.clip(np.random.default_rng(0), 3, 96, job._fit([camera]))
     frames = moving_scene.sharp.transpose(0, 3, 1, 2) / np.float32(255)  # (T, 3, H, W)
     # A pixel a frame: the scene a quarter of the exposure later has moved by so many pixels.
@@ -96,7 +96,7 @@ def test_perfect_frames_fulfil_both_terms(recording, moving_scene):
 
 
 def test_the_curve_from_spikes_to_light_is_the_cameras(recording, moving_scene):
-    curve = job._fit([job._Camera(recording, 32, correct_lag=True)])
+    curve = job._fit([job._Camera(recording, 32, CONFIG.DATA.NORM)])
     for light in (0.3, 0.5, 0.7):
         assert np.polyval(curve, light * moving_scene.gain) == pytest.approx(light, abs=0.02)
 
@@ -116,7 +116,7 @@ def test_hidden_pixels_show_a_neighbours_spikes_and_others_their_own():
 
 
 def test_what_is_compared_is_seen_where_spikes_are_hidden_alone(recording):
-    camera = job._Camera(recording, 32, correct_lag=True)
+    camera = job._Camera(recording, 32, CONFIG.DATA.NORM)
     clip = camera.clip(np.random.default_rng(0), 3, 96, job._fit([camera]))
     restored = torch.from_numpy(np.broadcast_to(clip.exposed, clip.blur.shape).copy())
     restored.requires_grad_()

@@ -6,10 +6,12 @@ import torch
 
 from spikedeblur.configs.schema import SpikeAugmentConfig
 from spikedeblur.model import delay
+from spikedeblur.pipeline.spikes.intervals import light_of_spikes
 from spikedeblur.pipeline.training.spike_augment import (
     augment_spikes,
     grain,
     raise_threshold,
+    raise_threshold_of_light,
     tint,
 )
 
@@ -33,6 +35,47 @@ def test_every_nth_spike_is_a_spike_of_an_n_times_higher_threshold(factor):
     assert np.all(total >= np.floor(exact))
     assert np.all(total <= np.ceil(exact + 1e-9))
     assert np.array_equal(higher, counts) == (factor == 1)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0, 3.5, 8.0])
+def test_light_at_a_higher_threshold_is_as_a_camera_of_that_threshold_tells_it(factor):
+    rng = np.random.default_rng(0)
+    samples, bins, beside = 256, 32, 64
+    pace = np.linspace(0.4, 1, samples + 2 * beside)[:, None, None]
+    light = pace * rng.uniform(0.3, 1, (1, 24, 24))
+
+    def seen(threshold: float) -> np.ndarray:
+        total = np.floor((light.cumsum(0) + rng.uniform(0, threshold, (1, 24, 24))) / threshold)
+        spikes = np.diff(total, axis=0, prepend=total[:1]).astype(np.uint8)
+        return light_of_spikes(spikes, bins, beside, samples)
+
+    truth = light[beside:-beside].reshape(bins, -1, 24, 24).sum(1)
+    given = torch.from_numpy(seen(1.0))[None]
+    raised = raise_threshold_of_light(given, torch.full((1, 1, 1, 1), factor))[0].numpy()
+    ours, camera = (np.sqrt(np.mean((factor * x - truth) ** 2)) for x in (raised, seen(factor)))
+    assert abs((factor * raised - truth).mean()) < 0.02 * truth.mean()
+    assert 0.6 < ours / camera < 1.4
+    assert np.array_equal(raised, given[0].numpy()) == (factor == 1)
+
+
+def test_no_light_stays_none_at_any_threshold():
+    dark = torch.zeros(2, 8, 3, 3)
+    found = raise_threshold_of_light(dark, torch.tensor([1.0, 8.0])[:, None, None, None])
+    assert found.isfinite().all()
+    assert found.max() < 1e-3
+
+
+def test_light_keeps_its_form_and_counts_stay_whole():
+    options = SpikeAugmentConfig(CHANCE=1, THRESHOLD=4)
+    given = batch()
+    found = []
+    for voxels in (given["voxels"], given["voxels"].half()):
+        torch.manual_seed(0)
+        found.append(augment_spikes(given | {"voxels": voxels}, options)["voxels"])
+    counts, light = found
+    assert torch.equal(counts, counts.round())
+    assert not torch.equal(light, light.round())
+    assert light.sum() == pytest.approx(counts.sum().item(), rel=0.03)
 
 
 def batch(clips: int = 40) -> dict:
