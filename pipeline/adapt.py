@@ -32,11 +32,12 @@ from ..configs.schema import Config, NormConfig
 from ..errors import SpikeDeblurError
 from ..model import CharbonnierLoss, VRTWithSpike, normalize_counts
 from .files import sha256_file
-from .methods import centre_weights, lag_in_bins
+from .methods import centre_weights
 from .progress import Progress
 from .recording import Recording, RecordingSequence
 from .spikes import samples_per_bin
 from .spikes.camera import LUMINANCE
+from .torch_methods import lag_in_bins
 from .trained import load_trained, require_free, weights_file, write_model
 from .training.ema import averaged_copy, update_average
 from .training.splits import seen_by

@@ -14,7 +14,7 @@ from .. import __version__
 from .evaluate import evaluate
 from .evaluation import Evaluation, EvaluationError, WindowScores, require_own
 from .files import atomic_write
-from .methods import BlurMethod, Method, ModelMethod, SdmMethod, restored_frames
+from .methods import BlurMethod, Method, SdmMethod, restored_frames
 
 _SOFTWARE = "spikedeblur"
 
@@ -84,6 +84,8 @@ def before_after(
     assert evaluation.sdm_bins is not None
     methods: list[Method] = [BlurMethod(), SdmMethod(evaluation.sdm_bins)]
     if run is not None:
+        from .torch_methods import ModelMethod
+
         methods.append(ModelMethod.from_run(run, tile=tile, device=device))
     panels = []
     for method in methods:

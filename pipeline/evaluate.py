@@ -12,6 +12,7 @@ import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from .evaluation import Evaluation, EvaluationError, WindowScores
 from .files import sha256_file
@@ -19,8 +20,6 @@ from .methods import (
     SHORT_BINS,
     BlurMethod,
     Method,
-    ModelMethod,
-    PathMethod,
     SdmMethod,
     TfiMethod,
     TfpMethod,
@@ -34,6 +33,9 @@ from .protocols import protocol_split, require_protocol
 from .store.provenance import blur_kinds, describe_data
 from .store.sequence import WindowSequence, has_spikes
 from .store_lag import exposure_lag
+
+if TYPE_CHECKING:
+    from .torch_methods import ModelMethod
 
 METHODS = ("blur", "tfp", "tfi", "sdm", "path", "rgb", "model")
 
@@ -111,7 +113,7 @@ def evaluate(
             "counts in bins; use tfp, or voxelize again with --kind packed"
         )
     trained = {
-        name: ModelMethod.from_run(source, tile=tile, flips=flips, device=device)
+        name: _opened(source, tile, flips, device)
         for name, source in given.items()
         if name in names and source is not None
     }
@@ -164,6 +166,14 @@ def checked_methods(methods: Sequence[str] | None, *, given: set[str]) -> tuple[
     return names
 
 
+def _opened(
+    run: str | os.PathLike[str], tile: int | None, flips: bool, device: str | None
+) -> ModelMethod:
+    from .torch_methods import ModelMethod
+
+    return ModelMethod.from_run(run, tile=tile, flips=flips, device=device)
+
+
 def evaluate_sequences(
     sequences: Sequence[WindowSequence],
     methods: Sequence[str],
@@ -203,7 +213,10 @@ def evaluate_sequences(
         ready["tfi"] = TfiMethod()
     if "sdm" in methods:
         ready["sdm"] = sdm = SdmMethod(_best_width(SdmMethod, sequences, widths, step))
-    ready["path"] = PathMethod()
+    if "path" in methods:
+        from .torch_methods import PathMethod
+
+        ready["path"] = PathMethod()
     ready |= trained
 
     windows = []

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import __version__
 from ..errors import SpikeDeblurError
@@ -25,12 +25,9 @@ from .methods import (
     METHODS,
     BlurMethod,
     Method,
-    ModelMethod,
-    PathMethod,
     SdmMethod,
     TfiMethod,
     TfpMethod,
-    lag_in_bins,
     restored_frames,
 )
 from .progress import Progress
@@ -43,6 +40,9 @@ from .recording import (
 )
 from .store_lag import NOTABLE
 from .video import VIDEO_SUFFIX, decode_to_folder
+
+if TYPE_CHECKING:
+    from .torch_methods import ModelMethod
 
 FORMAT = "spikedeblur.restore"
 SCHEMA_VERSION = 1
@@ -259,6 +259,8 @@ class _Way:
         """The trained model; None: a method without one."""
         if self.method != "model":
             return None
+        from .torch_methods import ModelMethod
+
         assert self.run is not None, "checked_method lets model pass only with a run"
         return ModelMethod.from_run(self.run, tile=self.tile, flips=self.flips, device=self.device)
 
@@ -388,6 +390,8 @@ def _simple_method(name: str, short_bins: int) -> Method:
     if name == "tfi":
         return TfiMethod()
     if name == "path":
+        from .torch_methods import PathMethod
+
         return PathMethod()
     assert name == "sdm", name
     return SdmMethod(short_bins)
@@ -403,6 +407,8 @@ def _lag_warning(windows: RecordingSequence, model: ModelMethod | None) -> tuple
     """Warn of spikes that the first blurred frames show to be late or early."""
     if model is None:
         return ()
+    from .torch_methods import lag_in_bins
+
     lag = lag_in_bins(windows, 0, min(windows.length, LAG_EXPOSURES)) / windows.bins
     if abs(lag) <= NOTABLE:
         return ()

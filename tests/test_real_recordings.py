@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikedeblur.pipeline.methods import Clip, ModelMethod
+from spikedeblur.pipeline.methods import Clip
 from spikedeblur.pipeline.spikes import parse_geometry, read_spikes, spike_to_voxel
+from spikedeblur.pipeline.torch_methods import ModelMethod
 from spikedeblur.pipeline.trained import find_model
 
 FOLDER = Path(__file__).parents[2] / "shared" / "realdata" / "reds_spike"

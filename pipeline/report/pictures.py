@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...errors import SpikeDeblurError
-from ..methods import BlurMethod, Method, ModelMethod, SdmMethod, TfpMethod, restored_frames
+from ..methods import BlurMethod, Method, SdmMethod, TfpMethod, restored_frames
 from ..metrics import psnr, to_uint8
 from ..progress import Progress
 from ..spikes import samples_per_bin
@@ -265,6 +265,8 @@ def _methods(sources: Sources, restore: bool) -> list[tuple[str, Method]]:
     for run in sources.runs:
         if run.weights_sha256 is None or not restore:
             continue
+        from ..torch_methods import ModelMethod
+
         try:
             methods.append((model_name(run, sources.runs), ModelMethod.from_run(run.folder)))
         except SpikeDeblurError as error:

@@ -25,10 +25,10 @@ from spikedeblur.model import build
 from spikedeblur.pipeline.align.job import align
 from spikedeblur.pipeline.evaluate import evaluate_sequences
 from spikedeblur.pipeline.evaluation import Evaluation
-from spikedeblur.pipeline.methods import ModelMethod
 from spikedeblur.pipeline.simulate import Recording, folder_clips, scene_clips, simulate
 from spikedeblur.pipeline.store.reader import open_store
 from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+from spikedeblur.pipeline.torch_methods import ModelMethod
 from spikedeblur.pipeline.training.trainer import train
 from spikedeblur.third_party.VRT import VRT
 

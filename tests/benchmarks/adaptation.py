@@ -14,9 +14,9 @@ from pathlib import Path
 
 from spikedeblur.pipeline.adapt import adapt
 from spikedeblur.pipeline.evaluate import evaluate_sequences
-from spikedeblur.pipeline.methods import ModelMethod
 from spikedeblur.pipeline.recording import recordings_of
 from spikedeblur.pipeline.simulate import Recording
+from spikedeblur.pipeline.torch_methods import ModelMethod
 from spikedeblur.pipeline.trained import find_model
 
 from .figures import Figure

@@ -26,10 +26,10 @@ from photographs import OTHERS, PHOTOGRAPHS, moving_frames, write_x4k1000fps
 from spikedeblur.pipeline.align.job import align
 from spikedeblur.pipeline.evaluate import evaluate_sequences
 from spikedeblur.pipeline.evaluation import Evaluation
-from spikedeblur.pipeline.methods import ModelMethod
 from spikedeblur.pipeline.simulate import Recording, folder_clips, simulate
 from spikedeblur.pipeline.store.unified import open_windows
 from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+from spikedeblur.pipeline.torch_methods import ModelMethod
 from spikedeblur.pipeline.trained import find_model
 
 from .figures import Figure

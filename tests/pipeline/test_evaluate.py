@@ -19,12 +19,12 @@ from spikedeblur.pipeline import evaluation as product
 from spikedeblur.pipeline.methods import (
     SHORT_BINS,
     MethodError,
-    ModelMethod,
     SdmMethod,
     restored_frames,
 )
 from spikedeblur.pipeline.metrics import psnr, ssim
 from spikedeblur.pipeline.spikes import spike_to_voxel
+from spikedeblur.pipeline.torch_methods import ModelMethod
 
 
 @dataclass

@@ -16,8 +16,6 @@ from spikedeblur.pipeline.methods import (
     BlurMethod,
     Clip,
     MethodError,
-    ModelMethod,
-    PathMethod,
     SdmMethod,
     TfiMethod,
     TfpMethod,
@@ -27,6 +25,7 @@ from spikedeblur.pipeline.methods import (
 )
 from spikedeblur.pipeline.metrics import psnr
 from spikedeblur.pipeline.spikes import samples_per_bin, spike_to_voxel
+from spikedeblur.pipeline.torch_methods import ModelMethod, PathMethod
 
 
 @dataclass

@@ -15,7 +15,6 @@ from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline import restore as job
 from spikedeblur.pipeline.align.log import AlignmentRow, write_alignment_log
 from spikedeblur.pipeline.images import read_rgb, write_png
-from spikedeblur.pipeline.methods import ModelMethod
 from spikedeblur.pipeline.metrics import psnr
 from spikedeblur.pipeline.recording import (
     RecordingError,
@@ -28,6 +27,7 @@ from spikedeblur.pipeline.recording import (
 from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
 from spikedeblur.pipeline.spikes.settings import SpikeSettingsError
 from spikedeblur.pipeline.spikes.sidefile import write_folder_side_file
+from spikedeblur.pipeline.torch_methods import ModelMethod
 
 GEOMETRY = "48x48,bottom-up"
 SEQ = "test/Type1/clip"
