@@ -72,7 +72,8 @@ class NormConfig(Section):
     """`log1p`: log(1 + count), as the field does, whatever the gain. `rate`: spikes a
     sample divided by the gain, that is luminance. `relative`: deviation of the rate from
     its mean over the bins, divided by that mean + 0.05, within [-3, 3]; a wrong gain
-    nearly cancels."""
+    nearly cancels. Each spike counts over the time since the one before it: by its very
+    sample where the spikes are at hand (.dat, stores of kind packed), else by its bin."""
     MEAN: Float | None = 0.0
     """Subtracted after the mode's own scaling (not in `relative`). 0 with STD 1 changes
     nothing; null with STD null switches the step off."""

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikedeblur.pipeline.spikes.intervals import light_of_counts, light_of_spikes
 from spikedeblur.pipeline.store import StoreError, WindowSequence
+from spikedeblur.pipeline.store.light import in_light
+from spikedeblur.pipeline.store.sequence import has_spikes
 from spikedeblur.pipeline.store.unified import open_unified, open_windows
 
 from .conftest import DataSet, make_data_set, record
@@ -216,3 +219,21 @@ def test_sequences_survive_pickling(data: DataSet, tree: Path) -> None:
         sequence.voxels(0, 1)
         again = pickle.loads(pickle.dumps(sequence))
         np.testing.assert_array_equal(again.voxels(0, 5), sequence.voxels(0, 5))
+
+
+def test_light_is_by_sample_from_dat_and_by_bin_from_npy(data: DataSet, tree: Path) -> None:
+    own = opened(tree, data, precomputed=False)[0]
+    counted = opened(tree, data)[0]
+    start, stop = data.window(data.centres[2])
+    spikes = data.spikes[own.seq][start:stop]
+    np.testing.assert_array_equal(own.spikes(2), spikes)
+    for sequence, light in (
+        (own, light_of_spikes(spikes, 8)),
+        (counted, light_of_counts(counted.voxels(2, 3)[0], stop - start)),
+    ):
+        found = in_light(sequence).voxels(2, 3, (2, 9), (1, 8))[0]
+        np.testing.assert_allclose(found, light[:, 2:9, 1:8], rtol=1e-3, atol=1e-3)
+    assert has_spikes(own)
+    assert not has_spikes(counted)
+    with pytest.raises(StoreError, match="counts in bins"):
+        counted.spikes(2)
