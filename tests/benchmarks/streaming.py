@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from spikedeblur.pipeline.store import open_store
+from spikedeblur.pipeline.store.light import in_light
 from spikedeblur.pipeline.training.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.training.samples import ClipSamples
 from spikedeblur.pipeline.training.workers import batch_bytes, stack
@@ -33,6 +34,8 @@ def figures(store: Path) -> list[Figure]:
     samples = ClipSamples(sequences, index, crop_size=CROP, augment=True)
     plan = StepPlan(index, BATCH)
     read, copy = _read_and_copy(samples)
+    seen = [in_light(sequence) for sequence in sequences]
+    as_light, _ = _read_and_copy(ClipSamples(seen, index, crop_size=CROP, augment=True))
     started = time.perf_counter()
     with open_loader(samples, plan, 0, 120, workers=1, pin=False) as steps:
         next(steps)
@@ -56,6 +59,12 @@ def figures(store: Path) -> list[Figure]:
             5,
             f"{1e3 * read / BATCH:.1f} ms to read a sample",
             at_most=True,
+        ),
+        Figure(
+            "a sample of light, from the spikes' instants",
+            as_light / read,
+            "x the time to read one of counts",
+            detail=f"{1e3 * as_light / BATCH:.0f} ms, {1e9 * as_light / _pixels():.0f} ns a pixel",
         ),
         Figure("first batch, worker's start included", first, "s", 2, at_most=True),
         Figure(
@@ -89,6 +98,11 @@ def _read_and_copy(samples: ClipSamples) -> tuple[float, float]:
         copies.append(time.perf_counter() - read)
         reads.append(read - began)
     return float(np.median(reads)), float(np.median(copies))
+
+
+def _pixels() -> int:
+    """Pixels of spikes in a batch."""
+    return BATCH * CLIP * CROP**2
 
 
 def _consume(steps: object, seconds: float) -> tuple[float, float]:
