@@ -129,10 +129,13 @@ class SpikeAugmentConfig(Section):
     what the spikes saw: another exposure and another white. 0: off."""
     GRAIN: Fraction = 0.0
     """Largest standard deviation of noise in the blurred frames, whose range is 1. 0: off."""
+    THIN: Fraction = 0.0
+    """Share of the steps that see only some windows of their clips, at random: as of exposures
+    further apart, and of single ones. Whatever CHANCE is. 0: off."""
 
     @property
-    def changes_anything(self) -> bool:
-        """Whether any of it is on."""
+    def changes_clips(self) -> bool:
+        """Whether anything but THIN is on."""
         shares = (self.NOISE, self.DEAD, self.ROWS, self.LATE, self.TINT, self.GRAIN)
         return self.CHANCE > 0 and (self.THRESHOLD > 1 or max(shares) > 0)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...configs.schema import LossConfig, NormConfig, SpikeAugmentConfig
 from ...model import CharbonnierLoss, VGGPerceptualLoss, gain_from_blur, in_time, normalize_counts
-from .spike_augment import augment_spikes, grain, tint
+from .spike_augment import augment_spikes, grain, thin, tint
 
 _LEAST_MSE = 1e-10  # 100 dB, for images that are equal
 
@@ -66,8 +66,10 @@ def to_inputs(
         device: where the model is.
         norm: how counts are normalised.
         raw: False: voxels are float32 with log1p done, and are taken as they are.
-        augment: how raw counts are changed before; None: not at all.
+        augment: how clips are changed before, spikes only if they are raw; None: not at all.
     """
+    if augment is not None:
+        batch = thin(batch, augment)
     blur, sharp = (
         batch[name].to(device, non_blocking=True).to(torch.float32) / 255
         for name in ("blur", "sharp")
@@ -75,7 +77,7 @@ def to_inputs(
     voxels = batch["voxels"].to(device, non_blocking=True)
     if raw:
         unknown = batch["gain"].isnan()  # asked before it is on the device
-        if augment is not None and augment.changes_anything:
+        if augment is not None and augment.changes_clips:
             batch = augment_spikes(batch | {"voxels": voxels}, augment)
             voxels = batch["voxels"]
             if augment.TINT > 0:

@@ -61,6 +61,22 @@ def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[s
     return batch | {"voxels": counts, "gain": batch["gain"].to(device) / factor}
 
 
+def thin(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[str, Any]:
+    """Return a batch of which, by chance, only some windows are left; of all clips the same.
+
+    Args:
+        batch: `blur`, `sharp`, `voxels`, `samples` (B, T, ...).
+        options: THIN is read.
+    """
+    windows = batch["samples"].shape[1]
+    if windows == 1 or torch.rand(()) >= options.THIN:
+        return batch
+    number = int(torch.randint(1, windows, ()))
+    kept = torch.randperm(windows)[:number].sort().values
+    names = ("blur", "sharp", "voxels", "samples")
+    return batch | {name: batch[name][:, kept.to(batch[name].device)] for name in names}
+
+
 def tint(blur: Tensor, sharp: Tensor, options: SpikeAugmentConfig) -> tuple[Tensor, Tensor]:
     """Return frames (B, T, 3, H, W) of another exposure and white; each clip for itself."""
     clips, device = len(blur), blur.device

@@ -219,7 +219,7 @@ def fit(
     if warmup < options.SCHEDULER.WARMUP_STEPS:
         on_note(f"warm-up shortened to {warmup} steps: the run has {total}")
 
-    one_frame = 1 in index.length
+    one_frame = 1 in index.length or data.SPIKE_AUGMENT.THIN > 0
     learner = Learner.start(
         config,
         group,

@@ -12,6 +12,7 @@ from spikedeblur.pipeline.training.spike_augment import (
     grain,
     raise_threshold,
     raise_threshold_of_light,
+    thin,
     tint,
 )
 
@@ -189,3 +190,20 @@ def test_grain_stays_in_range():
     dark = grain(torch.zeros(4, 1, 3, 8, 8), SpikeAugmentConfig(CHANCE=1, GRAIN=0.5))
     assert dark.min() == 0
     assert dark.max() <= 1
+
+
+def test_some_steps_see_only_some_windows_in_order():
+    torch.manual_seed(0)
+    clips = {
+        name: torch.arange(3).view(1, 3, *[1] * (ndim - 2)).expand(2, *[3] * (ndim - 1))
+        for name, ndim in (("blur", 5), ("sharp", 5), ("voxels", 5), ("samples", 2))
+    }
+    seen = []
+    for _ in range(400):
+        out = thin(clips, SpikeAugmentConfig(THIN=0.5))
+        (kept,) = {tuple(x.flatten(2).amax(-1)[0].tolist()) for x in list(out.values())[:3]}
+        assert out["samples"][1].tolist() == list(kept)
+        seen.append(kept)
+    assert 160 < seen.count((0, 1, 2)) < 240
+    assert set(seen) == {(0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,)}
+    assert thin(clips, SpikeAugmentConfig()) is clips
