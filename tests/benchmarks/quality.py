@@ -2,8 +2,9 @@
 
 scikit-learn's two photographs in motion (six motions each, 192x192) are recorded by the spike
 camera as it was in training, and by others: higher thresholds, half the rate, noise, dead pixels,
-a clock that is late. Spikes are half as large as the frames. Two more tests are for information:
-the middle of the same photographs, sharp to the pixel, and photographs of other packages.
+a clock that is late; and exposures are restored alone, without neighbours. Spikes are half as large
+as the frames. Two more tests are for information: the middle of the same photographs, sharp to the
+pixel, and photographs of other packages.
 """
 
 from __future__ import annotations
@@ -163,6 +164,9 @@ def measure(model: ModelMethod, work: Path) -> list[Figure]:
         gains = here.psnr - blur.psnr, here.psnr - sdm.psnr
         figures.append(Figure(f"{test.name}: gain over blur", gains[0], "dB", detail=told(found)))
         figures.append(Figure(f"{test.name}: gain over the best SDM", gains[1], "dB"))
+    alone = evaluated(record(work, "alone", Recording(stride=64)))  # one exposure a clip
+    over = alone.methods["model"].psnr - alone.methods["path"].psnr
+    figures.append(Figure("exposures alone: gain over path", over, "dB", 0.0, told(alone)))
     for name, (sequences, bar) in cameras.items():
         found = evaluated(sequences)
         now = found.methods["model"]
