@@ -8,6 +8,7 @@ import torch
 from training_sets import DeadlySequence, MemorySequence, UnreadableSequence, tiny_config
 
 from spikedeblur.pipeline.machine import available_cores
+from spikedeblur.pipeline.store.light import in_light
 from spikedeblur.pipeline.store.schema import StoreError
 from spikedeblur.pipeline.training.cache import WindowCache
 from spikedeblur.pipeline.training.loader import (
@@ -23,8 +24,10 @@ from spikedeblur.pipeline.training.workers import WorkerError, batch_bytes
 INDEX = ClipIndex.every_start([4, 4, 1], 2)
 
 
-def make(**options) -> ClipSamples:
+def make(light: bool = False, **options) -> ClipSamples:
     sequences = [MemorySequence("train/a"), MemorySequence("train/bb"), MemorySequence("c", 1)]
+    if light:
+        sequences = [in_light(sequence) for sequence in sequences]
     return ClipSamples(sequences, INDEX, crop_size=8, augment=True, **options)
 
 
@@ -102,8 +105,9 @@ def test_windows_that_are_not_held_come_in_one_read():
     assert sequence.reads == ["voxels crop"]
 
 
-def test_the_bytes_of_a_batch_are_those_of_its_arrays():
-    samples = make()
+@pytest.mark.parametrize("light", [False, True])
+def test_the_bytes_of_a_batch_are_those_of_its_arrays(light):
+    samples = make(light)
     batch = collate([samples.sample(0, clip) for clip in (0, 1)])
     arrays = (batch["blur"], batch["sharp"], batch["voxels"])
     assert batch_bytes(samples, 2) == sum(array.numpy().nbytes for array in arrays)
@@ -147,9 +151,9 @@ def test_counts_of_one_and_of_two_bytes_share_a_batch_unchanged():
         assert stacked.tolist() == sample["voxels"].tolist()
 
 
-def load(workers: int, from_step: int = 0, to_step: int = 8):
+def load(workers: int, from_step: int = 0, to_step: int = 8, *, light: bool = False):
     plan = StepPlan(INDEX, 2, 2, seed=4)
-    with open_loader(make(), plan, from_step, to_step, workers=workers, pin=False) as steps:
+    with open_loader(make(light), plan, from_step, to_step, workers=workers, pin=False) as steps:
         return [copy.deepcopy(step) for step in steps]
 
 
@@ -175,7 +179,8 @@ def test_starting_at_a_step_gives_the_rest_of_the_run():
 
 
 @pytest.mark.slow
-def test_workers_change_no_batch():
-    expected = load(0)
-    assert_equal(load(2), expected)
-    assert_equal(load(1, 5), expected[5:])
+@pytest.mark.parametrize("light", [False, True])
+def test_workers_change_no_batch(light):
+    expected = load(0, light=light)
+    assert_equal(load(2, light=light), expected)
+    assert_equal(load(1, 5, light=light), expected[5:])
