@@ -127,7 +127,7 @@ class BlurMethod:
 
     def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
         """Return the blurred frame."""
-        return blurred(windows, clip.start)[None]
+        return _blurred(windows, clip.start)[None]
 
 
 class TfpMethod:
@@ -179,7 +179,7 @@ class SdmMethod:
         """Return the blurred frame, divided where the spikes say that light moved."""
         short, exposure = _rates(windows, clip.start, self.short_bins)
         gain = gain_of(windows, clip.start, exposure)
-        blur = blurred(windows, clip.start)
+        blur = _blurred(windows, clip.start)
         return reconstruct.sdm(blur, short / gain, exposure / gain)[None]
 
 
@@ -250,7 +250,7 @@ def gain_of(windows: WindowSequence, window: int, rate: Frames) -> np.float32:
     return np.float32(spikes / light if spikes > 0 and light > 0 else 1.0)
 
 
-def blurred(windows: WindowSequence, window: int) -> Frames:
+def _blurred(windows: WindowSequence, window: int) -> Frames:
     """Return a blurred frame (H, W, 3) in [0, 1]."""
     return np.asarray(windows.blur(window, window + 1)[0] / np.float32(255), np.float32)
 

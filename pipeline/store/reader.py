@@ -226,7 +226,7 @@ class StoreSequence:
                 f"{self._place}: expected spikes, found counts in bins; voxelize again with "
                 "--kind packed"
             )
-        (y, x) = checked_crop(self, window, window + 1, rows, columns, self.voxel_shape)
+        y, x = checked_crop(self, window, window + 1, rows, columns, self.voxel_shape)
         start = int(self.first_sample[window])
         stop = start + int(self.samples[window])
         first, last = start, stop

@@ -172,10 +172,8 @@ class UnifiedSequence:
         """Return one exposure's spikes, with some before and after it; see `SpikeWindows`."""
         if self.geometry is None:
             raise StoreError(f"{self.seq}: expected `.dat` spikes, found `.npy` counts in bins")
-        file, start = (
-            _open_spikes(self.voxel_paths[window], self.geometry),
-            self.first_samples[window],
-        )
+        file = _open_spikes(self.voxel_paths[window], self.geometry)
+        start = self.first_samples[window]
         stop = start + int(self.samples[window])
         first, last = max(0, start - beside), min(stop + beside, file.n_frames)
         return file.read(first, last, rows, columns), start - first
