@@ -25,12 +25,16 @@ all: $(OUT)/.done
 	@echo "  $(OUT)/before_after.png   blur, SDM, model, sharp"
 	@echo "  $(OUT)/restored/          frames of a test clip, restored"
 	@echo "  $(OUT)/evaluation.json    the figures above, by sequence"
+	@echo "To go on, with data of your own (README.md):"
+	@echo "  source $(VENV)/bin/activate         once in each terminal, so that \`spikedeblur\` is found"
+	@echo "  spikedeblur --help"
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "needs Python 3.11 or later with venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV)/: about 3.6 GB to download, 7.4 GB on disk; most of it is torch for CUDA"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
@@ -94,7 +98,7 @@ docs: $(INSTALLED)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
 	@echo "build/site/index.html"
 
-# Kills at random moments, damaged files by the thousand, a long soak: about 20 minutes.
+# Kills at random moments, full disks, damaged files by the thousand, a long soak: half an hour.
 torture: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
 

@@ -111,6 +111,9 @@ def adapt(
         f"{summary.steps} steps, loss {summary.loss_before:.4f} to {summary.loss_after:.4f}",
         json=json,
         next_command=command_line(
-            "restore", "--model", out, "--blur", blur[0], "--spikes", spikes[0]
+            *("restore", "--model", out, "--blur", blur[0], "--spikes", spikes[0]),
+            *(("--log", log) if log is not None else ()),
+            *(("--exposure", str(exposure), "--fps", f"{fps:g}") if fps is not None else ()),
+            *("--out", out.with_suffix("")),
         ),
     )

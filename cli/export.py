@@ -68,7 +68,10 @@ def export(
         f"{out}: {facts['parameters'] / 1e6:.2f} M parameters of step {facts['step']}, validation "
         f"{facts['validation_psnr'] or float('nan'):.2f} dB, {out.stat().st_size / 1e6:.1f} MB"
     )
-    say_next(f"{command_line('restore', '--model', out)} --blur DIR --spikes FILE.dat")
+    say_next(
+        f"{command_line('restore', '--model', out)} --blur DIR --spikes FILE.dat --exposure N "
+        "--fps HZ --out DIR"
+    )
 
 
 def _write_program(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -192,12 +193,20 @@ def _print_summary(summary: VoxelizeSummary, store: str) -> None:
             f"MB out (spikes {summary.bytes_voxels / 1e6:.1f} MB, {summary.compression:.1f}x less "
             f"than their counts), {summary.windows_per_second:.1f} windows/s"
         )
-    following = ["train", "--config", "configs/deblur/vrt_spike_baseline.yaml"]
-    following += ["--set", f"DATA.ROOT={store}"]
-    if summary.bins != 32:  # the baseline's file gives both keys
-        following += ["--set", f"DATA.K={summary.bins}"]
-        following += ["--set", f"DATA.NUM_VOXEL_BINS={summary.bins}"]
-    say_next(command_line(*following))
+    say_next(_training_command(store, summary.bins))
+
+
+def _training_command(store: str, bins: int) -> str:
+    """Return the command that trains on a store what this machine can train."""
+    from ..pipeline.machine import has_gpu
+
+    name = "vrt_spike_baseline" if has_gpu() else "quickstart"
+    run = PurePosixPath(store).stem or "run"
+    words = ["train", "--config", f"configs/deblur/{name}.yaml", "--run", f"outputs/{run}"]
+    words += ["--set", f"DATA.ROOT={store}"]
+    if bins != 32:  # what both files say, under one or both names
+        words += ["--set", f"DATA.K={bins}", "--set", f"DATA.NUM_VOXEL_BINS={bins}"]
+    return command_line(*words)
 
 
 def _print_estimate(expected: Estimate) -> None:

@@ -28,6 +28,11 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def has_gpu() -> bool:
+    """Return whether a driver of NVIDIA or AMD offers a GPU, without torch, which takes seconds."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
+
+
 def free_main_memory() -> int:
     """Return the bytes of main memory that this command could still take.
 

@@ -16,6 +16,8 @@ from spikedeblur.cli import app, main
 from spikedeblur.configs.json_schema import config_json_schema
 from spikedeblur.configs.loading import key_paths
 from spikedeblur.configs.schema import Config
+from spikedeblur.pipeline.images import write_png
+from spikedeblur.pipeline.simulate import scene_clips
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("how-to/*.md")])
@@ -139,3 +141,43 @@ def test_the_site_is_built_without_a_warning(repository, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "reference/config.html").read_text().count("<dt") > 80
     assert "<svg" in (tmp_path / "concepts.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_command_of_the_readme_works_as_typed(repository, tmp_path, monkeypatch, capsys):
+    """In order, on small data under the names that it uses; what serves a page is left out."""
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    typed = [
+        re.split(r"\s+# ", line)[0]
+        for _, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith(("spikedeblur ", "source "))
+    ]
+    assert typed[0] == "source .venv/bin/activate", "the first thing a shell needs to know"
+    ours = [line for line in typed[1:] if not line.endswith("...") and " view " not in line]
+    assert len(ours) > 10
+    monkeypatch.chdir(tmp_path)
+    make_what_the_readme_names()
+    shorter = (
+        (r"^(spikedeblur voxelize .*)$", r"\1 --workers 1"),
+        (r"^(spikedeblur train .*)$", r"\1 --set TRAIN.MAX_STEPS=2"),
+        (r"^(spikedeblur adapt .*)$", r"\1 --steps 1"),
+    )
+    for line in ours:
+        for pattern, more in shorter:
+            line = re.sub(pattern, more, line)
+        assert main(shlex.split(line)[1:]) == 0, f"{line}\n{capsys.readouterr().err}"
+    for _, block in re.findall(r"^```(python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        exec(compile(block, "README.md (python)", "exec"), {"__name__": "example"})
+
+
+def make_what_the_readme_names() -> None:
+    """Write DIR with sharp frames, and frames/ and recording.dat of a camera, to this folder."""
+    for split in ("train", "val", "test"):
+        for i, frame in enumerate(scene_clips(split, 1, (64, 64), 33)[0].render(0)):
+            write_png(f"DIR/{split}/group/clip/{i:04d}.png", frame)
+    camera = "--scenes 1 --split test --size 500x800 --length 33 --spikes-per-frame 20 --workers 1"
+    assert main(["simulate", "camera", *camera.split()]) == 0
+    Path("camera/test_blurry_33/scenes/00000").rename("frames")
+    Path("camera/test_spike_2xds/scenes/00000/spike.dat").rename("recording.dat")

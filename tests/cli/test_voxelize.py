@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 import typer
 from PIL import Image
 from typer.testing import CliRunner
@@ -56,12 +57,22 @@ def test_summary_and_next_command_are_printed(tmp_path: Path) -> None:
     out = run(manifest, tmp_path / "s.zarr", "--bins", 4, "--workers", 1)
     assert "1 sequences written (1 windows), 0 kept unchanged" in out
     assert "windows/s" in out
-    following = shlex.split(out.splitlines()[-1].removeprefix("Next: spikedeblur train --config "))
-    overrides = following[2::2]
-    assert following[1::2] == ["--set"] * len(overrides)
-    assert load_config(following[0], overrides).DATA.K == 4
+    following = shlex.split(out.splitlines()[-1].removeprefix("Next: spikedeblur train "))
+    assert following[:4] == ["--config", following[1], "--run", "outputs/s"]
+    overrides = following[5::2]
+    assert following[4::2] == ["--set"] * len(overrides)
+    assert load_config(following[1], overrides).DATA.K == 4
     again = run(manifest, tmp_path / "s.zarr", "--bins", 4, "--workers", 1)
     assert "0 sequences written (0 windows), 1 kept unchanged" in again
+
+
+@pytest.mark.parametrize(("has_gpu", "name"), [(False, "quickstart"), (True, "vrt_spike_baseline")])
+def test_the_next_command_trains_what_the_machine_can_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, name: str
+) -> None:
+    monkeypatch.setattr("spikedeblur.pipeline.machine.has_gpu", lambda: has_gpu)
+    out = run(make_manifest(tmp_path), tmp_path / "s.zarr", "--bins", 4, "--workers", 1)
+    assert f"train --config configs/deblur/{name}.yaml --run outputs/s" in out.splitlines()[-1]
 
 
 def test_json_is_the_summary_and_dry_run_writes_nothing(tmp_path: Path) -> None:
