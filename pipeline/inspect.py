@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +57,10 @@ def _reader(path: Path, geometry: str | None) -> Callable[[Path], Facts]:
     if path.is_dir():
         if (path / "zarr.json").is_file():
             return _store
-        if (path / "checkpoints").is_dir():
+        if (path / "config.yaml").is_file():
             return _run
         raise InspectError(
-            f"{path}: expected a store (zarr.json) or a run folder (checkpoints/), found neither"
+            f"{path}: expected a store (zarr.json) or a run folder (config.yaml), found neither"
         )
     suffix = path.suffix.lower()
     if suffix == ".dat":
@@ -177,7 +176,7 @@ def _store(path: Path) -> Facts:
         frames = "x".join(map(str, s.frame_shape))
         sharp = "yes" if s.has_sharp else "no"
         rows.append((s.seq, str(s.length), voxels, frames, sharp, str(s.gain)))
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    size = sum(open_place(path).sizes().values())
     facts = {
         "sequences": len(sequences),
         "windows": sum(s.length for s in sequences),
@@ -188,17 +187,22 @@ def _store(path: Path) -> Facts:
 
 
 def _run(path: Path) -> Facts:
-    from .training.checkpoint import load_run
+    from .training.checkpoint import checkpoint_path, load_run
+    from .training.runs import read_run
 
-    model, config = load_run(path)
-    facts: dict[str, Any] = {}
-    metrics = path / "metrics.jsonl"
-    if metrics.is_file():
-        lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-        facts["logged"] = len(lines)
-        facts["last"] = lines[-1] if lines else "nothing"
-    facts["data"] = config.DATA.ROOT
-    return Facts(str(path), "run", {**facts, **_size(model)}, _parameters(model))
+    record = read_run(path)
+    facts: dict[str, Any] = {
+        "logged": len(record.metrics),
+        "last": record.metrics[-1] if record.metrics else "nothing",
+        "data": record.settings.get("DATA.ROOT"),
+    }
+    # A run that was stopped before its first validation has no best checkpoint yet.
+    for which in ("best", "last"):
+        if checkpoint_path(path, which).is_file():
+            model, _ = load_run(path, which)
+            facts |= {"weights": f"{which}.pt", **_size(model)}
+            return Facts(str(path), "run", facts, _parameters(model))
+    return Facts(str(path), "run", {**facts, "weights": "none yet"}, [])
 
 
 def _checkpoint(path: Path) -> Facts:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...errors import SpikeDeblurError
 from ..align.manifest import Manifest, ManifestError, read_manifest
 from ..evaluation import FORMAT as EVALUATION
@@ -25,8 +23,7 @@ from ..store.schema import StoreError
 from ..store.sequence import WindowSequence
 from ..store_lag import NOTABLE
 from ..trained import weights_file
-from ..training.run_folder import read_metrics
-from ..training.runs import leaves
+from ..training.runs import read_run
 
 
 class ReportError(SpikeDeblurError):
@@ -98,7 +95,8 @@ def gather(
         manifest: None: the one beside the first run's alignment log.
 
     Raises:
-        ReportError: no run folder; or a file that was named is not what it should be.
+        RunFolderError: no run folder, or a damaged one.
+        ReportError: a file that was named is not what it should be.
     """
     if len({path.resolve() for path in runs}) != len(runs):
         raise ReportError("expected each run once; leave out what is given twice")
@@ -123,20 +121,8 @@ def gather(
 
 
 def _read_run(path: Path, name: str, evaluation: Path | None, notes: list[str]) -> Run:
-    config = path / "config.yaml"
-    if not config.is_file():
-        raise ReportError(
-            f"{path}: expected a run folder that `spikedeblur train` wrote, found no config.yaml "
-            "in it; check the path"
-        )
-    text = config.read_text(encoding="utf-8")
-    try:
-        keys = leaves(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ReportError(f"{config}: expected YAML, found something else ({error})") from error
-    environment = _json(path / "environment.json") or {}
-    metrics = tuple(read_metrics(path))
-    if not metrics:
+    record = read_run(path)
+    if not record.metrics:
         notes.append(f"{name} has no metrics.jsonl yet: no curves")
     weights = weights_file(path)
     if not weights.is_file():
@@ -150,11 +136,11 @@ def _read_run(path: Path, name: str, evaluation: Path | None, notes: list[str]) 
     found = Run(
         name=name,
         folder=path,
-        config=keys,
-        config_text=text,
-        starts=tuple(environment.get("starts", ())),
-        data=environment.get("data", {}),
-        metrics=metrics,
+        config=record.settings,
+        config_text=record.config_text,
+        starts=record.starts,
+        data=record.data,
+        metrics=record.metrics,
         evaluation=scores,
         weights_sha256=sha256_file(weights) if weights.is_file() else None,
         samples=tuple(sorted((path / "samples").glob("step_*.png"))),

@@ -21,11 +21,10 @@ from PIL import Image
 from ... import __version__
 from ...configs import dump_config, load_config
 from ...configs.schema import Config
-from ...errors import SpikeDeblurError
-from ..files import atomic_write, sweep, write_text
+from ..files import atomic_write, require_inside, sweep, write_text
 from ..locks import only_writer
 from .checkpoint import FOLDER, checkpoint_config, checkpoint_path, read_checkpoint
-from .runs import leaves
+from .runs import RunFolderError, leaves, read_metrics
 
 HARMLESS = frozenset(
     {
@@ -62,10 +61,6 @@ _PRODUCTS = (
     f"{FOLDER}/best.pt",
     "samples/step_*.png",
 )
-
-
-class RunFolderError(SpikeDeblurError):
-    """The run folder can't be used as asked; the message says what to do."""
 
 
 @contextmanager
@@ -143,6 +138,7 @@ def begin(run: Path, config: Config) -> None:
         # Only what a run writes, by name: the folder may hold other things of the user's.
         for pattern in _PRODUCTS:
             for path in run.glob(pattern):
+                require_inside(run, path.parent)
                 path.unlink(missing_ok=True)
     write_text(run / "config.yaml", dump_config(config))
 
@@ -150,6 +146,7 @@ def begin(run: Path, config: Config) -> None:
 def sweep_run(run: Path) -> None:
     """Remove the half-written files that a killed start left behind."""
     for folder in (run, run / FOLDER, run / "samples"):
+        require_inside(run, folder)
         sweep(folder)
 
 
@@ -194,40 +191,22 @@ class MetricsFile:
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append an object."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        """Append an object.
 
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Return the objects of metrics.jsonl; a last line that was cut off is left out.
-
-    Raises:
-        RunFolderError: another line is no JSON object.
-    """
-    path = run / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    whole, tail = lines[:-1], lines[-1]
-    found = []
-    for number, line in enumerate(whole, 1):
+        Raises:
+            OSError: not all of it could be written; names the file.
+        """
         try:
-            value = json.loads(line)
-            value["step"]
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(whole) and not tail:
-                break
-            raise RunFolderError(
-                f"{path}: line {number} is no JSON object with a step; repair or remove it"
-            ) from error
-        found.append(value)
-    return found
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
 
 
 def write_picture(run: Path, step: int, panels: np.ndarray) -> Path:
     """Write (H, W, 3) uint8 as the sample picture of a step."""
     path = run / "samples" / f"step_{step:07d}.png"
-    with atomic_write(path) as aside:
-        Image.fromarray(panels).save(aside)
+    with atomic_write(path) as file:
+        Image.fromarray(panels).save(file, format="PNG")
     return path

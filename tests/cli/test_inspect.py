@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from spikedeblur.cli import main
+from spikedeblur.configs import dump_config, load_config
 from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
+
+QUICKSTART = "configs/deblur/quickstart.yaml"
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def test_spikes_without_geometry_get_the_presets_that_fit(dat, capsys):
 
 
 def test_a_configuration_is_described_with_its_parameters(capsys):
-    found = facts_of("configs/deblur/quickstart.yaml", capsys)
+    found = facts_of(QUICKSTART, capsys)
     assert found["kind"] == "config"
     total = found["facts"]["parameters"]
     assert sum(int(row[1].replace(",", "")) for row in found["table"][1:]) == total
@@ -45,9 +48,22 @@ def test_a_configuration_is_described_with_its_parameters(capsys):
 
 def test_a_packaged_configuration_is_found_from_any_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert facts_of("configs/deblur/quickstart.yaml", capsys)["kind"] == "config"
+    assert facts_of(QUICKSTART, capsys)["kind"] == "config"
     assert main(["inspect", "configs/deblur/quickstrat.yaml"]) == 1
     assert "none of that name in the package" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_while_it_wrote_is_described(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(dump_config(load_config(QUICKSTART)))
+    facts = facts_of(tmp_path, capsys)["facts"]
+    assert (facts["logged"], facts["last"], facts["weights"]) == (0, "nothing", "none yet")
+    whole = {"kind": "train", "step": 50}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(whole) + '\n{"kind": "train", "st')
+    facts = facts_of(tmp_path, capsys)["facts"]
+    assert (facts["logged"], facts["last"]) == (1, whole)
+    (tmp_path / "metrics.jsonl").write_text("nonsense\n" + json.dumps(whole) + "\n")
+    assert main(["inspect", str(tmp_path)]) == 1
+    assert "metrics.jsonl, line 1: expected what `train` writes" in capsys.readouterr().err
 
 
 def test_what_is_nothing_of_ours_is_refused(tmp_path, capsys):

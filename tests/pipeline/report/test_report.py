@@ -15,6 +15,11 @@ import vl_convert
 from PIL import Image
 
 from spikedeblur.pipeline.report import ReportError, write_report
+from spikedeblur.pipeline.training.checkpoint import read_checkpoint, write_checkpoint
+from spikedeblur.pipeline.training.runs import RunFolderError
+
+WRITTEN = ("format", "schema_version", "version")
+"""Keys of a checkpoint that writing it adds."""
 
 
 class Page(HTMLParser):
@@ -173,7 +178,9 @@ def test_an_evaluation_of_other_weights_is_called_out(trained, alone):
         (alone / "evaluation.json").read_text().replace(str(trained), "/gone")
     )
     assert "other weights" not in "\n".join(write_report([alone]).notes)
-    shutil.copy(trained / "runs/fast/checkpoints/last.pt", alone / "checkpoints/best.pt")
+    best = alone / "checkpoints/best.pt"
+    state = read_checkpoint(best)
+    write_checkpoint(best, {key: state[key] for key in state if key not in WRITTEN} | {"step": 1})
     assert "other weights" in "\n".join(write_report([alone]).notes)
 
 
@@ -221,7 +228,6 @@ def test_a_page_of_ours_is_replaced_and_no_other_file(alone):
     ("runs", "more", "message"),
     [
         ([], {}, "got none"),
-        (["missing"], {}, "found no config.yaml"),
         (["runs/fast", "runs/../runs/fast"], {}, "each run once"),
         (["runs/fast"], {"evaluation": "align.json"}, "found another file"),
         (["runs/fast"], {"evaluation": "none.json"}, "no such file"),
@@ -232,4 +238,10 @@ def test_what_is_no_run_or_no_page_is_refused(trained, tmp_path, monkeypatch, ru
     monkeypatch.chdir(trained)
     with pytest.raises(ReportError, match=message):
         write_report(runs, **{"out": tmp_path / "no.html", **more})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match=r"found no config\.yaml"):
+        write_report([tmp_path / "missing"], tmp_path / "no.html")
     assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import pytest
 from training_sets import tiny_config
 
 from spikedeblur.configs import dump_config, load_config
+from spikedeblur.pipeline.files import UnsafePathError
 from spikedeblur.pipeline.locks import HeldError
 from spikedeblur.pipeline.training.run_folder import (
     HARMLESS,
@@ -68,9 +69,27 @@ def test_half_written_files_of_a_killed_start_are_swept(tmp_path: Path):
     for name in (".config.ba9876543210.partial.yaml", "checkpoints/.last.0123456789ab.partial.pt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (0, 0))
     (tmp_path / "checkpoints/last.pt").write_text("x")
     sweep_run(tmp_path)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["last.pt"]
+
+
+@pytest.mark.parametrize("folder", ["checkpoints", "samples"])
+def test_nothing_is_removed_through_a_link_out_of_the_run(tmp_path: Path, folder: str):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    begin(run, tiny_config())
+    elsewhere.mkdir()
+    names = ("last.pt", "step_0000001.png", ".last.pt.0123456789ab.partial")
+    for name in names:
+        (elsewhere / name).write_text("theirs")
+        os.utime(elsewhere / name, (0, 0))
+    (run / folder).symlink_to(elsewhere)
+    with pytest.raises(UnsafePathError, match=f"{folder}: is a link that leaves"):
+        begin(run, tiny_config())
+    with pytest.raises(UnsafePathError, match=f"{folder}: is a link that leaves"):
+        sweep_run(run)
+    assert sorted(path.name for path in elsewhere.iterdir()) == sorted(names)
 
 
 def test_continuing_with_other_settings_names_them(tmp_path: Path):
@@ -99,17 +118,19 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_with_its_own_sett
 def test_continued_metrics_keep_the_lines_up_to_the_checkpoint(tmp_path: Path):
     first = MetricsFile(tmp_path, 0)
     for step in (1, 2, 3):
-        first.write({"step": step})
+        first.write({"kind": "train", "step": step})
     with first.path.open("a") as file:
         file.write('{"step": 4, "lo')  # killed while writing
-    MetricsFile(tmp_path, 2).write({"step": 3, "again": True})
-    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
+    MetricsFile(tmp_path, 2).write({"kind": "again", "step": 3})
+    found = [(line["kind"], line["step"]) for line in read_metrics(tmp_path)]
+    assert found == [("train", 1), ("train", 2), ("again", 3)]
     MetricsFile(tmp_path, 0)
     assert read_metrics(tmp_path) == []
 
 
 def test_damaged_metrics_are_an_error_with_the_line(tmp_path: Path):
-    lines = [json.dumps({"step": 1}), "nonsense", json.dumps({"step": 2})]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(RunFolderError, match="line 2"):
-        read_metrics(tmp_path)
+    good = json.dumps({"kind": "train", "step": 1}).encode()
+    for bad in (b"nonsense", b"{}", b"[1]", b"\xff\xfe", b"\x00" * 40):
+        (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([good, bad, good, b""]))
+        with pytest.raises(RunFolderError, match="line 2"):
+            read_metrics(tmp_path)
