@@ -14,6 +14,7 @@ from .. import __version__
 from .evaluate import evaluate
 from .evaluation import Evaluation, EvaluationError, WindowScores, require_own
 from .files import atomic_write
+from .locks import only_writer_of
 from .methods import BlurMethod, Method, SdmMethod, restored_frames
 
 _SOFTWARE = "spikedeblur"
@@ -92,7 +93,9 @@ def before_after(
         frame = next(f for i, f in restored_frames(method, sequence, lambda i: i == window))
         panels.append((f"{method.name} {shown.scores[method.name].psnr:.2f} dB", frame))
     panels.append(("sharp", sequence.sharp(window, window + 1)[0]))
-    _write_picture(Path(out_png), panels)
+    with only_writer_of(out_png):
+        require_own_picture(out_png, overwrite=overwrite)
+        _write_picture(Path(out_png), panels)
     return shown
 
 
@@ -126,5 +129,5 @@ def _write_picture(path: Path, panels: Sequence[tuple[str, npt.NDArray[np.uint8]
         picture.paste(panel.resize((width, height), Image.Resampling.NEAREST), (x, _CAPTION_ROWS))
     mark = PngInfo()
     mark.add_text("Software", f"{_SOFTWARE} {__version__}")
-    with atomic_write(path) as aside:
-        picture.save(aside, format="PNG", pnginfo=mark)
+    with atomic_write(path) as file:
+        picture.save(file, format="PNG", pnginfo=mark)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .. import __version__
 from ..errors import SpikeDeblurError
 from .files import atomic_write
+from .locks import only_writer_of
 from .progress import Progress, Throughput
 from .spikes.dat import SpikeFile, pack_spikes
 from .spikes.geometry import PRESETS, SpikeGeometry, parse_geometry
@@ -73,48 +74,50 @@ def convert(
             raise ConvertError(f"expected {option} above 0, found {value}")
     if out.suffix != ".dat":
         raise ConvertError(f"{out}: expected a name that ends in .dat; change the output's name")
-    if (out.exists() or side_file_path(out).exists()) and not overwrite:
-        raise ConvertError(f"{out}: already there; choose another name or give --overwrite")
-    if not source.is_file():
-        raise ConvertError(f"{source}: expected a file with spikes, found none; check the path")
-    if out.exists() and out.samefile(source):
-        raise ConvertError(f"{out}: is the input itself; choose another name")
+    with only_writer_of(out):
+        if (out.exists() or side_file_path(out).exists()) and not overwrite:
+            raise ConvertError(f"{out}: already there; choose another name or give --overwrite")
+        if not source.is_file():
+            raise ConvertError(f"{source}: expected a file with spikes, found none; check the path")
+        if out.exists() and out.samefile(source):
+            raise ConvertError(f"{out}: is the input itself; choose another name")
 
-    recorded = read_side_file(source) if source.suffix == ".dat" else None
-    preset = PRESETS.get(geometry or "")
-    spec = geometry or (recorded.geometry if recorded else None)
-    with _open(source, spec, key) as frames:
-        total, (height, width) = frames.n_frames, frames.shape
-        target = SpikeGeometry(height=height, width=width, flip_rows=True)
-        spikes = 0
-        written = Throughput()
-        with atomic_write(out) as aside, aside.open("wb") as file:
-            for start in range(0, total, _FRAMES_AT_ONCE):
-                stop = min(start + _FRAMES_AT_ONCE, total)
-                block = frames.read(start, stop)
-                packed = pack_spikes(block, target)
-                spikes += int(np.bitwise_count(packed).sum(dtype=np.int64))
-                packed.tofile(file)
-                if on_progress is not None:
-                    on_progress(stop, total, written(packed.nbytes))
-            # A former output's side file must not speak for the new one, not even for a moment.
-            side_file_path(out).unlink(missing_ok=True)
-    rates = (rate, recorded.rate if recorded else None, preset.rate if preset else None)
-    gains = (gain, recorded.gain if recorded else None, preset.gain if preset else None)
-    side = SideFile(
-        geometry=target.describe(),
-        rate=_first_known(rates),
-        first=recorded.first if recorded else 0.0,
-        gain=_first_known(gains),
-        made_by={
-            "tool": "spikedeblur convert",
-            "version": __version__,
-            "source": source.name,
-            "source_geometry": spec,
-        },
-    )
-    write_side_file(out, side)
-    return ConvertSummary(str(out), total, height, width, spikes, out.stat().st_size)
+        recorded = read_side_file(source) if source.suffix == ".dat" else None
+        preset = PRESETS.get(geometry or "")
+        spec = geometry or (recorded.geometry if recorded else None)
+        with _open(source, spec, key) as frames:
+            total, (height, width) = frames.n_frames, frames.shape
+            target = SpikeGeometry(height=height, width=width, flip_rows=True)
+            spikes = 0
+            written = Throughput()
+            with atomic_write(out) as file:
+                for start in range(0, total, _FRAMES_AT_ONCE):
+                    stop = min(start + _FRAMES_AT_ONCE, total)
+                    block = frames.read(start, stop)
+                    packed = pack_spikes(block, target)
+                    spikes += int(np.bitwise_count(packed).sum(dtype=np.int64))
+                    file.write(packed)
+                    if on_progress is not None:
+                        on_progress(stop, total, written(packed.nbytes))
+                file.finish()
+                # A former output's side file must not speak for the new one, not even for a moment.
+                side_file_path(out).unlink(missing_ok=True)
+        rates = (rate, recorded.rate if recorded else None, preset.rate if preset else None)
+        gains = (gain, recorded.gain if recorded else None, preset.gain if preset else None)
+        side = SideFile(
+            geometry=target.describe(),
+            rate=_first_known(rates),
+            first=recorded.first if recorded else 0.0,
+            gain=_first_known(gains),
+            made_by={
+                "tool": "spikedeblur convert",
+                "version": __version__,
+                "source": source.name,
+                "source_geometry": spec,
+            },
+        )
+        write_side_file(out, side)
+        return ConvertSummary(str(out), total, height, width, spikes, out.stat().st_size)
 
 
 class _Array:

@@ -14,6 +14,7 @@ import numpy as np
 from .. import __version__
 from ..errors import SpikeDeblurError
 from .files import write_text
+from .locks import only_writer_of
 from .metrics import Score
 from .motion import MotionScore
 from .store_lag import NOTABLE
@@ -155,8 +156,9 @@ def write_evaluation(
     Raises:
         EvaluationError: there is another file of that name, and `overwrite` is not set.
     """
-    require_own_json(path, overwrite=overwrite)
-    write_text(path, json.dumps(evaluation.to_json(), indent=2, allow_nan=False) + "\n")
+    with only_writer_of(path):
+        require_own_json(path, overwrite=overwrite)
+        write_text(path, json.dumps(evaluation.to_json(), indent=2, allow_nan=False) + "\n")
 
 
 def require_own_json(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:

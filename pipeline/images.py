@@ -106,9 +106,9 @@ def image_shape(path: Path) -> tuple[int, int]:
 
 def write_png(path: str | os.PathLike[str], rgb: RGB) -> None:
     """Write (H, W, 3) or (H, W) uint8 as PNG, atomically."""
-    with atomic_write(path) as aside:
+    with atomic_write(path) as file:
         # Level 1 is 4 times as fast as the default for 10 % more bytes on noisy frames.
-        Image.fromarray(np.ascontiguousarray(rgb)).save(aside, format="PNG", compress_level=1)
+        Image.fromarray(np.ascontiguousarray(rgb)).save(file, format="PNG", compress_level=1)
 
 
 def require_png16(path: str | os.PathLike[str]) -> None:
@@ -128,8 +128,8 @@ def write_png16(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint16]) -> No
     """
     cv2 = _opencv(path)
     _, content = cv2.imencode(".png", rgb[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    with atomic_write(path) as aside:
-        aside.write_bytes(content.tobytes())
+    with atomic_write(path) as file:
+        file.write(content)
 
 
 def decode_srgb(image: RGB) -> npt.NDArray[np.float32]:

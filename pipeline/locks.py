@@ -1,4 +1,4 @@
-"""One writer at a time in a folder, by a lock that ends with its owner, whatever ends it.
+"""One writer at a time of a folder or a file, by a lock that ends with its owner, whatever ends it.
 
 The system forgets a `flock` when the process that holds it is gone, killed or not, so there is no
 stale lock to recognise: the file may stay, and means nothing by itself. Through NFS the lock is
@@ -46,11 +46,35 @@ def only_writer(folder: Path, message: str) -> Iterator[None]:
     Raises:
         HeldError: another process holds it; says `message`.
     """
+    with _held(folder / LOCK, message):
+        yield
+
+
+@contextmanager
+def only_writer_of(file: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a file for writing, from before it is looked at until it is written; see `only_writer`.
+
+    Raises:
+        HeldError: another process holds it.
+    """
+    path = Path(file)
+    message = f"{path}: another `spikedeblur` is writing it; wait for it, or stop it"
+    with _held(path.with_name(f".{path.name[:200]}{LOCK}"), message):
+        yield
+
+
+@contextmanager
+def _held(path: Path, message: str) -> Iterator[None]:
+    folder = path.parent
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
     while True:
-        with path.open("a") as file:  # NFS locks only what is open for writing
+        try:
+            file = path.open("a")  # NFS locks only what is open for writing
+        except OSError as error:
+            error.filename = str(folder)  # users know nothing of the lock's own file
+            raise
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

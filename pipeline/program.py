@@ -26,7 +26,8 @@ from .. import __version__
 from ..configs import dump_config
 from ..configs.schema import Config
 from ..errors import SpikeDeblurError
-from .files import atomic_write
+from .files import AsideFile, atomic_write
+from .locks import only_writer_of
 from .trained import load_trained, source_name
 
 PROGRAM_SUFFIXES = (".pt2", ".onnx")
@@ -87,8 +88,7 @@ def export_program(
     if out.suffix not in PROGRAM_SUFFIXES:
         endings = " or ".join(PROGRAM_SUFFIXES)
         raise ProgramError(f"{out}: expected a name that ends in {endings}; change it")
-    if out.exists() and not overwrite:
-        raise ProgramError(f"{out}: is there already; choose another, or give --overwrite")
+    _require_free(out, overwrite=overwrite)
     if out.suffix == ".onnx":
         _require_onnx(out)
     network, config = load_trained(source)
@@ -103,11 +103,13 @@ def export_program(
     }
     write, call = (_write_onnx, _call_onnx) if out.suffix == ".onnx" else (_write_pt2, _call_pt2)
     # Without gradients from first to last: attention is traced as it is then taken apart.
-    with torch.no_grad(), atomic_write(out) as aside:
+    with only_writer_of(out), torch.no_grad(), atomic_write(out) as file:
+        _require_free(out, overwrite=overwrite)
         wanted = network(*inputs.values())  # plans its windows, which tracing can't
         with _explained(out):
-            write(network, inputs, facts, aside)
-            found = call(aside, inputs)
+            write(network, inputs, facts, file)
+            file.flush()
+            found = call(file.path, inputs)
         difference = _relative_difference(found, wanted)
         if not difference <= TOLERANCE:
             raise ProgramError(
@@ -115,6 +117,11 @@ def export_program(
                 f"{difference:.2g}; not kept: use the run or its .safetensors"
             )
     return ProgramSummary(out=str(out), inputs=shapes, difference=difference)
+
+
+def _require_free(out: Path, *, overwrite: bool) -> None:
+    if out.exists() and not overwrite:
+        raise ProgramError(f"{out}: is there already; choose another, or give --overwrite")
 
 
 def _inputs(
@@ -144,10 +151,10 @@ def _exported(network: nn.Module, inputs: dict[str, Tensor]) -> torch.export.Exp
 
 
 def _write_pt2(
-    network: nn.Module, inputs: dict[str, Tensor], facts: dict[str, Any], path: Path
+    network: nn.Module, inputs: dict[str, Tensor], facts: dict[str, Any], file: AsideFile
 ) -> None:
     torch.export.save(
-        _exported(network, inputs), path, extra_files={FACTS: json.dumps(facts, indent=1)}
+        _exported(network, inputs), file, extra_files={FACTS: json.dumps(facts, indent=1)}
     )
 
 
@@ -157,7 +164,7 @@ def _call_pt2(path: Path, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def _write_onnx(
-    network: nn.Module, inputs: dict[str, Tensor], facts: dict[str, Any], path: Path
+    network: nn.Module, inputs: dict[str, Tensor], facts: dict[str, Any], file: AsideFile
 ) -> None:
     program = torch.onnx.export(
         _exported(network, inputs),
@@ -170,7 +177,7 @@ def _write_onnx(
     )
     assert program is not None, "given to a file only"
     program.model.metadata_props[FACTS] = json.dumps(facts)
-    program.save(path, external_data=False)
+    file.write(program.model_proto.SerializeToString())
 
 
 def _call_onnx(path: Path, inputs: dict[str, Tensor]) -> Tensor:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from .. import __version__
 from .align.timeline import exposure_window
 from .clips import SPLITS, Clip, SimulateError, folder_clips, rng, scene_clips
-from .files import atomic_write, sweep, write_text
+from .files import atomic_write, require_inside, sweep, write_text
 from .images import decode_srgb, encode_srgb, to_bytes, write_png
 from .locks import end_with_parent, only_writer
 from .machine import workers_that_fit
@@ -179,6 +179,12 @@ def _todo(out: Path, clips: list[Clip], recording: Recording, overwrite: bool) -
     """Return the clips to record: those that are not there from the same inputs."""
     todo = []
     for clip in clips:
+        folders = (
+            _spike_path(out, clip.seq, recording).parent,
+            *_picture_folders(out, clip.seq, recording),
+        )
+        for folder in folders:
+            require_inside(out, folder)
         made = _made_from(out, clip, recording)
         if made == clip.inputs(recording) and not overwrite:
             continue
@@ -250,7 +256,7 @@ def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Ite
                     _spike_path(out, clip.seq, recording).parent,
                     *_picture_folders(out, clip.seq, recording),
                 ):
-                    sweep(folder)
+                    sweep(folder, own=True)
             raise
 
 
@@ -261,10 +267,11 @@ def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
     unfinished = spike_path.with_name(_UNFINISHED)
     write_text(unfinished, "")
     side_file_path(spike_path).unlink(missing_ok=True)
-    for path in (spike_path, *spike_path.parent.glob(".spike.*.partial*")):
-        path.unlink(missing_ok=True)
+    sweep(spike_path.parent)
+    spike_path.unlink(missing_ok=True)
     for folder in (blurry, sharp):
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(folder)
 
     def light() -> Iterator[npt.NDArray[np.float32]]:
         """Yield what the spike camera sees, writing the colour camera's frames on the way."""
@@ -289,11 +296,11 @@ def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
     samples = _interpolate(light(), recording.spikes_per_frame)
     spikes = camera.record(samples, rng(recording.seed, clip.seq, "camera"))
     geometry: SpikeGeometry | None = None
-    with atomic_write(spike_path) as aside, aside.open("wb") as file:
+    with atomic_write(spike_path) as file:
         while block := list(itertools.islice(spikes, _SAMPLES_AT_ONCE)):
             height, width = block[0].shape
             geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
-            file.write(pack_spikes(np.stack(block), geometry).tobytes())
+            file.write(pack_spikes(np.stack(block), geometry))
     assert geometry is not None, "a clip has frames"
     side = SideFile(
         geometry=geometry.describe(),

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from .. import __version__
@@ -27,6 +27,7 @@ from ..configs.yaml_text import read_yaml
 from ..errors import SpikeDeblurError
 from ..model import VRTWithSpike, build_model
 from .files import atomic_write
+from .locks import only_writer_of
 from .training.checkpoint import (
     checkpoint_config,
     checkpoint_path,
@@ -199,7 +200,6 @@ def write_model(
     Returns:
         The facts, with format and version.
     """
-    require_free(out, overwrite=overwrite)
     facts = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -211,9 +211,12 @@ def write_model(
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     content = {"facts": facts, "config": dump_config(config), "crc32": _checksum(weights)}
     header = {HEADER: json.dumps(content)}
-    with atomic_write(out) as aside:
-        save_file(weights, aside, metadata=header)
-        _read(aside)
+    with only_writer_of(out):
+        require_free(out, overwrite=overwrite)
+        with atomic_write(out) as file:
+            file.write(save(weights, metadata=header))
+            file.flush()
+            _read(file.path)
     return facts
 
 

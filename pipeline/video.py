@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..errors import SpikeDeblurError
 from .files import atomic_write, sha256_file
 from .images import image_shape, read_rgb, write_png
+from .locks import only_writer_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -131,10 +132,17 @@ def write_video(path: Path, images: Sequence[Path], fps: float, *, overwrite: bo
         VideoError: as `require_new_video`.
         ImageError: an image that can't be read, or of another size than the first.
     """
-    require_new_video(path, overwrite=overwrite)
     av = _pyav(path)
     shape = image_shape(images[0])
-    with atomic_write(path) as aside, av.open(str(aside), "w", format="mp4") as video:
+    with only_writer_of(path):
+        require_new_video(path, overwrite=overwrite)
+        _encode(av, path, images, shape, fps)
+
+
+def _encode(
+    av: Any, path: Path, images: Sequence[Path], shape: tuple[int, int], fps: float
+) -> None:
+    with atomic_write(path) as file, av.open(file, "w", format="mp4") as video:
         stream = video.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12"}
         )

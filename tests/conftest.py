@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from small_disks import mounted
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -27,3 +29,10 @@ def realdata() -> Path:
     if not folder.is_dir():
         pytest.skip("no real recordings beside the checkout (shared/realdata)")
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte, of which tests may change the size."""
+    with mounted(tmp_path / "disk") as disk:
+        yield disk

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ... import __version__
 from ..files import UnsafePathError, atomic_write, sha256_file, sweep
+from ..locks import only_writer_of
 from ..progress import Progress
 from ..spikes.clock import SpikeClock, SpikeWindowError
 from ..spikes.dat import SpikeFile
@@ -113,75 +114,77 @@ def align(
         require_page_free(plot, overwrite=overwrite)
     if calibration is not None and estimate_space is not None:
         raise AlignmentError("expected --calibration or --estimate-space, got both; give one")
-    former = None if overwrite else _former_products(log, manifest)
-    if overwrite and manifest.is_file():
-        former = _own_manifest(manifest)
-    if named is None:
-        named, reason = detect(root)
-        _logger.info("%s: layout %s, by %s", root, named.NAME, reason)
-    if variant is not None and variant not in named.VARIANTS:
-        raise AlignmentError(
-            f"--variant {variant}: the layout {named.NAME} has "
-            f"{' and '.join(named.VARIANTS) or 'no variants'}; correct the option or leave it out"
+    with only_writer_of(log), only_writer_of(manifest):
+        former = None if overwrite else _former_products(log, manifest)
+        if overwrite and manifest.is_file():
+            former = _own_manifest(manifest)
+        if named is None:
+            named, reason = detect(root)
+            _logger.info("%s: layout %s, by %s", root, named.NAME, reason)
+        if variant is not None and variant not in named.VARIANTS:
+            raise AlignmentError(
+                f"--variant {variant}: the layout {named.NAME} has "
+                f"{' and '.join(named.VARIANTS) or 'no variants'}; correct the option or leave it "
+                "out"
+            )
+        found = named.find(root, exposure, variant)
+        common_fps = _common_fps(root, found, fps)
+
+        options = _Options(
+            geometry=geometry,
+            rate=rate,
+            gain=gain,
+            fps=common_fps,
+            verify=verify or estimate,
+            estimate=estimate,
+            calibration=None if calibration is None else read_calibration(calibration),
+            estimate_space=estimate_space,
         )
-    found = named.find(root, exposure, variant)
-    common_fps = _common_fps(root, found, fps)
+        known = _known_sequences(former, root, manifest)
+        inside = _Inside(root)
 
-    options = _Options(
-        geometry=geometry,
-        rate=rate,
-        gain=gain,
-        fps=common_fps,
-        verify=verify or estimate,
-        estimate=estimate,
-        calibration=None if calibration is None else read_calibration(calibration),
-        estimate_space=estimate_space,
-    )
-    known = _known_sequences(former, root, manifest)
-    inside = _Inside(root)
+        def work(sequence: FoundSequence) -> _Done:
+            return _align_sequence(sequence, root, inside, options, known.get(sequence.seq))
 
-    def work(sequence: FoundSequence) -> _Done:
-        return _align_sequence(sequence, root, inside, options, known.get(sequence.seq))
+        done: list[_Done] = []
+        n_workers = workers or min(8, os.cpu_count() or 1)
+        pool = ThreadPoolExecutor(n_workers, thread_name_prefix="align")
+        try:
+            for one in pool.map(work, found):
+                done.append(one)
+                if on_progress is not None:
+                    on_progress(len(done), len(found), one.sequence.seq)
+            # Only now is it known which sequences others' spikes may have been exchanged with.
+            sequences = find_owners([one.sequence for one in done], root, pool.map)
+        finally:
+            # After an error, sequences not yet begun are not worth waiting for.
+            pool.shutdown(wait=True, cancel_futures=True)
 
-    done: list[_Done] = []
-    n_workers = workers or min(8, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="align")
-    try:
-        for one in pool.map(work, found):
-            done.append(one)
-            if on_progress is not None:
-                on_progress(len(done), len(found), one.sequence.seq)
-        # Only now is it known which sequences others' spikes may have been exchanged with.
-        sequences = find_owners([one.sequence for one in done], root, pool.map)
-    finally:
-        # After an error, sequences not yet begun are not worth waiting for.
-        pool.shutdown(wait=True, cancel_futures=True)
-
-    exposures = {sequence.exposure for sequence in found}
-    lights = {one.linear_light for one in done}
-    result = Manifest(
-        version=__version__,
-        layout=named.NAME,
-        root=relative_root(Path(inside.real_root), manifest),
-        fps=common_fps,
-        exposure_frames=exposures.pop() if len(exposures) == 1 else None,
-        linear_light=lights.pop() if len(lights) == 1 else None,
-        split=former.split if former is not None and known else None,
-        sequences=tuple(sequences),
-    )
-    warnings = _warnings(done, sequences)
-    new = [sequence.seq for sequence in found if sequence.seq not in known]
-    if result.split is not None and new:
-        warnings.append(
-            f"{shorten(new)}: new since `spikedeblur split`, and in the split of their folders; "
-            "run it again to deal them out"
+        exposures = {sequence.exposure for sequence in found}
+        lights = {one.linear_light for one in done}
+        result = Manifest(
+            version=__version__,
+            layout=named.NAME,
+            root=relative_root(Path(inside.real_root), manifest),
+            fps=common_fps,
+            exposure_frames=exposures.pop() if len(exposures) == 1 else None,
+            linear_light=lights.pop() if len(lights) == 1 else None,
+            split=former.split if former is not None and known else None,
+            sequences=tuple(sequences),
         )
-    _tell(warnings, strict, on_warning)
-    _write(log, manifest, result)
-    if plot is not None:
-        with ThreadPoolExecutor(n_workers) as drawing:
-            write_page(plot, result, root, drawing.map)
-    return result
+        warnings = _warnings(done, sequences)
+        new = [sequence.seq for sequence in found if sequence.seq not in known]
+        if result.split is not None and new:
+            warnings.append(
+                f"{shorten(new)}: new since `spikedeblur split`, and in the split of their "
+                "folders; run it again to deal them out"
+            )
+        _tell(warnings, strict, on_warning)
+        _write(log, manifest, result)
+        if plot is not None:
+            with ThreadPoolExecutor(n_workers) as drawing:
+                write_page(plot, result, root, drawing.map)
+        return result
 
 
 @dataclass(frozen=True)
@@ -475,17 +478,15 @@ def _write(log: Path, manifest: Path, result: Manifest) -> None:
     The next run would take it for a foreign one. Without a log, it writes one.
     """
     for path in (manifest, log):
-        sweep(path.parent, path.stem)
-    former = log.with_name(f".{log.stem}.{secrets.token_hex(6)}.partial{log.suffix}")
+        sweep(path.parent, path.name)
+    former = log.with_name(f".{log.name}.{secrets.token_hex(6)}.partial")
     try:
-        with atomic_write(log) as log_aside:
-            text = format_alignment_log(result.log_rows())
-            log_aside.write_text(text, encoding="utf-8", newline="\n")
+        with atomic_write(log) as log_file:
+            log_file.write(format_alignment_log(result.log_rows()).encode())
+            log_file.finish()
             try:
-                with atomic_write(manifest) as manifest_aside:
-                    manifest_aside.write_text(
-                        format_manifest(result), encoding="utf-8", newline="\n"
-                    )
+                with atomic_write(manifest) as manifest_file:
+                    manifest_file.write(format_manifest(result).encode())
                     if log.exists():
                         log.rename(former)
             except BaseException:

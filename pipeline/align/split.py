@@ -24,6 +24,7 @@ from PIL import Image
 from ...errors import SpikeDeblurError
 from ..files import all_inside
 from ..images import read_rgb
+from ..locks import only_writer_of
 from ..progress import Progress
 from ..spikes.camera import luminance
 from .job import relative_root
@@ -114,14 +115,15 @@ def split(
         ManifestError, ImageError: a file that can't be read; names it.
     """
     manifest, target = Path(manifest), Path(manifest if out is None else out)
-    found = read_manifest(manifest)
-    if not overwrite and target.exists() and target != manifest:
-        _require_manifest(target)
-    root = found.root_folder(manifest)
-    dealt, shared = deal(found, val=val, test=test, by=by, seed=seed)
-    hashes = hash_pictures(dealt, root, manifest, workers, on_progress)
-    similar = tuple(find_similar(dealt, hashes))
-    write_manifest(target, dealt.model_copy(update={"root": relative_root(root, target)}))
+    with only_writer_of(target):
+        found = read_manifest(manifest)
+        if not overwrite and target.exists() and target != manifest:
+            _require_manifest(target)
+        root = found.root_folder(manifest)
+        dealt, shared = deal(found, val=val, test=test, by=by, seed=seed)
+        hashes = hash_pictures(dealt, root, manifest, workers, on_progress)
+        similar = tuple(find_similar(dealt, hashes))
+        write_manifest(target, dealt.model_copy(update={"root": relative_root(root, target)}))
     return SplitSummary(
         manifest=os.fspath(target),
         by=by,

@@ -12,6 +12,7 @@ from typing import Any
 from ... import __version__
 from ...errors import SpikeDeblurError
 from ..files import write_text
+from ..locks import only_writer_of
 from ..progress import Progress
 from . import charts, pictures, tables
 from .sources import ReportError, Sources, gather
@@ -79,7 +80,10 @@ def write_report(
     if sources.sequences:
         _, sequence, window = pictures.choose_windows(sources)[0]
         playback = pictures.play(sequence, window)
-    write_text(path, render(sources, comparisons, playback))
+    page = render(sources, comparisons, playback)
+    with only_writer_of(path):
+        require_own_page(path, overwrite=overwrite)
+        write_text(path, page)
     return ReportSummary(
         out=os.fspath(path),
         runs=len(folders),

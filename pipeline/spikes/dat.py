@@ -242,8 +242,8 @@ def write_spikes(
         SpikeGeometryError: the shape is not the geometry's, or a value is not 0 or 1.
     """
     packed = pack_spikes(spikes, geometry)
-    with atomic_write(path) as aside:
-        packed.tofile(aside)
+    with atomic_write(path) as file:
+        file.write(packed)
 
 
 def pack_spikes(spikes: npt.NDArray[np.generic], geometry: SpikeGeometry) -> Bytes:

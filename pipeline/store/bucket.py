@@ -215,7 +215,7 @@ class Bucket:
                 if batch:
                     obstore.delete(self._client, batch)
 
-    def sweep(self, key: str = "") -> None:
+    def sweep(self, key: str = "", *, own: bool = False) -> None:
         """Do nothing: an object is there whole or not at all."""
 
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from ..files import UnsafePathError, sweep
+from ..files import UnsafePathError, atomic_write, require_inside, sweep
 from .schema import StoreError, StoreWriteError
 
 Buffer = bytes | memoryview
@@ -103,8 +103,11 @@ class Place(Protocol):
         A removal that is cut short leaves nothing that can be taken for whole.
         """
 
-    def sweep(self, key: str = "") -> None:
-        """Remove what a killed run left half written or half removed directly in `key`."""
+    def sweep(self, key: str = "", *, own: bool = False) -> None:
+        """Remove what a killed run left half written or half removed directly in `key`.
+
+        What is younger than this process stays, unless workers of its own left it.
+        """
 
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return the bytes of a file at each (offset, length).
@@ -238,23 +241,10 @@ class Folder:
 
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
         """Write a file aside, then rename it; see `Place`."""
-        path = Path(self._path(key))
-        aside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.partial")
-        size = 0
-        with _explained(path, "write"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with aside.open("wb") as file:
-                    for part in parts:
-                        size += file.write(part)
-                    file.flush()
-                    if durable:
-                        os.fsync(file.fileno())
-                aside.replace(path)
-            except BaseException:
-                aside.unlink(missing_ok=True)
-                raise
-        return size
+        path = self._path(key)
+        require_inside(self._location, os.path.dirname(path))  # noqa: PTH120  # see _mapped
+        with _explained(path, "write"), atomic_write(path, durable=durable) as file:
+            return sum(file.write(part) for part in parts)
 
     def size(self, key: str) -> int | None:
         """Return a file's size, or None; see `Place`."""
@@ -301,6 +291,8 @@ class Folder:
     def remove(self, key: str) -> None:
         """Rename aside, to a hidden name, then remove; see `Place`."""
         path = Path(self._path(key, may_be_top=True))
+        if key:
+            require_inside(self._location, path.parent)
         aside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.removed")
         with _explained(path, "remove"):
             try:
@@ -312,11 +304,12 @@ class Folder:
             else:
                 aside.unlink()
 
-    def sweep(self, key: str = "") -> None:
+    def sweep(self, key: str = "", *, own: bool = False) -> None:
         """Remove hidden leftovers; see `Place`."""
         path = Path(self._path(key, may_be_top=True))
+        require_inside(self._location, path)
         with _explained(path, "clear"):
-            sweep(path)
+            sweep(path, own=own)
 
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return views of the mapped file, without copying; see `Place`."""

@@ -223,7 +223,7 @@ def fetch(place: Place, keys: Iterable[str], folder: Path) -> None:
     """
 
     def one(key: str) -> None:
-        with atomic_write(folder / check_key(str(place), key)) as aside, aside.open("wb") as file:
+        with atomic_write(folder / check_key(str(place), key)) as file:
             for piece in place.stream(key):
                 file.write(piece)
 

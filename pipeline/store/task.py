@@ -275,7 +275,7 @@ def _write_npy(task: ShardTask, inputs: _Inputs, crc32: dict[str, str]) -> dict[
         spikes = inputs.spikes(window.spikes, window.start, window.stop)
         counts = spikes.counts(record.bins, window.start, window.stop)
         name = f"spike_vox/{stem}.npy"
-        with atomic_write(folder / name) as aside, aside.open("wb") as file:
+        with atomic_write(folder / name) as file:
             np.save(file, counts.astype(record.voxel_dtype, copy=False))
         written.append(name)
         if task.only_voxels:
@@ -288,8 +288,8 @@ def _write_npy(task: ShardTask, inputs: _Inputs, crc32: dict[str, str]) -> dict[
                 continue
             inputs.image(source)
             name = f"{kind}/{stem}{Path(source).suffix}"
-            with atomic_write(folder / name) as aside:
-                shutil.copyfile(inputs.path(source), aside)
+            with atomic_write(folder / name) as file, inputs.path(source).open("rb") as image:
+                shutil.copyfileobj(image, file)
             written.append(name)
     place = open_place(folder)
     crc32.update((name, checksum(place.stream(name))) for name in written)

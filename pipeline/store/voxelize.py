@@ -435,7 +435,7 @@ def _finish(job: Job, progressing: _Progressing, done: _Totals) -> None:
         manifest_sha256=job.manifest_sha256,
     )
     for folder in sorted({name.rpartition("/")[0] for name in progressing.files}):
-        job.store.sweep(f"{plan.seq}/{folder}")  # what a worker left that was killed
+        job.store.sweep(f"{plan.seq}/{folder}", own=True)  # what a worker left that was killed
     mark_complete(job.store, plan.record, completion)
     done.windows += plan.record.windows
     done.bytes_in += progressing.bytes_in

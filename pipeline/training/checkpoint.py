@@ -58,7 +58,7 @@ def load_run(
     """
     path = checkpoint_path(run, which)
     if not path.is_file():
-        there = sorted(file.name for file in path.parent.glob("*.pt"))
+        there = [w for w in ("best.pt", "last.pt") if path.with_name(w).is_file()]
         raise CheckpointError(
             f"{path}: expected a checkpoint, found {', '.join(there) or 'none in this run'}; "
             "check the run folder, or train it first"
@@ -84,10 +84,11 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     }
     assert state.keys() == _KEYS
     try:
-        with atomic_write(path) as aside:
-            torch.save(state, aside)
-            if read_checkpoint(aside)["step"] != state["step"]:
-                raise CheckpointError(f"{aside}: reads back as another step")
+        with atomic_write(path) as file:
+            torch.save(state, file)
+            file.flush()
+            if read_checkpoint(file.path)["step"] != state["step"]:
+                raise CheckpointError(f"{file.path}: reads back as another step")
     except (OSError, RuntimeError, CheckpointError) as error:
         raise CheckpointError(
             f"{path}: could not write the checkpoint of step {state['step']} ({error}); the one "

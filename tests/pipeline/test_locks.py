@@ -1,4 +1,4 @@
-"""One writer a folder, and none of the dead."""
+"""One writer a folder or file, and none of the dead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from spikedeblur.pipeline import locks
 from spikedeblur.pipeline.files import sweep
-from spikedeblur.pipeline.locks import HeldError, only_writer
+from spikedeblur.pipeline.locks import HeldError, only_writer, only_writer_of
 
 HOLD = """
 import sys, time
@@ -115,8 +115,28 @@ def test_sweeping_takes_leftovers_and_nothing_of_the_users(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / ".clip.0123456789ab.removed").mkdir()
     (tmp_path / ".clip.0123456789ab.removed/x").touch()
-    sweep(tmp_path, "0016")
-    assert not (tmp_path / ours[0]).exists()
-    assert (tmp_path / ours[1]).exists()
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    sweep(tmp_path, "zarr.json")
+    assert (tmp_path / ours[0]).exists()
+    assert not (tmp_path / ours[1]).exists()
     sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(theirs)
+
+
+def test_sweeping_leaves_what_may_be_in_writing(tmp_path):
+    left = tmp_path / ".a.txt.0123456789ab.partial"
+    left.touch()
+    sweep(tmp_path)
+    assert left.exists()
+    sweep(tmp_path, own=True)
+    assert not left.exists()
+
+
+def test_a_held_file_is_refused_and_others_beside_it_are_not(tmp_path):
+    with only_writer_of(tmp_path / "a.txt"):
+        with pytest.raises(HeldError, match=r"a\.txt: another"), only_writer_of(tmp_path / "a.txt"):
+            pass
+        with only_writer_of(tmp_path / "b.txt"):
+            pass
+    assert not list(tmp_path.iterdir())

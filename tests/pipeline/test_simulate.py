@@ -155,6 +155,19 @@ def test_frames_of_another_origin_are_not_removed(tmp_path):
     assert simulate(tmp_path, clips, SMALL, workers=1, overwrite=True).written == 1
 
 
+@pytest.mark.parametrize("folder", ["val_blurry_5", "val_spike_2xds/g", "val_fullRGB/g/c"])
+def test_nothing_is_replaced_through_a_link_out_of_the_output(tmp_path, random_frames, folder):
+    write_clip(tmp_path / "in/val/g/c", random_frames)
+    clips, out = folder_clips(tmp_path / "in"), tmp_path / "out"
+    simulate(out, clips, SMALL, workers=1)
+    (out / folder).rename(tmp_path / "elsewhere")
+    (out / folder).symlink_to(tmp_path / "elsewhere")
+    before = snapshot(tmp_path)
+    with pytest.raises(SpikeDeblurError, match="is a link that leaves"):
+        simulate(out, clips, SMALL, workers=1, overwrite=True)
+    assert snapshot(tmp_path) == before
+
+
 def test_the_side_file_records_what_the_clip_was_made_from(tmp_path, random_frames):
     write_clip(tmp_path / "in/val/g/c", random_frames)
     simulate(tmp_path / "out", folder_clips(tmp_path / "in"), SMALL, workers=1)

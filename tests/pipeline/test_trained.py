@@ -68,10 +68,7 @@ def test_nothing_is_replaced_or_left_half_written(run, tmp_path, monkeypatch):
     with pytest.raises(SpikeDeblurError, match="is there already"):
         trained.export_model(run, out)
 
-    def broken(weights, path, metadata):
-        Path(path).write_bytes(before[:100])
-
-    monkeypatch.setattr(trained, "save_file", broken)
+    monkeypatch.setattr(trained, "save", lambda weights, metadata: before[:100])
     with pytest.raises(SpikeDeblurError, match="a part of one"):
         trained.export_model(run, out, overwrite=True)
     assert out.read_bytes() == before

@@ -1,7 +1,7 @@
 """`make torture`: break everything on purpose for 20 minutes, and say what held.
 
-Kills at random moments, damaged files by the thousand, a long soak of the loader. Exit code 1 if
-anything was not as `docs/reliability.md` promises.
+Kills at random moments, rivals for one product, full disks, damaged files by the thousand, a long
+soak of the loader. Exit code 1 if anything was not as `docs/reliability.md` promises.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,8 +37,12 @@ def main() -> int:
         print(f"seed of the kills: {seed}", flush=True)
         for outcome in kills.run_all(folder / "kills", kills.FULL, seed):
             faults += len(outcome.faults)
-            print(f"killed {outcome.kills} times: {outcome.stage}, {len(outcome.faults)} faults")
+            print(f"killed {outcome.kills} times: {outcome.stage}: {len(outcome.faults)} faults")
             print(*(f"  {fault}\n" for fault in outcome.faults), sep="", end="", flush=True)
+        disks = [
+            str(Path(__file__).with_name(f"test_{name}.py")) for name in ("disks", "last_part")
+        ]
+        faults += pytest.main(["-q", "-m", "slow", *disks]) != 0
         faults += hostile.run_all(folder / "hostile", share=1.0, processes=10)
         soaked = soak(make_store(folder / "soak", size=(64, 96)), 20_000)
         bad = soaked.slope > SLOPE or soaked.descriptors > 0 or soaked.processes > 0

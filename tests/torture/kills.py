@@ -1,8 +1,9 @@
-"""SIGKILL at random moments: every stage, restarted, must end in what an undisturbed run gives.
+"""SIGKILL at random moments, and rivals: every stage must end in what an undisturbed run gives.
 
 After each kill, whatever has its final name must be whole: equal to the undisturbed run's file, or
 a record that says it isn't finished, or a checkpoint that reads. At the end the product is
-compared file by file, hidden leftovers included.
+compared file by file, hidden leftovers included. Rivals are commands that write one product at the
+same time: those that are not refused must give it whole.
 """
 
 from __future__ import annotations
@@ -102,8 +103,10 @@ def stages() -> tuple[Stage, ...]:
     )
 
 
-def run_all(folder: Path, kills: dict[str, int], seed: int = 0) -> Iterator[Outcome]:
-    """Make each stage's product undisturbed, then again under `kills` kills; yields outcomes."""
+def run_all(
+    folder: Path, kills: dict[str, int], seed: int = 0, rivals: int = 3
+) -> Iterator[Outcome]:
+    """Make each stage's product undisturbed, then by rivals, then under `kills` kills."""
     for split, scenes in (("train", 3), ("val", 1)):
         text = f"simulate {folder}/data --scenes {scenes} --split {split} {RECORDING} --workers 1"
         _finish([sys.executable, "-m", "spikedeblur", *text.split()])
@@ -115,6 +118,7 @@ def run_all(folder: Path, kills: dict[str, int], seed: int = 0) -> Iterator[Outc
         _finish(_command(stage, whole, folder))
         seconds = time.monotonic() - begun
         if kills.get(stage.name):
+            yield _compete(stage, whole, folder, rivals)
             rng = random.Random(f"{seed} {stage.name}")
             yield _torture(stage, whole, folder, kills[stage.name], seconds, rng)
 
@@ -177,6 +181,33 @@ def _torture(
     faults += [f"lacks {name}" for name in sorted(expected.keys() - found.keys())]
     faults += [f"left {name}" for name in sorted(found.keys() - expected.keys())]
     return Outcome(stage.name, hit, time.monotonic() - begun, tuple(faults))
+
+
+def _compete(stage: Stage, whole: Path, folder: Path, rivals: int) -> Outcome:
+    """Start the same command several times at once; the refused say why, and one gets through."""
+    out = folder / f"rivals {stage.name}".replace(" ", "_")
+    begun = time.monotonic()
+    started = [
+        subprocess.Popen(
+            _command(stage, out, folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        for _ in range(rivals)
+    ]
+    ended = [(process, process.communicate()[1]) for process in started]
+    faults = [
+        f"exit code {process.returncode}: {said[-500:]!r}"
+        for process, said in ended
+        if process.returncode and b"is writing" not in said
+    ]
+    if all(process.returncode for process, _ in ended):
+        faults.append("all were refused")
+    expected, found = fingerprints(whole), fingerprints(out)
+    faults += [
+        f"differs, lacks or left: {name}"
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name) != found.get(name)
+    ]
+    return Outcome(f"{stage.name}, {rivals} rivals", 0, time.monotonic() - begun, tuple(faults))
 
 
 def _kill(process: subprocess.Popen[bytes], rng: random.Random) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from spikedeblur.pipeline.align import (
     read_manifest,
 )
 from spikedeblur.pipeline.files import sha256_file
+from spikedeblur.pipeline.locks import HeldError, only_writer_of
 from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry, write_spikes
 from spikedeblur.pipeline.spikes.settings import SpikeSettingsError
 from spikedeblur.pipeline.spikes.sidefile import SideFile, write_folder_side_file, write_side_file
@@ -340,3 +343,46 @@ def test_manifest_and_data_move_together(tmp_path, make_clip):
     manifest = read_manifest(path)
     assert manifest.root == "../data"
     assert (manifest.root_folder(path) / manifest.sequences[0].windows[0].spikes).is_file()
+
+
+AGAIN = """
+import sys
+from pathlib import Path
+from spikedeblur.pipeline.align import align
+from spikedeblur.pipeline.locks import HeldError
+root, rounds = Path(sys.argv[1]), int(sys.argv[2])
+refused = 0
+for _ in range(rounds):
+    try:
+        align(root, "x4k1000fps", exposure=9, log=root / "o/a.txt", manifest=root / "o/a.json",
+              verify=False, workers=1)
+    except HeldError:
+        refused += 1
+print(refused)
+"""
+
+
+def test_several_that_align_to_one_log_take_turns_and_lose_nothing(tmp_path, make_clip):
+    make_clip(tmp_path)
+    run(tmp_path, verify=False)
+    expected = products(tmp_path)
+    command = [sys.executable, "-c", AGAIN, str(tmp_path), "60"]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    refused = [int(process.communicate(timeout=120)[0]) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert sum(refused) > 0, "they never met"
+    assert products(tmp_path) == expected
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["a.json", "a.txt"]
+
+
+@pytest.mark.parametrize("held", ["a.txt", "a.json"])
+def test_a_log_or_manifest_that_is_being_written_is_refused(tmp_path, make_clip, held):
+    make_clip(tmp_path)
+    run(tmp_path)
+    before = products(tmp_path)
+    with (
+        only_writer_of(tmp_path / "o" / held),
+        pytest.raises(HeldError, match=f"{held}: another `spikedeblur` is writing it"),
+    ):
+        run(tmp_path)
+    assert products(tmp_path) == before

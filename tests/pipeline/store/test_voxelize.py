@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.align.manifest import read_manifest, write_manifest
+from spikedeblur.pipeline.files import UnsafePathError
 from spikedeblur.pipeline.locks import HeldError
 from spikedeblur.pipeline.spikes import SpikeFile
 from spikedeblur.pipeline.store import StoreError
@@ -366,3 +368,35 @@ def test_what_a_killed_worker_left_is_gone_when_its_sequence_is_complete(
     monkeypatch.setattr(job_module, "write_shard", after_one_that_was_killed)
     data.voxelize(tmp_path / "disturbed.zarr")
     assert files_of(tmp_path / "disturbed.zarr") == files_of(tmp_path / "undisturbed.zarr")
+
+
+@pytest.mark.parametrize("kind", ["packed", "counts"])
+def test_nothing_is_written_or_removed_through_a_link_out_of_the_store(
+    tmp_path: Path, kind: str
+) -> None:
+    data = make_data_set(tmp_path)
+    store, elsewhere = tmp_path / "s.zarr", tmp_path / "elsewhere"
+    data.voxelize(store, kind=kind)
+    (store / "train").rename(elsewhere)
+    (store / "train").symlink_to(elsewhere)
+    left = elsewhere / ".a.0123456789ab.partial"
+    left.touch()
+    os.utime(left, (0, 0))
+    before = files_of(elsewhere)
+    with pytest.raises(UnsafePathError, match=r"train.* is a link that leaves"):
+        data.voxelize(store, kind=kind, bins=4, overwrite=True)
+    assert files_of(elsewhere) == before
+    assert left.exists()
+    shutil.rmtree(elsewhere)
+    elsewhere.mkdir()
+    with pytest.raises(UnsafePathError, match=r"train.* is a link that leaves"):
+        data.voxelize(store, kind=kind)
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_store_that_is_a_link_itself_is_written(tmp_path: Path) -> None:
+    data = make_data_set(tmp_path)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "s.zarr").symlink_to(tmp_path / "disk")
+    data.voxelize(tmp_path / "s.zarr")
+    assert data.voxelize(tmp_path / "s.zarr").sequences_kept == len(data.seqs)

@@ -146,7 +146,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_whole(tmp_path: Path, monkeypa
     def broken(value, file):
         buffer = io.BytesIO()
         save(value, buffer)
-        Path(file).write_bytes(buffer.getvalue()[:-2000])
+        file.write(buffer.getvalue()[:-2000])
         if fault == "full disk":
             raise RuntimeError("PytorchStreamWriter failed writing file")
 
@@ -164,3 +164,15 @@ def test_a_checkpoint_describes_itself(tmp_path: Path):
     assert facts["step"] == "3 of 9"
     numbers = [int(count.replace(",", "")) for _, count in table[1:]]
     assert sum(numbers) == facts["parameters"] > 0
+
+
+def test_half_written_checkpoints_are_not_offered(tmp_path: Path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name in (".last.pt.0123456789ab.partial", ".last.0123456789ab.partial.pt"):
+        (folder / name).write_bytes(b"half")
+    with pytest.raises(CheckpointError, match=r"best\.pt: expected a checkpoint, found none"):
+        load_run(tmp_path)
+    write_checkpoint(checkpoint_path(tmp_path, "last"), state())
+    with pytest.raises(CheckpointError, match=r"best\.pt: expected a checkpoint, found last\.pt;"):
+        load_run(tmp_path)
