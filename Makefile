@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-memory bench-model bench-quality bench-adaptation bench-ablation model clean
+.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-memory bench-model bench-quality bench-adaptation bench-ablation model compare clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -128,6 +128,10 @@ model: $(INSTALLED)
 	$(RUN) voxelize outputs/logs/small.json data/small.zarr
 	$(RUN) train --config configs/deblur/small.yaml --run outputs/small --resume
 	$(RUN) export outputs/small model/trained/small.safetensors --overwrite
+
+# Whether two commits make the same; NEW is the working tree by default.
+compare: $(INSTALLED)
+	$(BIN)/python scripts/compare_commits.py $(OLD) $(NEW)
 
 clean:
 	rm -rf data outputs
