@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,11 @@ from .yaml_text import MAX_CHARACTERS, YamlError, read_yaml
 S = TypeVar("S", bound=Section)
 
 PACKAGE = Path(__file__).resolve().parents[1]
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 16
 
 
 class ConfigError(SpikeDeblurError):
@@ -47,6 +53,19 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
         data["TRAIN"]["MAX_STEPS"] = None
     _complete_vrt(data, found, overridden)
     return _validate(Config, data, found, overridden)
+
+
+def check_config(data: object, path: str | os.PathLike[str]) -> Config:
+    """Return the configuration that plain values say, as one inside another file is given.
+
+    Args:
+        data: sections by name; all keys that differ from their defaults.
+        path: the file, for the message.
+
+    Raises:
+        ConfigError: an unknown key, or an impossible value.
+    """
+    return _validate(Config, data, Path(path), set())
 
 
 def dump_config(config: Config) -> str:
@@ -135,7 +154,7 @@ def _complete_vrt(data: dict[str, Any], named_in: Path, overridden: set[str]) ->
     model["VRT"] = {**base, **given}
 
 
-def _validate(schema: type[S], data: dict[str, Any], path: Path, by_set: set[str]) -> S:
+def _validate(schema: type[S], data: object, path: Path, by_set: set[str]) -> S:
     try:
         return schema.model_validate(data)
     except ValidationError as error:
@@ -160,8 +179,16 @@ def _explain(schema: type[Section], item: Mapping[str, Any], path: Path, by_set:
     reason = reason[:1].lower() + reason[1:] if reason.startswith("Input") else reason
     # A section's own message already shows the values; a field's does not.
     own = item["type"] == "value_error" and isinstance(item["input"], dict)
-    found = "" if own else f", got {item['input']!r}"
+    found = "" if own else f", got {_shown(item['input'])}"
     return f"{source}: {key_path + ': ' if key_path else ''}{reason}{found}"
+
+
+def _shown(value: object) -> str:
+    """Return a value as it is written, cut short: with its aliases it may stand for gigabytes."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return "what can't be written out"
 
 
 def _within(key_path: str, given: str) -> bool:

@@ -3,10 +3,14 @@
 Keys are UPPER_CASE as in the YAML, except the arguments of the published network under
 `MODEL.VRT`, which keep their own names. Unknown keys are refused, and values that can't
 work together are refused here, before any data is read.
+
+A configuration may come from outside, inside a model file say. So every number has an upper
+bound, and every text and list a greatest length: about a hundred times what is in use.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -35,14 +39,29 @@ def _amp_word(value: object) -> object:
 
 
 Bool = Annotated[bool, Strict()]
-PositiveInt = Annotated[int, Strict(), Field(ge=1)]
-NaturalInt = Annotated[int, Strict(), Field(ge=0)]
-Float = Annotated[float, BeforeValidator(_no_bool)]
-PositiveFloat = Annotated[float, BeforeValidator(_no_bool), Field(gt=0)]
-NaturalFloat = Annotated[float, BeforeValidator(_no_bool), Field(ge=0)]
+PositiveInt = Annotated[int, Strict(), Field(ge=1, le=10**9)]
+NaturalInt = Annotated[int, Strict(), Field(ge=0, le=10**9)]
+Float = Annotated[float, BeforeValidator(_no_bool), Field(ge=-1e15, le=1e15)]
+PositiveFloat = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1e9)]
+NaturalFloat = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1e9)]
 Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
-Name = Annotated[str, StringConstraints(min_length=1)]
-Extension = Annotated[str, StringConstraints(pattern=r"^\.[A-Za-z0-9]+$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Extension = Annotated[str, StringConstraints(pattern=r"^\.[A-Za-z0-9]+$", max_length=16)]
+
+Pixels = Annotated[int, Strict(), Field(ge=1, le=2**15)]
+Frames = Annotated[int, Strict(), Field(ge=1, le=2000)]
+Bins = Annotated[int, Strict(), Field(ge=1, le=4096)]
+Channels = Annotated[int, Strict(), Field(ge=1, le=20_000)]
+Heads = Annotated[int, Strict(), Field(ge=1, le=1000)]
+Stride = Annotated[int, Strict(), Field(ge=1, le=256)]
+Widening = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=400)]
+Clips = Annotated[int, Strict(), Field(ge=1, le=100_000)]
+Megabytes = Annotated[int, Strict(), Field(ge=1, le=10**6)]
+MOST_STAGES = 128
+MOST_BLOCKS = 1000
+"""Attention blocks of a network, all stages together."""
+MOST_TOKENS = 8192
+"""Tokens of an attention window; what attention weighs is their square."""
 RecomputedPart = Literal["attention", "feed_forward", "warping", "block", "stage"]
 VGGLayer = Literal["relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"]
 
@@ -114,7 +133,7 @@ class SpikeAugmentConfig(Section):
 
     CHANCE: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)] = 0.5
     """Share of the clips that are changed."""
-    THRESHOLD: Annotated[float, BeforeValidator(_no_bool), Field(ge=1)] = 1.0
+    THRESHOLD: Annotated[float, BeforeValidator(_no_bool), Field(ge=1, le=1000)] = 1.0
     """Largest factor of the camera's threshold, from 1 on; the gain falls by it. 1: off."""
     NOISE: Fraction = 0.0
     """Largest share of samples without a spike that get a false one. 0: off."""
@@ -156,25 +175,32 @@ class DataConfig(Section):
     """Unified layout: folder of the precomputed `.npy` voxels in each sequence."""
     USE_PRECOMPUTED_VOXELS: Bool = False
     """Unified layout: true reads `.npy` voxels, false counts the `.dat` when read."""
-    ALIGN_LOG_PATHS: tuple[Name, ...] = ("outputs/logs/align_x4k1000fps.txt",)
+    ALIGN_LOG_PATHS: Annotated[tuple[Name, ...], Field(max_length=1000)] = (
+        "outputs/logs/align_x4k1000fps.txt",
+    )
     """Unified layout: alignment logs that give each frame's exposure [t0, t1] in seconds."""
-    CLIP_LEN: PositiveInt = 5
+    CLIP_LEN: Frames = 5
     """Windows (frames) in a training clip, T. A shorter sequence is used whole."""
-    CROP_SIZE: PositiveInt = 256
+    CROP_SIZE: Pixels = 256
     """Side of the square training crop, in pixels of the blurred frame. A multiple of
     8 * MODEL.TRUNK_SCALE."""
-    K: PositiveInt = 32
+    K: Bins = 32
     """Time bins of a voxel grid. Must be what the store was made with. Not given: as
     NUM_VOXEL_BINS."""
-    NUM_VOXEL_BINS: PositiveInt = 32
+    NUM_VOXEL_BINS: Bins = 32
     """The same number under the reference's second name. Not given: as K."""
-    IMAGE_EXTS: tuple[Extension, ...] = (".png", ".jpg", ".jpeg", ".bmp")
+    IMAGE_EXTS: Annotated[tuple[Extension, ...], Field(max_length=100)] = (
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".bmp",
+    )
     """Unified layout: file name endings that are frames."""
     NORM: NormConfig = NormConfig()
     """Scaling of the counts."""
     USE_RAM_CACHE: Bool = True
     """Keep what was read in memory, least recently used out first."""
-    CACHE_SIZE_GB: NaturalFloat = 4.0
+    CACHE_SIZE_GB: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1e6)] = 4.0
     """Limit of that memory, in GiB a training process."""
     AUGMENT: Bool = True
     """Random flips and quarter turns of training clips, alike for frames and spikes."""
@@ -204,21 +230,30 @@ class VRTOptions(Section):
 
     upscale: Literal[1] = 1
     """Output pixels a input pixel; restoration at the input's size."""
-    img_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (6, 192, 192)
+    img_size: tuple[Frames, Pixels, Pixels] = (6, 192, 192)
     """Frames, rows, columns of a training clip, for information; changes no parameter."""
-    window_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (6, 8, 8)
-    """Attention window: frames, rows, columns of the trunk's features."""
-    depths: tuple[Annotated[NaturalInt, Field(le=1000)], ...] = (8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4)
-    """Attention blocks of stages 1 to 7, then of each group of stage 8."""
-    indep_reconsts: tuple[NaturalInt, ...] = (9, 10)
+    window_size: tuple[Frames, Pixels, Pixels] = (6, 8, 8)
+    """Attention window: frames, rows, columns of the trunk's features; at most 8192 tokens, their
+    product."""
+    depths: Annotated[
+        tuple[Annotated[int, Strict(), Field(ge=0, le=MOST_BLOCKS)], ...],
+        Field(max_length=MOST_STAGES),
+    ] = (8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4)
+    """Attention blocks of stages 1 to 7, then of each group of stage 8; at most 1000 in all."""
+    indep_reconsts: Annotated[
+        tuple[Annotated[int, Strict(), Field(ge=0, lt=MOST_STAGES)], ...],
+        Field(max_length=MOST_STAGES),
+    ] = (9, 10)
     """Indices in `depths` whose windows see one frame only."""
-    embed_dims: tuple[PositiveInt, ...] = (96,) * 7 + (120,) * 4
+    embed_dims: Annotated[tuple[Channels, ...], Field(max_length=MOST_STAGES)] = (96,) * 7 + (
+        120,
+    ) * 4
     """Channels, one number for each of `depths`."""
-    num_heads: tuple[PositiveInt, ...] = (6,) * 11
+    num_heads: Annotated[tuple[Heads, ...], Field(max_length=MOST_STAGES)] = (6,) * 11
     """Attention heads, one number for each of `depths`."""
     mul_attn_ratio: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)] = 0.75
     """Share of a stage's blocks (rounded down) with mutual attention."""
-    mlp_ratio: PositiveFloat = 2.0
+    mlp_ratio: Widening = 2.0
     """Hidden channels of a block's feed-forward, in multiples of its channels."""
     qkv_bias: Bool = True
     """Whether the query, key and value projections have a bias."""
@@ -226,7 +261,7 @@ class VRTOptions(Section):
     """Probability of skipping the last block in training; rises linearly from 0."""
     pa_frames: Literal[0, 2] = 2
     """2: optical flow and alignment of both neighbours. 0 (ours): neither, a small trunk."""
-    deformable_groups: PositiveInt = 16
+    deformable_groups: Annotated[int, Strict(), Field(ge=1, le=2000)] = 16
     """Offset groups of the deformable alignment."""
 
     @model_validator(mode="after")
@@ -237,6 +272,15 @@ class VRTOptions(Section):
                 "expected depths, embed_dims and num_heads of one length, at least 8 (seven "
                 f"stages and a group of stage 8), got {n}, {len(self.embed_dims)} and "
                 f"{len(self.num_heads)}"
+            )
+        if math.prod(self.window_size) > MOST_TOKENS:
+            raise ValueError(
+                f"window_size: expected a window of at most {MOST_TOKENS} tokens (frames * rows * "
+                f"columns), got {list(self.window_size)}"
+            )
+        if sum(self.depths) > MOST_BLOCKS:
+            raise ValueError(
+                f"depths: expected at most {MOST_BLOCKS} blocks in all, got {sum(self.depths)}"
             )
         for channels, heads in zip(self.embed_dims, self.num_heads, strict=True):
             if channels % heads:
@@ -271,10 +315,10 @@ class VRTOptions(Section):
 class SpikeEncoderConfig(Section):
     """Steps between the encoder's four scales."""
 
-    TEMPORAL_STRIDES: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    TEMPORAL_STRIDES: tuple[Stride, Stride, Stride] | None = None
     """Frames a step. null: [1, 1, 1]. Fusion needs a spike feature for each frame, so
     anything else is refused."""
-    SPATIAL_STRIDES: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    SPATIAL_STRIDES: tuple[Stride, Stride, Stride] | None = None
     """Pixels a step. null: [2, 2, 2], the network's own scales; features of others are
     resized where they are fused."""
     SEES_BLUR: Bool = False
@@ -288,20 +332,20 @@ class AttentionConfig(Section):
     ENABLED: Bool = True
     """false: this part is left out of the network, for measuring what it is worth. Without FUSE
     spikes enter by MODEL.SPIKE_SKIP alone."""
-    HEADS: PositiveInt = 4
+    HEADS: Heads = 4
     """Attention heads; must divide each of MODEL.CHANNELS_PER_SCALE."""
     DROPOUT: Fraction = 0.0
     """Dropout of attention weights and feed-forward, in training."""
-    MLP_RATIO: PositiveFloat = 2.0
+    MLP_RATIO: Widening = 2.0
     """Hidden channels of the feed-forward, in multiples of the channels."""
     ADAPTIVE_CHUNK: Bool = True
     """Choose chunks so that MAX_CHUNK_MB and MAX_BATCH_TOKENS hold; false: always CHUNK_SIZE
     squared. No setting of chunks changes a result."""
-    MAX_CHUNK_MB: PositiveInt = 64
+    MAX_CHUNK_MB: Megabytes = 64
     """Limit of the memory that one chunk takes while it is worked through, in MB."""
     MAX_BATCH_TOKENS: PositiveInt = 49152
     """Limit of batch * rows * columns in one chunk, whatever their channels and frames."""
-    CHUNK_SIZE: PositiveInt = 64
+    CHUNK_SIZE: Pixels = 64
     """Rows and columns of a fixed chunk, in pixels of the feature map."""
     CHUNK_SHAPE: Literal["square", "wide", "tall"] = "square"
     """Shape of an adaptive chunk."""
@@ -327,7 +371,7 @@ class ModelConfig(Section):
     then in the installed package."""
     VRT: VRTOptions = VRTOptions()
     """Arguments that override VRT_CFG's. In a resolved configuration: all of them."""
-    CHANNELS_PER_SCALE: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (
+    CHANNELS_PER_SCALE: tuple[Channels, Channels, Channels, Channels] = (
         96,
         96,
         96,
@@ -359,7 +403,7 @@ class ModelConfig(Section):
     """Recompute attention in the backward pass: less memory, more time, same result."""
     USE_CHECKPOINT_FFN: Bool = True
     """Recompute feed-forwards in the backward pass: less memory, more time, same result."""
-    RECOMPUTE: tuple[RecomputedPart, ...] | None = None
+    RECOMPUTE: Annotated[tuple[RecomputedPart, ...], Field(max_length=5)] | None = None
     """Parts recomputed in the backward pass, instead of what the two keys above say: attention,
     feed_forward, warping (flow and alignment), block (each as a whole, and steps of the spike
     encoder), stage (the blocks of a stage together). All five: the least memory. null: as they
@@ -401,22 +445,22 @@ class TrainConfig(Section):
     MAX_STEPS: PositiveInt | None = None
     """Length of the run in steps, over EPOCHS. `--set TRAIN.EPOCHS=N` sets it to null
     unless it is given by `--set` as well."""
-    BATCH_SIZE: PositiveInt = 1
+    BATCH_SIZE: Clips = 1
     """Clips in a batch of one process."""
-    NUM_WORKERS: NaturalInt | Literal["auto"] = 8
+    NUM_WORKERS: Annotated[int, Strict(), Field(ge=0, le=1000)] | Literal["auto"] = 8
     """Loading processes of one training process, at most its share of the cores; 0 loads in
     the training process; `auto`: one core less than its share, at most 8."""
-    PREFETCH_MB: PositiveInt = 512
+    PREFETCH_MB: Megabytes = 512
     """Memory for batches that workers have ready before they are needed, in MB a training
     process; a worker always has one under way."""
-    GRADIENT_ACCUMULATION_STEPS: PositiveInt = 6
+    GRADIENT_ACCUMULATION_STEPS: Clips = 6
     """Batches a step."""
-    MEMORY_BUDGET: Literal["auto"] | ByteSize | None = None
+    MEMORY_BUDGET: Literal["auto"] | Annotated[ByteSize, Field(ge=0, le=10**15)] | None = None
     """Memory that a training process may take, such as 16GB: what is recomputed in the backward
     pass is then chosen by trial steps before the first one, the fastest that stays within. On a
     GPU: of its memory. `auto`: 0.9 of what is free. null: as MODEL.RECOMPUTE and
     MODEL.USE_CHECKPOINT_* say."""
-    THREADS: PositiveInt | None = None
+    THREADS: Annotated[int, Strict(), Field(ge=1, le=1024)] | None = None
     """CPU threads of one training process; null: torch's own choice, all cores."""
     OPTIM: OptimConfig = OptimConfig()
     """Optimizer."""
@@ -438,7 +482,7 @@ class TrainConfig(Section):
     start, for faster steps on a GPU. On a CPU it gains nothing."""
     EMA_DECAY: Fraction | None = 0.999
     """Decay a step of the averaged weights that are validated and kept; null: none."""
-    SEED: NaturalInt = 0
+    SEED: Annotated[int, Strict(), Field(ge=0, le=2**63 - 1)] = 0
     """Of weights, order, crops and augmentation."""
     LOG_INTERVAL: PositiveInt = 50
     """Steps between lines of metrics.jsonl."""
@@ -467,7 +511,7 @@ class CharbonnierConfig(Section):
 class VGGPerceptualConfig(Section):
     """L1 distance of VGG16 features."""
 
-    LAYERS: Annotated[tuple[VGGLayer, ...], Field(min_length=1)] = ("relu3_3",)
+    LAYERS: Annotated[tuple[VGGLayer, ...], Field(min_length=1, max_length=5)] = ("relu3_3",)
     """Layers whose distances are averaged."""
     WEIGHT: NaturalFloat = 0.1
     """Weight in the total; 0 switches the term off and needs no VGG weights."""

@@ -1,6 +1,6 @@
 """Torch modules and losses; no data files, no clocks."""
 
-from .build import build_model, configured_recompute
+from .build import build_model, configured_recompute, outline_model
 from .chunked import BaseChunkableAttention
 from .fusion import MultiScaleTemporalCrossAttnFuse, TemporalCrossAttnFuseBlock
 from .lag import delay, in_time, lag_from_blur
@@ -27,5 +27,6 @@ __all__ = [
     "in_time",
     "lag_from_blur",
     "normalize_counts",
+    "outline_model",
     "parameter_table",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from ..configs.schema import AttentionConfig, Config, ModelConfig
 from ..third_party.VRT import VRT, Recompute, load_pretrained, set_recompute
 from .vrt_with_spike import VRTWithSpike
@@ -15,13 +17,29 @@ def build_model(config: Config) -> VRTWithSpike:
     Raises:
         SpikeDeblurError: Sizes do not fit, or `MODEL.PRETRAINED` can't be loaded.
     """
+    network = _assembled(config)
+    if config.MODEL.PRETRAINED is not None:
+        load_pretrained(network.vrt, config.MODEL.PRETRAINED)
+    return network
+
+
+def outline_model(config: Config) -> VRTWithSpike:
+    """Return the network of a configuration without memory for its tensors.
+
+    Names, shapes and dtypes are those of `build_model`, on torch's device `meta`; there are no
+    values, and no file is read. For counting, and for comparing what comes from outside before
+    anything of its size is made.
+    """
+    with torch.device("meta"):
+        return _assembled(config)
+
+
+def _assembled(config: Config) -> VRTWithSpike:
     model = config.MODEL
     backbone = VRT(
         **model.VRT.model_dump(),
         in_chans=3 * model.TRUNK_SCALE**2,
     )
-    if model.PRETRAINED is not None:
-        load_pretrained(backbone, model.PRETRAINED)
     tsa, fuse = model.SPIKE_TSA, model.FUSE
     network = VRTWithSpike(
         backbone,

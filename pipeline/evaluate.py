@@ -238,7 +238,9 @@ def evaluate_sequences(
                 meter.add(sharp, frames, (t0 + t1) / 2, t1 - t0)
             windows.append(WindowScores(sequence.seq, int(sequence.frame_index[window]), scores))
             step(sequence.seq)
-    tiles = {model.tile_side(s.frame_shape) for model in trained.values() for s in sequences}
+    tiles = {
+        model.tile_side(s.frame_shape, s.length) for model in trained.values() for s in sequences
+    }
     return Evaluation(
         methods=_means(methods, windows),
         sequences={

@@ -221,10 +221,10 @@ def _model(path: Path) -> Facts:
 
 def _config(path: Path) -> Facts:
     from ..configs import load_config
-    from ..model import build_model
+    from ..model import outline_model
 
     config = load_config(path)
-    model = build_model(config)
+    model = outline_model(config)
     facts = {
         "data": config.DATA.ROOT,
         "clip (windows)": config.DATA.CLIP_LEN,

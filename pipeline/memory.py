@@ -15,6 +15,7 @@ import torch
 
 from ..configs.schema import Config, RecomputedPart
 from ..errors import SpikeDeblurError
+from ..model import outline_model
 from .allocator import give_back_freed_memory
 from .machine import free_main_memory
 
@@ -87,6 +88,23 @@ def training_advice(config: Config) -> str:
     if not helps:
         return "use a smaller network, or a device with more memory"
     return "set " + ", or ".join(helps)
+
+
+def require_room(config: Config) -> None:
+    """Refuse a network whose weights are larger than free main memory, before it is built.
+
+    Raises:
+        NotEnoughMemoryError: they are.
+    """
+    weights = outline_model(config).state_dict().values()
+    taken = sum(weight.numel() * weight.element_size() for weight in weights)
+    free = free_main_memory()
+    if taken > free:
+        raise NotEnoughMemoryError(
+            f"the network's weights take {taken / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory "
+            "are free; lower embed_dims, window_size or depths (--set MODEL.VRT.embed_dims=...), "
+            "or DATA.K"
+        )
 
 
 def free_memory(device: torch.device) -> int:

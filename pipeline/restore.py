@@ -287,7 +287,7 @@ def _restore_recording(
     restoring = model or _simple_method(way.method, short_bins)
     if model is not None:
         model.tile = _tile_before(out) if way.tile is None and not overwrite else way.tile
-    side = model.tile_side(sequence.frame_shape) if model else None
+    side = model.tile_side(sequence.frame_shape, sequence.length) if model else None
     inputs = {
         "method": way.method,
         "short_bins": short_bins if way.method in ("tfp", "sdm") else None,

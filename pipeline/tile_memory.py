@@ -25,7 +25,11 @@ _TRIED_SIDE = 128
 
 
 def choose_tile(
-    model: nn.Module, config: Config, frame_shape: tuple[int, int], device: torch.device
+    model: nn.Module,
+    config: Config,
+    frame_shape: tuple[int, int],
+    device: torch.device,
+    frames: int,
 ) -> int | None:
     """Return the side of a tile that fits in free memory; None: whole frames do.
 
@@ -37,12 +41,13 @@ def choose_tile(
         config: what it was trained with.
         frame_shape: (H, W), in pixels.
         device: where the model is.
+        frames: of a clip.
     """
     scale = config.MODEL.TRUNK_SCALE
     pixels, tried = math.prod(frame_shape), (_TRIED_SIDE * scale) ** 2
     if pixels <= tried:
         return None
-    clip = (1, config.DATA.CLIP_LEN)
+    clip = (1, frames)
 
     def restore(side: int) -> None:
         rgb = torch.zeros(*clip, 3, side * scale, side * scale, device=device)

@@ -79,7 +79,7 @@ class ModelMethod:
         self.flips = flips
         self.clip_len = config.DATA.CLIP_LEN
         self._model = model.to(self.device).eval()
-        self._chosen: dict[tuple[int, int], int | None] = {}
+        self._chosen: dict[tuple[tuple[int, int], int], int | None] = {}
 
     @classmethod
     def from_run(
@@ -98,15 +98,21 @@ class ModelMethod:
         model, config = load_trained(run)
         return cls(model, config, tile=tile, flips=flips, device=device)
 
-    def tile_side(self, frame_shape: tuple[int, int]) -> int | None:
-        """Return the side of the tiles that frames of this shape are cut into; None: whole."""
+    def tile_side(self, frame_shape: tuple[int, int], windows: int) -> int | None:
+        """Return the side of the tiles that frames are cut into; None: whole.
+
+        Args:
+            frame_shape: (H, W) of the frames, in pixels.
+            windows: how many there are; a clip has no more, whatever the model was trained with.
+        """
         if self.tile is not None:
             return self.tile or None
-        if frame_shape not in self._chosen:
-            self._chosen[frame_shape] = choose_tile(
-                self._model, self.config, frame_shape, torch.device(self.device)
+        clip = min(self.clip_len, windows)
+        if (frame_shape, clip) not in self._chosen:
+            self._chosen[frame_shape, clip] = choose_tile(
+                self._model, self.config, frame_shape, torch.device(self.device), clip
             )
-        return self._chosen[frame_shape]
+        return self._chosen[frame_shape, clip]
 
     def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
         """Return the kept windows' frames."""
@@ -118,7 +124,7 @@ class ModelMethod:
         tiles = plan_tiles(
             windows.frame_shape,
             windows.voxel_shape,
-            self.tile_side(windows.frame_shape),
+            self.tile_side(windows.frame_shape, windows.length),
             multiple=8 * self.config.MODEL.TRUNK_SCALE,
         )
         kept = slice(clip.keep_start - clip.start, clip.keep_stop - clip.start)

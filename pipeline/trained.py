@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
 from .. import __version__
-from ..configs import dump_config
+from ..configs import ConfigError, check_config, dump_config
 from ..configs.schema import Config
 from ..configs.yaml_text import read_yaml
 from ..errors import SpikeDeblurError
@@ -29,10 +28,11 @@ from ..model import VRTWithSpike, build_model
 from .files import atomic_write
 from .locks import only_writer_of
 from .training.checkpoint import (
+    Form,
     checkpoint_config,
     checkpoint_path,
     load_run,
-    load_weights,
+    outline_that_fits,
     read_checkpoint,
     without_pretrained,
 )
@@ -131,7 +131,7 @@ def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
         return load_run(path, which="best")
     weights, config = _read(path)
     model = build_model(without_pretrained(config))
-    load_weights(model, weights, path)
+    model.load_state_dict(weights)
     return model.eval(), config
 
 
@@ -221,9 +221,11 @@ def write_model(
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], Config]:
+    """Return the weights of an exported model, which fit its configuration's network."""
     _, config, recorded = _header(path)
     try:
         with safe_open(path, framework="pt") as file:
+            outline_that_fits(config, {name: _form(file, name) for name in file.keys()}, path)  # noqa: SIM118
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise TrainedModelError(f"{path}: can't be read ({error}); get it anew") from error
@@ -232,6 +234,15 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], Config]:
             f"{path}: damaged: its weights are not what was written; get it anew"
         )
     return weights, config
+
+
+_DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "I64": torch.int64}
+
+
+def _form(file: Any, name: str) -> Form:
+    """Return shape and dtype of a weight as the file's header has them; nothing is read."""
+    entry = file.get_slice(name)
+    return tuple(entry.get_shape()), _DTYPES.get(entry.get_dtype(), entry.get_dtype())
 
 
 def _checksum(weights: dict[str, torch.Tensor]) -> str:
@@ -253,20 +264,20 @@ def _header(path: Path) -> tuple[dict[str, Any], Config, str | None]:
         found = facts["format"], facts["schema_version"]
         config = read_yaml(header["config"])
         recorded = header.get("crc32")
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise TrainedModelError(
             f"{path}: expected a model that `spikedeblur export` wrote, found another file, or a "
             f"part of one ({type(error).__name__}); published weights go to MODEL.PRETRAINED"
         ) from error
     if found != (FORMAT, SCHEMA_VERSION):
         raise TrainedModelError(
-            f"{path}: expected {FORMAT} {SCHEMA_VERSION}, found {found[0]} {found[1]} (spikedeblur "
-            f"{facts.get('version')}); use that release"
+            f"{path}: expected {FORMAT} {SCHEMA_VERSION}, found {str(found[0])[:40]} "
+            f"{str(found[1])[:40]} (spikedeblur {str(facts.get('version'))[:40]}); use that release"
         )
     try:
-        return facts, Config.model_validate(config), recorded
-    except ValidationError as error:
+        return facts, check_config(config, path), recorded
+    except ConfigError as error:
         raise TrainedModelError(
-            f"{path}: its configuration does not fit this release (written by spikedeblur "
-            f"{facts.get('version')}): {' '.join(str(error).split())}"
+            f"{error}; its configuration does not fit this release (it was written by spikedeblur "
+            f"{str(facts.get('version'))[:40]})"
         ) from error

@@ -6,18 +6,20 @@ import os
 import pickle
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from ... import __version__
+from ...configs import ConfigError, check_config
 from ...configs.schema import Config
 from ...configs.yaml_text import YamlError, read_yaml
 from ...errors import SpikeDeblurError
-from ...model import VRTWithSpike, build_model, parameter_table
+from ...model import VRTWithSpike, build_model, outline_model, parameter_table
+from ...third_party.VRT import load_torch_file
 from ..files import atomic_write
 
 FORMAT = "spikedeblur.checkpoint"
@@ -29,6 +31,9 @@ _PLACE = ("step", "epoch", "step_in_epoch", "samples_a_step", "total_steps", "in
 _VALIDATION = ("validated_step", "best_step", "best_psnr")
 _TENSORS = ("model", "ema", "optimizer", "scaler")
 _KEYS = frozenset((*_HEADER, *_PLACE, *_VALIDATION, *_TENSORS))
+
+Form = tuple[tuple[int, ...], torch.dtype | str]
+"""Shape and dtype of a tensor."""
 
 
 class CheckpointError(SpikeDeblurError):
@@ -65,8 +70,10 @@ def load_run(
         )
     state = read_checkpoint(path)
     config = checkpoint_config(state, path)
+    weights = state["model"] if state["ema"] is None else state["ema"]
+    outline_that_fits(config, forms_of(weights, path), path)
     model = build_model(without_pretrained(config))
-    load_weights(model, state["model"] if state["ema"] is None else state["ema"], path)
+    model.load_state_dict(weights)
     return model.to(device).eval(), config
 
 
@@ -99,24 +106,24 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def read_checkpoint(
     path: str | os.PathLike[str], device: str | torch.device = "cpu"
 ) -> dict[str, Any]:
-    """Read a checkpoint; code in it is never run.
+    """Read a checkpoint; code in it is never run, and memory taken for no more than it holds.
 
     Raises:
         CheckpointError: not a file of ours, cut, from another schema version, or a pickle that
-            wants to run code.
+            wants to run code or stands for more than the file holds.
     """
     _require_whole(Path(path))
     try:
         with warnings.catch_warnings():
             # Of pickles that torch did not write; they are refused below in our own words.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+            state: dict[str, Any] = load_torch_file(path, device)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint; check the path") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused: it holds more than tensors and plain values, and loading it could "
-            "run code; use a checkpoint that `spikedeblur train` wrote"
+            "run code or take any memory; use a checkpoint that `spikedeblur train` wrote"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -124,14 +131,15 @@ def read_checkpoint(
     found = state.get("format") if isinstance(state, dict) else type(state).__name__
     if found != FORMAT:
         raise CheckpointError(
-            f"{path}: expected a checkpoint of `spikedeblur train`, found {found or 'another'} "
-            "file; published weights are named by MODEL.PRETRAINED instead"
+            f"{path}: expected a checkpoint of `spikedeblur train`, found "
+            f"{str(found or 'another')[:40]} file; published weights are named by MODEL.PRETRAINED "
+            "instead"
         )
     if state.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(
             f"{path}: expected schema version {SCHEMA_VERSION}, found "
-            f"{state.get('schema_version')} (written by spikedeblur {state.get('version')}); use "
-            "that release"
+            f"{str(state.get('schema_version'))[:40]} (written by spikedeblur "
+            f"{str(state.get('version'))[:40]}); use that release"
         )
     missing = sorted(_KEYS - state.keys())
     if missing:
@@ -168,6 +176,7 @@ def describe_checkpoint(
     """
     state = read_checkpoint(path)
     config = checkpoint_config(state, path)
+    parts = parameter_table(outline_that_fits(config, forms_of(state["model"], path), path))
     facts = {
         "written by": f"spikedeblur {state['version']}",
         "step": f"{state['step']} of {state['total_steps']}",
@@ -177,12 +186,8 @@ def describe_checkpoint(
         "clips a step": state["samples_a_step"],
         "averaged weights": state["ema"] is not None,
         "data": config.DATA.ROOT,
-        "parameters": 0,
+        "parameters": sum(count for _, count in parts),
     }
-    model = build_model(without_pretrained(config))
-    load_weights(model, state["model"], path)
-    parts = parameter_table(model)
-    facts["parameters"] = sum(count for _, count in parts)
     return facts, [("part", "parameters"), *((name, f"{count:,}") for name, count in parts)]
 
 
@@ -193,31 +198,79 @@ def checkpoint_config(state: dict[str, Any], path: str | os.PathLike[str]) -> Co
         CheckpointError: this release can't read it.
     """
     try:
-        return Config.model_validate(read_yaml(str(state["config"])))
-    except (ValidationError, YamlError) as error:
+        return check_config(read_yaml(str(state["config"])), path)
+    except (ConfigError, YamlError) as error:
+        where = "" if isinstance(error, ConfigError) else f"{path}: "
         raise CheckpointError(
-            f"{path}: its configuration does not fit this release (written by spikedeblur "
-            f"{state['version']}): {' '.join(str(error).split())}"
+            f"{where}{error}; its configuration does not fit this release (it was written by "
+            f"spikedeblur {str(state['version'])[:40]})"
         ) from error
 
 
-def load_weights(model: nn.Module, weights: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def outline_that_fits(
+    config: Config, forms: Mapping[str, Form], path: str | os.PathLike[str]
+) -> VRTWithSpike:
+    """Return the outline of a configuration's network, once it is that of a file's weights.
+
+    A configuration that came with weights may name any size, so nothing of its size is made
+    before this comparison.
+
+    Args:
+        config: of the file.
+        forms: of the file's weights, by name.
+        path: of the file, for the message.
+
+    Raises:
+        CheckpointError: names, shapes or dtypes differ; lists some.
+    """
+    if sum(config.MODEL.VRT.depths) > len(forms):
+        raise CheckpointError(
+            f"{path}: its {len(forms)} weights do not fit the model of its configuration, which "
+            f"has {sum(config.MODEL.VRT.depths)} blocks; get the file anew"
+        )
+    outline = outline_model(config)
+    _require_same_forms(outline, forms, path)
+    return outline
+
+
+def forms_of(weights: object, path: str | os.PathLike[str]) -> dict[str, Form]:
+    """Return shape and dtype of weights, by name.
+
+    Raises:
+        CheckpointError: they are no names with tensors.
+    """
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
+        raise CheckpointError(
+            f"{path}: expected weights as names and tensors, found something else; it is damaged"
+        )
+    return {name: (tuple(value.shape), value.dtype) for name, value in weights.items()}
+
+
+def load_weights(model: nn.Module, weights: object, path: str | os.PathLike[str]) -> None:
     """Load weights strictly.
 
     Raises:
-        CheckpointError: names or shapes differ; lists some.
+        CheckpointError: names, shapes or dtypes differ; lists some.
     """
-    own = model.state_dict()
-    names = sorted(own.keys() ^ weights.keys())
-    names += [
-        name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape
-    ]
+    _require_same_forms(model, forms_of(weights, path), path)
+    assert isinstance(weights, dict)
+    model.load_state_dict(weights)
+
+
+def _require_same_forms(
+    model: nn.Module, forms: Mapping[str, Form], path: str | os.PathLike[str]
+) -> None:
+    own = forms_of(model.state_dict(), path)
+    names = sorted(own.keys() ^ forms.keys())
+    names += [name for name in sorted(own.keys() & forms.keys()) if own[name] != forms[name]]
     if names:
+        shown = ", ".join(name[:80] for name in names[:4])
         raise CheckpointError(
-            f"{path}: its weights do not fit the model of its configuration: {', '.join(names[:4])}"
+            f"{path}: its weights do not fit the model of its configuration: {shown}"
             f"{' and more' if len(names) > 4 else ''}"
         )
-    model.load_state_dict(weights)
 
 
 def without_pretrained(config: Config) -> Config:

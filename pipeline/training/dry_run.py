@@ -8,9 +8,9 @@ import torch
 
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
-from ...model import build_model, configured_recompute
+from ...model import configured_recompute, outline_model
+from ..memory import require_room
 from ..progress import Note
-from .checkpoint import without_pretrained
 from .distributed import process_group
 from .order import ClipIndex, StepPlan
 from .precision import Precision
@@ -59,6 +59,7 @@ def plan_run(config: Config, on_note: Note = lambda note: None) -> RunPlan:
         if config.TRAIN.THREADS is not None:
             torch.set_num_threads(config.TRAIN.THREADS)
         precision = Precision.choose(config.TRAIN.AMP, device)
+        require_room(config)
         training, _ = open_splits(config)
         options, data = config.TRAIN, config.DATA
         index = ClipIndex.every_start([s.length for s in training], data.CLIP_LEN)
@@ -71,7 +72,7 @@ def plan_run(config: Config, on_note: Note = lambda note: None) -> RunPlan:
             group.world,
         )
         steps = total_steps(options, plan.steps_an_epoch)
-        model = build_model(without_pretrained(config))
+        model = outline_model(config)
         if options.MEMORY_BUDGET is not None:
             recompute, trial = fit_in_budget(config, device, on_note)
         else:

@@ -15,6 +15,7 @@ import torch
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ...model import build_model
+from ..memory import require_room
 from ..progress import Progress
 from .clock import Clock
 from .distributed import process_group
@@ -65,6 +66,7 @@ def find_rate(config: Config, steps: int = 100, on_progress: Progress | None = N
         options, data = config.TRAIN, config.DATA
         if options.THREADS is not None:
             torch.set_num_threads(options.THREADS)
+        require_room(config)
         training, _ = open_splits(config)
         index = ClipIndex.every_start([s.length for s in training], data.CLIP_LEN)
         accumulation = options.GRADIENT_ACCUMULATION_STEPS

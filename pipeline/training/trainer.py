@@ -25,6 +25,7 @@ from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ...model import build_model, configured_recompute
 from ...third_party.VRT import set_recompute
+from ..memory import require_room
 from ..progress import Note, Progress
 from ..store.provenance import describe_data
 from ..store.sequence import WindowSequence
@@ -130,6 +131,7 @@ def train(
             on_note(f"{run}: this run is finished, {state['step']} steps; nothing to do")
             return _summary(run, state, was_finished=True, is_first=group.is_first)
 
+        require_room(config)
         training, validation = open_splits(config)
         recompute = configured_recompute(config.MODEL)
         if config.TRAIN.MEMORY_BUDGET is not None:

@@ -250,8 +250,8 @@ def test_mirrored_copies_are_restored_and_mirrored_back(sequences) -> None:
 
 
 def test_a_tile_that_is_given_is_taken() -> None:
-    assert model_method(SpikeShift(), tile=0).tile_side((720, 1280)) is None
-    assert model_method(SpikeShift(), tile=128).tile_side((256, 256)) == 128
+    assert model_method(SpikeShift(), tile=0).tile_side((720, 1280), 3) is None
+    assert model_method(SpikeShift(), tile=128).tile_side((256, 256), 3) == 128
 
 
 def test_a_store_of_other_bins_than_the_model_is_refused(sequences) -> None:

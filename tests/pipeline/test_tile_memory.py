@@ -28,7 +28,7 @@ class Hungry(nn.Module):
 
 def chosen(monkeypatch: pytest.MonkeyPatch, free: float, shape: tuple[int, int]) -> int | None:
     monkeypatch.setattr(tile_memory, "free_memory", lambda device: int(free))
-    return tile_memory.choose_tile(Hungry(), Config(), shape, torch.device("cpu"))
+    return tile_memory.choose_tile(Hungry(), Config(), shape, torch.device("cpu"), 5)
 
 
 @pytest.mark.parametrize(

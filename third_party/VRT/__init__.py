@@ -6,6 +6,7 @@ and shapes, so that published weights load. See README.md beside this file.
 
 from .network import VRT, VRTConfigError, pad_to_multiple
 from .recompute import Recompute, set_recompute
+from .torch_file import load_torch_file
 from .weights import WeightsError, load_pretrained
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "VRTConfigError",
     "WeightsError",
     "load_pretrained",
+    "load_torch_file",
     "pad_to_multiple",
     "set_recompute",
 ]

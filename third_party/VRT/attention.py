@@ -177,6 +177,8 @@ class GEGLU(nn.Module):
 def relative_position_index(window: Size) -> Tensor:
     """Return the bias table's row for each pair (query, key) of a window: (N, N) int64."""
     depth, height, width = window
+    if _without_values():
+        return torch.empty(2 * (math.prod(window),), dtype=torch.int64)
     axes = torch.meshgrid(*(torch.arange(extent) for extent in window), indexing="ij")
     place = torch.stack([axis.flatten() for axis in axes])  # (3, N)
     dz, dy, dx = place[:, :, None] - place[:, None, :]  # (N, N) each, query - key
@@ -189,6 +191,8 @@ def sine_code(height: int, width: int, dim: int) -> Tensor:
 
     The first half of the channels codes the row, the second the column.
     """
+    if _without_values():
+        return torch.empty(1, height * width, dim)
     half = dim // 2
     channel = torch.arange(half)
     period = 10000 ** (2 * (channel // 2) / half)
@@ -201,3 +205,8 @@ def sine_code(height: int, width: int, dim: int) -> Tensor:
     rows = code(height)[:, None].expand(height, width, half)
     columns = code(width)[None].expand(height, width, half)
     return torch.cat([rows, columns], -1).reshape(1, height * width, dim)
+
+
+def _without_values() -> bool:
+    """Whether only shapes are wanted: computing on torch's device `meta` is slow, for nothing."""
+    return torch.get_default_device().type == "meta"

@@ -6,12 +6,12 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...errors import SpikeDeblurError
+from .torch_file import load_torch_file
 
 NAMED = 5  # names given in an error, of possibly a thousand
 
@@ -75,13 +75,21 @@ def _read(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise WeightsError(f"{path}: not a safetensors file ({error})") from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_torch_file(path)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: refused, because it holds more than tensors or is no torch file; loading "
             "it could run code. Save its state dict alone, as a torch or safetensors file"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        OSError,
+    ) as error:
         raise WeightsError(f"{path}: not a readable torch file ({error})") from error
     if isinstance(content, Mapping) and isinstance(content.get("params"), Mapping):
         content = content["params"]
