@@ -21,6 +21,9 @@ S = TypeVar("S", bound=Section)
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
+MOST_SHOWN = 16
+"""Wrong values that a message tells of."""
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 16
@@ -158,7 +161,10 @@ def _validate(schema: type[S], data: object, path: Path, by_set: set[str]) -> S:
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(schema, dict(item), path, by_set) for item in error.errors()]
+        items = error.errors()
+        lines = [_explain(schema, dict(item), path, by_set) for item in items[:MOST_SHOWN]]
+        if len(items) > MOST_SHOWN:
+            lines.append(f"and {len(items) - MOST_SHOWN} more")
         raise ConfigError("; ".join(lines)) from error
 
 

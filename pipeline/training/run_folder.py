@@ -23,14 +23,7 @@ from ...configs import dump_config, load_config
 from ...configs.schema import Config
 from ..files import atomic_write, require_inside, sweep, write_text
 from ..locks import only_writer
-from .checkpoint import (
-    FOLDER,
-    checkpoint_config,
-    checkpoint_path,
-    forms_of,
-    outline_that_fits,
-    read_checkpoint,
-)
+from .checkpoint import FOLDER, checkpoint_config, checkpoint_path, read_checkpoint
 from .runs import RunFolderError, leaves, read_metrics
 
 HARMLESS = frozenset(
@@ -114,9 +107,6 @@ def read_resumable(run: Path, config: Config) -> dict[str, Any] | None:
     if path.is_file():
         state = read_checkpoint(path)
         require_same(checkpoint_config(state, path), config, run)
-        for weights in (state["model"], state["ema"]):
-            if weights is not None:
-                outline_that_fits(config, forms_of(weights, path), path)
         return state
     if (run / "config.yaml").is_file():
         require_same(load_config(run / "config.yaml"), config, run)

@@ -33,7 +33,9 @@ from . import run_folder
 from .checkpoint import (
     CheckpointError,
     checkpoint_path,
+    forms_of,
     load_weights,
+    outline_that_fits,
     without_pretrained,
     write_checkpoint,
 )
@@ -131,7 +133,10 @@ def train(
             on_note(f"{run}: this run is finished, {state['step']} steps; nothing to do")
             return _summary(run, state, was_finished=True, is_first=group.is_first)
 
-        require_room(config)
+        if state is None:
+            require_room(config)
+        else:
+            _require_weights(state, config, checkpoint_path(run, "last"))
         training, validation = open_splits(config)
         recompute = configured_recompute(config.MODEL)
         if config.TRAIN.MEMORY_BUDGET is not None:
@@ -392,6 +397,12 @@ def fit(
         profile=clock.profile() if profile else None,
         unread=left_unread,
     )
+
+
+def _require_weights(state: dict[str, Any], config: Config, path: Path) -> None:
+    for weights in (state["model"], state["ema"]):
+        if weights is not None:
+            outline_that_fits(config, forms_of(weights, path), path)
 
 
 def _require_continuation(
