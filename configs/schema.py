@@ -48,7 +48,7 @@ Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Extension = Annotated[str, StringConstraints(pattern=r"^\.[A-Za-z0-9]+$", max_length=16)]
 
-Pixels = Annotated[int, Strict(), Field(ge=1, le=2**15)]
+Extent = Annotated[int, Strict(), Field(ge=1, le=2**15)]
 Frames = Annotated[int, Strict(), Field(ge=1, le=2000)]
 Bins = Annotated[int, Strict(), Field(ge=1, le=4096)]
 Channels = Annotated[int, Strict(), Field(ge=1, le=20_000)]
@@ -181,7 +181,7 @@ class DataConfig(Section):
     """Unified layout: alignment logs that give each frame's exposure [t0, t1] in seconds."""
     CLIP_LEN: Frames = 5
     """Windows (frames) in a training clip, T. A shorter sequence is used whole."""
-    CROP_SIZE: Pixels = 256
+    CROP_SIZE: Extent = 256
     """Side of the square training crop, in pixels of the blurred frame. A multiple of
     8 * MODEL.TRUNK_SCALE."""
     K: Bins = 32
@@ -230,9 +230,9 @@ class VRTOptions(Section):
 
     upscale: Literal[1] = 1
     """Output pixels a input pixel; restoration at the input's size."""
-    img_size: tuple[Frames, Pixels, Pixels] = (6, 192, 192)
+    img_size: tuple[Extent, Extent, Extent] = (6, 192, 192)
     """Frames, rows, columns of a training clip, for information; changes no parameter."""
-    window_size: tuple[Frames, Pixels, Pixels] = (6, 8, 8)
+    window_size: tuple[Extent, Extent, Extent] = (6, 8, 8)
     """Attention window: frames, rows, columns of the trunk's features; at most 8192 tokens, their
     product."""
     depths: Annotated[
@@ -345,7 +345,7 @@ class AttentionConfig(Section):
     """Limit of the memory that one chunk takes while it is worked through, in MB."""
     MAX_BATCH_TOKENS: PositiveInt = 49152
     """Limit of batch * rows * columns in one chunk, whatever their channels and frames."""
-    CHUNK_SIZE: Pixels = 64
+    CHUNK_SIZE: Extent = 64
     """Rows and columns of a fixed chunk, in pixels of the feature map."""
     CHUNK_SHAPE: Literal["square", "wide", "tall"] = "square"
     """Shape of an adaptive chunk."""

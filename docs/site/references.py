@@ -92,7 +92,7 @@ def _type(key: dict[str, Any]) -> str:
     if key.get("type") == "array":
         if "prefixItems" in key:
             return f"{len(key['prefixItems'])} of {_type(key['prefixItems'][0])}"
-        return f"list of {_type(key['items'])}"
+        return f"list of at most {key['maxItems']}, each {_type(key['items'])}"
     if "pattern" in key:
         return "text such as 16GB" if "\\d" in key["pattern"] else "text"
     words = {
@@ -103,7 +103,7 @@ def _type(key: dict[str, Any]) -> str:
         "null": "null",
     }
     limits = [
-        f"{sign} {key[name]}"
+        f"{sign} {key[name]:.16g}"
         for name, sign in (
             ("minimum", "≥"),
             ("exclusiveMinimum", ">"),
@@ -112,7 +112,7 @@ def _type(key: dict[str, Any]) -> str:
         )
         if name in key
     ]
-    return " ".join([words[key["type"]], *limits])
+    return f"{words[key['type']]} {' and '.join(limits)}".strip()
 
 
 def _text(words: str) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from training_sets import SMALL
 
 from spikedeblur.configs import dump_config, load_config
@@ -99,3 +100,41 @@ def test_files_that_are_none_of_ours_are_refused(run, tmp_path):
 def test_an_unknown_name_says_what_there_is():
     with pytest.raises(SpikeDeblurError, match="nonsense: expected a model that ships"):
         trained.find_model("nonsense")
+
+
+def test_weights_are_compared_by_the_header_and_then_read(run, tmp_path, monkeypatch):
+    out = tmp_path / "m.safetensors"
+    trained.export_model(run, out)
+    other = load_config("configs/deblur/quickstart.yaml", [*SMALL, "MODEL.SPIKE_SKIP_SCALES=2"])
+    wrong = tmp_path / "wrong.safetensors"
+    with pytest.raises(SpikeDeblurError, match="do not fit the model of its configuration"):
+        trained.write_model(wrong, build_model(CONFIG), other, {})
+    assert not wrong.exists()
+
+    def never(config):
+        raise AssertionError("built before it was compared")
+
+    half = {name: value.half() for name, value in build_model(CONFIG).state_dict().items()}
+    with safe_open(out, framework="pt") as file:
+        header = file.metadata()
+    save_file(half, wrong, metadata=header)
+    monkeypatch.setattr(trained, "build_model", never)
+    with pytest.raises(SpikeDeblurError, match=r"wrong\.safetensors: its weights do not fit"):
+        trained.load_trained(wrong)
+
+
+def test_the_shipped_model_computes_its_tables_as_a_network_that_is_built_alone(tmp_path):
+    """Outlining one first leaves nothing behind: buffers are computed, not empty."""
+    path = trained.find_model("small")
+    loaded, config = trained.load_trained(path)
+    alone = build_model(config)
+    alone.load_state_dict(load_file(path))
+    for (name, value), wanted in zip(
+        loaded.named_buffers(), dict(build_model(config).named_buffers()).values(), strict=True
+    ):
+        assert torch.equal(value, wanted), name
+    random = torch.Generator().manual_seed(0)
+    rgb = torch.rand(1, 3, 3, 32, 48, generator=random)
+    voxels = torch.rand(1, 3, config.DATA.K, 16, 24, generator=random) - 0.5
+    with torch.inference_mode():
+        assert torch.equal(loaded(rgb, voxels), alone.eval()(rgb, voxels))

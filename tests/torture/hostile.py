@@ -146,13 +146,14 @@ KINDS: tuple[Kind, ...] = (
             "export {f}/run {out}.safetensors",
             "evaluate {f}/store --run {f}/run --split val",
         ),
+        count=300,
     ),
     Kind(
         "model",
         "model.safetensors",
         mutate.safetensors,
         ("inspect {file}", _RESTORE.replace("--method sdm", "--model {file}") + _TIMES),
-        count=200,
+        count=250,
     ),
     Kind(
         "sequence metadata",

@@ -267,11 +267,42 @@ def log_text(content: bytes, rng: random.Random) -> bytes:
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
-def checkpoint(content: bytes, rng: random.Random) -> bytes:
-    """A checkpoint (zip of a pickle and tensors): other entries, bombs, code."""
+LARGE = (48, 1000, 8192, 20_000, 10**6, 10**9, 2**40)
+"""Numbers that may be sizes, of a network that is not the file's."""
+
+
+def sizes(text: str, rng: random.Random) -> str:
+    """A configuration of a network of another size: large, or of a size that nothing has."""
+    config = yaml.safe_load(text)
+    model, data = config["MODEL"], config["DATA"]
+    vrt, number = model["VRT"], rng.choice(LARGE)
     how = rng.randrange(6)
     if how == 0:
+        vrt["window_size"] = rng.choice(([6, number, number], [1, 1, number], [8, 32, 32]))
+    elif how == 1:
+        vrt["depths"] = [number] * len(vrt["depths"])
+    elif how == 2:
+        vrt["embed_dims"] = [number] * len(vrt["embed_dims"])
+        model["CHANNELS_PER_SCALE"] = [number] * 4
+    elif how == 3:
+        data["K"] = data["NUM_VOXEL_BINS"] = number
+    elif how == 4:
+        vrt["mlp_ratio"] = number
+    else:
+        data["CLIP_LEN"] = number
+    return yaml.safe_dump(config)
+
+
+def checkpoint(content: bytes, rng: random.Random) -> bytes:
+    """A checkpoint (zip of a pickle and tensors): other entries, other sizes, bombs, code."""
+    how = rng.randrange(9)
+    if how == 0:
         return pickle_bomb(rng)
+    if how in (6, 7):
+        return _with_pickle(content, lambda pickled: _resized(pickled, rng))
+    if how == 8:  # two gigabytes of zeros, from a call that unpicklers allow
+        call = b"\x80\x02c__builtin__\nbytearray\nJ" + struct.pack("<i", 2 * 10**9) + b"\x85R."
+        return _with_pickle(content, lambda pickled: call)
     if how in (1, 2):
         source = zipfile.ZipFile(io.BytesIO(content))
         names = source.namelist()
@@ -295,6 +326,24 @@ def checkpoint(content: bytes, rng: random.Random) -> bytes:
     return bytewise(content, rng)
 
 
+def _with_pickle(content: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """Return a checkpoint with another pickle, and the same tensors beside it."""
+    source, out = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
+    with zipfile.ZipFile(out, "w") as target:
+        for name in source.namelist():
+            entry = source.read(name)
+            target.writestr(name, change(entry) if name.endswith("data.pkl") else entry)
+    return out.getvalue()
+
+
+def _resized(pickled: bytes, rng: random.Random) -> bytes:
+    """Return a checkpoint's pickle with other sizes in its configuration, a text after a length."""
+    start = pickled.index(b"DATA:\n")
+    (length,) = struct.unpack("<I", pickled[start - 4 : start])
+    text = sizes(pickled[start : start + length].decode(), rng).encode()
+    return pickled[: start - 4] + struct.pack("<I", len(text)) + text + pickled[start + length :]
+
+
 def pickle_bomb(rng: random.Random) -> bytes:
     """A pickle that would run a command, bare or inside of what torch writes."""
     bomb = b"cos\nsystem\n(S'touch owned'\ntR."
@@ -309,8 +358,8 @@ def pickle_bomb(rng: random.Random) -> bytes:
 
 
 def safetensors(content: bytes, rng: random.Random) -> bytes:
-    """An exported model: another header before the same weights."""
-    how = rng.randrange(5)
+    """An exported model: another header before the same weights, or other sizes in it."""
+    how = rng.randrange(7)
     (size,) = struct.unpack("<Q", content[:8])
     if how == 0:
         return bytewise(content, rng)
@@ -321,6 +370,10 @@ def safetensors(content: bytes, rng: random.Random) -> bytes:
         key = next(iter(header["__metadata__"]))
         inner = json.loads(header["__metadata__"][key])
         header["__metadata__"][key] = json.dumps(_changed(inner, rng))
+    elif how >= 5:
+        inner = json.loads(header["__metadata__"]["spikedeblur"])
+        inner["config"] = sizes(inner["config"], rng)
+        header["__metadata__"]["spikedeblur"] = json.dumps(inner)
     else:
         header = _changed(header, rng)
     text = json.dumps(header).encode("utf-8", "surrogatepass")
