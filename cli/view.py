@@ -28,8 +28,9 @@ def view(
 ) -> None:
     """Show spikes, TFP, TFI, bins, rates and frames on a page, at any instant.
 
-    The page is on this machine only (127.0.0.1), and ends with Ctrl-C. From another machine, take
-    a tunnel: ssh -L 5006:127.0.0.1:5006 HOST, and --port 5006 there.
+    The page is on this machine only (127.0.0.1), for who has the address that is printed, with a
+    new key in it, and ends with Ctrl-C. From another machine, take a tunnel: ssh -L
+    5006:127.0.0.1:5006 HOST, --port 5006 there, and the same address here.
 
     Example: spikedeblur view data/quickstart.zarr
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import command_line, note, say_next
+from .output import command_line, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.store.estimate import Estimate
@@ -153,7 +153,6 @@ def voxelize(
             check=check,
             on_error=on_error.value,
             on_progress=on_progress,
-            on_note=note,
         )
     if as_json:
         job = {} if script is None else {"job_script": script}

@@ -13,6 +13,4 @@ if [[ $# -lt 1 || ! $1 =~ ^[1-9][0-9]*$ ]]; then
 fi
 gpus=$1
 shift
-# Without the lone -- torchrun takes --run for an abbreviation of an option of its own.
-exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc-per-node "$gpus" \
-  -m -- spikedeblur train "$@"
+exec "${PYTHON:-python}" -m spikedeblur.pipeline.training.launch "$gpus" "$@"

@@ -21,11 +21,17 @@ stopped=no
 # B: the signal comes here, to be known. It goes on to the steps, not to srun, which would kill them.
 trap 'stopped=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun "${PYTHON:-python}" -m torch.distributed.run \
-  --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "${SLURM_GPUS_ON_NODE:-1}" \
-  --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:${MASTER_PORT:-29500}" \
-  -m -- spikedeblur train --resume "$@" &
+python=${PYTHON:-python}
+processes=${SLURM_GPUS_ON_NODE:-1}
+if [[ $SLURM_JOB_NUM_NODES == 1 ]]; then
+  srun "$python" -m spikedeblur.pipeline.training.launch "$processes" --resume "$@" &
+else # nodes meet at a port of the first, which takes whoever reaches it: docs/reliability.md
+  head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+  srun "$python" -m torch.distributed.run \
+    --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$processes" \
+    --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:${MASTER_PORT:-29500}" \
+    -m -- spikedeblur train --resume "$@" &
+fi
 step=$!
 wait "$step"
 code=$?

@@ -2,24 +2,25 @@
 
 Results come in the order in which they are ready. At most `IN_FLIGHT` groups a worker thread
 are with the scheduler at a time, so that it stays quick and memory stays flat however many
-tasks there are. What this does not do: order tasks, keep results, or retry user errors.
+tasks there are. Schedulers that are started here take a task only by TLS, from who has the key
+that is made for this one run. What this does not do: order tasks, keep results, or retry user
+errors.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..allocator import KEPT_BYTES
 from ..machine import workers_that_fit
-from ..progress import Note
 from .schema import StoreError
 
 if TYPE_CHECKING:
@@ -44,6 +45,19 @@ RECOUNT_SECONDS = 1.0
 
 CONNECT_SECONDS = 20
 
+_SET_CERTIFICATES = (
+    "set distributed.comm.tls.ca-file, .client.cert and .client.key in dask's configuration, "
+    "~/.config/dask/distributed.yaml, or DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
+    "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+)
+
+PRIVATE: dict[str, object] = {
+    # Dask's HTTP servers always listen, and are open to all: they get nothing to show.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+"""Dask's configuration for schedulers and workers that are started here."""
+
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
 
@@ -57,7 +71,6 @@ def run_tasks(
     describe: Callable[[Task], str] = repr,
     size: Callable[[Task], int] = lambda task: GROUP_BYTES,
     on_lost: Callable[[Task, str], Result] | None = None,
-    on_note: Note = lambda note: None,
 ) -> Iterator[Result]:
     """Yield `function(task)` for every task, as they get ready.
 
@@ -69,12 +82,12 @@ def run_tasks(
         tasks: read as they are needed.
         workers: processes; None: one a core, if memory holds them; 1: this process, without a
             cluster.
-        scheduler: address of a running Dask scheduler; `workers` is then its own affair.
+        scheduler: address of a running Dask scheduler; `workers` is then its own affair. Its
+            certificates are dask's configuration, distributed.comm.tls.
         cluster: slurm: `workers` are jobs that are submitted there; None: this machine.
         describe: a task's name for messages.
         size: bytes that a task is about; small ones go to a worker several at a time.
         on_lost: what a task that kills its workers gives, and why; None: that is an error.
-        on_note: told where Dask's dashboard is, if there is one.
 
     Raises:
         StoreError: a task kills its workers, the scheduler can't be reached, or the cluster
@@ -86,8 +99,6 @@ def run_tasks(
         yield from map(function, tasks)
         return
     with connect(workers, scheduler, cluster) as client:
-        if find_spec("bokeh") is not None and "dashboard" in client.scheduler_info()["services"]:
-            on_note(f"Dask's dashboard: {client.dashboard_link}")
         yield from run_on(client, function, tasks, describe, size, on_lost)
 
 
@@ -186,29 +197,23 @@ def connect(
         with slurm_client(workers) as client:
             yield client
         return
+    if scheduler is not None:
+        with _client_of(scheduler) as client:
+            yield client
+        return
     import dask
     from distributed import Client, LocalCluster
+    from distributed.security import Security
 
     with ExitStack() as stack:
-        if scheduler is not None:
-            try:
-                client = Client(scheduler, timeout=CONNECT_SECONDS)
-                stack.enter_context(client)
-                client.wait_for_workers(1, timeout=60)
-            except (OSError, TimeoutError, ValueError) as error:
-                raise StoreError(
-                    f"{scheduler}: can't reach a Dask scheduler with workers there ({error}); "
-                    "start `dask scheduler` and `dask worker`, or leave --scheduler out"
-                ) from error
-            yield client
-            return
         # As `keep_freed_memory`, which the nanny's own settings would undo.
         environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ", {}))
         environment["MALLOC_TRIM_THRESHOLD_"] = str(KEPT_BYTES)
         environment["MALLOC_MMAP_THRESHOLD_"] = str(KEPT_BYTES)
         stack.enter_context(
             dask.config.set(
-                {
+                PRIVATE
+                | {
                     "distributed.nanny.pre-spawn-environ": environment,
                     "distributed.worker.multiprocessing-method": "spawn",
                     # Ctrl-C reaches the whole group of processes; this one ends its workers.
@@ -227,7 +232,9 @@ def connect(
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=":0",
+                host="127.0.0.1",
+                security=Security.temporary(),
+                dashboard_address=None,
                 local_directory=scratch,
                 silence_logs=logging.CRITICAL,  # what we don't report is none of the user's
             )
@@ -239,3 +246,41 @@ def connect(
         stack.enter_context(processes)
         client = Client(processes)
         yield stack.enter_context(client)
+
+
+@contextmanager
+def _client_of(scheduler: str) -> Iterator[Client]:
+    """Yield a client of a scheduler that runs, with the certificates of dask's configuration."""
+    from distributed import Client
+    from distributed.comm.core import CommClosedError
+
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))
+            client.wait_for_workers(1, timeout=60)
+        except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+            by_tls = scheduler.startswith("tls://")
+            unfit = (CommClosedError, ssl.SSLError, FileNotFoundError, PermissionError)
+            if by_tls and isinstance(error, TypeError):
+                why = f"expected certificates for it, found none; {_SET_CERTIFICATES}"
+            elif by_tls and isinstance(error, unfit):
+                why = (
+                    f"expected certificates that this scheduler takes, found {_certificates()} "
+                    f"({error}); {_SET_CERTIFICATES}"
+                )
+            else:
+                why = (
+                    f"can't reach a Dask scheduler with workers there ({error}); start "
+                    "`dask scheduler` and `dask worker`, give an address that begins with tls:// "
+                    "where they have certificates, or leave --scheduler out"
+                )
+            raise StoreError(f"{scheduler}: {why}") from error
+        yield client
+
+
+def _certificates() -> str:
+    """Return the names of the client's files in dask's configuration."""
+    from distributed.security import Security
+
+    client = Security().get_tls_config_for_role("client")
+    return ", ".join(f"{name} {client[name]}" for name in ("ca_file", "cert", "key"))

@@ -3,23 +3,31 @@
 What a job asks for is dask's own configuration: `jobqueue.yaml`, or variables such as
 DASK_JOBQUEUE__SLURM__CORES. The scheduler and the client are this process, which has to live as
 long as the work takes; a job's workers leave by themselves a minute after it died.
+
+All of them talk by TLS, with a key made for this run. It reaches the jobs in a folder that only
+this user may open and all nodes see: jobqueue.slurm.shared-temp-directory, or the home.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..allocator import KEPT_BYTES
+from .jobs import PRIVATE
 from .schema import StoreError
 
 if TYPE_CHECKING:
     from dask_jobqueue.slurm import SLURMCluster, SLURMJob
     from distributed import Client
+    from distributed.security import Security
 
 RENEW_SECONDS = 30
 """Between looks for jobs that ended before the work did, which are submitted again."""
@@ -32,7 +40,11 @@ _WORKER = {
     "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
     "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__MALLOC_MMAP_THRESHOLD_": KEPT_BYTES,
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": False,
+    "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": [],
 }
+
+_LOOPBACK = "127.0.0.1:0"
+"""Where Dask's HTTP servers listen, whatever is configured: they ask for no certificate."""
 
 
 def job_script() -> str:
@@ -43,8 +55,11 @@ def job_script() -> str:
     """
     _, job = _import_jobqueue()
     options = _options()
+    security = _security("CERTIFICATE", "KEY")
     with _explained():
-        script: str = job("tcp://SCHEDULER", name="NAME", **options).job_script()
+        script: str = job(
+            "tls://SCHEDULER", name="NAME", protocol="tls://", security=security, **options
+        ).job_script()
     return script
 
 
@@ -83,14 +98,18 @@ def slurm_client(jobs: int) -> Iterator[Client]:
             await super().close()
             self.status = Status.closed  # the cluster insists on it where a job is still held
 
-    scheduler = {"dashboard_address": ":0"}
-    scheduler |= dask.config.get("jobqueue.slurm.scheduler-options", None) or {}
     # As for local workers: who is to blame is found out later, by `run_on`.
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+    settings = PRIVATE | {"distributed.scheduler.allowed-failures": 1}
+    with _certificates() as security, dask.config.set(settings):
+        scheduler = dict(dask.config.get("jobqueue.slurm.scheduler-options", None) or {})
+        scheduler |= {"dashboard": False, "dashboard_address": _LOOPBACK}
+        scheduler |= {"protocol": "tls://", "security": security}
         with _explained():
             cluster = cluster_class(
                 job_cls=cast(Any, Job),  # their annotation means an instance
                 scheduler_options=scheduler,
+                security=security,
+                protocol="tls://",
                 silence_logs=logging.CRITICAL,
                 **_options(),
             )
@@ -142,6 +161,53 @@ def _queued(numbers: list[str]) -> bool:
     return not set(numbers).isdisjoint(done.stdout.split())
 
 
+@contextmanager
+def _certificates() -> Iterator[Security]:
+    """Yield a new key and its certificate, in files for this user alone that are gone at the end.
+
+    Raises:
+        StoreError: nodes and this machine share no folder, or others can read what is in it.
+    """
+    import dask
+    from distributed.security import Security
+
+    shared = dask.config.get("jobqueue.slurm.shared-temp-directory", None) or "~"
+    shared = Path(os.path.expandvars(shared)).expanduser()
+    try:
+        folder = tempfile.TemporaryDirectory(
+            prefix=".spikedeblur-", dir=shared, ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise StoreError(
+            f"{shared}: expected a folder for the jobs' certificates that can be written, found "
+            f"none ({error.strerror}); name one that all nodes share in "
+            "jobqueue.slurm.shared-temp-directory"
+        ) from error
+    with folder as name:
+        found = Path(name).stat().st_mode & 0o777
+        if found != 0o700:
+            raise StoreError(
+                f"{shared}: expected a disk where a folder can be this user's alone, found that "
+                f"its mode becomes {found:o}; name another one that all nodes share in "
+                "jobqueue.slurm.shared-temp-directory"
+            )
+        made = Security.temporary()
+        certificate, key = Path(name, "certificate.pem"), Path(name, "key.pem")
+        for path, text in ((certificate, made.tls_ca_file), (key, made.tls_worker_key)):
+            path.touch(0o600)
+            path.write_text(text)
+        yield _security(str(certificate), str(key))
+
+
+def _security(certificate: str, key: str) -> Security:
+    """Return what admits the holders of one key, given in files."""
+    from distributed.security import Security
+
+    files = {f"tls_{role}_cert": certificate for role in ("client", "scheduler", "worker")}
+    files |= {f"tls_{role}_key": key for role in ("client", "scheduler", "worker")}
+    return Security(require_encryption=True, tls_ca_file=certificate, **files)
+
+
 def _options() -> dict[str, Any]:
     """Return what is ours of a job's options; the rest is configuration."""
     import dask
@@ -149,11 +215,13 @@ def _options() -> dict[str, Any]:
     processes = dask.config.get("jobqueue.slurm.processes", None)
     cores = dask.config.get("jobqueue.slurm.cores", None)
     prologue = dask.config.get("jobqueue.slurm.job-script-prologue", None) or []
+    extra = dask.config.get("jobqueue.slurm.worker-extra-args", None) or []
     return {
         # Counting and packing hold the GIL: one thread a process.
         "processes": processes or cores or 1,
         "job_script_prologue": [f"export {key}={value}" for key, value in _WORKER.items()]
         + list(prologue),
+        "worker_extra_args": [*extra, "--no-dashboard", "--dashboard-address", _LOOPBACK],
     }
 
 

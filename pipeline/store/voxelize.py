@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ...errors import SpikeDeblurError
 from ..align.manifest import Manifest, Sequence
-from ..progress import Note, Progress, Throughput
+from ..progress import Progress, Throughput
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, write_folder_side_file
 from .arrays import Codec
@@ -118,7 +118,6 @@ def voxelize_manifest(
     check: bool = False,
     on_error: OnError = "stop",
     on_progress: Progress | None = None,
-    on_note: Note = lambda note: None,
 ) -> VoxelizeSummary:
     """Write voxel counts, frames and times of a manifest's sequences to a store.
 
@@ -128,7 +127,8 @@ def voxelize_manifest(
         bins: K, temporal bins a window.
         workers: processes, or jobs of a cluster; None: one a core, as far as memory holds them;
             1: this process.
-        scheduler: address of a running Dask scheduler, whose workers see the same paths.
+        scheduler: address of a running Dask scheduler, whose workers see the same paths. Its
+            certificates are dask's configuration, distributed.comm.tls.
         cluster: slurm: `workers` are jobs that are submitted there; None: this machine.
         format: zarr, or npy for the unified layout's files.
         kind: of a Zarr store: packed, the spikes themselves, counted when they are read, or
@@ -140,7 +140,6 @@ def voxelize_manifest(
         check: read back what is complete, and make anew what is damaged.
         on_error: stop at a sequence that can't be made, or skip it and report it.
         on_progress: called with windows done, windows in all, and the sequence's name.
-        on_note: told where Dask's dashboard is.
 
     Raises:
         StoreError: another store is there, or it can't be written; and unless failures are
@@ -193,9 +192,7 @@ def voxelize_manifest(
                     write_parents(job.store, record.seq)
                 if record.bins != bins:
                     rewrite_record(job.store, record.model_copy(update={"bins": bins}))
-            failures += _run(
-                job, found.todo, total, done, workers, scheduler, cluster, on_progress, on_note
-            )
+            failures += _run(job, found.todo, total, done, workers, scheduler, cluster, on_progress)
             for failure in failures:
                 _withdraw_unfinished(job, failure.seq)
     return VoxelizeSummary(
@@ -305,7 +302,6 @@ def _run(
     scheduler: str | None,
     cluster: str | None,
     on_progress: Progress | None,
-    on_note: Note,
 ) -> list[Failure]:
     """Make the sequences; returns those that failed, if that doesn't stop the job."""
     open_plans: dict[str, _Progressing] = {}
@@ -336,7 +332,6 @@ def _run(
         describe=lambda task: task.record.seq,
         size=lambda task: task.nbytes,
         on_lost=(lambda task, why: Failure(seq=task.record.seq, error=why)) if skip else None,
-        on_note=on_note,
     ):
         if isinstance(result, Failure):
             failures.setdefault(result.seq, result)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -17,6 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from ...errors import SpikeDeblurError
 
 T = TypeVar("T")
+
+MEETING = "SPIKEDEBLUR_MEETING"
+"""Environment variable: a private file in which the processes of one machine find each other."""
 
 _PATIENCE = datetime.timedelta(hours=1)  # the first process may preload or validate meanwhile
 
@@ -91,7 +95,8 @@ class Group:
 def process_group() -> Iterator[Group]:
     """Yield this process's place: by torchrun's environment, or alone.
 
-    One GPU a process with nccl, or CPU with gloo.
+    One GPU a process with nccl, or CPU with gloo. Where all are on this machine, they listen on its
+    loopback only.
 
     Raises:
         SpikeDeblurError: more processes on this machine than GPUs.
@@ -112,9 +117,24 @@ def process_group() -> Iterator[Group]:
         yield Group(0, 1, device)
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=_PATIENCE)
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if beside == world:
+        for library in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", _loopback())
+    meeting = os.environ.get(MEETING)
+    store = None if meeting is None else dist.FileStore(meeting, world)  # None: torchrun's port
+    rank = int(os.environ["RANK"])
+    dist.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=world)
     try:
-        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         yield Group(dist.get_rank(), dist.get_world_size(), device, beside)
     finally:
         dist.destroy_process_group()
+
+
+def _loopback() -> str:
+    """Return the name of the interface that leads to this machine alone."""
+    return next(
+        name
+        for name, addresses in psutil.net_if_addrs().items()
+        if "127.0.0.1" in [address.address for address in addresses]
+    )

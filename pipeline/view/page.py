@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
+import tempfile
+import webbrowser
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tornado.httputil import HTTPServerRequest
+from tornado.routing import Matcher, Rule
+from tornado.web import ErrorHandler, RedirectHandler
 
 from ...errors import SpikeDeblurError
 from ..metrics import to_uint8
 from .clips import MOST_SAMPLES, Clip, Group, Pictures, pictures, span
 
 ADDRESS = "127.0.0.1"
-"""Nobody else can reach it."""
+"""No other machine can reach it; other users of this one can, and have no token."""
 
 _SIDE = 300
 _HISTOGRAM_BINS = 40
@@ -203,6 +210,18 @@ def _facts(clip: Clip, instant: int, found: Pictures, window: tuple[int, int]) -
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
+class _WithoutToken(Matcher):
+    """Requests whose path does not begin with the token, whatever they ask for."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
+        first = request.path.lstrip("/").partition("/")[0]
+        # A comparison that ends at the first difference would tell by its time how far one got.
+        return None if secrets.compare_digest(first.encode(), self._token) else {}
+
+
 def serve(
     groups: Sequence[Group],
     *,
@@ -210,13 +229,13 @@ def serve(
     browser: bool = True,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Show clips on a page of this machine alone, until interrupted.
+    """Show clips on a page of this machine, for who has its address, until interrupted.
 
     Args:
         groups: as `open_clips` returns them.
         port: 0: any that is free.
         browser: open one.
-        on_ready: told the address.
+        on_ready: told the address, in which is a new random token; all others are not found.
 
     Raises:
         SpikeDeblurError: Panel is not installed.
@@ -229,6 +248,8 @@ def serve(
             "spikedeblur view needs Panel; install it with: pip install 'spikedeblur[view]'"
         ) from error
     pn.extension(notifications=False)
+    token = secrets.token_urlsafe()
+    icon = {"url": f"/{token}/static/extensions/panel/images/favicon.ico"}
     server = pn.serve(
         {"/": lambda: Page(groups).layout()},
         address=ADDRESS,
@@ -237,11 +258,25 @@ def serve(
         start=False,
         title="spikedeblur view",
         verbose=False,
+        prefix=token,
+        extra_patterns=[("/favicon.ico", RedirectHandler, icon)],
         allow_websocket_origin=[f"{ADDRESS}:{port}"] if port else None,
     )
-    url = f"http://{ADDRESS}:{server.port}/"
+    # Before all routes: Bokeh has some that its prefix does not move.
+    server._tornado.add_handlers(
+        ".*", [Rule(_WithoutToken(token), ErrorHandler, {"status_code": 404})]
+    )
+    url = f"http://{ADDRESS}:{server.port}/{token}/"
     on_ready(url)
     server.start()
-    if browser:
-        server.io_loop.add_callback(server.show, "/")
-    server.run_until_shutdown()  # Ctrl-C and SIGTERM end it
+    with tempfile.TemporaryDirectory() as private:
+        if browser:
+            server.io_loop.add_callback(_open_browser, url, Path(private))
+        server.run_until_shutdown()  # Ctrl-C and SIGTERM end it
+
+
+def _open_browser(url: str, private: Path) -> None:
+    """Open a browser on a file that leads to the address: all users see the words of a command."""
+    page = private / "view.html"
+    page.write_text(f'<meta http-equiv="refresh" content="0; url={url}">')
+    webbrowser.open(page.as_uri())

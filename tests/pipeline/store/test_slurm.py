@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from outsiders import as_another_user, beyond_this_machine, by_http, listening, wants_certificate
 
 from spikedeblur.pipeline.store import StoreError
 from spikedeblur.pipeline.store import jobs as jobs_module
@@ -52,6 +55,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     folder = tmp_path / "slurm"
     folder.mkdir()
     monkeypatch.setenv("FAKE_SLURM", str(folder))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
     monkeypatch.setenv("PATH", f"{COMMANDS}{os.pathsep}{os.environ['PATH']}")
     settings = {"cores": 1, "memory": "1GB", "interface": "lo", "queue": "short"}
     settings |= {"local-directory": str(tmp_path / "scratch")}
@@ -114,6 +119,71 @@ def test_job_that_ends_early_is_submitted_again(
     assert files_of(tmp_path / "there.zarr") == files_of(tmp_path / "here.zarr")
 
 
+@pytest.mark.slow
+def test_only_holders_of_the_jobs_key_are_let_in_and_it_is_this_users_alone(
+    data: DataSet, tmp_path: Path, slurm: Slurm
+) -> None:
+    import dask
+
+    seen: set[tuple[str, int]] = set()
+    modes: dict[str, int] = {}
+    read: list[str] = []
+
+    def look(*_: object) -> None:
+        if modes or not slurm.jobs():
+            return
+        words = re.findall(r"--tls-\S+ (\S+)", slurm.script("1"))
+        modes.update({name: Path(name).stat().st_mode & 0o777 for name in words})
+        modes["folder"] = Path(words[0]).parent.stat().st_mode & 0o777
+        read.append(as_another_user(_READ, *words))
+        seen.update(listening(os.getpid(), int((slurm.folder / "1").read_text())))
+        for address in beyond_this_machine(seen):
+            assert wants_certificate(address)
+        for address in seen - beyond_this_machine(seen):
+            assert by_http(address, "/status") == 404
+
+    # Without an interface, all of them: as where nodes come by a network.
+    options = {"interface": None, "scheduler-options": {"dashboard_address": ":8787"}}
+    with dask.config.set({f"jobqueue.slurm.{key}": value for key, value in options.items()}):
+        data.voxelize(tmp_path / "s.zarr", workers=1, cluster="slurm", on_progress=look)
+    assert len({port for _, port, *_ in beyond_this_machine(seen)}) == 3  # and of nanny and worker
+    assert set(modes.values()) == {0o600, 0o700}
+    assert len(modes) == 3
+    assert read == [""]
+    assert list((tmp_path / "home").glob(".spikedeblur-*")) == []
+
+
+_READ = """
+for name in sys.argv[1:]:
+    try:
+        print(open(name).read())
+    except PermissionError:
+        pass
+"""
+
+
+def test_certificates_need_a_disk_where_a_folder_can_be_private(
+    data: DataSet, tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dask
+
+    with (
+        dask.config.set({"jobqueue.slurm.shared-temp-directory": str(tmp_path / "none")}),
+        pytest.raises(StoreError, match=r"none: expected a folder .*shared-temp-directory"),
+    ):
+        data.voxelize(tmp_path / "s.zarr", workers=1, cluster="slurm")
+
+    class OpenToAll(tempfile.TemporaryDirectory):  # type: ignore[type-arg]
+        def __enter__(self) -> str:
+            Path(self.name).chmod(0o777)
+            return self.name
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", OpenToAll)
+    with pytest.raises(StoreError, match="its mode becomes 777"):
+        data.voxelize(tmp_path / "s.zarr", workers=1, cluster="slurm")
+    assert not slurm.jobs()
+
+
 def test_refusal_is_one_sentence_of_slurms_own_words(
     data: DataSet, tmp_path: Path, slurm: Slurm
 ) -> None:
@@ -173,6 +243,11 @@ def test_dry_run_prints_the_script_and_submits_nothing(
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "Each of 3 jobs:\n#!/usr/bin/env bash" in result.stdout
-    for line in ("#SBATCH -p short", "#SBATCH --mem=954M", f"{sys.executable} -m distributed"):
+    for line in (
+        "#SBATCH -p short",
+        "#SBATCH --mem=954M",
+        f"{sys.executable} -m distributed",
+        "--tls-key",
+    ):
         assert line in result.stdout
     assert not slurm.jobs()
