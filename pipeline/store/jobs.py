@@ -51,12 +51,11 @@ _SET_CERTIFICATES = (
     "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
 )
 
-PRIVATE: dict[str, object] = {
-    # Dask's HTTP servers always listen, and are open to all: they get nothing to show.
+NO_PAGES: dict[str, object] = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
-"""Dask's configuration for schedulers and workers that are started here."""
+"""Dask's configuration by which its HTTP servers, which always listen, show nothing to anyone."""
 
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
@@ -212,7 +211,7 @@ def connect(
         environment["MALLOC_MMAP_THRESHOLD_"] = str(KEPT_BYTES)
         stack.enter_context(
             dask.config.set(
-                PRIVATE
+                NO_PAGES
                 | {
                     "distributed.nanny.pre-spawn-environ": environment,
                     "distributed.worker.multiprocessing-method": "spawn",
@@ -234,7 +233,8 @@ def connect(
                 processes=True,
                 host="127.0.0.1",
                 security=Security.temporary(),
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
                 local_directory=scratch,
                 silence_logs=logging.CRITICAL,  # what we don't report is none of the user's
             )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..allocator import KEPT_BYTES
-from .jobs import PRIVATE
+from .jobs import NO_PAGES
 from .schema import StoreError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def slurm_client(jobs: int) -> Iterator[Client]:
             self.status = Status.closed  # the cluster insists on it where a job is still held
 
     # As for local workers: who is to blame is found out later, by `run_on`.
-    settings = PRIVATE | {"distributed.scheduler.allowed-failures": 1}
+    settings = NO_PAGES | {"distributed.scheduler.allowed-failures": 1}
     with _certificates() as security, dask.config.set(settings):
         scheduler = dict(dask.config.get("jobqueue.slurm.scheduler-options", None) or {})
         scheduler |= {"dashboard": False, "dashboard_address": _LOOPBACK}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from outsiders import beyond_this_machine, listening
 from training_sets import SMALL
 
 from spikedeblur.pipeline.training.checkpoint import checkpoint_path, read_checkpoint
@@ -107,3 +108,23 @@ def test_two_killed_processes_resumed_equal_two_undisturbed(tmp_path, small_stor
             read_checkpoint(checkpoint_path(tmp_path / "whole", which)),
         )
     assert metrics_not_measured(run) == metrics_not_measured(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_while_two_processes_train_no_other_machine_reaches_them(tmp_path, small_store):
+    run = tmp_path / "run"
+    private = tmp_path / "private"
+    private.mkdir()
+    process = subprocess.Popen(
+        command(2, run, small_store), env=ENVIRONMENT | {"TMPDIR": str(private)}
+    )
+    seen, modes = set(), {}
+    while process.poll() is None:
+        seen |= listening(process.pid)
+        modes |= {path.name: path.parent.stat().st_mode & 0o777 for path in private.glob("*/*")}
+        time.sleep(0.05)
+    assert process.returncode == 0
+    assert seen  # gloo's
+    assert beyond_this_machine(seen) == set()
+    assert modes["processes"] == modes["torchrun"] == 0o700
+    assert not list(private.glob("*/processes"))

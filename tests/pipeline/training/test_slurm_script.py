@@ -1,4 +1,4 @@
-"""scripts/train_slurm.sh, as sbatch runs it on two nodes with a process each, under gloo."""
+"""scripts/train_slurm.sh, as sbatch runs it on one node or two, with two processes, under gloo."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = 150
 """Enough that a signal, which goes through three processes, comes before the end."""
 
 
-def start(folder: Path, run: Path, store: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, run: Path, store: Path, nodes: list[str]) -> subprocess.Popen[bytes]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -32,8 +32,9 @@ def start(folder: Path, run: Path, store: Path) -> subprocess.Popen[bytes]:
         "PATH": f"{TESTS / 'support/slurm'}{os.pathsep}{os.environ['PATH']}",
         "FAKE_SLURM": str(folder),
         "SLURM_JOB_ID": "7",
-        "SLURM_JOB_NODELIST": "a,b",
-        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_NODELIST": ",".join(nodes),
+        "SLURM_JOB_NUM_NODES": str(len(nodes)),
+        "SLURM_GPUS_ON_NODE": str(2 // len(nodes)),
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
         "PYTHON": sys.executable,
@@ -45,13 +46,16 @@ def start(folder: Path, run: Path, store: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-def test_job_that_is_stopped_queues_itself_and_resumes_to_the_same_weights(tmp_path, small_store):
-    whole = start(tmp_path, tmp_path / "whole", small_store)
+@pytest.mark.parametrize("nodes", [["a"], ["a", "b"]], ids=["one node", "two nodes"])
+def test_job_that_is_stopped_queues_itself_and_resumes_to_the_same_weights(
+    tmp_path, small_store, nodes
+):
+    whole = start(tmp_path, tmp_path / "whole", small_store, nodes)
     assert whole.wait(120) == 0, (tmp_path / "err").read_text()
     assert not (tmp_path / "7.requeued").exists()
 
     run = tmp_path / "stopped"
-    job = start(tmp_path, run, small_store)
+    job = start(tmp_path, run, small_store, nodes)
     deadline = time.monotonic() + 120
     while not (run / "metrics.jsonl").exists() or not read_metrics(run):
         assert job.poll() is None, (tmp_path / "err").read_text()
@@ -63,7 +67,7 @@ def test_job_that_is_stopped_queues_itself_and_resumes_to_the_same_weights(tmp_p
     assert 0 < read_checkpoint(checkpoint_path(run, "last"))["step"] < STEPS
 
     (tmp_path / "7.requeued").unlink()
-    assert start(tmp_path, run, small_store).wait(120) == 0, (tmp_path / "err").read_text()
+    assert start(tmp_path, run, small_store, nodes).wait(120) == 0, (tmp_path / "err").read_text()
     assert not (tmp_path / "7.requeued").exists()
     states = [read_checkpoint(checkpoint_path(each, "last")) for each in (run, tmp_path / "whole")]
     assert states[0]["step"] == STEPS

@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import io
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import psutil
 import pytest
 from browser import Console, chromium
 from PIL import Image
-from training_sets import make_store
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    pytest.importorskip("panel")
-    store = make_store(tmp_path_factory.mktemp("store"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "spikedeblur", "view", str(store), "--no-browser"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    line = process.stdout.readline()
-    assert "4 sequences at http://127.0.0.1:" in line, line
-    yield process, line.split(" at ")[1].split()[0]
-    process.kill()
-    process.wait()
 
 
 def test_pictures_follow_the_widgets_and_nothing_is_fetched_from_elsewhere(server):
