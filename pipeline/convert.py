@@ -5,11 +5,14 @@ The geometry given always describes the input; the output is always `HxW,bottom-
 
 from __future__ import annotations
 
+import math
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +26,8 @@ from .spikes.dat import SpikeFile, pack_spikes
 from .spikes.geometry import PRESETS, SpikeGeometry, parse_geometry
 from .spikes.sidefile import SideFile, read_side_file, side_file_path, write_side_file
 
+_MOST_PIXELS = 1 << 27  # of a frame: a hundred times the largest spike camera's
+_AT_ONCE = 1 << 26  # values
 _FRAMES_AT_ONCE = 256  # a multiple of 8, so that pieces of any geometry end on whole bytes
 
 
@@ -91,8 +96,9 @@ def convert(
             spikes = 0
             written = Throughput()
             with atomic_write(out) as file:
-                for start in range(0, total, _FRAMES_AT_ONCE):
-                    stop = min(start + _FRAMES_AT_ONCE, total)
+                at_once = max(8, min(_FRAMES_AT_ONCE, _AT_ONCE // (height * width)) // 8 * 8)
+                for start in range(0, total, at_once):
+                    stop = min(start + at_once, total)
                     block = frames.read(start, stop)
                     packed = pack_spikes(block, target)
                     spikes += int(np.bitwise_count(packed).sum(dtype=np.int64))
@@ -129,6 +135,11 @@ class _Array:
                 f"{source}: expected spikes (T, H, W), got shape {getattr(array, 'shape', ())}; "
                 "transpose or choose another array with --key"
             )
+        if array.shape[1] * array.shape[2] > _MOST_PIXELS:
+            raise ConvertError(
+                f"{source}: expected frames of at most {_MOST_PIXELS} pixels, got "
+                f"{array.shape[1]}x{array.shape[2]}; transpose the array if its axes are others"
+            )
         if array.dtype.kind not in "biuf":
             raise ConvertError(f"{source}: expected numbers 0 and 1, got dtype {array.dtype}")
         self._array, self._flip = array, False
@@ -146,6 +157,43 @@ class _Array:
         """Return frames [start, stop), upright."""
         block = np.asarray(self._array[start:stop])
         return block[:, ::-1] if self._flip else block
+
+
+class _Zipped:
+    """An array of an `.npz` of which slices are read in order, so that memory stays flat."""
+
+    def __init__(self, source: Path, member: IO[bytes]) -> None:
+        self._source, self._member, self._at = source, member, 0
+        headers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        version = np.lib.format.read_magic(member)
+        if version not in headers:
+            raise ConvertError(f"{source}: expected a NumPy array, found its version {version}")
+        self.shape, by_columns, self.dtype = headers[version](member)
+        if by_columns or self.dtype.hasobject:
+            raise ConvertError(
+                f"{source}: expected numbers in C order, found another order or Python objects; "
+                "save np.ascontiguousarray(spikes)"
+            )
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, part: slice) -> npt.NDArray[Any]:
+        assert part.start == self._at, "slices follow one another"
+        shape = (part.stop - part.start, *self.shape[1:])
+        size = math.prod(shape) * self.dtype.itemsize
+        content = self._member.read(size)
+        if len(content) != size:
+            raise ConvertError(
+                f"{self._source}: ends in frame {self._at + len(content) * shape[0] // size} of "
+                f"{len(self)}; copy or save it again"
+            )
+        self._at = part.stop
+        return np.frombuffer(content, self.dtype).reshape(shape)
 
 
 class _Dat:
@@ -166,18 +214,32 @@ class _Dat:
 
 
 @contextmanager
+def _explained(source: Path) -> Iterator[None]:
+    """Turn what reading an `.npz` raises into a `ConvertError`."""
+    try:
+        yield
+    except SpikeDeblurError:
+        raise
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise ConvertError(f"{source}: not a NumPy file without pickles ({error})") from error
+
+
+@contextmanager
 def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | _Dat]:
     suffix = source.suffix.lower()
     if suffix == ".dat":
         yield _Dat(source, spec)
-    elif suffix in (".npy", ".npz"):
+    elif suffix == ".npy":
         try:
-            loaded = np.load(source, mmap_mode="r" if suffix == ".npy" else None)
+            loaded = np.load(source, mmap_mode="r")
         except (ValueError, OSError, EOFError) as error:
             raise ConvertError(f"{source}: not a NumPy file without pickles ({error})") from error
-        yield _Array(
-            source, loaded[_choose(source, loaded.files, key)] if suffix == ".npz" else loaded, spec
-        )
+        yield _Array(source, loaded, spec)
+    elif suffix == ".npz":
+        with _explained(source), zipfile.ZipFile(source) as archive:
+            arrays = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+            with archive.open(f"{_choose(source, arrays, key)}.npy") as member:
+                yield _Array(source, _Zipped(source, member), spec)
     elif suffix in (".h5", ".hdf5"):
         h5py = _import_h5py(source)
         with h5py.File(source, "r") as file:
@@ -185,7 +247,10 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
             file.visititems(
                 lambda name, item: names.append(name) if hasattr(item, "dtype") else None
             )
-            yield _Array(source, file[_choose(source, names, key)], spec)
+            array = file[_choose(source, names, key)]
+            if array.size and not array.id.get_storage_size():
+                raise ConvertError(f"{source}: {array.name} holds no data; record it again")
+            yield _Array(source, array, spec)
     else:
         raise ConvertError(
             f"{source}: expected .npy, .npz, .h5, .hdf5 or .dat, got {source.suffix or 'no suffix'}"

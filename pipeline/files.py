@@ -13,12 +13,9 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, BinaryIO
 
 from ..errors import SpikeDeblurError
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 
 class UnsafePathError(SpikeDeblurError):
@@ -28,7 +25,7 @@ class UnsafePathError(SpikeDeblurError):
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
-class AsideFile(io.BufferedIOBase):
+class AsideFile(io.BufferedIOBase, BinaryIO):
     """A new file under another name than its own, which counts the bytes that it ought to have.
 
     It has no descriptor on purpose: what writes past Python to one (`ndarray.tofile`,
@@ -50,7 +47,7 @@ class AsideFile(io.BufferedIOBase):
         """Return True."""
         return True
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: Any, /) -> int:
         """Write all bytes of a contiguous buffer; returns how many."""
         written = self._file.write(data)
         self._at += written

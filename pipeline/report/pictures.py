@@ -289,7 +289,7 @@ def _left(panels: Several[Panel], runs: Several[Run]) -> int:
 def _of_validation(run: Run) -> Comparison | None:
     if not run.samples:
         return None
-    with Image.open(run.samples[-1]) as image:
+    with Image.open(run.samples[-1], formats=("PNG",)) as image:
         joined = np.asarray(image.convert("RGB"))
     height, width = joined.shape[0], joined.shape[1] // 3
     blur, model, sharp = (joined[:, i * width : (i + 1) * width] for i in range(3))

@@ -63,6 +63,8 @@ class ArraySpec:
             raise ValueError("shape, chunks and shards differ in their number of axes")
         if min((*self.shape, *chunks, *shards)) < 1:
             raise ValueError("expected sides of at least 1")
+        if any(c > side for c, side in zip(chunks, self.shape, strict=True)):
+            raise ValueError(f"chunks {chunks} are larger than the array, {self.shape}")
         if any(s % c for s, c in zip(shards, chunks, strict=True)):
             raise ValueError(f"chunks {chunks} do not divide shards {shards}")
         if any(s < side for s, side in zip(shards[1:], self.shape[1:], strict=True)):

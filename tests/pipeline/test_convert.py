@@ -1,3 +1,6 @@
+import io
+import zipfile
+
 import h5py
 import numpy as np
 import pytest
@@ -123,3 +126,75 @@ def test_an_existing_output_and_the_input_itself_are_not_overwritten(tmp_path, s
     write_spikes(tmp_path / "in.dat", spikes, parse_geometry("7x11,top-down"))
     with pytest.raises(ConvertError, match="the input itself"):
         convert(tmp_path / "in.dat", tmp_path / "in.dat", geometry="7x11,top-down", overwrite=True)
+
+
+def test_an_npz_is_read_a_few_frames_at_a_time(tmp_path, monkeypatch):
+    """A small one may hold gigabytes of zeros."""
+    np.savez_compressed(tmp_path / "in.npz", spikes=np.zeros((600, 64, 64), np.uint8))
+    monkeypatch.setattr("spikedeblur.pipeline.convert._AT_ONCE", 64 * 64 * 20)
+    asked = []
+    read = zipfile.ZipExtFile.read
+
+    def watched(member, size=-1):
+        asked.append(size)
+        return read(member, size)
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", watched)
+    assert convert(tmp_path / "in.npz", tmp_path / "out.dat").frames == 600
+    assert max(asked) == 64 * 64 * 16
+    assert min(asked) >= 0
+
+
+def cut_member(path, spikes):
+    whole = io.BytesIO()
+    np.save(whole, spikes)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", whole.getvalue()[:-1000])
+
+
+def flip_a_byte(path, spikes):
+    np.savez(path, spikes)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def of_objects(path, spikes):
+    np.savez(path, np.array([[[None]]]))
+
+
+def by_columns(path, spikes):
+    np.savez(path, np.asfortranarray(spikes))
+
+
+def no_zip(path, spikes):
+    path.write_bytes(b"PK" + bytes(100))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (cut_member, "ends in frame"),
+        (flip_a_byte, "not a NumPy file"),
+        (of_objects, "Python objects"),
+        (by_columns, "ascontiguousarray"),
+        (no_zip, "not a NumPy file"),
+    ],
+)
+def test_a_damaged_npz_is_refused_and_leaves_nothing(tmp_path, spikes, make, message):
+    make(tmp_path / "in.npz", spikes)
+    with pytest.raises(ConvertError, match=rf"in\.npz: .*{message}"):
+        convert(tmp_path / "in.npz", tmp_path / "out.dat")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.npz"]
+
+
+def test_hdf5_that_declares_more_than_it_holds_is_refused(tmp_path):
+    with h5py.File(tmp_path / "empty.h5", "w") as file:
+        file.create_dataset("a", (10, 100, 100), "uint8")
+    with pytest.raises(ConvertError, match="holds no data"):
+        convert(tmp_path / "empty.h5", tmp_path / "out.dat")
+    with h5py.File(tmp_path / "huge.h5", "w") as file:
+        file.create_dataset("a", (10, 60000, 60000), "uint8", chunks=(1, 100, 100))
+        file["a"][0, 0, 0] = 1
+    with pytest.raises(ConvertError, match="at most 134217728 pixels, got 60000x60000"):
+        convert(tmp_path / "huge.h5", tmp_path / "out.dat")

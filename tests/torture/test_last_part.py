@@ -58,7 +58,8 @@ def products(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finish(COMMANDS["align"].replace("{d}", "{f}/align"))
     finish("voxelize {f}/align/a.json {f}/voxelize --bins 8 --workers 1")
     kills.write_config(folder)
-    finish("train --config {f}/train.yaml --run {f}/run --set TRAIN.MAX_STEPS=1")
+    quick = "--set TRAIN.MAX_STEPS=1 --set MODEL.SPIKE_MOTION=false"
+    finish(f"train --config {{f}}/train.yaml --run {{f}}/run {quick}")
     write_spikes(folder / "spikes.npy")
     return folder
 
