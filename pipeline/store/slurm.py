@@ -146,7 +146,8 @@ def _wait(client: Client, cluster: SLURMCluster, refused: list[Exception]) -> No
             raise StoreError(
                 f"SLURM: jobs {', '.join(numbers[:5])} ended before a worker of theirs answered; "
                 "look into their output (slurm-*.out, or jobqueue.slurm.log-directory): nodes "
-                "need this Python, and a network to this machine (jobqueue.slurm.interface)"
+                "need this Python, your home (or jobqueue.slurm.shared-temp-directory), and a "
+                "network to this machine (jobqueue.slurm.interface)"
             )
 
 
@@ -172,7 +173,7 @@ def _certificates() -> Iterator[Security]:
     from distributed.security import Security
 
     shared = dask.config.get("jobqueue.slurm.shared-temp-directory", None) or "~"
-    shared = Path(os.path.expandvars(shared)).expanduser()
+    shared = Path(os.path.expandvars(shared)).expanduser().absolute()
     try:
         folder = tempfile.TemporaryDirectory(
             prefix=".spikedeblur-", dir=shared, ignore_cleanup_errors=True
