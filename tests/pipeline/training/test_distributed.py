@@ -74,8 +74,10 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, small_store):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     states = [read_checkpoint(checkpoint_path(run, "last")) for run in runs]
     assert states[1]["best_psnr"] == pytest.approx(states[0]["best_psnr"], abs=1e-3)
+    # Half a step: Adam divides by gradients' size, so rounding of tiny ones, which processors do
+    # in ways of their own, moves a few weights by much of a step.
     for name, value in states[0]["model"].items():
-        torch.testing.assert_close(states[1]["model"][name], value, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(states[1]["model"][name], value, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
