@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from ..allocator import KEPT_BYTES
 from ..machine import workers_that_fit
 from .schema import StoreError
+from .slurm import NO_PAGES, slurm_client
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -50,12 +51,6 @@ _SET_CERTIFICATES = (
     "~/.config/dask/distributed.yaml, or DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
     "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
 )
-
-NO_PAGES: dict[str, object] = {
-    "distributed.scheduler.http.routes": [],
-    "distributed.worker.http.routes": [],
-}
-"""Dask's configuration by which its HTTP servers, which always listen, show nothing to anyone."""
 
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
@@ -191,8 +186,6 @@ def connect(
             refuses; says why.
     """
     if cluster is not None:
-        from .slurm import slurm_client
-
         with slurm_client(workers) as client:
             yield client
         return

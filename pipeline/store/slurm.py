@@ -21,13 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..allocator import KEPT_BYTES
-from .jobs import NO_PAGES
 from .schema import StoreError
 
 if TYPE_CHECKING:
     from dask_jobqueue.slurm import SLURMCluster, SLURMJob
     from distributed import Client
     from distributed.security import Security
+
+NO_PAGES: dict[str, object] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+"""Dask's configuration by which its HTTP servers, which always listen, show nothing to anyone."""
 
 RENEW_SECONDS = 30
 """Between looks for jobs that ended before the work did, which are submitted again."""

@@ -92,6 +92,7 @@ def write_run(run: Path, config: str, **more: Any) -> Path:
     }
     path = checkpoint_path(run, "best")
     write_checkpoint(path, state)
+    (run / "config.yaml").write_text(config)
     return path
 
 
@@ -111,6 +112,7 @@ def write_files(folder: Path, config: str, whole: Path) -> list[Path]:
     path.parent.mkdir(parents=True)
     state = torch.load(checkpoint_path(whole / "run", "best"), weights_only=True)
     torch.save({**state, "config": config}, path)
+    (folder / "run/config.yaml").write_text(config)
     return [alone, model, path, folder / "run"]
 
 
