@@ -82,17 +82,18 @@ test-all: $(INSTALLED) browser
 # The lowest versions that pyproject.toml allows; downloads a few gigabytes, then takes some minutes.
 LOWEST := build/minimal/bin/python
 SMOKE := tests/cli tests/configs tests/model tests/third_party tests/pipeline/spikes \
-	tests/pipeline/store/test_reader.py tests/pipeline/store/test_voxelize.py \
-	tests/pipeline/store/test_scheduler.py tests/pipeline/training/test_trainer.py \
-	tests/pipeline/training/test_run_folder.py tests/pipeline/report/test_report.py \
-	tests/pipeline/test_restore.py tests/pipeline/test_evaluate.py tests/pipeline/test_trained.py
+	tests/pipeline/sequences/test_stored.py tests/pipeline/voxelize/test_job.py \
+	tests/pipeline/voxelize/test_scheduler.py tests/pipeline/train/test_job.py \
+	tests/pipeline/train/run/test_folder.py tests/pipeline/report/test_report.py \
+	tests/pipeline/restore/test_job.py tests/pipeline/evaluate/test_job.py \
+	tests/pipeline/trained/test_model_file.py
 test-minimal: $(INSTALLED)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/minimal
 	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[png16]'
 	$(BIN)/uv pip install --quiet --python $(LOWEST) pytest pytest-timeout hypothesis
 	OMP_NUM_THREADS=1 $(LOWEST) -m pytest -m "not slow" $(SMOKE)
 	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[onnx]'
-	OMP_NUM_THREADS=1 $(LOWEST) -m pytest tests/pipeline/test_program.py
+	OMP_NUM_THREADS=1 $(LOWEST) -m pytest tests/pipeline/trained/test_program.py
 
 docs: $(INSTALLED)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site

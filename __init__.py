@@ -5,4 +5,8 @@ Each lives in `spikedeblur.pipeline`, runs from the `spikedeblur` command line a
 records its inputs and `__version__` in what it writes.
 """
 
+from .moved import serve_old_names
+
 __version__ = "0.1.0"
+
+serve_old_names()

@@ -68,7 +68,7 @@ def adapt(
     --fps 1000
     """
     from ..pipeline.adapt import adapt as job
-    from ..pipeline.recording import find_recording
+    from ..pipeline.sequences.find_recording import find_recording
     from .progress import progress_bar
     from .trained import trained_model
 

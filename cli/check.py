@@ -10,8 +10,8 @@ import typer
 from .output import print_table
 
 if TYPE_CHECKING:
-    from ..pipeline.align.check import ManifestCheck, SequenceCheck
-    from ..pipeline.store.check import StoreCheck
+    from ..pipeline.align.check.job import ManifestCheck, SequenceCheck
+    from ..pipeline.voxelize.check import StoreCheck
 
 _MAX_ROWS = 40
 _MAX_FINDINGS = 50
@@ -57,7 +57,7 @@ def check(
 
 
 def _check_store(path: str, manifest: str | None, json: bool) -> None:
-    from ..pipeline.store.check import check_store
+    from ..pipeline.voxelize.check import check_store
     from .progress import progress_bar
 
     with progress_bar("Checking") as on_progress:
@@ -89,7 +89,7 @@ def _print_store(found: StoreCheck) -> None:
 
 
 def _check_manifest(path: str, workers: int | None, json: bool) -> None:
-    from ..pipeline.store.sources import check_manifest_at
+    from ..pipeline.voxelize.sources import check_manifest_at
     from .progress import progress_bar
 
     with progress_bar("Checking", "sequences") as on_progress:

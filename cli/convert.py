@@ -26,7 +26,7 @@ def convert(
 
     Example: spikedeblur convert recording.npy spike.dat --rate 20000 --gain 0.5
     """
-    from ..pipeline.convert import convert as job
+    from ..pipeline.spikes.convert import convert as job
     from .output import command_line, report
     from .progress import progress_bar
 

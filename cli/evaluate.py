@@ -11,8 +11,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..pipeline.evaluation import Evaluation
-    from ..pipeline.metrics import Score
+    from ..pipeline.evaluate.metrics import Score
+    from ..pipeline.evaluate.scores import Evaluation
 
 
 class Backbone(enum.StrEnum):
@@ -96,9 +96,9 @@ def evaluate(
 
     Example: spikedeblur evaluate data/quickstart.zarr --run outputs/quickstart
     """
-    from ..pipeline import before_after as pictures
-    from ..pipeline import evaluate as job
-    from ..pipeline import evaluation as product
+    from ..pipeline.evaluate import job
+    from ..pipeline.evaluate import picture as pictures
+    from ..pipeline.evaluate import scores as product
     from .output import say_next
     from .progress import progress_bar
     from .trained import trained_model

@@ -60,7 +60,7 @@ def export(
         raise typer.BadParameter(
             f"a shape is for programs, *.pt2 and *.onnx; {out.name} takes any", param_hint="--size"
         )
-    from ..pipeline.trained import export_model
+    from ..pipeline.trained.model_file import export_model
     from .output import command_line, say_next
 
     facts = export_model(run, out, overwrite=overwrite)
@@ -83,8 +83,8 @@ def _write_program(
     *,
     overwrite: bool,
 ) -> None:
-    from ..pipeline.program import export_program
-    from ..pipeline.trained import find_model
+    from ..pipeline.trained.model_file import find_model
+    from ..pipeline.trained.program import export_program
     from .output import say_next
 
     summary = export_program(

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from ..pipeline.progress import duration
+from ..pipeline.host.reporter import duration
 
 
 class LogFormat(StrEnum):

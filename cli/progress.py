@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from ..pipeline.progress import Progress, duration
+from ..pipeline.host.reporter import Progress, duration
 from .output import LogFormat, is_quiet, log_format
 
 _SECONDS_BETWEEN_LINES = 15.0

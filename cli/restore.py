@@ -141,8 +141,9 @@ def restore(
     All recordings of a data set: spikedeblur restore --model small --manifest manifest.json
     --split test --out sharp
     """
-    from ..pipeline import restore as job
-    from ..pipeline.video import require_new_video, write_video
+    from ..pipeline.frames.video import require_new_video, write_video
+    from ..pipeline.restore import job
+    from ..pipeline.restore.record import restored_files
     from .progress import progress_bar
     from .trained import trained_model
 
@@ -227,7 +228,7 @@ def restore(
             **way,
         )
     if video is not None:
-        write_video(video, job.restored_files(out), video_fps, overwrite=overwrite)
+        write_video(video, restored_files(out), video_fps, overwrite=overwrite)
     for warning in summary.warnings:
         typer.echo(f"Warning: {warning}", err=True)
     tiles = f" in tiles of {summary.tile}" if summary.tile else ""

@@ -21,7 +21,7 @@ def runs(
     import dataclasses
     import json as json_format
 
-    from ..pipeline.training.runs import list_runs
+    from ..pipeline.train.run.runs import list_runs
     from .output import print_table
 
     found = list_runs(folder)

@@ -65,7 +65,8 @@ def simulate(
     if split not in (None, "train", "val", "test"):
         raise typer.BadParameter(f"expected train, val or test as --split, got {split!r}")
 
-    from ..pipeline import simulate as job
+    from ..pipeline.simulate import job
+    from ..pipeline.simulate.clips import SPLITS, folder_clips, scene_clips
     from .progress import progress_bar
 
     recording = job.Recording(
@@ -80,13 +81,13 @@ def simulate(
         seed=seed,
     )
     if frames is not None:
-        clips = job.folder_clips(
+        clips = folder_clips(
             frames,
-            (split,) if split else job.SPLITS,
+            (split,) if split else SPLITS,
             on_note=lambda found: note(f"note: {found}"),
         )
     else:
-        clips = job.scene_clips(split or "train", scenes or 0, parse_size(size), length, fastest)
+        clips = scene_clips(split or "train", scenes or 0, parse_size(size), length, fastest)
     with progress_bar("Simulating", "clips") as on_progress:
         summary = job.simulate(
             out, clips, recording, workers=workers, overwrite=overwrite, on_progress=on_progress

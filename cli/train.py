@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..pipeline.training.clock import Profile
-    from ..pipeline.training.dry_run import RunPlan
+    from ..pipeline.train.clock import Profile
+    from ..pipeline.train.dry_run import RunPlan
 
 
 def train(
@@ -54,19 +54,19 @@ def train(
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     from ..configs import load_config
-    from ..pipeline.training.trainer import train as run_training
+    from ..pipeline.train.job import train as run_training
     from .output import command_line, note, report, require_local
     from .progress import progress_bar
 
     checked = load_config(config, overrides or ())
     if dry_run:
-        from ..pipeline.training.dry_run import plan_run
+        from ..pipeline.train.dry_run import plan_run
 
         plan = plan_run(checked, on_note=note)
         report(plan, _described(plan), json=json)
         return
     if find_rate:
-        from ..pipeline.training.rate_range import find_rate as search
+        from ..pipeline.train.find_rate import find_rate as search
 
         with progress_bar("Searching", "steps") as on_progress:
             found = search(checked, on_progress=on_progress)

@@ -19,11 +19,11 @@ def trained_model(run: str | Path | None, model: str | None) -> Path | None:
     if run is not None and model is not None:
         raise typer.BadParameter("--run and --model exclude each other", param_hint="--model")
     if model is not None:
-        from ..pipeline.trained import find_model
+        from ..pipeline.trained.model_file import find_model
 
         return find_model(model)
     if run is not None:
-        from ..pipeline.trained import fetched
+        from ..pipeline.trained.model_file import fetched
 
         return fetched(run)
     return None

@@ -12,8 +12,8 @@ import typer
 from .output import command_line, say_next
 
 if TYPE_CHECKING:
-    from ..pipeline.store.estimate import Estimate
-    from ..pipeline.store.voxelize import VoxelizeSummary
+    from ..pipeline.voxelize.estimate import Estimate
+    from ..pipeline.voxelize.job import VoxelizeSummary
 
 
 _SHOWN = 50
@@ -131,8 +131,8 @@ def voxelize(
 
     Example: spikedeblur voxelize outputs/logs/align_x4k1000fps.json data/spikes.zarr --bins 32
     """
-    from ..pipeline.allocator import keep_freed_memory
-    from ..pipeline.store.voxelize import voxelize_manifest
+    from ..pipeline.host.allocator import keep_freed_memory
+    from ..pipeline.voxelize.job import voxelize_manifest
     from .progress import progress_bar
 
     keep_freed_memory()
@@ -166,7 +166,7 @@ def voxelize(
 
 
 def _job_script() -> str:
-    from ..pipeline.store.slurm import job_script
+    from ..pipeline.voxelize.slurm import job_script
 
     return job_script()
 
@@ -197,7 +197,7 @@ def _print_summary(summary: VoxelizeSummary, store: str) -> None:
 
 def _training_command(store: str, bins: int) -> str:
     """Return the command that trains on a store what this machine can train."""
-    from ..pipeline.machine import has_gpu
+    from ..pipeline.host.machine import has_gpu
 
     name = "vrt_spike_baseline" if has_gpu() else "quickstart"
     run = PurePosixPath(store).stem or "run"
@@ -209,7 +209,7 @@ def _training_command(store: str, bins: int) -> str:
 
 
 def _print_estimate(expected: Estimate) -> None:
-    from ..pipeline.progress import duration
+    from ..pipeline.host.reporter import duration
 
     times = ", ".join(f"{n} workers {duration(expected.seconds(n))}" for n in (1, 8, 64))
     typer.echo(

@@ -245,7 +245,7 @@ def _torch() -> list[Finding]:
     try:
         import torch
 
-        from .training.precision import cpu_computes_bf16
+        from .train.precision import cpu_computes_bf16
     except ImportError as error:
         return [Finding("torch", f"does not load: {error}", ok=False, advice="make install")]
     threads = torch.get_num_threads()

@@ -165,9 +165,9 @@ def _log(path: Path) -> Facts:
 
 
 def _store(path: Path) -> Facts:
-    from .store import open_store
-    from .store.place import open_place
-    from .store.reader import splits_of
+    from .sequences import open_store
+    from .sequences.stored import splits_of
+    from .storage.locate import open_place
 
     sequences = open_store(path)
     rows: list[tuple[str, ...]] = [("sequence", "windows", "voxels", "frames", "sharp", "gain")]
@@ -187,8 +187,8 @@ def _store(path: Path) -> Facts:
 
 
 def _run(path: Path) -> Facts:
-    from .training.checkpoint import checkpoint_path, load_run
-    from .training.runs import read_run
+    from .train.run.runs import read_run
+    from .weights.checkpoint import checkpoint_path, load_run
 
     record = read_run(path)
     facts: dict[str, Any] = {
@@ -206,13 +206,14 @@ def _run(path: Path) -> Facts:
 
 
 def _checkpoint(path: Path) -> Facts:
-    from .training.checkpoint import describe_checkpoint
+    from .weights.checkpoint import describe_checkpoint
 
     return Facts(str(path), "checkpoint", *describe_checkpoint(path))
 
 
 def _model(path: Path) -> Facts:
-    from .trained import describe_model, load_trained
+    from .trained.model_file import load_trained
+    from .weights.exported import describe_model
 
     model, config = load_trained(path)
     facts = {**describe_model(path), "data": config.DATA.ROOT, **_size(model)}

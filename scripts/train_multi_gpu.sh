@@ -13,4 +13,4 @@ if [[ $# -lt 1 || ! $1 =~ ^[1-9][0-9]*$ ]]; then
 fi
 gpus=$1
 shift
-exec "${PYTHON:-python}" -m spikedeblur.pipeline.training.launch "$gpus" "$@"
+exec "${PYTHON:-python}" -m spikedeblur.pipeline.train.launch "$gpus" "$@"

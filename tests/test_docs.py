@@ -16,8 +16,8 @@ from spikedeblur.cli import app, main
 from spikedeblur.configs.json_schema import config_json_schema
 from spikedeblur.configs.loading import key_paths
 from spikedeblur.configs.schema import Config
-from spikedeblur.pipeline.images import write_png
-from spikedeblur.pipeline.simulate import scene_clips
+from spikedeblur.pipeline.frames.images import write_png
+from spikedeblur.pipeline.simulate.clips import scene_clips
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("how-to/*.md")])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikedeblur.pipeline.methods import Clip
+from spikedeblur.pipeline.methods.contract import Clip
+from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.spikes import parse_geometry, read_spikes, spike_to_voxel
-from spikedeblur.pipeline.torch_methods import ModelMethod
-from spikedeblur.pipeline.trained import find_model
+from spikedeblur.pipeline.trained.model_file import find_model
 
 FOLDER = Path(__file__).parents[2] / "shared" / "realdata" / "reds_spike"
 NEEDED = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no real recordings in {FOLDER.name}/")

@@ -10,11 +10,15 @@ import torch
 from photographs import write_x4k1000fps
 
 from spikedeblur.cli import main
-from spikedeblur.pipeline.images import read_rgb
-from spikedeblur.pipeline.metrics import psnr
-from spikedeblur.pipeline.simulate import Recording, folder_clips, simulate
-from spikedeblur.pipeline.tiling import plan_tiles
-from spikedeblur.pipeline.trained import describe_model, find_model, load_trained
+from spikedeblur.pipeline.evaluate.metrics import psnr
+from spikedeblur.pipeline.frames.images import read_rgb
+from spikedeblur.pipeline.methods.tiling import plan_tiles
+from spikedeblur.pipeline.simulate import simulate
+from spikedeblur.pipeline.simulate.clips import folder_clips
+from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.trained import load_trained
+from spikedeblur.pipeline.trained.model_file import find_model
+from spikedeblur.pipeline.weights.exported import describe_model
 
 CLIP = "china/clip0"
 

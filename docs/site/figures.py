@@ -14,9 +14,9 @@ import numpy.typing as npt
 import vl_convert
 from PIL import Image
 
-from spikedeblur.pipeline.metrics import to_uint8
-from spikedeblur.pipeline.scenes import render_scene
-from spikedeblur.pipeline.simulate import area_mean
+from spikedeblur.pipeline.frames.images import to_uint8
+from spikedeblur.pipeline.simulate.record import area_mean
+from spikedeblur.pipeline.simulate.scenes import render_scene
 from spikedeblur.pipeline.spikes import samples_per_bin, sdm, tfi, tfp
 from spikedeblur.pipeline.spikes.camera import SpikeCamera, luminance
 

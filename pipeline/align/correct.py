@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..images import image_shape
+from ..frames.images import image_shape
+from ..spikes.dat import SpikeFile
 from ..spikes.registration import Registration
-from .corrected_clock import correct_clock, drop_outside, has_one_clock
-from .layouts.contract import AlignmentError, shorten
-from .manifest import Sequence, Space
-from .measure import measure, measure_space
-from .space import Model
-from .verify import PROVED
+from .layouts.contract import AlignmentError
+from .manifest import Sequence, Space, Verification
+
+_CLEAR_DRIFT = 5.0
+"""Standard errors of the drift from which the rate is corrected too."""
 
 
 def with_calibration(planned: Sequence, root: Path, given: Registration) -> Sequence:
@@ -31,59 +31,51 @@ def with_calibration(planned: Sequence, root: Path, given: Registration) -> Sequ
     return planned.model_copy(update={"space": space})
 
 
-def with_space_seen(
-    planned: Sequence, root: Path, model: Model, former: Sequence | None, *, any_lag: bool
-) -> tuple[Sequence, list[str]]:
-    """Return the sequence with the place of spikes that its frames show, and warnings.
+def has_one_clock(sequence: Sequence) -> bool:
+    """Whether the spikes are one recording; else a lag would move windows out of their files."""
+    return len({(window.spikes, window.first) for window in sequence.windows}) == 1
 
-    Args:
-        planned: the sequence.
-        root: the data set's folder.
-        model: what may lie between the two pictures.
-        former: of a former run.
-        any_lag: the clock may be wrong as well.
+
+def correct_clock(sequence: Sequence, found: Verification) -> Sequence:
+    """Return the sequence with its clock corrected; all windows are kept.
+
+    Sample s of the old clock lies at s + lag + drift (s - at) of the recording. A drift that is
+    not clear is left out.
     """
-    space = measure_space(planned, root, model, former, any_lag=any_lag)
-    if space is None:
-        return planned, [
-            f"{planned.seq}: the frames do not show where the spikes lie in them, and both "
-            "cameras are taken to see the same; give --calibration"
-        ]
-    if (space.confidence or 0.0) < PROVED:
-        return planned, [
-            f"{planned.seq}: where spikes lie in the frames shows only to +-"
-            f"{space.error_pixels:.1f} frame pixels (correlation {space.correlation:.2f}), so "
-            "both cameras are taken to see the same; give --calibration"
-        ]
-    return planned.model_copy(update={"space": space}), []
+    assert found.at_frame is not None
+    drift = clear_drift(found)
+    rate = sequence.rate * (1 + drift)
+    shift = (found.lag_frames - drift * found.at_frame) / rate
+    windows = tuple(
+        window.model_copy(update={"first": window.first - shift}) for window in sequence.windows
+    )
+    applied = found.model_copy(update={"applied": True})
+    return sequence.model_copy(update={"rate": rate, "windows": windows, "verification": applied})
 
 
-def with_clock_seen(
-    planned: Sequence, root: Path, former: Sequence | None
-) -> tuple[Sequence, list[str]]:
-    """Return the sequence with the clock that its frames prove, and warnings.
+def clear_drift(found: Verification) -> float:
+    """Return by what share the true rate is above the known one; 0 where that is not clear."""
+    if found.drift_ppm is None or found.drift_error_ppm is None:
+        return 0.0
+    clear = abs(found.drift_ppm) >= _CLEAR_DRIFT * found.drift_error_ppm
+    return found.drift_ppm * 1e-6 if clear else 0.0
 
-    Raises:
-        AlignmentError: with that clock no exposure lies inside the recording.
-    """
-    if not has_one_clock(planned):
-        return planned, [
-            f"{planned.seq}: each frame has its own recording, which ends with the exposure: a "
-            "lag can be seen, but not corrected"
-        ]
-    found = measure(planned, root, former)
-    if found is None or not found.confident:
-        return planned.model_copy(update={"verification": found}), []
-    kept, dropped = drop_outside(correct_clock(planned, found), root)
-    if not kept.windows:
-        raise AlignmentError(
-            f"{planned.seq}: with the lag of {found.lag_frames:+.1f} samples that its frames "
-            "show, no exposure lies inside the recording; check fps, rate and the first sample's "
-            "time"
-        )
-    if not dropped:
-        return kept, []
-    return kept, [
-        f"{planned.seq}: frames {shorten([str(n) for n in dropped])} are outside the recording "
-        "once the clock is corrected; left out"
-    ]
+
+def drop_outside(sequence: Sequence, root: Path) -> tuple[Sequence, list[int]]:
+    """Return the sequence without the windows that leave the recording, and their numbers."""
+    n_frames = SpikeFile.open(root / sequence.windows[0].spikes, sequence.spike_geometry()).n_frames
+    kept = set()
+    for window in sequence.windows:
+        start, stop = sequence.clock(window).samples(window.t0, window.t1)
+        if 0 <= start < stop <= n_frames:
+            kept.add(window.frame_index)
+    dropped = [w.frame_index for w in sequence.windows if w.frame_index not in kept]
+    return with_windows(sequence, kept), dropped
+
+
+def with_windows(sequence: Sequence, frames: set[int]) -> Sequence:
+    """Return the sequence with the windows of these frames only, and their files."""
+    windows = tuple(window for window in sequence.windows if window.frame_index in frames)
+    named = {p for w in windows for p in (w.spikes, w.blur, w.sharp) if p is not None}
+    files = {path: record for path, record in sequence.files.items() if path in named}
+    return sequence.model_copy(update={"windows": windows, "files": files})

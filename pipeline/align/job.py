@@ -17,18 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import __version__
-from ..files import UnsafePathError, atomic_write, sha256_file, sweep
-from ..locks import only_writer_of
-from ..progress import Progress
+from ..frames.listing import shorten
+from ..host.files import UnsafePathError, atomic_write, sha256_file, sweep
+from ..host.locks import only_writer_of
+from ..host.reporter import Progress
 from ..spikes.clock import SpikeClock, SpikeWindowError
 from ..spikes.dat import SpikeFile
 from ..spikes.registration import Registration
 from ..spikes.settings import SpikeSettings
 from .calibration import read_calibration
-from .correct import with_calibration, with_clock_seen, with_space_seen
-from .known import settle_sequence
+from .correct import with_calibration
 from .layouts import AlignmentError, FoundSequence, detect, find_layout, require_root
-from .layouts.contract import shorten
 from .log import format_alignment_log, require_seq
 from .manifest import (
     FileRecord,
@@ -39,9 +38,10 @@ from .manifest import (
     format_manifest,
     read_manifest,
 )
-from .measure import find_owners, measure
-from .page import require_page_free, write_page
-from .space import Model
+from .measure.dataset import find_owners, measure, with_clock_seen, with_space_seen
+from .measure.registration import Model
+from .plot import require_page_free, write_page
+from .settings import settle_sequence
 from .timeline import exposure_window
 
 _logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...errors import SpikeDeblurError
-from ..files import write_text
+from ..host.files import write_text
 
 HEADER = "frame_idx,t0,t1,event_count,seq"
 

@@ -15,11 +15,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ... import __version__
 from ...errors import SpikeDeblurError
-from ..files import write_text
+from ..host.files import write_text
 from ..spikes.clock import SpikeClock
 from ..spikes.geometry import SpikeGeometry, parse_geometry
 from ..spikes.registration import Registration
-from .log import AlignmentRow, require_seq
+from .log import AlignmentRow, format_alignment_log, require_seq
 
 FORMAT: Final = "spikedeblur.manifest"
 SCHEMA_VERSION: Final = 1
@@ -386,3 +386,25 @@ def _check_header(path: str | os.PathLike[str], header: Any) -> None:
             f"(written by spikedeblur {header.get('version')!r}); "
             + ("it is newer than this program: update spikedeblur" if newer else _REMEDY)
         )
+
+
+def manifest_beside(log: str | os.PathLike[str]) -> Manifest | None:
+    """Return the manifest that `align` wrote with a log, `<log>.json`; None if it isn't there.
+
+    One that is of another log, or can't be read, is none.
+    """
+    beside = Path(log).with_suffix(".json")
+    if not beside.is_file():
+        return None
+    try:
+        manifest = read_manifest(beside)
+        same = format_alignment_log(manifest.log_rows()).encode() == Path(log).read_bytes()
+    except (ManifestError, OSError):
+        return None
+    return manifest if same else None
+
+
+def was_corrected(sequence: Sequence) -> bool:
+    """Whether clock or place differ from what side files and sizes say."""
+    applied = sequence.verification is not None and sequence.verification.applied
+    return applied or sequence.space is not None

@@ -22,10 +22,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...errors import SpikeDeblurError
-from ..files import all_inside
-from ..images import read_rgb
-from ..locks import only_writer_of
-from ..progress import Progress
+from ..frames.images import read_rgb
+from ..host.files import all_inside
+from ..host.locks import only_writer_of
+from ..host.reporter import Progress
 from ..spikes.camera import luminance
 from .job import relative_root
 from .manifest import Manifest, ManifestError, Sequence, SplitRecord, read_manifest, write_manifest

@@ -11,8 +11,8 @@ from typing import Any
 
 import altair as alt
 
+from .material import Run, Sources
 from .pictures import Playback, model_name
-from .sources import Run, Sources
 
 MOST_POINTS = 400
 """Of a curve; of longer runs every n-th line is drawn."""

@@ -11,11 +11,11 @@ from typing import Any
 
 from ... import __version__
 from ...errors import SpikeDeblurError
-from ..files import write_text
-from ..locks import only_writer_of
-from ..progress import Progress
+from ..host.files import write_text
+from ..host.locks import only_writer_of
+from ..host.reporter import Progress
 from . import charts, pictures, tables
-from .sources import ReportError, Sources, gather
+from .material import ReportError, Sources, gather
 
 MARK = '<meta name="generator" content="spikedeblur'
 """In the head of every report, so that one is replaced and no other page is."""
@@ -53,9 +53,9 @@ def write_report(
         runs: run folders; several are compared.
         out: file to write; None: `report.html` in the run folder, of several in the folder above
             the first.
-        store: as in `sources.gather`.
-        evaluation: as in `sources.gather`.
-        manifest: as in `sources.gather`.
+        store: as in `material.gather`.
+        evaluation: as in `material.gather`.
+        manifest: as in `material.gather`.
         restore: show pictures by the runs' models too, which have to be computed.
         overwrite: replace any file of that name.
         on_progress: told of each picture that a method has restored.

@@ -14,14 +14,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...errors import SpikeDeblurError
-from ..methods import BlurMethod, Method, SdmMethod, TfpMethod, restored_frames
-from ..metrics import psnr, to_uint8
-from ..progress import Progress
+from ..evaluate.metrics import psnr
+from ..frames.images import to_uint8
+from ..host.reporter import Progress
+from ..methods.contract import Method, restored_frames
+from ..methods.simple import BlurMethod, SdmMethod, TfpMethod
+from ..sequences.contract import WindowSequence
+from ..sequences.lag import likeness_curve
+from ..sequences.stored import StoreSequence
 from ..spikes import samples_per_bin
-from ..store.reader import StoreSequence
-from ..store.sequence import WindowSequence
-from ..store_lag import likeness_curve
-from .sources import Run, Sources
+from .material import Run, Sources
 
 LOSSLESS_SIDE = 512
 """Pictures up to this side, in pixels, are kept to the bit."""
@@ -265,7 +267,7 @@ def _methods(sources: Sources, restore: bool) -> list[tuple[str, Method]]:
     for run in sources.runs:
         if run.weights_sha256 is None or not restore:
             continue
-        from ..torch_methods import ModelMethod
+        from ..methods.network import ModelMethod
 
         try:
             methods.append((model_name(run, sources.runs), ModelMethod.from_run(run.folder)))

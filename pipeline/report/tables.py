@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..align.manifest import Manifest, Verification
-from ..progress import duration
-from ..store.reader import StoreSequence
-from ..training.runs import differing
+from ..host.reporter import duration
+from ..sequences.stored import StoreSequence
+from ..train.run.runs import differing
 from .charts import PARTS, seconds_of
+from .material import Run, Sources
 from .pictures import model_name
-from .sources import Run, Sources
 
 UNKNOWN = "—"
 
@@ -85,8 +85,8 @@ def facts(run: Run) -> list[tuple[str, str, str]]:
         device = run.starts[-1]["device"] if run.starts else "device unknown"
         found.append(("training", duration(seconds), f"{run.metrics[-1]['step']} steps, {device}"))
     if run.weights_sha256 is not None:
-        from ..trained import weights_file
-        from ..training.checkpoint import describe_checkpoint
+        from ..trained.model_file import weights_file
+        from ..weights.checkpoint import describe_checkpoint
 
         parameters = describe_checkpoint(weights_file(run.folder))[0]["parameters"]
         found.append(("parameters", f"{parameters / 1e6:.2f} M", "best checkpoint"))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
-from ..files import atomic_write
+from ..host.files import atomic_write
 from .clock import SpikeWindowError
 from .counts import MOST_IN_BIN, bin_edges, count_spikes, require_shallow
 from .geometry import SpikeGeometry, SpikeGeometryError
@@ -224,11 +224,6 @@ def read_spikes(
         SpikeFileError, SpikeGeometryError, SpikeWindowError: see `SpikeFile`.
     """
     return SpikeFile.open(path, geometry).read(start, stop, rows, columns)
-
-
-def load_spike_dat(path: str | os.PathLike[str], geometry: SpikeGeometry) -> npt.NDArray[np.uint8]:
-    """Return a whole spike file as (T, H, W) uint8 of 0/1; the same as `read_spikes`."""
-    return read_spikes(path, geometry)
 
 
 def write_spikes(

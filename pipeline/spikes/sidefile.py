@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import SpikeDeblurError
-from ..files import write_text
+from ..host.files import write_text
 from .geometry import SpikeGeometry, parse_geometry
 
 FOLDER_SIDE_FILE = "spikes.json"

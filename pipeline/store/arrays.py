@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
-from ...errors import SpikeDeblurError
+from ..storage.base import StoreError
 
 Codec = Literal["none", "lz4", "zstd"]
 """none: raw values, which local readers map into memory; lz4, zstd: Blosc after bit shuffling."""
@@ -33,14 +33,6 @@ MAX_CHUNKS = 2**24
 
 _DTYPES = ("uint8", "uint16", "int64", "float64")
 _INDEX_CODECS = ["bytes", "crc32c"]
-
-
-class StoreError(SpikeDeblurError):
-    """A store can't be written or read; the message names the sequence."""
-
-
-class StoreWriteError(StoreError):
-    """The store can't be written: no other sequence would fare better."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

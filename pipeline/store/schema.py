@@ -29,16 +29,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ... import __version__
 from ..spikes.geometry import parse_geometry
 from ..spikes.registration import Matrix
-from .arrays import ArraySpec, Codec, StoreError, StoreWriteError, divide
+from ..storage.base import StoreError
+from .arrays import ArraySpec, Codec, divide
 
-__all__ = [
-    "Completion",
-    "SequenceRecord",
-    "SourceMark",
-    "StoreError",
-    "StoreWriteError",
-    "parse_record",
-]
+__all__ = ["Completion", "SequenceRecord", "SourceMark", "parse_record"]
 
 FORMAT: Final = "spikedeblur.store"
 SCHEMA_VERSION: Final = 2

@@ -21,9 +21,9 @@ import google_crc32c
 import numcodecs.blosc as blosc
 import numpy as np
 
-from .arrays import LEVEL, ArraySpec, StoreError
-from .place import Buffer, Place
-from .together import together
+from ..storage.base import Buffer, Place, StoreError
+from ..storage.side_by_side import together
+from .arrays import LEVEL, ArraySpec
 
 # Several threads finish Blosc's blocks in any order, but equal input must give equal files; and a
 # pool of threads does not survive a fork. Processes are what we run side by side.

@@ -16,8 +16,8 @@ from tornado.routing import Matcher, Rule
 from tornado.web import ErrorHandler, RedirectHandler
 
 from ...errors import SpikeDeblurError
-from ..metrics import to_uint8
-from .clips import MOST_SAMPLES, Clip, Group, Pictures, pictures, span
+from ..frames.images import to_uint8
+from .recordings import MOST_SAMPLES, Clip, Group, Pictures, pictures, span
 
 ADDRESS = "127.0.0.1"
 """No other machine can reach it; other users of this one can, and have no token."""

@@ -24,13 +24,15 @@ from torch import Tensor
 from spikedeblur.configs import load_config
 from spikedeblur.model import build
 from spikedeblur.pipeline.align.job import align
-from spikedeblur.pipeline.evaluate import evaluate_sequences
-from spikedeblur.pipeline.evaluation import Evaluation
-from spikedeblur.pipeline.simulate import Recording, folder_clips, scene_clips, simulate
-from spikedeblur.pipeline.store.reader import open_store
-from spikedeblur.pipeline.store.voxelize import voxelize_manifest
-from spikedeblur.pipeline.torch_methods import ModelMethod
-from spikedeblur.pipeline.training.trainer import train
+from spikedeblur.pipeline.evaluate.job import evaluate_sequences
+from spikedeblur.pipeline.evaluate.scores import Evaluation
+from spikedeblur.pipeline.methods.network import ModelMethod
+from spikedeblur.pipeline.sequences.stored import open_store
+from spikedeblur.pipeline.simulate import simulate
+from spikedeblur.pipeline.simulate.clips import folder_clips, scene_clips
+from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.train.job import train
+from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 from spikedeblur.third_party.VRT import VRT
 
 from .quality import MAIN, write_frames

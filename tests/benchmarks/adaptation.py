@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 from spikedeblur.pipeline.adapt import adapt
-from spikedeblur.pipeline.evaluate import evaluate_sequences
-from spikedeblur.pipeline.recording import recordings_of
-from spikedeblur.pipeline.simulate import Recording
-from spikedeblur.pipeline.torch_methods import ModelMethod
-from spikedeblur.pipeline.trained import find_model
+from spikedeblur.pipeline.evaluate.job import evaluate_sequences
+from spikedeblur.pipeline.methods.network import ModelMethod
+from spikedeblur.pipeline.sequences.find_recording import recordings_of
+from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.trained.model_file import find_model
 
 from .figures import Figure
 from .quality import MAIN, METHODS, record, write_frames

@@ -33,9 +33,9 @@ from alignment_cases import (
 )
 
 from spikedeblur.pipeline.align.job import align
-from spikedeblur.pipeline.align.space import register
-from spikedeblur.pipeline.align.suspects import name_owner, name_suspect
-from spikedeblur.pipeline.align.verify import FrameAt, verify_sequence
+from spikedeblur.pipeline.align.measure.registration import register
+from spikedeblur.pipeline.align.measure.suspects import name_owner, name_suspect
+from spikedeblur.pipeline.align.measure.verify import FrameAt, verify_sequence
 from spikedeblur.pipeline.spikes import SpikeClock, SpikeFile, parse_geometry
 from spikedeblur.pipeline.spikes.registration import Registration
 

@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 
-from spikedeblur.pipeline.metrics import psnr, ssim, to_uint8
-from spikedeblur.pipeline.simulate import area_mean
+from spikedeblur.pipeline.evaluate.metrics import psnr, ssim
+from spikedeblur.pipeline.frames.images import to_uint8
+from spikedeblur.pipeline.simulate.record import area_mean
 from spikedeblur.pipeline.spikes.camera import LUMINANCE
 from spikedeblur.pipeline.spikes.reconstruct import enlarge, sdm
 

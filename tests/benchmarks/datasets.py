@@ -28,13 +28,13 @@ from spikedeblur.pipeline.align.manifest import (
     read_manifest,
     write_manifest,
 )
-from spikedeblur.pipeline.allocator import keep_freed_memory
-from spikedeblur.pipeline.progress import duration
+from spikedeblur.pipeline.host.allocator import keep_freed_memory
+from spikedeblur.pipeline.host.reporter import duration
 from spikedeblur.pipeline.spikes import SpikeGeometry
-from spikedeblur.pipeline.store.jobs import connect, run_on
-from spikedeblur.pipeline.store.plan import plan_sequence
-from spikedeblur.pipeline.store.task import write_shard
-from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+from spikedeblur.pipeline.voxelize.job import voxelize_manifest
+from spikedeblur.pipeline.voxelize.plan import plan_sequence
+from spikedeblur.pipeline.voxelize.task import write_shard
+from spikedeblur.pipeline.voxelize.workers import connect, run_on
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -27,8 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from spikedeblur.configs import load_config
 from spikedeblur.configs.schema import Config
 from spikedeblur.model import build_model
-from spikedeblur.pipeline.memory import memory_taken
-from spikedeblur.pipeline.training.precision import Precision
+from spikedeblur.pipeline.host.device_memory import memory_taken
+from spikedeblur.pipeline.train.precision import Precision
 from spikedeblur.third_party.VRT import windows
 
 

@@ -26,14 +26,14 @@ from spikedeblur.pipeline.align.manifest import (
     write_manifest,
 )
 from spikedeblur.pipeline.align.manifest import Sequence as ManifestSequence
-from spikedeblur.pipeline.allocator import keep_freed_memory
+from spikedeblur.pipeline.host.allocator import keep_freed_memory
 from spikedeblur.pipeline.spikes import SpikeGeometry
-from spikedeblur.pipeline.store.jobs import GROUP_BYTES, connect, run_on
-from spikedeblur.pipeline.store.plan import ShardTask, plan_sequence
 from spikedeblur.pipeline.store.schema import SHARD_BYTES, Kind
 from spikedeblur.pipeline.store.shard import encode_shard
-from spikedeblur.pipeline.store.task import write_shard
-from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+from spikedeblur.pipeline.voxelize.job import voxelize_manifest
+from spikedeblur.pipeline.voxelize.plan import ShardTask, plan_sequence
+from spikedeblur.pipeline.voxelize.task import write_shard
+from spikedeblur.pipeline.voxelize.workers import GROUP_BYTES, connect, run_on
 
 from .figures import Figure, fastest, resident
 

@@ -25,13 +25,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from photographs import OTHERS, PHOTOGRAPHS, moving_frames, write_x4k1000fps
 
 from spikedeblur.pipeline.align.job import align
-from spikedeblur.pipeline.evaluate import evaluate_sequences
-from spikedeblur.pipeline.evaluation import Evaluation
-from spikedeblur.pipeline.simulate import Recording, folder_clips, simulate
-from spikedeblur.pipeline.store.unified import open_windows
-from spikedeblur.pipeline.store.voxelize import voxelize_manifest
-from spikedeblur.pipeline.torch_methods import ModelMethod
-from spikedeblur.pipeline.trained import find_model
+from spikedeblur.pipeline.evaluate.job import evaluate_sequences
+from spikedeblur.pipeline.evaluate.scores import Evaluation
+from spikedeblur.pipeline.methods.network import ModelMethod
+from spikedeblur.pipeline.sequences.unified import open_windows
+from spikedeblur.pipeline.simulate import simulate
+from spikedeblur.pipeline.simulate.clips import folder_clips
+from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.trained.model_file import find_model
+from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 
 from .figures import Figure
 

@@ -23,12 +23,12 @@ from spikedeblur.pipeline.align.manifest import (
     Window,
     write_manifest,
 )
+from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.spikes import SpikeGeometry, count_spikes
-from spikedeblur.pipeline.store import open_store
+from spikedeblur.pipeline.storage.locate import open_place
 from spikedeblur.pipeline.store.arrays import METADATA, ArraySpec, Codec, array_metadata, divide
-from spikedeblur.pipeline.store.place import open_place
 from spikedeblur.pipeline.store.shard import ShardedArray, encode_shard
-from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 
 from .figures import Figure, fastest
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from spikedeblur.pipeline.store import open_store
-from spikedeblur.pipeline.store.light import in_light
-from spikedeblur.pipeline.training.order import ClipIndex, StepPlan
-from spikedeblur.pipeline.training.samples import ClipSamples
-from spikedeblur.pipeline.training.workers import batch_bytes, stack
+from spikedeblur.pipeline.sequences import open_store
+from spikedeblur.pipeline.sequences.light import in_light
+from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
+from spikedeblur.pipeline.train.data.samples import ClipSamples
+from spikedeblur.pipeline.train.data.workers import batch_bytes, stack
 
 from .figures import Figure, resident
 
@@ -27,7 +27,7 @@ ALL_SAMPLES = 10_000
 def figures(store: Path) -> list[Figure]:
     """Measure with a store of 360x640 windows; under a minute and a half."""
     # Not above: a spawned process imports this module too, and torch takes two seconds.
-    from spikedeblur.pipeline.training.loader import open_loader
+    from spikedeblur.pipeline.train.data.loader import open_loader
 
     sequences = open_store(store)
     index = ClipIndex.every_start([s.length for s in sequences], CLIP)

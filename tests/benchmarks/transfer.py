@@ -17,10 +17,10 @@ from unittest import mock
 
 import numpy as np
 
-from spikedeblur.pipeline.store import open_store
+from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.store import shard as shard_module
-from spikedeblur.pipeline.training.order import ClipIndex, StepPlan
-from spikedeblur.pipeline.training.samples import ClipSamples
+from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
+from spikedeblur.pipeline.train.data.samples import ClipSamples
 
 from .figures import Figure
 
@@ -35,7 +35,7 @@ def figures(folder: Path, store: str, *, steps: int = 12) -> list[Figure]:
     from bucket_server import bucket_server
     from s3_server import environment
 
-    from spikedeblur.pipeline.training.loader import open_loader
+    from spikedeblur.pipeline.train.data.loader import open_loader
 
     with (
         bucket_server(folder.parent) as server,
@@ -141,7 +141,7 @@ def main() -> None:
     """Measure alone."""
     import tempfile
 
-    from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+    from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 
     from .store import record
 

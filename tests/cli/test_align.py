@@ -7,8 +7,9 @@ import pytest
 from layout_trees import custom_camera
 
 from spikedeblur.cli import align, main
-from spikedeblur.pipeline import simulate as job
 from spikedeblur.pipeline.align.layouts import LAYOUTS
+from spikedeblur.pipeline.simulate import job
+from spikedeblur.pipeline.simulate.clips import scene_clips
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def recorded(tmp_path_factory):
         linear_light=False,
         seed=0,
     )
-    clips = job.scene_clips("val", 2, (48, 48), 33)
+    clips = scene_clips("val", 2, (48, 48), 33)
     job.simulate(root, clips, recording, workers=1, overwrite=False, on_progress=None)
     return root
 

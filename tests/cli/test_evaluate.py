@@ -13,11 +13,14 @@ from spikedeblur.cli import main
 from spikedeblur.configs import dump_config, load_config
 from spikedeblur.model import build_model
 from spikedeblur.pipeline.align import align
-from spikedeblur.pipeline.simulate import Recording, scene_clips, simulate
-from spikedeblur.pipeline.store import open_store
-from spikedeblur.pipeline.store.provenance import describe_data
-from spikedeblur.pipeline.store.voxelize import voxelize_manifest
-from spikedeblur.pipeline.training.checkpoint import checkpoint_path, write_checkpoint
+from spikedeblur.pipeline.sequences import open_store
+from spikedeblur.pipeline.sequences.provenance import describe_data
+from spikedeblur.pipeline.simulate import simulate
+from spikedeblur.pipeline.simulate.clips import scene_clips
+from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
+from spikedeblur.pipeline.voxelize.job import voxelize_manifest
+from spikedeblur.pipeline.weights.checkpoint import checkpoint_path
 
 METHODS = ["blur", "tfp", "tfi", "sdm", "path", "model"]
 

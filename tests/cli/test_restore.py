@@ -9,10 +9,13 @@ import pytest
 
 from spikedeblur.cli import main
 from spikedeblur.pipeline.align import align
-from spikedeblur.pipeline.images import list_images, read_rgb
-from spikedeblur.pipeline.metrics import psnr
-from spikedeblur.pipeline.simulate import Recording, scene_clips, simulate
-from spikedeblur.pipeline.video import read_video, write_video
+from spikedeblur.pipeline.evaluate.metrics import psnr
+from spikedeblur.pipeline.frames.images import read_rgb
+from spikedeblur.pipeline.frames.listing import list_images
+from spikedeblur.pipeline.frames.video import read_video, write_video
+from spikedeblur.pipeline.simulate import simulate
+from spikedeblur.pipeline.simulate.clips import scene_clips
+from spikedeblur.pipeline.simulate.rig import Recording
 
 
 @pytest.fixture(scope="module")

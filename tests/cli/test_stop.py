@@ -70,7 +70,7 @@ def test_voxelize_stops_and_goes_on(tmp_path: Path, workers: int) -> None:
 
 def test_train_is_told_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Before the first step, too: there the loop's own handling has not begun."""
-    from spikedeblur.pipeline.training import trainer
+    from spikedeblur.pipeline.train import job as trainer
 
     def slow(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

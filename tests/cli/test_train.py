@@ -12,7 +12,7 @@ from training_sets import SMALL, make_store
 from typer.testing import CliRunner
 
 from spikedeblur.cli.train import train
-from spikedeblur.pipeline.training import trainer
+from spikedeblur.pipeline.train import job as trainer
 
 app = typer.Typer()
 app.command()(train)

@@ -70,7 +70,7 @@ def test_summary_and_next_command_are_printed(tmp_path: Path) -> None:
 def test_the_next_command_trains_what_the_machine_can_train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, name: str
 ) -> None:
-    monkeypatch.setattr("spikedeblur.pipeline.machine.has_gpu", lambda: has_gpu)
+    monkeypatch.setattr("spikedeblur.pipeline.host.machine.has_gpu", lambda: has_gpu)
     out = run(make_manifest(tmp_path), tmp_path / "s.zarr", "--bins", 4, "--workers", 1)
     assert f"train --config configs/deblur/{name}.yaml --run outputs/s" in out.splitlines()[-1]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from data_sets import data, kind, spikes_array, spikes_shard, store  # noqa: F401  # fixtures
 from PIL import Image
 
 from spikedeblur.pipeline.spikes.camera import SpikeCamera, luminance

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 from alignment_cases import Moved, record_moved
 
-from spikedeblur.pipeline import restore as restoring
 from spikedeblur.pipeline.align import align, read_manifest
-from spikedeblur.pipeline.images import read_rgb
-from spikedeblur.pipeline.metrics import psnr
-from spikedeblur.pipeline.recording import RecordingSequence, as_aligned, settle_spikes
-from spikedeblur.pipeline.recording import exposures_by_log as by_log
+from spikedeblur.pipeline.evaluate.metrics import psnr
+from spikedeblur.pipeline.frames.images import read_rgb
+from spikedeblur.pipeline.restore import job as restoring
+from spikedeblur.pipeline.sequences.find_recording import as_aligned, settle_spikes
+from spikedeblur.pipeline.sequences.find_recording import exposures_by_log as by_log
+from spikedeblur.pipeline.sequences.recording import RecordingSequence
+from spikedeblur.pipeline.sequences.stored import open_store
+from spikedeblur.pipeline.sequences.unified import open_unified
 from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry
 from spikedeblur.pipeline.spikes.registration import RegisteredSpikes
-from spikedeblur.pipeline.store.reader import open_store
-from spikedeblur.pipeline.store.schema import StoreError
-from spikedeblur.pipeline.store.unified import open_unified
-from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+from spikedeblur.pipeline.storage.base import StoreError
+from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 
 SEQ = "val/moved/clip"
 CENTRES = (24, 32, 40)

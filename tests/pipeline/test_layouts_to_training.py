@@ -12,10 +12,10 @@ from spikedeblur.configs import load_config
 from spikedeblur.pipeline.align import align
 from spikedeblur.pipeline.align.split import split
 from spikedeblur.pipeline.evaluate import evaluate
-from spikedeblur.pipeline.store import open_store
-from spikedeblur.pipeline.store.voxelize import voxelize_manifest
-from spikedeblur.pipeline.training.run_folder import read_metrics
-from spikedeblur.pipeline.training.trainer import train
+from spikedeblur.pipeline.sequences import open_store
+from spikedeblur.pipeline.train.job import train
+from spikedeblur.pipeline.train.run.runs import read_metrics
+from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 
 
 @pytest.mark.slow

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from spikedeblur.pipeline.align.measure.verify import FrameAt
 from spikedeblur.pipeline.align.timeline import exposure_window
-from spikedeblur.pipeline.align.verify import FrameAt
-from spikedeblur.pipeline.images import write_png
-from spikedeblur.pipeline.scenes import render_scene
-from spikedeblur.pipeline.simulate import Clip, Recording, area_mean, record_clip
+from spikedeblur.pipeline.frames.images import write_png
+from spikedeblur.pipeline.simulate.clips import Clip
+from spikedeblur.pipeline.simulate.record import area_mean, record_clip
+from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.simulate.scenes import render_scene
 from spikedeblur.pipeline.spikes import SpikeClock, SpikeFile, parse_geometry, write_spikes
 from spikedeblur.pipeline.spikes.camera import SpikeCamera, luminance
 from spikedeblur.pipeline.spikes.registration import Registration

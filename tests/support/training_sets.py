@@ -13,9 +13,11 @@ from torch import nn
 
 from spikedeblur.configs.schema import Config
 from spikedeblur.pipeline.align.job import align
-from spikedeblur.pipeline.simulate import Recording, scene_clips, simulate
-from spikedeblur.pipeline.store.schema import StoreError
-from spikedeblur.pipeline.store.voxelize import voxelize_manifest
+from spikedeblur.pipeline.simulate import simulate
+from spikedeblur.pipeline.simulate.clips import scene_clips
+from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.storage.base import StoreError
+from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 
 
 @dataclass

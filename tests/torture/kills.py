@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikedeblur.pipeline.training.checkpoint import read_checkpoint
+from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
 
 from .hostile import SMALL
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from spikedeblur.pipeline.store import open_store
-from spikedeblur.pipeline.training.loader import open_loader
-from spikedeblur.pipeline.training.order import ClipIndex, StepPlan
-from spikedeblur.pipeline.training.samples import ClipSamples
+from spikedeblur.pipeline.sequences import open_store
+from spikedeblur.pipeline.train.data.loader import open_loader
+from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
+from spikedeblur.pipeline.train.data.samples import ClipSamples
 
 
 @dataclass(frozen=True)

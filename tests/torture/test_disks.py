@@ -16,7 +16,7 @@ import pytest
 from small_disks import PAGE, remount
 
 from spikedeblur.cli import main
-from spikedeblur.pipeline.files import AsideFile
+from spikedeblur.pipeline.host.files import AsideFile
 
 from . import kills
 from .kills import Stage, fingerprints

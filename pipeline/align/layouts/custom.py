@@ -36,17 +36,9 @@ from pydantic import (
     model_validator,
 )
 
-from ...images import IMAGE_SUFFIXES
+from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ...spikes.geometry import SpikePreset, parse_geometry
-from .contract import (
-    AlignmentError,
-    FoundSequence,
-    FoundWindow,
-    leftovers,
-    pair_frames,
-    shorten,
-    walk_folders,
-)
+from .contract import AlignmentError, FoundSequence, FoundWindow, leftovers, pair_frames
 
 LAYOUT_SUFFIXES = (".yaml", ".yml")
 

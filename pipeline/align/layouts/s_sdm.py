@@ -14,17 +14,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...images import IMAGE_SUFFIXES
+from ...frames.listing import IMAGE_SUFFIXES, folder_names, shorten
 from ...spikes.geometry import PRESETS
-from .contract import (
-    AlignmentError,
-    FoundSequence,
-    folder_names,
-    index_frames,
-    leftovers,
-    pair_frames,
-    shorten,
-)
+from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
 
 NAME = "s-sdm"
 NEEDS = "<split>/blur_data/ beside <split>/spike_data/"

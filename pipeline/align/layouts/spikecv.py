@@ -19,17 +19,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...images import IMAGE_SUFFIXES
-from .contract import (
-    AlignmentError,
-    FoundSequence,
-    folder_names,
-    index_frames,
-    leftovers,
-    pair_frames,
-    shorten,
-    walk_folders,
-)
+from ...frames.listing import IMAGE_SUFFIXES, folder_names, shorten, walk_folders
+from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
 
 NAME = "spikecv"
 NEEDS = "config.yaml with spike_h and spike_w, above recordings <name>.dat"

@@ -17,16 +17,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ...images import IMAGE_SUFFIXES
+from ...frames.listing import IMAGE_SUFFIXES, folder_names
 from ...spikes.geometry import PRESETS
-from .contract import (
-    AlignmentError,
-    FoundSequence,
-    folder_names,
-    index_frames,
-    leftovers,
-    pair_frames,
-)
+from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
 
 NAME = "spk-gopro"
 NEEDS = "GOPRO_Large/ beside GOPRO_Large_spike_seq/"

@@ -14,17 +14,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ...images import IMAGE_SUFFIXES
-from .contract import (
-    AlignmentError,
-    FoundSequence,
-    folder_names,
-    index_frames,
-    leftovers,
-    pair_frames,
-    shorten,
-    walk_folders,
-)
+from ...frames.listing import IMAGE_SUFFIXES, folder_names, shorten, walk_folders
+from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
 
 NAME = "unified"
 NEEDS = "<split>/<sequence>/blur/ beside <split>/<sequence>/spike/"

@@ -17,18 +17,10 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from ...images import IMAGE_SUFFIXES
+from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ...spikes.geometry import PRESETS
 from ..timeline import names_are_interpolated
-from .contract import (
-    AlignmentError,
-    FoundSequence,
-    index_frames,
-    leftovers,
-    pair_frames,
-    shorten,
-    walk_folders,
-)
+from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
 
 NAME = "x4k1000fps"
 NEEDS = "<split>_blurry_<L>/ and <split>_spike_2xds/ or <split>_spike_2xds_<L>/"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spikedeblur.pipeline.align import AlignmentError, align, read_manifest
-from spikedeblur.pipeline.align.corrected_clock import correct_clock
+from spikedeblur.pipeline.align.correct import correct_clock
 from spikedeblur.pipeline.align.manifest import FileRecord, Sequence, Verification, Window
 from spikedeblur.pipeline.spikes import parse_geometry, read_spikes, write_spikes
 from spikedeblur.pipeline.spikes.sidefile import read_side_file
@@ -115,7 +115,7 @@ def test_second_run_measures_nothing_again_and_gives_the_same_bytes(
     assert run(tmp_path).sequences[0].verification.applied is False
     run(tmp_path, estimate=True)
     assert (tmp_path / "o" / "a.json").read_bytes() == first
-    monkeypatch.setattr("spikedeblur.pipeline.align.measure.verify_sequence", None)
+    monkeypatch.setattr("spikedeblur.pipeline.align.measure.dataset.verify_sequence", None)
     run(tmp_path, estimate=True)
     assert (tmp_path / "o" / "a.json").read_bytes() == first
 

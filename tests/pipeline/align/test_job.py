@@ -15,8 +15,8 @@ from spikedeblur.pipeline.align import (
     read_alignment_log,
     read_manifest,
 )
-from spikedeblur.pipeline.files import sha256_file
-from spikedeblur.pipeline.locks import HeldError, only_writer_of
+from spikedeblur.pipeline.host.files import sha256_file
+from spikedeblur.pipeline.host.locks import HeldError, only_writer_of
 from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry, write_spikes
 from spikedeblur.pipeline.spikes.settings import SpikeSettingsError
 from spikedeblur.pipeline.spikes.sidefile import SideFile, write_folder_side_file, write_side_file
@@ -349,7 +349,7 @@ AGAIN = """
 import sys
 from pathlib import Path
 from spikedeblur.pipeline.align import align
-from spikedeblur.pipeline.locks import HeldError
+from spikedeblur.pipeline.host.locks import HeldError
 root, rounds = Path(sys.argv[1]), int(sys.argv[2])
 refused = 0
 for _ in range(rounds):

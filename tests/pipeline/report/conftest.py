@@ -10,8 +10,8 @@ from training_sets import SMALL, make_store
 
 from spikedeblur.configs import load_config
 from spikedeblur.pipeline.evaluate import evaluate
-from spikedeblur.pipeline.evaluation import write_evaluation
-from spikedeblur.pipeline.training.trainer import train
+from spikedeblur.pipeline.evaluate.scores import write_evaluation
+from spikedeblur.pipeline.train.job import train
 
 
 @pytest.fixture(scope="session")

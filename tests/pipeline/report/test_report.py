@@ -15,8 +15,9 @@ import vl_convert
 from PIL import Image
 
 from spikedeblur.pipeline.report import ReportError, write_report
-from spikedeblur.pipeline.training.checkpoint import read_checkpoint, write_checkpoint
-from spikedeblur.pipeline.training.runs import RunFolderError
+from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
+from spikedeblur.pipeline.train.run.runs import RunFolderError
+from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
 
 WRITTEN = ("format", "schema_version", "version")
 """Keys of a checkpoint that writing it adds."""
@@ -93,7 +94,7 @@ def test_nothing_is_fetched_and_the_browser_is_told_so(one):
 
 
 def test_pictures_are_the_stores_to_the_bit(one, trained):
-    from spikedeblur.pipeline.store import open_store
+    from spikedeblur.pipeline.sequences import open_store
 
     (sequence,) = open_store(trained / "spikes.zarr", "val")
     blurred = [f.tobytes() for f in sequence.blur(0, sequence.length)]

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_sets import DataSet
 
-from spikedeblur.pipeline.store.reader import open_store
-
-from .conftest import DataSet
+from spikedeblur.pipeline.sequences.stored import open_store
 
 SEQ = "val/b/two"
 

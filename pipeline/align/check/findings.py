@@ -1,0 +1,36 @@
+"""What `check` collects while it reads one sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..manifest import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found."""
+
+    kind: str
+    """missing, unreadable, cut, changed, touched, size, black, frozen, dead, hot, empty, exposure,
+    gain or rate."""
+    message: str
+    wrong: bool = True
+    """False: a note, which makes nothing wrong."""
+
+
+@dataclass(slots=True)
+class Checking:
+    """What is known while a sequence is read."""
+
+    sequence: Sequence
+    paths: dict[str, str]
+    findings: list[Finding] = field(default_factory=list)
+    bytes: int = 0
+    unreadable: set[str] = field(default_factory=set)
+    luminances: dict[str, float] = field(default_factory=dict)
+    """Mean of each blurred frame that is not black, in [0, 1]."""
+
+    def tell(self, kind: str, message: str, wrong: bool = True) -> None:
+        """Note a finding."""
+        self.findings.append(Finding(kind, message, wrong))

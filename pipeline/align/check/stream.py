@@ -1,0 +1,130 @@
+"""What a sequence's spikes say of the camera: pixels that never fire or always do, and gaps.
+
+A pixel is judged by its neighbours: one that never fired where 24 around it did is dead, one that
+fired at every sample where they did half the time at most is hot. A dark or bright thing of a
+pixel's size that stands still for the whole recording looks the same, and is counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ...spikes.dat import SpikeFile
+
+BLOCK_BYTES = 1 << 20
+"""Read at once."""
+
+MIN_SPIKES = 20
+"""Spikes that the neighbours must have, for a pixel without any to be dead."""
+
+_STRIP = 64  # rows whose neighbourhoods are held at once
+
+Sums = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class SpikeSums:
+    """What was counted over all of a sequence's spikes."""
+
+    spikes: Sums
+    """(H, W): spikes of each pixel."""
+    samples: int = 0
+    empty_samples: int = 0
+    """Samples in which no pixel fired; counted where frames begin on bytes."""
+
+    @classmethod
+    def of_shape(cls, shape: tuple[int, int]) -> SpikeSums:
+        """Return sums of nothing."""
+        return cls(np.zeros(shape, np.int64))
+
+    def add(self, file: SpikeFile) -> str:
+        """Read a file once, in blocks; add it up and return its hex SHA-256."""
+        digest = hashlib.sha256()
+        for part, content in _blocks(file):
+            digest.update(content)
+            bins = -(-part.n_frames // 255)
+            self.spikes += part.counts(bins).sum(axis=0, dtype=np.int64)
+            frame_bytes, spare = divmod(part.geometry.frame_bits, 8)
+            if part.encoding == "packed" and not spare:
+                frames = part.data.reshape(part.n_frames, frame_bytes)
+                self.empty_samples += int((~frames.any(axis=1)).sum())
+        self.samples += file.n_frames
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadPixels:
+    """Pixels, rows and columns that say nothing of the scene; upright, from 0."""
+
+    dead: int
+    hot: int
+    dead_lines: tuple[str, ...]
+    """Such as `row 17` or `column 400`; their pixels are not counted in `dead`."""
+    hot_lines: tuple[str, ...]
+    judged: float
+    """Share of the pixels whose neighbours fired enough for a dead one among them to show."""
+
+
+def find_bad_pixels(sums: SpikeSums) -> BadPixels:
+    """Return what never fires or always does, against what its neighbours do."""
+    spikes, samples = sums.spikes, sums.samples
+    dead_lines, hot_lines = [], []
+    judged = np.ones(spikes.shape, np.bool_)
+    for axis, name in ((1, "row"), (0, "column")):
+        totals = spikes.sum(axis=axis)
+        most = samples * spikes.shape[axis]
+        around = np.pad(totals, 1, mode="reflect") if len(totals) > 1 else np.zeros(3)
+        least, largest = np.minimum(around[:-2], around[2:]), np.maximum(around[:-2], around[2:])
+        dead = (totals == 0) & (least >= MIN_SPIKES * spikes.shape[axis] / 4)
+        hot = (totals == most) & (largest <= most / 2) & (samples >= MIN_SPIKES)
+        dead_lines += [f"{name} {i}" for i in np.flatnonzero(dead)]
+        hot_lines += [f"{name} {i}" for i in np.flatnonzero(hot)]
+        judged &= ~(dead | hot)[(slice(None), None) if axis == 1 else (None, slice(None))]
+    usual = neighbour_median(spikes)
+    dead_pixels = (spikes == 0) & (usual >= MIN_SPIKES) & judged
+    hot_pixels = (spikes == samples) & (usual <= samples / 2) & judged & (samples >= MIN_SPIKES)
+    return BadPixels(
+        dead=int(dead_pixels.sum()),
+        hot=int(hot_pixels.sum()),
+        dead_lines=tuple(dead_lines),
+        hot_lines=tuple(hot_lines),
+        judged=float((usual >= MIN_SPIKES).mean()),
+    )
+
+
+def neighbour_median(values: Sums) -> npt.NDArray[np.float32]:
+    """Return the median of the 24 pixels around each one; edges are mirrored."""
+    height, width = values.shape
+    padded = np.pad(values.astype(np.float32), 2, mode="symmetric")
+    out = np.empty((height, width), np.float32)
+    for top in range(0, height, _STRIP):
+        rows = min(_STRIP, height - top)
+        around = [
+            padded[top + y : top + y + rows, x : x + width]
+            for y in range(5)
+            for x in range(5)
+            if (y, x) != (2, 2)
+        ]
+        out[top : top + rows] = np.median(np.stack(around), axis=0)
+    return out
+
+
+def _blocks(file: SpikeFile) -> Iterator[tuple[SpikeFile, bytes]]:
+    """Yield consecutive parts of a file with their bytes; each holds whole frames."""
+    # Eight frames end on a byte, whatever their size.
+    eight = file.geometry.frame_bits if file.encoding == "packed" else 8 * file.geometry.pixels
+    groups = max(1, BLOCK_BYTES // eight)
+    left = file.n_frames
+    with file.path.open("rb") as stream:
+        while left > 0:
+            n_frames = min(8 * groups, left)
+            left -= n_frames
+            # The last part takes the bits that fill up the file too.
+            content = stream.read(groups * eight) if left else stream.read()
+            data = np.frombuffer(content, np.uint8)
+            yield replace(file, n_frames=n_frames, data=data), content

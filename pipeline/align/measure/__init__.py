@@ -1,0 +1,1 @@
+"""What the frames show of their spikes: lag, place, and whose they are."""

@@ -1,0 +1,134 @@
+"""PSNR and SSIM of a restored frame: 8-bit RGB, whole frames, no border cropped.
+
+Both compare what would be saved: values rounded to 8 bits. Nothing is converted to luminance:
+PSNR takes the squared error over all pixels and channels, SSIM is the mean of the three
+channels'. Its window reaches 5 pixels to each side, and its map is averaged where the window
+lies inside the frame, as its authors do; the pixels at the border take part through the windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import SpikeDeblurError
+
+PSNR_LIMIT = 100.0
+"""dB: identical frames count as this, so that means and JSON stay finite."""
+
+SSIM_WINDOW = 11
+SSIM_SIGMA = 1.5
+
+
+class MetricError(SpikeDeblurError):
+    """Two frames can't be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How near a frame, or the mean of many, is to the truth."""
+
+    psnr: float
+    """In dB."""
+    ssim: float
+    lpips: float | None = None
+    """None: not measured."""
+
+    def to_json(self) -> dict[str, float]:
+        """Return what was measured."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def score(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> Score:
+    """Return PSNR and SSIM of one frame. Arguments and errors as in `psnr` and `ssim`."""
+    return Score(psnr(restored, sharp), ssim(restored, sharp))
+
+
+def psnr(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float:
+    """Return 10 log10(255^2 / mean squared error) in dB, at most `PSNR_LIMIT`.
+
+    Args:
+        restored: (H, W, 3) uint8.
+        sharp: (H, W, 3) uint8, the truth.
+
+    Raises:
+        MetricError: other shapes or types.
+    """
+    _require_frames(restored, sharp)
+    difference = restored.astype(np.int32) - sharp.astype(np.int32)
+    return psnr_of(int(np.sum(difference * difference, dtype=np.int64)) / difference.size)
+
+
+def psnr_of(mean_square: float) -> float:
+    """Return the dB, at most `PSNR_LIMIT`, of a mean squared error of 8-bit values."""
+    if mean_square == 0:
+        return PSNR_LIMIT
+    return min(PSNR_LIMIT, float(10 * np.log10(255.0**2 / mean_square)))
+
+
+def ssim(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float:
+    """Return the mean structural similarity: Gaussian window of 11 pixels, sigma 1.5.
+
+    Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to
+    Structural Similarity", IEEE TIP 2004, with its constants (0.01, 0.03).
+
+    Args:
+        restored: (H, W, 3) uint8.
+        sharp: (H, W, 3) uint8, the truth.
+
+    Raises:
+        MetricError: other shapes or types, or frames smaller than the window.
+    """
+    _require_frames(restored, sharp)
+    if min(sharp.shape[:2]) < SSIM_WINDOW:
+        raise MetricError(
+            f"expected frames of at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels for SSIM, got "
+            f"{sharp.shape[0]}x{sharp.shape[1]}; evaluate larger frames"
+        )
+    # A channel at a time bounds the memory: about 10 planes of float64.
+    return float(np.mean([_ssim_plane(restored[..., c], sharp[..., c]) for c in range(3)]))
+
+
+def _ssim_plane(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float:
+    # Not torchmetrics': in float32 its variances are off by 2e-4 of SSIM on flat images, its
+    # float64 convolution needs 121 times the frame in memory, and whether it averages over
+    # mirrored borders depends on its release (1.9 does).
+    x, y = restored / 255.0, sharp / 255.0
+    mean_x, mean_y = _smooth(x), _smooth(y)
+    var_x = _smooth(x * x) - mean_x * mean_x
+    var_y = _smooth(y * y) - mean_y * mean_y
+    covariance = _smooth(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity /= (mean_x * mean_x + mean_y * mean_y + c1) * (var_x + var_y + c2)
+    return float(similarity.mean())
+
+
+def _smooth(plane: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the Gaussian mean (H - 10, W - 10) around each pixel whose window fits."""
+    offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
+    weights = np.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
+    weights /= weights.sum()
+    height, width = plane.shape[0] - SSIM_WINDOW + 1, plane.shape[1] - SSIM_WINDOW + 1
+    down = np.zeros((height, plane.shape[1]))
+    for i, weight in enumerate(weights):
+        down += weight * plane[i : i + height]
+    across = np.zeros((height, width))
+    for i, weight in enumerate(weights):
+        across += weight * down[:, i : i + width]
+    return across
+
+
+def _require_frames(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> None:
+    for name, frame in (("restored", restored), ("sharp", sharp)):
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise MetricError(
+                f"expected the {name} frame as (H, W, 3) uint8, got {frame.shape} {frame.dtype}"
+            )
+    if restored.shape != sharp.shape:
+        raise MetricError(
+            f"expected two frames of one size, got {restored.shape[0]}x{restored.shape[1]} and "
+            f"{sharp.shape[0]}x{sharp.shape[1]}"
+        )

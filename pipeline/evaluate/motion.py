@@ -1,0 +1,143 @@
+"""How methods do by motion, and how steady their frames are, by optical flow of the sharp frames.
+
+Flow is dense inverse search (Kroeger, Timofte, Dai, Van Gool, "Fast Optical Flow using Dense
+Inverse Search", ECCV 2016) from OpenCV, the extra `motion`. The warping error is that of Lai,
+Huang, Wang, Shechtman, Yumer, Yang, "Learning Blind Video Temporal Consistency", ECCV 2018: the
+mean squared difference of a frame and its successor brought to it, where both show the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import SpikeDeblurError
+from .metrics import psnr_of
+
+RGB = npt.NDArray[np.uint8]
+Flow = npt.NDArray[np.float32]
+
+EDGES = (0.0, 2.0, 8.0, 32.0, float("inf"))
+"""Between the classes of motion, in pixels an exposure."""
+
+OCCLUDED = 1.0
+"""Pixels by which flow there and back may miss; more, and the place is hidden in one frame."""
+
+
+class MotionError(SpikeDeblurError):
+    """Motion can't be measured."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MotionScore:
+    """One method's figures by motion."""
+
+    warping_error: float | None
+    """Mean squared difference of consecutive frames along the sharp frames' flow, on [0, 1]; None:
+    no two windows show the same. The sharp frames' own is the least that makes sense."""
+    psnr: dict[str, float]
+    """In dB, over the pixels that move so far in an exposure; classes without any are left out."""
+
+
+class MotionMeter:
+    """Collects what windows of sequences say, in order."""
+
+    def __init__(self) -> None:
+        """Fail early where OpenCV is missing.
+
+        Raises:
+            MotionError: it is.
+        """
+        try:
+            import cv2
+        except ImportError as error:
+            raise MotionError(
+                "figures by motion need OpenCV; pip install 'spikedeblur[motion]'"
+            ) from error
+        self._estimator: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._remap, self._linear = cv2.remap, cv2.INTER_LINEAR
+        self._gray = lambda image: cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        self._last: tuple[RGB, dict[str, RGB], float] | None = None
+        self._squares: dict[str, npt.NDArray[np.float64]] = {}
+        self._pixels = np.zeros(len(EDGES) - 1)
+        self._warped: dict[str, list[float]] = {}
+
+    def begin_sequence(self) -> None:
+        """Forget the frame before."""
+        self._last = None
+
+    def add(self, sharp: RGB, frames: Mapping[str, RGB], middle: float, exposure: float) -> None:
+        """Add a window.
+
+        Args:
+            sharp: (H, W, 3) uint8.
+            frames: by method, of the same shape.
+            middle: of the exposure, in seconds.
+            exposure: its length, in seconds.
+        """
+        frames = {"sharp": sharp, **frames}
+        if self._last is not None:
+            before, earlier, then = self._last
+            there, back = self._flow(before, sharp), self._flow(sharp, before)
+            moved = np.hypot(there[..., 0], there[..., 1]) * (exposure / (middle - then))
+            self._add_squares(before, earlier, moved)
+            seen = self._visible(there, back)
+            if seen.any():
+                for name, frame in earlier.items():
+                    after = self._along(frames[name], there)
+                    difference = (after.astype(np.float32) - frame)[seen] / np.float32(255)
+                    self._warped.setdefault(name, []).append(float(np.mean(difference**2)))
+        self._last = sharp, dict(frames), middle
+
+    def scores(self) -> dict[str, MotionScore]:
+        """Return each method's figures, and `sharp` with its own warping error."""
+        found = {}
+        for name, squares in self._squares.items():
+            classes = {
+                f"{low:g} to {high:g}" if np.isfinite(high) else f"over {low:g}": psnr_of(
+                    total / pixels
+                )
+                for low, high, total, pixels in zip(
+                    EDGES[:-1], EDGES[1:], squares, self._pixels, strict=True
+                )
+                if pixels and name != "sharp"
+            }
+            errors = self._warped.get(name)
+            found[name] = MotionScore(
+                warping_error=float(np.mean(errors)) if errors else None, psnr=classes
+            )
+        return found
+
+    def _flow(self, first: RGB, second: RGB) -> Flow:
+        """(H, W, 3) uint8 twice -> (H, W, 2): where each pixel of the first is in the second."""
+        return np.asarray(self._estimator.calc(self._gray(first), self._gray(second), None))
+
+    def _along(self, image: npt.NDArray, flow: Flow) -> npt.NDArray:
+        """Return `image` at the places that flow leads to; outside: the nearest inside."""
+        y, x = np.indices(flow.shape[:2], np.float32)
+        replicate = 1
+        return np.asarray(
+            self._remap(
+                image, x + flow[..., 0], y + flow[..., 1], self._linear, borderMode=replicate
+            )
+        )
+
+    def _visible(self, there: Flow, back: Flow) -> npt.NDArray[np.bool_]:
+        height, width = there.shape[:2]
+        y, x = np.indices((height, width), np.float32)
+        at_x, at_y = x + there[..., 0], y + there[..., 1]
+        inside = (at_x >= 0) & (at_x <= width - 1) & (at_y >= 0) & (at_y <= height - 1)
+        missed = there + self._along(back, there)
+        return np.asarray(inside & (np.hypot(missed[..., 0], missed[..., 1]) < OCCLUDED))
+
+    def _add_squares(self, sharp: RGB, frames: Mapping[str, RGB], moved: npt.NDArray) -> None:
+        which = np.digitize(moved, EDGES[1:-1]).ravel()
+        self._pixels += np.bincount(which, minlength=len(EDGES) - 1)
+        for name, frame in frames.items():
+            square = ((frame.astype(np.float32) - sharp) ** 2).mean(-1).ravel()
+            sums = np.bincount(which, square, minlength=len(EDGES) - 1)
+            self._squares[name] = self._squares.get(name, np.zeros(len(EDGES) - 1)) + sums

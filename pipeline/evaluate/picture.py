@@ -1,0 +1,134 @@
+"""The picture of an evaluation: blurred, restored and sharp frame side by side."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ... import __version__
+from ..host.files import atomic_write
+from ..host.locks import only_writer_of
+from ..methods.contract import Method, restored_frames
+from ..methods.simple import BlurMethod, SdmMethod
+from .job import evaluate
+from .scores import Evaluation, EvaluationError, WindowScores, require_own
+
+_SOFTWARE = "spikedeblur"
+
+
+def require_own_picture(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse to replace a picture that `before_after` did not write.
+
+    Raises:
+        EvaluationError: there is one, and `overwrite` is not set; or the name is not of a PNG.
+    """
+    from PIL import Image
+
+    def is_own(path: Path) -> bool:
+        try:
+            with Image.open(path, formats=("PNG",)) as image:
+                return str(image.info.get("Software", "")).startswith(_SOFTWARE)
+        except (OSError, ValueError, SyntaxError):
+            return False
+
+    if Path(path).suffix.lower() != ".png":
+        raise EvaluationError(f"{path}: expected a name that ends in .png")
+    require_own(Path(path), is_own, "a picture", overwrite)
+
+
+def before_after(
+    store: str | os.PathLike[str],
+    run: str | os.PathLike[str] | None,
+    split: str,
+    out_png: str | os.PathLike[str],
+    *,
+    evaluation: Evaluation | None = None,
+    tile: int | None = None,
+    device: str | None = None,
+    overwrite: bool = False,
+) -> WindowScores:
+    """Write blur | SDM | model | sharp side by side, with PSNR above each.
+
+    The window shown is the one whose gain over the blurred frame, by the model (by SDM where
+    there is no run), is the median of the split: neither the best nor the worst.
+
+    Args:
+        store: as in `evaluate`.
+        run: as in `evaluate`; None: the picture has no model.
+        split: as in `evaluate`.
+        out_png: the picture; a former one is replaced.
+        evaluation: of the same store, run and split, with blur, sdm and model, so that nothing
+            is computed twice; None: it is made.
+        tile: as in `ModelMethod`.
+        device: as in `evaluate`.
+        overwrite: replace any file of that name.
+
+    Returns:
+        The window shown, with its scores.
+
+    Raises:
+        EvaluationError: as `evaluate` and `require_own_picture`.
+    """
+    from ..sequences.stored import open_store
+
+    require_own_picture(out_png, overwrite=overwrite)
+    names = ("blur", "sdm", "model") if run is not None else ("blur", "sdm")
+    if evaluation is None or not set(names) <= evaluation.methods.keys():
+        evaluation = evaluate(store, run=run, split=split, methods=names, tile=tile, device=device)
+    shown = median_window(evaluation, names[-1])
+    sequence = next(s for s in open_store(store, split) if s.seq == shown.seq)
+    window = int(np.flatnonzero(np.asarray(sequence.frame_index) == shown.frame_index)[0])
+    assert evaluation.sdm_bins is not None
+    methods: list[Method] = [BlurMethod(), SdmMethod(evaluation.sdm_bins)]
+    if run is not None:
+        from ..methods.network import ModelMethod
+
+        methods.append(ModelMethod.from_run(run, tile=tile, device=device))
+    panels = []
+    for method in methods:
+        frame = next(f for i, f in restored_frames(method, sequence, lambda i: i == window))
+        panels.append((f"{method.name} {shown.scores[method.name].psnr:.2f} dB", frame))
+    panels.append(("sharp", sequence.sharp(window, window + 1)[0]))
+    with only_writer_of(out_png):
+        require_own_picture(out_png, overwrite=overwrite)
+        _write_picture(Path(out_png), panels)
+    return shown
+
+
+def median_window(evaluation: Evaluation, method: str) -> WindowScores:
+    """Return the window whose PSNR gain over blur is the median (the lower of two)."""
+    gains = [w.scores[method].psnr - w.scores["blur"].psnr for w in evaluation.windows]
+    return evaluation.windows[gains.index(statistics.median_low(gains))]
+
+
+_CAPTION_ROWS = 18
+_GAP = 4
+_SMALLEST_PANEL = 160
+
+
+def _write_picture(path: Path, panels: Sequence[tuple[str, npt.NDArray[np.uint8]]]) -> None:
+    """Write panels side by side with captions above; small frames are enlarged by whole pixels."""
+    from PIL import Image, ImageDraw
+    from PIL.PngImagePlugin import PngInfo
+
+    height, width = panels[0][1].shape[:2]
+    zoom = -(-_SMALLEST_PANEL // width)
+    height, width = height * zoom, width * zoom
+    picture = Image.new(
+        "RGB", (len(panels) * (width + _GAP) - _GAP, height + _CAPTION_ROWS), (255, 255, 255)
+    )
+    draw = ImageDraw.Draw(picture)
+    for i, (caption, frame) in enumerate(panels):
+        x = i * (width + _GAP)
+        draw.text((x + 3, 3), caption, fill=(0, 0, 0))
+        panel = Image.fromarray(np.ascontiguousarray(frame))
+        picture.paste(panel.resize((width, height), Image.Resampling.NEAREST), (x, _CAPTION_ROWS))
+    mark = PngInfo()
+    mark.add_text("Software", f"{_SOFTWARE} {__version__}")
+    with atomic_write(path) as file:
+        picture.save(file, format="PNG", pnginfo=mark)

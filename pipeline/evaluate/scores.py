@@ -1,0 +1,193 @@
+"""What an evaluation came to: scores by window, sequence and method, and the file of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ... import __version__
+from ...errors import SpikeDeblurError
+from ..host.files import write_text
+from ..host.locks import only_writer_of
+from ..sequences.lag import NOTABLE
+from .metrics import Score
+from .motion import MotionScore
+
+FORMAT = "spikedeblur.evaluation"
+SCHEMA_VERSION = 1
+
+
+class EvaluationError(SpikeDeblurError):
+    """A split can't be evaluated as asked for, or the product can't be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowScores:
+    """All methods' scores on one window."""
+
+    seq: str
+    frame_index: int
+    scores: dict[str, Score]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """The result; `to_json` is what is written."""
+
+    methods: dict[str, Score]
+    """Mean over all windows."""
+    sequences: dict[str, dict[str, Score]]
+    """Mean over each sequence's windows."""
+    windows: tuple[WindowScores, ...]
+    data_sha256: str
+    """Of the split, as `describe_data` gives it."""
+    blur_kind: str | None
+    """Which of the data set's blurred frames: GoPro's blur or blur_gamma do not compare."""
+    tfp_bins: int | None
+    """Width of TFP's short window; None: not evaluated."""
+    sdm_bins: int | None
+    tile: int | None
+    """Side of the model's tiles in pixels; None: whole frames, or no model."""
+    gain_estimated: tuple[str, ...]
+    """Sequences without a recorded gain: tfp and sdm take it from the blurred frames."""
+    lags: dict[str, float | None]
+    """By how much of the exposure each sequence's spikes come late; None: it can't be told."""
+    store: str = ""
+    split: str = ""
+    run: str | None = None
+    """The model behind `model`."""
+    checkpoint_sha256: str | None = None
+    control: str | None = None
+    """The model without spikes behind `rgb`."""
+    protocol: str | None = None
+    """Name of the published table whose data these are."""
+    lpips_backbone: str | None = None
+    flips: bool = False
+    """Whether models restored mirrored copies too."""
+    motion: dict[str, MotionScore] = field(default_factory=dict)
+    """By method, and of the sharp frames themselves; empty: not measured."""
+
+    @property
+    def misaligned(self) -> dict[str, float]:
+        """The sequences whose spikes are notably early or late, with their lags."""
+        return {seq: lag for seq, lag in self.lags.items() if lag and abs(lag) > NOTABLE}
+
+    def interval(self, method: str, over: str | None = None) -> tuple[float, float] | None:
+        """Return the 95 % interval of a method's mean PSNR in dB, or of its gain `over` another.
+
+        Sequences are drawn anew with their windows, which are too alike to be drawn one by one
+        (percentile bootstrap, 2,000 draws, always the same). None for a single sequence.
+        """
+        if len(self.sequences) < 2:
+            return None
+        values: dict[str, list[float]] = {seq: [] for seq in self.sequences}
+        for window in self.windows:
+            below = window.scores[over].psnr if over is not None else 0.0
+            values[window.seq].append(window.scores[method].psnr - below)
+        sums = np.array([[sum(found), len(found)] for found in values.values()])
+        drawn = np.random.default_rng(0).integers(len(sums), size=(2000, len(sums)))
+        totals = sums[drawn].sum(1)  # (draws, 2)
+        low, high = np.percentile(totals[:, 0] / totals[:, 1], (2.5, 97.5))
+        return float(low), float(high)
+
+    def windows_of(self, seq: str) -> int:
+        """Return how many windows a sequence has."""
+        return sum(window.seq == seq for window in self.windows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the JSON file holds."""
+        return {
+            "methods": {name: mean.to_json() for name, mean in self.methods.items()},
+            "sequences": {
+                seq: {name: mean.to_json() for name, mean in scores.items()}
+                for seq, scores in self.sequences.items()
+            },
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            "version": __version__,
+            "store": self.store,
+            "data_sha256": self.data_sha256,
+            "run": self.run,
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "control": self.control,
+            "split": self.split,
+            "protocol": self.protocol,
+            "blur_kind": self.blur_kind,
+            "windows": len(self.windows),
+            "sequence_windows": {seq: self.windows_of(seq) for seq in self.sequences},
+            "tfp_bins": self.tfp_bins,
+            "sdm_bins": self.sdm_bins,
+            "tile": self.tile,
+            "flips": self.flips,
+            "gain_estimated": list(self.gain_estimated),
+            "psnr_interval": {name: self.interval(name) for name in self.methods},
+            "psnr_gain_over_blur_interval": {
+                name: self.interval(name, "blur")
+                for name in self.methods
+                if "blur" in self.methods and name != "blur"
+            },
+            "lag_in_exposures": self.lags,
+            "motion": {name: asdict(found) for name, found in self.motion.items()},
+            "frames": [
+                {
+                    "seq": window.seq,
+                    "frame": window.frame_index,
+                    **{name: found.to_json() for name, found in window.scores.items()},
+                }
+                for window in self.windows
+            ],
+            "mean_over": "windows",
+            "metrics": "8-bit RGB, no border cropped; SSIM with an 11-pixel Gaussian, sigma 1.5"
+            + (f"; LPIPS of {self.lpips_backbone}" if self.lpips_backbone else ""),
+        }
+
+
+def write_evaluation(
+    path: str | os.PathLike[str], evaluation: Evaluation, *, overwrite: bool = False
+) -> None:
+    """Write the evaluation as JSON, atomically; a former one is replaced.
+
+    Raises:
+        EvaluationError: there is another file of that name, and `overwrite` is not set.
+    """
+    with only_writer_of(path):
+        require_own_json(path, overwrite=overwrite)
+        write_text(path, json.dumps(evaluation.to_json(), indent=2, allow_nan=False) + "\n")
+
+
+def require_own_json(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse to replace a file that is no evaluation, before any work is done.
+
+    Raises:
+        EvaluationError: there is one, and `overwrite` is not set; or a folder of that name.
+    """
+
+    def is_own(path: Path) -> bool:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            return False
+        return isinstance(found, dict) and found.get("format") == FORMAT
+
+    require_own(Path(path), is_own, "an evaluation", overwrite)
+
+
+def require_own(path: Path, is_own: Callable[[Path], bool], what: str, overwrite: bool) -> None:
+    """Refuse a folder, or a file that is not ours unless it may be overwritten.
+
+    Raises:
+        EvaluationError: it is one of them.
+    """
+    if path.is_dir():
+        raise EvaluationError(f"{path}: expected a file's name, found a folder")
+    if path.exists() and not overwrite and not is_own(path):
+        raise EvaluationError(
+            f"{path}: there is a file that is not {what} of ours; choose another name, or give "
+            "--overwrite"
+        )

@@ -1,0 +1,1 @@
+"""Colour frames: images, videos, and folders of them."""

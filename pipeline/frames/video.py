@@ -1,0 +1,178 @@
+"""Frames from and to video files, such as those that X4K1000FPS is downloaded as.
+
+Needs PyAV, the extra `video`. Colours are converted as FFmpeg does by default: by the matrix and
+range that the stream names, BT.601 and limited range where it names none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import SpikeDeblurError
+from ..host.files import atomic_write, sha256_file
+from ..host.locks import only_writer_of
+from .images import image_shape, read_rgb, write_png
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+VIDEO_SUFFIX = ".mp4"
+
+RGB = npt.NDArray[np.uint8]
+
+
+class VideoError(SpikeDeblurError):
+    """A video can't be read, or is of a kind whose pixels would have to be guessed."""
+
+
+def count_frames(path: Path) -> int:
+    """Return the number of frames that the file's index has; decodes nothing.
+
+    Raises:
+        VideoError: missing, not a video, or no PyAV.
+    """
+    with _opened(path) as video:
+        stream = video.streams.video[0]
+        return stream.frames or sum(packet.size > 0 for packet in video.demux(stream))
+
+
+def video_shape(path: Path) -> tuple[int, int]:
+    """Return (H, W) in pixels. Raises as `count_frames` does."""
+    with _opened(path) as video:
+        return video.streams.video[0].height, video.streams.video[0].width
+
+
+def read_video(path: Path, n_frames: int) -> Iterator[RGB]:
+    """Yield the frames (H, W, 3) uint8 RGB, in order of time, one at a time in memory.
+
+    Args:
+        path: the file.
+        n_frames: frames that it must have, as `count_frames` says.
+
+    Raises:
+        VideoError: not that many frames can be decoded, more than 8 bits, or rotated.
+    """
+    read = 0
+    with _opened(path) as video:
+        for frame in video.decode(video=0):
+            if frame.format.components[0].bits > 8:
+                raise VideoError(
+                    f"{path}: expected 8 bits a channel, found {frame.format.name}; convert it to "
+                    "8 bits, with the gamma that you mean"
+                )
+            if frame.rotation:
+                raise VideoError(
+                    f"{path}: its metadata rotate it by {frame.rotation} degrees, which does not "
+                    "fit spikes; store the pixels upright"
+                )
+            read += 1
+            yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    if read != n_frames:
+        raise VideoError(
+            f"{path}: expected the {n_frames} frames of its index, decoded {read}; the file is "
+            "cut or damaged: download it again"
+        )
+
+
+def decode_to_folder(path: Path, out: Path, first: int, step: int) -> Path:
+    """Write a video's frames as `<out>/blurred-<hash of the video>/<number>.png`, each once.
+
+    Args:
+        path: the video.
+        out: where the folder goes; a run that was stopped goes on there.
+        first: number of the first frame.
+        step: from a frame's number to the next one's.
+
+    Returns:
+        The folder.
+
+    Raises:
+        VideoError: as `read_video`.
+    """
+    folder = out / f"blurred-{sha256_file(path)[:12]}"
+    n_frames = count_frames(path)
+    files = [folder / f"{first + i * step:06d}.png" for i in range(n_frames)]
+    if not all(file.is_file() for file in files):
+        for file, frame in zip(files, read_video(path, n_frames), strict=True):
+            if not file.is_file():
+                write_png(file, frame)
+    return folder
+
+
+def require_new_video(path: Path, *, overwrite: bool) -> None:
+    """Refuse a video that can't be written, before any work is done.
+
+    Raises:
+        VideoError: another ending, a file in the way, or no PyAV.
+    """
+    _pyav(path)
+    if path.suffix != VIDEO_SUFFIX:
+        raise VideoError(f"{path}: expected a name that ends in {VIDEO_SUFFIX}; change it")
+    if path.exists() and not overwrite:
+        raise VideoError(f"{path}: is there already; choose another, or give --overwrite")
+
+
+def write_video(path: Path, images: Sequence[Path], fps: float, *, overwrite: bool = False) -> None:
+    """Write images as H.264, atomically; nearly lossless, one in memory at a time.
+
+    Args:
+        path: the file, `*.mp4`.
+        images: of one size, in order of time.
+        fps: frames a second at which it plays.
+        overwrite: replace a file that is there.
+
+    Raises:
+        VideoError: as `require_new_video`.
+        ImageError: an image that can't be read, or of another size than the first.
+    """
+    av = _pyav(path)
+    shape = image_shape(images[0])
+    with only_writer_of(path):
+        require_new_video(path, overwrite=overwrite)
+        _encode(av, path, images, shape, fps)
+
+
+def _encode(
+    av: Any, path: Path, images: Sequence[Path], shape: tuple[int, int], fps: float
+) -> None:
+    with atomic_write(path) as file, av.open(file, "w", format="mp4") as video:
+        stream = video.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12"}
+        )
+        stream.height, stream.width = shape
+        even = shape[0] % 2 == 0 and shape[1] % 2 == 0
+        stream.pix_fmt = "yuv420p" if even else "yuv444p"  # only half-size colour plays everywhere
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(read_rgb(image, shape), format="rgb24")
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    av = _pyav(path)
+    try:
+        with av.open(str(path)) as video:
+            if not video.streams.video:
+                raise VideoError(f"{path}: expected a video, found none in the file")
+            yield video
+    except av.FFmpegError as error:
+        raise VideoError(f"{path}: can't read the video ({error.strerror}); restore it") from error
+
+
+def _pyav(path: Path) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise VideoError(
+            f"{path}: reading videos needs PyAV; install spikedeblur[video], or decode the clip "
+            "to frames 0000.png, 0001.png, ..."
+        ) from error
+    return av

@@ -1,0 +1,1 @@
+"""The machine: whole files, locks, cores, memory, progress."""

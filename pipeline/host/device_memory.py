@@ -1,0 +1,104 @@
+"""How much memory there is and was, and an error that says what helps where it did not suffice."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import torch
+
+from ...errors import SpikeDeblurError
+from .allocator import give_back_freed_memory
+from .machine import free_main_memory
+
+
+class NotEnoughMemoryError(SpikeDeblurError):
+    """The device's memory does not suffice; the message says which settings take less."""
+
+
+@contextmanager
+def explained_shortage(doing: str, advice: str) -> Iterator[None]:
+    """Turn an allocator's error into ours.
+
+    Args:
+        doing: what was going on, for the message.
+        advice: which settings help, and by how much.
+
+    Raises:
+        NotEnoughMemoryError: memory did not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU, torch says it in a plain RuntimeError.
+        known = (MemoryError, torch.OutOfMemoryError)
+        if not isinstance(error, known) and "can't allocate memory" not in str(error):
+            raise
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NotEnoughMemoryError(f"{doing}: out of memory ({first}); {advice}") from error
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that this process could still take on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return free_main_memory()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that this process ever held; on a GPU, that torch held there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    try:
+        # Linux counts what an earlier program of the same process took into ru_maxrss.
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def memory_taken(run: Callable[[], object], device: torch.device) -> int:
+    """Run something, and return how many bytes more than before were held at its peak."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    give_back_freed_memory()  # or what is taken again would not show
+    process = psutil.Process()
+    before = process.memory_info().rss
+    if _forget_peak():
+        run()
+        return peak_memory(device) - before
+    peak = before
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(0.002):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        run()
+    finally:
+        ended.set()
+        watcher.join()
+    return max(peak, process.memory_info().rss) - before
+
+
+def _forget_peak() -> bool:
+    """Let Linux count this process's peak of memory anew; False where it can't be asked to."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,236 @@
+"""Writing products so that a killed run never leaves half of one behind."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ...errors import SpikeDeblurError
+
+
+class UnsafePathError(SpikeDeblurError):
+    """A path read from a file would leave the folder it must stay in."""
+
+
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+class AsideFile(io.BufferedIOBase, BinaryIO):
+    """A new file under another name than its own, which counts the bytes that it ought to have.
+
+    It has no descriptor on purpose: what writes past Python to one (`ndarray.tofile`,
+    `numpy.save`, Pillow's encoders) does so by C's stdio or without looking, and the error of a
+    disk that fills up with the last part is lost.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        """Where the bytes are for now; `flush` before it is read."""
+        self._file = path.open("xb")
+        self._at = self._end = 0
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Write all bytes of a contiguous buffer; returns how many."""
+        written = self._file.write(data)
+        self._at += written
+        self._end = max(self._end, self._at)
+        return written
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move to where the next bytes go."""
+        self._at = self._file.seek(offset, whence)
+        return self._at
+
+    def tell(self) -> int:
+        """Return where the next bytes go."""
+        return self._at
+
+    def flush(self) -> None:
+        """Hand all bytes to the system."""
+        if not self._file.closed:
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file, however much of it is there."""
+        try:
+            super().close()  # flushes
+        finally:
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Close the file without another try to write what it still holds."""
+        self._file.raw.close()
+
+    def finish(self, *, durable: bool = True) -> None:
+        """Close the file once all of it is there, and on disk if `durable`.
+
+        Raises:
+            OSError: the file is shorter than what was written to it.
+        """
+        if self.closed:
+            return
+        self.flush()
+        size = os.fstat(self._file.fileno()).st_size
+        if size != self._end:
+            raise OSError(
+                errno.EIO, f"expected {self._end} bytes, found {size} written", str(self.path)
+            )
+        if durable:
+            os.fsync(self._file.fileno())
+        self.close()
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[AsideFile]:
+    """Yield a file to write to; it takes the name `path` once it is whole, else it goes.
+
+    Parent folders are made. If `durable`, the data is on disk before the name changes, so after a
+    crash `path` is either what it was or the whole new file.
+
+    Raises:
+        OSError: not all of it could be written; names `path`, which is what it was.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # No suffix: nothing that looks for products by theirs takes a half-written one for one.
+    aside = final.with_name(f".{final.name[:_LONGEST]}.{secrets.token_hex(6)}.partial")
+    try:
+        file = AsideFile(aside)
+        try:
+            yield file
+            file.finish(durable=durable)
+        except BaseException:
+            file.abandon()
+            raise
+        aside.replace(final)
+    except BaseException as error:
+        aside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            unnamed = error.filename is None and error.errno in _OF_WRITING
+            if unnamed or error.filename in (aside, str(aside)):
+                error.filename, error.filename2 = str(final), None  # the name that users know
+        raise
+
+
+_LONGEST = 200
+"""Characters of a file's name that the name of its half-written form keeps."""
+
+_BEGAN = time.time()
+"""When this process began to know of files, in seconds since the epoch."""
+
+_LEFT = re.compile(r"\..+\.[0-9a-f]{12}\.(partial(\.[^.]*)?|removed)")
+
+
+def sweep(folder: Path, name: str | None = None, *, own: bool = False) -> None:
+    """Remove what killed runs left half written or half removed directly in a folder.
+
+    What is younger than this process stays: another one may be writing it.
+
+    Args:
+        folder: where nothing else writes now.
+        name: of the one file whose leftovers are meant; None: of all.
+        own: the younger ones too, since workers of this process left them.
+    """
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if not _LEFT.fullmatch(path.name):
+            continue
+        if name is not None and path.name.rpartition(".partial")[0][:-13] != f".{name[:_LONGEST]}":
+            continue
+        try:
+            if not own and path.lstat().st_mtime >= _BEGAN:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except FileNotFoundError:
+            continue  # its writer has just finished
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Return the hex SHA-256 of a file's content; memory does not grow with its size."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_inside(root: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder in which something is written or removed, if a link puts it outside `root`.
+
+    Raises:
+        UnsafePathError: it does; names both.
+    """
+    top, there = os.path.realpath(root), os.path.realpath(folder)
+    if os.path.commonpath((top, there)) != top:
+        raise UnsafePathError(
+            f"{os.fspath(folder)}: is a link that leaves {os.fspath(root)}, to {there}, where "
+            "nothing is written or removed; replace the link by a folder"
+        )
+
+
+def inside(root: Path, relative: str, named_in: str | os.PathLike[str]) -> Path:
+    """Return `root / relative`, refusing a path that leaves `root`.
+
+    Args:
+        root: folder that the path must stay in.
+        relative: a relative POSIX path, as read from a file.
+        named_in: the file it was read from, for the message.
+
+    Raises:
+        UnsafePathError: `relative` is absolute, climbs with `..`, or follows a link out.
+    """
+    return Path(all_inside(root, [relative], named_in)[relative])
+
+
+def all_inside(
+    root: Path, relatives: Iterable[str], named_in: str | os.PathLike[str]
+) -> dict[str, str]:
+    """Return `root / relative` for many paths as `inside` does; each folder is resolved once."""
+    real: dict[str, str] = {}
+    found: dict[str, str] = {}
+    top = os.path.realpath(root)
+    for relative in relatives:
+        parts = relative.split("/")
+        if relative.startswith("/") or ".." in parts or "\x00" in relative or not any(parts):
+            raise UnsafePathError(
+                f"{named_in}: expected a relative path inside {root}, got {relative!r}; "
+                "correct the path"
+            )
+        path = f"{root}/{relative}"
+        folder, _, name = path.rpartition("/")
+        if folder not in real:
+            real[folder] = os.path.realpath(folder)
+        target = os.path.join(real[folder], name)  # noqa: PTH118
+        if os.path.islink(target):  # noqa: PTH114
+            target = os.path.realpath(target)
+        if os.path.commonpath((top, target)) != top:
+            raise UnsafePathError(
+                f"{named_in}: {relative!r} is a link that leaves {root}; copy the data in instead"
+            )
+        found[relative] = path
+    return found

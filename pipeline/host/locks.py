@@ -1,0 +1,121 @@
+"""One writer at a time of a folder or a file, by a lock that ends with its owner, whatever ends it.
+
+The system forgets a `flock` when the process that holds it is gone, killed or not, so there is no
+stale lock to recognise: the file may stay, and means nothing by itself. Through NFS the lock is
+the server's, which forgets it some time after a client's machine vanished (90 s by default).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...errors import SpikeDeblurError
+
+LOCK = ".lock"
+"""Name of the lock's file in the folder."""
+
+_NO_LOCKS_HERE = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+
+_logger = logging.getLogger(__name__)
+
+
+class HeldError(SpikeDeblurError):
+    """Another process writes there."""
+
+
+@contextmanager
+def only_writer(folder: Path, message: str) -> Iterator[None]:
+    """Hold a folder, which is made if it isn't there, for writing.
+
+    It is held by its file, so under whatever name the folder is reached. Where the file system
+    knows no locks (Lustre mounted without `flock`), a warning says so, and nothing is held.
+
+    Args:
+        folder: what is written to.
+        message: for the error.
+
+    Raises:
+        HeldError: another process holds it; says `message`.
+    """
+    with _held(folder / LOCK, message):
+        yield
+
+
+@contextmanager
+def only_writer_of(file: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a file for writing, from before it is looked at until it is written; see `only_writer`.
+
+    Raises:
+        HeldError: another process holds it.
+    """
+    path = Path(file)
+    message = f"{path}: another `spikedeblur` is writing it; wait for it, or stop it"
+    with _held(path.with_name(f".{path.name[:200]}{LOCK}"), message):
+        yield
+
+
+@contextmanager
+def _held(path: Path, message: str) -> Iterator[None]:
+    folder = path.parent
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            file = path.open("a")  # NFS locks only what is open for writing
+        except OSError as error:
+            error.filename = str(folder)  # users know nothing of the lock's own file
+            raise
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise HeldError(message) from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS_HERE:
+                    raise
+                _logger.warning(
+                    "%s: this file system knows no locks (%s); see to it that nothing else "
+                    "writes there",
+                    folder,
+                    error.strerror,
+                )
+            try:
+                if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    continue  # a holder that has just finished took the name away
+            except FileNotFoundError:
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+                if made and not any(folder.iterdir()):
+                    folder.rmdir()
+            return
+
+
+def end_with_parent() -> None:
+    """Have this process, started by `multiprocessing`, end when its parent does, even if killed.
+
+    A pool's processes would wait for work for ever, and finish what they were at beside those of
+    the run that goes on from there.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    # Ctrl-C reaches the whole group of processes; whoever started this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=wait, daemon=True, name="end with parent").start()

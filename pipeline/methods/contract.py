@@ -1,0 +1,133 @@
+"""Ways to a sharp frame, all behind one contract that `evaluate` and `restore` share.
+
+    blur     the blurred frame itself: what any method must beat
+    tfp      luminance from a short window of spikes around the exposure's middle, on 3 channels
+    tfi      luminance from the interval between the spikes around the middle, on 3 channels
+    sdm      blur times short TFP over exposure TFP: no learning
+    path     blur made sharp along the motion that the spikes show: no learning, needs torch
+    model    a trained network, on clips of several exposures
+
+Letters in shapes: N windows of a sequence, T windows of a clip, K bins, H and W the frames'
+pixels, h and w the spikes'.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import SpikeDeblurError
+from ..frames.images import to_uint8, to_uint16
+from ..sequences.contract import WindowSequence
+from ..spikes.camera import luminance
+
+Frames = npt.NDArray[np.float32]
+
+METHODS = ("blur", "tfp", "tfi", "sdm", "path", "model")
+
+
+class MethodError(SpikeDeblurError):
+    """A method can't work on what it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Windows [start, stop) seen together, of which [keep_start, keep_stop) are kept."""
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+
+class Method(Protocol):
+    """Turns windows of one sequence into sharp frames."""
+
+    @property
+    def name(self) -> str:
+        """One of `METHODS`."""
+
+    @property
+    def clip_len(self) -> int:
+        """Windows that it sees together."""
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return the kept windows' frames (T, H, W, 3) float32 RGB, about in [0, 1].
+
+        Raises:
+            MethodError: the sequence lacks what the method needs.
+        """
+
+
+def restored_frames(
+    method: Method,
+    windows: WindowSequence,
+    wanted: Callable[[int], bool] = lambda window: True,
+    bits: Literal[8, 16] = 8,
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yield (window, frame (H, W, 3)) in order; clips with no wanted window are skipped.
+
+    Frames are uint8, or with 16 `bits` uint16; the whole range is light from 0 to 1.
+    """
+    rounded = to_uint8 if bits == 8 else to_uint16
+    for clip in plan_clips(windows.length, method.clip_len):
+        kept = range(clip.keep_start, clip.keep_stop)
+        if not any(wanted(window) for window in kept):
+            continue
+        frames = method(windows, clip)
+        for window, frame in zip(kept, frames, strict=True):
+            if wanted(window):
+                yield window, rounded(frame)
+
+
+def plan_clips(windows: int, clip_len: int) -> list[Clip]:
+    """Return overlapping clips that keep each of the windows once.
+
+    Clips advance by half their length, rounded up; the last one ends with the sequence. Of a
+    window's results the one is kept in whose clip it lies nearest to the middle, where it has
+    neighbours on both sides; of two equally near, the earlier clip's. A sequence shorter than a
+    clip is one clip.
+    """
+    if windows <= clip_len:
+        return [Clip(0, windows, 0, windows)]
+    last = windows - clip_len
+    starts = [*range(0, last, (clip_len + 1) // 2), last]
+    # The last of the windows that are at least as near to clip a's middle as to clip b's.
+    borders = [(a + b + clip_len - 1) // 2 + 1 for a, b in itertools.pairwise(starts)]
+    return [
+        Clip(start, start + clip_len, keep_start, keep_stop)
+        for start, keep_start, keep_stop in zip(
+            starts, [0, *borders], [*borders, windows], strict=True
+        )
+    ]
+
+
+def require_raw(windows: WindowSequence, names: str) -> None:
+    """Refuse voxels of which log1p is taken.
+
+    Raises:
+        MethodError: names the sequence.
+    """
+    if not windows.windows_are_raw:
+        raise MethodError(
+            f"{windows.seq}: {names} need raw counts, and these voxels have log1p done; "
+            "count the spikes anew with `voxelize`, or evaluate blur and model only"
+        )
+
+
+def gain_of(windows: WindowSequence, window: int, rate: Frames) -> np.float32:
+    """Return spikes a sample at unit luminance; where unknown, as the blurred frame shows it.
+
+    Over the exposure, spikes and blurred frame saw the same light, so the gain is the mean rate
+    over the mean luminance.
+    """
+    if windows.gain is not None:
+        return np.float32(windows.gain)
+    light = float(luminance(windows.blur(window, window + 1)).mean())
+    spikes = float(rate.mean())
+    return np.float32(spikes / light if spikes > 0 and light > 0 else 1.0)

@@ -1,0 +1,32 @@
+"""The blurred frame made sharp along the paths of what moves."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from ...configs.schema import NormConfig
+from ...model.motion_deblur import sharp_along_motion
+from ..sequences.contract import WindowSequence
+from .contract import Clip, Frames, require_raw
+from .network import GivenClip, as_frames
+
+
+class PathMethod:
+    """The blurred frame made sharp along the paths of what moves; see `model.motion_deblur`."""
+
+    name = "path"
+    clip_len = 1
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return the blurred frame, such that along the paths it averages to what was seen."""
+        require_raw(windows, self.name)
+        norm = NormConfig(MODE="relative", CORRECT_LAG=True)
+        one = GivenClip.of(windows, clip.start, clip.start + 1, norm)
+        voxels = one.voxels()  # (1, K, h, w)
+        height, width = windows.frame_shape
+        times = round(height / voxels.shape[-2])
+        scale = times if height % times == 0 and width % times == 0 else 1
+        size = (height // scale, width // scale)
+        if tuple(voxels.shape[-2:]) != size:
+            voxels = F.interpolate(voxels, size, mode="bilinear")
+        return as_frames(sharp_along_motion(one.blur(), voxels)[0])  # (1, H, W, 3)

@@ -1,0 +1,140 @@
+"""Methods without learning: the blurred frame, TFP, TFI and SDM.
+
+The short window of tfp and sdm is as wide as a number of bins, and symmetric in time about the
+exposure's middle, which is sample (N_samples - 1) / 2. With an even K the middle lies between
+two bins, so a window 1 bin wide takes half of each; bins hold unequal numbers of samples where
+K does not divide them, so each counts by its share of the samples, not of the bins.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ..sequences.contract import SpikeWindows, WindowSequence, has_spikes
+from ..spikes import reconstruct, samples_per_bin
+from .contract import Clip, Frames, MethodError, gain_of, require_raw
+
+SHORT_BINS = (1, 3, 5, 7, 9)
+"""Widths that `evaluate` chooses from for tfp and sdm."""
+
+DEFAULT_SHORT_BINS = 5
+"""Of 32: the best on natural scenes at an exposure of 33 frames."""
+
+
+class BlurMethod:
+    """The blurred frame, untouched."""
+
+    name = "blur"
+    clip_len = 1
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return the blurred frame."""
+        return _blurred(windows, clip.start)[None]
+
+
+class TfpMethod:
+    """Texture from playback over a short window, enlarged bilinearly, on three channels."""
+
+    name = "tfp"
+    clip_len = 1
+
+    def __init__(self, short_bins: int = DEFAULT_SHORT_BINS) -> None:
+        self.short_bins = short_bins
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return luminance on three channels."""
+        short, exposure = _rates(windows, clip.start, self.short_bins)
+        gain = gain_of(windows, clip.start, exposure)
+        return _as_rgb(short / gain, windows.frame_shape)
+
+
+class TfiMethod:
+    """Texture from interval at the exposure's middle, enlarged bilinearly, on three channels."""
+
+    name = "tfi"
+    clip_len = 1
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return luminance on three channels."""
+        if not has_spikes(windows):
+            raise MethodError(
+                f"{windows.seq}: TFI needs the instants of single spikes, and here are only "
+                "counts in bins; use tfp, or `spikedeblur restore --method tfi` on the .dat"
+            )
+        spikes = cast(SpikeWindows, windows).spikes(clip.start)  # (samples, h, w)
+        # An even number has its middle between two samples, as has the interval around this one.
+        image = reconstruct.tfi(spikes, (len(spikes) - 1) // 2)
+        rate = spikes.mean(axis=0, dtype=np.float32)
+        return _as_rgb(image / gain_of(windows, clip.start, rate), windows.frame_shape)
+
+
+class SdmMethod:
+    """Spike-guided division: blur times short TFP over exposure TFP."""
+
+    name = "sdm"
+    clip_len = 1
+
+    def __init__(self, short_bins: int = DEFAULT_SHORT_BINS) -> None:
+        self.short_bins = short_bins
+
+    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+        """Return the blurred frame, divided where the spikes say that light moved."""
+        short, exposure = _rates(windows, clip.start, self.short_bins)
+        gain = gain_of(windows, clip.start, exposure)
+        blur = _blurred(windows, clip.start)
+        return reconstruct.sdm(blur, short / gain, exposure / gain)[None]
+
+
+def centre_weights(samples: int, bins: int, short_bins: int) -> npt.NDArray[np.float64]:
+    """Return what share of each bin's samples lies in the short window around the middle.
+
+    Sample j of N covers [j, j + 1), so the middle is at N / 2, and the window reaches
+    `short_bins` N / K / 2 to each side of it.
+
+    Args:
+        samples: N, in the exposure.
+        bins: K.
+        short_bins: width of the window in mean bins; at most K.
+
+    Returns:
+        (K,) float64 in [0, 1]; zero outside the window.
+
+    Raises:
+        MethodError: a width below 1 or above K.
+    """
+    if not 1 <= short_bins <= bins:
+        raise MethodError(f"expected a short window of 1 to {bins} bins, got {short_bins}")
+    per_bin = samples_per_bin(samples, bins)
+    stops = np.cumsum(per_bin).astype(np.float64)
+    reach = short_bins * samples / bins / 2
+    inside = np.minimum(stops, samples / 2 + reach) - np.maximum(
+        stops - per_bin, samples / 2 - reach
+    )
+    return np.asarray(np.clip(inside, 0.0, None) / per_bin, np.float64)
+
+
+def _rates(windows: WindowSequence, window: int, short_bins: int) -> tuple[Frames, Frames]:
+    """Return spikes a sample (h, w) in the short window and in the whole exposure."""
+    require_raw(windows, "tfp and sdm")
+    counts = windows.voxels(window, window + 1)[0]  # (K, h, w)
+    samples = int(windows.samples[window])
+    weights = centre_weights(samples, windows.bins, short_bins)
+    inside = np.flatnonzero(weights)
+    in_short = np.tensordot(weights[inside].astype(np.float32), counts[inside], axes=1)
+    short = in_short / np.float32(weights @ samples_per_bin(samples, windows.bins))
+    exposure = counts.sum(axis=0, dtype=np.uint32) / np.float32(samples)
+    return short.astype(np.float32), exposure.astype(np.float32)
+
+
+def _blurred(windows: WindowSequence, window: int) -> Frames:
+    """Return a blurred frame (H, W, 3) in [0, 1]."""
+    return np.asarray(windows.blur(window, window + 1)[0] / np.float32(255), np.float32)
+
+
+def _as_rgb(image: Frames, shape: tuple[int, int]) -> Frames:
+    """Return luminance (h, w), enlarged bilinearly, as (1, H, W, 3)."""
+    large = reconstruct.enlarge(np.asarray(image, np.float32), shape)
+    return np.repeat(large[None, ..., None], 3, axis=-1)

@@ -1,0 +1,237 @@
+"""What a report is made from: run folders, and the store, evaluation and manifest beside them.
+
+Only the run folder must be there. What else is not found is noted with the command that makes it,
+and the page says so in its place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence as Several
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import SpikeDeblurError
+from ..align.manifest import Manifest, ManifestError, read_manifest
+from ..evaluate.scores import FORMAT as EVALUATION
+from ..evaluate.scores import SCHEMA_VERSION as EVALUATION_VERSION
+from ..host.files import sha256_file
+from ..sequences import open_store
+from ..sequences.contract import WindowSequence
+from ..sequences.lag import NOTABLE
+from ..sequences.provenance import describe_data
+from ..storage.base import StoreError
+from ..train.run.runs import read_run
+from ..trained.model_file import weights_file
+
+
+class ReportError(SpikeDeblurError):
+    """A report can't be made from what was given, or not be written there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What a run folder says of itself."""
+
+    name: str
+    """The folder's, as much of its path as tells the runs apart."""
+    folder: Path
+    config: dict[str, Any]
+    """Keys with dots."""
+    config_text: str
+    starts: tuple[dict[str, Any], ...]
+    """Environment of each start."""
+    data: dict[str, Any]
+    """What the training split was."""
+    metrics: tuple[dict[str, Any], ...]
+    evaluation: dict[str, Any] | None
+    weights_sha256: str | None
+    """Of the best checkpoint; None: there is none."""
+    samples: tuple[Path, ...]
+    """Pictures of validation, the earliest first."""
+
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        """Return the lines of one kind, train or val."""
+        return [line for line in self.metrics if line["kind"] == kind]
+
+    @property
+    def is_evaluated_now(self) -> bool:
+        """Whether the evaluation is of the weights that are there."""
+        found = (self.evaluation or {}).get("checkpoint_sha256")
+        return found is not None and found == self.weights_sha256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sources:
+    """All that the page shows."""
+
+    runs: tuple[Run, ...]
+    store: str | None
+    split: str
+    sequences: tuple[WindowSequence, ...]
+    """Of the split; empty where the store is not there."""
+    data_sha256: str | None
+    """Of these sequences."""
+    manifest: Manifest | None
+    notes: list[str] = field(default_factory=list)
+    """What is not there, and what makes it."""
+
+
+def gather(
+    runs: Several[Path],
+    *,
+    store: str | None = None,
+    evaluation: Path | None = None,
+    manifest: Path | None = None,
+) -> Sources:
+    """Read the runs and find what belongs to them.
+
+    Args:
+        runs: run folders, each once.
+        store: Zarr store to take pictures from; None: the one that the first run was evaluated
+            on, or trained on.
+        evaluation: of the only run, or of the first; None: `evaluate.scores.json` in each folder.
+        manifest: None: the one beside the first run's alignment log.
+
+    Raises:
+        RunFolderError: no run folder, or a damaged one.
+        ReportError: a file that was named is not what it should be.
+    """
+    if len({path.resolve() for path in runs}) != len(runs):
+        raise ReportError("expected each run once; leave out what is given twice")
+    names = _names(runs)
+    notes: list[str] = []
+    read = tuple(
+        _read_run(path, name, evaluation if i == 0 else None, notes)
+        for i, (path, name) in enumerate(zip(runs, names, strict=True))
+    )
+    first = read[0]
+    split = (first.evaluation or {}).get("split") or "test"
+    found, sequences = _open(store, first, split, notes)
+    return Sources(
+        runs=read,
+        store=found,
+        split=split,
+        sequences=sequences,
+        data_sha256=describe_data(sequences)["sha256"] if sequences else None,
+        manifest=_manifest(manifest, first, notes),
+        notes=notes,
+    )
+
+
+def _read_run(path: Path, name: str, evaluation: Path | None, notes: list[str]) -> Run:
+    record = read_run(path)
+    if not record.metrics:
+        notes.append(f"{name} has no metrics.jsonl yet: no curves")
+    weights = weights_file(path)
+    if not weights.is_file():
+        notes.append(f"{name} has no checkpoint yet: nothing restored by its model")
+    scores = _evaluation(evaluation or path / "evaluation.json", required=evaluation is not None)
+    if scores is None:
+        notes.append(
+            f"{name} has no evaluation: `spikedeblur evaluate STORE --run {path} --json "
+            f"{path / 'evaluation.json'}` makes one"
+        )
+    found = Run(
+        name=name,
+        folder=path,
+        config=record.settings,
+        config_text=record.config_text,
+        starts=record.starts,
+        data=record.data,
+        metrics=record.metrics,
+        evaluation=scores,
+        weights_sha256=sha256_file(weights) if weights.is_file() else None,
+        samples=tuple(sorted((path / "samples").glob("step_*.png"))),
+    )
+    lags = (scores or {}).get("lag_in_exposures", {})
+    late = sum(lag is not None and abs(lag) > NOTABLE for lag in lags.values())
+    if late:
+        notes.append(
+            f"{name}: the spikes of {late} of {len(lags)} sequences are not where their sharp "
+            "frames are; correct the alignment before you trust the figures"
+        )
+    if scores is not None and "model" in scores["methods"] and not found.is_evaluated_now:
+        notes.append(
+            f"{name} was evaluated with other weights than its best checkpoint now; evaluate it "
+            "again"
+        )
+    return found
+
+
+def _evaluation(path: Path, *, required: bool) -> dict[str, Any] | None:
+    found = _json(path)
+    if found is None and not required:
+        return None
+    if found is None or found.get("format") != EVALUATION:
+        raise ReportError(
+            f"{path}: expected what `spikedeblur evaluate --json` writes, found "
+            f"{'no such file' if found is None else 'another file'}; give another --evaluation"
+        )
+    if found.get("schema_version") != EVALUATION_VERSION:
+        raise ReportError(
+            f"{path}: expected an evaluation of schema {EVALUATION_VERSION}, found "
+            f"{found.get('schema_version')!r} (written by spikedeblur {found.get('version')}); "
+            "evaluate again"
+        )
+    return found
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ReportError(f"{path}: expected JSON, found something else ({error})") from error
+    if not isinstance(found, dict):
+        raise ReportError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found
+
+
+def _open(
+    store: str | None, run: Run, split: str, notes: list[str]
+) -> tuple[str | None, tuple[WindowSequence, ...]]:
+    """Open the split in the store that was named, or in the first recorded one that is there."""
+    if store is not None:
+        return store, tuple(open_store(store, split))
+    recorded = [(run.evaluation or {}).get("store"), run.config.get("DATA.ROOT")]
+    for place in dict.fromkeys(str(name) for name in recorded if name):
+        if "://" not in place and not (Path(place) / "zarr.json").is_file():
+            notes.append(f"The store {place} is not there: no pictures from it (give --store)")
+            continue
+        try:
+            return place, tuple(open_store(place, split))
+        except StoreError as error:
+            notes.append(f"No pictures from the store: {error}")
+    return None, ()
+
+
+def _manifest(path: Path | None, run: Run, notes: list[str]) -> Manifest | None:
+    if path is not None:
+        return read_manifest(path)
+    for log in run.config.get("DATA.ALIGN_LOG_PATHS") or ():
+        beside = Path(log).with_suffix(".json")
+        # A log of this name may be of other data by now.
+        if beside.is_file() and sha256_file(beside) in run.data.get("manifests_sha256", ()):
+            try:
+                return read_manifest(beside)
+            except ManifestError as error:
+                notes.append(f"No alignment of the sources: {error}")
+    notes.append(
+        "The manifest of the training data is not where the configuration says "
+        "(DATA.ALIGN_LOG_PATHS), or it is another by now: no alignment of the sources "
+        "(give --manifest)"
+    )
+    return None
+
+
+def _names(paths: Several[Path]) -> list[str]:
+    """Return the last parts of each path, as many as it takes to tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = [str(Path(*of_path[-length:])) for of_path in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]

@@ -1,0 +1,93 @@
+"""Are a store's spikes where its sharp frames say? What is left to see once spikes are counted.
+
+As in `align.measure.verify`, a short TFP slides over the exposure, and where it looks most like the
+sharp frame is where the frame really is; here in steps of a bin, which a store of counts allows.
+One lag is measured for each window, and a sequence's is their median.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ..spikes.camera import luminance
+from .contract import WindowSequence
+
+WIDTH = 0.12
+"""Of the exposure, that the sliding TFP is wide."""
+
+REACH = 0.3
+"""Of the exposure, that it slides to each side."""
+
+NOTABLE = 0.05
+"""Of the exposure: a lag above this is worth a warning."""
+
+_MIN_DROP = 0.02
+"""The correlation falls by this on both sides of a peak that is believed; else nothing moves."""
+
+Plane = npt.NDArray[np.float64]
+
+
+def exposure_lag(sequence: WindowSequence) -> float | None:
+    """Return by how much of the exposure the spikes come late; None where it can't be told.
+
+    Args:
+        sequence: with sharp frames and raw counts.
+    """
+    lags = [lag for i in range(sequence.length) if (lag := _window_lag(sequence, i)) is not None]
+    return statistics.median(lags) if lags else None
+
+
+def likeness_curve(
+    sequence: WindowSequence, window: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return how like its sharp frame a window's spikes are, for each time at which they are taken.
+
+    Returns:
+        Offsets from the exposure's middle, as shares of the exposure, and the correlation of the
+        short TFP there with the sharp frame, -1 to 1. Fewer than three tell nothing.
+    """
+    counts = sequence.voxels(window, window + 1)[0].astype(np.float32)  # (K, h, w)
+    bins = len(counts)
+    width, reach = max(1, round(WIDTH * bins)), int(REACH * bins)
+    first = (bins - width) / 2
+    starts = [s for s in range(bins - width + 1) if abs(s - first) <= reach]
+    sharp = _fine(_reduced(luminance(sequence.sharp(window, window + 1)[0]), counts.shape[1:]))
+    total = np.concatenate([np.zeros_like(counts[:1]), counts.cumsum(0)])
+    curve = np.array([_likeness(_fine(total[s + width] - total[s]), sharp) for s in starts])
+    return (np.array(starts) - first) / bins, curve
+
+
+def _window_lag(sequence: WindowSequence, window: int) -> float | None:
+    offsets, curve = likeness_curve(sequence, window)
+    if len(curve) < 3:
+        return None
+    peak = int(curve.argmax())
+    if not 0 < peak < len(curve) - 1:
+        return None
+    if curve[peak] - max(curve[0], curve[-1]) < _MIN_DROP:
+        return None
+    before, top, after = curve[peak - 1 : peak + 2]
+    finer = 0.5 * (before - after) / (before - 2 * top + after)
+    return float(offsets[peak] + finer * (offsets[1] - offsets[0]))
+
+
+def _reduced(plane: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    image = Image.fromarray(np.asarray(plane, np.float32))
+    return np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.BOX))
+
+
+def _fine(plane: npt.NDArray[np.float32]) -> Plane:
+    """Return a plane without its coarse structure, which hardly moves."""
+    small = _reduced(plane, (max(1, plane.shape[0] // 8), max(1, plane.shape[1] // 8)))
+    coarse = Image.fromarray(small).resize(plane.shape[::-1], Image.Resampling.BICUBIC)
+    fine = np.asarray(plane - np.asarray(coarse), np.float64)
+    return fine - fine.mean()
+
+
+def _likeness(a: Plane, b: Plane) -> float:
+    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / norm if norm > 0 else 0.0

@@ -1,0 +1,197 @@
+"""From sharp high-speed frames to what two cameras would have recorded: blur, spikes, sharp.
+
+Each clip is one task. A clip is complete when the side file of its spikes is there, which is
+written last; it records a digest of everything the clip was made from, so that a second run
+keeps what is the same and refuses what is not. A hidden mark shows that an incomplete clip is
+ours to clear away.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..host.files import require_inside, sweep
+from ..host.locks import end_with_parent, only_writer
+from ..host.machine import workers_that_fit
+from ..host.reporter import Progress, Throughput
+from ..spikes.sidefile import read_side_file
+from .clips import Clip, SimulateError
+from .record import UNFINISHED, dat_path, inputs_digest, picture_folders, record_clip
+from .rig import Recording
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateSummary:
+    """What a run of `simulate` did."""
+
+    clips: int
+    written: int
+    kept: int
+    windows: int
+    spike_bytes: int
+
+
+def simulate(
+    out: Path,
+    clips: list[Clip],
+    recording: Recording,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> SimulateSummary:
+    """Record clips into the layout `x4k1000fps` below `out`.
+
+    Writes `<split>_blurry_<exposure>/<group>/<clip>/<centre>.png`, `<split>_fullRGB/...` with the
+    sharp centre frames, and `<split>_spike_<scale>xds/<group>/<clip>/spike.dat` with its side
+    file. Clips there from the same inputs are kept; the result depends on neither the number of
+    workers nor the order.
+
+    Raises:
+        SimulateError: a clip is too short, has odd sides, or is there from other inputs, or the
+            disk can't hold the spikes. Nothing is written then.
+    """
+    for clip in clips:
+        if not recording.centres(clip.n_frames):
+            raise SimulateError(
+                f"{clip.seq}: expected at least {recording.exposure} frames, the exposure, got "
+                f"{clip.n_frames}; take a shorter --exposure or longer clips"
+            )
+    message = f"{out}: another `simulate` is writing there; wait for it, or stop it"
+    with only_writer(out, message):
+        todo = _todo(out, clips, recording, overwrite)
+        _require_room(out, todo, recording)
+        if workers is None:
+            workers = workers_that_fit(max(map(recording.worker_bytes, todo), default=1))
+        workers = min(workers, max(len(todo), 1))
+        recorded = Throughput()
+        spike_bytes = 0
+        for done, written in enumerate(_run(out, todo, recording, workers), start=1):
+            spike_bytes += written
+            note = f"{recorded(written)} of spikes"
+            if on_progress is not None:
+                on_progress(done, len(todo), note)
+    return SimulateSummary(
+        clips=len(clips),
+        written=len(todo),
+        kept=len(clips) - len(todo),
+        windows=sum(len(recording.centres(clip.n_frames)) for clip in clips),
+        spike_bytes=spike_bytes,
+    )
+
+
+def _todo(out: Path, clips: list[Clip], recording: Recording, overwrite: bool) -> list[Clip]:
+    """Return the clips to record: those that are not there from the same inputs."""
+    todo = []
+    for clip in clips:
+        folders = (
+            dat_path(out, clip.seq, recording).parent,
+            *picture_folders(out, clip.seq, recording),
+        )
+        for folder in folders:
+            require_inside(out, folder)
+        made = _made_from(out, clip, recording)
+        if made == inputs_digest(clip, recording) and not overwrite:
+            continue
+        if made is not None and not overwrite:
+            raise SimulateError(
+                f"{dat_path(out, clip.seq, recording)}: made from other frames or settings; "
+                "use another output folder, or --overwrite to replace the clip"
+            )
+        if made is None and not overwrite:
+            _require_free(out, clip.seq, recording)
+        todo.append(clip)
+    return todo
+
+
+def _require_room(out: Path, clips: list[Clip], recording: Recording) -> None:
+    scale = recording.spike_scale
+    needed = 0
+    for clip in clips:
+        recording.clock(clip.first)
+        height, width = clip.shape()
+        if height % scale or width % scale:
+            raise SimulateError(
+                f"{clip.seq}: expected sides that are multiples of --spike-scale {scale}, got "
+                f"{height}x{width}; crop the frames, or take another --size or --spike-scale"
+            )
+        samples = (clip.n_frames - 1) * recording.spikes_per_frame + 1
+        needed += samples * (height // scale) * (width // scale) // 8
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise SimulateError(
+            f"{out}: expected room for {needed / 1e9:.1f} GB of spikes, found {free / 1e9:.1f} GB "
+            "free; take fewer, smaller or shorter clips, or fewer --spikes-per-frame"
+        )
+
+
+def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Iterator[int]:
+    if workers == 1:
+        for clip in todo:
+            yield record_clip(out, clip, recording)
+        return
+    others = set(multiprocessing.active_children())
+    # Spawned, because a forked child inherits locks of threads that it doesn't have.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
+        # Workers inherit the mask: Ctrl-C, which reaches all, would end one that is starting up.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            tasks = [pool.submit(record_clip, out, clip, recording) for clip in todo]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        try:
+            for task in as_completed(tasks):
+                yield task.result()
+        except BrokenProcessPool as error:
+            raise SimulateError(
+                f"{out}: a worker process was ended from outside, most often for lack of memory; "
+                "run again with fewer --workers: complete clips are kept"
+            ) from error
+        except BaseException:
+            # Clips are written so that any moment will do; waiting would take a clip's time.
+            ours = set(multiprocessing.active_children()) - others
+            for process in ours:
+                process.kill()
+            for process in ours:
+                process.join()
+            for clip in todo:
+                for folder in (
+                    dat_path(out, clip.seq, recording).parent,
+                    *picture_folders(out, clip.seq, recording),
+                ):
+                    sweep(folder, own=True)
+            raise
+
+
+def _require_free(out: Path, seq: str, recording: Recording) -> None:
+    """Refuse to write where files are that no run of ours was writing.
+
+    Raises:
+        SimulateError: names the folder.
+    """
+    spikes = dat_path(out, seq, recording).parent
+    if (spikes / UNFINISHED).exists():
+        return
+    for folder in (spikes, *picture_folders(out, seq, recording)):
+        if folder.is_dir() and any(folder.iterdir()):
+            raise SimulateError(
+                f"{folder}: holds files that `simulate` did not write; use another output folder, "
+                "or --overwrite to replace the clip"
+            )
+
+
+def _made_from(out: Path, clip: Clip, recording: Recording) -> str | None:
+    """Return the digest that a complete clip at the same place was made from, if there is one."""
+    side = read_side_file(dat_path(out, clip.seq, recording))
+    if side is None:
+        return None
+    return str(side.made_by.get("inputs", "another tool"))

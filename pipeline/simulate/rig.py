@@ -1,0 +1,75 @@
+"""Both cameras' settings: exposures, the spike camera and its clock."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..align.timeline import exposure_window
+from ..spikes.camera import SpikeCamera
+from ..spikes.clock import SpikeClock
+from .clips import Clip, SimulateError
+from .scenes import layers_area
+
+SAMPLES_AT_ONCE = 256
+"""A multiple of 8, so that pieces of any geometry end on whole bytes."""
+
+_PROCESS_BYTES = 100 * 2**20
+"""What a recording process holds beside pixels."""
+
+_FRAME_BYTES, _SCENE_BYTES = 100, 900
+"""What decoding and averaging a frame takes a pixel, and rendering a scene (measured)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recording:
+    """Both cameras' settings, the same for all clips."""
+
+    exposure: int = 33
+    """Frames that one blurred frame averages; odd."""
+    stride: int = 15
+    """Frames between the centres of two exposures."""
+    fps: float = 1000.0
+    """Sharp frames a second, in Hz."""
+    spike_scale: int = 2
+    """Side of a spike pixel, in colour pixels."""
+    spikes_per_frame: int = 8
+    """Spike samples in one frame interval."""
+    threshold: float = 2.0
+    """Integral at which the spike camera fires."""
+    noise: float = 0.0
+    """Spikes a sample that a pixel fires for no reason."""
+    linear_light: bool = False
+    """Decode frames from sRGB before averaging and before the spike camera."""
+    seed: int = 0
+    """Seed of scenes, phases and noise."""
+
+    def __post_init__(self) -> None:
+        exposure_window(0, self.exposure, self.fps)
+        for name in ("stride", "spike_scale", "spikes_per_frame"):
+            if getattr(self, name) < 1:
+                raise SimulateError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        self.camera()
+        self.clock(0)
+
+    def camera(self) -> SpikeCamera:
+        """Return the spike camera."""
+        return SpikeCamera(threshold=self.threshold, noise=self.noise)
+
+    def clock(self, first_frame: int) -> SpikeClock:
+        """Return the clock of a clip whose first frame has this number."""
+        rate = self.fps * self.spikes_per_frame
+        return SpikeClock(rate=rate, first=first_frame / self.fps)
+
+    def centres(self, n_frames: int) -> range:
+        """Return the centre frames of all exposures that fit in a clip."""
+        half = self.exposure // 2
+        return range(half, n_frames - half, self.stride)
+
+    def worker_bytes(self, clip: Clip) -> int:
+        """Return what a process comes to hold that records a clip."""
+        sums = 3 * 8 * (self.exposure // self.stride + 1)  # of exposures that overlap
+        samples = 3 * SAMPLES_AT_ONCE // self.spike_scale**2  # apart, as one array, upside down
+        layers = layers_area(clip.fastest) / layers_area(1)
+        frame = _FRAME_BYTES if clip.frames else math.ceil(_SCENE_BYTES * layers)
+        return _PROCESS_BYTES + math.prod(clip.shape()) * (sums + samples + frame)

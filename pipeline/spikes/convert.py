@@ -1,0 +1,281 @@
+"""Spikes from other tools into the field's `.dat`: packed, bottom-up, with a side file.
+
+The geometry given always describes the input; the output is always `HxW,bottom-up`.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ... import __version__
+from ...errors import SpikeDeblurError
+from ..host.files import atomic_write
+from ..host.locks import only_writer_of
+from ..host.reporter import Progress, Throughput
+from .dat import SpikeFile, pack_spikes
+from .geometry import PRESETS, SpikeGeometry, parse_geometry
+from .sidefile import SideFile, read_side_file, side_file_path, write_side_file
+
+_MOST_PIXELS = 1 << 27  # of a frame: a hundred times the largest spike camera's
+_AT_ONCE = 1 << 26  # values
+_FRAMES_AT_ONCE = 256  # a multiple of 8, so that pieces of any geometry end on whole bytes
+
+
+class ConvertError(SpikeDeblurError):
+    """An input that holds no spikes that could be converted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertSummary:
+    """What was written."""
+
+    out: str
+    frames: int
+    height: int
+    width: int
+    spikes: int
+    bytes: int
+
+
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    geometry: str | None = None,
+    rate: float | None = None,
+    gain: float | None = None,
+    key: str | None = None,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> ConvertSummary:
+    """Write the spikes of `source` to `out` as a `.dat` with a side file.
+
+    Args:
+        source: `.npy`, `.npz`, `.h5`/`.hdf5` with an array (T, H, W) of 0/1, row 0 at the top
+            unless `geometry` says bottom-up; or a `.dat` in any geometry, one bit or one byte a
+            pixel.
+        out: the `.dat` to write.
+        geometry: SPEC of the input; needed for a `.dat` without side file.
+        rate: spike frames a second, in Hz; recorded. None: from the input's side file or preset.
+        gain: spikes a sample at unit luminance; recorded. None: likewise.
+        key: array to take from an `.npz` or HDF5 file with several.
+        overwrite: replace `out`.
+
+    Raises:
+        ConvertError: not spikes, an unclear choice, an impossible rate or gain, or `out` exists.
+    """
+    for option, value in (("--rate", rate), ("--gain", gain)):
+        if value is not None and not 0 < value < float("inf"):
+            raise ConvertError(f"expected {option} above 0, found {value}")
+    if out.suffix != ".dat":
+        raise ConvertError(f"{out}: expected a name that ends in .dat; change the output's name")
+    with only_writer_of(out):
+        if (out.exists() or side_file_path(out).exists()) and not overwrite:
+            raise ConvertError(f"{out}: already there; choose another name or give --overwrite")
+        if not source.is_file():
+            raise ConvertError(f"{source}: expected a file with spikes, found none; check the path")
+        if out.exists() and out.samefile(source):
+            raise ConvertError(f"{out}: is the input itself; choose another name")
+
+        recorded = read_side_file(source) if source.suffix == ".dat" else None
+        preset = PRESETS.get(geometry or "")
+        spec = geometry or (recorded.geometry if recorded else None)
+        with _open(source, spec, key) as frames:
+            total, (height, width) = frames.n_frames, frames.shape
+            target = SpikeGeometry(height=height, width=width, flip_rows=True)
+            spikes = 0
+            written = Throughput()
+            with atomic_write(out) as file:
+                at_once = max(8, min(_FRAMES_AT_ONCE, _AT_ONCE // (height * width)) // 8 * 8)
+                for start in range(0, total, at_once):
+                    stop = min(start + at_once, total)
+                    block = frames.read(start, stop)
+                    packed = pack_spikes(block, target)
+                    spikes += int(np.bitwise_count(packed).sum(dtype=np.int64))
+                    file.write(packed)
+                    if on_progress is not None:
+                        on_progress(stop, total, written(packed.nbytes))
+                file.finish()
+                # A former output's side file must not speak for the new one, not even for a moment.
+                side_file_path(out).unlink(missing_ok=True)
+        rates = (rate, recorded.rate if recorded else None, preset.rate if preset else None)
+        gains = (gain, recorded.gain if recorded else None, preset.gain if preset else None)
+        side = SideFile(
+            geometry=target.describe(),
+            rate=_first_known(rates),
+            first=recorded.first if recorded else 0.0,
+            gain=_first_known(gains),
+            made_by={
+                "tool": "spikedeblur convert",
+                "version": __version__,
+                "source": source.name,
+                "source_geometry": spec,
+            },
+        )
+        write_side_file(out, side)
+        return ConvertSummary(str(out), total, height, width, spikes, out.stat().st_size)
+
+
+class _Array:
+    """Frames of an array (T, H, W) that is read a slice at a time."""
+
+    def __init__(self, source: Path, array: Any, spec: str | None) -> None:
+        if getattr(array, "ndim", 0) != 3 or 0 in array.shape:
+            raise ConvertError(
+                f"{source}: expected spikes (T, H, W), got shape {getattr(array, 'shape', ())}; "
+                "transpose or choose another array with --key"
+            )
+        if array.shape[1] * array.shape[2] > _MOST_PIXELS:
+            raise ConvertError(
+                f"{source}: expected frames of at most {_MOST_PIXELS} pixels, got "
+                f"{array.shape[1]}x{array.shape[2]}; transpose the array if its axes are others"
+            )
+        if array.dtype.kind not in "biuf":
+            raise ConvertError(f"{source}: expected numbers 0 and 1, got dtype {array.dtype}")
+        self._array, self._flip = array, False
+        self.n_frames, self.shape = len(array), (int(array.shape[1]), int(array.shape[2]))
+        if spec is not None:
+            stated = parse_geometry(spec)
+            if stated.drop_columns or (stated.height, stated.width) != self.shape:
+                raise ConvertError(
+                    f"{source}: expected frames of {spec}, got {self.shape[0]}x{self.shape[1]}; "
+                    "correct --geometry or leave it out"
+                )
+            self._flip = stated.flip_rows
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return frames [start, stop), upright."""
+        block = np.asarray(self._array[start:stop])
+        return block[:, ::-1] if self._flip else block
+
+
+class _Zipped:
+    """An array of an `.npz` of which slices are read in order, so that memory stays flat."""
+
+    def __init__(self, source: Path, member: IO[bytes]) -> None:
+        self._source, self._member, self._at = source, member, 0
+        headers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        version = np.lib.format.read_magic(member)
+        if version not in headers:
+            raise ConvertError(f"{source}: expected a NumPy array, found its version {version}")
+        self.shape, by_columns, self.dtype = headers[version](member)
+        if by_columns or self.dtype.hasobject:
+            raise ConvertError(
+                f"{source}: expected numbers in C order, found another order or Python objects; "
+                "save np.ascontiguousarray(spikes)"
+            )
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, part: slice) -> npt.NDArray[Any]:
+        assert part.start == self._at, "slices follow one another"
+        shape = (part.stop - part.start, *self.shape[1:])
+        size = math.prod(shape) * self.dtype.itemsize
+        content = self._member.read(size)
+        if len(content) != size:
+            raise ConvertError(
+                f"{self._source}: ends in frame {self._at + len(content) * shape[0] // size} of "
+                f"{len(self)}; copy or save it again"
+            )
+        self._at = part.stop
+        return np.frombuffer(content, self.dtype).reshape(shape)
+
+
+class _Dat:
+    """Frames of a `.dat`."""
+
+    def __init__(self, source: Path, spec: str | None) -> None:
+        if spec is None:
+            raise ConvertError(
+                f"{source}: a .dat says nothing of its geometry; give --geometry, for example "
+                "250x400,bottom-up (`spikedeblur inspect` ranks the presets)"
+            )
+        self._spikes = SpikeFile.open(source, parse_geometry(spec))
+        self.n_frames, self.shape = self._spikes.n_frames, self._spikes.geometry.shape
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        """Return frames [start, stop), upright."""
+        return self._spikes.read(start, stop)
+
+
+@contextmanager
+def _explained(source: Path) -> Iterator[None]:
+    """Turn what reading an `.npz` raises into a `ConvertError`."""
+    try:
+        yield
+    except SpikeDeblurError:
+        raise
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise ConvertError(f"{source}: not a NumPy file without pickles ({error})") from error
+
+
+@contextmanager
+def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | _Dat]:
+    suffix = source.suffix.lower()
+    if suffix == ".dat":
+        yield _Dat(source, spec)
+    elif suffix == ".npy":
+        try:
+            loaded = np.load(source, mmap_mode="r")
+        except (ValueError, OSError, EOFError) as error:
+            raise ConvertError(f"{source}: not a NumPy file without pickles ({error})") from error
+        yield _Array(source, loaded, spec)
+    elif suffix == ".npz":
+        with _explained(source), zipfile.ZipFile(source) as archive:
+            arrays = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+            with archive.open(f"{_choose(source, arrays, key)}.npy") as member:
+                yield _Array(source, _Zipped(source, member), spec)
+    elif suffix in (".h5", ".hdf5"):
+        h5py = _import_h5py(source)
+        with h5py.File(source, "r") as file:
+            names: list[str] = []
+            file.visititems(
+                lambda name, item: names.append(name) if hasattr(item, "dtype") else None
+            )
+            array = file[_choose(source, names, key)]
+            if array.size and not array.id.get_storage_size():
+                raise ConvertError(f"{source}: {array.name} holds no data; record it again")
+            yield _Array(source, array, spec)
+    else:
+        raise ConvertError(
+            f"{source}: expected .npy, .npz, .h5, .hdf5 or .dat, got {source.suffix or 'no suffix'}"
+        )
+
+
+def _first_known(values: Iterable[float | None]) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _choose(source: Path, names: list[str], key: str | None) -> str:
+    if key is None and len(names) == 1:
+        return names[0]
+    if key in names:
+        return str(key)
+    raise ConvertError(
+        f"{source}: expected one array, or --key with one of {', '.join(names) or 'none'}"
+    )
+
+
+def _import_h5py(source: Path) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise ConvertError(
+            f"{source}: reading HDF5 needs h5py; pip install 'spikedeblur[hdf5]'"
+        ) from error
+    return h5py

@@ -1,0 +1,1 @@
+"""Where files lie: a local folder, or a bucket of an object store."""

@@ -1,0 +1,418 @@
+"""A place in a bucket of an object store: Amazon S3, what speaks its protocol, Google Cloud, Azure.
+
+Obstore does the transfers, and takes addresses and credentials from the environment:
+AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION;
+AWS_SKIP_SIGNATURE=true for a public bucket; GOOGLE_APPLICATION_CREDENTIALS;
+AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN.
+
+Its threads do not survive a fork: a child that was forked after the parent used a bucket would
+wait for ever, and gets an error instead. Spawned children and Dask's workers are well.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from .base import (
+    PIECE,
+    READ_LIMIT,
+    Buffer,
+    StoreError,
+    StoreWriteError,
+    check_key,
+    check_span,
+    is_hidden,
+    missing,
+    too_large,
+)
+
+if TYPE_CHECKING:
+    from obstore.store import AzureStore, ClientConfig, GCSStore, RetryConfig, S3Store
+
+_REFUSED = {
+    "s3": "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy "
+    "(AWS_SKIP_SIGNATURE=true for a public bucket)",
+    "gs": "check GOOGLE_APPLICATION_CREDENTIALS and the bucket's policy "
+    "(GOOGLE_SKIP_SIGNATURE=true for a public bucket)",
+    "az": "check AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, "
+    "and the container's rights (AZURE_SKIP_SIGNATURE=true for a public container)",
+}
+_ADDRESS = {
+    "s3": "AWS_ENDPOINT_URL, AWS_REGION",
+    "gs": "proxy settings",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_ENDPOINT",
+}
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"),
+    "gs": (),
+    "az": ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
+}
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+
+SCHEMES = tuple(_REFUSED)
+"""What the URL of a bucket may begin with."""
+
+COALESCE = 64 * 2**10
+"""Bytes: spans no further apart are one request. What it wastes takes less than a round trip."""
+
+READS = 16
+"""Files that a process reads from at a time. Of each, obstore has up to ten spans under way."""
+
+ONE_PUT = 16 * 2**20
+"""Bytes: larger files go up in parts, several at once."""
+
+# An address where nothing answers fails within 30 s: six tries and the pauses between them.
+# `timeout` bounds a whole transfer, of which a slow line may need all.
+_CLIENT: ClientConfig = {"connect_timeout": "4s", "timeout": "120s"}
+_RETRY: RetryConfig = {
+    "max_retries": 5,
+    "retry_timeout": timedelta(seconds=60),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=3),
+        "base": 2,
+    },
+}
+
+_reading = threading.BoundedSemaphore(READS)
+
+_runtime_pid: int | None = None
+"""The process that obstore's threads are in; a forked child inherits this number, not them."""
+
+
+class Bucket:
+    """A place in a bucket. See `Place` for what the methods promise."""
+
+    is_local: bool = False
+
+    def __init__(self, scheme: str, bucket: str, prefix: str) -> None:
+        location = f"{scheme}://{bucket}" + (f"/{prefix}" if prefix else "")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,220}", bucket):
+            raise StoreError(
+                f"{location}: expected {scheme}://bucket/path, found {bucket!r} for the bucket's "
+                "name; correct it (credentials go into environment variables)"
+            )
+        check_key(location, prefix, may_be_top=True)
+        self._scheme, self._bucket, self._prefix = scheme, bucket, prefix
+        self._location = location
+        self._opened: tuple[int, S3Store | GCSStore | AzureStore] | None = None
+        _import_obstore(location)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None}
+
+    def __str__(self) -> str:
+        return self._location
+
+    def __repr__(self) -> str:
+        return f"Bucket({self._location!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bucket) and other._location == self._location
+
+    def __hash__(self) -> int:
+        return hash(self._location)
+
+    @property
+    def location(self) -> str:
+        """Its URL."""
+        return self._location
+
+    def child(self, key: str) -> Bucket:
+        """Return the place below."""
+        return Bucket(self._scheme, self._bucket, self._object(key, may_be_top=True))
+
+    def read(self, key: str, limit: int = READ_LIMIT) -> bytes | None:
+        """Return a whole object, or None."""
+        import obstore
+
+        with _reading, self._explained(key):
+            try:
+                result = obstore.get(self._client, self._object(key))
+            except _not_found() as error:
+                self._require_bucket(error)
+                return None
+            size = result.meta["size"]
+            if size > limit:
+                raise too_large(self._url(key), size, limit)
+            return bytes(result.bytes())
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Get an object piece by piece."""
+        size = self.size(key)
+        if size is None:
+            raise missing(self._url(key))
+        for start in range(0, size, PIECE):
+            (piece,) = self.ranges(key, [(start, min(PIECE, size - start))])
+            yield bytes(piece)
+
+    def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
+        """Put an object. It is there when all of it is; `durable` changes nothing."""
+        import obstore
+
+        views = [_as_bytes(part) for part in parts]
+        size = sum(map(len, views))
+        name = self._object(key)
+        with _as_write_error(), self._explained(key):
+            if size <= ONE_PUT:
+                obstore.put(self._client, name, b"".join(views), use_multipart=False)
+            else:
+                # S3 takes 10,000 parts at most.
+                chunk = max(ONE_PUT // 2, -(-size // 9_000))
+                obstore.put(self._client, name, iter(views), use_multipart=True, chunk_size=chunk)
+        return size
+
+    def size(self, key: str) -> int | None:
+        """Return an object's size in bytes, or None."""
+        import obstore
+
+        with self._explained(key):
+            try:
+                return obstore.head(self._client, self._object(key))["size"]
+            except _not_found():
+                pass
+            # The answer to HEAD has no body, which is where a missing bucket is told from
+            # a missing object.
+            try:
+                return obstore.get(self._client, self._object(key)).meta["size"]
+            except _not_found() as error:
+                self._require_bucket(error)
+                return None
+
+    def sizes(self, key: str = "") -> dict[str, int]:
+        """Return every object's size below, by one listing."""
+        skip = len(self._prefix) + 1 if self._prefix else 0
+        start = len(key) + 1 if key else 0
+        found: dict[str, int] = {}
+        for name, size in self._list(key):
+            inside = name[skip:]
+            if not any(map(is_hidden, inside[start:].split("/"))):
+                found[inside] = size
+        return found
+
+    def sizes_of(self, keys: Iterable[str]) -> dict[str, int]:
+        """Return their sizes, by one listing."""
+        wanted = set(keys)
+        return {key: size for key, size in self.sizes().items() if key in wanted}
+
+    def folders(self, key: str = "") -> list[str]:
+        """Return the names directly below that have something below them."""
+        import obstore
+
+        with self._explained(key):
+            prefix = self._object(key, may_be_top=True) or None
+            listed = obstore.list_with_delimiter(self._client, prefix)["common_prefixes"]
+        names = (path.rstrip("/").rpartition("/")[2] for path in listed)
+        return sorted(name for name in names if not is_hidden(name))
+
+    def remove(self, key: str) -> None:
+        """Remove all objects below, metadata first: without it nothing is taken for whole."""
+        import obstore
+
+        with _as_write_error(), self._explained(key):
+            names = [name for name, _ in self._list(key)]
+            if key and self.size(key) is not None:
+                names.append(self._object(key))
+            marks = [name for name in names if name.endswith(".json")]
+            for batch in (marks, sorted(set(names) - set(marks))):
+                if batch:
+                    obstore.delete(self._client, batch)
+
+    def sweep(self, key: str = "", *, own: bool = False) -> None:
+        """Do nothing: an object is there whole or not at all."""
+
+    def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
+        """Return the bytes of an object at each span, by few requests at once."""
+        import obstore
+
+        name, url = self._object(key), self._url(key)
+        for span in spans:
+            check_span(url, span)
+        wanted = _merge(spans)
+        with _reading, self._explained(key):
+            try:
+                # Obstore would merge too, but panics when the object ends between two spans.
+                got = obstore.get_ranges(
+                    self._client,
+                    name,
+                    starts=[start for start, _ in wanted],
+                    ends=[stop for _, stop in wanted],
+                    coalesce=0,
+                )
+            except _not_found() as error:
+                self._require_bucket(error)
+                raise missing(url) from error
+        views = [memoryview(content) for content in got]
+        out: list[Buffer] = []
+        for offset, length in spans:
+            if not length:
+                out.append(b"")
+                continue
+            at = _bisect(wanted, offset)
+            first = offset - wanted[at][0]
+            view = views[at][first : first + length]
+            if len(view) != length:
+                check_span(url, (offset, length), wanted[at][0] + len(views[at]))
+            out.append(view)
+        return out
+
+    @property
+    def _client(self) -> S3Store | GCSStore | AzureStore:
+        global _runtime_pid
+        pid = os.getpid()
+        if self._opened is None or self._opened[0] != pid:
+            if _runtime_pid not in (None, pid):
+                raise StoreError(
+                    f"{self._location}: a bucket was in use when this process was forked, and "
+                    "can't be used in it; start processes by spawn or forkserver "
+                    "(DataLoader: multiprocessing_context='spawn')"
+                )
+            _runtime_pid = pid
+            # Places of one bucket share connections, as long as they would be told the same.
+            known = tuple(
+                sorted(
+                    item
+                    for item in os.environ.items()
+                    if item[0].startswith(("AWS_", "GOOGLE_", "AZURE_"))
+                )
+            )
+            self._opened = pid, _connect(pid, self._scheme, self._bucket, known)
+        return self._opened[1]
+
+    def _object(self, key: str, *, may_be_top: bool = False) -> str:
+        check_key(self._location, key, may_be_top=may_be_top)
+        return "/".join(filter(None, (self._prefix, key)))
+
+    def _url(self, key: str) -> str:
+        return f"{self._location}/{key}" if key else self._location
+
+    def _list(self, key: str) -> Iterator[tuple[str, int]]:
+        import obstore
+
+        prefix = self._object(key, may_be_top=True) or None
+        with self._explained(key):
+            for batch in obstore.list(self._client, prefix, chunk_size=1000):
+                for meta in batch:
+                    yield meta["path"], meta["size"]
+
+    def _require_bucket(self, error: Exception) -> None:
+        """Let an object be missing, but not the bucket."""
+        if any(f"<Code>{code}" in str(error) for code in _NO_BUCKET):
+            raise error
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except StoreError:
+            raise
+        except (OSError, BaseError, ValueError) as error:
+            raise self._error(key, str(error)) from error
+
+    def _error(self, key: str, text: str) -> StoreError:
+        """Return what obstore's error means to the user."""
+        where = self._url(key)
+        status = re.search(r"status code: (\d{3})", text)
+        code = re.search(r"<Code>(\w+)</Code>", text)
+        said = " ".join(m[1] for m in (status, code) if m)
+        endpoint = next(filter(None, map(os.environ.get, _ENDPOINTS[self._scheme])), None)
+        if code and code[1] in _NO_BUCKET:
+            return StoreError(
+                f"{where}: expected a bucket {self._bucket!r}"
+                f"{f' at {endpoint}' if endpoint else ''}, found none; make it or correct the name"
+            )
+        if "169.254.169.254" in text or "metadata.google" in text:
+            return StoreError(
+                f"{where}: expected credentials, found none; {_REFUSED[self._scheme]}"
+            )
+        if status and status[1] in ("401", "403"):
+            return StoreError(f"{where}: refused ({said}); {_REFUSED[self._scheme]}")
+        if status and status[1] == "416":
+            return StoreError(
+                f"{where}: a span begins after its end; the file is cut short or not what its "
+                "record says: voxelize again or copy it again"
+            )
+        if "redirect" in text.lower() or (status and status[1] == "301"):
+            return StoreError(f"{where}: the bucket is in another region; set AWS_REGION to it")
+        if not status and ("HTTP error" in text or "error sending" in text):
+            return StoreError(
+                f"{where}: no answer from {endpoint or 'the object store'}; "
+                f"check the network and {_ADDRESS[self._scheme]}"
+            )
+        reason = " ".join(text.partition("\n\nDebug source")[0].split())[:400]
+        return StoreError(f"{where}: the object store failed ({reason}); try again later")
+
+
+@contextmanager
+def _as_write_error() -> Iterator[None]:
+    try:
+        yield
+    except StoreWriteError:
+        raise
+    except StoreError as error:
+        raise StoreWriteError(str(error)) from error
+
+
+def _import_obstore(location: str) -> None:
+    try:
+        import obstore  # noqa: F401
+    except ImportError as error:
+        raise StoreError(
+            f"{location}: buckets need the package obstore, found none; install spikedeblur[cloud]"
+        ) from error
+
+
+@functools.cache
+def _not_found() -> tuple[type[Exception], ...]:
+    from obstore.exceptions import NotFoundError
+
+    return FileNotFoundError, NotFoundError  # which of the two depends on the version
+
+
+@functools.lru_cache(16)
+def _connect(
+    pid: int, scheme: str, bucket: str, environment: tuple[tuple[str, str], ...]
+) -> S3Store | GCSStore | AzureStore:
+    from obstore.store import AzureStore, GCSStore, S3Store
+
+    if scheme == "gs":
+        return GCSStore(bucket, client_options=_CLIENT, retry_config=_RETRY)
+    settings = dict(environment)
+    names = _ENDPOINTS[scheme]
+    plain = any(settings.get(name, "").lower().startswith("http://") for name in names)
+    options: ClientConfig = {**_CLIENT, "allow_http": True} if plain else _CLIENT
+    if scheme == "az":
+        return AzureStore(bucket, client_options=options, retry_config=_RETRY)
+    return S3Store(bucket, client_options=options, retry_config=_RETRY)
+
+
+def _as_bytes(part: Buffer) -> memoryview:
+    view = memoryview(part)
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def _merge(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the (start, stop) to ask for, sorted and apart: near spans together."""
+    merged: list[tuple[int, int]] = []
+    for offset, length in sorted(span for span in spans if span[1]):
+        if merged and offset - merged[-1][1] <= COALESCE:
+            merged[-1] = merged[-1][0], max(merged[-1][1], offset + length)
+        else:
+            merged.append((offset, offset + length))
+    return merged
+
+
+def _bisect(merged: list[tuple[int, int]], offset: int) -> int:
+    """Return the last of them that starts at `offset` or before."""
+    from bisect import bisect_right
+
+    return bisect_right(merged, offset, key=lambda span: span[0]) - 1

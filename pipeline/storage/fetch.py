@@ -1,0 +1,27 @@
+"""Files of a storage, copied into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from ..host.files import atomic_write
+from .base import Place, check_key
+from .side_by_side import together
+
+
+def fetch(place: Place, keys: Iterable[str], folder: Path) -> None:
+    """Copy files from a place into a folder, several at once.
+
+    Raises:
+        StoreError: one is missing or can't be read.
+        UnsafePathError: a key would leave the folder.
+    """
+
+    def one(key: str) -> None:
+        with atomic_write(folder / check_key(str(place), key)) as file:
+            for piece in place.stream(key):
+                file.write(piece)
+
+    together([partial(one, key) for key in keys])

@@ -1,0 +1,236 @@
+"""A storage in the file system."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import mmap
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..host.files import atomic_write, require_inside, sweep
+from .base import (
+    PIECE,
+    READ_LIMIT,
+    Buffer,
+    StoreError,
+    StoreWriteError,
+    check_key,
+    check_span,
+    is_hidden,
+    missing,
+    too_large,
+)
+
+MAPPED_FILES = 200
+"""Files that a process keeps mapped. Each holds a descriptor, of which macOS grants 256."""
+
+
+class Folder:
+    """A place in the file system."""
+
+    is_local: bool = True
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+
+    def __str__(self) -> str:
+        return self._location
+
+    def __repr__(self) -> str:
+        return f"Folder({self._location!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Folder) and other._location == self._location
+
+    def __hash__(self) -> int:
+        return hash(self._location)
+
+    @property
+    def location(self) -> str:
+        """Its absolute path."""
+        return self._location
+
+    def child(self, key: str) -> Folder:
+        """Return the folder below."""
+        return Folder(self._path(key, may_be_top=True))
+
+    def read(self, key: str, limit: int = READ_LIMIT) -> bytes | None:
+        """Return a whole file, or None; see `Place`."""
+        path = self._path(key)
+        with _explained(path, "read"):
+            try:
+                # Unbuffered: one read takes it all.
+                with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # half the time
+                    size = os.fstat(file.fileno()).st_size
+                    if size > limit:
+                        raise too_large(path, size, limit)
+                    return file.read()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Read a file piece by piece; see `Place`."""
+        path = self._path(key)
+        # Not mapped: where the disk fails, reading a mapping would kill the process.
+        with _explained(path, "read"):
+            try:
+                file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115
+            except (FileNotFoundError, NotADirectoryError):
+                raise missing(path) from None
+            with file:
+                while piece := file.read(PIECE):
+                    yield piece
+
+    def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
+        """Write a file aside, then rename it; see `Place`."""
+        path = self._path(key)
+        require_inside(self._location, os.path.dirname(path))  # noqa: PTH120  # see _mapped
+        with _explained(path, "write"), atomic_write(path, durable=durable) as file:
+            return sum(file.write(part) for part in parts)
+
+    def size(self, key: str) -> int | None:
+        """Return a file's size, or None; see `Place`."""
+        path = Path(self._path(key))
+        with _explained(path, "look at"):
+            try:
+                return path.stat().st_size if path.is_file() else None
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def sizes(self, key: str = "") -> dict[str, int]:
+        """Return the size of every file below; see `Place`."""
+        found: dict[str, int] = {}
+        todo = [key]
+        while todo:
+            here = todo.pop()
+            for entry in self._entries(here):
+                inside = f"{here}/{entry.name}" if here else entry.name
+                with _explained(entry.path, "look at"):
+                    if entry.is_dir():
+                        todo.append(inside)
+                    elif entry.is_file():
+                        found[inside] = entry.stat().st_size
+        return found
+
+    def sizes_of(self, keys: Iterable[str]) -> dict[str, int]:
+        """Look at each file by itself; see `Place`."""
+        found: dict[str, int] = {}
+        for key in keys:
+            path = self._path(key)
+            with _explained(path, "look at"):
+                try:
+                    status = os.stat(path)  # noqa: PTH116  # thousands of times: see _mapped
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+            if stat.S_ISREG(status.st_mode):
+                found[key] = status.st_size
+        return found
+
+    def folders(self, key: str = "") -> list[str]:
+        """Return the names of the folders directly below; see `Place`."""
+        return sorted(entry.name for entry in self._entries(key) if entry.is_dir())
+
+    def remove(self, key: str) -> None:
+        """Rename aside, to a hidden name, then remove; see `Place`."""
+        path = Path(self._path(key, may_be_top=True))
+        if key:
+            require_inside(self._location, path.parent)
+        aside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.removed")
+        with _explained(path, "remove"):
+            try:
+                path.replace(aside)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            if aside.is_dir() and not aside.is_symlink():
+                shutil.rmtree(aside)
+            else:
+                aside.unlink()
+
+    def sweep(self, key: str = "", *, own: bool = False) -> None:
+        """Remove hidden leftovers; see `Place`."""
+        path = Path(self._path(key, may_be_top=True))
+        require_inside(self._location, path)
+        with _explained(path, "clear"):
+            sweep(path, own=own)
+
+    def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
+        """Return views of the mapped file, without copying; see `Place`."""
+        path = self._path(key)
+        with _explained(path, "read"):
+            view = _mapped(path)
+        size = len(view)
+        for span in spans:
+            check_span(path, span, size)
+        return [view[offset : offset + length] for offset, length in spans]
+
+    def _path(self, key: str, *, may_be_top: bool = False) -> str:
+        check_key(self._location, key, may_be_top=may_be_top)
+        return f"{self._location.rstrip('/')}/{key}" if key else self._location
+
+    def _entries(self, key: str) -> Iterator[os.DirEntry[str]]:
+        path = self._path(key, may_be_top=True)
+        with _explained(path, "list"):
+            try:
+                with os.scandir(path) as entries:
+                    found = [entry for entry in entries if not is_hidden(entry.name)]
+            except (FileNotFoundError, NotADirectoryError):
+                return
+        yield from found
+
+
+class _ReplacedError(Exception):
+    """The file became another one between two looks at it."""
+
+
+def _mapped(path: str) -> memoryview:
+    for _ in range(10):
+        try:
+            now = os.stat(path)  # noqa: PTH116  # each read does this: a Path costs more than it
+        except (FileNotFoundError, NotADirectoryError):
+            break
+        try:
+            return _map(path, now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
+        except (_ReplacedError, FileNotFoundError):
+            continue
+    raise missing(path)
+
+
+@functools.lru_cache(MAPPED_FILES)
+def _map(path: str, *identity: int) -> memoryview:
+    """Map this very file. One that falls out of the cache stays mapped while views of it live."""
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        now = os.fstat(file.fileno())
+        if (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns) != identity:
+            raise _ReplacedError
+        if now.st_size == 0:
+            return memoryview(b"")  # which can't be mapped
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room, then run again",
+    errno.EDQUOT: "make room, then run again",
+    errno.EACCES: "give the right to do so, or choose another place",
+    errno.EPERM: "give the right to do so, or choose another place",
+    errno.EROFS: "choose another place",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENAMETOOLONG: "choose a shorter path",
+}
+
+
+@contextmanager
+def _explained(path: str | os.PathLike[str], verb: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        remedy = _REMEDIES.get(error.errno or 0, "check the path and the disk")
+        of_writing = verb in ("write", "remove", "clear")
+        kind = StoreWriteError if of_writing else StoreError
+        raise kind(f"{os.fspath(path)}: cannot {verb} it: {reason}; {remedy}") from error

@@ -1,0 +1,38 @@
+"""From a path or a URL to the storage there."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import unquote, urlsplit
+
+from .base import Place, StoreError
+from .folder import Folder
+
+
+def open_place(location: str | os.PathLike[str]) -> Place:
+    """Return the place at a folder's path or at a URL: s3://, gs://, az:// or file://.
+
+    Nothing is looked at yet, so nothing need be there.
+
+    Raises:
+        StoreError: it is no such location, or what its kind needs is not installed.
+    """
+    text = os.fspath(location)
+    scheme, colon, rest = text.partition("://")
+    if not colon or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return Folder(os.path.abspath(text))  # noqa: PTH100  # it keeps links
+    if scheme.lower() == "file":
+        url = urlsplit(text)
+        if url.netloc not in ("", "localhost") or not url.path.startswith("/"):
+            raise StoreError(f"{text}: expected file:/// and an absolute path; correct it")
+        return Folder(os.path.abspath(unquote(url.path)))  # noqa: PTH100
+    from .bucket import SCHEMES, Bucket
+
+    if scheme.lower() not in SCHEMES:
+        raise StoreError(
+            f"{text}: expected a folder, or a URL that begins with file://, "
+            f"{', '.join(f'{known}://' for known in SCHEMES)}; correct it"
+        )
+    bucket, _, prefix = rest.partition("/")
+    return Bucket(scheme.lower(), bucket, prefix.strip("/"))

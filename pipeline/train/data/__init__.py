@@ -1,0 +1,1 @@
+"""Training data: which samples in which order, read ahead and brought into batches."""

@@ -1,0 +1,194 @@
+"""Batches for the training loop, in its exact order, from this process or from workers.
+
+Where the training split fits into the cache it is read once, before the first step, and no
+workers are used: cutting a crop from memory is cheaper than copying a batch between processes.
+Otherwise the cache's limit is split evenly between the workers, which fill their shares as
+they read; a window may then be held by several of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ....configs.schema import DataConfig
+from ....errors import SpikeDeblurError
+from ...host.machine import available_cores
+from ...host.reporter import Note, Progress
+from ...storage.side_by_side import AT_ONCE
+from .cache import Arrays, WindowCache
+from .order import StepPlan
+from .samples import ClipSamples, window_bytes
+from .workers import cut_batch, open_workers, stack
+
+Batch = dict[str, Any]
+MOST_WORKERS = 8
+"""That `auto` takes: a store gives one worker several hundred crops a second."""
+
+
+def prepare_cache(
+    samples: ClipSamples,
+    data: DataConfig,
+    workers: int | Literal["auto"],
+    *,
+    processes: int = 1,
+    on_note: Note,
+    on_progress: Progress | None = None,
+) -> int:
+    """Give `samples` its cache as the configuration asks; returns how many workers to use.
+
+    Args:
+        samples: the training split; its `cache` is set here.
+        data: USE_RAM_CACHE and CACHE_SIZE_GB, in GiB for this process and its workers.
+        workers: loading processes wanted, TRAIN.NUM_WORKERS.
+        processes: training processes that share this machine's cores.
+        on_note: told the estimate, and what was decided for which reason.
+        on_progress: told how far the preload is, in windows.
+    """
+    cores = max(available_cores() // processes, 1)
+    wanted = min(cores - 1, MOST_WORKERS) if workers == "auto" else workers
+    chosen = min(wanted, cores)
+    if wanted > cores:
+        on_note(
+            f"TRAIN.NUM_WORKERS {wanted} is more than the {cores} cores of a training process "
+            f"here; using {cores}"
+        )
+    limit = int(data.CACHE_SIZE_GB * 2**30) if data.USE_RAM_CACHE else 0
+    if not limit:
+        samples.cache = None
+        return chosen
+    needed = sum(window_bytes(s) * s.length for s in samples.sequences)
+    if needed <= limit:
+        on_note(f"reading the training split into memory once: {_gib(needed)}, no workers")
+        samples.cache = WindowCache(limit)
+        preload(samples, cores, on_progress)
+        return 0
+    share = f", {_gib(limit // chosen)} a worker" if chosen else ""
+    on_note(
+        f"warning: the training split takes {_gib(needed)} in memory, more than "
+        f"DATA.CACHE_SIZE_GB {data.CACHE_SIZE_GB:g}; a part of it is kept{share}, the rest is "
+        "read again each time"
+    )
+    samples.cache = WindowCache(limit // max(chosen, 1))
+    return chosen
+
+
+def preload(samples: ClipSamples, threads: int = 1, on_progress: Progress | None = None) -> None:
+    """Read windows into the cache, in order, while there is room. Statistics start after it.
+
+    Args:
+        samples: with a cache.
+        threads: how many windows are read side by side, at least; twice as many are held besides.
+        on_progress: told how far it is, in windows.
+    """
+    assert samples.cache is not None
+    total = sum(sequence.length for sequence in samples.sequences)
+    threads = max(threads, AT_ONCE // 2) if samples.is_remote else threads
+    windows = (
+        (number, window)
+        for number, sequence in enumerate(samples.sequences)
+        for window in range(sequence.length)
+    )
+
+    def read(number: int, window: int) -> Arrays:
+        sequence, span = samples.sequences[number], (window, window + 1)
+        return sequence.blur(*span), sequence.sharp(*span), sequence.voxels(*span)
+
+    reading: deque[tuple[tuple[int, int], Future[Arrays]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for done in range(1, total + 1):
+                for key in itertools.islice(windows, 2 * threads - len(reading)):
+                    reading.append((key, pool.submit(read, *key)))
+                key, arrays = reading.popleft()
+                if not samples.cache.has_room(window_bytes(samples.sequences[key[0]])):
+                    return
+                try:
+                    samples.cache.put(key, arrays.result())
+                except SpikeDeblurError:
+                    if not samples.replace_unreadable:
+                        raise  # else it is told when a step comes to it
+                if on_progress:
+                    on_progress(done, total, "reading the training split into memory")
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def open_loader(
+    samples: ClipSamples,
+    plan: StepPlan,
+    from_step: int,
+    to_step: int,
+    *,
+    workers: int,
+    pin: bool,
+    prefetch_bytes: int = 2**29,
+) -> Iterator[Iterator[list[Batch]]]:
+    """Yield an iterator over steps; each is the list of this process's batches.
+
+    A step's tensors are good until the next step is asked for.
+
+    Args:
+        samples: what cuts a sample.
+        plan: what says which clips, from `from_step` on, across epochs.
+        from_step: first step, counted from the run's start.
+        to_step: one past the last.
+        workers: loading processes; they are started afresh (spawned).
+        pin: copy to page-locked memory, from where copies to a GPU are fastest.
+        prefetch_bytes: of batches under way; each worker has one at least.
+
+    Raises:
+        WorkerError: a loading process died.
+        SpikeDeblurError: a sample can't be read.
+    """
+    planned = plan.batches(from_step, to_step)
+    with ExitStack() as opened:
+        if workers:
+            batches = opened.enter_context(
+                open_workers(
+                    samples,
+                    planned,
+                    workers=workers,
+                    batch_size=plan.batch_size,
+                    held=plan.accumulation,
+                    prefetch_bytes=prefetch_bytes,
+                )
+            )
+        else:
+            batches = (cut_batch(samples, each) for each in planned)
+        yield _by_step(batches, pin)
+
+
+def _by_step(batches: Iterator[dict[str, Any]], pin: bool) -> Iterator[list[Batch]]:
+    step: list[Batch] = []
+    for batch in batches:
+        step.append(_to_tensors(batch, pin=pin))
+        if batch["ends_step"]:
+            yield step
+            step = []
+
+
+def collate(samples: Sequence[dict[str, Any]]) -> Batch:
+    """Stack samples of one T: tensors get a leading B, everything else becomes a list of B."""
+    return _to_tensors(stack(samples), pin=False)
+
+
+def _to_tensors(batch: dict[str, Any], *, pin: bool) -> Batch:
+    tensors = {
+        name: torch.from_numpy(value)
+        for name, value in batch.items()
+        if isinstance(value, np.ndarray)
+    }
+    return batch | {name: t.pin_memory() if pin else t for name, t in tensors.items()}
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

@@ -1,0 +1,142 @@
+"""Other cameras than the one that recorded: spikes of a batch changed on the device.
+
+Letters in shapes: B clips, T windows, K bins, h and w a voxel grid's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ....configs.schema import SpikeAugmentConfig
+from ....model import delay
+
+_FAINT = 1e-4
+"""Spikes a bin, below which light is taken to be as much: it reaches no threshold."""
+
+
+def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[str, Any]:
+    """Return the batch as another camera would have recorded it; each clip for itself.
+
+    A higher threshold is exact where its factor is a whole number: integrate-and-fire keeps what
+    is left over after a spike, so every f-th spike of a pixel is a spike at f times the threshold,
+    from a random phase on.
+
+    Args:
+        batch: `voxels` (B, T, K, h, w) raw counts, or floating: light from intervals; `samples`
+            (B, T) spike samples a window, `gain` (B) spikes a sample at unit luminance; on one
+            device. Random numbers are torch's.
+        options: what may change, and how far.
+    """
+    counts = batch["voxels"].to(torch.float32)
+    clips, device = len(counts), counts.device
+    samples = batch["samples"].to(counts)[..., None, None, None] / counts.shape[2]  # a bin
+    changed = torch.rand(clips, device=device) < options.CHANCE
+
+    factor = torch.exp(torch.rand(clips, device=device) * math.log(options.THRESHOLD))
+    factor = torch.where(changed, factor, 1.0)
+    if options.THRESHOLD > 1:
+        raised = (
+            raise_threshold_of_light if batch["voxels"].is_floating_point() else raise_threshold
+        )
+        counts = raised(counts, _of_clip(factor))
+    if options.NOISE > 0:
+        share = _of_clip(changed * torch.rand(clips, device=device) * options.NOISE)
+        false = torch.poisson((share * (samples - counts).clamp(min=0)).expand_as(counts))
+        counts = torch.minimum(counts + false, torch.maximum(samples, counts))
+    if options.DEAD > 0:
+        share = _of_clip(changed * torch.rand(clips, device=device) * options.DEAD)
+        counts = counts * (torch.rand(clips, 1, 1, *counts.shape[-2:], device=device) >= share)
+    if options.ROWS > 0:
+        share = _of_clip(changed * torch.rand(clips, device=device) * options.ROWS)
+        counts = counts * (torch.rand(clips, 1, 1, counts.shape[-2], 1, device=device) >= share)
+    if options.LATE > 0:
+        by = changed * (2 * torch.rand(clips, device=device) - 1) * options.LATE
+        bins = (by * counts.shape[2]).round().long()[:, None].expand(counts.shape[:2])
+        counts = delay(counts, bins)
+    return batch | {"voxels": counts, "gain": batch["gain"].to(device) / factor}
+
+
+def thin(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[str, Any]:
+    """Return a batch of which, by chance, only some windows are left; of all clips the same.
+
+    Args:
+        batch: `blur`, `sharp`, `voxels`, `samples` (B, T, ...).
+        options: THIN is read.
+    """
+    windows = batch["samples"].shape[1]
+    if windows == 1 or torch.rand(()) >= options.THIN:
+        return batch
+    number = int(torch.randint(1, windows, ()))
+    kept = torch.randperm(windows)[:number].sort().values
+    names = ("blur", "sharp", "voxels", "samples")
+    return batch | {name: batch[name][:, kept.to(batch[name].device)] for name in names}
+
+
+def tint(blur: Tensor, sharp: Tensor, options: SpikeAugmentConfig) -> tuple[Tensor, Tensor]:
+    """Return frames (B, T, 3, H, W) of another exposure and white; each clip for itself."""
+    clips, device = len(blur), blur.device
+    changed = torch.rand(clips, 1, device=device) < options.CHANCE
+    darker = changed * torch.rand(clips, 3, device=device) * options.TINT
+    factor = (1 - darker)[:, None, :, None, None]
+    return blur * factor, sharp * factor
+
+
+def grain(blur: Tensor, options: SpikeAugmentConfig) -> Tensor:
+    """Return frames (B, T, 3, H, W) in [0, 1] with noise; each clip for itself."""
+    clips, device = len(blur), blur.device
+    changed = torch.rand(clips, device=device) < options.CHANCE
+    deviation = _of_clip(changed * torch.rand(clips, device=device) * options.GRAIN)
+    return (blur + deviation * torch.randn_like(blur)).clamp(0, 1)
+
+
+def raise_threshold(counts: Tensor, factor: Tensor) -> Tensor:
+    """Return the counts (..., K, h, w) of a threshold `factor` times as high, at least 1."""
+    total = counts.cumsum(-3)
+    phase = torch.rand_like(total[..., :1, :, :]) * factor
+    total = torch.div(total + phase, factor, rounding_mode="floor")
+    before = torch.div(phase, factor, rounding_mode="floor")
+    return torch.diff(total, dim=-3, prepend=before)
+
+
+def raise_threshold_of_light(light: Tensor, factor: Tensor) -> Tensor:
+    """Return the light (..., K, h, w) that spikes of a threshold `factor` times as high tell of.
+
+    Light comes evenly within a bin, and beside the window as in its first and last bin. Spikes
+    are where its sum passes the threshold, from a random phase on; between two of them it is
+    taken to have come evenly.
+    """
+    pace = light.clamp(min=_FAINT)
+    pace = torch.cat([pace[..., :1, :, :], pace, pace[..., -1:, :, :]], -3)  # (..., K + 2, h, w)
+    width = torch.ones_like(pace)
+    for end in (0, -1):  # two spikes fit beside the window
+        width[..., end, :, :] = 2 * factor[..., 0, :, :] / pace[..., end, :, :]
+    instants, sums = (
+        F.pad(x.cumsum(-3), (0, 0, 0, 0, 1, 0)).movedim(-3, -1).contiguous()
+        for x in (width, width * pace)
+    )  # (..., h, w, K + 3)
+    steps = factor.expand_as(light[..., :1, :, :]).movedim(-3, -1)  # (..., h, w, 1)
+    phase = torch.rand_like(steps)
+    edges = slice(1, -1)  # of the window's bins
+    fired = (sums[..., edges] / steps + phase).floor()  # (..., h, w, K + 1)
+
+    def instant_of(spikes: Tensor) -> Tensor:
+        target = (spikes - phase) * steps
+        after = torch.searchsorted(sums, target).clamp(1, sums.shape[-1] - 1)
+        (low, from_), (high, to) = (
+            [x.gather(-1, i) for x in (sums, instants)] for i in (after - 1, after)
+        )
+        return from_ + (target - low) / (high - low).clamp(min=_FAINT) * (to - from_)
+
+    last, following = instant_of(fired), instant_of(fired + 1)
+    passed = (instants[..., edges] - last) / (following - last).clamp(min=_FAINT)
+    light_until = fired + passed.clamp(0, 1)
+    return torch.where(factor > 1, light_until.diff(dim=-1).movedim(-1, -3), light)
+
+
+def _of_clip(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1, 1)

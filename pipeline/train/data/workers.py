@@ -1,0 +1,264 @@
+"""Processes that cut batches and hand them over in memory which they share with training.
+
+They do without torch, whose import takes each of them two seconds and over 400 MiB. And memory is
+mapped once and used again and again: a fresh shared block a batch, as PyTorch's `DataLoader`
+hands over tensors, costs page faults that take as long as cutting the samples.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import mmap
+import os
+import pickle
+import signal
+import tempfile
+import traceback
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import DupFd
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ....errors import SpikeDeblurError
+from ...host.allocator import keep_freed_memory
+from .order import MicroBatch
+from .samples import ClipSamples
+
+Batch = dict[str, Any]
+
+MOST_AHEAD = 16
+"""Batches that a worker has under way, at most."""
+
+_LARGE = ("voxels", "blur", "sharp")  # voxels first: their type may be wider than a byte
+_PATIENCE = 5.0  # seconds that a worker gets to leave
+
+
+class WorkerError(SpikeDeblurError):
+    """A loading process died; the message says of what."""
+
+
+def stack(samples: Sequence[dict[str, Any]], memory: np.ndarray | None = None) -> Batch:
+    """Stack samples of one T: arrays get a leading B, everything else becomes a list of B.
+
+    Args:
+        samples: as `ClipSamples.sample` returns them.
+        memory: (n,) uint8, where large arrays go, one after another; None: fresh memory.
+    """
+    batch: Batch = {name: [sample[name] for sample in samples] for name in samples[0]}
+    batch["samples"] = np.stack(batch["samples"])
+    batch["gain"] = np.array(batch["gain"], np.float32)
+    start = 0
+    for name in _LARGE:
+        parts = batch[name]
+        dtype, shape = np.result_type(*parts), (len(parts), *parts[0].shape)
+        out = np.empty(shape, dtype) if memory is None else _view(memory, start, shape, dtype)
+        batch[name] = np.stack(parts, out=out)
+        start += out.nbytes
+    return batch
+
+
+def batch_bytes(samples: ClipSamples, batch_size: int) -> int:
+    """Return the bytes of the large arrays of the largest batch."""
+    assert samples.crop_size is not None
+    side, small = samples.crop_size, samples.crop_size // samples.ratio
+    windows = batch_size * int(samples.index.length.max(initial=1))
+    voxels = max(s.bins * np.dtype(s.voxel_dtype).itemsize for s in samples.sequences)
+    return int(windows * (6 * side * side + voxels * small * small))
+
+
+def cut_batch(samples: ClipSamples, planned: MicroBatch, memory: np.ndarray | None = None) -> Batch:
+    """Return a batch: what `stack` returns, and `cache` (hits, misses), `weight`, `ends_step`."""
+    batch = stack(samples.samples(planned.epoch, [int(c) for c in planned.clips]), memory)
+    batch["cache"] = samples.cache.since_last() if samples.cache else (0, 0)
+    batch["weight"] = planned.weight
+    batch["ends_step"] = planned.ends_step
+    return batch
+
+
+@contextmanager
+def open_workers(
+    samples: ClipSamples,
+    planned: Iterable[MicroBatch],
+    *,
+    workers: int,
+    batch_size: int,
+    held: int,
+    prefetch_bytes: int,
+) -> Iterator[Iterator[Batch]]:
+    """Yield an iterator over the planned batches, in their order.
+
+    A batch's large arrays are good until `held` more were taken.
+
+    Args:
+        samples: what cuts a sample.
+        planned: read as it is needed.
+        workers: processes; each makes every `workers`-th batch.
+        batch_size: clips of a batch, at most.
+        held: batches that are in use at a time.
+        prefetch_bytes: of batches under way; each worker has one at least.
+
+    Raises:
+        WorkerError: a process died.
+        SpikeDeblurError: a sample can't be read.
+    """
+    size = batch_bytes(samples, batch_size)
+    messages = 2**15 // (256 + 8 * batch_size)  # that a pipe takes without blocking
+    ahead = max(min(prefetch_bytes // (size * workers), MOST_AHEAD, messages), 1)
+    each = ahead + held
+    memory = _SharedMemory(workers * each * size)
+    pickled = pickle.dumps(samples)  # once: thousands of sequences take their time
+    spawn = get_context("spawn")  # a fork would share locks of threads, CUDA and sockets
+    with ExitStack() as opened:
+        links: list[tuple[BaseProcess, Connection]] = []
+        for _ in range(workers):
+            ours, theirs = spawn.Pipe()
+            process = spawn.Process(
+                target=_serve, args=(theirs, memory, size, pickled), daemon=True
+            )
+            process.start()
+            theirs.close()
+            opened.callback(_end, process, ours)
+            links.append((process, ours))
+        memory.close()
+        yield _in_order(links, planned, memory.view.reshape(-1, size), ahead, each)
+
+
+def _in_order(
+    links: list[tuple[BaseProcess, Connection]],
+    planned: Iterable[MicroBatch],
+    memory: np.ndarray,
+    ahead: int,
+    each: int,
+) -> Iterator[Batch]:
+    turns = enumerate(planned)
+    asked: deque[tuple[int, int]] = deque()  # (worker, slot), oldest first
+
+    def ask(count: int) -> None:
+        for number, batch in itertools.islice(turns, count):
+            turn, worker = divmod(number, len(links))
+            slot = worker * each + turn % each
+            try:
+                links[worker][1].send((slot, batch))
+            except OSError:
+                raise _died(links[worker][0]) from None
+            asked.append((worker, slot))
+
+    ask(ahead * len(links))
+    while asked:
+        worker, slot = asked.popleft()
+        try:
+            batch = links[worker][1].recv()
+        except (EOFError, OSError):
+            raise _died(links[worker][0]) from None
+        if isinstance(batch, Exception):
+            raise batch
+        start = 0
+        for name in _LARGE:
+            shape, dtype = batch[name]
+            batch[name] = _view(memory[slot], start, shape, dtype)
+            start += batch[name].nbytes
+        ask(1)
+        yield batch
+
+
+def _serve(link: Connection, memory: _SharedMemory, size: int, pickled: bytes) -> None:
+    """Cut what is asked for, until the other side is gone."""
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the training process
+    # finishes its step and needs its workers for that. They leave when it does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    keep_freed_memory()
+    slots = memory.view.reshape(-1, size)
+    samples: ClipSamples = pickle.loads(pickled)  # from the process that started this one
+    try:
+        if samples.is_remote:
+            _serve_several(link, samples, slots)
+        while True:
+            slot, planned = link.recv()
+            link.send(_answer(samples, planned, slots[slot]))
+    except (EOFError, OSError):
+        return
+
+
+def _serve_several(link: Connection, samples: ClipSamples, slots: np.ndarray) -> NoReturn:
+    """Cut all batches that were asked for side by side: each waits for answers of a network."""
+    cutting: deque[Future[Batch | Exception]] = deque()
+    with ThreadPoolExecutor(MOST_AHEAD) as pool:
+        while True:
+            while not cutting or link.poll():
+                slot, planned = link.recv()
+                cutting.append(pool.submit(_answer, samples, planned, slots[slot]))
+            link.send(cutting.popleft().result())
+
+
+def _answer(samples: ClipSamples, planned: MicroBatch, memory: np.ndarray) -> Batch | Exception:
+    try:
+        batch = cut_batch(samples, planned, memory)
+    except SpikeDeblurError as error:
+        return error
+    except Exception:
+        return RuntimeError(f"in a loading process:\n{traceback.format_exc()}")
+    return batch | {name: (batch[name].shape, batch[name].dtype) for name in _LARGE}
+
+
+def _view(memory: np.ndarray, start: int, shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+    return memory[start : start + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+
+
+def _end(process: BaseProcess, link: Connection) -> None:
+    link.close()
+    process.join(_PATIENCE)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+
+
+def _died(process: BaseProcess) -> WorkerError:
+    process.join(_PATIENCE)
+    code = process.exitcode
+    killed = code == -signal.SIGKILL
+    how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+    reason = ", most often for lack of memory" if killed else ""
+    return WorkerError(
+        f"a loading process was ended from outside ({how}){reason}; go on with --resume, with "
+        "a lower TRAIN.NUM_WORKERS, TRAIN.PREFETCH_MB or DATA.CACHE_SIZE_GB"
+    )
+
+
+class _SharedMemory:
+    """Bytes that spawned processes map too; no name, so nothing is left whoever is killed.
+
+    Not in /dev/shm, of which a container has 64 MB.
+    """
+
+    def __init__(self, size: int, descriptor: int | None = None) -> None:
+        if descriptor is None:
+            if hasattr(os, "memfd_create"):
+                descriptor = os.memfd_create("batches")
+            else:
+                with tempfile.TemporaryFile() as file:
+                    descriptor = os.dup(file.fileno())
+            os.ftruncate(descriptor, size)
+        self._descriptor = descriptor
+        self.view = np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _attach, (self.view.size, DupFd(self._descriptor))
+
+    def close(self) -> None:
+        """Let go of the file; what is mapped stays."""
+        os.close(self._descriptor)
+
+
+def _attach(size: int, descriptor: Any) -> _SharedMemory:
+    memory = _SharedMemory(size, descriptor.detach())
+    memory.close()
+    return memory

@@ -1,0 +1,230 @@
+"""What a step of training takes, measured before the run: one is tried in a process of its own.
+
+Nothing is predicted from formulas, which would have to know what autograd keeps, what libraries
+need beside it and how much of freed memory an allocator can use again. Only where a CPU would
+take long, a smaller step and one of twice its size are tried, and the rest is extrapolated: time
+and memory grow linearly with the pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+import psutil
+import torch
+
+from ...configs.schema import Config
+from ...errors import SpikeDeblurError
+from ...model import build_model
+from ...third_party.VRT import Recompute, set_recompute
+from ..host.allocator import keep_share_of_freed_memory
+from ..host.device_memory import NotEnoughMemoryError, free_memory, peak_memory
+from ..host.reporter import Note
+from ..weights.checkpoint import without_pretrained
+from .clock import Clock
+from .distributed import Group
+from .objective import Objective
+from .precision import Precision
+from .step import Learner
+
+PATIENCE = 30.0
+
+SMALL_SIDE = 64
+"""Side of the smaller step's crop, in pixels of the trunk: its coarsest scale is one window."""
+
+SHARE = 0.9
+"""What a budget of `auto` takes of the free memory; the rest is for what others come to need."""
+
+CHOICES = (
+    Recompute(),
+    Recompute(feed_forward=True),
+    Recompute(feed_forward=True, warping=True),
+    Recompute(attention=True, feed_forward=True, warping=True),
+    Recompute(attention=True, feed_forward=True, warping=True, block=True),
+    Recompute(attention=True, feed_forward=True, warping=True, block=True, stage=True),
+)
+"""What a step can recompute, from the fastest to the leanest."""
+
+
+class MemoryBudgetError(SpikeDeblurError):
+    """Not even the leanest step fits in the budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a step took."""
+
+    peak_bytes: int
+    """Of the process's memory; on a GPU, of what torch took there."""
+    seconds: float
+    """With all batches that it accumulates."""
+    extrapolated: bool
+    """From smaller steps."""
+
+
+def fit_in_budget(
+    config: Config, device: torch.device, on_note: Note = lambda note: None
+) -> tuple[Recompute, Trial]:
+    """Choose what to recompute by `TRAIN.MEMORY_BUDGET`: the first of `CHOICES` that fits.
+
+    Args:
+        config: of the run, with a budget.
+        device: to train on.
+        on_note: told of every choice that does not fit.
+
+    Raises:
+        MemoryBudgetError: none fits.
+    """
+    budget = config.TRAIN.MEMORY_BUDGET
+    assert budget is not None
+    limit = int(SHARE * free_memory(device)) if budget == "auto" else budget
+    for recompute in CHOICES:
+        trial = try_step(config, device, recompute, limit=limit)
+        if trial is not None and trial.peak_bytes <= limit:
+            return recompute, trial
+        found = "more" if trial is None else f"{trial.peak_bytes / 1e9:.2f} GB"
+        on_note(f"recomputing {recompute}: {found}, of {limit / 1e9:.2f} GB that are allowed")
+    data = config.DATA
+    raise MemoryBudgetError(
+        f"TRAIN.MEMORY_BUDGET: a step takes more than {limit / 1e9:.2f} GB even with everything "
+        f"recomputed; lower TRAIN.BATCH_SIZE (now {config.TRAIN.BATCH_SIZE}), DATA.CROP_SIZE "
+        f"({data.CROP_SIZE}) or DATA.CLIP_LEN ({data.CLIP_LEN})"
+    )
+
+
+def try_step(
+    config: Config,
+    device: torch.device,
+    recompute: Recompute | None = None,
+    *,
+    limit: int | None = None,
+    patience: float = PATIENCE,
+) -> Trial | None:
+    """Try a step of training on random clips.
+
+    Args:
+        config: of the run; weights to start from are not read.
+        device: to try it on.
+        recompute: instead of what the configuration recomputes.
+        limit: bytes; a step that comes to take more is stopped. None: what is free.
+        patience: seconds that a step may take on a CPU and still be tried in its full size.
+
+    Returns:
+        None: it took more than the limit, or than there is. Foretold from smaller steps, the
+        peak may lie above the limit.
+
+    Raises:
+        SpikeDeblurError: the step failed.
+    """
+    if limit is None:
+        limit = free_memory(device)
+    spawn = get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(
+        target=_answer, args=(theirs, config, device, recompute, patience), daemon=True
+    )
+    process.start()
+    theirs.close()  # so that a process that dies is noticed
+    try:
+        while not ours.poll(0.02):
+            if device.type != "cuda" and _resident(process.pid) > limit:
+                return None
+        outcome = ours.recv()
+    except EOFError:
+        return None  # the system kills who takes too much
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(outcome, NotEnoughMemoryError):
+        return None
+    if isinstance(outcome, Exception):
+        raise SpikeDeblurError(f"a trial step failed: {outcome}") from outcome
+    assert isinstance(outcome, Trial)
+    return outcome
+
+
+def _resident(pid: int | None) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0  # it just ended
+
+
+def _answer(link: Connection, *arguments: Any) -> None:
+    try:
+        link.send(_measure(*arguments))
+    except Exception as error:
+        link.send(error)
+
+
+def _measure(
+    config: Config, device: torch.device, recompute: Recompute | None, patience: float
+) -> Trial:
+    if config.TRAIN.THREADS is not None:
+        torch.set_num_threads(config.TRAIN.THREADS)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    model = build_model(without_pretrained(config))
+    if recompute is not None:
+        set_recompute(model, recompute)
+    precision = Precision.choose(config.TRAIN.AMP, device)
+    objective = Objective(config.LOSS).to(device)
+    learner = Learner.start(config, Group(0, 1, device), model.to(device), objective, precision)
+    clips, side = config.TRAIN.BATCH_SIZE, config.DATA.CROP_SIZE
+    batches = config.TRAIN.GRADIENT_ACCUMULATION_STEPS
+    small = SMALL_SIDE * config.MODEL.TRUNK_SCALE
+    times = clips * side * side / small**2
+    if device.type == "cuda" or times <= 2:
+        peak, seconds = _steps(learner, clips, side, side)
+        return Trial(peak, batches * seconds, extrapolated=False)
+    keep_share_of_freed_memory(1 / times)
+    peak, seconds = _steps(learner, 1, small, small)
+    if times * seconds < patience:
+        keep_share_of_freed_memory(1)
+        peak, seconds = _steps(learner, clips, side, side)
+        return Trial(peak, batches * seconds, extrapolated=False)
+    keep_share_of_freed_memory(2 / times)
+    twice_peak, _ = _steps(learner, 1, small, 2 * small)
+    keep_share_of_freed_memory(1)
+    _, seconds = _steps(learner, 1, small, 2 * small)
+    return Trial(
+        round(peak + (times - 1) * (twice_peak - peak)),
+        batches * times * seconds / 2,
+        extrapolated=True,
+    )
+
+
+def _steps(learner: Learner, clips: int, height: int, width: int) -> tuple[int, float]:
+    """Return a process's peak so far after two steps of one batch, and the second's seconds."""
+    batch = _random_batch(learner.config, clips, height, width)
+    clock = Clock(learner.group.device)
+    seconds = 0.0
+    for step in range(2):  # the first makes the optimizer's state
+        began = time.perf_counter()
+        learner.step([batch], step, 0.0, clock, raw=True)  # waits for the gradient's norm
+        seconds = time.perf_counter() - began
+    return peak_memory(learner.group.device), seconds
+
+
+def _random_batch(config: Config, clips: int, height: int, width: int) -> dict[str, Any]:
+    """Return what the loader gives for crops of a size, with spikes at the trunk's."""
+    frames, bins, scale = config.DATA.CLIP_LEN, config.DATA.K, config.MODEL.TRUNK_SCALE
+
+    def bytes_below(limit: int, *shape: int) -> torch.Tensor:
+        return torch.randint(limit, (clips, frames, *shape), dtype=torch.uint8)
+
+    return {
+        "blur": bytes_below(256, 3, height, width),
+        "sharp": bytes_below(256, 3, height, width),
+        "voxels": bytes_below(8, bins, height // scale, width // scale),
+        "gain": torch.full((clips,), 0.5),
+        "samples": torch.full((clips, frames), 8 * bins),
+        "weight": 1.0,
+        "seq": ["trial"] * clips,
+        "frame_index": [[0] * frames] * clips,
+        "cache": (0, 0),
+    }

@@ -1,0 +1,100 @@
+"""What training minimises, and how a batch becomes the network's inputs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...configs.schema import LossConfig, NormConfig, SpikeAugmentConfig
+from ...model import CharbonnierLoss, VGGPerceptualLoss, gain_from_blur, in_time, normalize_counts
+from .data.spike_augment import augment_spikes, grain, thin, tint
+
+_LEAST_MSE = 1e-10  # 100 dB, for images that are equal
+
+
+class Objective(nn.Module):
+    """Weighted sum of the terms whose weight is not 0.
+
+    Raises:
+        SpikeDeblurError: the perceptual term's weights can't be had.
+    """
+
+    def __init__(self, loss: LossConfig) -> None:
+        super().__init__()
+        terms: list[nn.Module] = []
+        self.weights: list[float] = []
+        if loss.CHARBONNIER.WEIGHT:
+            terms.append(CharbonnierLoss(loss.CHARBONNIER.DELTA))
+            self.weights.append(loss.CHARBONNIER.WEIGHT)
+        vgg = loss.VGG_PERCEPTUAL
+        if vgg.WEIGHT:
+            terms.append(VGGPerceptualLoss(vgg.LAYERS, vgg.WEIGHTS))
+            self.weights.append(vgg.WEIGHT)
+        self.terms = nn.ModuleList(terms)
+
+    def forward(self, output: Tensor, sharp: Tensor) -> Tensor:
+        """(B, T, 3, H, W) float32 in [0, 1], twice -> scalar."""
+        pairs = zip(self.weights, self.terms, strict=True)
+        return torch.stack([weight * term(output, sharp) for weight, term in pairs]).sum()
+
+
+class Inputs(NamedTuple):
+    """A batch on the device."""
+
+    blur: Tensor
+    """(B, T, 3, H, W) float32 in [0, 1]."""
+    voxels: Tensor
+    """(B, T, K, h, w) float32, normalised."""
+    sharp: Tensor
+    """(B, T, 3, H, W) float32 in [0, 1]."""
+
+
+def to_inputs(
+    batch: dict[str, Any],
+    device: torch.device,
+    norm: NormConfig,
+    *,
+    raw: bool = True,
+    augment: SpikeAugmentConfig | None = None,
+) -> Inputs:
+    """Copy a collated batch to the device as bytes, and scale and normalise it there.
+
+    Args:
+        batch: as `loader.collate` gives it.
+        device: where the model is.
+        norm: how counts are normalised.
+        raw: False: voxels are float32 with log1p done, and are taken as they are.
+        augment: how clips are changed before, spikes only if they are raw; None: not at all.
+    """
+    if augment is not None:
+        batch = thin(batch, augment)
+    blur, sharp = (
+        batch[name].to(device, non_blocking=True).to(torch.float32) / 255
+        for name in ("blur", "sharp")
+    )
+    voxels = batch["voxels"].to(device, non_blocking=True)
+    if raw:
+        unknown = batch["gain"].isnan()  # asked before it is on the device
+        if augment is not None and augment.changes_clips:
+            batch = augment_spikes(batch | {"voxels": voxels}, augment)
+            voxels = batch["voxels"]
+            if augment.TINT > 0:
+                blur, sharp = tint(blur, sharp, augment)
+            if augment.GRAIN > 0:
+                blur = grain(blur, augment)
+        if norm.CORRECT_LAG:
+            voxels = in_time(voxels, blur)
+        gain = batch["gain"][:, None].expand(batch["samples"].shape)  # (B, T)
+        if norm.MODE == "relative" and unknown.any():
+            shown = gain_from_blur(voxels, batch["samples"].to(device), blur)
+            gain = torch.where(unknown[:, None].to(device), shown, gain.to(device))
+        voxels = normalize_counts(voxels, batch["samples"], gain, norm)
+    return Inputs(blur, voxels, sharp)
+
+
+def psnr(output: Tensor, sharp: Tensor) -> Tensor:
+    """Return the PSNR of each image or clip in dB for the range [0, 1], (B, ...) -> (B,)."""
+    error = (output.detach().clamp(0, 1) - sharp).square().flatten(1).mean(1)
+    return -10 * error.clamp(min=_LEAST_MSE).log10()

@@ -1,0 +1,58 @@
+"""A run's length, learning rates by step and by part of the network, the average's decay.
+
+All follow from the configuration and the step's number, so resuming needs no state.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from ...configs.schema import OptimConfig, TrainConfig
+
+
+def total_steps(train: TrainConfig, steps_an_epoch: int) -> int:
+    """Return the run's length in steps: MAX_STEPS or, where it is null, EPOCHS in steps."""
+    return train.MAX_STEPS or train.EPOCHS * steps_an_epoch
+
+
+def warmup_steps(train: TrainConfig, total: int) -> int:
+    """Return the warm-up's length: WARMUP_STEPS, but at most half of a short run."""
+    return min(train.SCHEDULER.WARMUP_STEPS, total // 2)
+
+
+def learning_rate(train: TrainConfig, step: int, total: int) -> float:
+    """Return the rate of step 0, 1, ..., total - 1: linear warm-up to OPTIM.LR, then cosine.
+
+    The warm-up's last step has OPTIM.LR, the run's last step SCHEDULER.MIN_LR (Loshchilov and
+    Hutter, arXiv 1608.03983, without restarts).
+    """
+    peak, least = train.OPTIM.LR, train.SCHEDULER.MIN_LR
+    warmup = warmup_steps(train, total)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(total - 1 - warmup, 1)
+    return least + (peak - least) * (1 + math.cos(math.pi * done)) / 2
+
+
+def ema_decay(decay: float, step: int) -> float:
+    """Return the decay at a step: low at first, so that random first weights are forgotten."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
+    """Return what AdamW takes: parameters by part of the network, each with its rate's `scale`."""
+    scales = {"flow": optim.FLOW_LR_SCALE, "backbone": optim.BACKBONE_LR_SCALE, "rest": 1.0}
+    parts: dict[str, list[nn.Parameter]] = {part: [] for part in scales}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            flow = name.startswith("vrt.spynet.")
+            part = "flow" if flow else "backbone" if name.startswith("vrt.") else "rest"
+            parts[part].append(parameter)
+    return [
+        {"params": found, "part": part, "scale": scales[part]}
+        for part, found in parts.items()
+        if found
+    ]

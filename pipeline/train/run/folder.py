@@ -1,0 +1,212 @@
+"""The run folder: what a training run writes, and who may write it.
+
+config.yaml        as resolved           metrics.jsonl     one JSON object a line
+environment.json   versions, data        events.out.*      the same for TensorBoard
+checkpoints/       last.pt, best.pt      samples/          blur | output | sharp
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .... import __version__
+from ....configs import dump_config, load_config
+from ....configs.schema import Config
+from ...host.files import atomic_write, require_inside, sweep, write_text
+from ...host.locks import only_writer
+from ...weights.checkpoint import FOLDER, checkpoint_config, checkpoint_path, read_checkpoint
+from .runs import RunFolderError, leaves, read_metrics
+
+HARMLESS = frozenset(
+    {
+        "DATA.ROOT",
+        "DATA.ALIGN_LOG_PATHS",
+        "DATA.USE_RAM_CACHE",
+        "DATA.CACHE_SIZE_GB",
+        "MODEL.VRT_CFG",
+        "MODEL.PRETRAINED",
+        "TRAIN.BATCH_SIZE",
+        "TRAIN.GRADIENT_ACCUMULATION_STEPS",
+        "MODEL.USE_CHECKPOINT_ATTN",
+        "MODEL.USE_CHECKPOINT_FFN",
+        "MODEL.RECOMPUTE",
+        "TRAIN.MEMORY_BUDGET",
+        "TRAIN.EARLY_STOP",
+        "TRAIN.NUM_WORKERS",
+        "TRAIN.NON_FINITE",
+        "TRAIN.PREFETCH_MB",
+        "TRAIN.LOG_INTERVAL",
+        "TRAIN.SAVE_INTERVAL",
+    }
+)
+"""Keys that may differ when a run continues: what they lead to is compared instead (the data's
+content, the clips a step), or they change no weight."""
+
+
+_PRODUCTS = (
+    "config.yaml",
+    "environment.json",
+    "metrics.jsonl",
+    "events.out.tfevents.*",
+    f"{FOLDER}/last.pt",
+    f"{FOLDER}/best.pt",
+    "samples/step_*.png",
+)
+
+
+@contextmanager
+def hold(run: Path) -> Iterator[None]:
+    """Hold the run folder for writing; the system lets go even if we are killed.
+
+    Raises:
+        HeldError: another process trains in it.
+    """
+    message = (
+        f"{run}: another `spikedeblur train` is writing this run; wait for it, stop it, or use "
+        "another --run"
+    )
+    with only_writer(run, message):
+        yield
+
+
+def holds_run(run: Path) -> bool:
+    """Whether a run was begun in the folder."""
+    return (run / "config.yaml").exists() or (run / FOLDER).exists()
+
+
+def require_new(run: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds a run already.
+
+    Raises:
+        RunFolderError: it does, and `overwrite` is false.
+    """
+    if holds_run(run) and not overwrite:
+        raise RunFolderError(
+            f"{run}: holds a run already; continue it with --resume, replace it with "
+            "--overwrite, or use another --run"
+        )
+
+
+def read_resumable(run: Path, config: Config) -> dict[str, Any] | None:
+    """Return the last checkpoint of a run begun with the same configuration; None: none yet.
+
+    Raises:
+        RunFolderError: the configuration differs; names the keys.
+        CheckpointError: the checkpoint can't be read.
+    """
+    path = checkpoint_path(run, "last")
+    if path.is_file():
+        state = read_checkpoint(path)
+        require_same(checkpoint_config(state, path), config, run)
+        return state
+    if (run / "config.yaml").is_file():
+        require_same(load_config(run / "config.yaml"), config, run)
+    return None
+
+
+def require_same(before: Config, now: Config, run: Path) -> None:
+    """Refuse to continue a run with a configuration that would change its result.
+
+    Raises:
+        RunFolderError: names the keys that differ, with both values.
+    """
+    old, new = leaves(before.model_dump(mode="json")), leaves(now.model_dump(mode="json"))
+    differ = [
+        f"{key} ({old.get(key)!r} before, {new.get(key)!r} now)"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in HARMLESS
+    ]
+    if differ:
+        raise RunFolderError(
+            f"{run}: can't continue with another configuration: {'; '.join(differ)}. Use the "
+            "run's own (its config.yaml), or another --run"
+        )
+
+
+def begin(run: Path, config: Config) -> None:
+    """Clear what an earlier run left in the folder, then write the configuration."""
+    if holds_run(run):
+        # Only what a run writes, by name: the folder may hold other things of the user's.
+        for pattern in _PRODUCTS:
+            for path in run.glob(pattern):
+                require_inside(run, path.parent)
+                path.unlink(missing_ok=True)
+    write_text(run / "config.yaml", dump_config(config))
+
+
+def sweep_run(run: Path) -> None:
+    """Remove the half-written files that a killed start left behind."""
+    for folder in (run, run / FOLDER, run / "samples"):
+        require_inside(run, folder)
+        sweep(folder)
+
+
+def write_environment(
+    run: Path, step: int, world: int, device: torch.device, data: dict[str, Any]
+) -> None:
+    """Record what a start of the run computes with; one entry a start, nothing of the host."""
+    path = run / "environment.json"
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        starts = []
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    starts.append(
+        {
+            "step": step,
+            "spikedeblur": __version__,
+            "python": platform.python_version(),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda if gpu else None,
+            "numpy": np.__version__,
+            "device": gpu or "cpu",
+            "processes": world,
+            "threads": torch.get_num_threads(),
+        }
+    )
+    write_text(path, json.dumps({"data": data, "starts": starts}, indent=2) + "\n")
+
+
+class MetricsFile:
+    """metrics.jsonl: one object a line, on disk before the run goes on.
+
+    Args:
+        run: the run folder.
+        step: lines after this step are dropped: the steps they are about are taken again.
+    """
+
+    def __init__(self, run: Path, step: int) -> None:
+        self.path = run / "metrics.jsonl"
+        kept = [line for line in read_metrics(run) if line["step"] <= step] if step else []
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append an object.
+
+        Raises:
+            OSError: not all of it could be written; names the file.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+
+
+def write_picture(run: Path, step: int, panels: np.ndarray) -> Path:
+    """Write (H, W, 3) uint8 as the sample picture of a step."""
+    path = run / "samples" / f"step_{step:07d}.png"
+    with atomic_write(path) as file:
+        Image.fromarray(panels).save(file, format="PNG")
+    return path

@@ -1,0 +1,183 @@
+"""What run folders say of themselves, read in one place; and runs side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ....configs.yaml_text import YamlError, read_yaml
+from ....errors import SpikeDeblurError
+
+_NOT_COMPARED = ("TRAIN.LOG_INTERVAL", "TRAIN.SAVE_INTERVAL", "TRAIN.NUM_WORKERS")
+
+
+class RunFolderError(SpikeDeblurError):
+    """A run folder can't be used as asked; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """What a run folder says of itself, weights apart."""
+
+    folder: Path
+    config_text: str
+    """The configuration as it was resolved, YAML."""
+    settings: dict[str, Any]
+    """Its values by their keys with dots."""
+    starts: tuple[dict[str, Any], ...]
+    """What each start of the run computed with; empty before the first step."""
+    data: dict[str, Any]
+    """What is known of the data's content."""
+    metrics: tuple[dict[str, Any], ...]
+    """The objects of metrics.jsonl, as `read_metrics` returns them."""
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a run folder, of a run that goes on or was killed as well.
+
+    Raises:
+        RunFolderError: no run folder, or a file in it is damaged; names it.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise RunFolderError(
+            f"{folder}: expected a run folder that `spikedeblur train` wrote, found no config.yaml "
+            "in it; check the path"
+        )
+    text = _text(path)
+    try:
+        settings = leaves(read_yaml(text))
+    except YamlError as error:
+        raise RunFolderError(
+            f"{path}: expected YAML, found something else ({error}); restore the file"
+        ) from error
+    environment: dict[str, Any] = {}
+    path = folder / "environment.json"
+    if path.is_file():
+        try:
+            environment = json.loads(_text(path))
+            starts, data = tuple(environment["starts"]), dict(environment["data"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(
+                f"{path}: expected what `train` writes, found something else; remove the file"
+            ) from error
+    else:
+        starts, data = (), {}
+    return RunRecord(
+        folder=folder,
+        config_text=text,
+        settings=settings,
+        starts=starts,
+        data=data,
+        metrics=tuple(read_metrics(folder)),
+    )
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Return the objects of metrics.jsonl, each with kind and step; none where it isn't there.
+
+    A last line without its end is left out: it is being written, or was when the run was killed.
+
+    Raises:
+        RunFolderError: another line is no such object; names it.
+    """
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    lines = []
+    for number, text in enumerate(whole.splitlines(), 1):
+        try:
+            line = json.loads(text)
+            line["kind"], line["step"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(
+                f"{path}, line {number}: expected what `train` writes, found {text[:40]!r}; "
+                "remove the line"
+            ) from error
+        lines.append(line)
+    return lines
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RunFolderError(f"{path}: expected text, found other bytes; restore it") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFacts:
+    """One run."""
+
+    run: str
+    """Its folder, as it was found."""
+    step: int
+    """The last that is recorded."""
+    best_psnr: float | None
+    """On the validation split, in dB."""
+    best_step: int | None
+    psnr_blur: float | None
+    """Of the blurred input there."""
+    seconds: float
+    """That its steps took."""
+    settings: dict[str, Any]
+    """Keys that are not the same in all runs shown."""
+
+
+def list_runs(folder: Path) -> list[RunFacts]:
+    """Return the runs in a folder and below, the best first.
+
+    Raises:
+        RunFolderError: none there; or a file of one can't be read.
+    """
+    found = sorted(path.parent for path in folder.rglob("config.yaml"))
+    runs = [run for run in found if (run / "metrics.jsonl").is_file()]
+    if not runs:
+        raise RunFolderError(
+            f"{folder}: expected run folders that `spikedeblur train` wrote, found none"
+        )
+    records = [read_run(run) for run in runs]
+    differ = differing([record.settings for record in records])
+    facts = [_facts(record, differ) for record in records]
+    return sorted(facts, key=lambda run: -(run.best_psnr or 0.0))
+
+
+def differing(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the keys whose values are not the same in all configurations (keys with dots)."""
+    names = dict.fromkeys(name for of_run in settings for name in of_run)
+    return [
+        name
+        for name in names
+        if name not in _NOT_COMPARED
+        and len({json.dumps(of_run.get(name)) for of_run in settings}) > 1
+    ]
+
+
+def _facts(record: RunRecord, differ: Sequence[str]) -> RunFacts:
+    lines = record.metrics
+    validations = [line for line in lines if line["kind"] == "val"]
+    best = max(validations, key=lambda line: float(line["psnr"]), default=None)
+    return RunFacts(
+        run=str(record.folder),
+        step=max((int(line["step"]) for line in lines), default=0),
+        best_psnr=None if best is None else float(best["psnr"]),
+        best_step=None if best is None else int(best["step"]),
+        psnr_blur=None if best is None else float(best["psnr_blur"]),
+        seconds=sum(float(line["seconds"]) for line in lines if line["kind"] == "train"),
+        settings={name: record.settings.get(name) for name in differ},
+    )
+
+
+def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values of a tree of dictionaries by their names, joined by dots."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        key: value
+        for name, below in tree.items()
+        for key, value in leaves(below, f"{prefix}.{name}" if prefix else name).items()
+    }

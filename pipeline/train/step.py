@@ -1,0 +1,207 @@
+"""A step of training: the gradient of its batches, and all that it changes."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...configs.schema import Config
+from ...errors import SpikeDeblurError
+from ..host.device_memory import explained_shortage
+from .clock import Clock
+from .data.loader import Batch
+from .distributed import Group
+from .ema import averaged_copy, update_average
+from .memory_advice import training_advice
+from .objective import psnr, to_inputs
+from .optimizer import ema_decay, parameter_groups
+from .precision import Precision
+
+
+class NonFiniteError(SpikeDeblurError):
+    """The loss or the gradient is not a finite number; the weights were not touched by it."""
+
+
+class StepResult(NamedTuple):
+    """What a step found, before it changed the weights."""
+
+    loss: float
+    """Mean over the samples of all processes."""
+    psnr: float
+    """Mean over the same samples, dB."""
+    gradient_norm: float
+    """Before clipping; not finite where fp16 overflowed and the step was left out."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What a step changes: weights, their average, the optimizer, the gradient's scale."""
+
+    model: nn.Module
+    wrapped: nn.Module
+    """The model, with its gradients averaged over the processes."""
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: nn.Module | None
+    precision: Precision
+    group: Group
+    config: Config
+
+    @classmethod
+    def start(
+        cls,
+        config: Config,
+        group: Group,
+        model: nn.Module,
+        objective: nn.Module,
+        precision: Precision,
+        *,
+        some_unused: bool = False,
+    ) -> Learner:
+        """Prepare for the first step.
+
+        Args:
+            config: TRAIN is read here, and DATA.NORM.
+            group: the processes, and this one's device.
+            model: on the device; called as `model(blur, voxels)`.
+            objective: called as `objective(output, sharp)`.
+            precision: of the forward pass.
+            some_unused: as in `Group.wrap`.
+        """
+        options = config.TRAIN
+        optimizer = torch.optim.AdamW(
+            parameter_groups(model, options.OPTIM),
+            lr=options.OPTIM.LR,
+            weight_decay=options.OPTIM.WEIGHT_DECAY,
+            fused=True,  # one pass over all weights; 2 against 12 ms a step for the quickstart's
+        )
+        average = averaged_copy(model) if options.EMA_DECAY is not None else None
+        model.train()
+        if options.COMPILE:
+            _compile(model, config, precision)
+        wrapped = group.wrap(model, some_unused=some_unused)
+        scaler = precision.scaler()
+        return cls(model, wrapped, objective, optimizer, scaler, average, precision, group, config)
+
+    def step(
+        self, batches: list[Batch], done: int, rate: float, clock: Clock, *, raw: bool
+    ) -> StepResult:
+        """Change the weights once, by the mean gradient of some batches.
+
+        Args:
+            batches: of this process.
+            done: steps before this one.
+            rate: learning rate.
+            clock: told which part begins.
+            raw: as in `to_inputs`.
+
+        Raises:
+            NonFiniteError: a loss or the gradient is not finite; raised on all processes alike.
+            NotEnoughMemoryError: says which settings take less.
+        """
+        frozen = done < self.config.TRAIN.OPTIM.FLOW_FROZEN_STEPS
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = rate * settings["scale"]
+        torch.manual_seed(_step_seed(self.config.TRAIN.SEED, done, self.group.rank))
+        with explained_shortage(f"step {done + 1}", training_advice(self.config)):
+            loss, quality = self._backward(batches, clock, done, raw=raw)
+        clock.start("optimizer")
+        for settings in self.optimizer.param_groups:
+            if frozen and settings["part"] == "flow":
+                for parameter in settings["params"]:
+                    parameter.grad = None  # neither clipped with the others nor followed
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.config.TRAIN.GRAD_CLIP or math.inf
+        ).item()
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            raise NonFiniteError(
+                f"step {done + 1}: the gradient's norm is {norm} (samples: "
+                f"{_names(self.group, batches)}); the weights are those of step {done}. Lower "
+                "TRAIN.OPTIM.LR, set TRAIN.AMP=off, or go on with --resume --set "
+                "TRAIN.NON_FINITE=skip"
+            )
+        self.scaler.step(self.optimizer)  # leaves the step out if fp16 overflowed
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        decay = self.config.TRAIN.EMA_DECAY
+        if self.average is not None and decay is not None:
+            update_average(self.average, self.model, ema_decay(decay, done))
+        clock.start("other")
+        return StepResult(loss, quality, norm)
+
+    def _backward(
+        self, batches: list[Batch], clock: Clock, done: int, *, raw: bool
+    ) -> tuple[float, float]:
+        """Accumulate the gradient of a step; return mean loss and PSNR over its samples."""
+        group = self.group
+        sums = torch.zeros(2, dtype=torch.float64, device=group.device)
+        bad: list[Batch] = []
+        for number, batch in enumerate(batches, 1):
+            clock.start("to_device")
+            inputs = to_inputs(
+                batch,
+                group.device,
+                self.config.DATA.NORM,
+                raw=raw,
+                augment=self.config.DATA.SPIKE_AUGMENT,
+            )
+            # Gradients are exchanged once a step, in the last batch's backward pass.
+            exchange = number == len(batches) or group.world == 1
+            with nullcontext() if exchange else self.wrapped.no_sync():  # type: ignore[operator]
+                clock.start("forward")
+                with self.precision.autocast():
+                    output = self.wrapped(inputs.blur, inputs.voxels)
+                output = output.float()
+                loss = self.objective(output, inputs.sharp)
+                clock.start("backward")
+                self.scaler.scale(loss * batch["weight"]).backward()
+            clock.start("other")
+            mean_psnr = psnr(output, inputs.sharp).mean()
+            sums += torch.stack([loss.detach(), mean_psnr]).double() * batch["weight"]
+            if not torch.isfinite(loss):
+                bad.append(batch)
+        loss_sum, psnr_sum, any_bad = group.sum([*sums.tolist(), float(len(bad))])
+        if any_bad:
+            raise NonFiniteError(
+                f"step {done + 1}: the loss is {loss_sum} (samples: {_names(group, bad)}); the "
+                f"weights are those of step {done}. Look at these samples, lower "
+                "TRAIN.OPTIM.LR, set TRAIN.AMP=off, or go on with --resume --set "
+                "TRAIN.NON_FINITE=skip"
+            )
+        return loss_sum / group.world, psnr_sum / group.world
+
+
+def _compile(model: nn.Module, config: Config, precision: Precision) -> None:
+    """Have the model compiled when it runs next."""
+    clip = (config.TRAIN.BATCH_SIZE, config.DATA.CLIP_LEN)
+    side, trunk = config.DATA.CROP_SIZE, config.DATA.CROP_SIZE // config.MODEL.TRUNK_SCALE
+    device = precision.device
+    with torch.no_grad(), precision.autocast():  # windows are planned outside of the graph
+        model(
+            torch.zeros(*clip, 3, side, side, device=device),
+            torch.zeros(*clip, config.DATA.K, trunk, trunk, device=device),
+        )
+    model.compile(dynamic=False)
+
+
+def _names(group: Group, batches: list[Batch]) -> str:
+    """Return the samples of all processes' batches, for an error message."""
+    own = [
+        f"{seq} frames {frames[0]}-{frames[-1]}"
+        for batch in batches
+        for seq, frames in zip(batch["seq"], batch["frame_index"], strict=True)
+    ]
+    names = [name for names in group.gather(own) for name in names]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, 2, step, rank]).generate_state(1, np.uint64)[0] >> 1)

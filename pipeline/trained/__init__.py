@@ -1,0 +1,5 @@
+"""Trained models as they are used: shipped, fetched, exported, or as a program."""
+
+from .model_file import load_trained
+
+__all__ = ["load_trained"]

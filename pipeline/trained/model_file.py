@@ -1,0 +1,204 @@
+"""Trained models as they are used: a run folder, or one file that `export` wrote.
+
+An exported model is a safetensors file: the weights to use, and in its header the configuration
+and where they come from. It holds no optimizer, so a run can't be continued from it. The package
+ships one, `small`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import nn
+
+from ... import __version__
+from ...configs import dump_config
+from ...configs.schema import Config
+from ...model import VRTWithSpike, build_model
+from ..host.files import atomic_write
+from ..host.locks import only_writer_of
+from ..weights.checkpoint import (
+    checkpoint_config,
+    checkpoint_path,
+    load_run,
+    read_checkpoint,
+    without_pretrained,
+)
+from ..weights.exported import (
+    FORMAT,
+    HEADER,
+    SCHEMA_VERSION,
+    SUFFIX,
+    TrainedModelError,
+    read_exported,
+    weights_checksum,
+)
+
+_fetched: dict[str, tempfile.TemporaryDirectory[str]] = {}
+"""By URL: what was fetched from buckets, until this process ends."""
+
+_SHIPPED = Path(__file__).parents[2] / "model" / "trained"
+
+
+def find_model(name: str | os.PathLike[str]) -> Path:
+    """Return the path of a shipped model by its name, or of an exported file, a URL's too.
+
+    Raises:
+        TrainedModelError: neither; says which ship.
+    """
+    path = fetched(name)
+    if path.suffix == SUFFIX and path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted(_SHIPPED.glob(f"*{SUFFIX}"))}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    raise TrainedModelError(
+        f"{name}: expected a model that ships ({', '.join(shipped) or 'none here'}) or a file that "
+        f"`spikedeblur export` wrote (*{SUFFIX}); for a run folder give --run"
+    )
+
+
+def fetched(source: str | os.PathLike[str]) -> Path:
+    """Return the path of a run folder or an exported model; of one at a URL, once it is fetched.
+
+    Of a run only what it takes to use its model is fetched: `config.yaml` and the best weights.
+
+    Raises:
+        TrainedModelError: neither is at the URL.
+        StoreError: the URL or the bucket can't be used.
+    """
+    from ..storage.fetch import fetch
+    from ..storage.locate import open_place
+
+    text = os.fspath(source)
+    if "://" not in text:
+        return Path(text)
+    place = open_place(text)
+    if place.is_local:
+        return Path(place.location)
+    if text.endswith(SUFFIX):
+        above, _, name = text.rpartition("/")
+        place, keys = open_place(above), [name]
+    else:
+        name, keys = "", ["config.yaml", weights_file("").as_posix()]
+    if text not in _fetched:
+        missing = [key for key in keys if place.size(key) is None]
+        if missing:
+            raise TrainedModelError(
+                f"{text}: expected a run folder or an exported model (*{SUFFIX}), found no "
+                f"{' and no '.join(missing)}; correct the URL, or copy all of it there"
+            )
+        folder = tempfile.TemporaryDirectory()
+        fetch(place, keys, Path(folder.name))
+        _fetched[text] = folder
+    return Path(_fetched[text].name, name)
+
+
+def weights_file(source: str | os.PathLike[str]) -> Path:
+    """Return the file that the weights of a run folder or an exported model are in."""
+    return Path(source) if Path(source).suffix == SUFFIX else checkpoint_path(source, "best")
+
+
+def source_name(source: str | os.PathLike[str]) -> str:
+    """Return what products call a model: the name of a shipped one, else its path or URL."""
+    path = Path(source)
+    for url, folder in _fetched.items():
+        if path.is_relative_to(folder.name):
+            return url
+    return path.stem if path.parent == _SHIPPED else os.fspath(source)
+
+
+def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
+    """Return the model of a run folder (its best weights) or of an exported file, in eval mode.
+
+    Raises:
+        SpikeDeblurError: there is none, or it can't be used; says why.
+    """
+    path = Path(source)
+    if path.suffix != SUFFIX:
+        return load_run(path, which="best")
+    weights, config = read_exported(path)
+    model = build_model(without_pretrained(config))
+    model.load_state_dict(weights)
+    return model.eval(), config
+
+
+def export_model(
+    run: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write the best weights of a run as one file.
+
+    Args:
+        run: folder or URL of a run with a checkpoint.
+        out: file to write, `*.safetensors`.
+        overwrite: replace a file that is there.
+
+    Returns:
+        What the file says of itself.
+
+    Raises:
+        SpikeDeblurError: no whole checkpoint, another ending, or a file in the way.
+    """
+    require_free(out, overwrite=overwrite)
+    run = fetched(run)
+    path = checkpoint_path(run, "best")
+    model, _ = load_run(run, which="best")
+    state = read_checkpoint(path)
+    facts = {
+        "step": state["step"],
+        "clips_a_step": state["samples_a_step"],
+        "data_sha256": state["data"],
+        "validation_psnr": state["best_psnr"],
+    }
+    return write_model(out, model, checkpoint_config(state, path), facts, overwrite=overwrite)
+
+
+def require_free(out: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Refuse a file that can't be written, before any work is done.
+
+    Raises:
+        TrainedModelError: another ending, or a file in the way.
+    """
+    out = Path(out)
+    if out.suffix != SUFFIX:
+        raise TrainedModelError(f"{out}: expected a name that ends in {SUFFIX}; change it")
+    if out.exists() and not overwrite:
+        raise TrainedModelError(f"{out}: is there already; choose another, or give --overwrite")
+
+
+def write_model(
+    out: str | os.PathLike[str],
+    model: nn.Module,
+    config: Config,
+    facts: dict[str, Any],
+    *,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a model, its configuration and facts about it as one file, atomically.
+
+    Returns:
+        The facts, with format and version.
+    """
+    facts = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "version": __version__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **facts,
+    }
+    # One entry: of several, the library would write any first, and equal models differ in bytes.
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    content = {"facts": facts, "config": dump_config(config), "crc32": weights_checksum(weights)}
+    header = {HEADER: json.dumps(content)}
+    with only_writer_of(out):
+        require_free(out, overwrite=overwrite)
+        with atomic_write(out) as file:
+            file.write(save(weights, metadata=header))
+            file.flush()
+            read_exported(file.path)
+    return facts

@@ -1,0 +1,220 @@
+"""A trained model as a program of one input shape, for places that have no spikedeblur.
+
+    .pt2    torch.export: for torch itself, from Python or compiled
+    .onnx   ONNX, opset 20: for onnxruntime and others; needs the extra `onnx`
+
+Both compute on what the network is given: frames and normalised counts, float32. What is written
+is read back and must give what the network gives, or it is not kept.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ... import __version__
+from ...configs import dump_config
+from ...configs.schema import Config
+from ...errors import SpikeDeblurError
+from ..host.files import AsideFile, atomic_write
+from ..host.locks import only_writer_of
+from .model_file import load_trained, source_name
+
+PROGRAM_SUFFIXES = (".pt2", ".onnx")
+FACTS = "spikedeblur"
+"""Name of the facts in the file: an extra file of a .pt2, a metadata property of an .onnx."""
+
+TOLERANCE = 1e-3
+"""Largest difference from the network's output, as a share of that output's range."""
+
+OPSET = 20
+OUTPUT = "sharp"
+
+_MISSING = (
+    "writing ONNX needs onnx, onnxscript and onnxruntime; install spikedeblur[onnx], or write .pt2"
+)
+
+
+class ProgramError(SpikeDeblurError):
+    """A model can't be written as a program, or the program does not do what the model does."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProgramSummary:
+    """What was written."""
+
+    out: str
+    inputs: dict[str, tuple[int, ...]]
+    """Shape of each input by name: blurred (1, T, 3, H, W) and, of a model that uses spikes,
+    voxels (1, T, K, h, w)."""
+    difference: float
+    """Largest from the network's output, as a share of that output's range."""
+
+
+def export_program(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    size: tuple[int, int],
+    spike_size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    overwrite: bool = False,
+) -> ProgramSummary:
+    """Write a trained model as a program, atomically, once it gives what the model gives.
+
+    Args:
+        source: run folder of a trained model, or an exported one.
+        out: file to write, `*.pt2` or `*.onnx`.
+        size: (H, W) of the frames, in pixels; the program takes no other.
+        spike_size: (h, w) of the counts; None: that of the network's trunk.
+        frames: T of a clip; None: as in training.
+        overwrite: replace a file that is there.
+
+    Raises:
+        ProgramError: another ending, a file in the way, a missing extra, an operator that the
+            format has not, or a program that gives something else.
+    """
+    out = Path(out)
+    if out.suffix not in PROGRAM_SUFFIXES:
+        endings = " or ".join(PROGRAM_SUFFIXES)
+        raise ProgramError(f"{out}: expected a name that ends in {endings}; change it")
+    _require_free(out, overwrite=overwrite)
+    if out.suffix == ".onnx":
+        _require_onnx(out)
+    network, config = load_trained(source)
+    inputs = _inputs(config, frames or config.DATA.CLIP_LEN, size, spike_size)
+    shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+    facts = {
+        "version": __version__,
+        "model": source_name(source),
+        "inputs": shapes,
+        "output": OUTPUT,
+        "config": dump_config(config),
+    }
+    write, call = (_write_onnx, _call_onnx) if out.suffix == ".onnx" else (_write_pt2, _call_pt2)
+    # Without gradients from first to last: attention is traced as it is then taken apart.
+    with only_writer_of(out), torch.no_grad(), atomic_write(out) as file:
+        _require_free(out, overwrite=overwrite)
+        wanted = network(*inputs.values())  # plans its windows, which tracing can't
+        with _explained(out):
+            write(network, inputs, facts, file)
+            file.flush()
+            found = call(file.path, inputs)
+        difference = _relative_difference(found, wanted)
+        if not difference <= TOLERANCE:
+            raise ProgramError(
+                f"{out}: expected the network's output to {TOLERANCE:g} of its range, found "
+                f"{difference:.2g}; not kept: use the run or its .safetensors"
+            )
+    return ProgramSummary(out=str(out), inputs=shapes, difference=difference)
+
+
+def _require_free(out: Path, *, overwrite: bool) -> None:
+    if out.exists() and not overwrite:
+        raise ProgramError(f"{out}: is there already; choose another, or give --overwrite")
+
+
+def _inputs(
+    config: Config, frames: int, size: tuple[int, int], spike_size: tuple[int, int] | None
+) -> dict[str, Tensor]:
+    """Return an arbitrary clip of these sizes, the same each time."""
+    random = torch.Generator().manual_seed(0)
+    inputs = {"blurred": torch.rand(1, frames, 3, *size, generator=random)}
+    if config.MODEL.USE_SPIKE:
+        trunk = [-(-side // config.MODEL.TRUNK_SCALE) for side in size]
+        shape = (1, frames, config.DATA.K, *(spike_size or trunk))
+        inputs["voxels"] = torch.rand(shape, generator=random) - 0.5
+    elif spike_size is not None:
+        raise ProgramError("this model uses no spikes; leave their size out")
+    return inputs
+
+
+def _relative_difference(found: Tensor, wanted: Tensor) -> float:
+    if found.shape != wanted.shape:
+        return float("inf")
+    spread = (wanted.max() - wanted.min()).clamp(min=1e-6)
+    return float((found - wanted).abs().max() / spread)
+
+
+def _exported(network: nn.Module, inputs: dict[str, Tensor]) -> torch.export.ExportedProgram:
+    return torch.export.export(network, tuple(inputs.values()), strict=False)
+
+
+def _write_pt2(
+    network: nn.Module, inputs: dict[str, Tensor], facts: dict[str, Any], file: AsideFile
+) -> None:
+    torch.export.save(
+        _exported(network, inputs), file, extra_files={FACTS: json.dumps(facts, indent=1)}
+    )
+
+
+def _call_pt2(path: Path, inputs: dict[str, Tensor]) -> Tensor:
+    output: Tensor = torch.export.load(path).module()(*inputs.values())
+    return output
+
+
+def _write_onnx(
+    network: nn.Module, inputs: dict[str, Tensor], facts: dict[str, Any], file: AsideFile
+) -> None:
+    program = torch.onnx.export(
+        _exported(network, inputs),
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=list(inputs),
+        output_names=[OUTPUT],
+        optimize=False,  # onnxruntime does that itself, and sooner
+    )
+    assert program is not None, "given to a file only"
+    program.model.metadata_props[FACTS] = json.dumps(facts)
+    file.write(program.model_proto.SerializeToString())
+
+
+def _call_onnx(path: Path, inputs: dict[str, Tensor]) -> Tensor:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; what it can't fold beforehand is no news
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (output,) = session.run([OUTPUT], {name: value.numpy() for name, value in inputs.items()})
+    return torch.from_numpy(output)
+
+
+def _require_onnx(out: Path) -> None:
+    try:
+        for name in ("onnx", "onnxruntime", "onnxscript"):
+            importlib.import_module(name)
+    except ImportError as error:
+        raise ProgramError(f"{out}: {_MISSING}") from error
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Turn what exporters and runtimes say of a network into one sentence, and hush their hints."""
+    hushed = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    before = [logger.level for logger in hushed]
+    for logger in hushed:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # exporters and runtimes raise of every kind
+        reason = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
+        raise ProgramError(
+            f"{out}: torch {torch.__version__} can't write this network so ({reason}); use the "
+            "run or its .safetensors"
+        ) from error
+    finally:
+        for logger, level in zip(hushed, before, strict=True):
+            logger.setLevel(level)

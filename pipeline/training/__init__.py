@@ -1,1 +1,0 @@
-"""Training: samples, loader, the loop, checkpoints, and start-up on several processes."""

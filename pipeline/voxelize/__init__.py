@@ -1,0 +1,8 @@
+"""The voxelize stage: an aligned data set becomes a store.
+
+Zarr and Dask are imported when something is run, not by importing this.
+"""
+
+from .job import voxelize_manifest
+
+__all__ = ["voxelize_manifest"]

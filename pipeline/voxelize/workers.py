@@ -1,0 +1,279 @@
+"""Mapping one function over tasks: in this process, on local processes, or on a Dask scheduler.
+
+Results come in the order in which they are ready. At most `IN_FLIGHT` groups a worker thread
+are with the scheduler at a time, so that it stays quick and memory stays flat however many
+tasks there are. Schedulers that are started here take a task only by TLS, from who has the key
+that is made for this one run. What this does not do: order tasks, keep results, or retry user
+errors.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import ssl
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from ..host.allocator import KEPT_BYTES
+from ..host.machine import workers_that_fit
+from ..storage.base import StoreError
+from .slurm import NO_PAGES, slurm_client
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+IN_FLIGHT = 4
+"""Groups of tasks a worker thread: enough that none waits for the next."""
+
+WORKER_BYTES = 200 * 2**20
+"""What a worker comes to hold, whatever the size of the data (`make bench`: 128 to 184 MB)."""
+
+GROUP_BYTES = 16 * 2**20
+"""What is worth sending to a worker: a group costs the scheduler 4 to 6 ms, such a write 60."""
+
+MOST_IN_GROUP = 64
+
+RECOUNT_SECONDS = 1.0
+"""Between counts of the workers, which come and go where they are jobs of a cluster."""
+
+CONNECT_SECONDS = 20
+
+_SET_CERTIFICATES = (
+    "set distributed.comm.tls.ca-file, .client.cert and .client.key in dask's configuration, "
+    "~/.config/dask/distributed.yaml, or DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
+    "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+)
+
+_IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+
+
+def run_tasks(
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    cluster: str | None = None,
+    describe: Callable[[Task], str] = repr,
+    size: Callable[[Task], int] = lambda task: GROUP_BYTES,
+    on_lost: Callable[[Task, str], Result] | None = None,
+) -> Iterator[Result]:
+    """Yield `function(task)` for every task, as they get ready.
+
+    A worker that dies is replaced. Tasks on which workers died are done at the end, one alone at a
+    time, so that what kills its worker again is known for it.
+
+    Args:
+        function: importable by name, so that workers find it.
+        tasks: read as they are needed.
+        workers: processes; None: one a core, if memory holds them; 1: this process, without a
+            cluster.
+        scheduler: address of a running Dask scheduler; `workers` is then its own affair. Its
+            certificates are dask's configuration, distributed.comm.tls.
+        cluster: slurm: `workers` are jobs that are submitted there; None: this machine.
+        describe: a task's name for messages.
+        size: bytes that a task is about; small ones go to a worker several at a time.
+        on_lost: what a task that kills its workers gives, and why; None: that is an error.
+
+    Raises:
+        StoreError: a task kills its workers, the scheduler can't be reached, or the cluster
+            refuses.
+        Exception: whatever `function` raised first; tasks not begun are dropped.
+    """
+    workers = workers if workers is not None else workers_that_fit(WORKER_BYTES)
+    if scheduler is None and cluster is None and workers == 1:
+        yield from map(function, tasks)
+        return
+    with connect(workers, scheduler, cluster) as client:
+        yield from run_on(client, function, tasks, describe, size, on_lost)
+
+
+def run_on(
+    client: Client,
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    describe: Callable[[Task], str] = repr,
+    size: Callable[[Task], int] = lambda task: GROUP_BYTES,
+    on_lost: Callable[[Task, str], Result] | None = None,
+) -> Iterator[Result]:
+    """Yield `function(task)` for every task, as they get ready; see `run_tasks`."""
+    from distributed import KilledWorker, as_completed
+
+    threads, counted = max(sum(client.nthreads().values()), 1), time.monotonic()
+    submitted: dict[object, list[Task]] = {}
+    suspects: list[Task] = []
+    groups = _grouped(tasks, size)
+    ready = as_completed(with_results=True, raise_errors=False)
+
+    def submit(count: int) -> None:
+        chosen = list(itertools.islice(groups, count))
+        futures = client.map(_Each(function), chosen, pure=False, batch_size=count)
+        for future, group in zip(futures, chosen, strict=True):
+            submitted[future.key] = group
+        ready.update(futures)
+
+    submit(IN_FLIGHT * threads)
+    try:
+        for batch in ready.batches():
+            if time.monotonic() - counted > RECOUNT_SECONDS:
+                threads, counted = max(sum(client.nthreads().values()), 1), time.monotonic()
+            submit(max(IN_FLIGHT * threads - len(submitted) + len(batch), 0))
+            for future, outcome in batch:
+                group = submitted.pop(future.key)
+                if future.status == "error":
+                    _, error, _ = outcome
+                    if isinstance(error, KilledWorker):
+                        suspects += group
+                        continue
+                    raise error
+                future.release()
+                yield from outcome
+    finally:
+        ready.clear()
+    for task in suspects:
+        try:
+            yield client.submit(function, task, pure=False).result()
+        except KilledWorker as error:
+            why = (
+                f"{describe(task)}: workers died on it again and again, most likely for lack of "
+                "memory; give fewer --workers"
+            )
+            if on_lost is None:
+                raise StoreError(why) from error
+            yield on_lost(task, why)
+
+
+@dataclass(frozen=True, slots=True)
+class _Each(Generic[Task, Result]):
+    """A function over several tasks, one after another."""
+
+    function: Callable[[Task], Result]
+
+    def __call__(self, tasks: Sequence[Task]) -> list[Result]:
+        return [self.function(task) for task in tasks]
+
+
+def _grouped(tasks: Iterable[Task], size: Callable[[Task], int]) -> Iterator[list[Task]]:
+    """Yield tasks in groups of about `GROUP_BYTES`, in order."""
+    group: list[Task] = []
+    held = 0
+    for task in tasks:
+        group.append(task)
+        held += size(task)
+        if held >= GROUP_BYTES or len(group) == MOST_IN_GROUP:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+@contextmanager
+def connect(
+    workers: int, scheduler: str | None = None, cluster: str | None = None
+) -> Iterator[Client]:
+    """Yield a client of local worker processes, of a scheduler that runs, or of a cluster's jobs.
+
+    Raises:
+        StoreError: the scheduler can't be reached, processes can't be started, or the cluster
+            refuses; says why.
+    """
+    if cluster is not None:
+        with slurm_client(workers) as client:
+            yield client
+        return
+    if scheduler is not None:
+        with _client_of(scheduler) as client:
+            yield client
+        return
+    import dask
+    from distributed import Client, LocalCluster
+    from distributed.security import Security
+
+    with ExitStack() as stack:
+        # As `keep_freed_memory`, which the nanny's own settings would undo.
+        environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ", {}))
+        environment["MALLOC_TRIM_THRESHOLD_"] = str(KEPT_BYTES)
+        environment["MALLOC_MMAP_THRESHOLD_"] = str(KEPT_BYTES)
+        stack.enter_context(
+            dask.config.set(
+                NO_PAGES
+                | {
+                    "distributed.nanny.pre-spawn-environ": environment,
+                    "distributed.worker.multiprocessing-method": "spawn",
+                    # Ctrl-C reaches the whole group of processes; this one ends its workers.
+                    "distributed.worker.preload": [_IGNORE_CTRL_C],
+                    # Who is to blame is found out later, by `run_on`.
+                    "distributed.scheduler.allowed-failures": 1,
+                    # Looking at the stack every 10 ms takes the GIL from the task.
+                    "distributed.worker.profile.enabled": False,
+                    "distributed.admin.system-monitor.interval": "5s",
+                }
+            )
+        )
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        try:
+            processes = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                security=Security.temporary(),
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
+                local_directory=scratch,
+                silence_logs=logging.CRITICAL,  # what we don't report is none of the user's
+            )
+        except RuntimeError as error:
+            raise StoreError(
+                f"can't start {workers} worker processes ({error}); from a script of your own, "
+                'call this under `if __name__ == "__main__":`, or give workers=1'
+            ) from error
+        stack.enter_context(processes)
+        client = Client(processes)
+        yield stack.enter_context(client)
+
+
+@contextmanager
+def _client_of(scheduler: str) -> Iterator[Client]:
+    """Yield a client of a scheduler that runs, with the certificates of dask's configuration."""
+    from distributed import Client
+    from distributed.comm.core import CommClosedError
+
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))
+            client.wait_for_workers(1, timeout=60)
+        except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+            by_tls = scheduler.startswith("tls://")
+            unfit = (CommClosedError, ssl.SSLError, FileNotFoundError, PermissionError)
+            if by_tls and isinstance(error, TypeError):
+                why = f"expected certificates for it, found none; {_SET_CERTIFICATES}"
+            elif by_tls and isinstance(error, unfit):
+                why = (
+                    f"expected certificates that this scheduler takes, found {_certificates()} "
+                    f"({error}); {_SET_CERTIFICATES}"
+                )
+            else:
+                why = (
+                    f"can't reach a Dask scheduler with workers there ({error}); start "
+                    "`dask scheduler` and `dask worker`, give an address that begins with tls:// "
+                    "where they have certificates, or leave --scheduler out"
+                )
+            raise StoreError(f"{scheduler}: {why}") from error
+        yield client
+
+
+def _certificates() -> str:
+    """Return the names of the client's files in dask's configuration."""
+    from distributed.security import Security
+
+    client = Security().get_tls_config_for_role("client")
+    return ", ".join(f"{name} {client[name]}" for name in ("ca_file", "cert", "key"))

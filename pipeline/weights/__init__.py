@@ -1,0 +1,1 @@
+"""Forms of weights, and reading them: checkpoints of a run, exported models."""

@@ -1,0 +1,251 @@
+"""Checkpoints: everything needed to go on, or to use the model, in one safe file."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...configs import ConfigError, check_config
+from ...configs.schema import Config
+from ...configs.yaml_text import YamlError, read_yaml
+from ...errors import SpikeDeblurError
+from ...model import VRTWithSpike, build_model, outline_model, parameter_table
+from ...third_party.VRT import load_torch_file
+
+FORMAT = "spikedeblur.checkpoint"
+SCHEMA_VERSION = 1
+FOLDER = "checkpoints"
+
+_HEADER = ("format", "schema_version", "version", "config", "data")
+_PLACE = ("step", "epoch", "step_in_epoch", "samples_a_step", "total_steps", "interval")
+_VALIDATION = ("validated_step", "best_step", "best_psnr")
+_TENSORS = ("model", "ema", "optimizer", "scaler")
+KEYS = frozenset((*_HEADER, *_PLACE, *_VALIDATION, *_TENSORS))
+
+Form = tuple[tuple[int, ...], torch.dtype | str]
+"""Shape and dtype of a tensor."""
+
+
+class CheckpointError(SpikeDeblurError):
+    """A checkpoint is missing, is not one of ours, or can't be written."""
+
+
+def checkpoint_path(run: str | os.PathLike[str], which: str) -> Path:
+    """Return where a run keeps its `last` or `best` checkpoint."""
+    return Path(run) / FOLDER / f"{which}.pt"
+
+
+def load_run(
+    run: str | os.PathLike[str], which: str = "best", device: str | torch.device = "cpu"
+) -> tuple[VRTWithSpike, Config]:
+    """Load a trained model.
+
+    Args:
+        run: the run folder that `train` wrote.
+        which: `best` by validation, or `last`.
+        device: where the model is put.
+
+    Returns:
+        The model in eval mode, with averaged weights where there are any, and its configuration.
+
+    Raises:
+        CheckpointError: no such checkpoint, or it can't be used; says why.
+    """
+    path = checkpoint_path(run, which)
+    if not path.is_file():
+        there = [w for w in ("best.pt", "last.pt") if path.with_name(w).is_file()]
+        raise CheckpointError(
+            f"{path}: expected a checkpoint, found {', '.join(there) or 'none in this run'}; "
+            "check the run folder, or train it first"
+        )
+    state = read_checkpoint(path)
+    config = checkpoint_config(state, path)
+    weights = state["model"] if state["ema"] is None else state["ema"]
+    outline_that_fits(config, forms_of(weights, path), path)
+    model = build_model(without_pretrained(config))
+    model.load_state_dict(weights)
+    return model.to(device).eval(), config
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu"
+) -> dict[str, Any]:
+    """Read a checkpoint; code in it is never run, and memory taken for no more than it holds.
+
+    Raises:
+        CheckpointError: not a file of ours, cut, from another schema version, or a pickle that
+            wants to run code or stands for more than the file holds.
+    """
+    _require_whole(Path(path))
+    try:
+        with warnings.catch_warnings():
+            # Of pickles that torch did not write; they are refused below in our own words.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            state: dict[str, Any] = load_torch_file(path, device)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint; check the path") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused: it holds more than tensors and plain values, and loading it could "
+            "run code or take any memory; use a checkpoint that `spikedeblur train` wrote"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: expected a checkpoint, can't read it ({reason})") from error
+    found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    if found != FORMAT:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of `spikedeblur train`, found "
+            f"{str(found or 'another')[:40]} file; published weights are named by MODEL.PRETRAINED "
+            "instead"
+        )
+    if state.get("schema_version") != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{path}: expected schema version {SCHEMA_VERSION}, found "
+            f"{str(state.get('schema_version'))[:40]} (written by spikedeblur "
+            f"{str(state.get('version'))[:40]}); use that release"
+        )
+    missing = sorted(KEYS - state.keys())
+    if missing:
+        raise CheckpointError(f"{path}: lacks {', '.join(missing)}; it is damaged")
+    return state
+
+
+def _require_whole(path: Path) -> None:
+    """Compare the checksums that torch writes and doesn't read.
+
+    Raises:
+        CheckpointError: an entry is damaged, or compressed, as torch's never are.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            packed = [info for info in file.infolist() if info.compress_type != zipfile.ZIP_STORED]
+            damaged = packed[0].filename if packed else file.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
+        return  # another format, or cut: loading says which
+    if damaged is not None:
+        raise CheckpointError(
+            f"{path}: damaged: {damaged[:80]} is not what was written; take another checkpoint of "
+            "the run (last.pt, best.pt), or a copy"
+        )
+
+
+def describe_checkpoint(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
+    """Return what a checkpoint says of itself, and a table of its parameters by part.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
+    state = read_checkpoint(path)
+    config = checkpoint_config(state, path)
+    parts = parameter_table(outline_that_fits(config, forms_of(state["model"], path), path))
+    facts = {
+        "written by": f"spikedeblur {state['version']}",
+        "step": f"{state['step']} of {state['total_steps']}",
+        "epoch": state["epoch"],
+        "best validation PSNR (dB)": state["best_psnr"],
+        "at step": state["best_step"],
+        "clips a step": state["samples_a_step"],
+        "averaged weights": state["ema"] is not None,
+        "data": config.DATA.ROOT,
+        "parameters": sum(count for _, count in parts),
+    }
+    return facts, [("part", "parameters"), *((name, f"{count:,}") for name, count in parts)]
+
+
+def checkpoint_config(state: dict[str, Any], path: str | os.PathLike[str]) -> Config:
+    """Return the configuration that a checkpoint was trained with.
+
+    Raises:
+        CheckpointError: this release can't read it.
+    """
+    try:
+        return check_config(read_yaml(str(state["config"])), path)
+    except (ConfigError, YamlError) as error:
+        where = "" if isinstance(error, ConfigError) else f"{path}: "
+        raise CheckpointError(
+            f"{where}{error}; its configuration does not fit this release (it was written by "
+            f"spikedeblur {str(state['version'])[:40]})"
+        ) from error
+
+
+def outline_that_fits(
+    config: Config, forms: Mapping[str, Form], path: str | os.PathLike[str]
+) -> VRTWithSpike:
+    """Return the outline of a configuration's network, once it is that of a file's weights.
+
+    A configuration that came with weights may name any size, so nothing of its size is made
+    before this comparison.
+
+    Args:
+        config: of the file.
+        forms: of the file's weights, by name.
+        path: of the file, for the message.
+
+    Raises:
+        CheckpointError: names, shapes or dtypes differ; lists some.
+    """
+    if sum(config.MODEL.VRT.depths) > len(forms):
+        raise CheckpointError(
+            f"{path}: its {len(forms)} weights do not fit the model of its configuration, which "
+            f"has {sum(config.MODEL.VRT.depths)} blocks; get the file anew"
+        )
+    outline = outline_model(config)
+    _require_same_forms(outline, forms, path)
+    return outline
+
+
+def forms_of(weights: object, path: str | os.PathLike[str]) -> dict[str, Form]:
+    """Return shape and dtype of weights, by name.
+
+    Raises:
+        CheckpointError: they are no names with tensors.
+    """
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
+        raise CheckpointError(
+            f"{path}: expected weights as names and tensors, found something else; it is damaged"
+        )
+    return {name: (tuple(value.shape), value.dtype) for name, value in weights.items()}
+
+
+def load_weights(model: nn.Module, weights: object, path: str | os.PathLike[str]) -> None:
+    """Load weights strictly.
+
+    Raises:
+        CheckpointError: names, shapes or dtypes differ; lists some.
+    """
+    _require_same_forms(model, forms_of(weights, path), path)
+    assert isinstance(weights, dict)
+    model.load_state_dict(weights)
+
+
+def _require_same_forms(
+    model: nn.Module, forms: Mapping[str, Form], path: str | os.PathLike[str]
+) -> None:
+    own = forms_of(model.state_dict(), path)
+    names = sorted(own.keys() ^ forms.keys())
+    names += [name for name in sorted(own.keys() & forms.keys()) if own[name] != forms[name]]
+    if names:
+        shown = ", ".join(name[:80] for name in names[:4])
+        raise CheckpointError(
+            f"{path}: its weights do not fit the model of its configuration: {shown}"
+            f"{' and more' if len(names) > 4 else ''}"
+        )
+
+
+def without_pretrained(config: Config) -> Config:
+    """Return the configuration for a model whose weights come from a checkpoint."""
+    model = config.MODEL.model_copy(update={"PRETRAINED": None})
+    return config.model_copy(update={"MODEL": model})

@@ -1,0 +1,102 @@
+"""Exported models read: a safetensors file with weights, configuration and origin.
+
+`trained.model_file` writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ...configs import ConfigError, check_config
+from ...configs.schema import Config
+from ...configs.yaml_text import read_yaml
+from ...errors import SpikeDeblurError
+from .checkpoint import Form, outline_that_fits
+
+FORMAT = "spikedeblur.model"
+SCHEMA_VERSION = 1
+SUFFIX = ".safetensors"
+HEADER = "spikedeblur"
+
+
+class TrainedModelError(SpikeDeblurError):
+    """A trained model is missing, is not one of ours, or can't be written."""
+
+
+def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what an exported model says of itself.
+
+    Raises:
+        TrainedModelError: it is not one.
+    """
+    return _header(Path(path))[0]
+
+
+def read_exported(path: Path) -> tuple[dict[str, torch.Tensor], Config]:
+    """Return the weights of an exported model, which fit its configuration's network."""
+    _, config, recorded = _header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            outline_that_fits(config, {name: _form(file, name) for name in file.keys()}, path)  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise TrainedModelError(f"{path}: can't be read ({error}); get it anew") from error
+    if recorded not in (None, weights_checksum(weights)):  # models of earlier releases have none
+        raise TrainedModelError(
+            f"{path}: damaged: its weights are not what was written; get it anew"
+        )
+    return weights, config
+
+
+_DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "I64": torch.int64}
+
+
+def _form(file: Any, name: str) -> Form:
+    """Return shape and dtype of a weight as the file's header has them; nothing is read."""
+    entry = file.get_slice(name)
+    return tuple(entry.get_shape()), _DTYPES.get(entry.get_dtype(), entry.get_dtype())
+
+
+def weights_checksum(weights: dict[str, torch.Tensor]) -> str:
+    """Return the CRC-32 of all weights in the order of their names, in hex."""
+    value = 0
+    for name in sorted(weights):
+        flat = weights[name].contiguous().view(-1).view(torch.uint8).numpy()
+        value = zlib.crc32(flat.tobytes(), value)
+    return f"{value:08x}"
+
+
+def _header(path: Path) -> tuple[dict[str, Any], Config, str | None]:
+    if not path.is_file():
+        raise TrainedModelError(f"{path}: expected an exported model, found no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+        facts = header["facts"]
+        found = facts["format"], facts["schema_version"]
+        config = read_yaml(header["config"])
+        recorded = header.get("crc32")
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise TrainedModelError(
+            f"{path}: expected a model that `spikedeblur export` wrote, found another file, or a "
+            f"part of one ({type(error).__name__}); published weights go to MODEL.PRETRAINED"
+        ) from error
+    if found != (FORMAT, SCHEMA_VERSION):
+        raise TrainedModelError(
+            f"{path}: expected {FORMAT} {SCHEMA_VERSION}, found {str(found[0])[:40]} "
+            f"{str(found[1])[:40]} (spikedeblur {str(facts.get('version'))[:40]}); use that release"
+        )
+    try:
+        return facts, check_config(config, path), recorded
+    except ConfigError as error:
+        raise TrainedModelError(
+            f"{error}; its configuration does not fit this release (it was written by spikedeblur "
+            f"{str(facts.get('version'))[:40]})"
+        ) from error

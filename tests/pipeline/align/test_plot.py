@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from spikedeblur.pipeline.align import align
+from spikedeblur.pipeline.align.plot import PageError
+
+
+def run(root: Path, **options):
+    return align(
+        root,
+        "x4k1000fps",
+        log=root / "o" / "a.txt",
+        manifest=root / "o" / "a.json",
+        plot=root / "o" / "page.html",
+        exposure=9,
+        on_warning=lambda warning: None,
+        **options,
+    )
+
+
+@pytest.fixture
+def two(tmp_path, make_clip) -> Path:
+    """A sequence that is right, and one that does not move."""
+    make_clip(tmp_path, "val/Type1/a_moving", speed=1.5, lag=6)
+    make_clip(tmp_path, "val/Type1/b_still", speed=0.0)
+    return tmp_path
+
+
+def test_page_needs_nothing_else_and_shows_what_is_wrong_first(two):
+    run(two)
+    text = (two / "o" / "page.html").read_text()
+    assert "http" not in text.replace("http-equiv", "")
+    assert "<script" not in text
+    order = re.findall(r"<h2>(.*?)</h2>", text)
+    assert order == ["val/Type1/b_still", "val/Type1/a_moving"]
+    pictures = re.findall(r"<img src=\"data:image/jpeg;base64,", text)
+    assert len(pictures) == 2 * 4
+    assert text.count("<svg") == 2
+    assert "peak at +6." in text or "peak at +5.9" in text
+
+
+def test_after_correction_the_page_shows_what_is_left(two):
+    run(two, estimate=True)
+    text = (two / "o" / "page.html").read_text()
+    assert "clock corrected" in text
+    (left,) = (float(x) for x in re.findall(r"peak at ([+-]\d+\.\d)", text)[1:])
+    assert abs(left) <= 0.5
+
+
+def test_same_page_for_any_number_of_workers(two):
+    run(two, workers=1)
+    one = (two / "o" / "page.html").read_bytes()
+    run(two, workers=3)
+    assert (two / "o" / "page.html").read_bytes() == one
+
+
+def test_a_file_that_is_no_such_page_is_kept(two):
+    page = two / "o" / "page.html"
+    page.parent.mkdir()
+    page.write_text("mine")
+    with pytest.raises(PageError, match="overwrite"):
+        run(two)
+    assert page.read_text() == "mine"
+    assert not (two / "o" / "a.json").exists()
+    run(two, overwrite=True)
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_names_cannot_break_the_page(tmp_path, make_clip):
+    make_clip(tmp_path, "val/Type1/<b>&", speed=1.5)
+    run(tmp_path)
+    assert "<h2>val/Type1/&lt;b&gt;&amp;</h2>" in (tmp_path / "o" / "page.html").read_text()

@@ -1,0 +1,142 @@
+"""One writer a folder or file, and none of the dead."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from spikedeblur.pipeline.host import locks
+from spikedeblur.pipeline.host.files import sweep
+from spikedeblur.pipeline.host.locks import HeldError, only_writer, only_writer_of
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from spikedeblur.pipeline.host.locks import only_writer
+with only_writer(Path(sys.argv[1]), "held"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+POOL = """
+import multiprocessing, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from spikedeblur.pipeline.host.locks import end_with_parent
+if __name__ == "__main__":
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn, initializer=end_with_parent) as pool:
+        import os
+        print(*{pool.submit(os.getpid).result() for _ in range(8)}, flush=True)
+        pool.submit(time.sleep, 60).result()
+"""
+
+
+@contextmanager
+def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_held_folder_is_refused_under_every_name_and_free_when_its_holder_was_killed(tmp_path):
+    folder = tmp_path / "real"
+    (tmp_path / "link").symlink_to(folder)
+    with holder(folder) as process:
+        for name in ("real", "link", "real/../real"):
+            with pytest.raises(HeldError, match="wait"), only_writer(tmp_path / name, "wait"):
+                pass
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert (folder / ".lock").exists()  # what it left means nothing
+    with only_writer(folder, "wait"):
+        pass
+
+
+def test_nothing_is_left_of_a_lock_nor_of_a_folder_that_stayed_empty(tmp_path):
+    with only_writer(tmp_path / "a/b", "held"):
+        assert (tmp_path / "a/b").is_dir()
+    assert not (tmp_path / "a/b").exists()
+    with only_writer(tmp_path / "a/b", "held"):
+        (tmp_path / "a/b/x").touch()
+    assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["x"]
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
+    def flock(file: object, how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    with only_writer(tmp_path, "held"):
+        pass
+    assert "knows no locks" in caplog.text
+
+
+def test_a_pools_processes_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / "pool.py"
+    script.write_text(POOL)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as pool:
+        assert pool.stdout is not None
+        children = [int(pid) for pid in pool.stdout.readline().split()]
+        assert children
+        pool.kill()
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, children)):
+        assert time.monotonic() < deadline, "orphans live on"
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_sweeping_takes_leftovers_and_nothing_of_the_users(tmp_path):
+    ours = [".0016.0123456789ab.partial.png", ".zarr.json.0123456789ab.partial"]
+    theirs = [".partial.png", ".notes.partial", "x.0123456789ab.partial", ".lock", "0016.png"]
+    for name in ours + theirs:
+        (tmp_path / name).touch()
+    (tmp_path / ".clip.0123456789ab.removed").mkdir()
+    (tmp_path / ".clip.0123456789ab.removed/x").touch()
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    sweep(tmp_path, "zarr.json")
+    assert (tmp_path / ours[0]).exists()
+    assert not (tmp_path / ours[1]).exists()
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(theirs)
+
+
+def test_sweeping_leaves_what_may_be_in_writing(tmp_path):
+    left = tmp_path / ".a.txt.0123456789ab.partial"
+    left.touch()
+    sweep(tmp_path)
+    assert left.exists()
+    sweep(tmp_path, own=True)
+    assert not left.exists()
+
+
+def test_a_held_file_is_refused_and_others_beside_it_are_not(tmp_path):
+    with only_writer_of(tmp_path / "a.txt"):
+        with pytest.raises(HeldError, match=r"a\.txt: another"), only_writer_of(tmp_path / "a.txt"):
+            pass
+        with only_writer_of(tmp_path / "b.txt"):
+            pass
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,477 @@
+"""Recordings in, sharp frames out: times, spike settings, resuming, refusals."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spikedeblur.configs.schema import Config
+from spikedeblur.errors import SpikeDeblurError
+from spikedeblur.pipeline.align.log import AlignmentRow, write_alignment_log
+from spikedeblur.pipeline.evaluate.metrics import psnr
+from spikedeblur.pipeline.frames.images import read_rgb, write_png
+from spikedeblur.pipeline.methods.network import ModelMethod
+from spikedeblur.pipeline.restore import job
+from spikedeblur.pipeline.restore.record import RECORD, restored_files
+from spikedeblur.pipeline.sequences.find_recording import (
+    exposures_by_number,
+    find_frames,
+    find_seq,
+    settle_spikes,
+)
+from spikedeblur.pipeline.sequences.recording import RecordingError, RecordingSequence
+from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
+from spikedeblur.pipeline.spikes.settings import SpikeSettingsError
+from spikedeblur.pipeline.spikes.sidefile import write_folder_side_file
+
+GEOMETRY = "48x48,bottom-up"
+SEQ = "test/Type1/clip"
+
+
+@pytest.fixture
+def recording(moving_scene, tmp_path: Path) -> Path:
+    """`test_blurry_33/Type1/clip/0016.png...`, `spike.dat` with its side file, and a log."""
+    for centre, frame in zip(moving_scene.centres, moving_scene.blur, strict=True):
+        write_png(tmp_path / "test_blurry_33/Type1/clip" / f"{centre:04d}.png", frame)
+    dat = tmp_path / "spike.dat"
+    write_spikes(dat, moving_scene.spikes, parse_geometry(GEOMETRY))
+    write_side_file(
+        dat, SideFile(geometry=GEOMETRY, rate=moving_scene.rate, gain=moving_scene.gain)
+    )
+    rows = [
+        AlignmentRow(c, (c - 16) / 1000, (c + 16) / 1000, 1, seq)
+        for c in moving_scene.centres
+        for seq in (SEQ, "val/Type1/clip")
+    ]
+    write_alignment_log(tmp_path / "align.txt", rows)
+    return tmp_path
+
+
+def restore(folder: Path, out: str = "out", **keywords) -> job.RestoreSummary:
+    keywords = {"method": "sdm", "exposure": 33, "fps": 1000.0} | keywords
+    return job.restore(
+        folder / "test_blurry_33/Type1/clip", folder / "spike.dat", folder / out, **keywords
+    )
+
+
+def by_log(folder: Path, **keywords):
+    return restore(folder, exposure=None, fps=None, log=folder / "align.txt", **keywords)
+
+
+def mean_psnr(out: Path, moving_scene) -> float:
+    frames = [read_rgb(out / f"{c:04d}.png") for c in moving_scene.centres]
+    return float(np.mean([psnr(f, s) for f, s in zip(frames, moving_scene.sharp, strict=True)]))
+
+
+def test_sdm_restores_a_recording_without_any_weights(recording, moving_scene) -> None:
+    summary = restore(recording)
+    assert (summary.frames, summary.restored, summary.kept) == (3, 3, 0)
+    blur = mean_psnr(recording / "test_blurry_33/Type1/clip", moving_scene)
+    assert mean_psnr(recording / "out", moving_scene) > blur + 3
+
+
+@pytest.mark.parametrize("method", ["tfp", "tfi"])
+def test_spikes_alone_give_the_middle_of_the_exposure(method, recording, moving_scene) -> None:
+    restore(recording, method=method)
+    restored = [read_rgb(recording / "out" / f"{c:04d}.png") for c in moving_scene.centres]
+    assert (restored[1][..., 0] == restored[1][..., 2]).all()
+    # The scene moves a pixel each frame; a window off by two frames would fit another picture.
+    texture = moving_scene.sharp[1] @ [0.299, 0.587, 0.114]
+
+    def fit(shift: int) -> float:
+        a, b = restored[1][:, 8:-8, 0], np.roll(texture, shift, axis=1)[:, 8:-8]
+        return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+    assert fit(0) > 0.94
+    assert max(fit(-2), fit(2)) < fit(0)
+
+
+def test_times_from_the_log_and_from_the_exposure_agree(recording) -> None:
+    restore(recording, "a")
+    assert by_log(recording, out="b").seq == SEQ
+    for name in ("0016.png", "0031.png", "0046.png"):
+        assert (recording / "a" / name).read_bytes() == (recording / "b" / name).read_bytes()
+
+
+def test_a_shifted_clock_is_seen_in_the_result(recording, moving_scene) -> None:
+    restore(recording, "right")
+    # 16 frames late: the window of the middle frame only.
+    for other in ("0016.png", "0046.png"):
+        (recording / "test_blurry_33/Type1/clip" / other).unlink()
+    restore(recording, "late", first=-0.008)
+    right, late = (read_rgb(recording / out / "0031.png") for out in ("right", "late"))
+    assert psnr(right, moving_scene.sharp[1]) > psnr(late, moving_scene.sharp[1]) + 3
+
+
+def test_several_frames_of_an_exposure_show_what_happened_in_between(recording) -> None:
+    restore(recording)
+    summary = restore(recording, "more", frames_per_exposure=3)
+    assert (summary.frames, summary.restored) == (9, 9)
+    more = [read_rgb(recording / "more" / f"0031_{m}.png").astype(float) for m in range(3)]
+    middle = read_rgb(recording / "out" / "0031.png")
+    np.testing.assert_array_equal(more[1], middle)  # the middle of the exposure is one of them
+
+    def shift(frame: np.ndarray) -> int:
+        """By how many pixels the scene has moved to the left since the middle."""
+
+        def error(s: int) -> float:
+            a = frame[:, max(0, -s) : 96 - max(0, s)]
+            b = middle[:, max(0, s) : 96 - max(0, -s)]
+            return float(((a - b) ** 2).mean())
+
+        return min(range(-20, 21), key=error)
+
+    # A third of 33 frames, at a pixel a frame.
+    assert [shift(frame) for frame in more] == [pytest.approx(x, abs=1) for x in (-11, 0, 11)]
+    assert restore(recording, "more", frames_per_exposure=3).kept == 9
+    (recording / "more" / "0031_2.png").unlink()
+    assert restore(recording, "more", frames_per_exposure=3).restored == 1
+    with pytest.raises(job.RestoreError, match="frames_per_exposure"):
+        restore(recording, "more", frames_per_exposure=5)
+
+
+def test_instants_near_a_recordings_end_get_shorter_windows(recording) -> None:
+    # The first exposure begins with the recording: its first third has half as long a window.
+    restore(recording, "more", frames_per_exposure=3)
+    first = read_rgb(recording / "more" / "0016_0.png").astype(float)
+    assert np.abs(first).mean() > 20
+    with pytest.raises(SpikeDeblurError, match="fewer --frames-per-exposure"):
+        RecordingSequence(
+            SEQ,
+            exposures_by_number(recording / "test_blurry_33/Type1/clip", 33, 1000.0),
+            recording / "spike.dat",
+            settled(recording / "spike.dat"),
+            32,
+            at=-0.49,
+        )
+
+
+class Ramp(torch.nn.Module):
+    """A stand-in for the network: values between the steps of 16 bits, some out of range."""
+
+    def forward(self, rgb: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+        return torch.linspace(-0.1, 1.1, rgb.numel()).view(rgb.shape)
+
+
+def read_png16(path: Path) -> np.ndarray:
+    """(H, W, 3) uint16 by FFmpeg, which did not write it."""
+    av = pytest.importorskip("av")
+    with av.open(str(path)) as picture:
+        frame = next(picture.decode(video=0))
+    assert frame.format.name == "rgb48be"
+    return frame.to_ndarray(format="rgb48le")
+
+
+def test_sixteen_bits_hold_what_the_network_gave_to_half_a_step(recording, monkeypatch) -> None:
+    pytest.importorskip("cv2")
+    config = Config.model_validate({"DATA": {"CLIP_LEN": 3}})
+    monkeypatch.setattr(
+        ModelMethod,
+        "from_run",
+        lambda run, tile, flips, device: ModelMethod(Ramp(), config, tile=0, device="cpu"),
+    )
+    monkeypatch.setattr(job, "_model_hash", lambda run: "ab")
+    restore(recording, method=None, run=recording / "run", bits=16)
+    files = restored_files(recording / "out")
+    found = np.stack([read_png16(path) for path in files]).astype(np.float64) / 65535
+    given = Ramp()(torch.empty(1, 3, 3, 96, 96), None)[0].permute(0, 2, 3, 1).double().numpy()
+    assert np.abs(found - given.clip(0, 1)).max() <= 0.5 / 65535 + 1e-12
+    assert len(np.unique(found)) > 20_000
+
+
+def test_frames_of_other_bits_are_other_frames(recording) -> None:
+    pytest.importorskip("cv2")
+    restore(recording)
+    eight = json.loads((recording / "out" / RECORD).read_text())["inputs"]
+    with pytest.raises(job.RestoreError, match=r"other inputs \(bits\)"):
+        restore(recording, bits=16)
+    assert restore(recording, bits=16, overwrite=True).restored == 3
+    assert restore(recording, bits=16).kept == 3
+    sixteen = json.loads((recording / "out" / RECORD).read_text())["inputs"]
+    assert sixteen == eight | {"bits": 16}  # records of earlier releases stay valid
+    with pytest.raises(job.RestoreError, match=r"other inputs \(bits\)"):
+        restore(recording)
+    (recording / "out" / "0031.png").unlink()
+    assert restore(recording, bits=16).restored == 1
+    whole = read_png16(recording / "out" / "0031.png")
+    assert restore(recording, overwrite=True).restored == 3
+    step = np.abs(whole / 257.0 - read_rgb(recording / "out" / "0031.png"))
+    assert step.max() <= 0.5 + 1 / 257
+
+
+def test_sixteen_bits_without_opencv_are_refused_before_anything_is_written(
+    recording, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(SpikeDeblurError, match=r"spikedeblur\[png16\]"):
+        restore(recording, bits=16)
+    assert not (recording / "out").exists()
+
+
+def test_record_says_what_the_frames_were_made_from(recording) -> None:
+    restore(recording)
+    record = json.loads((recording / "out" / RECORD).read_text())
+    assert record["complete"] is True
+    assert record["version"]
+    inputs = record["inputs"]
+    assert inputs["method"] == "sdm"
+    assert (inputs["rate"], inputs["gain"], inputs["first"]) == (8000.0, 0.5, 0.0)
+    assert inputs["geometry"] == GEOMETRY
+    assert inputs["frames"]["0031"]["t0"] == pytest.approx(0.015)
+    assert len(inputs["frames"]["0031"]["blur_sha256"]) == 64
+
+
+def test_a_stopped_run_goes_on_and_a_finished_one_does_nothing(recording) -> None:
+    def stop(done: int, total: int, note: str) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(recording, on_progress=stop)
+    record = json.loads((recording / "out" / RECORD).read_text())
+    assert record["complete"] is False
+    first = (recording / "out" / "0016.png").stat().st_mtime_ns
+    summary = restore(recording)
+    assert (summary.restored, summary.kept) == (1, 2)
+    assert (recording / "out" / "0016.png").stat().st_mtime_ns == first
+    again = restore(recording)
+    assert (again.restored, again.kept) == (0, 3)
+
+
+def test_frames_of_other_inputs_are_neither_kept_nor_replaced(recording) -> None:
+    restore(recording)
+    before = (recording / "out" / "0031.png").read_bytes()
+    with pytest.raises(job.RestoreError, match=r"other inputs \(method"):
+        restore(recording, method="tfp")
+    blurred = recording / "test_blurry_33/Type1/clip/0031.png"
+    write_png(blurred, 255 - read_rgb(blurred))
+    with pytest.raises(job.RestoreError, match=r"other inputs \(frames\)"):
+        restore(recording)
+    assert (recording / "out" / "0031.png").read_bytes() == before
+    restore(recording, overwrite=True)
+    assert (recording / "out" / "0031.png").read_bytes() != before
+
+
+def test_overwriting_leaves_no_frame_of_the_former_run(recording) -> None:
+    restore(recording)
+    (recording / "test_blurry_33/Type1/clip/0046.png").unlink()
+    restore(recording, overwrite=True)
+    assert sorted(p.name for p in (recording / "out").iterdir()) == [
+        "0016.png",
+        "0031.png",
+        RECORD,
+    ]
+
+
+def test_foreign_files_are_not_replaced(recording) -> None:
+    write_png(recording / "out" / "0031.png", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(job.RestoreError, match="not ours"):
+        restore(recording)
+    with pytest.raises(job.RestoreError, match="choose another --out"):
+        restore(recording, "test_blurry_33/Type1/clip")
+
+
+def test_a_record_can_not_name_files_elsewhere(recording) -> None:
+    restore(recording)
+    path = recording / "out" / RECORD
+    record = json.loads(path.read_text())
+    record["inputs"]["frames"]["../precious"] = {}
+    path.write_text(json.dumps(record))
+    write_png(recording / "precious.png", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(SpikeDeblurError, match="inside"):
+        restore(recording, overwrite=True)
+    assert (recording / "precious.png").exists()
+
+
+def test_windows_outside_the_recording_are_named_before_any_work(recording) -> None:
+    write_png(recording / "test_blurry_33/Type1/clip/0060.png", np.zeros((96, 96, 3), np.uint8))
+    with pytest.raises(SpikeDeblurError, match=r"0060\.png.*recording has 0 to 512"):
+        restore(recording)
+    assert not (recording / "out").exists()
+
+
+def test_wrong_use_is_refused(recording) -> None:
+    with pytest.raises(job.RestoreError, match="--run DIR"):
+        restore(recording, method=None)
+    with pytest.raises(job.RestoreError, match="not both"):
+        restore(recording, run=recording)
+    with pytest.raises(job.RestoreError, match="'sdn'"):
+        restore(recording, method="sdn")
+    with pytest.raises(job.RestoreError, match="log"):
+        restore(recording, exposure=None, fps=None)
+    with pytest.raises(RecordingError, match="--fps"):
+        restore(recording, fps=None)
+
+
+@pytest.mark.parametrize(
+    ("folder", "seq", "expected"),
+    [
+        ("d/test_blurry_33/T1/c", None, "test/T1/c"),
+        ("d/val_blurry_65/T1/c", None, "val/T1/c"),
+        ("d/test_blurry_33/T1/c", "val/T1/c", "val/T1/c"),
+        ("anywhere/T2/c", None, "test/T2/c"),
+        ("anywhere/only", None, "test/T1/only"),
+        ("anywhere/test/only/blur", None, "test/T1/only"),
+        ("anywhere/val/T1/c/blur_gamma", None, "val/T1/c"),
+    ],
+)
+def test_sequence_is_found_by_the_folders_name(folder, seq, expected) -> None:
+    seqs = ["test/T1/c", "val/T1/c", "test/T2/c", "test/T1/only"]
+    assert find_seq(Path(folder), seqs, seq, "log.txt") == expected
+
+
+def test_sequences_that_fit_equally_are_listed() -> None:
+    seqs = ["test/T1/c", "val/T1/c", "test/T2/c"]
+    with pytest.raises(RecordingError, match=r"several.*test/T1/c, val/T1/c;"):
+        find_seq(Path("x/T1/c"), seqs, None, "log.txt")
+    with pytest.raises(RecordingError, match="no sequence fits"):
+        find_seq(Path("x/T1/d"), seqs, None, "log.txt")
+    with pytest.raises(RecordingError, match="'train/T1/c'"):
+        find_seq(Path("x/train_blurry_33/T1/c"), seqs, None, "log.txt")
+    with pytest.raises(RecordingError, match="--seq"):
+        find_seq(Path("x/T1/c"), seqs, "nope", "log.txt")
+
+
+def test_a_frame_without_a_row_is_named(recording) -> None:
+    write_png(recording / "test_blurry_33/Type1/clip/0032.png", np.zeros((96, 96, 3), np.uint8))
+    with pytest.raises(RecordingError, match=r"0032\.png.*frame 32"):
+        by_log(recording)
+
+
+def settled(dat: Path, **keywords):
+    return settle_spikes(
+        dat, **({"geometry": None, "rate": None, "gain": None, "first": None} | keywords)
+    )
+
+
+def test_what_is_not_known_of_the_spikes_must_be_said(tmp_path: Path) -> None:
+    dat = tmp_path / "x.dat"
+    with pytest.raises(SpikeSettingsError, match="--geometry"):
+        settled(dat)
+    with pytest.raises(SpikeSettingsError, match="--rate"):
+        settled(dat, geometry=GEOMETRY)
+    preset = settled(dat, geometry="spk-gopro")
+    assert (preset.rate, preset.gain, preset.first) == (1920.0, 0.5, 0.0)
+    assert settled(dat, geometry=GEOMETRY, rate=100.0).gain is None
+
+
+@pytest.mark.parametrize("gain", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_impossible_gain_is_refused(tmp_path: Path, gain: float) -> None:
+    with pytest.raises(SpikeSettingsError, match="--gain above 0"):
+        settled(tmp_path / "x.dat", geometry=GEOMETRY, rate=100.0, gain=gain)
+
+
+def test_an_option_wins_over_the_side_file_with_a_warning(tmp_path: Path) -> None:
+    dat = tmp_path / "x.dat"
+    write_side_file(dat, SideFile(geometry=GEOMETRY, rate=100.0, gain=0.5, first=2.0))
+    assert settled(dat).first == 2.0
+    assert settled(dat).warnings == ()
+    chosen = settled(dat, rate=200.0, geometry="48x48,top-down")
+    assert chosen.rate == 200.0
+    assert not chosen.geometry.flip_rows
+    assert len(chosen.warnings) == 2
+
+
+def test_a_folders_side_file_does_not_say_when_one_file_begins(tmp_path: Path) -> None:
+    write_folder_side_file(tmp_path, SideFile(geometry=GEOMETRY, rate=100.0))
+    with pytest.raises(RecordingError, match="--first"):
+        settled(tmp_path / "0031.dat")
+    assert settled(tmp_path / "0031.dat", first=0.5).first == 0.5
+    assert settled(tmp_path / "spike.dat").first == 0.0
+
+
+def test_interpolated_names_count_in_fours(tmp_path: Path) -> None:
+    for name in ("0004.png", "0007_002.png"):
+        write_png(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
+    assert list(find_frames(tmp_path)) == [16, 31]
+    (tmp_path / "cover.png").write_bytes(b"")
+    with pytest.raises(RecordingError, match=r"cover\.png"):
+        find_frames(tmp_path)
+
+
+def test_unknown_gain_is_said(recording, moving_scene) -> None:
+    side = SideFile(geometry=GEOMETRY, rate=moving_scene.rate)
+    write_side_file(recording / "spike.dat", side)
+    summary = restore(recording)
+    assert any("--gain" in warning for warning in summary.warnings)
+
+
+class Passing(torch.nn.Module):
+    """A stand-in for the network: the blurred frame."""
+
+    def forward(self, rgb: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+        assert voxels.shape[2] == 32
+        return rgb
+
+
+def test_a_model_restores_clips_and_resumes(recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config.model_validate({"DATA": {"CLIP_LEN": 2}})
+    monkeypatch.setattr(
+        ModelMethod,
+        "from_run",
+        lambda run, tile, flips, device: ModelMethod(Passing(), config, tile=tile, device="cpu"),
+    )
+    best = recording / "run" / "checkpoints" / "best.pt"
+    best.parent.mkdir(parents=True)
+    best.write_bytes(b"weights")
+    summary = restore(recording, method=None, run=recording / "run", tile=32)
+    assert (summary.method, summary.restored, summary.tile) == ("model", 3, 32)
+    blurred = read_rgb(recording / "test_blurry_33/Type1/clip/0031.png")
+    np.testing.assert_array_equal(read_rgb(recording / "out" / "0031.png"), blurred)
+    (recording / "out" / "0046.png").unlink()
+    # Without being told, a restoration that goes on keeps the tile it began with.
+    again = restore(recording, method=None, run=recording / "run")
+    assert (again.restored, again.tile) == (1, 32)
+    best.write_bytes(b"other weights")
+    with pytest.raises(job.RestoreError, match="model_sha256"):
+        restore(recording, method=None, run=recording / "run", tile=32)
+
+
+@pytest.mark.parametrize("correct", [True, False])
+@pytest.mark.parametrize(("first", "expected"), [(-0.004, "early by 12%"), (0.004, "late by 12%")])
+def test_spikes_of_another_time_are_warned_of_without_sharp_frames(
+    recording, monkeypatch: pytest.MonkeyPatch, correct, first, expected
+) -> None:
+    config = Config.model_validate({"DATA": {"CLIP_LEN": 2, "NORM": {"CORRECT_LAG": correct}}})
+    monkeypatch.setattr(
+        ModelMethod, "from_run", lambda run, **_: ModelMethod(Passing(), config, device="cpu")
+    )
+    best = recording / "run" / "checkpoints" / "best.pt"
+    best.parent.mkdir(parents=True)
+    best.write_bytes(b"weights")
+    assert restore(recording, method=None, run=recording / "run").warnings == ()
+    for other in ("0016.png", "0046.png"):
+        (recording / "test_blurry_33/Type1/clip" / other).unlink()
+    found = restore(recording, "moved", method=None, run=recording / "run", first=first)
+    (warning,) = (w for w in found.warnings if "blurred frames" in w)
+    assert expected in warning
+    assert ("given them in time" in warning) == correct
+
+
+def test_an_exposure_too_short_for_the_models_bins_is_refused(recording) -> None:
+    blur = recording / "test_blurry_33/Type1/clip"
+    settings = settled(recording / "spike.dat", rate=100.0)
+    exposures = exposures_by_number(blur, 33, 1000.0)
+    with pytest.raises(RecordingError, match="32 bins"):
+        RecordingSequence("x", exposures, recording / "spike.dat", settings, 32)
+    assert RecordingSequence("x", exposures, recording / "spike.dat", settings, None).bins == 4
+
+
+def test_crops_of_a_recording_are_cut_exactly(recording) -> None:
+    exposures = exposures_by_number(recording / "test_blurry_33/Type1/clip", 33, 1000.0)
+    dat = recording / "spike.dat"
+    sequence = RecordingSequence("x", exposures, dat, settled(dat), 32)
+    assert sequence.voxel_dtype == sequence.voxels(0, 1).dtype
+    voxels = sequence.voxels(0, 2)
+    np.testing.assert_array_equal(
+        sequence.voxels(0, 2, (8, 24), (16, 40)), voxels[:, :, 8:24, 16:40]
+    )
+    np.testing.assert_array_equal(
+        sequence.blur(1, 2, (16, 48), (32, 80)), sequence.blur(1, 2)[:, 16:48, 32:80]
+    )
+    assert sequence.spikes(0).sum() == voxels[0].sum()

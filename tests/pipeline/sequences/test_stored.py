@@ -1,0 +1,161 @@
+"""Reading stores: crops, damaged or hostile stores, other processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_sets import DataSet, make_data_set
+
+from spikedeblur.pipeline.sequences.stored import StoreSequence, open_store
+from spikedeblur.pipeline.storage.base import StoreError
+
+
+def edit_json(path: Path, *keys: str, value: object) -> None:
+    content = json.loads(path.read_text())
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(json.dumps(content))
+
+
+def test_crop_equals_the_whole_cut(data: DataSet, store: Path) -> None:
+    sequence = open_store(store, "val")[0]
+    voxels = data.voxels("val/b/two", 8)
+    crop = sequence.voxels(1, 4, (3, 17), (10, 31))
+    np.testing.assert_array_equal(crop, voxels[1:4, :, 3:17, 10:31])
+    blur = np.stack([data.frames["val/b/two", "blur", c] for c in data.centres])
+    np.testing.assert_array_equal(sequence.blur(1, 4, (6, 34), (20, 62)), blur[1:4, 6:34, 20:62])
+
+
+def test_crop_reads_across_chunk_and_shard_borders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("spikedeblur.pipeline.store.schema.CHUNK_SIDE", 8)
+    monkeypatch.setattr("spikedeblur.pipeline.store.schema.SPIKE_CHUNK", (8, 16))
+    monkeypatch.setattr("spikedeblur.pipeline.store.schema.CHUNK_SAMPLES", 9)
+    monkeypatch.setattr("spikedeblur.pipeline.store.schema.SHARD_BYTES", 4000)
+    data = make_data_set(tmp_path, seqs=("test/x",))
+    data.voxelize(tmp_path / "s.zarr", kind=kind)
+    sequence = open_store(tmp_path / "s.zarr")[0]
+    voxels = data.voxels("test/x", 8)
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        t0, t1 = sorted(rng.choice(6, 2, replace=False))
+        y0, y1 = sorted(rng.choice(21, 2, replace=False))
+        x0, x1 = sorted(rng.choice(37, 2, replace=False))
+        np.testing.assert_array_equal(
+            sequence.voxels(t0, t1, (y0, y1), (x0, x1)), voxels[t0:t1, :, y0:y1, x0:x1]
+        )
+
+
+def test_ranges_outside_are_errors_not_shorter_arrays(store: Path) -> None:
+    sequence = open_store(store)[0]
+    with pytest.raises(IndexError, match="windows 3:6"):
+        sequence.voxels(3, 6)
+    with pytest.raises(IndexError, match="pixels 10:21"):
+        sequence.voxels(0, 1, (10, 21), None)
+
+
+def test_missing_or_cut_shard_is_noticed_on_opening(store: Path, spikes_shard: str) -> None:
+    shard = store / "val/b/two" / spikes_shard
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    with pytest.raises(StoreError, match=rf"val/b/two.*{spikes_shard} is \d+ bytes"):
+        open_store(store)
+    shard.unlink()
+    with pytest.raises(StoreError, match=rf"{spikes_shard} is missing"):
+        open_store(store)
+
+
+def test_bit_rot_in_the_shard_index_is_an_error(
+    store: Path, spikes_array: str, spikes_shard: str
+) -> None:
+    shard = store / "val/b/two" / spikes_shard
+    content = bytearray(shard.read_bytes())
+    content[-6] ^= 0xFF
+    shard.write_bytes(content)
+    with pytest.raises(StoreError, match=rf"val/b/two: can't read {spikes_array}"):
+        open_store(store, "val")[0].voxels(0, 5)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("attributes", "windows"), 10**12, "windows"),
+        (("attributes", "bins"), 10**9, "bins"),
+        (("attributes", "voxel_shape"), [10**6, 10**6], "sides of 1 to"),
+        (("attributes", "frame_shape"), [65536, 65536], "shards of at most"),
+        (("attributes", "schema_version"), 1, "schema 2, found 1"),
+        (("attributes", "surprise"), 1, "surprise"),
+        (("attributes", "complete", "files"), {"../../etc/passwd": 1}, "inside the sequence"),
+        (("attributes", "geometry"), "20x36", "row order"),
+        (("attributes", "windows"), 6, "samples/c/0|missing|record"),
+    ],
+)
+def test_absurd_records_are_refused_before_anything_is_read(
+    store: Path, keys: tuple[str, ...], value: object, message: str
+) -> None:
+    edit_json(store / "val/b/two/zarr.json", *keys, value=value)
+    with pytest.raises(StoreError, match=message):
+        open_store(store)[1].samples  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("shape",), [10**9]),
+        (("shape",), [10**9, 20, 5]),
+        (("data_type",), "float64"),
+        (("chunk_grid", "configuration", "chunk_shape"), [10**6, 20, 5]),
+        (("chunk_grid", "configuration", "chunk_shape"), [10**9, 2**20, 2**20]),
+        (("chunk_grid", "configuration", "chunk_shape"), [-1, 20, 5]),
+        (("codecs",), []),
+    ],
+)
+def test_array_metadata_that_contradicts_the_record_is_refused(
+    store: Path, spikes_array: str, keys: tuple[str, ...], value: object
+) -> None:
+    edit_json(store / "val/b/two" / spikes_array / "zarr.json", *keys, value=value)
+    with pytest.raises(StoreError, match=r"val/b/two"):
+        open_store(store)[1].voxels(0, 1)
+
+
+def test_metadata_that_is_no_json_is_refused(store: Path) -> None:
+    (store / "val/b/two/zarr.json").write_bytes(b"\xff{")
+    with pytest.raises(StoreError, match=r"zarr\.json: expected JSON"):
+        open_store(store)
+
+
+def test_no_store_and_no_such_split_say_what_is_there(tmp_path: Path, store: Path) -> None:
+    with pytest.raises(StoreError, match="nothing there"):
+        open_store(tmp_path / "absent")
+    with pytest.raises(StoreError, match=r"no split 'test'.*it has train, val"):
+        open_store(store, "test")
+
+
+def _read_sum(sequence: StoreSequence) -> int:
+    return int(sequence.voxels(0, sequence.length).sum()) + int(sequence.samples.sum())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_other_processes_read_a_sequence_that_this_one_has_open(store: Path, method: str) -> None:
+    sequence = open_store(store)[0]
+    assert isinstance(sequence, StoreSequence)
+    expected = _read_sum(sequence)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map_async(_read_sum, [sequence] * 4).get(timeout=60) == [expected] * 4
+
+
+def test_sequence_is_small_when_pickled_even_after_reading(store: Path) -> None:
+    sequence = open_store(store)[0]
+    sequence.voxels(0, 5)
+    again = pickle.loads(pickle.dumps(sequence))
+    np.testing.assert_array_equal(again.voxels(0, 5), sequence.voxels(0, 5))
+    assert len(pickle.dumps(sequence)) < 20_000

@@ -1,0 +1,97 @@
+"""Training data from a bucket: what is transferred, and that waiting is done side by side."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bucket_server import BucketServer, bucket_server
+from s3_server import environment
+from training_sets import make_store
+
+from spikedeblur.pipeline.sequences.stored import open_store
+from spikedeblur.pipeline.train.data.cache import WindowCache
+from spikedeblur.pipeline.train.data.loader import open_loader
+from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
+from spikedeblur.pipeline.train.data.samples import ClipSamples
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("buckets") / "bucket"
+    folder.mkdir()
+    make_store(folder)
+    return folder
+
+
+@pytest.fixture
+def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketServer]:
+    with bucket_server(folder.parent) as running:
+        for name, value in environment(running.endpoint).items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def samples_of(location: str, cache: int | None = None) -> ClipSamples:
+    sequences = open_store(location, "train", bins=8)
+    index = ClipIndex.every_start([s.length for s in sequences], 2)
+    held = None if cache is None else WindowCache(cache)
+    return ClipSamples(sequences, index, crop_size=16, augment=True, cache=held)
+
+
+def batches(samples: ClipSamples, workers: int) -> list[dict]:
+    plan = StepPlan(samples.index, 2)
+    with open_loader(samples, plan, 0, 6, workers=workers, pin=False) as steps:
+        # A worker's batch is good until the next one is asked for.
+        return [
+            {name: batch[name].numpy().copy() for name in ("blur", "sharp", "voxels", "samples")}
+            for step in steps
+            for batch in step
+        ]
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cache", [None, 40_000], ids=["no cache", "a cache of some windows"])
+def test_batches_from_a_bucket_are_those_from_a_folder(
+    folder: Path, server: BucketServer, workers: int, cache: int | None
+) -> None:
+    there = batches(samples_of("s3://bucket/spikes.zarr", cache), workers)
+    here = batches(samples_of(str(folder / "spikes.zarr")), 0)
+    assert len(there) == len(here) == 6
+    for one, other in zip(there, here, strict=True):
+        for name, value in other.items():
+            np.testing.assert_array_equal(one[name], value)
+
+
+def test_opening_and_reading_wait_for_several_answers_at_once(server: BucketServer) -> None:
+    server.set_delay(100)
+    server.counters()
+    began = time.perf_counter()
+    samples = samples_of("s3://bucket/spikes.zarr")
+    samples.samples(0, range(4))
+    seconds = time.perf_counter() - began
+    counted = server.counters()
+    requests = counted.requests + counted.lists
+    assert counted.most_at_once >= 8
+    assert seconds < 0.1 * requests / 2
+
+
+@pytest.mark.slow
+def test_what_a_loader_transfers_stays_near_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The benchmark's figures, with limits for a busy machine."""
+    from spikedeblur.pipeline.voxelize.job import voxelize_manifest
+    from tests.benchmarks import store, transfer
+
+    voxelize_manifest(store.record(tmp_path / "recording"), tmp_path / "s.zarr", workers=1)
+    found = transfer.figures(tmp_path, "s.zarr", steps=6)
+    volume, requests, at_once, *rates = (figure.value for figure in found)
+    assert volume <= 1.15
+    assert requests <= 1.15
+    assert at_once >= 16
+    assert min(rates) >= 5, [os.getloadavg(), rates]

@@ -1,0 +1,439 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from training_sets import SMALL, MemorySequence, TinyNetwork, tiny_config
+
+from spikedeblur.configs import load_config
+from spikedeblur.errors import SpikeDeblurError
+from spikedeblur.pipeline.host.device_memory import NotEnoughMemoryError
+from spikedeblur.pipeline.train.clock import STEP_PARTS
+from spikedeblur.pipeline.train.data.samples import SampleError
+from spikedeblur.pipeline.train.data.splits import require_usable
+from spikedeblur.pipeline.train.distributed import Group
+from spikedeblur.pipeline.train.job import fit, train
+from spikedeblur.pipeline.train.objective import Objective
+from spikedeblur.pipeline.train.precision import Precision
+from spikedeblur.pipeline.train.run import wandb as wandb_run
+from spikedeblur.pipeline.train.run.folder import read_resumable
+from spikedeblur.pipeline.train.run.runs import RunFolderError, read_metrics
+from spikedeblur.pipeline.train.step import NonFiniteError
+from spikedeblur.pipeline.weights.checkpoint import checkpoint_path, load_run, read_checkpoint
+
+CPU = torch.device("cpu")
+MEASURED = {"data_wait", "samples_per_s", "seconds", "cache_hits", "cache_misses", "peak_memory"}
+MEASURED |= {f"seconds_{part}" for part in (*STEP_PARTS, "saving")}
+
+
+def sets():
+    training = [MemorySequence("train/a"), MemorySequence("train/bb", 5), MemorySequence("c", 1)]
+    return training, [MemorySequence("val/d", 3)]
+
+
+def run_fit(run: Path, config, *, model=None, dropout=0.3, resume=False, data=None, **options):
+    if model is None:
+        torch.manual_seed(config.TRAIN.SEED)
+        model = TinyNetwork(dropout=dropout)
+    training, validation = data or sets()
+    return fit(
+        config,
+        run,
+        Group(0, 1, CPU),
+        model,
+        Objective(config.LOSS),
+        Precision.choose(config.TRAIN.AMP, CPU),
+        training,
+        validation,
+        state=read_resumable(run, config) if resume else None,
+        **options,
+    )
+
+
+def signal_at(step: int):
+    def on_progress(done: int, total: int, note: str) -> None:
+        if done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_progress
+
+
+def assert_same_state(found, expected, at=""):
+    assert type(found) is type(expected), at
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), at
+        for key in expected:
+            assert_same_state(found[key], expected[key], f"{at}.{key}")
+    elif isinstance(expected, (list, tuple)):
+        for n, (a, b) in enumerate(zip(found, expected, strict=True)):
+            assert_same_state(a, b, f"{at}[{n}]")
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), at
+    else:
+        assert found == expected, at
+
+
+def metrics_not_measured(run: Path):
+    return [{k: v for k, v in line.items() if k not in MEASURED} for line in read_metrics(run)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed")
+    torch.set_num_threads(1)
+    summary = run_fit(run, tiny_config())
+    assert summary.step == 12
+    assert summary.signal is None
+    return run
+
+
+@pytest.mark.parametrize("stops", [(1,), (4,), (5,), (6, 7), (3, 9, 11), (12,)])
+def test_a_stopped_and_continued_run_equals_an_undisturbed_one(tmp_path, undisturbed, stops):
+    config = tiny_config()
+    for n, stop in enumerate(stops):
+        summary = run_fit(tmp_path, config, resume=n > 0, on_progress=signal_at(stop))
+        assert (summary.step, summary.signal) == (stop, signal.SIGTERM)
+        assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == stop
+    summary = run_fit(tmp_path, config, resume=True)
+    assert (summary.step, summary.signal) == (12, None)
+    for which in ("last", "best"):
+        assert_same_state(
+            read_checkpoint(checkpoint_path(tmp_path, which)),
+            read_checkpoint(checkpoint_path(undisturbed, which)),
+        )
+    assert metrics_not_measured(tmp_path) == metrics_not_measured(undisturbed)
+
+
+def test_a_run_that_gets_no_better_ends_early_and_stays_ended(tmp_path):
+    config = tiny_config(
+        EARLY_STOP=2, OPTIM={"LR": 1e-30}, SCHEDULER={"MIN_LR": 1e-30}, MAX_STEPS=40
+    )
+    notes: list[str] = []
+    summary = run_fit(tmp_path, config, on_note=notes.append)
+    interval = config.TRAIN.VAL_INTERVAL
+    assert (summary.step, summary.best_step, summary.signal) == (3 * interval, interval, None)
+    assert "ended after step" in notes[-1]
+    assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == 3 * interval
+    again = run_fit(tmp_path, config, resume=True)
+    assert (again.step, again.signal) == (3 * interval, None)
+
+
+def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(tmp_path, undisturbed):
+    class Killed(BaseException):
+        pass
+
+    def kill(done, total, note):
+        if done == 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_fit(tmp_path, tiny_config(), on_progress=kill)
+    assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == 6
+    run_fit(tmp_path, tiny_config(), resume=True)
+    assert_same_state(
+        read_checkpoint(checkpoint_path(tmp_path, "last")),
+        read_checkpoint(checkpoint_path(undisturbed, "last")),
+    )
+    assert metrics_not_measured(tmp_path) == metrics_not_measured(undisturbed)
+
+
+def test_the_undisturbed_run_crossed_epochs_and_used_dropout(undisturbed):
+    state = read_checkpoint(checkpoint_path(undisturbed, "last"))
+    assert state["epoch"] >= 3
+    assert TinyNetwork().dropout.p > 0
+
+
+def test_signal_handlers_are_put_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    run_fit(tmp_path, tiny_config(MAX_STEPS=3), on_progress=signal_at(1))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_second_sigterm_of_a_cluster_does_not_keep_the_checkpoint_from_being_written(tmp_path):
+    def twice(step: int, total: int, note: str) -> None:
+        signal_at(4)(step, total, note)
+        signal_at(4)(step, total, note)
+
+    summary = run_fit(tmp_path, tiny_config(), on_progress=twice)
+    assert (summary.step, summary.signal) == (4, signal.SIGTERM)
+    assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == 4
+
+
+def test_metrics_say_what_happened(undisturbed):
+    lines = read_metrics(undisturbed)
+    training = [line for line in lines if line["kind"] == "train"]
+    validation = [line for line in lines if line["kind"] == "val"]
+    assert [line["step"] for line in training] == [5, 10, 12]
+    assert [line["step"] for line in validation] == [4, 8, 12]
+    assert all(0 <= line["data_wait"] <= 1 for line in training)
+    assert training[-1]["lr"] == pytest.approx(1e-7)
+    assert all(line["windows"] == 3 for line in validation)
+    best = max(validation, key=lambda line: line["psnr"])
+    assert read_checkpoint(checkpoint_path(undisturbed, "best"))["step"] == best["step"]
+    assert list(undisturbed.glob("events.out.tfevents.*"))
+    picture = np.asarray(Image.open(undisturbed / "samples" / "step_0000004.png"))
+    assert picture.shape == (24, 3 * 32, 3)
+    blur = MemorySequence("val/d", 3).blur(1, 2)[0]
+    np.testing.assert_array_equal(picture[:, :32], blur)
+    np.testing.assert_array_equal(picture[:, 64:], 255 - blur)
+
+
+def test_validation_psnr_of_the_blur_is_that_of_its_definition(undisturbed):
+    sequence = MemorySequence("val/d", 3)
+    expected = []
+    for n in range(3):
+        error = sequence.blur(n, n + 1) / 255 - sequence.sharp(n, n + 1) / 255
+        expected.append(-10 * np.log10((error**2).mean()))
+    line = next(line for line in read_metrics(undisturbed) if line["kind"] == "val")
+    assert line["psnr_blur"] == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+def test_accumulated_batches_equal_one_large_batch(tmp_path):
+    losses, weights = [], []
+    for n, (batch, accumulation) in enumerate([(1, 6), (6, 1), (2, 3)]):
+        config = tiny_config(
+            BATCH_SIZE=batch, GRADIENT_ACCUMULATION_STEPS=accumulation, LOG_INTERVAL=1
+        )
+        run_fit(tmp_path / str(n), config, dropout=0)
+        lines = read_metrics(tmp_path / str(n))
+        losses.append([line["loss"] for line in lines if line["kind"] == "train"])
+        weights.append(read_checkpoint(checkpoint_path(tmp_path / str(n), "last"))["model"])
+    assert len(losses[0]) == 12
+    for other in (1, 2):
+        np.testing.assert_allclose(losses[other], losses[0], rtol=1e-5)
+        for name, value in weights[0].items():
+            torch.testing.assert_close(weights[other][name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_the_first_step_moves_along_the_mean_gradient_of_all_its_samples(tmp_path):
+    """AdamW's first moment after one step is (1 - beta1) times the clipped gradient."""
+    config = tiny_config(MAX_STEPS=1, GRAD_CLIP=None, BATCH_SIZE=3, SEED=2)
+    torch.manual_seed(2)
+    model = TinyNetwork(dropout=0)
+    reference = TinyNetwork(dropout=0)
+    reference.load_state_dict(model.state_dict())
+    run_fit(tmp_path, config, model=model)
+    from spikedeblur.pipeline.train.data.loader import collate
+    from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
+    from spikedeblur.pipeline.train.data.samples import ClipSamples
+    from spikedeblur.pipeline.train.objective import to_inputs
+
+    training, _ = sets()
+    index = ClipIndex.every_start([4, 5, 1], 2)
+    samples = ClipSamples(training, index, crop_size=16, augment=True, seed=2)
+    step = StepPlan(index, 3, 2, seed=2).batches(0, 1)
+    clips = [int(c) for batch in step for c in batch.clips]
+    for clip in clips:
+        inputs = to_inputs(collate([samples.sample(0, clip)]), CPU, config.DATA.NORM)
+        loss = Objective(config.LOSS)(reference(inputs.blur, inputs.voxels), inputs.sharp)
+        (loss / len(clips)).backward()
+    moments = read_checkpoint(checkpoint_path(tmp_path, "last"))["optimizer"]["state"]
+    for n, parameter in enumerate(reference.parameters()):
+        torch.testing.assert_close(moments[n]["exp_avg"] * 10, parameter.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_a_profile_accounts_for_every_second(tmp_path, undisturbed):
+    began = time.perf_counter()
+    found = run_fit(tmp_path, tiny_config(), profile=True).profile
+    elapsed = time.perf_counter() - began
+    assert found.steps == 12
+    assert sum(found.seconds.values()) == pytest.approx(found.wall_seconds, abs=1e-6)
+    assert 0.5 * elapsed < found.wall_seconds < elapsed
+    assert all(seconds > 0 for seconds in found.seconds.values()), found
+    parts = {f"seconds_{part}" for part in STEP_PARTS}
+    for line in read_metrics(tmp_path):
+        if line["kind"] == "train":
+            assert sum(line.pop(part) for part in parts) == pytest.approx(line["seconds"])
+    state = read_checkpoint(checkpoint_path(tmp_path, "last"))
+    assert_same_state(state, read_checkpoint(checkpoint_path(undisturbed, "last")))
+
+
+class Breaks(TinyNetwork):
+    """Its output is not a number from the fourth step on, in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, rgb, voxels):
+        self.calls += self.training
+        output = super().forward(rgb, voxels)
+        return output * float("nan") if self.training and self.calls >= 7 else output
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path):
+    model = Breaks()
+    with pytest.raises(NonFiniteError, match=r"step 4: the loss is nan \(samples: .*frames"):
+        run_fit(tmp_path, tiny_config(), model=model)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+class TooLarge(TinyNetwork):
+    """Its second step takes more memory than there is."""
+
+    calls = 0
+
+    def forward(self, rgb, voxels):
+        self.calls += self.training
+        if self.calls > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return super().forward(rgb, voxels)
+
+
+def test_a_step_that_does_not_fit_says_which_setting_helps(tmp_path):
+    with pytest.raises(NotEnoughMemoryError, match=r"^step 2: .*TRAIN.BATCH_SIZE=1 with"):
+        run_fit(tmp_path, tiny_config(), model=TooLarge())
+
+
+class BadGradient(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(1))
+
+    def forward(self, rgb, voxels):
+        return rgb + torch.sqrt(self.scale.abs())  # finite, but its slope at 0 is not
+
+
+def test_a_gradient_that_is_no_number_stops_too(tmp_path):
+    model = BadGradient()
+    with pytest.raises(NonFiniteError, match="step 1: the gradient's norm"):
+        run_fit(tmp_path, tiny_config(), model=model)
+    assert model.scale.item() == 0
+
+
+def test_training_learns(tmp_path):
+    """Sharp is 255 - blur here, which a linear network can do."""
+    config = tiny_config(MAX_STEPS=150, EMA_DECAY=0.95, AMP="bf16", VAL_INTERVAL=150)
+    summary = run_fit(tmp_path, config, model=TinyNetwork(dropout=0))
+    assert summary.best_psnr > summary.psnr_blur + 10
+
+
+def test_without_averaging_the_weights_themselves_are_validated(tmp_path):
+    run_fit(tmp_path, tiny_config(EMA_DECAY=None, MAX_STEPS=4))
+    state = read_checkpoint(checkpoint_path(tmp_path, "last"))
+    assert state["ema"] is None
+    assert state["validated_step"] == 4
+
+
+def test_continuing_on_other_data_is_refused(tmp_path):
+    run_fit(tmp_path, tiny_config(), on_progress=signal_at(2))
+    data = ([MemorySequence("train/other", 9)], [MemorySequence("val/d", 3)])
+    with pytest.raises(RunFolderError, match="not the one that the run was begun with"):
+        run_fit(tmp_path, tiny_config(), resume=True, data=data)
+
+
+def test_a_run_may_continue_with_the_same_step_dealt_otherwise(tmp_path):
+    run_fit(tmp_path, tiny_config(), on_progress=signal_at(2))
+    with pytest.raises(RunFolderError, match="4 clips a step, now 6"):
+        run_fit(tmp_path, tiny_config(BATCH_SIZE=3), resume=True)
+    other = tiny_config(BATCH_SIZE=4, GRADIENT_ACCUMULATION_STEPS=1)
+    assert run_fit(tmp_path, other, resume=True).step == 12
+
+
+@pytest.mark.parametrize(
+    ("sequence", "norm", "message"),
+    [
+        (MemorySequence(bins=8), {}, "has 8 bins, expected DATA.K 4"),
+        (MemorySequence(gain=None), {"MODE": "rate"}, "needs the gain"),
+        (MemorySequence(voxel_dtype="float32"), {"MODE": "relative"}, "log1p is done already"),
+        (MemorySequence(voxel_dtype="float32"), {"MEAN": 1.0}, "log1p is done already"),
+    ],
+)
+def test_data_that_can_not_be_normalised_is_refused(sequence, norm, message):
+    data = tiny_config(DATA={"NORM": norm}).DATA
+    with pytest.raises(SampleError, match=message):
+        require_usable([sequence], data.K, data.NORM)
+
+
+def small_config(store: Path, *more: str):
+    overrides = (*SMALL, f"DATA.ROOT={store}", "TRAIN.MAX_STEPS=3", *more)
+    return load_config("configs/deblur/quickstart.yaml", overrides)
+
+
+def test_the_whole_run_on_a_store(tmp_path, small_store):
+    config = small_config(small_store)
+    notes: list[str] = []
+    summary = train(config, tmp_path / "run", on_note=notes.append)
+    assert summary.step == summary.total_steps == 3
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.yaml", "environment.json", "metrics.jsonl", "checkpoints", "samples"} <= names
+    assert load_config(tmp_path / "run" / "config.yaml") == config
+    model, _ = load_run(tmp_path / "run")
+    assert model(torch.rand(1, 2, 3, 32, 32), torch.rand(1, 2, 8, 16, 16)).shape[1] == 2
+    lines = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "train"]
+    assert all(line["cache_hits"] > 0 and line["cache_misses"] == 0 for line in lines)
+
+    with pytest.raises(RunFolderError, match="holds a run already"):
+        train(config, tmp_path / "run")
+    again = train(config, tmp_path / "run", resume=True, on_note=notes.append)
+    assert again.was_finished
+    assert "this run is finished" in notes[-1]
+
+
+def test_training_without_spikes_takes_the_same_road(tmp_path, small_store):
+    config = small_config(small_store, "MODEL.USE_SPIKE=false", "MODEL.SPIKE_SKIP=false")
+    assert train(config, tmp_path).step == 3
+
+
+def test_missing_vgg_weights_are_told_before_any_data_is_looked_for(tmp_path):
+    config = small_config(
+        Path("no/such/store"),
+        "LOSS.VGG_PERCEPTUAL.WEIGHT=0.1",
+        "LOSS.VGG_PERCEPTUAL.WEIGHTS=no/such/vgg.pth",
+    )
+    with pytest.raises(SpikeDeblurError, match="VGG_PERCEPTUAL"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_split_can_not_be_both(tmp_path, small_store):
+    config = small_config(small_store, "DATA.VAL_SPLIT=train")
+    with pytest.raises(SampleError, match="another split"):
+        train(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_workers_change_no_weight_even_when_stopped(tmp_path, small_store):
+    states = []
+    for workers, stop in ((0, None), (2, None), (2, 2)):
+        run = tmp_path / f"{workers}{stop}"
+        config = small_config(
+            small_store, f"TRAIN.NUM_WORKERS={workers}", "DATA.USE_RAM_CACHE=false"
+        )
+        if stop:
+            assert train(config, run, on_progress=signal_at(stop)).step == stop
+        train(config, run, resume=bool(stop))
+        states.append(read_checkpoint(checkpoint_path(run, "last")) | {"config": ""})
+    assert_same_state(states[1], states[0])
+    assert_same_state(states[2], states[0])
+
+
+@pytest.mark.slow
+def test_metrics_go_to_weights_and_biases_too_and_stay_here_offline(
+    tmp_path, small_store, monkeypatch
+):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train(small_config(small_store, "TRAIN.WANDB=trials"), tmp_path / "run")
+    (kept,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
+    content = kept.read_bytes()
+    for name in (b"train/loss", b"val/psnr_blur", b"trials", b"val/sample"):
+        assert name in content
+    train(small_config(small_store, "TRAIN.WANDB=trials"), tmp_path / "run", overwrite=True)
+    begun = {path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")}
+    assert len(begun) == 2  # its steps begin at 0 again, which one run on W&B can't have twice
+
+
+def test_weights_and_biases_are_refused_before_the_run_where_they_are_missing(
+    tmp_path, small_store, monkeypatch
+):
+    monkeypatch.setattr(wandb_run, "find_spec", lambda name: None)
+    with pytest.raises(SpikeDeblurError, match=r"spikedeblur\[wandb\]"):
+        train(small_config(small_store, "TRAIN.WANDB=trials"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+from training_sets import tiny_config
+
+from spikedeblur.pipeline.train.ema import averaged_copy, update_average
+from spikedeblur.pipeline.train.optimizer import ema_decay, learning_rate, total_steps, warmup_steps
+
+
+def train(**options):
+    return tiny_config(OPTIM={"LR": 1e-3}, **options).TRAIN
+
+
+def test_the_rate_rises_to_the_peak_and_falls_as_a_cosine_to_the_minimum():
+    options = train(SCHEDULER={"WARMUP_STEPS": 10, "MIN_LR": 1e-5})
+    rates = [learning_rate(options, step, 111) for step in range(111)]
+    assert rates[:10] == pytest.approx([1e-4 * (i + 1) for i in range(10)])
+    assert rates[10] == pytest.approx(1e-3)
+    assert rates[60] == pytest.approx((1e-3 + 1e-5) / 2)
+    assert rates[35] == pytest.approx(1e-5 + 99e-5 * (1 + math.cos(math.pi / 4)) / 2)
+    assert rates[110] == pytest.approx(1e-5)
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_the_warm_up_takes_at_most_half_of_a_short_run():
+    options = train(SCHEDULER={"WARMUP_STEPS": 1000})
+    assert warmup_steps(options, 12) == 6
+    assert learning_rate(options, 5, 12) == pytest.approx(1e-3)
+    assert learning_rate(options, 0, 1) == pytest.approx(1e-3)
+
+
+def test_steps_come_before_epochs():
+    assert total_steps(train(MAX_STEPS=7, EPOCHS=3), 10) == 7
+    assert total_steps(train(MAX_STEPS=None, EPOCHS=3), 10) == 30
+
+
+def test_the_average_follows_the_recurrence_and_forgets_the_start():
+    model = nn.Linear(1, 1, bias=False)
+    average = averaged_copy(model)
+    expected = model.weight.item()
+    for step in range(50):
+        with torch.no_grad():
+            model.weight.fill_(step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        assert ema_decay(0.9, step) == decay
+        expected = decay * expected + (1 - decay) * step
+        update_average(average, model, decay)
+    assert average.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert not average.weight.requires_grad

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from training_sets import SMALL
+
+from spikedeblur.configs import load_config
+from spikedeblur.model import build_model
+from spikedeblur.pipeline.train.clock import Clock
+from spikedeblur.pipeline.train.distributed import Group
+from spikedeblur.pipeline.train.objective import Objective
+from spikedeblur.pipeline.train.optimizer import parameter_groups
+from spikedeblur.pipeline.train.precision import Precision
+from spikedeblur.pipeline.train.step import Learner
+
+CPU = torch.device("cpu")
+
+
+def learner(*overrides: str) -> Learner:
+    flow = ("MODEL.VRT.pa_frames=2", "MODEL.VRT.deformable_groups=2", "TRAIN.AMP=off")
+    config = load_config("configs/deblur/quickstart.yaml", (*SMALL, *flow, *overrides))
+    torch.manual_seed(0)
+    model, objective = build_model(config), Objective(config.LOSS)
+    return Learner.start(config, Group(0, 1, CPU), model, objective, Precision.choose("off", CPU))
+
+
+def batch() -> dict:
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.randint(0, 256, (2, 1, 2, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return {
+        "blur": frames[0],
+        "sharp": frames[1],
+        "voxels": torch.randint(0, 5, (1, 2, 8, 16, 16), dtype=torch.uint8, generator=generator),
+        "gain": torch.tensor([0.5]),
+        "samples": torch.full((1, 2), 64),
+        "weight": 1.0,
+        "seq": ["a"],
+        "frame_index": [[0, 1]],
+    }
+
+
+def changes(learner: Learner, done: int) -> dict[str, float]:
+    """By how much each parameter changes in a step."""
+    before = {name: p.detach().clone() for name, p in learner.model.named_parameters()}
+    learner.step([batch()], done, 1e-3, Clock(CPU), raw=True)
+    return {
+        name: float((p.detach() - before[name]).abs().max())
+        for name, p in learner.model.named_parameters()
+    }
+
+
+def test_parts_have_their_share_of_the_rate():
+    ours = learner("TRAIN.OPTIM.FLOW_LR_SCALE=0.25", "TRAIN.OPTIM.BACKBONE_LR_SCALE=0.5")
+    found = changes(ours, 0)
+    # Adam's first step is the rate itself, whatever the gradient, and decay is small.
+    most = {
+        part: max(change for name, change in found.items() if name.startswith(prefix))
+        for part, prefix in (("flow", "vrt.spynet."), ("backbone", "vrt.stage1"), ("rest", "spike"))
+    }
+    assert most == {
+        "flow": pytest.approx(0.25e-3, rel=0.05),
+        "backbone": pytest.approx(0.5e-3, rel=0.05),
+        "rest": pytest.approx(1e-3, rel=0.05),
+    }
+
+
+def test_flow_is_frozen_for_the_first_steps_and_then_learns():
+    ours = learner("TRAIN.OPTIM.FLOW_FROZEN_STEPS=2")
+    for done, moves in ((0, False), (1, False), (2, True)):
+        found = changes(ours, done)
+        assert (max(v for n, v in found.items() if n.startswith("vrt.spynet.")) > 0) == moves
+        assert max(v for n, v in found.items() if n.startswith("spike")) > 0
+
+
+def test_every_parameter_is_in_one_group():
+    model = learner().model
+    groups = parameter_groups(model, load_config("configs/deblur/quickstart.yaml").TRAIN.OPTIM)
+    found = [id(p) for group in groups for p in group["params"]]
+    assert sorted(found) == sorted(id(p) for p in model.parameters())

@@ -1,0 +1,142 @@
+"""Exported models: one file that holds all it takes to use them, and nothing that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from training_sets import SMALL
+
+from spikedeblur.configs import dump_config, load_config
+from spikedeblur.errors import SpikeDeblurError
+from spikedeblur.model import build_model
+from spikedeblur.pipeline.inspect import inspect
+from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
+from spikedeblur.pipeline.trained import model_file as trained
+from spikedeblur.pipeline.weights.checkpoint import checkpoint_path, load_run
+from spikedeblur.pipeline.weights.exported import describe_model
+
+CONFIG = load_config("configs/deblur/quickstart.yaml", SMALL)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    state = {
+        "config": dump_config(CONFIG),
+        "data": "ab",
+        "samples_a_step": 4,
+        "total_steps": 9,
+        "epoch": 1,
+        "step_in_epoch": 0,
+        "step": 7,
+        "validated_step": 7,
+        "best_step": 7,
+        "best_psnr": 30.0,
+        "interval": {"loss": 0.5, "psnr": 20.0, "steps": 1},
+        "model": build_model(CONFIG).state_dict(),
+        "ema": build_model(CONFIG).state_dict(),
+        "optimizer": {},
+        "scaler": {},
+    }
+    write_checkpoint(checkpoint_path(tmp_path / "run", "best"), state)
+    return tmp_path / "run"
+
+
+def test_an_exported_model_is_the_runs_best_with_its_configuration(run, tmp_path):
+    out = tmp_path / "m.safetensors"
+    facts = trained.export_model(run, out)
+    assert facts == describe_model(out)
+    assert (facts["step"], facts["validation_psnr"], facts["data_sha256"]) == (7, 30.0, "ab")
+    (ours, config), (theirs, _) = trained.load_trained(out), load_run(run)
+    assert config == CONFIG
+    assert not ours.training
+    for (name, value), other in zip(
+        ours.state_dict().items(), theirs.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+    assert trained.weights_file(out) == out
+    shown = inspect(out)
+    assert (shown.kind, shown.facts["step"]) == ("model", 7)
+    assert trained.find_model(out) == out
+
+
+def test_nothing_is_replaced_or_left_half_written(run, tmp_path, monkeypatch):
+    out = tmp_path / "m.safetensors"
+    trained.export_model(run, out)
+    before = out.read_bytes()
+    with pytest.raises(SpikeDeblurError, match="is there already"):
+        trained.export_model(run, out)
+
+    monkeypatch.setattr(trained, "save", lambda weights, metadata: before[:100])
+    with pytest.raises(SpikeDeblurError, match="a part of one"):
+        trained.export_model(run, out, overwrite=True)
+    assert out.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.safetensors", "run"]
+
+
+def test_another_ending_is_refused(run, tmp_path):
+    with pytest.raises(SpikeDeblurError, match=r"ends in \.safetensors"):
+        trained.export_model(run, tmp_path / "m.pt")
+
+
+def test_files_that_are_none_of_ours_are_refused(run, tmp_path):
+    good = tmp_path / "good.safetensors"
+    trained.export_model(run, good)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(good.read_bytes()[:-1000])
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.zeros(2)}, foreign)
+    pickled = tmp_path / "pickled.safetensors"
+    torch.save({"a": 1}, pickled)
+    for path in (cut, foreign, pickled):
+        with pytest.raises(SpikeDeblurError, match=f"{path.name}: expected a model that"):
+            trained.load_trained(path)
+    with pytest.raises(SpikeDeblurError, match="no such file"):
+        trained.load_trained(tmp_path / "none.safetensors")
+
+
+def test_an_unknown_name_says_what_there_is():
+    with pytest.raises(SpikeDeblurError, match="nonsense: expected a model that ships"):
+        trained.find_model("nonsense")
+
+
+def test_weights_are_compared_by_the_header_and_then_read(run, tmp_path, monkeypatch):
+    out = tmp_path / "m.safetensors"
+    trained.export_model(run, out)
+    other = load_config("configs/deblur/quickstart.yaml", [*SMALL, "MODEL.SPIKE_SKIP_SCALES=2"])
+    wrong = tmp_path / "wrong.safetensors"
+    with pytest.raises(SpikeDeblurError, match="do not fit the model of its configuration"):
+        trained.write_model(wrong, build_model(CONFIG), other, {})
+    assert not wrong.exists()
+
+    def never(config):
+        raise AssertionError("built before it was compared")
+
+    half = {name: value.half() for name, value in build_model(CONFIG).state_dict().items()}
+    with safe_open(out, framework="pt") as file:
+        header = file.metadata()
+    save_file(half, wrong, metadata=header)
+    monkeypatch.setattr(trained, "build_model", never)
+    with pytest.raises(SpikeDeblurError, match=r"wrong\.safetensors: its weights do not fit"):
+        trained.load_trained(wrong)
+
+
+def test_the_shipped_model_computes_its_tables_as_a_network_that_is_built_alone(tmp_path):
+    """Outlining one first leaves nothing behind: buffers are computed, not empty."""
+    path = trained.find_model("small")
+    loaded, config = trained.load_trained(path)
+    alone = build_model(config)
+    alone.load_state_dict(load_file(path))
+    for (name, value), wanted in zip(
+        loaded.named_buffers(), dict(build_model(config).named_buffers()).values(), strict=True
+    ):
+        assert torch.equal(value, wanted), name
+    random = torch.Generator().manual_seed(0)
+    rgb = torch.rand(1, 3, 3, 32, 48, generator=random)
+    voxels = torch.rand(1, 3, config.DATA.K, 16, 24, generator=random) - 0.5
+    with torch.inference_mode():
+        assert torch.equal(loaded(rgb, voxels), alone.eval()(rgb, voxels))

@@ -1,0 +1,88 @@
+"""Mapping tasks over processes: what happens when one is lost."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cloudpickle
+import pytest
+
+from spikedeblur.pipeline.storage.base import StoreError
+from spikedeblur.pipeline.voxelize.workers import IN_FLIGHT, run_tasks
+
+
+@pytest.fixture(autouse=True)
+def _send_functions_of_this_file() -> Iterator[None]:
+    """Workers can't import test files, so their functions travel by value."""
+    module = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(module)
+    yield
+    cloudpickle.unregister_pickle_by_value(module)
+
+
+def die_once(marker_and_task: tuple[str, int]) -> int:
+    marker, task = marker_and_task
+    if task == 3 and not Path(marker).exists():
+        Path(marker).touch()
+        os._exit(9)
+    return task * task
+
+
+def die_always(_task: int) -> None:
+    os._exit(9)
+
+
+def test_in_this_process_tasks_are_drawn_one_by_one() -> None:
+    drawn = []
+
+    def tasks() -> Iterator[int]:
+        for i in range(5):
+            drawn.append(i)
+            yield i
+
+    results = run_tasks(abs, tasks(), workers=1)
+    assert next(results) == 0
+    assert drawn == [0]
+
+
+@pytest.mark.slow
+def test_task_of_a_killed_worker_is_done_by_another(tmp_path: Path) -> None:
+    drawn = []
+
+    def tasks() -> Iterator[tuple[str, int]]:
+        for i in range(30):
+            drawn.append(i)
+            yield str(tmp_path / "died"), i
+
+    results = run_tasks(die_once, tasks(), workers=2)
+    first = next(results)
+    assert len(drawn) <= 2 * IN_FLIGHT + 1
+    assert sorted([first, *results]) == [i * i for i in range(30)]
+    assert (tmp_path / "died").exists()
+
+
+@pytest.mark.slow
+def test_task_that_kills_every_worker_is_named() -> None:
+    with pytest.raises(StoreError, match="clip 7: workers died on it"):
+        list(run_tasks(die_always, [7], workers=1 + 1, describe=lambda task: f"clip {task}"))
+
+
+@pytest.mark.slow
+def test_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spikedeblur.pipeline.voxelize.workers.CONNECT_SECONDS", 1)
+    with pytest.raises(StoreError, match=r"tcp://127\.0\.0\.1:9: can't reach"):
+        list(run_tasks(abs, [1], scheduler="tcp://127.0.0.1:9"))
+
+
+def test_running_scheduler_is_used_and_left_running() -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        for _ in range(2):
+            results = run_tasks(abs, range(-50, 0), scheduler=cluster.scheduler_address)
+            assert sorted(results) == list(range(1, 51))
