@@ -107,6 +107,9 @@ NAMES = {
             "hide"
         ),
     },
+    "pipeline.align": {
+        "pipeline.align.manifest": "Sequence:AlignedSequence",
+    },
     "pipeline.align.check": {
         "pipeline.align.check.job": (
             "BAD_PIXELS DRIFT_PPM GAIN_TOLERANCE ManifestCheck SequenceCheck check_sequence"
@@ -115,11 +118,26 @@ NAMES = {
     "pipeline.align.correct": {
         "pipeline.align.measure.dataset": "with_clock_seen with_space_seen",
     },
+    "pipeline.align.findings": {
+        "pipeline.align.check.findings": "Finding:CheckFinding",
+    },
     "pipeline.align.layouts.contract": {
         "pipeline.frames.listing": "folder_names walk_folders",
     },
+    "pipeline.align.manifest": {
+        "pipeline.align.manifest": "Sequence:AlignedSequence",
+    },
     "pipeline.align.measure": {
         "pipeline.align.measure.dataset": "Map find_owners frames_of measure measure_space",
+    },
+    "pipeline.align.verify": {
+        "pipeline.align.measure.verify": "Finding:LagFinding",
+    },
+    "pipeline.clips": {
+        "pipeline.simulate.clips": "Clip:SourceClip",
+    },
+    "pipeline.doctor": {
+        "pipeline.doctor": "Finding:Diagnosis",
     },
     "pipeline.evaluate": {
         "pipeline.evaluate.scores": "EvaluationError",
@@ -136,7 +154,8 @@ NAMES = {
             "BlurMethod DEFAULT_SHORT_BINS SHORT_BINS SdmMethod TfiMethod TfpMethod centre_weights"
         ),
         "pipeline.methods.contract": (
-            "Clip Frames METHODS Method MethodError gain_of plan_clips require_raw restored_frames"
+            "Clip:MethodClip Frames METHODS Method MethodError gain_of plan_clips require_raw "
+            "restored_frames"
         ),
     },
     "pipeline.metrics": {
@@ -148,6 +167,9 @@ NAMES = {
             "find_seq recordings_of settle_spikes"
         ),
     },
+    "pipeline.report.sources": {
+        "pipeline.report.material": "Sources:ReportMaterial",
+    },
     "pipeline.restore": {
         "pipeline.restore.record": "FORMAT RECORD RestoreError SCHEMA_VERSION restored_files",
         "pipeline.restore.job": (
@@ -155,8 +177,10 @@ NAMES = {
         ),
     },
     "pipeline.simulate": {
-        "pipeline.simulate.clips": "Clip SPLITS SimulateError folder_clips scene_clips",
-        "pipeline.simulate.rig": "Recording",
+        "pipeline.simulate.clips": (
+            "Clip:SourceClip SPLITS SimulateError folder_clips scene_clips"
+        ),
+        "pipeline.simulate.rig": "Recording:Rig",
         "pipeline.simulate.job": "SimulateSummary",
         "pipeline.simulate.record": "area_mean record_clip",
     },
@@ -176,15 +200,23 @@ NAMES = {
     "pipeline.store.arrays": {
         "pipeline.storage.base": "StoreWriteError",
     },
+    "pipeline.store.check": {
+        "pipeline.voxelize.check": "Finding:StoreFinding",
+    },
+    "pipeline.store.compare": {
+        "pipeline.voxelize.compare": "Job:VoxelizeJob",
+    },
     "pipeline.store.place": {
         "pipeline.storage.folder": "Folder MAPPED_FILES",
-        "pipeline.storage.locate": "open_place",
+        "pipeline.storage.locate": "open_place:open_storage",
+        "pipeline.storage.base": "Place:Storage",
     },
     "pipeline.store.schema": {
         "pipeline.storage.base": "StoreWriteError",
     },
     "pipeline.store.sources": {
         "pipeline.storage.fetch": "fetch",
+        "pipeline.voxelize.sources": "Sources:ManifestSources",
     },
     "pipeline.store.task": {
         "pipeline.voxelize.plan": "ShardTask",
@@ -203,14 +235,26 @@ NAMES = {
     "pipeline.training.checkpoint": {
         "pipeline.train.run.checkpoint": "write_checkpoint",
     },
+    "pipeline.training.order": {
+        "pipeline.train.data.order": "Clip:IndexedClip",
+    },
     "pipeline.training.run_folder": {
         "pipeline.train.run.runs": "RunFolderError read_metrics",
+    },
+    "pipeline.training.schedule": {
+        "pipeline.train.optimizer": "learning_rate:learning_rate_at",
     },
     "pipeline.training.step": {
         "pipeline.train.optimizer": "parameter_groups",
     },
+    "pipeline.view": {
+        "pipeline.view.recordings": "Clip:ViewedClip",
+    },
+    "pipeline.view.clips": {
+        "pipeline.view.recordings": "Clip:ViewedClip Group:ViewedGroup",
+    },
 }
-"""Names that went elsewhere, by the module that had them."""
+"""Names that went elsewhere, by the module that had them; those renamed as `old:new`."""
 
 _TOP = __name__.rpartition(".")[0] + "."
 _told: set[str] = set()
@@ -250,15 +294,18 @@ class _Finder(MetaPathFinder, Loader):
 
 def _complete(module: ModuleType, old: str) -> None:
     """Give a module the names that were in the old one."""
-    homes = {name: new for new, names in NAMES.get(old, {}).items() for name in names.split()}
+    homes: dict[str, tuple[str, str]] = {}
+    for home, names in NAMES.get(old, {}).items():
+        for name, _, new in (one.partition(":") for one in names.split()):
+            homes[name] = home, new or name
 
     def get(name: str) -> Any:
-        home = homes.get(name, MODULES.get(old))
+        home, new = homes.get(name, (MODULES.get(old), name))
         if home is None or name.startswith("__"):
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-        if old not in MODULES:  # of one that is gone, its import has told
-            _tell(f"{old}.{name}", f"{home}.{name}")
-        return getattr(import_module(_TOP + home), name)
+        if old not in MODULES or new != name:  # of one that is gone, its import has told
+            _tell(f"{old}.{name}", f"{home}.{new}")
+        return getattr(import_module(_TOP + home), new)
 
     module.__getattr__ = get  # type: ignore[method-assign]
 

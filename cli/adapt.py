@@ -100,7 +100,7 @@ def adapt(
             recordings,
             out,
             steps=steps,
-            rate=learning_rate,
+            learning_rate=learning_rate,
             seed=seed,
             overwrite=overwrite,
             on_progress=on_progress,

@@ -69,7 +69,7 @@ def simulate(
     from ..pipeline.simulate.clips import SPLITS, folder_clips, scene_clips
     from .progress import progress_bar
 
-    recording = job.Recording(
+    rig = job.Rig(
         exposure=exposure,
         stride=stride,
         fps=fps,
@@ -90,7 +90,7 @@ def simulate(
         clips = scene_clips(split or "train", scenes or 0, parse_size(size), length, fastest)
     with progress_bar("Simulating", "clips") as on_progress:
         summary = job.simulate(
-            out, clips, recording, workers=workers, overwrite=overwrite, on_progress=on_progress
+            out, clips, rig, workers=workers, overwrite=overwrite, on_progress=on_progress
         )
     report(
         summary,

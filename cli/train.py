@@ -70,7 +70,7 @@ def train(
 
         with progress_bar("Searching", "steps") as on_progress:
             found = search(checked, on_progress=on_progress)
-        more = "" if found.diverged else "; no rate was too high for so few steps"
+        more = "" if found.diverged else "; no learning rate was too high for so few steps"
         report(found, f"TRAIN.OPTIM.LR={found.suggested:g}{more}", json=json)
         return
     folder = run or Path("outputs", config.stem)

@@ -57,7 +57,7 @@ _LITTLE_SPACE = 2**30
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """One line of the report."""
 
     what: str
@@ -66,13 +66,13 @@ class Finding:
     advice: str = ""
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Diagnosis]:
     """Look at Python, libraries, processor, memory, disk, GPU and codecs.
 
     A file of `PROBE_BYTES` is written in the current folder and removed; nothing else changes.
     """
-    checks: tuple[Callable[[], list[Finding]], ...] = (
-        lambda: [Finding("spikedeblur", __version__)],
+    checks: tuple[Callable[[], list[Diagnosis]], ...] = (
+        lambda: [Diagnosis("spikedeblur", __version__)],
         _python,
         lambda: [_library(name) for name in _CORE],
         _clashes,
@@ -87,20 +87,22 @@ def examine() -> list[Finding]:
     return [finding for check in checks for finding in check()]
 
 
-def _python() -> list[Finding]:
+def _python() -> list[Diagnosis]:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     if sys.platform != "linux":
         return [
-            Finding("Python", found, advice="tested on Linux only; elsewhere some limits differ")
+            Diagnosis("Python", found, advice="tested on Linux only; elsewhere some limits differ")
         ]
-    return [Finding("Python", found)]
+    return [Diagnosis("Python", found)]
 
 
-def _library(name: str) -> Finding:
+def _library(name: str) -> Diagnosis:
     version = _version(name)
     if version is None:
-        return Finding(name, "missing", ok=False, advice="install spikedeblur again: make install")
-    return Finding(name, version)
+        return Diagnosis(
+            name, "missing", ok=False, advice="install spikedeblur again: make install"
+        )
+    return Diagnosis(name, version)
 
 
 def _version(name: str) -> str | None:
@@ -110,13 +112,13 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _clashes() -> list[Finding]:
+def _clashes() -> list[Diagnosis]:
     """Return versions that are known not to work, together or at all."""
     found = []
     dask, distributed = _version("dask"), _version("distributed")
     if dask != distributed:
         found.append(
-            Finding(
+            Diagnosis(
                 "Dask",
                 f"dask {dask} beside distributed {distributed}",
                 ok=False,
@@ -128,7 +130,7 @@ def _clashes() -> list[Finding]:
     except (ImportError, RuntimeError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         found.append(
-            Finding(
+            Diagnosis(
                 "torchvision",
                 f"does not load: {first}",
                 ok=False,
@@ -137,39 +139,39 @@ def _clashes() -> list[Finding]:
         )
     numpy = _version("numpy") or "0"
     if int(numpy.split(".")[0]) < 2:
-        found.append(Finding("numpy", numpy, ok=False, advice="pip install 'numpy>=2'"))
+        found.append(Diagnosis("numpy", numpy, ok=False, advice="pip install 'numpy>=2'"))
     return found
 
 
-def _extra(module: str) -> Finding:
+def _extra(module: str) -> Diagnosis:
     extra, purpose = _EXTRAS[module]
     if importlib.util.find_spec(module) is None:
-        return Finding(
+        return Diagnosis(
             module,
             "not installed (optional)",
             advice=f"for {purpose}: pip install 'spikedeblur[{extra}]'",
         )
-    return Finding(module, f"there, for {purpose}")
+    return Diagnosis(module, f"there, for {purpose}")
 
 
-def _cores() -> list[Finding]:
+def _cores() -> list[Diagnosis]:
     cores = len(os.sched_getaffinity(0))
     quota = _cgroup("cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit():
         share = int(quota[0]) / int(quota[1])
         if share < cores:
             return [
-                Finding(
+                Diagnosis(
                     "cores",
                     f"{cores}, of which the container may use {share:g}",
                     advice=f"give --workers {max(int(share), 1)} and TRAIN.THREADS="
                     f"{max(int(share), 1)}: more would wait for each other",
                 )
             ]
-    return [Finding("cores", str(cores))]
+    return [Diagnosis("cores", str(cores))]
 
 
-def _memory() -> list[Finding]:
+def _memory() -> list[Diagnosis]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _cgroup("memory.max") or _cgroup("memory/memory.limit_in_bytes")
     usable = min(total, int(limit)) if limit.isdigit() else total
@@ -177,17 +179,17 @@ def _memory() -> list[Finding]:
     if usable < total:
         found += f" (limit of the container; the machine has {total / 2**30:.1f})"
     if usable >= _SMALL_MEMORY:
-        return [Finding("memory", found)]
+        return [Diagnosis("memory", found)]
     advice = "train with a smaller DATA.CROP_SIZE or TRAIN.MEMORY_BUDGET, restore --tile 128"
-    return [Finding("memory", found, ok=usable >= _TOO_LITTLE_MEMORY, advice=advice)]
+    return [Diagnosis("memory", found, ok=usable >= _TOO_LITTLE_MEMORY, advice=advice)]
 
 
-def _limits() -> list[Finding]:
+def _limits() -> list[Diagnosis]:
     found = []
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = soft == resource.RLIM_INFINITY or soft >= _FILES
     advice = "" if enough else f"ulimit -n {hard if hard > 0 else _FILES} before you start"
-    found.append(Finding("open files", str(soft), ok=enough, advice=advice))
+    found.append(Diagnosis("open files", str(soft), ok=enough, advice=advice))
     shared = Path("/dev/shm")
     if shared.is_dir():
         status = os.statvfs(shared)
@@ -195,24 +197,24 @@ def _limits() -> list[Finding]:
         advice = (
             "" if size >= _SMALL_SHM else "in Docker: --shm-size=2g, for training on several GPUs"
         )
-        found.append(Finding("shared memory", f"{size / 2**30:.1f} GiB", advice=advice))
+        found.append(Diagnosis("shared memory", f"{size / 2**30:.1f} GiB", advice=advice))
     return found
 
 
-def _disk() -> list[Finding]:
+def _disk() -> list[Diagnosis]:
     here = Path.cwd()
     status = os.statvfs(here)
     free = status.f_frsize * status.f_bavail
     found = f"{free / 2**30:.1f} GiB free in {here}"
     if free < _LITTLE_SPACE:
-        return [Finding("disk", found, ok=False, advice="make space, or work on another disk")]
+        return [Diagnosis("disk", found, ok=False, advice="make space, or work on another disk")]
     try:
         rate = _writing_rate(here)
     except OSError as error:
         advice = "work in a folder that you may write to"
-        return [Finding("disk", f"{found}, {error.strerror}", ok=False, advice=advice)]
+        return [Diagnosis("disk", f"{found}, {error.strerror}", ok=False, advice=advice)]
     advice = "" if rate >= _SLOW_DISK else "stores and runs on a local disk are faster"
-    return [Finding("disk", f"{found}, writes {rate / 1e6:.0f} MB/s", advice=advice), _lock(here)]
+    return [Diagnosis("disk", f"{found}, writes {rate / 1e6:.0f} MB/s", advice=advice), _lock(here)]
 
 
 def _writing_rate(folder: Path) -> float:
@@ -227,31 +229,31 @@ def _writing_rate(folder: Path) -> float:
         return PROBE_BYTES / (time.perf_counter() - began)
 
 
-def _lock(folder: Path) -> Finding:
+def _lock(folder: Path) -> Diagnosis:
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            return Finding(
+            return Diagnosis(
                 "file locks",
                 f"refused here: {error.strerror}",
                 ok=False,
                 advice="this file system can't keep two jobs apart; work on another one",
             )
-    return Finding("file locks", "work here")
+    return Diagnosis("file locks", "work here")
 
 
-def _torch() -> list[Finding]:
+def _torch() -> list[Diagnosis]:
     try:
         import torch
 
         from .train.precision import cpu_computes_bf16
     except ImportError as error:
-        return [Finding("torch", f"does not load: {error}", ok=False, advice="make install")]
+        return [Diagnosis("torch", f"does not load: {error}", ok=False, advice="make install")]
     threads = torch.get_num_threads()
     cpu = "bf16" if cpu_computes_bf16() else "no bf16 instructions: trains in float32"
     findings = [
-        Finding("CPU", f"{torch.backends.cpu.get_cpu_capability()}, {threads} threads, {cpu}")
+        Diagnosis("CPU", f"{torch.backends.cpu.get_cpu_capability()}, {threads} threads, {cpu}")
     ]
     if not torch.cuda.is_available():
         build = torch.version.cuda
@@ -264,11 +266,11 @@ def _torch() -> list[Finding]:
                 else "torch is built without CUDA: install one with it"
             )
             found = "one is there, and torch can't use it"
-            return [*findings, Finding("GPU", found, ok=False, advice=why)]
+            return [*findings, Diagnosis("GPU", found, ok=False, advice=why)]
         advice = "quickstart.yaml and small.yaml train on the CPU; the baseline needs a GPU"
         return [
             *findings,
-            Finding("GPU", f"none (torch for CUDA {build or 'none'})", advice=advice),
+            Diagnosis("GPU", f"none (torch for CUDA {build or 'none'})", advice=advice),
         ]
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
@@ -276,7 +278,7 @@ def _torch() -> list[Finding]:
         bf16 = "bf16" if native else "no bf16: TRAIN.AMP auto takes fp16"
         memory = properties.total_memory / 2**30
         findings.append(
-            Finding(
+            Diagnosis(
                 f"GPU {i}",
                 f"{properties.name}, {memory:.0f} GiB, {bf16}, CUDA {torch.version.cuda}",
                 advice="" if memory >= 16 else "for the baseline, TRAIN.MEMORY_BUDGET=auto",
@@ -285,7 +287,7 @@ def _torch() -> list[Finding]:
     return findings
 
 
-def _codecs() -> list[Finding]:
+def _codecs() -> list[Diagnosis]:
     """Return whether a store's codecs give back what was written."""
     import numpy as np
     import zarr
@@ -299,17 +301,17 @@ def _codecs() -> list[Finding]:
     ):
         back = codec.decode(codec.encode(sample)) == sample.tobytes()
         found.append(
-            Finding(name, "works")
+            Diagnosis(name, "works")
             if back
-            else Finding(name, "wrong bytes", ok=False, advice="reinstall numcodecs")
+            else Diagnosis(name, "wrong bytes", ok=False, advice="reinstall numcodecs")
         )
     store = zarr.create_array({}, shape=(4096,), chunks=(512,), shards=(2048,), dtype="uint8")
     store[:] = sample
     back = bool((np.asarray(store[:]) == sample).all())
     found.append(
-        Finding("Zarr v3 shards", "work")
+        Diagnosis("Zarr v3 shards", "work")
         if back
-        else Finding("Zarr v3 shards", "wrong bytes", ok=False, advice="reinstall zarr")
+        else Diagnosis("Zarr v3 shards", "wrong bytes", ok=False, advice="reinstall zarr")
     )
     return found
 

@@ -167,7 +167,7 @@ def _log(path: Path) -> Facts:
 def _store(path: Path) -> Facts:
     from .sequences import open_store
     from .sequences.stored import splits_of
-    from .storage.locate import open_place
+    from .storage.locate import open_storage
 
     sequences = open_store(path)
     rows: list[tuple[str, ...]] = [("sequence", "windows", "voxels", "frames", "sharp", "gain")]
@@ -176,11 +176,11 @@ def _store(path: Path) -> Facts:
         frames = "x".join(map(str, s.frame_shape))
         sharp = "yes" if s.has_sharp else "no"
         rows.append((s.seq, str(s.length), voxels, frames, sharp, str(s.gain)))
-    size = sum(open_place(path).sizes().values())
+    size = sum(open_storage(path).sizes().values())
     facts = {
         "sequences": len(sequences),
         "windows": sum(s.length for s in sequences),
-        "splits": ", ".join(sorted(set(splits_of(open_place(path)).values()))),
+        "splits": ", ".join(sorted(set(splits_of(open_storage(path)).values()))),
         "bytes": size,
     }
     return Facts(str(path), "store", facts, rows)

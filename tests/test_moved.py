@@ -20,19 +20,23 @@ for old, name, new, times in json.load(sys.stdin):
         exec(f"from spikedeblur.{old} import {name}" if name else f"import spikedeblur.{old}")
     if name:
         here = getattr(sys.modules[f"spikedeblur.{old}"], name)
-        there = getattr(importlib.import_module(f"spikedeblur.{new}"), name)
+        home, _, renamed = new.partition(":")
+        there = getattr(importlib.import_module(f"spikedeblur.{home}"), renamed or name)
         assert here is there, (old, name)
     assert len(told) == times, (old, name, told)
     for kind, file, message in told:
         assert (kind, file) == ("FutureWarning", "<string>"), (old, name, told)
         assert f"spikedeblur.{old}" in message, message
-        assert f"spikedeblur.{new}" in message, message
+        assert f"spikedeblur.{new.replace(':', '.')}" in message, message
     print(old, name)
 """
 
 
 def rows(rooms: tuple[str, ...]) -> list[tuple[str, str, str, int]]:
-    """Return (old module, name, new module, warnings); the name is empty where a module is gone."""
+    """Return (old module, name, new module, warnings); the name is empty where a module is gone.
+
+    A name that is another now has the new one after the new module, behind a colon.
+    """
     path = Path(__file__).parent / "data/old_names.json"
     found = [tuple(row) for row in json.loads(path.read_text(encoding="utf-8"))]
     # Modules come first: of one that is gone, its import warns, and then none of its names.
@@ -69,6 +73,32 @@ def test_old_names_give_the_same_objects_and_warn_once(rooms):
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(wanted)
+
+
+def test_a_name_that_is_another_now_is_told_with_the_new_one():
+    code = (
+        "import warnings\n"
+        "with warnings.catch_warnings(record=True) as told:\n"
+        "    warnings.simplefilter('always')\n"
+        "    from spikedeblur.pipeline.store.place import Place, open_place\n"
+        "    from spikedeblur.pipeline.align import Sequence\n"
+        "from spikedeblur.pipeline.align.manifest import AlignedSequence\n"
+        "from spikedeblur.pipeline.storage.base import Storage\n"
+        "from spikedeblur.pipeline.storage.locate import open_storage\n"
+        "assert (Place, open_place, Sequence) == (Storage, open_storage, AlignedSequence)\n"
+        "for one in told:\n    print(one.message)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    module, *names = done.stdout.splitlines()
+    assert "spikedeblur.pipeline.store.place is now" in module
+    for line, old, new in zip(
+        names,
+        ("store.place.Place", "store.place.open_place", "align.Sequence"),
+        ("storage.base.Storage", "storage.locate.open_storage", "align.manifest.AlignedSequence"),
+        strict=True,
+    ):
+        assert line.startswith(f"spikedeblur.pipeline.{old} is now spikedeblur.pipeline.{new};")
 
 
 def test_what_was_never_there_is_an_error_without_a_warning():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikedeblur.pipeline.methods.contract import Clip
+from spikedeblur.pipeline.methods.contract import MethodClip
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.spikes import parse_geometry, read_spikes, spike_to_voxel
 from spikedeblur.pipeline.trained.model_file import find_model
@@ -81,7 +81,7 @@ def test_the_shipped_model_beats_blur_and_short_windows(name, exposure, over_blu
     blurred = np.repeat(np.asarray(large)[..., None], 3, -1)
     window = OneWindow(blurred, spikes, exposure)
     method = ModelMethod.from_run(find_model("small"), device="cpu")
-    restored = method(window, Clip(0, 1, 0, 1))[0].mean(-1)
+    restored = method(window, MethodClip(0, 1, 0, 1))[0].mean(-1)
     restored = restored.reshape(250, 2, 400, 2).mean((1, 3))
 
     ours, blur = matched_psnr(restored, truth), matched_psnr(rate, truth)

@@ -15,7 +15,7 @@ from spikedeblur.pipeline.frames.images import read_rgb
 from spikedeblur.pipeline.methods.tiling import plan_tiles
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import folder_clips
-from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.trained import load_trained
 from spikedeblur.pipeline.trained.model_file import find_model
 from spikedeblur.pipeline.weights.exported import describe_model
@@ -28,7 +28,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A photograph in motion, recorded: four exposures of 256x256."""
     folder = tmp_path_factory.mktemp("photographs")
     write_x4k1000fps(folder / "frames", splits=("test",), size=(256, 256), clips=1, length=79)
-    simulate(folder / "rec", folder_clips(folder / "frames"), Recording())
+    simulate(folder / "rec", folder_clips(folder / "frames"), Rig())
     return folder / "rec"
 
 

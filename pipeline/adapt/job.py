@@ -80,7 +80,7 @@ def adapt(
     out: str | os.PathLike[str],
     *,
     steps: int = 300,
-    rate: float = 1e-3,
+    learning_rate: float = 1e-3,
     crop: int = 64,
     seed: int = 0,
     device: str | None = None,
@@ -94,7 +94,7 @@ def adapt(
         recordings: of one camera; blurred frames and spikes.
         out: file to write, `*.safetensors`.
         steps: of AdamW, each on one clip.
-        rate: the first learning rate; it falls to 0 as a cosine.
+        learning_rate: the first one; it falls to 0 as a cosine.
         crop: side of the crops in pixels; a multiple of 8 times the trunk's scale.
         seed: of clips and crops.
         device: a torch device; None: the GPU where there is one.
@@ -147,12 +147,12 @@ def adapt(
     fitted_only = averaged_copy(model)
     model.train()
     average = averaged_copy(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     for step in range(steps):
         for settings in optimizer.param_groups:
-            settings["lr"] = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
+            settings["lr"] = learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps))
         loss = loss_of(model, rng, config.DATA.NORM)
         optimizer.zero_grad()
         loss.backward()
@@ -177,7 +177,7 @@ def adapt(
     facts = {
         "adapted_from_sha256": sha256_file(weights_file(source)),
         "adapted_to_sha256": [sha256_file(recording.dat) for recording in recordings],
-        "adapt": {"steps": steps, "rate": rate, "crop": crop, "seed": seed},
+        "adapt": {"steps": steps, "rate": learning_rate, "crop": crop, "seed": seed},
     }
     write_model(out, average, config, facts, overwrite=overwrite)
     return summary

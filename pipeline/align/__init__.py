@@ -4,10 +4,10 @@ from .job import align
 from .layouts import AlignmentError
 from .log import AlignmentLogError, AlignmentRow, read_alignment_log, write_alignment_log
 from .manifest import (
+    AlignedSequence,
     FileRecord,
     Manifest,
     ManifestError,
-    Sequence,
     Verification,
     Window,
     read_manifest,
@@ -16,13 +16,13 @@ from .manifest import (
 from .timeline import exposure_window, parse_frame_name
 
 __all__ = [
+    "AlignedSequence",
     "AlignmentError",
     "AlignmentLogError",
     "AlignmentRow",
     "FileRecord",
     "Manifest",
     "ManifestError",
-    "Sequence",
     "Verification",
     "Window",
     "align",

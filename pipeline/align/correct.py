@@ -8,13 +8,13 @@ from ..frames.images import image_shape
 from ..spikes.dat import SpikeFile
 from ..spikes.registration import Registration
 from .layouts.contract import AlignmentError
-from .manifest import Sequence, Space, Verification
+from .manifest import AlignedSequence, Space, Verification
 
 _CLEAR_DRIFT = 5.0
 """Standard errors of the drift from which the rate is corrected too."""
 
 
-def with_calibration(planned: Sequence, root: Path, given: Registration) -> Sequence:
+def with_calibration(planned: AlignedSequence, root: Path, given: Registration) -> AlignedSequence:
     """Return the sequence with the place of spikes in frames that a calibration gives.
 
     Raises:
@@ -31,12 +31,12 @@ def with_calibration(planned: Sequence, root: Path, given: Registration) -> Sequ
     return planned.model_copy(update={"space": space})
 
 
-def has_one_clock(sequence: Sequence) -> bool:
+def has_one_clock(sequence: AlignedSequence) -> bool:
     """Whether the spikes are one recording; else a lag would move windows out of their files."""
     return len({(window.spikes, window.first) for window in sequence.windows}) == 1
 
 
-def correct_clock(sequence: Sequence, found: Verification) -> Sequence:
+def correct_clock(sequence: AlignedSequence, found: Verification) -> AlignedSequence:
     """Return the sequence with its clock corrected; all windows are kept.
 
     Sample s of the old clock lies at s + lag + drift (s - at) of the recording. A drift that is
@@ -61,7 +61,7 @@ def clear_drift(found: Verification) -> float:
     return found.drift_ppm * 1e-6 if clear else 0.0
 
 
-def drop_outside(sequence: Sequence, root: Path) -> tuple[Sequence, list[int]]:
+def drop_outside(sequence: AlignedSequence, root: Path) -> tuple[AlignedSequence, list[int]]:
     """Return the sequence without the windows that leave the recording, and their numbers."""
     n_frames = SpikeFile.open(root / sequence.windows[0].spikes, sequence.spike_geometry()).n_frames
     kept = set()
@@ -73,7 +73,7 @@ def drop_outside(sequence: Sequence, root: Path) -> tuple[Sequence, list[int]]:
     return with_windows(sequence, kept), dropped
 
 
-def with_windows(sequence: Sequence, frames: set[int]) -> Sequence:
+def with_windows(sequence: AlignedSequence, frames: set[int]) -> AlignedSequence:
     """Return the sequence with the windows of these frames only, and their files."""
     windows = tuple(window for window in sequence.windows if window.frame_index in frames)
     named = {p for w in windows for p in (w.spikes, w.blur, w.sharp) if p is not None}

@@ -30,10 +30,10 @@ from .correct import with_calibration
 from .layouts import AlignmentError, FoundSequence, detect, find_layout, require_root
 from .log import format_alignment_log, require_seq
 from .manifest import (
+    AlignedSequence,
     FileRecord,
     Manifest,
     ManifestError,
-    Sequence,
     Window,
     format_manifest,
     read_manifest,
@@ -201,13 +201,17 @@ class _Options:
 
 @dataclass(frozen=True)
 class _Done:
-    sequence: Sequence
+    sequence: AlignedSequence
     warnings: tuple[str, ...]
     linear_light: bool | None
 
 
 def _align_sequence(
-    found: FoundSequence, root: Path, inside: _Inside, options: _Options, former: Sequence | None
+    found: FoundSequence,
+    root: Path,
+    inside: _Inside,
+    options: _Options,
+    former: AlignedSequence | None,
 ) -> _Done:
     settings, linear_light = settle_sequence(
         found, geometry=options.geometry, rate=options.rate, gain=options.gain, fps=options.fps
@@ -237,7 +241,7 @@ def _align_sequence(
     return _Done(sequence, tuple(warnings), linear_light)
 
 
-def _warnings(done: list[_Done], sequences: list[Sequence]) -> list[str]:
+def _warnings(done: list[_Done], sequences: list[AlignedSequence]) -> list[str]:
     warnings: list[str] = []
     for one, sequence in zip(done, sequences, strict=True):
         warnings += one.warnings
@@ -248,7 +252,7 @@ def _warnings(done: list[_Done], sequences: list[Sequence]) -> list[str]:
 
 def _plan(
     found: FoundSequence, root: Path, inside: _Inside, settings: SpikeSettings, fps: float
-) -> Sequence:
+) -> AlignedSequence:
     """Return the sequence as far as names, sizes and times tell: no counts, no hashes."""
     require_seq(found.seq)
     files: dict[str, FileRecord] = {}
@@ -278,7 +282,7 @@ def _plan(
                 sharp=record(window.sharp) if window.sharp else None,
             )
         )
-    return Sequence(
+    return AlignedSequence(
         seq=found.seq,
         scene=found.scene,
         blur_kind=found.blur_kind,
@@ -295,7 +299,7 @@ def _exposure(found: FoundSequence) -> int:
     return found.exposure
 
 
-def _read_spikes(found: FoundSequence, planned: Sequence, root: Path) -> Sequence:
+def _read_spikes(found: FoundSequence, planned: AlignedSequence, root: Path) -> AlignedSequence:
     """Return `planned` with true spike counts and the hashes of the files they are from."""
     geometry = planned.spike_geometry()
     files = dict(planned.files)
@@ -377,7 +381,9 @@ def _check_options(
         raise AlignmentError(f"expected workers of 1 or more, found {workers}")
 
 
-def _known_sequences(former: Manifest | None, root: Path, manifest: Path) -> dict[str, Sequence]:
+def _known_sequences(
+    former: Manifest | None, root: Path, manifest: Path
+) -> dict[str, AlignedSequence]:
     """Return what the former run found in this folder; nothing from another version."""
     if former is None or former.version != __version__:
         return {}

@@ -163,7 +163,7 @@ class Window(_Record):
         return self
 
 
-class Sequence(_Record):
+class AlignedSequence(_Record):
     """One recording: spikes of one camera and the blurred frames beside them."""
 
     seq: Annotated[str, AfterValidator(require_seq)]
@@ -190,7 +190,7 @@ class Sequence(_Record):
     """None: not verified."""
 
     @model_validator(mode="after")
-    def _check_windows(self) -> Sequence:
+    def _check_windows(self) -> AlignedSequence:
         indices = [window.frame_index for window in self.windows]
         if any(a >= b for a, b in itertools.pairwise(indices)):
             raise ValueError("expected windows in ascending order of frame_index, each once")
@@ -281,7 +281,7 @@ class Manifest(_Record):
     """True: averaged in linear light; False: in gamma space; None: not known."""
     split: SplitRecord | None = None
     """None: sequences are in the splits that their folders name."""
-    sequences: tuple[Sequence, ...]
+    sequences: tuple[AlignedSequence, ...]
     """By seq, ascending."""
 
     @model_validator(mode="after")
@@ -404,7 +404,7 @@ def manifest_beside(log: str | os.PathLike[str]) -> Manifest | None:
     return manifest if same else None
 
 
-def was_corrected(sequence: Sequence) -> bool:
+def was_corrected(sequence: AlignedSequence) -> bool:
     """Whether clock or place differ from what side files and sizes say."""
     applied = sequence.verification is not None and sequence.verification.applied
     return applied or sequence.space is not None

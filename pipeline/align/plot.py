@@ -12,8 +12,7 @@ import html
 import io
 import math
 import os
-from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Several
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from ...errors import SpikeDeblurError
 from ..frames.images import read_rgb
 from ..host.files import write_text
 from ..spikes.registration import open_spikes
-from .manifest import Manifest, Sequence, Verification, Window
+from .manifest import AlignedSequence, Manifest, Verification, Window
 from .measure.dataset import frames_of
 from .measure.lag import Match
 from .measure.verify import find_best
@@ -58,7 +57,7 @@ svg{display:block;background:transparent}svg text{font:11px system-ui,sans-serif
 """
 
 RGB = npt.NDArray[np.uint8]
-Map = Callable[[Callable[[Sequence], str], list[Sequence]], Iterable[str]]
+Map = Callable[[Callable[[AlignedSequence], str], list[AlignedSequence]], Iterable[str]]
 
 
 class PageError(SpikeDeblurError):
@@ -97,7 +96,7 @@ def write_page(path: str | os.PathLike[str], manifest: Manifest, root: Path, eac
     write_text(path, _page(manifest, len(shown), sections))
 
 
-def _chosen(sequences: Several[Sequence]) -> list[Sequence]:
+def _chosen(sequences: Sequence[AlignedSequence]) -> list[AlignedSequence]:
     odd = [s for s in sequences if s.verification is None or s.verification.problem]
     even = [s for s in sequences if s not in odd] if len(odd) < len(sequences) else []
     odd = odd[:MOST_SEQUENCES]
@@ -151,7 +150,7 @@ class _Shown:
     width: int
 
 
-def _section(sequence: Sequence, root: Path) -> str:
+def _section(sequence: AlignedSequence, root: Path) -> str:
     found = sequence.verification
     match = _match(sequence, root, found)
     parts = [
@@ -180,14 +179,14 @@ def _section(sequence: Sequence, root: Path) -> str:
     return "\n".join([*parts, "</div>", "</section>"])
 
 
-def _match(sequence: Sequence, root: Path, found: Verification | None) -> Match | None:
+def _match(sequence: AlignedSequence, root: Path, found: Verification | None) -> Match | None:
     if found is None:
         return None
     finding = find_best(frames_of(sequence, root), found.by)
     return None if finding is None else finding.match
 
 
-def _words(sequence: Sequence, found: Verification | None) -> str:
+def _words(sequence: AlignedSequence, found: Verification | None) -> str:
     words = []
     if found is None:
         words.append('<span class="soft">not verified</span>')
@@ -220,7 +219,7 @@ def _words(sequence: Sequence, found: Verification | None) -> str:
     return "; ".join(words)
 
 
-def _window(sequence: Sequence, root: Path, match: Match | None) -> _Shown | None:
+def _window(sequence: AlignedSequence, root: Path, match: Match | None) -> _Shown | None:
     """Return the middlemost exposure whose TFP lies inside the recording."""
     frames = frames_of(sequence, root)
     lag = match.lag if match is not None else 0.0
@@ -237,7 +236,7 @@ def _window(sequence: Sequence, root: Path, match: Match | None) -> _Shown | Non
     return None
 
 
-def _tfp(sequence: Sequence, root: Path, shown: _Shown) -> RGB:
+def _tfp(sequence: AlignedSequence, root: Path, shown: _Shown) -> RGB:
     path = root / shown.window.spikes
     spikes = open_spikes(path, sequence.spike_geometry(), sequence.registration())
     start = max(0, shown.middle - shown.width // 2)

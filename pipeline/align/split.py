@@ -28,7 +28,14 @@ from ..host.locks import only_writer_of
 from ..host.reporter import Progress
 from ..spikes.camera import luminance
 from .job import relative_root
-from .manifest import Manifest, ManifestError, Sequence, SplitRecord, read_manifest, write_manifest
+from .manifest import (
+    AlignedSequence,
+    Manifest,
+    ManifestError,
+    SplitRecord,
+    read_manifest,
+    write_manifest,
+)
 
 By = Literal["scene", "clip", "folders"]
 
@@ -209,11 +216,11 @@ def _assigned(
     return manifest.model_copy(update={"sequences": tuple(sequences), "split": record})
 
 
-def _scene(sequence: Sequence) -> str:
+def _scene(sequence: AlignedSequence) -> str:
     return sequence.scene_name
 
 
-def _clip(sequence: Sequence) -> str:
+def _clip(sequence: AlignedSequence) -> str:
     return sequence.seq
 
 

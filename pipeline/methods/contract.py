@@ -36,7 +36,7 @@ class MethodError(SpikeDeblurError):
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class MethodClip:
     """Windows [start, stop) seen together, of which [keep_start, keep_stop) are kept."""
 
     start: int
@@ -56,7 +56,7 @@ class Method(Protocol):
     def clip_len(self) -> int:
         """Windows that it sees together."""
 
-    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+    def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the kept windows' frames (T, H, W, 3) float32 RGB, about in [0, 1].
 
         Raises:
@@ -85,7 +85,7 @@ def restored_frames(
                 yield window, rounded(frame)
 
 
-def plan_clips(windows: int, clip_len: int) -> list[Clip]:
+def plan_clips(windows: int, clip_len: int) -> list[MethodClip]:
     """Return overlapping clips that keep each of the windows once.
 
     Clips advance by half their length, rounded up; the last one ends with the sequence. Of a
@@ -94,13 +94,13 @@ def plan_clips(windows: int, clip_len: int) -> list[Clip]:
     clip is one clip.
     """
     if windows <= clip_len:
-        return [Clip(0, windows, 0, windows)]
+        return [MethodClip(0, windows, 0, windows)]
     last = windows - clip_len
     starts = [*range(0, last, (clip_len + 1) // 2), last]
     # The last of the windows that are at least as near to clip a's middle as to clip b's.
     borders = [(a + b + clip_len - 1) // 2 + 1 for a, b in itertools.pairwise(starts)]
     return [
-        Clip(start, start + clip_len, keep_start, keep_stop)
+        MethodClip(start, start + clip_len, keep_start, keep_stop)
         for start, keep_start, keep_stop in zip(
             starts, [0, *borders], [*borders, windows], strict=True
         )

@@ -20,7 +20,7 @@ from ..host.device_memory import explained_shortage
 from ..sequences.contract import Span, WindowSequence
 from ..sequences.light import in_light
 from ..trained.model_file import load_trained
-from .contract import Clip, Frames, MethodError, gain_of
+from .contract import Frames, MethodClip, MethodError, gain_of
 from .tiling import Blender, Tile, choose_tile, plan_tiles
 
 
@@ -90,7 +90,7 @@ class ModelMethod:
             )
         return self._chosen[frame_shape, clip]
 
-    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+    def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the kept windows' frames."""
         if windows.bins != self.config.DATA.K:
             raise MethodError(

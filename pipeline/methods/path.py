@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from ...configs.schema import NormConfig
 from ...model.motion_deblur import sharp_along_motion
 from ..sequences.contract import WindowSequence
-from .contract import Clip, Frames, require_raw
+from .contract import Frames, MethodClip, require_raw
 from .network import GivenClip, as_frames
 
 
@@ -17,7 +17,7 @@ class PathMethod:
     name = "path"
     clip_len = 1
 
-    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+    def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the blurred frame, such that along the paths it averages to what was seen."""
         require_raw(windows, self.name)
         norm = NormConfig(MODE="relative", CORRECT_LAG=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..sequences.contract import SpikeWindows, WindowSequence, has_spikes
 from ..spikes import reconstruct, samples_per_bin
-from .contract import Clip, Frames, MethodError, gain_of, require_raw
+from .contract import Frames, MethodClip, MethodError, gain_of, require_raw
 
 SHORT_BINS = (1, 3, 5, 7, 9)
 """Widths that `evaluate` chooses from for tfp and sdm."""
@@ -30,7 +30,7 @@ class BlurMethod:
     name = "blur"
     clip_len = 1
 
-    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+    def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the blurred frame."""
         return _blurred(windows, clip.start)[None]
 
@@ -44,7 +44,7 @@ class TfpMethod:
     def __init__(self, short_bins: int = DEFAULT_SHORT_BINS) -> None:
         self.short_bins = short_bins
 
-    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+    def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return luminance on three channels."""
         short, exposure = _rates(windows, clip.start, self.short_bins)
         gain = gain_of(windows, clip.start, exposure)
@@ -57,7 +57,7 @@ class TfiMethod:
     name = "tfi"
     clip_len = 1
 
-    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+    def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return luminance on three channels."""
         if not has_spikes(windows):
             raise MethodError(
@@ -80,7 +80,7 @@ class SdmMethod:
     def __init__(self, short_bins: int = DEFAULT_SHORT_BINS) -> None:
         self.short_bins = short_bins
 
-    def __call__(self, windows: WindowSequence, clip: Clip) -> Frames:
+    def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the blurred frame, divided where the spikes say that light moved."""
         short, exposure = _rates(windows, clip.start, self.short_bins)
         gain = gain_of(windows, clip.start, exposure)

@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-from .material import Run, Sources
+from .material import ReportMaterial, Run
 from .pictures import Playback, model_name
 
 MOST_POINTS = 400
@@ -114,7 +114,7 @@ def training_curves(runs: Several[Run]) -> dict[str, Spec]:
     return specs
 
 
-def gains(sources: Sources) -> Spec | None:
+def gains(sources: ReportMaterial) -> Spec | None:
     """Return each window's gain over the blurred input, by sequence and method."""
     rows = []
     sequences = list((sources.runs[0].evaluation or {}).get("sequences", ()))[:MOST_SEQUENCES]

@@ -63,7 +63,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sources:
+class ReportMaterial:
     """All that the page shows."""
 
     runs: tuple[Run, ...]
@@ -84,7 +84,7 @@ def gather(
     store: str | None = None,
     evaluation: Path | None = None,
     manifest: Path | None = None,
-) -> Sources:
+) -> ReportMaterial:
     """Read the runs and find what belongs to them.
 
     Args:
@@ -109,7 +109,7 @@ def gather(
     first = read[0]
     split = (first.evaluation or {}).get("split") or "test"
     found, sequences = _open(store, first, split, notes)
-    return Sources(
+    return ReportMaterial(
         runs=read,
         store=found,
         split=split,

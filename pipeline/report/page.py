@@ -15,7 +15,7 @@ from ..host.files import write_text
 from ..host.locks import only_writer_of
 from ..host.reporter import Progress
 from . import charts, pictures, tables
-from .material import ReportError, Sources, gather
+from .material import ReportError, ReportMaterial, gather
 
 MARK = '<meta name="generator" content="spikedeblur'
 """In the head of every report, so that one is replaced and no other page is."""
@@ -114,7 +114,7 @@ def require_own_page(path: Path, *, overwrite: bool) -> None:
 
 
 def render(
-    sources: Sources,
+    sources: ReportMaterial,
     comparisons: Several[pictures.Comparison],
     playback: pictures.Playback | None,
 ) -> str:

@@ -23,7 +23,7 @@ from ..sequences.contract import WindowSequence
 from ..sequences.lag import likeness_curve
 from ..sequences.stored import StoreSequence
 from ..spikes import samples_per_bin
-from .material import Run, Sources
+from .material import ReportMaterial, Run
 
 LOSSLESS_SIDE = 512
 """Pictures up to this side, in pixels, are kept to the bit."""
@@ -100,7 +100,7 @@ class Playback:
 
 
 def compare(
-    sources: Sources, on_progress: Progress | None = None, *, restore: bool = True
+    sources: ReportMaterial, on_progress: Progress | None = None, *, restore: bool = True
 ) -> tuple[Comparison, ...]:
     """Return the windows to show: the least, the median and the most gained over blur.
 
@@ -147,7 +147,7 @@ def _restored(method: Method, sequence: WindowSequence, window: int) -> npt.NDAr
     return next(f for _, f in restored_frames(method, sequence, lambda i: i == window))
 
 
-def choose_windows(sources: Sources) -> list[tuple[str, WindowSequence, int]]:
+def choose_windows(sources: ReportMaterial) -> list[tuple[str, WindowSequence, int]]:
     """Return (title, sequence, window) of what is worth a look; the median comes first."""
     by_name = {sequence.seq: sequence for sequence in sources.sequences}
     scores = sources.runs[0].evaluation
@@ -256,7 +256,7 @@ def _in_bins(sequence: WindowSequence, bins: int) -> WindowSequence:
     return sequence
 
 
-def _methods(sources: Sources, restore: bool) -> list[tuple[str, Method]]:
+def _methods(sources: ReportMaterial, restore: bool) -> list[tuple[str, Method]]:
     scores = sources.runs[0].evaluation or {}
     methods: list[tuple[str, Method]] = [("blur", BlurMethod())]
     raw = all(sequence.windows_are_raw for sequence in sources.sequences)

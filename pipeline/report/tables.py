@@ -11,7 +11,7 @@ from ..host.reporter import duration
 from ..sequences.stored import StoreSequence
 from ..train.run.runs import differing
 from .charts import PARTS, seconds_of
-from .material import Run, Sources
+from .material import ReportMaterial, Run
 from .pictures import model_name
 
 UNKNOWN = "—"
@@ -93,7 +93,7 @@ def facts(run: Run) -> list[tuple[str, str, str]]:
     return found
 
 
-def results(sources: Sources) -> Table | None:
+def results(sources: ReportMaterial) -> Table | None:
     """Return PSNR and SSIM by sequence and method; of several runs, each has a column."""
     runs = [run for run in sources.runs if run.evaluation is not None]
     if not runs:
@@ -127,14 +127,14 @@ def results(sources: Sources) -> Table | None:
     return Table(headings, tuple(rows[:MOST_ROWS]), footer, max(len(rows) - MOST_ROWS, 0))
 
 
-def measured(sources: Sources) -> str:
+def measured(sources: ReportMaterial) -> str:
     """Return what the numbers of a cell of the results are."""
     first = next((run.evaluation for run in sources.runs if run.evaluation), {})
     scores: dict[str, float] = next(iter(first.get("methods", {}).values()), {})
     return "PSNR in dB / SSIM" + (" / LPIPS" if "lpips" in scores else "")
 
 
-def motion(sources: Sources) -> Table | None:
+def motion(sources: ReportMaterial) -> Table | None:
     """Return PSNR by how far pixels move, and the warping error, of each method."""
     found = (sources.runs[0].evaluation or {}).get("motion") or {}
     if not found:
@@ -153,7 +153,7 @@ def motion(sources: Sources) -> Table | None:
     return Table(("method", *classes, "warping error, 1e-4"), tuple(rows))
 
 
-def by_run(sources: Sources) -> Table | None:
+def by_run(sources: ReportMaterial) -> Table | None:
     """Return one row a run: what it reached and what it took."""
     if len(sources.runs) < 2:
         return None
@@ -187,7 +187,7 @@ def by_run(sources: Sources) -> Table | None:
     return Table(headings, tuple(rows))
 
 
-def alignment(sources: Sources) -> Table | None:
+def alignment(sources: ReportMaterial) -> Table | None:
     """Return how far spikes are from frames in time: in the sources, and in what was evaluated."""
     lags = (sources.runs[0].evaluation or {}).get("lag_in_exposures", {})
     measured = {} if sources.manifest is None else _measured(sources.manifest)
@@ -251,7 +251,7 @@ def environment(runs: Several[Run]) -> Table | None:
     return Table(("run", *("from step" if key == "step" else key for key in keys)), tuple(rows))
 
 
-def provenance(sources: Sources) -> list[tuple[str, str]]:
+def provenance(sources: ReportMaterial) -> list[tuple[str, str]]:
     """Return (what, where from or hash) of everything that went in."""
     rows: list[tuple[str, str]] = []
     for run in sources.runs:

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..spikes.counts import count_windows
 from ..spikes.geometry import SpikeGeometry
-from ..storage.base import Place, StoreError
-from ..storage.locate import open_place
+from ..storage.base import Storage, StoreError
+from ..storage.locate import open_storage
 from ..storage.side_by_side import together
 from ..store.arrays import METADATA, parse_array
 from ..store.records import find_sequences, find_split, is_free, read_splits, root_kind
@@ -42,7 +42,7 @@ def open_store(
         StoreError: no store of ours, nothing in it, other bins than it can give, or a sequence
             that is not whole; names it.
     """
-    store = open_place(path)
+    store = open_storage(path)
     kind = root_kind(store)
     if kind not in ("packed", "counts"):
         other = "nothing there" if is_free(store) else "something else"
@@ -70,7 +70,7 @@ def open_store(
     return list(together(opening, side_by_side=not store.is_local))
 
 
-def splits_of(store: Place) -> dict[str, str]:
+def splits_of(store: Storage) -> dict[str, str]:
     """Return the split of every sequence of a Zarr store, by seq."""
     moved = read_splits(store)
     return {seq: moved.get(seq, seq.split("/", 1)[0]) for seq, _ in find_sequences(store)}
@@ -86,14 +86,14 @@ class StoreSequence:
     windows_are_raw = True
 
     def __init__(
-        self, store: Place, seq: str, record: SequenceRecord, bins: int | None = None
+        self, store: Storage, seq: str, record: SequenceRecord, bins: int | None = None
     ) -> None:
         if record.seq != seq:
             raise StoreError(
                 f"{store}: the sequence at {seq} says that it is {record.seq}; undo the renaming"
             )
         self._store = store
-        self._place = store.child(seq)
+        self._storage = store.child(seq)
         self._record = record
         self._bins = record.bins if bins is None else bins
         self._expected = record.arrays()
@@ -115,7 +115,7 @@ class StoreSequence:
     @property
     def is_remote(self) -> bool:
         """Whether the store is in a bucket."""
-        return not self._place.is_local
+        return not self._storage.is_local
 
     @property
     def record(self) -> SequenceRecord:
@@ -224,7 +224,7 @@ class StoreSequence:
         """
         if self._record.kind != "packed":
             raise StoreError(
-                f"{self._place}: expected spikes, found counts in bins; voxelize again with "
+                f"{self._storage}: expected spikes, found counts in bins; voxelize again with "
                 "--kind packed"
             )
         y, x = checked_crop(self, window, window + 1, rows, columns, self.voxel_shape)
@@ -309,10 +309,10 @@ class StoreSequence:
 
     def _load_small(self, name: str) -> np.ndarray:
         spec = self._expected[name]
-        content = self._place.read(spec.key(0))
+        content = self._storage.read(spec.key(0))
         if content is None or len(content) != spec.chunk_bytes:
             raise _damaged(
-                self._place,
+                self._storage,
                 spec.key(0),
                 None if content is None else len(content),
                 spec.chunk_bytes,
@@ -349,7 +349,7 @@ class StoreSequence:
             wrong = bool(values.min() < 0 or last.max() > (record.stored_samples or 0))
         if wrong:
             raise StoreError(
-                f"{self._place}: {name} contradicts the sequence's record; the store is damaged: "
+                f"{self._storage}: {name} contradicts the sequence's record; the store is damaged: "
                 "`voxelize --check` makes anew what is"
             )
         return values
@@ -364,23 +364,23 @@ class StoreSequence:
     def _open(self, name: str) -> ShardedArray:
         assert self._record.complete is not None
         key = f"{name}/{METADATA}"
-        content = self._place.read(key)
+        content = self._storage.read(key)
         if content is None:
-            raise _damaged(self._place, key, None, None)
-        spec, expected = parse_array(content, name, str(self._place)), self._expected[name]
+            raise _damaged(self._storage, key, None, None)
+        spec, expected = parse_array(content, name, str(self._storage)), self._expected[name]
         if (spec.shape, spec.dtype) != (expected.shape, expected.dtype):
             raise StoreError(
-                f"{self._place}: {name} is {spec.dtype} {spec.shape}, expected {expected.dtype} "
+                f"{self._storage}: {name} is {spec.dtype} {spec.shape}, expected {expected.dtype} "
                 f"{expected.shape}; the store is damaged: "
                 "`voxelize --check` makes anew what is"
             )
         files = self._record.complete.files
         for key in spec.files():
             if key not in files:
-                raise _damaged(self._place, key, None, None)
-        return ShardedArray(self._place, spec, files)
+                raise _damaged(self._storage, key, None, None)
+        return ShardedArray(self._storage, spec, files)
 
-    def _require_bins(self, store: Place) -> None:
+    def _require_bins(self, store: Storage) -> None:
         record = self._record
         if self._bins == record.bins:
             return
@@ -398,17 +398,17 @@ class StoreSequence:
     def _require_files(self) -> None:
         """Refuse a sequence of which a file is missing or cut: Zarr would read zeros."""
         assert self._record.complete is not None
-        found = self._place.sizes_of(self._record.complete.files)
+        found = self._storage.sizes_of(self._record.complete.files)
         for key, size in self._record.complete.files.items():
             if found.get(key) != size:
-                raise _damaged(self._place, key, found.get(key), size)
+                raise _damaged(self._storage, key, found.get(key), size)
 
 
-def _damaged(place: Place, key: str, found: int | None, expected: int | None) -> StoreError:
+def _damaged(storage: Storage, key: str, found: int | None, expected: int | None) -> StoreError:
     what = "missing" if found is None else f"{found} bytes"
     return StoreError(
-        f"{place}: {key} is {what}, expected {expected if expected is not None else 'some'} bytes; "
-        "the store is damaged: `voxelize --check` makes anew what is"
+        f"{storage}: {key} is {what}, expected {expected if expected is not None else 'some'} "
+        "bytes; the store is damaged: `voxelize --check` makes anew what is"
     )
 
 

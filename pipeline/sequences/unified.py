@@ -25,7 +25,7 @@ from ..frames.listing import IMAGE_SUFFIXES, folder_names, shorten, walk_folders
 from ..spikes import SideFile, SpikeClock, SpikeFile, read_side_file
 from ..spikes.geometry import SpikeGeometry
 from ..storage.base import StoreError
-from ..storage.locate import open_place
+from ..storage.locate import open_storage
 from ..store.records import NPY_MARK, read_record, root_kind
 from .contract import Span, WindowSequence
 from .stored import checked_crop, open_store, require_sharp
@@ -52,7 +52,7 @@ def open_windows(
     Raises:
         StoreError: neither is there, or it has another number of bins.
     """
-    if root_kind(open_place(root)) not in ("packed", "counts"):
+    if root_kind(open_storage(root)) not in ("packed", "counts"):
         return open_unified(
             root,
             split,
@@ -284,7 +284,7 @@ def _find_npy(
 ) -> _Voxels:
     where = folder / layout.voxel_dir
     record = (
-        read_record(open_place(folder), "npy")
+        read_record(open_storage(folder), "npy")
         if layout.voxel_dir == Path(NPY_MARK).parent.name
         else None
     )

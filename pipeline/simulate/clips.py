@@ -40,7 +40,7 @@ class SimulateError(SpikeDeblurError):
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class SourceClip:
     """One task: a clip's place in the data set and where its frames come from."""
 
     seq: str
@@ -98,7 +98,7 @@ class Clip:
 
 def scene_clips(
     split: str, scenes: int, size: tuple[int, int], length: int, fastest: float = 1.0
-) -> list[Clip]:
+) -> list[SourceClip]:
     """Plan `scenes` embedded scenes of one split; each is made from its name and the seed.
 
     Each moves at a speed drawn between the usual one and `fastest` times it.
@@ -116,7 +116,7 @@ def scene_clips(
             f"{scenes}; take another --seed and folder for more"
         )
     return [
-        Clip(seq=f"{split}/scenes/{i:05d}", size=size, length=length, fastest=fastest)
+        SourceClip(seq=f"{split}/scenes/{i:05d}", size=size, length=length, fastest=fastest)
         for i in range(scenes)
     ]
 
@@ -125,7 +125,7 @@ def folder_clips(
     folder: Path,
     splits: tuple[str, ...] = SPLITS,
     on_note: Callable[[str], None] = lambda note: None,
-) -> list[Clip]:
+) -> list[SourceClip]:
     """Find X4K1000FPS clips: frames `folder/<split>/<group>/<clip>/0000.png...`, or videos.
 
     A clip that is there as frames and as video is taken from its frames.
@@ -139,7 +139,7 @@ def folder_clips(
         SimulateError: no clip there, or frames missing inside one.
         VideoError: a video that can't be read, or no PyAV to read it with.
     """
-    clips: list[Clip] = []
+    clips: list[SourceClip] = []
     for split in splits:
         for path in sorted(folder.glob(f"{split}/*/*/")):
             frames = list_images(path)
@@ -154,7 +154,7 @@ def folder_clips(
             for path in sorted(folder.glob(f"{top}/*/*{VIDEO_SUFFIX}")):
                 seq = f"{split}/{path.parent.name}/{path.stem}"
                 if seq not in decoded:
-                    clips.append(Clip(seq=seq, frames=(path,), length=count_frames(path)))
+                    clips.append(SourceClip(seq=seq, frames=(path,), length=count_frames(path)))
                     decoded.add(seq)
     if not clips:
         raise SimulateError(
@@ -165,7 +165,7 @@ def folder_clips(
     return clips
 
 
-def _frames_clip(seq: str, frames: list[Path], on_note: Callable[[str], None]) -> Clip:
+def _frames_clip(seq: str, frames: list[Path], on_note: Callable[[str], None]) -> SourceClip:
     numbered = sorted((_frame_number(frame), frame) for frame in frames)
     numbers = [number for number, _ in numbered]
     folder = frames[0].parent
@@ -189,7 +189,7 @@ def _frames_clip(seq: str, frames: list[Path], on_note: Callable[[str], None]) -
             f"{folder}: expected consecutive frames, one each, but frame {gap} is there "
             f"{numbers.count(gap)} times; a blur can't be averaged over a gap"
         )
-    return Clip(seq=seq, frames=tuple(frame for _, frame in numbered), first=first)
+    return SourceClip(seq=seq, frames=tuple(frame for _, frame in numbered), first=first)
 
 
 def _consecutive(numbers: list[int]) -> bool:

@@ -22,9 +22,9 @@ from ..host.locks import end_with_parent, only_writer
 from ..host.machine import workers_that_fit
 from ..host.reporter import Progress, Throughput
 from ..spikes.sidefile import read_side_file
-from .clips import Clip, SimulateError
+from .clips import SimulateError, SourceClip
 from .record import UNFINISHED, dat_path, inputs_digest, picture_folders, record_clip
-from .rig import Recording
+from .rig import Rig
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class SimulateSummary:
 
 def simulate(
     out: Path,
-    clips: list[Clip],
-    recording: Recording,
+    clips: list[SourceClip],
+    rig: Rig,
     *,
     workers: int | None = None,
     overwrite: bool = False,
@@ -59,21 +59,21 @@ def simulate(
             disk can't hold the spikes. Nothing is written then.
     """
     for clip in clips:
-        if not recording.centres(clip.n_frames):
+        if not rig.centres(clip.n_frames):
             raise SimulateError(
-                f"{clip.seq}: expected at least {recording.exposure} frames, the exposure, got "
+                f"{clip.seq}: expected at least {rig.exposure} frames, the exposure, got "
                 f"{clip.n_frames}; take a shorter --exposure or longer clips"
             )
     message = f"{out}: another `simulate` is writing there; wait for it, or stop it"
     with only_writer(out, message):
-        todo = _todo(out, clips, recording, overwrite)
-        _require_room(out, todo, recording)
+        todo = _todo(out, clips, rig, overwrite)
+        _require_room(out, todo, rig)
         if workers is None:
-            workers = workers_that_fit(max(map(recording.worker_bytes, todo), default=1))
+            workers = workers_that_fit(max(map(rig.worker_bytes, todo), default=1))
         workers = min(workers, max(len(todo), 1))
         recorded = Throughput()
         spike_bytes = 0
-        for done, written in enumerate(_run(out, todo, recording, workers), start=1):
+        for done, written in enumerate(_run(out, todo, rig, workers), start=1):
             spike_bytes += written
             note = f"{recorded(written)} of spikes"
             if on_progress is not None:
@@ -82,47 +82,47 @@ def simulate(
         clips=len(clips),
         written=len(todo),
         kept=len(clips) - len(todo),
-        windows=sum(len(recording.centres(clip.n_frames)) for clip in clips),
+        windows=sum(len(rig.centres(clip.n_frames)) for clip in clips),
         spike_bytes=spike_bytes,
     )
 
 
-def _todo(out: Path, clips: list[Clip], recording: Recording, overwrite: bool) -> list[Clip]:
+def _todo(out: Path, clips: list[SourceClip], rig: Rig, overwrite: bool) -> list[SourceClip]:
     """Return the clips to record: those that are not there from the same inputs."""
     todo = []
     for clip in clips:
         folders = (
-            dat_path(out, clip.seq, recording).parent,
-            *picture_folders(out, clip.seq, recording),
+            dat_path(out, clip.seq, rig).parent,
+            *picture_folders(out, clip.seq, rig),
         )
         for folder in folders:
             require_inside(out, folder)
-        made = _made_from(out, clip, recording)
-        if made == inputs_digest(clip, recording) and not overwrite:
+        made = _made_from(out, clip, rig)
+        if made == inputs_digest(clip, rig) and not overwrite:
             continue
         if made is not None and not overwrite:
             raise SimulateError(
-                f"{dat_path(out, clip.seq, recording)}: made from other frames or settings; "
+                f"{dat_path(out, clip.seq, rig)}: made from other frames or settings; "
                 "use another output folder, or --overwrite to replace the clip"
             )
         if made is None and not overwrite:
-            _require_free(out, clip.seq, recording)
+            _require_free(out, clip.seq, rig)
         todo.append(clip)
     return todo
 
 
-def _require_room(out: Path, clips: list[Clip], recording: Recording) -> None:
-    scale = recording.spike_scale
+def _require_room(out: Path, clips: list[SourceClip], rig: Rig) -> None:
+    scale = rig.spike_scale
     needed = 0
     for clip in clips:
-        recording.clock(clip.first)
+        rig.clock(clip.first)
         height, width = clip.shape()
         if height % scale or width % scale:
             raise SimulateError(
                 f"{clip.seq}: expected sides that are multiples of --spike-scale {scale}, got "
                 f"{height}x{width}; crop the frames, or take another --size or --spike-scale"
             )
-        samples = (clip.n_frames - 1) * recording.spikes_per_frame + 1
+        samples = (clip.n_frames - 1) * rig.spikes_per_frame + 1
         needed += samples * (height // scale) * (width // scale) // 8
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
@@ -133,10 +133,10 @@ def _require_room(out: Path, clips: list[Clip], recording: Recording) -> None:
         )
 
 
-def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Iterator[int]:
+def _run(out: Path, todo: list[SourceClip], rig: Rig, workers: int) -> Iterator[int]:
     if workers == 1:
         for clip in todo:
-            yield record_clip(out, clip, recording)
+            yield record_clip(out, clip, rig)
         return
     others = set(multiprocessing.active_children())
     # Spawned, because a forked child inherits locks of threads that it doesn't have.
@@ -145,7 +145,7 @@ def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Ite
         # Workers inherit the mask: Ctrl-C, which reaches all, would end one that is starting up.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            tasks = [pool.submit(record_clip, out, clip, recording) for clip in todo]
+            tasks = [pool.submit(record_clip, out, clip, rig) for clip in todo]
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
@@ -165,23 +165,23 @@ def _run(out: Path, todo: list[Clip], recording: Recording, workers: int) -> Ite
                 process.join()
             for clip in todo:
                 for folder in (
-                    dat_path(out, clip.seq, recording).parent,
-                    *picture_folders(out, clip.seq, recording),
+                    dat_path(out, clip.seq, rig).parent,
+                    *picture_folders(out, clip.seq, rig),
                 ):
                     sweep(folder, own=True)
             raise
 
 
-def _require_free(out: Path, seq: str, recording: Recording) -> None:
+def _require_free(out: Path, seq: str, rig: Rig) -> None:
     """Refuse to write where files are that no run of ours was writing.
 
     Raises:
         SimulateError: names the folder.
     """
-    spikes = dat_path(out, seq, recording).parent
+    spikes = dat_path(out, seq, rig).parent
     if (spikes / UNFINISHED).exists():
         return
-    for folder in (spikes, *picture_folders(out, seq, recording)):
+    for folder in (spikes, *picture_folders(out, seq, rig)):
         if folder.is_dir() and any(folder.iterdir()):
             raise SimulateError(
                 f"{folder}: holds files that `simulate` did not write; use another output folder, "
@@ -189,9 +189,9 @@ def _require_free(out: Path, seq: str, recording: Recording) -> None:
             )
 
 
-def _made_from(out: Path, clip: Clip, recording: Recording) -> str | None:
+def _made_from(out: Path, clip: SourceClip, rig: Rig) -> str | None:
     """Return the digest that a complete clip at the same place was made from, if there is one."""
-    side = read_side_file(dat_path(out, clip.seq, recording))
+    side = read_side_file(dat_path(out, clip.seq, rig))
     if side is None:
         return None
     return str(side.made_by.get("inputs", "another tool"))

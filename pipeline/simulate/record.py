@@ -20,17 +20,17 @@ from ..spikes.camera import luminance
 from ..spikes.dat import pack_spikes
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, side_file_path, write_side_file
-from .clips import Clip, rng
-from .rig import SAMPLES_AT_ONCE, Recording
+from .clips import SourceClip, rng
+from .rig import SAMPLES_AT_ONCE, Rig
 
 UNFINISHED = ".unfinished"
 """File beside the spikes of a clip that is being written."""
 
 
-def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
+def record_clip(out: Path, clip: SourceClip, rig: Rig) -> int:
     """Record one clip with both cameras; returns the bytes of its spike file."""
-    blurry, sharp = picture_folders(out, clip.seq, recording)
-    spike_path = dat_path(out, clip.seq, recording)
+    blurry, sharp = picture_folders(out, clip.seq, rig)
+    spike_path = dat_path(out, clip.seq, rig)
     unfinished = spike_path.with_name(UNFINISHED)
     write_text(unfinished, "")
     side_file_path(spike_path).unlink(missing_ok=True)
@@ -42,11 +42,11 @@ def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
 
     def light() -> Iterator[npt.NDArray[np.float32]]:
         """Yield what the spike camera sees, writing the colour camera's frames on the way."""
-        half = recording.exposure // 2
-        centres = recording.centres(clip.n_frames)
+        half = rig.exposure // 2
+        centres = rig.centres(clip.n_frames)
         sums: dict[int, npt.NDArray[np.float64]] = {}
-        for i, frame in enumerate(clip.render(recording.seed)):
-            values = decode_srgb(frame) if recording.linear_light else frame
+        for i, frame in enumerate(clip.render(rig.seed)):
+            values = decode_srgb(frame) if rig.linear_light else frame
             for centre in centres:
                 if abs(i - centre) <= half:
                     total = sums.setdefault(centre, np.zeros(frame.shape, np.float64))
@@ -54,14 +54,14 @@ def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
                 if i == centre:
                     write_png(sharp / f"{clip.first + centre:04d}.png", frame)
                 if i == centre + half:
-                    mean = sums.pop(centre) / recording.exposure
-                    blurred = encode_srgb(mean) if recording.linear_light else to_bytes(mean)
+                    mean = sums.pop(centre) / rig.exposure
+                    blurred = encode_srgb(mean) if rig.linear_light else to_bytes(mean)
                     write_png(blurry / f"{clip.first + centre:04d}.png", blurred)
-            yield area_mean(luminance(values), recording.spike_scale)
+            yield area_mean(luminance(values), rig.spike_scale)
 
-    camera, clock = recording.camera(), recording.clock(clip.first)
-    samples = _interpolate(light(), recording.spikes_per_frame)
-    spikes = camera.record(samples, rng(recording.seed, clip.seq, "camera"))
+    camera, clock = rig.camera(), rig.clock(clip.first)
+    samples = _interpolate(light(), rig.spikes_per_frame)
+    spikes = camera.record(samples, rng(rig.seed, clip.seq, "camera"))
     geometry: SpikeGeometry | None = None
     with atomic_write(spike_path) as file:
         while block := list(itertools.islice(spikes, SAMPLES_AT_ONCE)):
@@ -77,9 +77,9 @@ def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
         made_by={
             "tool": "spikedeblur simulate",
             "version": __version__,
-            "inputs": inputs_digest(clip, recording),
+            "inputs": inputs_digest(clip, rig),
             "frames_sha256": clip.frames_sha256(),
-            **asdict(recording),
+            **asdict(rig),
         },
     )
     write_side_file(spike_path, side)
@@ -87,10 +87,10 @@ def record_clip(out: Path, clip: Clip, recording: Recording) -> int:
     return spike_path.stat().st_size
 
 
-def inputs_digest(clip: Clip, recording: Recording) -> str:
+def inputs_digest(clip: SourceClip, rig: Rig) -> str:
     """Return a digest of all that decides the clip's content."""
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in clip.frames]
-    made_from = [asdict(recording), clip.seq, clip.first, clip.size, clip.length, files]
+    made_from = [asdict(rig), clip.seq, clip.first, clip.size, clip.length, files]
     if clip.fastest != 1:
         made_from.append(clip.fastest)
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
@@ -118,16 +118,16 @@ def _interpolate(
         yield now
 
 
-def dat_path(out: Path, seq: str, recording: Recording) -> Path:
+def dat_path(out: Path, seq: str, rig: Rig) -> Path:
     """Return where a clip's spikes go."""
     split, group, name = seq.split("/")
-    return out / f"{split}_spike_{recording.spike_scale}xds" / group / name / "spike.dat"
+    return out / f"{split}_spike_{rig.spike_scale}xds" / group / name / "spike.dat"
 
 
-def picture_folders(out: Path, seq: str, recording: Recording) -> tuple[Path, Path]:
+def picture_folders(out: Path, seq: str, rig: Rig) -> tuple[Path, Path]:
     """Return where a clip's blurred and sharp frames go."""
     split, group, name = seq.split("/")
     return (
-        out / f"{split}_blurry_{recording.exposure}" / group / name,
+        out / f"{split}_blurry_{rig.exposure}" / group / name,
         out / f"{split}_fullRGB" / group / name,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..align.timeline import exposure_window
 from ..spikes.camera import SpikeCamera
 from ..spikes.clock import SpikeClock
-from .clips import Clip, SimulateError
+from .clips import SimulateError, SourceClip
 from .scenes import layers_area
 
 SAMPLES_AT_ONCE = 256
@@ -22,7 +22,7 @@ _FRAME_BYTES, _SCENE_BYTES = 100, 900
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recording:
+class Rig:
     """Both cameras' settings, the same for all clips."""
 
     exposure: int = 33
@@ -66,7 +66,7 @@ class Recording:
         half = self.exposure // 2
         return range(half, n_frames - half, self.stride)
 
-    def worker_bytes(self, clip: Clip) -> int:
+    def worker_bytes(self, clip: SourceClip) -> int:
         """Return what a process comes to hold that records a clip."""
         sums = 3 * 8 * (self.exposure // self.stride + 1)  # of exposures that overlap
         samples = 3 * SAMPLES_AT_ONCE // self.spike_scale**2  # apart, as one array, upside down

@@ -1,7 +1,7 @@
 """Where a store's files lie: a local folder, or a bucket of an object store (`bucket.py`).
 
-The rest of the package writes and reads through `Place` and does not know which it is. Keys are
-relative POSIX paths inside the place; '' is its top.
+The rest of the package writes and reads through `Storage` and does not know which it is. Keys are
+relative POSIX paths inside the storage; '' is its top.
 
 Neither kind tells a reader that a file was replaced while it reads: products are immutable once
 they are marked complete.
@@ -33,23 +33,23 @@ PIECE = 8 * 2**20
 """Bytes: what `stream` reads at once."""
 
 
-class Place(Protocol):
+class Storage(Protocol):
     """Where files lie. It pickles as its location; connections are made where they are used.
 
-    Every failure is a `StoreError` that names the location; a key that would leave the place is
-    an `UnsafePathError`.
+    Every failure is a `StoreError` that names the location; a key that would leave the storage
+    is an `UnsafePathError`.
     """
 
     @property
     def location(self) -> str:
-        """What messages call it, and what `open_place` takes: a URL or an absolute path."""
+        """What messages call it, and what `open_storage` takes: a URL or an absolute path."""
 
     @property
     def is_local(self) -> bool:
         """True if `location` is a folder's path."""
 
-    def child(self, key: str) -> Place:
-        """Return the place below this one."""
+    def child(self, key: str) -> Storage:
+        """Return the storage below this one."""
 
     def read(self, key: str, limit: int = READ_LIMIT) -> bytes | None:
         """Return a whole file, or None where there is none.
@@ -81,7 +81,7 @@ class Place(Protocol):
         """Return a file's size in bytes, or None where there is none."""
 
     def sizes(self, key: str = "") -> dict[str, int]:
-        """Return the size in bytes of every file below `key`, by key relative to this place.
+        """Return the size in bytes of every file below `key`, by key relative to this storage.
 
         What is hidden or half written below `key` is left out. Nothing there: empty.
         """
@@ -116,7 +116,7 @@ def check_key(location: str, key: str, *, may_be_top: bool = False) -> str:
     """Return the key.
 
     Raises:
-        UnsafePathError: it is not a plain relative path inside the place.
+        UnsafePathError: it is not a plain relative path inside the storage.
         StoreError: it is the top, where a file is needed.
     """
     if not key and may_be_top:

@@ -1,4 +1,4 @@
-"""A place in a bucket of an object store: Amazon S3, what speaks its protocol, Google Cloud, Azure.
+"""Storage in a bucket of an object store: Amazon S3, what speaks its protocol, Google Cloud, Azure.
 
 Obstore does the transfers, and takes addresses and credentials from the environment:
 AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION;
@@ -88,7 +88,7 @@ _runtime_pid: int | None = None
 
 
 class Bucket:
-    """A place in a bucket. See `Place` for what the methods promise."""
+    """A storage in a bucket. See `Storage` for what the methods promise."""
 
     is_local: bool = False
 
@@ -126,7 +126,7 @@ class Bucket:
         return self._location
 
     def child(self, key: str) -> Bucket:
-        """Return the place below."""
+        """Return the storage below."""
         return Bucket(self._scheme, self._bucket, self._object(key, may_be_top=True))
 
     def read(self, key: str, limit: int = READ_LIMIT) -> bytes | None:
@@ -275,7 +275,7 @@ class Bucket:
                     "(DataLoader: multiprocessing_context='spawn')"
                 )
             _runtime_pid = pid
-            # Places of one bucket share connections, as long as they would be told the same.
+            # Storages of one bucket share connections, as long as they would be told the same.
             known = tuple(
                 sorted(
                     item

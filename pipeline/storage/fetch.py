@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from ..host.files import atomic_write
-from .base import Place, check_key
+from .base import Storage, check_key
 from .side_by_side import together
 
 
-def fetch(place: Place, keys: Iterable[str], folder: Path) -> None:
-    """Copy files from a place into a folder, several at once.
+def fetch(storage: Storage, keys: Iterable[str], folder: Path) -> None:
+    """Copy files from a storage into a folder, several at once.
 
     Raises:
         StoreError: one is missing or can't be read.
@@ -20,8 +20,8 @@ def fetch(place: Place, keys: Iterable[str], folder: Path) -> None:
     """
 
     def one(key: str) -> None:
-        with atomic_write(folder / check_key(str(place), key)) as file:
-            for piece in place.stream(key):
+        with atomic_write(folder / check_key(str(storage), key)) as file:
+            for piece in storage.stream(key):
                 file.write(piece)
 
     together([partial(one, key) for key in keys])

@@ -32,7 +32,7 @@ MAPPED_FILES = 200
 
 
 class Folder:
-    """A place in the file system."""
+    """A storage in the file system."""
 
     is_local: bool = True
 
@@ -61,7 +61,7 @@ class Folder:
         return Folder(self._path(key, may_be_top=True))
 
     def read(self, key: str, limit: int = READ_LIMIT) -> bytes | None:
-        """Return a whole file, or None; see `Place`."""
+        """Return a whole file, or None; see `Storage`."""
         path = self._path(key)
         with _explained(path, "read"):
             try:
@@ -75,7 +75,7 @@ class Folder:
                 return None
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """Read a file piece by piece; see `Place`."""
+        """Read a file piece by piece; see `Storage`."""
         path = self._path(key)
         # Not mapped: where the disk fails, reading a mapping would kill the process.
         with _explained(path, "read"):
@@ -88,14 +88,14 @@ class Folder:
                     yield piece
 
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
-        """Write a file aside, then rename it; see `Place`."""
+        """Write a file aside, then rename it; see `Storage`."""
         path = self._path(key)
         require_inside(self._location, os.path.dirname(path))  # noqa: PTH120  # see _mapped
         with _explained(path, "write"), atomic_write(path, durable=durable) as file:
             return sum(file.write(part) for part in parts)
 
     def size(self, key: str) -> int | None:
-        """Return a file's size, or None; see `Place`."""
+        """Return a file's size, or None; see `Storage`."""
         path = Path(self._path(key))
         with _explained(path, "look at"):
             try:
@@ -104,7 +104,7 @@ class Folder:
                 return None
 
     def sizes(self, key: str = "") -> dict[str, int]:
-        """Return the size of every file below; see `Place`."""
+        """Return the size of every file below; see `Storage`."""
         found: dict[str, int] = {}
         todo = [key]
         while todo:
@@ -119,7 +119,7 @@ class Folder:
         return found
 
     def sizes_of(self, keys: Iterable[str]) -> dict[str, int]:
-        """Look at each file by itself; see `Place`."""
+        """Look at each file by itself; see `Storage`."""
         found: dict[str, int] = {}
         for key in keys:
             path = self._path(key)
@@ -133,11 +133,11 @@ class Folder:
         return found
 
     def folders(self, key: str = "") -> list[str]:
-        """Return the names of the folders directly below; see `Place`."""
+        """Return the names of the folders directly below; see `Storage`."""
         return sorted(entry.name for entry in self._entries(key) if entry.is_dir())
 
     def remove(self, key: str) -> None:
-        """Rename aside, to a hidden name, then remove; see `Place`."""
+        """Rename aside, to a hidden name, then remove; see `Storage`."""
         path = Path(self._path(key, may_be_top=True))
         if key:
             require_inside(self._location, path.parent)
@@ -153,14 +153,14 @@ class Folder:
                 aside.unlink()
 
     def sweep(self, key: str = "", *, own: bool = False) -> None:
-        """Remove hidden leftovers; see `Place`."""
+        """Remove hidden leftovers; see `Storage`."""
         path = Path(self._path(key, may_be_top=True))
         require_inside(self._location, path)
         with _explained(path, "clear"):
             sweep(path, own=own)
 
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
-        """Return views of the mapped file, without copying; see `Place`."""
+        """Return views of the mapped file, without copying; see `Storage`."""
         path = self._path(key)
         with _explained(path, "read"):
             view = _mapped(path)

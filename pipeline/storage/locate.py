@@ -6,12 +6,12 @@ import os
 import re
 from urllib.parse import unquote, urlsplit
 
-from .base import Place, StoreError
+from .base import Storage, StoreError
 from .folder import Folder
 
 
-def open_place(location: str | os.PathLike[str]) -> Place:
-    """Return the place at a folder's path or at a URL: s3://, gs://, az:// or file://.
+def open_storage(location: str | os.PathLike[str]) -> Storage:
+    """Return the storage at a folder's path or at a URL: s3://, gs://, az:// or file://.
 
     Nothing is looked at yet, so nothing need be there.
 

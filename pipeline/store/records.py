@@ -11,7 +11,7 @@ from typing import Any
 
 from ... import __version__
 from ..host.locks import LOCK, only_writer
-from ..storage.base import Place, StoreError
+from ..storage.base import Storage, StoreError
 from ..storage.checksum import content_checksum
 from ..storage.side_by_side import together
 from .arrays import METADATA
@@ -27,7 +27,7 @@ _MAX_METADATA_BYTES = 256 * 2**20
 
 
 def claim_store(
-    store: Place,
+    store: Storage,
     kind: Kind,
     *,
     may_hold_source: bool = False,
@@ -39,7 +39,7 @@ def claim_store(
     Args:
         store: where it is or is to be.
         kind: what it is to hold.
-        may_hold_source: the place is the data set itself (kind npy, unified layout).
+        may_hold_source: the storage is the data set itself (kind npy, unified layout).
         make: False: check only.
         mend: write the mark of a store that is there and damaged anew.
 
@@ -70,7 +70,7 @@ def claim_store(
     _write_root(store, kind)
 
 
-def _write_root(store: Place, kind: Kind) -> None:
+def _write_root(store: Storage, kind: Kind) -> None:
     attributes: dict[str, Any] = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -80,13 +80,13 @@ def _write_root(store: Place, kind: Kind) -> None:
     _write_checked_root(store, NPY_ROOT if kind == "npy" else METADATA, attributes)
 
 
-def _write_checked_root(store: Place, key: str, attributes: dict[str, Any]) -> None:
+def _write_checked_root(store: Storage, key: str, attributes: dict[str, Any]) -> None:
     checked = attributes | {"crc32": content_checksum(attributes)}
     _write_json(store, key, _group(checked) if key == METADATA else checked)
 
 
-def root_kind(store: Place) -> str | None:
-    """Return the kind of the store at this place, or None where it is none of ours."""
+def root_kind(store: Storage) -> str | None:
+    """Return the kind of the store in this storage, or None where it is none of ours."""
     for name in (METADATA, NPY_ROOT):
         attributes = read_attributes(store, name)
         if attributes is not None and attributes.get("format") == FORMAT:
@@ -95,7 +95,7 @@ def root_kind(store: Place) -> str | None:
     return None
 
 
-def read_splits(store: Place) -> dict[str, str]:
+def read_splits(store: Storage) -> dict[str, str]:
     """Return the split of each sequence of a Zarr store that is in another than its name says."""
     attributes = read_attributes(store, METADATA) or {}
     splits = attributes.get("splits", {})
@@ -107,7 +107,7 @@ def read_splits(store: Place) -> dict[str, str]:
     return splits
 
 
-def write_splits(store: Place, splits: Mapping[str, str]) -> None:
+def write_splits(store: Storage, splits: Mapping[str, str]) -> None:
     """Say in which splits sequences are; those that their names say are left out."""
     attributes = read_attributes(store, METADATA) or {}
     attributes.pop("crc32", None)
@@ -119,8 +119,8 @@ def write_splits(store: Place, splits: Mapping[str, str]) -> None:
         _write_checked_root(store, METADATA, attributes | {"splits": now})
 
 
-def read_record(folder: Place, kind: Kind = "counts") -> SequenceRecord | None:
-    """Return the record of the sequence at this place, or None where there is none.
+def read_record(folder: Storage, kind: Kind = "counts") -> SequenceRecord | None:
+    """Return the record of the sequence in this storage, or None where there is none.
 
     Raises:
         StoreError: it is there and can't be used.
@@ -132,14 +132,14 @@ def read_record(folder: Place, kind: Kind = "counts") -> SequenceRecord | None:
     return parse_record(attributes, str(folder))
 
 
-def begin_sequence(store: Place, record: SequenceRecord) -> None:
+def begin_sequence(store: Storage, record: SequenceRecord) -> None:
     """Say that a sequence is ours and not whole."""
     if record.kind != "npy":
         write_parents(store, record.seq)
     _write_record(store.child(record.seq), record, durable=False)
 
 
-def write_parents(store: Place, seq: str) -> None:
+def write_parents(store: Storage, seq: str) -> None:
     """Make the groups above a sequence, by which Zarr finds it; anew where they are damaged."""
     parts = seq.split("/")
     for i in range(1, len(parts)):
@@ -148,27 +148,27 @@ def write_parents(store: Place, seq: str) -> None:
             _write_json(above, METADATA, _group({}), durable=False)
 
 
-def is_plain_group(place: Place) -> bool:
+def is_plain_group(storage: Storage) -> bool:
     """Whether the metadata here are those of a group above sequences, undamaged."""
     try:
-        return _read_json(place, METADATA) == _group({})
+        return _read_json(storage, METADATA) == _group({})
     except StoreError:
         return False
 
 
-def mark_complete(store: Place, record: SequenceRecord, completion: Completion) -> None:
+def mark_complete(store: Storage, record: SequenceRecord, completion: Completion) -> None:
     """Write the mark that makes a sequence whole. Nothing of it is written afterwards."""
     whole = record.model_copy(update={"complete": completion})
     _write_record(store.child(record.seq), whole)
 
 
-def rewrite_record(store: Place, record: SequenceRecord) -> None:
+def rewrite_record(store: Storage, record: SequenceRecord) -> None:
     """Replace the record of a whole sequence by one that says the same of its files."""
     assert record.complete is not None
     _write_record(store.child(record.seq), record)
 
 
-def find_sequences(store: Place, under: str = "") -> Iterator[tuple[str, SequenceRecord]]:
+def find_sequences(store: Storage, under: str = "") -> Iterator[tuple[str, SequenceRecord]]:
     """Yield (seq, record) of every sequence of a Zarr store, complete or not, sorted.
 
     Raises:
@@ -185,7 +185,7 @@ def find_sequences(store: Place, under: str = "") -> Iterator[tuple[str, Sequenc
         yield from find_sequences(store, f"{under}/{name}" if under else name)
 
 
-def _find_in_bucket(store: Place, under: str) -> Iterator[tuple[str, SequenceRecord]]:
+def _find_in_bucket(store: Storage, under: str) -> Iterator[tuple[str, SequenceRecord]]:
     """Look at one level of groups after another, at all groups of a level at once."""
 
     def look(key: str) -> SequenceRecord | list[str]:
@@ -205,7 +205,7 @@ def _find_in_bucket(store: Place, under: str) -> Iterator[tuple[str, SequenceRec
         level = below
 
 
-def find_split(store: Place, split: str) -> Iterator[tuple[str, SequenceRecord]]:
+def find_split(store: Storage, split: str) -> Iterator[tuple[str, SequenceRecord]]:
     """Yield (seq, record) of every sequence of a split; see `find_sequences`."""
     splits = read_splits(store)
     for seq, record in find_sequences(store, split):
@@ -219,7 +219,7 @@ def find_split(store: Place, split: str) -> Iterator[tuple[str, SequenceRecord]]
 
 
 @contextmanager
-def exclusive(store: Place) -> Iterator[None]:
+def exclusive(store: Storage) -> Iterator[None]:
     """Hold a store for writing; the system lets go even if we are killed.
 
     A bucket knows no locks: there two writers make the same bytes from the same sources. Of
@@ -242,8 +242,8 @@ def record_checksum(attributes: dict[str, Any]) -> str:
     return content_checksum(attributes | {"complete": complete})
 
 
-def is_free(store: Place) -> bool:
-    """Whether nothing is at this place."""
+def is_free(store: Storage) -> bool:
+    """Whether nothing is in this storage."""
     if not store.is_local:
         return not store.folders()
     folder = Path(store.location)
@@ -252,7 +252,7 @@ def is_free(store: Place) -> bool:
     return all(entry.name == LOCK for entry in folder.iterdir())
 
 
-def _write_record(folder: Place, record: SequenceRecord, *, durable: bool = True) -> None:
+def _write_record(folder: Storage, record: SequenceRecord, *, durable: bool = True) -> None:
     attributes = record.model_dump(mode="json")
     if record.complete is not None:
         attributes["complete"]["record_crc32"] = record_checksum(attributes)
@@ -267,34 +267,34 @@ def _group(attributes: dict[str, Any]) -> dict[str, Any]:
     return {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
 
 
-def _write_json(place: Place, key: str, content: Any, *, durable: bool = True) -> None:
-    place.write(key, [(json.dumps(content, indent=1) + "\n").encode()], durable=durable)
+def _write_json(storage: Storage, key: str, content: Any, *, durable: bool = True) -> None:
+    storage.write(key, [(json.dumps(content, indent=1) + "\n").encode()], durable=durable)
 
 
-def read_attributes(place: Place, key: str) -> dict[str, Any] | None:
+def read_attributes(storage: Storage, key: str) -> dict[str, Any] | None:
     """Return what a metadata file says of us: {} where it is not ours, None where there is none.
 
     Raises:
         StoreError: it is no JSON.
     """
-    content = _read_json(place, key)
+    content = _read_json(storage, key)
     if content is None:
         return None
     if key == METADATA and isinstance(content, dict):
         if (content.get("zarr_format"), content.get("node_type")) != (3, "group"):
-            raise StoreError(f"{place}: {key}: expected a group of Zarr v3, found something else")
+            raise StoreError(f"{storage}: {key}: expected a group of Zarr v3, found something else")
         content = content.get("attributes")
     return content if isinstance(content, dict) else {}
 
 
-def _read_json(place: Place, key: str) -> Any:
-    found = place.read(key, _MAX_METADATA_BYTES)
+def _read_json(storage: Storage, key: str) -> Any:
+    found = storage.read(key, _MAX_METADATA_BYTES)
     if found is None:
         return None
     try:
         return json.loads(found)
     except (ValueError, RecursionError) as error:
         raise StoreError(
-            f"{place}: {key}: expected JSON, found something else ({error}); restore the file or "
+            f"{storage}: {key}: expected JSON, found something else ({error}); restore the file or "
             "voxelize again into another folder"
         ) from error

@@ -21,7 +21,7 @@ import google_crc32c
 import numcodecs.blosc as blosc
 import numpy as np
 
-from ..storage.base import Buffer, Place, StoreError
+from ..storage.base import Buffer, Storage, StoreError
 from ..storage.side_by_side import together
 from .arrays import LEVEL, ArraySpec
 
@@ -71,14 +71,14 @@ class ShardedArray:
     """Reads boxes of one array: of each chunk that a box touches, once.
 
     Args:
-        place: the sequence's folder.
+        storage: the sequence's folder.
         spec: the array.
         files: size in bytes of each of its files, by path relative to the folder.
     """
 
-    def __init__(self, place: Place, spec: ArraySpec, files: dict[str, int]) -> None:
+    def __init__(self, storage: Storage, spec: ArraySpec, files: dict[str, int]) -> None:
         self.spec = spec
-        self._place = place
+        self._storage = storage
         self._files = files
         self._indices: dict[int, list[tuple[int, int]]] = {}
         self._reading_index = threading.Lock()
@@ -105,7 +105,7 @@ class ShardedArray:
             along = _pieces(start - origin, stop - origin, spec.chunks[0], start - first)
             pieces = list(itertools.product(along, *across))
             reads.append(partial(self._read_file, file, pieces, out))
-        together(reads, side_by_side=not self._place.is_local)
+        together(reads, side_by_side=not self._storage.is_local)
         return out
 
     def require_index(self, file: int) -> None:
@@ -126,7 +126,7 @@ class ShardedArray:
                 number = number * n + at
             spans.append(index[number])
         key = spec.key(file)
-        for piece, content in zip(pieces, self._place.ranges(key, spans), strict=True):
+        for piece, content in zip(pieces, self._storage.ranges(key, spans), strict=True):
             chunk = self._decode(content, key)
             copy_box(chunk[tuple(of for _, of, _ in piece)], out[tuple(to for _, _, to in piece)])
 
@@ -163,7 +163,7 @@ class ShardedArray:
         start = self._files[key] - length - 4
         if start < 0:
             raise self._damaged(key, "it is shorter than its index")
-        (content,) = self._place.ranges(key, [(start, length + 4)])
+        (content,) = self._storage.ranges(key, [(start, length + 4)])
         body, checksum = bytes(content[:length]), bytes(content[length:])
         if google_crc32c.value(body).to_bytes(4, "little") != checksum:
             raise self._damaged(key, "the checksum of its index is wrong")
@@ -187,7 +187,7 @@ class ShardedArray:
 
     def _damaged(self, key: str, what: str) -> StoreError:
         return StoreError(
-            f"{self._place}: can't read {self.spec.name}: {key}: {what}; the store is damaged: "
+            f"{self._storage}: can't read {self.spec.name}: {key}: {what}; the store is damaged: "
             "`voxelize --check` makes anew what is"
         )
 

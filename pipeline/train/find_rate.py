@@ -1,7 +1,8 @@
-"""Which learning rate to begin with: a short run over rising rates.
+"""Which learning rate to begin with: a short run over rising ones.
 
 Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017: the loss falls where the
-rate does something, and rises where it is too much; a good peak lies a little below the rise.
+learning rate does something, and rises where it is too much; a good peak lies a little below the
+rise.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ DIVERGED = 2.0
 
 
 class RateRangeError(SpikeDeblurError):
-    """No rate was better than another."""
+    """No learning rate was better than another."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,20 +43,21 @@ class RateRange:
     """What a search found."""
 
     suggested: float
-    """A third of the rate at which the smoothed loss was least."""
+    """A third of the learning rate at which the smoothed loss was least."""
     rates: tuple[float, ...]
+    """Learning rates, rising."""
     losses: tuple[float, ...]
     """Smoothed, at each of `rates`."""
     diverged: bool
-    """Whether the search met rates that are too high."""
+    """Whether the search met learning rates that are too high."""
 
 
 def find_rate(config: Config, steps: int = 100, on_progress: Progress | None = None) -> RateRange:
-    """Train a little at rates from 1e-6 up, as configured but for the schedule; nothing is kept.
+    """Train a little, as configured but at learning rates from 1e-6 up; nothing is kept.
 
     Args:
         config: as for `train`.
-        steps: from the lowest rate to the highest.
+        steps: from the lowest learning rate to the highest.
         on_progress: told after each step.
 
     Raises:
@@ -87,44 +89,48 @@ def find_rate(config: Config, steps: int = 100, on_progress: Progress | None = N
             Precision.choose(options.AMP, group.device),
         )
         clock = Clock(group.device)
-        rates: list[float] = []
+        learning_rates: list[float] = []
         losses: list[float] = []
         smoothed, diverged = 0.0, False
         with open_loader(samples, plan, 0, steps, workers=0, pin=False) as batches:
             for i, batch in enumerate(batches):
-                rate = LOWEST * (HIGHEST / LOWEST) ** (i / max(steps - 1, 1))
+                learning_rate = LOWEST * (HIGHEST / LOWEST) ** (i / max(steps - 1, 1))
                 try:
-                    loss, *_ = learner.step(batch, i, rate, clock, raw=training[0].windows_are_raw)
+                    loss, *_ = learner.step(
+                        batch, i, learning_rate, clock, raw=training[0].windows_are_raw
+                    )
                 except NonFiniteError:
                     diverged = True
                     break
                 smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * loss
-                rates.append(rate)
+                learning_rates.append(learning_rate)
                 losses.append(smoothed / (1 - SMOOTHING ** (i + 1)))
                 if on_progress is not None:
-                    on_progress(i + 1, steps, f"rate {rate:.1e}, loss {losses[-1]:.4f}")
+                    on_progress(
+                        i + 1, steps, f"learning rate {learning_rate:.1e}, loss {losses[-1]:.4f}"
+                    )
                 if losses[-1] > DIVERGED * min(losses):
                     diverged = True
                     break
-    return summarise(rates, losses, diverged=diverged)
+    return summarise(learning_rates, losses, diverged=diverged)
 
 
-def summarise(rates: list[float], losses: list[float], *, diverged: bool) -> RateRange:
-    """Judge smoothed losses at rising rates.
+def summarise(learning_rates: list[float], losses: list[float], *, diverged: bool) -> RateRange:
+    """Judge smoothed losses at rising learning rates.
 
     Raises:
         RateRangeError: the loss never fell.
     """
     if not losses or int(np.argmin(losses)) == 0:
         raise RateRangeError(
-            f"the loss did not fall at any rate from {LOWEST:g} up; check the data with "
-            "`spikedeblur check`, or set TRAIN.AMP=off"
+            f"the loss did not fall at any learning rate from {LOWEST:g} up; check the data "
+            "with `spikedeblur check`, or set TRAIN.AMP=off"
         )
-    suggested = rates[int(np.argmin(losses))] / 3
+    suggested = learning_rates[int(np.argmin(losses))] / 3
     digits = 1 - math.floor(math.log10(suggested))
     return RateRange(
         suggested=round(suggested, digits),
-        rates=tuple(rates),
+        rates=tuple(learning_rates),
         losses=tuple(losses),
         diverged=diverged,
     )

@@ -45,7 +45,7 @@ from .distributed import Group, process_group
 from .memory_advice import require_room
 from .memory_budget import fit_in_budget
 from .objective import Objective
-from .optimizer import learning_rate, total_steps, warmup_steps
+from .optimizer import learning_rate_at, total_steps, warmup_steps
 from .precision import Precision, cpu_computes_bf16
 from .run import folder as run_folder
 from .run.checkpoint import write_checkpoint
@@ -353,10 +353,10 @@ def fit(
                     on_note(f"{seq}: a clip is left out (TRAIN.ON_ERROR): {why}")
                     if records is not None:
                         records.unread(at, seq, why)
-            rate = learning_rate(options, at.step, total)
+            learning_rate = learning_rate_at(options, at.step, total)
             try:
                 loss, quality, norm = learner.step(
-                    batches, at.step, rate, clock, raw=training[0].windows_are_raw
+                    batches, at.step, learning_rate, clock, raw=training[0].windows_are_raw
                 )
             except NonFiniteError as error:
                 loss = quality = norm = math.nan
@@ -377,7 +377,7 @@ def fit(
             if at.step % options.LOG_INTERVAL == 0 or at.step == total:
                 if records is not None:
                     clock.start("saving")
-                    records.training(at, plan, rate, norm, clock)
+                    records.training(at, plan, learning_rate, norm, clock)
                     clock.start("other")
                 at.interval = Interval()
                 clock.restart()

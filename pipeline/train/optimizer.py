@@ -23,8 +23,8 @@ def warmup_steps(train: TrainConfig, total: int) -> int:
     return min(train.SCHEDULER.WARMUP_STEPS, total // 2)
 
 
-def learning_rate(train: TrainConfig, step: int, total: int) -> float:
-    """Return the rate of step 0, 1, ..., total - 1: linear warm-up to OPTIM.LR, then cosine.
+def learning_rate_at(train: TrainConfig, step: int, total: int) -> float:
+    """Return the learning rate of step 0, ..., total - 1: linear warm-up to OPTIM.LR, then cosine.
 
     The warm-up's last step has OPTIM.LR, the run's last step SCHEDULER.MIN_LR (Loshchilov and
     Hutter, arXiv 1608.03983, without restarts).
@@ -43,7 +43,7 @@ def ema_decay(decay: float, step: int) -> float:
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
-    """Return what AdamW takes: parameters by part of the network, each with its rate's `scale`."""
+    """Return what AdamW takes: parts of the network, each with the `scale` of its learning rate."""
     scales = {"flow": optim.FLOW_LR_SCALE, "backbone": optim.BACKBONE_LR_SCALE, "rest": 1.0}
     parts: dict[str, list[nn.Parameter]] = {part: [] for part in scales}
     for name, parameter in model.named_parameters():

@@ -91,14 +91,14 @@ class Learner:
         return cls(model, wrapped, objective, optimizer, scaler, average, precision, group, config)
 
     def step(
-        self, batches: list[Batch], done: int, rate: float, clock: Clock, *, raw: bool
+        self, batches: list[Batch], done: int, learning_rate: float, clock: Clock, *, raw: bool
     ) -> StepResult:
         """Change the weights once, by the mean gradient of some batches.
 
         Args:
             batches: of this process.
             done: steps before this one.
-            rate: learning rate.
+            learning_rate: of the parameters whose `scale` is 1.
             clock: told which part begins.
             raw: as in `to_inputs`.
 
@@ -108,7 +108,7 @@ class Learner:
         """
         frozen = done < self.config.TRAIN.OPTIM.FLOW_FROZEN_STEPS
         for settings in self.optimizer.param_groups:
-            settings["lr"] = rate * settings["scale"]
+            settings["lr"] = learning_rate * settings["scale"]
         torch.manual_seed(_step_seed(self.config.TRAIN.SEED, done, self.group.rank))
         with explained_shortage(f"step {done + 1}", training_advice(self.config)):
             loss, quality = self._backward(batches, clock, done, raw=raw)

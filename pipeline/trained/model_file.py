@@ -73,28 +73,28 @@ def fetched(source: str | os.PathLike[str]) -> Path:
         StoreError: the URL or the bucket can't be used.
     """
     from ..storage.fetch import fetch
-    from ..storage.locate import open_place
+    from ..storage.locate import open_storage
 
     text = os.fspath(source)
     if "://" not in text:
         return Path(text)
-    place = open_place(text)
-    if place.is_local:
-        return Path(place.location)
+    storage = open_storage(text)
+    if storage.is_local:
+        return Path(storage.location)
     if text.endswith(SUFFIX):
         above, _, name = text.rpartition("/")
-        place, keys = open_place(above), [name]
+        storage, keys = open_storage(above), [name]
     else:
         name, keys = "", ["config.yaml", weights_file("").as_posix()]
     if text not in _fetched:
-        missing = [key for key in keys if place.size(key) is None]
+        missing = [key for key in keys if storage.size(key) is None]
         if missing:
             raise TrainedModelError(
                 f"{text}: expected a run folder or an exported model (*{SUFFIX}), found no "
                 f"{' and no '.join(missing)}; correct the URL, or copy all of it there"
             )
         folder = tempfile.TemporaryDirectory()
-        fetch(place, keys, Path(folder.name))
+        fetch(storage, keys, Path(folder.name))
         _fetched[text] = folder
     return Path(_fetched[text].name, name)
 

@@ -17,7 +17,7 @@ from tornado.web import ErrorHandler, RedirectHandler
 
 from ...errors import SpikeDeblurError
 from ..frames.images import to_uint8
-from .recordings import MOST_SAMPLES, Clip, Group, Pictures, pictures, span
+from .recordings import MOST_SAMPLES, Pictures, ViewedClip, ViewedGroup, pictures, span
 
 ADDRESS = "127.0.0.1"
 """No other machine can reach it; other users of this one can, and have no token."""
@@ -31,7 +31,7 @@ _OF_SPIKES = ("spikes", "TFP", "TFI", "bin")
 class Page:
     """The parts of one visitor's page, and what happens when one of them is moved."""
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(self, groups: Sequence[ViewedGroup]) -> None:
         import panel as pn
 
         self._groups = {group.name: group for group in groups}
@@ -49,7 +49,7 @@ class Page:
         frames = [f for f in ("blur", "sharp") if any(f in group.frames for group in groups)]
         self._views = {name: _View(name) for name in (*_OF_SPIKES, *frames)}
         self._histogram = _Histogram()
-        self._shown: Clip | None = None
+        self._shown: ViewedClip | None = None
         self.group.param.watch(self._choose_group, "value")
         self.clip.param.watch(self._choose_clip, "value")
         for widget in (self.instant, self.length, self.bins):
@@ -195,7 +195,7 @@ class _Histogram:
         self.source.data = {"left": edges[:-1], "right": edges[1:], "pixels": amounts}
 
 
-def _facts(clip: Clip, instant: int, found: Pictures, window: tuple[int, int]) -> str:
+def _facts(clip: ViewedClip, instant: int, found: Pictures, window: tuple[int, int]) -> str:
     def when(sample: int) -> str:
         return f"{1000 * sample / clip.rate:.3f} ms" if clip.rate else "no rate known"
 
@@ -223,7 +223,7 @@ class _WithoutToken(Matcher):
 
 
 def serve(
-    groups: Sequence[Group],
+    groups: Sequence[ViewedGroup],
     *,
     port: int = 0,
     browser: bool = True,

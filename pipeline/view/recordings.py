@@ -20,7 +20,7 @@ from ..sequences.contract import WindowSequence
 from ..sequences.stored import StoreSequence, open_store
 from ..spikes import SpikeFile, read_side_file, reconstruct, samples_per_bin
 from ..spikes.settings import settle
-from ..storage.locate import open_place
+from ..storage.locate import open_storage
 from ..store.records import root_kind
 
 Plane = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ class ViewError(SpikeDeblurError):
     """There is nothing here to look at."""
 
 
-class Clip(Protocol):
+class ViewedClip(Protocol):
     """A stretch of samples of one camera, perhaps with the frame that it belongs to."""
 
     name: str
@@ -69,7 +69,7 @@ class Clip(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ViewedGroup:
     """Clips under one name: the windows of a sequence, or a recording."""
 
     name: str
@@ -85,7 +85,7 @@ class Group:
             return ()
         return ("blur", "sharp") if self.sequence.has_sharp else ("blur",)
 
-    def clip(self, index: int) -> Clip:
+    def clip(self, index: int) -> ViewedClip:
         """Return one of them."""
         if self.file is not None:
             return self.file
@@ -108,11 +108,11 @@ class FileClip:
         self._file = file
 
     def spikes(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
-        """See `Clip`."""
+        """See `ViewedClip`."""
         return self._file.read(start, stop)
 
     def rates(self, start: int, stop: int) -> Plane:
-        """See `Clip`."""
+        """See `ViewedClip`."""
         return self._file.tfp(start, stop)
 
 
@@ -130,11 +130,11 @@ class WindowClip:
         self._spikes = sequence.spikes(window)  # (samples, h, w)
 
     def spikes(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
-        """See `Clip`."""
+        """See `ViewedClip`."""
         return self._spikes[start:stop]
 
     def rates(self, start: int, stop: int) -> Plane:
-        """See `Clip`."""
+        """See `ViewedClip`."""
         return reconstruct.tfp(self._spikes[start:stop])
 
 
@@ -154,7 +154,7 @@ class Pictures:
     """Spikes a sample over the window, (h, w)."""
 
 
-def pictures(clip: Clip, instant: int, length: int, bins: int) -> Pictures:
+def pictures(clip: ViewedClip, instant: int, length: int, bins: int) -> Pictures:
     """Compute what there is to see.
 
     Args:
@@ -182,7 +182,7 @@ def pictures(clip: Clip, instant: int, length: int, bins: int) -> Pictures:
     )
 
 
-def span(clip: Clip, instant: int, length: int) -> tuple[int, int]:
+def span(clip: ViewedClip, instant: int, length: int) -> tuple[int, int]:
     """Return the samples [start, stop) of a window around an instant, inside of the clip."""
     length = max(1, min(length, clip.samples, MOST_SAMPLES))
     start = min(max(instant - length // 2, 0), clip.samples - length)
@@ -191,7 +191,7 @@ def span(clip: Clip, instant: int, length: int) -> tuple[int, int]:
 
 def open_clips(
     path: Path, *, geometry: str | None = None, rate: float | None = None, gain: float | None = None
-) -> tuple[Group, ...]:
+) -> tuple[ViewedGroup, ...]:
     """Open what `path` names.
 
     Args:
@@ -210,7 +210,7 @@ def open_clips(
         return (_recording(path, geometry, rate, gain),)
     # From outside: a sequence says of itself what its store says.
     for root in reversed((path.resolve(), *path.resolve().parents)):
-        if root.is_dir() and root_kind(open_place(root)) in ("packed", "counts"):
+        if root.is_dir() and root_kind(open_storage(root)) in ("packed", "counts"):
             return _store(root, path)
     raise ViewError(
         f"{path}: expected a .dat, a folder with spike.dat, a store, or a sequence in one; found "
@@ -218,15 +218,17 @@ def open_clips(
     )
 
 
-def _recording(path: Path, geometry: str | None, rate: float | None, gain: float | None) -> Group:
+def _recording(
+    path: Path, geometry: str | None, rate: float | None, gain: float | None
+) -> ViewedGroup:
     side = read_side_file(path)
     known = settle(str(path), geometry=geometry, rate=rate or 1.0, gain=gain, side=side)
     file = SpikeFile.open(path, known.geometry)
     clip = FileClip(file, rate or (side.rate if side else None), known.gain)
-    return Group(str(path), (clip.name,), None, clip)
+    return ViewedGroup(str(path), (clip.name,), None, clip)
 
 
-def _store(root: Path, path: Path) -> tuple[Group, ...]:
+def _store(root: Path, path: Path) -> tuple[ViewedGroup, ...]:
     inside = path.resolve().relative_to(root).parts
     sequences = [
         sequence
@@ -242,7 +244,8 @@ def _store(root: Path, path: Path) -> tuple[Group, ...]:
                 "with --kind packed"
             )
     return tuple(
-        Group(one.seq, tuple(f"frame {i}" for i in one.frame_index), one, None) for one in sequences
+        ViewedGroup(one.seq, tuple(f"frame {i}" for i in one.frame_index), one, None)
+        for one in sequences
     )
 
 

@@ -18,9 +18,9 @@ from ...errors import SpikeDeblurError
 from ..align.manifest import Manifest
 from ..host.files import UnsafePathError
 from ..host.reporter import Progress
-from ..storage.base import Place, StoreError
+from ..storage.base import Storage, StoreError
 from ..storage.checksum import checksum, content_checksum
-from ..storage.locate import open_place
+from ..storage.locate import open_storage
 from ..store.arrays import METADATA, parse_array
 from ..store.records import (
     NPY_MARK,
@@ -33,7 +33,7 @@ from ..store.records import (
 )
 from ..store.schema import FORMAT, SequenceRecord
 from ..store.shard import ShardedArray
-from .sources import Sources, open_manifest
+from .sources import ManifestSources, open_manifest
 
 READERS = 4
 """Sequences read at a time: a disk or bucket is kept busy, and memory stays at a few pieces."""
@@ -53,7 +53,7 @@ Problem = Literal[
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
+class StoreFinding:
     """One thing that is wrong."""
 
     seq: str
@@ -79,7 +79,7 @@ class StoreCheck:
     """Source files hashed; 0 without a manifest, which says where they are."""
     without_checksums: int
     """Sequences that an earlier release wrote: only names, sizes and indices were compared."""
-    findings: tuple[Finding, ...]
+    findings: tuple[StoreFinding, ...]
 
     @property
     def whole(self) -> bool:
@@ -108,24 +108,24 @@ def check_store(
         StoreError: no store there. What is wrong inside of one is a finding, not an error.
         SpikeDeblurError: the manifest can't be read.
     """
-    place = open_place(path)
-    kind = root_kind(place)
+    storage = open_storage(path)
+    kind = root_kind(storage)
     if kind not in ("packed", "counts", "npy"):
         raise StoreError(
-            f"{place}: expected a store that `spikedeblur voxelize` wrote, found none; check the "
+            f"{storage}: expected a store that `spikedeblur voxelize` wrote, found none; check the "
             "path"
         )
     listed, sources = None, None
     if manifest is not None:
         listed, sources, _ = open_manifest(manifest)
-    findings = list(_check_root(place))
-    seqs = sorted(_sequences(place, kind, findings))
+    findings = list(_check_root(storage))
+    seqs = sorted(_sequences(storage, kind, findings))
     if listed is not None:
         findings += _absent(listed, seqs)
     totals = [0, 0, 0, 0]
 
     def one(seq: str) -> _Checked:
-        return _check_sequence(place, seq, kind, sources)
+        return _check_sequence(storage, seq, kind, sources)
 
     with ThreadPoolExecutor(READERS, thread_name_prefix="check") as pool:
         for done, checked in enumerate(pool.map(one, seqs), 1):
@@ -136,7 +136,7 @@ def check_store(
                 on_progress(done, len(seqs), seqs[done - 1])
     files, nbytes, hashed, without = totals
     return StoreCheck(
-        store=place.location,
+        store=storage.location,
         sequences=len(seqs),
         files=files,
         bytes=nbytes,
@@ -146,7 +146,7 @@ def check_store(
     )
 
 
-def damage(folder: Place, record: SequenceRecord) -> str | None:
+def damage(folder: Storage, record: SequenceRecord) -> str | None:
     """Return what is wrong with a whole sequence's files, in words; None: nothing."""
     assert record.complete is not None
     checked = _Checked()
@@ -163,16 +163,18 @@ class _Checked:
 
     def __init__(self) -> None:
         self.seq = ""
-        self.findings: list[Finding] = []
+        self.findings: list[StoreFinding] = []
         self.counts = [0, 0, 0, 0]  # files, bytes, sources, without checksums
 
     def add(self, problem: Problem, file: str, message: str) -> None:
-        self.findings.append(Finding(seq=self.seq, file=file, problem=problem, message=message))
+        self.findings.append(
+            StoreFinding(seq=self.seq, file=file, problem=problem, message=message)
+        )
 
 
-def _check_root(place: Place) -> Iterator[Finding]:
+def _check_root(storage: Storage) -> Iterator[StoreFinding]:
     for name in (METADATA, NPY_ROOT):
-        attributes = read_attributes(place, name)
+        attributes = read_attributes(storage, name)
         if attributes is None or attributes.get("format") != FORMAT:
             continue
         recorded = attributes.pop("crc32", None)
@@ -181,24 +183,26 @@ def _check_root(place: Place) -> Iterator[Finding]:
         else:
             whole = recorded == content_checksum(attributes)
         if not whole:
-            yield Finding(
+            yield StoreFinding(
                 seq="",
                 file=name,
                 problem="metadata",
-                message=f"{place}: {name} is not what `voxelize` wrote: its checksum is another",
+                message=f"{storage}: {name} is not what `voxelize` wrote: its checksum is another",
             )
 
 
-def _sequences(place: Place, kind: str, findings: list[Finding], under: str = "") -> Iterator[str]:
+def _sequences(
+    storage: Storage, kind: str, findings: list[StoreFinding], under: str = ""
+) -> Iterator[str]:
     """Yield the names of all sequences; a folder whose metadata can't be read is a finding."""
     mark = NPY_MARK if kind == "npy" else METADATA
-    for name in place.folders(under):
+    for name in storage.folders(under):
         seq = f"{under}/{name}" if under else name
         try:
-            attributes = read_attributes(place.child(seq), mark)
+            attributes = read_attributes(storage.child(seq), mark)
         except SpikeDeblurError as error:
             findings.append(
-                Finding(seq=seq, file=mark, problem="metadata", message=_short(error, place))
+                StoreFinding(seq=seq, file=mark, problem="metadata", message=_short(error, storage))
             )
             continue
         if attributes is not None and "seq" in attributes:
@@ -206,23 +210,25 @@ def _sequences(place: Place, kind: str, findings: list[Finding], under: str = ""
         elif attributes is None and kind != "npy":
             # Every folder of a store has metadata; `voxelize` writes that of a sequence first.
             message = f"{seq}: expected {mark}, found none"
-            findings.append(Finding(seq=seq, file=mark, problem="missing", message=message))
-        elif kind != "npy" and not is_plain_group(place.child(seq)):
+            findings.append(StoreFinding(seq=seq, file=mark, problem="missing", message=message))
+        elif kind != "npy" and not is_plain_group(storage.child(seq)):
             message = f"{seq}: {mark} is neither a sequence's nor a plain group's"
-            findings.append(Finding(seq=seq, file=mark, problem="metadata", message=message))
+            findings.append(StoreFinding(seq=seq, file=mark, problem="metadata", message=message))
         else:
-            yield from _sequences(place, kind, findings, seq)
+            yield from _sequences(storage, kind, findings, seq)
 
 
-def _absent(manifest: Manifest, seqs: list[str]) -> Iterator[Finding]:
+def _absent(manifest: Manifest, seqs: list[str]) -> Iterator[StoreFinding]:
     there = set(seqs)
     for sequence in manifest.sequences:
         if sequence.seq not in there:
             message = f"{sequence.seq}: is in the manifest, but not in the store"
-            yield Finding(seq=sequence.seq, file="", problem="absent", message=message)
+            yield StoreFinding(seq=sequence.seq, file="", problem="absent", message=message)
 
 
-def _check_sequence(store: Place, seq: str, kind: Any, sources: Sources | None) -> _Checked:
+def _check_sequence(
+    store: Storage, seq: str, kind: Any, sources: ManifestSources | None
+) -> _Checked:
     checked = _Checked()
     checked.seq = seq
     folder = store.child(seq)
@@ -247,7 +253,7 @@ def _check_sequence(store: Place, seq: str, kind: Any, sources: Sources | None) 
     return checked
 
 
-def _check_record(folder: Place, record: SequenceRecord, checked: _Checked) -> None:
+def _check_record(folder: Storage, record: SequenceRecord, checked: _Checked) -> None:
     assert record.complete is not None
     mark = NPY_MARK if record.kind == "npy" else METADATA
     attributes, stored = read_attributes(folder, mark), record.complete.record_crc32
@@ -255,7 +261,7 @@ def _check_record(folder: Place, record: SequenceRecord, checked: _Checked) -> N
         checked.add("metadata", mark, f"{record.seq}: {mark} is not what was written")
 
 
-def _check_files(folder: Place, record: SequenceRecord, checked: _Checked) -> None:
+def _check_files(folder: Storage, record: SequenceRecord, checked: _Checked) -> None:
     assert record.complete is not None
     sizes, expected = record.complete.files, record.complete.crc32
     checked.counts[3] += not expected
@@ -287,7 +293,7 @@ def _check_files(folder: Place, record: SequenceRecord, checked: _Checked) -> No
 
 
 def _check_indices(
-    folder: Place, record: SequenceRecord, damaged: set[str], checked: _Checked
+    folder: Storage, record: SequenceRecord, damaged: set[str], checked: _Checked
 ) -> None:
     """Look for chunks that a shard lacks; what is known to be damaged is left out."""
     assert record.complete is not None
@@ -319,7 +325,7 @@ def _check_indices(
                 checked.add("chunk", file, str(error))
 
 
-def _check_sources(sources: Sources, record: SequenceRecord, checked: _Checked) -> None:
+def _check_sources(sources: ManifestSources, record: SequenceRecord, checked: _Checked) -> None:
     assert record.complete is not None
     for relative, mark in record.complete.sources.items():
         try:
@@ -340,5 +346,5 @@ def _check_sources(sources: Sources, record: SequenceRecord, checked: _Checked) 
             checked.add("source-changed", relative, message)
 
 
-def _short(error: Exception, place: Place) -> str:
-    return str(error).removeprefix(f"{place.location}/")
+def _short(error: Exception, storage: Storage) -> str:
+    return str(error).removeprefix(f"{storage.location}/")

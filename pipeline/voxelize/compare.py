@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import SpikeDeblurError
-from ..align.manifest import FileRecord, Manifest, Sequence
+from ..align.manifest import AlignedSequence, FileRecord, Manifest
 from ..host.files import UnsafePathError
-from ..storage.base import Place, StoreError
+from ..storage.base import Storage, StoreError
 from ..store.arrays import Codec
 from ..store.records import NPY_MARK, read_record
 from ..store.schema import Kind, SequenceRecord
 from .check import damage
 from .plan import plan_digest
-from .sources import Sources
+from .sources import ManifestSources
 
 OnError = Literal["stop", "skip"]
 
@@ -37,14 +37,14 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class VoxelizeJob:
     """What `voxelize` was asked for."""
 
     manifest: Manifest
     manifest_sha256: str
-    sources: Sources
+    sources: ManifestSources
     """The data set's files."""
-    store: Place
+    store: Storage
     kind: Kind
     bins: int
     codec: Codec
@@ -66,14 +66,14 @@ class Job:
 class Compared:
     """A store beside a manifest."""
 
-    todo: list[tuple[Sequence, Seen]] = field(default_factory=list)
+    todo: list[tuple[AlignedSequence, Seen]] = field(default_factory=list)
     """Sequences to make, with what their files are now."""
     kept: list[SequenceRecord] = field(default_factory=list)
     """Whole and unchanged. One may name other bins: in kind packed that is all that changes."""
     failures: list[Failure] = field(default_factory=list)
 
 
-def compare(job: Job) -> Compared:
+def compare(job: VoxelizeJob) -> Compared:
     """Look at every sequence of the manifest, and at what the store has of it.
 
     Raises:
@@ -94,7 +94,7 @@ def compare(job: Job) -> Compared:
     return found
 
 
-def _compare_one(job: Job, sequence: Sequence, found: Compared) -> None:
+def _compare_one(job: VoxelizeJob, sequence: AlignedSequence, found: Compared) -> None:
     seen = job.sources.look(sequence)
     folder = job.store.child(sequence.seq)
     unreadable = False
@@ -123,7 +123,9 @@ def _compare_one(job: Job, sequence: Sequence, found: Compared) -> None:
     found.todo.append((sequence, seen))
 
 
-def _difference(job: Job, sequence: Sequence, record: SequenceRecord, seen: Seen) -> str | None:
+def _difference(
+    job: VoxelizeJob, sequence: AlignedSequence, record: SequenceRecord, seen: Seen
+) -> str | None:
     """Return in what a complete sequence differs from what would be made now; None: nothing."""
     assert record.complete is not None
     if record.bins != job.bins and record.kind != "packed":
@@ -148,7 +150,7 @@ def _difference(job: Job, sequence: Sequence, record: SequenceRecord, seen: Seen
     return None
 
 
-def _require_aligned(job: Job, sequence: Sequence, seen: Seen) -> None:
+def _require_aligned(job: VoxelizeJob, sequence: AlignedSequence, seen: Seen) -> None:
     """Refuse files that are not what `align` saw."""
     for relative, recorded in sequence.files.items():
         now = seen[relative]
@@ -166,5 +168,5 @@ def _require_aligned(job: Job, sequence: Sequence, seen: Seen) -> None:
             )
 
 
-def _holds_data(folder: Place, job: Job) -> bool:
+def _holds_data(folder: Storage, job: VoxelizeJob) -> bool:
     return bool(folder.sizes(NPY_MARK.rpartition("/")[0] if job.in_place else ""))

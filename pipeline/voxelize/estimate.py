@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from ...errors import SpikeDeblurError
-from ..align.manifest import Sequence as Recorded
-from ..storage.locate import open_place
+from ..align.manifest import AlignedSequence
+from ..storage.locate import open_storage
 from ..store.records import begin_sequence, mark_complete
 from ..store.schema import Completion
-from .compare import Failure, Job, Seen
+from .compare import Failure, Seen, VoxelizeJob
 from .plan import SequencePlan, ShardTask
 from .task import write_shard
 from .workers import GROUP_BYTES
@@ -70,9 +70,9 @@ class _Measured:
 
 
 def estimate(
-    job: Job,
-    todo: Sequence[tuple[Recorded, Seen]],
-    plan: Callable[[Job, Recorded, Seen], SequencePlan],
+    job: VoxelizeJob,
+    todo: Sequence[tuple[AlignedSequence, Seen]],
+    plan: Callable[[VoxelizeJob, AlignedSequence, Seen], SequencePlan],
 ) -> tuple[Estimate | None, list[Failure]]:
     """Make parts of sequences that lie evenly in `todo`, for about `SECONDS`, and scale up.
 
@@ -85,7 +85,7 @@ def estimate(
     own = 0.0
     step = max(len(todo) // MOST_SEQUENCES, 1)
     with tempfile.TemporaryDirectory() as folder:
-        aside = replace(job, store=open_place(folder))
+        aside = replace(job, store=open_storage(folder))
         began = 0.0
         for sequence, seen in todo[::step]:
             if sequences and time.perf_counter() - began > SECONDS:

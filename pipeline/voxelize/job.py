@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...errors import SpikeDeblurError
-from ..align.manifest import Manifest, Sequence
+from ..align.manifest import AlignedSequence, Manifest
 from ..host.reporter import Progress, Throughput
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, write_folder_side_file
-from ..storage.base import Place, StoreError
-from ..storage.locate import open_place
+from ..storage.base import Storage, StoreError
+from ..storage.locate import open_storage
 from ..store.arrays import Codec
 from ..store.records import (
     NPY_MARK,
@@ -38,7 +38,7 @@ from ..store.records import (
     write_splits,
 )
 from ..store.schema import Completion, Kind, SourceMark
-from .compare import Failure, Job, OnError, Seen, compare
+from .compare import Failure, OnError, Seen, VoxelizeJob, compare
 from .estimate import Estimate, estimate
 from .plan import SequencePlan, ShardTask, plan_sequence
 from .sources import open_manifest
@@ -151,16 +151,16 @@ def voxelize_manifest(
     if bins < 1 or (workers is not None and workers < 1):
         raise StoreError(f"expected bins and workers of 1 or more, got {bins} and {workers}")
     _require_cluster(cluster, workers, scheduler)
-    place = open_place(store)
-    kind_ = _kind(format, kind, place, check)
+    storage = open_storage(store)
+    kind_ = _kind(format, kind, storage, check)
     manifest, sources, manifest_sha256 = open_manifest(manifest_path)
     if kind_ == "npy":
         _require_folder_splits(manifest)
-    job = Job(
+    job = VoxelizeJob(
         manifest=manifest,
         manifest_sha256=manifest_sha256,
         sources=sources,
-        store=place,
+        store=storage,
         kind=kind_,
         bins=bins,
         codec=_codec(codec, kind_),
@@ -227,7 +227,7 @@ def _require_cluster(cluster: str | None, workers: int | None, scheduler: str | 
         )
 
 
-def _kind(format: str, kind: str | None, store: Place, check: bool) -> Kind:
+def _kind(format: str, kind: str | None, store: Storage, check: bool) -> Kind:
     if format not in ("zarr", "npy"):
         raise StoreError(f"format {format!r} is not known; give zarr or npy")
     if kind is not None and kind not in KINDS:
@@ -282,7 +282,7 @@ class _Totals:
     bytes_voxels: int = 0
 
 
-def _sweep(job: Job) -> None:
+def _sweep(job: VoxelizeJob) -> None:
     """Clear what killed runs left beside sequences."""
     folders = {""}
     for sequence in job.manifest.sequences:
@@ -295,8 +295,8 @@ def _sweep(job: Job) -> None:
 
 
 def _run(
-    job: Job,
-    todo: list[tuple[Sequence, Seen]],
+    job: VoxelizeJob,
+    todo: list[tuple[AlignedSequence, Seen]],
     total: int,
     done: _Totals,
     workers: int | None,
@@ -349,7 +349,7 @@ def _run(
     return list(failures.values())
 
 
-def _withdraw_unfinished(job: Job, seq: str) -> None:
+def _withdraw_unfinished(job: VoxelizeJob, seq: str) -> None:
     """Take away a part of a sequence that failed: readers would refuse the whole store."""
     try:
         record = read_record(job.store.child(seq), job.kind)
@@ -380,7 +380,7 @@ class _Progressing:
         self.missing -= 1
 
 
-def _plan(job: Job, sequence: Sequence, seen: Seen) -> SequencePlan:
+def _plan(job: VoxelizeJob, sequence: AlignedSequence, seen: Seen) -> SequencePlan:
     if not sequence.windows:
         raise StoreError(f"{sequence.seq}: the manifest has no window of it; run `align` again")
     return plan_sequence(
@@ -396,7 +396,7 @@ def _plan(job: Job, sequence: Sequence, seen: Seen) -> SequencePlan:
     )
 
 
-def _prepare(job: Job, plan: SequencePlan) -> None:
+def _prepare(job: VoxelizeJob, plan: SequencePlan) -> None:
     """Clear what a killed or former run left of a sequence, and begin it."""
     record = plan.record
     if not job.in_place:
@@ -418,7 +418,7 @@ def _prepare(job: Job, plan: SequencePlan) -> None:
     write_folder_side_file(folder, side)
 
 
-def _finish(job: Job, progressing: _Progressing, done: _Totals) -> None:
+def _finish(job: VoxelizeJob, progressing: _Progressing, done: _Totals) -> None:
     plan = progressing.plan
     seen = {source.path: source for task in plan.tasks for source in task.sources}
     completion = Completion(

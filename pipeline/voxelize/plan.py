@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ..align.manifest import FileRecord, Sequence
+from ..align.manifest import AlignedSequence, FileRecord
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
 from ..storage.base import StoreError
@@ -123,7 +123,7 @@ class SequencePlan:
 
 
 def plan_sequence(
-    sequence: Sequence,
+    sequence: AlignedSequence,
     *,
     store: str,
     root: str,
@@ -283,7 +283,7 @@ def _windows_a_task(record: SequenceRecord) -> int:
 
 
 def _runs(
-    sequence: Sequence, ranges: list[tuple[int, int]]
+    sequence: AlignedSequence, ranges: list[tuple[int, int]]
 ) -> tuple[tuple[SpikeRun, ...], list[int]]:
     """Return the samples that windows need, each once, and where each window's first one is."""
     needed: dict[str, list[tuple[int, int]]] = {}
@@ -318,7 +318,7 @@ def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def plan_digest(sequence: Sequence, kind: Kind, bins: int) -> str:
+def plan_digest(sequence: AlignedSequence, kind: Kind, bins: int) -> str:
     """Return the hex SHA-256 of all that decides a sequence's content, but for its files.
 
     In kind packed the bins decide nothing: they are counted when read.
@@ -347,7 +347,7 @@ def frame_stem(window: WindowSource, as_source: bool) -> str:
     return f"{window.frame_index:06d}"
 
 
-def _has_sharp(sequence: Sequence) -> bool:
+def _has_sharp(sequence: AlignedSequence) -> bool:
     without = [window for window in sequence.windows if window.sharp is None]
     if without and len(without) < len(sequence.windows):
         raise StoreError(
@@ -357,6 +357,6 @@ def _has_sharp(sequence: Sequence) -> bool:
     return not without
 
 
-def _shared_first(sequence: Sequence) -> float | None:
+def _shared_first(sequence: AlignedSequence) -> float | None:
     firsts = {(window.spikes, window.first) for window in sequence.windows}
     return sequence.windows[0].first if len(firsts) == 1 else None

@@ -90,7 +90,7 @@ def slurm_client(jobs: int) -> Iterator[Client]:
     cluster_class, job_class = _import_jobqueue()
     refused: list[Exception] = []
 
-    class Job(job_class):  # type: ignore[misc, valid-type]
+    class SlurmJob(job_class):  # type: ignore[misc, valid-type]
         async def start(self) -> None:
             try:
                 await super().start()
@@ -111,7 +111,7 @@ def slurm_client(jobs: int) -> Iterator[Client]:
         scheduler |= {"protocol": "tls://", "security": security}
         with _explained():
             cluster = cluster_class(
-                job_cls=cast(Any, Job),  # their annotation means an instance
+                job_cls=cast(Any, SlurmJob),  # their annotation means an instance
                 scheduler_options=scheduler,
                 security=security,
                 protocol="tls://",

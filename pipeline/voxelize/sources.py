@@ -20,23 +20,23 @@ from pathlib import Path
 
 from ..align.check.job import ManifestCheck, check_manifest
 from ..align.manifest import (
+    AlignedSequence,
     FileRecord,
     Manifest,
     ManifestError,
-    Sequence,
     parse_manifest,
     read_manifest,
 )
 from ..frames.images import image_shape
 from ..host.files import all_inside, inside, sha256_file
 from ..host.reporter import Progress
-from ..storage.base import Place, StoreError, check_key
+from ..storage.base import Storage, StoreError, check_key
 from ..storage.fetch import fetch
-from ..storage.locate import open_place
+from ..storage.locate import open_storage
 from .plan import ShardTask
 
 
-class Sources:
+class ManifestSources:
     """A manifest's files.
 
     Args:
@@ -44,12 +44,12 @@ class Sources:
         named_in: the manifest, for messages.
     """
 
-    def __init__(self, root: Place, named_in: str) -> None:
+    def __init__(self, root: Storage, named_in: str) -> None:
         self.root = root
         self._named_in = named_in
         self._sizes: dict[str, int] | None = None
 
-    def look(self, sequence: Sequence) -> dict[str, FileRecord]:
+    def look(self, sequence: AlignedSequence) -> dict[str, FileRecord]:
         """Return what each file of a sequence is now, by path relative to the root.
 
         Raises:
@@ -104,7 +104,7 @@ class Sources:
             fetch(self.root, [relative], Path(folder))
             return image_shape(Path(folder, relative))
 
-    def _look_in_bucket(self, sequence: Sequence) -> dict[str, FileRecord]:
+    def _look_in_bucket(self, sequence: AlignedSequence) -> dict[str, FileRecord]:
         if self._sizes is None:
             self._sizes = self.root.sizes()
         seen: dict[str, FileRecord] = {}
@@ -119,7 +119,7 @@ class Sources:
         return seen
 
 
-def open_manifest(location: str | os.PathLike[str]) -> tuple[Manifest, Sources, str]:
+def open_manifest(location: str | os.PathLike[str]) -> tuple[Manifest, ManifestSources, str]:
     """Read a manifest in a folder or at a URL.
 
     Returns:
@@ -130,13 +130,13 @@ def open_manifest(location: str | os.PathLike[str]) -> tuple[Manifest, Sources, 
         StoreError: the URL or the bucket can't be used.
     """
     text = os.fspath(location)
-    if "://" not in text or open_place(text).is_local:
-        path = Path(open_place(text).location if "://" in text else text)
+    if "://" not in text or open_storage(text).is_local:
+        path = Path(open_storage(text).location if "://" in text else text)
         manifest = read_manifest(path)
-        root = open_place(manifest.root_folder(path))
-        return manifest, Sources(root, str(path)), sha256_file(path)
+        root = open_storage(manifest.root_folder(path))
+        return manifest, ManifestSources(root, str(path)), sha256_file(path)
     above, _, name = text.rpartition("/")
-    content = open_place(above).read(name)
+    content = open_storage(above).read(name)
     if content is None:
         raise ManifestError(f"{text}: no manifest there; copy it, or correct the URL")
     manifest = parse_manifest(content, text)
@@ -149,8 +149,8 @@ def open_manifest(location: str | os.PathLike[str]) -> tuple[Manifest, Sources, 
             "manifest and data set so that they lie to each other as they did"
         )
     below = "" if folder == "." else f"/{folder}"
-    root = open_place(f"{scheme}://{bucket}{below}")
-    return manifest, Sources(root, text), hashlib.sha256(content).hexdigest()
+    root = open_storage(f"{scheme}://{bucket}{below}")
+    return manifest, ManifestSources(root, text), hashlib.sha256(content).hexdigest()
 
 
 def check_manifest_at(
@@ -166,11 +166,11 @@ def check_manifest_at(
     manifest, sources, _ = open_manifest(location)
     if sources.root.is_local:
         text = os.fspath(location)
-        path = open_place(text).location if "://" in text else text
+        path = open_storage(text).location if "://" in text else text
         return check_manifest(path, workers=workers, on_progress=on_progress)
 
     @contextmanager
-    def fetched(sequence: Sequence) -> Iterator[Path]:
+    def fetched(sequence: AlignedSequence) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as name:
             there = sources.root.sizes_of(sequence.files)
             fetch(sources.root, there, Path(name))
@@ -196,7 +196,7 @@ def at_hand(task: ShardTask) -> Iterator[ShardTask]:
     Raises:
         StoreError: one can't be fetched.
     """
-    root = open_place(task.root)
+    root = open_storage(task.root)
     if root.is_local:
         yield task
         return

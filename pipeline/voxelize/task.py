@@ -22,7 +22,7 @@ from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import RegisteredSpikes, open_spikes
 from ..storage.base import StoreError, StoreWriteError
 from ..storage.checksum import Checksum, checksum
-from ..storage.locate import open_place
+from ..storage.locate import open_storage
 from ..store.arrays import METADATA
 from ..store.shard import encode_shard, scratch
 from .compare import Failure
@@ -206,12 +206,12 @@ def require_unchanged(
 
 def _write_arrays(task: ShardTask, inputs: _Inputs, crc32: dict[str, str]) -> dict[str, int]:
     """Write the files; returns sizes, and notes checksums."""
-    place = open_place(task.store).child(task.record.seq)
+    storage = open_storage(task.store).child(task.record.seq)
     sizes: dict[str, int] = {}
     for key, content in task.small_files:
         crc32[key] = checksum([content])
         # No need to wait for the disk: opening the store compares sizes.
-        size = place.write(key, [content], durable=False)
+        size = storage.write(key, [content], durable=False)
         if not key.endswith(METADATA):
             sizes[key] = size
     fill: dict[str, Callable[[np.ndarray], None]] = {
@@ -225,7 +225,7 @@ def _write_arrays(task: ShardTask, inputs: _Inputs, crc32: dict[str, str]) -> di
         fill[spec.name](data)
         key = spec.key(task.start // spec.per_file)
         passing = Checksum()
-        sizes[key] = place.write(key, passing.through(encode_shard(data, spec)))
+        sizes[key] = storage.write(key, passing.through(encode_shard(data, spec)))
         crc32[key] = str(passing)
     return sizes
 
@@ -291,6 +291,6 @@ def _write_npy(task: ShardTask, inputs: _Inputs, crc32: dict[str, str]) -> dict[
             with atomic_write(folder / name) as file, inputs.path(source).open("rb") as image:
                 shutil.copyfileobj(image, file)
             written.append(name)
-    place = open_place(folder)
-    crc32.update((name, checksum(place.stream(name))) for name in written)
+    storage = open_storage(folder)
+    crc32.update((name, checksum(storage.stream(name))) for name in written)
     return {name: (folder / name).stat().st_size for name in written}

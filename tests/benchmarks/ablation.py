@@ -30,7 +30,7 @@ from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.sequences.stored import open_store
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import folder_clips, scene_clips
-from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.train.job import train
 from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 from spikedeblur.third_party.VRT import VRT
@@ -98,12 +98,12 @@ def store(work: Path, spike_scale: int, *, scenes: int) -> Path:
     """Return a store of training and validation scenes and of the test's photographs."""
     path = work / f"spikes{spike_scale}.zarr"
     data = work / f"spikes{spike_scale}"
-    recording = Recording(spike_scale=spike_scale)
+    rig = Rig(spike_scale=spike_scale)
     for split, number in (("train", scenes), ("val", 8)):
-        simulate(data, scene_clips(split, number, size=(128, 128), length=65), recording)
+        simulate(data, scene_clips(split, number, size=(128, 128), length=65), rig)
     if not (work / "frames").exists():
         write_frames(work / "frames", MAIN)
-    simulate(data, folder_clips(work / "frames"), recording)
+    simulate(data, folder_clips(work / "frames"), rig)
     log, manifest = work / f"spikes{spike_scale}.txt", work / f"spikes{spike_scale}.json"
     align(data, "x4k1000fps", log=log, manifest=manifest, verify=False)
     voxelize_manifest(manifest, path, bins=32)

@@ -16,13 +16,13 @@ from spikedeblur.pipeline.adapt import adapt
 from spikedeblur.pipeline.evaluate.job import evaluate_sequences
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.sequences.find_recording import recordings_of
-from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.trained.model_file import find_model
 
 from .figures import Figure
 from .quality import MAIN, METHODS, record, write_frames
 
-SHIFTED = Recording(threshold=6.0, noise=0.03, linear_light=True)
+SHIFTED = Rig(threshold=6.0, noise=0.03, linear_light=True)
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write_frames(work / "frames", MAIN)
-        clean = record(work, "clean", Recording())
+        clean = record(work, "clean", Rig())
         shifted = record(work, "shifted", SHIFTED)
         began = time.monotonic()
         adapt(
@@ -50,7 +50,7 @@ def main() -> int:
             recordings_of(work / "shifted.json"),
             work / "adapted.safetensors",
             steps=options.steps,
-            rate=options.rate,
+            learning_rate=options.rate,
         )
         took = time.monotonic() - began
         before, after = (

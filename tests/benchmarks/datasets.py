@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image
 
 from spikedeblur.pipeline.align.manifest import (
+    AlignedSequence,
     FileRecord,
     Manifest,
-    Sequence,
     Window,
     read_manifest,
     write_manifest,
@@ -124,7 +124,7 @@ def make(data: DataSet, folder: Path) -> Path:
             for i, start in enumerate(starts)
         )
         sequences.append(
-            Sequence(
+            AlignedSequence(
                 seq=f"train/bench/{here}",
                 geometry=geometry.describe(),
                 rate=rate,

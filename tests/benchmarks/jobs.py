@@ -19,13 +19,13 @@ import numpy as np
 from PIL import Image
 
 from spikedeblur.pipeline.align.manifest import (
+    AlignedSequence,
     FileRecord,
     Manifest,
     Window,
     read_manifest,
     write_manifest,
 )
-from spikedeblur.pipeline.align.manifest import Sequence as ManifestSequence
 from spikedeblur.pipeline.host.allocator import keep_freed_memory
 from spikedeblur.pipeline.spikes import SpikeGeometry
 from spikedeblur.pipeline.store.schema import SHARD_BYTES, Kind
@@ -311,7 +311,7 @@ def _small_clips(folder: Path, count: int) -> Path:
                 size=status.st_size, mtime_ns=status.st_mtime_ns
             )
         sequences.append(
-            ManifestSequence(
+            AlignedSequence(
                 seq=f"train/{here}",
                 geometry=geometry.describe(),
                 rate=8000.0,

@@ -31,7 +31,7 @@ from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.sequences.unified import open_windows
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import folder_clips
-from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.trained.model_file import find_model
 from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 
@@ -100,10 +100,10 @@ def write_frames(folder: Path, test: PhotographTest) -> None:
     )
 
 
-def record(work: Path, name: str, recording: Recording, frames: str = "frames") -> Sequence[Any]:
+def record(work: Path, name: str, rig: Rig, frames: str = "frames") -> Sequence[Any]:
     """Record the photographs, align and voxelize, and open the windows."""
     folder = work / name
-    simulate(folder, folder_clips(work / frames), recording)
+    simulate(folder, folder_clips(work / frames), rig)
     log, manifest = work / f"{name}.txt", work / f"{name}.json"
     align(folder, "x4k1000fps", log=log, manifest=manifest, verify=False)
     voxelize_manifest(manifest, work / f"{name}.zarr", bins=BINS)
@@ -134,13 +134,13 @@ def told(evaluation: Evaluation) -> str:
 def measure(model: ModelMethod, work: Path) -> list[Figure]:
     """Evaluate on every camera; print as it goes."""
     write_frames(work / "frames", MAIN)
-    clean = record(work, "clean", Recording())
+    clean = record(work, "clean", Rig())
     cameras: dict[str, tuple[Sequence[Any], float]] = {
-        "threshold x2": (record(work, "threshold2", Recording(threshold=4.0)), 0.3),
-        "threshold x4": (record(work, "threshold4", Recording(threshold=8.0)), 0.8),
-        "half the rate": (record(work, "rate", Recording(spikes_per_frame=4)), 0.5),
+        "threshold x2": (record(work, "threshold2", Rig(threshold=4.0)), 0.3),
+        "threshold x4": (record(work, "threshold4", Rig(threshold=8.0)), 0.8),
+        "half the rate": (record(work, "rate", Rig(spikes_per_frame=4)), 0.5),
         "2 % dead pixels": ([Changed(s, dead(0.02)) for s in clean], 0.7),
-        "1 % noise": (record(work, "noise", Recording(noise=0.01)), 0.7),
+        "1 % noise": (record(work, "noise", Rig(noise=0.01)), 0.7),
         "late by a tenth of the exposure": ([Changed(s, later(0.1)) for s in clean], 1.0),
     }
     for name, bar in (("x2", 1.0), ("x4", 2.0)):
@@ -161,12 +161,12 @@ def measure(model: ModelMethod, work: Path) -> list[Figure]:
     ]
     for number, test in enumerate(TESTS[1:]):
         write_frames(work / f"frames{number}", test)
-        found = evaluated(record(work, f"test{number}", Recording(), f"frames{number}"))
+        found = evaluated(record(work, f"test{number}", Rig(), f"frames{number}"))
         blur, sdm, _, here = (found.methods[name] for name in METHODS)
         gains = here.psnr - blur.psnr, here.psnr - sdm.psnr
         figures.append(Figure(f"{test.name}: gain over blur", gains[0], "dB", detail=told(found)))
         figures.append(Figure(f"{test.name}: gain over the best SDM", gains[1], "dB"))
-    alone = evaluated(record(work, "alone", Recording(stride=64)))  # one exposure a clip
+    alone = evaluated(record(work, "alone", Rig(stride=64)))  # one exposure a clip
     over = alone.methods["model"].psnr - alone.methods["path"].psnr
     figures.append(Figure("exposures alone: gain over path", over, "dB", 0.0, told(alone)))
     for name, (sequences, bar) in cameras.items():

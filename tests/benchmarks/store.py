@@ -17,15 +17,15 @@ import numpy as np
 from PIL import Image
 
 from spikedeblur.pipeline.align.manifest import (
+    AlignedSequence,
     FileRecord,
     Manifest,
-    Sequence,
     Window,
     write_manifest,
 )
 from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.spikes import SpikeGeometry, count_spikes
-from spikedeblur.pipeline.storage.locate import open_place
+from spikedeblur.pipeline.storage.locate import open_storage
 from spikedeblur.pipeline.store.arrays import METADATA, ArraySpec, Codec, array_metadata, divide
 from spikedeblur.pipeline.store.shard import ShardedArray, encode_shard
 from spikedeblur.pipeline.voxelize.job import voxelize_manifest
@@ -72,7 +72,7 @@ def record(folder: Path) -> Path:
     for path in folder.iterdir():
         stat = path.stat()
         files[path.name] = FileRecord(size=stat.st_size, mtime_ns=stat.st_mtime_ns)
-    sequence = Sequence(
+    sequence = AlignedSequence(
         seq="train/bench/0",
         geometry=GEOMETRY.describe(),
         rate=8000.0,
@@ -142,7 +142,7 @@ def figures(folder: Path, manifest: Path) -> list[Figure]:
     times = fastest(actions, 10, in_a_row=5)  # a trainer reads sample after sample
     dat_bytes = dat.stat().st_size
     spikes = {kind: summary.bytes_voxels for kind, summary in summaries.items()}
-    n_files = len(open_place(folder / "packed.zarr/train/bench/0/spikes/c").sizes())
+    n_files = len(open_storage(folder / "packed.zarr/train/bench/0/spikes/c").sizes())
     whole = summaries["packed"].windows_per_second or 0.0
     return [
         Figure(
@@ -257,10 +257,10 @@ def _cell(
         codec=codec,
         dimensions=("a", "b", "c", "d")[: data.ndim],
     )
-    place = open_place(folder)
-    place.write(f"{spec.name}/{METADATA}", [array_metadata(spec)])
+    storage = open_storage(folder)
+    storage.write(f"{spec.name}/{METADATA}", [array_metadata(spec)])
     began = time.perf_counter()
-    size = place.write(spec.key(0), encode_shard(data, spec), durable=False)
+    size = storage.write(spec.key(0), encode_shard(data, spec), durable=False)
     seconds = time.perf_counter() - began
     cold = _cold_crop(folder, spec, samples)
     rates = {name: 1 / t for name, t in _crop_times(folder, spec, samples).items()}
@@ -300,7 +300,7 @@ def _cold_crop(folder: Path, spec: ArraySpec, samples: int) -> float:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         began = time.perf_counter()
-        array = ShardedArray(open_place(folder), spec, {spec.key(0): path.stat().st_size})
+        array = ShardedArray(open_storage(folder), spec, {spec.key(0): path.stat().st_size})
         array.read(_box(rng, spec.shape, samples))
         times.append(time.perf_counter() - began)
     return min(times)
@@ -313,7 +313,7 @@ def _crop_times(folder: Path, spec: ArraySpec, samples: int) -> dict[str, float]
     rng = np.random.default_rng(2)
     path = str(folder / spec.name)
     size = (folder / spec.key(0)).stat().st_size
-    ours = ShardedArray(open_place(folder), spec, {spec.key(0): size})
+    ours = ShardedArray(open_storage(folder), spec, {spec.key(0): size})
 
     def by_zarr(pipeline: str) -> Callable[[], Any]:
         with zarr.config.set({"codec_pipeline.path": pipeline, "threading.max_workers": 1}):

@@ -119,7 +119,7 @@ def _needed() -> Iterator[list[tuple[str, int, int]]]:
             file, at = divmod(place[0], spec.grid[0])
             number = int(np.ravel_multi_index((at, *place[1:]), spec.grid))
             offset, size = self._index(file)[number]
-            chunks.append((f"{self._place}/{spec.key(file)}", offset, size))
+            chunks.append((f"{self._storage}/{spec.key(file)}", offset, size))
         return read(self, spans, out)
 
     with mock.patch.object(shard_module.ShardedArray, "read", noted):

@@ -15,7 +15,7 @@ from spikedeblur.pipeline.simulate.clips import scene_clips
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    recording = job.Recording(
+    rig = job.Rig(
         exposure=9,
         stride=8,
         fps=1000.0,
@@ -27,7 +27,7 @@ def recorded(tmp_path_factory):
         seed=0,
     )
     clips = scene_clips("val", 2, (48, 48), 33)
-    job.simulate(root, clips, recording, workers=1, overwrite=False, on_progress=None)
+    job.simulate(root, clips, rig, workers=1, overwrite=False, on_progress=None)
     return root
 
 

@@ -17,7 +17,7 @@ from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.sequences.provenance import describe_data
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import scene_clips
-from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
 from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 from spikedeblur.pipeline.weights.checkpoint import checkpoint_path
@@ -29,7 +29,7 @@ METHODS = ["blur", "tfp", "tfi", "sdm", "path", "model"]
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
     clips = scene_clips("test", 1, (64, 64), 65)
-    simulate(folder / "data", clips, Recording(), workers=1)
+    simulate(folder / "data", clips, Rig(), workers=1)
     align(folder / "data", "x4k1000fps", log=folder / "log.txt", manifest=folder / "m.json")
     voxelize_manifest(folder / "m.json", folder / "s.zarr", workers=1)
     return folder / "s.zarr"

@@ -15,13 +15,13 @@ from spikedeblur.pipeline.frames.listing import list_images
 from spikedeblur.pipeline.frames.video import read_video, write_video
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import scene_clips
-from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.simulate.rig import Rig
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("restore")
-    simulate(folder, scene_clips("test", 1, (64, 64), 65), Recording(), workers=1)
+    simulate(folder, scene_clips("test", 1, (64, 64), 65), Rig(), workers=1)
     align(folder, "x4k1000fps", log=folder / "log.txt", manifest=folder / "m.json")
     return folder
 
@@ -142,7 +142,7 @@ def test_sixteen_bits_make_no_video(data: Path, tmp_path: Path, capsys) -> None:
 def two_recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     for split, scenes in (("test", 2), ("val", 1)):
-        simulate(folder, scene_clips(split, scenes, (32, 32), 65), Recording(), workers=1)
+        simulate(folder, scene_clips(split, scenes, (32, 32), 65), Rig(), workers=1)
     align(folder, "x4k1000fps", log=folder / "log.txt", manifest=folder / "m.json")
     return folder
 

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from spikedeblur.cli.voxelize import voxelize
 from spikedeblur.configs import load_config
 from spikedeblur.pipeline.align.manifest import (
+    AlignedSequence,
     FileRecord,
     Manifest,
-    Sequence,
     Window,
     write_manifest,
 )
@@ -38,7 +38,7 @@ def make_manifest(folder: Path) -> Path:
     window = Window(
         frame_index=4, t0=0.0, t1=0.009, spike_count=0, spikes="spike.dat", first=0.0, blur="4.png"
     )
-    sequence = Sequence(
+    sequence = AlignedSequence(
         seq="val/a", geometry="8x8,bottom-up", rate=1000.0, windows=(window,), files=files
     )
     manifest = Manifest(layout="unified", root=".", fps=1000.0, sequences=(sequence,))

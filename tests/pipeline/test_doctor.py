@@ -82,9 +82,9 @@ def test_a_folder_that_can_not_be_written_is_called_out(monkeypatch):
 
 def test_something_to_mend_is_exit_code_1_and_said_last(monkeypatch, capsys):
     findings = [
-        doctor.Finding("a", "fine"),
-        doctor.Finding("b", "bad", ok=False, advice="mend it"),
-        doctor.Finding("c", "so so", advice="better"),
+        doctor.Diagnosis("a", "fine"),
+        doctor.Diagnosis("b", "bad", ok=False, advice="mend it"),
+        doctor.Diagnosis("c", "so so", advice="better"),
     ]
     monkeypatch.setattr(doctor, "examine", lambda: findings)
     assert main(["doctor"]) == 1

@@ -11,9 +11,9 @@ from PIL import Image
 from spikedeblur.pipeline.align.measure.verify import FrameAt
 from spikedeblur.pipeline.align.timeline import exposure_window
 from spikedeblur.pipeline.frames.images import write_png
-from spikedeblur.pipeline.simulate.clips import Clip
+from spikedeblur.pipeline.simulate.clips import SourceClip
 from spikedeblur.pipeline.simulate.record import area_mean, record_clip
-from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.simulate.scenes import render_scene
 from spikedeblur.pipeline.spikes import SpikeClock, SpikeFile, parse_geometry, write_spikes
 from spikedeblur.pipeline.spikes.camera import SpikeCamera, luminance
@@ -83,7 +83,7 @@ def record_scene(
     seed: int = 0,
 ) -> Truth:
     """Record one embedded scene below `folder`."""
-    recording = Recording(
+    rig = Rig(
         exposure=EXPOSURE,
         fps=FPS,
         spikes_per_frame=PER_FRAME,
@@ -91,8 +91,8 @@ def record_scene(
         noise=noise,
         seed=seed,
     )
-    clip = Clip(seq=f"val/scenes/{index:05d}", size=size, length=FRAMES)
-    record_clip(folder, clip, recording)
+    clip = SourceClip(seq=f"val/scenes/{index:05d}", size=size, length=FRAMES)
+    record_clip(folder, clip, rig)
     return recorded_scene(folder, index, size)
 
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from spikedeblur.pipeline.align.log import write_alignment_log
 from spikedeblur.pipeline.align.manifest import (
+    AlignedSequence,
     FileRecord,
     Manifest,
-    Sequence,
     Window,
     write_manifest,
 )
@@ -112,7 +112,7 @@ def make_data_set(
             )
         named = {p for w in windows for p in (w.spikes, w.blur, w.sharp) if p}
         sequences.append(
-            Sequence(
+            AlignedSequence(
                 seq=seq,
                 geometry=GEOMETRY.describe(),
                 rate=RATE,

@@ -15,7 +15,7 @@ from spikedeblur.configs.schema import Config
 from spikedeblur.pipeline.align.job import align
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import scene_clips
-from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 
@@ -147,7 +147,7 @@ def make_store(folder: Path, size: tuple[int, int] = (32, 48), *, verify: bool =
     """Simulate, align and voxelize three scenes to train on and one to validate on."""
     for split, scenes in (("train", 3), ("val", 1)):
         clips = scene_clips(split, scenes, size, 65)
-        simulate(folder / "frames", clips, Recording(), workers=1)
+        simulate(folder / "frames", clips, Rig(), workers=1)
     manifest = folder / "align.json"
     log = folder / "align.txt"
     align(folder / "frames", "x4k1000fps", log=log, manifest=manifest, verify=verify, workers=1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..manifest import Sequence
+from ..manifest import AlignedSequence
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckFinding:
     """One thing that was found."""
 
     kind: str
@@ -23,9 +23,9 @@ class Finding:
 class Checking:
     """What is known while a sequence is read."""
 
-    sequence: Sequence
+    sequence: AlignedSequence
     paths: dict[str, str]
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[CheckFinding] = field(default_factory=list)
     bytes: int = 0
     unreadable: set[str] = field(default_factory=set)
     luminances: dict[str, float] = field(default_factory=dict)
@@ -33,4 +33,4 @@ class Checking:
 
     def tell(self, kind: str, message: str, wrong: bool = True) -> None:
         """Note a finding."""
-        self.findings.append(Finding(kind, message, wrong))
+        self.findings.append(CheckFinding(kind, message, wrong))

@@ -21,10 +21,10 @@ from ...host.files import all_inside
 from ...host.reporter import Progress
 from ...spikes.clock import SpikeWindowError
 from ...spikes.dat import SpikeFile, SpikeFileError
-from ..manifest import Manifest, ManifestError, Sequence, Window, read_manifest
+from ..manifest import AlignedSequence, Manifest, ManifestError, Window, read_manifest
 from ..measure.dataset import frames_of
 from ..measure.verify import verify_sequence
-from .findings import Checking, Finding
+from .findings import CheckFinding, Checking
 from .frames import check_images
 from .stream import BadPixels, SpikeSums, find_bad_pixels
 
@@ -66,7 +66,7 @@ class SequenceCheck:
     hot_pixels: int
     pixels_judged: float
     """Share of the spikes' pixels around which there was light enough for a dead one to show."""
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckFinding, ...]
 
     @property
     def wrong(self) -> bool:
@@ -97,7 +97,8 @@ def check_manifest(
     *,
     workers: int | None = None,
     on_progress: Progress | None = None,
-    remote: tuple[Manifest, str, Callable[[Sequence], AbstractContextManager[Path]]] | None = None,
+    remote: tuple[Manifest, str, Callable[[AlignedSequence], AbstractContextManager[Path]]]
+    | None = None,
 ) -> ManifestCheck:
     """Read all files of a manifest once and compare them with it and with each other.
 
@@ -127,7 +128,7 @@ def check_manifest(
                 "where it is now"
             )
 
-    def check(sequence: Sequence) -> SequenceCheck:
+    def check(sequence: AlignedSequence) -> SequenceCheck:
         with files_of(sequence) as folder:
             return check_sequence(sequence, manifest, folder, path)
 
@@ -152,7 +153,7 @@ def check_manifest(
 
 
 def check_sequence(
-    sequence: Sequence, manifest: Manifest, root: Path, named_in: str | os.PathLike[str]
+    sequence: AlignedSequence, manifest: Manifest, root: Path, named_in: str | os.PathLike[str]
 ) -> SequenceCheck:
     """Check one sequence; see `check_manifest`."""
     checking = Checking(sequence, all_inside(root, sequence.files, named_in))

@@ -13,7 +13,7 @@ from ...spikes.camera import luminance
 from ...spikes.dat import SpikeFile
 from ..correct import correct_clock, drop_outside, has_one_clock, with_windows
 from ..layouts.contract import AlignmentError
-from ..manifest import Sequence, Space, Verification, Window
+from ..manifest import AlignedSequence, Space, Verification, Window
 from .registration import Model, Plane, Timed, find_lag_anywhere, register
 from .suspects import name_owner, name_suspect
 from .verify import LIKELY, PROVED, FrameAt, spread, verify_sequence
@@ -25,10 +25,14 @@ _PAIRS = 4
 _MOST_OWNERS = 64
 """Sequences whose recordings are tried for one whose own does not fit."""
 
-Map = Callable[[Callable[[Sequence], Sequence], list[Sequence]], Iterable[Sequence]]
+Map = Callable[
+    [Callable[[AlignedSequence], AlignedSequence], list[AlignedSequence]], Iterable[AlignedSequence]
+]
 
 
-def measure(planned: Sequence, root: Path, former: Sequence | None) -> Verification | None:
+def measure(
+    planned: AlignedSequence, root: Path, former: AlignedSequence | None
+) -> Verification | None:
     """Return what the frames show of a sequence's spikes, from a former run if nothing changed."""
     known = None if former is None else _known(former, planned)
     if known is not None:
@@ -39,7 +43,12 @@ def measure(planned: Sequence, root: Path, former: Sequence | None) -> Verificat
 
 
 def measure_space(
-    planned: Sequence, root: Path, model: Model, former: Sequence | None, *, any_lag: bool
+    planned: AlignedSequence,
+    root: Path,
+    model: Model,
+    former: AlignedSequence | None,
+    *,
+    any_lag: bool,
 ) -> Space | None:
     """Return where the frames show the spikes to lie; None where they show nothing.
 
@@ -80,7 +89,7 @@ def measure_space(
 class _Windows:
     """TFPs and blurred frames of a sequence at any lag."""
 
-    def __init__(self, sequence: Sequence, root: Path) -> None:
+    def __init__(self, sequence: AlignedSequence, root: Path) -> None:
         geometry = sequence.spike_geometry()
         self._root = root
         self._files: dict[str, SpikeFile] = {}
@@ -126,7 +135,7 @@ class _Windows:
         return self._blur[name]
 
 
-def find_owners(sequences: list[Sequence], root: Path, each: Map) -> list[Sequence]:
+def find_owners(sequences: list[AlignedSequence], root: Path, each: Map) -> list[AlignedSequence]:
     """Return the sequences; where another's spikes fit the frames, its name is in the warning.
 
     Args:
@@ -140,7 +149,7 @@ def find_owners(sequences: list[Sequence], root: Path, each: Map) -> list[Sequen
     names = {s.seq for s in odd}
     rest = [s for s in sequences if s.seq not in names]
 
-    def find(sequence: Sequence) -> Sequence:
+    def find(sequence: AlignedSequence) -> AlignedSequence:
         found = sequence.verification
         if found is None or sequence.seq not in names:
             return sequence
@@ -162,7 +171,7 @@ def _looks_odd(found: Verification | None) -> bool:
     )
 
 
-def _known(former: Sequence, planned: Sequence) -> Verification | None:
+def _known(former: AlignedSequence, planned: AlignedSequence) -> Verification | None:
     """Return what a former run measured of the same files and times."""
     # Of odd ones the other sequences decide too, and they may have changed.
     if former.verification is None or former.verification.correlation < LIKELY:
@@ -175,7 +184,7 @@ def _known(former: Sequence, planned: Sequence) -> Verification | None:
     return known if former.plan() == expected.plan() else None
 
 
-def frames_of(sequence: Sequence, root: Path) -> list[FrameAt]:
+def frames_of(sequence: AlignedSequence, root: Path) -> list[FrameAt]:
     """Return a sequence's exposures with their files, as its own clock has them."""
     geometry = sequence.spike_geometry()
     opened: dict[str, SpikeFile] = {}
@@ -198,8 +207,13 @@ def frames_of(sequence: Sequence, root: Path) -> list[FrameAt]:
 
 
 def with_space_seen(
-    planned: Sequence, root: Path, model: Model, former: Sequence | None, *, any_lag: bool
-) -> tuple[Sequence, list[str]]:
+    planned: AlignedSequence,
+    root: Path,
+    model: Model,
+    former: AlignedSequence | None,
+    *,
+    any_lag: bool,
+) -> tuple[AlignedSequence, list[str]]:
     """Return the sequence with the place of spikes that its frames show, and warnings.
 
     Args:
@@ -225,8 +239,8 @@ def with_space_seen(
 
 
 def with_clock_seen(
-    planned: Sequence, root: Path, former: Sequence | None
-) -> tuple[Sequence, list[str]]:
+    planned: AlignedSequence, root: Path, former: AlignedSequence | None
+) -> tuple[AlignedSequence, list[str]]:
     """Return the sequence with the clock that its frames prove, and warnings.
 
     Raises:

@@ -88,7 +88,7 @@ class FrameAt:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LagFinding:
     """What the images of one kind show."""
 
     kind: ReferenceKind
@@ -128,7 +128,9 @@ def verify_sequence(frames: list[FrameAt]) -> Verification | None:
     return blur
 
 
-def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES) -> Finding | None:
+def find_best(
+    frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES
+) -> LagFinding | None:
     """Return where the images of one kind fit best; None where there are none of it."""
     chosen = spread([frame for frame in frames if _comparable(frame, kind)], most)
     if not chosen:
@@ -144,7 +146,7 @@ def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES
         for frame in chosen
     ]
     reach, step = search_range(samples)
-    return Finding(kind, find_lag(references, reach, step))
+    return LagFinding(kind, find_lag(references, reach, step))
 
 
 def _comparable(frame: FrameAt, kind: ReferenceKind) -> bool:
@@ -186,7 +188,7 @@ def confidence(match: Match, samples: int) -> float:
     return round(precise * right_lobe, 4)
 
 
-def _judge(finding: Finding, rate: float, samples: int) -> Verification:
+def _judge(finding: LagFinding, rate: float, samples: int) -> Verification:
     match, kind = finding.match, finding.kind
     if match is None:
         return Verification(

@@ -22,7 +22,7 @@ _CLIP_ORDER, _STEP_ORDER = 0, 3
 _STEPS_AT_ONCE = 128  # shuffling a few thousand places costs hardly more than one
 
 
-class Clip(NamedTuple):
+class IndexedClip(NamedTuple):
     """Consecutive windows of one sequence."""
 
     sequence: int
@@ -110,13 +110,13 @@ class ClipIndex:
     def __len__(self) -> int:
         return int(self.count.sum())
 
-    def __getitem__(self, clip: int) -> Clip:
+    def __getitem__(self, clip: int) -> IndexedClip:
         if not 0 <= clip < len(self):
             raise IndexError(f"clip {clip} of {len(self)}")
         run = int(np.searchsorted(self._after, clip, side="right"))
         place = clip - int(self._after[run] - self.count[run])
         start = int(self.start[run]) + place * self.stride
-        return Clip(int(self.sequence[run]), start, int(self.length[run]))
+        return IndexedClip(int(self.sequence[run]), start, int(self.length[run]))
 
     @cached_property
     def _after(self) -> np.ndarray:

@@ -97,14 +97,14 @@ class Records:
             self.wandb.close()
 
     def training(
-        self, at: Position, plan: StepPlan, rate: float, norm: float, clock: Clock
+        self, at: Position, plan: StepPlan, learning_rate: float, norm: float, clock: Clock
     ) -> None:
         """Write the means of the interval that ends with this step."""
         steps = at.interval.steps
         values = {
             "loss": at.interval.loss / steps if steps else None,
             "psnr": at.interval.psnr / steps if steps else None,
-            "lr": rate,
+            "lr": learning_rate,
             "grad_norm": norm if math.isfinite(norm) else None,
             "data_wait": clock.data_wait,
             "samples_per_s": clock.samples / clock.seconds * plan.world,

@@ -52,7 +52,7 @@ def test_the_loss_falls_and_the_model_is_one_that_restore_takes(recording, model
     torch.manual_seed(0)
     write_model(model, build_model(blind), blind, {}, overwrite=True)
     out = tmp_path / "out.safetensors"
-    summary = job.adapt(model, [recording], out, steps=40, rate=2e-3, crop=32)
+    summary = job.adapt(model, [recording], out, steps=40, learning_rate=2e-3, crop=32)
     assert summary.loss_after < 0.97 * summary.loss_before
     assert (summary.recordings, summary.exposures) == (1, 3)
     adapted, config = load_trained(out)
@@ -66,7 +66,7 @@ def test_the_loss_falls_and_the_model_is_one_that_restore_takes(recording, model
 
 def test_training_that_makes_it_worse_is_not_kept(recording, model, tmp_path):
     out = tmp_path / "out.safetensors"
-    summary = job.adapt(model, [recording], out, steps=3, rate=0.1, crop=32)
+    summary = job.adapt(model, [recording], out, steps=3, learning_rate=0.1, crop=32)
     assert summary.loss_after <= summary.loss_before
     adapted, _ = load_trained(out)
     start, _ = load_trained(model)

@@ -9,7 +9,7 @@ import pytest
 
 from spikedeblur.pipeline.align import AlignmentError, align, read_manifest
 from spikedeblur.pipeline.align.correct import correct_clock
-from spikedeblur.pipeline.align.manifest import FileRecord, Sequence, Verification, Window
+from spikedeblur.pipeline.align.manifest import AlignedSequence, FileRecord, Verification, Window
 from spikedeblur.pipeline.spikes import parse_geometry, read_spikes, write_spikes
 from spikedeblur.pipeline.spikes.sidefile import read_side_file
 
@@ -44,7 +44,7 @@ def test_lag_and_drift_go_into_the_clock_exactly():
         frame_index=1, t0=0.5, t1=0.6, spike_count=0, spikes="a.dat", first=0.25, blur="a.png"
     )
     seen = FileRecord(size=1, mtime_ns=1)
-    sequence = Sequence(
+    sequence = AlignedSequence(
         seq="val/a",
         geometry="8x8,top-down",
         rate=1000.0,

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from spikedeblur.pipeline.align import (
+    AlignedSequence,
     FileRecord,
     Manifest,
     ManifestError,
-    Sequence,
     Window,
     read_manifest,
     write_manifest,
@@ -21,7 +21,7 @@ def manifest() -> Manifest:
     window = Window(
         frame_index=31, t0=0.015, t1=0.047, spike_count=9, spikes="s.dat", first=0.001, blur="b.png"
     )
-    sequence = Sequence(
+    sequence = AlignedSequence(
         seq="val/Type1/clip",
         geometry="250x400,bottom-up",
         rate=8000.0,

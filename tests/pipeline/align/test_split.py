@@ -11,7 +11,7 @@ from PIL import Image
 
 from spikedeblur.cli import main
 from spikedeblur.pipeline.align import align, read_manifest, write_manifest
-from spikedeblur.pipeline.align.manifest import FileRecord, Manifest, Sequence, Window
+from spikedeblur.pipeline.align.manifest import AlignedSequence, FileRecord, Manifest, Window
 from spikedeblur.pipeline.align.split import (
     SIMILAR_BITS,
     SplitError,
@@ -21,9 +21,9 @@ from spikedeblur.pipeline.align.split import (
 )
 
 
-def sequence(seq: str, windows: int = 3, **keys: object) -> Sequence:
+def sequence(seq: str, windows: int = 3, **keys: object) -> AlignedSequence:
     name = f"{seq}/f.png"
-    return Sequence(
+    return AlignedSequence(
         seq=seq,
         geometry="32x40,bottom-up",
         rate=4000.0,
@@ -38,7 +38,7 @@ def sequence(seq: str, windows: int = 3, **keys: object) -> Sequence:
     )
 
 
-def manifest_of(*sequences: Sequence) -> Manifest:
+def manifest_of(*sequences: AlignedSequence) -> Manifest:
     ordered = tuple(sorted(sequences, key=lambda s: s.seq))
     return Manifest(layout="unified", root="data", fps=1000.0, sequences=ordered)
 

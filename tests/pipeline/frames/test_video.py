@@ -14,11 +14,11 @@ from spikedeblur.pipeline.frames.video import VideoError, count_frames, read_vid
 from spikedeblur.pipeline.frames.video import write_video as to_video
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import folder_clips
-from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.simulate.rig import Rig
 
 av = pytest.importorskip("av")
 
-SMALL = Recording(exposure=5, stride=3, spikes_per_frame=4)
+SMALL = Rig(exposure=5, stride=3, spikes_per_frame=4)
 CLIP = "encoded_train/002/occ008.320.mp4"
 
 

@@ -7,8 +7,8 @@ from spikedeblur.pipeline.host.machine import (
     free_main_memory,
     workers_that_fit,
 )
-from spikedeblur.pipeline.simulate.clips import Clip
-from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.simulate.clips import SourceClip
+from spikedeblur.pipeline.simulate.rig import Rig
 
 
 def test_the_user_s_limit_bounds_what_is_free(monkeypatch):
@@ -42,7 +42,7 @@ def test_workers_are_one_a_core_as_far_as_memory_holds_them(monkeypatch):
 
 
 def test_large_frames_take_a_simulation_more_memory():
-    small, large = (Clip("test/a/b", size=(side, side), length=65) for side in (64, 4096))
-    recording = Recording()
-    assert recording.worker_bytes(small) < 150 * 2**20
-    assert recording.worker_bytes(large) > 10 * 2**30
+    small, large = (SourceClip("test/a/b", size=(side, side), length=65) for side in (64, 4096))
+    rig = Rig()
+    assert rig.worker_bytes(small) < 150 * 2**20
+    assert rig.worker_bytes(large) > 10 * 2**30

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from spikedeblur.configs import load_config
 from spikedeblur.pipeline.evaluate.metrics import psnr
-from spikedeblur.pipeline.methods.contract import Clip, MethodError, plan_clips, restored_frames
+from spikedeblur.pipeline.methods.contract import (
+    MethodClip,
+    MethodError,
+    plan_clips,
+    restored_frames,
+)
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.methods.path import PathMethod
 from spikedeblur.pipeline.methods.simple import (
@@ -93,8 +98,8 @@ def test_clips_keep_each_window_once_where_it_is_nearest_to_a_middle(
 
 
 def test_a_sequence_shorter_than_a_clip_is_used_whole() -> None:
-    assert plan_clips(1, 5) == [Clip(0, 1, 0, 1)]
-    assert plan_clips(4, 5) == [Clip(0, 4, 0, 4)]
+    assert plan_clips(1, 5) == [MethodClip(0, 1, 0, 1)]
+    assert plan_clips(4, 5) == [MethodClip(0, 4, 0, 4)]
 
 
 @given(samples=st.integers(32, 400), bins=st.integers(1, 32), data=st.data())
@@ -143,9 +148,9 @@ def test_unequal_bins_of_steady_light_show_no_banding() -> None:
     blur = np.full((1, 8, 8, 3), 100, np.uint8)
     windows = Windows(blur, counts, np.array([56]), gain=2.0)
     for width in (1, 3, 5, 7, 9):
-        tfp = TfpMethod(width)(windows, Clip(0, 1, 0, 1))
+        tfp = TfpMethod(width)(windows, MethodClip(0, 1, 0, 1))
         np.testing.assert_allclose(tfp, 0.5, atol=1e-6)
-        sdm = SdmMethod(width)(windows, Clip(0, 1, 0, 1))
+        sdm = SdmMethod(width)(windows, MethodClip(0, 1, 0, 1))
         np.testing.assert_allclose(sdm, blur / 255, atol=1e-6)
 
 
@@ -176,7 +181,7 @@ def test_path_puts_late_spikes_in_time(windows, moving_scene) -> None:
 
 def test_path_takes_spikes_of_any_size_and_an_unknown_gain(windows, moving_scene) -> None:
     odd = replace(windows, counts=windows.counts[:, :, :-1, :-3], gain=None)
-    frame = PathMethod()(odd, Clip(0, 1, 0, 1))
+    frame = PathMethod()(odd, MethodClip(0, 1, 0, 1))
     assert frame.shape == (1, *windows.frame_shape, 3)
     assert np.isfinite(frame).all()
     unknown = mean_psnr(PathMethod(), replace(windows, gain=None), moving_scene.sharp)
@@ -185,7 +190,7 @@ def test_path_takes_spikes_of_any_size_and_an_unknown_gain(windows, moving_scene
 
 def test_path_needs_raw_counts(windows) -> None:
     with pytest.raises(MethodError, match="path need raw counts"):
-        PathMethod()(replace(windows, windows_are_raw=False), Clip(0, 1, 0, 1))
+        PathMethod()(replace(windows, windows_are_raw=False), MethodClip(0, 1, 0, 1))
 
 
 @pytest.mark.parametrize("tile", [0, 64])
@@ -195,7 +200,7 @@ def test_a_model_is_given_late_spikes_in_time_if_it_asks(windows, tile) -> None:
             seen.append(voxels)
             return rgb
 
-    clip, seen = Clip(0, 3, 0, 3), []
+    clip, seen = MethodClip(0, 3, 0, 3), []
     for correct in ("true", "false"):
         keys = [f"DATA.NORM.CORRECT_LAG={correct}", "DATA.NORM.MODE=log1p"]
         config = load_config("configs/deblur/vrt_spike_baseline.yaml", [*keys, "DATA.CLIP_LEN=3"])
@@ -225,7 +230,7 @@ def test_sdm_shows_the_middle_of_the_exposure(windows, moving_scene) -> None:
 def test_tfp_is_luminance_on_three_channels(windows, moving_scene) -> None:
     weights = [0.299, 0.587, 0.114]
     gray = np.repeat((moving_scene.sharp @ weights)[..., None], 3, axis=-1).astype(np.uint8)
-    frame = TfpMethod(5)(windows, Clip(1, 2, 1, 2))
+    frame = TfpMethod(5)(windows, MethodClip(1, 2, 1, 2))
     assert (frame[..., 0] == frame[..., 1]).all()
     assert mean_psnr(TfpMethod(5), windows, gray) > 25
 
@@ -233,13 +238,13 @@ def test_tfp_is_luminance_on_three_channels(windows, moving_scene) -> None:
 def test_unknown_gain_is_taken_from_the_blurred_frame(windows) -> None:
     unknown = Windows(windows.blur_frames, windows.counts, windows.samples, None)
     for method in (TfpMethod(5), SdmMethod(5)):
-        known = method(windows, Clip(0, 1, 0, 1))
-        np.testing.assert_allclose(method(unknown, Clip(0, 1, 0, 1)), known, atol=0.02)
+        known = method(windows, MethodClip(0, 1, 0, 1))
+        np.testing.assert_allclose(method(unknown, MethodClip(0, 1, 0, 1)), known, atol=0.02)
 
 
 def test_counts_in_bins_are_not_enough_for_tfi(windows) -> None:
     with pytest.raises(MethodError, match="instants of single spikes"):
-        TfiMethod()(windows, Clip(0, 1, 0, 1))
+        TfiMethod()(windows, MethodClip(0, 1, 0, 1))
 
 
 def test_voxels_with_log1p_done_are_refused_by_spike_methods(windows) -> None:
@@ -252,4 +257,4 @@ def test_voxels_with_log1p_done_are_refused_by_spike_methods(windows) -> None:
     )
     for method in (TfpMethod(5), SdmMethod(5)):
         with pytest.raises(MethodError, match="raw counts"):
-            method(done, Clip(0, 1, 0, 1))
+            method(done, MethodClip(0, 1, 0, 1))

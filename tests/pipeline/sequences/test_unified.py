@@ -84,8 +84,8 @@ def test_voxels_go_beside_their_source_where_the_store_is_the_source(
     import shutil
 
     from spikedeblur.pipeline.align.manifest import (
+        AlignedSequence,
         Manifest,
-        Sequence,
         Window,
         read_manifest,
         write_manifest,
@@ -110,7 +110,7 @@ def test_voxels_go_beside_their_source_where_the_store_is_the_source(
         for w in source.windows
     )
     files = {path: record(tree / path) for w in windows for path in (w.spikes, w.blur)}
-    sequence = Sequence(
+    sequence = AlignedSequence(
         seq=here, geometry=source.geometry, rate=source.rate, windows=windows, files=files
     )
     own = Manifest(layout="unified", root="tree", fps=1000.0, sequences=(sequence,))

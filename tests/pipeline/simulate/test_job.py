@@ -18,12 +18,12 @@ from spikedeblur.pipeline.frames.images import (
 from spikedeblur.pipeline.simulate import scenes, simulate
 from spikedeblur.pipeline.simulate.clips import SimulateError, folder_clips, scene_clips
 from spikedeblur.pipeline.simulate.record import area_mean
-from spikedeblur.pipeline.simulate.rig import Recording
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.simulate.scenes import render_scene
 from spikedeblur.pipeline.spikes import SpikeFile, read_side_file, tfp
 from spikedeblur.pipeline.spikes.camera import luminance
 
-SMALL = Recording(exposure=5, stride=3, spikes_per_frame=4)
+SMALL = Rig(exposure=5, stride=3, spikes_per_frame=4)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -61,7 +61,7 @@ def test_linear_light_averages_light_and_records_light(tmp_path, random_frames):
     frames = np.repeat(random_frames[:1], 11, axis=0)
     frames[::2] = 255 - frames[::2]
     write_clip(tmp_path / "in/val/g/c", frames)
-    linear = Recording(exposure=5, stride=3, spikes_per_frame=40, linear_light=True)
+    linear = Rig(exposure=5, stride=3, spikes_per_frame=40, linear_light=True)
     simulate(tmp_path / "out", folder_clips(tmp_path / "in"), linear, workers=1)
     light = decode_srgb(frames)
     expected = encode_srgb(light[3:8].mean(axis=0))
@@ -112,7 +112,7 @@ def test_a_second_run_keeps_what_is_there_and_other_settings_are_refused(tmp_pat
     before = snapshot(tmp_path)
     again = simulate(tmp_path, clips, SMALL, workers=1)
     assert (again.written, again.kept) == (0, 2)
-    other = Recording(exposure=5, stride=3, spikes_per_frame=4, threshold=3.0)
+    other = Rig(exposure=5, stride=3, spikes_per_frame=4, threshold=3.0)
     with pytest.raises(SimulateError, match=r"spike\.dat.*--overwrite"):
         simulate(tmp_path, clips, other, workers=1)
     assert snapshot(tmp_path) == before
@@ -220,7 +220,7 @@ def test_a_gap_in_the_frames_is_refused_by_name(tmp_path, random_frames):
 def test_too_few_frames_for_the_exposure_are_refused_by_name(tmp_path, random_frames):
     write_clip(tmp_path / "train/g/c", random_frames)
     with pytest.raises(SimulateError, match=r"train/g/c: expected at least 33 frames"):
-        simulate(tmp_path / "out", folder_clips(tmp_path), Recording(), workers=1)
+        simulate(tmp_path / "out", folder_clips(tmp_path), Rig(), workers=1)
     assert not (tmp_path / "out").exists()
 
 
@@ -257,9 +257,9 @@ def test_jpeg_and_bmp_frames_are_read(tmp_path, random_frames, suffix):
 
 
 @pytest.mark.parametrize("wrong", [{"exposure": 4}, {"stride": 0}, {"fps": 0.0}])
-def test_impossible_recordings_are_refused(wrong):
+def test_impossible_rigs_are_refused(wrong):
     with pytest.raises(SpikeDeblurError):
-        Recording(**wrong)
+        Rig(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -268,13 +268,13 @@ def test_impossible_recordings_are_refused(wrong):
 )
 def test_an_impossible_camera_is_refused_before_a_scene_is_rendered(wrong):
     with pytest.raises(SpikeDeblurError, match=r"expected"):
-        Recording(**wrong)
+        Rig(**wrong)
 
 
 def test_more_spikes_than_the_disk_holds_are_refused_and_nothing_is_written(tmp_path):
     clips = scene_clips("val", 1, (999_999, 999_999), 11)
     with pytest.raises(SimulateError, match=r"GB of spikes, found .* GB free"):
-        simulate(tmp_path / "out", clips, Recording(exposure=5, spike_scale=1), workers=1)
+        simulate(tmp_path / "out", clips, Rig(exposure=5, spike_scale=1), workers=1)
     assert not list(tmp_path.iterdir())
 
 

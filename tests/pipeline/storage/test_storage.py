@@ -1,4 +1,4 @@
-"""One contract for every place a store can lie in, and what only one kind can do wrong."""
+"""One contract for every storage a store can lie in, and what only one kind can do wrong."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from s3_server import environment, make_bucket, s3_server
 
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.storage import folder as place_module
-from spikedeblur.pipeline.storage.base import Place, StoreError
+from spikedeblur.pipeline.storage.base import Storage, StoreError
 from spikedeblur.pipeline.storage.folder import Folder
-from spikedeblur.pipeline.storage.locate import open_place
+from spikedeblur.pipeline.storage.locate import open_storage
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
@@ -42,206 +42,206 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Place:
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Storage:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in environment(endpoint).items():
         monkeypatch.setenv(name, value)
-    return open_place(f"s3://films/{uuid4().hex}/s.zarr")
+    return open_storage(f"s3://films/{uuid4().hex}/s.zarr")
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "folder":
-        return open_place(tmp_path / "s.zarr")
+        return open_storage(tmp_path / "s.zarr")
     return request.getfixturevalue("bucket")
 
 
-def test_what_is_written_is_read(place):
-    assert place.write("train/a/c/0", [b"12", memoryview(b"345")]) == 5
-    assert place.read("train/a/c/0") == b"12345"
-    assert place.size("train/a/c/0") == 5
+def test_what_is_written_is_read(storage):
+    assert storage.write("train/a/c/0", [b"12", memoryview(b"345")]) == 5
+    assert storage.read("train/a/c/0") == b"12345"
+    assert storage.size("train/a/c/0") == 5
 
 
-def test_parts_may_be_of_any_type_and_empty(place):
+def test_parts_may_be_of_any_type_and_empty(storage):
     numbers = np.arange(6, dtype="<u4").reshape(2, 3)
-    assert place.write("c", [memoryview(numbers), b"", memoryview(numbers[:0]), b"x"]) == 25
-    assert place.read("c") == numbers.tobytes() + b"x"
-    assert place.write("none", []) == 0
-    assert place.read("none") == b""
-    assert place.size("none") == 0
+    assert storage.write("c", [memoryview(numbers), b"", memoryview(numbers[:0]), b"x"]) == 25
+    assert storage.read("c") == numbers.tobytes() + b"x"
+    assert storage.write("none", []) == 0
+    assert storage.read("none") == b""
+    assert storage.size("none") == 0
 
 
-def test_names_with_spaces_and_signs_come_back_as_they_were(place):
+def test_names_with_spaces_and_signs_come_back_as_they_were(storage):
     name = "scène 1/100%25 #2.bin"
-    place.write(name, [b"1"])
-    assert place.read(name) == b"1"
-    assert place.sizes() == {name: 1}
-    assert place.folders() == ["scène 1"]
+    storage.write(name, [b"1"])
+    assert storage.read(name) == b"1"
+    assert storage.sizes() == {name: 1}
+    assert storage.folders() == ["scène 1"]
 
 
-def test_a_write_replaces_the_whole_file(place):
-    place.write("c", [b"a longer content"])
-    place.write("c", [b"new"], durable=False)
-    assert place.read("c") == b"new"
-    assert bytes(place.ranges("c", [(0, 3)])[0]) == b"new"
+def test_a_write_replaces_the_whole_file(storage):
+    storage.write("c", [b"a longer content"])
+    storage.write("c", [b"new"], durable=False)
+    assert storage.read("c") == b"new"
+    assert bytes(storage.ranges("c", [(0, 3)])[0]) == b"new"
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(place):
-    place.write("d/c", [b"old"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(storage):
+    storage.write("d/c", [b"old"])
     with pytest.raises(TypeError):
-        place.write("d/c", [b"new", "text"])
-    assert place.read("d/c") == b"old"
-    assert place.sizes() == {"d/c": 3}
-    if place.is_local:
-        assert _names(Path(place.location) / "d") == ["c"]
+        storage.write("d/c", [b"new", "text"])
+    assert storage.read("d/c") == b"old"
+    assert storage.sizes() == {"d/c": 3}
+    if storage.is_local:
+        assert _names(Path(storage.location) / "d") == ["c"]
 
 
-def test_what_is_missing_is_none_or_empty(place):
-    assert place.read("zarr.json") is None
-    assert place.size("zarr.json") is None
-    assert place.sizes() == {}
-    assert place.folders("train") == []
-    place.write("a/b", [b"1"])
+def test_what_is_missing_is_none_or_empty(storage):
+    assert storage.read("zarr.json") is None
+    assert storage.size("zarr.json") is None
+    assert storage.sizes() == {}
+    assert storage.folders("train") == []
+    storage.write("a/b", [b"1"])
     # A folder isn't a file, and a file isn't a folder.
-    assert place.read("a") is None
-    assert place.size("a") is None
-    assert place.read("a/b/c") is None
-    assert place.size("a/b/c") is None
-    assert place.sizes("a/b") == {}
-    assert place.folders("a/b") == []
+    assert storage.read("a") is None
+    assert storage.size("a") is None
+    assert storage.read("a/b/c") is None
+    assert storage.size("a/b/c") is None
+    assert storage.sizes("a/b") == {}
+    assert storage.folders("a/b") == []
 
 
-def test_sizes_of_some_files_are_those_of_the_files_that_are_there(place):
-    place.write("a/b", [b"12"])
-    place.write("a/c", [b"1"])
-    assert place.sizes_of(["a/b", "a", "a/x", "a/b/c"]) == {"a/b": 2}
-    assert place.child("a").sizes_of(["b"]) == {"b": 2}
+def test_sizes_of_some_files_are_those_of_the_files_that_are_there(storage):
+    storage.write("a/b", [b"12"])
+    storage.write("a/c", [b"1"])
+    assert storage.sizes_of(["a/b", "a", "a/x", "a/b/c"]) == {"a/b": 2}
+    assert storage.child("a").sizes_of(["b"]) == {"b": 2}
 
 
-def test_a_file_larger_than_the_limit_is_refused(place):
-    place.write("zarr.json", [bytes(100)])
-    assert place.read("zarr.json", limit=100) == bytes(100)
+def test_a_file_larger_than_the_limit_is_refused(storage):
+    storage.write("zarr.json", [bytes(100)])
+    assert storage.read("zarr.json", limit=100) == bytes(100)
     with pytest.raises(StoreError, match=r"zarr\.json: expected at most 99 bytes, found 100"):
-        place.read("zarr.json", limit=99)
+        storage.read("zarr.json", limit=99)
 
 
-def test_sizes_and_folders_leave_out_what_is_hidden_or_half_written(place):
+def test_sizes_and_folders_leave_out_what_is_hidden_or_half_written(storage):
     kept = {"zarr.json": 1, "train/a/zarr.json": 2, "train/a/voxels/c/0/0": 3, "val/b/x": 4}
     hidden = ("train/.a.removed/x", "train/a/.c.partial", "train/b.partial", ".lock", ".x/y/z")
     for key, size in kept.items():
-        place.write(key, [bytes(size)])
+        storage.write(key, [bytes(size)])
     for key in hidden:
-        place.write(key, [b"1"])
-    assert place.sizes() == kept
+        storage.write(key, [b"1"])
+    assert storage.sizes() == kept
     below = {"train/a/zarr.json": 2, "train/a/voxels/c/0/0": 3}
-    assert place.sizes("train/a") == below
-    assert place.child("train").sizes("a") == {key[6:]: n for key, n in below.items()}
-    assert place.sizes("trai") == {}
-    assert place.folders() == ["train", "val"]
-    assert place.folders("train") == ["a"]
-    assert place.folders("train/a/voxels/c/0") == []
+    assert storage.sizes("train/a") == below
+    assert storage.child("train").sizes("a") == {key[6:]: n for key, n in below.items()}
+    assert storage.sizes("trai") == {}
+    assert storage.folders() == ["train", "val"]
+    assert storage.folders("train") == ["a"]
+    assert storage.folders("train/a/voxels/c/0") == []
 
 
-def test_a_child_is_the_place_below(place):
-    child = place.child("train/a")
+def test_a_child_is_the_storage_below(storage):
+    child = storage.child("train/a")
     child.write("x", [b"1"])
-    assert place.read("train/a/x") == b"1"
-    assert child.location == f"{place.location}/train/a" == str(child)
-    assert child.is_local is place.is_local
-    assert open_place(child.location) == child
-    assert place.child("") == place
+    assert storage.read("train/a/x") == b"1"
+    assert child.location == f"{storage.location}/train/a" == str(child)
+    assert child.is_local is storage.is_local
+    assert open_storage(child.location) == child
+    assert storage.child("") == storage
 
 
-def test_remove_takes_all_below_and_nothing_beside(place):
+def test_remove_takes_all_below_and_nothing_beside(storage):
     for key in ("train/a/zarr.json", "train/a/.hidden", "train/a/c/0", "train/ab/c", "one"):
-        place.write(key, [b"1"])
-    place.remove("train/a")
-    place.remove("train/a")
-    place.remove("one")
-    assert place.sizes() == {"train/ab/c": 1}
-    place.remove("")
-    assert place.sizes() == {}
-    if place.is_local:
-        assert _names(Path(place.location).parent) == []
+        storage.write(key, [b"1"])
+    storage.remove("train/a")
+    storage.remove("train/a")
+    storage.remove("one")
+    assert storage.sizes() == {"train/ab/c": 1}
+    storage.remove("")
+    assert storage.sizes() == {}
+    if storage.is_local:
+        assert _names(Path(storage.location).parent) == []
 
 
-def test_ranges_are_the_bytes_at_each_span_in_the_order_asked_for(place):
-    place.write("c", [CONTENT])
+def test_ranges_are_the_bytes_at_each_span_in_the_order_asked_for(storage):
+    storage.write("c", [CONTENT])
     rng = np.random.default_rng(1)
     starts = rng.integers(0, len(CONTENT), 300)
     spans = [(int(a), int(rng.integers(0, min(900, len(CONTENT) - a) + 1))) for a in starts]
     spans += [(0, len(CONTENT)), (len(CONTENT) - 1, 1), (0, 0), (7, 1)]
-    got = place.ranges("c", spans)
+    got = storage.ranges("c", spans)
     assert [bytes(part) for part in got] == [CONTENT[a : a + n] for a, n in spans]
-    assert place.ranges("c", []) == []
+    assert storage.ranges("c", []) == []
 
 
-def test_ranges_of_a_replaced_file_are_the_new_ones(place):
+def test_ranges_of_a_replaced_file_are_the_new_ones(storage):
     for content in (b"first", b"secnd", b"a longer one"):
-        place.write("c", [content])
-        assert bytes(place.ranges("c", [(0, len(content))])[0]) == content
+        storage.write("c", [content])
+        assert bytes(storage.ranges("c", [(0, len(content))])[0]) == content
 
 
 @pytest.mark.parametrize(
     "spans",
     [[(0, 11)], [(2, 3), (10, 1)], [(0, 1), (200_000, 5)], [(-1, 2)], [(0, -1)], [(1, 2**64)]],
 )
-def test_a_span_outside_the_file_is_refused(place, spans):
-    place.write("d/c", [b"0123456789"])
+def test_a_span_outside_the_file_is_refused(storage, spans):
+    storage.write("d/c", [b"0123456789"])
     with pytest.raises(StoreError, match=r"d/c: .*cut short"):
-        place.ranges("d/c", spans)
+        storage.ranges("d/c", spans)
 
 
-def test_ranges_of_a_missing_file_name_it(place):
+def test_ranges_of_a_missing_file_name_it(storage):
     with pytest.raises(StoreError, match="train/a/c/0: expected a file, found none"):
-        place.ranges("train/a/c/0", [(0, 1)])
+        storage.ranges("train/a/c/0", [(0, 1)])
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/passwd", "a//b", "a/", "./a", "a\x00"])
-def test_a_key_that_could_leave_the_place_is_refused(place, key):
+def test_a_key_that_could_leave_the_storage_is_refused(storage, key):
     for call in (
-        place.read,
-        place.size,
-        place.sizes,
-        place.folders,
-        place.remove,
-        place.child,
-        lambda key: place.write(key, [b""]),
-        lambda key: place.ranges(key, [(0, 1)]),
+        storage.read,
+        storage.size,
+        storage.sizes,
+        storage.folders,
+        storage.remove,
+        storage.child,
+        lambda key: storage.write(key, [b""]),
+        lambda key: storage.ranges(key, [(0, 1)]),
     ):
         with pytest.raises(SpikeDeblurError, match="expected a relative path inside"):
             call(key)
 
 
-def test_the_top_is_no_file(place):
-    for call in (place.read, place.size, lambda key: place.write(key, [b""])):
+def test_the_top_is_no_file(storage):
+    for call in (storage.read, storage.size, lambda key: storage.write(key, [b""])):
         with pytest.raises(StoreError, match="name a file inside"):
             call("")
 
 
-def test_a_pickled_place_is_the_same_place(place):
-    place.write("c", [b"1"])
-    place.ranges("c", [(0, 1)])
-    assert len(pickle.dumps(place)) < 500
-    other = pickle.loads(pickle.dumps(place))
-    assert other == place
+def test_a_pickled_storage_is_the_same_storage(storage):
+    storage.write("c", [b"1"])
+    storage.ranges("c", [(0, 1)])
+    assert len(pickle.dumps(storage)) < 500
+    other = pickle.loads(pickle.dumps(storage))
+    assert other == storage
     assert other.read("c") == b"1"
 
 
-def test_a_spawned_process_reads_the_place(place):
-    place.write("c", [CONTENT])
+def test_a_spawned_process_reads_the_storage(storage):
+    storage.write("c", [CONTENT])
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply_async(place.read, ("c",)).get(timeout=30) == CONTENT
+        assert pool.apply_async(storage.read, ("c",)).get(timeout=30) == CONTENT
 
 
-def test_threads_share_a_place(place):
-    place.write("c", [CONTENT])
+def test_threads_share_a_storage(storage):
+    storage.write("c", [CONTENT])
     got: dict[int, bytes] = {}
 
     def read(start: int) -> None:
         for offset in range(start, start + 20):
-            got[offset] = bytes(place.ranges("c", [(offset, 9)])[0])
+            got[offset] = bytes(storage.ranges("c", [(offset, 9)])[0])
 
     threads = [threading.Thread(target=read, args=(1000 * i,)) for i in range(4)]
     for thread in threads:
@@ -257,31 +257,31 @@ def test_threads_share_a_place(place):
 
 def test_locations_of_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert open_place("s.zarr").location == str(tmp_path / "s.zarr")
-    assert open_place(Path("a/../s.zarr")) == Folder(str(tmp_path / "s.zarr"))
-    assert open_place((tmp_path / "a b").as_uri()).location == str(tmp_path / "a b")
+    assert open_storage("s.zarr").location == str(tmp_path / "s.zarr")
+    assert open_storage(Path("a/../s.zarr")) == Folder(str(tmp_path / "s.zarr"))
+    assert open_storage((tmp_path / "a b").as_uri()).location == str(tmp_path / "a b")
     with pytest.raises(StoreError, match="file:///"):
-        open_place("file://host/s.zarr")
+        open_storage("file://host/s.zarr")
 
 
 def test_ranges_of_a_folder_copy_nothing_and_outlive_the_file(tmp_path, monkeypatch):
-    place = Folder(str(tmp_path))
-    place.write("c", [CONTENT])
-    (first,) = place.ranges("c", [(0, 100)])
-    (again,) = place.ranges("c", [(0, 100)])
+    storage = Folder(str(tmp_path))
+    storage.write("c", [CONTENT])
+    (first,) = storage.ranges("c", [(0, 100)])
+    (again,) = storage.ranges("c", [(0, 100)])
     assert isinstance(first, memoryview)
     assert first.readonly
     assert first.obj is again.obj
-    place.remove("c")
+    storage.remove("c")
     place_module._map.cache_clear()
     assert bytes(first) == CONTENT[:100]
 
 
 def test_no_more_files_stay_open_than_are_granted(tmp_path):
-    place = Folder(str(tmp_path))
+    storage = Folder(str(tmp_path))
     for i in range(place_module.MAPPED_FILES + 30):
-        place.write(f"{i}", [b"content"], durable=False)
-        place.ranges(f"{i}", [(0, 1)])
+        storage.write(f"{i}", [b"content"], durable=False)
+        storage.ranges(f"{i}", [(0, 1)])
     assert place_module._map.cache_info().currsize <= place_module.MAPPED_FILES
     descriptors = Path("/proc/self/fd")
     if descriptors.is_dir():
@@ -300,37 +300,37 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    place = Folder(str(tmp_path))
-    place.write("c", [b"old"])
+    storage = Folder(str(tmp_path))
+    storage.write("c", [b"old"])
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StoreError, match="c: cannot write it: no space left on device; make room"):
-        place.write("c", [b"new"])
+        storage.write("c", [b"new"])
     assert _names(tmp_path) == ["c"]
-    assert place.read("c") == b"old"
-    place.write("c", [b"new"], durable=False)
+    assert storage.read("c") == b"old"
+    storage.write("c", [b"new"], durable=False)
 
 
 def test_a_removal_that_is_cut_short_leaves_nothing_to_be_found(tmp_path, monkeypatch):
     def stop(path: object) -> None:
         raise KeyboardInterrupt
 
-    place = Folder(str(tmp_path))
-    place.write("train/a/zarr.json", [b"{}"])
+    storage = Folder(str(tmp_path))
+    storage.write("train/a/zarr.json", [b"{}"])
     monkeypatch.setattr(place_module.shutil, "rmtree", stop)
     with pytest.raises(KeyboardInterrupt):
-        place.remove("train/a")
-    assert place.sizes() == {}
-    assert place.folders("train") == []
+        storage.remove("train/a")
+    assert storage.sizes() == {}
+    assert storage.folders("train") == []
 
 
 def test_a_link_to_a_folder_is_removed_and_not_what_it_points_to(tmp_path):
     Folder(str(tmp_path)).write("elsewhere/c", [b"1"])
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "link").symlink_to(tmp_path / "elsewhere")
-    place = open_place(tmp_path / "s")
-    assert place.sizes() == {"link/c": 1}
-    place.remove("link")
-    assert place.sizes() == {}
+    storage = open_storage(tmp_path / "s")
+    assert storage.sizes() == {"link/c": 1}
+    storage.remove("link")
+    assert storage.sizes() == {}
     assert (tmp_path / "elsewhere" / "c").exists()
 
 
@@ -375,17 +375,17 @@ def test_metadata_is_removed_before_the_data(bucket, monkeypatch):
 
 @pytest.mark.parametrize("name", ["read", "size", "sizes", "folders", "write", "ranges", "remove"])
 def test_a_missing_bucket_is_named(bucket, name):
-    place = open_place("s3://nosuchbucket/s.zarr")
+    storage = open_storage("s3://nosuchbucket/s.zarr")
     more = {"write": ([b"1"],), "ranges": ([(0, 1)],)}.get(name, ())
     with pytest.raises(StoreError, match=r"^s3://nosuchbucket/s.zarr/c: expected a bucket 'nosuch"):
-        getattr(place, name)("c", *more)
+        getattr(storage, name)("c", *more)
 
 
 def test_an_address_where_nothing_answers_is_named_soon(bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     began = time.monotonic()
     with pytest.raises(StoreError, match=r"no answer from http://127\.0\.0\.1:9; check") as caught:
-        open_place("s3://films/s.zarr").sizes()
+        open_storage("s3://films/s.zarr").sizes()
     assert time.monotonic() - began < 30
     assert "\n" not in str(caught.value)
 
@@ -399,7 +399,7 @@ def test_a_refusal_is_one_sentence_and_shows_no_secret(bucket, monkeypatch, stat
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "verysecret")
         with pytest.raises(StoreError, match=said) as caught:
-            open_place("s3://films/s.zarr").read("c")
+            open_storage("s3://films/s.zarr").read("c")
     assert "\n" not in str(caught.value)
     assert "verysecret" not in str(caught.value)
 
@@ -441,7 +441,7 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(bucket, monkeypatch):
     busy = (503, error_body("SlowDown"))
     with answering(busy, busy, (200, b"content")) as (endpoint, asked):
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        assert open_place("s3://films/s.zarr").read("c") == b"content"
+        assert open_storage("s3://films/s.zarr").read("c") == b"content"
     assert len(asked) == 3
 
 
@@ -449,7 +449,7 @@ def test_a_server_that_stays_busy_is_said_after_six_tries(bucket, monkeypatch):
     with answering((503, error_body("SlowDown"))) as (endpoint, asked):
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         with pytest.raises(StoreError, match="the object store failed") as caught:
-            open_place("s3://films/s.zarr").read("c")
+            open_storage("s3://films/s.zarr").read("c")
     assert len(asked) == 6
     assert "\n" not in str(caught.value)
 
@@ -465,7 +465,7 @@ def azure(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_azure_is_asked_for_a_blob_by_its_container(azure, monkeypatch):
     with answering((200, b"content")) as (endpoint, asked):
         monkeypatch.setenv("AZURE_ENDPOINT", endpoint)
-        assert open_place("az://films/s.zarr").read("c") == b"content"
+        assert open_storage("az://films/s.zarr").read("c") == b"content"
     assert [path.partition("?")[0] for path in asked] == ["/films/s.zarr/c"]
 
 
@@ -480,7 +480,7 @@ def test_what_azure_refuses_is_one_sentence(azure, monkeypatch, status, code, sa
     with answering((status, error_body(code))) as (endpoint, _):
         monkeypatch.setenv("AZURE_ENDPOINT", endpoint)
         with pytest.raises(StoreError, match=said) as caught:
-            open_place("az://films/s.zarr").read("c")
+            open_storage("az://films/s.zarr").read("c")
     assert "\n" not in str(caught.value)
     assert "c2VjcmV0" not in str(caught.value)
 
@@ -489,19 +489,19 @@ def test_what_azure_refuses_is_one_sentence(azure, monkeypatch, status, code, sa
 def test_a_url_that_names_no_bucket_is_refused(url):
     pytest.importorskip("obstore")
     with pytest.raises(SpikeDeblurError, match="correct"):
-        open_place(url)
+        open_storage(url)
 
 
 def test_another_kind_of_url_is_refused_with_those_there_are():
     with pytest.raises(StoreError, match="file://, s3://, gs://, az://"):
-        open_place("ftp://host/s.zarr")
+        open_storage("ftp://host/s.zarr")
 
 
 def test_without_obstore_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(StoreError, match=r"install spikedeblur\[cloud\]"):
-        open_place("s3://films/s.zarr")
-    open_place("s.zarr")
+        open_storage("s3://films/s.zarr")
+    open_storage("s.zarr")
 
 
 def test_a_child_forked_after_use_is_told_to_be_spawned(bucket):
@@ -525,10 +525,10 @@ def test_a_child_forked_before_use_reads_the_bucket(bucket):
     bucket.write("c", [b"content"])
     code = (
         "import os, sys\n"
-        "from spikedeblur.pipeline.storage.locate import open_place\n"
-        "place = open_place(sys.argv[1])\n"
+        "from spikedeblur.pipeline.storage.locate import open_storage\n"
+        "storage = open_storage(sys.argv[1])\n"
         "if os.fork() == 0:\n"
-        "    print(place.read('c'), flush=True)\n"
+        "    print(storage.read('c'), flush=True)\n"
         "    os._exit(0)\n"
         "os.wait()\n"
     )

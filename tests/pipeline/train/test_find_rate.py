@@ -9,14 +9,14 @@ from spikedeblur.pipeline.train.find_rate import RateRangeError, find_rate, summ
 
 
 def test_the_suggestion_lies_below_the_least_loss():
-    rates = list(np.geomspace(1e-6, 1, 7))
-    found = summarise(rates, [5.0, 4.9, 4.0, 2.0, 1.0, 3.0, 9.0], diverged=True)
+    learning_rates = list(np.geomspace(1e-6, 1, 7))
+    found = summarise(learning_rates, [5.0, 4.9, 4.0, 2.0, 1.0, 3.0, 9.0], diverged=True)
     assert found.suggested == pytest.approx(1e-2 / 3, rel=0.05)
     with pytest.raises(RateRangeError, match="did not fall"):
-        summarise(rates, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], diverged=False)
+        summarise(learning_rates, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], diverged=False)
 
 
-def test_a_network_is_trained_at_rising_rates_until_the_loss_rises(small_store):
+def test_a_network_is_trained_at_rising_learning_rates_until_the_loss_rises(small_store):
     config = load_config("configs/deblur/quickstart.yaml", (*SMALL, f"DATA.ROOT={small_store}"))
     seen: list[int] = []
     found = find_rate(config, 20, lambda done, total, note: seen.append(done))

@@ -9,29 +9,34 @@ from torch import nn
 from training_sets import tiny_config
 
 from spikedeblur.pipeline.train.ema import averaged_copy, update_average
-from spikedeblur.pipeline.train.optimizer import ema_decay, learning_rate, total_steps, warmup_steps
+from spikedeblur.pipeline.train.optimizer import (
+    ema_decay,
+    learning_rate_at,
+    total_steps,
+    warmup_steps,
+)
 
 
 def train(**options):
     return tiny_config(OPTIM={"LR": 1e-3}, **options).TRAIN
 
 
-def test_the_rate_rises_to_the_peak_and_falls_as_a_cosine_to_the_minimum():
+def test_the_learning_rate_rises_to_the_peak_and_falls_as_a_cosine_to_the_minimum():
     options = train(SCHEDULER={"WARMUP_STEPS": 10, "MIN_LR": 1e-5})
-    rates = [learning_rate(options, step, 111) for step in range(111)]
-    assert rates[:10] == pytest.approx([1e-4 * (i + 1) for i in range(10)])
-    assert rates[10] == pytest.approx(1e-3)
-    assert rates[60] == pytest.approx((1e-3 + 1e-5) / 2)
-    assert rates[35] == pytest.approx(1e-5 + 99e-5 * (1 + math.cos(math.pi / 4)) / 2)
-    assert rates[110] == pytest.approx(1e-5)
-    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    learning_rates = [learning_rate_at(options, step, 111) for step in range(111)]
+    assert learning_rates[:10] == pytest.approx([1e-4 * (i + 1) for i in range(10)])
+    assert learning_rates[10] == pytest.approx(1e-3)
+    assert learning_rates[60] == pytest.approx((1e-3 + 1e-5) / 2)
+    assert learning_rates[35] == pytest.approx(1e-5 + 99e-5 * (1 + math.cos(math.pi / 4)) / 2)
+    assert learning_rates[110] == pytest.approx(1e-5)
+    assert all(a > b for a, b in itertools.pairwise(learning_rates[10:]))
 
 
 def test_the_warm_up_takes_at_most_half_of_a_short_run():
     options = train(SCHEDULER={"WARMUP_STEPS": 1000})
     assert warmup_steps(options, 12) == 6
-    assert learning_rate(options, 5, 12) == pytest.approx(1e-3)
-    assert learning_rate(options, 0, 1) == pytest.approx(1e-3)
+    assert learning_rate_at(options, 5, 12) == pytest.approx(1e-3)
+    assert learning_rate_at(options, 0, 1) == pytest.approx(1e-3)
 
 
 def test_steps_come_before_epochs():

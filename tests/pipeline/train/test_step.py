@@ -52,7 +52,7 @@ def changes(learner: Learner, done: int) -> dict[str, float]:
 def test_parts_have_their_share_of_the_rate():
     ours = learner("TRAIN.OPTIM.FLOW_LR_SCALE=0.25", "TRAIN.OPTIM.BACKBONE_LR_SCALE=0.5")
     found = changes(ours, 0)
-    # Adam's first step is the rate itself, whatever the gradient, and decay is small.
+    # Adam's first step is the learning rate itself, whatever the gradient, and decay is small.
     most = {
         part: max(change for name, change in found.items() if name.startswith(prefix))
         for part, prefix in (("flow", "vrt.spynet."), ("backbone", "vrt.stage1"), ("rest", "spike"))

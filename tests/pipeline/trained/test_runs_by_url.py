@@ -11,7 +11,7 @@ from s3_server import environment, make_bucket, s3_server
 from training_sets import SMALL, make_store
 
 from spikedeblur.cli import main
-from spikedeblur.pipeline.storage.locate import open_place
+from spikedeblur.pipeline.storage.locate import open_storage
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +38,12 @@ def endpoint(made: Path) -> Iterator[str]:
 def bucket(endpoint: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in environment(endpoint).items():
         monkeypatch.setenv(name, value)
-    place = open_place("s3://films/runs")
-    if place.size("mine/config.yaml") is None:
+    storage = open_storage("s3://films/runs")
+    if storage.size("mine/config.yaml") is None:
         for path in [made / "m.safetensors", *sorted((made / "run").rglob("*"))]:
             if path.is_file() and not path.name.startswith("."):
                 key = path.name if path.parent == made else f"mine/{path.relative_to(made / 'run')}"
-                place.write(key, [path.read_bytes()])
+                storage.write(key, [path.read_bytes()])
     return "s3://films/runs"
 
 

@@ -13,7 +13,7 @@ from s3_server import environment, make_bucket, s3_server
 from spikedeblur.pipeline.sequences.stored import open_store
 from spikedeblur.pipeline.sequences.unified import open_windows
 from spikedeblur.pipeline.storage.base import StoreError
-from spikedeblur.pipeline.storage.locate import open_place
+from spikedeblur.pipeline.storage.locate import open_storage
 from spikedeblur.pipeline.voxelize import job as job_module
 from spikedeblur.pipeline.voxelize.task import write_shard
 
@@ -33,8 +33,8 @@ def url(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: st
 
 
 def contents(location: str) -> dict[str, bytes | None]:
-    place = open_place(location)
-    return {key: place.read(key) for key in sorted(place.sizes())}
+    storage = open_storage(location)
+    return {key: storage.read(key) for key in sorted(storage.sizes())}
 
 
 def test_bucket_holds_the_bytes_that_a_folder_would(
@@ -83,6 +83,6 @@ def test_run_stopped_before_its_mark_is_refused_and_continues(
 
 def test_shard_missing_in_a_bucket_is_named(data: DataSet, url: str, spikes_shard: str) -> None:
     data.voxelize(url, kind=Path(url).stem)  # type: ignore[arg-type]
-    open_place(url).remove(f"train/a/one/{spikes_shard}")
+    open_storage(url).remove(f"train/a/one/{spikes_shard}")
     with pytest.raises(StoreError, match=rf"train/a/one: {spikes_shard} is missing"):
         open_store(url)

@@ -20,7 +20,7 @@ from spikedeblur.pipeline.host.locks import HeldError
 from spikedeblur.pipeline.sequences.stored import open_store
 from spikedeblur.pipeline.spikes import SpikeFile
 from spikedeblur.pipeline.storage.base import StoreError
-from spikedeblur.pipeline.storage.locate import open_place
+from spikedeblur.pipeline.storage.locate import open_storage
 from spikedeblur.pipeline.store.records import exclusive, read_record
 from spikedeblur.pipeline.store.schema import SHARD_BYTES, shard_windows
 from spikedeblur.pipeline.voxelize import job as job_module
@@ -195,7 +195,7 @@ def test_packed_spikes_give_any_bins_and_the_spikes_themselves(
 
 def test_samples_that_windows_share_are_stored_once(data: DataSet, tmp_path: Path) -> None:
     data.voxelize(tmp_path / "s.zarr", kind="packed")
-    record = read_record(open_place(tmp_path / "s.zarr/train/a/one"))
+    record = read_record(open_storage(tmp_path / "s.zarr/train/a/one"))
     assert record is not None
     assert record.stored_samples == len(data.spikes["train/a/one"])
     assert sum(open_store(tmp_path / "s.zarr")[0].samples) > record.stored_samples
@@ -261,7 +261,7 @@ def test_store_of_the_other_format_is_refused(data: DataSet, store: Path) -> Non
 
 
 def test_second_writer_is_refused_while_the_first_works(data: DataSet, store: Path) -> None:
-    with exclusive(open_place(store)), pytest.raises(HeldError, match="another `voxelize`"):
+    with exclusive(open_storage(store)), pytest.raises(HeldError, match="another `voxelize`"):
         data.voxelize(store)
     assert data.voxelize(store).sequences_kept == 2
 
@@ -293,7 +293,7 @@ def test_shards_are_bounded_in_bytes_and_even() -> None:
 def test_record_tells_where_the_data_came_from(data: DataSet, store: Path) -> None:
     import hashlib
 
-    found = read_record(open_place(store / "train/a/one"))
+    found = read_record(open_storage(store / "train/a/one"))
     assert found is not None
     assert found.complete is not None
     assert found.geometry == "20x36,bottom-up"

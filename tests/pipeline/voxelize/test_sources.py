@@ -11,7 +11,7 @@ from s3_server import environment, make_bucket, s3_server
 
 from spikedeblur.pipeline.align.manifest import ManifestError
 from spikedeblur.pipeline.storage.base import StoreError
-from spikedeblur.pipeline.storage.locate import open_place
+from spikedeblur.pipeline.storage.locate import open_storage
 from spikedeblur.pipeline.voxelize import voxelize_manifest
 from spikedeblur.pipeline.voxelize.check import check_store
 from spikedeblur.pipeline.voxelize.sources import check_manifest_at
@@ -34,12 +34,12 @@ def bucket(
     for name, value in environment(endpoint).items():
         monkeypatch.setenv(name, value)
     url = f"s3://films/{tmp_path.name}"
-    place = open_place(url)
+    storage = open_storage(url)
     for path in [data.manifest, *sorted(data.root.rglob("*"))]:
         if path.is_file():
-            place.write(path.relative_to(data.manifest.parent).as_posix(), [path.read_bytes()])
+            storage.write(path.relative_to(data.manifest.parent).as_posix(), [path.read_bytes()])
     yield url
-    place.remove("data")
+    storage.remove("data")
 
 
 def voxelize(manifest: str, store: Path | str, **options: object) -> object:
@@ -68,7 +68,7 @@ def test_check_from_a_bucket_finds_what_it_finds_in_a_folder(data: DataSet, buck
     there = check_manifest_at(f"{bucket}/align.json")
     assert (there.path, there.root) == (f"{bucket}/align.json", f"{bucket}/data")
     assert there.sequences == here.sequences
-    open_place(bucket).remove("data/raw/train/a/one/blur/0004.png")
+    open_storage(bucket).remove("data/raw/train/a/one/blur/0004.png")
     found = check_manifest_at(f"{bucket}/align.json")
     assert [f.kind for s in found.sequences for f in s.findings if f.kind == "missing"]
 
@@ -76,13 +76,13 @@ def test_check_from_a_bucket_finds_what_it_finds_in_a_folder(data: DataSet, buck
 def test_file_that_is_missing_or_another_in_the_bucket_is_named(
     bucket: str, tmp_path: Path
 ) -> None:
-    place = open_place(bucket)
-    content = place.read("data/raw/val/b/two/spike.dat")
+    storage = open_storage(bucket)
+    content = storage.read("data/raw/val/b/two/spike.dat")
     assert content is not None
-    place.write("data/raw/val/b/two/spike.dat", [content + b"0"])
+    storage.write("data/raw/val/b/two/spike.dat", [content + b"0"])
     with pytest.raises(StoreError, match=r"val/b/two: raw/val/b/two/spike\.dat changed since it"):
         voxelize(f"{bucket}/align.json", tmp_path / "s.zarr")
-    place.remove("data/raw/val/b/two/spike.dat")
+    storage.remove("data/raw/val/b/two/spike.dat")
     with pytest.raises(StoreError, match=r"spike\.dat is in the manifest but not in the bucket"):
         voxelize(f"{bucket}/align.json", tmp_path / "s.zarr")
 
@@ -93,7 +93,7 @@ def test_manifest_that_is_missing_or_leaves_its_bucket_is_named(
     with pytest.raises(ManifestError, match=r"none\.json: no manifest there"):
         voxelize(f"{bucket}/none.json", tmp_path / "s.zarr")
     text = data.manifest.read_text().replace('"root": "data"', '"root": "../../../data"')
-    open_place(bucket).write("far.json", [text.encode()])
+    open_storage(bucket).write("far.json", [text.encode()])
     with pytest.raises(ManifestError, match=r"far\.json: .* lies outside of the bucket"):
         voxelize(f"{bucket}/far.json", tmp_path / "s.zarr")
     with pytest.raises(StoreError, match="expected a bucket 'nobucket'"):
