@@ -23,6 +23,7 @@ MODULES = {
     "pipeline.align.space": "pipeline.align.measure.registration",
     "pipeline.align.stream_check": "pipeline.align.check.stream",
     "pipeline.align.suspects": "pipeline.align.measure.suspects",
+    "pipeline.align.timeline": "pipeline.align.exposure",
     "pipeline.align.verify": "pipeline.align.measure.verify",
     "pipeline.allocator": "pipeline.host.allocator",
     "pipeline.before_after": "pipeline.evaluate.picture",
@@ -144,6 +145,7 @@ NAMES = {
         "pipeline.evaluate.job": "METHODS checked_methods evaluate_sequences",
     },
     "pipeline.images": {
+        "pipeline.frames.srgb": "decode_srgb encode_srgb",
         "pipeline.frames.listing": "IMAGE_SUFFIXES list_images",
     },
     "pipeline.memory": {

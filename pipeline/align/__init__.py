@@ -1,5 +1,6 @@
 """Alignment: which spikes belong to which blurred frame, and proof that it is so."""
 
+from .exposure import exposure_window, parse_frame_name
 from .job import align
 from .layouts import AlignmentError
 from .log import AlignmentLogError, AlignmentRow, read_alignment_log, write_alignment_log
@@ -13,7 +14,6 @@ from .manifest import (
     read_manifest,
     write_manifest,
 )
-from .timeline import exposure_window, parse_frame_name
 
 __all__ = [
     "AlignedSequence",

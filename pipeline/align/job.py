@@ -27,6 +27,7 @@ from ..spikes.registration import Registration
 from ..spikes.settings import SpikeSettings
 from .calibration import read_calibration
 from .correct import with_calibration
+from .exposure import exposure_window
 from .layouts import AlignmentError, FoundSequence, detect, find_layout, require_root
 from .log import format_alignment_log, require_seq
 from .manifest import (
@@ -42,7 +43,6 @@ from .measure.dataset import find_owners, measure, with_clock_seen, with_space_s
 from .measure.registration import Model
 from .plot import require_page_free, write_page
 from .settings import settle_sequence
-from .timeline import exposure_window
 
 _logger = logging.getLogger(__name__)
 

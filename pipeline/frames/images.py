@@ -129,19 +129,6 @@ def write_png16(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint16]) -> No
         file.write(content)
 
 
-def decode_srgb(image: RGB) -> npt.NDArray[np.float32]:
-    """Return the linear light in [0, 1] of 8-bit sRGB (IEC 61966-2-1)."""
-    code = np.arange(256) / 255
-    table = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
-    return table.astype(np.float32)[image]
-
-
-def encode_srgb(light: npt.NDArray[np.floating]) -> RGB:
-    """Return linear light in [0, 1] as 8-bit sRGB (IEC 61966-2-1)."""
-    code = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return to_bytes(255 * code)
-
-
 def to_bytes(values: npt.NDArray[np.floating]) -> RGB:
     """Return values of 0 to 255 rounded half up, those outside cut off."""
     return np.asarray(np.clip(np.floor(values + 0.5), 0, 255), np.uint8)

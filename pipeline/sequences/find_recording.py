@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..align.calibration import read_calibration
+from ..align.exposure import exposure_window, names_are_interpolated
 from ..align.layouts.contract import index_frames
 from ..align.log import read_alignment_log
 from ..align.manifest import manifest_beside, read_manifest
-from ..align.timeline import exposure_window, names_are_interpolated
 from ..frames.listing import IMAGE_SUFFIXES, folder_names, shorten
 from ..host.files import inside
 from ..spikes import read_side_file

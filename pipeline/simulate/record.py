@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import __version__
-from ..frames.images import decode_srgb, encode_srgb, to_bytes, write_png
+from ..frames.images import to_bytes, write_png
+from ..frames.srgb import decode_srgb, encode_srgb
 from ..host.files import atomic_write, sweep, write_text
 from ..spikes.camera import luminance
 from ..spikes.dat import pack_spikes

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from spikedeblur.pipeline.align.exposure import exposure_window
 from spikedeblur.pipeline.align.measure.verify import FrameAt
-from spikedeblur.pipeline.align.timeline import exposure_window
 from spikedeblur.pipeline.frames.images import write_png
 from spikedeblur.pipeline.simulate.clips import SourceClip
 from spikedeblur.pipeline.simulate.record import area_mean, record_clip

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...frames.images import ImageError, decode_rgb, decode_srgb
+from ...frames.images import ImageError, decode_rgb
 from ...frames.listing import shorten
+from ...frames.srgb import decode_srgb
 from ...spikes.camera import luminance
 from .findings import Checking
 

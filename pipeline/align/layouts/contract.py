@@ -10,7 +10,7 @@ from typing import Protocol
 from ....errors import SpikeDeblurError
 from ...frames.listing import shorten
 from ...spikes.geometry import SpikePreset
-from ..timeline import parse_frame_name
+from ..exposure import parse_frame_name
 
 
 class AlignmentError(SpikeDeblurError):
@@ -22,7 +22,7 @@ class FoundWindow:
     """One blurred frame and its partners."""
 
     frame_index: int
-    """The number in the file name; for interpolated names, see `timeline`."""
+    """The number in the file name; for interpolated names, see `exposure`."""
     centre: int
     """Number of the sharp frame in the exposure's middle, on the sequence's own time axis."""
     blur: Path

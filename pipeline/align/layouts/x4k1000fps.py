@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ...spikes.geometry import PRESETS
-from ..timeline import names_are_interpolated
+from ..exposure import names_are_interpolated
 from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
 
 NAME = "x4k1000fps"

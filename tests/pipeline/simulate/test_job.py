@@ -10,11 +10,10 @@ from spikedeblur import __version__
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.frames.images import (
     ImageError,
-    decode_srgb,
-    encode_srgb,
     read_rgb,
     write_png,
 )
+from spikedeblur.pipeline.frames.srgb import decode_srgb, encode_srgb
 from spikedeblur.pipeline.simulate import scenes, simulate
 from spikedeblur.pipeline.simulate.clips import SimulateError, folder_clips, scene_clips
 from spikedeblur.pipeline.simulate.record import area_mean

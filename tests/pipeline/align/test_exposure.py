@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from spikedeblur.pipeline.align.timeline import (
+from spikedeblur.pipeline.align.exposure import (
     TimelineError,
     exposure_window,
     names_are_interpolated,
