@@ -13,7 +13,8 @@ from typing import Any
 
 MODULES = {
     "pipeline.align.beside": "pipeline.align.manifest",
-    "pipeline.align.corrected_clock": "pipeline.align.correct",
+    "pipeline.align.correct": "pipeline.align.correct_clock",
+    "pipeline.align.corrected_clock": "pipeline.align.correct_clock",
     "pipeline.align.findings": "pipeline.align.check.findings",
     "pipeline.align.frame_check": "pipeline.align.check.frames",
     "pipeline.align.known": "pipeline.align.settings",
@@ -152,7 +153,7 @@ NAMES = {
         "pipeline.train.memory_advice": "require_room training_advice",
     },
     "pipeline.methods": {
-        "pipeline.methods.simple": (
+        "pipeline.methods.tfp_tfi_sdm": (
             "BlurMethod DEFAULT_SHORT_BINS SHORT_BINS SdmMethod TfiMethod TfpMethod centre_weights"
         ),
         "pipeline.methods.contract": (
@@ -191,6 +192,9 @@ NAMES = {
     },
     "pipeline.spikes.dat": {
         "pipeline.spikes.reference": "load_spike_dat",
+    },
+    "pipeline.spikes.geometry": {
+        "pipeline.spikes.presets": "PRESETS SpikePreset parse_geometry",
     },
     "pipeline.store": {
         "pipeline.sequences.contract": "Span WindowSequence",

@@ -3,9 +3,10 @@
 from .build import build_model, configured_recompute, outline_model
 from .chunked import BaseChunkableAttention
 from .fusion import MultiScaleTemporalCrossAttnFuse, TemporalCrossAttnFuseBlock
+from .gain import gain_from_blur
 from .lag import delay, in_time, lag_from_blur
 from .losses import CharbonnierLoss, VGGPerceptualLoss
-from .normalize import gain_from_blur, normalize_counts
+from .normalize import normalize_counts
 from .spike_attention import SpikeTemporalSA, SpikeTemporalSelfAttention
 from .spike_encoder import SpikeEncoder3D
 from .vrt_with_spike import VRTWithSpike, parameter_table

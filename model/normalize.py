@@ -68,26 +68,6 @@ def _along(curve: Sequence[float], rate: Tensor) -> tuple[Tensor, Tensor]:
     return luminance.clamp(min=0), slope.clamp(min=0)
 
 
-def gain_from_blur(counts: Tensor, samples: Tensor, blur: Tensor) -> Tensor:
-    """Return spikes a sample at unit luminance, as the blurred frames show it.
-
-    Over an exposure, spikes and blurred frame saw the same light, so the gain is the mean rate
-    over the mean luminance.
-
-    Args:
-        counts: (..., K, h, w) raw counts.
-        samples: (...) spike samples in each window.
-        blur: (..., 3, H, W) RGB in [0, 1], of the same field.
-
-    Returns:
-        (...) float32; 1 where there are no spikes or no light.
-    """
-    rate = counts.to(torch.float32).sum(-3).mean((-2, -1)) / samples.to(torch.float32)
-    weights = torch.tensor(LUMINANCE, dtype=torch.float32, device=blur.device)
-    light = (blur.float().mean((-2, -1)) * weights).sum(-1)
-    return torch.where((rate > 0) & (light > 0), rate / light, 1.0)
-
-
 def _samples_per_bin(values: Tensor, samples: Tensor) -> Tensor:
     """Samples in each bin (..., K, 1, 1), float32: ceil((b + 1) N / K) - ceil(b N / K)."""
     bins = values.shape[-3]

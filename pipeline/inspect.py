@@ -11,8 +11,8 @@ import numpy as np
 
 from ..errors import SpikeDeblurError
 from .spikes.dat import SpikeFile
-from .spikes.geometry import parse_geometry
 from .spikes.infer import rank_geometries
+from .spikes.presets import parse_geometry
 from .spikes.sidefile import read_side_file
 
 _SAMPLED_FRAMES = 256

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from ...configs.schema import NormConfig
 from ...errors import SpikeDeblurError
 from ..methods.network import lag_in_bins
-from ..methods.simple import centre_weights
+from ..methods.tfp_tfi_sdm import centre_weights
 from ..sequences.recording import Recording, RecordingSequence
 from ..spikes import samples_per_bin
 from ..spikes.camera import LUMINANCE

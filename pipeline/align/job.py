@@ -26,7 +26,7 @@ from ..spikes.dat import SpikeFile
 from ..spikes.registration import Registration
 from ..spikes.settings import SpikeSettings
 from .calibration import read_calibration
-from .correct import with_calibration
+from .correct_clock import with_calibration
 from .exposure import exposure_window
 from .layouts import AlignmentError, FoundSequence, detect, find_layout, require_root
 from .log import format_alignment_log, require_seq

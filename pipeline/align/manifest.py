@@ -17,7 +17,8 @@ from ... import __version__
 from ...errors import SpikeDeblurError
 from ..host.files import write_text
 from ..spikes.clock import SpikeClock
-from ..spikes.geometry import SpikeGeometry, parse_geometry
+from ..spikes.geometry import SpikeGeometry
+from ..spikes.presets import parse_geometry
 from ..spikes.registration import Registration
 from .log import AlignmentRow, format_alignment_log, require_seq
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..frames.images import image_shape
-from ..spikes.geometry import SpikeGeometry, parse_geometry
+from ..spikes.geometry import SpikeGeometry
+from ..spikes.presets import parse_geometry
 from ..spikes.settings import SpikeSettings, settle
 from ..spikes.sidefile import SideFile, read_side_file
 from .layouts import AlignmentError, FoundSequence

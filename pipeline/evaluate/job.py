@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..host.files import sha256_file
 from ..host.reporter import Progress
 from ..methods.contract import Method, restored_frames
-from ..methods.simple import SHORT_BINS, BlurMethod, SdmMethod, TfiMethod, TfpMethod
+from ..methods.tfp_tfi_sdm import SHORT_BINS, BlurMethod, SdmMethod, TfiMethod, TfpMethod
 from ..sequences.contract import WindowSequence, has_spikes
 from ..sequences.lag import exposure_lag
 from ..sequences.provenance import blur_kinds, describe_data

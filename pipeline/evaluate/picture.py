@@ -14,7 +14,7 @@ from ... import __version__
 from ..host.files import atomic_write
 from ..host.locks import only_writer_of
 from ..methods.contract import Method, restored_frames
-from ..methods.simple import BlurMethod, SdmMethod
+from ..methods.tfp_tfi_sdm import BlurMethod, SdmMethod
 from .job import evaluate
 from .scores import Evaluation, EvaluationError, WindowScores, require_own
 

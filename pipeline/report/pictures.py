@@ -18,7 +18,7 @@ from ..evaluate.metrics import psnr
 from ..frames.images import to_uint8
 from ..host.reporter import Progress
 from ..methods.contract import Method, restored_frames
-from ..methods.simple import BlurMethod, SdmMethod, TfpMethod
+from ..methods.tfp_tfi_sdm import BlurMethod, SdmMethod, TfpMethod
 from ..sequences.contract import WindowSequence
 from ..sequences.lag import likeness_curve
 from ..sequences.stored import StoreSequence

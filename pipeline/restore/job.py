@@ -20,7 +20,7 @@ from ..host.files import inside, sha256_file, sweep
 from ..host.locks import only_writer
 from ..host.reporter import Progress
 from ..methods.contract import METHODS, Method, restored_frames
-from ..methods.simple import DEFAULT_SHORT_BINS, BlurMethod, SdmMethod, TfiMethod, TfpMethod
+from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS, BlurMethod, SdmMethod, TfiMethod, TfpMethod
 from ..sequences.find_recording import find_recording, recordings_of, settle_spikes
 from ..sequences.lag import NOTABLE
 from ..sequences.recording import Recording, RecordingSequence

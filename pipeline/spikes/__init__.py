@@ -6,7 +6,8 @@ No torch and no Zarr in here: everything is NumPy on one recording at a time.
 from .clock import SpikeClock, SpikeWindowError
 from .counts import count_spikes, samples_per_bin
 from .dat import SpikeFile, SpikeFileError, read_spikes, write_spikes
-from .geometry import PRESETS, SpikeGeometry, SpikeGeometryError, parse_geometry
+from .geometry import SpikeGeometry, SpikeGeometryError
+from .presets import PRESETS, parse_geometry
 from .reconstruct import sdm, tfi, tfp
 from .reference import load_spike_dat, spike_to_voxel, voxelize
 from .sidefile import SideFile, read_side_file, write_side_file

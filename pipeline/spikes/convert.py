@@ -23,7 +23,8 @@ from ..host.files import atomic_write
 from ..host.locks import only_writer_of
 from ..host.reporter import Progress, Throughput
 from .dat import SpikeFile, pack_spikes
-from .geometry import PRESETS, SpikeGeometry, parse_geometry
+from .geometry import SpikeGeometry
+from .presets import PRESETS, parse_geometry
 from .sidefile import SideFile, read_side_file, side_file_path, write_side_file
 
 _MOST_PIXELS = 1 << 27  # of a frame: a hundred times the largest spike camera's

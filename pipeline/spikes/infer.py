@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .dat import SpikeFile, SpikeFileError
-from .geometry import PRESETS, SpikeGeometryError
+from .geometry import SpikeGeometryError
+from .presets import PRESETS
 
 _SAMPLES = 200
 _CLEAR_LEAD = 0.1

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from ...errors import SpikeDeblurError
 from .clock import SpikeClock
-from .geometry import PRESETS, SpikeGeometry, SpikePreset, parse_geometry
+from .geometry import SpikeGeometry
+from .presets import PRESETS, SpikePreset, parse_geometry
 from .registration import Registration
 from .sidefile import SideFile
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import SpikeDeblurError
 from ..host.files import write_text
-from .geometry import SpikeGeometry, parse_geometry
+from .geometry import SpikeGeometry
+from .presets import parse_geometry
 
 FOLDER_SIDE_FILE = "spikes.json"
 """One side file for all `.dat` files of a folder."""

@@ -27,7 +27,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ... import __version__
-from ..spikes.geometry import parse_geometry
+from ..spikes.presets import parse_geometry
 from ..spikes.registration import Matrix
 from ..storage.base import StoreError
 from .arrays import ArraySpec, Codec, divide

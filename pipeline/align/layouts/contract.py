@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ....errors import SpikeDeblurError
 from ...frames.listing import shorten
-from ...spikes.geometry import SpikePreset
+from ...spikes.presets import SpikePreset
 from ..exposure import parse_frame_name
 
 

@@ -37,7 +37,7 @@ from pydantic import (
 )
 
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
-from ...spikes.geometry import SpikePreset, parse_geometry
+from ...spikes.presets import SpikePreset, parse_geometry
 from .contract import AlignmentError, FoundSequence, FoundWindow, leftovers, pair_frames
 
 LAYOUT_SUFFIXES = (".yaml", ".yml")

@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...frames.listing import IMAGE_SUFFIXES, folder_names, shorten
-from ...spikes.geometry import PRESETS
+from ...spikes.presets import PRESETS
 from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
 
 NAME = "s-sdm"

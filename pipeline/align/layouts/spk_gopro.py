@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 
 from ...frames.listing import IMAGE_SUFFIXES, folder_names
-from ...spikes.geometry import PRESETS
+from ...spikes.presets import PRESETS
 from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
 
 NAME = "spk-gopro"

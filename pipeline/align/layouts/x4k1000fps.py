@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
-from ...spikes.geometry import PRESETS
+from ...spikes.presets import PRESETS
 from ..exposure import names_are_interpolated
 from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
 

@@ -11,7 +11,7 @@ from ...frames.images import read_rgb
 from ...frames.listing import shorten
 from ...spikes.camera import luminance
 from ...spikes.dat import SpikeFile
-from ..correct import correct_clock, drop_outside, has_one_clock, with_windows
+from ..correct_clock import correct_clock, drop_outside, has_one_clock, with_windows
 from ..layouts.contract import AlignmentError
 from ..manifest import AlignedSequence, Space, Verification, Window
 from .registration import Model, Plane, Timed, find_lag_anywhere, register

@@ -15,8 +15,9 @@ import numpy as np
 from ....errors import SpikeDeblurError
 from ...frames.images import image_shape
 from ...spikes.dat import SpikeFile
-from ...spikes.geometry import PRESETS, SpikeGeometry
+from ...spikes.geometry import SpikeGeometry
 from ...spikes.infer import neighbour_correlation
+from ...spikes.presets import PRESETS
 from ..manifest import Problem, ReferenceKind, Verification
 from .lag import Match, find_lag
 from .sliding import Plane, Reference

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spikedeblur.pipeline.align import AlignmentError, align, read_manifest
-from spikedeblur.pipeline.align.correct import correct_clock
+from spikedeblur.pipeline.align.correct_clock import correct_clock
 from spikedeblur.pipeline.align.manifest import AlignedSequence, FileRecord, Verification, Window
 from spikedeblur.pipeline.spikes import parse_geometry, read_spikes, write_spikes
 from spikedeblur.pipeline.spikes.sidefile import read_side_file

@@ -19,7 +19,7 @@ from spikedeblur.pipeline.evaluate import scores as product
 from spikedeblur.pipeline.evaluate.metrics import psnr, ssim
 from spikedeblur.pipeline.methods.contract import MethodError, restored_frames
 from spikedeblur.pipeline.methods.network import ModelMethod
-from spikedeblur.pipeline.methods.simple import SHORT_BINS, SdmMethod
+from spikedeblur.pipeline.methods.tfp_tfi_sdm import SHORT_BINS, SdmMethod
 from spikedeblur.pipeline.spikes import spike_to_voxel
 
 

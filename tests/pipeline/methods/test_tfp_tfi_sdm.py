@@ -21,7 +21,7 @@ from spikedeblur.pipeline.methods.contract import (
 )
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.methods.path import PathMethod
-from spikedeblur.pipeline.methods.simple import (
+from spikedeblur.pipeline.methods.tfp_tfi_sdm import (
     BlurMethod,
     SdmMethod,
     TfiMethod,

@@ -1,0 +1,28 @@
+"""The gain of a spike camera, read off the blurred frames beside it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .normalize import LUMINANCE
+
+
+def gain_from_blur(counts: Tensor, samples: Tensor, blur: Tensor) -> Tensor:
+    """Return spikes a sample at unit luminance, as the blurred frames show it.
+
+    Over an exposure, spikes and blurred frame saw the same light, so the gain is the mean rate
+    over the mean luminance.
+
+    Args:
+        counts: (..., K, h, w) raw counts.
+        samples: (...) spike samples in each window.
+        blur: (..., 3, H, W) RGB in [0, 1], of the same field.
+
+    Returns:
+        (...) float32; 1 where there are no spikes or no light.
+    """
+    rate = counts.to(torch.float32).sum(-3).mean((-2, -1)) / samples.to(torch.float32)
+    weights = torch.tensor(LUMINANCE, dtype=torch.float32, device=blur.device)
+    light = (blur.float().mean((-2, -1)) * weights).sum(-1)
+    return torch.where((rate > 0) & (light > 0), rate / light, 1.0)

@@ -1,0 +1,111 @@
+"""Published geometries by name, and the SPEC by which people write one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .geometry import SpikeGeometry, SpikeGeometryError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpikePreset:
+    """A published source of `.dat` files and what is known of all its files."""
+
+    geometry: SpikeGeometry
+    source: str
+    rate: float | None = None
+    """Spike frames a second, in Hz; None where the source has more than one."""
+    gain: float | None = None
+    """Spikes a sample at unit luminance; None where it is not known."""
+
+
+def _bottom_up(height: int, width: int, *drop: tuple[int, int]) -> SpikeGeometry:
+    return SpikeGeometry(height=height, width=width, flip_rows=True, drop_columns=drop)
+
+
+PRESETS: dict[str, SpikePreset] = {
+    "vidar": SpikePreset(
+        geometry=_bottom_up(250, 400),
+        source="Vidar gen-1 / sps10 camera; recVidarReal2019, PKU-Vidar-DVS, RSB",
+    ),
+    "vidar-raw": SpikePreset(
+        geometry=_bottom_up(250, 416, (400, 416)),
+        source="the same camera with row headers in columns 400 to 415",
+    ),
+    "reds-spike": SpikePreset(geometry=_bottom_up(250, 400), source="REDS-spike", gain=0.6),
+    "sps100": SpikePreset(
+        geometry=_bottom_up(1000, 1000), source="sps100 / M1K40 camera, headers stripped"
+    ),
+    "sps100-raw": SpikePreset(
+        geometry=_bottom_up(1000, 1024, (500, 512), (1000, 1012)),
+        source="sps100 camera with sync words in columns 500 to 511 and 1000 to 1011",
+    ),
+    "spift": SpikePreset(
+        geometry=SpikeGeometry(height=500, width=800, flip_rows=False, pad_frames=True),
+        source="SPIFT / PHM (SPCS simulator), top-down",
+    ),
+    "spk-gopro": SpikePreset(
+        geometry=_bottom_up(360, 640), source="Spk-GoPro", rate=1920.0, gain=0.5
+    ),
+    "spk-x4k-train": SpikePreset(
+        geometry=_bottom_up(384, 384), source="Spk-X4K1000FPS train", rate=4000.0, gain=0.5
+    ),
+    "spk-x4k-val": SpikePreset(
+        geometry=_bottom_up(256, 256), source="Spk-X4K1000FPS val", rate=4000.0, gain=0.5
+    ),
+    "s-sdm-gopro": SpikePreset(
+        geometry=_bottom_up(180, 320), source="S-SDM GOPRO", rate=1920.0, gain=0.993
+    ),
+    "s-sdm-gopro-full": SpikePreset(
+        geometry=_bottom_up(720, 1280), source="S-SDM GOPRO, full size", rate=1920.0, gain=0.993
+    ),
+}
+
+_SPEC_HELP = (
+    "give a preset's name or HxW,bottom-up|top-down[,padded][,drop=START:STOP], "
+    "for example 250x400,bottom-up"
+)
+
+
+@lru_cache(maxsize=1024)
+def parse_geometry(spec: str) -> SpikeGeometry:
+    """Read a SPEC: a preset's name or `HxW,bottom-up|top-down[,padded][,drop=400:416]`.
+
+    Raises:
+        SpikeGeometryError: not a SPEC, or one that leaves the row order open.
+    """
+    if spec in PRESETS:
+        return PRESETS[spec].geometry
+    size, *words = [word.strip() for word in spec.split(",")]
+    match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", size)
+    if match is None:
+        raise SpikeGeometryError(
+            f"geometry {spec!r} is neither HxW nor a preset ({', '.join(PRESETS)}); {_SPEC_HELP}"
+        )
+    flip_rows: bool | None = None
+    pad_frames = False
+    drop: list[tuple[int, int]] = []
+    for word in words:
+        columns = re.fullmatch(r"drop=(\d{1,6}):(\d{1,6})", word)
+        if word in ("bottom-up", "top-down"):
+            flip_rows = word == "bottom-up"
+        elif word == "padded":
+            pad_frames = True
+        elif columns is not None:
+            drop.append((int(columns[1]), int(columns[2])))
+        else:
+            raise SpikeGeometryError(f"geometry {spec!r}: {word!r} is not known; {_SPEC_HELP}")
+    if flip_rows is None:
+        raise SpikeGeometryError(
+            f"geometry {spec!r} leaves the row order open, and data sets differ; write "
+            f"{size},bottom-up (cameras and most simulators) or {size},top-down"
+        )
+    return SpikeGeometry(
+        height=int(match[1]),
+        width=int(match[2]),
+        flip_rows=flip_rows,
+        pad_frames=pad_frames,
+        drop_columns=tuple(sorted(drop)),
+    )
