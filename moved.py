@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 MODULES = {
     "pipeline.align.beside": "pipeline.align.manifest",
@@ -291,6 +292,13 @@ class _Finder(MetaPathFinder, Loader):
 
             spec.loader.exec_module = run_and_complete  # type: ignore[method-assign]
         return spec
+
+    def get_code(self, fullname: str) -> Any:
+        """Return the code that `python -m` runs."""
+        name = _TOP + MODULES[fullname.removeprefix(_TOP)]
+        spec = importlib.util.find_spec(name)
+        assert spec is not None, name
+        return cast(InspectLoader, spec.loader).get_code(name)
 
     def exec_module(self, module: ModuleType) -> None:
         old = module.__name__.removeprefix(_TOP)

@@ -111,7 +111,7 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Itera
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     # No suffix: nothing that looks for products by theirs takes a half-written one for one.
-    aside = final.with_name(f".{final.name[:_LONGEST]}.{secrets.token_hex(6)}.partial")
+    aside = final.with_name(f".{shortened(final.name)}.{secrets.token_hex(6)}.partial")
     try:
         file = AsideFile(aside)
         try:
@@ -126,12 +126,19 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Itera
         if isinstance(error, OSError):
             unnamed = error.filename is None and error.errno in _OF_WRITING
             if unnamed or error.filename in (aside, str(aside)):
-                error.filename, error.filename2 = str(final), None  # the name that users know
+                error.filename = str(final)  # the name that users know
+                if error.filename2 is not None:
+                    del error.filename2  # where it is None, it is printed
         raise
 
 
+def shortened(name: str) -> str:
+    """Return at most 200 bytes of a file's name; what is made of it has to stay below 256."""
+    return os.fsdecode(os.fsencode(name)[:_LONGEST]) if len(os.fsencode(name)) > _LONGEST else name
+
+
 _LONGEST = 200
-"""Characters of a file's name that the name of its half-written form keeps."""
+"""Bytes of a file's name that the name of its half-written form keeps."""
 
 _BEGAN = time.time()
 """When this process began to know of files, in seconds since the epoch."""
@@ -154,7 +161,7 @@ def sweep(folder: Path, name: str | None = None, *, own: bool = False) -> None:
     for path in folder.iterdir():
         if not _LEFT.fullmatch(path.name):
             continue
-        if name is not None and path.name.rpartition(".partial")[0][:-13] != f".{name[:_LONGEST]}":
+        if name is not None and path.name.rpartition(".partial")[0][:-13] != f".{shortened(name)}":
             continue
         try:
             if not own and path.lstat().st_mtime >= _BEGAN:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import SpikeDeblurError
+from .files import shortened
 
 LOCK = ".lock"
 """Name of the lock's file in the folder."""
@@ -59,7 +60,7 @@ def only_writer_of(file: str | os.PathLike[str]) -> Iterator[None]:
     """
     path = Path(file)
     message = f"{path}: another `spikedeblur` is writing it; wait for it, or stop it"
-    with _held(path.with_name(f".{path.name[:200]}{LOCK}"), message):
+    with _held(path.with_name(f".{shortened(path.name)}{LOCK}"), message):
         yield
 
 

@@ -38,7 +38,9 @@ def record_clip(out: Path, clip: SourceClip, rig: Rig) -> int:
     sweep(spike_path.parent)
     spike_path.unlink(missing_ok=True)
     for folder in (blurry, sharp):
-        if folder.exists():
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
             shutil.rmtree(folder)
 
     def light() -> Iterator[npt.NDArray[np.float32]]:

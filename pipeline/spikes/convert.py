@@ -19,17 +19,23 @@ import numpy.typing as npt
 
 from ... import __version__
 from ...errors import SpikeDeblurError
-from ..host.files import atomic_write
+from ..host.files import AsideFile, atomic_write
 from ..host.locks import only_writer_of
 from ..host.reporter import Progress, Throughput
 from .dat import SpikeFile, pack_spikes
-from .geometry import SpikeGeometry
+from .geometry import SpikeGeometry, SpikeGeometryError
 from .presets import PRESETS, parse_geometry
-from .sidefile import SideFile, read_side_file, side_file_path, write_side_file
+from .sidefile import SideFile, format_side_file, read_side_file, side_file_path
 
 _MOST_PIXELS = 1 << 27  # of a frame: a hundred times the largest spike camera's
 _AT_ONCE = 1 << 26  # values
 _FRAMES_AT_ONCE = 256  # a multiple of 8, so that pieces of any geometry end on whole bytes
+
+
+_DAMAGED = (
+    *(ValueError, EOFError, OverflowError, TypeError, RuntimeError),  # NumPy; encrypted members
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 class ConvertError(SpikeDeblurError):
@@ -94,37 +100,56 @@ def convert(
         with _open(source, spec, key) as frames:
             total, (height, width) = frames.n_frames, frames.shape
             target = SpikeGeometry(height=height, width=width, flip_rows=True)
-            spikes = 0
-            written = Throughput()
-            with atomic_write(out) as file:
-                at_once = max(8, min(_FRAMES_AT_ONCE, _AT_ONCE // (height * width)) // 8 * 8)
-                for start in range(0, total, at_once):
-                    stop = min(start + at_once, total)
-                    block = frames.read(start, stop)
-                    packed = pack_spikes(block, target)
-                    spikes += int(np.bitwise_count(packed).sum(dtype=np.int64))
-                    file.write(packed)
-                    if on_progress is not None:
-                        on_progress(stop, total, written(packed.nbytes))
-                file.finish()
-                # A former output's side file must not speak for the new one, not even for a moment.
-                side_file_path(out).unlink(missing_ok=True)
-        rates = (rate, recorded.rate if recorded else None, preset.rate if preset else None)
-        gains = (gain, recorded.gain if recorded else None, preset.gain if preset else None)
-        side = SideFile(
-            geometry=target.describe(),
-            rate=_first_known(rates),
-            first=recorded.first if recorded else 0.0,
-            gain=_first_known(gains),
-            made_by={
-                "tool": "spikedeblur convert",
-                "version": __version__,
-                "source": source.name,
-                "source_geometry": spec,
-            },
-        )
-        write_side_file(out, side)
+            rates = (rate, recorded.rate if recorded else None, preset.rate if preset else None)
+            gains = (gain, recorded.gain if recorded else None, preset.gain if preset else None)
+            side = SideFile(
+                geometry=target.describe(),
+                rate=_first_known(rates),
+                first=recorded.first if recorded else 0.0,
+                gain=_first_known(gains),
+                made_by={
+                    "tool": "spikedeblur convert",
+                    "version": __version__,
+                    "source": source.name,
+                    "source_geometry": spec,
+                },
+            )
+            # Both are whole before either takes its name.
+            with atomic_write(side_file_path(out)) as side_file:
+                side_file.write(format_side_file(side).encode())
+                side_file.finish()
+                with atomic_write(out) as file:
+                    spikes = _pack(source, frames, target, file, on_progress)
+                    file.finish()
+                    # A former output's side file must not speak for the new one, not for a moment.
+                    side_file_path(out).unlink(missing_ok=True)
         return ConvertSummary(str(out), total, height, width, spikes, out.stat().st_size)
+
+
+def _pack(
+    source: Path,
+    frames: _Array | _Dat,
+    target: SpikeGeometry,
+    file: AsideFile,
+    on_progress: Progress | None,
+) -> int:
+    """Write frames packed; returns their spikes."""
+    spikes = 0
+    written = Throughput()
+    pixels = target.height * target.width
+    at_once = max(8, min(_FRAMES_AT_ONCE, _AT_ONCE // pixels) // 8 * 8)
+    for start in range(0, frames.n_frames, at_once):
+        stop = min(start + at_once, frames.n_frames)
+        block = frames.read(start, stop)
+        try:
+            packed = pack_spikes(block, target)
+        except SpikeGeometryError as error:
+            raise ConvertError(f"{source}: {error}") from error
+        spikes += int(np.bitwise_count(packed).sum(dtype=np.int64))
+        file.write(packed)
+        if on_progress is not None:
+            on_progress(stop, frames.n_frames, written(packed.nbytes))
+    return spikes
 
 
 class _Array:
@@ -143,7 +168,7 @@ class _Array:
             )
         if array.dtype.kind not in "biuf":
             raise ConvertError(f"{source}: expected numbers 0 and 1, got dtype {array.dtype}")
-        self._array, self._flip = array, False
+        self._source, self._array, self._flip = source, array, False
         self.n_frames, self.shape = len(array), (int(array.shape[1]), int(array.shape[2]))
         if spec is not None:
             stated = parse_geometry(spec)
@@ -156,7 +181,10 @@ class _Array:
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return frames [start, stop), upright."""
-        block = np.asarray(self._array[start:stop])
+        try:
+            block = np.asarray(self._array[start:stop])
+        except OSError as error:  # of HDF5, which does not name the file
+            raise ConvertError(f"{self._source}: can't be read ({error}); copy it again") from error
         return block[:, ::-1] if self._flip else block
 
 
@@ -221,7 +249,7 @@ def _explained(source: Path) -> Iterator[None]:
         yield
     except SpikeDeblurError:
         raise
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise ConvertError(f"{source}: not a NumPy file without pickles ({error})") from error
 
 
@@ -233,7 +261,7 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
     elif suffix == ".npy":
         try:
             loaded = np.load(source, mmap_mode="r")
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, OverflowError, TypeError) as error:
             raise ConvertError(f"{source}: not a NumPy file without pickles ({error})") from error
         yield _Array(source, loaded, spec)
     elif suffix == ".npz":
@@ -243,7 +271,11 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
                 yield _Array(source, _Zipped(source, member), spec)
     elif suffix in (".h5", ".hdf5"):
         h5py = _import_h5py(source)
-        with h5py.File(source, "r") as file:
+        try:
+            opened = h5py.File(source, "r")
+        except OSError as error:
+            raise ConvertError(f"{source}: not a whole HDF5 file ({error})") from error
+        with opened as file:
             names: list[str] = []
             file.visititems(
                 lambda name, item: names.append(name) if hasattr(item, "dtype") else None

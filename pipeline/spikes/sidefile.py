@@ -69,15 +69,16 @@ def read_side_file(dat_path: str | os.PathLike[str]) -> SideFile | None:
 
 def write_side_file(dat_path: str | os.PathLike[str], side: SideFile) -> None:
     """Write the side file of one `.dat`, atomically."""
-    write_text(side_file_path(dat_path), _dump(side))
+    write_text(side_file_path(dat_path), format_side_file(side))
 
 
 def write_folder_side_file(folder: str | os.PathLike[str], side: SideFile) -> None:
     """Write one side file for all `.dat` files of a folder, atomically."""
-    write_text(Path(folder) / FOLDER_SIDE_FILE, _dump(side))
+    write_text(Path(folder) / FOLDER_SIDE_FILE, format_side_file(side))
 
 
-def _dump(side: SideFile) -> str:
+def format_side_file(side: SideFile) -> str:
+    """Return what a side file holds, JSON."""
     return json.dumps(side.model_dump(), indent=2) + "\n"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..host.files import atomic_write, require_inside, sweep
+from ..host.files import atomic_write, require_inside, shortened, sweep
 from .base import (
     PIECE,
     READ_LIMIT,
@@ -141,7 +141,7 @@ class Folder:
         path = Path(self._path(key, may_be_top=True))
         if key:
             require_inside(self._location, path.parent)
-        aside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.removed")
+        aside = path.with_name(f".{shortened(path.name)}.{secrets.token_hex(6)}.removed")
         with _explained(path, "remove"):
             try:
                 path.replace(aside)

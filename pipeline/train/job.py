@@ -289,6 +289,8 @@ def fit(
             run_folder.sweep_run(run)
             if state is None:
                 run_folder.begin(run, config)
+            else:
+                run_folder.restore_config(run, config)
             run_folder.write_environment(run, at.step, group.world, group.device, described)
             records = Records(run, at.step, config)
             opened.callback(records.close)

@@ -21,6 +21,7 @@ from PIL import Image
 from .... import __version__
 from ....configs import dump_config, load_config
 from ....configs.schema import Config
+from ....errors import SpikeDeblurError
 from ...host.files import atomic_write, require_inside, sweep, write_text
 from ...host.locks import only_writer
 from ...weights.checkpoint import FOLDER, checkpoint_config, checkpoint_path, read_checkpoint
@@ -53,12 +54,12 @@ content, the clips a step), or they change no weight."""
 
 
 _PRODUCTS = (
+    f"{FOLDER}/last.pt",  # first: without it, a start that is killed here is no run to resume
+    f"{FOLDER}/best.pt",
     "config.yaml",
     "environment.json",
     "metrics.jsonl",
     "events.out.tfevents.*",
-    f"{FOLDER}/last.pt",
-    f"{FOLDER}/best.pt",
     "samples/step_*.png",
 )
 
@@ -143,6 +144,14 @@ def begin(run: Path, config: Config) -> None:
     write_text(run / "config.yaml", dump_config(config))
 
 
+def restore_config(run: Path, config: Config) -> None:
+    """Write the configuration of a run that goes on, if its file is missing or damaged."""
+    try:
+        load_config(run / "config.yaml")
+    except SpikeDeblurError:
+        write_text(run / "config.yaml", dump_config(config))
+
+
 def sweep_run(run: Path) -> None:
     """Remove the half-written files that a killed start left behind."""
     for folder in (run, run / FOLDER, run / "samples"):
@@ -156,7 +165,7 @@ def write_environment(
     """Record what a start of the run computes with; one entry a start, nothing of the host."""
     path = run / "environment.json"
     try:
-        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+        starts = list(json.loads(path.read_text(encoding="utf-8"))["starts"])
     except (OSError, ValueError, KeyError, TypeError):
         starts = []
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None

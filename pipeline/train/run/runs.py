@@ -60,7 +60,7 @@ def read_run(folder: Path) -> RunRecord:
         try:
             environment = json.loads(_text(path))
             starts, data = tuple(environment["starts"]), dict(environment["data"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunFolderError(
                 f"{path}: expected what `train` writes, found something else; remove the file"
             ) from error
@@ -93,7 +93,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         try:
             line = json.loads(text)
             line["kind"], line["step"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunFolderError(
                 f"{path}, line {number}: expected what `train` writes, found {text[:40]!r}; "
                 "remove the line"

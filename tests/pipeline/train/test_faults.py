@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
+import struct
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from training_sets import MemorySequence, TinyNetwork, UnreadableSequence, tiny_config
 
+from spikedeblur.pipeline.host.files import AsideFile
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.train.data.samples import SampleError
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
@@ -135,11 +139,18 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path: Path, share: float) 
     """torch.load itself compares no checksum."""
     run_fit(tmp_path, tiny_config(MAX_STEPS=1))
     path = checkpoint_path(tmp_path, "last")
-    content = bytearray(path.read_bytes())
-    content[int(share * len(content))] ^= 1
-    path.write_bytes(content)
+    path.write_bytes(with_a_flipped_bit(path.read_bytes(), share))
     with pytest.raises(CheckpointError, match=r"last\.pt"):
         read_checkpoint(path)
+
+
+def with_a_flipped_bit(content: bytes, share: float) -> bytes:
+    """Flip one in the largest part of a checkpoint: the padding between parts says nothing."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        part = max(archive.infolist(), key=lambda info: info.file_size)
+    names = struct.unpack("<HH", content[part.header_offset + 26 :][:4])
+    at = part.header_offset + 30 + sum(names) + int(share * part.file_size)
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
 def test_a_checkpoint_that_does_not_read_back_is_not_called_the_last(
@@ -150,11 +161,10 @@ def test_a_checkpoint_that_does_not_read_back_is_not_called_the_last(
     before = path.read_bytes()
     state = read_checkpoint(path)
 
-    def rot(value: object, target: Path) -> None:
-        save(value, target)
-        content = bytearray(target.read_bytes())
-        content[len(content) // 2] ^= 1
-        target.write_bytes(content)
+    def rot(value: object, target: AsideFile) -> None:
+        whole = io.BytesIO()
+        save(value, whole)
+        target.write(with_a_flipped_bit(whole.getvalue(), 0.5))
 
     save = torch.save
     monkeypatch.setattr(checkpoint.torch, "save", rot)

@@ -132,7 +132,7 @@ def test_torch_alone_runs_a_pt2(tiny, tmp_path):
 
 def test_a_program_that_differs_is_not_kept(tiny, tmp_path, monkeypatch):
     out = tmp_path / "m.pt2"
-    monkeypatch.setattr(program, "_write_pt2", lambda *arguments: arguments[-1].write_bytes(b"1"))
+    monkeypatch.setattr(program, "_write_pt2", lambda *arguments: arguments[-1].write(b"1"))
     monkeypatch.setattr(program, "_call_pt2", lambda path, inputs: inputs["blurred"] * float("nan"))
     with pytest.raises(SpikeDeblurError, match=r"found nan; not kept"):
         program.export_program(tiny, out, size=(32, 32))
