@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..third_party.VRT.recompute import Recomputable, run
@@ -83,18 +82,18 @@ class SpikeEncoder3D(Recomputable):
 
 
 class Conv3d(nn.Conv3d):
-    """`nn.Conv3d`, kernel 3 and padding 1, whose gradient is right for two frames too.
+    """`nn.Conv3d` that stays in float32 on a CPU, whatever the precision around it.
 
-    In bfloat16 on CPUs that compute it, oneDNN's gradient of the weight reads memory that nobody
-    wrote where an input has two frames and time is padded by the convolution (torch 2.14).
+    In bfloat16 oneDNN's gradient of the weight reads memory that nobody wrote (torch 2.14: inputs
+    of two frames with AVX-512, several clips of 64x64 with AMX), and is no number now and then.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T, H, W) -> (B, C_out, T', H', W')."""
-        if x.device.type != "cpu" or x.shape[2] != 2:
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(x)
-        x = F.pad(x, (0, 0, 0, 0, 1, 1))
-        return F.conv3d(x, self.weight, self.bias, self.stride, (0, 1, 1))
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
 
 
 class ResidualBlock3D(nn.Module):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from spikedeblur.model import (
     SpikeTemporalSA,
     TemporalCrossAttnFuseBlock,
 )
-from spikedeblur.model.spike_encoder import ResidualBlock3D
+from spikedeblur.model.spike_encoder import Conv3d, ResidualBlock3D
 
 
 def test_encoder_gives_four_scales():
@@ -137,3 +139,21 @@ def test_multi_scale_fusion_fuses_each_scale_by_its_own_block():
 def test_fusion_refuses_features_that_do_not_fit():
     with pytest.raises(ValueError, match="equal but for T"):
         TemporalCrossAttnFuseBlock(8)(torch.zeros(1, 2, 8, 4, 4), torch.zeros(1, 2, 8, 2, 2))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_gradients_of_mixed_precision_on_a_cpu_are_those_of_float32(frames):
+    """Whatever is in the memory that a convolution is given to work in."""
+
+    def gradient(mixed: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        conv = Conv3d(32, 32, 3, padding=1)
+        x = torch.randn(3, 32, frames, 64, 64)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            y = conv(x)
+        for size in range(12, 23, 2):
+            del [torch.full((2**size,), math.nan) for _ in range(8)][:]
+        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(1)))
+        return conv.weight.grad
+
+    torch.testing.assert_close(gradient(True), gradient(False))
