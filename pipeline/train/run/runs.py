@@ -121,9 +121,9 @@ class RunFacts:
     """On the validation split, in dB."""
     best_step: int | None
     psnr_blur: float | None
-    """Of the blurred input there."""
+    """PSNR of the blurred input there, in dB."""
     seconds: float
-    """That its steps took."""
+    """Seconds that its training steps took."""
     settings: dict[str, Any]
     """Keys that are not the same in all runs shown."""
 

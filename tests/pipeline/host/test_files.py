@@ -82,7 +82,7 @@ def test_a_last_part_that_does_not_fit_is_an_error_and_the_old_file_stays(
 
 
 def test_what_is_shorter_on_disk_than_what_was_written_is_an_error(tmp_path: Path) -> None:
-    """As after `ndarray.tofile`, whose last part C's stdio loses without a word."""
+    """`ndarray.tofile` leaves such a file: C's stdio loses its last part without a word."""
     path = tmp_path / "x.bin"
     path.write_bytes(b"good")
 
