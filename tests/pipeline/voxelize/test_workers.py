@@ -59,7 +59,8 @@ def test_task_of_a_killed_worker_is_done_by_another(tmp_path: Path) -> None:
 
     results = run_tasks(die_once, tasks(), workers=2)
     first = next(results)
-    assert len(drawn) <= 2 * IN_FLIGHT + 1
+    # All that were in flight may be ready together, and are replaced before the first is yielded.
+    assert len(drawn) <= 2 * (2 * IN_FLIGHT)
     assert sorted([first, *results]) == [i * i for i in range(30)]
     assert (tmp_path / "died").exists()
 
