@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .options import require_times
 from .output import command_line, report
-from .recording import require_times
 
 
 def adapt(
@@ -69,8 +69,8 @@ def adapt(
     """
     from ..pipeline.adapt import adapt as job
     from ..pipeline.sequences.find_recording import find_recording
+    from .options import trained_model
     from .progress import progress_bar
-    from .trained import trained_model
 
     if len(blur) != len(spikes):
         raise typer.BadParameter(

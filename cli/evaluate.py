@@ -99,9 +99,9 @@ def evaluate(
     from ..pipeline.evaluate import job
     from ..pipeline.evaluate import picture as pictures
     from ..pipeline.evaluate import scores as product
+    from .options import trained_model
     from .output import say_next
     from .progress import progress_bar
-    from .trained import trained_model
 
     trained, without_spikes = trained_model(run, model), trained_model(control, None)
     names = None if methods is None else [name.strip() for name in methods.split(",")]

@@ -10,36 +10,68 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
-from ..pipeline.host.reporter import Progress, duration
-from .output import LogFormat, is_quiet, log_format
+from ..pipeline.host.reporter import Progress, Reporter, duration
+from .output import LogFormat, is_quiet, log_format, note
 
 _SECONDS_BETWEEN_LINES = 15.0
 _SECONDS_BETWEEN_OBJECTS = 1.0
+_MOST_WARNINGS = 20
+
+
+class TerminalReporter(Reporter):
+    """Shows progress and notes on stderr; keeps warnings until the job has ended."""
+
+    def __init__(self, show: Progress) -> None:
+        self._show = show
+        self.warnings: list[str] = []
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        """Move the bar."""
+        self._show(done, total, note)
+
+    def note(self, sentence: str) -> None:
+        """Print the sentence, but not with --quiet."""
+        note(sentence)
+
+    def warn(self, sentence: str) -> None:
+        """Keep the sentence, each once."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
 
 
 @contextmanager
-def progress_bar(title: str, unit: str = "") -> Iterator[Progress]:
-    """Yield the `on_progress(done, total, note)` that a job reports to.
+def progress_bar(title: str, unit: str = "") -> Iterator[TerminalReporter]:
+    """Yield the reporter of a job; print its warnings when the job has ended, or failed.
 
     A job may have several phases: where `total` changes or `done` falls back, a new one begins.
-    Nothing is said with --quiet.
+    Warnings are all that is printed with --quiet.
 
     Args:
         title: what is done, such as Voxelizing.
         unit: what is counted, such as windows.
     """
-    if is_quiet():
-        yield lambda done, total, note: None
-    elif log_format() is LogFormat.JSON:
-        yield _objects(title.lower(), unit)
-    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        with _bar(title, unit) as on_progress:
-            yield on_progress
-    else:
-        yield _lines(title, unit)
+    with ExitStack() as opened:
+        if is_quiet():
+            reporter = TerminalReporter(lambda done, total, note: None)
+        elif log_format() is LogFormat.JSON:
+            reporter = TerminalReporter(_objects(title.lower(), unit))
+        elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            reporter = TerminalReporter(opened.enter_context(_bar(title, unit)))
+        else:
+            reporter = TerminalReporter(_lines(title, unit))
+        opened.callback(_print_warnings, reporter.warnings)
+        yield reporter
+
+
+def _print_warnings(warnings: list[str]) -> None:
+    for warning in warnings[:_MOST_WARNINGS]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if len(warnings) > _MOST_WARNINGS:
+        rest = len(warnings) - _MOST_WARNINGS
+        print(f"warning: and {rest} more; --json lists all", file=sys.stderr)
 
 
 class _Pace:

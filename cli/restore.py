@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import require_times
 from .output import report, require_local
-from .recording import require_times
 
 
 class Bits(StrEnum):
@@ -144,8 +144,8 @@ def restore(
     from ..pipeline.frames.video import require_new_video, write_video
     from ..pipeline.restore import job
     from ..pipeline.restore.record import restored_files
+    from .options import trained_model
     from .progress import progress_bar
-    from .trained import trained_model
 
     require_local(out, "--out")
     if video is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,33 @@ Progress = Callable[[int, int, str], None]
 
 Note = Callable[[str], None]
 """Told in a sentence what is good to know."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Reporter:
+    """A listener to a job. This one hears nothing but warnings, which go to `logging`.
+
+    Subclasses override what they want to hear. Jobs call it from the thread that started them.
+    """
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        """Hear how far the job is, in units of its own work items; `note` names the item."""
+
+    def note(self, sentence: str) -> None:
+        """Hear what the job decided, and what is good to know."""
+
+    def warn(self, sentence: str) -> None:
+        """Hear what may be wrong with the input or the result."""
+        _logger.warning("%s", sentence)
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        """As `progress`, for jobs that take a function still."""
+        self.progress(done, total, note)
+
+
+SILENT = Reporter()
+"""The default of every job."""
 
 
 class Throughput:

@@ -6,6 +6,7 @@ No file's size and no network can say them, so they are given or the recording i
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 
 from ...errors import SpikeDeblurError
@@ -14,6 +15,22 @@ from .geometry import SpikeGeometry
 from .presets import PRESETS, SpikePreset, parse_geometry
 from .registration import Registration
 from .sidefile import SideFile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpikeOptions:
+    """What the user says of a spike stream; None: as its side file or a preset says."""
+
+    geometry: str | None = None
+    """SPEC or preset; see `presets.parse_geometry`."""
+    rate: float | None = None
+    """Spike samples a second, in Hz."""
+    gain: float | None = None
+    """Spikes a sample at unit luminance."""
+    first: float | None = None
+    """Time of the stream's sample 0, in seconds."""
+    calibration: str | os.PathLike[str] | None = None
+    """File that says where spike pixels lie in the frames; see `align.calibration`."""
 
 
 class SpikeSettingsError(SpikeDeblurError):

@@ -1,0 +1,135 @@
+"""Options that several commands share, each with its type and help once.
+
+A command writes `gain: Gain = None`; what differs between commands is the default, and what is
+said in the command's own help.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..pipeline.spikes.settings import SpikeOptions
+
+# One recording: frames, their times, and spikes.
+Blur = Annotated[
+    Path | None,
+    typer.Option(help="Folder of blurred frames named by number, such as 0031.png; or an MP4."),
+]
+Spikes = Annotated[Path | None, typer.Option(help="The .dat stream that holds their exposures.")]
+Log = Annotated[Path | None, typer.Option(help="Alignment log with the frames' times.")]
+Seq = Annotated[
+    str | None, typer.Option(help="Sequence in the log.", show_default="by the folder's name")
+]
+Exposure = Annotated[
+    int | None, typer.Option(min=1, help="Without a log: sharp frames in a blurred one; odd.")
+]
+Fps = Annotated[float | None, typer.Option(help="Without a log: sharp frames a second, in Hz.")]
+
+# The spike camera; `spike_options` takes them together.
+Geometry = Annotated[
+    str | None,
+    typer.Option(
+        help="Preset or HxW,bottom-up|top-down[,padded][,drop=START:STOP].",
+        show_default="side file",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(help="Spike samples a second, in Hz.", show_default="side file or preset"),
+]
+Gain = Annotated[
+    float | None,
+    typer.Option(help="Spikes a sample at unit luminance.", show_default="side file or preset"),
+]
+First = Annotated[
+    float | None,
+    typer.Option(
+        help="Time of the first spike sample, in seconds.", show_default="side file, else 0"
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON or YAML: homography from spike to frame pixels.",
+        show_default="as found by align",
+    ),
+]
+
+# The trained model; `trained_model` takes both.
+Run = Annotated[str | None, typer.Option(help="Run folder of a trained model: a path or a URL.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Exported model, a file or a URL; or `small`, which ships."),
+]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Side of the model's tiles, in pixels; 0: whole frames.",
+        show_default="whole up to 512x512, else 256; less if memory is short",
+    ),
+]
+Flips = Annotated[
+    bool,
+    typer.Option(
+        "--flips", help="Mean over four mirrored copies: four times the time, a little better."
+    ),
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+
+
+def spike_options(
+    geometry: str | None = None,
+    rate: float | None = None,
+    gain: float | None = None,
+    first: float | None = None,
+    calibration: Path | None = None,
+) -> SpikeOptions:
+    """Return what the user said of the spike camera."""
+    from ..pipeline.spikes.settings import SpikeOptions
+
+    return SpikeOptions(
+        geometry=geometry, rate=rate, gain=gain, first=first, calibration=calibration
+    )
+
+
+def require_times(log: Path | None, exposure: int | None, fps: float | None) -> None:
+    """Refuse options that don't say when frames were exposed, or say it twice.
+
+    Raises:
+        typer.BadParameter: says which to give.
+    """
+    by_number = exposure is not None or fps is not None
+    if (log is not None) == by_number or (by_number and (exposure is None or fps is None)):
+        raise typer.BadParameter(
+            "the frames' times come from an alignment log, or from the exposure and the frame "
+            "rate; give --log, or both --exposure and --fps",
+            param_hint="--log",
+        )
+
+
+def trained_model(run: str | Path | None, model: str | None) -> Path | None:
+    """Return the run folder, or the file of an exported model; None where neither is given.
+
+    What is given by URL is fetched.
+
+    Raises:
+        typer.BadParameter: both are.
+        TrainedModelError: no such model.
+    """
+    if run is not None and model is not None:
+        raise typer.BadParameter("--run and --model exclude each other", param_hint="--model")
+    if model is not None:
+        from ..pipeline.trained.model_file import find_model
+
+        return find_model(model)
+    if run is not None:
+        from ..pipeline.trained.model_file import fetched
+
+        return fetched(run)
+    return None
