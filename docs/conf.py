@@ -54,7 +54,6 @@ def _write_pages(app: Any) -> None:
     pages = {
         "reference/commands.md": references.commands(),
         "reference/config.md": references.config(),
-        "decisions/index.md": references.decisions(HERE / "decisions"),
     }
     for name, content in pages.items():
         path = HERE / name

@@ -85,6 +85,33 @@ def test_every_configuration_key_on_a_page_exists(page):
         assert used in keys or any(key.startswith(used) for key in keys), used
 
 
+def headings(page: Path) -> list[str]:
+    """Return the anchors of a page's headings, as GitHub and Sphinx make them."""
+    text = _BLOCK.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+def test_every_link_between_pages_leads_to_a_file_and_heading(repository):
+    made_from_code = {DOCS / "reference/commands.md", DOCS / "reference/config.md"}
+    pages = [*repository.glob("*.md"), *DOCS.rglob("*.md")]
+    for page in set(pages) - made_from_code:
+        text = page.read_text(encoding="utf-8")
+        for name, heading in re.findall(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)", text):
+            target = (page.parent / name).resolve() if name else page
+            assert target.exists() or target in made_from_code, f"{page}: {name}"
+            assert not heading or heading in headings(target), f"{page}: {name}#{heading}"
+
+
+def test_every_decision_has_a_number_of_its_own_and_pages_are_in_order():
+    numbers: list[int] = []
+    for page in DOCS.glob("decisions/*.md"):
+        of_page = re.findall(r"^## (\d+)\. \w", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert of_page == sorted(of_page, key=int), page
+        numbers += map(int, of_page)
+    assert len(numbers) == len(set(numbers)) > 70
+
+
 def test_every_error_that_is_explained_is_one_that_we_raise(repository):
     said = {
         " ".join(node.value.split())

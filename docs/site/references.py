@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -58,18 +57,6 @@ def config() -> str:
                     "",
                 ]
     return "\n".join(lines)
-
-
-def decisions(folder: Path) -> str:
-    """Return the list of decisions, by number."""
-    names = []
-    lines = ["# Decisions", "", "Why things are as they are, ten lines each.", ""]
-    for path in sorted(folder.glob("[0-9]*.md")):
-        title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        number, _, words = title.partition(". ")
-        lines.append(f"- [{number}]({path.name}) {words}")
-        names.append(path.stem)
-    return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", *names, "```"]) + "\n"
 
 
 def _sections(
