@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..frames.images import image_shape
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.presets import parse_geometry
-from ..spikes.settings import SpikeSettings, settle
+from ..spikes.settings import SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import SideFile, read_side_file
 from .layouts import AlignmentError, FoundSequence
 from .layouts.custom import is_layout_file
@@ -25,14 +25,8 @@ def settle_sequence(
     side = _side_file(found)
     where = f"{found.seq} ({found.windows[0].spikes})"
     _require_row_order(found, geometry, side)
-    known = settle(
-        where,
-        geometry=geometry,
-        rate=rate,
-        gain=gain,
-        side=side,
-        preset=found.preset,
-    )
+    options = SpikeOptions(geometry=geometry, rate=rate, gain=gain)
+    known = settle(where, options, side, found.preset)
     warnings = list(known.warnings)
     if known.gain is None:
         warnings.append("gain not known, so counts can't be brought to luminance; give --gain")

@@ -24,6 +24,7 @@ from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS, BlurMethod, SdmMethod, Tfi
 from ..sequences.find_recording import find_recording, recordings_of, settle_spikes
 from ..sequences.lag import NOTABLE
 from ..sequences.recording import Recording, RecordingSequence
+from ..spikes.settings import SpikeOptions
 
 if TYPE_CHECKING:
     from ..methods.network import ModelMethod
@@ -135,7 +136,8 @@ def restore(
         if exposure is None:
             raise RestoreError(f"{blur}: a video's frames have no numbers; give exposure and fps")
         # What is wrong with the spikes is told before anything is written.
-        settle_spikes(spikes, geometry=geometry, rate=rate, gain=gain, first=first)
+        options = SpikeOptions(geometry=geometry, rate=rate, gain=gain, first=first)
+        settle_spikes(spikes, options)
         blur = decode_to_folder(blur, out, exposure // 2, exposure if step is None else step)
     elif step is not None:
         raise RestoreError(f"{blur}: a step is for videos; these frames have their numbers")

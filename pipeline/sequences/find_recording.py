@@ -20,7 +20,7 @@ from ..align.manifest import manifest_beside, read_manifest
 from ..frames.listing import IMAGE_SUFFIXES, folder_names, shorten
 from ..host.files import inside
 from ..spikes import read_side_file
-from ..spikes.settings import SpikeSettings, settle
+from ..spikes.settings import SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, side_file_path
 from .recording import Exposure, Recording, RecordingError
 
@@ -62,7 +62,8 @@ def find_recording(
     Raises:
         SpikeDeblurError: no way to tell the times, or an input that can't be used; names it.
     """
-    settings = settle_spikes(spikes, geometry=geometry, rate=rate, gain=gain, first=first)
+    options = SpikeOptions(geometry=geometry, rate=rate, gain=gain, first=first)
+    settings = settle_spikes(spikes, options)
     if log is not None:
         seq, exposures = exposures_by_log(blur, log, seq)
         given = rate is not None or first is not None
@@ -261,36 +262,22 @@ def find_seq(blur: Path, seqs: Iterable[str], seq: str | None, log: str | os.Pat
     )
 
 
-def settle_spikes(
-    dat: str | os.PathLike[str],
-    *,
-    geometry: str | None,
-    rate: float | None,
-    gain: float | None,
-    first: float | None,
-) -> SpikeSettings:
-    """Decide geometry, clock and gain: option, then side file, then preset; never a guess.
-
-    As in `align`, an option that contradicts the side file wins, with a warning.
+def settle_spikes(dat: str | os.PathLike[str], options: SpikeOptions) -> SpikeSettings:
+    """Decide geometry, clock and gain of one stream, as `settle` does.
 
     Raises:
         SpikeSettingsError: geometry or rate are not known, or an impossible rate or gain.
-        RecordingError: the first sample's time is not known.
+        RecordingError: the time of the first sample is not known.
     """
     side = read_side_file(dat)
-    known = settle(str(dat), geometry=geometry, rate=rate, gain=gain, side=side)
-    own_side = side is not None and (side_file_path(dat).is_file() or Path(dat).name == STREAM)
-    if side is not None and not own_side and first is None:
-        raise RecordingError(
-            f"{dat}: {FOLDER_SIDE_FILE} speaks of all files of its folder and can't say when this "
-            "one begins; give --first, the time of its first sample in seconds"
-        )
-    if first is None:
-        return known
-    warning = f"--first {first:g} taken over the side file's {known.first:g}"
-    contradicts = own_side and first != known.first
-    warnings = (*known.warnings, warning) if contradicts else known.warnings
-    return replace(known, first=first, warnings=warnings)
+    if side is not None and not side_file_path(dat).is_file() and Path(dat).name != STREAM:
+        if options.first is None:
+            raise RecordingError(
+                f"{dat}: {FOLDER_SIDE_FILE} describes all files of its folder and can't say when "
+                "this one begins; give --first, the time of its first sample in seconds"
+            )
+        side = side.model_copy(update={"first": options.first})
+    return settle(str(dat), options, side)
 
 
 def _shared_last_parts(a: Sequence[str], b: Sequence[str]) -> int:

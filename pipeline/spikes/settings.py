@@ -1,6 +1,6 @@
-"""Geometry, rate and gain of a recording: from an option, its side file or a preset.
+"""Geometry, clock and gain of a recording: from an option, its side file or a preset.
 
-No file's size and no network can say them, so they are given or the recording is refused.
+They can't be read off the spikes, so they are given or the recording is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .sidefile import SideFile
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikeOptions:
-    """What the user says of a spike stream; None: as its side file or a preset says."""
+    """What the user says about a spike stream; None: as its side file or a preset says."""
 
     geometry: str | None = None
     """SPEC or preset; see `presets.parse_geometry`."""
@@ -39,7 +39,7 @@ class SpikeSettingsError(SpikeDeblurError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikeSettings:
-    """What must be known of a `.dat` to read it as light."""
+    """What must be known about a `.dat` to read it as light."""
 
     geometry: SpikeGeometry
     rate: float
@@ -51,7 +51,7 @@ class SpikeSettings:
     registration: Registration | None = None
     """Where spike pixels lie in the frames; None: both cameras see the same."""
     warnings: tuple[str, ...] = ()
-    """Options that went before the side file."""
+    """Sentences about options that contradict the side file, and were taken."""
 
     @property
     def clock(self) -> SpikeClock:
@@ -60,78 +60,65 @@ class SpikeSettings:
 
 
 def settle(
-    where: str,
-    *,
-    geometry: str | None,
-    rate: float | None,
-    gain: float | None,
-    side: SideFile | None,
-    preset: SpikePreset | None = None,
+    where: str, options: SpikeOptions, side: SideFile | None, preset: SpikePreset | None = None
 ) -> SpikeSettings:
-    """Decide: option, then side file, then preset; never a guess.
+    """Decide each setting: option, then side file, then preset; never a guess.
 
     An option that contradicts the side file wins, with a warning: the user is here and may know
     better, while a side file may have been copied along with another recording.
 
     Args:
         where: the recording, for messages.
-        geometry: SPEC or preset of the option `--geometry`.
-        rate: of the option `--rate`, in Hz.
-        gain: of the option `--gain`.
+        options: what the user gave; `calibration` is not read here.
         side: the recording's side file.
-        preset: of the data set, where its layout says which; used without a side file.
+        preset: preset of the data set, where its layout says which; used without a side file.
 
     Returns:
-        The settings; `first` is the side file's, or 0.
+        The settings; where nothing gives the time of the first sample, it is 0.
 
     Raises:
-        SpikeSettingsError: geometry or rate are not known, or `rate` or `gain` not above 0.
-        SpikeGeometryError: `geometry` is no SPEC.
+        SpikeSettingsError: geometry or rate are not known, or rate or gain are not above 0.
+        SpikeGeometryError: `options.geometry` is no SPEC.
     """
-    for name, value in (("rate", rate), ("gain", gain)):
+    for name, value in (("rate", options.rate), ("gain", options.gain)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise SpikeSettingsError(f"expected --{name} above 0, got {value}")
     warnings = []
     recorded = side.spike_geometry() if side else None
-    published = PRESETS.get(geometry or "") or (preset if side is None else None)
-    if geometry is not None:
-        shape = parse_geometry(geometry)
-        if recorded is not None and shape != recorded:
+    published = PRESETS.get(options.geometry or "") or (preset if side is None else None)
+    if options.geometry is not None:
+        geometry = parse_geometry(options.geometry)
+        if recorded is not None and geometry != recorded:
             warnings.append(
-                f"--geometry {shape.describe()} taken over the side file's {recorded.describe()}"
+                f"--geometry {geometry.describe()} taken over the side file's {recorded.describe()}"
             )
     elif recorded is not None:
-        shape = recorded
+        geometry = recorded
     elif published is not None:
-        shape = published.geometry
+        geometry = published.geometry
     else:
         raise SpikeSettingsError(
             f"{where}: no side file gives the geometry; give --geometry, a preset "
             f"({', '.join(PRESETS)}) or HxW,bottom-up|top-down"
         )
 
-    def choose(
-        name: str, option: float | None, known: float | None, usual: float | None
-    ) -> float | None:
+    def choose(name: str) -> float | None:
+        option, known = getattr(options, name), getattr(side, name, None)
         if option is not None and known is not None and option != known:
             warnings.append(f"--{name} {option:g} taken over the side file's {known:g}")
-        return next((value for value in (option, known, usual) if value is not None), None)
+        values = (option, known, getattr(published, name, None))
+        return next((value for value in values if value is not None), None)
 
-    chosen_rate = choose(
-        "rate", rate, side.rate if side else None, published.rate if published else None
-    )
-    if chosen_rate is None:
+    rate = choose("rate")
+    if rate is None:
         raise SpikeSettingsError(
             f"{where}: no side file or preset gives the rate, and the .dat can't; give --rate in "
             "Hz (cameras 20000 or 40000, Spk-X4K1000FPS 4000, Spk-GoPro 1920)"
         )
-    chosen_gain = choose(
-        "gain", gain, side.gain if side else None, published.gain if published else None
-    )
     return SpikeSettings(
-        geometry=shape,
-        rate=chosen_rate,
-        gain=chosen_gain,
-        first=side.first if side else 0.0,
+        geometry=geometry,
+        rate=rate,
+        gain=choose("gain"),
+        first=choose("first") or 0.0,
         warnings=tuple(warnings),
     )

@@ -19,7 +19,7 @@ from ...errors import SpikeDeblurError
 from ..sequences.contract import WindowSequence
 from ..sequences.stored import StoreSequence, open_store
 from ..spikes import SpikeFile, read_side_file, reconstruct, samples_per_bin
-from ..spikes.settings import settle
+from ..spikes.settings import SpikeOptions, settle
 from ..storage.locate import open_storage
 from ..store.records import root_kind
 
@@ -222,7 +222,8 @@ def _recording(
     path: Path, geometry: str | None, rate: float | None, gain: float | None
 ) -> ViewedGroup:
     side = read_side_file(path)
-    known = settle(str(path), geometry=geometry, rate=rate or 1.0, gain=gain, side=side)
+    options = SpikeOptions(geometry=geometry, rate=rate or 1.0, gain=gain)
+    known = settle(str(path), options, side)
     file = SpikeFile.open(path, known.geometry)
     clip = FileClip(file, rate or (side.rate if side else None), known.gain)
     return ViewedGroup(str(path), (clip.name,), None, clip)

@@ -20,6 +20,7 @@ from spikedeblur.pipeline.sequences.stored import open_store
 from spikedeblur.pipeline.sequences.unified import open_unified
 from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry
 from spikedeblur.pipeline.spikes.registration import RegisteredSpikes
+from spikedeblur.pipeline.spikes.settings import SpikeOptions
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 
@@ -66,7 +67,7 @@ def test_store_restore_and_file_give_the_same_counts(aligned, moved):
     voxelize_manifest(aligned / "o" / "a.json", store, bins=8, workers=1)
     (sequence,) = open_store(store)
     dat = aligned / "val_spike_2xds" / "moved" / "clip" / "spike.dat"
-    settings = settle_spikes(dat, geometry=None, rate=None, gain=None, first=None)
+    settings = settle_spikes(dat, SpikeOptions())
     seq, exposures = by_log(aligned / "val_blurry_33" / "moved" / "clip", aligned / "o/a.txt", None)
     settings = as_aligned(settings, aligned / "o/a.txt", seq, keep_clock=False)
     recording = RecordingSequence(seq, exposures, dat, settings, 8)

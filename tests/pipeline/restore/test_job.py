@@ -26,7 +26,7 @@ from spikedeblur.pipeline.sequences.find_recording import (
 )
 from spikedeblur.pipeline.sequences.recording import RecordingError, RecordingSequence
 from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
-from spikedeblur.pipeline.spikes.settings import SpikeSettingsError
+from spikedeblur.pipeline.spikes.settings import SpikeOptions, SpikeSettingsError
 from spikedeblur.pipeline.spikes.sidefile import write_folder_side_file
 
 GEOMETRY = "48x48,bottom-up"
@@ -344,9 +344,7 @@ def test_a_frame_without_a_row_is_named(recording) -> None:
 
 
 def settled(dat: Path, **keywords):
-    return settle_spikes(
-        dat, **({"geometry": None, "rate": None, "gain": None, "first": None} | keywords)
-    )
+    return settle_spikes(dat, SpikeOptions(**keywords))
 
 
 def test_what_is_not_known_of_the_spikes_must_be_said(tmp_path: Path) -> None:
@@ -375,13 +373,17 @@ def test_an_option_wins_over_the_side_file_with_a_warning(tmp_path: Path) -> Non
     assert chosen.rate == 200.0
     assert not chosen.geometry.flip_rows
     assert len(chosen.warnings) == 2
+    moved = settled(dat, first=1.5)
+    assert moved.first == 1.5
+    assert moved.warnings == ("--first 1.5 taken over the side file's 2",)
 
 
 def test_a_folders_side_file_does_not_say_when_one_file_begins(tmp_path: Path) -> None:
     write_folder_side_file(tmp_path, SideFile(geometry=GEOMETRY, rate=100.0))
     with pytest.raises(RecordingError, match="--first"):
         settled(tmp_path / "0031.dat")
-    assert settled(tmp_path / "0031.dat", first=0.5).first == 0.5
+    chosen = settled(tmp_path / "0031.dat", first=0.5)
+    assert (chosen.first, chosen.warnings) == (0.5, ())
     assert settled(tmp_path / "spike.dat").first == 0.0
 
 
