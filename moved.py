@@ -158,9 +158,10 @@ NAMES = {
             "BlurMethod DEFAULT_SHORT_BINS SHORT_BINS SdmMethod TfiMethod TfpMethod centre_weights"
         ),
         "pipeline.methods.contract": (
-            "Clip:MethodClip Frames METHODS Method MethodError gain_of plan_clips require_raw "
+            "Clip:MethodClip Frames Method MethodError gain_of plan_clips require_raw "
             "restored_frames"
         ),
+        "pipeline.methods.make_method": "METHODS",
     },
     "pipeline.metrics": {
         "pipeline.frames.images": "to_uint16 to_uint8",
@@ -175,9 +176,9 @@ NAMES = {
         "pipeline.report.material": "Sources:ReportMaterial",
     },
     "pipeline.restore": {
-        "pipeline.restore.record": "FORMAT RECORD RestoreError SCHEMA_VERSION restored_files",
+        "pipeline.restore.record": "RECORD RestoreError restored_files",
         "pipeline.restore.job": (
-            "LAG_EXPOSURES RestoreManifestSummary RestoreSummary checked_method restore_manifest"
+            "LAG_EXPOSURES RestoreManifestSummary RestoreSummary restore_manifest"
         ),
     },
     "pipeline.simulate": {

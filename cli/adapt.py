@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import require_times
+from .options import exposure_times, spike_options
 from .output import command_line, report
 
 
@@ -77,21 +77,12 @@ def adapt(
             f"expected one --spikes for each --blur, got {len(spikes)} for {len(blur)}",
             param_hint="--spikes",
         )
-    require_times(log, exposure, fps)
+    times = exposure_times(log, exposure=exposure, fps=fps)
+    options = spike_options(geometry, rate, gain, first)
     source = trained_model(run, model) or trained_model(None, "small")
     assert source is not None
     recordings = [
-        find_recording(
-            folder,
-            dat,
-            log=log,
-            exposure=exposure,
-            fps=fps,
-            rate=rate,
-            geometry=geometry,
-            gain=gain,
-            first=first,
-        )
+        find_recording(folder, dat, times, options)
         for folder, dat in zip(blur, spikes, strict=True)
     ]
     with progress_bar("Adapting", "steps") as on_progress:

@@ -1,17 +1,18 @@
 """Options that several commands share, each with its type and help once.
 
-A command writes `gain: Gain = None`; what differs between commands is the default, and what is
-said in the command's own help.
+A command writes `gain: Gain = None`; commands differ in the default, and in their own help.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from ..pipeline.sequences.find_recording import ExposureTimes
     from ..pipeline.spikes.settings import SpikeOptions
 
 # One recording: frames, their times, and spikes.
@@ -90,7 +91,7 @@ def spike_options(
     first: float | None = None,
     calibration: Path | None = None,
 ) -> SpikeOptions:
-    """Return what the user said of the spike camera."""
+    """Return what the user said about the spike camera."""
     from ..pipeline.spikes.settings import SpikeOptions
 
     return SpikeOptions(
@@ -98,25 +99,40 @@ def spike_options(
     )
 
 
-def require_times(log: Path | None, exposure: int | None, fps: float | None) -> None:
-    """Refuse options that don't say when frames were exposed, or say it twice.
+def exposure_times(
+    log: Path | None = None,
+    seq: str | None = None,
+    exposure: int | None = None,
+    fps: float | None = None,
+    step: int | None = None,
+) -> ExposureTimes:
+    """Return what the user said about the frames' times.
 
     Raises:
-        typer.BadParameter: says which to give.
+        typer.BadParameter: it doesn't give the times, or gives them twice.
     """
-    by_number = exposure is not None or fps is not None
-    if (log is not None) == by_number or (by_number and (exposure is None or fps is None)):
-        raise typer.BadParameter(
-            "the frames' times come from an alignment log, or from the exposure and the frame "
-            "rate; give --log, or both --exposure and --fps",
-            param_hint="--log",
-        )
+    from ..pipeline.sequences.find_recording import ExposureTimes
+    from ..pipeline.sequences.recording import RecordingError
+
+    try:
+        return ExposureTimes(log=log, seq=seq, exposure=exposure, fps=fps, step=step)
+    except RecordingError as error:
+        raise typer.BadParameter(str(error), param_hint="--log") from error
+
+
+def leave_out(context: typer.Context, parameters: Sequence[str], because: str) -> None:
+    """Refuse options (exit code 2) that were given though another one makes them needless."""
+    given = [
+        f"--{name.replace('_', '-')}" for name in parameters if context.params[name] is not None
+    ]
+    if given:
+        raise typer.BadParameter(f"{because}; leave out {', '.join(given)}")
 
 
 def trained_model(run: str | Path | None, model: str | None) -> Path | None:
-    """Return the run folder, or the file of an exported model; None where neither is given.
+    """Return the run folder or the file of an exported model; None: neither is given.
 
-    What is given by URL is fetched.
+    A URL is fetched first.
 
     Raises:
         typer.BadParameter: both are.

@@ -4,103 +4,66 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from .options import require_times
+from . import options
+from .options import exposure_times, leave_out, spike_options, trained_model
 from .output import report, require_local
+
+_OF_ONE_RECORDING = (
+    *("blur", "spikes", "log", "seq", "exposure", "fps", "rate", "geometry", "gain", "first"),
+    *("calibration", "step", "video"),
+)
+"""Parameters that a manifest makes needless."""
 
 
 class Bits(StrEnum):
-    """Of a channel."""
+    """Bits of a channel."""
 
     EIGHT = "8"
     SIXTEEN = "16"
 
 
+class Split(StrEnum):
+    """Splits of a data set."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
 def restore(
+    context: typer.Context,
     out: Annotated[
         Path, typer.Option(help="Folder for the sharp frames: <frame>.png, or <seq>/<frame>.png.")
     ],
-    blur: Annotated[
-        Path | None,
-        typer.Option(help="Folder of blurred frames such as 0031.png, by number; or an MP4."),
-    ] = None,
-    spikes: Annotated[
-        Path | None, typer.Option(help="The .dat stream that holds their exposures.")
-    ] = None,
+    blur: options.Blur = None,
+    spikes: options.Spikes = None,
     manifest: Annotated[
         Path | None,
         typer.Option(help="Instead of one recording: all that `align` put in this manifest."),
     ] = None,
     split: Annotated[
-        str | None,
-        typer.Option(help="Of the manifest: train, val or test.", show_default="all"),
+        Split | None, typer.Option(help="Split of the manifest.", show_default="all")
     ] = None,
-    run: Annotated[
-        str | None, typer.Option(help="Run folder of a trained model: a path or a URL.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Exported model, a file or a URL; or `small`, which ships.")
-    ] = None,
+    run: options.Run = None,
+    model: options.Model = None,
     method: Annotated[
-        str | None,
-        typer.Option(help="Without a model: path, sdm, tfp, tfi or blur.", show_default="model"),
-    ] = None,
-    log: Annotated[Path | None, typer.Option(help="Alignment log with the frames' times.")] = None,
-    seq: Annotated[
-        str | None,
-        typer.Option(help="Sequence in the log.", show_default="by the folder's name"),
-    ] = None,
-    exposure: Annotated[
-        int | None, typer.Option(min=1, help="Without a log: sharp frames in a blurred one; odd.")
-    ] = None,
-    fps: Annotated[
-        float | None, typer.Option(help="Without a log: sharp frames a second, in Hz.")
-    ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(help="Spike samples a second, in Hz.", show_default="side file or preset"),
-    ] = None,
-    geometry: Annotated[
-        str | None,
-        typer.Option(
-            help="Preset or HxW,bottom-up|top-down[,padded][,drop=START:STOP].",
-            show_default="side file",
-        ),
-    ] = None,
-    gain: Annotated[
-        float | None,
-        typer.Option(help="Spikes a sample at unit luminance.", show_default="side file or preset"),
-    ] = None,
-    first: Annotated[
-        float | None,
-        typer.Option(
-            help="Time of the first spike sample, in seconds.", show_default="side file, else 0"
-        ),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON or YAML: homography from spike to frame pixels.",
-            show_default="as found by align",
-        ),
-    ] = None,
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Side of the model's tiles, in pixels; 0: whole frames.",
-            show_default="whole up to 512x512, else 256; less if memory is short",
-        ),
-    ] = None,
-    flips: Annotated[
-        bool,
-        typer.Option(
-            "--flips", help="Mean over four mirrored copies: four times the time, a little better."
-        ),
-    ] = False,
+        str, typer.Option(help="Without a model: path, sdm, tfp, tfi or blur.")
+    ] = "model",
+    log: options.Log = None,
+    seq: options.Seq = None,
+    exposure: options.Exposure = None,
+    fps: options.Fps = None,
+    rate: options.Rate = None,
+    geometry: options.Geometry = None,
+    gain: options.Gain = None,
+    first: options.First = None,
+    calibration: options.Calibration = None,
+    tile: options.Tile = None,
+    flips: options.Flips = False,
     short_bins: Annotated[
         int, typer.Option(min=1, help="Short window of sdm and tfp, in bins of 32 an exposure.")
     ] = 5,
@@ -111,16 +74,15 @@ def restore(
         int | None,
         typer.Option(
             min=1,
-            help="Of an MP4: sharp frames from one blurred frame to the next.",
+            help="With an MP4: sharp frames from one blurred frame to the next.",
             show_default="the exposure",
         ),
     ] = None,
     bits: Annotated[
-        Bits, typer.Option(help="Of a channel in the PNGs; 16 needs OpenCV.")
+        Bits, typer.Option(help="Bits of a channel in the PNGs; 16 need OpenCV.")
     ] = Bits.EIGHT,
     video: Annotated[
-        Path | None,
-        typer.Option(help="MP4 to write of all sharp frames; needs PyAV."),
+        Path | None, typer.Option(help="MP4 to write of all sharp frames; needs PyAV.")
     ] = None,
     video_fps: Annotated[
         float, typer.Option(min=0.1, help="Frames a second at which it plays.")
@@ -128,7 +90,7 @@ def restore(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace frames made from other inputs.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Restore a sharp frame from each blurred one and its spikes.
 
@@ -144,7 +106,7 @@ def restore(
     from ..pipeline.frames.video import require_new_video, write_video
     from ..pipeline.restore import job
     from ..pipeline.restore.record import restored_files
-    from .options import trained_model
+    from ..pipeline.sequences.find_recording import find_recording
     from .progress import progress_bar
 
     require_local(out, "--out")
@@ -152,94 +114,41 @@ def restore(
         if bits is Bits.SIXTEEN:
             raise typer.BadParameter("an MP4 is made of 8-bit frames", param_hint="--bits")
         require_new_video(video, overwrite=overwrite)
-    trained = trained_model(run, model)
     try:
-        name = job.checked_method(method, has_run=trained is not None)
+        how = job.Restoring(
+            run=trained_model(run, model),
+            method=method,
+            tile=tile,
+            flips=flips,
+            short_bins=short_bins,
+            frames_per_exposure=frames_per_exposure,
+            bits=16 if bits is Bits.SIXTEEN else 8,
+        )
     except job.RestoreError as error:
         raise typer.BadParameter(str(error), param_hint="--run / --model / --method") from error
-    way: Any = {
-        "run": trained,
-        "method": name,
-        "tile": tile,
-        "flips": flips,
-        "short_bins": short_bins,
-        "frames_per_exposure": frames_per_exposure,
-        "bits": 16 if bits is Bits.SIXTEEN else 8,
-        "overwrite": overwrite,
-    }
-    if manifest is not None:
-        for_one = {
-            "--blur": blur,
-            "--spikes": spikes,
-            "--log": log,
-            "--seq": seq,
-            "--exposure": exposure,
-            "--fps": fps,
-            "--rate": rate,
-            "--geometry": geometry,
-            "--gain": gain,
-            "--first": first,
-            "--calibration": calibration,
-            "--step": step,
-            "--video": video,
-        }
-        if given := [option for option, value in for_one.items() if value is not None]:
+    summary: job.RestoreSummary | job.RestoreManifestSummary
+    with progress_bar("Restoring", "frames") as reporter:
+        if manifest is not None:
+            already = "--manifest already gives these for each recording"
+            leave_out(context, _OF_ONE_RECORDING, already)
+            summary = job.restore_manifest(
+                manifest, out, how, split=split, overwrite=overwrite, reporter=reporter
+            )
+            words = f" of {len(summary.recordings)} recordings restored by {method}"
+        elif blur is None or spikes is None or split is not None:
             raise typer.BadParameter(
-                f"a manifest says it all of each recording; leave out {', '.join(given)}",
-                param_hint="--manifest",
+                "one recording needs --blur and --spikes; or give --manifest, and its --split",
+                param_hint="--blur / --spikes / --manifest",
             )
-        if split not in (None, "train", "val", "test"):
-            raise typer.BadParameter(f"expected train, val or test, got {split!r}")
-        with progress_bar("Restoring", "frames") as on_progress:
-            of_all = job.restore_manifest(
-                manifest, out, split=split, on_progress=on_progress, **way
-            )
-        for warning in dict.fromkeys(w for one in of_all.recordings for w in one.warnings):
-            typer.echo(f"Warning: {warning}", err=True)
-        report(
-            of_all,
-            f"{of_all.restored} frames of {len(of_all.recordings)} recordings restored by {name} "
-            f"in {out}" + _kept(of_all.kept),
-            json=json,
-        )
-        return
-    if blur is None or spikes is None or split is not None:
-        raise typer.BadParameter(
-            "one recording needs --blur and --spikes; or give --manifest, and --split of it",
-            param_hint="--blur / --spikes / --manifest",
-        )
-    require_times(log, exposure, fps)
-    with progress_bar("Restoring", "frames") as on_progress:
-        summary = job.restore(
-            blur,
-            spikes,
-            out,
-            log=log,
-            seq=seq,
-            exposure=exposure,
-            fps=fps,
-            rate=rate,
-            geometry=geometry,
-            gain=gain,
-            first=first,
-            calibration=calibration,
-            step=step,
-            on_progress=on_progress,
-            **way,
-        )
+        else:
+            times = exposure_times(log, seq, exposure, fps, step)
+            camera = spike_options(geometry, rate, gain, first, calibration)
+            recording = find_recording(blur, spikes, times, camera, decode_to=out)
+            summary = job.restore(recording, out, how, overwrite=overwrite, reporter=reporter)
+            words = f" restored by {method}"
+            words += f" in tiles of {summary.tile}" if summary.tile else ""
     if video is not None:
         write_video(video, restored_files(out), video_fps, overwrite=overwrite)
-    for warning in summary.warnings:
-        typer.echo(f"Warning: {warning}", err=True)
-    tiles = f" in tiles of {summary.tile}" if summary.tile else ""
-    report(
-        summary,
-        f"{summary.restored} frames restored by {summary.method}{tiles} in {out}"
-        + _kept(summary.kept)
-        + (f"; {video}" if video is not None else ""),
-        json=json,
-    )
-
-
-def _kept(frames: int) -> str:
-    return f", {frames} there already" if frames else ""
+    kept = f", {summary.kept} there already" if summary.kept else ""
+    written = "" if video is None else f"; {video}"
+    report(summary, f"{summary.restored} frames{words} in {out}{kept}{written}", json=json)

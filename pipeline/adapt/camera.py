@@ -62,9 +62,9 @@ class Camera:
 
     def __init__(self, recording: Recording, bins: int, norm: NormConfig) -> None:
         instants = [(m + 0.5) / INSTANTS - 0.5 for m in range(INSTANTS)]
-        arguments = (recording.seq, recording.exposures, recording.dat, recording.settings, bins)
-        self._own = RecordingSequence(*arguments)
-        self._around = seen_by(norm, [RecordingSequence(*arguments, at=at) for at in instants])
+        self._own = RecordingSequence(recording, bins)
+        around = [RecordingSequence(recording, bins, at=at) for at in instants]
+        self._around = seen_by(norm, around)
         self.gain = recording.settings.gain
         self._bins = bins
         self._in_time = np.arange(bins)

@@ -1,11 +1,4 @@
-"""Ways to a sharp frame, all behind one contract that `evaluate` and `restore` share.
-
-    blur     the blurred frame itself: what any method must beat
-    tfp      luminance from a short window of spikes around the exposure's middle, on 3 channels
-    tfi      luminance from the interval between the spikes around the middle, on 3 channels
-    sdm      blur times short TFP over exposure TFP: no learning
-    path     blur made sharp along the motion that the spikes show: no learning, needs torch
-    model    a trained network, on clips of several exposures
+"""What every method promises, and how the frames of a sequence are restored by one.
 
 Letters in shapes: N windows of a sequence, T windows of a clip, K bins, H and W the frames'
 pixels, h and w the spikes'.
@@ -28,11 +21,9 @@ from ..spikes.camera import luminance
 
 Frames = npt.NDArray[np.float32]
 
-METHODS = ("blur", "tfp", "tfi", "sdm", "path", "model")
-
 
 class MethodError(SpikeDeblurError):
-    """A method can't work on what it is given."""
+    """A sequence lacks what a method needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +41,11 @@ class Method(Protocol):
 
     @property
     def name(self) -> str:
-        """One of `METHODS`."""
+        """One of `make_method.METHODS`."""
 
     @property
     def clip_len(self) -> int:
-        """Windows that it sees together."""
+        """Number of windows that it sees together."""
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the kept windows' frames (T, H, W, 3) float32 RGB, about in [0, 1].
@@ -88,10 +79,10 @@ def restored_frames(
 def plan_clips(windows: int, clip_len: int) -> list[MethodClip]:
     """Return overlapping clips that keep each of the windows once.
 
-    Clips advance by half their length, rounded up; the last one ends with the sequence. Of a
-    window's results the one is kept in whose clip it lies nearest to the middle, where it has
-    neighbours on both sides; of two equally near, the earlier clip's. A sequence shorter than a
-    clip is one clip.
+    Clips advance by half their length, rounded up; the last one ends with the sequence. Each
+    window is kept from the clip in which it lies nearest to the middle, where it has neighbours on
+    both sides; from the earlier clip if two are equally near. A sequence shorter than a clip is
+    one clip.
     """
     if windows <= clip_len:
         return [MethodClip(0, windows, 0, windows)]
@@ -108,10 +99,14 @@ def plan_clips(windows: int, clip_len: int) -> list[MethodClip]:
 
 
 def require_raw(windows: WindowSequence, names: str) -> None:
-    """Refuse voxels of which log1p is taken.
+    """Refuse a sequence whose voxels have log1p done.
+
+    Args:
+        windows: the sequence.
+        names: the methods that need raw counts, for the message.
 
     Raises:
-        MethodError: names the sequence.
+        MethodError: log1p is done; names the sequence.
     """
     if not windows.windows_are_raw:
         raise MethodError(
@@ -121,10 +116,15 @@ def require_raw(windows: WindowSequence, names: str) -> None:
 
 
 def gain_of(windows: WindowSequence, window: int, rate: Frames) -> np.float32:
-    """Return spikes a sample at unit luminance; where unknown, as the blurred frame shows it.
+    """Return the gain, spikes a sample at unit luminance; if not known, from the blurred frame.
 
     Over the exposure, spikes and blurred frame saw the same light, so the gain is the mean rate
     over the mean luminance.
+
+    Args:
+        windows: the sequence.
+        window: index of the window.
+        rate: its spikes a sample (h, w).
     """
     if windows.gain is not None:
         return np.float32(windows.gain)

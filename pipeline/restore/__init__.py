@@ -1,5 +1,5 @@
 """The restore stage: recordings in, sharp frames out."""
 
-from .job import restore
+from .job import Restoring, restore
 
-__all__ = ["restore"]
+__all__ = ["Restoring", "restore"]

@@ -11,10 +11,11 @@ from typing import Any
 from ... import __version__
 from ...errors import SpikeDeblurError
 from ..host.files import inside, write_text
+from ..host.header import ProductFormat
 
-FORMAT = "spikedeblur.restore"
-SCHEMA_VERSION = 1
+RESTORATION = ProductFormat("spikedeblur.restore", 1)
 RECORD = "restore.json"
+"""Name of the record in its folder."""
 
 
 class RestoreError(SpikeDeblurError):
@@ -22,18 +23,19 @@ class RestoreError(SpikeDeblurError):
 
 
 def restored_files(out: str | os.PathLike[str]) -> list[Path]:
-    """Return the sharp frames that `restore` wrote to a folder, in order of time.
+    """Return the paths of the sharp frames that `restore` wrote to a folder, in order of time.
 
     Raises:
-        RestoreError: it holds no finished restoration.
+        RestoreError: the folder holds no finished restoration.
     """
-    record = _read_record(Path(out) / RECORD)
+    folder, path = Path(out), Path(out) / RECORD
+    record = _read_record(path)
     if record is None or not record.get("complete"):
-        raise RestoreError(f"{out}: expected a folder that `restore` finished, with {RECORD}")
-    return [
-        inside(Path(out), f"{stem}.png", Path(out) / RECORD)
-        for stem in frame_stems(record["inputs"])
-    ]
+        raise RestoreError(
+            f"{out}: expected a folder that `restore` finished, found "
+            f"{'no' if record is None else 'an unfinished'} {RECORD}; restore again"
+        )
+    return [inside(folder, f"{stem}.png", path) for stem in frame_stems(record["inputs"])]
 
 
 def prepare_out(
@@ -46,29 +48,28 @@ def prepare_out(
     """
     path = out / RECORD
     record = _read_record(path)
-    there = [stem for stem in frame_stems(inputs) if (out / f"{stem}.png").exists()]
-    if not overwrite:
-        if record is not None and record["version"] == __version__ and record["inputs"] == inputs:
+    frames = [stem for stem in frame_stems(inputs) if (out / f"{stem}.png").exists()]
+    if not overwrite and record is not None:
+        if record["version"] == __version__ and record["inputs"] == inputs:
             return
-        if record is not None:
-            raise RestoreError(
-                f"{path}: the frames here are from {_difference(record, inputs)}; choose another "
-                "--out, or give --overwrite"
-            )
-        if there or path.exists():
-            raise RestoreError(
-                f"{out / (there[0] + '.png') if there else path}: is there and not ours; choose "
-                "another --out, or give --overwrite"
-            )
+        raise RestoreError(
+            f"{path}: the frames here are from {_difference(record, inputs)}; choose another "
+            "--out, or give --overwrite"
+        )
+    if not overwrite and (frames or path.exists()):
+        raise RestoreError(
+            f"{out / f'{frames[0]}.png' if frames else path}: expected what `restore` wrote, found "
+            "another file; choose another --out, or give --overwrite"
+        )
     # Frames go before the record changes: a run killed in between must not take them for its own.
     former = frame_stems(record["inputs"]) if record is not None else []
-    for stem in {*there, *former}:
+    for stem in {*frames, *former}:
         inside(out, f"{stem}.png", path).unlink(missing_ok=True)
     write_record(out, inputs, sources, complete=False)
 
 
 def tile_before(out: Path) -> int | None:
-    """Return the tile that frames in `out` were made with, so that the rest are made alike."""
+    """Return the tile of the frames in `out`, 0 for whole frames; None: no model's frames."""
     record = _read_record(out / RECORD)
     if record is None or record["inputs"].get("method") != "model":
         return None
@@ -92,21 +93,20 @@ def _difference(record: dict[str, Any], inputs: dict[str, Any]) -> str:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """Return our own record, or None."""
+    """Return the record that `restore` wrote, or None where there is none."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if (
-        isinstance(record, dict)
-        and record.get("format") == FORMAT
-        and record.get("schema_version") == SCHEMA_VERSION
+        RESTORATION.heads(record)
+        and record.get("schema_version") == RESTORATION.schema_version
         and isinstance(record.get("version"), str)
         and isinstance(record.get("inputs"), dict)
         and isinstance(record["inputs"].get("frames"), dict)
         and isinstance(record["inputs"].get("frames_per_exposure", 1), int)
     ):
-        return record
+        return dict(record)
     return None
 
 
@@ -115,9 +115,7 @@ def write_record(
 ) -> None:
     """Write the record beside the frames, before the first and after the last of them."""
     record = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "version": __version__,
+        **RESTORATION.header(),
         "complete": complete,
         "sources": dict(sources),
         "inputs": inputs,

@@ -1,15 +1,16 @@
 """Blurred frames and a spike stream brought together.
 
-Which spikes belong to each frame is said by an alignment log, or by the exposure's length and the
-frame's number; geometry, clock and gain by option, side file or preset.
+The times of the frames come from an alignment log, or from the exposure's length and the frames'
+numbers; geometry, clock and gain from options, side file or preset.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..align.calibration import read_calibration
@@ -18,84 +19,119 @@ from ..align.layouts.contract import index_frames
 from ..align.log import read_alignment_log
 from ..align.manifest import manifest_beside, read_manifest
 from ..frames.listing import IMAGE_SUFFIXES, folder_names, shorten
+from ..frames.video import VIDEO_SUFFIX, decode_to_folder
 from ..host.files import inside
 from ..spikes import read_side_file
-from ..spikes.settings import SpikeOptions, SpikeSettings, settle
+from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, side_file_path
 from .recording import Exposure, Recording, RecordingError
 
 STREAM = "spike.dat"
-"""Name under which a folder's side file speaks of one stream, first time included."""
+"""File name for which a folder's side file gives the time of the first sample, too."""
 _BLUR_FOLDER = re.compile(r"(.+)_blurry_[1-9][0-9]*")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExposureTimes:
+    """When the frames were exposed: by an alignment log, or by their numbers."""
+
+    log: str | os.PathLike[str] | None = None
+    """Alignment log with the frames' times; None: by `exposure` and `fps`."""
+    seq: str | None = None
+    """Name of the sequence in the log; None: found by the folder's name."""
+    exposure: int | None = None
+    """Number of sharp frames that make a blurred one; odd."""
+    fps: float | None = None
+    """Sharp frames a second, in Hz."""
+    step: int | None = None
+    """For a video: sharp frames from one blurred frame to the next. None: an exposure, so that
+    they follow each other without gap. The first is centred in the first exposure."""
+
+    def __post_init__(self) -> None:
+        """Refuse what doesn't say the times, or says them twice.
+
+        Raises:
+            RecordingError: it is so; says what to give.
+        """
+        numbers = [value is not None for value in (self.exposure, self.fps)]
+        if any(numbers) if self.log is not None else not all(numbers):
+            raise RecordingError(
+                "the frames' times come from an alignment log, or from the exposure and the frame "
+                "rate; give --log, or both --exposure and --fps"
+            )
+
+
 def find_recording(
-    blur: Path,
+    blur: str | os.PathLike[str],
     spikes: str | os.PathLike[str],
+    times: ExposureTimes,
+    options: SpikeOptions = AS_RECORDED,
     *,
-    log: str | os.PathLike[str] | None = None,
-    seq: str | None = None,
-    exposure: int | None = None,
-    fps: float | None = None,
-    rate: float | None = None,
-    geometry: str | None = None,
-    gain: float | None = None,
-    first: float | None = None,
-    calibration: str | os.PathLike[str] | None = None,
+    decode_to: str | os.PathLike[str] | None = None,
 ) -> Recording:
-    """Bring a folder of blurred frames and a spike stream together.
+    """Bring blurred frames and a spike stream together.
 
     Args:
-        blur: folder of blurred frames named by number.
+        blur: folder of blurred frames named by number; or a video of them, if there is `decode_to`.
         spikes: one `.dat` stream that holds all their exposures.
-        log: alignment log with the frames' times; or else `exposure` and `fps`.
-        seq: the sequence's name in the log; None: found by the folder's name.
-        exposure: sharp frames that make a blurred one; odd.
-        fps: sharp frames a second.
-        rate: spike samples a second, in Hz; None: from side file or preset.
-        geometry: SPEC or preset; None: from the side file.
-        gain: spikes a sample at unit luminance; None: from side file or preset.
-        first: time of the stream's sample 0 in seconds; None: from the side file, else 0.
-        calibration: file that says where spike pixels lie in the frames; None: as the manifest
-            beside the log says, else both cameras see the same.
+        times: when the frames were exposed.
+        options: what the user says about the stream. Without a calibration, the spikes' place is
+            the one in the manifest beside the log, else both cameras see the same.
+        decode_to: folder in which a video's frames get a folder of their own.
 
     Raises:
-        SpikeDeblurError: no way to tell the times, or an input that can't be used; names it.
+        SpikeDeblurError: an input that can't be used; names it.
     """
-    options = SpikeOptions(geometry=geometry, rate=rate, gain=gain, first=first)
+    blur = Path(blur)
     settings = settle_spikes(spikes, options)
-    if log is not None:
-        seq, exposures = exposures_by_log(blur, log, seq)
-        given = rate is not None or first is not None
-        settings = as_aligned(settings, log, seq, keep_clock=given)
-    elif exposure is None or fps is None:
+    if blur.suffix == VIDEO_SUFFIX and decode_to is not None:
+        if times.exposure is None:
+            raise RecordingError(
+                f"{blur}: a video's frames have no numbers; give --exposure and --fps, not --log"
+            )
+        step = times.exposure if times.step is None else times.step
+        blur = decode_to_folder(blur, Path(decode_to), times.exposure // 2, step)
+    elif times.step is not None:
         raise RecordingError(
-            "expected the frames' times from a log, or from both exposure and fps; give --log, or "
-            "--exposure and --fps"
+            f"{blur}: a step is for videos, and these frames have their numbers; leave out --step"
         )
+    if times.log is not None:
+        seq, exposures = exposures_by_log(blur, times.log, times.seq)
+        clock_given = options.rate is not None or options.first is not None
+        settings = as_aligned(settings, times.log, seq, keep_clock=clock_given)
     else:
-        seq, exposures = seq or blur.name, exposures_by_number(blur, exposure, fps)
-    if calibration is not None:
-        settings = replace(settings, registration=read_calibration(calibration))
-    return Recording(seq, exposures, Path(spikes), settings)
+        assert times.exposure is not None, "checked by ExposureTimes"
+        assert times.fps is not None, "checked by ExposureTimes"
+        seq = times.seq or blur.name
+        exposures = exposures_by_number(blur, times.exposure, times.fps)
+    if options.calibration is not None:
+        settings = replace(settings, registration=read_calibration(options.calibration))
+    log = None if times.log is None else str(times.log)
+    return Recording(
+        seq=seq,
+        exposures=exposures,
+        dat=Path(spikes),
+        settings=settings,
+        sources={"blur": str(blur), "spikes": str(spikes), "log": log},
+    )
 
 
 def recordings_of(manifest: str | os.PathLike[str], split: str | None = None) -> list[Recording]:
     """Return the recordings of a manifest, with the times, clocks and places that it holds.
 
     Args:
-        manifest: that `align` wrote.
+        manifest: a manifest that `align` wrote.
         split: train, val or test; None: all.
 
     Raises:
         RecordingError: none in the split, or one whose exposures lie in several streams.
-        ManifestError: it can't be read.
+        ManifestError: the manifest can't be read.
     """
     content = read_manifest(manifest)
     root = content.root_folder(manifest)
-    found = []
+    recordings = []
     for sequence in content.sequences:
-        if (split is not None and sequence.split != split) or not sequence.windows:
+        if split not in (None, sequence.split) or not sequence.windows:
             continue
         streams = {(window.spikes, window.first) for window in sequence.windows}
         if len(streams) > 1:
@@ -105,23 +141,28 @@ def recordings_of(manifest: str | os.PathLike[str], split: str | None = None) ->
             )
         ((stream, first),) = streams
         dat = inside(root, stream, manifest)
-        settings = SpikeSettings(
-            geometry=sequence.spike_geometry(),
-            rate=sequence.rate,
-            gain=sequence.gain,
-            first=first,
-            registration=sequence.registration(),
+        recordings.append(
+            Recording(
+                seq=sequence.seq,
+                exposures=[
+                    Exposure(inside(root, w.blur, manifest), w.frame_index, w.t0, w.t1)
+                    for w in sequence.windows
+                ],
+                dat=dat,
+                settings=SpikeSettings(
+                    geometry=sequence.spike_geometry(),
+                    rate=sequence.rate,
+                    gain=sequence.gain,
+                    first=first,
+                    registration=sequence.registration(),
+                ),
+                sources={"manifest": str(manifest), "spikes": str(dat)},
+            )
         )
-        exposures = [
-            Exposure(inside(root, w.blur, manifest), w.frame_index, w.t0, w.t1)
-            for w in sequence.windows
-        ]
-        found.append(Recording(sequence.seq, exposures, dat, settings))
-    if not found:
-        raise RecordingError(
-            f"{manifest}: no recordings" + (f" in the split {split!r}" if split else "")
-        )
-    return found
+    if not recordings:
+        where = f" in the split {split!r}" if split else ""
+        raise RecordingError(f"{manifest}: no recordings{where}; align them, or correct --split")
+    return recordings
 
 
 def find_frames(blur: Path) -> dict[int, Path]:
@@ -157,63 +198,30 @@ def exposures_by_log(
     Args:
         blur: folder of blurred frames.
         log: alignment log.
-        seq: the sequence in the log; None: see `find_seq`.
+        seq: name of the sequence in the log; None: see `find_seq`.
 
     Raises:
         SpikeDeblurError: no such sequence, or a frame without a row; names it.
     """
     rows = read_alignment_log(log)
-    found = find_seq(blur, {name for name, _ in rows}, seq, log)
+    seq = find_seq(blur, {name for name, _ in rows}, seq, log)
     exposures = []
     for number, path in find_frames(blur).items():
-        row = rows.get((found, number))
+        row = rows.get((seq, number))
         if row is None:
             raise RecordingError(
-                f"{path}: no row for frame {number} of {found} in {log}; align this data set "
+                f"{path}: no row for frame {number} of {seq} in {log}; align this data set "
                 "again, or give --exposure and --fps instead of --log"
             )
         exposures.append(Exposure(path, number, row.t0, row.t1))
-    return found, exposures
-
-
-def as_aligned(
-    settings: SpikeSettings, log: str | os.PathLike[str], seq: str, *, keep_clock: bool
-) -> SpikeSettings:
-    """Return the settings with what the manifest beside a log found out about the cameras.
-
-    `align` writes both, and its log has no room for a corrected clock or a registration. A
-    manifest that isn't there, or not of this log, changes nothing.
-
-    Args:
-        settings: of the stream.
-        log: alignment log.
-        seq: the sequence.
-        keep_clock: the clock was given by hand.
-    """
-    manifest = manifest_beside(log)
-    if manifest is None:
-        return settings
-    beside = Path(log).with_suffix(".json")
-    (sequence,) = [sequence for sequence in manifest.sequences if sequence.seq == seq]
-    found = sequence.verification
-    warnings = list(settings.warnings)
-    if sequence.space is not None:
-        settings = replace(settings, registration=sequence.registration())
-        warnings.append(f"spikes are registered to the frames as {beside} says")
-    if found is not None and found.applied and not keep_clock:
-        first = sequence.windows[0].first
-        settings = replace(settings, first=first, rate=sequence.rate)
-        warnings.append(
-            f"clock corrected as {beside} says: first sample at {first:.6f} s, {sequence.rate:g} Hz"
-        )
-    return replace(settings, warnings=tuple(warnings))
+    return seq, exposures
 
 
 def exposures_by_number(blur: Path, exposure: int, fps: float) -> list[Exposure]:
     """Return the frames, frame c exposed from (c - h) / fps to (c + h) / fps, 2 h + 1 = exposure.
 
     Raises:
-        SpikeDeblurError: no frames, or an exposure or rate that can't be.
+        SpikeDeblurError: no frames, or an exposure or frame rate that can't be.
     """
     return [
         Exposure(path, number, *exposure_window(number, exposure, fps))
@@ -221,34 +229,70 @@ def exposures_by_number(blur: Path, exposure: int, fps: float) -> list[Exposure]
     ]
 
 
-def find_seq(blur: Path, seqs: Iterable[str], seq: str | None, log: str | os.PathLike[str]) -> str:
-    """Return the name under which a log knows the frames of `blur`.
+def as_aligned(
+    settings: SpikeSettings, log: str | os.PathLike[str], seq: str, *, keep_clock: bool
+) -> SpikeSettings:
+    """Return a stream's settings with the clock and registration that `align` measured.
 
-    A given `seq` is taken. A folder `.../<split>_blurry_<L>/<group>/<clip>` is exactly
-    `<split>/<group>/<clip>`. Any other is the only sequence that shares most last parts with it;
-    a last part `blur` or `blur_gamma`, as in the layout unified, doesn't count.
+    They are read from the manifest that `align` wrote beside the log. A manifest that isn't there,
+    or belongs to another log, changes nothing.
+
+    Args:
+        settings: settings of the stream.
+        log: alignment log.
+        seq: name of the sequence.
+        keep_clock: whether the clock was given by hand, and stays.
+    """
+    manifest = manifest_beside(log)
+    if manifest is None:
+        return settings
+    path = Path(log).with_suffix(".json")
+    (sequence,) = [sequence for sequence in manifest.sequences if sequence.seq == seq]
+    verification = sequence.verification
+    warnings = list(settings.warnings)
+    if sequence.space is not None:
+        settings = replace(settings, registration=sequence.registration())
+        warnings.append(f"spikes are registered to the frames as {path} says")
+    if verification is not None and verification.applied and not keep_clock:
+        first = sequence.windows[0].first
+        settings = replace(settings, first=first, rate=sequence.rate)
+        warnings.append(
+            f"clock corrected as {path} says: first sample at {first:.6f} s, {sequence.rate:g} Hz"
+        )
+    return replace(settings, warnings=tuple(warnings))
+
+
+def find_seq(blur: Path, seqs: Iterable[str], seq: str | None, log: str | os.PathLike[str]) -> str:
+    """Return the name of a folder's sequence in a log.
+
+    `seq` is taken if it is given. The folder `.../<split>_blurry_<L>/<group>/<clip>` is exactly
+    `<split>/<group>/<clip>`. Any other folder is the one sequence whose name shares most last
+    parts with its path; a last part `blur` or `blur_gamma`, as in the layout unified, doesn't
+    count.
+
+    Args:
+        blur: folder of blurred frames.
+        seqs: names of the log's sequences.
+        seq: the name that the user gave, or None.
+        log: the log, for messages.
 
     Raises:
         RecordingError: none fits, or several; lists them.
     """
     known = sorted(seqs)
+    parts = Path(os.path.normpath(blur.absolute())).parts
+    if seq is None:
+        for i, part in enumerate(parts[:-1]):
+            if match := _BLUR_FOLDER.fullmatch(part):
+                seq = "/".join((match[1], *parts[i + 1 :]))
+                break
     if seq is not None:
         if seq not in known:
             raise RecordingError(
-                f"{log}: no sequence {seq!r}; it has {shorten(known) or 'no rows'}; correct --seq"
+                f"{log}: expected the sequence {seq!r} for {blur}, found "
+                f"{shorten(known) or 'no rows'}; give one of them as --seq"
             )
         return seq
-    parts = Path(os.path.normpath(blur.absolute())).parts
-    for i, part in enumerate(parts[:-1]):
-        match = _BLUR_FOLDER.fullmatch(part)
-        if match is not None:
-            exact = "/".join((match[1], *parts[i + 1 :]))
-            if exact not in known:
-                raise RecordingError(
-                    f"{log}: no sequence {exact!r}, which {blur} is; it has "
-                    f"{shorten(known) or 'no rows'}; give --seq"
-                )
-            return exact
     if parts[-1] in ("blur", "blur_gamma"):
         parts = parts[:-1]
     shared = {name: _shared_last_parts(name.split("/"), parts) for name in known}
@@ -281,9 +325,5 @@ def settle_spikes(dat: str | os.PathLike[str], options: SpikeOptions) -> SpikeSe
 
 
 def _shared_last_parts(a: Sequence[str], b: Sequence[str]) -> int:
-    shared = 0
-    for one, other in zip(reversed(a), reversed(b), strict=False):
-        if one != other:
-            break
-        shared += 1
-    return shared
+    pairs = zip(reversed(a), reversed(b), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,13 +1,12 @@
-"""One recording: a folder of blurred frames and one spike stream, nothing voxelized.
+"""One recording: blurred frames and one spike stream, read as a `WindowSequence`.
 
-Both are read as a `WindowSequence`, spikes counted when asked for.
+Nothing is voxelized before: spikes are counted when they are asked for.
 """
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,50 +34,45 @@ class Exposure:
     path: Path
     frame_index: int
     t0: float
-    """In seconds."""
+    """First instant, in seconds."""
     t1: float
-    """In seconds; it belongs to the exposure."""
+    """Last instant, in seconds; it belongs to the exposure."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recording:
     """Blurred frames, when they were exposed, and one spike stream that holds all exposures."""
 
     seq: str
+    """Name of the sequence."""
     exposures: Sequence[Exposure]
+    """The frames in order of time, at least one."""
     dat: Path
+    """The spike stream."""
     settings: SpikeSettings
+    """Geometry, clock, gain and registration of the stream."""
+    sources: Mapping[str, str | None]
+    """Paths of what the recording was read from, by role, for records of products."""
 
 
 class RecordingSequence:
-    """Blurred frames and their spikes; see `WindowSequence`. Has no sharp frames."""
+    """A recording as a `WindowSequence`. Has no sharp frames."""
 
     has_sharp = False
     has_spikes = True
     is_remote = False
     windows_are_raw = True
 
-    def __init__(
-        self,
-        seq: str,
-        exposures: Sequence[Exposure],
-        dat: str | os.PathLike[str],
-        settings: SpikeSettings,
-        bins: int | None,
-        *,
-        at: float = 0.0,
-    ) -> None:
+    def __init__(self, recording: Recording, bins: int | None, *, at: float = 0.0) -> None:
         """Check that every exposure lies inside the recording.
 
-        Another instant than an exposure's middle gets a window around it, as long as the exposure
-        or as far as the recording reaches on both sides, and the blurred frame of that window:
-        the exposure's own, times the spikes' rate there over their rate in the exposure.
+        For another instant than the exposure's middle, the windows lie around that instant, as
+        long as the exposure or as far as the recording reaches on both sides. The blurred frame of
+        such a window is the exposure's own, times the spikes' rate in the window over their rate
+        in the exposure.
 
         Args:
-            seq: the recording's name.
-            exposures: in order of time, at least one.
-            dat: the spike stream.
-            settings: of the stream.
+            recording: the frames and the spike stream.
             bins: K; None: 32, or one a sample where an exposure holds fewer.
             at: the instant, from the exposure's middle, in exposures; -0.5 to 0.5.
 
@@ -86,20 +80,26 @@ class RecordingSequence:
             SpikeDeblurError: an exposure outside the recording or with fewer samples than bins,
                 or a first frame that can't be read.
         """
-        self.seq = seq
+        settings, dat, exposures = recording.settings, recording.dat, recording.exposures
+        self.seq = recording.seq
         self.gain = settings.gain
-        self._file = open_spikes(Path(dat), settings.geometry, settings.registration)
-        self._exposures = tuple(exposures)
-        self._spans = [
+        self._file = open_spikes(dat, settings.geometry, settings.registration)
+        self._paths = [exposure.path for exposure in exposures]
+        self._exposed = [
             settings.clock.require_inside(
                 e.t0, e.t1, self._file.n_frames, f"{dat}, frame {e.path.name}"
             )
             for e in exposures
         ]
-        self._own_spans = self._spans
+        self._spans = self._exposed
         if at:
-            self._spans = [_span_around(span, at, self._file.n_frames) for span in self._spans]
-        fewest = min(stop - start for start, stop in self._spans)
+            self._spans = [_span_around(span, at, self._file.n_frames) for span in self._exposed]
+        self.length = len(exposures)
+        self.frame_index = np.array([e.frame_index for e in exposures], np.int64)
+        self.t0 = np.array([e.t0 for e in exposures], np.float64)
+        self.t1 = np.array([e.t1 for e in exposures], np.float64)
+        self.samples = np.array([stop - start for start, stop in self._spans], np.int64)
+        fewest = int(self.samples.min())
         self.bins = min(32, fewest) if bins is None else bins
         if fewest < self.bins:
             raise RecordingError(
@@ -107,50 +107,17 @@ class RecordingSequence:
                 f"the model was trained with {self.bins} bins; check exposure, fps and rate, ask "
                 "for fewer --frames-per-exposure, or use --method sdm"
             )
-        self.frame_shape: tuple[int, int] = read_rgb(exposures[0].path).shape[:2]
+        self.voxel_dtype = "uint16" if -(-int(self.samples.max()) // self.bins) > 255 else "uint8"
+        self.frame_shape: tuple[int, int] = read_rgb(self._paths[0]).shape[:2]
         self.voxel_shape = settings.geometry.shape
         where = settings.registration
         if where is not None and where.frame_shape != self.frame_shape:
             raise RecordingError(
-                f"{exposures[0].path}: expected frames of {where.frame_shape}, for which the "
-                f"spikes are registered, found {self.frame_shape}"
+                f"{self._paths[0]}: expected frames of {where.frame_shape}, for which the "
+                f"spikes are registered, found {self.frame_shape}; correct the calibration, or "
+                "align again"
             )
         self._frames: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
-
-    @property
-    def length(self) -> int:
-        """N."""
-        return len(self._exposures)
-
-    @property
-    def exposures(self) -> tuple[Exposure, ...]:
-        """The frames, in order of time."""
-        return self._exposures
-
-    @property
-    def frame_index(self) -> np.ndarray:
-        """(N,) int64."""
-        return np.array([e.frame_index for e in self._exposures], np.int64)
-
-    @property
-    def t0(self) -> np.ndarray:
-        """(N,) float64, seconds."""
-        return np.array([e.t0 for e in self._exposures], np.float64)
-
-    @property
-    def t1(self) -> np.ndarray:
-        """(N,) float64, seconds."""
-        return np.array([e.t1 for e in self._exposures], np.float64)
-
-    @property
-    def samples(self) -> np.ndarray:
-        """(N,) int64."""
-        return np.array([stop - start for start, stop in self._spans], np.int64)
-
-    @property
-    def voxel_dtype(self) -> str:
-        """uint8, or uint16 where a bin can exceed 255."""
-        return "uint16" if -(-int(self.samples.max()) // self.bins) > 255 else "uint8"
 
     def voxels(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
@@ -190,27 +157,27 @@ class RecordingSequence:
     def _frame(self, i: int) -> npt.NDArray[np.uint8]:
         # Tiles of one clip ask for the same few frames again and again.
         if i not in self._frames:
-            self._frames[i] = self._moved(i, read_rgb(self._exposures[i].path, self.frame_shape))
+            self._frames[i] = self._moved(i, read_rgb(self._paths[i], self.frame_shape))
             if len(self._frames) > _FRAMES_KEPT:
                 self._frames.popitem(last=False)
         self._frames.move_to_end(i)
         return self._frames[i]
 
     def _moved(self, i: int, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return the blurred frame (H, W, 3) of the window around the instant wanted."""
-        if self._spans[i] == self._own_spans[i]:
+        """Return the blurred frame (H, W, 3) uint8 of window `i`, from that of its exposure."""
+        if self._spans[i] == self._exposed[i]:
             return frame
-        there, own = (
+        in_window, in_exposure = (
             self._file.counts(1, *span)[0] / np.float32(span[1] - span[0])
-            for span in (self._spans[i], self._own_spans[i])
+            for span in (self._spans[i], self._exposed[i])
         )
         blur = np.asarray(frame / np.float32(255), np.float32)
-        return to_uint8(sdm(blur, there, own))
+        return to_uint8(sdm(blur, in_window, in_exposure))
 
 
-def _span_around(own: Span, at: float, samples: int) -> Span:
-    """Return samples [start, stop) around an instant, inside a recording."""
-    start, stop = own
+def _span_around(exposed: Span, at: float, samples: int) -> Span:
+    """Return samples [start, stop) around an instant, inside a recording of so many samples."""
+    start, stop = exposed
     middle = (start + stop) / 2 + at * (stop - start)
     half = min((stop - start) / 2, middle, samples - middle)
     return round(middle - half), round(middle + half)

@@ -33,6 +33,10 @@ class SpikeOptions:
     """File that says where spike pixels lie in the frames; see `align.calibration`."""
 
 
+AS_RECORDED = SpikeOptions()
+"""The options of a user who gives none."""
+
+
 class SpikeSettingsError(SpikeDeblurError):
     """Geometry or rate are not known, or an impossible value was given."""
 

@@ -179,7 +179,7 @@ def test_a_manifest_restores_each_recording_as_by_itself(
     ("more", "message"),
     [
         (["--blur", "x"], "leave out --blur"),
-        (["--split", "dev"], "train, val or test"),
+        (["--split", "dev"], "'train', 'val', 'test'"),
     ],
 )
 def test_a_manifest_beside_one_recordings_options_exits_with_2(

@@ -12,15 +12,13 @@ from alignment_cases import Moved, record_moved
 from spikedeblur.pipeline.align import align, read_manifest
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.frames.images import read_rgb
-from spikedeblur.pipeline.restore import job as restoring
-from spikedeblur.pipeline.sequences.find_recording import as_aligned, settle_spikes
-from spikedeblur.pipeline.sequences.find_recording import exposures_by_log as by_log
+from spikedeblur.pipeline.restore import Restoring, restore
+from spikedeblur.pipeline.sequences.find_recording import ExposureTimes, find_recording
 from spikedeblur.pipeline.sequences.recording import RecordingSequence
 from spikedeblur.pipeline.sequences.stored import open_store
 from spikedeblur.pipeline.sequences.unified import open_unified
 from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry
 from spikedeblur.pipeline.spikes.registration import RegisteredSpikes
-from spikedeblur.pipeline.spikes.settings import SpikeOptions
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 
@@ -67,10 +65,10 @@ def test_store_restore_and_file_give_the_same_counts(aligned, moved):
     voxelize_manifest(aligned / "o" / "a.json", store, bins=8, workers=1)
     (sequence,) = open_store(store)
     dat = aligned / "val_spike_2xds" / "moved" / "clip" / "spike.dat"
-    settings = settle_spikes(dat, SpikeOptions())
-    seq, exposures = by_log(aligned / "val_blurry_33" / "moved" / "clip", aligned / "o/a.txt", None)
-    settings = as_aligned(settings, aligned / "o/a.txt", seq, keep_clock=False)
-    recording = RecordingSequence(seq, exposures, dat, settings, 8)
+    blur = aligned / "val_blurry_33" / "moved" / "clip"
+    found = find_recording(blur, dat, ExposureTimes(log=aligned / "o/a.txt"))
+    settings, exposures = found.settings, found.exposures
+    recording = RecordingSequence(found, 8)
     assert sequence.record.registered_by == settings.registration.matrix
     counts = sequence.voxels(0, 3)
     np.testing.assert_array_equal(recording.voxels(0, 3), counts)
@@ -95,12 +93,17 @@ def test_restoring_gains_from_it(aligned, moved):
             np.mean([psnr(f[inner], s[inner]) for f, s in zip(frames, sharp, strict=True)])
         )
 
-    with_log = restoring.restore(
-        blur, dat, aligned / "right", method="sdm", log=aligned / "o" / "a.txt"
+    by_log, by_number = (
+        find_recording(blur, dat, times)
+        for times in (
+            ExposureTimes(log=aligned / "o" / "a.txt"),
+            ExposureTimes(exposure=33, fps=1000.0),
+        )
     )
+    with_log = restore(by_log, aligned / "right", Restoring(method="sdm"))
     assert any("registered" in warning for warning in with_log.warnings)
     assert any("clock corrected" in warning for warning in with_log.warnings)
-    restoring.restore(blur, dat, aligned / "wrong", method="sdm", exposure=33, fps=1000.0)
+    restore(by_number, aligned / "wrong", Restoring(method="sdm"))
     assert quality("right") > quality("wrong") + 2
 
 

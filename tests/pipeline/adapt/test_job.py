@@ -16,7 +16,7 @@ from spikedeblur.model import build_model
 from spikedeblur.pipeline.adapt import job
 from spikedeblur.pipeline.adapt.camera import INSTANTS
 from spikedeblur.pipeline.frames.images import write_png
-from spikedeblur.pipeline.sequences.find_recording import find_recording
+from spikedeblur.pipeline.sequences.find_recording import ExposureTimes, find_recording
 from spikedeblur.pipeline.sequences.recording import Recording
 from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
 from spikedeblur.pipeline.trained import load_trained
@@ -36,7 +36,7 @@ def recording(moving_scene, tmp_path: Path) -> Recording:
     write_side_file(
         dat, SideFile(geometry=GEOMETRY, rate=moving_scene.rate, gain=moving_scene.gain)
     )
-    return find_recording(tmp_path / "blur", dat, exposure=33, fps=1000.0)
+    return find_recording(tmp_path / "blur", dat, ExposureTimes(exposure=33, fps=1000.0))
 
 
 @pytest.fixture
@@ -143,6 +143,4 @@ def test_what_can_not_be_adapted_to_is_refused(recording, model, tmp_path):
         job.adapt(model, [recording], model)
     with pytest.raises(SpikeDeblurError, match=r"ends in \.safetensors"):
         job.adapt(model, [recording], tmp_path / "x.pt")
-    with pytest.raises(SpikeDeblurError, match="from a log, or from both exposure"):
-        find_recording(tmp_path / "blur", tmp_path / "spike.dat", exposure=33)
     assert not out.exists()

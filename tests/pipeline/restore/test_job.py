@@ -15,16 +15,18 @@ from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.align.log import AlignmentRow, write_alignment_log
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.frames.images import read_rgb, write_png
+from spikedeblur.pipeline.host.reporter import SILENT, Reporter
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.restore import job
 from spikedeblur.pipeline.restore.record import RECORD, restored_files
 from spikedeblur.pipeline.sequences.find_recording import (
-    exposures_by_number,
+    ExposureTimes,
     find_frames,
+    find_recording,
     find_seq,
     settle_spikes,
 )
-from spikedeblur.pipeline.sequences.recording import RecordingError, RecordingSequence
+from spikedeblur.pipeline.sequences.recording import Recording, RecordingError, RecordingSequence
 from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
 from spikedeblur.pipeline.spikes.settings import SpikeOptions, SpikeSettingsError
 from spikedeblur.pipeline.spikes.sidefile import write_folder_side_file
@@ -52,15 +54,31 @@ def recording(moving_scene, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def restore(folder: Path, out: str = "out", **keywords) -> job.RestoreSummary:
-    keywords = {"method": "sdm", "exposure": 33, "fps": 1000.0} | keywords
-    return job.restore(
-        folder / "test_blurry_33/Type1/clip", folder / "spike.dat", folder / out, **keywords
-    )
+BY_NUMBER = ExposureTimes(exposure=33, fps=1000.0)
+
+
+def found(folder: Path, times: ExposureTimes = BY_NUMBER, **options) -> Recording:
+    blur, dat = folder / "test_blurry_33/Type1/clip", folder / "spike.dat"
+    return find_recording(blur, dat, times, SpikeOptions(**options))
+
+
+def restore(
+    folder: Path,
+    out: str = "out",
+    *,
+    times: ExposureTimes = BY_NUMBER,
+    first: float | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+    **how,
+) -> job.RestoreSummary:
+    restoring = job.Restoring(**({"method": "model" if "run" in how else "sdm"} | how))
+    recording = found(folder, times, first=first)
+    return job.restore(recording, folder / out, restoring, overwrite=overwrite, reporter=reporter)
 
 
 def by_log(folder: Path, **keywords):
-    return restore(folder, exposure=None, fps=None, log=folder / "align.txt", **keywords)
+    return restore(folder, times=ExposureTimes(log=folder / "align.txt"), **keywords)
 
 
 def mean_psnr(out: Path, moving_scene) -> float:
@@ -141,14 +159,7 @@ def test_instants_near_a_recordings_end_get_shorter_windows(recording) -> None:
     first = read_rgb(recording / "more" / "0016_0.png").astype(float)
     assert np.abs(first).mean() > 20
     with pytest.raises(SpikeDeblurError, match="fewer --frames-per-exposure"):
-        RecordingSequence(
-            SEQ,
-            exposures_by_number(recording / "test_blurry_33/Type1/clip", 33, 1000.0),
-            recording / "spike.dat",
-            settled(recording / "spike.dat"),
-            32,
-            at=-0.49,
-        )
+        RecordingSequence(found(recording), 32, at=-0.49)
 
 
 class Ramp(torch.nn.Module):
@@ -175,13 +186,15 @@ def test_sixteen_bits_hold_what_the_network_gave_to_half_a_step(recording, monke
         "from_run",
         lambda run, tile, flips, device: ModelMethod(Ramp(), config, tile=0, device="cpu"),
     )
-    monkeypatch.setattr(job, "_model_hash", lambda run: "ab")
-    restore(recording, method=None, run=recording / "run", bits=16)
+    best = recording / "run" / "checkpoints" / "best.pt"
+    best.parent.mkdir(parents=True)
+    best.write_bytes(b"weights")
+    restore(recording, run=recording / "run", bits=16)
     files = restored_files(recording / "out")
-    found = np.stack([read_png16(path) for path in files]).astype(np.float64) / 65535
+    restored = np.stack([read_png16(path) for path in files]).astype(np.float64) / 65535
     given = Ramp()(torch.empty(1, 3, 3, 96, 96), None)[0].permute(0, 2, 3, 1).double().numpy()
-    assert np.abs(found - given.clip(0, 1)).max() <= 0.5 / 65535 + 1e-12
-    assert len(np.unique(found)) > 20_000
+    assert np.abs(restored - given.clip(0, 1)).max() <= 0.5 / 65535 + 1e-12
+    assert len(np.unique(restored)) > 20_000
 
 
 def test_frames_of_other_bits_are_other_frames(recording) -> None:
@@ -227,12 +240,13 @@ def test_record_says_what_the_frames_were_made_from(recording) -> None:
 
 
 def test_a_stopped_run_goes_on_and_a_finished_one_does_nothing(recording) -> None:
-    def stop(done: int, total: int, note: str) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
+    class Stop(Reporter):
+        def progress(self, done: int, total: int, note: str = "") -> None:
+            if done == 2:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        restore(recording, on_progress=stop)
+        restore(recording, reporter=Stop())
     record = json.loads((recording / "out" / RECORD).read_text())
     assert record["complete"] is False
     first = (recording / "out" / "0016.png").stat().st_mtime_ns
@@ -270,7 +284,7 @@ def test_overwriting_leaves_no_frame_of_the_former_run(recording) -> None:
 
 def test_foreign_files_are_not_replaced(recording) -> None:
     write_png(recording / "out" / "0031.png", np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(job.RestoreError, match="not ours"):
+    with pytest.raises(job.RestoreError, match="found another file"):
         restore(recording)
     with pytest.raises(job.RestoreError, match="choose another --out"):
         restore(recording, "test_blurry_33/Type1/clip")
@@ -297,15 +311,34 @@ def test_windows_outside_the_recording_are_named_before_any_work(recording) -> N
 
 def test_wrong_use_is_refused(recording) -> None:
     with pytest.raises(job.RestoreError, match="--run DIR"):
-        restore(recording, method=None)
+        restore(recording, method="model")
     with pytest.raises(job.RestoreError, match="not both"):
-        restore(recording, run=recording)
+        restore(recording, run=recording, method="sdm")
     with pytest.raises(job.RestoreError, match="'sdn'"):
         restore(recording, method="sdn")
-    with pytest.raises(job.RestoreError, match="log"):
-        restore(recording, exposure=None, fps=None)
-    with pytest.raises(RecordingError, match="--fps"):
-        restore(recording, fps=None)
+    with pytest.raises(job.RestoreError, match="at least 1 frame"):
+        restore(recording, frames_per_exposure=0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"exposure": 33}, {"fps": 1000.0}, {"log": "x", "fps": 1000.0}],
+)
+def test_times_that_are_missing_or_given_twice_are_refused(given) -> None:
+    with pytest.raises(RecordingError, match="give --log, or both --exposure and --fps"):
+        ExposureTimes(**given)
+
+
+def test_videos_and_steps_go_together(recording) -> None:
+    with pytest.raises(RecordingError, match="leave out --step"):
+        found(recording, ExposureTimes(exposure=33, fps=1000.0, step=15))
+    with pytest.raises(RecordingError, match="frames have no numbers"):
+        find_recording(
+            recording / "x.mp4",
+            recording / "spike.dat",
+            ExposureTimes(log=recording / "align.txt"),
+            decode_to=recording / "out",
+        )
 
 
 @pytest.mark.parametrize(
@@ -399,8 +432,12 @@ def test_interpolated_names_count_in_fours(tmp_path: Path) -> None:
 def test_unknown_gain_is_said(recording, moving_scene) -> None:
     side = SideFile(geometry=GEOMETRY, rate=moving_scene.rate)
     write_side_file(recording / "spike.dat", side)
-    summary = restore(recording)
+    heard: list[str] = []
+    reporter = Reporter()
+    reporter.warn = heard.append
+    summary = restore(recording, reporter=reporter)
     assert any("--gain" in warning for warning in summary.warnings)
+    assert list(summary.warnings) == heard
 
 
 class Passing(torch.nn.Module):
@@ -421,17 +458,17 @@ def test_a_model_restores_clips_and_resumes(recording, monkeypatch: pytest.Monke
     best = recording / "run" / "checkpoints" / "best.pt"
     best.parent.mkdir(parents=True)
     best.write_bytes(b"weights")
-    summary = restore(recording, method=None, run=recording / "run", tile=32)
+    summary = restore(recording, run=recording / "run", tile=32)
     assert (summary.method, summary.restored, summary.tile) == ("model", 3, 32)
     blurred = read_rgb(recording / "test_blurry_33/Type1/clip/0031.png")
     np.testing.assert_array_equal(read_rgb(recording / "out" / "0031.png"), blurred)
     (recording / "out" / "0046.png").unlink()
     # Without being told, a restoration that goes on keeps the tile it began with.
-    again = restore(recording, method=None, run=recording / "run")
+    again = restore(recording, run=recording / "run")
     assert (again.restored, again.tile) == (1, 32)
     best.write_bytes(b"other weights")
     with pytest.raises(job.RestoreError, match="model_sha256"):
-        restore(recording, method=None, run=recording / "run", tile=32)
+        restore(recording, run=recording / "run", tile=32)
 
 
 @pytest.mark.parametrize("correct", [True, False])
@@ -446,28 +483,24 @@ def test_spikes_of_another_time_are_warned_of_without_sharp_frames(
     best = recording / "run" / "checkpoints" / "best.pt"
     best.parent.mkdir(parents=True)
     best.write_bytes(b"weights")
-    assert restore(recording, method=None, run=recording / "run").warnings == ()
+    assert restore(recording, run=recording / "run").warnings == ()
     for other in ("0016.png", "0046.png"):
         (recording / "test_blurry_33/Type1/clip" / other).unlink()
-    found = restore(recording, "moved", method=None, run=recording / "run", first=first)
-    (warning,) = (w for w in found.warnings if "blurred frames" in w)
+    moved = restore(recording, "moved", run=recording / "run", first=first)
+    (warning,) = (w for w in moved.warnings if "blurred frames" in w)
     assert expected in warning
     assert ("given them in time" in warning) == correct
 
 
 def test_an_exposure_too_short_for_the_models_bins_is_refused(recording) -> None:
-    blur = recording / "test_blurry_33/Type1/clip"
-    settings = settled(recording / "spike.dat", rate=100.0)
-    exposures = exposures_by_number(blur, 33, 1000.0)
+    slow = found(recording, rate=100.0)
     with pytest.raises(RecordingError, match="32 bins"):
-        RecordingSequence("x", exposures, recording / "spike.dat", settings, 32)
-    assert RecordingSequence("x", exposures, recording / "spike.dat", settings, None).bins == 4
+        RecordingSequence(slow, 32)
+    assert RecordingSequence(slow, None).bins == 4
 
 
 def test_crops_of_a_recording_are_cut_exactly(recording) -> None:
-    exposures = exposures_by_number(recording / "test_blurry_33/Type1/clip", 33, 1000.0)
-    dat = recording / "spike.dat"
-    sequence = RecordingSequence("x", exposures, dat, settled(dat), 32)
+    sequence = RecordingSequence(found(recording), 32)
     assert sequence.voxel_dtype == sequence.voxels(0, 1).dtype
     voxels = sequence.voxels(0, 2)
     np.testing.assert_array_equal(

@@ -86,9 +86,7 @@ def test_a_crop_is_the_whole_cut_and_processes_may_have_it(
 def test_a_recording_has_all_that_is_beside_its_exposures(tmp_path: Path) -> None:
     data = make_data_set(tmp_path, centres=(4, 10), exposure=5, seqs=(SEQ,))
     (recording,) = recordings_of(data.manifest)
-    sequence = RecordingSequence(
-        recording.seq, recording.exposures, recording.dat, recording.settings, 8
-    )
+    sequence = RecordingSequence(recording, 8)
     light = in_light(sequence).voxels(0, 2)
     near(light[0], expected(data, 0, BESIDE, BESIDE))
     near(light[1], expected(data, 1, BESIDE, 0))  # the recording ends with the exposure

@@ -1,0 +1,84 @@
+"""The list of methods, and how each is made.
+
+blur     the blurred frame itself: what any method must beat
+tfp      luminance from a short window of spikes around the exposure's middle, on 3 channels
+tfi      luminance from the interval between the spikes around the middle, on 3 channels
+sdm      blur times short TFP over exposure TFP: no learning
+path     blur made sharp along the motion that the spikes show: no learning, needs torch
+model    a trained network, on clips of several exposures
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .contract import Method
+from .tfp_tfi_sdm import DEFAULT_SHORT_BINS, BlurMethod, SdmMethod, TfiMethod, TfpMethod
+
+if TYPE_CHECKING:
+    from .network import ModelMethod
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Untrained:
+    """A method without a trained model, and what commands must know before they make it."""
+
+    make: Callable[..., Method]
+    """Called with the short window's width in bins if there is one, else without arguments."""
+    has_short_window: bool = False
+    """Whether the width of a short window can be chosen."""
+    needs_gain: bool = False
+    """Whether a gain that is not known is taken from the blurred frames' brightness."""
+    needs_spikes: bool = False
+    """Whether counts in bins do not suffice."""
+
+
+def _path() -> Method:
+    from .path import PathMethod  # imports torch
+
+    return PathMethod()
+
+
+UNTRAINED = {
+    "blur": Untrained(make=BlurMethod),
+    "tfp": Untrained(make=TfpMethod, has_short_window=True, needs_gain=True),
+    "tfi": Untrained(make=TfiMethod, needs_gain=True, needs_spikes=True),
+    "sdm": Untrained(make=SdmMethod, has_short_window=True, needs_gain=True),
+    "path": Untrained(make=_path, needs_gain=True),
+}
+"""The methods without a trained model, in the order in which they are shown."""
+
+METHODS = (*UNTRAINED, "model")
+"""Names of all methods."""
+
+
+def make_method(name: str, short_bins: int = DEFAULT_SHORT_BINS) -> Method:
+    """Return one of the `UNTRAINED` methods; `short_bins` is for those with a short window."""
+    method = UNTRAINED[name]
+    return method.make(short_bins) if method.has_short_window else method.make()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelOptions:
+    """How a trained network is run on frames."""
+
+    tile: int | None = None
+    """Side of the tiles in frame pixels; 0: whole frames; None: see `tiling.choose_tile`."""
+    flips: bool = False
+    """Whether the result is the mean over four mirrored copies: four times the time, and a little
+    nearer to the truth."""
+    device: str | None = None
+    """A torch device; None: the GPU where there is one."""
+
+    def open(self, run: str | os.PathLike[str]) -> ModelMethod:
+        """Return the network of a run folder or of an exported model, ready to restore.
+
+        Raises:
+            SpikeDeblurError: neither, or one without a whole checkpoint.
+        """
+        from .network import ModelMethod
+
+        return ModelMethod.from_run(run, tile=self.tile, flips=self.flips, device=self.device)
