@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from . import options
+from .options import trained_model
+from .output import command_line, print_table, say_next
 
+if TYPE_CHECKING:
     from ..pipeline.evaluate.metrics import Score
     from ..pipeline.evaluate.scores import Evaluation
 
 
 class Backbone(enum.StrEnum):
-    """Networks that LPIPS sees with."""
+    """Networks whose features LPIPS compares."""
 
     ALEX = "alex"
     VGG = "vgg"
@@ -25,12 +27,8 @@ class Backbone(enum.StrEnum):
 
 def evaluate(
     store: Annotated[str, typer.Argument(help="Zarr store with sharp frames: a folder or a URL.")],
-    run: Annotated[
-        str | None, typer.Option(help="Run folder of a trained model: a path or a URL.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Exported model, a file or a URL; or `small`, which ships.")
-    ] = None,
+    run: options.Run = None,
+    model: options.Model = None,
     control: Annotated[
         str | None,
         typer.Option(help="Run folder or exported model that was trained without spikes, for rgb."),
@@ -71,20 +69,8 @@ def evaluate(
             "gain over blur is the median."
         ),
     ] = None,
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Side of the model's tiles, in pixels; 0: whole frames.",
-            show_default="whole up to 512x512, else 256; less if memory is short",
-        ),
-    ] = None,
-    flips: Annotated[
-        bool,
-        typer.Option(
-            "--flips", help="Mean over four mirrored copies: four times the time, a little better."
-        ),
-    ] = False,
+    tile: options.Tile = None,
+    flips: options.Flips = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that evaluate didn't write.")
     ] = False,
@@ -96,25 +82,24 @@ def evaluate(
 
     Example: spikedeblur evaluate data/quickstart.zarr --run outputs/quickstart
     """
-    from ..pipeline.evaluate import job
-    from ..pipeline.evaluate import picture as pictures
-    from ..pipeline.evaluate import scores as product
-    from .options import trained_model
-    from .output import say_next
+    from ..pipeline.evaluate import job, scores
+    from ..pipeline.evaluate.picture import before_after, require_own_picture
     from .progress import progress_bar
 
     trained, without_spikes = trained_model(run, model), trained_model(control, None)
     names = None if methods is None else [name.strip() for name in methods.split(",")]
     try:
-        given = {"model": trained, "rgb": without_spikes}
-        job.checked_methods(names, given={name for name, source in given.items() if source})
-    except product.EvaluationError as error:
+        job.checked_methods(names, run=trained, control=without_spikes)
+    except scores.EvaluationError as error:
         raise typer.BadParameter(str(error), param_hint="--methods") from error
     if json is not None:
-        product.require_own_json(json, overwrite=overwrite)
+        scores.require_own_json(json, overwrite=overwrite)
     if picture is not None:
-        pictures.require_own_picture(picture, overwrite=overwrite)
-    with progress_bar("Evaluating", "windows") as on_progress:
+        require_own_picture(picture, overwrite=overwrite)
+    how = job.Evaluating(
+        lpips=lpips.value if lpips is not None else None, motion=motion, tile=tile, flips=flips
+    )
+    with progress_bar("Evaluating", "windows") as reporter:
         evaluation = job.evaluate(
             store,
             run=trained,
@@ -122,22 +107,19 @@ def evaluate(
             split=split,
             methods=names,
             protocol=protocol,
-            lpips=lpips.value if lpips is not None else None,
-            motion=motion,
-            tile=tile,
-            flips=flips,
-            on_progress=on_progress,
+            how=how,
+            reporter=reporter,
         )
     if json is not None:
-        product.write_evaluation(json, evaluation, overwrite=overwrite)
+        scores.write_evaluation(json, evaluation, overwrite=overwrite)
     if picture is not None:
-        shown = pictures.before_after(
+        shown = before_after(
             store,
             trained,
             evaluation.split,
             picture,
             evaluation=evaluation,
-            tile=tile,
+            options=how,
             overwrite=overwrite,
         )
     _print(evaluation)
@@ -151,77 +133,50 @@ def evaluate(
 def _page_command(run: str | None, json: Path | None) -> str | None:
     if run is None or json is None or "://" in run:
         return None
-    from .output import command_line
-
-    there = json.resolve() == Path(run, "evaluation.json").resolve()
-    return command_line("report", run, *(() if there else ("--evaluation", json)))
+    is_beside = json.resolve() == Path(run, "evaluation.json").resolve()
+    return command_line("report", run, *(() if is_beside else ("--evaluation", json)))
 
 
 def _print(evaluation: Evaluation) -> None:
-    import shutil
-    import sys
-
-    from rich.console import Console
-
-    # A file or pipe has no width of its own, and 80 columns would cut sequences' names.
-    width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 160
-    console = Console(width=width, highlight=False)
-    console.print(_table(evaluation))
+    title = f"PSNR in dB / SSIM{_named(' / LPIPS ({})', evaluation.lpips_backbone)}"
+    title += f", split {evaluation.split}"
+    title += _named(", blurred frames from {}", evaluation.blur_kind)
+    title += _named(", protocol {}", evaluation.protocol)
+    rows = [("sequence", "windows", *evaluation.methods)]
+    for seq, scores in evaluation.sequences.items():
+        rows.append((seq, str(evaluation.windows_of(seq)), *map(_cell, scores.values())))
+    means = map(_cell, evaluation.methods.values())
+    rows.append(("mean over windows", str(len(evaluation.windows)), *means))
+    print_table(rows, title=title, has_total=True)
     if evaluation.motion:
-        console.print(_motion_table(evaluation))
+        _print_motion(evaluation)
     widths = {"TFP": evaluation.tfp_bins, "SDM": evaluation.sdm_bins}
     chosen = [f"{name} {bins}" for name, bins in widths.items() if bins is not None]
     if chosen:
-        console.print(f"Short window, best on this split, in bins: {', '.join(chosen)}")
-    spread = {
-        name: interval
-        for name in evaluation.methods
-        if name != "blur" and "blur" in evaluation.methods
-        if (interval := evaluation.interval(name, "blur")) is not None
-    }
-    if spread:
-        gains = [f"{name} {low:+.2f} to {high:+.2f}" for name, (low, high) in spread.items()]
-        console.print(f"Gain over blur in dB, 95 % interval over sequences: {', '.join(gains)}")
+        typer.echo(f"Short window, best on this split, in bins: {', '.join(chosen)}")
+    gains = [
+        f"{name} {interval[0]:+.2f} to {interval[1]:+.2f}"
+        for name, interval in evaluation.gain_intervals().items()
+        if interval is not None
+    ]
+    if gains:
+        typer.echo(f"Gain over blur in dB, 95 % interval over sequences: {', '.join(gains)}")
     if evaluation.misaligned:
-        worst = max(evaluation.misaligned, key=lambda seq: abs(evaluation.misaligned[seq]))
-        lag = evaluation.misaligned[worst]
-        console.print(
+        worst, lag = max(evaluation.misaligned.items(), key=lambda item: abs(item[1]))
+        typer.echo(
             f"Warning: the spikes of {len(evaluation.misaligned)} sequences are not where their "
             f"sharp frames are, most of all {worst}: {abs(lag):.0%} of the exposure too "
             f"{'late' if lag > 0 else 'early'}; correct the alignment before you trust the figures"
         )
     if evaluation.gain_estimated:
-        console.print(
+        typer.echo(
             f"Gain not recorded for {len(evaluation.gain_estimated)} sequences: taken from the "
             "blurred frames' brightness"
         )
 
 
-def _table(evaluation: Evaluation) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title="PSNR in dB / SSIM"
-        + (f" / LPIPS ({evaluation.lpips_backbone})" if evaluation.lpips_backbone else "")
-        + f", split {evaluation.split}"
-        + (f", blurred frames from {evaluation.blur_kind}" if evaluation.blur_kind else "")
-        + (f", protocol {evaluation.protocol}" if evaluation.protocol else ""),
-        title_justify="left",
-        box=box.SIMPLE,
-    )
-    table.add_column("sequence", overflow="fold")
-    table.add_column("windows", justify="right")
-    for name in evaluation.methods:
-        table.add_column(name, justify="right", no_wrap=True)
-    rows = [(seq, evaluation.windows_of(seq), s) for seq, s in evaluation.sequences.items()]
-    for seq, windows, scores in rows:
-        cells = [_cell(score) for score in scores.values()]
-        table.add_row(seq, str(windows), *cells)
-    table.add_section()
-    cells = [_cell(mean) for mean in evaluation.methods.values()]
-    table.add_row("mean over windows", str(len(evaluation.windows)), *cells, style="bold")
-    return table
+def _named(words: str, name: str | None) -> str:
+    return words.format(name) if name else ""
 
 
 def _cell(score: Score) -> str:
@@ -229,20 +184,12 @@ def _cell(score: Score) -> str:
     return figures if score.lpips is None else f"{figures} / {score.lpips:.3f}"
 
 
-def _motion_table(evaluation: Evaluation) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    classes = list(dict.fromkeys(c for found in evaluation.motion.values() for c in found.psnr))
-    table = Table(
-        title="PSNR in dB by motion in an exposure, in pixels, and warping error in 1/1000",
-        title_justify="left",
-        box=box.SIMPLE,
-    )
-    for name in ("method", *classes, "warping error"):
-        table.add_column(name, justify="right" if name != "method" else "left")
-    for name, found in evaluation.motion.items():
-        cells = [f"{found.psnr[c]:.2f}" if c in found.psnr else "" for c in classes]
-        steady = "" if found.warping_error is None else f"{1000 * found.warping_error:.2f}"
-        table.add_row(name, *cells, steady)
-    return table
+def _print_motion(evaluation: Evaluation) -> None:
+    classes = list(dict.fromkeys(c for score in evaluation.motion.values() for c in score.psnr))
+    rows = [("method", *classes, "warping error")]
+    for name, score in evaluation.motion.items():
+        cells = [f"{score.psnr[c]:.2f}" if c in score.psnr else "" for c in classes]
+        steady = "" if score.warping_error is None else f"{1000 * score.warping_error:.2f}"
+        rows.append((name, *cells, steady))
+    title = "PSNR in dB by motion in an exposure, in pixels, and warping error in 1/1000"
+    print_table(rows, title=title)

@@ -6,6 +6,7 @@ import dataclasses
 import json as json_format
 import re
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -111,21 +112,33 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns, the first row as heading; numbers to the right."""
+def print_table(rows: Sequence[Sequence[str]], *, title: str = "", has_total: bool = False) -> None:
+    """Print rows in columns, the first row as heading; numbers to the right.
+
+    Args:
+        rows: cells of the heading, then of each row.
+        title: what stands above.
+        has_total: whether a line sets the last row apart.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     heading, *body = rows
-    table = Table(box=box.SIMPLE, show_edge=False)
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE, show_edge=False)
     for i, name in enumerate(heading):
         numeric = all(_is_number(row[i]) for row in body)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in body:
+        if has_total and row is body[-1]:
+            table.add_section()
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    Console(markup=True, highlight=False).print(table)
+    # A file or pipe has no width of its own, and 80 columns would cut sequences' names.
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, markup=True, highlight=False).print(table)
 
 
 def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"[-+]?[\d,]*\.?\d+|-", cell) is not None
+    """Whether a cell is empty, a dash, a number, or several with slashes between."""
+    number = r"[-+]?[\d,]*\.?\d+"
+    return re.fullmatch(rf"{number}( / {number})*|-|", cell) is not None

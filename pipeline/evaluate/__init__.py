@@ -1,5 +1,5 @@
 """The evaluate stage: methods compared with sharp frames, and a picture of it."""
 
-from .job import evaluate
+from .job import Evaluating, evaluate
 
-__all__ = ["evaluate"]
+__all__ = ["Evaluating", "evaluate"]

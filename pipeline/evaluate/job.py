@@ -11,18 +11,19 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..host.files import sha256_file
-from ..host.reporter import Progress
+from ..host.reporter import SILENT, Reporter
 from ..methods.contract import Method, restored_frames
-from ..methods.tfp_tfi_sdm import SHORT_BINS, BlurMethod, SdmMethod, TfiMethod, TfpMethod
+from ..methods.make_method import UNTRAINED, ModelOptions, make_method
+from ..methods.tfp_tfi_sdm import SHORT_BINS
 from ..sequences.contract import WindowSequence, has_spikes
 from ..sequences.lag import exposure_lag
 from ..sequences.provenance import blur_kinds, describe_data
 from .lpips import Backbone, Lpips
-from .metrics import Score, psnr, score
+from .metrics import Score, psnr, ssim
 from .motion import MotionMeter
 from .protocols import protocol_split, require_protocol
 from .scores import Evaluation, EvaluationError, WindowScores
@@ -30,12 +31,27 @@ from .scores import Evaluation, EvaluationError, WindowScores
 if TYPE_CHECKING:
     from ..methods.network import ModelMethod
 
-METHODS = ("blur", "tfp", "tfi", "sdm", "path", "rgb", "model")
-
 _TRAINED = {
-    "model": "a trained one; give --run DIR or --model small",
     "rgb": "a model trained without spikes (MODEL.USE_SPIKE=false); give --control RUN",
+    "model": "a trained one; give --run DIR or --model small",
 }
+"""The methods with a trained model, and what each needs."""
+
+METHODS = (*UNTRAINED, *_TRAINED)
+"""Names of the methods that can be evaluated, in the order in which they are shown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluating(ModelOptions):
+    """How models are run, and what is measured beside PSNR and SSIM."""
+
+    lpips: Backbone | None = None
+    """Backbone of LPIPS; None: not measured."""
+    motion: bool = False
+    """Whether PSNR by motion and the steadiness of the frames are measured."""
+
+
+_PLAIN = Evaluating()
 
 
 def evaluate(
@@ -46,12 +62,8 @@ def evaluate(
     split: str | None = None,
     methods: Sequence[str] | None = None,
     protocol: str | None = None,
-    lpips: Backbone | None = None,
-    motion: bool = False,
-    tile: int | None = None,
-    flips: bool = False,
-    device: str | None = None,
-    on_progress: Progress | None = None,
+    how: Evaluating = _PLAIN,
+    reporter: Reporter = SILENT,
 ) -> Evaluation:
     """Evaluate methods on one split of a store.
 
@@ -61,13 +73,9 @@ def evaluate(
         control: a run folder or an exported model that sees no spikes, for `rgb`.
         split: train, val or test; None: the protocol's, else test.
         methods: names; None: all that can be; tfi needs a store with the spikes themselves.
-        protocol: one of `evaluate.protocols.PROTOCOLS`; other data than its are refused.
-        lpips: backbone of LPIPS; None: not measured.
-        motion: measure by motion, too, and how steady the frames are.
-        tile: as in `ModelMethod`.
-        flips: as in `ModelMethod`.
-        device: a torch device for the model; None: the GPU where there is one.
-        on_progress: told after each window of each method.
+        protocol: one of `evaluate.protocols.PROTOCOLS`; other data than the protocol's are refused.
+        how: how models are run, and what else is measured.
+        reporter: is told of each window of each method.
 
     Raises:
         EvaluationError: an unknown method, `model` without a run, no sharp frames.
@@ -75,16 +83,83 @@ def evaluate(
             another protocol's data, no weights for LPIPS, no OpenCV for motion.
     """
     from ..sequences.stored import open_store
-    from ..trained.model_file import source_name
+    from ..trained.model_file import source_name, weights_file
 
-    given = {"model": run, "rgb": control}
-    names = checked_methods(methods, given={name for name, source in given.items() if source})
-    perceptual = Lpips(lpips, device) if lpips is not None else None
-    meter = MotionMeter() if motion else None
+    names = checked_methods(methods, run=run, control=control)
+    lpips = None if how.lpips is None else Lpips(how.lpips, how.device)
+    meter = MotionMeter() if how.motion else None
     split = split or (protocol_split(protocol) if protocol else "test")
     sequences = open_store(store, split)
     if protocol is not None:
         require_protocol(protocol, split, sequences)
+    _require_comparable(store, split, sequences)
+    counted = [sequence.seq for sequence in sequences if not has_spikes(sequence)]
+    need_spikes = [name for name in names if name in UNTRAINED and UNTRAINED[name].needs_spikes]
+    if counted and methods is None:
+        names = tuple(name for name in names if name not in need_spikes)
+    elif counted and need_spikes:
+        raise EvaluationError(
+            f"{store}: {need_spikes[0]} needs the instants of single spikes, and {counted[0]} is "
+            "stored as counts in bins; use tfp, or voxelize again with --kind packed"
+        )
+    # Not asked for: not opened, and not named in the product.
+    run = run if "model" in names else None
+    control = control if "rgb" in names else None
+    sources = {"model": run, "rgb": control}
+    trained = {name: how.open(source) for name, source in sources.items() if source is not None}
+    if "rgb" in trained and trained["rgb"].config.MODEL.USE_SPIKE:
+        raise EvaluationError(
+            f"{control}: expected a model trained without spikes (MODEL.USE_SPIKE=false) as "
+            "--control, found one with; give it as --run"
+        )
+    evaluation = evaluate_sequences(
+        sequences, names, trained=trained, lpips=lpips, meter=meter, reporter=reporter
+    )
+    return replace(
+        evaluation,
+        store=os.fspath(store),
+        split=split,
+        protocol=protocol,
+        lpips_backbone=how.lpips,
+        flips=how.flips and bool(trained),
+        run=None if run is None else source_name(run),
+        control=None if control is None else source_name(control),
+        checkpoint_sha256=None if run is None else sha256_file(weights_file(run)),
+    )
+
+
+def checked_methods(
+    methods: Sequence[str] | None,
+    *,
+    run: str | os.PathLike[str] | None,
+    control: str | os.PathLike[str] | None,
+) -> tuple[str, ...]:
+    """Return the methods to evaluate, each once.
+
+    Args:
+        methods: names; None: all but those that need a model that is not given.
+        run: the model for `model`; None: there is none.
+        control: the model for `rgb`; None: there is none.
+
+    Raises:
+        EvaluationError: an unknown method, or one that needs a model that is not given.
+    """
+    missing = {name for name, source in (("model", run), ("rgb", control)) if source is None}
+    if methods is None:
+        return tuple(name for name in METHODS if name not in missing)
+    for name in methods:
+        if name in missing:
+            raise EvaluationError(f"the method {name} needs {_TRAINED[name]}")
+    if not methods or not set(methods) <= set(METHODS):
+        unknown = next((name for name in methods if name not in METHODS), "none")
+        raise EvaluationError(f"expected methods among {', '.join(METHODS)}, got {unknown!r}")
+    return tuple(dict.fromkeys(methods))
+
+
+def _require_comparable(
+    store: str | os.PathLike[str], split: str, sequences: Sequence[WindowSequence]
+) -> None:
+    """Refuse sequences without sharp frames, and different ways to average blurred frames."""
     without = [sequence.seq for sequence in sequences if not sequence.has_sharp]
     if without:
         raise EvaluationError(
@@ -97,74 +172,6 @@ def evaluate(
             f"{store}: {' and '.join(kinds)} are mixed in the split {split}, and results on them "
             "do not compare; keep them in separate stores"
         )
-    without = [sequence.seq for sequence in sequences if not has_spikes(sequence)]
-    if methods is None and without:
-        names = tuple(name for name in names if name != "tfi")
-    elif "tfi" in names and without:
-        raise EvaluationError(
-            f"{store}: tfi needs the instants of single spikes, and {without[0]} is stored as "
-            "counts in bins; use tfp, or voxelize again with --kind packed"
-        )
-    trained = {
-        name: _opened(source, tile, flips, device)
-        for name, source in given.items()
-        if name in names and source is not None
-    }
-    if "rgb" in trained and trained["rgb"].config.MODEL.USE_SPIKE:
-        raise EvaluationError(
-            f"{control}: expected a model trained without spikes (MODEL.USE_SPIKE=false) as "
-            "--control, found one with; give it as --run"
-        )
-    evaluation = evaluate_sequences(
-        sequences,
-        names,
-        trained=trained,
-        lpips=perceptual,
-        meter=meter,
-        on_progress=on_progress,
-    )
-    return replace(
-        evaluation,
-        store=os.fspath(store),
-        split=split,
-        protocol=protocol,
-        lpips_backbone=lpips,
-        flips=flips and bool(trained),
-        run=source_name(run) if run is not None and "model" in trained else None,
-        control=source_name(control) if control is not None and "rgb" in trained else None,
-        checkpoint_sha256=_checkpoint_hash(run if "model" in trained else None),
-    )
-
-
-def checked_methods(methods: Sequence[str] | None, *, given: set[str]) -> tuple[str, ...]:
-    """Return the methods to evaluate, each once.
-
-    Args:
-        methods: names; None: all but those that need a model that is not given.
-        given: which of `model` and `rgb` there is a trained model for.
-
-    Raises:
-        EvaluationError: an unknown one, or one that needs a model that is not given.
-    """
-    if methods is None:
-        return tuple(name for name in METHODS if name not in _TRAINED or name in given)
-    names = tuple(dict.fromkeys(methods))
-    for name in names:
-        if name not in METHODS:
-            raise EvaluationError(f"expected methods among {', '.join(METHODS)}, got {name!r}")
-        if name in _TRAINED and name not in given:
-            raise EvaluationError(f"the method {name} needs {_TRAINED[name]}")
-    if not names:
-        raise EvaluationError(f"expected methods among {', '.join(METHODS)}, got none")
-    return names
-
-
-def _opened(
-    run: str | os.PathLike[str], tile: int | None, flips: bool, device: str | None
-) -> ModelMethod:
-    from ..methods.network import ModelMethod
-
-    return ModelMethod.from_run(run, tile=tile, flips=flips, device=device)
 
 
 def evaluate_sequences(
@@ -174,44 +181,35 @@ def evaluate_sequences(
     trained: Mapping[str, ModelMethod] | None = None,
     lpips: Lpips | None = None,
     meter: MotionMeter | None = None,
-    on_progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> Evaluation:
     """Evaluate checked methods on sequences that are already open; see `evaluate`.
 
     Args:
-        sequences: with sharp frames.
-        methods: names, as `checked_methods` gives them.
+        sequences: sequences with sharp frames.
+        methods: names, as `checked_methods` returns them.
         trained: the networks of `model` and `rgb`.
-        lpips: measured too, where given.
-        meter: told all windows, where given.
-        on_progress: told after each window.
+        lpips: measures LPIPS; None: not measured.
+        meter: measures by motion; None: not measured.
+        reporter: is told of each window of each method.
     """
     trained = trained or {}
-    n_windows = sum(sequence.length for sequence in sequences)
     widths = [width for width in SHORT_BINS if width <= min(s.bins for s in sequences)]
-    searches = [name for name in ("tfp", "sdm") if name in methods]
-    steps = n_windows * (1 + len(searches) * len(widths))
+    searched = [
+        name for name in methods if name not in trained and UNTRAINED[name].has_short_window
+    ]
+    steps = sum(s.length for s in sequences) * (1 + len(searched) * len(widths))
     done = 0
 
     def step(note: str) -> None:
         nonlocal done
         done += 1
-        if on_progress is not None:
-            on_progress(done, steps, note)
+        reporter.progress(done, steps, note)
 
-    ready: dict[str, Method] = {"blur": BlurMethod()}
-    if "tfp" in methods:
-        ready["tfp"] = tfp = TfpMethod(_best_width(TfpMethod, sequences, widths, step))
-    if "tfi" in methods:
-        ready["tfi"] = TfiMethod()
-    if "sdm" in methods:
-        ready["sdm"] = sdm = SdmMethod(_best_width(SdmMethod, sequences, widths, step))
-    if "path" in methods:
-        from ..methods.path import PathMethod
-
-        ready["path"] = PathMethod()
-    ready |= trained
-
+    best = {name: _best_width(name, sequences, widths, step) for name in searched}
+    ready: dict[str, Method] = {
+        name: trained.get(name) or make_method(name, best.get(name)) for name in methods
+    }
     windows = []
     for sequence in sequences:
         if meter is not None:
@@ -219,13 +217,13 @@ def evaluate_sequences(
         restoring = {name: restored_frames(ready[name], sequence) for name in methods}
         for window in range(sequence.length):
             sharp = sequence.sharp(window, window + 1)[0]
-            frames = {name: next(frames)[1] for name, frames in restoring.items()}
-            scores = {name: score(frame, sharp) for name, frame in frames.items()}
-            if lpips is not None:
-                scores = {
-                    name: replace(found, lpips=lpips(frames[name], sharp))
-                    for name, found in scores.items()
-                }
+            frames = {name: next(restored)[1] for name, restored in restoring.items()}
+            scores = {
+                name: Score(
+                    psnr(frame, sharp), ssim(frame, sharp), lpips(frame, sharp) if lpips else None
+                )
+                for name, frame in frames.items()
+            }
             if meter is not None:
                 t0, t1 = float(sequence.t0[window]), float(sequence.t1[window])
                 meter.add(sharp, frames, (t0 + t1) / 2, t1 - t0)
@@ -243,17 +241,17 @@ def evaluate_sequences(
         windows=tuple(windows),
         data_sha256=describe_data(sequences)["sha256"],
         blur_kind=next(iter(blur_kinds(sequences)), None),
-        tfp_bins=tfp.short_bins if "tfp" in methods else None,
-        sdm_bins=sdm.short_bins if "sdm" in methods else None,
+        tfp_bins=best.get("tfp"),
+        sdm_bins=best.get("sdm"),
         tile=max((side for side in tiles if side is not None), default=None),
-        gain_estimated=tuple(s.seq for s in sequences if s.gain is None and searches),
+        gain_estimated=tuple(s.seq for s in sequences if s.gain is None and best),
         lags={s.seq: exposure_lag(s) if s.windows_are_raw else None for s in sequences},
         motion=meter.scores() if meter is not None else {},
     )
 
 
 def _best_width(
-    method: Callable[[int], Method],
+    name: str,
     sequences: Sequence[WindowSequence],
     widths: Sequence[int],
     step: Callable[[str], None],
@@ -263,7 +261,7 @@ def _best_width(
     for width in widths:
         values = []
         for sequence in sequences:
-            for window, frame in restored_frames(method(width), sequence):
+            for window, frame in restored_frames(make_method(name, width), sequence):
                 values.append(psnr(frame, sequence.sharp(window, window + 1)[0]))
                 step(f"window of {width} bins on {sequence.seq}")
         means.append(statistics.fmean(values))
@@ -271,25 +269,13 @@ def _best_width(
 
 
 def _means(methods: Iterable[str], windows: Sequence[WindowScores]) -> dict[str, Score]:
-    found = {name: [window.scores[name] for window in windows] for name in methods}
-    return {
-        name: Score(
-            statistics.fmean(one.psnr for one in scores),
-            statistics.fmean(one.ssim for one in scores),
-            _mean_where_measured([one.lpips for one in scores]),
-        )
-        for name, scores in found.items()
-    }
+    return {name: _mean([window.scores[name] for window in windows]) for name in methods}
 
 
-def _mean_where_measured(values: Sequence[float | None]) -> float | None:
-    measured = [value for value in values if value is not None]
-    return statistics.fmean(measured) if measured else None
-
-
-def _checkpoint_hash(run: str | os.PathLike[str] | None) -> str | None:
-    if run is None:
-        return None
-    from ..trained.model_file import weights_file
-
-    return sha256_file(weights_file(run))
+def _mean(scores: Sequence[Score]) -> Score:
+    perceptual = [score.lpips for score in scores if score.lpips is not None]
+    return Score(
+        statistics.fmean(score.psnr for score in scores),
+        statistics.fmean(score.ssim for score in scores),
+        statistics.fmean(perceptual) if perceptual else None,
+    )

@@ -1,9 +1,9 @@
 """PSNR and SSIM of a restored frame: 8-bit RGB, whole frames, no border cropped.
 
 Both compare what would be saved: values rounded to 8 bits. Nothing is converted to luminance:
-PSNR takes the squared error over all pixels and channels, SSIM is the mean of the three
-channels'. Its window reaches 5 pixels to each side, and its map is averaged where the window
-lies inside the frame, as its authors do; the pixels at the border take part through the windows.
+PSNR takes the squared error over all pixels and channels, SSIM is the mean of the three channels.
+The window of SSIM reaches 5 pixels to each side, and the mean is over windows that lie inside the
+frame, as its authors do; pixels at the border take part through those windows.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import numpy.typing as npt
 from ...errors import SpikeDeblurError
 
 PSNR_LIMIT = 100.0
-"""dB: identical frames count as this, so that means and JSON stay finite."""
+"""PSNR of identical frames in dB, so that means and JSON stay finite."""
 
 SSIM_WINDOW = 11
+"""Side of the Gaussian window, in pixels."""
+
 SSIM_SIGMA = 1.5
+"""Standard deviation of the Gaussian window, in pixels."""
 
 
 class MetricError(SpikeDeblurError):
@@ -31,19 +34,15 @@ class Score:
     """How near a frame, or the mean of many, is to the truth."""
 
     psnr: float
-    """In dB."""
+    """PSNR in dB; higher is better."""
     ssim: float
+    """SSIM; 1 for equal frames."""
     lpips: float | None = None
-    """None: not measured."""
+    """LPIPS; 0 for equal frames; None: not measured."""
 
     def to_json(self) -> dict[str, float]:
-        """Return what was measured."""
+        """Return the figures that were measured, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-def score(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> Score:
-    """Return PSNR and SSIM of one frame. Arguments and errors as in `psnr` and `ssim`."""
-    return Score(psnr(restored, sharp), ssim(restored, sharp))
 
 
 def psnr(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float:
@@ -54,7 +53,7 @@ def psnr(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float
         sharp: (H, W, 3) uint8, the truth.
 
     Raises:
-        MetricError: other shapes or types.
+        MetricError: frames of other shapes or types.
     """
     _require_frames(restored, sharp)
     difference = restored.astype(np.int32) - sharp.astype(np.int32)
@@ -62,7 +61,7 @@ def psnr(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float
 
 
 def psnr_of(mean_square: float) -> float:
-    """Return the dB, at most `PSNR_LIMIT`, of a mean squared error of 8-bit values."""
+    """Return the PSNR in dB, at most `PSNR_LIMIT`, for a mean squared error of 8-bit values."""
     if mean_square == 0:
         return PSNR_LIMIT
     return min(PSNR_LIMIT, float(10 * np.log10(255.0**2 / mean_square)))
@@ -79,7 +78,7 @@ def ssim(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float
         sharp: (H, W, 3) uint8, the truth.
 
     Raises:
-        MetricError: other shapes or types, or frames smaller than the window.
+        MetricError: frames of other shapes or types, or smaller than the window.
     """
     _require_frames(restored, sharp)
     if min(sharp.shape[:2]) < SSIM_WINDOW:

@@ -1,4 +1,4 @@
-"""The picture of an evaluation: blurred, restored and sharp frame side by side."""
+"""The picture of an evaluation: blurred, restored and sharp frames side by side."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ import numpy.typing as npt
 from ... import __version__
 from ..host.files import atomic_write
 from ..host.locks import only_writer_of
-from ..methods.contract import Method, restored_frames
-from ..methods.tfp_tfi_sdm import BlurMethod, SdmMethod
-from .job import evaluate
-from .scores import Evaluation, EvaluationError, WindowScores, require_own
+from ..host.overwrite import require_free
+from ..methods.contract import restored_frames
+from ..methods.make_method import ModelOptions, make_method
+from .job import Evaluating, evaluate
+from .scores import Evaluation, EvaluationError, WindowScores
 
 _SOFTWARE = "spikedeblur"
+_AS_CHOSEN = ModelOptions()
 
 
 def require_own_picture(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Refuse to replace a picture that `before_after` did not write.
+    """Refuse to replace a file that is no picture of `before_after`, before any work is done.
 
     Raises:
-        EvaluationError: there is one, and `overwrite` is not set; or the name is not of a PNG.
+        OverwriteError: there is one, and `overwrite` is not set; or a folder of that name.
+        EvaluationError: the name is not a PNG's.
     """
     from PIL import Image
 
-    def is_own(path: Path) -> bool:
-        try:
-            with Image.open(path, formats=("PNG",)) as image:
-                return str(image.info.get("Software", "")).startswith(_SOFTWARE)
-        except (OSError, ValueError, SyntaxError):
-            return False
+    def is_ours(path: Path) -> bool:
+        with Image.open(path, formats=("PNG",)) as image:
+            return str(image.info.get("Software", "")).startswith(_SOFTWARE)
 
     if Path(path).suffix.lower() != ".png":
-        raise EvaluationError(f"{path}: expected a name that ends in .png")
-    require_own(Path(path), is_own, "a picture", overwrite)
+        raise EvaluationError(f"{path}: expected a name that ends in .png; change it")
+    require_free(path, overwrite=overwrite, is_ours=is_ours, what="a picture")
 
 
 def before_after(
@@ -48,8 +48,7 @@ def before_after(
     out_png: str | os.PathLike[str],
     *,
     evaluation: Evaluation | None = None,
-    tile: int | None = None,
-    device: str | None = None,
+    options: ModelOptions = _AS_CHOSEN,
     overwrite: bool = False,
 ) -> WindowScores:
     """Write blur | SDM | model | sharp side by side, with PSNR above each.
@@ -58,37 +57,35 @@ def before_after(
     there is no run), is the median of the split: neither the best nor the worst.
 
     Args:
-        store: as in `evaluate`.
-        run: as in `evaluate`; None: the picture has no model.
-        split: as in `evaluate`.
+        store: Zarr store with sharp frames.
+        run: a run folder or an exported model; None: the picture has no model.
+        split: train, val or test.
         out_png: the picture; a former one is replaced.
-        evaluation: of the same store, run and split, with blur, sdm and model, so that nothing
-            is computed twice; None: it is made.
-        tile: as in `ModelMethod`.
-        device: as in `evaluate`.
+        evaluation: evaluation of the same store, run and split, so that nothing is computed
+            twice; None, or without blur, sdm or model: one is made.
+        options: how the model is run.
         overwrite: replace any file of that name.
 
     Returns:
         The window shown, with its scores.
 
     Raises:
-        EvaluationError: as `evaluate` and `require_own_picture`.
+        SpikeDeblurError: as `evaluate` and `require_own_picture`.
     """
     from ..sequences.stored import open_store
 
     require_own_picture(out_png, overwrite=overwrite)
-    names = ("blur", "sdm", "model") if run is not None else ("blur", "sdm")
+    names = ("blur", "sdm") if run is None else ("blur", "sdm", "model")
     if evaluation is None or not set(names) <= evaluation.methods.keys():
-        evaluation = evaluate(store, run=run, split=split, methods=names, tile=tile, device=device)
+        how = Evaluating(tile=options.tile, flips=options.flips, device=options.device)
+        evaluation = evaluate(store, run=run, split=split, methods=names, how=how)
     shown = median_window(evaluation, names[-1])
     sequence = next(s for s in open_store(store, split) if s.seq == shown.seq)
     window = int(np.flatnonzero(np.asarray(sequence.frame_index) == shown.frame_index)[0])
     assert evaluation.sdm_bins is not None
-    methods: list[Method] = [BlurMethod(), SdmMethod(evaluation.sdm_bins)]
+    methods = [make_method("blur"), make_method("sdm", evaluation.sdm_bins)]
     if run is not None:
-        from ..methods.network import ModelMethod
-
-        methods.append(ModelMethod.from_run(run, tile=tile, device=device))
+        methods.append(options.open(run))
     panels = []
     for method in methods:
         frame = next(f for i, f in restored_frames(method, sequence, lambda i: i == window))

@@ -1,30 +1,29 @@
-"""What an evaluation came to: scores by window, sequence and method, and the file of them."""
+"""The result of an evaluation: scores by window, sequence and method, and the file of them."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ... import __version__
 from ...errors import SpikeDeblurError
 from ..host.files import write_text
+from ..host.header import ProductFormat
 from ..host.locks import only_writer_of
+from ..host.overwrite import require_free
 from ..sequences.lag import NOTABLE
 from .metrics import Score
 from .motion import MotionScore
 
-FORMAT = "spikedeblur.evaluation"
-SCHEMA_VERSION = 1
+EVALUATION = ProductFormat("spikedeblur.evaluation", 1)
 
 
 class EvaluationError(SpikeDeblurError):
-    """A split can't be evaluated as asked for, or the product can't be written."""
+    """A split can't be evaluated as asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +45,19 @@ class Evaluation:
     """Mean over each sequence's windows."""
     windows: tuple[WindowScores, ...]
     data_sha256: str
-    """Of the split, as `describe_data` gives it."""
+    """SHA-256 of the split's data, from `describe_data`."""
     blur_kind: str | None
-    """Which of the data set's blurred frames: GoPro's blur or blur_gamma do not compare."""
+    """Name of the way in which blurred frames were averaged; figures on GoPro's blur and blur_gamma
+    do not compare."""
     tfp_bins: int | None
     """Width of TFP's short window; None: not evaluated."""
     sdm_bins: int | None
     tile: int | None
     """Side of the model's tiles in pixels; None: whole frames, or no model."""
     gain_estimated: tuple[str, ...]
-    """Sequences without a recorded gain: tfp and sdm take it from the blurred frames."""
+    """Names of sequences without a recorded gain: tfp and sdm take it from the blurred frames."""
     lags: dict[str, float | None]
-    """By how much of the exposure each sequence's spikes come late; None: it can't be told."""
+    """Lag of each sequence's spikes as a share of the exposure, late > 0; None: not measurable."""
     store: str = ""
     split: str = ""
     run: str | None = None
@@ -71,7 +71,7 @@ class Evaluation:
     flips: bool = False
     """Whether models restored mirrored copies too."""
     motion: dict[str, MotionScore] = field(default_factory=dict)
-    """By method, and of the sharp frames themselves; empty: not measured."""
+    """Figures by motion for each method, and for `sharp` itself; empty: not measured."""
 
     @property
     def misaligned(self) -> dict[str, float]:
@@ -81,8 +81,8 @@ class Evaluation:
     def interval(self, method: str, over: str | None = None) -> tuple[float, float] | None:
         """Return the 95 % interval of a method's mean PSNR in dB, or of its gain `over` another.
 
-        Sequences are drawn anew with their windows, which are too alike to be drawn one by one
-        (percentile bootstrap, 2,000 draws, always the same). None for a single sequence.
+        Percentile bootstrap with 2,000 draws, always the same. Whole sequences are drawn, since
+        the windows of one are too alike to be drawn one by one. None for a single sequence.
         """
         if len(self.sequences) < 2:
             return None
@@ -90,11 +90,16 @@ class Evaluation:
         for window in self.windows:
             below = window.scores[over].psnr if over is not None else 0.0
             values[window.seq].append(window.scores[method].psnr - below)
-        sums = np.array([[sum(found), len(found)] for found in values.values()])
+        sums = np.array([[sum(gains), len(gains)] for gains in values.values()])
         drawn = np.random.default_rng(0).integers(len(sums), size=(2000, len(sums)))
         totals = sums[drawn].sum(1)  # (draws, 2)
         low, high = np.percentile(totals[:, 0] / totals[:, 1], (2.5, 97.5))
         return float(low), float(high)
+
+    def gain_intervals(self) -> dict[str, tuple[float, float] | None]:
+        """Return the `interval` of each other method's gain over blur; empty without blur."""
+        others = [name for name in self.methods if name != "blur"]
+        return {name: self.interval(name, "blur") for name in others if "blur" in self.methods}
 
     def windows_of(self, seq: str) -> int:
         """Return how many windows a sequence has."""
@@ -108,9 +113,7 @@ class Evaluation:
                 seq: {name: mean.to_json() for name, mean in scores.items()}
                 for seq, scores in self.sequences.items()
             },
-            "format": FORMAT,
-            "schema_version": SCHEMA_VERSION,
-            "version": __version__,
+            **EVALUATION.header(),
             "store": self.store,
             "data_sha256": self.data_sha256,
             "run": self.run,
@@ -127,18 +130,14 @@ class Evaluation:
             "flips": self.flips,
             "gain_estimated": list(self.gain_estimated),
             "psnr_interval": {name: self.interval(name) for name in self.methods},
-            "psnr_gain_over_blur_interval": {
-                name: self.interval(name, "blur")
-                for name in self.methods
-                if "blur" in self.methods and name != "blur"
-            },
+            "psnr_gain_over_blur_interval": self.gain_intervals(),
             "lag_in_exposures": self.lags,
-            "motion": {name: asdict(found) for name, found in self.motion.items()},
+            "motion": {name: asdict(score) for name, score in self.motion.items()},
             "frames": [
                 {
                     "seq": window.seq,
                     "frame": window.frame_index,
-                    **{name: found.to_json() for name, found in window.scores.items()},
+                    **{name: score.to_json() for name, score in window.scores.items()},
                 }
                 for window in self.windows
             ],
@@ -154,7 +153,7 @@ def write_evaluation(
     """Write the evaluation as JSON, atomically; a former one is replaced.
 
     Raises:
-        EvaluationError: there is another file of that name, and `overwrite` is not set.
+        OverwriteError: there is another file of that name, and `overwrite` is not set.
     """
     with only_writer_of(path):
         require_own_json(path, overwrite=overwrite)
@@ -165,29 +164,10 @@ def require_own_json(path: str | os.PathLike[str], *, overwrite: bool = False) -
     """Refuse to replace a file that is no evaluation, before any work is done.
 
     Raises:
-        EvaluationError: there is one, and `overwrite` is not set; or a folder of that name.
+        OverwriteError: there is one, and `overwrite` is not set; or a folder of that name.
     """
 
-    def is_own(path: Path) -> bool:
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            return False
-        return isinstance(found, dict) and found.get("format") == FORMAT
+    def is_ours(path: Path) -> bool:
+        return EVALUATION.heads(json.loads(path.read_text(encoding="utf-8")))
 
-    require_own(Path(path), is_own, "an evaluation", overwrite)
-
-
-def require_own(path: Path, is_own: Callable[[Path], bool], what: str, overwrite: bool) -> None:
-    """Refuse a folder, or a file that is not ours unless it may be overwritten.
-
-    Raises:
-        EvaluationError: it is one of them.
-    """
-    if path.is_dir():
-        raise EvaluationError(f"{path}: expected a file's name, found a folder")
-    if path.exists() and not overwrite and not is_own(path):
-        raise EvaluationError(
-            f"{path}: there is a file that is not {what} of ours; choose another name, or give "
-            "--overwrite"
-        )
+    require_free(path, overwrite=overwrite, is_ours=is_ours, what="an evaluation")

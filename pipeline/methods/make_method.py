@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .contract import Method
-from .tfp_tfi_sdm import DEFAULT_SHORT_BINS, BlurMethod, SdmMethod, TfiMethod, TfpMethod
+from .tfp_tfi_sdm import BlurMethod, SdmMethod, TfiMethod, TfpMethod
 
 if TYPE_CHECKING:
     from .network import ModelMethod
@@ -27,7 +27,7 @@ class Untrained:
     """A method without a trained model, and what commands must know before they make it."""
 
     make: Callable[..., Method]
-    """Called with the short window's width in bins if there is one, else without arguments."""
+    """The class; called without arguments, or with the short window's width in bins."""
     has_short_window: bool = False
     """Whether the width of a short window can be chosen."""
     needs_gain: bool = False
@@ -55,10 +55,18 @@ METHODS = (*UNTRAINED, "model")
 """Names of all methods."""
 
 
-def make_method(name: str, short_bins: int = DEFAULT_SHORT_BINS) -> Method:
-    """Return one of the `UNTRAINED` methods; `short_bins` is for those with a short window."""
+def make_method(name: str, short_bins: int | None = None) -> Method:
+    """Return one of the `UNTRAINED` methods.
+
+    Args:
+        name: the method.
+        short_bins: width of the short window in bins, for a method that has one; None: the
+            method's default.
+    """
     method = UNTRAINED[name]
-    return method.make(short_bins) if method.has_short_window else method.make()
+    if method.has_short_window and short_bins is not None:
+        return method.make(short_bins)
+    return method.make()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

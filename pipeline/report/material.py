@@ -14,8 +14,7 @@ from typing import Any
 
 from ...errors import SpikeDeblurError
 from ..align.manifest import Manifest, ManifestError, read_manifest
-from ..evaluate.scores import FORMAT as EVALUATION
-from ..evaluate.scores import SCHEMA_VERSION as EVALUATION_VERSION
+from ..evaluate.scores import EVALUATION
 from ..host.files import sha256_file
 from ..sequences import open_store
 from ..sequences.contract import WindowSequence
@@ -164,14 +163,14 @@ def _evaluation(path: Path, *, required: bool) -> dict[str, Any] | None:
     found = _json(path)
     if found is None and not required:
         return None
-    if found is None or found.get("format") != EVALUATION:
+    if found is None or not EVALUATION.heads(found):
         raise ReportError(
             f"{path}: expected what `spikedeblur evaluate --json` writes, found "
             f"{'no such file' if found is None else 'another file'}; give another --evaluation"
         )
-    if found.get("schema_version") != EVALUATION_VERSION:
+    if found.get("schema_version") != EVALUATION.schema_version:
         raise ReportError(
-            f"{path}: expected an evaluation of schema {EVALUATION_VERSION}, found "
+            f"{path}: expected an evaluation of schema {EVALUATION.schema_version}, found "
             f"{found.get('schema_version')!r} (written by spikedeblur {found.get('version')}); "
             "evaluate again"
         )

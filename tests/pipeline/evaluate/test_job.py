@@ -17,6 +17,8 @@ from spikedeblur.pipeline.evaluate import job
 from spikedeblur.pipeline.evaluate import picture as pictures
 from spikedeblur.pipeline.evaluate import scores as product
 from spikedeblur.pipeline.evaluate.metrics import psnr, ssim
+from spikedeblur.pipeline.host.overwrite import OverwriteError
+from spikedeblur.pipeline.host.reporter import Reporter
 from spikedeblur.pipeline.methods.contract import MethodError, restored_frames
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.methods.tfp_tfi_sdm import SHORT_BINS, SdmMethod
@@ -176,31 +178,29 @@ def test_json_replaces_only_its_own(sequences, tmp_path: Path) -> None:
     product.write_evaluation(path, result)
     for foreign in ('{"methods": {}}', "[1]", "not json"):
         path.write_text(foreign)
-        with pytest.raises(product.EvaluationError, match="not an evaluation"):
+        with pytest.raises(OverwriteError, match="expected an evaluation"):
             product.write_evaluation(path, result)
         assert path.read_text() == foreign
     product.write_evaluation(path, result, overwrite=True)
-    assert json.loads(path.read_text())["format"] == product.FORMAT
-    with pytest.raises(product.EvaluationError, match="folder"):
+    assert json.loads(path.read_text())["format"] == product.EVALUATION.name
+    with pytest.raises(OverwriteError, match="folder"):
         product.require_own_json(tmp_path, overwrite=True)
 
 
 def test_wrong_methods_are_refused() -> None:
-    assert job.checked_methods(None, given={"model"}) == (
-        "blur",
-        "tfp",
-        "tfi",
-        "sdm",
-        "path",
-        "model",
-    )
-    assert job.checked_methods(["sdm", "sdm"], given=set()) == ("sdm",)
+    def checked(methods: list[str] | None, *, run: str | None = None) -> tuple[str, ...]:
+        return job.checked_methods(methods, run=run, control=None)
+
+    assert checked(None, run="run") == ("blur", "tfp", "tfi", "sdm", "path", "model")
+    assert checked(["sdm", "sdm"]) == ("sdm",)
     with pytest.raises(product.EvaluationError, match="--run"):
-        job.checked_methods(["model"], given={"rgb"})
+        checked(["model"])
     with pytest.raises(product.EvaluationError, match="--control"):
-        job.checked_methods(["rgb"], given={"model"})
+        checked(["rgb"], run="run")
     with pytest.raises(product.EvaluationError, match="'sdn'"):
-        job.checked_methods(["sdn"], given=set())
+        checked(["sdn"])
+    with pytest.raises(product.EvaluationError, match="'none'"):
+        checked([])
 
 
 def test_model_sees_whole_frames_and_normalised_counts(sequences) -> None:
@@ -287,11 +287,13 @@ def test_log1p_voxels_go_to_a_log1p_model_untouched_and_to_no_other(sequences) -
 
 def test_model_is_evaluated_beside_the_baselines(sequences) -> None:
     steps: list[tuple[int, int]] = []
+    reporter = Reporter()
+    reporter.progress = lambda done, total, note: steps.append((done, total))
     result = job.evaluate_sequences(
         sequences,
         ("blur", "sdm", "model"),
         trained={"model": model_method(SpikeShift())},
-        on_progress=lambda done, total, note: steps.append((done, total)),
+        reporter=reporter,
     )
     assert result.methods.keys() == {"blur", "sdm", "model"}
     assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
@@ -327,7 +329,7 @@ def test_picture_shows_blur_sdm_and_sharp_side_by_side(
     assert (pixels[:18] < 128).any(), "captions above"
     pictures.before_after("my.zarr", None, "test", path)
     Image.fromarray(pixels).save(path)
-    with pytest.raises(product.EvaluationError, match="not a picture of ours"):
+    with pytest.raises(OverwriteError, match="expected a picture"):
         pictures.before_after("my.zarr", None, "test", path)
     with pytest.raises(product.EvaluationError, match=r"\.png"):
         pictures.require_own_picture(tmp_path / "picture.jpg")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from spikedeblur.pipeline.evaluate.metrics import PSNR_LIMIT, MetricError, psnr, score, ssim
+from spikedeblur.pipeline.evaluate.metrics import PSNR_LIMIT, MetricError, psnr, ssim
 from spikedeblur.pipeline.frames.images import to_uint8
 
 
@@ -84,7 +84,7 @@ def test_rounding_is_to_nearest_and_clips() -> None:
 def test_frames_that_can_not_be_compared_are_refused() -> None:
     frame = noise(0)
     with pytest.raises(MetricError, match="one size"):
-        score(frame, frame[:-1])
+        psnr(frame, frame[:-1])
     with pytest.raises(MetricError, match="uint8"):
         psnr(frame / 255, frame)  # type: ignore[arg-type]
     with pytest.raises(MetricError, match="at least 11x11"):
