@@ -7,36 +7,35 @@ from typing import Annotated
 
 import typer
 
+from . import options
+from .options import spike_options
+
 
 def view(
     path: Annotated[
         Path, typer.Argument(help="A .dat, a store, or a sequence in one.", metavar="PATH")
     ],
-    geometry: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Geometry of a .dat without side file.")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option(metavar="HZ", help="Spike samples a second of a .dat.")
-    ] = None,
-    gain: Annotated[
-        float | None, typer.Option(help="Spikes a sample at unit luminance of a .dat.")
-    ] = None,
+    geometry: options.Geometry = None,
+    rate: options.Rate = None,
+    gain: options.Gain = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Of the page.", show_default="any that is free")
+        int,
+        typer.Option(min=0, max=65535, help="Port of the page.", show_default="any that is free"),
     ] = 0,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """Show spikes, TFP, TFI, bins, rates and frames on a page, at any instant.
 
-    The page is on this machine only (127.0.0.1), for who has the address that is printed, with a
-    new key in it, and ends with Ctrl-C. From another machine, take a tunnel: ssh -L
-    5006:127.0.0.1:5006 HOST, --port 5006 there, and the same address here.
+    The page is on this machine only (127.0.0.1). It opens to anyone who has the printed address,
+    which holds a new key, and ends with Ctrl-C. From another machine, take a tunnel: ssh -L
+    5006:127.0.0.1:5006 HOST, --port 5006 there, and the same address here. --geometry, --rate and
+    --gain are for a .dat.
 
     Example: spikedeblur view data/quickstart.zarr
     """
     from ..pipeline.view import open_clips, serve
 
-    groups = open_clips(path, geometry=geometry, rate=rate, gain=gain)
+    groups = open_clips(path, spike_options(geometry, rate, gain))
     serve(
         groups,
         port=port,

@@ -17,10 +17,10 @@ from tornado.web import ErrorHandler, RedirectHandler
 
 from ...errors import SpikeDeblurError
 from ..frames.images import to_uint8
-from .recordings import MOST_SAMPLES, Pictures, ViewedClip, ViewedGroup, pictures, span
+from .recordings import MOST_SAMPLES, Pictures, ViewedClip, ViewedGroup, pictures
 
 ADDRESS = "127.0.0.1"
-"""No other machine can reach it; other users of this one can, and have no token."""
+"""Where the page is served: only this machine reaches it. Its other users do, but have no token."""
 
 _SIDE = 300
 _HISTOGRAM_BINS = 40
@@ -102,17 +102,26 @@ class Page:
         if clip is None:
             return
         instant = min(int(self.instant.value or 0), clip.samples - 1)
-        found = pictures(clip, instant, int(self.length.value or 1), int(self.bins.value or 1))
-        light = float(np.percentile(found.tfp, 99.5)) if clip.gain is None else 1.0
+        seen = pictures(clip, instant, int(self.length.value or 1), int(self.bins.value or 1))
+        light = float(np.percentile(seen.tfp, 99.5)) if clip.gain is None else 1.0
         scale = max(light, 1e-6)
-        self._views["spikes"].show(255 * found.spikes)
-        self._views["TFP"].show(to_uint8(found.tfp / scale))
-        self._views["TFI"].show(to_uint8(found.tfi / scale))
-        self._views["bin"].show(to_uint8(found.bin / scale))
-        self._views["bin"].title(f"bin {found.bin_index} of {self.bins.value}")
-        start, stop = span(clip, instant, int(self.length.value or 1))
-        self._histogram.show(found.rates, stop - start)
-        self.facts.object = _facts(clip, instant, found, (start, stop))
+        self._views["spikes"].show(255 * seen.spikes)
+        for name, plane in (("TFP", seen.tfp), ("TFI", seen.tfi), ("bin", seen.bin)):
+            self._views[name].show(to_uint8(plane / scale))
+        self._views["bin"].figure.title.text = f"bin {seen.bin_index} of {self.bins.value}"
+        self._histogram.show(seen.rates, seen.window[1] - seen.window[0])
+        self.facts.object = _facts(clip, instant, seen)
+
+
+def _figure(title: str, tools: str, **more: Any) -> Any:
+    """Return an empty figure of Bokeh's, as large as all others."""
+    from bokeh.plotting import figure
+
+    empty = figure(
+        title=title, width=_SIDE, height=_SIDE, tools=tools, toolbar_location="above", **more
+    )
+    empty.toolbar.logo = None
+    return empty
 
 
 class _View:
@@ -120,21 +129,10 @@ class _View:
 
     def __init__(self, name: str) -> None:
         from bokeh.models import ColumnDataSource
-        from bokeh.models.annotations import Title
-        from bokeh.plotting import figure
 
-        self._title = Title(text=name)
         self.source = ColumnDataSource({"image": [], "w": [], "h": []})
-        self.figure = figure(
-            title=self._title,
-            width=_SIDE,
-            height=_SIDE,
-            match_aspect=True,
-            tools="pan,wheel_zoom,box_zoom,reset,save",
-            toolbar_location="above",
-            visible=False,
-        )
-        self.figure.toolbar.logo = None
+        tools = "pan,wheel_zoom,box_zoom,reset,save"
+        self.figure = _figure(name, tools, match_aspect=True, visible=False)
         self.figure.axis.visible = False
         self.figure.image_rgba("image", x=0, y=0, dw="w", dh="h", source=self.source)
         self.figure.grid.visible = False
@@ -151,39 +149,23 @@ class _View:
         height, width = packed.shape
         self.source.data = {"image": [packed], "w": [width], "h": [height]}
 
-    def title(self, words: str) -> None:
-        """Change what stands above."""
-        self._title.text = words
-
 
 class _Histogram:
-    """How many pixels have which rate."""
+    """Histogram of the pixels' rates."""
 
     def __init__(self) -> None:
         from bokeh.models import ColumnDataSource
-        from bokeh.plotting import figure
 
         self.source = ColumnDataSource({"left": [], "right": [], "pixels": []})
-        self.figure = figure(
-            title="rates in the window",
-            width=_SIDE,
-            height=_SIDE,
-            tools="pan,wheel_zoom,reset,hover",
+        self.figure = _figure(
+            "rates in the window",
+            "pan,wheel_zoom,reset,hover",
             tooltips=[("from", "@left{0.000}"), ("pixels", "@pixels")],
-            toolbar_location="above",
             x_axis_label="spikes a sample",
             y_axis_label="pixels",
         )
-        self.figure.toolbar.logo = None
-        self.figure.quad(
-            left="left",
-            right="right",
-            bottom=0,
-            top="pixels",
-            source=self.source,
-            fill_color=_BAR,
-            line_color=None,
-        )
+        bars = {"left": "left", "right": "right", "bottom": 0, "top": "pixels"}
+        self.figure.quad(**bars, source=self.source, fill_color=_BAR, line_color=None)
 
     def show(self, rates: npt.NDArray[np.float32], samples: int) -> None:
         """Show the rates (h, w) of a window of so many samples."""
@@ -195,30 +177,29 @@ class _Histogram:
         self.source.data = {"left": edges[:-1], "right": edges[1:], "pixels": amounts}
 
 
-def _facts(clip: ViewedClip, instant: int, found: Pictures, window: tuple[int, int]) -> str:
-    def when(sample: int) -> str:
-        return f"{1000 * sample / clip.rate:.3f} ms" if clip.rate else "no rate known"
-
+def _facts(clip: ViewedClip, instant: int, seen: Pictures) -> str:
+    """Return a table in Markdown."""
+    time = f"{1000 * instant / clip.rate:.3f} ms" if clip.rate else "no rate known"
     rows = [
-        ("sample", f"{instant} of {clip.samples} ({when(instant)})"),
-        ("window", f"{window[0]} to {window[1] - 1}"),
-        ("bin", f"{found.bin_index}: samples {found.bin_samples[0]} to {found.bin_samples[1] - 1}"),
+        ("sample", f"{instant} of {clip.samples} ({time})"),
+        ("window", f"{seen.window[0]} to {seen.window[1] - 1}"),
+        ("bin", f"{seen.bin_index}: samples {seen.bin_samples[0]} to {seen.bin_samples[1] - 1}"),
         ("pixels", f"{clip.shape[0]}x{clip.shape[1]}"),
-        ("mean rate", f"{float(found.rates.mean()):.4f} spikes a sample"),
+        ("mean rate", f"{float(seen.rates.mean()):.4f} spikes a sample"),
         ("gain", f"{clip.gain:g}" if clip.gain else "not known: pictures are scaled to fit"),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
 class _WithoutToken(Matcher):
-    """Requests whose path does not begin with the token, whatever they ask for."""
+    """Matches requests whose path does not begin with the token, whatever they ask for."""
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
     def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
         first = request.path.lstrip("/").partition("/")[0]
-        # A comparison that ends at the first difference would tell by its time how far one got.
+        # A comparison that ends at the first difference would show by its time how far it got.
         return None if secrets.compare_digest(first.encode(), self._token) else {}
 
 
@@ -229,13 +210,14 @@ def serve(
     browser: bool = True,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Show clips on a page of this machine, for who has its address, until interrupted.
+    """Show clips on a page of this machine, to anyone who has its address, until interrupted.
 
     Args:
-        groups: as `open_clips` returns them.
-        port: 0: any that is free.
-        browser: open one.
-        on_ready: told the address, in which is a new random token; all others are not found.
+        groups: the clips, from `open_clips`.
+        port: port of the page; 0: any free one.
+        browser: open a browser on the page.
+        on_ready: called with the page's address, which holds a new random token; any other
+            address is not found.
 
     Raises:
         SpikeDeblurError: Panel is not installed.
@@ -276,7 +258,7 @@ def serve(
 
 
 def _open_browser(url: str, private: Path) -> None:
-    """Open a browser on a file that leads to the address: all users see the words of a command."""
+    """Open a browser on a file that leads to the address, since all users see a command's words."""
     page = private / "view.html"
     page.write_text(f'<meta http-equiv="refresh" content="0; url={url}">')
     webbrowser.open(page.as_uri())

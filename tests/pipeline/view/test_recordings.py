@@ -10,6 +10,7 @@ from training_sets import make_store
 
 from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.spikes import SpikeGeometry, tfi, tfp, write_side_file, write_spikes
+from spikedeblur.pipeline.spikes.settings import SpikeOptions
 from spikedeblur.pipeline.spikes.sidefile import SideFile
 from spikedeblur.pipeline.view import ViewError, open_clips
 from spikedeblur.pipeline.view.recordings import pictures, span
@@ -84,5 +85,5 @@ def test_what_can_not_be_looked_at_is_refused(tmp_path, recording):
     bare.write_bytes(recording[0].read_bytes())
     with pytest.raises(ValueError, match="no side file gives the geometry"):
         open_clips(bare)
-    clip = open_clips(bare, geometry="12x16,bottom-up")[0].clip(0)
+    clip = open_clips(bare, SpikeOptions(geometry="12x16,bottom-up"))[0].clip(0)
     assert (clip.rate, clip.gain) == (None, None)
