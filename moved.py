@@ -168,8 +168,8 @@ NAMES = {
     },
     "pipeline.recording": {
         "pipeline.sequences.find_recording": (
-            "STREAM as_aligned exposures_by_log exposures_by_number find_frames find_recording "
-            "find_seq recordings_of settle_spikes"
+            "STREAM as_aligned exposures_by_log find_frames find_recording find_seq recordings_of "
+            "settle_spikes"
         ),
     },
     "pipeline.report.sources": {

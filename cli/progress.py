@@ -22,7 +22,7 @@ _MOST_WARNINGS = 20
 
 
 class TerminalReporter(Reporter):
-    """Shows progress and notes on stderr; keeps warnings until the job has ended."""
+    """Shows progress and notes on stderr, and keeps warnings until the job has ended."""
 
     def __init__(self, show: Progress) -> None:
         self._show = show
@@ -57,11 +57,11 @@ def progress_bar(title: str, unit: str = "") -> Iterator[TerminalReporter]:
         if is_quiet():
             reporter = TerminalReporter(lambda done, total, note: None)
         elif log_format() is LogFormat.JSON:
-            reporter = TerminalReporter(_objects(title.lower(), unit))
+            reporter = TerminalReporter(_lines(title, unit, as_json=True))
         elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             reporter = TerminalReporter(opened.enter_context(_bar(title, unit)))
         else:
-            reporter = TerminalReporter(_lines(title, unit))
+            reporter = TerminalReporter(_lines(title, unit, as_json=False))
         opened.callback(_print_warnings, reporter.warnings)
         yield reporter
 
@@ -85,8 +85,8 @@ class _Pace:
         self._start = (0, self.began)
         self._last = (-1, -1)
 
-    def note(self, done: int, total: int) -> bool:
-        """Take a report; returns whether a phase began with it."""
+    def update(self, done: int, total: int) -> bool:
+        """Take a report, and return whether a phase began with it."""
         begins = total != self._last[1] or done < self._last[0]
         if begins:
             now = time.monotonic()
@@ -100,7 +100,7 @@ class _Pace:
 
     @property
     def seconds(self) -> float:
-        """Of this phase."""
+        """Duration of this phase so far, in seconds."""
         return time.monotonic() - self.began
 
     @property
@@ -111,7 +111,7 @@ class _Pace:
 
     @property
     def left(self) -> float | None:
-        """Seconds; None: not known yet."""
+        """Time left in seconds; None: not known yet."""
         rate = self.rate
         return None if rate is None else (self._last[1] - self._last[0]) / rate
 
@@ -135,54 +135,41 @@ def _bar(title: str, unit: str) -> Iterator[Progress]:
         pace = _Pace()
 
         def on_progress(done: int, total: int, note: str) -> None:
-            pace.note(done, total)
+            pace.update(done, total)
             bar.update(task, completed=done, total=total, pace=_words(pace, unit), note=note)
 
         yield on_progress
 
 
-def _lines(title: str, unit: str) -> Progress:
+def _lines(title: str, unit: str, *, as_json: bool) -> Progress:
     pace = _Pace()
     last = pace.began
+    interval = _SECONDS_BETWEEN_OBJECTS if as_json else _SECONDS_BETWEEN_LINES
 
     def on_progress(done: int, total: int, note: str) -> None:
         nonlocal last
-        pace.note(done, total)
+        is_due = (pace.update(done, total) and as_json) or done >= total
         now = time.monotonic()
-        if not total or (done < total and now - last < _SECONDS_BETWEEN_LINES):
+        if not total or not (is_due or now - last >= interval):
             return
         last = now
-        words = [f"{title}: {done}/{total} {_words(pace, unit)}".rstrip()]
-        if done >= total:
-            words.append(f"in {duration(pace.seconds)}")
-        print(", ".join([*words, *filter(None, [note])]), file=sys.stderr, flush=True)
-
-    return on_progress
-
-
-def _objects(stage: str, unit: str) -> Progress:
-    pace = _Pace()
-    last = pace.began
-
-    def on_progress(done: int, total: int, note: str) -> None:
-        nonlocal last
-        begins = pace.note(done, total)
-        now = time.monotonic()
-        waits = not begins and done < total and now - last < _SECONDS_BETWEEN_OBJECTS
-        if not total or waits:
-            return
-        last = now
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "stage": stage,
-            "done": done,
-            "total": total,
-            "rate": pace.rate,
-            "eta": pace.left,
-            "unit": unit,
-            "detail": note,
-        }
-        print(json.dumps(line), file=sys.stderr, flush=True)
+        if as_json:
+            line = {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "stage": title.lower(),
+                "done": done,
+                "total": total,
+                "rate": pace.rate,
+                "eta": pace.left,
+                "unit": unit,
+                "detail": note,
+            }
+            text = json.dumps(line)
+        else:
+            took = f"in {duration(pace.seconds)}" if done >= total else ""
+            words = [f"{title}: {done}/{total} {_words(pace, unit)}".rstrip(), took, note]
+            text = ", ".join(filter(None, words))
+        print(text, file=sys.stderr, flush=True)
 
     return on_progress
 

@@ -75,7 +75,7 @@ def evaluate(
         methods: names; None: all that can be; tfi needs a store with the spikes themselves.
         protocol: one of `evaluate.protocols.PROTOCOLS`; other data than the protocol's are refused.
         how: how models are run, and what else is measured.
-        reporter: is told of each window of each method.
+        reporter: receives progress in windows of each method.
 
     Raises:
         EvaluationError: an unknown method, `model` without a run, no sharp frames.
@@ -191,7 +191,7 @@ def evaluate_sequences(
         trained: the networks of `model` and `rgb`.
         lpips: measures LPIPS; None: not measured.
         meter: measures by motion; None: not measured.
-        reporter: is told of each window of each method.
+        reporter: receives progress in windows of each method.
     """
     trained = trained or {}
     widths = [width for width in SHORT_BINS if width <= min(s.bins for s in sequences)]

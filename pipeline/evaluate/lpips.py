@@ -1,8 +1,8 @@
-"""LPIPS: how alike two pictures look to a network that was trained to see.
+"""LPIPS: the distance of two pictures in the features of a network that was trained to see.
 
 Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness of Deep Features as a
-Perceptual Metric", CVPR 2018, as torchmetrics computes it. Its own weights ship with torchmetrics;
-those of the backbone are torchvision's of ImageNet, downloaded once.
+Perceptual Metric", CVPR 2018, as torchmetrics computes it. The weights of LPIPS ship with
+torchmetrics; those of the backbone are torchvision's ImageNet weights, downloaded once.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class PerceptualError(SpikeDeblurError):
 
 
 class Lpips:
-    """Callable on two frames (H, W, 3) uint8."""
+    """Measures the LPIPS of two frames when called."""
 
     def __init__(self, backbone: Backbone, device: str | None = None) -> None:
         """Load the network.
 
         Raises:
-            PerceptualError: its weights are neither here nor to be had.
+            PerceptualError: the weights are neither here nor can be downloaded.
         """
         import torch
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
@@ -45,7 +45,7 @@ class Lpips:
         self._metric = metric.to(self._device).eval()
 
     def __call__(self, restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float:
-        """Return the distance; 0 for equal frames."""
+        """Return the distance of two frames (H, W, 3) uint8; 0 for equal frames."""
         import torch
 
         pair = [

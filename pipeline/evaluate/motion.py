@@ -8,6 +8,7 @@ mean squared difference of a frame and its successor brought to it, where both s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +23,10 @@ RGB = npt.NDArray[np.uint8]
 Flow = npt.NDArray[np.float32]
 
 EDGES = (0.0, 2.0, 8.0, 32.0, float("inf"))
-"""Between the classes of motion, in pixels an exposure."""
+"""Borders between the classes of motion, in pixels an exposure."""
 
 OCCLUDED = 1.0
-"""Pixels by which flow there and back may miss; more, and the place is hidden in one frame."""
+"""Most pixels by which flow there and back may miss; beyond it, a place is hidden in one frame."""
 
 
 class MotionError(SpikeDeblurError):
@@ -38,19 +39,19 @@ class MotionScore:
 
     warping_error: float | None
     """Mean squared difference of consecutive frames along the sharp frames' flow, on [0, 1]; None:
-    no two windows show the same. The sharp frames' own is the least that makes sense."""
+    no two windows show the same. That of the sharp frames is the least that makes sense."""
     psnr: dict[str, float]
-    """In dB, over the pixels that move so far in an exposure; classes without any are left out."""
+    """PSNR in dB over the pixels of each class of motion; classes without pixels are left out."""
 
 
 class MotionMeter:
-    """Collects what windows of sequences say, in order."""
+    """Collects figures over the windows of sequences, in order."""
 
     def __init__(self) -> None:
         """Fail early where OpenCV is missing.
 
         Raises:
-            MotionError: it is.
+            MotionError: OpenCV is missing.
         """
         try:
             import cv2
@@ -58,10 +59,9 @@ class MotionMeter:
             raise MotionError(
                 "figures by motion need OpenCV; pip install 'spikedeblur[motion]'"
             ) from error
+        self._cv2: Any = cv2
         self._estimator: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._remap, self._linear = cv2.remap, cv2.INTER_LINEAR
-        self._gray = lambda image: cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        self._last: tuple[RGB, dict[str, RGB], float] | None = None
+        self._last: tuple[RGB, Mapping[str, RGB], float] | None = None
         self._squares: dict[str, npt.NDArray[np.float64]] = {}
         self._pixels = np.zeros(len(EDGES) - 1)
         self._warped: dict[str, list[float]] = {}
@@ -74,10 +74,10 @@ class MotionMeter:
         """Add a window.
 
         Args:
-            sharp: (H, W, 3) uint8.
-            frames: by method, of the same shape.
-            middle: of the exposure, in seconds.
-            exposure: its length, in seconds.
+            sharp: the sharp frame (H, W, 3) uint8.
+            frames: each method's frame, of the same shape.
+            middle: middle of the exposure, in seconds.
+            exposure: length of the exposure, in seconds.
         """
         frames = {"sharp": sharp, **frames}
         if self._last is not None:
@@ -91,42 +91,41 @@ class MotionMeter:
                     after = self._along(frames[name], there)
                     difference = (after.astype(np.float32) - frame)[seen] / np.float32(255)
                     self._warped.setdefault(name, []).append(float(np.mean(difference**2)))
-        self._last = sharp, dict(frames), middle
+        self._last = sharp, frames, middle
 
     def scores(self) -> dict[str, MotionScore]:
         """Return each method's figures, and `sharp` with its own warping error."""
-        found = {}
-        for name, squares in self._squares.items():
-            classes = {
-                f"{low:g} to {high:g}" if np.isfinite(high) else f"over {low:g}": psnr_of(
-                    total / pixels
-                )
-                for low, high, total, pixels in zip(
-                    EDGES[:-1], EDGES[1:], squares, self._pixels, strict=True
-                )
-                if pixels and name != "sharp"
-            }
-            errors = self._warped.get(name)
-            found[name] = MotionScore(
-                warping_error=float(np.mean(errors)) if errors else None, psnr=classes
+        names = [
+            f"{low:g} to {high:g}" if np.isfinite(high) else f"over {low:g}"
+            for low, high in itertools.pairwise(EDGES)
+        ]
+        scores = {}
+        for method, squares in self._squares.items():
+            errors = self._warped.get(method)
+            scores[method] = MotionScore(
+                warping_error=float(np.mean(errors)) if errors else None,
+                psnr={
+                    name: psnr_of(total / pixels)
+                    for name, total, pixels in zip(names, squares, self._pixels, strict=True)
+                    if pixels and method != "sharp"
+                },
             )
-        return found
+        return scores
 
     def _flow(self, first: RGB, second: RGB) -> Flow:
         """(H, W, 3) uint8 twice -> (H, W, 2): where each pixel of the first is in the second."""
-        return np.asarray(self._estimator.calc(self._gray(first), self._gray(second), None))
+        grays = (self._cv2.cvtColor(f, self._cv2.COLOR_RGB2GRAY) for f in (first, second))
+        return np.asarray(self._estimator.calc(*grays, None))
 
     def _along(self, image: npt.NDArray, flow: Flow) -> npt.NDArray:
         """Return `image` at the places that flow leads to; outside: the nearest inside."""
         y, x = np.indices(flow.shape[:2], np.float32)
-        replicate = 1
-        return np.asarray(
-            self._remap(
-                image, x + flow[..., 0], y + flow[..., 1], self._linear, borderMode=replicate
-            )
-        )
+        at = x + flow[..., 0], y + flow[..., 1]
+        cv2 = self._cv2
+        return np.asarray(cv2.remap(image, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
     def _visible(self, there: Flow, back: Flow) -> npt.NDArray[np.bool_]:
+        """Return (H, W): whether each pixel of the first frame is seen in the second, too."""
         height, width = there.shape[:2]
         y, x = np.indices((height, width), np.float32)
         at_x, at_y = x + there[..., 0], y + there[..., 1]

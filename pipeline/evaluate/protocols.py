@@ -1,4 +1,4 @@
-"""Which data and settings stand behind a published table, so that figures are compared with like.
+"""The data and settings behind published tables, so that like is compared with like.
 
 A protocol is checked on the store that is evaluated, by what `align` found in the data set's
 folders and by the number of spike samples: figures on GoPro's `blur` and `blur_gamma`, or on blur
@@ -18,7 +18,7 @@ from ..store.schema import SequenceRecord
 
 
 class ProtocolError(SpikeDeblurError):
-    """The data are not those of a protocol."""
+    """There is no such protocol, or the data are not a protocol's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,13 +26,14 @@ class Protocol:
     """What a published table was measured on."""
 
     what: str
+    """The data set in words, for messages."""
     split: str
     spikes: tuple[int, int]
-    """Rows and columns."""
+    """(h, w) of the spikes, in pixels."""
     samples: int | None = None
-    """Spike samples in an exposure; None: it differs by sequence."""
+    """Spike samples in an exposure; None: differs by sequence."""
     blur_kind: str | None = None
-    """Which of the data set's blurred frames; None: it has one kind."""
+    """The way in which blurred frames were averaged; None: the data set has one."""
 
 
 PROTOCOLS = {
@@ -55,13 +56,13 @@ def protocol_split(name: str) -> str:
     """Return the split that a protocol is measured on.
 
     Raises:
-        ProtocolError: no such protocol; lists them.
+        ProtocolError: no such protocol; lists those that there are.
     """
     return _protocol(name).split
 
 
 def require_protocol(name: str, split: str, sequences: Sequence[WindowSequence]) -> None:
-    """Refuse sequences of a store that a protocol's table was not measured on.
+    """Refuse sequences of a store that are not a protocol's data.
 
     Raises:
         ProtocolError: names the sequence, what the protocol has, and what was found.
@@ -69,15 +70,15 @@ def require_protocol(name: str, split: str, sequences: Sequence[WindowSequence])
     protocol = _protocol(name)
     if split != protocol.split:
         raise ProtocolError(
-            f"protocol {name} ({protocol.what}) is of the split {protocol.split}, got {split}; "
-            f"give --split {protocol.split}"
+            f"expected the split {protocol.split} for the protocol {name} ({protocol.what}), got "
+            f"{split}; give --split {protocol.split}"
         )
     for sequence in sequences:
-        found = _difference(protocol, cast(StoreSequence, sequence).record)
-        if found is not None:
+        difference = _difference(protocol, cast(StoreSequence, sequence).record)
+        if difference is not None:
             raise ProtocolError(
-                f"{sequence.seq}: protocol {name} is {protocol.what}, found {found}; evaluate "
-                "without --protocol, or on its data"
+                f"{sequence.seq}: expected {protocol.what} for the protocol {name}, found "
+                f"{difference}; evaluate without --protocol, or on the protocol's data"
             )
 
 
@@ -88,6 +89,7 @@ def _protocol(name: str) -> Protocol:
 
 
 def _difference(protocol: Protocol, record: SequenceRecord) -> str | None:
+    """Return what is other than a protocol's data, in words; None: nothing."""
     if tuple(record.voxel_shape) != protocol.spikes:
         return f"spikes of {record.voxel_shape[0]}x{record.voxel_shape[1]}"
     lengths = {record.shortest_window, record.longest_window}

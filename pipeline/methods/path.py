@@ -18,7 +18,7 @@ class PathMethod:
     clip_len = 1
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
-        """Return the blurred frame, such that along the paths it averages to what was seen."""
+        """Return the frame (1, H, W, 3) whose mean along the paths is the blurred frame."""
         require_raw(windows, self.name)
         norm = NormConfig(MODE="relative", CORRECT_LAG=True)
         one = GivenClip.of(windows, clip.start, clip.start + 1, norm)

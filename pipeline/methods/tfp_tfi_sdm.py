@@ -2,8 +2,8 @@
 
 The short window of tfp and sdm is as wide as a number of bins, and symmetric in time about the
 exposure's middle, which is sample (N_samples - 1) / 2. With an even K the middle lies between
-two bins, so a window 1 bin wide takes half of each; bins hold unequal numbers of samples where
-K does not divide them, so each counts by its share of the samples, not of the bins.
+two bins, so a window 1 bin wide takes half of each. Where K does not divide the number of samples,
+bins hold unequal numbers of them, so each counts by its share of the samples.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ SHORT_BINS = (1, 3, 5, 7, 9)
 """Widths that `evaluate` chooses from for tfp and sdm."""
 
 DEFAULT_SHORT_BINS = 5
-"""Of 32: the best on natural scenes at an exposure of 33 frames."""
+"""Width of the short window where none is given, in bins of 32 an exposure: the best on natural
+scenes at an exposure of 33 frames."""
 
 
 class BlurMethod:
@@ -46,9 +47,8 @@ class TfpMethod:
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return luminance on three channels."""
-        short, exposure = _rates(windows, clip.start, self.short_bins)
-        gain = gain_of(windows, clip.start, exposure)
-        return _as_rgb(short / gain, windows.frame_shape)
+        short, _ = _short_and_whole(windows, clip.start, self.short_bins)
+        return _as_rgb(short, windows.frame_shape)
 
 
 class TfiMethod:
@@ -61,11 +61,11 @@ class TfiMethod:
         """Return luminance on three channels."""
         if not has_spikes(windows):
             raise MethodError(
-                f"{windows.seq}: TFI needs the instants of single spikes, and here are only "
-                "counts in bins; use tfp, or `spikedeblur restore --method tfi` on the .dat"
+                f"{windows.seq}: expected the instants of single spikes for tfi, found counts in "
+                "bins; use tfp, or `spikedeblur restore --method tfi` on the .dat"
             )
         spikes = cast(SpikeWindows, windows).spikes(clip.start)  # (samples, h, w)
-        # An even number has its middle between two samples, as has the interval around this one.
+        # The middle of an even number lies between two samples, and so does this interval's.
         image = reconstruct.tfi(spikes, (len(spikes) - 1) // 2)
         rate = spikes.mean(axis=0, dtype=np.float32)
         return _as_rgb(image / gain_of(windows, clip.start, rate), windows.frame_shape)
@@ -82,21 +82,19 @@ class SdmMethod:
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the blurred frame, divided where the spikes say that light moved."""
-        short, exposure = _rates(windows, clip.start, self.short_bins)
-        gain = gain_of(windows, clip.start, exposure)
-        blur = _blurred(windows, clip.start)
-        return reconstruct.sdm(blur, short / gain, exposure / gain)[None]
+        short, exposure = _short_and_whole(windows, clip.start, self.short_bins)
+        return reconstruct.sdm(_blurred(windows, clip.start), short, exposure)[None]
 
 
 def centre_weights(samples: int, bins: int, short_bins: int) -> npt.NDArray[np.float64]:
-    """Return what share of each bin's samples lies in the short window around the middle.
+    """Return the share of each bin's samples that lies in the short window around the middle.
 
     Sample j of N covers [j, j + 1), so the middle is at N / 2, and the window reaches
     `short_bins` N / K / 2 to each side of it.
 
     Args:
-        samples: N, in the exposure.
-        bins: K.
+        samples: N, number of samples in the exposure.
+        bins: K, number of bins in the exposure.
         short_bins: width of the window in mean bins; at most K.
 
     Returns:
@@ -116,8 +114,10 @@ def centre_weights(samples: int, bins: int, short_bins: int) -> npt.NDArray[np.f
     return np.asarray(np.clip(inside, 0.0, None) / per_bin, np.float64)
 
 
-def _rates(windows: WindowSequence, window: int, short_bins: int) -> tuple[Frames, Frames]:
-    """Return spikes a sample (h, w) in the short window and in the whole exposure."""
+def _short_and_whole(
+    windows: WindowSequence, window: int, short_bins: int
+) -> tuple[Frames, Frames]:
+    """Return luminance (h, w) in the short window and in the whole exposure."""
     require_raw(windows, "tfp and sdm")
     counts = windows.voxels(window, window + 1)[0]  # (K, h, w)
     samples = int(windows.samples[window])
@@ -126,7 +126,9 @@ def _rates(windows: WindowSequence, window: int, short_bins: int) -> tuple[Frame
     in_short = np.tensordot(weights[inside].astype(np.float32), counts[inside], axes=1)
     short = in_short / np.float32(weights @ samples_per_bin(samples, windows.bins))
     exposure = counts.sum(axis=0, dtype=np.uint32) / np.float32(samples)
-    return short.astype(np.float32), exposure.astype(np.float32)
+    exposure = exposure.astype(np.float32)
+    gain = gain_of(windows, window, exposure)
+    return short.astype(np.float32) / gain, exposure / gain
 
 
 def _blurred(windows: WindowSequence, window: int) -> Frames:

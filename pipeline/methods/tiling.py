@@ -1,4 +1,4 @@
-"""How large a tile of a frame the network can take, by the memory that is free."""
+"""Tiles of a frame: how large they may be, where they lie, and how they are blended."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ Span = tuple[int, int]
 
 
 class TilingError(SpikeDeblurError):
-    """The frame can't be cut as asked for."""
+    """A frame can't be cut into the tiles that were asked for."""
 
 
 SIDES = (256, 192, 128, 64)
-"""Tiles to choose from, in pixels. All cost the same a pixel of the frame: what tiles share is
-a quarter of their side, so on a CPU larger ones would only take memory."""
+"""Sides of the tiles to choose from, in pixels. All cost the same time a pixel of the frame, since
+neighbours share a quarter of their side; on a CPU larger tiles would only take memory."""
 
 WHOLE_PIXELS = 512 * 512
 """Frames up to this size go through the network whole if they fit; on a GPU, larger ones too."""
 
 SHARE_OF_GPU, SHARE_OF_MAIN = 0.8, 0.5
-"""Of the free memory, that a tile may take; of main memory other programs want some."""
+"""Share of the free memory that a tile may take; other programs need some main memory, too."""
 
 _TRIED_SIDE = 128
-"""In pixels of the network's trunk. What a pass takes beside its pixels is little by then."""
+"""Side of the tile that is tried, in pixels of the network's trunk: large enough that memory which
+does not grow with the pixels hardly counts."""
 
 
 def choose_tile(
@@ -45,15 +46,15 @@ def choose_tile(
 ) -> int | None:
     """Return the side of a tile that fits in free memory; None: whole frames do.
 
-    A pass over a small clip of zeros is tried, and memory taken to grow with the pixels. Frames
-    no larger than that clip are not asked about.
+    A pass over a small clip of zeros is tried, and memory is assumed to grow with the pixels.
+    Frames no larger than that clip are taken whole without a trial.
 
     Args:
         model: a `VRTWithSpike`, in eval mode.
-        config: what it was trained with.
-        frame_shape: (H, W), in pixels.
+        config: the configuration it was trained with.
+        frame_shape: (H, W) of the frames, in pixels.
         device: where the model is.
-        frames: of a clip.
+        frames: number of frames in a clip.
     """
     scale = config.MODEL.TRUNK_SCALE
     pixels, tried = math.prod(frame_shape), (_TRIED_SIDE * scale) ** 2
@@ -66,7 +67,7 @@ def choose_tile(
         model(rgb, torch.zeros(*clip, config.DATA.K, side, side, device=device))
 
     with torch.inference_mode():
-        restore(64)  # what is loaded and kept from the first pass on is not the pixels'
+        restore(64)  # takes the memory that is kept from the first pass on
         taken = memory_taken(lambda: restore(_TRIED_SIDE), device)
     share = SHARE_OF_GPU if device.type == "cuda" else SHARE_OF_MAIN
     room = int(share * free_memory(device) / max(taken, 1) * tried)  # pixels
@@ -80,11 +81,11 @@ class AxisTile:
     """A tile's place along one axis."""
 
     span: Span
-    """In frame pixels."""
+    """The place in frame pixels."""
     voxel_span: Span
-    """The same place, in spike pixels."""
+    """The same place in spike pixels."""
     ramps: tuple[int, int]
-    """Pixels shared with the tile before and the one after; 0 at the frame's border."""
+    """Number of pixels shared with the tile before and the one after; 0 at the frame's border."""
 
     def weights(self) -> npt.NDArray[np.float32]:
         """Return (side,) float32 blending weights, above 0 everywhere."""
@@ -122,8 +123,8 @@ def plan_tiles(
         frame_shape: (H, W), in pixels.
         voxel_shape: (h, w) of its spikes, in pixels.
         tile: side of a tile in frame pixels, rounded up to what fits both grids; None: one tile.
-        multiple: of what each tile's start is a multiple, so that a network that halves its
-            input several times halves each tile where it would halve the whole frame.
+        multiple: number of which each tile's start is a multiple, so that a network that halves
+            its input several times halves each tile where it would halve the whole frame.
 
     Raises:
         TilingError: a tile of less than 1 pixel.
@@ -142,7 +143,7 @@ def plan_axis(side: int, voxel_side: int, tile: int | None, multiple: int) -> li
     common = math.gcd(side, voxel_side)
     step, voxel_step = side // common, voxel_side // common  # frame pixels, spike pixels
     grid = math.lcm(step, multiple)
-    # All in units of the grid from here; two are the least that can overlap.
+    # In units of the grid from here; a tile of one could not overlap its neighbours.
     length = side if tile is None else max(2, -(-tile // grid))
     furthest = side // grid - length
     if furthest <= 0:
@@ -165,7 +166,7 @@ def plan_axis(side: int, voxel_side: int, tile: int | None, multiple: int) -> li
 
 
 class Blender:
-    """Adds tiles up to whole frames; holds the frames' sums and one plane of weights."""
+    """Adds tiles up to whole frames; holds the weighted sums of the frames and the weights' sum."""
 
     def __init__(self, frames: int, frame_shape: tuple[int, int]) -> None:
         self._sums = np.zeros((frames, *frame_shape, 3), np.float32)

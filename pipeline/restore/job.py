@@ -8,7 +8,7 @@ only when it is whole, so those that are there are done.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -122,7 +122,7 @@ def restore(
         out: folder to write; not that of the blurred frames.
         how: the method and its settings.
         overwrite: replace frames made from other inputs.
-        reporter: is told of each frame, and of warnings.
+        reporter: receives progress in frames, and warnings.
 
     Raises:
         RestoreError: frames in `out` from other inputs.
@@ -152,7 +152,7 @@ def restore_manifest(
         how: the method and its settings.
         split: train, val or test; None: all.
         overwrite: replace frames made from other inputs.
-        reporter: is told of each frame, and of warnings.
+        reporter: receives progress in frames, and warnings.
 
     Raises:
         RestoreError: as `restore`, or no recordings in the split.
@@ -174,7 +174,7 @@ def restore_manifest(
 
 
 class _Job:
-    """The method of one run, and how far the run is."""
+    """One run: its method, and how many frames are done."""
 
     def __init__(self, how: Restoring, overwrite: bool, reporter: Reporter, exposures: int) -> None:
         self._how, self._overwrite, self._reporter = how, overwrite, reporter
@@ -202,11 +202,7 @@ class _Job:
             "seq": recording.seq,
             "run": None if how.run is None else str(how.run),
         }
-        warnings = (
-            *recording.settings.warnings,
-            *_gain_warning(how.method, recording.settings.gain),
-            *_lag_warning(sequences[each // 2], model),
-        )
+        warnings = tuple(_warnings(how.method, recording, sequences[each // 2], model))
         for warning in warnings:
             self._reporter.warn(warning)
         message = f"{out}: another `restore` is writing there; wait for it, or stop it"
@@ -248,10 +244,10 @@ def _inputs(
         from ..trained.model_file import weights_file
 
         model_hash = sha256_file(weights_file(how.run))
-    has_short_window = how.method != "model" and UNTRAINED[how.method].has_short_window
+    untrained = UNTRAINED.get(how.method)
     return {
         "method": how.method,
-        "short_bins": short_bins if has_short_window else None,
+        "short_bins": short_bins if untrained and untrained.has_short_window else None,
         "bins": bins,
         "tile": tile,
         "flips": how.flips and how.run is not None,
@@ -271,24 +267,22 @@ def _inputs(
     }
 
 
-def _gain_warning(method: str, gain: float | None) -> tuple[str, ...]:
-    if gain is None and method != "model" and UNTRAINED[method].needs_gain:
-        return ("gain not known: taken from the blurred frames' brightness; give --gain",)
-    return ()
-
-
-def _lag_warning(sequence: RecordingSequence, model: ModelMethod | None) -> tuple[str, ...]:
-    """Warn of spikes that the first blurred frames show to be late or early."""
+def _warnings(
+    method: str, recording: Recording, sequence: RecordingSequence, model: ModelMethod | None
+) -> Iterator[str]:
+    """Yield what may be wrong with a recording, or with what the user said about it."""
+    yield from recording.settings.warnings
     if model is None:
-        return ()
+        if recording.settings.gain is None and UNTRAINED[method].needs_gain:
+            yield "gain not known: taken from the blurred frames' brightness; give --gain"
+        return
     from ..methods.network import lag_in_bins
 
     lag = lag_in_bins(sequence, 0, min(sequence.length, LAG_EXPOSURES)) / sequence.bins
-    if abs(lag) <= NOTABLE:
-        return ()
-    when = "late" if lag > 0 else "early"
-    moved = "; the model was given them in time" if model.config.DATA.NORM.CORRECT_LAG else ""
-    return (
-        f"by the blurred frames the spikes come {when} by {abs(lag):.0%} of the exposure"
-        f"{moved}; check --fps and --first, or let `align --estimate` correct the clock",
-    )
+    if abs(lag) > NOTABLE:
+        when = "late" if lag > 0 else "early"
+        moved = "; the model was given them in time" if model.config.DATA.NORM.CORRECT_LAG else ""
+        yield (
+            f"by the blurred frames the spikes come {when} by {abs(lag):.0%} of the exposure"
+            f"{moved}; check --fps and --first, or let `align --estimate` correct the clock"
+        )

@@ -103,7 +103,10 @@ def find_recording(
         assert times.exposure is not None, "checked by ExposureTimes"
         assert times.fps is not None, "checked by ExposureTimes"
         seq = times.seq or blur.name
-        exposures = exposures_by_number(blur, times.exposure, times.fps)
+        exposures = [
+            Exposure(path, number, *exposure_window(number, times.exposure, times.fps))
+            for number, path in find_frames(blur).items()
+        ]
     if options.calibration is not None:
         settings = replace(settings, registration=read_calibration(options.calibration))
     log = None if times.log is None else str(times.log)
@@ -215,18 +218,6 @@ def exposures_by_log(
             )
         exposures.append(Exposure(path, number, row.t0, row.t1))
     return seq, exposures
-
-
-def exposures_by_number(blur: Path, exposure: int, fps: float) -> list[Exposure]:
-    """Return the frames, frame c exposed from (c - h) / fps to (c + h) / fps, 2 h + 1 = exposure.
-
-    Raises:
-        SpikeDeblurError: no frames, or an exposure or frame rate that can't be.
-    """
-    return [
-        Exposure(path, number, *exposure_window(number, exposure, fps))
-        for number, path in find_frames(blur).items()
-    ]
 
 
 def as_aligned(

@@ -1,8 +1,8 @@
-"""Are a store's spikes where its sharp frames say? What is left to see once spikes are counted.
+"""The lag of a sequence's spikes behind its sharp frames, from counts in bins.
 
-As in `align.measure.verify`, a short TFP slides over the exposure, and where it looks most like the
-sharp frame is where the frame really is; here in steps of a bin, which a store of counts allows.
-One lag is measured for each window, and a sequence's is their median.
+A short TFP slides over the exposure, and the frame is where the TFP looks most like it (see
+`align.measure.verify`), here in steps of a bin. A lag is measured for each window; a sequence has
+the median of its windows' lags.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from ..spikes.camera import luminance
 from .contract import WindowSequence
 
 WIDTH = 0.12
-"""Of the exposure, that the sliding TFP is wide."""
+"""Width of the sliding TFP, as a share of the exposure."""
 
 REACH = 0.3
-"""Of the exposure, that it slides to each side."""
+"""How far the TFP slides to each side, as a share of the exposure."""
 
 NOTABLE = 0.05
-"""Of the exposure: a lag above this is worth a warning."""
+"""Largest lag that is not worth a warning, as a share of the exposure."""
 
 _MIN_DROP = 0.02
-"""The correlation falls by this on both sides of a peak that is believed; else nothing moves."""
+"""Least fall of the correlation on both sides of a peak that is believed; else nothing moves."""
 
 Plane = npt.NDArray[np.float64]
 
 
 def exposure_lag(sequence: WindowSequence) -> float | None:
-    """Return by how much of the exposure the spikes come late; None where it can't be told.
+    """Return the lag of the spikes as a share of the exposure, late > 0; None: not measurable.
 
     Args:
-        sequence: with sharp frames and raw counts.
+        sequence: a sequence with sharp frames and raw counts.
     """
     lags = [lag for i in range(sequence.length) if (lag := _window_lag(sequence, i)) is not None]
     return statistics.median(lags) if lags else None
@@ -44,11 +44,11 @@ def exposure_lag(sequence: WindowSequence) -> float | None:
 def likeness_curve(
     sequence: WindowSequence, window: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return how like its sharp frame a window's spikes are, for each time at which they are taken.
+    """Return the likeness of a short TFP and the sharp frame, for each place of the TFP.
 
     Returns:
-        Offsets from the exposure's middle, as shares of the exposure, and the correlation of the
-        short TFP there with the sharp frame, -1 to 1. Fewer than three tell nothing.
+        Offsets of the TFP from the exposure's middle, as shares of the exposure, and its
+        correlation there with the sharp frame, -1 to 1. Fewer than three tell nothing.
     """
     counts = sequence.voxels(window, window + 1)[0].astype(np.float32)  # (K, h, w)
     bins = len(counts)
@@ -66,9 +66,7 @@ def _window_lag(sequence: WindowSequence, window: int) -> float | None:
     if len(curve) < 3:
         return None
     peak = int(curve.argmax())
-    if not 0 < peak < len(curve) - 1:
-        return None
-    if curve[peak] - max(curve[0], curve[-1]) < _MIN_DROP:
+    if not 0 < peak < len(curve) - 1 or curve[peak] - max(curve[0], curve[-1]) < _MIN_DROP:
         return None
     before, top, after = curve[peak - 1 : peak + 2]
     finer = 0.5 * (before - after) / (before - 2 * top + after)
