@@ -135,17 +135,16 @@ def trained_model(run: str | Path | None, model: str | None) -> Path | None:
     A URL is fetched first.
 
     Raises:
-        typer.BadParameter: both are.
+        typer.BadParameter: both are given.
         TrainedModelError: no such model.
     """
     if run is not None and model is not None:
-        raise typer.BadParameter("--run and --model exclude each other", param_hint="--model")
+        raise typer.BadParameter("give --run or --model, not both", param_hint="--model")
+    if run is None and model is None:
+        return None
+    from ..pipeline.trained.model_file import fetched, find_model  # imports torch
+
     if model is not None:
-        from ..pipeline.trained.model_file import find_model
-
         return find_model(model)
-    if run is not None:
-        from ..pipeline.trained.model_file import fetched
-
-        return fetched(run)
-    return None
+    assert run is not None
+    return fetched(run)

@@ -20,7 +20,7 @@ from ..pipeline.host.reporter import duration
 
 
 class LogFormat(StrEnum):
-    """How progress is told."""
+    """Forms in which progress is printed."""
 
     TEXT = "text"
     JSON = "json"
@@ -32,7 +32,7 @@ _began: ContextVar[float] = ContextVar("began")
 
 
 def begin(*, quiet: bool) -> None:
-    """Note when the command began, and whether it is to say its result only."""
+    """Start the command's clock; with `quiet`, only its result is printed."""
     _quiet.set(quiet)
     _log_format.set(LogFormat.TEXT)
     _began.set(time.monotonic())
@@ -44,23 +44,23 @@ def is_quiet() -> bool:
 
 
 def set_log_format(log_format: LogFormat) -> None:
-    """Take --log-format."""
+    """Set the form in which progress is printed."""
     _log_format.set(log_format)
 
 
 def log_format() -> LogFormat:
-    """Return how progress is to be told."""
+    """Return the form in which progress is printed."""
     return _log_format.get()
 
 
 def note(text: str) -> None:
-    """Say on stderr what is good to know, and no warning."""
+    """Print on stderr what is good to know, but not with --quiet."""
     if not is_quiet():
         typer.echo(text, err=True)
 
 
 def report(summary: Any, text: str, *, json: bool, next_command: str | None = None) -> None:
-    """Print a dataclass as JSON, or `text`, how long it took, and what would come next."""
+    """Print a dataclass as JSON; or `text`, the time that it took, and the next command."""
     if json:
         typer.echo(json_format.dumps(dataclasses.asdict(summary), indent=2, default=str))
         return
@@ -69,7 +69,7 @@ def report(summary: Any, text: str, *, json: bool, next_command: str | None = No
 
 
 def say_next(command: str | None) -> None:
-    """Say how long the command took, and which one would come next."""
+    """Print the time that the command took, and the command that would come next."""
     if is_quiet():
         return
     began = _began.get(None)
@@ -80,7 +80,7 @@ def say_next(command: str | None) -> None:
 
 
 def command_line(*words: str | Path) -> str:
-    """Return `spikedeblur` with these words as a shell takes it, whatever paths are called."""
+    """Return `spikedeblur` and these words, quoted for a shell."""
     # A path such as -x would be taken for an option.
     plain = (f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w) for w in words)
     return shlex.join(("spikedeblur", *plain))
@@ -98,8 +98,8 @@ def require_local(path: Path, option: str) -> None:
     """Refuse a URL where something is written that only folders can hold (exit code 2)."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
         raise typer.BadParameter(
-            f"expected a folder here, got a URL; write to a folder, then copy it (as `aws s3 cp "
-            f"--recursive` does): only stores are written to buckets, found {path}",
+            f"expected a folder, got the URL {path}; only stores are written to buckets: write to "
+            "a folder, then copy it (as `aws s3 cp --recursive` does)",
             param_hint=option,
         )
 

@@ -32,17 +32,19 @@ class WindowScores:
 
     seq: str
     frame_index: int
+    """Number of the blurred frame."""
     scores: dict[str, Score]
+    """Score of each method, by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """The result; `to_json` is what is written."""
+    """Result of evaluating a split; `to_json` is what is written."""
 
     methods: dict[str, Score]
-    """Mean over all windows."""
+    """Each method's mean over all windows."""
     sequences: dict[str, dict[str, Score]]
-    """Mean over each sequence's windows."""
+    """Each method's mean over the windows of each sequence."""
     windows: tuple[WindowScores, ...]
     data_sha256: str
     """SHA-256 of the split's data, from `describe_data`."""
@@ -50,8 +52,9 @@ class Evaluation:
     """Name of the way in which blurred frames were averaged; figures on GoPro's blur and blur_gamma
     do not compare."""
     tfp_bins: int | None
-    """Width of TFP's short window; None: not evaluated."""
+    """Width of TFP's short window in bins; None: not evaluated."""
     sdm_bins: int | None
+    """Width of SDM's short window in bins; None: not evaluated."""
     tile: int | None
     """Side of the model's tiles in pixels; None: whole frames, or no model."""
     gain_estimated: tuple[str, ...]
@@ -61,10 +64,11 @@ class Evaluation:
     store: str = ""
     split: str = ""
     run: str | None = None
-    """The model behind `model`."""
+    """Run folder or exported model that is evaluated as `model`."""
     checkpoint_sha256: str | None = None
+    """SHA-256 of the weights of `run`."""
     control: str | None = None
-    """The model without spikes behind `rgb`."""
+    """Run folder or exported model that is evaluated as `rgb`."""
     protocol: str | None = None
     """Name of the published table whose data these are."""
     lpips_backbone: str | None = None

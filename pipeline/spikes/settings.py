@@ -43,7 +43,7 @@ class SpikeSettingsError(SpikeDeblurError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikeSettings:
-    """What must be known about a `.dat` to read it as light."""
+    """Geometry, clock, gain and registration of a spike stream."""
 
     geometry: SpikeGeometry
     rate: float
