@@ -163,7 +163,7 @@ def recordings_of(manifest: str | os.PathLike[str], split: str | None = None) ->
             )
         )
     if not recordings:
-        where = f" in the split {split!r}" if split else ""
+        where = f" in the split {split}" if split else ""
         raise RecordingError(f"{manifest}: no recordings{where}; align them, or correct --split")
     return recordings
 
