@@ -138,10 +138,14 @@ def _page_command(run: str | None, json: Path | None) -> str | None:
 
 
 def _print(evaluation: Evaluation) -> None:
-    title = f"PSNR in dB / SSIM{_named(' / LPIPS ({})', evaluation.lpips_backbone)}"
-    title += f", split {evaluation.split}"
-    title += _named(", blurred frames from {}", evaluation.blur_kind)
-    title += _named(", protocol {}", evaluation.protocol)
+    backbone = evaluation.lpips_backbone
+    figures = "PSNR in dB / SSIM" + (f" / LPIPS ({backbone})" if backbone else "")
+    data = {
+        "split": evaluation.split,
+        "blurred frames from": evaluation.blur_kind,
+        "protocol": evaluation.protocol,
+    }
+    title = ", ".join([figures, *(f"{words} {name}" for words, name in data.items() if name)])
     rows = [("sequence", "windows", *evaluation.methods)]
     for seq, scores in evaluation.sequences.items():
         rows.append((seq, str(evaluation.windows_of(seq)), *map(_cell, scores.values())))
@@ -173,10 +177,6 @@ def _print(evaluation: Evaluation) -> None:
             f"Gain not recorded for {len(evaluation.gain_estimated)} sequences: taken from the "
             "blurred frames' brightness"
         )
-
-
-def _named(words: str, name: str | None) -> str:
-    return words.format(name) if name else ""
 
 
 def _cell(score: Score) -> str:

@@ -104,8 +104,11 @@ def median_window(evaluation: Evaluation, method: str) -> WindowScores:
 
 
 _CAPTION_ROWS = 18
+"""Height of the captions, in pixels."""
 _GAP = 4
+"""Distance of the panels, in pixels."""
 _SMALLEST_PANEL = 160
+"""Least width of a panel, in pixels."""
 
 
 def _write_picture(path: Path, panels: Sequence[tuple[str, npt.NDArray[np.uint8]]]) -> None:
@@ -113,9 +116,8 @@ def _write_picture(path: Path, panels: Sequence[tuple[str, npt.NDArray[np.uint8]
     from PIL import Image, ImageDraw
     from PIL.PngImagePlugin import PngInfo
 
-    height, width = panels[0][1].shape[:2]
-    zoom = -(-_SMALLEST_PANEL // width)
-    height, width = height * zoom, width * zoom
+    zoom = -(-_SMALLEST_PANEL // panels[0][1].shape[1])
+    height, width = (zoom * side for side in panels[0][1].shape[:2])
     picture = Image.new(
         "RGB", (len(panels) * (width + _GAP) - _GAP, height + _CAPTION_ROWS), (255, 255, 255)
     )

@@ -21,6 +21,7 @@ from ..spikes.settings import SpikeSettings
 from .contract import Span
 
 _FRAMES_KEPT = 8
+"""Number of decoded frames that a sequence keeps."""
 
 
 class RecordingError(SpikeDeblurError):
