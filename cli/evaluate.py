@@ -34,8 +34,7 @@ def evaluate(
         typer.Option(help="Run folder or exported model that was trained without spikes, for rgb."),
     ] = None,
     split: Annotated[
-        str | None,
-        typer.Option(help="Split to evaluate.", show_default="test, or the protocol's"),
+        str | None, typer.Option(help="Split to evaluate.", show_default="test, or the protocol's")
     ] = None,
     methods: Annotated[
         str | None,
@@ -53,13 +52,10 @@ def evaluate(
     ] = None,
     lpips: Annotated[
         Backbone | None,
-        typer.Option(help="Measure LPIPS too, with this network's ImageNet weights."),
+        typer.Option(help="Measure LPIPS, by this network's ImageNet weights."),
     ] = None,
     motion: Annotated[
-        bool,
-        typer.Option(
-            "--motion", help="Measure by motion, and how steady frames are; needs OpenCV."
-        ),
+        bool, typer.Option("--motion", help="Measure by motion, and steadiness; needs OpenCV.")
     ] = False,
     json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     picture: Annotated[

@@ -39,7 +39,7 @@ class MotionScore:
 
     warping_error: float | None
     """Mean squared difference of consecutive frames along the sharp frames' flow, on [0, 1]; None:
-    no two windows show the same. That of the sharp frames is the least that makes sense."""
+    no two windows show the same. The sharp frames' error is the least that makes sense."""
     psnr: dict[str, float]
     """PSNR in dB over the pixels of each class of motion; classes without pixels are left out."""
 
@@ -82,13 +82,13 @@ class MotionMeter:
         frames = {"sharp": sharp, **frames}
         if self._last is not None:
             before, earlier, then = self._last
-            there, back = self._flow(before, sharp), self._flow(sharp, before)
-            moved = np.hypot(there[..., 0], there[..., 1]) * (exposure / (middle - then))
+            forward, backward = self._flow(before, sharp), self._flow(sharp, before)
+            moved = np.hypot(forward[..., 0], forward[..., 1]) * (exposure / (middle - then))
             self._add_squares(before, earlier, moved)
-            seen = self._visible(there, back)
+            seen = self._visible(forward, backward)
             if seen.any():
                 for name, frame in earlier.items():
-                    after = self._along(frames[name], there)
+                    after = self._along(frames[name], forward)
                     difference = (after.astype(np.float32) - frame)[seen] / np.float32(255)
                     self._warped.setdefault(name, []).append(float(np.mean(difference**2)))
         self._last = sharp, frames, middle
@@ -124,13 +124,13 @@ class MotionMeter:
         cv2 = self._cv2
         return np.asarray(cv2.remap(image, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
-    def _visible(self, there: Flow, back: Flow) -> npt.NDArray[np.bool_]:
+    def _visible(self, forward: Flow, backward: Flow) -> npt.NDArray[np.bool_]:
         """Return (H, W): whether each pixel of the first frame is seen in the second, too."""
-        height, width = there.shape[:2]
+        height, width = forward.shape[:2]
         y, x = np.indices((height, width), np.float32)
-        at_x, at_y = x + there[..., 0], y + there[..., 1]
+        at_x, at_y = x + forward[..., 0], y + forward[..., 1]
         inside = (at_x >= 0) & (at_x <= width - 1) & (at_y >= 0) & (at_y <= height - 1)
-        missed = there + self._along(back, there)
+        missed = forward + self._along(backward, forward)
         return np.asarray(inside & (np.hypot(missed[..., 0], missed[..., 1]) < OCCLUDED))
 
     def _add_squares(self, sharp: RGB, frames: Mapping[str, RGB], moved: npt.NDArray) -> None:

@@ -27,7 +27,7 @@ def require_own_picture(path: str | os.PathLike[str], *, overwrite: bool = False
     """Refuse to replace a file that is no picture of `before_after`, before any work is done.
 
     Raises:
-        OverwriteError: there is one, and `overwrite` is not set; or a folder of that name.
+        OverwriteError: another file is there, and `overwrite` is not set; or a folder is.
         EvaluationError: the name is not a PNG's.
     """
     from PIL import Image

@@ -168,7 +168,7 @@ def require_own_json(path: str | os.PathLike[str], *, overwrite: bool = False) -
     """Refuse to replace a file that is no evaluation, before any work is done.
 
     Raises:
-        OverwriteError: there is one, and `overwrite` is not set; or a folder of that name.
+        OverwriteError: another file is there, and `overwrite` is not set; or a folder is.
     """
 
     def is_ours(path: Path) -> bool:
