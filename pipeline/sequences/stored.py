@@ -11,6 +11,7 @@ import numpy as np
 
 from ..spikes.counts import count_windows
 from ..spikes.geometry import SpikeGeometry
+from ..spikes.packed import unpack_bits
 from ..storage.base import Storage, StoreError
 from ..storage.locate import open_storage
 from ..storage.side_by_side import together
@@ -236,7 +237,7 @@ class StoreSequence:
             first, last = max(start - beside, known[0]), min(stop + beside, known[1])
         b0, b1 = x[0] // 8, -(-x[1] // 8)  # the bytes of a row that hold the columns
         packed = self._read("spikes", ((first, last), y, (b0, b1)))
-        bits = np.unpackbits(packed, axis=-1, count=x[1] - 8 * b0, bitorder="little")
+        bits = unpack_bits(packed, count=x[1] - 8 * b0)
         return np.ascontiguousarray(bits[..., x[0] - 8 * b0 :]), start - first
 
     def _unbroken(self, window: int) -> Span:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .clock import SpikeWindowError
 from .geometry import SpikeGeometry
-from .packed import Bytes, Range, Region
+from .packed import Bytes, Range, Region, unpack_bits
 
 Words = npt.NDArray[np.uint64]
 
@@ -282,7 +282,7 @@ def _expand(planes: list[Words], region: Region, out: npt.NDArray[np.generic]) -
 
 def _shifted_bits(plane: Words, weight: int) -> Bytes:
     """Return one byte a pixel (n, pixels): 2^weight where the bit is set."""
-    flat = np.unpackbits(plane.view(np.uint8).reshape(-1), bitorder="little")
+    flat = unpack_bits(plane.view(np.uint8).reshape(-1))
     bits: Bytes = flat.reshape(len(plane), -1)  # (n, pixels)
     if weight:
         words = bits.view(np.uint64)

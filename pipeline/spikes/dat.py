@@ -19,7 +19,7 @@ from ..host.files import atomic_write
 from .clock import SpikeWindowError
 from .counts import MOST_IN_BIN, bin_edges, count_spikes, require_shallow
 from .geometry import SpikeGeometry, SpikeGeometryError
-from .packed import Bytes, Range, Region
+from .packed import Bytes, Range, Region, pack_bits, unpack_bits
 
 Encoding = Literal["packed", "bytes"]
 
@@ -88,7 +88,7 @@ class SpikeFile:
             frames = np.arange(first, min(first + at_once, stop))
             part = packed[: len(frames)]
             region.gather(self.data, frames, part)
-            pixels = region.upright(np.unpackbits(part, axis=1, bitorder="little"))
+            pixels = region.upright(unpack_bits(part))
             for to, of in region.column_pairs:
                 out[first - start : first - start + len(frames), :, to] = pixels[..., of]
         return out
@@ -176,8 +176,7 @@ class SpikeFile:
             out[...] = rows[:, ::-1] if geometry.flip_rows else rows
             return out
         for i in range(start, stop):
-            frame = self.read(i, i + 1)[0]
-            out[i - start] = np.packbits(frame, axis=-1, bitorder="little")
+            out[i - start] = pack_bits(self.read(i, i + 1)[0])
         return out
 
     def _checked_window(self, start: int, stop: int | None) -> tuple[int, int]:
@@ -264,8 +263,7 @@ def pack_spikes(spikes: npt.NDArray[np.generic], geometry: SpikeGeometry) -> Byt
         full[:, :, kept] = stored
         stored = full
     frames = stored.reshape(len(spikes), -1)  # (T, H * W)
-    axis = 1 if geometry.pad_frames else None
-    return np.packbits(frames, axis=axis, bitorder="little").reshape(-1)
+    return pack_bits(frames if geometry.pad_frames else frames.reshape(-1)).reshape(-1)
 
 
 def _map(path: Path) -> Bytes:

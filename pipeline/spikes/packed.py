@@ -1,7 +1,8 @@
-"""One region of every frame, as packed bits: the ground that decoding and counting share.
+"""Packed spikes: their bit order, and the bits of one region of every frame.
 
-A frame's rows lie one after another, least significant bit first, and are read whole where the
-columns wanted don't start and end on bytes of their own:
+Pixel i of a bit string is bit i % 8 of byte i // 8, the least significant bit first. A frame's rows
+lie one after another. Decoding and counting read them through `Region`, which takes whole rows
+where the wanted columns don't start and end on bytes of their own:
 
     file row   |........|........|........|........|     W bits, bottom row first if flipped
     whole      |<------------- W bits ----------->|      any W, any frame start, shifted to bit 0
@@ -11,6 +12,7 @@ columns wanted don't start and end on bytes of their own:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,19 @@ from .geometry import SpikeGeometry, SpikeGeometryError
 
 Bytes = npt.NDArray[np.uint8]
 Range = tuple[int, int] | slice | None
+
+
+_BIT_ORDER: Final = "little"
+
+
+def pack_bits(pixels: npt.NDArray[np.bool_ | np.uint8]) -> Bytes:
+    """Return pixels of 0/1 as bits, eight a byte along the last axis; its end is padded with 0."""
+    return np.packbits(pixels, axis=-1, bitorder=_BIT_ORDER)
+
+
+def unpack_bits(packed: Bytes, count: int | None = None) -> Bytes:
+    """Return the bits along the last axis as uint8 of 0/1, the first `count` or all of them."""
+    return np.unpackbits(packed, axis=-1, count=count, bitorder=_BIT_ORDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +90,7 @@ class Region:
         """Copy the region's bits of some frames to `out` (n, n_bytes or more), each from bit 0."""
         if not self.geometry.rows_are_bytes:
             for frame, target in zip(frames.tolist(), out, strict=True):
-                self.load(packed, frame, target)
+                self._load(packed, frame, target)
             return
         height, row_bytes = self.shape[0], self.geometry.width // 8
         first, last = self.byte_columns or (0, row_bytes)
@@ -89,21 +104,12 @@ class Region:
         target = out[:, : self.n_bytes].reshape(len(frames), height, last - first)
         target[...] = stream[frames, rows, first:last]
 
-    def load(self, packed: Bytes, frame: int, out: Bytes) -> None:
-        """Copy the region's bits of one frame to `out[:n_bytes]`, starting at bit 0.
+    def _load(self, packed: Bytes, frame: int, out: Bytes) -> None:
+        """Copy whole rows of one frame to `out[:n_bytes]`, shifted so that they start at bit 0.
 
         Bits of `out` beyond the region's last pixel are undefined.
         """
-        geometry = self.geometry
-        h = self.shape[0]
-        if self.byte_columns is not None:
-            row_bytes = geometry.width // 8
-            start = frame * (geometry.frame_bits // 8) + self._stored_row * row_bytes
-            rows = packed[start : start + h * row_bytes].reshape(h, row_bytes)
-            first, last = self.byte_columns
-            out[: self.n_bytes].reshape(h, last - first)[...] = rows[:, first:last]
-            return
-        first_bit = frame * geometry.frame_bits + self._stored_row * geometry.width
+        first_bit = frame * self.geometry.frame_bits + self._stored_row * self.geometry.width
         start, shift = divmod(first_bit, 8)
         target = out[: self.n_bytes]
         if shift == 0:

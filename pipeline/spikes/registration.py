@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ...errors import SpikeDeblurError
 from .dat import SpikeFile
 from .geometry import SpikeGeometry
-from .packed import Bytes, Range
+from .packed import Bytes, Range, pack_bits
 
 Matrix = tuple[float, float, float, float, float, float, float, float, float]
 """3x3, row by row."""
@@ -168,8 +168,7 @@ class RegisteredSpikes:
         at_once = max(1, _AT_ONCE_BYTES // (h * w))
         for first in range(start, stop, at_once):
             last = min(first + at_once, stop)
-            frames = self.read(first, last)
-            out[first - start : last - start] = np.packbits(frames, axis=-1, bitorder="little")
+            out[first - start : last - start] = pack_bits(self.read(first, last))
         return out
 
     def _box(self, rows: Range, columns: Range) -> _Box:

@@ -205,3 +205,12 @@ def test_tfp_of_more_samples_than_a_bin_can_count(tmp_path):
     assert file.tfp().tolist() == [[1, 1, 1, 0.5, 1, 1, 1, 1]]
     with pytest.raises(SpikeWindowError, match="at most 65535 samples, got 70000"):
         file.counts(1)
+
+
+def test_the_bit_order_stands_in_one_place(repository):
+    said = [
+        path.relative_to(repository).as_posix()
+        for path in sorted((repository / "pipeline").rglob("*.py"))
+        if "bitorder" in path.read_text()
+    ]
+    assert said == ["pipeline/spikes/packed.py"]
