@@ -118,8 +118,8 @@ def test_what_was_never_there_is_an_error_without_a_warning():
 def test_the_command_line_loads_nothing_for_old_names():
     code = (
         "import sys, spikedeblur.cli\n"
-        "from spikedeblur.moved import MODULES\n"
-        "loaded = {name for name in MODULES if f'spikedeblur.{name}' in sys.modules}\n"
+        "from spikedeblur.moved import moved_modules\n"
+        "loaded = {name for name in moved_modules() if f'spikedeblur.{name}' in sys.modules}\n"
         "assert not loaded, loaded\n"
         "assert 'torch' not in sys.modules\n"
     )

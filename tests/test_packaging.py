@@ -76,6 +76,7 @@ def test_the_wheel_holds_code_configurations_and_options(repository, tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.stat().st_size < 5e6
     names = set(zipfile.ZipFile(wheel).namelist())
+    assert "spikedeblur/moved.json" in names
     held = {
         "pipeline/report/templates": "*",
         "configs": "*.yaml",
