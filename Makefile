@@ -130,9 +130,10 @@ model: $(INSTALLED)
 	$(RUN) train --config configs/deblur/small.yaml --run outputs/small --resume
 	$(RUN) export outputs/small model/trained/small.safetensors --overwrite
 
-# Whether two commits make the same; NEW is the working tree by default.
+# Whether two commits make the same: OLD=<revision>; NEW is the working tree by default.
+# ONLY=convert takes the rows with that in their names.
 compare: $(INSTALLED)
-	$(BIN)/python scripts/compare_commits.py $(OLD) $(NEW)
+	$(BIN)/python -m tests.compare_commits $(OLD) $(NEW) $(if $(ONLY),--only "$(ONLY)")
 
 clean:
 	rm -rf data outputs

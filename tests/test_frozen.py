@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 
-import compare_commits
 import numpy as np
 import pytest
-from compare_commits import FROZEN, HASHES, differences, digest
+
+from tests.compare_commits import FROZEN, HASHES, differences, digest, frozen_hashes
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> dict[str, str]:
-    return compare_commits.frozen_hashes(tmp_path_factory.mktemp("frozen") / "work")
+    return frozen_hashes(tmp_path_factory.mktemp("frozen") / "work")
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def made(tmp_path_factory) -> dict[str, str]:
 def test_the_result_is_the_recorded_one(made, row):
     assert made[row] == json.loads(HASHES.read_text())[row], (
         f"{row!r} gives other bytes than recorded; if that was meant, say so in CHANGELOG.md and "
-        "run `python scripts/compare_commits.py --record`"
+        "run `python -m tests.compare_commits --record`"
     )
 
 

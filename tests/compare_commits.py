@@ -1,14 +1,15 @@
 """Run two commits of this project on one machine and compare what they make, row by row.
 
-    python scripts/compare_commits.py OLD [NEW]     git revisions; NEW: default the working tree
-    python scripts/compare_commits.py --record      write tests/frozen/hashes.json
+    python -m tests.compare_commits OLD [NEW]     git revisions; NEW: default the working tree
+    python -m tests.compare_commits --record      write tests/frozen/hashes.json
 
 Each row is `same`, `differs` with the first difference, `failed` where a commit could not make it,
 or `skipped` where an input is absent. The exit code is 1 if a row differs or failed. Both commits
-are run through `python -m spikedeblur` only, so their modules may be laid out differently. Both
-read the same inputs, because manifests and stores record the inputs' times of change. What a row
-needs of earlier stages (scenes, manifests, a store) is made once, by OLD, so a difference shows in
-the row that makes it, and rows after it show that NEW reads what OLD wrote.
+are run through `python -m spikedeblur` only, so their modules and Python functions may differ; what
+they must share is the command line. Both read the same inputs, because manifests and stores record
+the inputs' times of change. What a row needs of earlier stages (scenes, manifests, a store) is made
+once, by OLD, so a difference shows in the row that makes it, and rows after it show that NEW reads
+what OLD wrote.
 
 Not compared: times, memory, TensorBoard events, the compression of PNGs (their pixels are), and
 what `MASKS` names. Two runs of one commit differ in times, memory and the hash of a checkpoint
@@ -604,7 +605,8 @@ def main() -> int:
             write_inputs(work / "inputs", options.recordings)
             old, new = side(before, work / "old"), side(after, work / "new")
             align_inputs(old)
-            make_scenes(old)
+            if rows.keys() & FLOATING.keys():
+                make_scenes(old)
             return 0 if compare(rows, old, new) else 1
 
 
