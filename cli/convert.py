@@ -30,7 +30,7 @@ def convert(
     from .output import command_line, report
     from .progress import progress_bar
 
-    with progress_bar("Converting", "samples") as on_progress:
+    with progress_bar("Converting", "samples") as reporter:
         summary = job(
             source,
             out,
@@ -39,7 +39,7 @@ def convert(
             gain=gain,
             key=key,
             overwrite=overwrite,
-            on_progress=on_progress,
+            reporter=reporter,
         )
     report(
         summary,

@@ -130,7 +130,7 @@ def write_png16(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint16]) -> No
 
 
 def to_bytes(values: npt.NDArray[np.floating]) -> RGB:
-    """Return values of 0 to 255 rounded half up, those outside cut off."""
+    """Return values of 0 to 255 as uint8, rounded half up; values outside are clipped."""
     return np.asarray(np.clip(np.floor(values + 0.5), 0, 255), np.uint8)
 
 
@@ -184,7 +184,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 def to_uint8(frames: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     """Return values in [0, 1] as uint8, rounded to nearest; values outside are clipped."""
-    return np.asarray(np.clip(frames, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return to_bytes(255.0 * frames)
 
 
 def to_uint16(frames: npt.NDArray[np.floating]) -> npt.NDArray[np.uint16]:

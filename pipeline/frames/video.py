@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
 from ..host.files import atomic_write, sha256_file
 from ..host.locks import only_writer_of
-from .images import image_shape, read_rgb, write_png
+from ..host.overwrite import require_free
+from .images import RGB, image_shape, read_rgb, write_png
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
 VIDEO_SUFFIX = ".mp4"
-
-RGB = npt.NDArray[np.uint8]
 
 
 class VideoError(SpikeDeblurError):
@@ -110,13 +108,13 @@ def require_new_video(path: Path, *, overwrite: bool) -> None:
     """Refuse a video that can't be written, before any work is done.
 
     Raises:
-        VideoError: another ending, a file in the way, or no PyAV.
+        VideoError: another ending, or no PyAV.
+        OverwriteError: a file is there.
     """
     _pyav(path)
     if path.suffix != VIDEO_SUFFIX:
         raise VideoError(f"{path}: expected a name that ends in {VIDEO_SUFFIX}; change it")
-    if path.exists() and not overwrite:
-        raise VideoError(f"{path}: is there already; choose another, or give --overwrite")
+    require_free(path, overwrite=overwrite)
 
 
 def write_video(path: Path, images: Sequence[Path], fps: float, *, overwrite: bool = False) -> None:
@@ -129,7 +127,7 @@ def write_video(path: Path, images: Sequence[Path], fps: float, *, overwrite: bo
         overwrite: replace a file that is there.
 
     Raises:
-        VideoError: as `require_new_video`.
+        VideoError, OverwriteError: as `require_new_video`.
         ImageError: an image that can't be read, or of another size than the first.
     """
     av = _pyav(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from ... import __version__
 from ...errors import SpikeDeblurError
 from ..host.files import AsideFile, atomic_write
 from ..host.locks import only_writer_of
-from ..host.reporter import Progress, Throughput
+from ..host.overwrite import require_free
+from ..host.reporter import SILENT, Reporter, Throughput
 from .dat import SpikeFile, pack_spikes
 from .geometry import SpikeGeometry, SpikeGeometryError
 from .presets import PRESETS, parse_geometry
@@ -63,7 +64,7 @@ def convert(
     gain: float | None = None,
     key: str | None = None,
     overwrite: bool = False,
-    on_progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> ConvertSummary:
     """Write the spikes of `source` to `out` as a `.dat` with a side file.
 
@@ -79,7 +80,8 @@ def convert(
         overwrite: replace `out`.
 
     Raises:
-        ConvertError: not spikes, an unclear choice, an impossible rate or gain, or `out` exists.
+        ConvertError: not spikes, an unclear choice, or an impossible rate or gain.
+        OverwriteError: `out` or its side file exists.
     """
     for option, value in (("--rate", rate), ("--gain", gain)):
         if value is not None and not 0 < value < float("inf"):
@@ -87,26 +89,24 @@ def convert(
     if out.suffix != ".dat":
         raise ConvertError(f"{out}: expected a name that ends in .dat; change the output's name")
     with only_writer_of(out):
-        if (out.exists() or side_file_path(out).exists()) and not overwrite:
-            raise ConvertError(f"{out}: already there; choose another name or give --overwrite")
+        for product in (out, side_file_path(out)):
+            require_free(product, overwrite=overwrite)
         if not source.is_file():
             raise ConvertError(f"{source}: expected a file with spikes, found none; check the path")
         if out.exists() and out.samefile(source):
             raise ConvertError(f"{out}: is the input itself; choose another name")
 
         recorded = read_side_file(source) if source.suffix == ".dat" else None
-        preset = PRESETS.get(geometry or "")
+        known = [facts for facts in (recorded, PRESETS.get(geometry or "")) if facts is not None]
         spec = geometry or (recorded.geometry if recorded else None)
         with _open(source, spec, key) as frames:
-            total, (height, width) = frames.n_frames, frames.shape
+            total, (height, width) = frames.n_frames, frames.geometry.shape
             target = SpikeGeometry(height=height, width=width, flip_rows=True)
-            rates = (rate, recorded.rate if recorded else None, preset.rate if preset else None)
-            gains = (gain, recorded.gain if recorded else None, preset.gain if preset else None)
             side = SideFile(
                 geometry=target.describe(),
-                rate=_first_known(rates),
+                rate=_first_known(rate, *(facts.rate for facts in known)),
                 first=recorded.first if recorded else 0.0,
-                gain=_first_known(gains),
+                gain=_first_known(gain, *(facts.gain for facts in known)),
                 made_by={
                     "tool": "spikedeblur convert",
                     "version": __version__,
@@ -119,7 +119,7 @@ def convert(
                 side_file.write(format_side_file(side).encode())
                 side_file.finish()
                 with atomic_write(out) as file:
-                    spikes = _pack(source, frames, target, file, on_progress)
+                    spikes = _pack(source, frames, target, file, reporter)
                     file.finish()
                     # A former output's side file must not speak for the new one, not for a moment.
                     side_file_path(out).unlink(missing_ok=True)
@@ -128,10 +128,10 @@ def convert(
 
 def _pack(
     source: Path,
-    frames: _Array | _Dat,
+    frames: _Array | SpikeFile,
     target: SpikeGeometry,
     file: AsideFile,
-    on_progress: Progress | None,
+    reporter: Reporter,
 ) -> int:
     """Write frames packed; returns their spikes."""
     spikes = 0
@@ -147,13 +147,12 @@ def _pack(
             raise ConvertError(f"{source}: {error}") from error
         spikes += int(np.bitwise_count(packed).sum(dtype=np.int64))
         file.write(packed)
-        if on_progress is not None:
-            on_progress(stop, frames.n_frames, written(packed.nbytes))
+        reporter.progress(stop, frames.n_frames, written(packed.nbytes))
     return spikes
 
 
 class _Array:
-    """Frames of an array (T, H, W) that is read a slice at a time."""
+    """Frames of an array (T, H, W) that is read a slice at a time, as a `SpikeFile` is."""
 
     def __init__(self, source: Path, array: Any, spec: str | None) -> None:
         if getattr(array, "ndim", 0) != 3 or 0 in array.shape:
@@ -161,23 +160,24 @@ class _Array:
                 f"{source}: expected spikes (T, H, W), got shape {getattr(array, 'shape', ())}; "
                 "transpose or choose another array with --key"
             )
-        if array.shape[1] * array.shape[2] > _MOST_PIXELS:
+        height, width = int(array.shape[1]), int(array.shape[2])
+        if height * width > _MOST_PIXELS:
             raise ConvertError(
                 f"{source}: expected frames of at most {_MOST_PIXELS} pixels, got "
-                f"{array.shape[1]}x{array.shape[2]}; transpose the array if its axes are others"
+                f"{height}x{width}; transpose the array if its axes are others"
             )
         if array.dtype.kind not in "biuf":
             raise ConvertError(f"{source}: expected numbers 0 and 1, got dtype {array.dtype}")
-        self._source, self._array, self._flip = source, array, False
-        self.n_frames, self.shape = len(array), (int(array.shape[1]), int(array.shape[2]))
+        self._source, self._array = source, array
+        self.n_frames = len(array)
+        self.geometry = SpikeGeometry(height=height, width=width, flip_rows=False)
         if spec is not None:
-            stated = parse_geometry(spec)
-            if stated.drop_columns or (stated.height, stated.width) != self.shape:
+            self.geometry = parse_geometry(spec)
+            if self.geometry.drop_columns or self.geometry.shape != (height, width):
                 raise ConvertError(
-                    f"{source}: expected frames of {spec}, got {self.shape[0]}x{self.shape[1]}; "
+                    f"{source}: expected frames of {spec}, got {height}x{width}; "
                     "correct --geometry or leave it out"
                 )
-            self._flip = stated.flip_rows
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return frames [start, stop), upright."""
@@ -185,7 +185,7 @@ class _Array:
             block = np.asarray(self._array[start:stop])
         except OSError as error:  # of HDF5, which does not name the file
             raise ConvertError(f"{self._source}: can't be read ({error}); copy it again") from error
-        return block[:, ::-1] if self._flip else block
+        return block[:, ::-1] if self.geometry.flip_rows else block
 
 
 class _Zipped:
@@ -225,26 +225,9 @@ class _Zipped:
         return np.frombuffer(content, self.dtype).reshape(shape)
 
 
-class _Dat:
-    """Frames of a `.dat`."""
-
-    def __init__(self, source: Path, spec: str | None) -> None:
-        if spec is None:
-            raise ConvertError(
-                f"{source}: a .dat says nothing of its geometry; give --geometry, for example "
-                "250x400,bottom-up (`spikedeblur inspect` ranks the presets)"
-            )
-        self._spikes = SpikeFile.open(source, parse_geometry(spec))
-        self.n_frames, self.shape = self._spikes.n_frames, self._spikes.geometry.shape
-
-    def read(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
-        """Return frames [start, stop), upright."""
-        return self._spikes.read(start, stop)
-
-
 @contextmanager
 def _explained(source: Path) -> Iterator[None]:
-    """Turn what reading an `.npz` raises into a `ConvertError`."""
+    """Turn what reading an `.npy` or `.npz` raises into a `ConvertError`."""
     try:
         yield
     except SpikeDeblurError:
@@ -254,15 +237,18 @@ def _explained(source: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | _Dat]:
+def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | SpikeFile]:
     suffix = source.suffix.lower()
     if suffix == ".dat":
-        yield _Dat(source, spec)
+        if spec is None:
+            raise ConvertError(
+                f"{source}: a .dat does not hold its geometry; give --geometry, for example "
+                "250x400,bottom-up (`spikedeblur inspect` ranks the presets)"
+            )
+        yield SpikeFile.open(source, parse_geometry(spec))
     elif suffix == ".npy":
-        try:
+        with _explained(source):
             loaded = np.load(source, mmap_mode="r")
-        except (ValueError, OSError, EOFError, OverflowError, TypeError) as error:
-            raise ConvertError(f"{source}: not a NumPy file without pickles ({error})") from error
         yield _Array(source, loaded, spec)
     elif suffix == ".npz":
         with _explained(source), zipfile.ZipFile(source) as archive:
@@ -290,7 +276,7 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
         )
 
 
-def _first_known(values: Iterable[float | None]) -> float | None:
+def _first_known(*values: float | None) -> float | None:
     return next((value for value in values if value is not None), None)
 
 

@@ -104,18 +104,14 @@ def count_windows(
                 f"expected samples inside 0:{n_frames}, got {start}:{stop}; check the window"
             )
     edges = np.stack([start + bin_edges(stop - start, bins) for start, stop in windows])
-    require_shallow(edges)
+    dtype = count_type(edges)
     all_starts, all_stops = edges[:, :-1].ravel(), edges[:, 1:].ravel()
     region = Region.of(geometry, rows, columns)
-    deepest = int((all_stops - all_starts).max())
-    dtype = np.uint8 if deepest <= 255 else np.uint16
     shape = (len(windows), bins, *region.shape)
     if out is None:
         out = np.empty(shape, dtype)
     elif out.shape != shape or out.dtype != dtype:
-        raise SpikeWindowError(
-            f"expected an output {shape} {np.dtype(dtype)}, got {out.shape} {out.dtype}"
-        )
+        raise SpikeWindowError(f"expected an output {shape} {dtype}, got {out.shape} {out.dtype}")
     counts = out.reshape(-1, *region.shape)
     if not np.may_share_memory(counts, out):
         raise SpikeWindowError("expected an output in which windows follow one another as bins do")
@@ -124,7 +120,7 @@ def count_windows(
     plane_bytes, expanded_bytes = _OF_A_CROP if 8 * words <= _CROP_BYTES else _OF_A_FRAME
     group = -(-len(counts) // -(-len(counts) * 8 * words // plane_bytes))
     block = max(1, expanded_bytes // (64 * words))
-    adder = _BitSlicedAdder(group * words, deepest)
+    adder = _BitSlicedAdder(group * words, int((all_stops - all_starts).max()))
     for first in range(0, len(counts), group):
         last = min(first + group, len(counts))
         starts, stops = all_starts[first:last], all_stops[first:last]
@@ -148,11 +144,11 @@ def count_windows(
     return out  # type: ignore[return-value]
 
 
-def require_shallow(edges: npt.NDArray[np.int64]) -> None:
-    """Refuse bins (..., K + 1) of which one could overflow uint16.
+def count_type(edges: npt.NDArray[np.int64]) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
+    """Return the dtype that holds the counts of bins with these edges (..., K + 1), in samples.
 
     Raises:
-        SpikeWindowError: it has more than `MOST_IN_BIN` samples.
+        SpikeWindowError: a bin has more than `MOST_IN_BIN` samples.
     """
     deepest = int(np.diff(edges).max())
     if deepest > MOST_IN_BIN:
@@ -160,6 +156,7 @@ def require_shallow(edges: npt.NDArray[np.int64]) -> None:
             f"expected bins of at most {MOST_IN_BIN} samples, got {deepest}; take more bins or a "
             "shorter window"
         )
+    return np.dtype(np.uint8) if deepest <= 255 else np.dtype(np.uint16)
 
 
 def bin_edges(samples: int, bins: int) -> npt.NDArray[np.int64]:

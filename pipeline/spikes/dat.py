@@ -6,6 +6,7 @@ is told by its values. Files are memory-mapped: a crop in time and space touches
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from ...errors import SpikeDeblurError
 from ..host.files import atomic_write
 from .clock import SpikeWindowError
-from .counts import MOST_IN_BIN, bin_edges, count_spikes, require_shallow
+from .counts import MOST_IN_BIN, bin_edges, count_spikes, count_type
 from .geometry import SpikeGeometry, SpikeGeometryError
 from .packed import Bytes, Range, Region, pack_bits, unpack_bits
 
@@ -79,9 +80,11 @@ class SpikeFile:
         region = Region.of(self.geometry, rows, columns)
         out = np.empty((stop - start, *region.shape), np.uint8)
         if self.encoding == "bytes":
-            for i in range(stop - start):
-                self._byte_plane(region, start + i, out[i])
-            return out
+            height, width = self.geometry.height, self.geometry.width
+            stored = self.data.reshape(-1, height, width)[start:stop]
+            upright = stored[:, ::-1] if self.geometry.flip_rows else stored
+            parts = [upright[:, slice(*region.rows), slice(*span)] for span in region.segments]
+            return np.concatenate(parts, axis=-1, out=out)
         at_once = max(1, _DECODED_BYTES // (8 * region.n_bytes))
         packed = np.empty((at_once, region.n_bytes), np.uint8)
         for first in range(start, stop, at_once):
@@ -130,15 +133,12 @@ class SpikeFile:
         if self.encoding == "packed":
             return count_spikes(self.data, self.geometry, bins, start, stop, rows, columns, out=out)
         edges = start + bin_edges(stop - start, bins)
-        region = Region.of(self.geometry, rows, columns)
-        deep = int(np.diff(edges).max()) > 255
-        require_shallow(edges)
-        counts = np.zeros((bins, *region.shape), np.uint16 if deep else np.uint8)
-        plane = np.empty(region.shape, np.uint8)
-        for b in range(bins):
-            for frame in range(int(edges[b]), int(edges[b + 1])):
-                self._byte_plane(region, frame, plane)
-                counts[b] += plane
+        dtype = count_type(edges)
+        shape = Region.of(self.geometry, rows, columns).shape
+        counts = np.zeros((bins, *shape), dtype)
+        for b, (first, last) in enumerate(itertools.pairwise(edges.tolist())):
+            for frame in range(first, last):
+                counts[b] += self.read(frame, frame + 1, rows, columns)[0]
         if out is not None:
             out[...] = counts
         return counts
@@ -150,7 +150,9 @@ class SpikeFile:
         if geometry.drop_columns or geometry.pixels % 8 or self.encoding == "bytes":
             return sum(int(self.read(i, i + 1).sum()) for i in range(start, stop))
         frame_bytes = geometry.pixels // 8
-        return _population(self.data[start * frame_bytes : stop * frame_bytes])
+        packed = self.data[start * frame_bytes : stop * frame_bytes]
+        pieces = range(0, packed.size, _SCAN_BYTES)
+        return sum(int(np.bitwise_count(packed[i : i + _SCAN_BYTES]).sum()) for i in pieces)
 
     def packed(self, start: int = 0, stop: int | None = None, *, out: Bytes | None = None) -> Bytes:
         """Return samples [start, stop) upright and packed row by row.
@@ -187,15 +189,6 @@ class SpikeFile:
                 "check the window"
             )
         return start, stop
-
-    def _byte_plane(self, region: Region, frame: int, out: npt.NDArray[np.uint8]) -> None:
-        height, width = self.geometry.height, self.geometry.width
-        stored = self.data[frame * height * width :][: height * width].reshape(height, width)
-        upright = stored[::-1] if self.geometry.flip_rows else stored
-        at = 0
-        for first, last in region.segments:
-            out[:, at : at + last - first] = upright[slice(*region.rows), first:last]
-            at += last - first
 
 
 def read_spikes(
@@ -295,10 +288,3 @@ def _is_bytes(data: Bytes, geometry: SpikeGeometry) -> bool:
         ones += int(np.count_nonzero(block))
     # Packed bits with values 0 and 1 only: spikes in every eighth column alone, 1 in 8 a spike.
     return ones >= 16
-
-
-def _population(data: Bytes) -> int:
-    total = 0
-    for start in range(0, data.size, _SCAN_BYTES):
-        total += int(np.bitwise_count(data[start : start + _SCAN_BYTES]).sum(dtype=np.int64))
-    return total

@@ -83,10 +83,6 @@ class SpikeGeometry:
         """Whether every row begins on a byte."""
         return self.width % 8 == 0 and self.frame_bits % 8 == 0
 
-    def stored_bytes(self, n_frames: int) -> int:
-        """Return the file size, in bytes, of `n_frames` packed frames."""
-        return (n_frames * self.frame_bits + 7) // 8
-
     def count_frames(self, n_bytes: int) -> int:
         """Return the number of packed frames in `n_bytes`.
 

@@ -1,8 +1,8 @@
 """Which geometry a headerless spike file may have: candidates ranked, ties refused.
 
 A wrong width shears the picture and a wrong height cuts it, so neighbouring pixels of a short
-TFP stop being alike. Alone the flip can't be seen from the spikes: upright and upside-down
-pictures are equally smooth, so the row order stays the preset's.
+TFP stop being alike. The order of rows can't be seen: upright and upside-down pictures are equally
+smooth, so it stays the preset's.
 """
 
 from __future__ import annotations
@@ -59,17 +59,18 @@ def rank_geometries(path: str | os.PathLike[str]) -> list[GeometryGuess]:
 
 
 def infer_geometry(path: str | os.PathLike[str]) -> GeometryGuess:
-    """Return the geometry that a file clearly has.
+    """Return the preset whose height and width a file clearly has; its row order is not proved.
 
     Raises:
         SpikeGeometryError: no preset fits, or more than one does about equally well; the message
             lists them.
+        SpikeFileError: as `SpikeFile.open`.
     """
     guesses = rank_geometries(path)
     if not guesses:
         raise SpikeGeometryError(
-            f"{path}: no preset gives a whole number of frames; give --geometry HxW,bottom-up or "
-            "HxW,top-down"
+            f"{path}: no preset gives a whole number of frames; give the geometry, "
+            "HxW,bottom-up or HxW,top-down"
         )
     best, rest = guesses[0], guesses[1:]
     if best.correlation < _CLEAR_LEAD or (
@@ -80,7 +81,7 @@ def infer_geometry(path: str | os.PathLike[str]) -> GeometryGuess:
             for g in guesses[:5]
         )
         raise SpikeGeometryError(
-            f"{path}: the geometry is not certain: {listed}; say which with --geometry"
+            f"{path}: the geometry is not certain: {listed}; give the one that it is"
         )
     return best
 

@@ -6,6 +6,7 @@ The pipeline itself counts with `counts.count_spikes`.
 from __future__ import annotations
 
 import os
+import warnings
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from .clock import SpikeWindowError
 from .counts import bin_edges
 from .dat import read_spikes
 from .geometry import SpikeGeometry
+from .infer import infer_geometry
+from .presets import parse_geometry
+from .sidefile import read_side_file
 
 
 def spike_to_voxel(spikes: npt.NDArray[np.uint8], bins: int = 32) -> npt.NDArray[np.float32]:
@@ -77,6 +81,30 @@ def voxelize(
     return grid
 
 
-def load_spike_dat(path: str | os.PathLike[str], geometry: SpikeGeometry) -> npt.NDArray[np.uint8]:
-    """Return a whole spike file as (T, H, W) uint8 of 0/1; the same as `read_spikes`."""
+def load_spike_dat(
+    path: str | os.PathLike[str], geometry: SpikeGeometry | None = None
+) -> npt.NDArray[np.uint8]:
+    """Return a whole spike file as (T, H, W) uint8 of 0/1; row 0 is the scene's top.
+
+    Args:
+        path: the `.dat`.
+        geometry: which bit is which pixel. None: the side file's; without one, that of the only
+            preset in which the spikes clearly make a picture. No picture shows whether its rows
+            are stored bottom-up, so a `UserWarning` then names the preset.
+
+    Raises:
+        SpikeGeometryError: no geometry is given or recorded, and no preset is certain.
+        SpikeFileError: the file is missing, empty, cut, or in another format.
+    """
+    if geometry is None and (side := read_side_file(path)) is not None:
+        geometry = side.spike_geometry()
+    if geometry is None:
+        guess = infer_geometry(path)
+        geometry = parse_geometry(guess.spec)
+        warnings.warn(
+            f"{os.fspath(path)}: read as {guess.spec} ({' or '.join(guess.presets)}); the sides "
+            "show in the picture, the order of rows does not: check that it is upright, or give "
+            "the geometry",
+            stacklevel=2,
+        )
     return read_spikes(path, geometry)

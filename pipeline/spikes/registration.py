@@ -50,34 +50,38 @@ class Registration:
         if matrix.shape != (9,) or not np.isfinite(matrix).all():
             raise RegistrationError(f"expected a matrix of 9 finite numbers, got {self.matrix}")
         h, w = self.spike_shape
-        corners = np.array([(0, 0), (w, 0), (0, h), (w, h)], np.float64)
-        depth = corners @ matrix.reshape(3, 3)[2, :2] + matrix[8]
-        determinant = float(np.linalg.det(matrix.reshape(3, 3)))
-        if determinant == 0 or depth.min() <= 0 < depth.max() or depth.max() <= 0 <= depth.min():
+        depth = self._corners @ self._matrix[2, :2] + matrix[8]
+        if (
+            np.linalg.det(self._matrix) == 0
+            or depth.min() <= 0 < depth.max()
+            or depth.max() <= 0 <= depth.min()
+        ):
             raise RegistrationError(
                 f"the matrix {list(self.matrix)} maps the {h}x{w} spikes to no picture; check "
                 "that it is from spike pixels to frame pixels, row by row"
             )
 
-    @classmethod
-    def of_sizes(cls, spike_shape: tuple[int, int], frame_shape: tuple[int, int]) -> Registration:
-        """Return what holds where nothing is known: both cameras see exactly the same."""
-        y, x = frame_shape[0] / spike_shape[0], frame_shape[1] / spike_shape[1]
-        return cls((x, 0.0, 0.0, 0.0, y, 0.0, 0.0, 0.0, 1.0), spike_shape, frame_shape)
+    @property
+    def _matrix(self) -> npt.NDArray[np.float64]:
+        return np.array(self.matrix, np.float64).reshape(3, 3)
+
+    @property
+    def _corners(self) -> npt.NDArray[np.float64]:
+        """Corners (4, 2) of the spikes, in spike pixels."""
+        h, w = self.spike_shape
+        return np.array([(0, 0), (w, 0), (0, h), (w, h)], np.float64)
 
     def to_frame(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Return the frame points (..., 2) of spike points (..., 2)."""
-        return _map(np.array(self.matrix).reshape(3, 3), points)
+        return _map(self._matrix, points)
 
     def to_spikes(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Return the spike points (..., 2) of frame points (..., 2)."""
-        return _map(np.linalg.inv(np.array(self.matrix).reshape(3, 3)), points)
+        return _map(np.linalg.inv(self._matrix), points)
 
     def furthest(self, other: Registration) -> float:
         """Return by how many frame pixels the two differ at the spikes' corners, at most."""
-        h, w = self.spike_shape
-        corners = np.array([(0, 0), (w, 0), (0, h), (w, h)], np.float64)
-        apart = self.to_frame(corners) - other.to_frame(corners)
+        apart = self.to_frame(self._corners) - other.to_frame(self._corners)
         return float(np.hypot(apart[:, 0], apart[:, 1]).max())
 
     def sources(self) -> npt.NDArray[np.int32]:
@@ -97,7 +101,7 @@ class Registration:
 
 
 def _map(
-    matrix: npt.NDArray[np.float64], points: npt.NDArray[np.floating]
+    matrix: npt.NDArray[np.floating], points: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float64]:
     x, y = points[..., 0], points[..., 1]
     u, v, depth = (row[0] * x + row[1] * y + row[2] for row in matrix)
@@ -115,23 +119,9 @@ class RegisteredSpikes:
                 f"{registration.spike_shape[1]}, for which the registration is, found "
                 f"{file.geometry.describe()}"
             )
+        self.path, self.geometry, self.n_frames = file.path, file.geometry, file.n_frames
         self._file = file
         self._sources = registration.sources()
-
-    @property
-    def path(self) -> Path:
-        """The `.dat`."""
-        return self._file.path
-
-    @property
-    def geometry(self) -> SpikeGeometry:
-        """How spikes lie in the file."""
-        return self._file.geometry
-
-    @property
-    def n_frames(self) -> int:
-        """Samples in the file."""
-        return self._file.n_frames
 
     def read(
         self, start: int = 0, stop: int | None = None, rows: Range = None, columns: Range = None

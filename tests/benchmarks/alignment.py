@@ -29,6 +29,7 @@ from alignment_cases import (
     record_scene,
     record_still,
     recorded_scene,
+    same_view,
     write_other,
 )
 
@@ -37,7 +38,6 @@ from spikedeblur.pipeline.align.measure.registration import register
 from spikedeblur.pipeline.align.measure.suspects import name_owner, name_suspect
 from spikedeblur.pipeline.align.measure.verify import FrameAt, verify_sequence
 from spikedeblur.pipeline.spikes import SpikeClock, SpikeFile, parse_geometry
-from spikedeblur.pipeline.spikes.registration import Registration
 
 from .figures import Figure
 
@@ -163,7 +163,7 @@ def place_spikes(i: int, side: int = 256) -> tuple[float, float, float]:
     truth = recording.place
     found = register(recording.pairs(16, 27, 38, 48))
     assert found is not None
-    moved = Registration.of_sizes(truth.spike_shape, truth.frame_shape).furthest(truth)
+    moved = same_view(truth.spike_shape, truth.frame_shape).furthest(truth)
     return found.registration.furthest(truth), found.error, moved
 
 

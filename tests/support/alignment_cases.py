@@ -230,6 +230,12 @@ class Moved:
         return dat
 
 
+def same_view(spike_shape: tuple[int, int], frame_shape: tuple[int, int]) -> Registration:
+    """The registration of two cameras that see exactly the same."""
+    y, x = frame_shape[0] / spike_shape[0], frame_shape[1] / spike_shape[1]
+    return Registration((x, 0.0, 0.0, 0.0, y, 0.0, 0.0, 0.0, 1.0), spike_shape, frame_shape)
+
+
 def record_moved(
     index: int,
     side: int,

@@ -5,6 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
+from spikedeblur.pipeline.host.overwrite import OverwriteError
 from spikedeblur.pipeline.spikes import (
     SideFile,
     parse_geometry,
@@ -119,7 +120,7 @@ def test_what_holds_no_spikes_is_refused_and_leaves_nothing(tmp_path, spikes):
 def test_an_existing_output_and_the_input_itself_are_not_overwritten(tmp_path, spikes):
     np.save(tmp_path / "in.npy", spikes)
     (tmp_path / "out.dat").write_bytes(b"precious")
-    with pytest.raises(ConvertError, match="--overwrite"):
+    with pytest.raises(OverwriteError, match="--overwrite"):
         convert(tmp_path / "in.npy", tmp_path / "out.dat")
     assert (tmp_path / "out.dat").read_bytes() == b"precious"
     write_spikes(tmp_path / "in.dat", spikes, parse_geometry("7x11,top-down"))

@@ -95,7 +95,7 @@ def test_samples_per_bin_follow_the_definition(samples, bins):
 
 def test_fewer_samples_than_bins_names_both():
     geometry = SpikeGeometry(height=8, width=8, flip_rows=True)
-    packed = np.zeros(geometry.stored_bytes(31), np.uint8)
+    packed = np.zeros(31 * 8, np.uint8)
     with pytest.raises(SpikeWindowError, match="31 samples for 32 bins"):
         count_spikes(packed, geometry, 32)
 

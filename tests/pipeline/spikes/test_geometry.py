@@ -45,7 +45,7 @@ def test_what_is_no_spec_is_refused(spec):
 )
 def test_presets_have_the_published_frame_sizes(preset, frame_bytes, shape):
     geometry = PRESETS[preset].geometry
-    assert geometry.stored_bytes(1) == frame_bytes
+    assert geometry.frame_bits == 8 * frame_bytes
     assert geometry.shape == shape
 
 
@@ -56,7 +56,7 @@ def test_only_spift_is_stored_top_down():
 @given(geometries())
 def test_every_whole_number_of_frames_is_counted(geometry):
     for n_frames in (1, 2, 7, 8, 33):
-        assert geometry.count_frames(geometry.stored_bytes(n_frames)) == n_frames
+        assert geometry.count_frames(-(-n_frames * geometry.frame_bits // 8)) == n_frames
 
 
 def test_gopro_files_are_whole_frames_of_360x640_not_of_the_reference_documents_sizes():

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from spikedeblur.pipeline.spikes import SpikeGeometryError, parse_geometry, write_spikes
+from spikedeblur.pipeline.spikes import (
+    SideFile,
+    SpikeGeometryError,
+    load_spike_dat,
+    parse_geometry,
+    read_spikes,
+    write_side_file,
+    write_spikes,
+)
 from spikedeblur.pipeline.spikes.camera import SpikeCamera
 from spikedeblur.pipeline.spikes.infer import infer_geometry, rank_geometries
 
@@ -15,10 +23,13 @@ def write_scene(path, light, samples=56):
     write_spikes(path, spikes, GEOMETRY)
 
 
-def test_a_textured_scene_shows_its_geometry(tmp_path):
+def textured():
     y, x = np.mgrid[0:180, 0:320].astype(np.float32)
-    light = 0.5 + 0.4 * np.sin(x / 7 + y / 11) * np.cos(y / 13)
-    write_scene(tmp_path / "s.dat", light)
+    return 0.5 + 0.4 * np.sin(x / 7 + y / 11) * np.cos(y / 13)
+
+
+def test_a_textured_scene_shows_its_geometry(tmp_path):
+    write_scene(tmp_path / "s.dat", textured())
     assert len(rank_geometries(tmp_path / "s.dat")) > 1
     assert "s-sdm-gopro" in infer_geometry(tmp_path / "s.dat").presets
 
@@ -27,3 +38,26 @@ def test_a_scene_that_proves_nothing_is_a_tie_and_refused(tmp_path):
     write_scene(tmp_path / "s.dat", np.full((180, 320), 0.5, np.float32))
     with pytest.raises(SpikeGeometryError, match=r"not certain.*s-sdm-gopro"):
         infer_geometry(tmp_path / "s.dat")
+
+
+def test_a_file_alone_is_read_as_its_picture_shows_and_the_order_of_rows_is_said(tmp_path):
+    path = tmp_path / "s.dat"
+    write_scene(path, textured())
+    with pytest.warns(UserWarning, match=r"read as 180x320,bottom-up.*order of rows"):
+        found = load_spike_dat(path)
+    np.testing.assert_array_equal(found, read_spikes(path, GEOMETRY))
+
+
+def test_a_file_with_a_side_file_is_read_by_it_without_a_warning(tmp_path, recwarn):
+    path = tmp_path / "s.dat"
+    write_scene(path, textured())
+    write_side_file(path, SideFile(geometry="180x320,top-down"))
+    found = load_spike_dat(path)
+    np.testing.assert_array_equal(found, read_spikes(path, GEOMETRY)[:, ::-1])
+    assert not recwarn.list
+
+
+def test_a_file_alone_that_proves_nothing_is_refused(tmp_path):
+    write_scene(tmp_path / "s.dat", np.full((180, 320), 0.5, np.float32))
+    with pytest.raises(SpikeGeometryError, match="not certain"):
+        load_spike_dat(tmp_path / "s.dat")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from alignment_cases import same_view
 
 from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry, write_spikes
 from spikedeblur.pipeline.spikes.registration import (
@@ -32,7 +33,7 @@ def test_points_go_to_the_frame_and_back():
 
 
 def test_equal_fields_change_no_spike(file):
-    same = Registration.of_sizes((20, 27), (40, 54))
+    same = same_view((20, 27), (40, 54))
     assert same.overlap == 1
     seen = RegisteredSpikes(file, same)
     np.testing.assert_array_equal(seen.read(), file.read())
@@ -82,4 +83,4 @@ def test_a_matrix_that_maps_to_no_picture_is_refused(matrix):
 
 def test_spikes_of_another_size_are_refused(file):
     with pytest.raises(RegistrationError, match="20x27"):
-        RegisteredSpikes(file, Registration.of_sizes((20, 20), (40, 40)))
+        RegisteredSpikes(file, same_view((20, 20), (40, 40)))

@@ -6,12 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from alignment_cases import record_moved
+from alignment_cases import record_moved, same_view
 from PIL import Image
 
 from spikedeblur.pipeline.align.calibration import CalibrationError, read_calibration
 from spikedeblur.pipeline.align.measure.registration import register, seen_by_spikes
-from spikedeblur.pipeline.spikes.registration import Registration
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def moved():
 @pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
 def test_planted_shift_turn_and_scale_are_found(moved, model):
     pairs, truth = moved
-    assert Registration.of_sizes(truth.spike_shape, truth.frame_shape).furthest(truth) > 5
+    assert same_view(truth.spike_shape, truth.frame_shape).furthest(truth) > 5
     found = register(pairs, model)
     assert found.registration.furthest(truth) < 0.5
     assert found.correlation > 0.99
@@ -72,7 +71,7 @@ def test_calibration_from_pixel_centres_is_moved_by_half_a_pixel(tmp_path):
     path = tmp_path / "c.json"
     path.write_text(json.dumps(content))
     # Halving an image puts the centre of pixel j between those of 2 j and 2 j + 1.
-    assert read_calibration(path) == Registration.of_sizes((20, 30), (40, 60))
+    assert read_calibration(path) == same_view((20, 30), (40, 60))
 
 
 @pytest.mark.parametrize(
