@@ -1,8 +1,4 @@
-"""What this machine offers, and what to do where something is missing.
-
-Each finding is one line. `ok` is false where something must be mended before work can begin; an
-advice beside a finding that is ok says what would be better.
-"""
+"""What this machine offers, and what to do where something is missing."""
 
 from __future__ import annotations
 
@@ -12,14 +8,16 @@ import importlib.util
 import os
 import platform
 import resource
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
+from .host.machine import available_cores
 
 _CORE = (
     "torch",
@@ -43,10 +41,10 @@ _EXTRAS = {
     "av": ("video", "video files"),
     "onnxruntime": ("onnx", "`export` to ONNX"),
 }
-"""Module, the extra that brings it, and what it is for."""
+"""The extra that brings a module, and what the module is for, by the module's name."""
 
 PROBE_BYTES = 64 * 2**20
-"""Written and read where work is done, to measure the disk."""
+"""Bytes that are written to measure the disk."""
 
 _SLOW_DISK = 100e6
 _FILES = 1024
@@ -63,7 +61,17 @@ class Diagnosis:
     what: str
     found: str
     ok: bool = True
+    """False where something must be mended before work can begin."""
     advice: str = ""
+    """What to do; beside a finding that is ok, what would be better."""
+
+
+Findings = Iterator[Diagnosis]
+
+
+def _bad(what: str, found: str, advice: str) -> Diagnosis:
+    """Return a line about something that must be mended."""
+    return Diagnosis(what, found, ok=False, advice=advice)
 
 
 def examine() -> list[Diagnosis]:
@@ -71,38 +79,21 @@ def examine() -> list[Diagnosis]:
 
     A file of `PROBE_BYTES` is written in the current folder and removed; nothing else changes.
     """
-    checks: tuple[Callable[[], list[Diagnosis]], ...] = (
-        lambda: [Diagnosis("spikedeblur", __version__)],
-        _python,
-        lambda: [_library(name) for name in _CORE],
-        _clashes,
-        lambda: [_extra(module) for module in _EXTRAS],
-        _cores,
-        _memory,
-        _limits,
-        _disk,
-        _torch,
-        _codecs,
-    )
+    checks = (_software, _clashes, _extras, _cores, _memory, _limits, _disk, _torch, _codecs)
     return [finding for check in checks for finding in check()]
 
 
-def _python() -> list[Diagnosis]:
+def _software() -> Findings:
+    yield Diagnosis("spikedeblur", __version__)
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.platform != "linux":
-        return [
-            Diagnosis("Python", found, advice="tested on Linux only; elsewhere some limits differ")
-        ]
-    return [Diagnosis("Python", found)]
-
-
-def _library(name: str) -> Diagnosis:
-    version = _version(name)
-    if version is None:
-        return Diagnosis(
-            name, "missing", ok=False, advice="install spikedeblur again: make install"
-        )
-    return Diagnosis(name, version)
+    advice = "tested on Linux only; elsewhere some limits differ"
+    yield Diagnosis("Python", found, advice="" if sys.platform == "linux" else advice)
+    for name in _CORE:
+        version = _version(name)
+        if version is None:
+            yield _bad(name, "missing", "install spikedeblur again: make install")
+        else:
+            yield Diagnosis(name, version)
 
 
 def _version(name: str) -> str | None:
@@ -112,113 +103,99 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _clashes() -> list[Diagnosis]:
-    """Return versions that are known not to work, together or at all."""
-    found = []
+def _clashes() -> Findings:
+    """Yield versions that are known not to work, together or at all."""
     dask, distributed = _version("dask"), _version("distributed")
     if dask != distributed:
-        found.append(
-            Diagnosis(
-                "Dask",
-                f"dask {dask} beside distributed {distributed}",
-                ok=False,
-                advice=f"one release of both: pip install distributed=={dask}",
-            )
-        )
+        found = f"dask {dask} beside distributed {distributed}"
+        advice = f"one release of both: pip install distributed=={dask}"
+        yield _bad("Dask", found, advice)
     try:
         import torchvision  # noqa: F401  # loads its operators, which fail if torch is another
     except (ImportError, RuntimeError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        found.append(
-            Diagnosis(
-                "torchvision",
-                f"does not load: {first}",
-                ok=False,
-                advice="torch and torchvision of one release: pip install -c constraints.txt -e .",
-            )
-        )
+        advice = "torch and torchvision of one release: pip install -c constraints.txt -e ."
+        yield _bad("torchvision", f"does not load: {first}", advice)
     numpy = _version("numpy") or "0"
     if int(numpy.split(".")[0]) < 2:
-        found.append(Diagnosis("numpy", numpy, ok=False, advice="pip install 'numpy>=2'"))
-    return found
+        yield _bad("numpy", numpy, "pip install 'numpy>=2'")
 
 
-def _extra(module: str) -> Diagnosis:
-    extra, purpose = _EXTRAS[module]
-    if importlib.util.find_spec(module) is None:
-        return Diagnosis(
-            module,
-            "not installed (optional)",
-            advice=f"for {purpose}: pip install 'spikedeblur[{extra}]'",
-        )
-    return Diagnosis(module, f"there, for {purpose}")
+def _extras() -> Findings:
+    for module, (extra, purpose) in _EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            advice = f"for {purpose}: pip install 'spikedeblur[{extra}]'"
+            yield Diagnosis(module, "not installed (optional)", advice=advice)
+        else:
+            yield Diagnosis(module, f"there, for {purpose}")
 
 
-def _cores() -> list[Diagnosis]:
-    cores = len(os.sched_getaffinity(0))
+def _cores() -> Findings:
+    found, advice = str(available_cores()), ""
     quota = _cgroup("cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit():
         share = int(quota[0]) / int(quota[1])
-        if share < cores:
-            return [
-                Diagnosis(
-                    "cores",
-                    f"{cores}, of which the container may use {share:g}",
-                    advice=f"give --workers {max(int(share), 1)} and TRAIN.THREADS="
-                    f"{max(int(share), 1)}: more would wait for each other",
-                )
-            ]
-    return [Diagnosis("cores", str(cores))]
+        if share < available_cores():
+            found += f", of which the container may use {share:g}"
+            whole = max(int(share), 1)
+            advice = (
+                f"give --workers {whole} and TRAIN.THREADS={whole}: more would wait for each other"
+            )
+    yield Diagnosis("cores", found, advice=advice)
 
 
-def _memory() -> list[Diagnosis]:
+def _memory() -> Findings:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _cgroup("memory.max") or _cgroup("memory/memory.limit_in_bytes")
     usable = min(total, int(limit)) if limit.isdigit() else total
     found = f"{usable / 2**30:.1f} GiB"
     if usable < total:
         found += f" (limit of the container; the machine has {total / 2**30:.1f})"
-    if usable >= _SMALL_MEMORY:
-        return [Diagnosis("memory", found)]
     advice = "train with a smaller DATA.CROP_SIZE or TRAIN.MEMORY_BUDGET, restore --tile 128"
-    return [Diagnosis("memory", found, ok=usable >= _TOO_LITTLE_MEMORY, advice=advice)]
+    small = usable < _SMALL_MEMORY
+    ok = usable >= _TOO_LITTLE_MEMORY
+    yield Diagnosis("memory", found, ok=ok, advice=advice if small else "")
 
 
-def _limits() -> list[Diagnosis]:
-    found = []
+def _limits() -> Findings:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = soft == resource.RLIM_INFINITY or soft >= _FILES
-    advice = "" if enough else f"ulimit -n {hard if hard > 0 else _FILES} before you start"
-    found.append(Diagnosis("open files", str(soft), ok=enough, advice=advice))
+    advice = f"ulimit -n {hard if hard > 0 else _FILES} before you start"
+    yield Diagnosis("open files", str(soft), ok=enough, advice="" if enough else advice)
     shared = Path("/dev/shm")
     if shared.is_dir():
-        status = os.statvfs(shared)
-        size = status.f_frsize * status.f_blocks
-        advice = (
-            "" if size >= _SMALL_SHM else "in Docker: --shm-size=2g, for training on several GPUs"
-        )
-        found.append(Diagnosis("shared memory", f"{size / 2**30:.1f} GiB", advice=advice))
-    return found
+        size = shutil.disk_usage(shared).total
+        advice = "in Docker: --shm-size=2g, for training on several GPUs"
+        found = f"{size / 2**30:.1f} GiB"
+        yield Diagnosis("shared memory", found, advice="" if size >= _SMALL_SHM else advice)
 
 
-def _disk() -> list[Diagnosis]:
+def _disk() -> Findings:
     here = Path.cwd()
-    status = os.statvfs(here)
-    free = status.f_frsize * status.f_bavail
+    free = shutil.disk_usage(here).free
     found = f"{free / 2**30:.1f} GiB free in {here}"
     if free < _LITTLE_SPACE:
-        return [Diagnosis("disk", found, ok=False, advice="make space, or work on another disk")]
+        yield _bad("disk", found, "make space, or work on another disk")
+        return
     try:
         rate = _writing_rate(here)
     except OSError as error:
         advice = "work in a folder that you may write to"
-        return [Diagnosis("disk", f"{found}, {error.strerror}", ok=False, advice=advice)]
+        yield _bad("disk", f"{found}, {error.strerror}", advice)
+        return
     advice = "" if rate >= _SLOW_DISK else "stores and runs on a local disk are faster"
-    return [Diagnosis("disk", f"{found}, writes {rate / 1e6:.0f} MB/s", advice=advice), _lock(here)]
+    yield Diagnosis("disk", f"{found}, writes {rate / 1e6:.0f} MB/s", advice=advice)
+    with tempfile.TemporaryFile(dir=here) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield Diagnosis("file locks", "work here")
+        except OSError as error:
+            advice = "this file system can't keep two jobs apart; work on another one"
+            yield _bad("file locks", f"refused here: {error.strerror}", advice)
 
 
 def _writing_rate(folder: Path) -> float:
-    """Return bytes a second that reach the disk."""
+    """Return how many bytes a second reach the disk of a folder."""
     block = os.urandom(2**20)
     with tempfile.TemporaryFile(dir=folder) as file:
         began = time.perf_counter()
@@ -229,95 +206,62 @@ def _writing_rate(folder: Path) -> float:
         return PROBE_BYTES / (time.perf_counter() - began)
 
 
-def _lock(folder: Path) -> Diagnosis:
-    with tempfile.TemporaryFile(dir=folder) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return Diagnosis(
-                "file locks",
-                f"refused here: {error.strerror}",
-                ok=False,
-                advice="this file system can't keep two jobs apart; work on another one",
-            )
-    return Diagnosis("file locks", "work here")
-
-
-def _torch() -> list[Diagnosis]:
+def _torch() -> Findings:
     try:
         import torch
 
         from .train.precision import cpu_computes_bf16
     except ImportError as error:
-        return [Diagnosis("torch", f"does not load: {error}", ok=False, advice="make install")]
-    threads = torch.get_num_threads()
+        yield _bad("torch", f"does not load: {error}", "make install")
+        return
     cpu = "bf16" if cpu_computes_bf16() else "no bf16 instructions: trains in float32"
-    findings = [
-        Diagnosis("CPU", f"{torch.backends.cpu.get_cpu_capability()}, {threads} threads, {cpu}")
-    ]
+    capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    yield Diagnosis("CPU", f"{capability}, {threads} threads, {cpu}")
+    build = torch.version.cuda
     if not torch.cuda.is_available():
-        build = torch.version.cuda
-        there = Path("/proc/driver/nvidia/version").is_file() or Path("/dev/nvidia0").exists()
-        if there:
-            why = (
+        if Path("/proc/driver/nvidia/version").is_file() or Path("/dev/nvidia0").exists():
+            advice = (
                 f"torch is built for CUDA {build}: update the driver, or install a torch for an "
                 "older CUDA"
                 if build
                 else "torch is built without CUDA: install one with it"
             )
-            found = "one is there, and torch can't use it"
-            return [*findings, Diagnosis("GPU", found, ok=False, advice=why)]
-        advice = "quickstart.yaml and small.yaml train on the CPU; the baseline needs a GPU"
-        return [
-            *findings,
-            Diagnosis("GPU", f"none (torch for CUDA {build or 'none'})", advice=advice),
-        ]
-    for i in range(torch.cuda.device_count()):
+            yield _bad("GPU", "one is there, and torch can't use it", advice)
+        else:
+            advice = "quickstart.yaml and small.yaml train on the CPU; the baseline needs a GPU"
+            yield Diagnosis("GPU", f"none (torch for CUDA {build or 'none'})", advice=advice)
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(i)
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         bf16 = "bf16" if native else "no bf16: TRAIN.AMP auto takes fp16"
         memory = properties.total_memory / 2**30
-        findings.append(
-            Diagnosis(
-                f"GPU {i}",
-                f"{properties.name}, {memory:.0f} GiB, {bf16}, CUDA {torch.version.cuda}",
-                advice="" if memory >= 16 else "for the baseline, TRAIN.MEMORY_BUDGET=auto",
-            )
-        )
-    return findings
+        found = f"{properties.name}, {memory:.0f} GiB, {bf16}, CUDA {build}"
+        advice = "" if memory >= 16 else "for the baseline, TRAIN.MEMORY_BUDGET=auto"
+        yield Diagnosis(f"GPU {i}", found, advice=advice)
 
 
-def _codecs() -> list[Diagnosis]:
-    """Return whether a store's codecs give back what was written."""
+def _codecs() -> Findings:
+    """Yield for each codec of a store whether it gives back what was written."""
     import numpy as np
     import zarr
     from numcodecs import Blosc
 
     sample = np.arange(4096, dtype=np.uint8)
-    found = []
-    for name, codec in (
-        ("Blosc lz4", Blosc("lz4", shuffle=Blosc.BITSHUFFLE)),
-        ("Blosc zstd", Blosc("zstd")),
-    ):
-        back = codec.decode(codec.encode(sample)) == sample.tobytes()
-        found.append(
-            Diagnosis(name, "works")
-            if back
-            else Diagnosis(name, "wrong bytes", ok=False, advice="reinstall numcodecs")
-        )
+
+    def verdict(what: str, back: bytes, package: str) -> Diagnosis:
+        if back == sample.tobytes():
+            return Diagnosis(what, "works")
+        return _bad(what, "wrong bytes", f"reinstall {package}")
+
+    for name, codec in (("lz4", Blosc("lz4", shuffle=Blosc.BITSHUFFLE)), ("zstd", Blosc("zstd"))):
+        yield verdict(f"Blosc {name}", codec.decode(codec.encode(sample)), "numcodecs")
     store = zarr.create_array({}, shape=(4096,), chunks=(512,), shards=(2048,), dtype="uint8")
     store[:] = sample
-    back = bool((np.asarray(store[:]) == sample).all())
-    found.append(
-        Diagnosis("Zarr v3 shards", "work")
-        if back
-        else Diagnosis("Zarr v3 shards", "wrong bytes", ok=False, advice="reinstall zarr")
-    )
-    return found
+    yield verdict("Zarr v3 shards", np.asarray(store[:]).tobytes(), "zarr")
 
 
 def _cgroup(name: str) -> str:
-    """Return what the container's limits say; empty where there are none."""
+    """Return the text of one of the container's limits; empty where there is none."""
     try:
         return Path("/sys/fs/cgroup", name).read_text().strip()
     except OSError:

@@ -12,6 +12,7 @@ from spikedeblur.cli import main
 from spikedeblur.pipeline.frames.images import ImageError, read_rgb, write_png
 from spikedeblur.pipeline.frames.video import VideoError, count_frames, read_video, video_shape
 from spikedeblur.pipeline.frames.video import write_video as to_video
+from spikedeblur.pipeline.host.overwrite import OverwriteError
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import folder_clips
 from spikedeblur.pipeline.simulate.rig import Rig
@@ -122,7 +123,7 @@ def test_images_become_a_video_of_the_same_pictures(tmp_path, size):
     to_video(tmp_path / "out.mp4", images, 25)
     decoded = np.stack(list(read_video(tmp_path / "out.mp4", 5)))
     assert np.abs(decoded.astype(int) - frames).mean() < 3
-    with pytest.raises(VideoError, match="there already"):
+    with pytest.raises(OverwriteError, match="there already"):
         to_video(tmp_path / "out.mp4", images, 25)
     with pytest.raises(VideoError, match=r"\.mp4"):
         to_video(tmp_path / "out.avi", images, 25)
