@@ -65,7 +65,7 @@ for command in (
 
 
 _LONGEST = 4_000
-"""Characters of a message."""
+"""Most characters of an error message that are printed."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -84,7 +84,11 @@ def spikedeblur(
     ] = False,
     quiet: Annotated[
         bool,
-        typer.Option("--quiet", "-q", help="No progress, notes and next command; results only."),
+        typer.Option(
+            "--quiet",
+            "-q",
+            help="Print results and warnings only: no progress, notes or next command.",
+        ),
     ] = False,
     log_format: Annotated[
         LogFormat,
@@ -106,19 +110,18 @@ def main(arguments: list[str] | None = None) -> int:
     from .output import begin
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be any bytes
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    options_end = arguments.index("--") if "--" in arguments else len(arguments)
-    debug = "--debug" in arguments[:options_end]
-    quiet = bool({"--quiet", "-q"} & set(arguments[:options_end]))
-    # Welcome after the command's name too.
-    frame = {"--debug", "--quiet", "-q"}
-    arguments = [a for a in arguments[:options_end] if a not in frame] + arguments[options_end:]
-    arguments, log_format = _without_log_format(arguments)
-    begin(quiet=quiet)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, rest = arguments[:end], arguments[end:]
+    debug = "--debug" in options
+    begin(quiet=bool({"--quiet", "-q"} & set(options)))
+    # The package's own options may stand after the command's name too.
+    options = [option for option in options if option not in {"--debug", "--quiet", "-q"}]
+    options, log_format = _without_log_format(options)
     try:
-        with _told_to_stop():
-            app([*log_format, *arguments], standalone_mode=True)
+        with _signals_that_stop():
+            app([*log_format, *options, *rest], standalone_mode=True)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     except (SpikeDeblurError, OSError, MemoryError) as error:
@@ -128,25 +131,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except _StopError as stopped:
         again = "the same command"
-        if arguments[:1] == ["train"] and "--resume" not in arguments:
+        if options[:1] == ["train"] and "--resume" not in options:
             again += " with --resume"
         print(f"spikedeblur: stopped; {again} goes on from here", file=sys.stderr)
         return 128 + stopped.signal
     return 0
 
 
-def _without_log_format(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments, and apart from them --log-format with its value."""
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    for i, argument in enumerate(arguments[:end]):
-        length = 2 if argument == "--log-format" else 1
-        if argument.partition("=")[0] == "--log-format" and i + length <= end:
-            return arguments[:i] + arguments[i + length :], arguments[i : i + length]
-    return arguments, []
+def _without_log_format(options: list[str]) -> tuple[list[str], list[str]]:
+    """Return the options, and apart from them --log-format with its value."""
+    for i, option in enumerate(options):
+        length = 2 if option == "--log-format" else 1
+        if option.partition("=")[0] == "--log-format" and i + length <= len(options):
+            return options[:i] + options[i + length :], options[i : i + length]
+    return options, []
 
 
 class _StopError(BaseException):
-    """Ctrl-C, or a scheduler's SIGTERM. Typer would take KeyboardInterrupt for its own."""
+    """Ctrl-C, or a scheduler's SIGTERM; Typer handles KeyboardInterrupt itself."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
@@ -154,8 +156,8 @@ class _StopError(BaseException):
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[None]:
-    """Have both signals unwind what runs, so that nothing half-written is left."""
+def _signals_that_stop() -> Iterator[None]:
+    """Have SIGINT and SIGTERM unwind what runs, so that nothing half-written is left."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -163,21 +165,21 @@ def _told_to_stop() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise _StopError(number)
 
-    # Whoever had them ignored, as nohup does, or calls us with handlers of their own, keeps those.
+    # Signals that are ignored, as under nohup, or that the caller handles, are left as they are.
     usual = (signal.SIG_DFL, signal.default_int_handler)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ours = {number: handler for number, handler in before.items() if handler in usual}
-    for number in ours:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    replaced = {number: handler for number, handler in handlers.items() if handler in usual}
+    for number in replaced:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number, handler in ours.items():
+        for number, handler in replaced.items():
             signal.signal(number, handler)
 
 
 def _one_paragraph(message: str) -> str:
-    """Return a message as a terminal may show it: no control characters, and not without end.
+    """Return a message without control characters, shortened to `_LONGEST` characters.
 
     File names and values come from outside, and may hold anything.
     """

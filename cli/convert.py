@@ -7,22 +7,24 @@ from typing import Annotated
 
 import typer
 
+from .options import Gain, Geometry, Json, Rate
+
 
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help=".npy, .npz, .h5 or .dat.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.dat", help="The spike file to write.")],
-    geometry: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Preset or HxW,bottom-up|top-down of IN.")
-    ] = None,
-    rate: Annotated[float | None, typer.Option(metavar="HZ", help="Spike frames a second.")] = None,
-    gain: Annotated[float | None, typer.Option(help="Spikes a sample at unit luminance.")] = None,
+    geometry: Geometry = None,
+    rate: Rate = None,
+    gain: Gain = None,
     key: Annotated[
         str | None, typer.Option(help="Array to take from an .npz or HDF5 file.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.dat.")] = False,
+    json: Json = False,
 ) -> None:
     """Write spikes of another tool as a packed, bottom-up .dat with a side file.
+
+    Geometry, rate and gain are those of IN; the side file records them.
 
     Example: spikedeblur convert recording.npy spike.dat --rate 20000 --gain 0.5
     """

@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
+from .options import Geometry, Json
+
 
 def inspect(
     path: Annotated[
-        Path, typer.Argument(help="A .dat, manifest, log, store, run, checkpoint or config.")
+        Path, typer.Argument(help="A .dat, manifest, log, store, run, checkpoint, model or config.")
     ],
-    geometry: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Geometry of a .dat without side file.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
+    geometry: Geometry = None,
+    json: Json = False,
 ) -> None:
-    """Say what a file or folder is: geometry and rate of spikes, parameters of a config, ...
+    """Say what a file or folder is: the frames and rate of a .dat, the parameters of a model.
 
     Example: spikedeblur inspect recording.dat --geometry 250x400,bottom-up
     """

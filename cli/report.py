@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Json
+
 
 def report(
     runs: Annotated[
@@ -25,7 +27,7 @@ def report(
     evaluation: Annotated[
         Path | None,
         typer.Option(
-            help="What evaluate --json wrote about the first run.",
+            help="The first run's evaluation, by evaluate --json.",
             show_default="evaluation.json in the run",
         ),
     ] = None,
@@ -36,17 +38,17 @@ def report(
     restore: Annotated[
         bool,
         typer.Option(
-            help="Restore the pictures by the runs' models, which takes large models long on a CPU."
+            help="Restore the pictures by the runs' models; slow on a CPU if they are large."
         ),
     ] = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that report didn't write.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Write one HTML file that shows what a run is worth: figures, pictures, curves, origin.
 
-    The file needs no network and no other file. What a run does not have is said on the page.
+    The file needs no network and no other file. The page says what a run does not have.
 
     Example: spikedeblur report outputs/quickstart
     """
@@ -55,7 +57,7 @@ def report(
     from .output import report as report_summary
     from .progress import progress_bar
 
-    with progress_bar("Restoring pictures", "pictures") as on_progress:
+    with progress_bar("Restoring pictures", "pictures") as reporter:
         summary = write_report(
             runs,
             out,
@@ -64,7 +66,7 @@ def report(
             manifest=manifest,
             restore=restore,
             overwrite=overwrite,
-            on_progress=on_progress,
+            reporter=reporter,
         )
     if not json:
         for missing in summary.notes:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from .host.machine import available_cores
+from .host.machine import available_cores, cgroup_value
 
 _CORE = (
     "torch",
@@ -132,7 +132,7 @@ def _extras() -> Findings:
 
 def _cores() -> Findings:
     found, advice = str(available_cores()), ""
-    quota = _cgroup("cpu.max").split()
+    quota = cgroup_value("cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit():
         share = int(quota[0]) / int(quota[1])
         if share < available_cores():
@@ -146,7 +146,7 @@ def _cores() -> Findings:
 
 def _memory() -> Findings:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _cgroup("memory.max") or _cgroup("memory/memory.limit_in_bytes")
+    limit = cgroup_value("memory.max") or cgroup_value("memory/memory.limit_in_bytes")
     usable = min(total, int(limit)) if limit.isdigit() else total
     found = f"{usable / 2**30:.1f} GiB"
     if usable < total:
@@ -258,11 +258,3 @@ def _codecs() -> Findings:
     store = zarr.create_array({}, shape=(4096,), chunks=(512,), shards=(2048,), dtype="uint8")
     store[:] = sample
     yield verdict("Zarr v3 shards", np.asarray(store[:]).tobytes(), "zarr")
-
-
-def _cgroup(name: str) -> str:
-    """Return the text of one of the container's limits; empty where there is none."""
-    try:
-        return Path("/sys/fs/cgroup", name).read_text().strip()
-    except OSError:
-        return ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,28 @@ from .spikes.sidefile import read_side_file
 _SAMPLED_FRAMES = 256
 _CONFIG_SUFFIXES = (".yaml", ".yml")
 
+Rows = list[tuple[str, ...]]
+
 
 class InspectError(SpikeDeblurError):
-    """Nothing that spikedeblur knows."""
+    """A path is missing, or is nothing that spikedeblur knows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What `inspect` found."""
+    """What a file or folder is."""
 
     path: str
     kind: str
     """`spikes`, `manifest`, `log`, `store`, `run`, `checkpoint`, `model` or `config`."""
     facts: dict[str, Any]
-    """By name, in the order to be read; plain values."""
-    table: list[tuple[str, ...]]
+    """Plain values by name, in the order in which they are printed."""
+    table: Rows = field(default_factory=list)
     """Rows of the detailed part; the first is the heading. Empty where there is none."""
 
 
 def inspect(path: Path, geometry: str | None = None) -> Facts:
-    """Recognise `path` by its content and describe it.
+    """Recognise `path` by its name, a folder by what is in it, and describe it.
 
     Args:
         path: a `.dat`, manifest, alignment log, store, run folder, checkpoint, exported
@@ -50,67 +53,52 @@ def inspect(path: Path, geometry: str | None = None) -> Facts:
     # load_config also finds the package's configurations, which are no paths here.
     if not path.exists() and path.suffix.lower() not in _CONFIG_SUFFIXES:
         raise InspectError(f"{path}: expected a file or folder, found none; check the path")
-    return _reader(path, geometry)(path)
-
-
-def _reader(path: Path, geometry: str | None) -> Callable[[Path], Facts]:
-    if path.is_dir():
-        if (path / "zarr.json").is_file():
-            return _store
-        if (path / "config.yaml").is_file():
-            return _run
-        raise InspectError(
-            f"{path}: expected a store (zarr.json) or a run folder (config.yaml), found neither"
-        )
     suffix = path.suffix.lower()
+    if path.is_dir():
+        readers = {name: read for name, read in _BY_CONTENT.items() if (path / name).is_file()}
+        if not readers:
+            raise InspectError(
+                f"{path}: expected a store (zarr.json) or a run folder (config.yaml), found neither"
+            )
+        return next(iter(readers.values()))(path)
     if suffix == ".dat":
-        return lambda dat: _spikes(dat, geometry)
-    if suffix in _CONFIG_SUFFIXES:
-        return _config
-    if suffix == ".json":
-        return _manifest
-    if suffix in (".txt", ".csv", ".log"):
-        return _log
-    if suffix in (".pt", ".pth"):
-        return _checkpoint
-    if suffix == ".safetensors":
-        return _model
-    raise InspectError(
-        f"{path}: expected a .dat, manifest (.json), alignment log (.txt), store, run folder, "
-        "checkpoint (.pt), model (.safetensors) or configuration (.yaml), got "
-        f"{path.suffix or 'no suffix'}"
-    )
+        return _spikes(path, geometry)
+    if suffix not in _BY_SUFFIX:
+        raise InspectError(
+            f"{path}: expected a .dat, manifest (.json), alignment log (.txt), store, run folder, "
+            "checkpoint (.pt), model (.safetensors) or configuration (.yaml), got "
+            f"{path.suffix or 'no suffix'}"
+        )
+    return _BY_SUFFIX[suffix](path)
 
 
 def _spikes(path: Path, geometry: str | None) -> Facts:
     side = read_side_file(path)
     spec = geometry or (side.geometry if side else None)
+    facts: dict[str, Any] = {"bytes": path.stat().st_size}
     if spec is None:
         guesses = rank_geometries(path)
-        rows: list[tuple[str, ...]] = [("preset", "geometry", "frames", "likeness")]
-        rows += [
+        if not guesses:
+            facts["geometry"] = "not recorded, and no preset fits the size; give --geometry"
+            return Facts(str(path), "spikes", facts)
+        facts["geometry"] = "not recorded; these presets fit the size, the likeliest first"
+        rows = [
             ("|".join(g.presets), g.spec, str(g.n_frames), f"{g.correlation:.3f}") for g in guesses
         ]
-        listed = {
-            "bytes": path.stat().st_size,
-            "geometry": "not recorded; these presets fit the size, the likeliest first"
-            if guesses
-            else "not recorded, and no preset fits the size; give --geometry",
-        }
-        return Facts(str(path), "spikes", listed, rows if guesses else [])
+        heading = ("preset", "geometry", "frames", "likeness")
+        return Facts(str(path), "spikes", facts, [heading, *rows])
     spikes = SpikeFile.open(path, parse_geometry(spec))
+    height, width = spikes.geometry.shape
     sampled = np.unique(np.linspace(0, spikes.n_frames - 1, _SAMPLED_FRAMES).astype(int))
-    pixels = spikes.geometry.shape[0] * spikes.geometry.shape[1]
-    fired = sum(spikes.count_spikes(int(i), int(i) + 1) for i in sampled)
+    fired = sum(spikes.count_spikes(i, i + 1) for i in sampled.tolist())
     rate = side.rate if side else None
     gain = side.gain if side else None
-    mean = fired / (len(sampled) * pixels)
-    facts: dict[str, Any] = {
-        "bytes": path.stat().st_size,
+    mean = fired / (len(sampled) * height * width)
+    facts |= {
         "geometry": spikes.geometry.describe(),
         "encoding": "one bit a pixel" if spikes.encoding == "packed" else "one byte a pixel",
         "frames": spikes.n_frames,
-        "height x width": f"{spikes.geometry.shape[0]}x{spikes.geometry.shape[1]}",
+        "height x width": f"{height}x{width}",
         "rate (Hz)": rate if rate is not None else "not recorded",
         "duration (s)": spikes.n_frames / rate if rate is not None else "unknown",
         "gain": gain if gain is not None else "not recorded",
@@ -118,14 +106,14 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
     }
     if gain is not None:
         facts["mean luminance"] = round(mean / gain, 6)
-    return Facts(str(path), "spikes", facts, [])
+    return Facts(str(path), "spikes", facts)
 
 
 def _manifest(path: Path) -> Facts:
     from .align.manifest import read_manifest
 
     manifest = read_manifest(path)
-    rows: list[tuple[str, ...]] = [("sequence", "windows", "spikes", "lag (frames)", "correlation")]
+    rows: Rows = [("sequence", "windows", "spikes", "lag (frames)", "correlation")]
     for sequence in manifest.sequences:
         found = sequence.verification
         lag = f"{found.lag_frames:+.2f}" if found else "-"
@@ -148,9 +136,7 @@ def _log(path: Path) -> Facts:
     from .align.log import read_alignment_log
 
     log = read_alignment_log(path)
-    windows: dict[str, int] = {}
-    for seq, _ in log:
-        windows[seq] = windows.get(seq, 0) + 1
+    windows = Counter(seq for seq, _ in log)
     lengths = [row.t1 - row.t0 for row in log.values()]
     facts: dict[str, Any] = {
         "sequences": len(windows),
@@ -159,9 +145,8 @@ def _log(path: Path) -> Facts:
     }
     if lengths:
         facts["exposure (s)"] = f"{min(lengths):.6f} to {max(lengths):.6f}"
-    rows: list[tuple[str, ...]] = [("sequence", "windows")]
-    rows += [(seq, str(count)) for seq, count in windows.items()]
-    return Facts(str(path), "log", facts, rows)
+    rows = [(seq, str(count)) for seq, count in windows.items()]
+    return Facts(str(path), "log", facts, [("sequence", "windows"), *rows])
 
 
 def _store(path: Path) -> Facts:
@@ -170,18 +155,18 @@ def _store(path: Path) -> Facts:
     from .storage.locate import open_storage
 
     sequences = open_store(path)
-    rows: list[tuple[str, ...]] = [("sequence", "windows", "voxels", "frames", "sharp", "gain")]
+    storage = open_storage(path)
+    rows: Rows = [("sequence", "windows", "voxels", "frames", "sharp", "gain")]
     for s in sequences:
         voxels = "x".join(map(str, (s.bins, *s.voxel_shape)))
         frames = "x".join(map(str, s.frame_shape))
         sharp = "yes" if s.has_sharp else "no"
         rows.append((s.seq, str(s.length), voxels, frames, sharp, str(s.gain)))
-    size = sum(open_storage(path).sizes().values())
     facts = {
         "sequences": len(sequences),
         "windows": sum(s.length for s in sequences),
-        "splits": ", ".join(sorted(set(splits_of(open_storage(path)).values()))),
-        "bytes": size,
+        "splits": ", ".join(sorted(set(splits_of(storage).values()))),
+        "bytes": sum(storage.sizes().values()),
     }
     return Facts(str(path), "store", facts, rows)
 
@@ -200,9 +185,8 @@ def _run(path: Path) -> Facts:
     for which in ("best", "last"):
         if checkpoint_path(path, which).is_file():
             model, _ = load_run(path, which)
-            facts |= {"weights": f"{which}.pt", **_size(model)}
-            return Facts(str(path), "run", facts, _parameters(model))
-    return Facts(str(path), "run", {**facts, "weights": "none yet"}, [])
+            return _with_parameters(path, "run", facts | {"weights": f"{which}.pt"}, model)
+    return Facts(str(path), "run", facts | {"weights": "none yet"})
 
 
 def _checkpoint(path: Path) -> Facts:
@@ -216,8 +200,8 @@ def _model(path: Path) -> Facts:
     from .weights.exported import describe_model
 
     model, config = load_trained(path)
-    facts = {**describe_model(path), "data": config.DATA.ROOT, **_size(model)}
-    return Facts(str(path), "model", facts, _parameters(model))
+    facts = {**describe_model(path), "data": config.DATA.ROOT}
+    return _with_parameters(path, "model", facts, model)
 
 
 def _config(path: Path) -> Facts:
@@ -225,7 +209,7 @@ def _config(path: Path) -> Facts:
     from ..model import outline_model
 
     config = load_config(path)
-    model = outline_model(config)
+    train = config.TRAIN
     facts = {
         "data": config.DATA.ROOT,
         "clip (windows)": config.DATA.CLIP_LEN,
@@ -233,23 +217,31 @@ def _config(path: Path) -> Facts:
         "bins": config.DATA.K,
         "normalisation": config.DATA.NORM.MODE,
         "trunk scale": config.MODEL.TRUNK_SCALE,
-        "clips a step": config.TRAIN.BATCH_SIZE * config.TRAIN.GRADIENT_ACCUMULATION_STEPS,
-        "length": f"{config.TRAIN.MAX_STEPS} steps"
-        if config.TRAIN.MAX_STEPS is not None
-        else f"{config.TRAIN.EPOCHS} epochs",
-        **_size(model),
+        "clips a step": train.BATCH_SIZE * train.GRADIENT_ACCUMULATION_STEPS,
+        "length": f"{train.EPOCHS} epochs"
+        if train.MAX_STEPS is None
+        else f"{train.MAX_STEPS} steps",
     }
-    return Facts(str(path), "config", facts, _parameters(model))
+    return _with_parameters(path, "config", facts, outline_model(config))
 
 
-def _size(model: Any) -> dict[str, Any]:
-    return {"parameters": sum(p.numel() for p in model.parameters())}
-
-
-def _parameters(model: Any) -> list[tuple[str, ...]]:
+def _with_parameters(path: Path, kind: str, facts: dict[str, Any], model: Any) -> Facts:
+    """Return the facts with the number of the model's parameters, in all and by part."""
     from ..model import parameter_table
 
-    return [
-        ("part", "parameters"),
-        *((name, f"{count:,}") for name, count in parameter_table(model)),
-    ]
+    facts["parameters"] = sum(p.numel() for p in model.parameters())
+    rows = [(name, f"{count:,}") for name, count in parameter_table(model)]
+    return Facts(str(path), kind, facts, [("part", "parameters"), *rows])
+
+
+_BY_CONTENT: dict[str, Callable[[Path], Facts]] = {"zarr.json": _store, "config.yaml": _run}
+"""Readers of folders, by a file in them."""
+
+_BY_SUFFIX: dict[str, Callable[[Path], Facts]] = {
+    **dict.fromkeys(_CONFIG_SUFFIXES, _config),
+    **dict.fromkeys((".txt", ".csv", ".log"), _log),
+    **dict.fromkeys((".pt", ".pth"), _checkpoint),
+    ".json": _manifest,
+    ".safetensors": _model,
+}
+"""Readers of files, by their suffix."""

@@ -54,9 +54,5 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Return the image files of a folder, sorted by name."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+    """Return the paths of the image files in `folder`, sorted by name; none if it isn't there."""
+    return [folder / n for n in folder_names(folder) if n.lower().endswith(IMAGE_SUFFIXES)]

@@ -134,23 +134,17 @@ def write_video(path: Path, images: Sequence[Path], fps: float, *, overwrite: bo
     shape = image_shape(images[0])
     with only_writer_of(path):
         require_new_video(path, overwrite=overwrite)
-        _encode(av, path, images, shape, fps)
-
-
-def _encode(
-    av: Any, path: Path, images: Sequence[Path], shape: tuple[int, int], fps: float
-) -> None:
-    with atomic_write(path) as file, av.open(file, "w", format="mp4") as video:
-        stream = video.add_stream(
-            "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12"}
-        )
-        stream.height, stream.width = shape
-        even = shape[0] % 2 == 0 and shape[1] % 2 == 0
-        stream.pix_fmt = "yuv420p" if even else "yuv444p"  # only half-size colour plays everywhere
-        for image in images:
-            frame = av.VideoFrame.from_ndarray(read_rgb(image, shape), format="rgb24")
-            video.mux(stream.encode(frame))
-        video.mux(stream.encode())
+        with atomic_write(path) as file, av.open(file, "w", format="mp4") as video:
+            rate = Fraction(fps).limit_denominator(1001)
+            stream = video.add_stream("libx264", rate=rate, options={"crf": "12"})
+            stream.height, stream.width = shape
+            even = shape[0] % 2 == 0 and shape[1] % 2 == 0
+            # Half-size colour is what all players show.
+            stream.pix_fmt = "yuv420p" if even else "yuv444p"
+            for image in images:
+                frame = av.VideoFrame.from_ndarray(read_rgb(image, shape), format="rgb24")
+                video.mux(stream.encode(frame))
+            video.mux(stream.encode())
 
 
 @contextmanager

@@ -133,8 +133,8 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Itera
 
 
 def shortened(name: str) -> str:
-    """Return at most 200 bytes of a file's name; what is made of it has to stay below 256."""
-    return os.fsdecode(os.fsencode(name)[:_LONGEST]) if len(os.fsencode(name)) > _LONGEST else name
+    """Return at most 200 bytes of a file's name, so that a longer one made of it stays below 256."""
+    return os.fsdecode(os.fsencode(name)[:_LONGEST])
 
 
 _LONGEST = 200

@@ -14,11 +14,11 @@ MEMORY = "SPIKEDEBLUR_MEMORY"
 """Environment variable: memory that a command may take with all its processes, such as 8GB."""
 
 SHARE_OF_MEMORY = 0.8
-"""Of the free memory, that worker processes take; the rest is for other programs."""
+"""Share of the free memory that worker processes take; the rest is for other programs."""
 
 
 class MachineError(SpikeDeblurError):
-    """What is said of the machine can't be read."""
+    """A setting about the machine can't be read."""
 
 
 def available_cores() -> int:
@@ -29,7 +29,7 @@ def available_cores() -> int:
 
 
 def has_gpu() -> bool:
-    """Return whether a driver of NVIDIA or AMD offers a GPU, without torch, which takes seconds."""
+    """Whether a driver of NVIDIA or AMD offers a GPU; loads no torch, which takes seconds."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
 
 
@@ -40,23 +40,23 @@ def free_main_memory() -> int:
         MachineError: `SPIKEDEBLUR_MEMORY` is no size.
     """
     free: int = psutil.virtual_memory().available
-    limit, used = (_cgroup_bytes(name) for name in ("memory.max", "memory.current"))
-    if limit is not None and used is not None:
-        free = min(free, limit - used)
-    said = os.environ.get(MEMORY)
-    if not said:
+    limit, used = cgroup_value("memory.max"), cgroup_value("memory.current")
+    if limit.isdigit() and used.isdigit():
+        free = min(free, int(limit) - int(used))
+    wanted = os.environ.get(MEMORY)
+    if not wanted:
         return free
     try:
-        return min(free, TypeAdapter(ByteSize).validate_python(said))
+        return min(free, TypeAdapter(ByteSize).validate_python(wanted))
     except ValidationError as error:
-        raise MachineError(f"{MEMORY}: expected a size such as 8GB, found {said!r}") from error
+        raise MachineError(f"{MEMORY}: expected a size such as 8GB, found {wanted!r}") from error
 
 
 def workers_that_fit(worker_bytes: int) -> int:
-    """Return how many processes to start where nobody said: one a core, if memory holds them.
+    """Return how many processes to start by default: one a core, or fewer if memory is short.
 
     Args:
-        worker_bytes: what one comes to hold.
+        worker_bytes: memory that one process takes, in bytes.
 
     Raises:
         MachineError: as `free_main_memory`.
@@ -65,10 +65,9 @@ def workers_that_fit(worker_bytes: int) -> int:
     return max(1, min(available_cores(), fit))
 
 
-def _cgroup_bytes(name: str) -> int | None:
-    """Return a limit of the container that this process is in; None where there is none."""
+def cgroup_value(name: str) -> str:
+    """Return what a file of the container's limits holds; empty where there is none."""
     try:
-        text = Path("/sys/fs/cgroup", name).read_text().strip()
+        return Path("/sys/fs/cgroup", name).read_text().strip()
     except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+        return ""

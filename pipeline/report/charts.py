@@ -57,17 +57,16 @@ def validation_curve(runs: Several[Run]) -> Spec | None:
     ]
     if not rows:
         return None
-    base = alt.Chart(alt.Data(values=rows))
-    step = alt.X("step:Q", title="step", axis=_FEW, scale=alt.Scale(nice=False))
+    base = _chart(rows)
     lines = base.mark_line(point={"size": 45, "filled": True}).encode(
-        x=step,
+        x=_STEP,
         y=alt.Y("psnr:Q", title="validation PSNR, dB", scale=alt.Scale(zero=False)),
         color=_by_run(runs),
         tooltip=["run:N", "step:Q", _figure("psnr", "PSNR, dB"), _figure("blur", "blur, dB")],
     )
     blurred = base.mark_rule(strokeDash=[4, 4], color="var(--muted)").encode(
         y="mean(blur):Q",
-        tooltip=[alt.Tooltip("mean(blur):Q", title="blurred input, dB", format=".2f")],
+        tooltip=[_figure("mean(blur)", "blurred input, dB")],
     )
     return _finished(blurred + lines, "PSNR of validation over the steps of the run")
 
@@ -87,8 +86,8 @@ def training_curves(runs: Several[Run]) -> dict[str, Spec]:
         near = alt.selection_point(
             name="near", on="pointerover", nearest=True, fields=["step"], empty=False
         )
-        base = alt.Chart(alt.Data(values=rows)).encode(
-            x=alt.X("step:Q", title="step", axis=_FEW, scale=alt.Scale(nice=False)),
+        base = _chart(rows).encode(
+            x=_STEP,
             y=alt.Y(
                 "value:Q",
                 title=None,
@@ -101,11 +100,7 @@ def training_curves(runs: Several[Run]) -> dict[str, Spec]:
             base.mark_point(size=40, filled=True)
             .encode(
                 opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(0)),
-                tooltip=[
-                    "run:N",
-                    "step:Q",
-                    alt.Tooltip("value:Q", title=title, format=".4~" + form[-1]),
-                ],
+                tooltip=["run:N", "step:Q", _figure("value", title, ".4~" + form[-1])],
             )
             .add_params(near)
         )
@@ -114,20 +109,20 @@ def training_curves(runs: Several[Run]) -> dict[str, Spec]:
     return specs
 
 
-def gains(sources: ReportMaterial) -> Spec | None:
+def gains(material: ReportMaterial) -> Spec | None:
     """Return each window's gain over the blurred input, by sequence and method."""
     rows = []
-    sequences = list((sources.runs[0].evaluation or {}).get("sequences", ()))[:MOST_SEQUENCES]
-    for run in sources.runs:
-        for frame in (run.evaluation or {}).get("frames", ()):
+    sequences = list(material.runs[0].evaluation.get("sequences", ()))[:MOST_SEQUENCES]
+    for run in material.runs:
+        for frame in run.evaluation.get("frames", ()):
             if "blur" not in frame or frame["seq"] not in sequences:
                 continue
-            of_run = run is sources.runs[0]
+            of_run = run is material.runs[0]
             rows += [
                 {
                     "seq": frame["seq"],
                     "frame": frame["frame"],
-                    "method": model_name(run, sources.runs) if name == "model" else name.upper(),
+                    "method": model_name(run, material.runs) if name == "model" else name.upper(),
                     "gain": frame[name]["psnr"] - frame["blur"]["psnr"],
                 }
                 for name in ("tfp", "tfi", "sdm", "path", "rgb", "model")
@@ -136,19 +131,14 @@ def gains(sources: ReportMaterial) -> Spec | None:
     if not rows:
         return None
     order = list(dict.fromkeys(str(row["method"]) for row in rows))
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_tick(thickness=2, bandSize=14, opacity=1)
-        .encode(
-            x=alt.X("gain:Q", title="gain over the blurred frame, dB", axis=_FEW),
-            y=alt.Y("seq:N", title=None, axis=alt.Axis(labelLimit=160)),
-            color=alt.Color(
-                "method:N", scale=alt.Scale(domain=order, range=_SERIES), legend=_LEGEND
-            ),
-            tooltip=["seq:N", "frame:Q", "method:N", _figure("gain", "gain, dB")],
-        )
+    ticks = _chart(rows).mark_tick(thickness=2, bandSize=14, opacity=1)
+    chart = ticks.encode(
+        x=alt.X("gain:Q", title="gain over the blurred frame, dB", axis=_FEW),
+        y=alt.Y("seq:N", title=None, axis=alt.Axis(labelLimit=160)),
+        color=_colour("method:N", order),
+        tooltip=["seq:N", "frame:Q", "method:N", _figure("gain", "gain, dB")],
     )
-    zero = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(color="var(--muted)").encode(x="x:Q")
+    zero = _chart([{"x": 0}]).mark_rule(color="var(--muted)").encode(x="x:Q")
     count = len({row["seq"] for row in rows})
     return _finished(
         zero + chart,
@@ -167,16 +157,13 @@ def time_spent(runs: Several[Run]) -> Spec | None:
     if not rows:
         return None
     order = [name for name in PARTS.values() if any(row["part"] == name for row in rows)]
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_bar(height=22)
-        .encode(
-            x=alt.X("seconds:Q", title="seconds", axis=_FEW),
-            y=alt.Y("run:N", title=None, axis=None if len(runs) == 1 else alt.Axis()),
-            color=alt.Color("part:N", scale=alt.Scale(domain=order, range=_SERIES), legend=_LEGEND),
-            order="order:Q",
-            tooltip=["run:N", "part:N", alt.Tooltip("seconds:Q", format=".1f")],
-        )
+    bars = _chart(rows).mark_bar(height=22)
+    chart = bars.encode(
+        x=alt.X("seconds:Q", title="seconds", axis=_FEW),
+        y=alt.Y("run:N", title=None, axis=None if len(runs) == 1 else alt.Axis()),
+        color=_colour("part:N", order),
+        order="order:Q",
+        tooltip=["run:N", "part:N", alt.Tooltip("seconds:Q", format=".1f")],
     )
     return _finished(chart, "Seconds of training by what they went into", height=44 * len(runs))
 
@@ -201,51 +188,36 @@ def raster(playback: Playback) -> Spec | None:
         return None
     t0, t1 = playback.raster_times
     row = {"t0": t0, "t1": t1, "x0": 0, "x1": playback.width, "url": playback.raster}
-    chart = (
-        alt.Chart(alt.Data(values=[row]))
-        .mark_image(aspect=False)
-        .encode(
-            x=alt.X(
-                "t0:Q",
-                title="time from the exposure's start, ms",
-                scale=alt.Scale(domain=[t0, t1], nice=False),
-            ),
-            x2="t1:Q",
-            y=alt.Y(
-                "x0:Q",
-                title=f"column, in row {playback.raster_row}",
-                scale=alt.Scale(domain=[playback.width, 0], nice=False),
-            ),
-            y2="x1:Q",
-            url="url:N",
-        )
+    time = alt.Scale(domain=[t0, t1], nice=False)
+    columns = alt.Scale(domain=[playback.width, 0], nice=False)
+    picture = _chart([row]).mark_image(aspect=False)
+    chart = picture.encode(
+        x=alt.X("t0:Q", title="time from the exposure's start, ms", scale=time),
+        x2="t1:Q",
+        y=alt.Y("x0:Q", title=f"column, in row {playback.raster_row}", scale=columns),
+        y2="x1:Q",
+        url="url:N",
     )
     cursor = alt.param(name="instant", value=playback.times[len(playback.times) // 2])
-    now = (
-        alt.Chart(alt.Data(values=[{}]))
-        .mark_rule(color="var(--accent)", strokeWidth=2)
-        .encode(x=alt.XDatum(alt.expr("instant"), type="quantitative"))
-        .add_params(cursor)
-    )
+    line = _chart([{}]).mark_rule(color="var(--accent)", strokeWidth=2)
+    instant = alt.XDatum(alt.expr("instant"), type="quantitative")
     return _finished(
-        chart + now, f"Spikes of row {playback.raster_row} over the exposure", height=260
+        chart + line.encode(x=instant).add_params(cursor),
+        f"Spikes of row {playback.raster_row} over the exposure",
+        height=260,
     )
 
 
 def rates(playback: Playback) -> Spec:
     """Return how many pixels have which rate."""
     rows = [{"rate": rate, "pixels": pixels} for rate, pixels in playback.rates]
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_bar(color="var(--series-1)", binSpacing=1)
-        .encode(
-            x=alt.X("rate:Q", title="spikes a sample", bin="binned"),
-            x2="next:Q",
-            y=alt.Y("pixels:Q", title="pixels"),
-            tooltip=[_figure("rate", "spikes a sample from", ".3f"), "pixels:Q"],
-        )
-        .transform_calculate(next=f"datum.rate + {rows[1]['rate'] - rows[0]['rate']}")
-    )
+    bars = _chart(rows).mark_bar(color="var(--series-1)", binSpacing=1)
+    chart = bars.encode(
+        x=alt.X("rate:Q", title="spikes a sample", bin="binned"),
+        x2="next:Q",
+        y=alt.Y("pixels:Q", title="pixels"),
+        tooltip=[_figure("rate", "spikes a sample from", ".3f"), "pixels:Q"],
+    ).transform_calculate(next=f"datum.rate + {rows[1]['rate'] - rows[0]['rate']}")
     return _finished(chart, "Histogram of the pixels' spike rates", height=180)
 
 
@@ -254,37 +226,31 @@ def likeness(playback: Playback) -> Spec | None:
     if len(playback.likeness) < 3:
         return None
     rows = [{"offset": offset, "correlation": value} for offset, value in playback.likeness]
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_line(point=True, color="var(--series-1)")
-        .encode(
-            x=alt.X("offset:Q", title="offset from the exposure's middle, ms"),
-            y=alt.Y("correlation:Q", title="correlation", scale=alt.Scale(zero=False)),
-            tooltip=[
-                _figure("offset", "offset, ms"),
-                _figure("correlation", "correlation", ".4f"),
-            ],
-        )
+    line = _chart(rows).mark_line(point=True, color="var(--series-1)")
+    chart = line.encode(
+        x=alt.X("offset:Q", title="offset from the exposure's middle, ms"),
+        y=alt.Y("correlation:Q", title="correlation", scale=alt.Scale(zero=False)),
+        tooltip=[_figure("offset", "offset, ms"), _figure("correlation", "correlation", ".4f")],
     )
-    middle = (
-        alt.Chart(alt.Data(values=[{"x": 0}]))
-        .mark_rule(color="var(--muted)", strokeDash=[4, 4])
-        .encode(x="x:Q")
-    )
+    middle = _chart([{"x": 0}]).mark_rule(color="var(--muted)", strokeDash=[4, 4]).encode(x="x:Q")
     return _finished(middle + chart, "Likeness of spikes and sharp frame by offset", height=180)
 
 
 _FEW = alt.Axis(tickCount=8, labelOverlap=True)
+_STEP = alt.X("step:Q", title="step", axis=_FEW, scale=alt.Scale(nice=False))
 _LEGEND = alt.Legend(title=None, orient="top", columns=6, symbolType="square", labelLimit=260)
 
 
+def _chart(rows: list[dict[str, Any]]) -> alt.Chart:
+    return alt.Chart(alt.Data(values=rows))
+
+
+def _colour(field: str, names: list[str], legend: alt.Legend | None = _LEGEND) -> alt.Color:
+    return alt.Color(field, scale=alt.Scale(domain=names, range=_SERIES), legend=legend)
+
+
 def _by_run(runs: Several[Run]) -> alt.Color:
-    names = [run.name for run in runs]
-    return alt.Color(
-        "run:N",
-        scale=alt.Scale(domain=names, range=_SERIES),
-        legend=None if len(runs) == 1 else _LEGEND,
-    )
+    return _colour("run:N", [run.name for run in runs], None if len(runs) == 1 else _LEGEND)
 
 
 def _figure(field: str, title: str, form: str = ".2f") -> alt.Tooltip:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence as Several
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..sequences.contract import WindowSequence
 from ..sequences.lag import NOTABLE
 from ..sequences.provenance import describe_data
 from ..storage.base import StoreError
-from ..train.run.runs import read_run
+from ..train.run.runs import RunRecord, read_run
 from ..trained.model_file import weights_file
 
 
@@ -30,23 +30,15 @@ class ReportError(SpikeDeblurError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """What a run folder says of itself."""
+class Run(RunRecord):
+    """A run folder's content."""
 
     name: str
-    """The folder's, as much of its path as tells the runs apart."""
-    folder: Path
-    config: dict[str, Any]
-    """Keys with dots."""
-    config_text: str
-    starts: tuple[dict[str, Any], ...]
-    """Environment of each start."""
-    data: dict[str, Any]
-    """What the training split was."""
-    metrics: tuple[dict[str, Any], ...]
-    evaluation: dict[str, Any] | None
+    """The last parts of the folder's path, as many as tell the runs apart."""
+    evaluation: dict[str, Any]
+    """What `spikedeblur evaluate --json` wrote about the run; empty: it is not evaluated."""
     weights_sha256: str | None
-    """Of the best checkpoint; None: there is none."""
+    """SHA-256 of the best checkpoint; None: there is none."""
     samples: tuple[Path, ...]
     """Pictures of validation, the earliest first."""
 
@@ -56,9 +48,9 @@ class Run:
 
     @property
     def is_evaluated_now(self) -> bool:
-        """Whether the evaluation is of the weights that are there."""
-        found = (self.evaluation or {}).get("checkpoint_sha256")
-        return found is not None and found == self.weights_sha256
+        """Whether the best checkpoint of now is the one that was evaluated."""
+        evaluated = self.evaluation.get("checkpoint_sha256")
+        return evaluated is not None and evaluated == self.weights_sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,9 +61,9 @@ class ReportMaterial:
     store: str | None
     split: str
     sequences: tuple[WindowSequence, ...]
-    """Of the split; empty where the store is not there."""
+    """The split's sequences; empty where the store is not there."""
     data_sha256: str | None
-    """Of these sequences."""
+    """SHA-256 of these sequences, from `describe_data`; None: there are none."""
     manifest: Manifest | None
     notes: list[str] = field(default_factory=list)
     """What is not there, and what makes it."""
@@ -84,14 +76,16 @@ def gather(
     evaluation: Path | None = None,
     manifest: Path | None = None,
 ) -> ReportMaterial:
-    """Read the runs and find what belongs to them.
+    """Read the runs, and the store, evaluations and manifest that belong to them.
 
     Args:
         runs: run folders, each once.
         store: Zarr store to take pictures from; None: the one that the first run was evaluated
             on, or trained on.
-        evaluation: of the only run, or of the first; None: `evaluate.scores.json` in each folder.
-        manifest: None: the one beside the first run's alignment log.
+        evaluation: evaluation of the first run; None: `evaluation.json` in its folder, as for the
+            other runs.
+        manifest: manifest of the training data; None: the one beside the first run's alignment
+            log.
 
     Raises:
         RunFolderError: no run folder, or a damaged one.
@@ -106,11 +100,11 @@ def gather(
         for i, (path, name) in enumerate(zip(runs, names, strict=True))
     )
     first = read[0]
-    split = (first.evaluation or {}).get("split") or "test"
-    found, sequences = _open(store, first, split, notes)
+    split = first.evaluation.get("split") or "test"
+    store, sequences = _open(store, first, split, notes)
     return ReportMaterial(
         runs=read,
-        store=found,
+        store=store,
         split=split,
         sequences=sequences,
         data_sha256=describe_data(sequences)["sha256"] if sequences else None,
@@ -127,75 +121,57 @@ def _read_run(path: Path, name: str, evaluation: Path | None, notes: list[str]) 
     if not weights.is_file():
         notes.append(f"{name} has no checkpoint yet: nothing restored by its model")
     scores = _evaluation(evaluation or path / "evaluation.json", required=evaluation is not None)
-    if scores is None:
+    if not scores:
         notes.append(
             f"{name} has no evaluation: `spikedeblur evaluate STORE --run {path} --json "
             f"{path / 'evaluation.json'}` makes one"
         )
-    found = Run(
+    run = Run(
+        **{part.name: getattr(record, part.name) for part in fields(record)},
         name=name,
-        folder=path,
-        config=record.settings,
-        config_text=record.config_text,
-        starts=record.starts,
-        data=record.data,
-        metrics=record.metrics,
         evaluation=scores,
         weights_sha256=sha256_file(weights) if weights.is_file() else None,
         samples=tuple(sorted((path / "samples").glob("step_*.png"))),
     )
-    lags = (scores or {}).get("lag_in_exposures", {})
+    lags = scores.get("lag_in_exposures", {})
     late = sum(lag is not None and abs(lag) > NOTABLE for lag in lags.values())
     if late:
         notes.append(
             f"{name}: the spikes of {late} of {len(lags)} sequences are not where their sharp "
             "frames are; correct the alignment before you trust the figures"
         )
-    if scores is not None and "model" in scores["methods"] and not found.is_evaluated_now:
+    if scores and "model" in scores["methods"] and not run.is_evaluated_now:
         notes.append(
             f"{name} was evaluated with other weights than its best checkpoint now; evaluate it "
             "again"
         )
-    return found
+    return run
 
 
-def _evaluation(path: Path, *, required: bool) -> dict[str, Any] | None:
-    found = _json(path)
-    if found is None and not required:
-        return None
-    if found is None or not EVALUATION.heads(found):
-        raise ReportError(
-            f"{path}: expected what `spikedeblur evaluate --json` writes, found "
-            f"{'no such file' if found is None else 'another file'}; give another --evaluation"
-        )
-    if found.get("schema_version") != EVALUATION.schema_version:
-        raise ReportError(
-            f"{path}: expected an evaluation of schema {EVALUATION.schema_version}, found "
-            f"{found.get('schema_version')!r} (written by spikedeblur {found.get('version')}); "
-            "evaluate again"
-        )
-    return found
-
-
-def _json(path: Path) -> dict[str, Any] | None:
+def _evaluation(path: Path, *, required: bool) -> dict[str, Any]:
+    """Return an evaluation; empty where none is required or there."""
     if not path.is_file():
-        return None
+        if required:
+            raise ReportError(
+                f"{path}: expected what `spikedeblur evaluate --json` writes, found no such file; "
+                "give another --evaluation"
+            )
+        return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ReportError(f"{path}: expected JSON, found something else ({error})") from error
-    if not isinstance(found, dict):
-        raise ReportError(f"{path}: expected a JSON object, found {type(found).__name__}")
-    return found
+    EVALUATION.require(evaluation, path, ReportError, "evaluate again, or give --evaluation")
+    return evaluation
 
 
 def _open(
     store: str | None, run: Run, split: str, notes: list[str]
 ) -> tuple[str | None, tuple[WindowSequence, ...]]:
-    """Open the split in the store that was named, or in the first recorded one that is there."""
+    """Open the split in `store`; None: in the first store recorded for the run that is there."""
     if store is not None:
         return store, tuple(open_store(store, split))
-    recorded = [(run.evaluation or {}).get("store"), run.config.get("DATA.ROOT")]
+    recorded = [run.evaluation.get("store"), run.settings.get("DATA.ROOT")]
     for place in dict.fromkeys(str(name) for name in recorded if name):
         if "://" not in place and not (Path(place) / "zarr.json").is_file():
             notes.append(f"The store {place} is not there: no pictures from it (give --store)")
@@ -210,7 +186,7 @@ def _open(
 def _manifest(path: Path | None, run: Run, notes: list[str]) -> Manifest | None:
     if path is not None:
         return read_manifest(path)
-    for log in run.config.get("DATA.ALIGN_LOG_PATHS") or ():
+    for log in run.settings.get("DATA.ALIGN_LOG_PATHS") or ():
         beside = Path(log).with_suffix(".json")
         # A log of this name may be of other data by now.
         if beside.is_file() and sha256_file(beside) in run.data.get("manifests_sha256", ()):

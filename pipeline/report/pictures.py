@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import operator
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from PIL import Image
 from ...errors import SpikeDeblurError
 from ..evaluate.metrics import psnr
 from ..frames.images import to_uint8
-from ..host.reporter import Progress
+from ..host.reporter import SILENT, Reporter
 from ..methods.contract import Method, restored_frames
 from ..methods.tfp_tfi_sdm import BlurMethod, SdmMethod, TfpMethod
 from ..sequences.contract import WindowSequence
@@ -26,22 +28,22 @@ from ..spikes import samples_per_bin
 from .material import ReportMaterial, Run
 
 LOSSLESS_SIDE = 512
-"""Pictures up to this side, in pixels, are kept to the bit."""
+"""Largest side of pictures that are kept to the bit, in pixels."""
 
 MAX_SIDE = 1280
-"""Larger ones are reduced to it."""
+"""Largest side of a picture, in pixels; larger ones are reduced to it."""
 
 INSTANTS = 48
-"""Pictures of a playback at most."""
+"""Most pictures of a playback."""
 
 PLAYBACK_SIDE = 400
-"""Larger ones are reduced to it, in pixels."""
+"""Largest side of a playback's pictures, in pixels; larger ones are reduced to it."""
 
 SPRITE_COLUMNS = 7
-"""Pictures side by side in the one that holds them all."""
+"""Pictures of a playback that lie side by side in the one that holds them all."""
 
 SHORT = 0.12
-"""Of the exposure, that each of them looks at."""
+"""Share of the exposure that each picture of a playback looks at."""
 
 _RASTER_BYTES = 64 * 2**20
 _HISTOGRAM_BINS = 32
@@ -50,26 +52,27 @@ _READING = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Panel:
-    """One way to see a window."""
+    """One picture of a window."""
 
     name: str
+    """What shows it: blur, a method, a run's model, or sharp."""
     uri: str
     psnr: float | None
-    """Against the sharp frame, in dB."""
+    """PSNR against the sharp frame, in dB."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """A window, blurred and restored."""
 
     title: str
     panels: tuple[Panel, ...]
-    left: int
-    """Which of them is on the left at first; on the right is the last but the sharp one."""
-    width: int
-    height: int
+    shape: tuple[int, int]
+    """(H, W) of the frames, in pixels."""
+    left: int = 0
+    """Index of the panel on the left at first; on the right is the last but the sharp one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,82 +82,75 @@ class Playback:
     seq: str
     frame: int
     sprite: str
-    """The instants' pictures by rows, `columns` in each."""
+    """URI of the instants' pictures in one, `columns` side by side."""
     columns: int
     rows: int
     times: tuple[float, ...]
-    """Of the instants, in ms from the exposure's start."""
+    """Times of the instants, in ms from the exposure's start."""
     width: int
     height: int
     raster: str | None
-    """Spikes of one row of pixels: time to the right, columns downwards."""
+    """URI of the spikes of one row of pixels: time to the right, columns downwards."""
     raster_row: int
     raster_times: tuple[float, float]
-    """Its two ends, in ms."""
+    """First and last time of the raster, in ms from the exposure's start."""
     samples: int
     rates: tuple[tuple[float, int], ...]
-    """Spikes a sample, and pixels that have about so many."""
+    """Histogram: a rate in spikes a sample, and how many pixels have about that rate."""
     likeness: tuple[tuple[float, float], ...]
-    """Offset in ms, and the correlation with the sharp frame there."""
+    """An offset in ms, and the correlation of the spikes there with the sharp frame."""
     reading: str
+    """How to read the raster, or why there is none."""
 
 
 def compare(
-    sources: ReportMaterial, on_progress: Progress | None = None, *, restore: bool = True
+    material: ReportMaterial, reporter: Reporter = SILENT, *, restore: bool = True
 ) -> tuple[Comparison, ...]:
-    """Return the windows to show: the least, the median and the most gained over blur.
+    """Return the windows with the median, the least and the most gain over blur.
 
-    Without a store, each run's last picture of validation.
-
-    A model that can't restore a window is left out; `sources.notes` then says why.
+    Without a store, they are the last picture of each run's validation. A model that can't restore
+    a window is left out; `material.notes` then says why.
     """
-    if not sources.sequences:
-        return tuple(found for run in sources.runs if (found := _of_validation(run)) is not None)
-    methods = _methods(sources, restore)
-    chosen = choose_windows(sources)
+    if not material.sequences:
+        return tuple(found for run in material.runs if (found := _of_validation(run)) is not None)
+    methods = _methods(material, restore)
+    chosen = choose_windows(material)
     done, total = 0, len(chosen) * len(methods)
     comparisons = []
     for title, sequence, window in chosen:
+        wanted = partial(operator.eq, window)
         sharp = sequence.sharp(window, window + 1)[0] if sequence.has_sharp else None
         panels = []
         for name, method in methods:
             try:
-                frame = _restored(method, sequence, window)
-                quality = None if sharp is None else psnr(frame, sharp)
-                panels.append(Panel(name=name, uri=to_uri(frame), psnr=quality))
+                frame = next(f for _, f in restored_frames(method, sequence, wanted))
+                panels.append(_panel(name, frame, sharp))
             except SpikeDeblurError as error:
-                if str(error) not in sources.notes:
-                    sources.notes.append(str(error))
+                if str(error) not in material.notes:
+                    material.notes.append(str(error))
             done += 1
-            if on_progress is not None:
-                on_progress(done, total, name)
+            reporter.progress(done, total, name)
         if sharp is not None:
-            panels.append(Panel(name="sharp", uri=to_uri(sharp), psnr=None))
-        height, width = sequence.frame_shape
-        comparisons.append(
-            Comparison(
-                title=title,
-                panels=tuple(panels),
-                left=_left(panels, sources.runs),
-                width=width,
-                height=height,
-            )
-        )
+            panels.append(_panel("sharp", sharp))
+        left = _left(panels, material.runs)
+        comparisons.append(Comparison(title, tuple(panels), sequence.frame_shape, left))
     return tuple(comparisons)
 
 
-def _restored(method: Method, sequence: WindowSequence, window: int) -> npt.NDArray[np.uint8]:
-    return next(f for _, f in restored_frames(method, sequence, lambda i: i == window))
+def _panel(
+    name: str, frame: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8] | None = None
+) -> Panel:
+    return Panel(name, to_uri(frame), None if sharp is None else psnr(frame, sharp))
 
 
-def choose_windows(sources: ReportMaterial) -> list[tuple[str, WindowSequence, int]]:
-    """Return (title, sequence, window) of what is worth a look; the median comes first."""
-    by_name = {sequence.seq: sequence for sequence in sources.sequences}
-    scores = sources.runs[0].evaluation
-    frames = [] if scores is None else [f for f in scores["frames"] if f["seq"] in by_name]
-    guided = [name for name in ("model", "sdm") if scores and name in scores["methods"]]
-    if not frames or not guided or scores is None or "blur" not in scores["methods"]:
-        sequence = sources.sequences[0]
+def choose_windows(material: ReportMaterial) -> list[tuple[str, WindowSequence, int]]:
+    """Return (title, sequence, window) of the windows to show; the median gain comes first."""
+    by_name = {sequence.seq: sequence for sequence in material.sequences}
+    scores = material.runs[0].evaluation
+    frames = [frame for frame in scores.get("frames", ()) if frame["seq"] in by_name]
+    guided = [name for name in ("model", "sdm") if name in scores.get("methods", ())]
+    if not frames or not guided or "blur" not in scores["methods"]:
+        sequence = material.sequences[0]
         middle = sequence.length // 2
         return [(f"{sequence.seq}, frame {sequence.frame_index[middle]}", sequence, middle)]
 
@@ -179,13 +175,15 @@ def choose_windows(sources: ReportMaterial) -> list[tuple[str, WindowSequence, i
 
 
 def play(sequence: WindowSequence, window: int) -> Playback | None:
-    """Return what the spikes of a window show; None where the store has no raw counts."""
+    """Return the playback of a window's spikes; None where the store has no raw counts."""
     if not sequence.windows_are_raw:
         return None
     samples = int(sequence.samples[window])
     t0, t1 = float(sequence.t0[window]), float(sequence.t1[window])
     step = 1000 * (t1 - t0) / max(samples - 1, 1)  # ms
-    fine = _in_bins(sequence, min(INSTANTS, int(np.min(sequence.samples))))
+    fine = sequence
+    if isinstance(sequence, StoreSequence) and sequence.has_spikes:
+        fine = sequence.counted_in(min(INSTANTS, int(np.min(sequence.samples))))
     counts = fine.voxels(window, window + 1)[0]  # (n, h, w)
     in_bin = samples_per_bin(samples, len(counts))
     rate = counts.sum(0, dtype=np.uint32) / np.float32(samples)
@@ -249,30 +247,23 @@ def _raster(
     return to_uri(255 * (1 - spikes.T)), row, _READING
 
 
-def _in_bins(sequence: WindowSequence, bins: int) -> WindowSequence:
-    """Return the sequence counted in other bins, where its store can."""
-    if isinstance(sequence, StoreSequence) and sequence.has_spikes:
-        return sequence.counted_in(bins)
-    return sequence
-
-
-def _methods(sources: ReportMaterial, restore: bool) -> list[tuple[str, Method]]:
-    scores = sources.runs[0].evaluation or {}
+def _methods(material: ReportMaterial, restore: bool) -> list[tuple[str, Method]]:
+    scores = material.runs[0].evaluation
     methods: list[tuple[str, Method]] = [("blur", BlurMethod())]
-    raw = all(sequence.windows_are_raw for sequence in sources.sequences)
+    raw = all(sequence.windows_are_raw for sequence in material.sequences)
     for name, make in (("TFP", TfpMethod), ("SDM", SdmMethod)):
         if raw:
             width = scores.get(f"{name.lower()}_bins")
             methods.append((name, make(width) if width else make()))
-    for run in sources.runs:
+    for run in material.runs:
         if run.weights_sha256 is None or not restore:
             continue
         from ..methods.network import ModelMethod
 
         try:
-            methods.append((model_name(run, sources.runs), ModelMethod.from_run(run.folder)))
+            methods.append((model_name(run, material.runs), ModelMethod.from_run(run.folder)))
         except SpikeDeblurError as error:
-            sources.notes.append(f"{run.name}: {error}")
+            material.notes.append(f"{run.name}: {error}")
     return methods
 
 
@@ -295,13 +286,10 @@ def _of_validation(run: Run) -> Comparison | None:
         joined = np.asarray(image.convert("RGB"))
     height, width = joined.shape[0], joined.shape[1] // 3
     blur, model, sharp = (joined[:, i * width : (i + 1) * width] for i in range(3))
-    panels = [
-        Panel(name=name, uri=to_uri(frame), psnr=None if name == "sharp" else psnr(frame, sharp))
-        for name, frame in (("blur", blur), ("model", model), ("sharp", sharp))
-    ]
+    panels = (_panel("blur", blur, sharp), _panel("model", model, sharp), _panel("sharp", sharp))
     step = int(run.samples[-1].stem.removeprefix("step_"))
     title = f"{run.name}: first clip of validation, step {step}"
-    return Comparison(title=title, panels=tuple(panels), left=0, width=width, height=height)
+    return Comparison(title, panels, (height, width))
 
 
 def to_uri(pixels: npt.NDArray[np.uint8], *, lossless: bool = True, reduce: bool = True) -> str:

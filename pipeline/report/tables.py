@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from typing import Any
 
-from ..align.manifest import Manifest, Verification
+from ...errors import SpikeDeblurError
 from ..host.reporter import duration
 from ..sequences.stored import StoreSequence
 from ..train.run.runs import differing
@@ -19,7 +20,7 @@ UNKNOWN = "—"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is shown, and by what it is sorted."""
+    """A text, and the value by which its column is sorted."""
 
     text: str
     value: float | str
@@ -27,7 +28,7 @@ class Cell:
 
 
 MOST_ROWS = 400
-"""Of a table: a page of thousands says less. What is left out is said."""
+"""Rows of a table that are shown: a page of thousands says less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,185 +42,160 @@ class Table:
     """Rows that are not shown."""
 
 
-def facts(run: Run) -> list[tuple[str, str, str]]:
-    """Return (name, value, remark) of what matters most about a run.
-
-    Raises:
-        CheckpointError: this release can't read its checkpoint.
-    """
-    found: list[tuple[str, str, str]] = []
-    methods = (run.evaluation or {}).get("methods", {})
-    if run.evaluation is not None and "model" in methods:
+def facts(run: Run) -> Iterator[tuple[str, str, str]]:
+    """Yield (name, value, remark) of what matters most about a run."""
+    methods = run.evaluation.get("methods", {})
+    if "model" in methods:
         model = methods["model"]
-        found.append(
-            (
-                "PSNR",
-                f"{model['psnr']:.2f} dB",
-                f"SSIM {model['ssim']:.3f}, {run.evaluation['split']} split",
-            )
-        )
+        split = run.evaluation["split"]
+        yield "PSNR", f"{model['psnr']:.2f} dB", f"SSIM {model['ssim']:.3f}, {split} split"
         if "blur" in methods:
             interval = run.evaluation["psnr_gain_over_blur_interval"].get("model")
             remark = (
                 f"95 %: {interval[0]:+.2f} to {interval[1]:+.2f}" if interval else "one sequence"
             )
             gain = model["psnr"] - methods["blur"]["psnr"]
-            found.append(("over the blurred frame", f"{gain:+.2f} dB", remark))
-        others = {name: scores for name, scores in methods.items() if name not in ("model", "blur")}
+            yield "over the blurred frame", f"{gain:+.2f} dB", remark
+        others = [name for name in methods if name not in ("model", "blur")]
         if others:
-            best = max(others, key=lambda name: others[name]["psnr"])
-            gain = model["psnr"] - others[best]["psnr"]
-            found.append(
-                (
-                    "over the best baseline",
-                    f"{gain:+.2f} dB",
-                    f"{best.upper()}, {'without spikes' if best == 'rgb' else 'no learning'}",
-                )
-            )
-    validations = run.lines("val")
-    if validations:
-        best = max(validations, key=lambda line: line["psnr"])
-        found.append(("best validation", f"{best['psnr']:.2f} dB", f"at step {best['step']}"))
+            best = max(others, key=lambda name: methods[name]["psnr"])
+            gain = model["psnr"] - methods[best]["psnr"]
+            how = "without spikes" if best == "rgb" else "no learning"
+            yield "over the best baseline", f"{gain:+.2f} dB", f"{best.upper()}, {how}"
+    best_line = _best_validation(run)
+    if best_line is not None:
+        yield "best validation", f"{best_line['psnr']:.2f} dB", f"at step {best_line['step']}"
     if run.metrics:
         seconds = sum(seconds_of(run).values())
         device = run.starts[-1]["device"] if run.starts else "device unknown"
-        found.append(("training", duration(seconds), f"{run.metrics[-1]['step']} steps, {device}"))
+        yield "training", duration(seconds), f"{run.metrics[-1]['step']} steps, {device}"
     if run.weights_sha256 is not None:
         from ..trained.model_file import weights_file
         from ..weights.checkpoint import describe_checkpoint
 
-        parameters = describe_checkpoint(weights_file(run.folder))[0]["parameters"]
-        found.append(("parameters", f"{parameters / 1e6:.2f} M", "best checkpoint"))
-    return found
+        try:
+            parameters = describe_checkpoint(weights_file(run.folder))[0]["parameters"]
+            yield "parameters", f"{parameters / 1e6:.2f} M", "best checkpoint"
+        except SpikeDeblurError as error:  # a checkpoint of another release
+            yield "checkpoint", "unreadable", str(error)
 
 
-def results(sources: ReportMaterial) -> Table | None:
-    """Return PSNR and SSIM by sequence and method; of several runs, each has a column."""
-    runs = [run for run in sources.runs if run.evaluation is not None]
-    if not runs:
+def results(material: ReportMaterial) -> Table | None:
+    """Return PSNR and SSIM by sequence and method; the model of each run has a column."""
+    first = _first_evaluation(material)
+    if not first:
         return None
-    first = runs[0].evaluation or {}
-    columns: list[tuple[str, dict[str, Any], str]] = [
-        (_title(name), first, name) for name in first["methods"] if name != "model"
-    ]
+    columns = [(_title(name), first, name) for name in first["methods"] if name != "model"]
     columns += [
-        (model_name(run, sources.runs), run.evaluation, "model")
-        for run in runs
-        # Of other data, figures do not compare.
-        if run.evaluation is not None
-        and "model" in run.evaluation["methods"]
+        (model_name(run, material.runs), run.evaluation, "model")
+        for run in material.runs
+        # Figures of other data do not compare.
+        if "model" in run.evaluation.get("methods", ())
         and run.evaluation["data_sha256"] == first["data_sha256"]
     ]
     rows = [
         (
-            Cell(seq, seq),
-            Cell(str(first["sequence_windows"][seq]), first["sequence_windows"][seq]),
-            *_scores([found["sequences"][seq][name] for _, found, name in columns]),
+            _text(seq),
+            _text(first["sequence_windows"][seq]),
+            *_scores([evaluation["sequences"][seq][name] for _, evaluation, name in columns]),
         )
         for seq in first["sequences"]
     ]
     footer = (
         Cell("mean over windows", ""),
-        Cell(str(first["windows"]), first["windows"]),
-        *_scores([found["methods"][name] for _, found, name in columns]),
+        _text(first["windows"]),
+        *_scores([evaluation["methods"][name] for _, evaluation, name in columns]),
     )
-    headings = ("sequence", "windows", *(title for title, _, _ in columns))
-    return Table(headings, tuple(rows[:MOST_ROWS]), footer, max(len(rows) - MOST_ROWS, 0))
+    return _table(("sequence", "windows", *(title for title, _, _ in columns)), rows, footer)
 
 
-def measured(sources: ReportMaterial) -> str:
-    """Return what the numbers of a cell of the results are."""
-    first = next((run.evaluation for run in sources.runs if run.evaluation), {})
+def measured(material: ReportMaterial) -> str:
+    """Return which measures a cell of the results holds."""
+    first = _first_evaluation(material)
     scores: dict[str, float] = next(iter(first.get("methods", {}).values()), {})
     return "PSNR in dB / SSIM" + (" / LPIPS" if "lpips" in scores else "")
 
 
-def motion(sources: ReportMaterial) -> Table | None:
+def motion(material: ReportMaterial) -> Table | None:
     """Return PSNR by how far pixels move, and the warping error, of each method."""
-    found = (sources.runs[0].evaluation or {}).get("motion") or {}
-    if not found:
+    methods = material.runs[0].evaluation.get("motion") or {}
+    if not methods:
         return None
-    classes = list(dict.fromkeys(name for scores in found.values() for name in scores["psnr"]))
+    classes = list(dict.fromkeys(name for scores in methods.values() for name in scores["psnr"]))
     rows = [
         (
             Cell(_title(name), name),
             *(_number(scores["psnr"].get(moved), "{:.2f}") for moved in classes),
-            _number(
-                None if scores["warping_error"] is None else 1e4 * scores["warping_error"], "{:.2f}"
-            ),
+            _number(scores["warping_error"], "{:.2f}", 1e4),
         )
-        for name, scores in found.items()
+        for name, scores in methods.items()
     ]
-    return Table(("method", *classes, "warping error, 1e-4"), tuple(rows))
+    return _table(("method", *classes, "warping error, 1e-4"), rows)
 
 
-def by_run(sources: ReportMaterial) -> Table | None:
+def by_run(material: ReportMaterial) -> Table | None:
     """Return one row a run: what it reached and what it took."""
-    if len(sources.runs) < 2:
+    if len(material.runs) < 2:
         return None
-    first = next((run.evaluation for run in sources.runs if run.evaluation), None)
+    first = _first_evaluation(material)
     rows = []
-    for run in sources.runs:
-        validations = run.lines("val")
-        best = max(validations, key=lambda line: line["psnr"]) if validations else None
+    for run in material.runs:
+        best = _best_validation(run) or {}
         seconds = sum(seconds_of(run).values())
-        scores = run.evaluation
-        model = (scores or {}).get("methods", {}).get("model")
-        same = (
-            scores is not None
-            and first is not None
-            and scores["data_sha256"] == first["data_sha256"]
-        )
-        remark = "" if same or scores is None else " (other data)"
+        model = run.evaluation.get("methods", {}).get("model", {})
+        same = run.evaluation.get("data_sha256") == first.get("data_sha256")
         rows.append(
             (
-                Cell(run.name, run.name),
+                _text(run.name),
                 _number(run.metrics[-1]["step"] if run.metrics else None, "{:d}"),
                 Cell(duration(seconds), seconds),
-                _number(best["psnr"] if best else None, "{:.2f}"),
-                Cell(f"{model['psnr']:.2f}{remark}", model["psnr"])
-                if model
-                else Cell(UNKNOWN, 0.0),
-                _number(model["ssim"] if model else None, "{:.3f}"),
+                _number(best.get("psnr"), "{:.2f}"),
+                _number(model.get("psnr"), "{:.2f}" if same else "{:.2f} (other data)"),
+                _number(model.get("ssim"), "{:.3f}"),
             )
         )
     headings = ("run", "steps", "time", "best validation, dB", "evaluation, dB", "SSIM")
-    return Table(headings, tuple(rows))
+    return _table(headings, rows)
 
 
-def alignment(sources: ReportMaterial) -> Table | None:
+def alignment(material: ReportMaterial) -> Table | None:
     """Return how far spikes are from frames in time: in the sources, and in what was evaluated."""
-    lags = (sources.runs[0].evaluation or {}).get("lag_in_exposures", {})
-    measured = {} if sources.manifest is None else _measured(sources.manifest)
+    lags = material.runs[0].evaluation.get("lag_in_exposures", {})
+    # What the images prove.
+    verified = {
+        sequence.seq: sequence.verification
+        for sequence in (material.manifest.sequences if material.manifest else ())
+        if sequence.verification is not None and sequence.verification.confident
+    }
 
     # The largest first; what is not known last.
     def size(seq: str) -> float:
-        known = abs(1000 * measured[seq].lag_seconds) if seq in measured else -1.0
+        known = abs(1000 * verified[seq].lag_seconds) if seq in verified else -1.0
         return max(known, abs(lags.get(seq) or 0.0))
 
-    names = sorted(lags.keys() | measured.keys(), key=lambda seq: (-size(seq), seq))
+    names = sorted(lags.keys() | verified.keys(), key=lambda seq: (-size(seq), seq))
     if not names:
         return None
-    rows = []
-    for seq in names[:MOST_ROWS]:
-        late = lags.get(seq)
-        rows.append(
-            (
-                Cell(seq, seq),
-                *_verified(measured.get(seq)),
-                _number(None if late is None else 100 * late, "{:+.1f}"),
-            )
-        )
-    headings = (
-        "sequence",
-        "lag by align, ms",
-        "in samples",
-        "its error",
-        "correlation",
-        "drift, ppm",
-        "lag by evaluate, % of the exposure",
+    columns = (
+        ("lag by align, ms", "lag_seconds", "{:+.3f}", 1000),
+        ("in samples", "lag_frames", "{:+.1f}", 1),
+        ("its error", "error_frames", "{:.2f}", 1),
+        ("correlation", "correlation", "{:.3f}", 1),
+        ("drift, ppm", "drift_ppm", "{:+.0f}", 1),
     )
-    return Table(headings, tuple(rows), left_out=max(len(names) - MOST_ROWS, 0))
+    rows = [
+        (
+            _text(seq),
+            *(
+                _number(getattr(verified.get(seq), field, None), form, scale)
+                for _, field, form, scale in columns
+            ),
+            _number(lags.get(seq), "{:+.1f}", 100),
+        )
+        for seq in names
+    ]
+    titles = [title for title, *_ in columns]
+    return _table(("sequence", *titles, "lag by evaluate, % of the exposure"), rows)
 
 
 def time_spent(run: Run) -> list[tuple[str, str, str]]:
@@ -240,89 +216,75 @@ def environment(runs: Several[Run]) -> Table | None:
     keys = list(dict.fromkeys(key for _, start in starts for key in start))
     rows = [
         (
-            Cell(run.name, run.name),
-            *(
-                Cell(UNKNOWN if start.get(key) is None else str(start[key]), str(start.get(key)))
-                for key in keys
-            ),
+            _text(run.name),
+            *(_text(UNKNOWN if start.get(key) is None else str(start[key])) for key in keys),
         )
         for run, start in starts
     ]
-    return Table(("run", *("from step" if key == "step" else key for key in keys)), tuple(rows))
+    return _table(("run", *("from step" if key == "step" else key for key in keys)), rows)
 
 
-def provenance(sources: ReportMaterial) -> list[tuple[str, str]]:
-    """Return (what, where from or hash) of everything that went in."""
-    rows: list[tuple[str, str]] = []
-    for run in sources.runs:
-        data = run.data
-        of_run = f"{run.name}: " if len(sources.runs) > 1 else ""
+def provenance(material: ReportMaterial) -> Iterator[tuple[str, str]]:
+    """Yield (what, where from or hash) of everything that went in."""
+    for run in material.runs:
+        data, evaluation = run.data, run.evaluation
+        of_run = f"{run.name}: " if len(material.runs) > 1 else ""
         if data:
-            rows.append(
-                (
-                    f"{of_run}training split",
-                    f"{run.config.get('DATA.ROOT')}, {data['sequences']} sequences, "
-                    f"{data['windows']} windows, SHA-256 {data['sha256']}",
-                )
+            yield (
+                f"{of_run}training split",
+                f"{run.settings.get('DATA.ROOT')}, {data['sequences']} sequences, "
+                f"{data['windows']} windows, SHA-256 {data['sha256']}",
             )
-            rows += [(f"{of_run}its manifest", f"SHA-256 {d}") for d in data["manifests_sha256"]]
+            for digest in data["manifests_sha256"]:
+                yield f"{of_run}its manifest", f"SHA-256 {digest}"
         if run.weights_sha256:
-            rows.append((f"{of_run}best checkpoint", f"SHA-256 {run.weights_sha256}"))
-        found = run.evaluation
-        if found:
-            rows.append(
-                (
-                    f"{of_run}evaluated split",
-                    f"{found['store']}, {found['split']}, {found['windows']} windows, "
-                    f"{_conditions(found)}SHA-256 {found['data_sha256']}; by spikedeblur "
-                    f"{found['version']}",
-                )
+            yield f"{of_run}best checkpoint", f"SHA-256 {run.weights_sha256}"
+        if evaluation:
+            yield (
+                f"{of_run}evaluated split",
+                f"{evaluation['store']}, {evaluation['split']}, {evaluation['windows']} windows, "
+                f"{_conditions(evaluation)}SHA-256 {evaluation['data_sha256']}; by spikedeblur "
+                f"{evaluation['version']}",
             )
-            if found["checkpoint_sha256"]:
-                rows.append((f"{of_run}evaluated weights", f"SHA-256 {found['checkpoint_sha256']}"))
-    if sources.store is not None and sources.sequences:
-        rows.append(
-            ("pictures", f"{sources.store}, {sources.split}, SHA-256 {sources.data_sha256}")
-        )
-        record = sources.sequences[0]
-        if isinstance(record, StoreSequence):
-            known = record.record
-            gain = "not known" if known.gain is None else f"{known.gain:g} spikes a sample"
-            rows.append(
-                (
-                    "spike camera",
-                    f"{known.geometry}, {known.rate:g} Hz, gain {gain}; kind {known.kind}, "
-                    f"{known.bins} bins; of {known.seq}",
-                )
+            if evaluation["checkpoint_sha256"]:
+                yield f"{of_run}evaluated weights", f"SHA-256 {evaluation['checkpoint_sha256']}"
+    if material.store is not None and material.sequences:
+        yield "pictures", f"{material.store}, {material.split}, SHA-256 {material.data_sha256}"
+        sequence = material.sequences[0]
+        if isinstance(sequence, StoreSequence):
+            record = sequence.record
+            gain = "not known" if record.gain is None else f"{record.gain:g} spikes a sample"
+            yield (
+                "spike camera",
+                f"{record.geometry}, {record.rate:g} Hz, gain {gain}; kind {record.kind}, "
+                f"{record.bins} bins; of {record.seq}",
             )
-    if sources.manifest is not None:
-        found_in = sources.manifest
-        exposure = found_in.exposure_frames
+    manifest = material.manifest
+    if manifest is not None:
         light = {True: "linear light", False: "gamma space", None: "not known"}
-        rows.append(
-            (
-                "sources",
-                f"layout {found_in.layout}, {len(found_in.sequences)} sequences, {found_in.fps:g} "
-                f"frames a second, {exposure if exposure else 'varying'} frames an exposure, "
-                f"averaged in {light[found_in.linear_light]}",
-            )
+        yield (
+            "sources",
+            f"layout {manifest.layout}, {len(manifest.sequences)} sequences, {manifest.fps:g} "
+            f"frames a second, {manifest.exposure_frames or 'varying'} frames an exposure, "
+            f"averaged in {light[manifest.linear_light]}",
         )
-    return rows
 
 
 def differences(runs: Several[Run]) -> Table | None:
     """Return the keys of the configurations that are not the same in all runs."""
     if len(runs) < 2:
         return None
-    keys = differing([run.config for run in runs])
-    rows = [
-        (
-            Cell(key, key),
-            *(Cell(str(run.config.get(key)), str(run.config.get(key))) for run in runs),
-        )
-        for key in keys
-    ]
-    return Table(("key", *(run.name for run in runs)), tuple(rows))
+    keys = differing([run.settings for run in runs])
+    rows = [(_text(key), *(_text(str(run.settings.get(key))) for run in runs)) for key in keys]
+    return _table(("key", *(run.name for run in runs)), rows)
+
+
+def _first_evaluation(material: ReportMaterial) -> dict[str, Any]:
+    return next((run.evaluation for run in material.runs if run.evaluation), {})
+
+
+def _best_validation(run: Run) -> dict[str, Any] | None:
+    return max(run.lines("val"), key=lambda line: line["psnr"], default=None)
 
 
 def _title(method: str) -> str:
@@ -342,38 +304,28 @@ def _scores(scores: list[dict[str, float]]) -> list[Cell]:
 
 
 def _conditions(evaluation: dict[str, Any]) -> str:
-    """Return under what an evaluation was made, where it is not the usual."""
-    said = {
+    """Return the conditions of an evaluation that are not the usual ones."""
+    unusual = {
         "frames of {}": evaluation.get("blur_kind"),
         "protocol {}": evaluation.get("protocol"),
         "without spikes: {}": evaluation.get("control"),
         "mirrored copies too": evaluation.get("flips") or None,
     }
-    return "".join(f"{words.format(value)}, " for words, value in said.items() if value)
+    return "".join(f"{words.format(value)}, " for words, value in unusual.items() if value)
 
 
-def _verified(found: Verification | None) -> tuple[Cell, ...]:
-    """Return lag in ms and in samples, its error, correlation and drift."""
-    if found is None:
-        return (Cell(UNKNOWN, -1e300),) * 5
-    return (
-        _number(1000 * found.lag_seconds, "{:+.3f}"),
-        _number(found.lag_frames, "{:+.1f}"),
-        _number(found.error_frames, "{:.2f}"),
-        _number(found.correlation, "{:.3f}"),
-        _number(found.drift_ppm, "{:+.0f}"),
-    )
+def _table(
+    headings: tuple[str, ...], rows: Several[tuple[Cell, ...]], footer: tuple[Cell, ...] = ()
+) -> Table:
+    left_out = max(len(rows) - MOST_ROWS, 0)
+    return Table(headings, tuple(rows[:MOST_ROWS]), footer, left_out)
 
 
-def _measured(manifest: Manifest) -> dict[str, Verification]:
-    """Return what was measured of the sequences whose lag the images prove."""
-    return {
-        sequence.seq: found
-        for sequence in manifest.sequences
-        if (found := sequence.verification) is not None and found.confident
-    }
+def _text(value: float | str) -> Cell:
+    return Cell(str(value), value)
 
 
-def _number(value: float | None, form: str) -> Cell:
-    # Below everything that is known.
-    return Cell(UNKNOWN, -1e300) if value is None else Cell(form.format(value), float(value))
+def _number(value: float | None, form: str, scale: float = 1) -> Cell:
+    if value is None:
+        return Cell(UNKNOWN, -1e300)  # sorted below everything that is known
+    return Cell(form.format(scale * value), float(scale * value))

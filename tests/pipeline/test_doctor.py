@@ -15,7 +15,7 @@ from spikedeblur.pipeline import doctor
 def limits(monkeypatch):
     """A container with limits of the test's choice, by the files that the kernel shows."""
     told: dict[str, str] = {}
-    monkeypatch.setattr(doctor, "_cgroup", lambda name: told.get(name, ""))
+    monkeypatch.setattr(doctor, "cgroup_value", lambda name: told.get(name, ""))
     monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda pid: set(range(8)))
     return told
 

@@ -21,8 +21,8 @@ def test_the_user_s_limit_bounds_what_is_free(monkeypatch):
 
 
 def test_a_container_s_limit_bounds_what_is_free(monkeypatch):
-    found = {"memory.max": 500_000_000, "memory.current": 200_000_000}
-    monkeypatch.setattr(machine, "_cgroup_bytes", found.get)
+    found = {"memory.max": "500000000", "memory.current": "200000000"}
+    monkeypatch.setattr(machine, "cgroup_value", found.get)
     monkeypatch.delenv(MEMORY, raising=False)
     assert free_main_memory() == 300_000_000
 

@@ -14,6 +14,7 @@ import pytest
 import vl_convert
 from PIL import Image
 
+from spikedeblur.pipeline.host.overwrite import OverwriteError
 from spikedeblur.pipeline.report import ReportError, write_report
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
 from spikedeblur.pipeline.train.run.runs import RunFolderError
@@ -218,7 +219,7 @@ def test_a_page_of_ours_is_replaced_and_no_other_file(alone):
     write_report([alone])
     assert page.read_bytes() == first
     page.write_text("<h1>mine</h1>")
-    with pytest.raises(ReportError, match="not a report of ours"):
+    with pytest.raises(OverwriteError, match="expected a report of spikedeblur"):
         write_report([alone])
     assert page.read_text() == "<h1>mine</h1>"
     write_report([alone], overwrite=True)
@@ -230,7 +231,7 @@ def test_a_page_of_ours_is_replaced_and_no_other_file(alone):
     [
         ([], {}, "got none"),
         (["runs/fast", "runs/../runs/fast"], {}, "each run once"),
-        (["runs/fast"], {"evaluation": "align.json"}, "found another file"),
+        (["runs/fast"], {"evaluation": "align.json"}, "spikedeblur.evaluation"),
         (["runs/fast"], {"evaluation": "none.json"}, "no such file"),
         (["runs/fast"], {"out": "page.pdf"}, r"ends in \.html"),
     ],
