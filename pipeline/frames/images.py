@@ -108,13 +108,19 @@ def write_png(path: str | os.PathLike[str], rgb: RGB) -> None:
         Image.fromarray(np.ascontiguousarray(rgb)).save(file, format="PNG", compress_level=1)
 
 
-def require_png16(path: str | os.PathLike[str]) -> None:
-    """Refuse 16 bits where nothing can write them, before any work is done.
+def require_png16(path: str | os.PathLike[str]) -> Any:
+    """Return OpenCV, which writes 16 bits; called before any work, too.
 
     Raises:
         ImageError: no OpenCV; names `path`.
     """
-    _opencv(path)
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImageError(
+            f"{path}: writing 16-bit PNG needs OpenCV; install spikedeblur[png16], or write 8 bits"
+        ) from error
+    return cv2
 
 
 def write_png16(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint16]) -> None:
@@ -123,7 +129,7 @@ def write_png16(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint16]) -> No
     Raises:
         ImageError: no OpenCV, the extra `png16`.
     """
-    cv2 = _opencv(path)
+    cv2 = require_png16(path)
     _, content = cv2.imencode(".png", rgb[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
     with atomic_write(path) as file:
         file.write(content)
@@ -149,16 +155,6 @@ def _to_rgb(image: Image.Image, path: Path) -> RGB:
             f"{path}: expected an RGB image, found mode {image.mode}; convert it to RGB"
         )
     return np.asarray(image.convert("RGB"))
-
-
-def _opencv(path: str | os.PathLike[str]) -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImageError(
-            f"{path}: writing 16-bit PNG needs OpenCV; install spikedeblur[png16], or write 8 bits"
-        ) from error
-    return cv2
 
 
 @contextmanager

@@ -133,7 +133,7 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Itera
 
 
 def shortened(name: str) -> str:
-    """Return at most 200 bytes of a file's name, so that a longer one made of it stays below 256."""
+    """Return at most 200 bytes of a file's name, so that a name made of it stays below 256."""
     return os.fsdecode(os.fsencode(name)[:_LONGEST])
 
 

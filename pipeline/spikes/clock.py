@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...errors import SpikeDeblurError
 
 _MAX_SAMPLES = 2.0**53
-"""Beyond it, float64 can't tell one sample from the next."""
+"""Most samples from the first: beyond, float64 can't tell one sample from the next."""
 
 
 class SpikeWindowError(SpikeDeblurError):
@@ -34,7 +34,7 @@ class SpikeClock:
     def samples(self, t0: float, t1: float) -> tuple[int, int]:
         """Return (start, stop) of the samples in the closed window [t0, t1], in seconds.
 
-        Both ends belong to it: `round((t0 - first) rate) <= j <= round((t1 - first) rate)`.
+        Both ends belong to the window: `round((t0 - first) rate) <= j <= round((t1 - first) rate)`.
         The range is not clipped; `require_inside` checks it against a recording.
 
         Raises:

@@ -1,6 +1,6 @@
 """Spikes from other tools into the field's `.dat`: packed, bottom-up, with a side file.
 
-The geometry given always describes the input; the output is always `HxW,bottom-up`.
+A given geometry describes the input; the output is always `HxW,bottom-up`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from .geometry import SpikeGeometry, SpikeGeometryError
 from .presets import PRESETS, parse_geometry
 from .sidefile import SideFile, format_side_file, read_side_file, side_file_path
 
-_MOST_PIXELS = 1 << 27  # of a frame: a hundred times the largest spike camera's
-_AT_ONCE = 1 << 26  # values
+_MOST_PIXELS = 1 << 27  # in a frame: a hundred times the largest spike camera's
+_AT_ONCE = 1 << 26  # values read at once
 _FRAMES_AT_ONCE = 256  # a multiple of 8, so that pieces of any geometry end on whole bytes
-
 
 _DAMAGED = (
     *(ValueError, EOFError, OverflowError, TypeError, RuntimeError),  # NumPy; encrypted members
@@ -40,12 +39,12 @@ _DAMAGED = (
 
 
 class ConvertError(SpikeDeblurError):
-    """An input that holds no spikes that could be converted."""
+    """The input holds no spikes that can be converted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertSummary:
-    """What was written."""
+    """What `convert` has written."""
 
     out: str
     frames: int
@@ -74,10 +73,11 @@ def convert(
             pixel.
         out: the `.dat` to write.
         geometry: SPEC of the input; needed for a `.dat` without side file.
-        rate: spike frames a second, in Hz; recorded. None: from the input's side file or preset.
-        gain: spikes a sample at unit luminance; recorded. None: likewise.
+        rate: spike frames a second to record, in Hz; None: that of the input's side file or preset.
+        gain: spikes a sample at unit luminance to record; None: that of the side file or preset.
         key: array to take from an `.npz` or HDF5 file with several.
-        overwrite: replace `out`.
+        overwrite: replace `out` and its side file.
+        reporter: hears of the frames written.
 
     Raises:
         ConvertError: not spikes, an unclear choice, or an impossible rate or gain.
@@ -121,7 +121,7 @@ def convert(
                 with atomic_write(out) as file:
                     spikes = _pack(source, frames, target, file, reporter)
                     file.finish()
-                    # A former output's side file must not speak for the new one, not for a moment.
+                    # The side file of a former output would describe the new one wrongly.
                     side_file_path(out).unlink(missing_ok=True)
         return ConvertSummary(str(out), total, height, width, spikes, out.stat().st_size)
 
@@ -133,7 +133,7 @@ def _pack(
     file: AsideFile,
     reporter: Reporter,
 ) -> int:
-    """Write frames packed; returns their spikes."""
+    """Write all frames packed, and return how many spikes they hold."""
     spikes = 0
     written = Throughput()
     pixels = target.height * target.width
@@ -183,13 +183,13 @@ class _Array:
         """Return frames [start, stop), upright."""
         try:
             block = np.asarray(self._array[start:stop])
-        except OSError as error:  # of HDF5, which does not name the file
+        except OSError as error:  # HDF5 does not name the file
             raise ConvertError(f"{self._source}: can't be read ({error}); copy it again") from error
         return block[:, ::-1] if self.geometry.flip_rows else block
 
 
 class _Zipped:
-    """An array of an `.npz` of which slices are read in order, so that memory stays flat."""
+    """An array in an `.npz`, read slice after slice, so that memory stays flat."""
 
     def __init__(self, source: Path, member: IO[bytes]) -> None:
         self._source, self._member, self._at = source, member, 0

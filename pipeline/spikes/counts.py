@@ -20,15 +20,15 @@ from .packed import Bytes, Range, Region, unpack_bits
 Words = npt.NDArray[np.uint64]
 
 MOST_IN_BIN = 2**16 - 1
-"""Samples a bin: so many spikes fit into uint16."""
+"""Most samples of a bin: its counts fit into uint16."""
 
-_CROP_BYTES = 8 * 2**10
-"""Bits of a frame that is small, so that calls and not memory set the pace."""
+_SMALL_FRAME = 8 * 2**10
+"""Largest packed frame, in bytes, at which the number of calls sets the pace, not memory."""
 
-_OF_A_CROP = (140 * 2**10, 600 * 2**10)
-_OF_A_FRAME = (36 * 2**10, 112 * 2**10)
-"""Bytes of a plane of counts, a few of which stay in a core's own cache; and of counts expanded at
-once: fresh memory of the smaller size is not given back to the system."""
+_SMALL_FRAME_BUFFERS = (140 * 2**10, 600 * 2**10)
+_LARGE_FRAME_BUFFERS = (36 * 2**10, 112 * 2**10)
+"""Bytes of a plane of counts, and of counts expanded at once. A few planes stay in a core's own
+cache; fresh memory of the smaller size is not given back to the system."""
 
 
 def count_spikes(
@@ -63,9 +63,9 @@ def count_spikes(
     """
     n_frames = geometry.count_frames(packed.size)
     stop = n_frames if stop is None else stop
-    given = None if out is None else out[None]
-    found = count_windows(packed, geometry, bins, [(start, stop)], rows, columns, out=given)
-    return found[0] if out is None else out  # type: ignore[return-value]
+    room = None if out is None else out[None]
+    counts = count_windows(packed, geometry, bins, [(start, stop)], rows, columns, out=room)
+    return counts[0] if out is None else out  # type: ignore[return-value]
 
 
 def count_windows(
@@ -85,8 +85,8 @@ def count_windows(
         geometry: which bit is which pixel.
         bins: K, temporal bins of each window.
         windows: N pairs of first sample and one past the last; they may overlap.
-        rows: as in `count_spikes`.
-        columns: as in `count_spikes`.
+        rows: (start, stop) of upright rows; None means all.
+        columns: (start, stop) of columns; None means all.
         out: (N, K, h, w) of the type returned, filled and returned; windows follow one another
             in memory as bins do. None: a new array.
 
@@ -117,7 +117,8 @@ def count_windows(
         raise SpikeWindowError("expected an output in which windows follow one another as bins do")
     # Several bins at once where a frame's bits are few: a call costs more than their sum.
     words = -(-region.n_bytes // 8)
-    plane_bytes, expanded_bytes = _OF_A_CROP if 8 * words <= _CROP_BYTES else _OF_A_FRAME
+    small = 8 * words <= _SMALL_FRAME
+    plane_bytes, expanded_bytes = _SMALL_FRAME_BUFFERS if small else _LARGE_FRAME_BUFFERS
     group = -(-len(counts) // -(-len(counts) * 8 * words // plane_bytes))
     block = max(1, expanded_bytes // (64 * words))
     adder = _BitSlicedAdder(group * words, int((all_stops - all_starts).max()))
@@ -126,14 +127,14 @@ def count_windows(
         starts, stops = all_starts[first:last], all_stops[first:last]
         for j in range(int((stops - starts).max())):
             frames = adder.buffer.reshape(group, 8 * words)
-            there = np.flatnonzero(starts + j < stops)
-            if len(there) == group:
+            unfinished = np.flatnonzero(starts + j < stops)  # bins with a sample j
+            if len(unfinished) == group:
                 region.gather(packed, starts + j, frames)
             else:
                 frames[...] = 0
-                breaks = np.flatnonzero(np.diff(there) > 1) + 1
-                for a, b in itertools.pairwise((0, *breaks.tolist(), len(there))):
-                    chosen = slice(there[a], there[b - 1] + 1)
+                breaks = np.flatnonzero(np.diff(unfinished) > 1) + 1
+                for a, b in itertools.pairwise((0, *breaks.tolist(), len(unfinished))):
+                    chosen = slice(unfinished[a], unfinished[b - 1] + 1)
                     region.gather(packed, starts[chosen] + j, frames[chosen])
             adder.add()
         planes = [plane.reshape(group, words)[: last - first] for plane in adder.drain()]

@@ -1,7 +1,8 @@
 """Reading and writing headerless `.dat` spike files.
 
-One bit a pixel, least significant bit first; some tools write one byte a pixel instead, which
-is told by its values. Files are memory-mapped: a crop in time and space touches its own bytes.
+A file holds one bit a pixel, least significant bit first; some tools write one byte a pixel
+instead, which shows in the values. Files are memory-mapped: a crop in time and space touches its
+own bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .packed import Bytes, Range, Region, pack_bits, unpack_bits
 Encoding = Literal["packed", "bytes"]
 
 _SCAN_BYTES = 1 << 22
-_DECODED_BYTES = 1 << 18  # at once: they stay in a core's own cache
+_DECODED_BYTES = 1 << 18  # decoded at once: they stay in a core's own cache
 
 
 class SpikeFileError(SpikeDeblurError):

@@ -1,7 +1,7 @@
 """Which bit of a packed spike file is which pixel. No I/O here.
 
 The file has no header and its size proves nothing: 1,612,800 bytes are 56 frames of
-360x640 or 224 of 180x320. The caller says; we check.
+360x640 or 224 of 180x320. The caller gives the geometry; it is checked here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ...errors import SpikeDeblurError
 
 MAX_SIDE = 2**16
-"""Pixels, far above any camera: what a file claims is refused before memory is asked for."""
+"""Largest side in pixels, far above any camera's, so that no file's claim exhausts the memory."""
 
 
 class SpikeGeometryError(SpikeDeblurError):
@@ -27,7 +27,7 @@ class SpikeGeometry:
     width: int
     """Columns in the file, in pixels, those to drop included."""
     flip_rows: bool
-    """True if rows are stored bottom-up. No default: data sets differ."""
+    """True if rows are stored bottom-up; without a default, because data sets differ."""
     pad_frames: bool = False
     """True if every frame starts on a byte; False if bits run on."""
     drop_columns: tuple[tuple[int, int], ...] = ()
@@ -53,20 +53,15 @@ class SpikeGeometry:
                     f"{self.drop_columns}; check drop=START:STOP"
                 )
             end = stop
-        if self.visible_width < 1:
+        if self.shape[1] < 1:
             raise SpikeGeometryError(
                 f"drop={self.drop_columns} leaves no column of {self.width}; check drop=START:STOP"
             )
 
     @property
-    def visible_width(self) -> int:
-        """Columns that hold pixels."""
-        return self.width - sum(stop - start for start, stop in self.drop_columns)
-
-    @property
     def shape(self) -> tuple[int, int]:
-        """(H, W) of the decoded image."""
-        return self.height, self.visible_width
+        """(H, W) of the decoded image, without the dropped columns."""
+        return self.height, self.width - sum(stop - start for start, stop in self.drop_columns)
 
     @property
     def pixels(self) -> int:

@@ -1,9 +1,9 @@
 """Light from the intervals between spikes: in bins, but as fine as the spikes' instants.
 
-A spike says that a threshold's worth of light came since the one before it, not that it came now.
-So each is spread over the time since the one before, and a bin gets what of it is inside. This is
-texture from interval (Zhu et al., ICME 2019), summed: where light is even it is exact, and where a
-high threshold leaves a bin without a spike, what is known of it is not lost.
+A spike reports the light of a whole threshold, which arrived since the previous spike. Each spike
+is spread over that interval, and a bin gets the share inside it. This is texture from interval
+(Zhu et al., ICME 2019), summed: it is exact where light is even, and a bin that a high threshold
+leaves without a spike still gets its light.
 
 Letters in shapes: n samples, K bins, h and w rows and columns of spikes.
 """
@@ -27,19 +27,19 @@ def light_of_spikes(
 ) -> Light:
     """Spread spikes over their intervals and sum them in an exposure's bins.
 
-    Sample j of the exposure's N is in bin floor(j K / N). A pixel fires somewhere within a sample:
-    in its middle, as far as is known. Samples beside the exposure tell when light came that fired
-    after its end, and since when what fired first had come.
+    Sample j of the exposure's N is in bin floor(j K / N). A pixel counts as firing in the middle of
+    a sample. Samples beside the exposure show when the interval of its first spike began, and when
+    the next spike after its end came.
 
     Args:
-        spikes: (n, h, w) uint8 of 0/1: the exposure's samples, and what is known of those beside.
-        bins: K.
-        before: samples before the exposure.
-        samples: N, of the exposure; None: all.
+        spikes: (n, h, w) uint8 of 0/1: the exposure's samples, and those beside that are known.
+        bins: K, temporal bins of the exposure.
+        before: number of samples before the exposure.
+        samples: N, samples of the exposure; None: all after `before`.
 
     Returns:
-        (K, h, w) float32, in spikes. Before a pixel's first spike and after its last light goes on
-        as between the two spikes next to it, by one spike at most.
+        (K, h, w) float32, in spikes. Light before a pixel's first spike and after its last one is
+        as even as in the nearest interval, and one spike at most.
 
     Raises:
         SpikeWindowError: fewer samples in the exposure than bins.
@@ -50,36 +50,37 @@ def light_of_spikes(
     counts, firsts, lasts = _in_pieces(spikes, bounds)
     at_edges = np.searchsorted(bounds, edges)
     number = np.zeros((len(bounds), *spikes.shape[1:]), np.float32)
-    for piece, found in enumerate(counts):  # far faster than `cumsum` of bytes
-        np.add(number[piece], found, out=number[piece + 1])
+    for piece, count in enumerate(counts):  # far faster than `cumsum` of bytes
+        np.add(number[piece], count, out=number[piece + 1])
     number = number[at_edges]
     last = _latest(lasts, bounds[:-1])[at_edges] - 0.5
     following = n + 0.5 - _latest(firsts[::-1], n - bounds[:0:-1])[::-1][at_edges]
     return _between_edges(number, last, following, edges)
 
 
-def _latest(found: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) -> Light:
-    """Return (P + 1, h, w): until each bound the latest of what was found; NaN: nothing.
+def _latest(places: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) -> Light:
+    """Return (P + 1, h, w) the latest sample, counted from 1, before each bound; NaN: none.
 
     Args:
-        found: (P, h, w), samples since a piece's start, from 1; 0: nothing.
-        starts: (P,), where pieces start.
+        places: (P, h, w), a sample of each piece, counted from 1 at its start; 0: none.
+        starts: (P,), first sample of each piece.
     """
-    latest = np.zeros((len(found) + 1, *found.shape[1:]), np.float32)
+    latest = np.zeros((len(places) + 1, *places.shape[1:]), np.float32)
     for piece, start in enumerate(starts.astype(np.float32)):
-        # No choice by `np.where`: of what comes at random it takes ten times as long.
-        there = np.minimum(found[piece], 1) * start + found[piece]
-        np.maximum(latest[piece], there, out=latest[piece + 1])
+        # `np.where` takes ten times as long on random choices.
+        sample = np.minimum(places[piece], 1) * start + places[piece]
+        np.maximum(latest[piece], sample, out=latest[piece + 1])
     return np.where(latest > 0, latest, np.float32(np.nan))
 
 
 def _in_pieces(
     spikes: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.uint8], ...]:
-    """Return of pieces (P, h, w) of a stream how many spikes they hold, and where.
+    """Return the number of spikes in each piece of a stream, and where its first and last are.
 
-    Bytes are enough, and quick: where is told by the samples from the first spike to the piece's
-    end, and from its start to the last one, both included; 0: there is none.
+    All are (P, h, w) uint8, which is quick. The first spike is given by the number of samples from
+    it to the piece's end, the last one by the number from the piece's start to it, both included;
+    0: the piece has no spike.
     """
     shape = (len(bounds) - 1, *spikes.shape[1:])
     counts, firsts, lasts = (np.zeros(shape, np.uint8) for _ in range(3))
@@ -87,23 +88,23 @@ def _in_pieces(
     for piece, (start, stop) in enumerate(itertools.pairwise(bounds)):
         for j in range(start, stop):
             counts[piece] += spikes[j]
-            for found, samples in ((firsts, stop - j), (lasts, j - start + 1)):
+            for places, samples in ((firsts, stop - j), (lasts, j - start + 1)):
                 np.multiply(spikes[j], np.uint8(samples), out=marked)
-                np.maximum(found[piece], marked, out=found[piece])
+                np.maximum(places[piece], marked, out=places[piece])
     return counts, firsts, lasts
 
 
 def light_of_counts(counts: npt.NDArray[np.integer], samples: int) -> Light:
-    """Spread spikes, of which only their number in each bin is known, over their intervals.
+    """Spread the spikes of raw counts over their intervals.
 
-    Those of a bin are even in it; nothing is known of the time beside the exposure.
+    The spikes of a bin are taken as evenly spaced in it; there are none beside the exposure.
 
     Args:
         counts: (K, h, w) raw counts.
-        samples: N, in the exposure.
+        samples: N, samples of the exposure.
 
     Returns:
-        As `light_of_spikes`.
+        (K, h, w) float32, in spikes, like `light_of_spikes`.
 
     Raises:
         SpikeWindowError: fewer samples than bins.
@@ -111,7 +112,7 @@ def light_of_counts(counts: npt.NDArray[np.integer], samples: int) -> Light:
     edges = bin_edges(samples, len(counts))
     starts, stops = (part.astype(np.float32)[:, None, None] for part in (edges[:-1], edges[1:]))
     within = (stops - starts) / (2 * np.maximum(counts, 1).astype(np.float32))
-    # The nearest spike to each end of a bin; NaN: there is none.
+    # The nearest spike to each end of a bin; NaN: the bin has none.
     firsts = np.where(counts > 0, starts + within, np.float32(np.nan))
     lasts = np.where(counts > 0, stops - within, np.float32(np.nan))
     none = np.full((1, *counts.shape[1:]), np.nan, np.float32)
@@ -128,9 +129,9 @@ def _between_edges(
 
     Args:
         number: (K + 1, h, w), spikes until each edge.
-        last: (K + 1, h, w), the instant of the last of them, in samples; NaN: there is none.
-        following: (K + 1, h, w), of the first spike after it; NaN: there is none.
-        edges: in samples.
+        last: (K + 1, h, w), instant of the last spike before each edge, in samples; NaN: none.
+        following: (K + 1, h, w), instant of the first spike after it, in samples; NaN: none.
+        edges: (K + 1,), in samples.
     """
     total = number[-1] - number[0]
     mean = np.where(total > 0, (edges[-1] - edges[0]) / np.maximum(total, 1), np.inf)
@@ -140,7 +141,7 @@ def _between_edges(
         of_last = np.where(np.isnan(interval), of_last, interval)
     for interval in intervals[::-1]:
         of_first = np.where(np.isnan(interval), of_first, interval)
-    with np.errstate(invalid="ignore"):  # of a pixel that never fired nothing is a number
+    with np.errstate(invalid="ignore"):  # a pixel that never fired has NaN only
         for edge, at in enumerate(edges.astype(np.float32)):
             since, until = last[edge], following[edge]
             since, until = (

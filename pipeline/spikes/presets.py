@@ -11,7 +11,7 @@ from .geometry import SpikeGeometry, SpikeGeometryError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikePreset:
-    """A published source of `.dat` files and what is known of all its files."""
+    """What all `.dat` files of a published source have in common."""
 
     geometry: SpikeGeometry
     source: str

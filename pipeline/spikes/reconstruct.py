@@ -16,7 +16,11 @@ Image = npt.NDArray[np.float32]
 
 
 def tfp(spikes: npt.NDArray[np.uint8], gain: float = 1.0) -> Image:
-    """Texture from playback: the mean rate of spikes (T, H, W) over the window, over the gain.
+    """Texture from playback: the mean rate of spikes in the window, divided by the gain.
+
+    Args:
+        spikes: (T, H, W) uint8 of 0/1.
+        gain: spikes a sample at unit luminance.
 
     Returns:
         (H, W) float32 luminance; spikes a sample where `gain` is 1.
@@ -29,8 +33,8 @@ def tfi(spikes: npt.NDArray[np.uint8], index: int, gain: float = 1.0) -> Image:
     """Texture from interval: one over the interval between the spikes around sample `index`.
 
     The interval runs from the last spike at or before `index` to the first one after it. Where
-    one side has none, the nearest two spikes of the other side give it; a pixel with one spike
-    gets the whole window as its interval, a pixel without any is black.
+    one side has no spike, the interval is that of the nearest two spikes on the other side; a pixel
+    with one spike gets the whole window as its interval, a pixel without any is black.
 
     Args:
         spikes: (T, H, W) uint8 of 0/1.
@@ -76,22 +80,22 @@ def _nearest(
 
     Args:
         flat: (T, P) uint8 of 0/1.
-        order: samples, from the nearest on.
-        pixels: only these, by number; None: all.
-        beyond: (pixels,) samples that do not count.
+        order: samples to look at, the nearest first.
+        pixels: (n,) numbers of the pixels to look at; None: all.
+        beyond: (n,) for each of these pixels, a sample that does not count.
     """
     left = np.arange(flat.shape[1]) if pixels is None else pixels
-    found = np.full(len(left), _NONE, np.int64)
-    place = np.arange(len(left))  # of those that are left, in `found`
+    nearest = np.full(len(left), _NONE, np.int64)
+    place = np.arange(len(left))  # where in `nearest` the pixels left are
     for sample in order:
         fired = flat[sample, left] != 0
         if beyond is not None:
             fired &= beyond[place] != sample
-        found[place[fired]] = sample
+        nearest[place[fired]] = sample
         left, place = left[~fired], place[~fired]
         if not len(left):
             break
-    return found
+    return nearest
 
 
 def sdm(blur: Image, short: Image, exposure: Image, floor: float = 1 / 255) -> Image:

@@ -32,7 +32,7 @@ _AT_ONCE_BYTES = 1 << 24
 
 
 class RegistrationError(SpikeDeblurError):
-    """A matrix that maps spike pixels to no place in the frame."""
+    """A matrix maps spike pixels to no place in the frame, or is for spikes of another size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class Registration:
 
     matrix: Matrix
     spike_shape: tuple[int, int]
-    """(h, w) in pixels."""
+    """(h, w) of the spikes, in pixels."""
     frame_shape: tuple[int, int]
-    """(H, W) in pixels."""
+    """(H, W) of the frames, in pixels."""
 
     def __post_init__(self) -> None:
         matrix = np.array(self.matrix, np.float64)
@@ -80,23 +80,26 @@ class Registration:
         return _map(np.linalg.inv(self._matrix), points)
 
     def furthest(self, other: Registration) -> float:
-        """Return by how many frame pixels the two differ at the spikes' corners, at most."""
+        """Return the largest distance of the two at the spikes' corners, in frame pixels."""
         apart = self.to_frame(self._corners) - other.to_frame(self._corners)
         return float(np.hypot(apart[:, 0], apart[:, 1]).max())
 
     def sources(self) -> npt.NDArray[np.int32]:
-        """Return the flat spike pixel (h, w) that each pixel over the frame takes; -1: none."""
+        """Return (h, w) int32: for each pixel of the new grid the flat index of its spike pixel.
+
+        -1 where no spike pixel looks.
+        """
         h, w = self.spike_shape
         height, width = self.frame_shape
         x, y = np.meshgrid((np.arange(w) + 0.5) * width / w, (np.arange(h) + 0.5) * height / h)
-        found = np.floor(self.to_spikes(np.stack([x, y], axis=-1)) + 1e-9)  # (h, w, 2)
-        inside = (found >= 0).all(axis=-1) & (found[..., 0] < w) & (found[..., 1] < h)
-        column, row = (np.where(inside, found[..., k], 0).astype(np.int32) for k in (0, 1))
+        pixels = np.floor(self.to_spikes(np.stack([x, y], axis=-1)) + 1e-9)  # (h, w, 2)
+        inside = (pixels >= 0).all(axis=-1) & (pixels[..., 0] < w) & (pixels[..., 1] < h)
+        column, row = (np.where(inside, pixels[..., k], 0).astype(np.int32) for k in (0, 1))
         return np.where(inside, row * w + column, np.int32(-1)).astype(np.int32)
 
     @property
     def overlap(self) -> float:
-        """Share of the frame that spikes see."""
+        """Share of the frame that the spike camera sees."""
         return float((self.sources() >= 0).mean())
 
 
@@ -117,7 +120,7 @@ class RegisteredSpikes:
             raise RegistrationError(
                 f"{file.path}: expected spikes of {registration.spike_shape[0]}x"
                 f"{registration.spike_shape[1]}, for which the registration is, found "
-                f"{file.geometry.describe()}"
+                f"{file.geometry.describe()}; check the geometry and the calibration"
             )
         self.path, self.geometry, self.n_frames = file.path, file.geometry, file.n_frames
         self._file = file
@@ -126,7 +129,7 @@ class RegisteredSpikes:
     def read(
         self, start: int = 0, stop: int | None = None, rows: Range = None, columns: Range = None
     ) -> npt.NDArray[np.uint8]:
-        """Return spikes (T, h, w) uint8 of 0/1; see `SpikeFile.read`."""
+        """Return spikes (T, h, w) uint8 of 0/1, as `SpikeFile.read` does."""
         box = self._box(rows, columns)
         return box.taken(self._file.read(start, stop, box.rows, box.columns))
 
@@ -140,7 +143,7 @@ class RegisteredSpikes:
         *,
         out: npt.NDArray[np.generic] | None = None,
     ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        """Return counts (K, h, w); see `SpikeFile.counts`."""
+        """Return counts (K, h, w) uint8 or uint16, as `SpikeFile.counts` does."""
         box = self._box(rows, columns)
         counts: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
         counts = self._file.counts(bins, start, stop, box.rows, box.columns)
@@ -150,7 +153,7 @@ class RegisteredSpikes:
         return counts
 
     def packed(self, start: int = 0, stop: int | None = None, *, out: Bytes | None = None) -> Bytes:
-        """Return spikes (T, h, ceil(w / 8)) packed by rows; see `SpikeFile.packed`."""
+        """Return spikes (T, h, ceil(w / 8)) uint8 packed by rows, as `SpikeFile.packed` does."""
         stop = self.n_frames if stop is None else stop
         h, w = self._sources.shape
         if out is None:
@@ -163,11 +166,11 @@ class RegisteredSpikes:
 
     def _box(self, rows: Range, columns: Range) -> _Box:
         height, width = self._sources.shape
-        here = [
+        crop = [
             span if isinstance(span, slice) else slice(*(span or (0, side)))
             for span, side in ((rows, height), (columns, width))
         ]
-        wanted = self._sources[tuple(here)]
+        wanted = self._sources[tuple(crop)]
         known = wanted[wanted >= 0]
         if not known.size:
             return _Box((0, 1), (0, 1), np.full(wanted.shape, -1, np.int32))
@@ -180,7 +183,7 @@ class RegisteredSpikes:
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """The part of the file that a crop needs, and where in it each pixel is."""
+    """The part of the file that a crop needs, and where in that part each pixel is."""
 
     rows: tuple[int, int]
     columns: tuple[int, int]
@@ -195,6 +198,6 @@ class _Box:
 def open_spikes(
     path: Path, geometry: SpikeGeometry, registration: Registration | None
 ) -> SpikeFile | RegisteredSpikes:
-    """Open a spike file, seen from the colour camera where a registration is given."""
+    """Open a spike file; with a registration it is seen from the colour camera."""
     file = SpikeFile.open(path, geometry)
     return file if registration is None else RegisteredSpikes(file, registration)

@@ -1,4 +1,4 @@
-"""What a `.dat` can't hold, written beside it: geometry, clock, gain and where it came from."""
+"""Side files: the geometry, clock, gain and origin of a `.dat`, written beside it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .geometry import SpikeGeometry
 from .presets import parse_geometry
 
 FOLDER_SIDE_FILE = "spikes.json"
-"""One side file for all `.dat` files of a folder."""
+"""Name of one side file for all `.dat` files of a folder."""
 
 _MAX_BYTES = 1 << 20
 
 
 class SideFileError(SpikeDeblurError):
-    """A side file is there but can't be used."""
+    """A side file exists, but it can't be used."""
 
 
 class SideFile(BaseModel):
@@ -40,7 +40,7 @@ class SideFile(BaseModel):
     gain: float | None = Field(default=None, gt=0)
     """Spikes a sample at unit luminance: amplification / threshold."""
     made_by: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
-    """Tool, version, seed and camera settings. Provenance: no sample's value depends on it."""
+    """Tool, version, seed and camera settings; no sample's value depends on them."""
 
     def spike_geometry(self) -> SpikeGeometry:
         """Return the geometry that `geometry` spells."""
@@ -58,7 +58,7 @@ def read_side_file(dat_path: str | os.PathLike[str]) -> SideFile | None:
     Looks for `<name>.dat.json`, then for `spikes.json` in the same folder.
 
     Raises:
-        SideFileError: there is one, but it is not what this version writes.
+        SideFileError: a side file exists, but it is not what this version writes.
     """
     dat_path = Path(dat_path)
     for path in (side_file_path(dat_path), dat_path.parent / FOLDER_SIDE_FILE):
@@ -78,7 +78,7 @@ def write_folder_side_file(folder: str | os.PathLike[str], side: SideFile) -> No
 
 
 def format_side_file(side: SideFile) -> str:
-    """Return what a side file holds, JSON."""
+    """Return a side file's content, JSON."""
     return json.dumps(side.model_dump(), indent=2) + "\n"
 
 

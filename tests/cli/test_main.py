@@ -1,6 +1,8 @@
 """The command line's frame: help, exit codes, one-paragraph errors, nothing heavy to start."""
 
+import errno
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -97,13 +99,15 @@ def test_an_error_of_the_system_is_told_in_words(capsys, tmp_path):
     assert "file" in error
 
 
-def test_an_error_of_writing_names_the_file_that_was_asked_for(capsys, tmp_path):
+def test_an_error_of_writing_names_the_file_that_was_asked_for(capsys, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     np.save(tmp_path / "in.npy", np.ones((8, 4, 4), np.uint8))
-    (tmp_path / "out.dat").mkdir()
-    arguments = ["convert", str(tmp_path / "in.npy"), str(tmp_path / "out.dat"), "--overwrite"]
-    assert main(arguments) == 1
+    monkeypatch.setattr("os.fsync", full)
+    assert main(["convert", str(tmp_path / "in.npy"), str(tmp_path / "out.dat")]) == 1
     error = capsys.readouterr().err
-    assert f"spikedeblur: {tmp_path / 'out.dat'}: Is a directory" in error
+    assert f"spikedeblur: {tmp_path / 'out.dat.json'}: No space left on device" in error
     assert ".partial" not in error
 
 
