@@ -6,7 +6,7 @@ import io
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated
@@ -42,26 +42,29 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    simulate.simulate,
-    align.align,
-    check.check,
-    split.split,
-    voxelize.voxelize,
-    train.train,
-    runs.runs,
-    evaluate.evaluate,
-    restore.restore,
-    report.report,
-    adapt.adapt,
-    export.export,
-    convert.convert,
-    inspect.inspect,
-    view.view,
-    config_schema.config_schema,
-    doctor.doctor,
-):
-    app.command()(command)
+_COMMANDS: dict[Callable[..., None], str] = {
+    simulate.simulate: "Make spikes and blurred frames from sharp video.",
+    align.align: "Find each frame's spikes; write the log and the manifest.",
+    check.check: "Check a manifest or a store for damage and doubtful data.",
+    split.split: "Deal sequences out to train and val by whole scenes.",
+    voxelize.voxelize: "Write the spikes and frames of all exposures to a store.",
+    train.train: "Train a model.",
+    runs.runs: "Compare runs, the best first.",
+    evaluate.evaluate: "Measure PSNR and SSIM of methods and models.",
+    restore.restore: "Restore the sharp frames of a recording.",
+    report.report: "Write a page about one run or several.",
+    adapt.adapt: "Fit a trained model to your own camera.",
+    export.export: "Write the best weights of a run to one file.",
+    convert.convert: "Write spikes of another tool as a .dat.",
+    inspect.inspect: "Say what a file or folder is.",
+    view.view: "Show spikes, TFP and frames on a page.",
+    config_schema.config_schema: "Print the JSON Schema of configurations.",
+    doctor.doctor: "Check this machine for what is missing.",
+}
+"""Summaries in the list of commands, by command; `spikedeblur COMMAND --help` says more."""
+
+for _command, _summary in _COMMANDS.items():
+    app.command(short_help=_summary)(_command)
 
 
 _LONGEST = 4_000

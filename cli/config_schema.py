@@ -6,9 +6,9 @@ import typer
 
 
 def config_schema() -> None:
-    """Print the JSON Schema of training configurations, with which editors complete and check.
+    """Print the JSON Schema of training configurations; editors complete and check keys by it.
 
-    Put `# yaml-language-server: $schema=config.schema.json` on the first line of a YAML file.
+    The first line of a YAML file names it: `# yaml-language-server: $schema=config.schema.json`.
 
     Example: spikedeblur config-schema > config.schema.json
     """

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
+
+from .options import Json
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    json: Json = False,
 ) -> None:
-    """Say what this machine offers and what is missing; exit code 1 if something must be mended.
+    """Check this machine's libraries, cores, memory, disk and GPU; exit code 1: mend something.
 
     Example: spikedeblur doctor
     """

@@ -24,12 +24,12 @@ def inspect(
     from ..pipeline.inspect import inspect as job
     from .output import print_table, report
 
-    found = job(path, geometry)
+    described = job(path, geometry)
     if json:
-        report(found, "", json=True)
+        report(described, "", json=True)
         return
-    typer.echo(f"{found.path}: {found.kind}")
-    for name, value in found.facts.items():
+    typer.echo(f"{described.path}: {described.kind}")
+    for name, value in described.facts.items():
         typer.echo(f"  {name}: {value}")
-    if found.table:
-        print_table(found.table)
+    if described.table:
+        print_table(described.table)

@@ -1,4 +1,4 @@
-"""What a file or folder is, in a few facts: any product of the pipeline, and what goes into it."""
+"""What a file or folder is, in a few facts: spikes, and every product of the pipeline."""
 
 from __future__ import annotations
 
@@ -115,9 +115,9 @@ def _manifest(path: Path) -> Facts:
     manifest = read_manifest(path)
     rows: Rows = [("sequence", "windows", "spikes", "lag (frames)", "correlation")]
     for sequence in manifest.sequences:
-        found = sequence.verification
-        lag = f"{found.lag_frames:+.2f}" if found else "-"
-        correlation = f"{found.correlation:.3f}" if found else "-"
+        verified = sequence.verification
+        lag = f"{verified.lag_frames:+.2f}" if verified else "-"
+        correlation = f"{verified.correlation:.3f}" if verified else "-"
         spikes = sum(window.spike_count for window in sequence.windows)
         rows.append((sequence.seq, str(len(sequence.windows)), str(spikes), lag, correlation))
     facts = {

@@ -1,7 +1,7 @@
-"""Colour frames in and out: upright RGB, 8 bits in, 8 or 16 out; PNG written atomically.
+"""Colour frames in and out: upright RGB, read with 8 bits, written with 8 or 16; PNGs are atomic.
 
 Pillow quietly cuts 16-bit PNGs to 8 bits and ignores a rotation in the EXIF data; a network
-trained on such frames is wrong in a way that nobody sees. What is not plain is refused by name.
+trained on such frames is wrong in a way that nobody sees. Files that are not plain are refused.
 """
 
 from __future__ import annotations
@@ -85,14 +85,14 @@ def decode_rgb(content: bytes, path: Path, shape: tuple[int, int] | None = None)
 
 
 def image_shape(path: Path) -> tuple[int, int]:
-    """Return (H, W) in pixels; reads the header only.
+    """Return (H, W) of an image file, in pixels; reads the header only.
 
     Raises:
         ImageError: missing or not an image.
     """
     with _explained(path), path.open("rb") as file:
         start = file.read(24)
-        # A PNG says its size at a fixed place; Pillow takes ten times as long to say it.
+        # The size is at a fixed place in a PNG; Pillow takes ten times as long to find it.
         if len(start) == 24 and start.startswith(_PNG_SIGNATURE) and start[12:16] == b"IHDR":
             width, height = struct.unpack(">II", start[16:])
             return height, width

@@ -1,4 +1,4 @@
-"""What lies in folders: frames, sorted by name, and all else by name."""
+"""Names of folders, files and images, sorted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def walk_folders(top: Path) -> Iterator[tuple[Path, tuple[str, ...], tuple[str, 
                     files.append(entry.name)
                     continue
                 folders.append(entry.name)
-                # Only a link can lead elsewhere, and to ask the system for each folder is slow.
+                # Only a link can lead elsewhere; asking the system about each folder is slow.
                 path = f"{real}/{entry.name}"
                 inner.append((entry.name, os.path.realpath(path) if entry.is_symlink() else path))
         yield folder, tuple(folders), tuple(files)
@@ -44,13 +44,13 @@ def folder_names(folder: Path) -> tuple[str, ...]:
 
 
 def shorten(names: list[str], limit: int = 5) -> str:
-    """Return the first names and how many more there are."""
+    """Return text with the first `limit` names and how many more there are."""
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-"""File name endings that are read, in lower case."""
+"""Suffixes of image files that are read, in lower case."""
 
 
 def list_images(folder: Path) -> list[Path]:

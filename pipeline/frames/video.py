@@ -1,7 +1,7 @@
-"""Frames from and to video files, such as those that X4K1000FPS is downloaded as.
+"""Frames from and to video files, such as those in which X4K1000FPS is published.
 
-Needs PyAV, the extra `video`. Colours are converted as FFmpeg does by default: by the matrix and
-range that the stream names, BT.601 and limited range where it names none.
+This needs PyAV, the extra `video`. Colours are converted as FFmpeg does by default: by the matrix
+and range that the stream names, BT.601 and limited range where it names none.
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ def count_frames(path: Path) -> int:
 
 
 def video_shape(path: Path) -> tuple[int, int]:
-    """Return (H, W) in pixels. Raises as `count_frames` does."""
+    """Return (H, W) of a video, in pixels.
+
+    Raises:
+        VideoError: missing, not a video, or no PyAV.
+    """
     with _opened(path) as video:
         return video.streams.video[0].height, video.streams.video[0].width
 
@@ -52,7 +56,7 @@ def read_video(path: Path, n_frames: int) -> Iterator[RGB]:
 
     Args:
         path: the file.
-        n_frames: frames that it must have, as `count_frames` says.
+        n_frames: frames that it must have, from `count_frames`.
 
     Raises:
         VideoError: not that many frames can be decoded, more than 8 bits, or rotated.
@@ -80,19 +84,21 @@ def read_video(path: Path, n_frames: int) -> Iterator[RGB]:
 
 
 def decode_to_folder(path: Path, out: Path, first: int, step: int) -> Path:
-    """Write a video's frames as `<out>/blurred-<hash of the video>/<number>.png`, each once.
+    """Write a video's frames as `<out>/blurred-<hash of the video>/<number>.png`.
+
+    Frames that are there already are kept, so that a stopped run goes on.
 
     Args:
         path: the video.
-        out: where the folder goes; a run that was stopped goes on there.
+        out: the folder above that of the frames.
         first: number of the first frame.
-        step: from a frame's number to the next one's.
+        step: difference of the numbers of consecutive frames.
 
     Returns:
-        The folder.
+        The folder of the frames.
 
     Raises:
-        VideoError: as `read_video`.
+        VideoError: the video can't be decoded, has more than 8 bits, or is rotated.
     """
     folder = out / f"blurred-{sha256_file(path)[:12]}"
     n_frames = count_frames(path)

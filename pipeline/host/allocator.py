@@ -6,13 +6,14 @@ import ctypes
 import sys
 
 KEPT_BYTES = 256 * 2**20
+"""Largest array whose memory is kept for reuse, in bytes."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _GLIBC_MMAP_THRESHOLD = 32 * 2**20  # where its own adaption ends, on 64 bits
 
 
 def keep_freed_memory() -> None:
-    """Let this process reuse arrays of up to `KEPT_BYTES`; nothing where there is no glibc.
+    """Let this process reuse arrays of up to `KEPT_BYTES`; without glibc, do nothing.
 
     By default glibc unmaps large blocks when they are freed, and the system clears each page of
     the next one again: a third of the time of cutting batches.
@@ -21,7 +22,7 @@ def keep_freed_memory() -> None:
 
 
 def keep_share_of_freed_memory(share: float) -> None:
-    """Let glibc deal with arrays as it does by default with those that are 1 / `share` as large.
+    """Multiply by `share` the sizes from which glibc gives freed memory back.
 
     By default blocks above 32 MiB are unmapped when they are freed, and smaller ones leave holes
     in the heap; so a small model of a large computation has relatively more holes, unless the
@@ -31,7 +32,7 @@ def keep_share_of_freed_memory(share: float) -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Have the C library give back what it keeps of freed memory; nothing without glibc."""
+    """Have glibc give back the freed memory that it keeps; without glibc, do nothing."""
     trim = getattr(_c_library(), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""How much memory there is and was, and an error that says what helps where it did not suffice."""
+"""Free and peak memory of a device, and an error that says which settings take less."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class NotEnoughMemoryError(SpikeDeblurError):
 
 @contextmanager
 def explained_shortage(doing: str, advice: str) -> Iterator[None]:
-    """Turn an allocator's error into ours.
+    """Turn an allocator's error into `NotEnoughMemoryError`.
 
     Args:
-        doing: what was going on, for the message.
+        doing: what is being done, for the message.
         advice: which settings help, and by how much.
 
     Raises:
@@ -35,7 +35,7 @@ def explained_shortage(doing: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # On a CPU, torch says it in a plain RuntimeError.
+        # On a CPU, torch raises a plain RuntimeError.
         known = (MemoryError, torch.OutOfMemoryError)
         if not isinstance(error, known) and "can't allocate memory" not in str(error):
             raise
@@ -51,7 +51,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes that this process ever held; on a GPU, that torch held there."""
+    """Return the most bytes that this process ever held; on a GPU, the most that torch held."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     try:
@@ -64,14 +64,14 @@ def peak_memory(device: torch.device) -> int:
 
 
 def memory_taken(run: Callable[[], object], device: torch.device) -> int:
-    """Run something, and return how many bytes more than before were held at its peak."""
+    """Call `run`, and return how many bytes more than before are held at its peak."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    give_back_freed_memory()  # or what is taken again would not show
+    give_back_freed_memory()  # memory that is merely taken again would not show
     process = psutil.Process()
     before = process.memory_info().rss
     if _forget_peak():
@@ -96,7 +96,7 @@ def memory_taken(run: Callable[[], object], device: torch.device) -> int:
 
 
 def _forget_peak() -> bool:
-    """Let Linux count this process's peak of memory anew; False where it can't be asked to."""
+    """Have Linux count this process's peak of memory anew; False where that can't be asked."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -22,20 +22,19 @@ class UnsafePathError(SpikeDeblurError):
     """A path read from a file would leave the folder it must stay in."""
 
 
-_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class AsideFile(io.BufferedIOBase, BinaryIO):
-    """A new file under another name than its own, which counts the bytes that it ought to have.
+    """A new file under another name than its final one, which counts the bytes written to it.
 
-    It has no descriptor on purpose: what writes past Python to one (`ndarray.tofile`,
-    `numpy.save`, Pillow's encoders) does so by C's stdio or without looking, and the error of a
-    disk that fills up with the last part is lost.
+    It has no descriptor on purpose. `ndarray.tofile`, `numpy.save` and Pillow's encoders write past
+    Python to a descriptor, and lose the error of a disk that fills up with the last part.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        """Where the bytes are for now; `flush` before it is read."""
+        """Where the bytes are until the file is whole; `flush` before it is read."""
         self._file = path.open("xb")
         self._at = self._end = 0
 
@@ -100,7 +99,7 @@ class AsideFile(io.BufferedIOBase, BinaryIO):
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[AsideFile]:
-    """Yield a file to write to; it takes the name `path` once it is whole, else it goes.
+    """Yield a new file that takes the name `path` once it is whole; otherwise it is removed.
 
     Parent folders are made. If `durable`, the data is on disk before the name changes, so after a
     crash `path` is either what it was or the whole new file.
@@ -110,7 +109,7 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Itera
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    # No suffix: nothing that looks for products by theirs takes a half-written one for one.
+    # Without the final suffix, nothing takes a half-written product for a whole one.
     aside = final.with_name(f".{shortened(final.name)}.{secrets.token_hex(6)}.partial")
     try:
         file = AsideFile(aside)
@@ -124,11 +123,11 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Itera
     except BaseException as error:
         aside.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            unnamed = error.filename is None and error.errno in _OF_WRITING
+            unnamed = error.filename is None and error.errno in _WRITE_ERRORS
             if unnamed or error.filename in (aside, str(aside)):
                 error.filename = str(final)  # the name that users know
                 if error.filename2 is not None:
-                    del error.filename2  # where it is None, it is printed
+                    del error.filename2  # if it is None, it is printed
         raise
 
 
@@ -138,23 +137,23 @@ def shortened(name: str) -> str:
 
 
 _LONGEST = 200
-"""Bytes of a file's name that the name of its half-written form keeps."""
+"""Most bytes of a file's name that the name of its half-written form keeps."""
 
 _BEGAN = time.time()
-"""When this process began to know of files, in seconds since the epoch."""
+"""Start of this process, in seconds since 1970; files from before are nobody's work in progress."""
 
 _LEFT = re.compile(r"\..+\.[0-9a-f]{12}\.(partial(\.[^.]*)?|removed)")
 
 
 def sweep(folder: Path, name: str | None = None, *, own: bool = False) -> None:
-    """Remove what killed runs left half written or half removed directly in a folder.
+    """Remove files and folders that killed runs left half written or half removed in a folder.
 
-    What is younger than this process stays: another one may be writing it.
+    Those younger than this process stay: another one may be writing them.
 
     Args:
-        folder: where nothing else writes now.
-        name: of the one file whose leftovers are meant; None: of all.
-        own: the younger ones too, since workers of this process left them.
+        folder: where they are; subfolders are not looked into.
+        name: the file whose leftovers are removed; None: any file.
+        own: remove younger ones too, because workers of this process left them.
     """
     if not folder.is_dir():
         return
@@ -187,15 +186,15 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 
 
 def require_inside(root: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
-    """Refuse a folder in which something is written or removed, if a link puts it outside `root`.
+    """Refuse to write or remove in a folder that a link puts outside `root`.
 
     Raises:
-        UnsafePathError: it does; names both.
+        UnsafePathError: a link does; names both folders.
     """
-    top, there = os.path.realpath(root), os.path.realpath(folder)
-    if os.path.commonpath((top, there)) != top:
+    top, target = os.path.realpath(root), os.path.realpath(folder)
+    if os.path.commonpath((top, target)) != top:
         raise UnsafePathError(
-            f"{os.fspath(folder)}: is a link that leaves {os.fspath(root)}, to {there}, where "
+            f"{os.fspath(folder)}: is a link that leaves {os.fspath(root)}, to {target}, where "
             "nothing is written or removed; replace the link by a folder"
         )
 
@@ -219,7 +218,7 @@ def all_inside(
 ) -> dict[str, str]:
     """Return `root / relative` for many paths as `inside` does; each folder is resolved once."""
     real: dict[str, str] = {}
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     top = os.path.realpath(root)
     for relative in relatives:
         parts = relative.split("/")
@@ -239,5 +238,5 @@ def all_inside(
             raise UnsafePathError(
                 f"{named_in}: {relative!r} is a link that leaves {root}; copy the data in instead"
             )
-        found[relative] = path
-    return found
+        paths[relative] = path
+    return paths

@@ -1,8 +1,8 @@
-"""One writer at a time of a folder or a file, by a lock that ends with its owner, whatever ends it.
+"""One writer at a time of a folder or a file, by a lock that ends with the process that holds it.
 
-The system forgets a `flock` when the process that holds it is gone, killed or not, so there is no
-stale lock to recognise: the file may stay, and means nothing by itself. Through NFS the lock is
-the server's, which forgets it some time after a client's machine vanished (90 s by default).
+The system forgets a `flock` when its process is gone, killed or not, so no lock is ever stale: the
+file may stay, and means nothing by itself. Through NFS the server holds the lock, and forgets it
+some time after a client's machine vanished (90 s by default).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...errors import SpikeDeblurError
 from .files import shortened
 
 LOCK = ".lock"
-"""Name of the lock's file in the folder."""
+"""Name of the lock's file in a folder."""
 
 _NO_LOCKS_HERE = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
@@ -30,22 +30,23 @@ _logger = logging.getLogger(__name__)
 
 
 class HeldError(SpikeDeblurError):
-    """Another process writes there."""
+    """Another process is writing to the folder or file."""
 
 
 @contextmanager
 def only_writer(folder: Path, message: str) -> Iterator[None]:
-    """Hold a folder, which is made if it isn't there, for writing.
+    """Hold a folder for writing; it is made if it isn't there.
 
-    It is held by its file, so under whatever name the folder is reached. Where the file system
-    knows no locks (Lustre mounted without `flock`), a warning says so, and nothing is held.
+    The lock is a file in the folder, so it holds under every name by which the folder is reached.
+    Where the file system knows no locks (Lustre mounted without `flock`), a warning says so, and
+    nothing is held.
 
     Args:
-        folder: what is written to.
-        message: for the error.
+        folder: the folder to write to.
+        message: text of the error.
 
     Raises:
-        HeldError: another process holds it; says `message`.
+        HeldError: another process holds the folder.
     """
     with _held(folder / LOCK, message):
         yield
@@ -53,10 +54,10 @@ def only_writer(folder: Path, message: str) -> Iterator[None]:
 
 @contextmanager
 def only_writer_of(file: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a file for writing, from before it is looked at until it is written; see `only_writer`.
+    """Hold a file for writing, from the first look at it until it is written; see `only_writer`.
 
     Raises:
-        HeldError: another process holds it.
+        HeldError: another process holds the file.
     """
     path = Path(file)
     message = f"{path}: another `spikedeblur` is writing it; wait for it, or stop it"
@@ -73,7 +74,7 @@ def _held(path: Path, message: str) -> Iterator[None]:
         try:
             file = path.open("a")  # NFS locks only what is open for writing
         except OSError as error:
-            error.filename = str(folder)  # users know nothing of the lock's own file
+            error.filename = str(folder)  # users don't know the lock's own file
             raise
         with file:
             try:
@@ -104,10 +105,10 @@ def _held(path: Path, message: str) -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Have this process, started by `multiprocessing`, end when its parent does, even if killed.
+    """Have this process of `multiprocessing` end with its parent, even if the parent is killed.
 
-    A pool's processes would wait for work for ever, and finish what they were at beside those of
-    the run that goes on from there.
+    A pool's processes would wait for work for ever, or still write beside the processes of a
+    resumed run.
     """
     parent = multiprocessing.parent_process()
     if parent is None:

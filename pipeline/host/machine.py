@@ -1,4 +1,4 @@
-"""What this machine, its container and the user leave to a command: cores and memory."""
+"""Cores and memory that a command may use, by the machine, its container and the user."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def workers_that_fit(worker_bytes: int) -> int:
         worker_bytes: memory that one process takes, in bytes.
 
     Raises:
-        MachineError: as `free_main_memory`.
+        MachineError: `SPIKEDEBLUR_MEMORY` is no size.
     """
     fit = int(SHARE_OF_MEMORY * free_main_memory()) // worker_bytes
     return max(1, min(available_cores(), fit))

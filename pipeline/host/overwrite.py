@@ -10,7 +10,7 @@ from ...errors import SpikeDeblurError
 
 
 class OverwriteError(SpikeDeblurError):
-    """Something else is at the place of a product."""
+    """A file or folder is in the way of a product."""
 
 
 def require_free(
@@ -25,9 +25,9 @@ def require_free(
     Args:
         path: the file to write.
         overwrite: the user allows any file to be replaced.
-        is_ours: whether the file that is there is a former product, which is replaced unasked;
-            an `OSError` or `ValueError` means that it is not.
-        what: name of such a product with its article, for the message: "an evaluation".
+        is_ours: tells whether an existing file is a former product, which is replaced without
+            `overwrite`; an `OSError` or `ValueError` means that it is not.
+        what: name of the product with its article, for the message: "an evaluation".
 
     Raises:
         OverwriteError: a folder has that name, or a file that may not be replaced.

@@ -1,4 +1,4 @@
-"""How a job tells whoever runs it how far it is."""
+"""How a job reports its progress, notes and warnings."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 Progress = Callable[[int, int, str], None]
-"""Called as `progress(done, total, note)`, in units of the job's own work items."""
+"""A function `progress(done, total, note)`, in units of the job's own work items."""
 
 Note = Callable[[str], None]
-"""Told in a sentence what is good to know."""
+"""A function that takes a sentence about what the job has decided or found."""
 
 _logger = logging.getLogger(__name__)
 
@@ -41,21 +41,21 @@ SILENT = Reporter()
 
 
 class Throughput:
-    """How many bytes a job has worked through, and how fast, in words."""
+    """Counts the bytes that a job has worked through, and says how many and how fast."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._bytes = 0
 
     def __call__(self, n_bytes: int) -> str:
-        """Return the words, with `n_bytes` more than before."""
+        """Add `n_bytes`, and return text such as 12.5 MB, 3.1 MB/s."""
         self._bytes += n_bytes
         seconds = max(time.monotonic() - self._began, 1e-9)
         return f"{self._bytes / 1e6:.1f} MB, {self._bytes / 1e6 / seconds:.1f} MB/s"
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: 8.2 s, 4:05 min, 3:20 h."""
+    """Return a number of seconds as text: 8.2 s, 4:05 min, 3:20 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = round(seconds)

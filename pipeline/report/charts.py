@@ -1,7 +1,7 @@
 """The charts of a report, as Vega-Lite specifications.
 
-Colours are the page's own CSS variables, so that one specification serves light and dark. Names
-are given, never counted, so that equal inputs give equal bytes.
+Colours are the page's own CSS variables, so that one specification serves light and dark. Charts
+get fixed names instead of Altair's running numbers, so that equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .material import ReportMaterial, Run
 from .pictures import Playback, model_name
 
 MOST_POINTS = 400
-"""Of a curve; of longer runs every n-th line is drawn."""
+"""Most points of a training curve; longer runs show every n-th line of metrics.jsonl."""
 
 Spec = dict[str, Any]
 
@@ -33,7 +33,7 @@ _CURVES = (
 """Key in metrics.jsonl, title, scale and number format."""
 
 MOST_SEQUENCES = 60
-"""In the chart of gains; all are in the table."""
+"""Most sequences in the chart of gains; the table has all."""
 
 PARTS = {
     "data": "waiting for data",
@@ -45,11 +45,11 @@ PARTS = {
     "validation": "validation",
     "saving": "saving",
 }
-"""Where time goes, by the names in metrics.jsonl."""
+"""Titles of the parts of training time, by their names in metrics.jsonl."""
 
 
 def validation_curve(runs: Several[Run]) -> Spec | None:
-    """Return the quality on the validation split, with that of the blurred input."""
+    """Return the PSNR on the validation split over steps, beside that of the blurred input."""
     rows = [
         {"run": run.name, "step": line["step"], "psnr": line["psnr"], "blur": line["psnr_blur"]}
         for run in runs
@@ -72,7 +72,7 @@ def validation_curve(runs: Several[Run]) -> Spec | None:
 
 
 def training_curves(runs: Several[Run]) -> dict[str, Spec]:
-    """Return a chart for each quantity that the runs recorded while they trained, by its title."""
+    """Return a chart for each quantity recorded in training, by its title."""
     specs = {}
     for key, title, scale, form in _CURVES:
         rows = [
@@ -110,7 +110,7 @@ def training_curves(runs: Several[Run]) -> dict[str, Spec]:
 
 
 def gains(material: ReportMaterial) -> Spec | None:
-    """Return each window's gain over the blurred input, by sequence and method."""
+    """Return each window's gain over the blurred frame in dB, by sequence and method."""
     rows = []
     sequences = list(material.runs[0].evaluation.get("sequences", ()))[:MOST_SEQUENCES]
     for run in material.runs:
@@ -148,7 +148,7 @@ def gains(material: ReportMaterial) -> Spec | None:
 
 
 def time_spent(runs: Several[Run]) -> Spec | None:
-    """Return where the seconds of each run went, part by part."""
+    """Return the seconds that each run spent on each part of training."""
     rows = [
         {"run": run.name, "part": PARTS[part], "seconds": seconds, "order": i}
         for run in runs
@@ -169,7 +169,7 @@ def time_spent(runs: Several[Run]) -> Spec | None:
 
 
 def seconds_of(run: Run) -> dict[str, float]:
-    """Return the seconds that a run recorded, by part; of older runs data and the rest only."""
+    """Return the seconds that a run recorded, by part; older runs tell data from the rest only."""
     sums: dict[str, float] = dict.fromkeys(PARTS, 0.0)
     for line in run.lines("train"):
         parts = {part: line[f"seconds_{part}"] for part in PARTS if f"seconds_{part}" in line}
@@ -183,7 +183,7 @@ def seconds_of(run: Run) -> dict[str, float]:
 
 
 def raster(playback: Playback) -> Spec | None:
-    """Return the spikes of one row of pixels over time."""
+    """Return the spikes of one row of pixels over time; None where single spikes aren't known."""
     if playback.raster is None:
         return None
     t0, t1 = playback.raster_times
@@ -209,7 +209,7 @@ def raster(playback: Playback) -> Spec | None:
 
 
 def rates(playback: Playback) -> Spec:
-    """Return how many pixels have which rate."""
+    """Return the histogram of the pixels' rates, in spikes a sample."""
     rows = [{"rate": rate, "pixels": pixels} for rate, pixels in playback.rates]
     bars = _chart(rows).mark_bar(color="var(--series-1)", binSpacing=1)
     chart = bars.encode(
@@ -222,7 +222,7 @@ def rates(playback: Playback) -> Spec:
 
 
 def likeness(playback: Playback) -> Spec | None:
-    """Return where in time the spikes look most like the sharp frame."""
+    """Return the correlation of spikes and sharp frame over the offset in time, in ms."""
     if len(playback.likeness) < 3:
         return None
     rows = [{"offset": offset, "correlation": value} for offset, value in playback.likeness]

@@ -1,7 +1,6 @@
 """What a report is made from: run folders, and the store, evaluation and manifest beside them.
 
-Only the run folder must be there. What else is not found is noted with the command that makes it,
-and the page says so in its place.
+Only the run folder is needed. The page notes what else is missing, and which command makes it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from ..trained.model_file import weights_file
 
 
 class ReportError(SpikeDeblurError):
-    """A report can't be made from what was given, or not be written there."""
+    """A report can't be made from the given files, or not under the given name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +42,7 @@ class Run(RunRecord):
     """Pictures of validation, the earliest first."""
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
-        """Return the lines of one kind, train or val."""
+        """Return the lines of metrics.jsonl of one kind, train or val."""
         return [line for line in self.metrics if line["kind"] == kind]
 
     @property
@@ -55,7 +54,7 @@ class Run(RunRecord):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportMaterial:
-    """All that the page shows."""
+    """What the page shows."""
 
     runs: tuple[Run, ...]
     store: str | None
@@ -66,7 +65,7 @@ class ReportMaterial:
     """SHA-256 of these sequences, from `describe_data`; None: there are none."""
     manifest: Manifest | None
     notes: list[str] = field(default_factory=list)
-    """What is not there, and what makes it."""
+    """What is missing, and which command makes it."""
 
 
 def gather(
@@ -188,7 +187,7 @@ def _manifest(path: Path | None, run: Run, notes: list[str]) -> Manifest | None:
         return read_manifest(path)
     for log in run.settings.get("DATA.ALIGN_LOG_PATHS") or ():
         beside = Path(log).with_suffix(".json")
-        # A log of this name may be of other data by now.
+        # The log of this name may describe other data by now.
         if beside.is_file() and sha256_file(beside) in run.data.get("manifests_sha256", ()):
             try:
                 return read_manifest(beside)

@@ -235,7 +235,10 @@ def _sprite(pictures: Several[npt.NDArray[np.uint8]]) -> str:
 def _raster(
     sequence: WindowSequence, window: int, counts: npt.NDArray[Any]
 ) -> tuple[str | None, int, str]:
-    """Return the spikes of the row in which most moves, that row, and how to read the picture."""
+    """Return a picture of the spikes of the row that changes most, that row, and how to read it.
+
+    The picture is None where single spikes can't be shown; the text then says why.
+    """
     third = max(1, len(counts) // 3)
     change = np.abs(counts[:third].mean(0) - counts[-third:].mean(0)).mean(1)  # (h,)
     row = int(change.argmax())
@@ -273,7 +276,7 @@ def model_name(run: Run, runs: Several[Run]) -> str:
 
 
 def _left(panels: Several[Panel], runs: Several[Run]) -> int:
-    """Return the first of several models, to be compared with the last; else the blurred frame."""
+    """Return the index of the first of several models; 0, the blurred frame, without several."""
     names = [run.name for run in runs]
     models = [i for i, panel in enumerate(panels) if len(runs) > 1 and panel.name in names]
     return models[0] if len(models) > 1 else 0
@@ -293,7 +296,7 @@ def _of_validation(run: Run) -> Comparison | None:
 
 
 def to_uri(pixels: npt.NDArray[np.uint8], *, lossless: bool = True, reduce: bool = True) -> str:
-    """Return (H, W, 3) or (H, W) uint8 as a WebP that a page can hold."""
+    """Return (H, W, 3) or (H, W) uint8 as a data URI with a WebP."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if reduce:
         image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)

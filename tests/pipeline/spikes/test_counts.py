@@ -38,7 +38,7 @@ def test_counts_do_not_depend_on_how_many_bins_are_added_at_once(stream, data, l
     packed = pack_spikes(spikes, geometry)
     whole = count_spikes(packed, geometry, bins, columns=columns)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_OF_A_CROP", "_OF_A_FRAME"):
+        for name in ("_SMALL_FRAME_BUFFERS", "_LARGE_FRAME_BUFFERS"):
             patch.setattr(f"spikedeblur.pipeline.spikes.counts.{name}", (limit, limit))
         np.testing.assert_array_equal(count_spikes(packed, geometry, bins, columns=columns), whole)
 
