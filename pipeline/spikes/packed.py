@@ -20,7 +20,8 @@ import numpy.typing as npt
 from .geometry import SpikeGeometry, SpikeGeometryError
 
 Bytes = npt.NDArray[np.uint8]
-Range = tuple[int, int] | slice | None
+Range = tuple[int, int] | None
+"""(start, stop) of rows or columns; None: all."""
 
 
 _BIT_ORDER: Final = "little"
@@ -48,7 +49,7 @@ class Region:
     segments: tuple[tuple[int, int], ...]
     """Stored columns [start, stop) that hold `columns`, in order."""
     byte_columns: tuple[int, int] | None
-    """Bytes [start, stop) of a stored row to read; None: read whole rows as one bit string."""
+    """Bytes [start, stop) of a stored row to read; None: whole rows are read as one bit string."""
 
     @classmethod
     def of(cls, geometry: SpikeGeometry, rows: Range = None, columns: Range = None) -> Region:
@@ -57,11 +58,9 @@ class Region:
         row_range = _checked(rows, height, "rows")
         column_range = _checked(columns, width, "columns")
         segments = _stored_segments(geometry, *column_range)
-        first, last = segments[0][0], segments[-1][1]
-        narrow = (last - first) < geometry.width
         byte_columns = None
-        if narrow and geometry.rows_are_bytes:
-            byte_columns = (first // 8, (last + 7) // 8)
+        if geometry.rows_are_bytes:
+            byte_columns = (segments[0][0] // 8, (segments[-1][1] + 7) // 8)
         return cls(geometry, row_range, column_range, segments, byte_columns)
 
     @property
@@ -88,12 +87,12 @@ class Region:
 
     def gather(self, packed: Bytes, frames: npt.NDArray[np.int64], out: Bytes) -> None:
         """Copy the region's bits of some frames to `out` (n, n_bytes or more), each from bit 0."""
-        if not self.geometry.rows_are_bytes:
+        if self.byte_columns is None:
             for frame, target in zip(frames.tolist(), out, strict=True):
                 self._load(packed, frame, target)
             return
         height, row_bytes = self.shape[0], self.geometry.width // 8
-        first, last = self.byte_columns or (0, row_bytes)
+        first, last = self.byte_columns
         if (height, last - first) == (self.geometry.height, row_bytes):
             frames_of = packed.reshape(-1, self.n_bytes)
             # mode: frames are inside, and only so does take write to `out` without a copy between.
@@ -132,7 +131,7 @@ class Region:
     @property
     def column_pairs(self) -> tuple[tuple[slice, slice], ...]:
         """Pairs of (columns of the decoded region, the same columns of a loaded row)."""
-        origin = 8 * self.byte_columns[0] if self.byte_columns is not None else 0
+        origin = 0 if self.byte_columns is None else 8 * self.byte_columns[0]
         pairs = []
         at = 0
         for first, last in self.segments:
@@ -144,12 +143,7 @@ class Region:
 def _checked(wanted: Range, size: int, name: str) -> tuple[int, int]:
     if wanted is None:
         return 0, size
-    if isinstance(wanted, slice):
-        if wanted.step not in (None, 1):
-            raise SpikeGeometryError(f"expected {name} without a step, got {wanted}")
-        start, stop, _ = wanted.indices(size)
-    else:
-        start, stop = wanted
+    start, stop = wanted
     if not 0 <= start < stop <= size:
         raise SpikeGeometryError(
             f"expected {name} inside 0:{size}, got {start}:{stop}; check the crop"

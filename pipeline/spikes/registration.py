@@ -165,12 +165,8 @@ class RegisteredSpikes:
         return out
 
     def _box(self, rows: Range, columns: Range) -> _Box:
-        height, width = self._sources.shape
-        crop = [
-            span if isinstance(span, slice) else slice(*(span or (0, side)))
-            for span, side in ((rows, height), (columns, width))
-        ]
-        wanted = self._sources[tuple(crop)]
+        width = self._sources.shape[1]
+        wanted = self._sources[slice(*(rows or (None,))), slice(*(columns or (None,)))]
         known = wanted[wanted >= 0]
         if not known.size:
             return _Box((0, 1), (0, 1), np.full(wanted.shape, -1, np.int32))
