@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ...errors import SpikeDeblurError
 
@@ -25,7 +25,7 @@ class UnsafePathError(SpikeDeblurError):
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
-class AsideFile(io.BufferedIOBase, BinaryIO):
+class AsideFile(io.BufferedWriter):
     """A new file under another name than its final one, which counts the bytes written to it.
 
     It has no descriptor on purpose. `ndarray.tofile`, `numpy.save` and Pillow's encoders write past
@@ -35,48 +35,22 @@ class AsideFile(io.BufferedIOBase, BinaryIO):
     def __init__(self, path: Path) -> None:
         self.path = path
         """Where the bytes are until the file is whole; `flush` before it is read."""
-        self._file = path.open("xb")
-        self._at = self._end = 0
+        super().__init__(path.open("xb", buffering=0))
+        self._end = 0
 
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
+    def fileno(self) -> int:
+        """Refuse: the file has no descriptor."""
+        raise io.UnsupportedOperation("fileno")
 
     def write(self, data: Any, /) -> int:
         """Write all bytes of a contiguous buffer; returns how many."""
-        written = self._file.write(data)
-        self._at += written
-        self._end = max(self._end, self._at)
+        written = super().write(data)
+        self._end = max(self._end, self.tell())
         return written
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move to where the next bytes go."""
-        self._at = self._file.seek(offset, whence)
-        return self._at
-
-    def tell(self) -> int:
-        """Return where the next bytes go."""
-        return self._at
-
-    def flush(self) -> None:
-        """Hand all bytes to the system."""
-        if not self._file.closed:
-            self._file.flush()
-
-    def close(self) -> None:
-        """Close the file, however much of it is there."""
-        try:
-            super().close()  # flushes
-        finally:
-            self._file.close()
 
     def abandon(self) -> None:
         """Close the file without another try to write what it still holds."""
-        self._file.raw.close()
+        self.raw.close()
 
     def finish(self, *, durable: bool = True) -> None:
         """Close the file once all of it is there, and on disk if `durable`.
@@ -87,13 +61,14 @@ class AsideFile(io.BufferedIOBase, BinaryIO):
         if self.closed:
             return
         self.flush()
-        size = os.fstat(self._file.fileno()).st_size
+        descriptor = super().fileno()
+        size = os.fstat(descriptor).st_size
         if size != self._end:
             raise OSError(
                 errno.EIO, f"expected {self._end} bytes, found {size} written", str(self.path)
             )
         if durable:
-            os.fsync(self._file.fileno())
+            os.fsync(descriptor)
         self.close()
 
 

@@ -112,7 +112,7 @@ def compare(
     a window is left out; `material.notes` then says why.
     """
     if not material.sequences:
-        return tuple(found for run in material.runs if (found := _of_validation(run)) is not None)
+        return tuple(_of_validation(run) for run in material.runs if run.samples)
     methods = _methods(material, restore)
     chosen = choose_windows(material)
     done, total = 0, len(chosen) * len(methods)
@@ -282,9 +282,7 @@ def _left(panels: Several[Panel], runs: Several[Run]) -> int:
     return models[0] if len(models) > 1 else 0
 
 
-def _of_validation(run: Run) -> Comparison | None:
-    if not run.samples:
-        return None
+def _of_validation(run: Run) -> Comparison:
     with Image.open(run.samples[-1], formats=("PNG",)) as image:
         joined = np.asarray(image.convert("RGB"))
     height, width = joined.shape[0], joined.shape[1] // 3
