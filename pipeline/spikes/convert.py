@@ -256,9 +256,14 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
             with archive.open(f"{_choose(source, arrays, key)}.npy") as member:
                 yield _Array(source, _Zipped(source, member), spec)
     elif suffix in (".h5", ".hdf5"):
-        h5py = _import_h5py(source)
         try:
-            opened = h5py.File(source, "r")
+            import h5py
+        except ImportError as error:
+            raise ConvertError(
+                f"{source}: reading HDF5 needs h5py; pip install 'spikedeblur[hdf5]'"
+            ) from error
+        try:
+            opened = h5py.File(source, "r")  # type: ignore[no-untyped-call]
         except OSError as error:
             raise ConvertError(f"{source}: not a whole HDF5 file ({error})") from error
         with opened as file:
@@ -288,13 +293,3 @@ def _choose(source: Path, names: list[str], key: str | None) -> str:
     raise ConvertError(
         f"{source}: expected one array, or --key with one of {', '.join(names) or 'none'}"
     )
-
-
-def _import_h5py(source: Path) -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ConvertError(
-            f"{source}: reading HDF5 needs h5py; pip install 'spikedeblur[hdf5]'"
-        ) from error
-    return h5py
