@@ -84,7 +84,7 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Itera
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    # Without the final suffix, nothing takes a half-written product for a whole one.
+    # No suffix: nothing that looks for products by theirs takes a half-written one for one.
     aside = final.with_name(f".{shortened(final.name)}.{secrets.token_hex(6)}.partial")
     try:
         file = AsideFile(aside)
@@ -193,7 +193,7 @@ def all_inside(
 ) -> dict[str, str]:
     """Return `root / relative` for many paths as `inside` does; each folder is resolved once."""
     real: dict[str, str] = {}
-    paths: dict[str, str] = {}
+    found: dict[str, str] = {}
     top = os.path.realpath(root)
     for relative in relatives:
         parts = relative.split("/")
@@ -213,5 +213,5 @@ def all_inside(
             raise UnsafePathError(
                 f"{named_in}: {relative!r} is a link that leaves {root}; copy the data in instead"
             )
-        paths[relative] = path
-    return paths
+        found[relative] = path
+    return found

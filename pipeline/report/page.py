@@ -13,7 +13,7 @@ from ..host.files import write_text
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
 from ..host.reporter import SILENT, Reporter
-from . import charts, pictures, tables
+from . import pictures
 from .material import ReportError, ReportMaterial, gather
 
 MARK = '<meta name="generator" content="spikedeblur'
@@ -108,6 +108,8 @@ def render(
 ) -> str:
     """Return the page. Equal inputs give equal text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from . import charts, tables  # with Altair, which no wrong path should wait for
 
     runs = material.runs
     drawn: dict[str, charts.Spec | None] = {
