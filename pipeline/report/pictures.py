@@ -158,11 +158,7 @@ def choose_windows(material: ReportMaterial) -> list[tuple[str, WindowSequence, 
         return float(frame[guided[0]]["psnr"] - frame["blur"]["psnr"])
 
     ordered = sorted(frames, key=gain)
-    places = {
-        "median gain": (len(ordered) - 1) // 2,
-        "least gain": 0,
-        "most gain": len(ordered) - 1,
-    }
+    places = {"median gain": (len(ordered) - 1) // 2, "least gain": 0, "most gain": -1}
     chosen: list[tuple[str, WindowSequence, int]] = []
     for what, place in places.items():
         frame = ordered[place]
