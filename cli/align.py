@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import Gain, Geometry, Json, Rate, spike_options
 from .output import command_line, note, report
 
 if TYPE_CHECKING:
     from ..pipeline.align.summary import AlignSummary
 
-_MAX_WARNINGS = 20
-
-
 LAYOUT_NAMES = ("x4k1000fps", "spk-gopro", "s-sdm", "unified", "spikecv")
-"""As in `layouts.LAYOUTS`, which help must not import."""
+"""Names of `layouts.LAYOUTS`, which help does not import because that takes time."""
 
 
 def _layout(value: str) -> str:
@@ -76,21 +74,9 @@ def align(
         float | None,
         typer.Option(help="Sharp frames a second, in Hz.", show_default="the layout's own"),
     ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(help="Spike samples a second, in Hz.", show_default="side file or preset"),
-    ] = None,
-    geometry: Annotated[
-        str | None,
-        typer.Option(
-            help="Preset or HxW,bottom-up|top-down[,padded][,drop=START:STOP].",
-            show_default="side file",
-        ),
-    ] = None,
-    gain: Annotated[
-        float | None,
-        typer.Option(help="Spikes a sample at unit luminance.", show_default="side file or preset"),
-    ] = None,
+    rate: Rate = None,
+    geometry: Geometry = None,
+    gain: Gain = None,
     verify: Annotated[
         bool, typer.Option(help="Measure each sequence's lag against its frames.")
     ] = True,
@@ -106,7 +92,8 @@ def align(
         ),
     ] = None,
     estimate_space: Annotated[
-        SpaceModel | None, typer.Option(help="Find it from the frames, with this model.")
+        SpaceModel | None,
+        typer.Option(help="Find this homography from the frames, with this model."),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -116,61 +103,49 @@ def align(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a log or manifest that align didn't write.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    json: Json = False,
 ) -> None:
-    """Pair blurred frames with their spikes, count them, and verify the times from the images.
+    """Pair blurred frames with their spikes, count these, and verify the times from the frames.
 
-    Writes the alignment log and, beside it, the manifest that voxelize starts from. What has not
-    changed since the last run is not read again.
+    Writes the alignment log and, beside it, the manifest that voxelize starts from. Files that
+    have not changed since the last run are not read again.
 
     Example: spikedeblur align data/my --layout x4k1000fps
     """
+    from ..pipeline.align import AlignOptions
     from ..pipeline.align import align as run
+    from ..pipeline.align.layouts import choose_layout
     from ..pipeline.align.summary import summarise
     from .progress import progress_bar
 
-    chosen, name = layout, layout
-    if layout == "auto":
-        from ..pipeline.align.layouts import detect, require_root
-
-        found, reason = detect(require_root(root))
-        chosen = name = found.NAME
-        note(f"Layout {name}, by {reason}")
-    elif layout not in LAYOUT_NAMES:
-        from ..pipeline.align.layouts import find_layout
-
-        name = find_layout(layout).NAME
-    stem = f"align_{name}" + (f"_{variant}" if variant else "")
+    chosen, reason = choose_layout(root, layout)
+    if reason is not None:
+        note(f"Layout {chosen.NAME}, by {reason}")
+    stem = f"align_{chosen.NAME}" + (f"_{variant}" if variant else "")
     log = log or Path("outputs/logs") / f"{stem}.txt"
     manifest = manifest or log.with_suffix(".json")
-    warnings: list[str] = []
-    try:
-        with progress_bar("Aligning", "sequences") as on_progress:
-            result = run(
-                root,
-                chosen,
-                log=log,
-                manifest=manifest,
-                exposure=exposure,
-                fps=fps,
-                rate=rate,
-                geometry=geometry,
-                gain=gain,
-                variant=variant,
-                verify=verify,
-                estimate=estimate,
-                calibration=calibration,
-                estimate_space=estimate_space.value if estimate_space else None,
-                plot=plot,
-                strict=strict,
-                overwrite=overwrite,
-                on_progress=on_progress,
-                on_warning=warnings.append,
-            )
-    finally:
-        if not strict:
-            _print_warnings(warnings)
-    summary = summarise(result, log, manifest, warnings)
+    options = AlignOptions(
+        exposure=exposure,
+        fps=fps,
+        variant=variant,
+        spikes=spike_options(geometry, rate, gain, calibration=calibration),
+        verify=verify,
+        estimate=estimate,
+        estimate_space=estimate_space.value if estimate_space else None,
+        plot=plot,
+        strict=strict,
+    )
+    with progress_bar("Aligning", "sequences") as reporter:
+        result = run(
+            root,
+            chosen.NAME if reason else layout,
+            log=log,
+            manifest=manifest,
+            options=options,
+            overwrite=overwrite,
+            reporter=reporter,
+        )
+    summary = summarise(result, log, manifest, reporter.warnings)
     store = root.with_name(f"{root.name}.zarr") if root.name else Path("store.zarr")
     report(
         summary,
@@ -202,11 +177,3 @@ def _in_words(summary: AlignSummary, verify: bool) -> str:
         lines.append(f"Clock corrected in {summary.corrected} sequences, as the manifest says")
     lines.append(f"Log {summary.log}, manifest {summary.manifest}")
     return "\n".join(lines)
-
-
-def _print_warnings(warnings: list[str]) -> None:
-    for warning in warnings[:_MAX_WARNINGS]:
-        typer.echo(f"warning: {warning}", err=True)
-    if len(warnings) > _MAX_WARNINGS:
-        rest = len(warnings) - _MAX_WARNINGS
-        typer.echo(f"warning: and {rest} more; all are in the output of --json", err=True)

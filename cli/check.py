@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as json_format
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,44 +32,48 @@ def check(
     ],
     manifest: Annotated[
         str | None,
-        typer.Option(help="Of a store: compare its sources, which this manifest is about, too."),
+        typer.Option(help="For a store: also compare its sources with this manifest."),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Of a manifest: sequences at once; default: one a core, at most 8."
+            min=1, help="For a manifest: sequences at once; default: one a core, at most 8."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print all that was found as JSON.")] = False,
 ) -> None:
     """Read everything once: is it what was aligned, or voxelized, and are both cameras sound?
 
-    Of a manifest: files missing, cut or changed; frames black, frozen or of another size; dead
-    and hot pixels of the spikes; gain and, where sharp frames tell, rate against those stated;
-    exposures that leave the recording. Of a store: a flipped bit, files and chunks missing or
+    A manifest is checked for files missing, cut or changed; frames black, frozen or of another
+    size; dead and hot pixels of the spikes; a gain or rate unlike the stated one; and exposures
+    that leave the recording. A store is checked for flipped bits, and files and chunks missing or
     cut; `voxelize --check` makes those sequences anew. Exit code 1 if anything is wrong.
 
     Example: spikedeblur check outputs/logs/align_x4k1000fps.json
     """
+    from .progress import progress_bar
+
     if path.lower().endswith(".json"):
         if manifest is not None:
             raise typer.BadParameter("--manifest is for stores, PATH is a manifest itself")
-        _check_manifest(path, workers, json)
+        from ..pipeline.voxelize.sources import check_manifest_at
+
+        with progress_bar("Checking", "sequences") as reporter:
+            found = check_manifest_at(path, workers=workers, reporter=reporter)
+        content, wrong = dataclasses.asdict(found), bool(found.wrong)
+        show: Callable[[], None] = partial(_print_manifest, found)
     else:
-        _check_store(path, manifest, json)
+        from ..pipeline.voxelize.check import check_store
 
-
-def _check_store(path: str, manifest: str | None, json: bool) -> None:
-    from ..pipeline.voxelize.check import check_store
-    from .progress import progress_bar
-
-    with progress_bar("Checking") as on_progress:
-        found = check_store(path, manifest=manifest, on_progress=on_progress)
+        with progress_bar("Checking") as reporter:
+            store = check_store(path, manifest=manifest, on_progress=reporter)
+        content, wrong = store.as_dict(), not store.whole
+        show = partial(_print_store, store)
     if json:
-        typer.echo(json_format.dumps(found.as_dict(), indent=2))
+        typer.echo(json_format.dumps(content, indent=2))
     else:
-        _print_store(found)
-    if not found.whole:
+        show()
+    if wrong:
         raise typer.Exit(1)
 
 
@@ -79,7 +86,7 @@ def _print_store(found: StoreCheck) -> None:
     )
     if found.without_checksums:
         typer.echo(
-            f"{found.without_checksums} sequences are of a release that wrote no checksums: "
+            f"{found.without_checksums} sequences were written by a release without checksums: "
             "only sizes and indices were compared"
         )
     for finding in found.findings[:_MAX_FINDINGS]:
@@ -88,24 +95,8 @@ def _print_store(found: StoreCheck) -> None:
         typer.echo(f"and {len(found.findings) - _MAX_FINDINGS} more; --json lists all")
 
 
-def _check_manifest(path: str, workers: int | None, json: bool) -> None:
-    from ..pipeline.voxelize.sources import check_manifest_at
-    from .progress import progress_bar
-
-    with progress_bar("Checking", "sequences") as on_progress:
-        found = check_manifest_at(path, workers=workers, on_progress=on_progress)
-    if json:
-        typer.echo(json_format.dumps(found.as_dict(), indent=2))
-    else:
-        _print_manifest(found)
-    if found.wrong:
-        raise typer.Exit(1)
-
-
 def _print_manifest(found: ManifestCheck) -> None:
-    told = sorted((s for s in found.sequences if s.findings), key=lambda s: not s.wrong)
-    quiet = [s for s in found.sequences if not s.findings]
-    shown = (told + quiet)[:_MAX_ROWS]
+    shown = sorted(found.sequences, key=lambda s: (not s.findings, not s.wrong))[:_MAX_ROWS]
     rows = [("sequence", "exposures", "MB", "rate (Hz)", "gain", "dead, hot", "found")]
     print_table(rows + [_row(sequence) for sequence in shown])
     if len(shown) < len(found.sequences):
@@ -115,14 +106,15 @@ def _print_manifest(found: ManifestCheck) -> None:
         for finding in sequence.findings:
             mark = "WRONG" if finding.wrong else "note"
             typer.echo(f"{mark} {sequence.seq}: {finding.message}")
-    reasons = sorted({s.rate_unknown for s in found.sequences if s.rate_unknown is not None})
+    reasons = [s.rate_unknown for s in found.sequences if s.rate_unknown is not None]
     if reasons:
-        count = sum(s.rate_unknown is not None for s in found.sequences)
-        typer.echo(f"Rate not judged in {count} sequences: {'; '.join(reasons)}")
+        why = "; ".join(sorted(set(reasons)))
+        typer.echo(f"Rate not judged in {len(reasons)} sequences: {why}")
     dark = sum(s.pixels_judged < 0.5 for s in found.sequences)
     if dark:
         typer.echo(
-            f"Dead pixels can't be told in the dark: over half the picture in {dark} sequences"
+            "Dead pixels don't show in the dark, which is over half the picture in "
+            f"{dark} sequences"
         )
     verdict = f"wrong in {found.wrong} of" if found.wrong else "nothing wrong in"
     typer.echo(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .output import command_line, note, parse_size, report, require_one
+from .options import Json
+from .output import command_line, parse_size, report, require_one
 
 
 def simulate(
@@ -53,7 +54,7 @@ def simulate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace clips made from other inputs.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Record blurred frames and spikes of sharp high-speed frames, or of embedded scenes.
 
@@ -80,17 +81,13 @@ def simulate(
         linear_light=linear_light,
         seed=seed,
     )
-    if frames is not None:
-        clips = folder_clips(
-            frames,
-            (split,) if split else SPLITS,
-            on_note=lambda found: note(f"note: {found}"),
-        )
-    else:
-        clips = scene_clips(split or "train", scenes or 0, parse_size(size), length, fastest)
-    with progress_bar("Simulating", "clips") as on_progress:
+    with progress_bar("Simulating", "clips") as reporter:
+        if frames is not None:
+            clips = folder_clips(frames, (split,) if split else SPLITS, reporter)
+        else:
+            clips = scene_clips(split or "train", scenes or 0, parse_size(size), length, fastest)
         summary = job.simulate(
-            out, clips, rig, workers=workers, overwrite=overwrite, on_progress=on_progress
+            out, clips, rig, workers=workers, overwrite=overwrite, reporter=reporter
         )
     report(
         summary,

@@ -1,4 +1,4 @@
-"""Alignment: which spikes belong to which blurred frame, and proof that it is so."""
+"""Alignment: which spikes belong to which blurred frame, and how sure that is."""
 
 from .exposure import exposure_window, parse_frame_name
 from .job import align
@@ -14,8 +14,10 @@ from .manifest import (
     read_manifest,
     write_manifest,
 )
+from .settings import AlignOptions
 
 __all__ = [
+    "AlignOptions",
     "AlignedSequence",
     "AlignmentError",
     "AlignmentLogError",

@@ -1,6 +1,6 @@
-"""The manifest: all that `align` found out, as JSON that later stages start from.
+"""The manifest: everything that `align` learned of a data set, as JSON for the later stages.
 
-Paths are POSIX and relative: `root` to the manifest's own folder, the rest to the root.
+Paths are POSIX and relative: `root` to the manifest's folder, all others to the root.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Literal
 
 import pydantic_core
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,14 +16,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ... import __version__
 from ...errors import SpikeDeblurError
 from ..host.files import write_text
+from ..host.header import ProductFormat
+from ..host.validation import first_problem
 from ..spikes.clock import SpikeClock
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.presets import parse_geometry
 from ..spikes.registration import Registration
 from .log import AlignmentRow, format_alignment_log, require_seq
 
-FORMAT: Final = "spikedeblur.manifest"
-SCHEMA_VERSION: Final = 1
+FORMAT = ProductFormat("spikedeblur.manifest", schema_version=1)
 
 _REMEDY = "write it again with `spikedeblur align`"
 
@@ -52,6 +53,7 @@ def _require_geometry(spec: str) -> str:
 
 
 RelativePath = Annotated[str, AfterValidator(_require_relative)]
+GeometrySpec = Annotated[str, AfterValidator(_require_geometry)]
 
 
 class _Record(BaseModel):
@@ -59,14 +61,14 @@ class _Record(BaseModel):
 
 
 class FileRecord(_Record):
-    """What a file was when it was seen; later stages compare."""
+    """Size, time and hash of a file when `align` saw it, for later stages to compare."""
 
     size: int = Field(ge=0)
-    """In bytes."""
+    """Size in bytes."""
     mtime_ns: int
     """Time of the last change, in nanoseconds since 1970."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Hex SHA-256 of the content; None: not read yet."""
+    """Hex SHA-256 of the content; None: the content was not read."""
 
 
 ReferenceKind = Literal["blur", "sharp"]
@@ -86,57 +88,57 @@ Problem = Literal[
     "unsure",
     "sharp apart",
 ]
-"""What the images show to be wrong, or why they prove nothing; see docs/alignment.md."""
+"""What the frames show to be wrong, or why they prove nothing; see docs/alignment.md."""
 
 
 class Verification(_Record):
-    """How far the spikes are from the images in time, as measured from both."""
+    """A sequence's lag (late > 0) and drift, as measured from its frames and spikes."""
 
     lag_frames: float
-    """Spike samples by which the best match comes after the expected one."""
+    """Lag of the spikes, in samples."""
     lag_seconds: float
-    """The same, in seconds."""
+    """Lag of the spikes, in seconds."""
     correlation: float = Field(ge=-1, le=1)
-    """Of the image and the TFP at the best lag."""
+    """Correlation of the frames with the TFP at that lag."""
     confident: bool
-    """False if the images prove nothing, such as a flat scene."""
+    """Whether the frames prove the lag; a flat or still scene proves nothing."""
     warning: str | None = None
-    """What is wrong, in words; None if nothing is."""
+    """What is wrong, in a sentence; None: nothing is."""
     by: ReferenceKind = "sharp"
-    """Which images it was measured from."""
+    """Kind of frames that the lag was measured from."""
     problem: Problem | None = None
-    """What is wrong, in a word; None if nothing is."""
+    """What is wrong, in a word or two; None: nothing is."""
     confidence: float = Field(default=0.0, ge=0, le=1)
     """Probability that the lag is right to within 1 % of the exposure, or one sample."""
     error_frames: float | None = Field(default=None, ge=0)
     """Standard error of the lag, in samples."""
     at_frame: float | None = None
-    """Sample, as the clock before any correction counts, at which the lag holds."""
+    """Sample at which the lag holds, counted by the clock before any correction."""
     drift_ppm: float | None = None
-    """By how much the true rate is above the known one, in millionths; None: can't be told."""
+    """True rate over the stated one minus 1, in millionths; None: can't be measured."""
     drift_error_ppm: float | None = Field(default=None, ge=0)
-    """Its standard error."""
+    """Standard error of the drift, in millionths."""
     rival: float | None = None
-    """Best correlation outside the main lobe."""
+    """Best correlation outside the main lobe; None: there is no lag outside."""
     applied: bool = False
-    """True: the sequence's clock has been corrected by lag and drift."""
+    """Whether the sequence's clock was corrected by this lag and drift."""
 
 
 class Space(_Record):
-    """Where spike pixels lie in the colour frames; see `spikes.registration`."""
+    """Registration: where spike pixels lie in the colour frames; see `spikes.registration`."""
 
     matrix: tuple[float, float, float, float, float, float, float, float, float]
     """3x3, row by row: (x, y, 1) in spike pixels to frame pixels, (0, 0) the outer corner."""
     frame_shape: tuple[int, int]
     """(H, W) of the frames, in pixels."""
     by: Literal["calibration", "similarity", "affine", "homography"]
-    """Given by a file, or estimated from the frames with this model."""
+    """Read from a calibration file, or estimated from the frames with this model."""
     correlation: float | None = None
-    """Of blurred frames and long TFPs, once registered; None: given."""
+    """Correlation of registered blurred frames with long TFPs; None: calibrated."""
     error_pixels: float | None = Field(default=None, ge=0)
-    """Standard error at the worst corner, in frame pixels; None: given."""
+    """Standard error at the worst corner, in frame pixels; None: calibrated."""
     confidence: float | None = Field(default=None, ge=0, le=1)
-    """Probability that every corner is right to a spike pixel; None: given."""
+    """Probability that every corner is right to a spike pixel; None: calibrated."""
 
 
 class Window(_Record):
@@ -151,11 +153,16 @@ class Window(_Record):
     spike_count: int = Field(ge=0)
     """Spikes of all pixels in [t0, t1]."""
     spikes: RelativePath
-    """The `.dat` that holds them."""
+    """The `.dat` that holds the exposure's spikes."""
     first: float
-    """Time of that file's sample 0, in seconds."""
+    """Time of sample 0 of `spikes`, in seconds."""
     blur: RelativePath
     sharp: RelativePath | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files of the window, without a sharp frame where there is none."""
+        return tuple(p for p in (self.spikes, self.blur, self.sharp) if p is not None)
 
     @model_validator(mode="after")
     def _check_times(self) -> Window:
@@ -165,38 +172,37 @@ class Window(_Record):
 
 
 class AlignedSequence(_Record):
-    """One recording: spikes of one camera and the blurred frames beside them."""
+    """One recording: one camera's spikes, and the blurred frames of the camera beside it."""
 
     seq: Annotated[str, AfterValidator(require_seq)]
     """`<split>/<group>/<clip>`; in the unified layout `<split>/<sequence>`."""
-    geometry: Annotated[str, AfterValidator(_require_geometry)]
-    """`SpikeGeometry.describe()`."""
+    geometry: GeometrySpec
+    """How spikes lie in the files, as `SpikeGeometry.describe` writes it."""
     rate: float = Field(gt=0)
-    """Spike frames a second, in Hz."""
+    """Spike samples a second, in Hz."""
     gain: float | None = Field(default=None, gt=0)
     """Spikes a sample at unit luminance; None: not known."""
     windows: tuple[Window, ...]
-    """By frame_index, ascending."""
+    """Exposures in ascending order of `frame_index`."""
     files: dict[RelativePath, FileRecord]
-    """Every file that the windows name."""
+    """Every file that the windows name, by path."""
     blur_kind: str | None = None
-    """Which of the data set's ways to average frames: GoPro's blur or blur_gamma."""
+    """How the data set averaged the blurred frames, such as GoPro's blur or blur_gamma."""
     scene: str | None = None
     """What was filmed, where the data set says; None: see `scene_name`."""
     assigned_split: str | None = Field(default=None, pattern=r"^[^/]+$")
-    """The split that `spikedeblur split` put it in; None: the first part of `seq`."""
+    """Split by `spikedeblur split`; None: the first part of `seq`."""
     space: Space | None = None
-    """None: both cameras see the same field, whole."""
+    """Registration of the spikes; None: both cameras see the same field."""
     verification: Verification | None = None
-    """None: not verified."""
+    """Measured lag; None: not measured."""
 
     @model_validator(mode="after")
     def _check_windows(self) -> AlignedSequence:
         indices = [window.frame_index for window in self.windows]
         if any(a >= b for a, b in itertools.pairwise(indices)):
             raise ValueError("expected windows in ascending order of frame_index, each once")
-        named = {p for w in self.windows for p in (w.spikes, w.blur, w.sharp) if p is not None}
-        missing = sorted(named - self.files.keys())
+        missing = sorted({p for w in self.windows for p in w.paths} - self.files.keys())
         if missing:
             raise ValueError(f"expected a record in `files` of {missing[0]!r}")
         return self
@@ -208,12 +214,12 @@ class AlignedSequence(_Record):
 
     @property
     def folder_split(self) -> str:
-        """The first part of `seq`."""
+        """First part of `seq`, which is the split by the data set's folders."""
         return self.seq.split("/", 1)[0]
 
     @property
     def scene_name(self) -> str:
-        """What was filmed: as the data set says, else `seq` without its ends."""
+        """Name of what was filmed: `scene`, else `seq` without its first and last part."""
         if self.scene is not None:
             return self.scene
         _, *middle, last = self.seq.split("/")
@@ -224,10 +230,10 @@ class AlignedSequence(_Record):
         return parse_geometry(self.geometry)
 
     def registration(self) -> Registration | None:
-        """Return where spike pixels lie in the frames; None: both cameras see the same field.
+        """Return the registration of `space`; None: both cameras see the same field.
 
         Raises:
-            RegistrationError: the matrix maps them to no place.
+            RegistrationError: the matrix maps spike pixels to no place in the frames.
         """
         if self.space is None:
             return None
@@ -235,7 +241,7 @@ class AlignedSequence(_Record):
         return Registration(self.space.matrix, shape, self.space.frame_shape)
 
     def plan(self) -> tuple[object, ...]:
-        """Return all that is known before anything is read: no counts, hashes, measurements.
+        """Return what is known before any file is read: all but counts, hashes, measurements.
 
         Two sequences with the same plan are the same data, described in the same way.
         """
@@ -244,8 +250,8 @@ class AlignedSequence(_Record):
         ]
         files = {name: (seen.size, seen.mtime_ns) for name, seen in self.files.items()}
         known = (self.seq, self.geometry, self.rate, self.gain, self.scene, self.blur_kind)
-        given = self.space if self.space is not None and self.space.by == "calibration" else None
-        return *known, given, windows, files
+        calibrated = self.space is not None and self.space.by == "calibration"
+        return *known, self.space if calibrated else None, windows, files
 
     def clock(self, window: Window) -> SpikeClock:
         """Return the clock of the file that holds the window's spikes."""
@@ -253,37 +259,38 @@ class AlignedSequence(_Record):
 
 
 class SplitRecord(_Record):
-    """How `spikedeblur split` dealt the sequences out."""
+    """How `spikedeblur split` put the sequences in splits."""
 
     by: Literal["scene", "clip"]
-    """What is never divided."""
+    """What stays in one split."""
     val: float = Field(ge=0, lt=1)
-    """Share of the exposures outside the test set that was aimed at for validation."""
+    """Share of the exposures outside the test set that validation should get."""
     test: float = Field(ge=0, lt=1)
-    """The same, added to the test set."""
+    """Share of the exposures outside the test set that should be added to it."""
     seed: int
+    """Seed of the order in which scenes are drawn."""
 
 
 class Manifest(_Record):
     """All sequences of one data set, with the timeline that aligns them."""
 
-    format: Literal["spikedeblur.manifest"] = FORMAT
-    schema_version: Literal[1] = SCHEMA_VERSION
+    format: Literal["spikedeblur.manifest"] = "spikedeblur.manifest"
+    schema_version: Literal[1] = 1
     version: str = __version__
-    """Of the spikedeblur that wrote it."""
+    """Version of spikedeblur that wrote it."""
     layout: str
     root: Annotated[str, AfterValidator(_require_climbing)]
     """The data set's folder, relative to the manifest's; may climb with `..`."""
     fps: float = Field(gt=0)
-    """Sharp frames a second."""
+    """Sharp frames a second, in Hz."""
     exposure_frames: int | None = Field(default=None, ge=1)
-    """Sharp frames that make a blurred one; None where it varies by sequence."""
+    """Sharp frames that make a blurred one; None: sequences differ."""
     linear_light: bool | None = None
-    """True: averaged in linear light; False: in gamma space; None: not known."""
+    """True: frames averaged in linear light; False: in gamma space; None: not known."""
     split: SplitRecord | None = None
-    """None: sequences are in the splits that their folders name."""
+    """How sequences were split; None: by their folders."""
     sequences: tuple[AlignedSequence, ...]
-    """By seq, ascending."""
+    """Sequences in ascending order of `seq`."""
 
     @model_validator(mode="after")
     def _check_sequences(self) -> Manifest:
@@ -293,7 +300,7 @@ class Manifest(_Record):
         return self
 
     def root_folder(self, manifest_path: str | os.PathLike[str]) -> Path:
-        """Return the data set's folder, given where this manifest lies."""
+        """Return the data set's folder, absolute, given the manifest's own path."""
         # Links are resolved first: `..` after a link leads elsewhere than it reads.
         return (Path(manifest_path).absolute().parent.resolve() / self.root).resolve()
 
@@ -304,6 +311,12 @@ class Manifest(_Record):
             for sequence in self.sequences
             for window in sequence.windows
         ]
+
+
+def relative_root(root: Path, manifest: Path) -> str:
+    """Return the data set's folder as a manifest at the path `manifest` names it."""
+    folder = manifest.absolute().parent.resolve()
+    return Path(os.path.relpath(root.resolve(), folder)).as_posix()
 
 
 def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
@@ -317,8 +330,8 @@ def format_manifest(manifest: Manifest) -> str:
         return manifest.model_dump_json(indent=1) + "\n"
     except pydantic_core.PydanticSerializationError as error:
         raise ManifestError(
-            f"{manifest.root!r}: a file or folder has a name that is no text in UTF-8, which a "
-            "manifest can't hold; rename it"
+            f"{manifest.root!r}: expected names in UTF-8, which a manifest can hold, found a file "
+            "or folder with another; rename it"
         ) from error
 
 
@@ -326,7 +339,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     """Read a manifest and check every value in it.
 
     Raises:
-        ManifestError: not there, not JSON, another format or version, or a wrong entry.
+        ManifestError: missing, not JSON, another format or version, or a wrong entry.
     """
     try:
         content = Path(path).read_bytes()
@@ -341,8 +354,8 @@ def parse_manifest(content: bytes, path: str | os.PathLike[str]) -> Manifest:
     """Check every value of a manifest.
 
     Args:
-        content: the file.
-        path: where it is from, for messages.
+        content: bytes of the file.
+        path: the file, for messages.
 
     Raises:
         ManifestError: not JSON, another format or version, or a wrong entry.
@@ -351,48 +364,21 @@ def parse_manifest(content: bytes, path: str | os.PathLike[str]) -> Manifest:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
         # Only now, since to parse it twice takes as long as half of all the checks.
-        _check_header(path, _parse(path, content))
-        first = error.errors(include_url=False)[0]
-        place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])
-        found = repr(first["input"])
-        reason = first["msg"].removeprefix("Value error, ")
-        if found not in reason:
-            reason += f", found {found if len(found) <= 80 else found[:77] + '...'}"
-        raise ManifestError(
-            f"{path}: {place.lstrip('.') or 'manifest'}: {reason}; {_REMEDY}"
-        ) from error
-
-
-def _parse(path: str | os.PathLike[str], content: bytes) -> Any:
-    try:
-        return pydantic_core.from_json(content)
-    except ValueError as error:
-        raise ManifestError(
-            f"{path}: expected a manifest (JSON), found text that isn't JSON ({error}); {_REMEDY}"
-        ) from error
-
-
-def _check_header(path: str | os.PathLike[str], header: Any) -> None:
-    found = header.get("format") if isinstance(header, dict) else type(header).__name__
-    if not isinstance(header, dict) or found != FORMAT:
-        raise ManifestError(
-            f'{path}: expected a manifest with "format": {FORMAT!r}, found {found!r}; give the '
-            "file that `spikedeblur align` wrote"
-        )
-    version = header.get("schema_version")
-    if version != SCHEMA_VERSION:
-        newer = isinstance(version, int) and version > SCHEMA_VERSION
-        raise ManifestError(
-            f"{path}: expected manifest schema {SCHEMA_VERSION}, found {version!r} "
-            f"(written by spikedeblur {header.get('version')!r}); "
-            + ("it is newer than this program: update spikedeblur" if newer else _REMEDY)
-        )
+        try:
+            header = pydantic_core.from_json(content)
+        except ValueError as broken:
+            raise ManifestError(
+                f"{path}: expected a manifest (JSON), found text that isn't JSON ({broken}); "
+                f"{_REMEDY}"
+            ) from broken
+        FORMAT.require(header, path, ManifestError, _REMEDY)
+        raise ManifestError(f"{path}: {first_problem(error)}; {_REMEDY}") from error
 
 
 def manifest_beside(log: str | os.PathLike[str]) -> Manifest | None:
-    """Return the manifest that `align` wrote with a log, `<log>.json`; None if it isn't there.
+    """Return the manifest `<log>.json` that `align` wrote with a log.
 
-    One that is of another log, or can't be read, is none.
+    None: it is missing, can't be read, or has other rows than the log.
     """
     beside = Path(log).with_suffix(".json")
     if not beside.is_file():
@@ -406,6 +392,6 @@ def manifest_beside(log: str | os.PathLike[str]) -> Manifest | None:
 
 
 def was_corrected(sequence: AlignedSequence) -> bool:
-    """Whether clock or place differ from what side files and sizes say."""
+    """Whether `align` corrected the clock or registered the spikes, beyond what side files say."""
     applied = sequence.verification is not None and sequence.verification.applied
     return applied or sequence.space is not None

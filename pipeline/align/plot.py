@@ -1,8 +1,8 @@
-"""One page to see that an alignment is right: pictures and the correlation curve, by sequence.
+"""A page that shows whether an alignment is right: pictures and the correlation by sequence.
 
-Blurred frame, sharp frame, TFP where the images say that it belongs, frame and TFP in a
-chequerboard (edges run through where both fit), and the correlation over the lag. HTML without
-scripts and without other files; what looks wrong comes first.
+Each sequence has a blurred frame, its sharp frame, the TFP at the time that the frames show,
+frame and TFP in a chequerboard (edges run through it where both fit), and the correlation over
+the lag. The page is HTML without scripts and without other files; problems come first.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ import html
 import io
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ...errors import SpikeDeblurError
 from ..frames.images import read_rgb
 from ..host.files import write_text
+from ..host.overwrite import require_free
 from ..spikes.registration import open_spikes
-from .manifest import AlignedSequence, Manifest, Verification, Window
+from .manifest import AlignedSequence, Manifest, Window
 from .measure.dataset import frames_of
 from .measure.lag import Match
-from .measure.verify import find_best
+from .measure.verify import FrameAt, find_best
 
 MOST_SEQUENCES = 200
-"""On one page: those with a problem, then others, spread over the data set."""
+"""Most sequences on one page: those with a problem, then others, spread over the data set."""
 
 _MARK = "<!-- spikedeblur align -->"
 _WIDTH = 232
-"""Of a picture, in pixels."""
+"""Width of a picture on the page, in pixels."""
 _MEASURED = (None, "edge", "rival", "unsure", "sharp apart")
-"""Problems with which there is a lag to speak of."""
+"""Problems with which a lag was measured."""
 _TILES = 8
-"""Of the chequerboard, across."""
+"""Tiles of the chequerboard, from left to right."""
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#657083;--line:#d8dde5;--ground:#fff;
 --good:#18794e;--bad:#c0362c;--mark:#2463eb}
@@ -54,32 +54,25 @@ h2{font-size:1rem;margin:0;overflow-wrap:anywhere}
 figure{margin:0}figcaption{font-size:12px;color:var(--soft);margin-top:.15rem}
 figure img{display:block;width:232px;border-radius:3px}
 svg{display:block;background:transparent}svg text{font:11px system-ui,sans-serif;fill:var(--soft)}
+svg tspan{fill:var(--mark)}
 """
 
 RGB = npt.NDArray[np.uint8]
 Map = Callable[[Callable[[AlignedSequence], str], list[AlignedSequence]], Iterable[str]]
 
 
-class PageError(SpikeDeblurError):
-    """The page can't be written where it was asked for."""
-
-
 def require_page_free(path: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Refuse to replace a file that is not such a page.
+    """Refuse to replace a file that is no such page.
 
     Raises:
-        PageError: it is there, and something else.
+        OverwriteError: a folder or another file is there.
     """
-    page = Path(path)
-    if page.is_dir():
-        raise PageError(f"{page}: is a folder; give --plot a file, such as {page / 'align.html'}")
-    if page.exists() and not overwrite:
-        with page.open("rb") as file:
-            if _MARK.encode() not in file.read(200):
-                raise PageError(
-                    f"{page}: there, but not a page that align wrote; give another --plot, or "
-                    "--overwrite to replace it"
-                )
+    require_free(
+        path,
+        overwrite=overwrite,
+        is_ours=lambda page: _MARK.encode() in page.read_bytes()[:200],
+        what="an alignment page",
+    )
 
 
 def write_page(path: str | os.PathLike[str], manifest: Manifest, root: Path, each: Map) -> None:
@@ -87,7 +80,7 @@ def write_page(path: str | os.PathLike[str], manifest: Manifest, root: Path, eac
 
     Args:
         path: HTML file.
-        manifest: as aligned; with a corrected clock, the page shows what is left.
+        manifest: the data set as aligned; of a corrected clock, the page shows what lag is left.
         root: the data set's folder.
         each: `map`, or a pool's.
     """
@@ -97,24 +90,23 @@ def write_page(path: str | os.PathLike[str], manifest: Manifest, root: Path, eac
 
 
 def _chosen(sequences: Sequence[AlignedSequence]) -> list[AlignedSequence]:
-    odd = [s for s in sequences if s.verification is None or s.verification.problem]
-    even = [s for s in sequences if s not in odd] if len(odd) < len(sequences) else []
-    odd = odd[:MOST_SEQUENCES]
-    room = MOST_SEQUENCES - len(odd)
+    odd: list[AlignedSequence] = []
+    even: list[AlignedSequence] = []
+    for sequence in sequences:
+        right = sequence.verification is not None and not sequence.verification.problem
+        (even if right else odd).append(sequence)
+    room = max(0, MOST_SEQUENCES - len(odd))
     if len(even) > room:
-        even = [even[i * len(even) // room] for i in range(room)] if room else []
-    return odd + even
+        even = [even[i * len(even) // room] for i in range(room)]
+    return odd[:MOST_SEQUENCES] + even
 
 
 def _page(manifest: Manifest, shown: int, sections: Iterable[str]) -> str:
-    found = [s.verification for s in manifest.sequences]
-    proved = sum(v is not None and v.confident for v in found)
-    applied = sum(v is not None and v.applied for v in found)
-    windows = sum(len(s.windows) for s in manifest.sequences)
-    problems: dict[str, int] = {}
-    for one in found:
-        if one is not None and one.problem:
-            problems[one.problem] = problems.get(one.problem, 0) + 1
+    measured = [s.verification for s in manifest.sequences if s.verification is not None]
+    proved = sum(lag.confident for lag in measured)
+    applied = sum(lag.applied for lag in measured)
+    windows = sum(len(sequence.windows) for sequence in manifest.sequences)
+    problems = Counter(lag.problem for lag in measured if lag.problem)
     named = ", ".join(f"{n} {name}" for name, n in sorted(problems.items()))
     left = len(manifest.sequences) - shown
     lines = [
@@ -142,110 +134,98 @@ def _many(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    window: Window
-    middle: int
-    """Sample of the TFP's middle."""
-    width: int
-
-
 def _section(sequence: AlignedSequence, root: Path) -> str:
-    found = sequence.verification
-    match = _match(sequence, root, found)
-    parts = [
-        "<section>",
-        f"<h2>{html.escape(sequence.seq)}</h2>",
-        f"<p>{_words(sequence, found)}</p>",
-        '<div class="row">',
-    ]
-    shown = _window(sequence, root, match)
-    blur = read_rgb(root / sequence.windows[len(sequence.windows) // 2].blur)
-    if shown is not None:
-        blur = read_rgb(root / shown.window.blur)
-        sharp = read_rgb(root / shown.window.sharp) if shown.window.sharp else None
-        tfp = _tfp(sequence, root, shown)
-        parts.append(_figure(blur, f"blurred, frame {shown.window.frame_index}"))
-        if sharp is not None:
-            parts.append(_figure(sharp, "sharp"))
-        caption = f"TFP of {shown.width} samples"
-        parts.append(_figure(tfp, caption + (", registered" if sequence.space else "")))
-        board = _chequered(sharp if sharp is not None else blur, tfp)
-        parts.append(_figure(board, ("sharp" if sharp is not None else "blurred") + " and TFP"))
+    frames = frames_of(sequence, root)
+    lag = sequence.verification
+    best = None if lag is None else find_best(frames, lag.by)
+    match = None if best is None else best.match
+    place = _tfp_place(frames, match)
+    if place is None:
+        middle = sequence.windows[len(sequence.windows) // 2]
+        blur = read_rgb(root / middle.blur)
+        figures = [_figure(blur, "blurred; its exposure is outside the recording")]
     else:
-        parts.append(_figure(blur, "blurred; its exposure is outside the recording"))
+        i, centre, width = place
+        figures = _figures(sequence, sequence.windows[i], root, centre, width)
     if match is not None:
-        parts.append(_curve(match))
-    return "\n".join([*parts, "</div>", "</section>"])
+        figures.append(_curve(match))
+    title = f"<section>\n<h2>{html.escape(sequence.seq)}</h2>\n<p>{_words(sequence)}</p>"
+    return "\n".join([title, '<div class="row">', *figures, "</div>", "</section>"])
 
 
-def _match(sequence: AlignedSequence, root: Path, found: Verification | None) -> Match | None:
-    if found is None:
-        return None
-    finding = find_best(frames_of(sequence, root), found.by)
-    return None if finding is None else finding.match
-
-
-def _words(sequence: AlignedSequence, found: Verification | None) -> str:
+def _words(sequence: AlignedSequence) -> str:
     words = []
-    if found is None:
+    measured = sequence.verification
+    if measured is None:
         words.append('<span class="soft">not verified</span>')
     else:
-        to_ms = 1000 / sequence.rate
-        lag = f"lag {found.lag_frames:+.2f}"
-        if found.error_frames is not None:
-            lag += f" &plusmn; {found.error_frames:.2f}"
-        lag += f" samples ({found.lag_frames * to_ms:+.3f} ms)"
-        if found.problem not in _MEASURED:
+        lag = f"lag {measured.lag_frames:+.2f}"
+        if measured.error_frames is not None:
+            lag += f" &plusmn; {measured.error_frames:.2f}"
+        lag += f" samples ({measured.lag_frames * 1000 / sequence.rate:+.3f} ms)"
+        if measured.problem not in _MEASURED:
             lag = "no lag"
-        state = "good" if found.confident and not found.problem else "bad"
-        what = found.problem or ("proved" if found.confident else "not proved")
+        state = "good" if measured.confident and not measured.problem else "bad"
+        what = measured.problem or ("proved" if measured.confident else "not proved")
         words.append(
-            f'<span class="{state}">{html.escape(what)}</span>: {lag}, by the {found.by} frames, '
-            f"confidence {found.confidence:.2f}, correlation {found.correlation:.3f}"
+            f'<span class="{state}">{html.escape(what)}</span>: {lag}, by the {measured.by} '
+            f"frames, confidence {measured.confidence:.2f}, correlation {measured.correlation:.3f}"
         )
-        if found.drift_ppm is not None and found.drift_error_ppm is not None:
-            words.append(f"drift {found.drift_ppm:+.0f} &plusmn; {found.drift_error_ppm:.0f} ppm")
-        if found.applied:
+        if measured.drift_ppm is not None and measured.drift_error_ppm is not None:
+            words.append(
+                f"drift {measured.drift_ppm:+.0f} &plusmn; {measured.drift_error_ppm:.0f} ppm"
+            )
+        if measured.applied:
             words.append("<b>clock corrected by it; below is what is left</b>")
-        if found.warning:
-            words.append(f'<span class="bad">{html.escape(found.warning)}</span>')
+        if measured.warning:
+            words.append(f'<span class="bad">{html.escape(measured.warning)}</span>')
     if sequence.space is not None:
         error = sequence.space.error_pixels
-        words.append(
-            f"registered by {sequence.space.by}"
-            + (f", corners to &plusmn; {error:.2f} frame pixels" if error is not None else "")
-        )
+        corners = f", corners to &plusmn; {error:.2f} frame pixels" if error is not None else ""
+        words.append(f"registered by {sequence.space.by}{corners}")
     return "; ".join(words)
 
 
-def _window(sequence: AlignedSequence, root: Path, match: Match | None) -> _Shown | None:
-    """Return the middlemost exposure whose TFP lies inside the recording."""
-    frames = frames_of(sequence, root)
+def _tfp_place(frames: list[FrameAt], match: Match | None) -> tuple[int, int, int] | None:
+    """Return the middlemost exposure whose TFP lies inside the recording.
+
+    Returns:
+        Its index, and middle and width of the TFP, in samples; None: there is no such exposure.
+    """
     lag = match.lag if match is not None else 0.0
-    order = sorted(range(len(frames)), key=lambda i: abs(i - (len(frames) - 1) / 2))
-    for i in order:
+    for i in sorted(range(len(frames)), key=lambda i: abs(i - (len(frames) - 1) / 2)):
         frame = frames[i]
-        width = (
-            match.width if match is not None and frame.sharp and match.width < frame.samples else 0
-        )
-        width = width or max(5, frame.samples // 8)
+        width = max(5, frame.samples // 8)
+        if match is not None and frame.sharp and match.width < frame.samples:
+            width = match.width
         middle = round(frame.at + lag)
         if width // 2 <= middle < frame.spikes.n_frames - width // 2:
-            return _Shown(sequence.windows[i], middle, width)
+            return i, middle, width
     return None
 
 
-def _tfp(sequence: AlignedSequence, root: Path, shown: _Shown) -> RGB:
-    path = root / shown.window.spikes
-    spikes = open_spikes(path, sequence.spike_geometry(), sequence.registration())
-    start = max(0, shown.middle - shown.width // 2)
-    stop = min(spikes.n_frames, start + shown.width)
-    rate = spikes.counts(1, start, stop)[0].astype(np.float32)
-    top = float(np.percentile(rate, 99.5)) or 1.0
+def _figures(
+    sequence: AlignedSequence, window: Window, root: Path, middle: int, width: int
+) -> list[str]:
+    blur = read_rgb(root / window.blur)
+    sharp = read_rgb(root / window.sharp) if window.sharp else None
+    spikes = open_spikes(root / window.spikes, sequence.spike_geometry(), sequence.registration())
+    start = max(0, middle - width // 2)
+    rate = spikes.counts(1, start, min(spikes.n_frames, start + width))[0].astype(np.float32)
     # As bright as a photograph: spikes are linear in light or in gamma, and seldom at full scale.
-    gray = np.clip(rate / top, 0, 1) * 255
-    return np.repeat(np.rint(gray).astype(np.uint8)[..., None], 3, axis=-1)
+    tfp = _gray(np.clip(rate / (float(np.percentile(rate, 99.5)) or 1.0), 0, 1) * 255)
+    registered = ", registered" if sequence.space else ""
+    board = _chequered(blur if sharp is None else sharp, tfp)
+    return [
+        _figure(blur, f"blurred, frame {window.frame_index}"),
+        *([] if sharp is None else [_figure(sharp, "sharp")]),
+        _figure(tfp, f"TFP of {width} samples{registered}"),
+        _figure(board, ("blurred" if sharp is None else "sharp") + " and TFP"),
+    ]
+
+
+def _gray(plane: npt.NDArray[np.floating]) -> RGB:
+    return np.repeat(np.rint(plane).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def _chequered(frame: RGB, tfp: RGB) -> RGB:
@@ -254,12 +234,11 @@ def _chequered(frame: RGB, tfp: RGB) -> RGB:
     gray = np.asarray(Image.fromarray(frame).convert("L"), np.float32)
     light = other[..., 0].astype(np.float32)
     spread = float(light.std()) or 1.0
-    # One brightness and contrast, so that only what does not fit shows.
+    # The TFP gets the frame's brightness and contrast, so that only what does not fit shows.
     light = (light - light.mean()) * float(gray.std()) / spread + gray.mean()
     tile = max(8, width // _TILES)
     y, x = np.mgrid[:height, :width] // tile
-    board = np.where((y + x) % 2 == 0, gray, np.clip(light, 0, 255))
-    return np.repeat(np.rint(board).astype(np.uint8)[..., None], 3, axis=-1)
+    return _gray(np.where((y + x) % 2 == 0, gray, np.clip(light, 0, 255)))
 
 
 def _figure(image: RGB, caption: str) -> str:
@@ -278,59 +257,42 @@ def _figure(image: RGB, caption: str) -> str:
 
 def _curve(match: Match) -> str:
     """Return the correlation over the lag as SVG: timeline dashed, peak and rival marked."""
-    width, height, left, right, top, bottom = 340, 190, 34, 10, 16, 30
+    width, height, left, right, top, floor = 340, 190, 34, 330, 16, 160
     known = np.isfinite(match.curve)
-    lags, values = match.lags[known], match.curve[known]
+    values = match.curve[known]
     low = math.floor(10 * float(values.min())) / 10
     high = max(math.ceil(10 * float(values.max())) / 10, low + 0.1)
     first, last = float(match.lags[0]), float(match.lags[-1])
 
     def x(lag: float) -> float:
-        return left + (lag - first) / max(last - first, 1e-9) * (width - left - right)
+        return left + (lag - first) / max(last - first, 1e-9) * (right - left)
 
     def y(value: float) -> float:
-        return top + (high - value) / (high - low) * (height - top - bottom)
+        return top + (high - value) / (high - low) * (floor - top)
 
-    line = " ".join(
-        f"{x(float(lag)):.1f},{y(float(value)):.1f}"
-        for lag, value in zip(lags, values, strict=True)
-    )
-    floor = height - bottom
-    marks = [
-        f'<line x1="{left}" y1="{floor}" x2="{width - right}" y2="{floor}" stroke="var(--line)"/>'
-    ]
-    marks += [
-        f'<text x="{left - 5}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.1f}</text>'
-        for value in (low, high)
-    ]
-    marks += [
-        f'<text x="{x(lag):.1f}" y="{floor + 14}" text-anchor="middle">{lag:.0f}</text>'
-        for lag in (first, 0.0, last)
-        if lag == 0.0 or abs(x(lag) - x(0.0)) > 40
-    ]
-    marks.append(
-        f'<line x1="{x(0):.1f}" y1="{top}" x2="{x(0):.1f}" y2="{floor}" stroke="var(--soft)" '
-        'stroke-dasharray="3 3"/>'
-    )
-    marks.append(f'<polyline points="{line}" fill="none" stroke="var(--ink)" stroke-width="1.3"/>')
+    def text(at: float, below: float, anchor: str, words: str) -> str:
+        return f'<text x="{at:.1f}" y="{below:.1f}" text-anchor="{anchor}">{words}</text>'
+
+    points = zip(match.lags[known], values, strict=True)
+    line = " ".join(f"{x(float(lag)):.1f},{y(float(value)):.1f}" for lag, value in points)
+    ticks = [lag for lag in (first, 0.0, last) if lag == 0.0 or abs(x(lag) - x(0.0)) > 40]
     peak_x, peak_y = x(match.lag), y(min(match.peak, high))
-    marks.append(f'<circle cx="{peak_x:.1f}" cy="{peak_y:.1f}" r="4" fill="var(--mark)"/>')
-    beside = peak_x > width / 2
-    marks.append(
-        f'<text x="{peak_x + (-8 if beside else 8):.1f}" y="{peak_y + 4:.1f}" '
-        f'text-anchor="{"end" if beside else "start"}" style="fill:var(--mark)">'
-        f"{match.lag:+.1f}</text>"
-    )
+    side, anchor = (-8, "end") if peak_x > width / 2 else (8, "start")
+    marks = [
+        f'<path d="M{left} {floor}H{right}" stroke="var(--line)"/>',
+        f'<path d="M{x(0):.1f} {top}V{floor}" stroke="var(--soft)" stroke-dasharray="3 3"/>',
+        *(text(left - 5, y(value) + 4, "end", f"{value:.1f}") for value in (low, high)),
+        *(text(x(lag), floor + 14, "middle", f"{lag:.0f}") for lag in ticks),
+        f'<polyline points="{line}" fill="none" stroke="var(--ink)" stroke-width="1.3"/>',
+        f'<circle cx="{peak_x:.1f}" cy="{peak_y:.1f}" r="4" fill="var(--mark)"/>',
+        text(peak_x + side, peak_y + 4, anchor, f"<tspan>{match.lag:+.1f}</tspan>"),
+        text((left + right) / 2, height - 3, "middle", "lag, samples"),
+    ]
     if match.rival is not None and match.rival_lag is not None:
-        rival_x, rival_y = x(match.rival_lag), y(match.rival)
         marks.append(
-            f'<circle cx="{rival_x:.1f}" cy="{rival_y:.1f}" r="3.5" fill="none" '
-            'stroke="var(--bad)"/>'
+            f'<circle cx="{x(match.rival_lag):.1f}" cy="{y(match.rival):.1f}" r="3.5" '
+            'fill="none" stroke="var(--bad)"/>'
         )
-    marks.append(
-        f'<text x="{(left + width - right) / 2}" y="{height - 3}" text-anchor="middle">'
-        "lag, samples</text>"
-    )
     return (
         f'<figure><svg width="{width}" height="{height}" role="img" aria-label="correlation over '
         f'lag, peak at {match.lag:+.1f} samples">{"".join(marks)}</svg>'

@@ -1,8 +1,10 @@
-"""What is known of a found sequence's spikes: settled once, before any is read."""
+"""What the user says of a data set, and what is known of a sequence's spikes before any is read."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+import os
+from dataclasses import dataclass, field, replace
 
 from ..frames.images import image_shape
 from ..spikes.geometry import SpikeGeometry
@@ -11,50 +13,97 @@ from ..spikes.settings import SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import SideFile, read_side_file
 from .layouts import AlignmentError, FoundSequence
 from .layouts.custom import is_layout_file
+from .measure.registration import Model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlignOptions:
+    """How `align` reads a data set, and what it finds out from the frames.
+
+    Raises:
+        AlignmentError: a value that can't be, or two that exclude each other.
+    """
+
+    exposure: int | None = None
+    """Sharp frames that make a blurred one; None: the layout's own."""
+    fps: float | None = None
+    """Sharp frames a second, in Hz; None: the layout's own."""
+    variant: str | None = None
+    """Folder to read where the layout knows several; None: its usual one."""
+    spikes: SpikeOptions = field(default_factory=SpikeOptions)
+    """The spike camera. Without geometry, rate or gain, side files or the layout's preset say."""
+    verify: bool = True
+    """Measure each sequence's lag from its frames."""
+    estimate: bool = False
+    """Correct each sequence's clock by the measured lag and drift, where they are proved.
+    Exposures that then leave the recording are left out, with a warning."""
+    estimate_space: Model | None = None
+    """Estimate from the frames where spike pixels lie in them, with this model."""
+    plot: str | os.PathLike[str] | None = None
+    """HTML page to write, with pictures and correlation curves."""
+    strict: bool = False
+    """Write nothing if there is any warning."""
+
+    def __post_init__(self) -> None:
+        spikes = self.spikes
+        for name, value in (("fps", self.fps), ("rate", spikes.rate), ("gain", spikes.gain)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise AlignmentError(f"expected --{name} above 0, found {value}")
+        if spikes.first is not None:
+            raise AlignmentError(
+                f"expected no first sample's time, which differs by sequence, got {spikes.first}; "
+                "write it in the side files"
+            )
+        if spikes.calibration is not None and self.estimate_space is not None:
+            raise AlignmentError("expected --calibration or --estimate-space, got both; give one")
 
 
 def settle_sequence(
-    found: FoundSequence,
-    *,
-    geometry: str | None,
-    rate: float | None,
-    gain: float | None,
-    fps: float,
+    found: FoundSequence, options: SpikeOptions, fps: float
 ) -> tuple[SpikeSettings, bool | None]:
-    """Return what is known of the spikes, and whether light was averaged linearly, if recorded."""
+    """Return what is known of a sequence's spikes, and whether light was averaged linearly.
+
+    Args:
+        found: the sequence's files.
+        options: geometry, rate and gain that the user gives.
+        fps: sharp frames a second, in Hz, with which a side file is compared.
+
+    Returns:
+        The settings, with warnings; and True (linear light), False (gamma), or None where the
+        side file does not say.
+
+    Raises:
+        AlignmentError: side files disagree, or the data set contradicts the geometry.
+        SpikeSettingsError: geometry or rate are not known.
+    """
     side = _side_file(found)
     where = f"{found.seq} ({found.windows[0].spikes})"
-    _require_row_order(found, geometry, side)
-    options = SpikeOptions(geometry=geometry, rate=rate, gain=gain)
-    known = settle(where, options, side, found.preset)
-    warnings = list(known.warnings)
-    if known.gain is None:
+    _require_row_order(found, options.geometry, side)
+    settings = settle(where, options, side, found.preset)
+    warnings = list(settings.warnings)
+    if settings.gain is None:
         warnings.append("gain not known, so counts can't be brought to luminance; give --gain")
-    from_layout = side is None and geometry is None
-    mismatch = _size_mismatch(found, known.geometry)
-    if mismatch and from_layout:
+    mismatch = _size_mismatch(found, settings.geometry)
+    if mismatch and side is None and options.geometry is None:
         source = found.preset.source if found.preset else "its layout"
         raise AlignmentError(f"{where}: {mismatch} ({source}); give --geometry")
     if mismatch:
         warnings.append(mismatch)
-    if side is not None and found.preset is not None and is_layout_file(found.preset.source):
+    if side is None:
+        return replace(settings, first=found.first, warnings=tuple(warnings)), None
+    if found.preset is not None and is_layout_file(found.preset.source):
         stated = (found.preset.geometry, found.preset.rate, found.preset.gain)
         recorded = (side.spike_geometry(), side.rate, side.gain)
         if any(a != b for a, b in zip(stated, recorded, strict=True) if None not in (a, b)):
-            warnings.append(f"the side file contradicts {found.preset.source}, and goes before it")
-    # `simulate` notes how it recorded. It decides nothing here, but shows a forgotten --fps.
-    made_by = side.made_by if side else {}
-    light = made_by.get("linear_light")
-    recorded_fps = made_by.get("fps")
+            warnings.append(f"the side file contradicts {found.preset.source}, and is followed")
+    # `simulate` writes how it recorded. Nothing follows from it, but it shows a forgotten --fps.
+    light, recorded_fps = side.made_by.get("linear_light"), side.made_by.get("fps")
     if isinstance(recorded_fps, float | int) and recorded_fps != fps:
         warnings.append(
             f"recorded at {recorded_fps:g} frames a second, says the side file, aligned at "
             f"{fps:g}; give --fps {recorded_fps:g}"
         )
-    if side is None:
-        known = replace(known, first=found.first)
-    settings = replace(known, warnings=tuple(warnings))
-    return settings, light if isinstance(light, bool) else None
+    return replace(settings, warnings=tuple(warnings)), light if isinstance(light, bool) else None
 
 
 def _require_row_order(found: FoundSequence, option: str | None, side: SideFile | None) -> None:
@@ -79,15 +128,15 @@ def _require_row_order(found: FoundSequence, option: str | None, side: SideFile 
 
 def _side_file(found: FoundSequence) -> SideFile | None:
     """Return the one side file that holds for all of a sequence's spikes."""
-    paths = sorted({window.spikes for window in found.windows})
-    sides = [read_side_file(path) for path in paths]
-    for path, side in zip(paths, sides, strict=True):
-        if _essence(side) != _essence(sides[0]):
+    first, *others = sorted({window.spikes for window in found.windows})
+    side = read_side_file(first)
+    for path in others:
+        if _essence(read_side_file(path)) != _essence(side):
             raise AlignmentError(
-                f"{path}: its side file disagrees with that of {paths[0].name} on geometry, rate "
+                f"{path}: its side file disagrees with that of {first.name} on geometry, rate "
                 "or gain; one sequence needs one of each"
             )
-    return sides[0]
+    return side
 
 
 def _essence(side: SideFile | None) -> tuple[object, ...]:
@@ -95,15 +144,13 @@ def _essence(side: SideFile | None) -> tuple[object, ...]:
 
 
 def _size_mismatch(found: FoundSequence, geometry: SpikeGeometry) -> str | None:
-    """Say if the blurred frame is not as much larger than the spikes as folder names state."""
+    """Return what is wrong if spikes have not the share of the frame that folder names state."""
     if found.spike_scale is None:
         return None
-    blur = found.windows[0].blur
-    height, width = image_shape(blur)
-    scale = found.spike_scale
-    if (height // scale, width // scale) == geometry.shape:
+    height, width = (side // found.spike_scale for side in image_shape(found.windows[0].blur))
+    if (height, width) == geometry.shape:
         return None
     return (
-        f"expected spikes of {height // scale}x{width // scale}, 1/{scale} of the blurred frame, "
+        f"expected spikes of {height}x{width}, 1/{found.spike_scale} of the blurred frame, "
         f"found {geometry.describe()}"
     )

@@ -1,9 +1,9 @@
-"""Dealing a manifest's sequences out to train, val and test: whole scenes, the same every time.
+"""A manifest's sequences dealt out to train, val and test: whole scenes, the same every time.
 
-    scenes of the test set      stay there, whatever else is asked for
-    all others, in an order drawn from the seed: --test's share, --val's share, the rest train
+Scenes of the test set stay there. All others are drawn in an order that the seed decides: first
+--test's share of the exposures, then --val's; the rest is for training.
 
-Names decide what one scene is, so what names hide is looked for in the pictures: scenes whose
+Names decide which sequences are one scene. What names hide shows in the pictures: scenes whose
 middle frames look alike and that came to different splits are reported.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,17 +25,11 @@ from ...errors import SpikeDeblurError
 from ..frames.images import read_rgb
 from ..host.files import all_inside
 from ..host.locks import only_writer_of
-from ..host.reporter import Progress
+from ..host.overwrite import require_free
+from ..host.reporter import SILENT, Reporter
+from ..host.threads import thread_pool
 from ..spikes.camera import luminance
-from .job import relative_root
-from .manifest import (
-    AlignedSequence,
-    Manifest,
-    ManifestError,
-    SplitRecord,
-    read_manifest,
-    write_manifest,
-)
+from .manifest import Manifest, SplitRecord, read_manifest, relative_root, write_manifest
 
 By = Literal["scene", "clip", "folders"]
 
@@ -43,21 +37,21 @@ HASH_SIDE = 16
 """A picture's hash has HASH_SIDE x HASH_SIDE bits."""
 
 SIMILAR_BITS = 40
-"""Hashes that differ in at most so many of 256 bits are of pictures that look alike."""
+"""Most bits, of 256, in which the hashes of pictures that look alike differ."""
 
 _FLAT = 0.02
-"""Standard deviation of luminance under which a picture shows nothing to compare."""
+"""Standard deviation of luminance below which a picture shows nothing to compare."""
 
 Bits = npt.NDArray[np.uint64]
 
 
 class SplitError(SpikeDeblurError):
-    """The sequences can't be dealt out as asked for."""
+    """The sequences can't be dealt out in these shares."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One split."""
+    """The size of one split."""
 
     scenes: int
     sequences: int
@@ -69,27 +63,28 @@ class Similar:
     """Two scenes in different splits that look alike."""
 
     first: str
-    """A sequence of one."""
+    """A sequence of the first scene."""
     second: str
-    """A sequence of the other."""
+    """A sequence of the second scene."""
     bits: int
-    """In which their hashes differ, of 256."""
+    """Bits, of 256, in which their hashes differ."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitSummary:
-    """What `split` did."""
+    """How `split` dealt the sequences out."""
 
     manifest: str
     by: By
     seed: int
     parts: dict[str, Part]
-    """By split."""
+    """Sizes by split."""
     moved: tuple[str, ...]
     """Sequences that are in another split than their folders say."""
     shared: tuple[str, ...]
-    """Scenes that are in the test set and, by their folders, elsewhere too; those stay in train."""
+    """Scenes with sequences in test and, by their folders, in others, which stay in train."""
     similar: tuple[Similar, ...]
+    """Scenes in different splits that look alike."""
 
 
 def split(
@@ -101,21 +96,20 @@ def split(
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    workers: int | None = None,
-    on_progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> SplitSummary:
     """Deal a manifest's sequences out, and write it with the splits in it.
 
     Args:
-        manifest: as `align` wrote it.
+        manifest: a manifest that `align` wrote.
         val: share of the exposures outside the test set that go to val, in [0, 1).
-        test: share of them that is added to the test set.
-        by: what is never divided: a scene, or a clip; folders: undo, as the folders say.
-        seed: of the order in which scenes are dealt.
+        test: share of the exposures outside the test set that is added to it, in [0, 1).
+        by: what stays together, a scene or a clip; `folders` undoes a split.
+        seed: seed of the order in which scenes are drawn.
         out: manifest to write; None: `manifest` itself.
-        overwrite: replace an `out` that is no manifest.
-        workers: pictures at once; None: one a core, at most 8.
-        on_progress: told after each picture that is compared.
+        overwrite: replace a file `out` that is no manifest.
+        reporter: hears each picture that is compared, and as warnings the scenes that test
+            shares with others and those that look alike.
 
     Raises:
         SplitError: shares that leave nothing to train on, or too few scenes.
@@ -123,13 +117,27 @@ def split(
     """
     manifest, target = Path(manifest), Path(manifest if out is None else out)
     with only_writer_of(target):
-        found = read_manifest(manifest)
-        if not overwrite and target.exists() and target != manifest:
-            _require_manifest(target)
-        root = found.root_folder(manifest)
-        dealt, shared = deal(found, val=val, test=test, by=by, seed=seed)
-        hashes = hash_pictures(dealt, root, manifest, workers, on_progress)
-        similar = tuple(find_similar(dealt, hashes))
+        aligned = read_manifest(manifest)
+        if target != manifest:
+            require_free(
+                target,
+                overwrite=overwrite,
+                is_ours=lambda path: bool(read_manifest(path)),
+                what="a manifest",
+            )
+        root = aligned.root_folder(manifest)
+        dealt, shared = deal(aligned, val=val, test=test, by=by, seed=seed)
+        similar = find_similar(dealt, hash_pictures(dealt, root, manifest, reporter))
+        for scene in shared:
+            reporter.warn(
+                f"scene {scene} is in the test set and elsewhere too, by the data set's own "
+                "folders; its other sequences stay in train"
+            )
+        for pair in similar:
+            reporter.warn(
+                f"{pair.first} and {pair.second} look alike ({pair.bits} of 256 bits differ) and "
+                "are in different splits; if they are one scene, the figures will be too good"
+            )
         write_manifest(target, dealt.model_copy(update={"root": relative_root(root, target)}))
     return SplitSummary(
         manifest=os.fspath(target),
@@ -138,31 +146,38 @@ def split(
         parts=_parts(dealt),
         moved=tuple(s.seq for s in dealt.sequences if s.split != s.folder_split),
         shared=shared,
-        similar=similar,
+        similar=tuple(similar),
     )
 
 
 def deal(
     manifest: Manifest, *, val: float, test: float, by: By, seed: int
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """Return the manifest with every sequence's split, and the scenes that test shares.
+    """Return the manifest with every sequence's split, and the scenes that test shares with others.
+
+    Args:
+        manifest: the sequences, with the splits that their folders name.
+        val: share of the exposures outside the test set that go to val, in [0, 1).
+        test: share of the exposures outside the test set that is added to it, in [0, 1).
+        by: what stays together; `folders`: every sequence in the split that its folders name.
+        seed: seed of the order in which scenes are drawn.
 
     Raises:
         SplitError: shares that leave nothing to train on, or too few scenes.
     """
     if by == "folders":
-        return _assigned(manifest, {}, None), ()
+        folders = {sequence.seq: sequence.folder_split for sequence in manifest.sequences}
+        return _assigned(manifest, folders, None), ()
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise SplitError(f"expected shares from 0 that leave some to train, got {val} and {test}")
-    name = _scene if by == "scene" else _clip
-    held = {name(s) for s in manifest.sequences if s.folder_split == "test"}
-    windows: dict[str, int] = {}
+    scenes = {s.seq: s.scene_name if by == "scene" else s.seq for s in manifest.sequences}
+    tested = {scenes[s.seq] for s in manifest.sequences if s.folder_split == "test"}
+    windows: Counter[str] = Counter()
     for sequence in manifest.sequences:
         if sequence.folder_split != "test":
-            scene = name(sequence)
-            windows[scene] = windows.get(scene, 0) + len(sequence.windows)
-    shared = tuple(sorted(held & windows.keys()))
-    free = {scene: count for scene, count in windows.items() if scene not in held}
+            windows[scenes[sequence.seq]] += len(sequence.windows)
+    shared = tuple(sorted(tested & windows.keys()))
+    free = {scene: count for scene, count in windows.items() if scene not in tested}
     needed = 1 + (val > 0) + (test > 0) - bool(shared)
     if len(free) < needed:
         raise SplitError(
@@ -178,7 +193,7 @@ def deal(
         for scene in _draw(left, share * total, keep=later + (not shared)):
             assigned[scene] = target
     splits = {
-        s.seq: "test" if s.folder_split == "test" else assigned.get(name(s), "train")
+        s.seq: "test" if s.folder_split == "test" else assigned.get(scenes[s.seq], "train")
         for s in manifest.sequences
     }
     return _assigned(manifest, splits, SplitRecord(by=by, val=val, test=test, seed=seed)), shared
@@ -188,9 +203,9 @@ def _draw(left: Mapping[str, int], wanted: float, keep: int) -> list[str]:
     """Return scenes that hold about `wanted` of the windows, at least one if any are wanted.
 
     Args:
-        left: windows by scene, in the order to be drawn.
-        wanted: windows.
-        keep: scenes that must not be taken.
+        left: number of windows by scene, in the order to draw.
+        wanted: number of windows to draw.
+        keep: number of scenes that must be left.
     """
     if not wanted:
         return []
@@ -210,75 +225,60 @@ def _assigned(
 ) -> Manifest:
     sequences = []
     for sequence in manifest.sequences:
-        chosen = splits.get(sequence.seq, sequence.folder_split)
-        moved = None if chosen == sequence.folder_split else chosen
+        split = splits[sequence.seq]
+        moved = None if split == sequence.folder_split else split
         sequences.append(sequence.model_copy(update={"assigned_split": moved}))
     return manifest.model_copy(update={"sequences": tuple(sequences), "split": record})
 
 
-def _scene(sequence: AlignedSequence) -> str:
-    return sequence.scene_name
-
-
-def _clip(sequence: AlignedSequence) -> str:
-    return sequence.seq
-
-
 def _parts(manifest: Manifest) -> dict[str, Part]:
+    usual = ("train", "val", "test")
+    names = {sequence.split for sequence in manifest.sequences}
     parts = {}
-    for name in sorted({s.split for s in manifest.sequences}, key=_usual_order):
-        own = [s for s in manifest.sequences if s.split == name]
+    for name in sorted(names, key=lambda n: (usual.index(n) if n in usual else len(usual), n)):
+        sequences = [sequence for sequence in manifest.sequences if sequence.split == name]
         parts[name] = Part(
-            scenes=len({s.scene_name for s in own}),
-            sequences=len(own),
-            windows=sum(len(s.windows) for s in own),
+            scenes=len({sequence.scene_name for sequence in sequences}),
+            sequences=len(sequences),
+            windows=sum(len(sequence.windows) for sequence in sequences),
         )
     return parts
 
 
-def _usual_order(split: str) -> tuple[int, str]:
-    usual = ("train", "val", "test")
-    return usual.index(split) if split in usual else len(usual), split
-
-
 def hash_pictures(
-    manifest: Manifest,
-    root: Path,
-    named_in: Path,
-    workers: int | None = None,
-    on_progress: Progress | None = None,
+    manifest: Manifest, root: Path, named_in: Path, reporter: Reporter = SILENT
 ) -> dict[str, Bits]:
-    """Return the hash of each sequence's middle frame, sharp if there is one, by seq.
+    """Return the hash of each sequence's middle frame by seq; flat frames are left out.
 
-    Pictures that show nothing are left out.
+    Args:
+        manifest: the sequences; their sharp frames are taken where there are any.
+        root: the data set's folder.
+        named_in: the manifest's path, for messages.
+        reporter: hears each picture.
 
     Raises:
-        ImageError: one can't be read.
+        ImageError: a picture can't be read.
     """
-    pictures = {}
-    for sequence in manifest.sequences:
-        window = sequence.windows[len(sequence.windows) // 2]
-        pictures[sequence.seq] = window.sharp or window.blur
+    middles = {s.seq: s.windows[len(s.windows) // 2] for s in manifest.sequences}
+    pictures = {seq: window.sharp or window.blur for seq, window in middles.items()}
     paths = all_inside(root, pictures.values(), named_in)
     hashes: dict[str, Bits] = {}
-    n_workers = workers or min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(n_workers, thread_name_prefix="split") as pool:
-        found = pool.map(lambda name: hash_picture(Path(paths[name])), pictures.values())
-        for done, (seq, bits) in enumerate(zip(pictures, found, strict=True), start=1):
+    with thread_pool(None, "split") as pool:
+        results = pool.map(lambda name: hash_picture(Path(paths[name])), pictures.values())
+        for done, (seq, bits) in enumerate(zip(pictures, results, strict=True), start=1):
             if bits is not None:
                 hashes[seq] = bits
-            if on_progress is not None:
-                on_progress(done, len(pictures), seq)
+            reporter.progress(done, len(pictures), seq)
     return hashes
 
 
 def hash_picture(path: Path) -> Bits | None:
-    """Return a picture's difference hash, (4,) uint64; None if it is flat.
+    """Return a picture's difference hash, (4,) uint64; None: it is flat.
 
     Each bit says whether luminance rises from one cell of a coarse grid to the next in its row.
 
     Raises:
-        ImageError: it can't be read.
+        ImageError: the picture can't be read.
     """
     plane = Image.fromarray(luminance(read_rgb(path)))
     coarse = np.asarray(plane.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX))
@@ -288,7 +288,7 @@ def hash_picture(path: Path) -> Bits | None:
 
 
 def find_similar(manifest: Manifest, hashes: Mapping[str, Bits]) -> list[Similar]:
-    """Return the pairs of scenes in different splits that look alike, each once, by seq."""
+    """Return the pairs of scenes in different splits that look alike, each once, ordered by seq."""
     known = [sequence for sequence in manifest.sequences if sequence.seq in hashes]
     best: dict[tuple[str, str], Similar] = {}
     if not known:
@@ -301,18 +301,9 @@ def find_similar(manifest: Manifest, hashes: Mapping[str, Bits]) -> list[Similar
         for j in np.flatnonzero(alike):
             other = known[i + 1 + int(j)]
             if other.scene_name == sequence.scene_name:
-                continue  # by name already, and told as shared
-            pair = (sequence.scene_name, other.scene_name)
-            found = Similar(sequence.seq, other.seq, int(differing[j]))
-            if pair not in best or found.bits < best[pair].bits:
-                best[pair] = found
+                continue  # its name shows it already, and `deal` reports it
+            scenes = (sequence.scene_name, other.scene_name)
+            pair = Similar(sequence.seq, other.seq, int(differing[j]))
+            if scenes not in best or pair.bits < best[scenes].bits:
+                best[scenes] = pair
     return sorted(best.values(), key=lambda pair: (pair.first, pair.second))
-
-
-def _require_manifest(target: Path) -> None:
-    try:
-        read_manifest(target)
-    except ManifestError as error:
-        raise SplitError(
-            f"{target}: there, but not a manifest; give another --out, or --overwrite to replace it"
-        ) from error

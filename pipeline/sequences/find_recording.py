@@ -18,7 +18,7 @@ from ..align.exposure import exposure_window, names_are_interpolated
 from ..align.layouts.contract import index_frames
 from ..align.log import read_alignment_log
 from ..align.manifest import manifest_beside, read_manifest
-from ..frames.listing import IMAGE_SUFFIXES, folder_names, shorten
+from ..frames.listing import folder_names, shorten
 from ..frames.video import VIDEO_SUFFIX, decode_to_folder
 from ..host.files import inside
 from ..spikes import read_side_file
@@ -179,7 +179,8 @@ def find_frames(blur: Path) -> dict[int, Path]:
         raise RecordingError(f"{blur}: expected a folder of blurred frames; check --blur")
     names = folder_names(blur)
     interpolated = names_are_interpolated(name.rpartition(".")[0] for name in names)
-    frames, odd = index_frames(blur, names, IMAGE_SUFFIXES, interpolated=interpolated)
+    odd: list[str] = []
+    frames = index_frames(blur, odd, names=names, interpolated=interpolated)
     if odd:
         raise RecordingError(
             f"{odd[0].removesuffix('; left out')}; name the frames by number, such as 0031.png, "

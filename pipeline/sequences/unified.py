@@ -21,7 +21,7 @@ from ..align.layouts.contract import index_frames
 from ..align.log import AlignmentRow, read_alignment_log
 from ..align.manifest import manifest_beside, was_corrected
 from ..frames.images import image_shape, read_rgb
-from ..frames.listing import IMAGE_SUFFIXES, folder_names, shorten, walk_folders
+from ..frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ..spikes import SideFile, SpikeClock, SpikeFile, read_side_file
 from ..spikes.geometry import SpikeGeometry
 from ..storage.base import StoreError
@@ -388,8 +388,7 @@ def _count_samples(rate: float, row: AlignmentRow) -> int:
 
 
 def _frames(folder: Path, suffixes: tuple[str, ...]) -> dict[int, Path]:
-    frames, _ = index_frames(folder, folder_names(folder), suffixes)
-    return dict(sorted(frames.items()))
+    return dict(sorted(index_frames(folder, [], suffixes=suffixes).items()))
 
 
 def _require_partners(of: dict[int, Path], there: dict[int, Path], where: Path) -> None:

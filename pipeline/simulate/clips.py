@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ...errors import SpikeDeblurError
 from ..frames.images import ImageError, image_shape, read_rgb
 from ..frames.listing import list_images
 from ..frames.video import VIDEO_SUFFIX, count_frames, read_video, video_shape
+from ..host.reporter import SILENT, Reporter
 from .scenes import render_scene
 
 SPLITS = ("train", "val", "test")
@@ -122,9 +123,7 @@ def scene_clips(
 
 
 def folder_clips(
-    folder: Path,
-    splits: tuple[str, ...] = SPLITS,
-    on_note: Callable[[str], None] = lambda note: None,
+    folder: Path, splits: tuple[str, ...] = SPLITS, reporter: Reporter = SILENT
 ) -> list[SourceClip]:
     """Find X4K1000FPS clips: frames `folder/<split>/<group>/<clip>/0000.png...`, or videos.
 
@@ -133,7 +132,7 @@ def folder_clips(
     Args:
         folder: holds the splits.
         splits: those to look for.
-        on_note: told in a sentence what is left out.
+        reporter: hears in notes which frames are left out.
 
     Raises:
         SimulateError: no clip there, or frames missing inside one.
@@ -148,7 +147,7 @@ def folder_clips(
                     f"{path}: expected frames 0000.png, 0001.png, ..., found no PNG, JPEG or BMP; "
                     "remove the folder or put the frames there"
                 )
-            clips.append(_frames_clip(f"{split}/{path.parent.name}/{path.name}", frames, on_note))
+            clips.append(_frames_clip(f"{split}/{path.parent.name}/{path.name}", frames, reporter))
         decoded = {clip.seq for clip in clips}
         for top in (f"encoded_{split}", split):
             for path in sorted(folder.glob(f"{top}/*/*{VIDEO_SUFFIX}")):
@@ -165,7 +164,7 @@ def folder_clips(
     return clips
 
 
-def _frames_clip(seq: str, frames: list[Path], on_note: Callable[[str], None]) -> SourceClip:
+def _frames_clip(seq: str, frames: list[Path], reporter: Reporter) -> SourceClip:
     numbered = sorted((_frame_number(frame), frame) for frame in frames)
     numbers = [number for number, _ in numbered]
     folder = frames[0].parent
@@ -178,7 +177,7 @@ def _frames_clip(seq: str, frames: list[Path], on_note: Callable[[str], None]) -
                 "averaged over what is missing between them, so take the clips of X-TEST itself"
             )
         if apart <= {32} and recorded and _consecutive(recorded):
-            on_note(
+            reporter.note(
                 f"{seq}: frames from {numbers[len(recorded)]} on, of the extended X-TEST, left out"
             )
             numbered, numbers = numbered[: len(recorded)], recorded

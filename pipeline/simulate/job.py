@@ -20,7 +20,7 @@ from pathlib import Path
 from ..host.files import require_inside, sweep
 from ..host.locks import end_with_parent, only_writer
 from ..host.machine import workers_that_fit
-from ..host.reporter import Progress, Throughput
+from ..host.reporter import SILENT, Reporter, Throughput
 from ..spikes.sidefile import read_side_file
 from .clips import SimulateError, SourceClip
 from .record import UNFINISHED, dat_path, inputs_digest, picture_folders, record_clip
@@ -45,7 +45,7 @@ def simulate(
     *,
     workers: int | None = None,
     overwrite: bool = False,
-    on_progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> SimulateSummary:
     """Record clips into the layout `x4k1000fps` below `out`.
 
@@ -75,9 +75,7 @@ def simulate(
         spike_bytes = 0
         for done, written in enumerate(_run(out, todo, rig, workers), start=1):
             spike_bytes += written
-            note = f"{recorded(written)} of spikes"
-            if on_progress is not None:
-                on_progress(done, len(todo), note)
+            reporter.progress(done, len(todo), f"{recorded(written)} of spikes")
     return SimulateSummary(
         clips=len(clips),
         written=len(todo),

@@ -29,7 +29,7 @@ from ..align.manifest import (
 )
 from ..frames.images import image_shape
 from ..host.files import all_inside, inside, sha256_file
-from ..host.reporter import Progress
+from ..host.reporter import SILENT, Reporter
 from ..storage.base import Storage, StoreError, check_key
 from ..storage.fetch import fetch
 from ..storage.locate import open_storage
@@ -157,7 +157,7 @@ def check_manifest_at(
     location: str | os.PathLike[str],
     *,
     workers: int | None = None,
-    on_progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> ManifestCheck:
     """Check a manifest in a folder or at a URL, from where its files are fetched.
 
@@ -167,7 +167,7 @@ def check_manifest_at(
     if sources.root.is_local:
         text = os.fspath(location)
         path = open_storage(text).location if "://" in text else text
-        return check_manifest(path, workers=workers, on_progress=on_progress)
+        return check_manifest(path, workers=workers, reporter=reporter)
 
     @contextmanager
     def fetched(sequence: AlignedSequence) -> Iterator[Path]:
@@ -181,7 +181,7 @@ def check_manifest_at(
     return check_manifest(
         location,
         workers=workers,
-        on_progress=on_progress,
+        reporter=reporter,
         remote=(manifest, sources.root.location, fetched),
     )
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from spikedeblur.configs import load_config
 from spikedeblur.model import build
-from spikedeblur.pipeline.align.job import align
+from spikedeblur.pipeline.align import AlignOptions, align
 from spikedeblur.pipeline.evaluate.job import evaluate_sequences
 from spikedeblur.pipeline.evaluate.scores import Evaluation
 from spikedeblur.pipeline.methods.network import ModelMethod
@@ -105,7 +105,8 @@ def store(work: Path, spike_scale: int, *, scenes: int) -> Path:
         write_frames(work / "frames", MAIN)
     simulate(data, folder_clips(work / "frames"), rig)
     log, manifest = work / f"spikes{spike_scale}.txt", work / f"spikes{spike_scale}.json"
-    align(data, "x4k1000fps", log=log, manifest=manifest, verify=False)
+    options = AlignOptions(verify=False)
+    align(data, "x4k1000fps", log=log, manifest=manifest, options=options)
     voxelize_manifest(manifest, path, bins=32)
     return path
 

@@ -33,7 +33,7 @@ from alignment_cases import (
     write_other,
 )
 
-from spikedeblur.pipeline.align.job import align
+from spikedeblur.pipeline.align import AlignOptions, align
 from spikedeblur.pipeline.align.measure.registration import register
 from spikedeblur.pipeline.align.measure.suspects import name_owner, name_suspect
 from spikedeblur.pipeline.align.measure.verify import FrameAt, verify_sequence
@@ -220,9 +220,7 @@ def place_and_lag(i: int) -> tuple[float, float, bool]:
             "x4k1000fps",
             log=log,
             manifest=log.with_suffix(".json"),
-            estimate=True,
-            estimate_space="similarity",
-            on_warning=lambda _: None,
+            options=AlignOptions(estimate=True, estimate_space="similarity"),
         ).sequences
     place = sequence.registration()
     off = np.inf if place is None else place.furthest(recording.place)

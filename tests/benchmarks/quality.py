@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from photographs import OTHERS, PHOTOGRAPHS, moving_frames, write_x4k1000fps
 
-from spikedeblur.pipeline.align.job import align
+from spikedeblur.pipeline.align import AlignOptions, align
 from spikedeblur.pipeline.evaluate.job import evaluate_sequences
 from spikedeblur.pipeline.evaluate.scores import Evaluation
 from spikedeblur.pipeline.methods.network import ModelMethod
@@ -105,7 +105,8 @@ def record(work: Path, name: str, rig: Rig, frames: str = "frames") -> Sequence[
     folder = work / name
     simulate(folder, folder_clips(work / frames), rig)
     log, manifest = work / f"{name}.txt", work / f"{name}.json"
-    align(folder, "x4k1000fps", log=log, manifest=manifest, verify=False)
+    options = AlignOptions(verify=False)
+    align(folder, "x4k1000fps", log=log, manifest=manifest, options=options)
     voxelize_manifest(manifest, work / f"{name}.zarr", bins=BINS)
     return open_windows(work / f"{name}.zarr", "test", bins=BINS)
 

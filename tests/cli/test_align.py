@@ -27,7 +27,7 @@ def recorded(tmp_path_factory):
         seed=0,
     )
     clips = scene_clips("val", 2, (48, 48), 33)
-    job.simulate(root, clips, rig, workers=1, overwrite=False, on_progress=None)
+    job.simulate(root, clips, rig, workers=1)
     return root
 
 

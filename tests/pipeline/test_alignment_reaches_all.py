@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aligning import run_align
 from alignment_cases import Moved, record_moved
 
-from spikedeblur.pipeline.align import align, read_manifest
+from spikedeblur.pipeline.align import read_manifest
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.frames.images import read_rgb
 from spikedeblur.pipeline.restore import Restoring, restore
@@ -41,15 +42,8 @@ def aligned(moved, tmp_path_factory) -> Path:
     """A folder with the recording, 20 samples late by its side file, aligned."""
     root = tmp_path_factory.mktemp("moved")
     moved.write(root, CENTRES, late=20.0)
-    align(
-        root,
-        "x4k1000fps",
-        log=root / "o" / "a.txt",
-        manifest=root / "o" / "a.json",
-        estimate=True,
-        estimate_space="similarity",
-        workers=1,
-    )
+    log = root / "o" / "a.txt"
+    run_align(root, "x4k1000fps", log, estimate=True, estimate_space="similarity", workers=1)
     return root
 
 
@@ -117,11 +111,11 @@ def test_dat_files_read_directly_are_refused_where_align_corrected_them(tmp_path
     for name in ("spike.dat", "spike.dat.json"):
         (stream / name).rename(tmp_path / "val" / "clip" / name)
     log = tmp_path / "o" / "a.txt"
-    options = {"log": log, "manifest": log.with_suffix(".json"), "fps": 1000.0, "exposure": 33}
+    options = {"fps": 1000.0, "exposure": 33, "verify": False}
     calibration = tmp_path / "c.json"
     calibration.write_text(json.dumps(CALIBRATION))
-    align(tmp_path, "unified", calibration=calibration, verify=False, **options)
+    run_align(tmp_path, "unified", log, calibration=calibration, **options)
     with pytest.raises(StoreError, match="voxelize"):
         open_unified(tmp_path, "val", bins=8, log_paths=[log], precomputed=False)
-    align(tmp_path, "unified", verify=False, **options)
+    run_align(tmp_path, "unified", log, **options)
     assert open_unified(tmp_path, "val", bins=8, log_paths=[log], precomputed=False)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from aligning import run_align
 from layout_trees import TREES
 from training_sets import SMALL
 
 from spikedeblur.configs import load_config
-from spikedeblur.pipeline.align import align
 from spikedeblur.pipeline.align.split import split
 from spikedeblur.pipeline.evaluate import evaluate
 from spikedeblur.pipeline.sequences import open_store
@@ -23,14 +23,8 @@ from spikedeblur.pipeline.voxelize.job import voxelize_manifest
 def test_folders_become_a_step_of_training(tmp_path, name):
     tree = TREES[name](tmp_path / "data")
     manifest = tmp_path / "a.json"
-    found = align(
-        tmp_path / "data",
-        tree.layout,
-        log=tmp_path / "a.txt",
-        manifest=manifest,
-        verify=False,
-        on_warning=lambda warning: None,
-        **tree.options,
+    found, _ = run_align(
+        tmp_path / "data", tree.layout, manifest.with_suffix(".txt"), verify=False, **tree.options
     )
     voxelize_manifest(manifest, tmp_path / "s.zarr", bins=8, workers=1)
     for sequence in open_store(tmp_path / "s.zarr"):
@@ -50,7 +44,7 @@ def test_folders_become_a_step_of_training(tmp_path, name):
 def test_a_split_is_what_training_and_evaluation_read(tmp_path):
     tree = TREES["spk-gopro"](tmp_path / "data")
     manifest = tmp_path / "a.json"
-    align(tmp_path / "data", tree.layout, log=tmp_path / "a.txt", manifest=manifest, verify=False)
+    run_align(tmp_path / "data", tree.layout, manifest.with_suffix(".txt"), verify=False)
     seeds = range(8)
     moved = next(seed for seed in seeds if split(manifest, val=0.5, seed=seed).moved)
     split(manifest, val=0.5, seed=moved)

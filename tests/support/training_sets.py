@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from spikedeblur.configs.schema import Config
-from spikedeblur.pipeline.align.job import align
+from spikedeblur.pipeline.align import AlignOptions, align
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import scene_clips
 from spikedeblur.pipeline.simulate.rig import Rig
@@ -150,7 +150,8 @@ def make_store(folder: Path, size: tuple[int, int] = (32, 48), *, verify: bool =
         simulate(folder / "frames", clips, Rig(), workers=1)
     manifest = folder / "align.json"
     log = folder / "align.txt"
-    align(folder / "frames", "x4k1000fps", log=log, manifest=manifest, verify=verify, workers=1)
+    options = AlignOptions(verify=verify)
+    align(folder / "frames", "x4k1000fps", log=log, manifest=manifest, options=options, workers=1)
     voxelize_manifest(manifest, folder / "spikes.zarr", bins=8, workers=1)
     return folder / "spikes.zarr"
 

@@ -1,36 +1,46 @@
-"""What `check` collects while it reads one sequence."""
+"""What `check` notes while it reads one sequence."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...frames.listing import shorten
 from ..manifest import AlignedSequence
 
 
 @dataclass(frozen=True, slots=True)
 class CheckFinding:
-    """One thing that was found."""
+    """One thing that is wrong with a sequence, or worth a note."""
 
     kind: str
     """missing, unreadable, cut, changed, touched, size, black, frozen, dead, hot, empty, exposure,
     gain or rate."""
     message: str
     wrong: bool = True
-    """False: a note, which makes nothing wrong."""
+    """False: only a note."""
 
 
 @dataclass(slots=True)
 class Checking:
-    """What is known while a sequence is read."""
+    """One sequence while it is read, with the findings so far."""
 
     sequence: AlignedSequence
     paths: dict[str, str]
+    """Where each file is, by its path in the manifest."""
     findings: list[CheckFinding] = field(default_factory=list)
     bytes: int = 0
+    """Size of all files together."""
     unreadable: set[str] = field(default_factory=set)
+    """Files that later checks leave out."""
     luminances: dict[str, float] = field(default_factory=dict)
-    """Mean of each blurred frame that is not black, in [0, 1]."""
+    """Mean luminance of each blurred frame that is not black, in [0, 1]."""
 
-    def tell(self, kind: str, message: str, wrong: bool = True) -> None:
-        """Note a finding."""
+    def note(self, kind: str, message: str, *, wrong: bool = True) -> None:
+        """Add a finding."""
         self.findings.append(CheckFinding(kind, message, wrong))
+
+    def note_files(self, kind: str, names: list[str], what: str) -> None:
+        """Add a finding about several of the sequence's files, if there are any."""
+        if names:
+            of = len(self.sequence.files)
+            self.note(kind, f"{len(names)} of {of} files {what}: {shorten(names)}")

@@ -1,4 +1,4 @@
-"""A sequence's frames, read once: can they be read, are they of one size, do they show anything?"""
+"""A sequence's frames, read once: are they readable, of one size, and do they show anything?"""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from ...spikes.camera import luminance
 from .findings import Checking
 
 BLACK = 2
-"""Frames whose brightest value, of 255, is no more than this are black."""
+"""Brightest value, of 255, up to which a frame counts as black."""
 
 
 def check_images(checking: Checking, linear: bool) -> None:
-    """Read the frames, one at a time."""
+    """Read a sequence's frames one at a time, and note what is wrong with them.
+
+    Args:
+        checking: gets the findings, and the blurred frames' luminance.
+        linear: blurred frames average linear light, so that their luminance is taken there.
+    """
     shape: tuple[int, int] | None = None
     black: list[str] = []
     frozen: list[str] = []
@@ -32,20 +37,19 @@ def check_images(checking: Checking, linear: bool) -> None:
                 content = path.read_bytes()
                 frame = decode_rgb(content, path)
             except (ImageError, OSError) as error:
-                checking.tell("unreadable", str(error))
+                checking.note("unreadable", str(error))
                 checking.unreadable.add(name)
                 continue
             recorded = checking.sequence.files[name].sha256
             if recorded is not None and hashlib.sha256(content).hexdigest() != recorded:
-                checking.tell("changed", f"{name}: its content is not what was aligned")
-            here = frame.shape[:2]
-            if shape is None:
-                shape = here
-            if here != shape:
-                checking.tell(
+                checking.note("changed", f"{name}: its content is not what was aligned")
+            height, width = frame.shape[:2]
+            shape = shape or (height, width)
+            if (height, width) != shape:
+                checking.note(
                     "size",
                     f"{name}: expected {shape[0]}x{shape[1]} as in the sequence's first frame, "
-                    f"found {here[0]}x{here[1]}",
+                    f"found {height}x{width}",
                 )
             pixels = hashlib.blake2b(frame.tobytes()).digest()
             if int(frame.max()) <= BLACK:
@@ -57,6 +61,8 @@ def check_images(checking: Checking, linear: bool) -> None:
                 light = luminance(decode_srgb(frame) if linear else frame)
                 checking.luminances[name] = float(light.mean(dtype=np.float64))
     if black:
-        checking.tell("black", f"{len(black)} frames are black: {shorten(black)}")
+        checking.note("black", f"{len(black)} frames are black: {shorten(black)}")
     if frozen:
-        checking.tell("frozen", f"{len(frozen)} frames are the one before: {shorten(frozen)}")
+        checking.note(
+            "frozen", f"{len(frozen)} frames are the same as the one before: {shorten(frozen)}"
+        )

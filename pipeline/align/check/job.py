@@ -1,8 +1,8 @@
 """Is a data set still what its manifest says, and are its cameras sound? Everything is read once.
 
-Wrong is what makes figures or training wrong; the rest is told as a note. What can't be judged
-is said to be so, never passed over: a rate needs frames in motion that prove their place in one
-recording, a gain needs light, and of images the manifest has no hashes.
+A finding is wrong if it makes figures or training wrong; all others are notes. What can't be
+judged is reported as such: a rate needs moving frames that prove their time in one recording, a
+gain needs light, and an image's content has no hash in the manifest to compare with.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ....errors import SpikeDeblurError
 from ...frames.listing import shorten
 from ...host.files import all_inside
-from ...host.reporter import Progress
+from ...host.reporter import SILENT, Reporter
+from ...host.threads import thread_pool
 from ...spikes.clock import SpikeWindowError
 from ...spikes.dat import SpikeFile, SpikeFileError
 from ..manifest import AlignedSequence, Manifest, ManifestError, Window, read_manifest
@@ -29,43 +29,44 @@ from .frames import check_images
 from .stream import BadPixels, SpikeSums, find_bad_pixels
 
 GAIN_TOLERANCE = 0.25
-"""By how much the measured gain may differ from the stated one, of that."""
+"""Largest difference of the measured gain from the stated one, as a share of the stated one."""
 
 BAD_PIXELS = 1e-3
-"""Share of dead and hot pixels from which a camera is wrong; fewer are told as a note."""
+"""Share of dead or hot pixels, or of empty samples, above which they are wrong, not a note."""
 
 DRIFT_PPM = 1000.0
-"""By how much the measured rate may differ from the stated one, in millionths."""
+"""Largest difference of the measured rate from the stated one, in millionths."""
 
 _FRAMES_TO_DRIFT = 4
-"""Fewer show no drift."""
+"""Fewest exposures of one recording that show a drift."""
 _PROVES_NOTHING = ("flat", "unlike", "edge", "still")
-"""Problems of a measured lag that leave its drift in doubt too."""
+"""Problems of a measured lag with which its drift is not known either."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SequenceCheck:
-    """What was found of one sequence."""
+    """What `check` reports of one sequence."""
 
     seq: str
     windows: int
     files: int
     bytes: int
-    """Read, in all."""
+    """Size of all files together."""
     rate: float
-    """As stated, in Hz."""
+    """Stated samples a second, in Hz."""
     rate_measured: float | None
-    """None: it can't be judged; `rate_unknown` says why."""
+    """Measured samples a second, in Hz; None: can't be judged."""
     rate_unknown: str | None
+    """Why the rate can't be judged; None: it can."""
     gain: float | None
-    """As stated."""
+    """Stated spikes a sample at unit luminance."""
     gain_measured: float | None
     """Mean spikes a sample over mean luminance of the blurred frames; None: no light, no spikes,
     or cameras that see different places."""
     dead_pixels: int
     hot_pixels: int
     pixels_judged: float
-    """Share of the spikes' pixels around which there was light enough for a dead one to show."""
+    """Share of the spike pixels around which there was light enough for a dead one to show."""
     findings: tuple[CheckFinding, ...]
 
     @property
@@ -87,34 +88,29 @@ class ManifestCheck:
     """Sequences in which something is wrong."""
     sequences: tuple[SequenceCheck, ...]
 
-    def as_dict(self) -> dict[str, object]:
-        """Return all of it, for JSON."""
-        return asdict(self)
-
 
 def check_manifest(
     path: str | os.PathLike[str],
     *,
     workers: int | None = None,
-    on_progress: Progress | None = None,
+    reporter: Reporter = SILENT,
     remote: tuple[Manifest, str, Callable[[AlignedSequence], AbstractContextManager[Path]]]
     | None = None,
 ) -> ManifestCheck:
-    """Read all files of a manifest once and compare them with it and with each other.
+    """Read all files of a manifest once, and compare them with it and with each other.
 
     Memory grows with neither the files nor their number: each worker holds a few megabytes of
-    spikes and one frame.
+    spikes and one frame. What is wrong with the data is reported, not raised.
 
     Args:
-        path: as `align` wrote it.
+        path: the manifest.
         workers: sequences at once; None: one a core, at most 8.
-        on_progress: told after each sequence.
-        remote: of a manifest at a URL: its content, its data set's URL, and what gives a folder
-            with a sequence's files.
+        reporter: hears each sequence.
+        remote: for a manifest at a URL: its content, its data set's URL, and a function that
+            gives a folder with a sequence's files.
 
     Raises:
-        ManifestError: it can't be read, or its data set's folder is not there. What is wrong
-            with the data is reported, not raised.
+        ManifestError: it can't be read, or its data set's folder is missing.
     """
     if remote is not None:
         manifest, root, files_of = remote
@@ -124,31 +120,27 @@ def check_manifest(
         root, files_of = os.fspath(folder), lambda sequence: nullcontext(folder)
         if not folder.is_dir():
             raise ManifestError(
-                f"{path}: its data set's folder {root} is not there; put it back, or align it "
-                "where it is now"
+                f"{path}: expected its data set in {root}, found no folder there; put it back, or "
+                "align it where it is now"
             )
 
     def check(sequence: AlignedSequence) -> SequenceCheck:
         with files_of(sequence) as folder:
             return check_sequence(sequence, manifest, folder, path)
 
-    found: list[SequenceCheck] = []
-    pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1), thread_name_prefix="check")
-    try:
-        for one in pool.map(check, manifest.sequences):
-            found.append(one)
-            if on_progress is not None:
-                on_progress(len(found), len(manifest.sequences), one.seq)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    checks: list[SequenceCheck] = []
+    with thread_pool(workers, "check") as pool:
+        for result in pool.map(check, manifest.sequences):
+            checks.append(result)
+            reporter.progress(len(checks), len(manifest.sequences), result.seq)
     return ManifestCheck(
         path=os.fspath(path),
         kind="manifest",
         root=root,
-        files=sum(one.files for one in found),
-        bytes=sum(one.bytes for one in found),
-        wrong=sum(one.wrong for one in found),
-        sequences=tuple(found),
+        files=sum(result.files for result in checks),
+        bytes=sum(result.bytes for result in checks),
+        wrong=sum(result.wrong for result in checks),
+        sequences=tuple(checks),
     )
 
 
@@ -181,7 +173,7 @@ def check_sequence(
 
 
 def _check_there(checking: Checking) -> None:
-    """Look for the files, and whether they were written since."""
+    """Look for the files, and for a size or time that is not the recorded one."""
     missing, resized, rewritten = [], [], []
     for name, recorded in checking.sequence.files.items():
         try:
@@ -195,28 +187,22 @@ def _check_there(checking: Checking) -> None:
         elif stat.st_mtime_ns != recorded.mtime_ns and recorded.sha256 is None:
             rewritten.append(name)
     checking.unreadable.update(missing)
-    of = len(checking.sequence.files)
-    if missing:
-        checking.tell("missing", f"{len(missing)} of {of} files are missing: {shorten(missing)}")
-    if resized:
-        checking.tell("changed", f"{len(resized)} of {of} files changed: {shorten(resized)}")
-    if rewritten:
-        checking.tell(
-            "changed",
-            f"{len(rewritten)} of {of} files were written since they were aligned, in the same "
-            f"size: {shorten(rewritten)}",
-        )
+    checking.note_files("missing", missing, "are missing")
+    checking.note_files("changed", resized, "changed")
+    checking.note_files(
+        "changed", rewritten, "were written since they were aligned, in the same size"
+    )
 
 
 def _check_spikes(checking: Checking) -> SpikeSums:
-    """Read the spikes; returns their sums over the whole sequence."""
+    """Read the spikes, and return their sums over the whole sequence."""
     sequence = checking.sequence
     geometry = sequence.spike_geometry()
     sums = SpikeSums.of_shape(geometry.shape)
     windows: dict[str, list[Window]] = {}
     for window in sequence.windows:
         windows.setdefault(window.spikes, []).append(window)
-    for name, own in windows.items():
+    for name, exposures in windows.items():
         if name in checking.unreadable:
             continue
         path, recorded = Path(checking.paths[name]), sequence.files[name]
@@ -224,39 +210,41 @@ def _check_spikes(checking: Checking) -> SpikeSums:
             spikes = SpikeFile.open(path, geometry)
             digest = sums.add(spikes)
         except (SpikeFileError, OSError) as error:
-            checking.tell("cut" if isinstance(error, SpikeFileError) else "unreadable", str(error))
+            checking.note("cut" if isinstance(error, SpikeFileError) else "unreadable", str(error))
             checking.unreadable.add(name)
             continue
         if recorded.sha256 is not None and digest != recorded.sha256:
-            checking.tell("changed", f"{name}: its content is not what was aligned")
+            checking.note("changed", f"{name}: its content is not what was aligned")
         elif path.stat().st_mtime_ns != recorded.mtime_ns and recorded.sha256 is not None:
-            checking.tell("touched", f"{name}: written anew with the same content", wrong=False)
-        for window in own:
+            checking.note("touched", f"{name}: written anew with the same content", wrong=False)
+        for window in exposures:
             try:
                 sequence.clock(window).require_inside(
                     window.t0, window.t1, spikes.n_frames, f"{name}, frame {window.frame_index}"
                 )
             except SpikeWindowError as error:
-                checking.tell("exposure", str(error))
+                checking.note("exposure", str(error))
     return sums
 
 
 def _check_bad_pixels(checking: Checking, sums: SpikeSums) -> BadPixels:
     bad = find_bad_pixels(sums)
-    for kind, count, lines, did in (
+    for kind, count, lines, behaviour in (
         ("dead", bad.dead, bad.dead_lines, "never fired, where their neighbours did"),
         ("hot", bad.hot, bad.hot_lines, "fired at every sample, where their neighbours did not"),
     ):
         if lines:
-            checking.tell(kind, f"{shorten(list(lines))} of the spikes {did}")
+            checking.note(kind, f"{shorten(list(lines))} of the spikes {behaviour}")
         if count:
             share = count / sums.spikes.size
-            checking.tell(
-                kind, f"{count} pixels ({share:.2%}) of the spikes {did}", wrong=share > BAD_PIXELS
+            checking.note(
+                kind,
+                f"{count} pixels ({share:.2%}) of the spikes {behaviour}",
+                wrong=share > BAD_PIXELS,
             )
     if sums.empty_samples and sums.spikes.sum() > 2 * sums.samples:
         share = sums.empty_samples / sums.samples
-        checking.tell(
+        checking.note(
             "empty",
             f"{sums.empty_samples} of {sums.samples} samples have no spike in any pixel: lost in "
             "recording or copying",
@@ -277,18 +265,17 @@ def _check_gain(checking: Checking) -> float | None:
             start, stop = sequence.clock(window).samples(window.t0, window.t1)
             rates.append(window.spike_count / ((stop - start) * pixels))
             lights.append(checking.luminances[window.blur])
-    light, rate = sum(lights), sum(rates)
-    if rate == 0 and lights:
-        checking.tell("gain", "no spikes in any exposure, though the frames show light")
-    if rate == 0:
+    if sum(rates) == 0:
+        if lights:
+            checking.note("gain", "no spikes in any exposure, though the frames show light")
         return None
-    measured = rate / light
+    measured = sum(rates) / sum(lights)
     if sequence.gain is None:
-        checking.tell(
+        checking.note(
             "gain", f"not stated; the frames' brightness gives {measured:.3f}", wrong=False
         )
     elif abs(measured / sequence.gain - 1) > GAIN_TOLERANCE:
-        checking.tell(
+        checking.note(
             "gain",
             f"stated {sequence.gain:g}, but the frames' brightness gives {measured:.3f}: check "
             "--gain, and whether light was averaged linearly",
@@ -299,34 +286,31 @@ def _check_gain(checking: Checking) -> float | None:
 def _check_rate(checking: Checking, root: Path) -> tuple[float | None, str | None]:
     """Return the measured rate in Hz; None and the reason where it can't be judged.
 
-    A wrong rate lets spikes and frames drift apart over a recording. A file for each exposure has
-    no room to drift.
+    With a wrong rate, spikes and frames drift apart over a recording. A file that holds a single
+    exposure is too short to show that.
     """
     sequence = checking.sequence
     windows = tuple(
-        window
-        for window in sequence.windows
-        if not {window.spikes, window.blur, window.sharp} & checking.unreadable
+        window for window in sequence.windows if checking.unreadable.isdisjoint(window.paths)
     )
     if len({window.spikes for window in windows}) == len(sequence.windows) > 1:
         return None, "one file an exposure"
     if len(windows) < _FRAMES_TO_DRIFT or any(f.kind == "exposure" for f in checking.findings):
         return None, f"fewer than {_FRAMES_TO_DRIFT} exposures in one recording"
-    found = sequence.verification
+    lag = sequence.verification
     changed = any(finding.kind == "changed" for finding in checking.findings)
-    if found is None or found.applied or changed:
+    if lag is None or lag.applied or changed:
+        readable = sequence.model_copy(update={"windows": windows})
         try:
-            found = verify_sequence(
-                frames_of(sequence.model_copy(update={"windows": windows}), root)
-            )
+            lag = verify_sequence(frames_of(readable, root))
         except SpikeDeblurError as error:
             return None, f"not measured ({error})"
-    if found is None or found.drift_ppm is None or found.problem in _PROVES_NOTHING:
+    if lag is None or lag.drift_ppm is None or lag.problem in _PROVES_NOTHING:
         return None, "the frames do not prove their place among the spikes"
-    measured = sequence.rate * (1 + 1e-6 * found.drift_ppm)
-    error_ppm = found.drift_error_ppm or 0.0
-    if abs(found.drift_ppm) > max(DRIFT_PPM, 5 * error_ppm):
-        checking.tell(
+    measured = sequence.rate * (1 + 1e-6 * lag.drift_ppm)
+    error_ppm = lag.drift_error_ppm or 0.0
+    if abs(lag.drift_ppm) > max(DRIFT_PPM, 5 * error_ppm):
+        checking.note(
             "rate",
             f"stated {sequence.rate:g} Hz, but spikes and frames drift apart as at "
             f"{measured:.1f} +- {1e-6 * error_ppm * sequence.rate:.1f} Hz: check --rate and --fps",

@@ -1,8 +1,8 @@
-"""What a sequence's spikes say of the camera: pixels that never fire or always do, and gaps.
+"""Defects of a spike camera: pixels that never fire or always do, and samples without spikes.
 
-A pixel is judged by its neighbours: one that never fired where 24 around it did is dead, one that
-fired at every sample where they did half the time at most is hot. A dark or bright thing of a
-pixel's size that stands still for the whole recording looks the same, and is counted.
+A pixel is compared with the 24 around it. It is dead if it never fired where they did, and hot if
+it fired at every sample where they did at half of the samples at most. A dark or bright thing of
+a pixel's size that stands still for the whole recording looks the same, and is counted.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy.typing as npt
 from ...spikes.dat import SpikeFile
 
 BLOCK_BYTES = 1 << 20
-"""Read at once."""
+"""Bytes that are read at once."""
 
 MIN_SPIKES = 20
-"""Spikes that the neighbours must have, for a pixel without any to be dead."""
+"""Median spikes of the neighbours from which a pixel without any is dead."""
 
 _STRIP = 64  # rows whose neighbourhoods are held at once
 
@@ -29,21 +29,22 @@ Sums = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class SpikeSums:
-    """What was counted over all of a sequence's spikes."""
+    """Sums over all of a sequence's spikes."""
 
     spikes: Sums
-    """(H, W): spikes of each pixel."""
+    """Spikes of each pixel, (H, W)."""
     samples: int = 0
+    """Samples that were read."""
     empty_samples: int = 0
-    """Samples in which no pixel fired; counted where frames begin on bytes."""
+    """Samples in which no pixel fired; counted only where samples begin on whole bytes."""
 
     @classmethod
     def of_shape(cls, shape: tuple[int, int]) -> SpikeSums:
-        """Return sums of nothing."""
+        """Return sums over no spikes, of a camera of (H, W) pixels."""
         return cls(np.zeros(shape, np.int64))
 
     def add(self, file: SpikeFile) -> str:
-        """Read a file once, in blocks; add it up and return its hex SHA-256."""
+        """Add a file, read once in blocks, and return its hex SHA-256."""
         digest = hashlib.sha256()
         for part, content in _blocks(file):
             digest.update(content)
@@ -59,19 +60,22 @@ class SpikeSums:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BadPixels:
-    """Pixels, rows and columns that say nothing of the scene; upright, from 0."""
+    """Pixels, rows and columns that say nothing of the scene, counted upright from 0."""
 
     dead: int
+    """Dead pixels outside of dead or hot lines."""
     hot: int
+    """Hot pixels outside of dead or hot lines."""
     dead_lines: tuple[str, ...]
-    """Such as `row 17` or `column 400`; their pixels are not counted in `dead`."""
+    """Rows and columns that never fired, such as `row 17`."""
     hot_lines: tuple[str, ...]
+    """Rows and columns that fired at every sample, such as `column 400`."""
     judged: float
-    """Share of the pixels whose neighbours fired enough for a dead one among them to show."""
+    """Share of the pixels whose neighbours fired enough for a dead one to show."""
 
 
 def find_bad_pixels(sums: SpikeSums) -> BadPixels:
-    """Return what never fires or always does, against what its neighbours do."""
+    """Return the pixels and lines that never fired or always did, unlike their neighbours."""
     spikes, samples = sums.spikes, sums.samples
     dead_lines, hot_lines = [], []
     judged = np.ones(spikes.shape, np.bool_)
@@ -115,8 +119,8 @@ def neighbour_median(values: Sums) -> npt.NDArray[np.float32]:
 
 
 def _blocks(file: SpikeFile) -> Iterator[tuple[SpikeFile, bytes]]:
-    """Yield consecutive parts of a file with their bytes; each holds whole frames."""
-    # Eight frames end on a byte, whatever their size.
+    """Yield consecutive parts of a file, of whole samples each, with their bytes."""
+    # Eight samples end on a byte, whatever their size.
     eight = file.geometry.frame_bits if file.encoding == "packed" else 8 * file.geometry.pixels
     groups = max(1, BLOCK_BYTES // eight)
     left = file.n_frames

@@ -1,7 +1,7 @@
-"""Data sets' folders, one module a layout, all behind `contract.Layout`.
+"""Layouts: how data sets arrange their folders. Each is a module like `contract.Layout`.
 
-A new layout is a module with NAME, NEEDS, VARIANTS, `recognise` and `find`, added to LAYOUTS; or
-a layout file, see `custom`, without any Python.
+A new layout is a module with NAME, NEEDS, VARIANTS, `recognise` and `find`, added to LAYOUTS; or,
+without any Python, a layout file: see `custom`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = [
     "FoundSequence",
     "FoundWindow",
     "Layout",
+    "choose_layout",
     "detect",
     "find_layout",
-    "require_root",
 ]
 
 LAYOUTS: dict[str, Layout] = {
@@ -28,27 +28,38 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def find_layout(name: str) -> Layout:
-    """Return the layout of this name, or the one that a layout file of this name describes.
+def choose_layout(root: Path, name: str) -> tuple[Layout, str | None]:
+    """Return the layout of a data set; with `auto` also what in its folder shows it, else None.
 
     Raises:
-        AlignmentError: neither is there, or the file can't be used.
+        AlignmentError: `root` is no folder, no such layout, or none or several fit.
+    """
+    if not root.is_dir():
+        raise AlignmentError(f"{root}: expected the data set's folder, found none; check the path")
+    return detect(root) if name == "auto" else (find_layout(name), None)
+
+
+def find_layout(name: str) -> Layout:
+    """Return the layout of this name, or the one that the layout file `name` describes.
+
+    Raises:
+        AlignmentError: no such layout, or a file that can't be used.
     """
     if is_layout_file(name):
         return read_layout(name, taken=frozenset(LAYOUTS))
     if name not in LAYOUTS:
         raise AlignmentError(
-            f"layout {name!r} is not read; expected auto, {', '.join(LAYOUTS)}, or a layout file "
+            f"layout {name!r} is not known; expected auto, {', '.join(LAYOUTS)}, or a layout file "
             "FILE.yaml that describes the folders"
         )
     return LAYOUTS[name]
 
 
 def detect(root: Path) -> tuple[Layout, str]:
-    """Return the layout of `root` and what shows it.
+    """Return the layout that a folder has, and what in the folder shows it.
 
     Raises:
-        AlignmentError: none fits, or more than one; says what each needs or found.
+        AlignmentError: no layout fits, or several do.
     """
     fitting = {
         name: reason
@@ -60,21 +71,10 @@ def detect(root: Path) -> tuple[Layout, str]:
         return LAYOUTS[name], reason
     if fitting:
         seen = "; ".join(f"{name}: {reason}" for name, reason in fitting.items())
-        raise AlignmentError(f"{root}: fits more than one layout ({seen}); say which by --layout")
+        raise AlignmentError(f"{root}: fits more than one layout ({seen}); give one as --layout")
     x4k1000fps.require_not_raw(root)
     needs = "; ".join(f"{name} needs {layout.NEEDS}" for name, layout in LAYOUTS.items())
     raise AlignmentError(
         f"{root}: fits no known layout ({needs}); give the folder that holds them, or a layout "
         "file: --layout FILE.yaml"
     )
-
-
-def require_root(root: Path) -> Path:
-    """Return `root` if it is a folder.
-
-    Raises:
-        AlignmentError: it isn't.
-    """
-    if not root.is_dir():
-        raise AlignmentError(f"{root}: expected the data set's folder, found none; check the path")
-    return root

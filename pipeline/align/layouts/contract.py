@@ -1,14 +1,14 @@
-"""What a layout gives: which files of a data set belong together. No times, no spikes read."""
+"""What a layout says: which files of a data set belong together, before any spike is read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from ....errors import SpikeDeblurError
-from ...frames.listing import shorten
+from ...frames.listing import IMAGE_SUFFIXES, folder_names, shorten
 from ...spikes.presets import SpikePreset
 from ..exposure import parse_frame_name
 
@@ -19,12 +19,12 @@ class AlignmentError(SpikeDeblurError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundWindow:
-    """One blurred frame and its partners."""
+    """One blurred frame, its spikes and its sharp frame."""
 
     frame_index: int
-    """The number in the file name; for interpolated names, see `exposure`."""
+    """Number in the file name; for interpolated names, see `exposure`."""
     centre: int
-    """Number of the sharp frame in the exposure's middle, on the sequence's own time axis."""
+    """Number of the sharp frame in the exposure's middle."""
     blur: Path
     sharp: Path | None
     spikes: Path
@@ -34,33 +34,33 @@ class FoundWindow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundSequence:
-    """One recording, its files paired by name."""
+    """One recording, its files paired by number."""
 
     seq: str
     windows: tuple[FoundWindow, ...]
-    """By frame_index, ascending; never empty."""
+    """Windows in ascending order of `frame_index`; never empty."""
     exposure: int | None
     """Sharp frames that make a blurred one; None: each window states its times."""
     fps: float | None
-    """Sharp frames a second by the layout's own convention; None: the user must say."""
+    """Sharp frames a second by the layout's convention, in Hz; None: the user must say."""
     own_files: bool
-    """True: each window has a `.dat` of its own."""
+    """Whether each window has a `.dat` of its own; else one stream holds all exposures."""
     lead_samples: int = 0
-    """With own files: how many samples come before the exposure."""
+    """Samples before the exposure in a window's own file."""
     tail_samples: tuple[int, ...] = (0,)
-    """With own files: how many samples may follow the exposure."""
+    """Samples after the exposure in a window's own file: each number that is allowed."""
     first: float = 0.0
-    """Time in seconds of a stream's sample 0, where no side file says it."""
+    """Time of sample 0 of a stream without side file, in seconds."""
     preset: SpikePreset | None = None
-    """Geometry, rate and gain that the data set's makers published, or its layout file states."""
+    """Geometry, rate and gain that the data set's makers published, or a layout file states."""
     spike_shape: tuple[int, int] | None = None
-    """(H, W) that the data set's own side file states without the row order."""
+    """(H, W) of the spikes, where the data set states it without the row order."""
     spike_scale: int | None = None
     """Size of the blurred frame over that of the spikes, where the layout states it."""
     blur_kind: str | None = None
-    """Which of the data set's ways to average frames this is; None: it has one."""
+    """How the blurred frames were averaged, where the data set has several kinds."""
     scene: str | None = None
-    """What was filmed, where names tell more than seq's middle parts do."""
+    """Name of what was filmed, where file names tell more than the middle parts of `seq`."""
     warnings: tuple[str, ...] = ()
 
 
@@ -69,48 +69,81 @@ class Layout(Protocol):
 
     NAME: str
     NEEDS: str
-    """What must be in the root, for messages."""
+    """What must be in the data set's folder, for messages."""
     VARIANTS: tuple[str, ...]
     """Folders of which one is read, the usual one first; empty: there is no choice."""
 
     def recognise(self, root: Path) -> str | None:
-        """Return what in `root` shows this layout, or None; must be quick."""
+        """Return what in `root` shows this layout; None: nothing does. Must be quick."""
 
     def find(
         self, root: Path, exposure: int | None, variant: str | None = None
     ) -> list[FoundSequence]:
-        """Return all sequences, by seq.
+        """Return all sequences of all splits, in order of `seq`.
 
         Args:
             root: the data set's folder.
-            exposure: sharp frames a blurred one; None: the layout's own.
+            exposure: sharp frames that make a blurred one; None: the layout's own.
             variant: one of VARIANTS; None: the first that is there.
 
         Raises:
-            AlignmentError: nothing there, or a blurred frame without spikes; names it.
+            AlignmentError: no sequence, or a blurred frame without spikes; names it.
         """
+
+
+def choose_variant(
+    root: Path, folders: Sequence[Path], variants: tuple[str, ...], variant: str | None
+) -> str:
+    """Return the first variant that all folders hold, or the one that the user asks for.
+
+    Raises:
+        AlignmentError: a folder lacks it.
+    """
+    wanted = variants if variant is None else (variant,)
+    for name in wanted:
+        if all((folder / name).is_dir() for folder in folders):
+            return name
+    raise AlignmentError(
+        f"{root}: expected {' or '.join(wanted)} in each of "
+        f"{shorten([folder.name for folder in folders])}, one kind for all; complete them or move "
+        "the others away"
+    )
+
+
+def in_order(found: Iterable[FoundSequence], warnings: Iterable[str] = ()) -> list[FoundSequence]:
+    """Return sequences in order of `seq`; the first takes the warnings that belong to none."""
+    first, *others = sorted(found, key=lambda sequence: sequence.seq)
+    return [replace(first, warnings=(*first.warnings, *warnings)), *others]
 
 
 def index_frames(
     folder: Path,
-    names: tuple[str, ...],
-    suffixes: tuple[str, ...],
+    warnings: list[str],
     *,
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
+    names: tuple[str, ...] | None = None,
     interpolated: bool = False,
-    parse: Callable[[str, bool], int | None] = parse_frame_name,
-) -> tuple[dict[int, Path], list[str]]:
-    """Return ({number: path}, warnings) of a folder's frames.
+    example: str | None = None,
+) -> dict[int, Path]:
+    """Return a folder's frames by number.
+
+    Args:
+        folder: may be missing.
+        warnings: list that gets a warning for each file whose name is no frame's.
+        suffixes: endings of the files that count, in lower case.
+        names: the folder's files, where they are known; None: they are listed.
+        interpolated: names are those of an interpolated sequence; see `exposure`.
+        example: a frame's name, for the message; given, at least one frame must be there.
 
     Raises:
-        AlignmentError: two files have the same number.
+        AlignmentError: two files have the same number, or none is there that must be.
     """
     frames: dict[int, Path] = {}
-    warnings = []
-    for name in names:
+    for name in folder_names(folder) if names is None else names:
         stem, dot, suffix = name.rpartition(".")
         if (dot + suffix).lower() not in suffixes:
             continue
-        number = parse(stem, interpolated)
+        number = parse_frame_name(stem, interpolated)
         if number is None:
             warnings.append(f"{folder / name}: not a frame's name; left out")
         elif number in frames:
@@ -119,7 +152,12 @@ def index_frames(
             )
         else:
             frames[number] = folder / name
-    return frames, warnings
+    if example is not None and not frames:
+        raise AlignmentError(
+            f"{folder}: expected images named by number, such as {example}, found "
+            f"{shorten(warnings) or 'none'}"
+        )
+    return frames
 
 
 def pair_frames(
@@ -132,11 +170,11 @@ def pair_frames(
     """Return the windows of one sequence, its files paired by number.
 
     Args:
-        blurs: by number, at least one.
-        sharps: by number.
-        spikes: by number; one stream is there under every number.
+        blurs: blurred frames by number, at least one.
+        sharps: sharp frames by number.
+        spikes: spike files by number; a stream is there under every number.
         expected: where spikes were looked for, for the message.
-        centre: a blurred frame's middle on the time axis, from its number.
+        centre: number of the sharp frame in the middle of a blurred frame, from its number.
 
     Raises:
         AlignmentError: a blurred frame without spikes.
@@ -158,7 +196,7 @@ def pair_frames(
 
 
 def leftovers(blurs: Mapping[int, Path], *others: Mapping[int, Path]) -> list[str]:
-    """Return a warning for each file of a number that no blurred frame has."""
+    """Return a warning for each file whose number no blurred frame has."""
     return [
         f"{path}: no blurred frame of this name; left out"
         for frames in others

@@ -5,22 +5,28 @@
     <root>/classA/car-100kmh/blur/0000.png   its blurred frames; also sharp/, if there are any
 
 A folder with a single `.dat` may hold blur/ itself: <root>/spike59/spikes.dat, spike59/blur/.
-`config.yaml` has neither rate nor row order, and the recordings have no colour camera of their
-own: rate, row order, frames a second and exposure come from options. Recordings without blurred
-frames are left out.
-The first folder is the split if it is called train, val or test; else all are of the split test.
+`config.yaml` states neither rate nor row order, and SpikeCV knows no colour camera: rate, row
+order, frames a second and exposure come from options. Recordings without blurred frames are left
+out. The first folder is the split if it is called train, val or test; else the split is test.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...frames.listing import IMAGE_SUFFIXES, folder_names, shorten, walk_folders
-from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
+from ...frames.listing import shorten, walk_folders
+from ...host.validation import first_problem
+from .contract import (
+    AlignmentError,
+    FoundSequence,
+    in_order,
+    index_frames,
+    leftovers,
+    pair_frames,
+)
 
 NAME = "spikecv"
 NEEDS = "config.yaml with spike_h and spike_w, above recordings <name>.dat"
@@ -33,7 +39,7 @@ _MAX_BYTES = 1 << 20
 
 
 class SpikeCVConfig(BaseModel):
-    """What is read of a `config.yaml`; its other keys speak of labels."""
+    """The keys of a `config.yaml` that are read; the others are about labels."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
@@ -44,7 +50,7 @@ class SpikeCVConfig(BaseModel):
 
 
 def recognise(root: Path) -> str | None:
-    """Return what in `root` shows this layout, or None."""
+    """Return what in `root` shows this layout; None: nothing does."""
     for path in (root / CONFIG, *sorted(root.glob(f"*/{CONFIG}"))):
         content = _load(path) if path.is_file() else None
         if isinstance(content, dict) and {"spike_h", "spike_w"} <= content.keys():
@@ -53,7 +59,7 @@ def recognise(root: Path) -> str | None:
 
 
 def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
-    """Return all recordings that have blurred frames, by seq."""
+    """Return all recordings that have blurred frames, in order of `seq`."""
     configs: dict[Path, SpikeCVConfig] = {}
     found: list[FoundSequence] = []
     framed: set[Path] = set()
@@ -85,10 +91,7 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
             f"{frames}"
         )
     if found:
-        found.sort(key=lambda sequence: sequence.seq)
-        first = found[0]
-        found[0] = replace(first, warnings=(*first.warnings, *alone))
-        return found
+        return in_order(found, alone)
     raise AlignmentError(
         f"{root}: expected recordings <name>.dat below {CONFIG}, with blurred frames "
         "<name>/blur/0000.png, "
@@ -109,13 +112,9 @@ def _find_recording(
             f"{dat}: SpikeCV's folders don't say how long a frame was exposed; give --exposure, in "
             "sharp frames, and --fps"
         )
-    blurs, warnings = index_frames(frames / "blur", folder_names(frames / "blur"), IMAGE_SUFFIXES)
-    sharps, more = index_frames(frames / "sharp", folder_names(frames / "sharp"), IMAGE_SUFFIXES)
-    if not blurs:
-        raise AlignmentError(
-            f"{frames / 'blur'}: expected images named by number, such as 0031.png, found "
-            f"{shorten(warnings) or 'none'}"
-        )
+    warnings: list[str] = []
+    blurs = index_frames(frames / "blur", warnings, example="0031.png")
+    sharps = index_frames(frames / "sharp", warnings)
     parts = frames.relative_to(root).parts or (dat.stem,)
     inside = parts[0] in SPLITS and len(parts) > 1
     return FoundSequence(
@@ -125,7 +124,7 @@ def _find_recording(
         fps=None,
         own_files=False,
         spike_shape=(config.spike_h, config.spike_w),
-        warnings=(*warnings, *more, *leftovers(blurs, sharps)),
+        warnings=(*warnings, *leftovers(blurs, sharps)),
     )
 
 
@@ -141,10 +140,8 @@ def _read_config(path: Path) -> SpikeCVConfig | None:
     try:
         return SpikeCVConfig.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
         raise AlignmentError(
-            f"{path}: {first['loc'][0]}: {first['msg']}; expected rows and columns of the "
-            "spikes, in pixels"
+            f"{path}: {first_problem(error)}; expected rows and columns of the spikes, in pixels"
         ) from error
 
 

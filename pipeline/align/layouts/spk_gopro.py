@@ -4,12 +4,12 @@
     <root>/GOPRO_Large/<split>/GOPR0372_07_00/sharp/000047.png
     <root>/GOPRO_Large_spike_seq/<split>/GOPR0372_07_00/spike/000047.dat
 
-The number between underscores says how many sharp frames yy, at 240 a second, make a blurred
-one. A file holds 8 yy spike samples, of which 0 to 8 (yy - 1) are the exposure and 8 (yy // 2)
-is the sharp frame; the last file of a sequence may end with the exposure, 7 samples shorter.
-Published loaders centre at the file's middle instead, 2.1 ms late.
-One recording, GOPR0372, was cut into several sequences: they are one scene.
+The number yy between underscores says how many sharp frames, 240 a second, make a blurred one. A
+file holds 8 yy spike samples: samples 0 to 8 (yy - 1) are the exposure, and sample 8 (yy // 2) is
+at the sharp frame. The last file of a sequence may end with the exposure, 7 samples shorter.
+Published loaders centre the exposure at the file's middle instead, 2.1 ms late.
 Blurred frames follow each other without gap, so frame n is centred at n yy + yy // 2.
+Sequences cut from one recording, such as GOPR0372, are one scene.
 """
 
 from __future__ import annotations
@@ -17,9 +17,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ...frames.listing import IMAGE_SUFFIXES, folder_names
 from ...spikes.presets import PRESETS
-from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
+from .contract import (
+    AlignmentError,
+    FoundSequence,
+    choose_variant,
+    in_order,
+    index_frames,
+    leftovers,
+    pair_frames,
+)
 
 NAME = "spk-gopro"
 NEEDS = "GOPRO_Large/ beside GOPRO_Large_spike_seq/"
@@ -27,21 +34,21 @@ NEEDS = "GOPRO_Large/ beside GOPRO_Large_spike_seq/"
 FPS = 240.0
 IMAGES = "GOPRO_Large"
 SPIKES = "GOPRO_Large_spike_seq"
-# The published one first. Results on the two do not compare, so all sequences have the same.
+# The published kind first. Results on the two do not compare, so all sequences have the same.
 VARIANTS = ("blur_gamma", "blur")
 
 _NAME = re.compile(r"GOPR[0-9]+_([0-9]{2})_[0-9]{2}")
 
 
 def recognise(root: Path) -> str | None:
-    """Return what in `root` shows this layout, or None."""
+    """Return what in `root` shows this layout; None: nothing does."""
     if (root / IMAGES).is_dir() and (root / SPIKES).is_dir():
         return f"{IMAGES}/ and {SPIKES}/"
     return None
 
 
 def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
-    """Return all sequences, by seq; the exposure comes from each sequence's name."""
+    """Return all sequences in order of `seq`; the exposure comes from each sequence's name."""
     if recognise(root) is None:
         raise AlignmentError(
             f"{root}: expected {NEEDS} for the layout {NAME}; give the folder that holds both"
@@ -49,15 +56,8 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
     folders = [path for path in (root / IMAGES).glob("*/*/") if not path.name.startswith(".")]
     if not folders:
         raise AlignmentError(f"{root / IMAGES}: expected <split>/<sequence>/, found none")
-    wanted = VARIANTS if variant is None else (variant,)
-    kind = next((v for v in wanted if all((path / v).is_dir() for path in folders)), None)
-    if kind is None:
-        raise AlignmentError(
-            f"{root / IMAGES}: expected {' or '.join(wanted)} in every sequence, one kind for "
-            "all; complete them or move the others away"
-        )
-    found = [_find_sequence(root, folder, kind, exposure) for folder in folders]
-    return sorted(found, key=lambda sequence: sequence.seq)
+    kind = choose_variant(root / IMAGES, folders, VARIANTS, variant)
+    return in_order(_find_sequence(root, folder, kind, exposure) for folder in folders)
 
 
 def _find_sequence(root: Path, folder: Path, kind: str, exposure: int | None) -> FoundSequence:
@@ -74,14 +74,11 @@ def _find_sequence(root: Path, folder: Path, kind: str, exposure: int | None) ->
             f"{exposure}; leave --exposure out, as it differs by sequence"
         )
     split = folder.parent.name
-    blur_folder = folder / kind
     spike_folder = root / SPIKES / split / folder.name / "spike"
-    blurs, warnings = index_frames(blur_folder, folder_names(blur_folder), IMAGE_SUFFIXES)
-    sharps, more = index_frames(folder / "sharp", folder_names(folder / "sharp"), IMAGE_SUFFIXES)
-    spikes, others = index_frames(spike_folder, folder_names(spike_folder), (".dat",))
-    warnings += more + others
-    if not blurs:
-        raise AlignmentError(f"{blur_folder}: expected images such as 000047.png, found none")
+    warnings: list[str] = []
+    blurs = index_frames(folder / kind, warnings, example="000047.png")
+    sharps = index_frames(folder / "sharp", warnings)
+    spikes = index_frames(spike_folder, warnings, suffixes=(".dat",))
     windows = pair_frames(
         blurs,
         sharps,

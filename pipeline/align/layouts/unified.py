@@ -1,21 +1,26 @@
-"""One folder a sequence: the layout that training reads directly.
+"""Unified: one folder for each sequence, as training reads it without a store.
 
     <root>/<split>/<sequence>/blur/0031.png
     <root>/<split>/<sequence>/sharp/0031.png              optional
     <root>/<split>/<sequence>/spike/0031.dat              one file an exposure, or
     <root>/<split>/<sequence>/spike/spike.dat             one stream (also in <sequence>/)
 
-A frame's number is its place on the time axis: frame i is at i / fps. A sequence may be several
-folders deep.
+Frame i is at i / fps. A sequence's folder may lie several folders deep.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from ...frames.listing import IMAGE_SUFFIXES, folder_names, shorten, walk_folders
-from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
+from ...frames.listing import folder_names, shorten, walk_folders
+from .contract import (
+    AlignmentError,
+    FoundSequence,
+    in_order,
+    index_frames,
+    leftovers,
+    pair_frames,
+)
 
 NAME = "unified"
 NEEDS = "<split>/<sequence>/blur/ beside <split>/<sequence>/spike/"
@@ -26,7 +31,7 @@ STREAM = "spike.dat"
 
 
 def recognise(root: Path) -> str | None:
-    """Return what in `root` shows this layout, or None."""
+    """Return what in `root` shows this layout; None: nothing does."""
     for folder, folders, names in walk_folders(root):
         depth = len(folder.relative_to(root).parts)
         if depth >= 2 and "blur" in folders and ("spike" in folders or STREAM in names):
@@ -35,10 +40,10 @@ def recognise(root: Path) -> str | None:
 
 
 def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
-    """Return all sequences of all splits, by seq."""
+    """Return all sequences of all splits, in order of `seq`."""
     exposure = DEFAULT_EXPOSURE if exposure is None else exposure
     found = []
-    leftovers = []
+    alone = []
     for folder, folders, names in walk_folders(root):
         relative = folder.relative_to(root)
         if len(relative.parts) < 2:
@@ -46,30 +51,21 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
         if "blur" in folders:
             found.append(_find_sequence(folder, relative.as_posix(), exposure))
         elif ("spike" in folders or STREAM in names) and folder.name != "spike":
-            leftovers.append(f"{folder}: spikes without blur/; left out")
+            alone.append(f"{folder}: spikes without blur/; left out")
     if not found:
         raise AlignmentError(
             f"{root}: expected {NEEDS} for the layout {NAME}, found none; give the folder that "
             "holds the splits"
         )
-    found.sort(key=lambda sequence: sequence.seq)
-    if leftovers:
-        first = found[0]
-        found[0] = replace(first, warnings=(*first.warnings, *leftovers))
-    return found
+    return in_order(found, alone)
 
 
 def _find_sequence(folder: Path, seq: str, exposure: int) -> FoundSequence:
-    blurs, warnings = index_frames(folder / "blur", folder_names(folder / "blur"), IMAGE_SUFFIXES)
-    sharps, more = index_frames(folder / "sharp", folder_names(folder / "sharp"), IMAGE_SUFFIXES)
-    warnings += more
-    if not blurs:
-        raise AlignmentError(
-            f"{folder / 'blur'}: expected images named by number, such as 0031.png, found "
-            f"{shorten(warnings) or 'none'}"
-        )
-    names = folder_names(folder / "spike")
+    warnings: list[str] = []
+    blurs = index_frames(folder / "blur", warnings, example="0031.png")
+    sharps = index_frames(folder / "sharp", warnings)
     streams = [p for p in (folder / STREAM, folder / "spike" / STREAM) if p.is_file()]
+    names = folder_names(folder / "spike")
     dats = tuple(name for name in names if name.endswith(".dat") and name != STREAM)
     if len(streams) > 1 or (streams and dats):
         raise AlignmentError(
@@ -79,8 +75,7 @@ def _find_sequence(folder: Path, seq: str, exposure: int) -> FoundSequence:
     if streams:
         spikes = dict.fromkeys(blurs, streams[0])
     else:
-        spikes, more = index_frames(folder / "spike", dats, (".dat",))
-        warnings += more
+        spikes = index_frames(folder / "spike", warnings, names=dats, suffixes=(".dat",))
     expected = f"a .dat of the same name in {folder / 'spike'}, or one stream {STREAM}"
     windows = pair_frames(blurs, sharps, spikes, expected)
     return FoundSequence(

@@ -5,10 +5,10 @@
     <root>/val_spike_2xds_33/<group>/<clip>/0031.dat      one file an exposure
     <root>/val_fullRGB/<group>/<clip>/0031.png            sharp; all frames or only these
 
-Frame numbers are plain at 1000 frames a second. If any frame of a split, blurred or sharp, has
-an interpolated name (`0031_002`), the whole split counts in fours at 4000: a clip's single
-blurred frame may happen to have a plain name.
-Where a clip has a stream and files, the stream is taken: it has spikes outside the exposures.
+Names are frame numbers at 1000 frames a second. If any frame of a split, blurred or sharp, has an
+interpolated name (`0031_002`), the whole split is interpolated to 4000 frames a second, since a
+clip's only blurred frame may happen to have a plain name.
+Where a clip has both a stream and files, the stream is read: it has spikes outside the exposures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from pathlib import Path
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ...spikes.presets import PRESETS
 from ..exposure import names_are_interpolated
-from .contract import AlignmentError, FoundSequence, index_frames, leftovers, pair_frames
+from .contract import (
+    AlignmentError,
+    FoundSequence,
+    in_order,
+    index_frames,
+    leftovers,
+    pair_frames,
+)
 
 NAME = "x4k1000fps"
 NEEDS = "<split>_blurry_<L>/ and <split>_spike_2xds/ or <split>_spike_2xds_<L>/"
@@ -31,7 +38,7 @@ RECORDED_FPS = 1000.0
 INTERPOLATED_FPS = 4000.0
 STREAM = "spike.dat"
 
-# X-TRAIN, X-TEST and val as their makers publish them: sharp frames, or one mp4 a clip.
+# X-TRAIN, X-TEST and val as their makers publish them: sharp frames, or one video for each clip.
 _RAW = (
     *(f"{split}/*/*/*.png" for split in ("train", "val", "test")),
     *(f"{top}/*/*.mp4" for top in ("encoded_*", "train", "val", "test")),
@@ -39,39 +46,42 @@ _RAW = (
 
 _BLUR = re.compile(r"(.+)_blurry_([1-9][0-9]{0,5})")
 _SPIKES = re.compile(r"(.+)_spike_([1-9][0-9]?)xds(?:_([1-9][0-9]{0,5}))?")
-# The two splits that Spk-X4K1000FPS publishes, at the sizes that its makers chose.
+# The two splits that the makers of Spk-X4K1000FPS publish, at the sizes that they chose.
 _PUBLISHED = {"train": "spk-x4k-train", "val": "spk-x4k-val"}
 
 
 def recognise(root: Path) -> str | None:
-    """Return what in `root` shows this layout, or None."""
-    blur = next((name for name in _subfolders(root) if _BLUR.fullmatch(name)), None)
-    spikes = next((name for name in _subfolders(root) if _SPIKES.fullmatch(name)), None)
+    """Return what in `root` shows this layout; None: nothing does."""
+    names = _subfolders(root)
+    blur, spikes = (next(filter(kind.fullmatch, names), None) for kind in (_BLUR, _SPIKES))
     return f"{blur}/ and {spikes}/" if blur and spikes else None
 
 
 def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
-    """Return all clips of all splits, by seq."""
+    """Return all clips of all splits, in order of `seq`."""
     exposure = DEFAULT_EXPOSURE if exposure is None else exposure
-    there: dict[str, list[int]] = {}
+    exposures: dict[str, list[int]] = {}
     for name in _subfolders(root):
         if match := _BLUR.fullmatch(name):
-            there.setdefault(match[1], []).append(int(match[2]))
-    if not there:
+            exposures.setdefault(match[1], []).append(int(match[2]))
+    if not exposures:
         require_not_raw(root)
         raise AlignmentError(
             f"{root}: expected {NEEDS} for the layout {NAME}, found "
             f"{shorten(_subfolders(root)) or 'no folders'}; give the folder that holds them"
         )
-    lacking = [split for split, lengths in sorted(there.items()) if exposure not in lengths]
+    lacking = [split for split in sorted(exposures) if exposure not in exposures[split]]
     if lacking:
-        have = [f"{split}_blurry_{n}" for split in sorted(there) for n in sorted(there[split])]
+        have = [
+            f"{split}_blurry_{n}" for split in sorted(exposures) for n in sorted(exposures[split])
+        ]
         raise AlignmentError(
             f"{root}: expected {lacking[0]}_blurry_{exposure} for --exposure {exposure}, found "
             f"{shorten(have)}; give the --exposure that is there"
         )
-    found = [sequence for split in sorted(there) for sequence in _find_split(root, split, exposure)]
-    return sorted(found, key=lambda sequence: sequence.seq)
+    return in_order(
+        sequence for split in exposures for sequence in _find_split(root, split, exposure)
+    )
 
 
 def require_not_raw(root: Path) -> None:
@@ -80,8 +90,8 @@ def require_not_raw(root: Path) -> None:
     Raises:
         AlignmentError: names what was found and the command that makes blur and spikes of it.
     """
-    there = (path for pattern in _RAW for path in root.glob(pattern))
-    raw = next((path for path in there if path.parent.name not in ("blur", "sharp")), None)
+    paths = (path for pattern in _RAW for path in root.glob(pattern))
+    raw = next((path for path in paths if path.parent.name not in ("blur", "sharp")), None)
     if raw is not None:
         clip = (raw if raw.suffix == ".mp4" else raw.parent).relative_to(root)
         raise AlignmentError(
@@ -123,19 +133,20 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
     ]
     found = []
     for clip in clips:
-        blurs, warnings = index_frames(
-            blur_top / clip, blurred[clip], IMAGE_SUFFIXES, interpolated=interpolated
+        warnings: list[str] = []
+        blurs, sharps = (
+            index_frames(top / clip, warnings, names=files[clip], interpolated=interpolated)
+            for top, files in ((blur_top, blurred), (sharp_top, sharp))
         )
-        sharps, more = index_frames(
-            sharp_top / clip, sharp[clip], IMAGE_SUFFIXES, interpolated=interpolated
-        )
-        warnings += more
         own_files = STREAM not in streams[clip]
         if own_files:
-            spikes, more = index_frames(
-                window_top / clip, own[clip], (".dat",), interpolated=interpolated
+            spikes = index_frames(
+                window_top / clip,
+                warnings,
+                names=own[clip],
+                suffixes=(".dat",),
+                interpolated=interpolated,
             )
-            warnings += more
         else:
             spikes = dict.fromkeys(blurs, stream_top / clip / STREAM)
         if not blurs:
@@ -189,14 +200,14 @@ def _spike_scale(root: Path, split: str, exposure: int) -> int:
 
 
 def _files_below(top: Path) -> defaultdict[str, tuple[str, ...]]:
-    """Return the names of the files in each folder below `top`, by its path from there."""
-    found: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
+    """Return the names of the files in each folder below `top`, by the folder's path from `top`."""
+    files: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
     if top.is_dir():
         start = len(str(top)) + 1
-        found.update(
+        files.update(
             (str(folder)[start:], names) for folder, _, names in walk_folders(top) if names
         )
-    return found
+    return files
 
 
 def _subfolders(root: Path) -> list[str]:

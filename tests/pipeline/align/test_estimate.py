@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from aligning import run_align
 
-from spikedeblur.pipeline.align import AlignmentError, align, read_manifest
+from spikedeblur.pipeline.align import AlignmentError, read_manifest
 from spikedeblur.pipeline.align.correct_clock import correct_clock
 from spikedeblur.pipeline.align.manifest import AlignedSequence, FileRecord, Verification, Window
 from spikedeblur.pipeline.spikes import parse_geometry, read_spikes, write_spikes
@@ -17,16 +18,11 @@ DAT = "val_spike_2xds/Type1/TEST01_003_f0433/spike.dat"
 
 
 def run(root: Path, *, warnings: list[str] | None = None, **options):
-    told = [] if warnings is None else warnings
-    return align(
-        root,
-        "x4k1000fps",
-        log=root / "o" / "a.txt",
-        manifest=root / "o" / "a.json",
-        exposure=9,
-        on_warning=told.append,
-        **options,
-    )
+    log = root / "o" / "a.txt"
+    manifest, heard = run_align(root, "x4k1000fps", log, exposure=9, **options)
+    if warnings is not None:
+        warnings += heard
+    return manifest
 
 
 def late(root: Path, samples: float) -> None:

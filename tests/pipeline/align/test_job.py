@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aligning import run_align
 
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.align import (
     AlignmentError,
+    AlignOptions,
     align,
     read_alignment_log,
     read_manifest,
 )
 from spikedeblur.pipeline.host.files import sha256_file
 from spikedeblur.pipeline.host.locks import HeldError, only_writer_of
+from spikedeblur.pipeline.host.overwrite import OverwriteError
 from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry, write_spikes
 from spikedeblur.pipeline.spikes.settings import SpikeSettingsError
 from spikedeblur.pipeline.spikes.sidefile import SideFile, write_folder_side_file, write_side_file
@@ -27,17 +30,8 @@ DAT = "val_spike_2xds/Type1/TEST01_003_f0433/spike.dat"
 
 
 def run(root: Path, layout: str = "x4k1000fps", **options):
-    warnings: list[str] = []
     options.setdefault("exposure", 9)
-    manifest = align(
-        root,
-        layout,
-        log=root / "o" / "a.txt",
-        manifest=root / "o" / "a.json",
-        on_warning=warnings.append,
-        **options,
-    )
-    return manifest, warnings
+    return run_align(root, layout, root / "o" / "a.txt", **options)
 
 
 def products(root: Path) -> tuple[bytes, bytes]:
@@ -130,11 +124,11 @@ def test_files_of_others_are_not_replaced(tmp_path, make_clip):
     make_clip(tmp_path)
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "a.txt").write_text("frame_idx,t0,t1,event_count,seq\n1,0,1,5,mine\n")
-    with pytest.raises(AlignmentError, match=r"a\.txt.*--overwrite"):
+    with pytest.raises(OverwriteError, match=r"a\.txt.*--overwrite"):
         run(tmp_path)
     (tmp_path / "o" / "a.txt").unlink()
     (tmp_path / "o" / "a.json").write_text("{}")
-    with pytest.raises(AlignmentError, match=r"a\.json.*--overwrite"):
+    with pytest.raises(OverwriteError, match=r"a\.json.*--overwrite"):
         run(tmp_path)
     assert (tmp_path / "o" / "a.json").read_text() == "{}"
     run(tmp_path, overwrite=True)
@@ -310,7 +304,7 @@ def test_link_out_of_the_root_is_refused(tmp_path, make_clip):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"layout": "other"}, "not read"),
+        ({"layout": "other"}, "not known"),
         ({"variant": "blur"}, "no variants"),
         ({"rate": 0.0}, "--rate"),
         ({"fps": float("nan")}, "--fps"),
@@ -335,8 +329,7 @@ def test_manifest_and_data_move_together(tmp_path, make_clip):
         "auto",
         log=tmp_path / "a" / "logs" / "l.txt",
         manifest=tmp_path / "a" / "logs" / "l.json",
-        exposure=9,
-        on_warning=lambda warning: None,
+        options=AlignOptions(exposure=9),
     )
     (tmp_path / "a").rename(tmp_path / "b")
     path = tmp_path / "b" / "logs" / "l.json"
@@ -348,14 +341,15 @@ def test_manifest_and_data_move_together(tmp_path, make_clip):
 AGAIN = """
 import sys
 from pathlib import Path
-from spikedeblur.pipeline.align import align
+from spikedeblur.pipeline.align import AlignOptions, align
 from spikedeblur.pipeline.host.locks import HeldError
 root, rounds = Path(sys.argv[1]), int(sys.argv[2])
+options = AlignOptions(exposure=9, verify=False)
 refused = 0
 for _ in range(rounds):
     try:
-        align(root, "x4k1000fps", exposure=9, log=root / "o/a.txt", manifest=root / "o/a.json",
-              verify=False, workers=1)
+        align(root, "x4k1000fps", log=root / "o/a.txt", manifest=root / "o/a.json",
+              options=options, workers=1)
     except HeldError:
         refused += 1
 print(refused)

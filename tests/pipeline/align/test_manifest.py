@@ -71,7 +71,7 @@ WINDOW = ("sequences", 0, "windows", 0)
     ("edit", "expected"),
     [
         (_edit("format", value="other"), "spikedeblur.manifest"),
-        (_edit("schema_version", value=2), "update spikedeblur"),
+        (_edit("schema_version", value=2), "install that release"),
         (_edit("schema_version", value="1"), "schema 1"),
         (_edit("surprise", value=1), "surprise"),
         (_edit("fps", value=-1.0), "fps"),
@@ -105,7 +105,7 @@ def test_hostile_value_is_named_with_its_file(tmp_path, manifest, edit, expected
 def test_other_content_is_no_manifest(tmp_path, content):
     path = tmp_path / "m.json"
     path.write_bytes(content)
-    with pytest.raises(ManifestError, match=r"m\.json: expected a manifest"):
+    with pytest.raises(ManifestError, match=r"m\.json: expected"):
         read_manifest(path)
 
 

@@ -4,22 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from aligning import run_align
 
-from spikedeblur.pipeline.align import align
-from spikedeblur.pipeline.align.plot import PageError
+from spikedeblur.pipeline.host.overwrite import OverwriteError
 
 
 def run(root: Path, **options):
-    return align(
-        root,
-        "x4k1000fps",
-        log=root / "o" / "a.txt",
-        manifest=root / "o" / "a.json",
-        plot=root / "o" / "page.html",
-        exposure=9,
-        on_warning=lambda warning: None,
-        **options,
-    )
+    page = root / "o" / "page.html"
+    return run_align(root, "x4k1000fps", root / "o" / "a.txt", plot=page, exposure=9, **options)
 
 
 @pytest.fixture
@@ -62,7 +54,7 @@ def test_a_file_that_is_no_such_page_is_kept(two):
     page = two / "o" / "page.html"
     page.parent.mkdir()
     page.write_text("mine")
-    with pytest.raises(PageError, match="overwrite"):
+    with pytest.raises(OverwriteError, match="overwrite"):
         run(two)
     assert page.read_text() == "mine"
     assert not (two / "o" / "a.json").exists()

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aligning import run_align
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from spikedeblur.cli import main
-from spikedeblur.pipeline.align import align, read_manifest, write_manifest
+from spikedeblur.pipeline.align import read_manifest, write_manifest
 from spikedeblur.pipeline.align.manifest import AlignedSequence, FileRecord, Manifest, Window
 from spikedeblur.pipeline.align.split import (
     SIMILAR_BITS,
@@ -19,6 +20,7 @@ from spikedeblur.pipeline.align.split import (
     hash_picture,
     split,
 )
+from spikedeblur.pipeline.host.overwrite import OverwriteError
 
 
 def sequence(seq: str, windows: int = 3, **keys: object) -> AlignedSequence:
@@ -186,7 +188,7 @@ def test_the_manifest_says_how_it_was_split_and_the_same_bytes_come_again(data):
     written = read_manifest(data)
     assert (written.split.by, written.split.val, written.split.seed) == ("scene", 0.3, 1)
     assert [s.seq for s in written.sequences if s.split == "val"] == list(summary.moved)
-    split(data, val=0.3, seed=1, workers=4)
+    split(data, val=0.3, seed=1)
     assert data.read_bytes() == text
     split(data, by="folders")
     assert data.read_bytes() == before
@@ -199,7 +201,7 @@ def test_another_manifest_can_be_written_elsewhere(data, tmp_path):
     assert data.read_bytes() == before
     assert read_manifest(out).root_folder(out) == tmp_path / "data"
     out.write_text("notes")
-    with pytest.raises(SplitError, match="--overwrite"):
+    with pytest.raises(OverwriteError, match="--overwrite"):
         split(data, out=out)
     split(data, out=out, overwrite=True)
 
@@ -217,29 +219,18 @@ def test_the_command_prints_the_splits_and_warns(data, capsys):
 
 
 def test_align_keeps_the_split_and_says_what_is_new(tmp_path, make_clip):
-    warnings: list[str] = []
-
-    def run() -> Manifest:
-        warnings.clear()
-        return align(
-            tmp_path,
-            "x4k1000fps",
-            log=tmp_path / "o/a.txt",
-            manifest=tmp_path / "o/a.json",
-            exposure=9,
-            verify=False,
-            on_warning=warnings.append,
-        )
+    def run() -> tuple[Manifest, list[str]]:
+        return run_align(tmp_path, "x4k1000fps", tmp_path / "o/a.txt", exposure=9, verify=False)
 
     for seed in range(3):
         make_clip(tmp_path, f"train/s{seed}/c", seed=seed)
     run()
     split(tmp_path / "o/a.json", val=0.3)
     text = (tmp_path / "o/a.json").read_bytes()
-    run()
+    _, warnings = run()
     assert (tmp_path / "o/a.json").read_bytes() == text
     assert not warnings
     make_clip(tmp_path, "train/s9/c", seed=9)
-    manifest = run()
+    manifest, warnings = run()
     assert [s.split for s in manifest.sequences].count("val") == 1
     assert any("train/s9/c: new since" in warning for warning in warnings)

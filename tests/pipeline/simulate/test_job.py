@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aligning import Listener
 from PIL import Image
 
 from spikedeblur import __version__
@@ -300,10 +301,12 @@ def test_frames_of_the_extended_test_set_are_left_out_and_told(tmp_path, random_
     write_clip(folder, random_frames)
     for number in range(1000, 1256, 32):
         write_png(folder / f"{number:04d}.png", random_frames[0])
-    notes = []
-    (clip,) = folder_clips(tmp_path, on_note=notes.append)
+    listener = Listener()
+    (clip,) = folder_clips(tmp_path, reporter=listener)
     assert (clip.first, clip.n_frames) == (0, 11)
-    assert notes == ["test/Type1/TEST01: frames from 1000 on, of the extended X-TEST, left out"]
+    assert listener.notes == [
+        "test/Type1/TEST01: frames from 1000 on, of the extended X-TEST, left out"
+    ]
     for i in range(11):
         (folder / f"{i:04d}.png").unlink()
     with pytest.raises(SimulateError, match="32 apart, as in the extended X-TEST"):

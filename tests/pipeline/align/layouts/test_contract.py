@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from aligning import run_align
 from layout_trees import TREES, Tree
 
-from spikedeblur.pipeline.align import AlignmentError, align, read_alignment_log, read_manifest
+from spikedeblur.pipeline.align import AlignmentError, read_alignment_log, read_manifest
 from spikedeblur.pipeline.align.check import check_manifest
 from spikedeblur.pipeline.align.layouts import LAYOUTS, Layout, detect, find_layout
 from spikedeblur.pipeline.align.layouts.custom import CustomLayout
@@ -25,16 +26,8 @@ class Built:
         return find_layout(self.tree.layout)
 
     def align(self, out: Path, **options):
-        warnings: list[str] = []
-        manifest = align(
-            self.root,
-            self.tree.layout,
-            log=out / "a.txt",
-            manifest=out / "a.json",
-            on_warning=warnings.append,
-            **(self.tree.options | options),
-        )
-        return manifest, warnings
+        options = self.tree.options | options
+        return run_align(self.root, self.tree.layout, out / "a.txt", **options)
 
 
 @pytest.fixture(scope="module", params=TREES)

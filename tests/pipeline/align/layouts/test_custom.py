@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from aligning import run_align
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from layout_trees import GEOMETRY, custom_camera, custom_frames, x4k_recorded
@@ -159,17 +160,7 @@ def test_a_word_that_comes_twice_is_the_same_both_times(tmp_path):
 
 
 def run(root: Path, layout: str, **options):
-    warnings: list[str] = []
-    manifest = align(
-        root,
-        layout,
-        log=root.parent / "a.txt",
-        manifest=root.parent / "a.json",
-        verify=False,
-        on_warning=warnings.append,
-        **options,
-    )
-    return manifest, warnings
+    return run_align(root, layout, root.parent / "a.txt", verify=False, **options)
 
 
 def test_a_cameras_times_take_neither_fps_nor_exposure(tmp_path):

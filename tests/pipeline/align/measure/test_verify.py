@@ -4,23 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aligning import run_align
 
-from spikedeblur.pipeline.align import align
 from spikedeblur.pipeline.align.measure.verify import FrameAt, read_luminance, verify_sequence
 from spikedeblur.pipeline.spikes import SpikeClock, SpikeFile, parse_geometry
 
 
 def _align(root: Path, **options):
-    return align(
-        root,
-        "x4k1000fps",
-        log=root / "o" / "a.txt",
-        manifest=root / "o" / "a.json",
-        exposure=9,
-        overwrite=True,
-        on_warning=lambda warning: None,
-        **options,
-    )
+    log = root / "o" / "a.txt"
+    return run_align(root, "x4k1000fps", log, exposure=9, overwrite=True, **options)[0]
 
 
 @pytest.mark.parametrize("lag", [-12, -3.5, 0, 2, 7.5, 14])

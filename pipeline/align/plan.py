@@ -1,0 +1,149 @@
+"""One sequence's entry in the manifest: planned from names, sizes and times, then counted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..host.files import all_inside, sha256_file
+from ..spikes.clock import SpikeWindowError
+from ..spikes.dat import SpikeFile
+from ..spikes.settings import SpikeSettings
+from .exposure import exposure_window
+from .layouts import AlignmentError, FoundSequence
+from .log import require_seq
+from .manifest import AlignedSequence, FileRecord, Window
+
+
+def common_fps(root: Path, found: list[FoundSequence], fps: float | None) -> float:
+    """Return the sharp frames a second, in Hz, of all sequences.
+
+    Args:
+        root: the data set's folder, for messages.
+        found: its sequences.
+        fps: what the user says; None: the layout's own.
+
+    Raises:
+        AlignmentError: neither says it, both do, or sequences differ.
+    """
+    if fps is not None:
+        timed = next((sequence.seq for sequence in found if sequence.exposure is None), None)
+        if timed is not None:
+            raise AlignmentError(
+                f"{root}: the layout file states the times of {timed}; leave --fps out"
+            )
+        return fps
+    rates = {sequence.fps: sequence.seq for sequence in reversed(found)}
+    if None in rates:
+        raise AlignmentError(
+            f"{root}: this layout has no frame rate of its own; give --fps, sharp frames a second"
+        )
+    if len(rates) > 1:
+        named = ", ".join(f"{rate:g} ({seq})" for rate, seq in rates.items() if rate)
+        raise AlignmentError(
+            f"{root}: sequences differ in frames a second by their names: {named}; align them "
+            "from separate folders"
+        )
+    (rate,) = rates
+    assert rate is not None
+    return rate
+
+
+def plan_sequence(
+    found: FoundSequence, root: Path, settings: SpikeSettings, fps: float
+) -> AlignedSequence:
+    """Return a sequence with times and file records, but without counts and hashes.
+
+    Args:
+        found: the sequence's files.
+        root: the data set's folder, which holds them.
+        settings: what is known of the spikes.
+        fps: sharp frames a second, in Hz.
+
+    Raises:
+        UnsafePathError: a link leads out of the folder.
+    """
+    require_seq(found.seq)
+    prefix = "" if root == Path() else f"{root}/"
+    lead = found.lead_samples / settings.rate
+    windows = []
+    for window in found.windows:
+        if window.times is None:
+            assert found.exposure is not None, "windows without times have an exposure in frames"
+            t0, t1 = exposure_window(window.centre, found.exposure, fps)
+        else:
+            t0, t1 = window.times
+        windows.append(
+            Window(
+                frame_index=window.frame_index,
+                t0=t0,
+                t1=t1,
+                spike_count=0,
+                spikes=str(window.spikes).removeprefix(prefix),
+                first=t0 - lead if found.own_files else settings.first,
+                blur=str(window.blur).removeprefix(prefix),
+                sharp=str(window.sharp).removeprefix(prefix) if window.sharp else None,
+            )
+        )
+    named = sorted({path for window in windows for path in window.paths})
+    return AlignedSequence(
+        seq=found.seq,
+        scene=found.scene,
+        blur_kind=found.blur_kind,
+        geometry=settings.geometry.describe(),
+        rate=settings.rate,
+        gain=settings.gain,
+        windows=tuple(windows),
+        files={name: _record(path) for name, path in all_inside(root, named, found.seq).items()},
+    )
+
+
+def _record(path: str) -> FileRecord:
+    seen = os.stat(path)  # noqa: PTH116  # a Path costs more than looking
+    return FileRecord(size=seen.st_size, mtime_ns=seen.st_mtime_ns)
+
+
+def count_spikes(found: FoundSequence, planned: AlignedSequence, root: Path) -> AlignedSequence:
+    """Return a planned sequence with its spike counts, and the hashes of the files they are from.
+
+    Raises:
+        AlignmentError: an exposure leaves the recording, a file has another length than its
+            exposure, or changed while it was read.
+    """
+    geometry = planned.spike_geometry()
+    files = dict(planned.files)
+    opened: dict[str, SpikeFile] = {}
+    windows = []
+    for window in planned.windows:
+        path = root / window.spikes
+        if window.spikes not in opened:
+            opened = {window.spikes: SpikeFile.open(path, geometry)}
+        spikes = opened[window.spikes]
+        clock = planned.clock(window)
+        if found.own_files:
+            stop = clock.samples(window.t0, window.t1)[1]
+            allowed = [stop + tail for tail in found.tail_samples]
+            if spikes.n_frames not in allowed:
+                raise AlignmentError(
+                    f"{path}: expected {' or '.join(map(str, allowed))} spike frames for the "
+                    f"exposure [{window.t0:.6f}, {window.t1:.6f}] s at {clock.rate:g} Hz, found "
+                    f"{spikes.n_frames} of {geometry.describe()}; check --exposure, --fps, --rate "
+                    "and --geometry"
+                )
+        where = f"{path}, frame {window.frame_index}"
+        try:
+            start, stop = clock.require_inside(window.t0, window.t1, spikes.n_frames, where)
+        except SpikeWindowError as error:
+            raise AlignmentError(f"{error}, or let --estimate find it from the frames") from error
+        count = spikes.count_spikes(start, stop)
+        windows.append(window.model_copy(update={"spike_count": count}))
+        if files[window.spikes].sha256 is None:
+            files[window.spikes] = _hashed(path, files[window.spikes])
+    return planned.model_copy(update={"windows": tuple(windows), "files": files})
+
+
+def _hashed(path: Path, seen: FileRecord) -> FileRecord:
+    update = {"sha256": sha256_file(path)}
+    if _record(str(path)) != seen:
+        raise AlignmentError(f"{path}: changed while it was read; align again when it is complete")
+    return seen.model_copy(update=update)
