@@ -1,7 +1,7 @@
-"""When a blurred frame was exposed, from its number.
+"""Exposures from frame numbers, and frame numbers from file names.
 
-Frame i of a sharp video is at `i / fps`. A blurred frame that averages frames c-h to c+h is
-exposed during the closed window `[(c - h) / fps, (c + h) / fps]`: both end frames belong to it.
+Sharp frame i is at `i / fps`. A blurred frame that averages sharp frames c-h to c+h is exposed
+during the closed window `[(c - h) / fps, (c + h) / fps]`: both end frames belong to it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ _PLAIN = re.compile(r"[0-9]{1,9}")
 _BETWEEN = re.compile(r"([0-9]{1,9})_([0-9]{3})")
 
 INTERPOLATION = 4
-"""Spk-X4K1000FPS puts three interpolated frames after each recorded one."""
+"""Frames of Spk-X4K1000FPS for each recorded one: itself and three interpolated ones."""
 
 
 class TimelineError(SpikeDeblurError):
-    """An exposure or frame rate that no window can be made from."""
+    """An exposure or frame rate from which no window can be made."""
 
 
 def exposure_window(centre: int, exposure_frames: int, fps: float) -> tuple[float, float]:
-    """Return (t0, t1), in seconds, of a blur that averages frames around `centre`.
+    """Return (t0, t1), in seconds, of a blurred frame that averages sharp ones around `centre`.
 
     Args:
-        centre: number of the frame in the middle.
-        exposure_frames: how many frames were averaged; odd, so that there is a middle.
-        fps: sharp frames a second.
+        centre: number of the sharp frame in the middle.
+        exposure_frames: number of sharp frames that were averaged; odd, so that there is a middle.
+        fps: sharp frames a second, in Hz.
 
     Raises:
         TimelineError: an even or non-positive exposure, or fps of 0 or less.
@@ -45,11 +45,11 @@ def exposure_window(centre: int, exposure_frames: int, fps: float) -> tuple[floa
 
 
 def parse_frame_name(stem: str, interpolated: bool) -> int | None:
-    """Return the frame's number from its file name without suffix; None if it is no frame.
+    """Return a frame's number from its file name without suffix; None: not a frame's name.
 
-    `0031` is 31 in a recorded sequence. In Spk-X4K1000FPS, where names stay those of the
-    recording and interpolated frames lie between, `NNNN` is 4 N and `NNNN_MMM` is 4 N + M + 1.
-    The name alone can't tell: `names_are_interpolated` looks at its neighbours.
+    In a recorded sequence `0031` is 31. In an interpolated one of Spk-X4K1000FPS, `NNNN` is
+    recorded frame N, and 4 N; `NNNN_MMM` is an interpolated frame after it, and 4 N + M + 1. One
+    name does not tell which it is; `names_are_interpolated` looks at all of them.
     """
     if _PLAIN.fullmatch(stem):
         return int(stem) * (INTERPOLATION if interpolated else 1)
@@ -60,5 +60,5 @@ def parse_frame_name(stem: str, interpolated: bool) -> int | None:
 
 
 def names_are_interpolated(stems: Iterable[str]) -> bool:
-    """Say whether any of the names is one that only an interpolated sequence has."""
+    """Whether any of the names is one that only an interpolated sequence has."""
     return any(_BETWEEN.fullmatch(stem) for stem in stems)

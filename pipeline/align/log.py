@@ -1,9 +1,9 @@
-"""The alignment log: one text row a blurred frame, in the field's own form.
+"""The alignment log: one row of text for each blurred frame, in the form that others use too.
 
     frame_idx,t0,t1,event_count,seq
     31,0.015000,0.047000,123456,val/Type1/TEST01_003_f0433
 
-The key is (seq, frame_idx). Everything that five columns can't hold is in the manifest.
+The key of a row is (seq, frame_idx). What five columns can't hold is in the manifest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..host.files import write_text
 HEADER = "frame_idx,t0,t1,event_count,seq"
 
 _LATEST = 1e11
-"""In seconds. Clocks may count from 1970; none counts further."""
+"""Latest time, in seconds. Clocks may count from 1970; none counts further."""
 
 _REMEDY = "correct the row, or write the log again with `spikedeblur align`"
 
@@ -36,7 +36,7 @@ class AlignmentRow:
     """When one blurred frame was exposed."""
 
     frame_idx: int
-    """The frame's number, as in its file name."""
+    """Number of the frame, as in its file name."""
     t0: float
     """Start of the exposure, in seconds."""
     t1: float
@@ -44,7 +44,12 @@ class AlignmentRow:
     event_count: int
     """Spikes of all pixels in [t0, t1]."""
     seq: str
-    """`<split>/<group>/<clip>`."""
+    """Name of the sequence, `<split>/<group>/<clip>`."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells the row from all others of a log: (seq, frame_idx)."""
+        return self.seq, self.frame_idx
 
     def __post_init__(self) -> None:
         if self.frame_idx < 0 or self.event_count < 0:
@@ -60,7 +65,7 @@ class AlignmentRow:
 
 
 def write_alignment_log(path: str | os.PathLike[str], rows: Iterable[AlignmentRow]) -> None:
-    """Write the log atomically, sorted by seq and frame.
+    """Write a log atomically, its rows in order of `key`.
 
     Raises:
         AlignmentLogError: two rows have the same (seq, frame_idx).
@@ -69,10 +74,14 @@ def write_alignment_log(path: str | os.PathLike[str], rows: Iterable[AlignmentRo
 
 
 def format_alignment_log(rows: Iterable[AlignmentRow]) -> str:
-    """Return the log's text: the same rows in any order give the same bytes."""
-    ordered = sorted(rows, key=_key)
+    """Return a log's text, the same for the same rows in any order.
+
+    Raises:
+        AlignmentLogError: two rows have the same (seq, frame_idx).
+    """
+    ordered = sorted(rows, key=lambda row: row.key)
     for before, row in itertools.pairwise(ordered):
-        if _key(before) == _key(row):
+        if before.key == row.key:
             raise AlignmentLogError(
                 f"expected one row a frame, found frame {row.frame_idx} of {row.seq} twice"
             )
@@ -84,7 +93,7 @@ def format_alignment_log(rows: Iterable[AlignmentRow]) -> str:
 
 
 def read_alignment_log(path: str | os.PathLike[str]) -> dict[tuple[str, int], AlignmentRow]:
-    """Read a log; the key is (seq, frame_idx).
+    """Return a log's rows by (seq, frame_idx).
 
     Raises:
         AlignmentLogError: not a log, or a row that is malformed or there twice; names the line.
@@ -114,13 +123,12 @@ def read_alignment_log(path: str | os.PathLike[str]) -> dict[tuple[str, int], Al
         if not line:
             continue
         row = _parse_row(line, f"{path}, line {number}")
-        key = (row.seq, row.frame_idx)
-        if key in rows:
+        if row.key in rows:
             raise AlignmentLogError(
                 f"{path}, line {number}: frame {row.frame_idx} of {row.seq} is there twice; "
                 f"{_REMEDY}"
             )
-        rows[key] = row
+        rows[row.key] = row
     return rows
 
 
@@ -157,7 +165,3 @@ def _parse_row(line: str, where: str) -> AlignmentRow:
         raise AlignmentLogError(
             f"{where}: expected times in seconds, found {t0[:20]!r} and {t1[:20]!r}; {_REMEDY}"
         ) from error
-
-
-def _key(row: AlignmentRow) -> tuple[str, int]:
-    return row.seq, row.frame_idx

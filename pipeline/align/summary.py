@@ -1,4 +1,4 @@
-"""What a run of `align` found, in a few figures."""
+"""A run of `align` in a few figures."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ class AlignSummary:
     sequences: int
     windows: int
     spikes: int
-    """In all exposures together."""
+    """Spikes in all exposures together."""
     verified: int
-    """Sequences whose lag the images prove."""
+    """Sequences whose lag the frames prove."""
     corrected: int
-    """Sequences whose clock was corrected by what the images prove."""
+    """Sequences whose clock was corrected by a proved lag."""
     worst_lag_seconds: float | None
+    """Largest proved lag, in seconds; None: no lag is proved."""
     worst_lag_frames: float | None
-    """In spike samples."""
+    """Largest proved lag, in samples."""
     worst_lag_seq: str | None
+    """Sequence with the largest proved lag."""
     blur_kind: str | None
-    """GoPro's blur or blur_gamma: results on the two do not compare."""
+    """How frames were averaged, GoPro's blur or blur_gamma: results on the two do not compare."""
     verification: dict[str, dict[str, object]]
-    """By sequence, as the manifest has it."""
+    """Each sequence's `Verification`, as in the manifest."""
     warnings: list[str]
 
 
@@ -43,13 +45,16 @@ def summarise(
     manifest: str | os.PathLike[str],
     warnings: Several[str],
 ) -> AlignSummary:
-    """Return the figures of a manifest, with where it and its log were written."""
-    verified = {
-        sequence.seq: sequence.verification
-        for sequence in result.sequences
-        if sequence.verification is not None
-    }
-    proved = {seq: found for seq, found in verified.items() if found.confident}
+    """Return the figures of a manifest.
+
+    Args:
+        result: the manifest.
+        log: where the log was written.
+        manifest: where the manifest was written.
+        warnings: what `align` warned of.
+    """
+    lags = {s.seq: s.verification for s in result.sequences if s.verification is not None}
+    proved = {seq: lag for seq, lag in lags.items() if lag.confident}
     worst = max(proved, key=lambda seq: abs(proved[seq].lag_seconds), default=None)
     windows = [window for sequence in result.sequences for window in sequence.windows]
     return AlignSummary(
@@ -61,11 +66,11 @@ def summarise(
         windows=len(windows),
         spikes=sum(window.spike_count for window in windows),
         verified=len(proved),
-        corrected=sum(found.applied for found in verified.values()),
+        corrected=sum(lag.applied for lag in lags.values()),
         worst_lag_seconds=proved[worst].lag_seconds if worst else None,
         worst_lag_frames=proved[worst].lag_frames if worst else None,
         worst_lag_seq=worst,
         blur_kind=next((s.blur_kind for s in result.sequences if s.blur_kind), None),
-        verification={seq: found.model_dump() for seq, found in verified.items()},
+        verification={seq: lag.model_dump() for seq, lag in lags.items()},
         warnings=list(warnings),
     )

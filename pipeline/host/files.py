@@ -192,9 +192,16 @@ def all_inside(
     root: Path, relatives: Iterable[str], named_in: str | os.PathLike[str]
 ) -> dict[str, str]:
     """Return `root / relative` for many paths as `inside` does; each folder is resolved once."""
-    real: dict[str, str] = {}
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
+    known: set[str] = set()
     top = os.path.realpath(root)
+
+    def require_below(path: str, relative: str) -> None:
+        if os.path.commonpath((top, os.path.realpath(path))) != top:
+            raise UnsafePathError(
+                f"{named_in}: {relative!r} is a link that leaves {root}; copy the data in instead"
+            )
+
     for relative in relatives:
         parts = relative.split("/")
         if relative.startswith("/") or ".." in parts or "\x00" in relative or not any(parts):
@@ -203,15 +210,11 @@ def all_inside(
                 "correct the path"
             )
         path = f"{root}/{relative}"
-        folder, _, name = path.rpartition("/")
-        if folder not in real:
-            real[folder] = os.path.realpath(folder)
-        target = os.path.join(real[folder], name)  # noqa: PTH118
-        if os.path.islink(target):  # noqa: PTH114
-            target = os.path.realpath(target)
-        if os.path.commonpath((top, target)) != top:
-            raise UnsafePathError(
-                f"{named_in}: {relative!r} is a link that leaves {root}; copy the data in instead"
-            )
-        found[relative] = path
-    return found
+        folder = path.rpartition("/")[0]
+        if folder not in known:
+            require_below(folder, relative)
+            known.add(folder)
+        if os.path.islink(path):  # noqa: PTH114  # a Path costs more than looking
+            require_below(path, relative)
+        paths[relative] = path
+    return paths

@@ -1,4 +1,4 @@
-"""Layout files: a data set's folders, geometry and clock in YAML, so that none needs Python.
+"""Layout files: a data set's folders, geometry and clock in YAML, without any Python.
 
     name: my-camera
     split: test                                    # or {split} in the patterns
@@ -13,8 +13,9 @@
       period: 0.05                                 # s from one exposure to the next
       exposure: 0.01                               # s
 
-A pattern is a path below the root; {words} stand for a part of a name each. {frame} is the
-frame's number. A sequence is called by its split and all other words in their order in `blur`.
+A pattern is a path below the data set's folder, in which each {word} stands for a part of a name
+and {frame} for the frame's number. A sequence's name is its split, then all other words in their
+order in `blur`.
 """
 
 from __future__ import annotations
@@ -37,8 +38,17 @@ from pydantic import (
 )
 
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
+from ...host.validation import first_problem
 from ...spikes.presets import SpikePreset, parse_geometry
-from .contract import AlignmentError, FoundSequence, FoundWindow, leftovers, pair_frames
+from ..manifest import GeometrySpec
+from .contract import (
+    AlignmentError,
+    FoundSequence,
+    FoundWindow,
+    in_order,
+    leftovers,
+    pair_frames,
+)
 
 LAYOUT_SUFFIXES = (".yaml", ".yml")
 
@@ -55,11 +65,6 @@ def _require_pattern(pattern: str) -> str:
     return pattern
 
 
-def _require_geometry(spec: str) -> str:
-    parse_geometry(spec)
-    return spec
-
-
 Pattern = Annotated[str, AfterValidator(_require_pattern)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -69,22 +74,22 @@ class _Section(BaseModel):
 
 
 class Spikes(_Section):
-    """Where the `.dat` files are and what is true of all of them."""
+    """The section `spikes`: where the `.dat` files are, and what is true of all of them."""
 
     files: Pattern
-    """One stream a sequence; with {frame}, one file an exposure."""
-    geometry: Annotated[str, AfterValidator(_require_geometry)] | None = None
-    """A geometry SPEC; None: side files or --geometry say it."""
+    """Pattern of one stream for each sequence; with {frame}, of one file for each exposure."""
+    geometry: GeometrySpec | None = None
+    """Geometry SPEC or preset; None: side files or --geometry give it."""
     rate: Positive | None = None
-    """Spike frames a second, in Hz."""
+    """Spike samples a second, in Hz."""
     gain: Positive | None = None
     """Spikes a sample at unit luminance."""
     first: float = 0.0
-    """Of a stream: time of sample 0 on the frames' time axis, in seconds."""
+    """Time of sample 0 of a stream on the frames' time axis, in seconds."""
     before: int = Field(default=0, ge=0)
-    """With a file an exposure: samples before it."""
+    """Samples before the exposure in a file of its own."""
     after: Annotated[tuple[int, ...], Field(strict=False)] = (0,)
-    """With a file an exposure: how many samples may follow it; each length that occurs."""
+    """Samples after the exposure in a file of its own: each number that occurs."""
     scale: int | None = Field(default=None, ge=1)
     """Size of the blurred frame over that of the spikes; None: not checked."""
 
@@ -105,7 +110,7 @@ class Spikes(_Section):
 
 
 class Frames(_Section):
-    """Blurred frames that average sharp ones: number n is centred on frame offset + step n."""
+    """The section `frames`: blurred frame n averages the sharp ones around offset + step n."""
 
     fps: Positive
     """Sharp frames a second, in Hz."""
@@ -114,18 +119,18 @@ class Frames(_Section):
     step: int = Field(default=1, ge=1)
     """Sharp frames from one number to the next."""
     offset: int = 0
-    """Sharp frame in the middle of number 0."""
+    """Number of the sharp frame in the middle of blurred frame 0."""
 
 
 class Camera(_Section):
-    """Blurred frames of a camera: number n is exposed from first + n period, in seconds."""
+    """The section `camera`: the exposure of frame n begins at first + n period."""
 
     period: Positive
-    """From the start of one exposure to the start of the next, in seconds."""
+    """Time from the start of one exposure to the start of the next, in seconds."""
     exposure: Positive
-    """In seconds."""
+    """Length of an exposure, in seconds."""
     first: float = 0.0
-    """When number 0 began to be exposed, in seconds."""
+    """Start of the exposure of frame 0, in seconds."""
 
     @model_validator(mode="after")
     def _check(self) -> Camera:
@@ -138,9 +143,9 @@ class LayoutFile(_Section):
     """The content of a layout file."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    """The layout's name in manifests and messages."""
+    """Name of the layout in manifests and messages."""
     split: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    """Split of all sequences, where no {split} is in the patterns."""
+    """Split of all sequences; None: {split} is in the patterns."""
     blur: Pattern
     sharp: Pattern | None = None
     spikes: Spikes
@@ -159,11 +164,11 @@ class LayoutFile(_Section):
                 raise ValueError(f"{key}: expected {{frame}}, the frame's number")
         if self.sharp is not None and set(_words(self.sharp)) != set(words):
             raise ValueError("sharp: expected the same {words} as in blur")
-        own = set(_words(self.spikes.files))
-        if not own <= set(words):
-            extra = sorted(own - set(words))[0]
+        in_spikes = set(_words(self.spikes.files))
+        if not in_spikes <= set(words):
+            extra = sorted(in_spikes - set(words))[0]
             raise ValueError(f"spikes.files: {{{extra}}} is not in blur")
-        if "frame" in own and own != set(words):
+        if "frame" in in_spikes and in_spikes != set(words):
             raise ValueError("spikes.files: with {frame}, expected the same {words} as in blur")
         if ("split" in words) == (self.split is not None):
             raise ValueError("split: expected either this key or {split} in the patterns")
@@ -186,19 +191,18 @@ class CustomLayout:
         self._where = where
 
     def recognise(self, root: Path) -> str | None:
-        """Return what in `root` shows this layout, or None."""
+        """Return what in `root` shows this layout; None: nothing does."""
         blur = _expression(self._content.blur)
         return next((path for path in _files(root) if blur.fullmatch(path)), None)
 
     def find(
         self, root: Path, exposure: int | None, variant: str | None = None
     ) -> list[FoundSequence]:
-        """Return all sequences, by seq."""
+        """Return all sequences in order of `seq`."""
         content = self._content
         if exposure is not None and content.frames is None:
             raise AlignmentError(
-                f"{self._where}: camera.exposure says how long frames are exposed; leave "
-                "--exposure out"
+                f"{self._where}: camera.exposure already gives the exposure; leave --exposure out"
             )
         files = list(_files(root))
         blurs = _collect(root, files, content.blur)
@@ -217,9 +221,9 @@ class CustomLayout:
         unused = [path for frames in sharps.values() for path in frames.values()]
         used = {window.spikes for sequence in found for window in sequence.windows}
         unused += [p for frames in spikes.values() for p in frames.values() if p not in used]
-        orphans = tuple(f"{path}: no blurred frame belongs to it; left out" for path in unused)
-        found[0] = replace(found[0], warnings=(*found[0].warnings, *orphans))
-        return sorted(found, key=lambda sequence: sequence.seq)
+        return in_order(
+            found, (f"{path}: no blurred frame belongs to it; left out" for path in unused)
+        )
 
     def _sequence(
         self,
@@ -231,13 +235,12 @@ class CustomLayout:
         exposure: int | None,
     ) -> FoundSequence:
         content = self._content
-        own = _words(content.spikes.files)
-        there = spikes.get(tuple(item for item in key if item[0] in own), {})
-        own_files = "frame" in own
-        streams = dict.fromkeys(blurs, there[0]) if there and not own_files else {}
-        windows = pair_frames(
-            blurs, sharps, there if own_files else streams, f"{root}/{content.spikes.files}"
-        )
+        words = _words(content.spikes.files)
+        files = spikes.get(tuple(item for item in key if item[0] in words), {})
+        own_files = "frame" in words
+        if files and not own_files:
+            files = dict.fromkeys(blurs, files[0])
+        windows = pair_frames(blurs, sharps, files, f"{root}/{content.spikes.files}")
         names = dict(key)
         parts = [names[word] for word in _words(content.blur) if word not in ("split", "frame")]
         split = content.split or names["split"]
@@ -262,12 +265,12 @@ class CustomLayout:
             preset=published,
             spike_scale=content.spikes.scale,
             scene=names.get("scene"),
-            warnings=tuple(leftovers(blurs, sharps, there if own_files else {})),
+            warnings=tuple(leftovers(blurs, sharps, files)),
         )
 
 
 def is_layout_file(name: str) -> bool:
-    """Say whether a layout's name is that of a layout file."""
+    """Whether a layout's name is a file's."""
     return name.lower().endswith(LAYOUT_SUFFIXES)
 
 
@@ -276,11 +279,11 @@ def read_layout(path: str | os.PathLike[str], *, taken: frozenset[str]) -> Custo
 
     Args:
         path: a YAML file.
-        taken: names that it can't have.
+        taken: names of other layouts.
 
     Raises:
-        AlignmentError: not there, not YAML, or a key that is missing, unknown or impossible;
-            names the key.
+        AlignmentError: missing, not YAML, or a key that is missing, unknown or impossible; names
+            the key.
     """
     try:
         with Path(path).open("rb") as file:
@@ -297,14 +300,8 @@ def read_layout(path: str | os.PathLike[str], *, taken: frozenset[str]) -> Custo
     try:
         layout = LayoutFile.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        found = repr(first["input"])
-        if not isinstance(first["input"], dict) and found not in reason:
-            reason += f", found {found if len(found) <= 80 else found[:77] + '...'}"
         raise AlignmentError(
-            f"{path}: {f'{place}: ' if place else ''}{reason}; docs/datasets.md explains each key"
+            f"{path}: {first_problem(error)}; docs/datasets.md explains each key"
         ) from error
     if layout.name in taken:
         raise AlignmentError(f"{path}: name: {layout.name} is a built-in layout; choose another")
@@ -312,7 +309,7 @@ def read_layout(path: str | os.PathLike[str], *, taken: frozenset[str]) -> Custo
 
 
 _Key = tuple[tuple[str, str], ...]
-"""Words but {frame} and what they stand for, by word."""
+"""Pairs of a word other than {frame} and what it stands for, in order of the word."""
 
 
 def _words(pattern: str) -> list[str]:
@@ -343,7 +340,7 @@ def _files(root: Path) -> Iterator[str]:
 
 
 def _collect(root: Path, files: list[str], pattern: str) -> dict[_Key, dict[int, Path]]:
-    """Return the files that fit a pattern, by words and number; number 0 without {frame}."""
+    """Return the files that fit a pattern, by words and number; without {frame} the number is 0."""
     expression = _expression(pattern)
     found: dict[_Key, dict[int, Path]] = {}
     for file in files:
@@ -365,7 +362,7 @@ def _collect(root: Path, files: list[str], pattern: str) -> dict[_Key, dict[int,
 def _timed(
     content: LayoutFile, windows: tuple[FoundWindow, ...]
 ) -> tuple[float, tuple[FoundWindow, ...]]:
-    """Return sharp frames a second (of a camera its own), and the windows on the time axis."""
+    """Return the frames a second, in Hz, and the windows with their times or centres."""
     if content.frames is not None:
         step, offset = content.frames.step, content.frames.offset
         return content.frames.fps, tuple(
@@ -373,8 +370,8 @@ def _timed(
         )
     assert content.camera is not None
     camera = content.camera
-    timed = []
-    for window in windows:
-        start = camera.first + window.frame_index * camera.period
-        timed.append(replace(window, times=(start, start + camera.exposure)))
-    return 1 / camera.period, tuple(timed)
+    starts = [camera.first + window.frame_index * camera.period for window in windows]
+    return 1 / camera.period, tuple(
+        replace(window, times=(start, start + camera.exposure))
+        for window, start in zip(windows, starts, strict=True)
+    )
