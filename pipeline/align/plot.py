@@ -137,8 +137,7 @@ def _many(n: int, what: str) -> str:
 def _section(sequence: AlignedSequence, root: Path) -> str:
     frames = frames_of(sequence, root)
     lag = sequence.verification
-    best = None if lag is None else find_best(frames, lag.by)
-    match = None if best is None else best.match
+    match = None if lag is None else find_best(frames, lag.by)
     place = _tfp_place(frames, match)
     if place is None:
         middle = sequence.windows[len(sequence.windows) // 2]

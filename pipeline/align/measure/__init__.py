@@ -1,1 +1,1 @@
-"""What the frames show of their spikes: lag, place, and whose they are."""
+"""What frames show of their spikes: the lag, the registration, and whose spikes they are."""

@@ -1,11 +1,13 @@
-"""The lag of a sequence's spikes behind its images, its drift, and how sure both are.
+"""The lag of a sequence's spikes behind its images, its drift, and the errors of both.
 
-    coarse   all lags that the recordings allow, in steps    -> which lobe, and its best rival
-    fine     single samples around that lobe's top           -> the lag, to a fraction of a sample
+The lag is where images and recordings correlate best. It is searched twice:
 
-One lag is estimated from all images together. How far chance moves it shows when each band of
-rows is left out in turn (the jackknife: Efron, Stein, "The jackknife estimate of variance", Ann.
-Statist. 1981), and in the scatter of the images' own lags.
+    coarse   all lags that the recordings allow, in steps    -> the main lobe and its best rival
+    fine     single samples around the top of that lobe      -> the lag to a fraction of a sample
+
+One lag is estimated from all images together. Its standard error is the larger of two, each by
+leaving out one part after the other (the jackknife: Efron, Stein, "The jackknife estimate of
+variance", Ann. Statist. 1981): bands of rows, and images.
 """
 
 from __future__ import annotations
@@ -18,61 +20,64 @@ import numpy as np
 from .sliding import Box, Curve, Likeness, Reference, busiest_box, slide
 
 _FINE = 24
-"""Samples to each side of the top that the parabola may take. Measured on blurred frames: 24 is
-best, 0.07 to 0.1 samples off a frame, against 0.15 to 0.25 of 8 and 0.3 to 0.5 of 48."""
+"""Samples to each side of the top to which a parabola is fitted. Measured on blurred frames, the
+lag is off by 0.07 to 0.1 samples with 24, by 0.15 to 0.25 with 8 and by 0.3 to 0.5 with 48."""
 _LEAST_ERROR = 0.1
-"""Standard error in samples that a lag has at least: what a parabola leaves of a real curve."""
+"""Least standard error of a lag, in samples, since a real curve is no parabola."""
 _MOST_MOVES = 8
+"""Most times that the fine search is centred anew."""
 _ALTERNATIONS = 20
+"""Iterations that solve for the common curve; see `combine`."""
 _MIN_CONTRAST = 1e-3
-"""Standard deviation of luminance under which an image is flat."""
+"""Standard deviation of luminance up to which an image is flat."""
 _MIN_IMAGES = 4
-"""With fewer, a drift could not be told from chance."""
+"""Fewest images that give a drift; with fewer it can't be told from chance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Match:
-    """Where images and spikes fit best."""
+    """The lag at which images and spikes correlate best."""
 
     lag: float
-    """Samples by which the best match comes after the expected one, at sample `at`."""
+    """Lag of the spikes at sample `at`, in samples (late > 0)."""
     at: float
-    """Expected sample, in the middle of the images that the lag is from."""
+    """Mean of the samples at which the timeline puts the images."""
     error: float
     """Standard error of the lag, in samples."""
     drift: float | None
-    """Samples that the lag grows by, a sample; None: fewer than three images, or no telling."""
+    """Growth of the lag, in samples a sample; None: too few images, or all at one time."""
     drift_error: float | None
+    """Standard error of the drift."""
     peak: float
     """Correlation at the lag."""
     rival: float | None
-    """The best outside the main lobe; None: there is no outside."""
+    """Best correlation outside the main lobe; None: no lag lies outside."""
     rival_lag: float | None
-    """Where it is, in samples."""
+    """Lag of the rival, in samples."""
     lead: float
-    """By how many of its standard errors the peak leads the rival."""
+    """Difference of peak and rival, in its standard errors."""
     drop: float
-    """By how much the curve falls from its peak, on the side where it falls less."""
+    """Fall of the curve from its peak, on the side where it falls less."""
     at_edge: bool
-    """The peak is at the end of what could be searched."""
+    """Whether the peak is at the end of the lags that recordings allow."""
     width: int
-    """Samples of the TFP that fits best."""
+    """Length of the TFP that fits best, in samples."""
     lags: Curve
-    """(L,) samples, of `curve`."""
+    """Lags of `curve`, (L,), in samples."""
     curve: Curve
-    """(L,) correlation; NaN where no recording reaches."""
+    """Correlation, (L,); NaN where no recording reaches."""
 
 
 def find_lag(references: list[Reference], reach: int, step: int) -> Match | None:
-    """Find where the images fit their recordings best.
+    """Find the lag at which images fit their recordings best.
 
     Args:
         references: images of one sequence and of one kind; at least one.
-        reach: samples to each side to search, as far as recordings go.
-        step: samples of the coarse search.
+        reach: farthest lag to each side, in samples; recordings may allow less.
+        step: step of the coarse search, in samples.
 
     Returns:
-        None where no lag can be compared: flat images or spikes, or all outside.
+        The best match; None: images or spikes are flat, or all lags leave the recordings.
     """
     references = [r for r in references if float(np.nan_to_num(np.nanstd(r.image))) > _MIN_CONTRAST]
     if not references:
@@ -94,43 +99,18 @@ def find_lag(references: list[Reference], reach: int, step: int) -> Match | None
     grid = np.arange(len(chosen[0].lags)) * step + lags[0]
     whole = _together(chosen, grid)
     assert whole is not None
-    shape = _shape(whole)
-    at_edge = shape.top in (shape.first, shape.last)
-    lead = _lead(chosen, grid, shape)
-    about = float(grid[shape.top])
-    fine_widths = _fine_widths(references[0].widths, widths[best[1]] * step)
-    tried = [
-        found
-        for width in fine_widths
-        if (found := _refine(references, box, width, about, step, shape)) is not None
-    ]
-    if not tried:
-        return None
-    fine = max(tried, key=lambda found: found.peak)
-    return Match(
-        lag=fine.lag,
-        at=fine.at,
-        error=fine.error,
-        drift=fine.drift,
-        drift_error=fine.drift_error,
-        peak=fine.peak,
-        rival=shape.rival,
-        rival_lag=None if shape.rival_at is None else float(grid[shape.rival_at]),
-        lead=lead,
-        drop=shape.drop,
-        at_edge=at_edge,
-        width=fine.width,
-        lags=grid,
-        curve=whole,
-    )
+    lobe = _find_lobe(grid, whole, chosen)
+    wanted, coarse_width = references[0].widths, widths[best[1]] * step
+    near = [width for width in wanted if coarse_width / 2.2 <= width <= coarse_width * 2.2]
+    near = near or [min(wanted, key=lambda width: abs(width - coarse_width))]
+    matches = [_refine(references, box, width, step, lobe) for width in near]
+    return max(filter(None, matches), key=lambda match: match.peak, default=None)
 
 
 def combine(curves: list[Curve]) -> Curve | None:
-    """Return one curve; where fewer images reach, their offset from the mean is taken out.
+    """Return the common curve of several images (L,); None: no curve has a value.
 
-    None where no curve has a value.
-
-    Images correlate differently well, so a plain mean would step where one of them ends. The
+    Images correlate differently well, so a plain mean would jump where the curve of one ends. The
     model is curve k = common + offset k, solved by alternation.
     """
     curves = [curve for curve in curves if np.isfinite(curve).any()]
@@ -153,21 +133,21 @@ def combine(curves: list[Curve]) -> Curve | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
-    """The main lobe of a curve, as indices into it."""
+class _Lobe:
+    """The main lobe of the coarse curve; `low`, `top`, `high` and `rival` are indices into it."""
 
-    first: int
-    top: int
-    last: int
-    drop: float
+    lags: Curve
+    curve: Curve
     low: int
-    """Where the lobe ends on the left."""
+    top: int
     high: int
-    rival: float | None
-    rival_at: int | None
+    drop: float
+    at_edge: bool
+    rival: int | None
+    lead: float
 
 
-def _shape(curve: Curve) -> _Shape:
+def _find_lobe(lags: Curve, curve: Curve, parts: list[Likeness]) -> _Lobe:
     known = np.flatnonzero(np.isfinite(curve))
     first, last = int(known[0]), int(known[-1])
     filled = np.where(np.isfinite(curve), curve, -np.inf)
@@ -175,22 +155,26 @@ def _shape(curve: Curve) -> _Shape:
     peak = float(curve[top])
     left, right = curve[first : top + 1], curve[top : last + 1]
     drop = peak - max(float(np.nanmin(left)), float(np.nanmin(right)))
-    level = peak - drop / 2
-    below = np.flatnonzero(filled <= level)
+    below = np.flatnonzero(filled <= peak - drop / 2)
     low = int(below[below < top][-1]) if (below < top).any() else first
     high = int(below[below > top][0]) if (below > top).any() else last
     # On the flanks the curve is high because the peak is: a rival is a top of its own.
     before, after = (np.concatenate(([-np.inf], filled[:-1])), np.append(filled[1:], -np.inf))
-    tops = (filled >= before) & (filled >= after)
+    tops = (filled >= before) & (filled >= after) & np.isfinite(filled)
     tops[low : high + 1] = False
-    if not (tops & np.isfinite(filled)).any():
-        return _Shape(first, top, last, drop, low, high, None, None)
-    rival_at = int(np.argmax(np.where(tops, filled, -np.inf)))
-    return _Shape(first, top, last, drop, low, high, float(filled[rival_at]), rival_at)
+    rival = int(np.argmax(np.where(tops, filled, -np.inf))) if tops.any() else None
+    lead = math.inf if rival is None else _lead(parts, lags, top, rival)
+    return _Lobe(lags, curve, low, top, high, drop, top in (first, last), rival, lead)
 
 
 def _together(parts: list[Likeness], grid: Curve, without: int | None = None) -> Curve | None:
-    """Return the common curve on `grid`; each image's own lags may lie between its points."""
+    """Return the common curve at the lags `grid`; None: no curve has a value.
+
+    Args:
+        parts: correlations of each image, at lags that may lie between those of the grid.
+        grid: lags, equally spaced, in samples.
+        without: band of rows to leave out.
+    """
     return combine([_on_grid(part, grid, without) for part in parts])
 
 
@@ -206,19 +190,15 @@ def _on_grid(part: Likeness, grid: Curve, without: int | None) -> Curve:
     return np.asarray(out)
 
 
-def _lead(parts: list[Likeness], grid: Curve, shape: _Shape) -> float:
+def _lead(parts: list[Likeness], grid: Curve, top: int, rival: int) -> float:
     """Return the peak's lead over its rival, in standard errors by the jackknife over bands."""
-    if shape.rival_at is None:
-        return math.inf
-    leads = []
-    whole = _together(parts, grid)
-    assert whole is not None
-    for band in range(len(parts[0].own)):
-        curve = _together(parts, grid, band)
-        if curve is not None:
-            leads.append(float(curve[shape.top] - curve[shape.rival_at]))
-    lead = float(whole[shape.top] - whole[shape.rival_at])
-    error = _jackknife(leads)
+
+    def lead_of(curve: Curve | None) -> list[float]:
+        return [] if curve is None else [float(curve[top] - curve[rival])]
+
+    (lead,) = lead_of(_together(parts, grid))
+    bands = range(len(parts[0].own))
+    error = _jackknife([x for band in bands for x in lead_of(_together(parts, grid, band))])
     return lead / error if error > 0 else math.inf if lead > 0 else 0.0
 
 
@@ -231,34 +211,20 @@ def _jackknife(estimates: list[float]) -> float:
     return float(np.sqrt((n - 1) / n * np.square(values - values.mean()).sum()))
 
 
-def _fine_widths(wanted: tuple[int, ...], best: int) -> tuple[int, ...]:
-    """Return the widths near the one that was best in steps."""
-    near = tuple(width for width in wanted if best / 2.2 <= width <= best * 2.2)
-    return near or (min(wanted, key=lambda width: abs(width - best)),)
-
-
-@dataclass(frozen=True, slots=True)
-class _Fine:
-    lag: float
-    at: float
-    error: float
-    drift: float | None
-    drift_error: float | None
-    peak: float
-    width: int
-
-
 def _refine(
     references: list[Reference],
     box: Box,
     width: int,
-    about: float,
     step: int,
-    shape: _Shape,
-) -> _Fine | None:
-    """Return the lag to a fraction of a sample, from single samples around `about`."""
-    lobe = (shape.high - shape.low) * step / 2
-    half = max(2, min(round(lobe / 4), _FINE * max(1, step // 8)))
+    lobe: _Lobe,
+) -> Match | None:
+    """Return the match to a fraction of a sample, from single samples around the lobe's top.
+
+    None: no image has a correlation there.
+    """
+    about = float(lobe.lags[lobe.top])
+    half_width = (lobe.high - lobe.low) * step / 2
+    half = max(2, min(round(half_width / 4), _FINE * max(1, step // 8)))
     unit = max(1, half // _FINE)  # so that the work is the same for any rate
     n = half // unit
     for _ in range(_MOST_MOVES):
@@ -276,7 +242,7 @@ def _refine(
         if whole is None:
             return None
         lag, peak = _vertex(grid, whole, n)
-        # The coarse top may be beside the fine one, where images end: then go there.
+        # Where images end, the fine top may lie beside the coarse one: then search there.
         if min(lag - grid[0], grid[-1] - lag) >= half / 2 or not inside:
             break
         about = lag
@@ -301,11 +267,26 @@ def _refine(
             for part in parts
         ]
         drift, drift_error = _slope(at, np.array(own), np.array(errors))
-    return _Fine(lag, float(at.mean()), error, drift, drift_error, peak, width)
+    return Match(
+        lag=lag,
+        at=float(at.mean()),
+        error=error,
+        drift=drift,
+        drift_error=drift_error,
+        peak=peak,
+        rival=None if lobe.rival is None else float(lobe.curve[lobe.rival]),
+        rival_lag=None if lobe.rival is None else float(lobe.lags[lobe.rival]),
+        lead=lobe.lead,
+        drop=lobe.drop,
+        at_edge=lobe.at_edge,
+        width=width,
+        lags=lobe.lags,
+        curve=lobe.curve,
+    )
 
 
 def _vertex(lags: Curve, curve: Curve, n: int) -> tuple[float, float]:
-    """Return where a parabola through the 2 n + 1 points around the top peaks, and its height."""
+    """Return the peak of a parabola through 2 n + 1 points around the top, and the top itself."""
     filled = np.where(np.isfinite(curve), curve, -np.inf)
     top = int(np.argmax(filled))
     a, b = max(0, top - n), min(len(curve), top + n + 1)
@@ -321,7 +302,7 @@ def _vertex(lags: Curve, curve: Curve, n: int) -> tuple[float, float]:
 
 
 def _slope(at: Curve, lags: Curve, errors: Curve) -> tuple[float | None, float | None]:
-    """Return the slope of lags over samples, and its standard error; None: all at one time."""
+    """Return the slope of lags over samples and its standard error; None: all are at one time."""
     weights = 1 / (np.where(np.isfinite(errors), errors, 1.0) ** 2 + _LEAST_ERROR**2)
     centre = float((weights * at).sum() / weights.sum())
     spread = float((weights * (at - centre) ** 2).sum())
@@ -330,6 +311,6 @@ def _slope(at: Curve, lags: Curve, errors: Curve) -> tuple[float | None, float |
     mean = float((weights * lags).sum() / weights.sum())
     slope = float((weights * (at - centre) * (lags - mean)).sum() / spread)
     left = lags - mean - slope * (at - centre)
-    # Where lags scatter more than their errors say, believe the scatter.
+    # Where lags scatter more than their errors allow, the scatter counts.
     scale = max(1.0, float((weights * left**2).sum()) / (len(at) - 2))
     return slope, math.sqrt(scale / spread)

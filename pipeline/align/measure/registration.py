@@ -1,7 +1,7 @@
-"""Where the colour camera sees what the spike camera sees, from blurred frames and long TFPs.
+"""The registration of spikes with colour frames, from blurred frames and TFPs.
 
-Over one exposure both cameras saw the same light in the same motion, so a blurred frame and the
-TFP of its exposure differ by a homography, a gain and noise only.
+During one exposure both cameras saw the same light in the same motion, so a blurred frame and the
+TFP of its exposure differ only by a homography, a gain and noise. It is found in two steps:
 
     search    all shifts at once by FFT, for a few turns and scales, at a coarse size
     descend   Gauss-Newton on the homography, from coarse to fine (Lucas, Kanade, "An iterative
@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,35 +28,40 @@ Model = Literal["similarity", "affine", "homography"]
 Plane = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Timed = tuple[Plane, Plane, Plane]
-"""TFP of an exposure, blurred frame, and by how much the TFP changes a sample."""
+"""TFP of an exposure, its blurred frame, and the change of the TFP a sample."""
 PairsAt = Callable[[int], list[Timed]]
 
 _COARSE_SIDE = 40
+"""Least side of the coarsest images, in pixels."""
 _TURNS = np.radians(np.arange(-6.0, 6.1, 1.5))
+"""Turns that are searched, in radians."""
 _SCALES = np.exp(np.linspace(-0.15, 0.15, 7))
+"""Scales that are searched."""
 _STEPS = 30
+"""Most steps of Gauss-Newton at one size."""
 _MOST_PIXELS = 1 << 17
-"""Of a larger image, half the size is enough: that many pixels place corners to a tenth of one."""
+"""Pixels above which images are halved: that many place corners to a tenth of a pixel."""
 _MOST_MOVES = 6
+"""Most times that lag and registration are refined together."""
 _CONVERGED = 1e-3
-"""Spike pixels at the corners."""
+"""Movement of the corners, in spike pixels, with which Gauss-Newton ends."""
 _MIN_CORRELATION = 0.8
-"""What belongs together reaches 0.9 and more; a homography can make 0.75 of what doesn't."""
+"""Least correlation of a sure registration: right ones reach 0.9 and more, wrong ones 0.75."""
 _WORST = 1.5
-"""Measured: how much further off the worst of four corners is than one of them."""
+"""Error of the worst of four corners over that of one of them (measured)."""
 _LEAST_ERROR = 0.01
-"""In spike pixels: what is left where images differ by nothing else."""
+"""Error that is left where images differ by nothing else, in spike pixels."""
 _BLOCKS = 4
-"""Squared: parts of the image that are left out in turn, for the error."""
+"""Blocks along each side of the image, which are left out in turn for the error."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Registered:
-    """A registration found from images, and how sure it is."""
+    """A registration that was found from images, and how sure it is."""
 
     registration: Registration
     correlation: float
-    """Of the blurred frames and the TFPs, once registered."""
+    """Correlation of the registered blurred frames with the TFPs."""
     error: float
     """Standard error at the worst corner, in frame pixels."""
     confidence: float
@@ -64,30 +69,28 @@ class Registered:
 
 
 def register(pairs: list[tuple[Plane, Plane]], model: Model = "homography") -> Registered | None:
-    """Find the homography between TFPs and blurred frames.
+    """Find the homography between TFPs and blurred frames of one sequence.
 
     Args:
-        pairs: (TFP (h, w) of an exposure, its blurred frame's luminance (H, W)); of one sequence.
+        pairs: TFP (h, w) of an exposure, and luminance (H, W) of its blurred frame.
         model: similarity (shift, turn, scale), affine or homography.
 
     Returns:
-        None where there is nothing to see.
+        The registration; None: all images are flat, or do not belong together.
     """
     pairs = [(t, b) for t, b in pairs if float(t.std()) > 1e-4 and float(b.std()) > 1e-3]
     if not pairs:
         return None
-    spike_shape, frame_shape = pairs[0][0].shape, pairs[0][1].shape
-    h, w = int(spike_shape[0]), int(spike_shape[1])
+    (h, w), (height, width) = pairs[0][0].shape, pairs[0][1].shape
     levels = _levels([(t, b, np.zeros_like(t)) for t, b in pairs])
     guess = _search(levels[-1])
     for i, level in enumerate(reversed(levels)):
-        finest = i == len(levels) - 1
         guess = _descend(level, guess, "similarity" if i == 0 else "affine")[0]
-        if finest and model != "affine":
-            guess = _descend(level, guess, model)[0]
     fine = levels[0]
+    if model != "affine":
+        guess = _descend(fine, guess, model)[0]
     correlation = _correlation(fine, guess)
-    scale = max(frame_shape[0] / h, frame_shape[1] / w)
+    scale = max(height / h, width / w)
     corners = _corners(guess)
     spread = [
         _corners(_descend(fine, guess, model, without=block)[0]) - corners
@@ -98,12 +101,12 @@ def register(pairs: list[tuple[Plane, Plane]], model: Model = "homography") -> R
     one = float(np.sqrt((n - 1) / n * np.square(moved).sum(axis=(0, 2))).max())
     error = scale * math.hypot(_WORST * one, _LEAST_ERROR)
     try:
-        found = _as_registration(guess, (h, w), (int(frame_shape[0]), int(frame_shape[1])))
+        registration = _as_registration(guess, (h, w), (height, width))
     except RegistrationError:
         return None  # images that don't belong together can end anywhere
     likely = math.erf(scale / (math.sqrt(2) * max(error, 1e-3)))
     return Registered(
-        registration=found,
+        registration=registration,
         correlation=correlation,
         error=error,
         confidence=round(likely if correlation >= _MIN_CORRELATION else 0.0, 4),
@@ -111,20 +114,20 @@ def register(pairs: list[tuple[Plane, Plane]], model: Model = "homography") -> R
 
 
 def find_lag_anywhere(pairs_at: PairsAt, lags: list[int]) -> int | None:
-    """Find the lag of spikes that lie anywhere in the frames, for `register` to begin with.
+    """Find the lag, in samples, of spikes that are not registered yet, for `register` to use.
 
-    A place follows a lag: of a scene that moves to the right, late spikes lie to the left. So a
-    similarity is fitted at each lag, starting from its neighbour's, and where the images fit best
-    lag and place are refined together. A scene that only glides at one speed can't tell them
-    apart.
+    A lag looks like a shift: where a scene moves to the right, late spikes lie to the left. So a
+    similarity is fitted at each lag, starting from that of the lag before, and where images fit
+    best, lag and similarity are refined together. A scene that glides at one speed can't tell
+    them apart.
 
     Args:
-        pairs_at: gives TFPs, blurred frames and the TFPs' change a sample, at a lag in samples;
-            fewer where exposures leave the recording.
-        lags: to try, ascending, 0 among them.
+        pairs_at: gives the images at a lag in samples, of the exposures that then lie inside the
+            recording.
+        lags: lags to try, in samples, ascending, 0 among them.
 
     Returns:
-        Samples, whole; None where there is nothing to see.
+        The lag; None: no exposure lies inside the recording at any lag.
     """
     start = lags.index(0)
     tried: dict[int, tuple[float, Floats]] = {}
@@ -141,7 +144,7 @@ def find_lag_anywhere(pairs_at: PairsAt, lags: list[int]) -> int | None:
             tried[lag] = _correlation(level, guess), guess
     if not tried:
         return None
-    lag = max(tried, key=lambda one: tried[one][0])
+    lag = max(tried, key=lambda lag: tried[lag][0])
     guess = tried[lag][1]
     most = max(abs(b - a) for a, b in itertools.pairwise(lags))
     for _ in range(_MOST_MOVES):
@@ -159,7 +162,7 @@ def find_lag_anywhere(pairs_at: PairsAt, lags: list[int]) -> int | None:
 
 
 def _levels(pairs: list[Timed]) -> list[list[Timed]]:
-    """Return the pairs at the spikes' size and halved, again and again, to _COARSE_SIDE."""
+    """Return the images at the spikes' size, and halved again and again down to _COARSE_SIDE."""
     h, w = pairs[0][0].shape
     levels = [[(_smooth(t), _smooth(_reduced(b, (h, w))), _smooth(c)) for t, b, c in pairs]]
     while min(levels[-1][0][0].shape) >= 2 * _COARSE_SIDE:
@@ -171,15 +174,17 @@ def _levels(pairs: list[Timed]) -> list[list[Timed]]:
 
 def seen_by_spikes(frame: Plane, registration: Registration) -> Plane:
     """Return a frame's luminance (H, W) at the spikes' pixels (h, w); NaN outside the frame."""
-    guess = _as_guess(registration)
+    matrix = np.array(registration.matrix).reshape(3, 3)
+    to_frame = np.linalg.inv(_to_pixels(registration.frame_shape))
+    guess = to_frame @ matrix @ _to_pixels(registration.spike_shape)
     moved, known = _warped(
         _reduced(frame, registration.spike_shape), guess, registration.spike_shape
     )
     return np.where(known > 0, moved, np.nan).astype(np.float32)
 
 
-# Inside, points are (a, b) in [-1, 1]^2 on both images, and a matrix maps the spikes' to the
-# frames': well conditioned, and the same at all levels.
+# From here on, points are (a, b) in [-1, 1]^2 on both images, and a guess is the 3x3 matrix that
+# maps spike points to frame points: it is well conditioned, and the same at all sizes.
 
 
 def _to_pixels(shape: tuple[int, int]) -> Floats:
@@ -187,33 +192,24 @@ def _to_pixels(shape: tuple[int, int]) -> Floats:
     return np.array([[width / 2, 0, width / 2], [0, height / 2, height / 2], [0, 0, 1]])
 
 
-def _as_guess(registration: Registration) -> Floats:
-    matrix = np.array(registration.matrix).reshape(3, 3)
-    to_frame = np.linalg.inv(_to_pixels(registration.frame_shape))
-    return np.asarray(to_frame @ matrix @ _to_pixels(registration.spike_shape))
-
-
 def _as_registration(
     guess: Floats, spike_shape: tuple[int, int], frame_shape: tuple[int, int]
 ) -> Registration:
     matrix = _to_pixels(frame_shape) @ guess @ np.linalg.inv(_to_pixels(spike_shape))
     matrix = matrix / matrix[2, 2]
-    rounded = [round(float(value), 12) for value in matrix.ravel()]
-    a, b, c, d, e, f, g, h, i = rounded
-    whole: Matrix = (a, b, c, d, e, f, g, h, i)
-    return Registration(whole, spike_shape, frame_shape)
+    numbers = cast(Matrix, tuple(round(value, 12) for value in matrix.ravel().tolist()))
+    return Registration(numbers, spike_shape, frame_shape)
 
 
 def _grid(shape: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Return (a, b) of the pixels of an image, (h, w) each."""
     h, w = shape
-    a = (np.arange(w) + 0.5) * 2 / w - 1
-    b = (np.arange(h) + 0.5) * 2 / h - 1
-    x, y = np.meshgrid(a, b)
-    return x, y
+    a, b = np.meshgrid((np.arange(w) + 0.5) * 2 / w - 1, (np.arange(h) + 0.5) * 2 / h - 1)
+    return a, b
 
 
 def _warped(image: Plane, guess: Floats, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
-    """Return the frame at the places of the spike pixels (h, w), and 1 where it is known."""
+    """Return the frame's values at the spike pixels (h, w), and 1 where there is one, else 0."""
     a, b = _grid(shape)
     x, y, depth = (row[0] * a + row[1] * b + row[2] for row in guess)
     h, w = image.shape
@@ -230,10 +226,9 @@ def _warped(image: Plane, guess: Floats, shape: tuple[int, ...]) -> tuple[Floats
 
 
 def _search(level: list[Timed]) -> Floats:
-    """Return the best similarity of a few turns and scales with any shift."""
+    """Return the best similarity among _TURNS and _SCALES with any shift."""
     shape = level[0][0].shape
     h, w = shape
-    aspect = h / w
     best = -np.inf, np.eye(3)
     size = (2 * h, 2 * w)
     spectra = []
@@ -243,16 +238,14 @@ def _search(level: list[Timed]) -> Floats:
     ones = np.fft.rfft2(np.ones(shape), size)
     for turn in _TURNS:
         for scale in _SCALES:
-            c, s = scale * math.cos(turn), scale * math.sin(turn)
-            # In [-1, 1]^2 a turn is one only on square images.
-            guess = np.array([[c, -s * aspect, 0], [s / aspect, c, 0], [0, 0, 1]])
+            guess = _similarity(scale * math.cos(turn), scale * math.sin(turn), h / w)
             total = np.zeros(size)
             for (_, frame, _), spectrum in zip(level, spectra, strict=True):
                 moved, known = _warped(frame, guess, shape)
                 weights = known.sum()
                 moved = (moved - (moved * known).sum() / weights) * known
                 cross = np.fft.irfft2(spectrum * np.conj(np.fft.rfft2(moved, size)), size)
-                # The norm of what is left of the frame inside the shifted image.
+                # Squared norm of the part of the frame that lies inside the shifted image.
                 energy = np.fft.irfft2(ones * np.conj(np.fft.rfft2(moved**2, size)), size)
                 total += cross / np.sqrt(np.maximum(energy, 0.25 * energy.max()))
             dy, dx = np.unravel_index(int(np.argmax(total)), size)
@@ -260,10 +253,22 @@ def _search(level: list[Timed]) -> Floats:
             shift_x = int(dx) - (size[1] if dx > w else 0)
             if total[dy, dx] > best[0]:
                 # tfp(p + shift) ~ frame(guess p)
-                back = np.eye(3)
-                back[:2, 2] = -2 * shift_x / w, -2 * shift_y / h
+                back = _similarity(1.0, 0.0, h / w, -2 * shift_x / w, -2 * shift_y / h)
                 best = float(total[dy, dx]), guess @ back
     return best[1]
+
+
+def _similarity(c: float, s: float, aspect: float, x: float = 0.0, y: float = 0.0) -> Floats:
+    """Return a similarity's matrix in [-1, 1]^2, on images that are `aspect` as high as wide.
+
+    Args:
+        c: scale times the turn's cosine.
+        s: scale times the turn's sine.
+        aspect: height over width.
+        x: shift to the right.
+        y: shift down.
+    """
+    return np.array([[c, -s * aspect, x], [s / aspect, c, y], [0, 0, 1.0]])
 
 
 _COLUMNS: dict[Model, int] = {"similarity": 4, "affine": 6, "homography": 8}
@@ -279,16 +284,16 @@ def _descend(
     delta: float = 0.0,
     timed: bool = False,
 ) -> tuple[Floats, float]:
-    """Return the matrix at which frames and TFPs differ least, and the lag that is left.
+    """Return the matrix at which frames and TFPs differ least, and the lag, in samples.
 
     Args:
         level: images of one size.
         guess: matrix to start from.
-        model: what of it may change.
+        model: how the matrix may change.
         without: block of the image to leave out.
-        steps: at most.
-        delta: lag in samples to start from.
-        timed: the lag may change as well.
+        steps: most steps.
+        delta: lag to start from, in samples.
+        timed: fit the lag as well.
     """
     shape = level[0][0].shape
     h, w = shape
@@ -303,22 +308,21 @@ def _descend(
     residual, system, right = _normal(level, guess, basis, kept, delta)
     for _ in range(steps):
         free = slice(None) if timed else slice(-1)
-        own = system[free, free]
-        lhs = own + damping * np.diag(np.diag(own)) + 1e-12 * np.eye(len(own))
-        step: Floats = np.asarray(np.linalg.solve(lhs, right[free]), np.float64)
+        fitted = system[free, free]
+        damped = fitted + damping * np.diag(np.diag(fitted)) + 1e-12 * np.eye(len(fitted))
+        step: Floats = np.asarray(np.linalg.solve(damped, right[free]), np.float64)
         later = delta + float(step[-1]) if timed else delta
-        increment = _increment(step[:-1] if timed else step, model, h / w)
-        tried: Floats = guess @ increment
+        tried: Floats = guess @ _increment(step[:-1] if timed else step, model, h / w)
         tried = tried / tried[2, 2]
-        found = _normal(level, tried, basis, kept, later)
-        if found[0] > residual:
+        normal = _normal(level, tried, basis, kept, later)
+        if normal[0] > residual:
             damping *= 10
             if damping > 1e4:
                 break
             continue
         moved = float(np.abs((_corners(tried) - _corners(guess)) * np.array([w, h]) / 2).max())
         moved = max(moved, 0.01 * abs(later - delta))
-        guess, delta, (residual, system, right) = tried, later, found
+        guess, delta, (residual, system, right) = tried, later, normal
         damping = max(damping / 10, 1e-7)
         if moved < _CONVERGED:
             break
@@ -332,9 +336,9 @@ def _normal(
     kept: Floats,
     delta: float = 0.0,
 ) -> tuple[float, Floats, Floats]:
-    """Return (1 - correlation, J^T J, J^T r) of all pairs, each with its own gain and offset.
+    """Return (residual, J^T J, J^T r) over all pairs, each with its own gain and offset.
 
-    The last parameter is the lag.
+    The residual is the sum of 1 - correlation squared. The last parameter is the lag.
     """
     n = basis[0].shape[0] + 1
     system, right, apart = np.zeros((n, n)), np.zeros(n), 0.0
@@ -342,7 +346,7 @@ def _normal(
         tfp = early + np.float32(delta) * change
         moved, known = _warped(frame, guess, tfp.shape)
         weight = known * kept
-        # Gradients mix neighbours, so the border of what is known is left out.
+        # Gradients mix neighbours, so pixels beside unknown ones are left out.
         weight[1:-1, 1:-1] *= (
             known[:-2, 1:-1] * known[2:, 1:-1] * known[1:-1, :-2] * known[1:-1, 2:]
         )
@@ -373,13 +377,10 @@ def _normal(
 
 
 def _basis(a: Floats, b: Floats, model: Model, aspect: float) -> tuple[Floats, Floats]:
-    """Return how a point (a, b) moves with each parameter: (n, h, w) each way."""
+    """Return how far a point moves along a and b with each parameter, (n, h, w) each."""
     one, zero = np.ones_like(a), np.zeros_like(a)
     if model == "similarity":
-        return (
-            np.stack([one, zero, a, -b * aspect]),
-            np.stack([zero, one, b, a / aspect]),
-        )
+        return np.stack([one, zero, a, -b * aspect]), np.stack([zero, one, b, a / aspect])
     along = [one, zero, a, b, zero, zero, -a * a, -a * b]
     across = [zero, one, zero, zero, a, b, -a * b, -b * b]
     n = _COLUMNS[model]
@@ -389,9 +390,7 @@ def _basis(a: Floats, b: Floats, model: Model, aspect: float) -> tuple[Floats, F
 def _increment(step: Floats, model: Model, aspect: float) -> Floats:
     if model == "similarity":
         x, y, scale, turn = step
-        return np.array(
-            [[1 + scale, -turn * aspect, x], [turn / aspect, 1 + scale, y], [0, 0, 1.0]]
-        )
+        return _similarity(1 + scale, turn, aspect, x, y)
     x, y, xx, xy, yx, yy, *rest = step
     g, h = rest or (0.0, 0.0)
     return np.array([[1 + xx, xy, x], [yx, 1 + yy, y], [g, h, 1.0]])
@@ -412,21 +411,19 @@ def _corners(guess: Floats) -> Floats:
 def _reduced(image: Plane, shape: tuple[int, int]) -> Plane:
     """Return the image with about as many pixels as `shape`, by area mean."""
     h, w = shape
-    by = max(1, round(min(image.shape[0] / h, image.shape[1] / w)))
+    return _halved(image, max(1, round(min(image.shape[0] / h, image.shape[1] / w))))
+
+
+def _halved(image: Plane, by: int = 2) -> Plane:
+    """Return the image at 1 / `by` of its size, by area mean."""
     if by == 1:
         return image
-    # A few pixels that do not fill a square are dropped by resizing over the whole image.
     size = image.shape[1] // by, image.shape[0] // by
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX), np.float32)
 
 
-def _halved(image: Plane) -> Plane:
-    size = image.shape[1] // 2, image.shape[0] // 2
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX), np.float32)
-
-
 def _smooth(image: Plane) -> Plane:
-    """Return the image under a 3x3 binomial, which bilinear sampling wants."""
+    """Return the image smoothed by a 3x3 binomial, without which bilinear sampling aliases."""
     padded = np.pad(image, 1, mode="edge")
     rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
     return np.asarray((rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4, np.float32)

@@ -1,4 +1,4 @@
-"""How alike is an image to a TFP that slides over a recording? Correlations, lag by lag.
+"""The correlation of an image with a TFP that slides over a recording, lag by lag.
 
     recording  |..........................................|
     TFP             [--w--]->                                correlation with the image, per lag
@@ -19,10 +19,10 @@ import numpy.typing as npt
 from ...spikes.dat import SpikeFile
 
 BANDS = 8
-"""G. Each band has its mean taken away, so that shading from top to bottom proves nothing."""
+"""G, bands of rows. Each has its mean taken away, so that shading over them proves nothing."""
 
 MOST_PIXELS = 65_536
-"""Pixels compared of each image; of larger ones the rows with most texture are taken."""
+"""Most pixels of an image that are compared; in larger ones, the rows with most texture."""
 
 Curve = npt.NDArray[np.floating]
 Plane = npt.NDArray[np.float32]
@@ -36,26 +36,26 @@ class Reference:
     """(h, w) luminance at the spikes' pixels; NaN where they see past the frame."""
     spikes: SpikeFile
     at: float
-    """Sample of the exposure's middle; may lie between two samples, or outside."""
+    """Sample of the exposure's middle; may be fractional, or outside the recording."""
     widths: tuple[int, ...]
-    """Samples of the TFPs that it may look like: several for a sharp image, one for a blurred."""
+    """Lengths of TFP that the image may look like, in samples; one for a blurred image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """Correlation per band of one image with a TFP of one width."""
+    """Covariances of one image with a TFP of one width, by band and lag."""
 
     lags: Curve
-    """(L,) samples, equally spaced, increasing."""
+    """Lags, (L,), equally spaced and increasing, in samples."""
     products: Curve
-    """(G, L): covariances; NaN outside the recording."""
+    """Covariances of image and TFP, (G, L); NaN outside the recording."""
     powers: Curve
-    """(G, L): of the TFP."""
+    """Sums of squares of the TFP, (G, L); NaN outside the recording."""
     own: Curve
-    """(G,): of the image."""
+    """Sums of squares of the image, (G,)."""
 
     def curve(self, without: int | None = None) -> Curve:
-        """Return the correlation (L,) over all bands but one; NaN where nothing is known."""
+        """Return the correlation (L,) over all bands but `without`; NaN where it is not known."""
         kept = [g for g in range(len(self.own)) if g != without]
         power = self.powers[kept].sum(axis=0) * self.own[kept].sum()
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -65,20 +65,20 @@ class Likeness:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Pixels that are compared."""
+    """Rows and columns of the pixels that are compared, each from start to stop."""
 
     rows: tuple[int, int]
     columns: tuple[int, int]
 
     def of(self, image: Plane) -> Plane:
-        """Return that part of an image (h, w)."""
+        """Return the part of an image (h, w) inside the box."""
         return image[slice(*self.rows), slice(*self.columns)]
 
 
 def busiest_box(images: list[Plane]) -> Box | None:
-    """Return the pixels to compare: known in all images, and of many those with most texture.
+    """Return the box to compare: pixels known in all images; of many, the rows with most texture.
 
-    Rows are a multiple of `BANDS`, pixels at most MOST_PIXELS. None: images share no pixels.
+    It has a multiple of BANDS rows and at most MOST_PIXELS pixels. None: images share no pixels.
     """
     box = _known_box(np.logical_and.reduce([np.isfinite(image) for image in images]))
     if box is None:
@@ -95,7 +95,7 @@ def busiest_box(images: list[Plane]) -> Box | None:
 
 
 def _known_box(known: npt.NDArray[np.bool_]) -> Box | None:
-    """Return a rectangle of known pixels: the side with most unknown ones moves in, in turn."""
+    """Return a box without unknown pixels: again and again, the side with most of them moves in."""
     top, bottom, left, right = 0, known.shape[0], 0, known.shape[1]
     while bottom - top > 1 and right - left > 1:
         inside = known[top:bottom, left:right]
@@ -114,25 +114,22 @@ def slide(
     widths: tuple[int, ...],
     lags: tuple[float, float],
     step: int,
-    *,
-    every: int = 1,
 ) -> list[Likeness]:
     """Compare an image with TFPs at lags from lags[0] to lags[1].
 
     Args:
         reference: the image.
         box: the pixels compared.
-        widths: of the TFPs, in steps.
-        lags: first and last, in samples; all of the same number of steps for images whose `at`
-            differ by fractions.
-        step: samples that are read as one.
-        every: lags are so many steps apart.
+        widths: lengths of the TFPs, in steps.
+        lags: first and last lag, in samples.
+        step: samples that are read as one, and from one lag to the next.
 
     Returns:
-        One a width. The lags are exact, so they are whole only where the image's time is.
+        One result for each width. Lags are whole samples only where the image's time is one; their
+        number is the same for all images.
     """
-    n_lags = int((lags[1] - lags[0]) // (step * every)) + 1
-    found = []
+    n_lags = int((lags[1] - lags[0]) // step) + 1
+    results = []
     centred = _centred(box.of(reference.image))
     own = np.einsum("gp,gp->g", centred, centred).astype(np.float64)
     for width in widths:
@@ -140,16 +137,15 @@ def slide(
         length = width * step
         first = round(reference.at + lags[0] - (length - 1) / 2)
         exact = first + (length - 1) / 2 - reference.at
-        starts = first + step * every * np.arange(n_lags)
+        starts = first + step * np.arange(n_lags)
         inside = np.flatnonzero((starts >= 0) & (starts + length <= reference.spikes.n_frames))
         products, powers = (np.full((len(centred), n_lags), np.nan) for _ in range(2))
         if inside.size:
             a, b = int(starts[inside[0]]), int(starts[inside[-1]]) + length
             planes = _planes(reference.spikes, a, b, box, step)
-            p, q = _correlate(planes, centred, width, every)
-            products[:, inside], powers[:, inside] = p, q
-        found.append(Likeness(exact + step * every * np.arange(n_lags), products, powers, own))
-    return found
+            products[:, inside], powers[:, inside] = _correlate(planes, centred, width)
+        results.append(Likeness(exact + step * np.arange(n_lags), products, powers, own))
+    return results
 
 
 def _planes(
@@ -167,12 +163,10 @@ def _centred(image: Plane) -> Plane:
     return np.asarray(bands - bands.mean(axis=1, keepdims=True, dtype=np.float64), np.float32)
 
 
-def _correlate(
-    planes: npt.NDArray[np.generic], image: Plane, width: int, every: int
-) -> tuple[Curve, Curve]:
-    """Return covariances with `image` and powers (G, L) of sums of `width` planes in a row."""
+def _correlate(planes: npt.NDArray[np.generic], image: Plane, width: int) -> tuple[Curve, Curve]:
+    """Return covariances with `image` and sums of squares (G, L) of `width` planes in a row."""
     flat = planes.reshape(len(planes), *image.shape)  # (T, G, P)
-    # About its mean, so that float32 keeps what varies.
+    # Without its mean, so that float32 keeps what varies.
     count = flat[:width].sum(axis=0, dtype=np.float32)
     count -= count.mean(axis=1, keepdims=True)
     size = image.shape[1]
@@ -181,8 +175,6 @@ def _correlate(
         if i:
             count += flat[i + width - 1]
             count -= flat[i - 1]
-        if i % every:
-            continue
         total = count.sum(axis=1, dtype=np.float64)
         products.append(np.einsum("gp,gp->g", count, image))
         powers.append(np.einsum("gp,gp->g", count, count) - total * total / size)

@@ -1,14 +1,14 @@
-"""What else may these spikes be? Tried where they do not look like their frames.
+"""What is wrong with spikes that do not look like their frames: orientation, geometry, or owner.
 
-Read in another row order, mirrored, transposed, in another geometry, or another sequence's: each
-is searched like the timeline's own reading, and named if it fits clearly better.
+The spikes are read in another row order, mirrored, transposed and in other geometries, and those
+of other sequences are tried. Each reading is searched for its best lag, and named if it fits
+clearly better than the spikes as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -21,99 +21,101 @@ from ...spikes.presets import PRESETS
 from ..manifest import Problem, ReferenceKind, Verification
 from .lag import Match, find_lag
 from .sliding import Plane, Reference
-from .verify import LIKELY, FrameAt, read_luminance, search_range, sharp_widths, spread
+from .verify import LIKELY, FrameAt, frames_with, read_luminance, search_range, sharp_widths
 
 _FRAMES = 3
+"""Frames of a sequence that are compared."""
 _CLEARLY = 0.1
-"""By how much a reading must correlate better than the one that was given."""
+"""Correlation by which a reading must be better than the spikes as they are."""
 _ENOUGH = 0.5
-"""Correlation that a reading must have to be named."""
+"""Least correlation of a reading that is named."""
 _SAMPLES = 200
+"""Samples in which neighbouring pixels are compared."""
 _MIN_ALIKE = 0.1
-"""Correlation of neighbouring pixels under which a reading shears the picture."""
+"""Correlation of neighbouring pixels below which a geometry shears the picture."""
 _SCALES = (1, 2, 3, 4, 8)
-"""Sides of a frame over those of its spikes that are tried."""
+"""Sizes of a frame over that of its spikes that are tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
     problem: Problem
     geometry: SpikeGeometry
-    turned: Callable[[Plane], Plane]
-    """What it does to an upright image."""
-    transposed: bool
     words: str
+    mirrored: bool = False
+    transposed: bool = False
+
+    def turned(self, image: Plane) -> Plane:
+        """Return an upright image as the reading shows it."""
+        image = image.T if self.transposed else image
+        return np.ascontiguousarray(image[:, ::-1] if self.mirrored else image)
 
 
-def name_suspect(frames: list[FrameAt], found: Verification) -> Verification:
-    """Return `found`, naming what is wrong with geometry or orientation if that fits better."""
-    if found.correlation >= LIKELY or found.problem == "flat":
-        return found
+def name_suspect(frames: list[FrameAt], measured: Verification) -> Verification:
+    """Return `measured`, with the orientation or geometry that fits clearly better, if one does."""
+    if measured.correlation >= LIKELY or measured.problem == "flat":
+        return measured
     best: tuple[float, _Reading] | None = None
-    for reading in _readings(frames[0], found.by):
-        match = _search(frames, found.by, reading)
+    for reading in _readings(frames[0], measured.by):
+        match = _search(frames, measured.by, reading)
         if match is not None and (best is None or match.peak > best[0]):
             best = match.peak, reading
-    if best is None or best[0] < max(_ENOUGH, found.correlation + _CLEARLY):
-        return found
+    if best is None or best[0] < max(_ENOUGH, measured.correlation + _CLEARLY):
+        return measured
     peak, reading = best
-    return _named(found, reading.problem, f"{reading.words} ({peak:.2f})")
+    return _named(measured, reading.problem, f"{reading.words} ({peak:.2f})")
 
 
 def name_owner(
-    frames: list[FrameAt], found: Verification, others: Iterable[tuple[str, list[FrameAt]]]
+    frames: list[FrameAt], measured: Verification, others: Iterable[tuple[str, list[FrameAt]]]
 ) -> Verification:
-    """Return `found`, naming the sequence whose recording fits the frames better, if one does.
+    """Return `measured`, with the sequence whose spikes fit clearly better, if one's do.
 
     Args:
-        frames: of the sequence.
-        found: of the sequence itself.
-        others: name and frames of sequences whose recordings may have been exchanged for it.
+        frames: exposures of the sequence.
+        measured: lag of its own spikes.
+        others: names and exposures of sequences whose files may have been exchanged with its own.
     """
     best: tuple[float, str] | None = None
-    upright = _Reading("swapped", frames[0].spikes.geometry, _same, False, "")
+    upright = _Reading("swapped", frames[0].spikes.geometry, "")
     for name, theirs in others:
         if theirs[0].spikes.geometry.shape != frames[0].spikes.geometry.shape:
             continue
         borrowed = [
             replace(frame, spikes=theirs[0].spikes, clock=theirs[0].clock) for frame in frames
         ]
-        match = _search(borrowed, found.by, upright)
+        match = _search(borrowed, measured.by, upright)
         if match is not None and (best is None or match.peak > best[0]):
             best = match.peak, name
-    if best is None or best[0] < max(_ENOUGH, found.correlation + _CLEARLY):
-        return found
+    if best is None or best[0] < max(_ENOUGH, measured.correlation + _CLEARLY):
+        return measured
     words = f"the spikes of {best[1]} fit these frames ({best[0]:.2f}): files are swapped"
-    return _named(found, "swapped", words)
+    return _named(measured, "swapped", words)
 
 
-def _named(found: Verification, problem: Problem, words: str) -> Verification:
+def _named(measured: Verification, problem: Problem, words: str) -> Verification:
     warning = (
-        f"spikes and {found.by} frames do not look alike (correlation {found.correlation:.2f} at "
-        f"best); {words}"
+        f"spikes and {measured.by} frames do not look alike (correlation "
+        f"{measured.correlation:.2f} at best); {words}"
     )
-    return found.model_copy(
+    return measured.model_copy(
         update={"problem": problem, "warning": warning, "confident": False, "confidence": 0.0}
     )
 
 
 def _search(frames: list[FrameAt], kind: ReferenceKind, reading: _Reading) -> Match | None:
     geometry = reading.geometry
-    if geometry != frames[0].spikes.geometry and not _is_picture(frames[0].spikes, geometry):
+    other = geometry != frames[0].spikes.geometry
+    if other and not _is_picture(frames[0].spikes, geometry):
         return None
     upright = geometry.shape[::-1] if reading.transposed else geometry.shape
     references = []
-    for frame in spread([f for f in frames if f.image(kind) is not None], _FRAMES):
-        path = frame.image(kind)
-        assert path is not None
-        spikes = frame.spikes
-        if geometry != spikes.geometry:
-            spikes = SpikeFile.open(spikes.path, geometry)
-        image = np.ascontiguousarray(reading.turned(read_luminance(path, upright)))
+    for frame in frames_with(frames, kind, _FRAMES):
+        spikes = SpikeFile.open(frame.spikes.path, geometry) if other else frame.spikes
+        image = reading.turned(read_luminance(frame.image(kind), upright))
         widths = (frame.samples,) if kind == "blur" else sharp_widths(frame.samples)[-3:]
         references.append(Reference(image=image, spikes=spikes, at=frame.at, widths=widths))
-    reach, step = search_range(frames[0].samples)
-    return find_lag(references, reach, step)
+    return find_lag(references, *search_range(frames[0].samples))
 
 
 def _is_picture(spikes: SpikeFile, geometry: SpikeGeometry) -> bool:
@@ -126,59 +128,33 @@ def _is_picture(spikes: SpikeFile, geometry: SpikeGeometry) -> bool:
     return neighbour_correlation(counts.astype(np.float32)) >= _MIN_ALIKE
 
 
-def _same(image: Plane) -> Plane:
-    return image
-
-
 def _readings(frame: FrameAt, kind: ReferenceKind) -> Iterator[_Reading]:
     own = frame.spikes.geometry
-    height, width = own.height, own.width
     other = replace(own, flip_rows=not own.flip_rows)
-    yield _Reading(
-        "rows flipped", other, _same, False, f"their rows are the other way up: {_give(other)}"
-    )
-    yield _Reading("columns flipped", own, _mirrored, False, "they are mirrored from left to right")
-    yield _Reading("rotated", other, _mirrored, False, "they are turned by 180 degrees")
+    give = f"give --geometry {other.describe()}"
+    yield _Reading("rows flipped", other, f"their rows are the other way up: {give}")
+    yield _Reading("columns flipped", own, "they are mirrored from left to right", mirrored=True)
+    yield _Reading("rotated", other, "they are turned by 180 degrees", mirrored=True)
     if not own.drop_columns:
         crosswise = SpikeGeometry(
-            height=width, width=height, flip_rows=False, pad_frames=own.pad_frames
+            height=own.width, width=own.height, flip_rows=False, pad_frames=own.pad_frames
         )
-        # As the file would be read if rows were what it stores as columns.
+        words = "their rows and columns are exchanged"
+        # Crosswise: as if the file's columns were its rows.
         for read in dict.fromkeys((own, other, crosswise, replace(crosswise, flip_rows=True))):
-            for turned in (_transposed, _turned):
-                yield _Reading(
-                    "transposed", read, turned, True, "their rows and columns are exchanged"
-                )
+            for mirrored in (False, True):
+                yield _Reading("transposed", read, words, mirrored, transposed=True)
     for shape in _other_shapes(frame, kind):
         for flip in (True, False):
             geometry = replace(shape, flip_rows=flip)
-            yield _Reading(
-                "geometry", geometry, _same, False, f"another geometry fits: {_give(geometry)}"
-            )
-
-
-def _give(geometry: SpikeGeometry) -> str:
-    return f"give --geometry {geometry.describe()}"
-
-
-def _mirrored(image: Plane) -> Plane:
-    return image[:, ::-1]
-
-
-def _transposed(image: Plane) -> Plane:
-    return image.T
-
-
-def _turned(image: Plane) -> Plane:
-    return image.T[:, ::-1]
+            words = f"another geometry fits: give --geometry {geometry.describe()}"
+            yield _Reading("geometry", geometry, words)
 
 
 def _other_shapes(frame: FrameAt, kind: ReferenceKind) -> Iterator[SpikeGeometry]:
-    """Yield geometries that the frames' size or a camera suggests, each once."""
+    """Yield geometries that the frames' size or a preset suggests, each once."""
     own = frame.spikes.geometry
-    path: Path | None = frame.image(kind)
-    assert path is not None
-    height, width = image_shape(path)
+    height, width = image_shape(frame.image(kind))
     seen = {(own.height, own.width, own.drop_columns)}
     sizes = [
         SpikeGeometry(height=height // k, width=width // k, flip_rows=True)

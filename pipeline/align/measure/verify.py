@@ -1,9 +1,9 @@
-"""Are the spikes where the timeline says, and are they the right ones? The images can tell.
+"""Are the spikes where the timeline says, and are they the right ones? The frames can tell.
 
-The blurred frame of an exposure looks like the TFP of just that exposure, and the sharp one like
-a short TFP at its middle. Sliding the TFP over the recording shows where each really is. The
-blurred frame decides where it can, since its long TFP has little noise; where the recordings end
-with their exposures it can't, and the sharp one does.
+The blurred frame of an exposure looks like the TFP of just that exposure, and the sharp frame
+like a short TFP at its middle. Sliding a TFP over the recording shows where each frame really is.
+Blurred frames decide wherever recordings are longer than their exposures, since long TFPs have
+little noise; else sharp frames do.
 
 What this proves depends on the scene: without texture no TFP looks like the frame, without
 motion all do. Then the lag is reported as not proved, never as zero.
@@ -30,21 +30,21 @@ from .registration import seen_by_spikes
 from .sliding import Plane, Reference
 
 MAX_FRAMES = 7
-"""Frames of a sequence that are compared, spread over it."""
+"""Most frames of a sequence that are compared, spread over it."""
 
 _FRAMES_TO_AGREE = 3
-"""Sharp frames that are compared where the blurred ones prove the lag."""
+"""Most sharp frames that are compared where blurred ones prove the lag."""
 
 PROVED = 0.9
-"""Confidence from which a lag counts as proved."""
+"""Confidence from which a lag or a registration counts as proved."""
 
 LIKELY = 0.8
-"""Correlation under which orientation, geometry and other recordings are tried as well."""
+"""Correlation below which other orientations, geometries and recordings are tried as well."""
 
 _MIN_CORRELATION = 0.5
-"""Under this, likeness may be chance: REDS upside down still reaches 0.3, upright 0.85 to 0.98."""
+"""Correlation below which likeness may be chance: REDS reaches 0.85 to 0.98, upside down 0.3."""
 _MIN_DROP = 0.01
-"""The curve must fall by this on both sides of its peak, or nothing moves."""
+"""Least fall of the curve on both sides of its peak; with less, nothing moves."""
 
 
 _T = TypeVar("_T")
@@ -52,7 +52,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameAt:
-    """One exposure's images and where the timeline puts them."""
+    """One exposure's frames, and the samples at which the timeline puts them."""
 
     blur: Path | None
     sharp: Path | None
@@ -61,9 +61,9 @@ class FrameAt:
     t0: float
     """Start of the exposure, in seconds."""
     t1: float
-    """Its end, in seconds; it belongs to the exposure."""
+    """End of the exposure, in seconds; it belongs to the exposure."""
     registration: Registration | None = None
-    """From spike to frame pixels; None: both cameras see the same."""
+    """Registration of the spikes; None: both cameras see the same."""
 
     @property
     def samples(self) -> int:
@@ -73,27 +73,18 @@ class FrameAt:
 
     @property
     def at(self) -> float:
-        """Sample of the exposure's middle."""
+        """Sample of the exposure's middle; may be fractional."""
         return ((self.t0 + self.t1) / 2 - self.clock.first) * self.clock.rate
 
-    def image(self, kind: ReferenceKind) -> Path | None:
-        """Return the file of one kind of image."""
-        return self.blur if kind == "blur" else self.sharp
+    def has(self, kind: ReferenceKind) -> bool:
+        """Whether there is a frame of this kind."""
+        return (self.blur if kind == "blur" else self.sharp) is not None
 
-    def luminance(self, kind: ReferenceKind) -> Plane:
-        """Return one kind of image at the spikes' pixels (h, w); NaN outside the frame."""
-        path = self.image(kind)
-        assert path is not None, "frames without that image are left out"
-        return read_luminance(path, self.spikes.geometry.shape, self.registration)
-
-
-@dataclass(frozen=True, slots=True)
-class LagFinding:
-    """What the images of one kind show."""
-
-    kind: ReferenceKind
-    match: Match | None
-    """None: all are flat, or nothing can be compared."""
+    def image(self, kind: ReferenceKind) -> Path:
+        """Return the file of the frame of this kind, which must be there."""
+        path = self.blur if kind == "blur" else self.sharp
+        assert path is not None, "exposures without such a frame are left out"
+        return path
 
 
 def verify_sequence(frames: list[FrameAt]) -> Verification | None:
@@ -102,10 +93,10 @@ def verify_sequence(frames: list[FrameAt]) -> Verification | None:
     Searches two exposures to each side, as far as the recordings go, on up to MAX_FRAMES frames.
 
     Args:
-        frames: of one sequence, in order of time; all with the same rate and exposure.
+        frames: exposures of one sequence in order of time, of one rate and length.
 
     Returns:
-        The lag with its confidence; None where there is no image to compare with.
+        The lag with its confidence; None: there is no frame to compare with.
 
     Raises:
         ImageError: an image can't be read.
@@ -115,8 +106,9 @@ def verify_sequence(frames: list[FrameAt]) -> Verification | None:
     rate, samples = frames[0].clock.rate, frames[0].samples
 
     def judge(kind: ReferenceKind, most: int) -> Verification | None:
-        finding = find_best(frames, kind, most)
-        return None if finding is None else _judge(finding, rate, samples)
+        if not any(_comparable(frame, kind) for frame in frames):
+            return None
+        return _judge(find_best(frames, kind, most), kind, rate, samples)
 
     blur = judge("blur", MAX_FRAMES)
     if blur is not None and blur.confident:
@@ -128,41 +120,45 @@ def verify_sequence(frames: list[FrameAt]) -> Verification | None:
     return blur
 
 
-def find_best(
-    frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES
-) -> LagFinding | None:
-    """Return where the images of one kind fit best; None where there are none of it."""
-    chosen = spread([frame for frame in frames if _comparable(frame, kind)], most)
+def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES) -> Match | None:
+    """Return where up to `most` frames of a kind fit best; None: none is there, or all are flat."""
+    chosen = frames_with([frame for frame in frames if _comparable(frame, kind)], kind, most)
     if not chosen:
         return None
     samples = chosen[0].samples
     references = [
         Reference(
-            image=frame.luminance(kind),
+            image=read_luminance(
+                frame.image(kind), frame.spikes.geometry.shape, frame.registration
+            ),
             spikes=frame.spikes,
             at=frame.at,
             widths=(samples,) if kind == "blur" else sharp_widths(samples),
         )
         for frame in chosen
     ]
-    reach, step = search_range(samples)
-    return LagFinding(kind, find_lag(references, reach, step))
+    return find_lag(references, *search_range(samples))
+
+
+def frames_with(frames: list[FrameAt], kind: ReferenceKind, most: int) -> list[FrameAt]:
+    """Return up to `most` exposures that have a frame of this kind, evenly spread."""
+    return spread([frame for frame in frames if frame.has(kind)], most)
 
 
 def _comparable(frame: FrameAt, kind: ReferenceKind) -> bool:
-    """Whether there is an image, and room for its TFP to slide."""
+    """Whether there is a frame, and room in the recording for its TFP to slide."""
     room = frame.spikes.n_frames - frame.samples
-    return frame.image(kind) is not None and (kind == "sharp" or room >= frame.samples / 2)
+    return frame.has(kind) and (kind == "sharp" or room >= frame.samples / 2)
 
 
 def search_range(samples: int) -> tuple[int, int]:
-    """Return (reach to each side, step) of the coarse search, for exposures of N samples."""
+    """Return (reach to each side, step) of the coarse search, in samples, for exposures of N."""
     step = max(1, min(2, samples // 16), samples // 32)
     return max(2 * samples, min(512, 16 * samples)), step
 
 
 def sharp_widths(samples: int) -> tuple[int, ...]:
-    """Return the lengths of TFP that a sharp frame may look like, in samples; odd."""
+    """Return the lengths of TFP that a sharp frame may look like, odd, in samples."""
     widths = [5]
     while 2 * widths[-1] - 1 <= max(5, min(samples, max(65, samples // 2))):
         widths.append(2 * widths[-1] - 1)
@@ -170,7 +166,7 @@ def sharp_widths(samples: int) -> tuple[int, ...]:
 
 
 def spread(frames: list[_T], most: int) -> list[_T]:
-    """Return up to `most` frames, evenly spread, first and last among them."""
+    """Return up to `most` items, evenly spread, the first and the last among them."""
     if len(frames) <= most:
         return frames
     return [frames[round(i * (len(frames) - 1) / (most - 1))] for i in range(most)]
@@ -179,8 +175,8 @@ def spread(frames: list[_T], most: int) -> list[_T]:
 def confidence(match: Match, samples: int) -> float:
     """Return the probability that a lag is right to within 1 % of the exposure, or one sample.
 
-    Two things may be wrong: the lag inside its lobe, whose standard error is known, and the lobe,
-    where a rival comes close. `docs/alignment.md` has how often it was right.
+    Two things may be wrong: the lag inside its lobe, which has a standard error, and the lobe,
+    where a rival comes close. `docs/alignment.md` shows how often such lags were right.
     """
     tolerance = max(1.0, samples / 100)
     precise = math.erf(tolerance / (math.sqrt(2) * match.error))
@@ -188,8 +184,7 @@ def confidence(match: Match, samples: int) -> float:
     return round(precise * right_lobe, 4)
 
 
-def _judge(finding: LagFinding, rate: float, samples: int) -> Verification:
-    match, kind = finding.match, finding.kind
+def _judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) -> Verification:
     if match is None:
         return Verification(
             lag_frames=0.0,
@@ -256,7 +251,7 @@ def _judge(finding: LagFinding, rate: float, samples: int) -> Verification:
 
 
 def _agreeing(blur: Verification, sharp: Verification) -> Verification:
-    """Return what the blurred frames show, with a warning where sharp ones contradict it."""
+    """Return the lag of the blurred frames, with a warning where sharp ones contradict it."""
     apart = sharp.lag_frames - blur.lag_frames
     error = math.hypot(blur.error_frames or 0.0, sharp.error_frames or 0.0)
     if blur.warning or abs(apart) <= max(2.0, 5 * error):
@@ -271,7 +266,12 @@ def _agreeing(blur: Verification, sharp: Verification) -> Verification:
 def read_luminance(
     path: Path, shape: tuple[int, int], registration: Registration | None = None
 ) -> Plane:
-    """Read an image as luminance in [0, 1], brought to the spikes' pixels `shape` by area mean.
+    """Return an image's luminance in [0, 1] at the spikes' pixels, (h, w); NaN outside the frame.
+
+    Args:
+        path: the image.
+        shape: (h, w) to which the image is brought by area mean.
+        registration: where spike pixels lie in the frame; None: both cameras see the same.
 
     Raises:
         ImageError: missing, or no plain 8-bit image, or of another size than registered.
