@@ -11,16 +11,16 @@ which is OpenCV's convention, from its centre.
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import SpikeDeblurError
-from ..host.validation import first_problem
+from ..host.validation import read_yaml
 from ..spikes.registration import Matrix, Registration, RegistrationError
+
+_REMEDY = "give homography (3x3, or 2x3), spike_size [h, w] and frame_size [H, W]"
 
 
 class CalibrationError(SpikeDeblurError):
@@ -30,23 +30,14 @@ class CalibrationError(SpikeDeblurError):
 class _Calibration(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    homography: list[list[float]]
+    homography: Annotated[list[tuple[float, float, float]], Field(min_length=2, max_length=3)]
+    """Rows of the matrix."""
     spike_size: tuple[int, int]
     """(h, w) in pixels."""
     frame_size: tuple[int, int]
     """(H, W) in pixels."""
     origin: Literal["corner", "centre"] = "corner"
     """Point of the first pixel that is (0, 0)."""
-
-    @field_validator("homography")
-    @classmethod
-    def _check_rows(cls, rows: list[list[float]]) -> list[list[float]]:
-        lengths = [len(row) for row in rows]
-        if lengths not in ([3, 3], [3, 3, 3]):
-            raise ValueError(
-                f"expected 3 rows of 3 numbers, or 2 of an affine matrix, found rows of {lengths}"
-            )
-        return rows
 
 
 def read_calibration(path: str | os.PathLike[str]) -> Registration:
@@ -55,23 +46,7 @@ def read_calibration(path: str | os.PathLike[str]) -> Registration:
     Raises:
         CalibrationError: missing, no JSON or YAML, or without a usable matrix.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        calibration = _Calibration.model_validate(content)
-    except OSError as error:
-        raise CalibrationError(
-            f"{path}: can't read the calibration ({error.strerror}); check --calibration"
-        ) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CalibrationError(
-            f"{path}: expected a calibration in JSON or YAML, found something else; give "
-            "homography, spike_size and frame_size"
-        ) from error
-    except ValidationError as error:
-        raise CalibrationError(
-            f"{path}: {first_problem(error)}; give homography (3x3), spike_size [h, w] and "
-            "frame_size [H, W]"
-        ) from error
+    calibration = read_yaml(path, _Calibration, CalibrationError, "a calibration", _REMEDY)
     matrix = np.array([*calibration.homography, [0.0, 0.0, 1.0]][:3], np.float64)
     if calibration.origin == "centre":
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])

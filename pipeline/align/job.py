@@ -81,11 +81,12 @@ def align(
     with only_writer_of(log), only_writer_of(manifest):
         former = read_former(log, manifest, overwrite=overwrite)
         found = chosen.find(root, options.exposure, options.variant)
+        calibration = options.spikes.calibration
         run = _Run(
             root=root,
             options=options,
             fps=common_fps(root, found, options.fps),
-            calibration=_calibration(options),
+            calibration=None if calibration is None else read_calibration(calibration),
             former=_unchanged_folder(former, root, manifest),
         )
         with thread_pool(workers, "align") as pool:
@@ -190,11 +191,6 @@ class _Run:
                 "folders; run it again to deal them out"
             )
         return warnings
-
-
-def _calibration(options: AlignOptions) -> Registration | None:
-    path = options.spikes.calibration
-    return None if path is None else read_calibration(path)
 
 
 def _unchanged_folder(

@@ -73,21 +73,9 @@ class FileRecord(_Record):
 
 ReferenceKind = Literal["blur", "sharp"]
 
-Problem = Literal[
-    "flat",
-    "still",
-    "unlike",
-    "rows flipped",
-    "columns flipped",
-    "rotated",
-    "transposed",
-    "geometry",
-    "swapped",
-    "edge",
-    "rival",
-    "unsure",
-    "sharp apart",
-]
+Unproved = Literal["flat", "still", "unlike", "edge", "rival", "unsure"]
+Reading = Literal["rows flipped", "columns flipped", "rotated", "transposed", "geometry", "swapped"]
+Problem = Literal[Unproved, Reading, "sharp apart"]
 """What the frames show to be wrong, or why they prove nothing; see docs/alignment.md."""
 
 

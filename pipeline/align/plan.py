@@ -44,9 +44,7 @@ def common_fps(root: Path, found: list[FoundSequence], fps: float | None) -> flo
             f"{root}: sequences differ in frames a second by their names: {named}; align them "
             "from separate folders"
         )
-    (rate,) = rates
-    assert rate is not None
-    return rate
+    return next(rate for rate in rates if rate is not None)
 
 
 def plan_sequence(

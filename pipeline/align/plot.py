@@ -257,11 +257,12 @@ def _figure(image: RGB, caption: str) -> str:
 def _curve(match: Match) -> str:
     """Return the correlation over the lag as SVG: timeline dashed, peak and rival marked."""
     width, height, left, right, top, floor = 340, 190, 34, 330, 16, 160
-    known = np.isfinite(match.curve)
-    values = match.curve[known]
+    curve = match.lobe
+    known = np.isfinite(curve.curve)
+    values = curve.curve[known]
     low = math.floor(10 * float(values.min())) / 10
     high = max(math.ceil(10 * float(values.max())) / 10, low + 0.1)
-    first, last = float(match.lags[0]), float(match.lags[-1])
+    first, last = float(curve.lags[0]), float(curve.lags[-1])
 
     def x(lag: float) -> float:
         return left + (lag - first) / max(last - first, 1e-9) * (right - left)
@@ -272,7 +273,7 @@ def _curve(match: Match) -> str:
     def text(at: float, below: float, anchor: str, words: str) -> str:
         return f'<text x="{at:.1f}" y="{below:.1f}" text-anchor="{anchor}">{words}</text>'
 
-    points = zip(match.lags[known], values, strict=True)
+    points = zip(curve.lags[known], values, strict=True)
     line = " ".join(f"{x(float(lag)):.1f},{y(float(value)):.1f}" for lag, value in points)
     ticks = [lag for lag in (first, 0.0, last) if lag == 0.0 or abs(x(lag) - x(0.0)) > 40]
     peak_x, peak_y = x(match.lag), y(min(match.peak, high))
@@ -287,9 +288,10 @@ def _curve(match: Match) -> str:
         text(peak_x + side, peak_y + 4, anchor, f"<tspan>{match.lag:+.1f}</tspan>"),
         text((left + right) / 2, height - 3, "middle", "lag, samples"),
     ]
-    if match.rival is not None and match.rival_lag is not None:
+    if curve.rival is not None:
+        lag, value = curve.rival
         marks.append(
-            f'<circle cx="{x(match.rival_lag):.1f}" cy="{y(match.rival):.1f}" r="3.5" '
+            f'<circle cx="{x(lag):.1f}" cy="{y(value):.1f}" r="3.5" '
             'fill="none" stroke="var(--bad)"/>'
         )
     return (

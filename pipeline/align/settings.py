@@ -128,10 +128,10 @@ def _require_row_order(found: FoundSequence, option: str | None, side: SideFile 
 
 def _side_file(found: FoundSequence) -> SideFile | None:
     """Return the one side file that holds for all of a sequence's spikes."""
-    first, *others = sorted({window.spikes for window in found.windows})
-    side = read_side_file(first)
-    for path in others:
-        if _essence(read_side_file(path)) != _essence(side):
+    sides = {path: read_side_file(path) for path in sorted({w.spikes for w in found.windows})}
+    (first, side), *others = sides.items()
+    for path, other in others:
+        if _essence(other) != _essence(side):
             raise AlignmentError(
                 f"{path}: its side file disagrees with that of {first.name} on geometry, rate "
                 "or gain; one sequence needs one of each"

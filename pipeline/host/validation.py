@@ -1,10 +1,21 @@
-"""What pydantic refuses, in one line for people."""
+"""Files that pydantic checks, and what it refuses, in one line for people."""
 
 from __future__ import annotations
 
-from pydantic import ValidationError
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ...errors import SpikeDeblurError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 _LONGEST = 80
+"""Most characters of a refused value in a message."""
+_MOST_BYTES = 1 << 20
 
 
 def first_problem(error: ValidationError) -> str:
@@ -16,3 +27,38 @@ def first_problem(error: ValidationError) -> str:
     if not isinstance(first["input"], dict) and found not in reason:
         reason += f", found {found if len(found) <= _LONGEST else found[: _LONGEST - 3] + '...'}"
     return f"{place.lstrip('.')}: {reason}" if place else reason
+
+
+def read_yaml(
+    path: str | os.PathLike[str],
+    model: type[Model],
+    error: type[SpikeDeblurError],
+    what: str,
+    remedy: str,
+) -> Model:
+    """Return the content of a YAML or JSON file, with every value checked.
+
+    Args:
+        path: the file; more than a megabyte of it is not read.
+        model: the mapping that it must hold.
+        error: class to raise.
+        what: name of such a file with its article, for messages: "a calibration".
+        remedy: what to do about a refused file, in the imperative.
+
+    Raises:
+        SpikeDeblurError: missing, not YAML, no mapping, or an entry that is missing, unknown or
+            impossible; names the entry.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = yaml.safe_load(file.read(_MOST_BYTES))
+    except OSError as problem:
+        raise error(f"{path}: can't read {what} ({problem.strerror}); check the path") from problem
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise error(f"{path}: expected {what} in YAML or JSON ({problem}); {remedy}") from problem
+    if not isinstance(content, dict):
+        raise error(f"{path}: expected {what}, found {type(content).__name__}; {remedy}")
+    try:
+        return model.model_validate(content)
+    except ValidationError as problem:
+        raise error(f"{path}: {first_problem(problem)}; {remedy}") from problem

@@ -1,4 +1,4 @@
-"""The simulate stage: sharp high-speed frames become what two cameras would have recorded."""
+"""The simulate stage: sharp high-speed frames in, what two cameras would have recorded out."""
 
 from .job import simulate
 

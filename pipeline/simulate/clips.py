@@ -1,4 +1,4 @@
-"""Clips to be recorded: folders of sharp frames, videos of them, or embedded scenes.
+"""Clips to record: folders of sharp frames, videos, or embedded scenes.
 
 <folder>/<split>/<group>/<clip>/0000.png ...       X4K1000FPS, decoded
 <folder>/encoded_<split>/<group>/<clip>.mp4        as it is downloaded; also <split>/...
@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
-from ..frames.images import ImageError, image_shape, read_rgb
+from ..frames.images import RGB, ImageError, image_shape, read_rgb
 from ..frames.listing import list_images
 from ..frames.video import VIDEO_SUFFIX, count_frames, read_video, video_shape
 from ..host.reporter import SILENT, Reporter
@@ -26,14 +25,13 @@ from .scenes import render_scene
 SPLITS = ("train", "val", "test")
 
 EXTENDED = 1000
-"""Number from which the frames of the extended X-TEST are counted; they are 32 apart."""
+"""Number of the first frame that the extended X-TEST adds to a clip; they are 32 apart."""
 
 _MAX_SCENES = 100_000
+"""Most scenes of a split, since their names have five digits."""
 
 _FASTEST = 8
-"""Rendering a scene of this speed takes 19 times as long as one of speed 1, and its memory."""
-
-RGB = npt.NDArray[np.uint8]
+"""Largest speed of a scene, which takes 19 times as long to render as speed 1, and more memory."""
 
 
 class SimulateError(SpikeDeblurError):
@@ -42,20 +40,20 @@ class SimulateError(SpikeDeblurError):
 
 @dataclass(frozen=True, slots=True)
 class SourceClip:
-    """One task: a clip's place in the data set and where its frames come from."""
+    """A clip's name, and where its sharp frames come from."""
 
     seq: str
-    """`<split>/<group>/<clip>`."""
+    """Name of the clip, `<split>/<group>/<clip>`."""
     frames: tuple[Path, ...] = ()
     """Consecutive frame files, or one video; empty for an embedded scene."""
     first: int = 0
     """Number of the first frame."""
     size: tuple[int, int] = (0, 0)
-    """(H, W) of an embedded scene."""
+    """(H, W) of an embedded scene, in pixels."""
     length: int = 0
     """Frames of a video or an embedded scene."""
     fastest: float = 1.0
-    """How many times as fast as usual an embedded scene may move."""
+    """Largest speed of an embedded scene, in the usual speed."""
 
     @property
     def n_frames(self) -> int:
@@ -68,7 +66,7 @@ class SourceClip:
         return bool(self.frames) and self.frames[0].suffix.lower() == VIDEO_SUFFIX
 
     def shape(self) -> tuple[int, int]:
-        """Return (H, W) of the first frame; reads no more than its header."""
+        """Return (H, W) of the first frame, from its header."""
         if self.is_video:
             return video_shape(self.frames[0])
         return image_shape(self.frames[0]) if self.frames else self.size
@@ -78,17 +76,17 @@ class SourceClip:
         if not self.frames:
             random = rng(seed, self.seq, "scene")
             yield from render_scene(random, self.size, self.length, self.fastest)
-            return
-        if self.is_video:
+        elif self.is_video:
             yield from read_video(self.frames[0], self.length)
-            return
-        first = read_rgb(self.frames[0])
-        yield first
-        for path in self.frames[1:]:
-            yield read_rgb(path, first.shape[:2])
+        else:
+            shape = None
+            for path in self.frames:
+                frame = read_rgb(path, shape)
+                shape = frame.shape[:2]
+                yield frame
 
     def frames_sha256(self) -> str | None:
-        """Return the hex SHA-256 of the frame files, one after the other; None: no files."""
+        """Return the hex SHA-256 of all frame files in order; None: an embedded scene."""
         if not self.frames:
             return None
         digest = hashlib.sha256()
@@ -100,21 +98,24 @@ class SourceClip:
 def scene_clips(
     split: str, scenes: int, size: tuple[int, int], length: int, fastest: float = 1.0
 ) -> list[SourceClip]:
-    """Plan `scenes` embedded scenes of one split; each is made from its name and the seed.
+    """Return embedded scenes of one split, each made from its name and the rig's seed.
 
-    Each moves at a speed drawn between the usual one and `fastest` times it.
+    Args:
+        split: train, val or test.
+        scenes: number of scenes.
+        size: (H, W) in pixels.
+        length: frames of a scene.
+        fastest: largest speed, in the usual speed; each scene's is drawn between 1 and this.
+
+    Raises:
+        SimulateError: a number, size or speed out of range.
     """
     if not 1 <= fastest <= _FASTEST:
         raise SimulateError(f"expected a speed of 1 to {_FASTEST}, got {fastest:g}")
-    if scenes < 1 or min(size) < 16:
+    if not 1 <= scenes <= _MAX_SCENES or min(size) < 16:
         raise SimulateError(
-            f"expected at least one scene of at least 16x16 pixels, got {scenes} of "
-            f"{size[0]}x{size[1]}"
-        )
-    if scenes > _MAX_SCENES:
-        raise SimulateError(
-            f"expected at most {_MAX_SCENES} scenes, since their names have five digits, got "
-            f"{scenes}; take another --seed and folder for more"
+            f"expected 1 to {_MAX_SCENES} scenes of at least 16x16 pixels, got {scenes} of "
+            f"{size[0]}x{size[1]}; take another --seed and folder for more"
         )
     return [
         SourceClip(seq=f"{split}/scenes/{i:05d}", size=size, length=length, fastest=fastest)
@@ -125,17 +126,17 @@ def scene_clips(
 def folder_clips(
     folder: Path, splits: tuple[str, ...] = SPLITS, reporter: Reporter = SILENT
 ) -> list[SourceClip]:
-    """Find X4K1000FPS clips: frames `folder/<split>/<group>/<clip>/0000.png...`, or videos.
+    """Return X4K1000FPS's clips: frames `folder/<split>/<group>/<clip>/0000.png...`, or videos.
 
-    A clip that is there as frames and as video is taken from its frames.
+    Where a clip is there as frames and as video, the frames are read.
 
     Args:
-        folder: holds the splits.
-        splits: those to look for.
+        folder: folder that holds the splits.
+        splits: names of the splits to look for.
         reporter: hears in notes which frames are left out.
 
     Raises:
-        SimulateError: no clip there, or frames missing inside one.
+        SimulateError: no clip, or frames missing inside one.
         VideoError: a video that can't be read, or no PyAV to read it with.
     """
     clips: list[SourceClip] = []
@@ -180,7 +181,7 @@ def _frames_clip(seq: str, frames: list[Path], reporter: Reporter) -> SourceClip
             reporter.note(
                 f"{seq}: frames from {numbers[len(recorded)]} on, of the extended X-TEST, left out"
             )
-            numbered, numbers = numbered[: len(recorded)], recorded
+            numbers = recorded
     first = numbers[0]
     if not _consecutive(numbers):
         gap = next(i for i in range(first, numbers[-1] + 1) if numbers.count(i) != 1)
@@ -188,7 +189,8 @@ def _frames_clip(seq: str, frames: list[Path], reporter: Reporter) -> SourceClip
             f"{folder}: expected consecutive frames, one each, but frame {gap} is there "
             f"{numbers.count(gap)} times; a blur can't be averaged over a gap"
         )
-    return SourceClip(seq=seq, frames=tuple(frame for _, frame in numbered), first=first)
+    chosen = tuple(frame for _, frame in numbered[: len(numbers)])
+    return SourceClip(seq=seq, frames=chosen, first=first)
 
 
 def _consecutive(numbers: list[int]) -> bool:
@@ -204,5 +206,5 @@ def _frame_number(path: Path) -> int:
 
 
 def rng(seed: int, seq: str, purpose: str) -> np.random.Generator:
-    """Return the generator of one clip's scene or camera, which depends on its name alone."""
+    """Return the random generator of one clip's scene or camera, whatever other clips there are."""
     return np.random.default_rng([seed, zlib.crc32(seq.encode()), zlib.crc32(purpose.encode())])

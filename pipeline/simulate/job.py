@@ -1,9 +1,9 @@
-"""From sharp high-speed frames to what two cameras would have recorded: blur, spikes, sharp.
+"""Many clips, recorded by both cameras: blurred frames, spikes and sharp frames.
 
 Each clip is one task. A clip is complete when the side file of its spikes is there, which is
-written last; it records a digest of everything the clip was made from, so that a second run
-keeps what is the same and refuses what is not. A hidden mark shows that an incomplete clip is
-ours to clear away.
+written last. It records a digest of everything that the clip was made from, so that a second run
+keeps clips from the same inputs and refuses to replace others. A hidden mark in an incomplete
+clip shows that `simulate` began it, and may remove it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..host.machine import workers_that_fit
 from ..host.reporter import SILENT, Reporter, Throughput
 from ..spikes.sidefile import read_side_file
 from .clips import SimulateError, SourceClip
-from .record import UNFINISHED, dat_path, inputs_digest, picture_folders, record_clip
+from .record import DAT, UNFINISHED, clip_folders, inputs_digest, record_clip
 from .rig import Rig
 
 
@@ -33,9 +33,13 @@ class SimulateSummary:
 
     clips: int
     written: int
+    """Clips that were recorded."""
     kept: int
+    """Clips that were there from the same inputs."""
     windows: int
+    """Blurred frames of all clips."""
     spike_bytes: int
+    """Bytes of spikes that were written."""
 
 
 def simulate(
@@ -50,13 +54,22 @@ def simulate(
     """Record clips into the layout `x4k1000fps` below `out`.
 
     Writes `<split>_blurry_<exposure>/<group>/<clip>/<centre>.png`, `<split>_fullRGB/...` with the
-    sharp centre frames, and `<split>_spike_<scale>xds/<group>/<clip>/spike.dat` with its side
+    sharp middle frames, and `<split>_spike_<scale>xds/<group>/<clip>/spike.dat` with its side
     file. Clips there from the same inputs are kept; the result depends on neither the number of
     workers nor the order.
 
+    Args:
+        out: folder of the data set.
+        clips: clips to record.
+        rig: settings of both cameras.
+        workers: processes; None: one a core, as far as memory allows.
+        overwrite: replace clips from other inputs, and files of others.
+        reporter: hears each clip.
+
     Raises:
         SimulateError: a clip is too short, has odd sides, or is there from other inputs, or the
-            disk can't hold the spikes. Nothing is written then.
+            disk can't hold the spikes. Nothing is written then. A worker that was ended from
+            outside; complete clips are kept.
     """
     for clip in clips:
         if not rig.centres(clip.n_frames):
@@ -89,23 +102,21 @@ def _todo(out: Path, clips: list[SourceClip], rig: Rig, overwrite: bool) -> list
     """Return the clips to record: those that are not there from the same inputs."""
     todo = []
     for clip in clips:
-        folders = (
-            dat_path(out, clip.seq, rig).parent,
-            *picture_folders(out, clip.seq, rig),
-        )
+        folders = clip_folders(out, clip, rig)
         for folder in folders:
             require_inside(out, folder)
-        made = _made_from(out, clip, rig)
-        if made == inputs_digest(clip, rig) and not overwrite:
-            continue
-        if made is not None and not overwrite:
+        side = read_side_file(folders[0] / DAT)
+        made_from = None if side is None else side.made_by.get("inputs", "another tool")
+        if overwrite:
+            todo.append(clip)
+        elif made_from is None:
+            _require_free(folders)
+            todo.append(clip)
+        elif made_from != inputs_digest(clip, rig):
             raise SimulateError(
-                f"{dat_path(out, clip.seq, rig)}: made from other frames or settings; "
-                "use another output folder, or --overwrite to replace the clip"
+                f"{folders[0] / DAT}: made from other frames or settings; use another output "
+                "folder, or --overwrite to replace the clip"
             )
-        if made is None and not overwrite:
-            _require_free(out, clip.seq, rig)
-        todo.append(clip)
     return todo
 
 
@@ -122,8 +133,8 @@ def _require_room(out: Path, clips: list[SourceClip], rig: Rig) -> None:
             )
         samples = (clip.n_frames - 1) * rig.spikes_per_frame + 1
         needed += samples * (height // scale) * (width // scale) // 8
-    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
+    top = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(top).free
     if needed > free:
         raise SimulateError(
             f"{out}: expected room for {needed / 1e9:.1f} GB of spikes, found {free / 1e9:.1f} GB "
@@ -155,41 +166,25 @@ def _run(out: Path, todo: list[SourceClip], rig: Rig, workers: int) -> Iterator[
                 "run again with fewer --workers: complete clips are kept"
             ) from error
         except BaseException:
-            # Clips are written so that any moment will do; waiting would take a clip's time.
+            # A clip may be cut short at any moment; to wait for it would take a clip's time.
             ours = set(multiprocessing.active_children()) - others
             for process in ours:
                 process.kill()
             for process in ours:
                 process.join()
             for clip in todo:
-                for folder in (
-                    dat_path(out, clip.seq, rig).parent,
-                    *picture_folders(out, clip.seq, rig),
-                ):
+                for folder in clip_folders(out, clip, rig):
                     sweep(folder, own=True)
             raise
 
 
-def _require_free(out: Path, seq: str, rig: Rig) -> None:
-    """Refuse to write where files are that no run of ours was writing.
-
-    Raises:
-        SimulateError: names the folder.
-    """
-    spikes = dat_path(out, seq, rig).parent
-    if (spikes / UNFINISHED).exists():
+def _require_free(folders: list[Path]) -> None:
+    """Refuse to write where files are that no run of `simulate` was writing."""
+    if (folders[0] / UNFINISHED).exists():
         return
-    for folder in (spikes, *picture_folders(out, seq, rig)):
+    for folder in folders:
         if folder.is_dir() and any(folder.iterdir()):
             raise SimulateError(
                 f"{folder}: holds files that `simulate` did not write; use another output folder, "
                 "or --overwrite to replace the clip"
             )
-
-
-def _made_from(out: Path, clip: SourceClip, rig: Rig) -> str | None:
-    """Return the digest that a complete clip at the same place was made from, if there is one."""
-    side = read_side_file(dat_path(out, clip.seq, rig))
-    if side is None:
-        return None
-    return str(side.made_by.get("inputs", "another tool"))

@@ -1,4 +1,4 @@
-"""One clip recorded by both cameras, and where its files go."""
+"""One clip, recorded by both cameras."""
 
 from __future__ import annotations
 
@@ -24,27 +24,34 @@ from ..spikes.sidefile import SideFile, side_file_path, write_side_file
 from .clips import SourceClip, rng
 from .rig import SAMPLES_AT_ONCE, Rig
 
+DAT = "spike.dat"
 UNFINISHED = ".unfinished"
 """File beside the spikes of a clip that is being written."""
 
 
+def clip_folders(out: Path, clip: SourceClip, rig: Rig) -> list[Path]:
+    """Return the folders of a clip's spikes, blurred frames and sharp frames."""
+    split, group, name = clip.seq.split("/")
+    tops = (f"spike_{rig.spike_scale}xds", f"blurry_{rig.exposure}", "fullRGB")
+    return [out / f"{split}_{top}" / group / name for top in tops]
+
+
 def record_clip(out: Path, clip: SourceClip, rig: Rig) -> int:
     """Record one clip with both cameras; returns the bytes of its spike file."""
-    blurry, sharp = picture_folders(out, clip.seq, rig)
-    spike_path = dat_path(out, clip.seq, rig)
-    unfinished = spike_path.with_name(UNFINISHED)
-    write_text(unfinished, "")
-    side_file_path(spike_path).unlink(missing_ok=True)
-    sweep(spike_path.parent)
-    spike_path.unlink(missing_ok=True)
-    for folder in (blurry, sharp):
+    spike_folder, blurred, sharp = clip_folders(out, clip, rig)
+    dat = spike_folder / DAT
+    write_text(spike_folder / UNFINISHED, "")
+    side_file_path(dat).unlink(missing_ok=True)
+    sweep(spike_folder)
+    dat.unlink(missing_ok=True)
+    for folder in (blurred, sharp):
         if folder.is_symlink():
             folder.unlink()
         elif folder.exists():
             shutil.rmtree(folder)
 
     def light() -> Iterator[npt.NDArray[np.float32]]:
-        """Yield what the spike camera sees, writing the colour camera's frames on the way."""
+        """Yield the spike camera's light (h, w), writing the colour frames on the way."""
         half = rig.exposure // 2
         centres = rig.centres(clip.n_frames)
         sums: dict[int, npt.NDArray[np.float64]] = {}
@@ -58,20 +65,18 @@ def record_clip(out: Path, clip: SourceClip, rig: Rig) -> int:
                     write_png(sharp / f"{clip.first + centre:04d}.png", frame)
                 if i == centre + half:
                     mean = sums.pop(centre) / rig.exposure
-                    blurred = encode_srgb(mean) if rig.linear_light else to_bytes(mean)
-                    write_png(blurry / f"{clip.first + centre:04d}.png", blurred)
+                    blur = encode_srgb(mean) if rig.linear_light else to_bytes(mean)
+                    write_png(blurred / f"{clip.first + centre:04d}.png", blur)
             yield area_mean(luminance(values), rig.spike_scale)
 
     camera, clock = rig.camera(), rig.clock(clip.first)
     samples = _interpolate(light(), rig.spikes_per_frame)
     spikes = camera.record(samples, rng(rig.seed, clip.seq, "camera"))
-    geometry: SpikeGeometry | None = None
-    with atomic_write(spike_path) as file:
+    height, width = (side // rig.spike_scale for side in clip.shape())
+    geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
+    with atomic_write(dat) as file:
         while block := list(itertools.islice(spikes, SAMPLES_AT_ONCE)):
-            height, width = block[0].shape
-            geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
             file.write(pack_spikes(np.stack(block), geometry))
-    assert geometry is not None, "a clip has frames"
     side = SideFile(
         geometry=geometry.describe(),
         rate=clock.rate,
@@ -85,13 +90,13 @@ def record_clip(out: Path, clip: SourceClip, rig: Rig) -> int:
             **asdict(rig),
         },
     )
-    write_side_file(spike_path, side)
-    unfinished.unlink()
-    return spike_path.stat().st_size
+    write_side_file(dat, side)
+    (spike_folder / UNFINISHED).unlink()
+    return dat.stat().st_size
 
 
 def inputs_digest(clip: SourceClip, rig: Rig) -> str:
-    """Return a digest of all that decides the clip's content."""
+    """Return the hex SHA-256 of everything that decides a clip's content."""
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in clip.frames]
     made_from = [asdict(rig), clip.seq, clip.first, clip.size, clip.length, files]
     if clip.fastest != 1:
@@ -100,7 +105,7 @@ def inputs_digest(clip: SourceClip, rig: Rig) -> str:
 
 
 def area_mean(image: npt.NDArray[np.float32], scale: int) -> npt.NDArray[np.float32]:
-    """Return (H / scale, W / scale) means of (H, W) over squares of `scale` pixels."""
+    """Return an image (H, W) at (H / scale, W / scale), by the mean over squares of pixels."""
     height, width = image.shape
     squares = image.reshape(height // scale, scale, width // scale, scale)
     return np.asarray(squares.mean(axis=(1, 3), dtype=np.float32))
@@ -109,28 +114,11 @@ def area_mean(image: npt.NDArray[np.float32], scale: int) -> npt.NDArray[np.floa
 def _interpolate(
     light: Iterable[npt.NDArray[np.float32]], per_frame: int
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield `per_frame` linearly interpolated images a frame interval, then the last frame."""
-    now: npt.NDArray[np.float32] | None = None
-    for after in light:
-        if now is not None:
-            for k in range(per_frame):
-                share = np.float32(k / per_frame)
-                yield now + share * (after - now)
+    """Yield `per_frame` linearly interpolated images for each frame interval, then the last."""
+    frames = iter(light)
+    now = next(frames)
+    for after in frames:
+        for k in range(per_frame):
+            yield now + np.float32(k / per_frame) * (after - now)
         now = after
-    if now is not None:
-        yield now
-
-
-def dat_path(out: Path, seq: str, rig: Rig) -> Path:
-    """Return where a clip's spikes go."""
-    split, group, name = seq.split("/")
-    return out / f"{split}_spike_{rig.spike_scale}xds" / group / name / "spike.dat"
-
-
-def picture_folders(out: Path, seq: str, rig: Rig) -> tuple[Path, Path]:
-    """Return where a clip's blurred and sharp frames go."""
-    split, group, name = seq.split("/")
-    return (
-        out / f"{split}_blurry_{rig.exposure}" / group / name,
-        out / f"{split}_fullRGB" / group / name,
-    )
+    yield now

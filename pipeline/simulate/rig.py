@@ -1,4 +1,4 @@
-"""Both cameras' settings: exposures, the spike camera and its clock."""
+"""The rig: settings of the colour camera, and of the spike camera beside it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from .clips import SimulateError, SourceClip
 from .scenes import layers_area
 
 SAMPLES_AT_ONCE = 256
-"""A multiple of 8, so that pieces of any geometry end on whole bytes."""
+"""Spike samples that are written at once: a multiple of 8, so that they end on whole bytes."""
 
 _PROCESS_BYTES = 100 * 2**20
-"""What a recording process holds beside pixels."""
+"""Bytes that a recording process holds beside pixels."""
 
 _FRAME_BYTES, _SCENE_BYTES = 100, 900
-"""What decoding and averaging a frame takes a pixel, and rendering a scene (measured)."""
+"""Bytes for each pixel to decode and average a frame, and to render a scene (measured)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rig:
-    """Both cameras' settings, the same for all clips."""
+    """Settings of both cameras, the same for all clips.
+
+    Raises:
+        SpikeDeblurError: a setting that can't be.
+    """
 
     exposure: int = 33
-    """Frames that one blurred frame averages; odd."""
+    """Sharp frames that make a blurred one; odd."""
     stride: int = 15
-    """Frames between the centres of two exposures."""
+    """Sharp frames from the middle of one exposure to that of the next."""
     fps: float = 1000.0
     """Sharp frames a second, in Hz."""
     spike_scale: int = 2
@@ -36,11 +40,11 @@ class Rig:
     spikes_per_frame: int = 8
     """Spike samples in one frame interval."""
     threshold: float = 2.0
-    """Integral at which the spike camera fires."""
+    """Integral of light over samples at which a pixel of the spike camera fires."""
     noise: float = 0.0
-    """Spikes a sample that a pixel fires for no reason."""
+    """False spikes of a pixel a sample, in [0, 1)."""
     linear_light: bool = False
-    """Decode frames from sRGB before averaging and before the spike camera."""
+    """Average and record linear light, decoded from sRGB; else the sRGB values themselves."""
     seed: int = 0
     """Seed of scenes, phases and noise."""
 
@@ -57,17 +61,17 @@ class Rig:
         return SpikeCamera(threshold=self.threshold, noise=self.noise)
 
     def clock(self, first_frame: int) -> SpikeClock:
-        """Return the clock of a clip whose first frame has this number."""
+        """Return the clock of the spikes of a clip, given its first frame's number."""
         rate = self.fps * self.spikes_per_frame
         return SpikeClock(rate=rate, first=first_frame / self.fps)
 
     def centres(self, n_frames: int) -> range:
-        """Return the centre frames of all exposures that fit in a clip."""
+        """Return the middle frames of all exposures that fit in a clip of `n_frames`."""
         half = self.exposure // 2
         return range(half, n_frames - half, self.stride)
 
     def worker_bytes(self, clip: SourceClip) -> int:
-        """Return what a process comes to hold that records a clip."""
+        """Return the most bytes that a process holds while it records a clip."""
         sums = 3 * 8 * (self.exposure // self.stride + 1)  # of exposures that overlap
         samples = 3 * SAMPLES_AT_ONCE // self.spike_scale**2  # apart, as one array, upside down
         layers = layers_area(clip.fastest) / layers_area(1)

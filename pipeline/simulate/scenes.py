@@ -1,4 +1,4 @@
-"""Procedural scenes in motion: endless training material that nobody has to download.
+"""Procedural scenes in motion: training material without end and without a download.
 
 A scene is two dead-leaves pictures, shapes with power-law sizes and textures that occlude each
 other (Lee, Mumford, Huang, "Occlusion Models for Natural Images", IJCV 2001), under smooth
@@ -14,34 +14,35 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-RGB = npt.NDArray[np.uint8]
+from ..frames.images import RGB
 
 _MARGIN = 0.3
-"""Of a scene's longer side, by which a rendered layer is larger: for rotation, zoom and swing."""
+"""Margin of a rendered layer for rotation, zoom and swing, as a share of the longer side."""
 
 _FARTHEST = 0.17
-"""Half the distance that a layer of speed 1 travels over the clip at most, in sides."""
+"""Most that a layer of speed 1 travels over half of a clip, in shorter sides of the scene."""
 
 _NEARER = 1.5
-"""How many times as fast as the background the nearer layer is."""
+"""Speed of the nearer layer, in that of the background."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Motion:
-    """Where a layer lies at time s in [-1, 1]: smooth, never at rest, never uniform."""
+    """Place of a layer at time s in [-1, 1]: smooth, never at rest, never uniform."""
 
     travel: tuple[float, float]
-    """Half the distance travelled over the clip (y, x), in pixels."""
+    """Distance (y, x) that the layer travels over half of the clip, in pixels."""
     bend: tuple[float, float]
-    """Sideways swing (y, x), in pixels."""
+    """Amplitude (y, x) of a swing, in pixels."""
     turn: float
-    """Half the rotation over the clip, in radians."""
+    """Rotation over half of the clip, in radians."""
     zoom: float
-    """Half the change of log scale over the clip."""
+    """Change of the scale's logarithm over half of the clip."""
     phase: float
+    """Phase of the swing, in radians."""
 
     def reach(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return (H, W) of a layer that a scene of this size stays inside."""
+        """Return (H, W) of a layer large enough for a scene of this size."""
         height, width = (
             int(np.ceil(side + _MARGIN * max(size) + 2 * abs(travel)))
             for side, travel in zip(size, self.travel, strict=True)
@@ -58,18 +59,12 @@ class _Motion:
         scale = np.exp(self.zoom * s)
         a, b = scale * np.cos(angle), -scale * np.sin(angle)
         centre_y, centre_x = size[0] / 2, size[1] / 2
-        return (
-            a,
-            b,
-            x - a * centre_x - b * centre_y,
-            -b,
-            a,
-            y + b * centre_x - a * centre_y,
-        )
+        along, across = x - a * centre_x - b * centre_y, y + b * centre_x - a * centre_y
+        return a, b, along, -b, a, across
 
 
 def layers_area(fastest: float) -> float:
-    """Return the most pixels that the two layers of a scene may have, in pixels of the scene."""
+    """Return the most pixels that both layers of a scene have, in pixels of the scene."""
     return sum((1 + _MARGIN + 2 * _FARTHEST * closer * fastest) ** 2 for closer in (1, _NEARER))
 
 
@@ -79,11 +74,10 @@ def render_scene(
     """Yield `length` frames (H, W, 3) uint8 of one scene, made from `rng` alone.
 
     Args:
-        rng: all the randomness there is.
+        rng: source of all randomness.
         size: (H, W) in pixels.
-        length: frames.
-        fastest: the scene moves up to so many times as fast; half of all scenes stay below its
-            fourth root.
+        length: number of frames.
+        fastest: largest speed, in the usual speed; half of all scenes stay below its fourth root.
     """
     speed = float(fastest ** rng.random() ** 2)
     far, near = (_motion(rng, min(size), speed * closer) for closer in (1.0, _NEARER))
@@ -139,8 +133,8 @@ def _dead_leaves(rng: np.random.Generator, shape: tuple[int, int], side: int) ->
     clouds = [_cloud(rng, (height, width)) for _ in range(3)]
     canvas = Image.fromarray(_texture(rng, (height, width), clouds))
     side = int(3.8 * side)
-    # p(r) ~ r^-3 between the limits, which makes the picture scale-invariant; so many leaves
-    # that about 95 % of the ground is covered.
+    # p(r) ~ r^-3 between the limits makes the picture scale-invariant. So many leaves cover about
+    # 95 % of the ground.
     low, high = 0.015 * side, min(0.25 * side, min(height, width) / 3)
     mean_area = np.pi * 0.8 * 2 * low**2 * np.log(high / low)
     radii = (

@@ -199,10 +199,10 @@ def _check_spikes(checking: Checking) -> SpikeSums:
     sequence = checking.sequence
     geometry = sequence.spike_geometry()
     sums = SpikeSums.of_shape(geometry.shape)
-    windows: dict[str, list[Window]] = {}
+    exposures: dict[str, list[Window]] = {}
     for window in sequence.windows:
-        windows.setdefault(window.spikes, []).append(window)
-    for name, exposures in windows.items():
+        exposures.setdefault(window.spikes, []).append(window)
+    for name, windows in exposures.items():
         if name in checking.unreadable:
             continue
         path, recorded = Path(checking.paths[name]), sequence.files[name]
@@ -217,7 +217,7 @@ def _check_spikes(checking: Checking) -> SpikeSums:
             checking.note("changed", f"{name}: its content is not what was aligned")
         elif path.stat().st_mtime_ns != recorded.mtime_ns and recorded.sha256 is not None:
             checking.note("touched", f"{name}: written anew with the same content", wrong=False)
-        for window in exposures:
+        for window in windows:
             try:
                 sequence.clock(window).require_inside(
                     window.t0, window.t1, spikes.n_frames, f"{name}, frame {window.frame_index}"

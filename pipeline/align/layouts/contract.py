@@ -185,11 +185,7 @@ def pair_frames(
         raise AlignmentError(f"{folder}: no spikes for {shorten(missing)}; expected {expected}")
     return tuple(
         FoundWindow(
-            frame_index=n,
-            centre=centre(n),
-            blur=blurs[n],
-            sharp=sharps.get(n),
-            spikes=spikes[n],
+            frame_index=n, centre=centre(n), blur=blurs[n], sharp=sharps.get(n), spikes=spikes[n]
         )
         for n in sorted(blurs)
     )

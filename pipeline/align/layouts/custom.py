@@ -25,35 +25,19 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
-from ...host.validation import first_problem
+from ...host.validation import read_yaml
 from ...spikes.presets import SpikePreset, parse_geometry
 from ..manifest import GeometrySpec
-from .contract import (
-    AlignmentError,
-    FoundSequence,
-    FoundWindow,
-    in_order,
-    leftovers,
-    pair_frames,
-)
+from .contract import AlignmentError, FoundSequence, FoundWindow, in_order, leftovers, pair_frames
 
 LAYOUT_SUFFIXES = (".yaml", ".yml")
 
 _WORD = re.compile(r"\{([a-z][a-z0-9_]*)\}")
-_MAX_BYTES = 1 << 20
 
 
 def _require_pattern(pattern: str) -> str:
@@ -67,6 +51,13 @@ def _require_pattern(pattern: str) -> str:
 
 Pattern = Annotated[str, AfterValidator(_require_pattern)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _require(*rules: tuple[bool, str]) -> None:
+    """Refuse by the first rule that does not hold."""
+    for holds, words in rules:
+        if not holds:
+            raise ValueError(words)
 
 
 class _Section(BaseModel):
@@ -95,17 +86,21 @@ class Spikes(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Spikes:
-        if not self.files.endswith(".dat"):
-            raise ValueError("files: expected a pattern that ends with .dat")
-        if self.geometry is None and (self.rate, self.gain) != (None, None):
-            raise ValueError("geometry: expected it beside rate and gain")
         own = "{frame}" in self.files
-        if own and self.first != 0.0:
-            raise ValueError("first: expected with one stream only; for own files give before")
-        if not own and (self.before, self.after) != (0, (0,)):
-            raise ValueError("before and after: expected with {frame} in files only")
-        if not self.after or min(self.after) < 0:
-            raise ValueError("after: expected numbers of samples, 0 or more")
+        alone = self.geometry is None and (self.rate, self.gain) != (None, None)
+        _require(
+            (self.files.endswith(".dat"), "files: expected a pattern that ends with .dat"),
+            (not alone, "geometry: expected it beside rate and gain"),
+            (
+                not own or self.first == 0.0,
+                "first: expected with one stream only; for own files give before",
+            ),
+            (
+                own or (self.before, self.after) == (0, (0,)),
+                "before and after: expected with {frame} in files only",
+            ),
+            (min(self.after, default=-1) >= 0, "after: expected numbers of samples, 0 or more"),
+        )
         return self
 
 
@@ -134,8 +129,7 @@ class Camera(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Camera:
-        if self.exposure > self.period:
-            raise ValueError("exposure: expected no more than period")
+        _require((self.exposure <= self.period, "exposure: expected no more than period"))
         return self
 
 
@@ -154,28 +148,32 @@ class LayoutFile(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> LayoutFile:
-        words = _words(self.blur)
-        for key, pattern in (("blur", self.blur), ("sharp", self.sharp)):
-            if pattern is None:
-                continue
-            if not pattern.lower().endswith(IMAGE_SUFFIXES):
-                raise ValueError(f"{key}: expected an ending of {', '.join(IMAGE_SUFFIXES)}")
-            if "frame" not in _words(pattern):
-                raise ValueError(f"{key}: expected {{frame}}, the frame's number")
-        if self.sharp is not None and set(_words(self.sharp)) != set(words):
-            raise ValueError("sharp: expected the same {words} as in blur")
-        in_spikes = set(_words(self.spikes.files))
-        if not in_spikes <= set(words):
-            extra = sorted(in_spikes - set(words))[0]
-            raise ValueError(f"spikes.files: {{{extra}}} is not in blur")
-        if "frame" in in_spikes and in_spikes != set(words):
-            raise ValueError("spikes.files: with {frame}, expected the same {words} as in blur")
-        if ("split" in words) == (self.split is not None):
-            raise ValueError("split: expected either this key or {split} in the patterns")
-        if not set(words) - {"split", "frame"}:
-            raise ValueError("blur: expected a word for the sequence, such as {clip}")
-        if (self.frames is None) == (self.camera is None):
-            raise ValueError("expected either frames or camera, the blurred frames' clock")
+        words, in_spikes = set(_words(self.blur)), set(_words(self.spikes.files))
+        for key, pattern in (("blur", self.blur), ("sharp", self.sharp or self.blur)):
+            endings = ", ".join(IMAGE_SUFFIXES)
+            _require(
+                (
+                    pattern.lower().endswith(IMAGE_SUFFIXES),
+                    f"{key}: expected an ending of {endings}",
+                ),
+                ("frame" in _words(pattern), f"{key}: expected {{frame}}, the frame's number"),
+                (set(_words(pattern)) == words, f"{key}: expected the same {{words}} as in blur"),
+            )
+        extra = "".join(sorted(in_spikes - words)[:1])
+        same = "frame" not in in_spikes or in_spikes == words
+        _require(
+            (not extra, f"spikes.files: {{{extra}}} is not in blur"),
+            (same, "spikes.files: with {frame}, expected the same {words} as in blur"),
+            (
+                ("split" in words) != (self.split is not None),
+                "split: expected either this key or {split} in the patterns",
+            ),
+            (bool(words - {"split", "frame"}), "blur: expected a word for the sequence, as {clip}"),
+            (
+                (self.frames is None) != (self.camera is None),
+                "expected either frames or camera, the blurred frames' clock",
+            ),
+        )
         return self
 
 
@@ -245,13 +243,12 @@ class CustomLayout:
         parts = [names[word] for word in _words(content.blur) if word not in ("split", "frame")]
         split = content.split or names["split"]
         fps, windows = _timed(content, windows)
-        published = None
-        if content.spikes.geometry is not None:
-            published = SpikePreset(
-                geometry=parse_geometry(content.spikes.geometry),
-                source=self._where,
-                rate=content.spikes.rate,
-                gain=content.spikes.gain,
+        stated = content.spikes
+        preset = None
+        if stated.geometry is not None:
+            geometry = parse_geometry(stated.geometry)
+            preset = SpikePreset(
+                geometry=geometry, source=self._where, rate=stated.rate, gain=stated.gain
             )
         return FoundSequence(
             seq="/".join((split, *parts)),
@@ -259,11 +256,11 @@ class CustomLayout:
             exposure=(exposure or content.frames.exposure) if content.frames else None,
             fps=fps,
             own_files=own_files,
-            lead_samples=content.spikes.before,
-            tail_samples=content.spikes.after,
-            first=content.spikes.first,
-            preset=published,
-            spike_scale=content.spikes.scale,
+            lead_samples=stated.before,
+            tail_samples=stated.after,
+            first=stated.first,
+            preset=preset,
+            spike_scale=stated.scale,
             scene=names.get("scene"),
             warnings=tuple(leftovers(blurs, sharps, files)),
         )
@@ -285,24 +282,8 @@ def read_layout(path: str | os.PathLike[str], *, taken: frozenset[str]) -> Custo
         AlignmentError: missing, not YAML, or a key that is missing, unknown or impossible; names
             the key.
     """
-    try:
-        with Path(path).open("rb") as file:
-            content: Any = yaml.safe_load(file.read(_MAX_BYTES))
-    except OSError as error:
-        raise AlignmentError(f"{path}: can't read the layout file ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AlignmentError(f"{path}: expected a layout file in YAML ({error})") from error
-    if not isinstance(content, dict):
-        raise AlignmentError(
-            f"{path}: expected a layout file with name, blur, spikes and frames or camera, found "
-            f"{type(content).__name__}; docs/datasets.md has an example"
-        )
-    try:
-        layout = LayoutFile.model_validate(content)
-    except ValidationError as error:
-        raise AlignmentError(
-            f"{path}: {first_problem(error)}; docs/datasets.md explains each key"
-        ) from error
+    remedy = "docs/datasets.md explains each key and has examples"
+    layout = read_yaml(path, LayoutFile, AlignmentError, "a layout file", remedy)
     if layout.name in taken:
         raise AlignmentError(f"{path}: name: {layout.name} is a built-in layout; choose another")
     return CustomLayout(layout, os.fspath(path))
@@ -370,8 +351,8 @@ def _timed(
         )
     assert content.camera is not None
     camera = content.camera
-    starts = [camera.first + window.frame_index * camera.period for window in windows]
     return 1 / camera.period, tuple(
         replace(window, times=(start, start + camera.exposure))
-        for window, start in zip(windows, starts, strict=True)
+        for window in windows
+        for start in [camera.first + window.frame_index * camera.period]
     )

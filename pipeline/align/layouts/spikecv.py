@@ -19,14 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...frames.listing import shorten, walk_folders
 from ...host.validation import first_problem
-from .contract import (
-    AlignmentError,
-    FoundSequence,
-    in_order,
-    index_frames,
-    leftovers,
-    pair_frames,
-)
+from .contract import AlignmentError, FoundSequence, in_order, index_frames, leftovers, pair_frames
 
 NAME = "spikecv"
 NEEDS = "config.yaml with spike_h and spike_w, above recordings <name>.dat"
@@ -63,16 +56,13 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
     configs: dict[Path, SpikeCVConfig] = {}
     found: list[FoundSequence] = []
     framed: set[Path] = set()
-    used: set[Path] = set()
     alone = []
     for folder, folders, names in walk_folders(root):
         # Folders come before what is in them, so that the nearest config above is known.
-        above = configs.get(folder.parent) if folder != root else None
-        config = _read_config(folder / CONFIG) if CONFIG in names else above
-        if config is not None:
-            configs[folder] = config
+        config = _read_config(folder / CONFIG) if CONFIG in names else configs.get(folder.parent)
         if config is None:
             continue
+        configs[folder] = config
         if "blur" in folders:
             framed.add(folder)
         dats = [name for name in names if name.endswith(".dat")]
@@ -82,9 +72,9 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
                 frames = folder
             if (frames / "blur").is_dir():
                 found.append(_find_recording(root, folder / name, frames, config, exposure))
-                used.add(frames)
             else:
                 alone.append(f"{folder / name}: no blurred frames in {frames / 'blur'}; left out")
+    used = {sequence.windows[0].blur.parents[1] for sequence in found}
     for frames in sorted(framed - used):
         raise AlignmentError(
             f"{frames / 'blur'}: no spikes for its frames; expected {frames}.dat, or one .dat in "
@@ -92,15 +82,15 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
         )
     if found:
         return in_order(found, alone)
+    there = "found none; check the path"
+    if alone:
+        there = (
+            f"but there are spikes only ({shorten(alone, 2)}); put the frames of the camera beside "
+            "it there; `spikedeblur inspect` describes a recording alone"
+        )
     raise AlignmentError(
         f"{root}: expected recordings <name>.dat below {CONFIG}, with blurred frames "
-        "<name>/blur/0000.png, "
-        + (
-            f"but there are spikes only ({shorten(alone, 2)}); put the frames of the camera "
-            "beside it there; `spikedeblur inspect` describes a recording alone"
-            if alone
-            else "found none; check the path"
-        )
+        f"<name>/blur/0000.png, {there}"
     )
 
 

@@ -20,14 +20,7 @@ from pathlib import Path
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ...spikes.presets import PRESETS
 from ..exposure import names_are_interpolated
-from .contract import (
-    AlignmentError,
-    FoundSequence,
-    in_order,
-    index_frames,
-    leftovers,
-    pair_frames,
-)
+from .contract import AlignmentError, FoundSequence, in_order, index_frames, leftovers, pair_frames
 
 NAME = "x4k1000fps"
 NEEDS = "<split>_blurry_<L>/ and <split>_spike_2xds/ or <split>_spike_2xds_<L>/"
@@ -70,13 +63,12 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
             f"{root}: expected {NEEDS} for the layout {NAME}, found "
             f"{shorten(_subfolders(root)) or 'no folders'}; give the folder that holds them"
         )
-    lacking = [split for split in sorted(exposures) if exposure not in exposures[split]]
-    if lacking:
-        have = [
-            f"{split}_blurry_{n}" for split in sorted(exposures) for n in sorted(exposures[split])
-        ]
+    for split in sorted(exposures):
+        if exposure in exposures[split]:
+            continue
+        have = [f"{name}_blurry_{n}" for name in sorted(exposures) for n in sorted(exposures[name])]
         raise AlignmentError(
-            f"{root}: expected {lacking[0]}_blurry_{exposure} for --exposure {exposure}, found "
+            f"{root}: expected {split}_blurry_{exposure} for --exposure {exposure}, found "
             f"{shorten(have)}; give the --exposure that is there"
         )
     return in_order(
@@ -177,8 +169,7 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
 
 def _spike_scale(root: Path, split: str, exposure: int) -> int:
     """Return k of the one `<split>_spike_<k>xds` that fits."""
-    scales = set()
-    others = []
+    scales, others = set(), []
     for name in _subfolders(root):
         match = _SPIKES.fullmatch(name)
         if match and match[1] == split:
@@ -188,14 +179,13 @@ def _spike_scale(root: Path, split: str, exposure: int) -> int:
                 others.append(name)
     if len(scales) == 1:
         return scales.pop()
+    found = f"{shorten(others) or 'none'}; add the spikes of exposure {exposure}"
+    if scales:
+        names = ", ".join(f"{split}_spike_{scale}xds" for scale in sorted(scales))
+        found = f"{names}; keep one in this folder"
     raise AlignmentError(
         f"{root}: expected one spike size for {split}, {split}_spike_2xds or "
-        f"{split}_spike_2xds_{exposure}, found "
-        + (
-            f"{', '.join(f'{split}_spike_{k}xds' for k in sorted(scales))}; keep one in this folder"
-            if scales
-            else f"{shorten(others) or 'none'}; add the spikes of exposure {exposure}"
-        )
+        f"{split}_spike_2xds_{exposure}, found {found}"
     )
 
 

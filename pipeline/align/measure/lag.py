@@ -34,6 +34,30 @@ _MIN_IMAGES = 4
 """Fewest images that give a drift; with fewer it can't be told from chance."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lobe:
+    """The curve of correlation over the lag, its main lobe, and the best rival of that."""
+
+    lags: Curve
+    """Lags of `curve`, (L,), in samples."""
+    curve: Curve
+    """Correlation, (L,); NaN where no recording reaches."""
+    low: int
+    """Index of the lag where the lobe begins, half of `drop` below its top."""
+    top: int
+    """Index of the lag with the largest correlation."""
+    high: int
+    """Index of the lag where the lobe ends, half of `drop` below its top."""
+    drop: float
+    """Fall of the curve from its top, on the side where it falls less."""
+    at_edge: bool
+    """Whether the top is at the end of the lags that recordings allow."""
+    rival: tuple[float, float] | None
+    """Lag, in samples, and correlation of the best top outside the lobe; None: there is none."""
+    lead: float
+    """Difference of the correlations at top and rival, in its standard errors."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Match:
     """The lag at which images and spikes correlate best."""
@@ -50,22 +74,10 @@ class Match:
     """Standard error of the drift."""
     peak: float
     """Correlation at the lag."""
-    rival: float | None
-    """Best correlation outside the main lobe; None: no lag lies outside."""
-    rival_lag: float | None
-    """Lag of the rival, in samples."""
-    lead: float
-    """Difference of peak and rival, in its standard errors."""
-    drop: float
-    """Fall of the curve from its peak, on the side where it falls less."""
-    at_edge: bool
-    """Whether the peak is at the end of the lags that recordings allow."""
     width: int
     """Length of the TFP that fits best, in samples."""
-    lags: Curve
-    """Lags of `curve`, (L,), in samples."""
-    curve: Curve
-    """Correlation, (L,); NaN where no recording reaches."""
+    lobe: Lobe
+    """The curve that the coarse search found."""
 
 
 def find_lag(references: list[Reference], reach: int, step: int) -> Match | None:
@@ -88,19 +100,17 @@ def find_lag(references: list[Reference], reach: int, step: int) -> Match | None
     widths = tuple(sorted({max(1, round(width / step)) for width in references[0].widths}))
     lags = (-float(reach // step * step), float(reach // step * step))
     coarse = [slide(r, box, widths, lags, step) for r in references]
-    best: tuple[float, int] | None = None
-    for i in range(len(widths)):
-        curve = combine([likenesses[i].curve() for likenesses in coarse])
-        if curve is not None and (best is None or np.nanmax(curve) > best[0]):
-            best = float(np.nanmax(curve)), i
-    if best is None:
+    curves = [combine([part.curve() for part in parts]) for parts in zip(*coarse, strict=True)]
+    peaks = {i: float(np.nanmax(curve)) for i, curve in enumerate(curves) if curve is not None}
+    if not peaks:
         return None
-    chosen = [likenesses[best[1]] for likenesses in coarse]
+    best = max(peaks, key=lambda i: peaks[i])
+    chosen = [parts[best] for parts in coarse]
     grid = np.arange(len(chosen[0].lags)) * step + lags[0]
     whole = _together(chosen, grid)
     assert whole is not None
     lobe = _find_lobe(grid, whole, chosen)
-    wanted, coarse_width = references[0].widths, widths[best[1]] * step
+    wanted, coarse_width = references[0].widths, widths[best] * step
     near = [width for width in wanted if coarse_width / 2.2 <= width <= coarse_width * 2.2]
     near = near or [min(wanted, key=lambda width: abs(width - coarse_width))]
     matches = [_refine(references, box, width, step, lobe) for width in near]
@@ -132,22 +142,7 @@ def combine(curves: list[Curve]) -> Curve | None:
     return common
 
 
-@dataclass(frozen=True, slots=True)
-class _Lobe:
-    """The main lobe of the coarse curve; `low`, `top`, `high` and `rival` are indices into it."""
-
-    lags: Curve
-    curve: Curve
-    low: int
-    top: int
-    high: int
-    drop: float
-    at_edge: bool
-    rival: int | None
-    lead: float
-
-
-def _find_lobe(lags: Curve, curve: Curve, parts: list[Likeness]) -> _Lobe:
+def _find_lobe(lags: Curve, curve: Curve, parts: list[Likeness]) -> Lobe:
     known = np.flatnonzero(np.isfinite(curve))
     first, last = int(known[0]), int(known[-1])
     filled = np.where(np.isfinite(curve), curve, -np.inf)
@@ -162,9 +157,11 @@ def _find_lobe(lags: Curve, curve: Curve, parts: list[Likeness]) -> _Lobe:
     before, after = (np.concatenate(([-np.inf], filled[:-1])), np.append(filled[1:], -np.inf))
     tops = (filled >= before) & (filled >= after) & np.isfinite(filled)
     tops[low : high + 1] = False
-    rival = int(np.argmax(np.where(tops, filled, -np.inf))) if tops.any() else None
-    lead = math.inf if rival is None else _lead(parts, lags, top, rival)
-    return _Lobe(lags, curve, low, top, high, drop, top in (first, last), rival, lead)
+    rival, lead = None, math.inf
+    if tops.any():
+        i = int(np.argmax(np.where(tops, filled, -np.inf)))
+        rival, lead = (float(lags[i]), float(curve[i])), _lead(parts, lags, top, i)
+    return Lobe(lags, curve, low, top, high, drop, top in (first, last), rival, lead)
 
 
 def _together(parts: list[Likeness], grid: Curve, without: int | None = None) -> Curve | None:
@@ -212,11 +209,7 @@ def _jackknife(estimates: list[float]) -> float:
 
 
 def _refine(
-    references: list[Reference],
-    box: Box,
-    width: int,
-    step: int,
-    lobe: _Lobe,
+    references: list[Reference], box: Box, width: int, step: int, lobe: Lobe
 ) -> Match | None:
     """Return the match to a fraction of a sample, from single samples around the lobe's top.
 
@@ -274,14 +267,8 @@ def _refine(
         drift=drift,
         drift_error=drift_error,
         peak=peak,
-        rival=None if lobe.rival is None else float(lobe.curve[lobe.rival]),
-        rival_lag=None if lobe.rival is None else float(lobe.lags[lobe.rival]),
-        lead=lobe.lead,
-        drop=lobe.drop,
-        at_edge=lobe.at_edge,
         width=width,
-        lags=lobe.lags,
-        curve=lobe.curve,
+        lobe=lobe,
     )
 
 

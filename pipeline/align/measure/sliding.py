@@ -109,11 +109,7 @@ def _known_box(known: npt.NDArray[np.bool_]) -> Box | None:
 
 
 def slide(
-    reference: Reference,
-    box: Box,
-    widths: tuple[int, ...],
-    lags: tuple[float, float],
-    step: int,
+    reference: Reference, box: Box, widths: tuple[int, ...], lags: tuple[float, float], step: int
 ) -> list[Likeness]:
     """Compare an image with TFPs at lags from lags[0] to lags[1].
 

@@ -180,7 +180,7 @@ def confidence(match: Match, samples: int) -> float:
     """
     tolerance = max(1.0, samples / 100)
     precise = math.erf(tolerance / (math.sqrt(2) * match.error))
-    right_lobe = 0.5 * (1 + math.erf(match.lead / (2 * math.sqrt(2))))
+    right_lobe = 0.5 * (1 + math.erf(match.lobe.lead / (2 * math.sqrt(2))))
     return round(precise * right_lobe, 4)
 
 
@@ -206,19 +206,20 @@ def _judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) 
             "check geometry, row order and that they belong together, or, if the cameras see "
             "different fields, give --calibration or --estimate-space"
         )
-    elif match.at_edge:
+    elif match.lobe.at_edge:
         problem = "edge"
         warning = f"{found}, at the end of the search: the true lag may lie beyond"
-    elif match.drop < _MIN_DROP:
+    elif match.lobe.drop < _MIN_DROP:
         problem = "still"
         warning = (
             f"the correlation hardly changes with time ({match.peak:.3f}, falling by "
-            f"{match.drop:.3f}): nothing moves, so the lag is not proved"
+            f"{match.lobe.drop:.3f}): nothing moves, so the lag is not proved"
         )
-    elif sure < PROVED and match.rival is not None and match.lead < 2:
+    elif sure < PROVED and match.lobe.rival is not None and match.lobe.lead < 2:
         problem = "rival"
         warning = (
-            f"{found}, but another time matches as well ({match.rival:.3f} to {match.peak:.3f})"
+            f"{found}, but another time matches as well ({match.lobe.rival[1]:.3f} to "
+            f"{match.peak:.3f})"
         )
     elif sure < PROVED:
         problem = "unsure"
@@ -245,7 +246,7 @@ def _judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) 
         at_frame=round(match.at, 4),
         drift_ppm=None if match.drift is None else round(1e6 * match.drift, 1),
         drift_error_ppm=None if match.drift_error is None else round(1e6 * match.drift_error, 1),
-        rival=None if match.rival is None else round(match.rival, 6),
+        rival=None if match.lobe.rival is None else round(match.lobe.rival[1], 6),
         confidence=sure if proved or problem in ("rival", "unsure") else 0.0,
     )
 
