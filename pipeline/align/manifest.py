@@ -74,8 +74,10 @@ class FileRecord(_Record):
 ReferenceKind = Literal["blur", "sharp"]
 
 Unproved = Literal["flat", "still", "unlike", "edge", "rival", "unsure"]
-Reading = Literal["rows flipped", "columns flipped", "rotated", "transposed", "geometry", "swapped"]
-Problem = Literal[Unproved, Reading, "sharp apart"]
+"""Why the frames prove no lag."""
+Misread = Literal["rows flipped", "columns flipped", "rotated", "transposed", "geometry", "swapped"]
+"""How the spikes fit the frames better than as they were read."""
+Problem = Literal[Unproved, Misread, "sharp apart"]
 """What the frames show to be wrong, or why they prove nothing; see docs/alignment.md."""
 
 
@@ -288,7 +290,7 @@ class Manifest(_Record):
         return self
 
     def root_folder(self, manifest_path: str | os.PathLike[str]) -> Path:
-        """Return the data set's folder, absolute, given the manifest's own path."""
+        """Return the absolute path of the data set's folder, from that of the manifest."""
         # Links are resolved first: `..` after a link leads elsewhere than it reads.
         return (Path(manifest_path).absolute().parent.resolve() / self.root).resolve()
 
@@ -318,8 +320,8 @@ def format_manifest(manifest: Manifest) -> str:
         return manifest.model_dump_json(indent=1) + "\n"
     except pydantic_core.PydanticSerializationError as error:
         raise ManifestError(
-            f"{manifest.root!r}: expected names in UTF-8, which a manifest can hold, found a file "
-            "or folder with another; rename it"
+            f"{manifest.root!r}: a file or folder has a name that is no text in UTF-8, which a "
+            "manifest can't hold; rename it"
         ) from error
 
 

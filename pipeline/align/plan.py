@@ -48,12 +48,12 @@ def common_fps(root: Path, found: list[FoundSequence], fps: float | None) -> flo
 
 
 def plan_sequence(
-    found: FoundSequence, root: Path, settings: SpikeSettings, fps: float
+    sequence: FoundSequence, root: Path, settings: SpikeSettings, fps: float
 ) -> AlignedSequence:
     """Return a sequence with times and file records, but without counts and hashes.
 
     Args:
-        found: the sequence's files.
+        sequence: the sequence's files.
         root: the data set's folder, which holds them.
         settings: what is known of the spikes.
         fps: sharp frames a second, in Hz.
@@ -61,14 +61,14 @@ def plan_sequence(
     Raises:
         UnsafePathError: a link leads out of the folder.
     """
-    require_seq(found.seq)
+    require_seq(sequence.seq)
     prefix = "" if root == Path() else f"{root}/"
-    lead = found.lead_samples / settings.rate
+    lead = sequence.lead_samples / settings.rate
     windows = []
-    for window in found.windows:
+    for window in sequence.windows:
         if window.times is None:
-            assert found.exposure is not None, "windows without times have an exposure in frames"
-            t0, t1 = exposure_window(window.centre, found.exposure, fps)
+            assert sequence.exposure is not None, "windows without times have an exposure in frames"
+            t0, t1 = exposure_window(window.centre, sequence.exposure, fps)
         else:
             t0, t1 = window.times
         windows.append(
@@ -78,21 +78,21 @@ def plan_sequence(
                 t1=t1,
                 spike_count=0,
                 spikes=str(window.spikes).removeprefix(prefix),
-                first=t0 - lead if found.own_files else settings.first,
+                first=t0 - lead if sequence.own_files else settings.first,
                 blur=str(window.blur).removeprefix(prefix),
                 sharp=str(window.sharp).removeprefix(prefix) if window.sharp else None,
             )
         )
     named = sorted({path for window in windows for path in window.paths})
     return AlignedSequence(
-        seq=found.seq,
-        scene=found.scene,
-        blur_kind=found.blur_kind,
+        seq=sequence.seq,
+        scene=sequence.scene,
+        blur_kind=sequence.blur_kind,
         geometry=settings.geometry.describe(),
         rate=settings.rate,
         gain=settings.gain,
         windows=tuple(windows),
-        files={name: _record(path) for name, path in all_inside(root, named, found.seq).items()},
+        files={name: _record(path) for name, path in all_inside(root, named, sequence.seq).items()},
     )
 
 
@@ -101,7 +101,7 @@ def _record(path: str) -> FileRecord:
     return FileRecord(size=seen.st_size, mtime_ns=seen.st_mtime_ns)
 
 
-def count_spikes(found: FoundSequence, planned: AlignedSequence, root: Path) -> AlignedSequence:
+def count_spikes(sequence: FoundSequence, planned: AlignedSequence, root: Path) -> AlignedSequence:
     """Return a planned sequence with its spike counts, and the hashes of the files they are from.
 
     Raises:
@@ -118,9 +118,9 @@ def count_spikes(found: FoundSequence, planned: AlignedSequence, root: Path) -> 
             opened = {window.spikes: SpikeFile.open(path, geometry)}
         spikes = opened[window.spikes]
         clock = planned.clock(window)
-        if found.own_files:
+        if sequence.own_files:
             stop = clock.samples(window.t0, window.t1)[1]
-            allowed = [stop + tail for tail in found.tail_samples]
+            allowed = [stop + tail for tail in sequence.tail_samples]
             if spikes.n_frames not in allowed:
                 raise AlignmentError(
                     f"{path}: expected {' or '.join(map(str, allowed))} spike frames for the "

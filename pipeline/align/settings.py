@@ -59,12 +59,12 @@ class AlignOptions:
 
 
 def settle_sequence(
-    found: FoundSequence, options: SpikeOptions, fps: float
+    sequence: FoundSequence, options: SpikeOptions, fps: float
 ) -> tuple[SpikeSettings, bool | None]:
     """Return what is known of a sequence's spikes, and whether light was averaged linearly.
 
     Args:
-        found: the sequence's files.
+        sequence: the sequence's files.
         options: geometry, rate and gain that the user gives.
         fps: sharp frames a second, in Hz, with which a side file is compared.
 
@@ -76,26 +76,26 @@ def settle_sequence(
         AlignmentError: side files disagree, or the data set contradicts the geometry.
         SpikeSettingsError: geometry or rate are not known.
     """
-    side = _side_file(found)
-    where = f"{found.seq} ({found.windows[0].spikes})"
-    _require_row_order(found, options.geometry, side)
-    settings = settle(where, options, side, found.preset)
+    side = _side_file(sequence)
+    where = f"{sequence.seq} ({sequence.windows[0].spikes})"
+    _require_row_order(sequence, options.geometry, side)
+    settings = settle(where, options, side, sequence.preset)
     warnings = list(settings.warnings)
     if settings.gain is None:
         warnings.append("gain not known, so counts can't be brought to luminance; give --gain")
-    mismatch = _size_mismatch(found, settings.geometry)
+    mismatch = _size_mismatch(sequence, settings.geometry)
     if mismatch and side is None and options.geometry is None:
-        source = found.preset.source if found.preset else "its layout"
+        source = sequence.preset.source if sequence.preset else "its layout"
         raise AlignmentError(f"{where}: {mismatch} ({source}); give --geometry")
     if mismatch:
         warnings.append(mismatch)
     if side is None:
-        return replace(settings, first=found.first, warnings=tuple(warnings)), None
-    if found.preset is not None and is_layout_file(found.preset.source):
-        stated = (found.preset.geometry, found.preset.rate, found.preset.gain)
+        return replace(settings, first=sequence.first, warnings=tuple(warnings)), None
+    if sequence.preset is not None and is_layout_file(sequence.preset.source):
+        stated = (sequence.preset.geometry, sequence.preset.rate, sequence.preset.gain)
         recorded = (side.spike_geometry(), side.rate, side.gain)
         if any(a != b for a, b in zip(stated, recorded, strict=True) if None not in (a, b)):
-            warnings.append(f"the side file contradicts {found.preset.source}, and is followed")
+            warnings.append(f"the side file contradicts {sequence.preset.source}, and is followed")
     # `simulate` writes how it recorded. Nothing follows from it, but it shows a forgotten --fps.
     light, recorded_fps = side.made_by.get("linear_light"), side.made_by.get("fps")
     if isinstance(recorded_fps, float | int) and recorded_fps != fps:
@@ -106,29 +106,29 @@ def settle_sequence(
     return replace(settings, warnings=tuple(warnings)), light if isinstance(light, bool) else None
 
 
-def _require_row_order(found: FoundSequence, option: str | None, side: SideFile | None) -> None:
+def _require_row_order(sequence: FoundSequence, option: str | None, side: SideFile | None) -> None:
     """Refuse a size that the data set contradicts, or one that leaves the row order open."""
-    if found.spike_shape is None:
+    if sequence.spike_shape is None:
         return
-    height, width = found.spike_shape
+    height, width = sequence.spike_shape
     spec = option or (side.geometry if side else None)
     if spec is None:
         raise AlignmentError(
-            f"{found.windows[0].spikes}: spikes of {height}x{width}, says the data set, but not "
+            f"{sequence.windows[0].spikes}: spikes of {height}x{width}, says the data set, but not "
             f"their row order; give --geometry {height}x{width},bottom-up, as cameras store them, "
             "or top-down"
         )
     geometry = parse_geometry(spec)
-    if found.spike_shape not in (geometry.shape, (geometry.height, geometry.width)):
+    if sequence.spike_shape not in (geometry.shape, (geometry.height, geometry.width)):
         raise AlignmentError(
-            f"{found.windows[0].spikes}: spikes of {height}x{width}, says the data set, "
+            f"{sequence.windows[0].spikes}: spikes of {height}x{width}, says the data set, "
             f"{geometry.describe()} was given; correct one of them"
         )
 
 
-def _side_file(found: FoundSequence) -> SideFile | None:
+def _side_file(sequence: FoundSequence) -> SideFile | None:
     """Return the one side file that holds for all of a sequence's spikes."""
-    sides = {path: read_side_file(path) for path in sorted({w.spikes for w in found.windows})}
+    sides = {path: read_side_file(path) for path in sorted({w.spikes for w in sequence.windows})}
     (first, side), *others = sides.items()
     for path, other in others:
         if _essence(other) != _essence(side):
@@ -143,14 +143,14 @@ def _essence(side: SideFile | None) -> tuple[object, ...]:
     return () if side is None else (side.geometry, side.rate, side.gain)
 
 
-def _size_mismatch(found: FoundSequence, geometry: SpikeGeometry) -> str | None:
+def _size_mismatch(sequence: FoundSequence, geometry: SpikeGeometry) -> str | None:
     """Return what is wrong if spikes have not the share of the frame that folder names state."""
-    if found.spike_scale is None:
+    if sequence.spike_scale is None:
         return None
-    height, width = (side // found.spike_scale for side in image_shape(found.windows[0].blur))
+    height, width = (side // sequence.spike_scale for side in image_shape(sequence.windows[0].blur))
     if (height, width) == geometry.shape:
         return None
     return (
-        f"expected spikes of {height}x{width}, 1/{found.spike_scale} of the blurred frame, "
+        f"expected spikes of {height}x{width}, 1/{sequence.spike_scale} of the blurred frame, "
         f"found {geometry.describe()}"
     )

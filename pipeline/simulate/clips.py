@@ -139,7 +139,7 @@ def folder_clips(
         SimulateError: no clip, or frames missing inside one.
         VideoError: a video that can't be read, or no PyAV to read it with.
     """
-    clips: list[SourceClip] = []
+    clips: dict[str, SourceClip] = {}
     for split in splits:
         for path in sorted(folder.glob(f"{split}/*/*/")):
             frames = list_images(path)
@@ -148,21 +148,20 @@ def folder_clips(
                     f"{path}: expected frames 0000.png, 0001.png, ..., found no PNG, JPEG or BMP; "
                     "remove the folder or put the frames there"
                 )
-            clips.append(_frames_clip(f"{split}/{path.parent.name}/{path.name}", frames, reporter))
-        decoded = {clip.seq for clip in clips}
+            seq = f"{split}/{path.parent.name}/{path.name}"
+            clips[seq] = _frames_clip(seq, frames, reporter)
         for top in (f"encoded_{split}", split):
             for path in sorted(folder.glob(f"{top}/*/*{VIDEO_SUFFIX}")):
                 seq = f"{split}/{path.parent.name}/{path.stem}"
-                if seq not in decoded:
-                    clips.append(SourceClip(seq=seq, frames=(path,), length=count_frames(path)))
-                    decoded.add(seq)
+                if seq not in clips:
+                    clips[seq] = SourceClip(seq=seq, frames=(path,), length=count_frames(path))
     if not clips:
         raise SimulateError(
             f"{folder}: expected frames at {'|'.join(splits)}/<group>/<clip>/0000.png, or videos "
             "encoded_<split>/<group>/<clip>.mp4, found none; check the folder, or take --scenes "
             "for embedded scenes"
         )
-    return clips
+    return list(clips.values())
 
 
 def _frames_clip(seq: str, frames: list[Path], reporter: Reporter) -> SourceClip:

@@ -167,10 +167,10 @@ def _run(out: Path, todo: list[SourceClip], rig: Rig, workers: int) -> Iterator[
             ) from error
         except BaseException:
             # A clip may be cut short at any moment; to wait for it would take a clip's time.
-            ours = set(multiprocessing.active_children()) - others
-            for process in ours:
+            processes = set(multiprocessing.active_children()) - others
+            for process in processes:
                 process.kill()
-            for process in ours:
+            for process in processes:
                 process.join()
             for clip in todo:
                 for folder in clip_folders(out, clip, rig):

@@ -61,7 +61,7 @@ class Rig:
         return SpikeCamera(threshold=self.threshold, noise=self.noise)
 
     def clock(self, first_frame: int) -> SpikeClock:
-        """Return the clock of the spikes of a clip, given its first frame's number."""
+        """Return the clock of a clip's spikes, from its first frame's number."""
         rate = self.fps * self.spikes_per_frame
         return SpikeClock(rate=rate, first=first_frame / self.fps)
 

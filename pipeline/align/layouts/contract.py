@@ -133,7 +133,7 @@ def index_frames(
         suffixes: endings of the files that count, in lower case.
         names: the folder's files, where they are known; None: they are listed.
         interpolated: names are those of an interpolated sequence; see `exposure`.
-        example: a frame's name, for the message; given, at least one frame must be there.
+        example: a frame's name, for the message of a folder without frames; None: it may be empty.
 
     Raises:
         AlignmentError: two files have the same number, or none is there that must be.

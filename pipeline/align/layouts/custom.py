@@ -53,13 +53,6 @@ Pattern = Annotated[str, AfterValidator(_require_pattern)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-def _require(*rules: tuple[bool, str]) -> None:
-    """Refuse by the first rule that does not hold."""
-    for holds, words in rules:
-        if not holds:
-            raise ValueError(words)
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -86,21 +79,17 @@ class Spikes(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Spikes:
-        own = "{frame}" in self.files
-        alone = self.geometry is None and (self.rate, self.gain) != (None, None)
-        _require(
-            (self.files.endswith(".dat"), "files: expected a pattern that ends with .dat"),
-            (not alone, "geometry: expected it beside rate and gain"),
-            (
-                not own or self.first == 0.0,
-                "first: expected with one stream only; for own files give before",
-            ),
-            (
-                own or (self.before, self.after) == (0, (0,)),
-                "before and after: expected with {frame} in files only",
-            ),
-            (min(self.after, default=-1) >= 0, "after: expected numbers of samples, 0 or more"),
-        )
+        own_files = "{frame}" in self.files
+        if not self.files.endswith(".dat"):
+            raise ValueError("files: expected a pattern that ends with .dat")
+        if self.geometry is None and (self.rate, self.gain) != (None, None):
+            raise ValueError("geometry: expected it beside rate and gain")
+        if own_files and self.first != 0.0:
+            raise ValueError("first: expected with one stream only; for own files give before")
+        if not own_files and (self.before, self.after) != (0, (0,)):
+            raise ValueError("before and after: expected with {frame} in files only")
+        if min(self.after, default=-1) < 0:
+            raise ValueError("after: expected numbers of samples, 0 or more")
         return self
 
 
@@ -129,7 +118,8 @@ class Camera(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Camera:
-        _require((self.exposure <= self.period, "exposure: expected no more than period"))
+        if self.exposure > self.period:
+            raise ValueError("exposure: expected no more than period")
         return self
 
 
@@ -150,30 +140,22 @@ class LayoutFile(_Section):
     def _check(self) -> LayoutFile:
         words, in_spikes = set(_words(self.blur)), set(_words(self.spikes.files))
         for key, pattern in (("blur", self.blur), ("sharp", self.sharp or self.blur)):
-            endings = ", ".join(IMAGE_SUFFIXES)
-            _require(
-                (
-                    pattern.lower().endswith(IMAGE_SUFFIXES),
-                    f"{key}: expected an ending of {endings}",
-                ),
-                ("frame" in _words(pattern), f"{key}: expected {{frame}}, the frame's number"),
-                (set(_words(pattern)) == words, f"{key}: expected the same {{words}} as in blur"),
-            )
-        extra = "".join(sorted(in_spikes - words)[:1])
-        same = "frame" not in in_spikes or in_spikes == words
-        _require(
-            (not extra, f"spikes.files: {{{extra}}} is not in blur"),
-            (same, "spikes.files: with {frame}, expected the same {words} as in blur"),
-            (
-                ("split" in words) != (self.split is not None),
-                "split: expected either this key or {split} in the patterns",
-            ),
-            (bool(words - {"split", "frame"}), "blur: expected a word for the sequence, as {clip}"),
-            (
-                (self.frames is None) != (self.camera is None),
-                "expected either frames or camera, the blurred frames' clock",
-            ),
-        )
+            if not pattern.lower().endswith(IMAGE_SUFFIXES):
+                raise ValueError(f"{key}: expected an ending of {', '.join(IMAGE_SUFFIXES)}")
+            if "frame" not in _words(pattern):
+                raise ValueError(f"{key}: expected {{frame}}, the frame's number")
+            if set(_words(pattern)) != words:
+                raise ValueError(f"{key}: expected the same {{words}} as in blur")
+        if extra := sorted(in_spikes - words):
+            raise ValueError(f"spikes.files: {{{extra[0]}}} is not in blur")
+        if "frame" in in_spikes and in_spikes != words:
+            raise ValueError("spikes.files: with {frame}, expected the same {words} as in blur")
+        if ("split" in words) == (self.split is not None):
+            raise ValueError("split: expected either this key or {split} in the patterns")
+        if not words - {"split", "frame"}:
+            raise ValueError("blur: expected a word for the sequence, such as {clip}")
+        if (self.frames is None) == (self.camera is None):
+            raise ValueError("expected either frames or camera, the blurred frames' clock")
         return self
 
 
@@ -212,15 +194,15 @@ class CustomLayout:
                 f"among {len(files)} files{': ' * bool(files)}{shorten(files, 3)}; correct the "
                 "pattern or the path"
             )
-        found = [
+        sequences = [
             self._sequence(root, key, frames, sharps.pop(key, {}), spikes, exposure)
             for key, frames in sorted(blurs.items())
         ]
         unused = [path for frames in sharps.values() for path in frames.values()]
-        used = {window.spikes for sequence in found for window in sequence.windows}
+        used = {window.spikes for sequence in sequences for window in sequence.windows}
         unused += [p for frames in spikes.values() for p in frames.values() if p not in used]
         return in_order(
-            found, (f"{path}: no blurred frame belongs to it; left out" for path in unused)
+            sequences, (f"{path}: no blurred frame belongs to it; left out" for path in unused)
         )
 
     def _sequence(
@@ -323,21 +305,21 @@ def _files(root: Path) -> Iterator[str]:
 def _collect(root: Path, files: list[str], pattern: str) -> dict[_Key, dict[int, Path]]:
     """Return the files that fit a pattern, by words and number; without {frame} the number is 0."""
     expression = _expression(pattern)
-    found: dict[_Key, dict[int, Path]] = {}
+    collected: dict[_Key, dict[int, Path]] = {}
     for file in files:
         match = expression.fullmatch(file)
         if match is None:
             continue
         words = match.groupdict()
         number = int(words.pop("frame", "0"))
-        frames = found.setdefault(tuple(sorted(words.items())), {})
+        frames = collected.setdefault(tuple(sorted(words.items())), {})
         if number in frames:
             raise AlignmentError(
                 f"{root}: {frames[number].relative_to(root)} and {file} are both frame {number} "
                 f"by {pattern}; remove one"
             )
         frames[number] = root / file
-    return found
+    return collected
 
 
 def _timed(

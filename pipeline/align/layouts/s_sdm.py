@@ -66,15 +66,15 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
             "holds the splits"
         )
     kind = choose_variant(root, splits, VARIANTS, variant)
-    found = [
+    sequences = [
         _find_sequence(split, folder.name, kind)
         for split in splits
         for folder in sorted((split / BLUR).iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
     ]
-    if not found:
+    if not sequences:
         raise AlignmentError(f"{splits[0] / BLUR}: expected folders of sequences, found none")
-    return in_order(found)
+    return in_order(sequences)
 
 
 def _find_sequence(split: Path, name: str, kind: str) -> FoundSequence:
@@ -86,14 +86,11 @@ def _find_sequence(split: Path, name: str, kind: str) -> FoundSequence:
     inner = {n: path for n, path in blurs.items() if n in spikes or n not in ends}
     # No warning of sharp frames: sharp_data may hold those between the blurred ones too.
     warnings += leftovers(blurs, spikes)
+    expected = f"a .dat of the same name in {split / kind / name}"
     return FoundSequence(
         seq=f"{split.name}/{name}",
         windows=pair_frames(
-            inner or blurs,
-            sharps,
-            spikes,
-            f"a .dat of the same name in {split / kind / name}",
-            centre=lambda n: n * INTERPOLATION,
+            inner or blurs, sharps, spikes, expected, centre=lambda n: n * INTERPOLATION
         ),
         exposure=EXPOSURE,
         fps=FPS,

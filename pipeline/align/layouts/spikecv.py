@@ -54,7 +54,7 @@ def recognise(root: Path) -> str | None:
 def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
     """Return all recordings that have blurred frames, in order of `seq`."""
     configs: dict[Path, SpikeCVConfig] = {}
-    found: list[FoundSequence] = []
+    sequences: list[FoundSequence] = []
     framed: set[Path] = set()
     alone = []
     for folder, folders, names in walk_folders(root):
@@ -71,26 +71,26 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
             if not (frames / "blur").is_dir() and len(dats) == 1 and "blur" in folders:
                 frames = folder
             if (frames / "blur").is_dir():
-                found.append(_find_recording(root, folder / name, frames, config, exposure))
+                sequences.append(_find_recording(root, folder / name, frames, config, exposure))
             else:
                 alone.append(f"{folder / name}: no blurred frames in {frames / 'blur'}; left out")
-    used = {sequence.windows[0].blur.parents[1] for sequence in found}
+    used = {sequence.windows[0].blur.parents[1] for sequence in sequences}
     for frames in sorted(framed - used):
         raise AlignmentError(
             f"{frames / 'blur'}: no spikes for its frames; expected {frames}.dat, or one .dat in "
             f"{frames}"
         )
-    if found:
-        return in_order(found, alone)
-    there = "found none; check the path"
+    if sequences:
+        return in_order(sequences, alone)
+    what = "found none; check the path"
     if alone:
-        there = (
+        what = (
             f"but there are spikes only ({shorten(alone, 2)}); put the frames of the camera beside "
             "it there; `spikedeblur inspect` describes a recording alone"
         )
     raise AlignmentError(
         f"{root}: expected recordings <name>.dat below {CONFIG}, with blurred frames "
-        f"<name>/blur/0000.png, {there}"
+        f"<name>/blur/0000.png, {what}"
     )
 
 

@@ -79,16 +79,12 @@ def _find_sequence(root: Path, folder: Path, kind: str, exposure: int | None) ->
     blurs = index_frames(folder / kind, warnings, example="000047.png")
     sharps = index_frames(folder / "sharp", warnings)
     spikes = index_frames(spike_folder, warnings, suffixes=(".dat",))
-    windows = pair_frames(
-        blurs,
-        sharps,
-        spikes,
-        f"a .dat of the same name in {spike_folder}",
-        centre=lambda n: n * averaged + averaged // 2,
-    )
+    expected = f"a .dat of the same name in {spike_folder}"
     return FoundSequence(
         seq=f"{split}/{folder.name}",
-        windows=windows,
+        windows=pair_frames(
+            blurs, sharps, spikes, expected, centre=lambda n: n * averaged + averaged // 2
+        ),
         exposure=averaged,
         fps=FPS,
         own_files=True,

@@ -35,22 +35,22 @@ def recognise(root: Path) -> str | None:
 def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
     """Return all sequences of all splits, in order of `seq`."""
     exposure = DEFAULT_EXPOSURE if exposure is None else exposure
-    found = []
+    sequences = []
     alone = []
     for folder, folders, names in walk_folders(root):
         relative = folder.relative_to(root)
         if len(relative.parts) < 2:
             continue
         if "blur" in folders:
-            found.append(_find_sequence(folder, relative.as_posix(), exposure))
+            sequences.append(_find_sequence(folder, relative.as_posix(), exposure))
         elif ("spike" in folders or STREAM in names) and folder.name != "spike":
             alone.append(f"{folder}: spikes without blur/; left out")
-    if not found:
+    if not sequences:
         raise AlignmentError(
             f"{root}: expected {NEEDS} for the layout {NAME}, found none; give the folder that "
             "holds the splits"
         )
-    return in_order(found, alone)
+    return in_order(sequences, alone)
 
 
 def _find_sequence(folder: Path, seq: str, exposure: int) -> FoundSequence:

@@ -100,7 +100,9 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
     stream_top = root / f"{split}_spike_{scale}xds"
     window_top = root / f"{split}_spike_{scale}xds_{exposure}"
 
-    blurred, sharp, streams, own = map(_files_below, (blur_top, sharp_top, stream_top, window_top))
+    blurred, sharp, streams, windowed = map(
+        _files_below, (blur_top, sharp_top, stream_top, window_top)
+    )
     clips = [
         clip
         for clip, names in blurred.items()
@@ -119,11 +121,11 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
     )
     orphans = [
         f"{top / clip}: no blurred frames of this clip; left out"
-        for top, there in ((stream_top, streams), (window_top, own), (sharp_top, sharp))
-        for clip in sorted(there.keys() - set(clips))
+        for top, files in ((stream_top, streams), (window_top, windowed), (sharp_top, sharp))
+        for clip in sorted(files.keys() - set(clips))
         if clip
     ]
-    found = []
+    sequences = []
     for clip in clips:
         warnings: list[str] = []
         blurs, sharps = (
@@ -135,7 +137,7 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
             spikes = index_frames(
                 window_top / clip,
                 warnings,
-                names=own[clip],
+                names=windowed[clip],
                 suffixes=(".dat",),
                 interpolated=interpolated,
             )
@@ -149,7 +151,7 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
         windows = pair_frames(blurs, sharps, spikes, expected)
         if own_files:
             warnings += leftovers(blurs, spikes)
-        found.append(
+        sequences.append(
             FoundSequence(
                 seq=f"{split}/{clip}",
                 windows=windows,
@@ -162,9 +164,9 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
             )
         )
         orphans = []
-    if not found:
+    if not sequences:
         raise AlignmentError(f"{blur_top}: expected names such as 0031.png, {shorten(orphans)}")
-    return found
+    return sequences
 
 
 def _spike_scale(root: Path, split: str, exposure: int) -> int:
@@ -179,13 +181,13 @@ def _spike_scale(root: Path, split: str, exposure: int) -> int:
                 others.append(name)
     if len(scales) == 1:
         return scales.pop()
-    found = f"{shorten(others) or 'none'}; add the spikes of exposure {exposure}"
+    names = f"{shorten(others) or 'none'}; add the spikes of exposure {exposure}"
     if scales:
-        names = ", ".join(f"{split}_spike_{scale}xds" for scale in sorted(scales))
-        found = f"{names}; keep one in this folder"
+        sizes = ", ".join(f"{split}_spike_{scale}xds" for scale in sorted(scales))
+        names = f"{sizes}; keep one in this folder"
     raise AlignmentError(
         f"{root}: expected one spike size for {split}, {split}_spike_2xds or "
-        f"{split}_spike_2xds_{exposure}, found {found}"
+        f"{split}_spike_2xds_{exposure}, found {names}"
     )
 
 

@@ -228,10 +228,7 @@ def find_owners(sequences: list[AlignedSequence], root: Path, each: Map) -> list
 
 
 def _looks_odd(measured: Verification | None) -> bool:
-    return (
-        measured is not None
-        and measured.correlation < LIKELY
-        and (
-            measured.confident or measured.problem in ("unlike", "edge", "still", "rival", "unsure")
-        )
-    )
+    if measured is None or measured.correlation >= LIKELY:
+        return False
+    unclear = ("unlike", "edge", "still", "rival", "unsure")
+    return measured.confident or measured.problem in unclear

@@ -194,13 +194,13 @@ def _lead(parts: list[Likeness], grid: Curve, top: int, rival: int) -> float:
         return [] if curve is None else [float(curve[top] - curve[rival])]
 
     (lead,) = lead_of(_together(parts, grid))
-    bands = range(len(parts[0].own))
+    bands = range(len(parts[0].image_powers))
     error = _jackknife([x for band in bands for x in lead_of(_together(parts, grid, band))])
     return lead / error if error > 0 else math.inf if lead > 0 else 0.0
 
 
 def _jackknife(estimates: list[float]) -> float:
-    """Return the standard error of an estimate, given it with each part left out in turn."""
+    """Return the standard error of an estimate from its values with each part left out in turn."""
     n = len(estimates)
     if n < 2:
         return math.nan
@@ -245,7 +245,7 @@ def _refine(
         curve = _together(some, grid, band)
         return [] if curve is None else [_vertex(grid, curve, n)[0]]
 
-    bands = range(len(parts[0].own))
+    bands = range(len(parts[0].image_powers))
     by_bands = _jackknife([x for band in bands for x in lag_of(parts, band)])
     by_images = _jackknife(
         [x for i in range(len(parts)) for x in lag_of(parts[:i] + parts[i + 1 :])]
@@ -254,12 +254,12 @@ def _refine(
     error = math.hypot(max(known, default=math.inf), _LEAST_ERROR)
     drift = drift_error = None
     if len(parts) >= _MIN_IMAGES:
-        own = [_vertex(part.lags, part.curve(), n)[0] for part in parts]
+        lags_alone = [_vertex(part.lags, part.curve(), n)[0] for part in parts]
         errors = [
             _jackknife([_vertex(part.lags, part.curve(band), n)[0] for band in bands])
             for part in parts
         ]
-        drift, drift_error = _slope(at, np.array(own), np.array(errors))
+        drift, drift_error = _slope(at, np.array(lags_alone), np.array(errors))
     return Match(
         lag=lag,
         at=float(at.mean()),

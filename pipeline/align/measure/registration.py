@@ -98,8 +98,8 @@ def register(pairs: list[tuple[Plane, Plane]], model: Model = "homography") -> R
     ]
     n = len(spread)
     moved = np.stack(spread) * (np.array([w, h]) / 2)  # (blocks, 4, 2) spike pixels
-    one = float(np.sqrt((n - 1) / n * np.square(moved).sum(axis=(0, 2))).max())
-    error = scale * math.hypot(_WORST * one, _LEAST_ERROR)
+    corner = float(np.sqrt((n - 1) / n * np.square(moved).sum(axis=(0, 2))).max())
+    error = scale * math.hypot(_WORST * corner, _LEAST_ERROR)
     try:
         registration = _as_registration(guess, (h, w), (height, width))
     except RegistrationError:

@@ -51,13 +51,13 @@ class Likeness:
     """Covariances of image and TFP, (G, L); NaN outside the recording."""
     powers: Curve
     """Sums of squares of the TFP, (G, L); NaN outside the recording."""
-    own: Curve
+    image_powers: Curve
     """Sums of squares of the image, (G,)."""
 
     def curve(self, without: int | None = None) -> Curve:
         """Return the correlation (L,) over all bands but `without`; NaN where it is not known."""
-        kept = [g for g in range(len(self.own)) if g != without]
-        power = self.powers[kept].sum(axis=0) * self.own[kept].sum()
+        kept = [g for g in range(len(self.image_powers)) if g != without]
+        power = self.powers[kept].sum(axis=0) * self.image_powers[kept].sum()
         with np.errstate(invalid="ignore", divide="ignore"):
             curve = self.products[kept].sum(axis=0) / np.sqrt(power)
         return np.where(power > 0, curve, np.nan)
@@ -127,7 +127,7 @@ def slide(
     n_lags = int((lags[1] - lags[0]) // step) + 1
     results = []
     centred = _centred(box.of(reference.image))
-    own = np.einsum("gp,gp->g", centred, centred).astype(np.float64)
+    image_powers = np.einsum("gp,gp->g", centred, centred).astype(np.float64)
     for width in widths:
         # Samples [first, first + width step) have their middle at first + (width step - 1) / 2.
         length = width * step
@@ -140,7 +140,7 @@ def slide(
             a, b = int(starts[inside[0]]), int(starts[inside[-1]]) + length
             planes = _planes(reference.spikes, a, b, box, step)
             products[:, inside], powers[:, inside] = _correlate(planes, centred, width)
-        results.append(Likeness(exact + step * np.arange(n_lags), products, powers, own))
+        results.append(Likeness(exact + step * np.arange(n_lags), products, powers, image_powers))
     return results
 
 

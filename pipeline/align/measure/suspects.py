@@ -129,19 +129,19 @@ def _is_picture(spikes: SpikeFile, geometry: SpikeGeometry) -> bool:
 
 
 def _readings(frame: FrameAt, kind: ReferenceKind) -> Iterator[_Reading]:
-    own = frame.spikes.geometry
-    other = replace(own, flip_rows=not own.flip_rows)
+    stated = frame.spikes.geometry
+    other = replace(stated, flip_rows=not stated.flip_rows)
     give = f"give --geometry {other.describe()}"
     yield _Reading("rows flipped", other, f"their rows are the other way up: {give}")
-    yield _Reading("columns flipped", own, "they are mirrored from left to right", mirrored=True)
+    yield _Reading("columns flipped", stated, "they are mirrored from left to right", mirrored=True)
     yield _Reading("rotated", other, "they are turned by 180 degrees", mirrored=True)
-    if not own.drop_columns:
+    if not stated.drop_columns:
         crosswise = SpikeGeometry(
-            height=own.width, width=own.height, flip_rows=False, pad_frames=own.pad_frames
+            height=stated.width, width=stated.height, flip_rows=False, pad_frames=stated.pad_frames
         )
         words = "their rows and columns are exchanged"
         # Crosswise: as if the file's columns were its rows.
-        for read in dict.fromkeys((own, other, crosswise, replace(crosswise, flip_rows=True))):
+        for read in dict.fromkeys((stated, other, crosswise, replace(crosswise, flip_rows=True))):
             for mirrored in (False, True):
                 yield _Reading("transposed", read, words, mirrored, transposed=True)
     for shape in _other_shapes(frame, kind):
@@ -153,9 +153,9 @@ def _readings(frame: FrameAt, kind: ReferenceKind) -> Iterator[_Reading]:
 
 def _other_shapes(frame: FrameAt, kind: ReferenceKind) -> Iterator[SpikeGeometry]:
     """Yield geometries that the frames' size or a preset suggests, each once."""
-    own = frame.spikes.geometry
+    stated = frame.spikes.geometry
     height, width = image_shape(frame.image(kind))
-    seen = {(own.height, own.width, own.drop_columns)}
+    seen = {(stated.height, stated.width, stated.drop_columns)}
     sizes = [
         SpikeGeometry(height=height // k, width=width // k, flip_rows=True)
         for k in _SCALES

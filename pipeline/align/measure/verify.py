@@ -196,7 +196,7 @@ def _judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) 
             warning="frames or spikes are flat: nothing to compare, so the lag is not proved",
         )
     lag, sure = round(match.lag, 4), confidence(match, samples)
-    found = f"best match at {lag:+.1f} samples ({1000 * lag / rate:+.3f} ms)"
+    where = f"best match at {lag:+.1f} samples ({1000 * lag / rate:+.3f} ms)"
     problem: Problem | None = None
     warning: str | None = None
     if match.peak < _MIN_CORRELATION:
@@ -208,7 +208,7 @@ def _judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) 
         )
     elif match.lobe.at_edge:
         problem = "edge"
-        warning = f"{found}, at the end of the search: the true lag may lie beyond"
+        warning = f"{where}, at the end of the search: the true lag may lie beyond"
     elif match.lobe.drop < _MIN_DROP:
         problem = "still"
         warning = (
@@ -218,12 +218,12 @@ def _judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) 
     elif sure < PROVED and match.lobe.rival is not None and match.lobe.lead < 2:
         problem = "rival"
         warning = (
-            f"{found}, but another time matches as well ({match.lobe.rival[1]:.3f} to "
+            f"{where}, but another time matches as well ({match.lobe.rival[1]:.3f} to "
             f"{match.peak:.3f})"
         )
     elif sure < PROVED:
         problem = "unsure"
-        warning = f"{found}, but only to +-{match.error:.1f} samples: the lag is not proved"
+        warning = f"{where}, but only to +-{match.error:.1f} samples: the lag is not proved"
         if match.peak < LIKELY:
             warning += (
                 "; if the cameras see different fields, give --calibration or --estimate-space"
@@ -231,7 +231,7 @@ def _judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) 
     proved = problem is None
     if proved and abs(lag) > (samples - 1) / 2:
         warning = (
-            f"{found}, more than half an exposure away: check fps, rate and first sample, or let "
+            f"{where}, more than half an exposure away: check fps, rate and first sample, or let "
             "--estimate correct the clock"
         )
     return Verification(
