@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ..frames.images import image_shape
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.presets import parse_geometry
-from ..spikes.settings import SpikeOptions, SpikeSettings, settle
+from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import SideFile, read_side_file
 from .layouts import AlignmentError, FoundSequence
 from .layouts.custom import is_layout_file
@@ -30,7 +30,7 @@ class AlignOptions:
     """Sharp frames a second, in Hz; None: the layout's own."""
     variant: str | None = None
     """Folder to read where the layout knows several; None: its usual one."""
-    spikes: SpikeOptions = field(default_factory=SpikeOptions)
+    spikes: SpikeOptions = AS_RECORDED
     """The spike camera. Without geometry, rate or gain, side files or the layout's preset say."""
     verify: bool = True
     """Measure each sequence's lag from its frames."""

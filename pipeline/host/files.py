@@ -188,6 +188,14 @@ def inside(root: Path, relative: str, named_in: str | os.PathLike[str]) -> Path:
     return Path(all_inside(root, [relative], named_in)[relative])
 
 
+def stays_below(relative: str) -> bool:
+    """Whether a relative POSIX path leads below the folder it starts from, links apart."""
+    # By hand: a manifest of X-TRAIN has 140,000 paths, and pathlib takes 10 us for each.
+    parts = relative.split("/")
+    climbs = relative.startswith("/") or ".." in parts or "\x00" in relative
+    return not climbs and not set(parts) <= {"", "."}
+
+
 def all_inside(
     root: Path, relatives: Iterable[str], named_in: str | os.PathLike[str]
 ) -> dict[str, str]:
@@ -203,8 +211,7 @@ def all_inside(
             )
 
     for relative in relatives:
-        parts = relative.split("/")
-        if relative.startswith("/") or ".." in parts or "\x00" in relative or not any(parts):
+        if not stays_below(relative):
             raise UnsafePathError(
                 f"{named_in}: expected a relative path inside {root}, got {relative!r}; "
                 "correct the path"
