@@ -83,12 +83,11 @@ def _write_program(
     *,
     overwrite: bool,
 ) -> None:
-    from ..pipeline.trained.model_file import find_model
     from ..pipeline.trained.program import export_program
     from .output import say_next
 
     summary = export_program(
-        run if Path(run).is_dir() else find_model(run),
+        run,
         out,
         size=parse_size(size),
         spike_size=None if spike_size is None else parse_size(spike_size),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import Json
+
 if TYPE_CHECKING:
     from ..pipeline.train.clock import Profile
     from ..pipeline.train.dry_run import RunPlan
@@ -22,7 +24,7 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Run folder; default: outputs/<name of the YAML>.")
+        Path | None, typer.Option(help="Run folder.", show_default="outputs/<name of the YAML>")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
@@ -31,19 +33,21 @@ def train(
         bool, typer.Option("--overwrite", help="Replace a run that is in the folder.")
     ] = False,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Say where the time of the steps went.")
+        bool, typer.Option("--profile", help="Print the time of each part of the steps.")
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Check everything, and say what memory and time it would take."
+            "--dry-run",
+            help="Check all that training checks first, the run folder too if --run names it; "
+            "print the memory and time that it would take.",
         ),
     ] = False,
     find_rate: Annotated[
         bool,
         typer.Option("--find-rate", help="Train 100 steps at rising learning rates; suggest one."),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Train a model. Ctrl-C and SIGTERM write a checkpoint first; --resume goes on from there.
 
@@ -55,35 +59,41 @@ def train(
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     from ..configs import load_config
     from ..pipeline.train.job import train as run_training
-    from .output import command_line, note, report, require_local
+    from .output import command_line, report, require_local
     from .progress import progress_bar
 
     checked = load_config(config, overrides or ())
+    folder = run or Path("outputs", config.stem)
+    require_local(folder, "--run")
     if dry_run:
         from ..pipeline.train.dry_run import plan_run
 
-        plan = plan_run(checked, on_note=note)
+        with progress_bar("Trying a step") as reporter:
+            plan = plan_run(
+                checked,
+                folder if run is not None or resume else None,
+                resume=resume,
+                overwrite=overwrite,
+                reporter=reporter,
+            )
         report(plan, _described(plan), json=json)
         return
     if find_rate:
         from ..pipeline.train.find_rate import find_rate as search
 
-        with progress_bar("Searching", "steps") as on_progress:
-            found = search(checked, on_progress=on_progress)
+        with progress_bar("Searching", "steps") as reporter:
+            found = search(checked, reporter=reporter)
         more = "" if found.diverged else "; no learning rate was too high for so few steps"
         report(found, f"TRAIN.OPTIM.LR={found.suggested:g}{more}", json=json)
         return
-    folder = run or Path("outputs", config.stem)
-    require_local(folder, "--run")
-    with progress_bar("Training", "steps") as on_progress:
+    with progress_bar("Training", "steps") as reporter:
         summary = run_training(
             checked,
             folder,
             resume=resume,
             overwrite=overwrite,
             profile=profile,
-            on_progress=on_progress,
-            on_note=note,
+            reporter=reporter,
         )
     if summary.profile is not None and summary.is_first and not json:
         _print_profile(summary.profile)

@@ -35,7 +35,7 @@ from ..host.reporter import Progress
 from ..sequences.recording import Recording
 from ..spikes.camera import LUMINANCE
 from ..train.ema import averaged_copy, update_average
-from ..trained.model_file import load_trained, require_free, weights_file, write_model
+from ..trained.model_file import load_trained, require_model_file, weights_file, write_model
 from .camera import AdaptError, Camera, Crop, Curve, fit_curve
 
 LIGHT_WEIGHT = 3.0
@@ -104,7 +104,7 @@ def adapt(
     Raises:
         SpikeDeblurError: a recording, the model or `out` can't be used.
     """
-    require_free(out, overwrite=overwrite)
+    require_model_file(out, overwrite=overwrite)
     model, config = load_trained(source)
     if steps < 1 or crop < 1 or crop % (8 * config.MODEL.TRUNK_SCALE):
         raise AdaptError(

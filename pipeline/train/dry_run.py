@@ -1,101 +1,100 @@
-"""What a run would take, found without training."""
+"""Plan of a run, found without training."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
-from ...model import configured_recompute, outline_model
-from ..host.reporter import Note
-from .data.order import ClipIndex, StepPlan
-from .data.splits import open_splits
+from ..host.reporter import SILENT, Reporter
 from .distributed import process_group
-from .memory_advice import require_room
-from .memory_budget import fit_in_budget, try_step
-from .optimizer import total_steps
-from .precision import Precision
+from .memory_budget import try_step
+from .run import folder as run_folder
+from .session import Session, find_start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunPlan:
-    """What a run on one process of this machine would do and take."""
+    """Steps, memory and time of a run on one process of this machine."""
 
     parameters: int
-    """Of the network, that are trained."""
+    """Parameters of the network that are trained."""
     device: str
     precision: str
     sequences: int
-    """To train on."""
+    """Sequences to train on."""
     clips: int
-    """In them."""
+    """Clips in these sequences."""
     steps: int
     epochs: float
     clips_a_step: int
     recomputed: str
     """Parts of the network that a step computes twice."""
     peak_bytes: int
-    """Of a step: all of the process; on a GPU, what torch takes there."""
+    """Most memory that a step takes: all of the process; on a GPU, what torch takes there."""
     cache_bytes: int
-    """Beside it at most: windows kept in memory, `DATA.CACHE_SIZE_GB`."""
+    """Most main memory beside it: windows that are kept, `DATA.CACHE_SIZE_GB`."""
     seconds_a_step: float
-    """Without waiting for data."""
+    """Time of a step, without waiting for data."""
     seconds: float
-    """Of all steps, without validation."""
+    """Time of all steps that are left, without validation."""
     extrapolated: bool
     """Memory and time follow from smaller steps."""
 
 
-def plan_run(config: Config, on_note: Note = lambda note: None) -> RunPlan:
-    """Check configuration and data as `train` does, and try a step; nothing is written.
+def plan_run(
+    config: Config,
+    run: str | os.PathLike[str] | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> RunPlan:
+    """Refuse what `train` refuses before its first step, and try a step; nothing is written.
+
+    Args:
+        config: as for `train`.
+        run: as for `train`; None: no run folder is looked at.
+        resume: as for `train`.
+        overwrite: as for `train`.
+        reporter: told what is recomputed and why.
 
     Raises:
         SpikeDeblurError: `train` would not start, or would run out of memory.
     """
     with process_group() as group:
-        device = group.device
-        if config.TRAIN.THREADS is not None:
-            torch.set_num_threads(config.TRAIN.THREADS)
-        precision = Precision.choose(config.TRAIN.AMP, device)
-        require_room(config)
-        training, _ = open_splits(config)
-        options, data = config.TRAIN, config.DATA
-        index = ClipIndex.every_start([s.length for s in training], data.CLIP_LEN)
-        plan = StepPlan(
-            index,
-            options.BATCH_SIZE,
-            options.GRADIENT_ACCUMULATION_STEPS,
-            options.SEED,
-            group.rank,
-            group.world,
-        )
-        steps = total_steps(options, plan.steps_an_epoch)
-        model = outline_model(config)
-        if options.MEMORY_BUDGET is not None:
-            recompute, trial = fit_in_budget(config, device, on_note)
-        else:
-            recompute, found = configured_recompute(config.MODEL), try_step(config, device)
-            if found is None:
-                raise SpikeDeblurError(
-                    "a step takes more memory than there is; set TRAIN.MEMORY_BUDGET=auto, or "
-                    "lower TRAIN.BATCH_SIZE, DATA.CROP_SIZE or DATA.CLIP_LEN"
-                )
-            trial = found
+        state = None
+        if run is not None:
+            run = Path(run)
+            group.on_first(lambda: run_folder.require_not_held(run))
+            state = find_start(config, group, run, resume=resume, overwrite=overwrite)
+        session = Session.open(config, group, run=run, state=state, reporter=reporter)
+        trial = session.trial or try_step(config, group.device)
+        if trial is None:
+            raise SpikeDeblurError(
+                "a step takes more memory than there is; set TRAIN.MEMORY_BUDGET=auto, or lower "
+                "TRAIN.BATCH_SIZE, DATA.CROP_SIZE or DATA.CLIP_LEN"
+            )
+        if state is not None:
+            session.learner()  # its optimizer may be of another release
+        device, data, steps = group.device, config.DATA, session.steps
         return RunPlan(
-            parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            parameters=sum(p.numel() for p in session.model.parameters() if p.requires_grad),
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            precision=str(precision.dtype or torch.float32).removeprefix("torch."),
-            sequences=len(training),
-            clips=len(index),
+            precision=str(session.precision.dtype or torch.float32).removeprefix("torch."),
+            sequences=len(session.training.sequences),
+            clips=len(session.training.index),
             steps=steps,
-            epochs=steps / plan.steps_an_epoch,
-            clips_a_step=plan.samples_a_step,
-            recomputed=str(recompute),
+            epochs=steps / session.plan.steps_an_epoch,
+            clips_a_step=session.plan.samples_a_step,
+            recomputed=str(session.recompute),
             peak_bytes=trial.peak_bytes,
             cache_bytes=int(data.USE_RAM_CACHE * data.CACHE_SIZE_GB * 2**30),
             seconds_a_step=trial.seconds,
-            seconds=steps * trial.seconds,
+            seconds=(steps - (state["step"] if state else 0)) * trial.seconds,
             extrapolated=trial.extrapolated,
         )

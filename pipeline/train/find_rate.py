@@ -11,22 +11,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
-from ...model import build_model
-from ..host.reporter import Progress
+from ..host.reporter import SILENT, Reporter
 from .clock import Clock
 from .data.loader import open_loader
-from .data.order import ClipIndex, StepPlan
-from .data.samples import ClipSamples
-from .data.splits import open_splits, seen_by
 from .distributed import process_group
-from .memory_advice import require_room
-from .objective import Objective
-from .precision import Precision
-from .step import Learner, NonFiniteError
+from .session import Session
+from .step import NonFiniteError
 
 LOWEST, HIGHEST = 1e-6, 1.0
 SMOOTHING = 0.9
@@ -52,63 +45,38 @@ class RateRange:
     """Whether the search met learning rates that are too high."""
 
 
-def find_rate(config: Config, steps: int = 100, on_progress: Progress | None = None) -> RateRange:
+def find_rate(config: Config, steps: int = 100, *, reporter: Reporter = SILENT) -> RateRange:
     """Train a little, as configured but at learning rates from 1e-6 up; nothing is kept.
 
     Args:
         config: as for `train`.
-        steps: from the lowest learning rate to the highest.
-        on_progress: told after each step.
+        steps: steps from the lowest learning rate to the highest.
+        reporter: told each step, and what is recomputed.
 
     Raises:
         RateRangeError: the loss never fell.
         SpikeDeblurError: `train` would not start.
     """
+    learning_rates: list[float] = []
+    losses: list[float] = []
+    smoothed, diverged = 0.0, False
     with process_group() as group:
-        options, data = config.TRAIN, config.DATA
-        if options.THREADS is not None:
-            torch.set_num_threads(options.THREADS)
-        require_room(config)
-        training, _ = open_splits(config)
-        index = ClipIndex.every_start([s.length for s in training], data.CLIP_LEN)
-        accumulation = options.GRADIENT_ACCUMULATION_STEPS
-        plan = StepPlan(index, options.BATCH_SIZE, accumulation, options.SEED, 0, 1)
-        samples = ClipSamples(
-            seen_by(data.NORM, training),
-            index,
-            crop_size=data.CROP_SIZE,
-            augment=data.AUGMENT,
-            seed=options.SEED,
-        )
-        torch.manual_seed(options.SEED)
-        learner = Learner.start(
-            config,
-            group,
-            build_model(config).to(group.device),
-            Objective(config.LOSS).to(group.device),
-            Precision.choose(options.AMP, group.device),
-        )
-        clock = Clock(group.device)
-        learning_rates: list[float] = []
-        losses: list[float] = []
-        smoothed, diverged = 0.0, False
-        with open_loader(samples, plan, 0, steps, workers=0, pin=False) as batches:
+        session = Session.open(config, group, reporter=reporter)
+        raw = session.training.sequences[0].windows_are_raw
+        learner, clock = session.learner(), Clock(group.device)
+        with open_loader(session.training, session.plan, 0, steps, workers=0, pin=False) as batches:
             for i, batch in enumerate(batches):
                 learning_rate = LOWEST * (HIGHEST / LOWEST) ** (i / max(steps - 1, 1))
                 try:
-                    loss, *_ = learner.step(
-                        batch, i, learning_rate, clock, raw=training[0].windows_are_raw
-                    )
+                    loss, *_ = learner.step(batch, i, learning_rate, clock, raw=raw)
                 except NonFiniteError:
                     diverged = True
                     break
                 smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * loss
                 learning_rates.append(learning_rate)
                 losses.append(smoothed / (1 - SMOOTHING ** (i + 1)))
-                if on_progress is not None:
-                    on_progress(
-                        i + 1, steps, f"learning rate {learning_rate:.1e}, loss {losses[-1]:.4f}"
-                    )
+                note = f"learning rate {learning_rate:.1e}, loss {losses[-1]:.4f}"
+                reporter.progress(i + 1, steps, note)
                 if losses[-1] > DIVERGED * min(losses):
                     diverged = True
                     break

@@ -23,7 +23,7 @@ from ...model import build_model
 from ...third_party.VRT import Recompute, set_recompute
 from ..host.allocator import keep_share_of_freed_memory
 from ..host.device_memory import NotEnoughMemoryError, free_memory, peak_memory
-from ..host.reporter import Note
+from ..host.reporter import SILENT, Reporter
 from ..weights.checkpoint import without_pretrained
 from .clock import Clock
 from .distributed import Group
@@ -67,14 +67,14 @@ class Trial:
 
 
 def fit_in_budget(
-    config: Config, device: torch.device, on_note: Note = lambda note: None
+    config: Config, device: torch.device, reporter: Reporter = SILENT
 ) -> tuple[Recompute, Trial]:
     """Choose what to recompute by `TRAIN.MEMORY_BUDGET`: the first of `CHOICES` that fits.
 
     Args:
         config: of the run, with a budget.
         device: to train on.
-        on_note: told of every choice that does not fit.
+        reporter: told of every choice that does not fit.
 
     Raises:
         MemoryBudgetError: none fits.
@@ -87,7 +87,7 @@ def fit_in_budget(
         if trial is not None and trial.peak_bytes <= limit:
             return recompute, trial
         found = "more" if trial is None else f"{trial.peak_bytes / 1e9:.2f} GB"
-        on_note(f"recomputing {recompute}: {found}, of {limit / 1e9:.2f} GB that are allowed")
+        reporter.note(f"recomputing {recompute}: {found}, of {limit / 1e9:.2f} GB that are allowed")
     data = config.DATA
     raise MemoryBudgetError(
         f"TRAIN.MEMORY_BUDGET: a step takes more than {limit / 1e9:.2f} GB even with everything "

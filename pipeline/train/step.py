@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import nn
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ..host.device_memory import explained_shortage
+from ..weights.checkpoint import CheckpointError
 from .clock import Clock
 from .data.loader import Batch
 from .distributed import Group
@@ -90,6 +93,37 @@ class Learner:
         scaler = precision.scaler()
         return cls(model, wrapped, objective, optimizer, scaler, average, precision, group, config)
 
+    def state(self) -> dict[str, Any]:
+        """Return all that steps change, as a checkpoint holds it."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any], path: Path) -> None:
+        """Go back to what `state` returned.
+
+        Args:
+            state: content of a checkpoint whose weights fit the network.
+            path: file of the checkpoint, for the message.
+
+        Raises:
+            CheckpointError: the optimizer has other parameter groups.
+        """
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["ema"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(
+                f"{path}: its optimizer does not fit this release ({error}); continue with the "
+                "one that the run was begun with"
+            ) from error
+        self.scaler.load_state_dict(state["scaler"])
+
     def step(
         self, batches: list[Batch], done: int, learning_rate: float, clock: Clock, *, raw: bool
     ) -> StepResult:
@@ -122,12 +156,7 @@ class Learner:
             self.model.parameters(), self.config.TRAIN.GRAD_CLIP or math.inf
         ).item()
         if not math.isfinite(norm) and not self.scaler.is_enabled():
-            raise NonFiniteError(
-                f"step {done + 1}: the gradient's norm is {norm} (samples: "
-                f"{_names(self.group, batches)}); the weights are those of step {done}. Lower "
-                "TRAIN.OPTIM.LR, set TRAIN.AMP=off, or go on with --resume --set "
-                "TRAIN.NON_FINITE=skip"
-            )
+            raise self._not_finite(done, f"the gradient's norm is {norm}", batches)
         self.scaler.step(self.optimizer)  # leaves the step out if fp16 overflowed
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -170,13 +199,23 @@ class Learner:
                 bad.append(batch)
         loss_sum, psnr_sum, any_bad = group.sum([*sums.tolist(), float(len(bad))])
         if any_bad:
-            raise NonFiniteError(
-                f"step {done + 1}: the loss is {loss_sum} (samples: {_names(group, bad)}); the "
-                f"weights are those of step {done}. Look at these samples, lower "
-                "TRAIN.OPTIM.LR, set TRAIN.AMP=off, or go on with --resume --set "
-                "TRAIN.NON_FINITE=skip"
-            )
+            raise self._not_finite(done, f"the loss is {loss_sum}", bad)
         return loss_sum / group.world, psnr_sum / group.world
+
+    def _not_finite(self, done: int, finding: str, batches: list[Batch]) -> NonFiniteError:
+        """Return the error of a step, with the samples that all processes name."""
+        own = [
+            f"{seq} frames {frames[0]}-{frames[-1]}"
+            for batch in batches
+            for seq, frames in zip(batch["seq"], batch["frame_index"], strict=True)
+        ]
+        names = list(itertools.chain(*self.group.gather(own)))
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        return NonFiniteError(
+            f"step {done + 1}: {finding} (samples: {', '.join(names[:8])}{more}); the weights are "
+            f"those of step {done}. Look at these samples, lower TRAIN.OPTIM.LR, set "
+            "TRAIN.AMP=off, or go on with --resume --set TRAIN.NON_FINITE=skip"
+        )
 
 
 def _compile(model: nn.Module, config: Config, precision: Precision) -> None:
@@ -190,17 +229,6 @@ def _compile(model: nn.Module, config: Config, precision: Precision) -> None:
             torch.zeros(*clip, config.DATA.K, trunk, trunk, device=device),
         )
     model.compile(dynamic=False)
-
-
-def _names(group: Group, batches: list[Batch]) -> str:
-    """Return the samples of all processes' batches, for an error message."""
-    own = [
-        f"{seq} frames {frames[0]}-{frames[-1]}"
-        for batch in batches
-        for seq, frames in zip(batch["seq"], batch["frame_index"], strict=True)
-    ]
-    names = [name for names in group.gather(own) for name in names]
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

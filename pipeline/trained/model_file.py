@@ -16,23 +16,23 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from ... import __version__
 from ...configs import dump_config
 from ...configs.schema import Config
-from ...model import VRTWithSpike, build_model
+from ...model import VRTWithSpike
 from ..host.files import atomic_write
 from ..host.locks import only_writer_of
+from ..host.overwrite import require_free
 from ..weights.checkpoint import (
-    checkpoint_config,
     checkpoint_path,
+    find_checkpoint,
     load_run,
+    model_of,
+    model_with,
     read_checkpoint,
-    without_pretrained,
 )
 from ..weights.exported import (
-    FORMAT,
     HEADER,
-    SCHEMA_VERSION,
+    MODEL,
     SUFFIX,
     TrainedModelError,
     read_exported,
@@ -46,21 +46,26 @@ _SHIPPED = Path(__file__).parents[2] / "model" / "trained"
 
 
 def find_model(name: str | os.PathLike[str]) -> Path:
-    """Return the path of a shipped model by its name, or of an exported file, a URL's too.
+    """Return the file of an exported model: by its path or URL, or by the name of a shipped one.
 
     Raises:
         TrainedModelError: neither; says which ship.
     """
-    path = fetched(name)
+    path = _shipped().get(str(name)) or fetched(name)
     if path.suffix == SUFFIX and path.is_file():
         return path
-    shipped = {file.stem: file for file in sorted(_SHIPPED.glob(f"*{SUFFIX}"))}
-    if str(name) in shipped:
-        return shipped[str(name)]
     raise TrainedModelError(
-        f"{name}: expected a model that ships ({', '.join(shipped) or 'none here'}) or a file that "
-        f"`spikedeblur export` wrote (*{SUFFIX}); for a run folder give --run"
+        f"{name}: expected a model that ships ({_names()}) or a file that `spikedeblur export` "
+        f"wrote (*{SUFFIX}); for a run folder give --run"
     )
+
+
+def _shipped() -> dict[str, Path]:
+    return {file.stem: file for file in sorted(_SHIPPED.glob(f"*{SUFFIX}"))}
+
+
+def _names() -> str:
+    return ", ".join(_shipped()) or "none here"
 
 
 def fetched(source: str | os.PathLike[str]) -> Path:
@@ -85,7 +90,7 @@ def fetched(source: str | os.PathLike[str]) -> Path:
         above, _, name = text.rpartition("/")
         storage, keys = open_storage(above), [name]
     else:
-        name, keys = "", ["config.yaml", weights_file("").as_posix()]
+        name, keys = "", ["config.yaml", checkpoint_path("", "best").as_posix()]
     if text not in _fetched:
         missing = [key for key in keys if storage.size(key) is None]
         if missing:
@@ -100,8 +105,9 @@ def fetched(source: str | os.PathLike[str]) -> Path:
 
 
 def weights_file(source: str | os.PathLike[str]) -> Path:
-    """Return the file that the weights of a run folder or an exported model are in."""
-    return Path(source) if Path(source).suffix == SUFFIX else checkpoint_path(source, "best")
+    """Return the file that the weights of a trained model are in, named as for `load_trained`."""
+    path = _located(source)
+    return path if path.suffix == SUFFIX else checkpoint_path(path, "best")
 
 
 def source_name(source: str | os.PathLike[str]) -> str:
@@ -114,18 +120,31 @@ def source_name(source: str | os.PathLike[str]) -> str:
 
 
 def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
-    """Return the model of a run folder (its best weights) or of an exported file, in eval mode.
+    """Return a trained model in eval mode, and its configuration.
+
+    Args:
+        source: run folder (its best weights are taken) or exported file, a path or a URL; or the
+            name of a model that ships, such as `small`, where no folder here is called so.
 
     Raises:
         SpikeDeblurError: there is none, or it can't be used; says why.
     """
-    path = Path(source)
-    if path.suffix != SUFFIX:
-        return load_run(path, which="best")
-    weights, config = read_exported(path)
-    model = build_model(without_pretrained(config))
-    model.load_state_dict(weights)
-    return model.eval(), config
+    path = _located(source)
+    if path.suffix == SUFFIX:
+        weights, config = read_exported(path)
+        return model_with(weights, config), config
+    if not path.exists():
+        raise TrainedModelError(
+            f"{source}: expected a run folder, an exported model (*{SUFFIX}) or one that ships "
+            f"({_names()}), found none of that name; check the path"
+        )
+    return load_run(path)
+
+
+def _located(source: str | os.PathLike[str]) -> Path:
+    """Return the run folder or file of a trained model; a shipped name without a folder is ours."""
+    path = fetched(source)
+    return path if path.is_dir() else _shipped().get(str(source), path)
 
 
 def export_model(
@@ -144,31 +163,29 @@ def export_model(
     Raises:
         SpikeDeblurError: no whole checkpoint, another ending, or a file in the way.
     """
-    require_free(out, overwrite=overwrite)
-    run = fetched(run)
-    path = checkpoint_path(run, "best")
-    model, _ = load_run(run, which="best")
+    require_model_file(out, overwrite=overwrite)
+    path = find_checkpoint(fetched(run))
     state = read_checkpoint(path)
+    model, config = model_of(state, path)
     facts = {
         "step": state["step"],
         "clips_a_step": state["samples_a_step"],
         "data_sha256": state["data"],
         "validation_psnr": state["best_psnr"],
     }
-    return write_model(out, model, checkpoint_config(state, path), facts, overwrite=overwrite)
+    return write_model(out, model, config, facts, overwrite=overwrite)
 
 
-def require_free(out: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Refuse a file that can't be written, before any work is done.
+def require_model_file(out: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Refuse a name that no model can be written to, before any work is done.
 
     Raises:
-        TrainedModelError: another ending, or a file in the way.
+        TrainedModelError: another ending.
+        OverwriteError: a file is in the way.
     """
-    out = Path(out)
-    if out.suffix != SUFFIX:
+    if Path(out).suffix != SUFFIX:
         raise TrainedModelError(f"{out}: expected a name that ends in {SUFFIX}; change it")
-    if out.exists() and not overwrite:
-        raise TrainedModelError(f"{out}: is there already; choose another, or give --overwrite")
+    require_free(out, overwrite=overwrite)
 
 
 def write_model(
@@ -183,20 +200,19 @@ def write_model(
 
     Returns:
         The facts, with format and version.
+
+    Raises:
+        TrainedModelError: another ending, or the file does not read back.
+        OverwriteError: a file is in the way.
     """
-    facts = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "version": __version__,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        **facts,
-    }
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    facts = MODEL.header() | {"parameters": parameters} | facts
     # One entry: of several, the library would write any first, and equal models differ in bytes.
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     content = {"facts": facts, "config": dump_config(config), "crc32": weights_checksum(weights)}
     header = {HEADER: json.dumps(content)}
     with only_writer_of(out):
-        require_free(out, overwrite=overwrite)
+        require_model_file(out, overwrite=overwrite)
         with atomic_write(out) as file:
             file.write(save(weights, metadata=header))
             file.flush()

@@ -28,6 +28,7 @@ from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ..host.files import AsideFile, atomic_write
 from ..host.locks import only_writer_of
+from ..host.overwrite import require_free
 from .model_file import load_trained, source_name
 
 PROGRAM_SUFFIXES = (".pt2", ".onnx")
@@ -73,7 +74,7 @@ def export_program(
     """Write a trained model as a program, atomically, once it gives what the model gives.
 
     Args:
-        source: run folder of a trained model, or an exported one.
+        source: trained model, as for `load_trained`.
         out: file to write, `*.pt2` or `*.onnx`.
         size: (H, W) of the frames, in pixels; the program takes no other.
         spike_size: (h, w) of the counts; None: that of the network's trunk.
@@ -81,14 +82,15 @@ def export_program(
         overwrite: replace a file that is there.
 
     Raises:
-        ProgramError: another ending, a file in the way, a missing extra, an operator that the
-            format has not, or a program that gives something else.
+        ProgramError: another ending, a missing extra, an operator that the format has not, or a
+            program that gives something else.
+        OverwriteError: a file is in the way.
     """
     out = Path(out)
     if out.suffix not in PROGRAM_SUFFIXES:
         endings = " or ".join(PROGRAM_SUFFIXES)
         raise ProgramError(f"{out}: expected a name that ends in {endings}; change it")
-    _require_free(out, overwrite=overwrite)
+    require_free(out, overwrite=overwrite)
     if out.suffix == ".onnx":
         _require_onnx(out)
     network, config = load_trained(source)
@@ -104,7 +106,7 @@ def export_program(
     write, call = (_write_onnx, _call_onnx) if out.suffix == ".onnx" else (_write_pt2, _call_pt2)
     # Without gradients from first to last: attention is traced as it is then taken apart.
     with only_writer_of(out), torch.no_grad(), atomic_write(out) as file:
-        _require_free(out, overwrite=overwrite)
+        require_free(out, overwrite=overwrite)
         wanted = network(*inputs.values())  # plans its windows, which tracing can't
         with _explained(out):
             write(network, inputs, facts, file)
@@ -117,11 +119,6 @@ def export_program(
                 f"{difference:.2g}; not kept: use the run or its .safetensors"
             )
     return ProgramSummary(out=str(out), inputs=shapes, difference=difference)
-
-
-def _require_free(out: Path, *, overwrite: bool) -> None:
-    if out.exists() and not overwrite:
-        raise ProgramError(f"{out}: is there already; choose another, or give --overwrite")
 
 
 def _inputs(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ...configs import ConfigError, check_config
 from ...configs.schema import Config
@@ -19,9 +18,9 @@ from ...configs.yaml_text import YamlError, read_yaml
 from ...errors import SpikeDeblurError
 from ...model import VRTWithSpike, build_model, outline_model, parameter_table
 from ...third_party.VRT import load_torch_file
+from ..host.header import ProductFormat
 
-FORMAT = "spikedeblur.checkpoint"
-SCHEMA_VERSION = 1
+CHECKPOINT = ProductFormat("spikedeblur.checkpoint", 1)
 FOLDER = "checkpoints"
 
 _HEADER = ("format", "schema_version", "version", "config", "data")
@@ -43,15 +42,12 @@ def checkpoint_path(run: str | os.PathLike[str], which: str) -> Path:
     return Path(run) / FOLDER / f"{which}.pt"
 
 
-def load_run(
-    run: str | os.PathLike[str], which: str = "best", device: str | torch.device = "cpu"
-) -> tuple[VRTWithSpike, Config]:
-    """Load a trained model.
+def load_run(run: str | os.PathLike[str], which: str = "best") -> tuple[VRTWithSpike, Config]:
+    """Load the model of a run folder that `train` wrote.
 
     Args:
-        run: the run folder that `train` wrote.
+        run: the run folder.
         which: `best` by validation, or `last`.
-        device: where the model is put.
 
     Returns:
         The model in eval mode, with averaged weights where there are any, and its configuration.
@@ -59,37 +55,62 @@ def load_run(
     Raises:
         CheckpointError: no such checkpoint, or it can't be used; says why.
     """
+    path = find_checkpoint(run, which)
+    return model_of(read_checkpoint(path), path)
+
+
+def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:
+    """Return the path of a run's checkpoint.
+
+    Raises:
+        CheckpointError: it is not there; names those that are.
+    """
     path = checkpoint_path(run, which)
     if not path.is_file():
-        there = [w for w in ("best.pt", "last.pt") if path.with_name(w).is_file()]
+        names = [name for name in ("best.pt", "last.pt") if path.with_name(name).is_file()]
         raise CheckpointError(
-            f"{path}: expected a checkpoint, found {', '.join(there) or 'none in this run'}; "
+            f"{path}: expected a checkpoint, found {', '.join(names) or 'none in this run'}; "
             "check the run folder, or train it first"
         )
-    state = read_checkpoint(path)
+    return path
+
+
+def model_of(state: dict[str, Any], path: Path) -> tuple[VRTWithSpike, Config]:
+    """Return the model that a checkpoint is kept for, in eval mode, and its configuration.
+
+    Args:
+        state: content of the checkpoint; averaged weights are taken where there are any.
+        path: its file, for the message.
+
+    Raises:
+        CheckpointError: its weights do not fit the network of its configuration.
+    """
     config = checkpoint_config(state, path)
     weights = state["model"] if state["ema"] is None else state["ema"]
     outline_that_fits(config, forms_of(weights, path), path)
+    return model_with(weights, config), config
+
+
+def model_with(weights: Mapping[str, torch.Tensor], config: Config) -> VRTWithSpike:
+    """Return a configuration's network with weights that fit it, in eval mode."""
     model = build_model(without_pretrained(config))
     model.load_state_dict(weights)
-    return model.to(device).eval(), config
+    return model.eval()
 
 
-def read_checkpoint(
-    path: str | os.PathLike[str], device: str | torch.device = "cpu"
-) -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint; code in it is never run, and memory taken for no more than it holds.
 
     Raises:
-        CheckpointError: not a file of ours, cut, from another schema version, or a pickle that
-            wants to run code or stands for more than the file holds.
+        CheckpointError: no checkpoint, cut, from another schema version, or a pickle that wants
+            to run code or stands for more than the file holds.
     """
     _require_whole(Path(path))
     try:
         with warnings.catch_warnings():
             # Of pickles that torch did not write; they are refused below in our own words.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            state: dict[str, Any] = load_torch_file(path, device)
+            state: dict[str, Any] = load_torch_file(path, "cpu")
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint; check the path") from error
     except pickle.UnpicklingError as error:
@@ -100,19 +121,11 @@ def read_checkpoint(
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: expected a checkpoint, can't read it ({reason})") from error
-    found = state.get("format") if isinstance(state, dict) else type(state).__name__
-    if found != FORMAT:
-        raise CheckpointError(
-            f"{path}: expected a checkpoint of `spikedeblur train`, found "
-            f"{str(found or 'another')[:40]} file; published weights are named by MODEL.PRETRAINED "
-            "instead"
-        )
-    if state.get("schema_version") != SCHEMA_VERSION:
-        raise CheckpointError(
-            f"{path}: expected schema version {SCHEMA_VERSION}, found "
-            f"{str(state.get('schema_version'))[:40]} (written by spikedeblur "
-            f"{str(state.get('version'))[:40]}); use that release"
-        )
+    remedy = (
+        "use a checkpoint that this release's `spikedeblur train` wrote; published weights are "
+        "named by MODEL.PRETRAINED instead"
+    )
+    CHECKPOINT.require(state, path, CheckpointError, remedy)
     missing = sorted(KEYS - state.keys())
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; it is damaged")
@@ -201,7 +214,15 @@ def outline_that_fits(
             f"has {sum(config.MODEL.VRT.depths)} blocks; get the file anew"
         )
     outline = outline_model(config)
-    _require_same_forms(outline, forms, path)
+    expected = forms_of(outline.state_dict(), path)
+    names = sorted(expected.keys() ^ forms.keys())
+    names += [n for n in sorted(expected.keys() & forms.keys()) if expected[n] != forms[n]]
+    if names:
+        shown = ", ".join(name[:80] for name in names[:4])
+        raise CheckpointError(
+            f"{path}: its weights do not fit the model of its configuration: {shown}"
+            f"{' and more' if len(names) > 4 else ''}"
+        )
     return outline
 
 
@@ -218,31 +239,6 @@ def forms_of(weights: object, path: str | os.PathLike[str]) -> dict[str, Form]:
             f"{path}: expected weights as names and tensors, found something else; it is damaged"
         )
     return {name: (tuple(value.shape), value.dtype) for name, value in weights.items()}
-
-
-def load_weights(model: nn.Module, weights: object, path: str | os.PathLike[str]) -> None:
-    """Load weights strictly.
-
-    Raises:
-        CheckpointError: names, shapes or dtypes differ; lists some.
-    """
-    _require_same_forms(model, forms_of(weights, path), path)
-    assert isinstance(weights, dict)
-    model.load_state_dict(weights)
-
-
-def _require_same_forms(
-    model: nn.Module, forms: Mapping[str, Form], path: str | os.PathLike[str]
-) -> None:
-    own = forms_of(model.state_dict(), path)
-    names = sorted(own.keys() ^ forms.keys())
-    names += [name for name in sorted(own.keys() & forms.keys()) if own[name] != forms[name]]
-    if names:
-        shown = ", ".join(name[:80] for name in names[:4])
-        raise CheckpointError(
-            f"{path}: its weights do not fit the model of its configuration: {shown}"
-            f"{' and more' if len(names) > 4 else ''}"
-        )
 
 
 def without_pretrained(config: Config) -> Config:

@@ -18,10 +18,10 @@ from ...configs import ConfigError, check_config
 from ...configs.schema import Config
 from ...configs.yaml_text import read_yaml
 from ...errors import SpikeDeblurError
+from ..host.header import ProductFormat
 from .checkpoint import Form, outline_that_fits
 
-FORMAT = "spikedeblur.model"
-SCHEMA_VERSION = 1
+MODEL = ProductFormat("spikedeblur.model", 1)
 SUFFIX = ".safetensors"
 HEADER = "spikedeblur"
 
@@ -80,7 +80,6 @@ def _header(path: Path) -> tuple[dict[str, Any], Config, str | None]:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER])
         facts = header["facts"]
-        found = facts["format"], facts["schema_version"]
         config = read_yaml(header["config"])
         recorded = header.get("crc32")
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -88,11 +87,7 @@ def _header(path: Path) -> tuple[dict[str, Any], Config, str | None]:
             f"{path}: expected a model that `spikedeblur export` wrote, found another file, or a "
             f"part of one ({type(error).__name__}); published weights go to MODEL.PRETRAINED"
         ) from error
-    if found != (FORMAT, SCHEMA_VERSION):
-        raise TrainedModelError(
-            f"{path}: expected {FORMAT} {SCHEMA_VERSION}, found {str(found[0])[:40]} "
-            f"{str(found[1])[:40]} (spikedeblur {str(facts.get('version'))[:40]}); use that release"
-        )
+    MODEL.require(facts, path, TrainedModelError, "use a model that this release can read")
     try:
         return facts, check_config(config, path), recorded
     except ConfigError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from training_sets import SMALL, make_store
+from training_sets import SMALL, Listener, make_store
 from typer.testing import CliRunner
 
 from spikedeblur.cli.train import train
@@ -54,11 +54,9 @@ def test_a_run_goes_to_a_folder_named_after_its_configuration(store, tmp_path, m
 def test_a_stopped_run_says_how_to_go_on(store, tmp_path, monkeypatch):
     whole = trainer.fit
 
-    def interrupted(*arguments, on_progress, **options):
-        def stop(*_):
-            signal.raise_signal(signal.SIGINT)
-
-        return whole(*arguments, on_progress=stop, **options)
+    def interrupted(session, *, reporter, **options):
+        stop = Listener(lambda *_: signal.raise_signal(signal.SIGINT))
+        return whole(session, reporter=stop, **options)
 
     monkeypatch.setattr(trainer, "fit", interrupted)
     result = run(store, "--run", str(tmp_path), "--set", "DATA.USE_RAM_CACHE=false")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from spikedeblur.configs.schema import Config
 from spikedeblur.pipeline.align import AlignOptions, align
+from spikedeblur.pipeline.host.reporter import Reporter
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import scene_clips
 from spikedeblur.pipeline.simulate.rig import Rig
@@ -120,6 +122,20 @@ class TinyNetwork(nn.Module):
         spikes = nn.functional.interpolate(spikes, (h, w))
         features = self.dropout(torch.relu(self.frames(rgb.flatten(0, 1)) + spikes))
         return self.out(features).unflatten(0, (b, t))
+
+
+class Listener(Reporter):
+    """Keeps notes; calls a function with steps done, steps in all and their note."""
+
+    def __init__(self, on_progress: Callable[[int, int, str], object] = lambda *_: None) -> None:
+        self.notes: list[str] = []
+        self.on_progress = on_progress
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        self.on_progress(done, total, note)
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
 
 
 def tiny_config(**train: object) -> Config:

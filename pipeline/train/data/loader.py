@@ -13,15 +13,15 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from ....configs.schema import DataConfig
+from ....configs.schema import Config
 from ....errors import SpikeDeblurError
 from ...host.machine import available_cores
-from ...host.reporter import Note, Progress
+from ...host.reporter import SILENT, Reporter
 from ...storage.side_by_side import AT_ONCE
 from .cache import Arrays, WindowCache
 from .order import StepPlan
@@ -34,29 +34,23 @@ MOST_WORKERS = 8
 
 
 def prepare_cache(
-    samples: ClipSamples,
-    data: DataConfig,
-    workers: int | Literal["auto"],
-    *,
-    processes: int = 1,
-    on_note: Note,
-    on_progress: Progress | None = None,
+    samples: ClipSamples, config: Config, *, processes: int = 1, reporter: Reporter = SILENT
 ) -> int:
     """Give `samples` its cache as the configuration asks; returns how many workers to use.
 
     Args:
         samples: the training split; its `cache` is set here.
-        data: USE_RAM_CACHE and CACHE_SIZE_GB, in GiB for this process and its workers.
-        workers: loading processes wanted, TRAIN.NUM_WORKERS.
+        config: TRAIN.NUM_WORKERS, DATA.USE_RAM_CACHE and DATA.CACHE_SIZE_GB, the cache's limit in
+            GiB for this process and its workers.
         processes: training processes that share this machine's cores.
-        on_note: told the estimate, and what was decided for which reason.
-        on_progress: told how far the preload is, in windows.
+        reporter: told the estimate, what was decided for which reason, and the windows preloaded.
     """
+    data, workers = config.DATA, config.TRAIN.NUM_WORKERS
     cores = max(available_cores() // processes, 1)
     wanted = min(cores - 1, MOST_WORKERS) if workers == "auto" else workers
     chosen = min(wanted, cores)
     if wanted > cores:
-        on_note(
+        reporter.note(
             f"TRAIN.NUM_WORKERS {wanted} is more than the {cores} cores of a training process "
             f"here; using {cores}"
         )
@@ -66,12 +60,12 @@ def prepare_cache(
         return chosen
     needed = sum(window_bytes(s) * s.length for s in samples.sequences)
     if needed <= limit:
-        on_note(f"reading the training split into memory once: {_gib(needed)}, no workers")
+        reporter.note(f"reading the training split into memory once: {_gib(needed)}, no workers")
         samples.cache = WindowCache(limit)
-        preload(samples, cores, on_progress)
+        preload(samples, cores, reporter)
         return 0
     share = f", {_gib(limit // chosen)} a worker" if chosen else ""
-    on_note(
+    reporter.note(
         f"warning: the training split takes {_gib(needed)} in memory, more than "
         f"DATA.CACHE_SIZE_GB {data.CACHE_SIZE_GB:g}; a part of it is kept{share}, the rest is "
         "read again each time"
@@ -80,13 +74,13 @@ def prepare_cache(
     return chosen
 
 
-def preload(samples: ClipSamples, threads: int = 1, on_progress: Progress | None = None) -> None:
+def preload(samples: ClipSamples, threads: int = 1, reporter: Reporter = SILENT) -> None:
     """Read windows into the cache, in order, while there is room. Statistics start after it.
 
     Args:
         samples: with a cache.
         threads: how many windows are read side by side, at least; twice as many are held besides.
-        on_progress: told how far it is, in windows.
+        reporter: told the windows read, and in all.
     """
     assert samples.cache is not None
     total = sum(sequence.length for sequence in samples.sequences)
@@ -114,9 +108,8 @@ def preload(samples: ClipSamples, threads: int = 1, on_progress: Progress | None
                     samples.cache.put(key, arrays.result())
                 except SpikeDeblurError:
                     if not samples.replace_unreadable:
-                        raise  # else it is told when a step comes to it
-                if on_progress:
-                    on_progress(done, total, "reading the training split into memory")
+                        raise  # else it is reported when a step comes to it
+                reporter.progress(done, total, "reading the training split into memory")
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .... import __version__
+from ....configs import dump_config
 from ...host.files import atomic_write
-from ...weights.checkpoint import FORMAT, KEYS, SCHEMA_VERSION, CheckpointError, read_checkpoint
+from ...weights.checkpoint import (
+    CHECKPOINT,
+    KEYS,
+    CheckpointError,
+    checkpoint_path,
+    read_checkpoint,
+)
+from ..clock import Clock
+from .records import Position
+
+if TYPE_CHECKING:
+    from ..session import Session
+    from ..step import Learner
+
+
+class Checkpoints:
+    """A run's checkpoints `last` and `best`; only the first process writes them."""
+
+    def __init__(self, session: Session, learner: Learner, at: Position, clock: Clock) -> None:
+        self._session, self._learner = session, learner
+        self._at, self._clock = at, clock
+        self._written = (at.step, at.validated_step)
+
+    def write_if_due(self, *, now: bool) -> None:
+        """Write `last` every TRAIN.SAVE_INTERVAL steps, or `now`, unless it has this position."""
+        position = (self._at.step, self._at.validated_step)
+        due = now or self._at.step % self._session.config.TRAIN.SAVE_INTERVAL == 0
+        if due and position != self._written:
+            self._clock.start("saving")
+            self.write("last")
+            self._written = position
+
+    def write(self, which: str) -> None:
+        """Write `last` or `best`."""
+        session = self._session
+        if not session.group.is_first:
+            return
+        assert session.run is not None
+        epoch, step_in_epoch = divmod(self._at.step, session.plan.steps_an_epoch)
+        state = {
+            "config": dump_config(session.config),
+            "data": session.data["sha256"],
+            "samples_a_step": session.plan.samples_a_step,
+            "total_steps": session.steps,
+            "epoch": epoch,
+            "step_in_epoch": step_in_epoch,
+            **asdict(self._at),
+            **self._learner.state(),
+        }
+        write_checkpoint(checkpoint_path(session.run, which), state)
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -18,12 +68,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: it can't be written, or does not read back.
     """
-    state = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "version": __version__,
-        **state,
-    }
+    state = CHECKPOINT.header() | state
     assert state.keys() == KEYS
     try:
         with atomic_write(path) as file:

@@ -12,7 +12,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,9 +23,12 @@ from ....configs import dump_config, load_config
 from ....configs.schema import Config
 from ....errors import SpikeDeblurError
 from ...host.files import atomic_write, require_inside, sweep, write_text
-from ...host.locks import only_writer
+from ...host.locks import LOCK, only_writer
 from ...weights.checkpoint import FOLDER, checkpoint_config, checkpoint_path, read_checkpoint
 from .runs import RunFolderError, leaves, read_metrics
+
+if TYPE_CHECKING:
+    from ..session import Session
 
 HARMLESS = frozenset(
     {
@@ -77,6 +80,31 @@ def hold(run: Path) -> Iterator[None]:
     )
     with only_writer(run, message):
         yield
+
+
+def require_not_held(run: Path) -> None:
+    """Refuse a folder that `hold` could not hold now, and leave nothing in it.
+
+    Raises:
+        HeldError: another process trains in it.
+    """
+    if (run / LOCK).exists():
+        with hold(run):
+            pass
+
+
+def require_own_folders(run: Path) -> None:
+    """Refuse a run folder in which a folder leads elsewhere, where nothing may be removed.
+
+    Raises:
+        UnsafePathError: a folder in it is a link that leaves it.
+    """
+    for folder in _own_folders(run):
+        require_inside(run, folder)
+
+
+def _own_folders(run: Path) -> tuple[Path, ...]:
+    return run, run / FOLDER, run / "samples"
 
 
 def holds_run(run: Path) -> bool:
@@ -133,6 +161,27 @@ def require_same(before: Config, now: Config, run: Path) -> None:
         )
 
 
+def prepare(session: Session, step: int) -> None:
+    """Make a run's folder ready for the steps after `step`, and record what computes them.
+
+    A new run clears what an earlier one left in the folder; one that goes on keeps it.
+
+    Raises:
+        UnsafePathError: a folder in it is a link that leads out of it.
+    """
+    run = session.run
+    assert run is not None
+    sweep_run(run)
+    if session.state is None:
+        begin(run, session.config)
+    else:
+        try:
+            load_config(run / "config.yaml")
+        except SpikeDeblurError:  # missing or damaged
+            write_text(run / "config.yaml", dump_config(session.config))
+    _write_environment(run, step, session)
+
+
 def begin(run: Path, config: Config) -> None:
     """Clear what an earlier run left in the folder, then write the configuration."""
     if holds_run(run):
@@ -144,30 +193,25 @@ def begin(run: Path, config: Config) -> None:
     write_text(run / "config.yaml", dump_config(config))
 
 
-def restore_config(run: Path, config: Config) -> None:
-    """Write the configuration of a run that goes on, if its file is missing or damaged."""
-    try:
-        load_config(run / "config.yaml")
-    except SpikeDeblurError:
-        write_text(run / "config.yaml", dump_config(config))
-
-
 def sweep_run(run: Path) -> None:
-    """Remove the half-written files that a killed start left behind."""
-    for folder in (run, run / FOLDER, run / "samples"):
-        require_inside(run, folder)
+    """Remove the half-written files that a killed start left behind.
+
+    Raises:
+        UnsafePathError: as `require_own_folders`.
+    """
+    require_own_folders(run)
+    for folder in _own_folders(run):
         sweep(folder)
 
 
-def write_environment(
-    run: Path, step: int, world: int, device: torch.device, data: dict[str, Any]
-) -> None:
+def _write_environment(run: Path, step: int, session: Session) -> None:
     """Record what a start of the run computes with; one entry a start, nothing of the host."""
     path = run / "environment.json"
     try:
         starts = list(json.loads(path.read_text(encoding="utf-8"))["starts"])
     except (OSError, ValueError, KeyError, TypeError):
         starts = []
+    device = session.group.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     starts.append(
         {
@@ -179,11 +223,11 @@ def write_environment(
             "cuda": torch.version.cuda if gpu else None,
             "numpy": np.__version__,
             "device": gpu or "cpu",
-            "processes": world,
+            "processes": session.group.world,
             "threads": torch.get_num_threads(),
         }
     )
-    write_text(path, json.dumps({"data": data, "starts": starts}, indent=2) + "\n")
+    write_text(path, json.dumps({"data": session.data, "starts": starts}, indent=2) + "\n")
 
 
 class MetricsFile:

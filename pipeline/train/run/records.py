@@ -1,28 +1,29 @@
-"""Where a run is, and what it says of itself while it runs."""
+"""A run's position, and its records while it goes on."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....configs.schema import Config, TrainConfig
+from ....configs.schema import TrainConfig
 from ...host.device_memory import peak_memory
 from ..clock import STEP_PARTS, Clock
-from ..data.order import StepPlan
-from ..validation import Validation
 from . import folder as run_folder
 from .wandb import WandbRun
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from ..session import Session
+    from ..step import StepResult
+    from ..validation import Validation
 
 
 @dataclass
 class Interval:
-    """Sums since the last line of metrics.jsonl."""
+    """Sums since the last training line of metrics.jsonl."""
 
     loss: float = 0.0
     psnr: float = 0.0
@@ -40,33 +41,33 @@ class Position:
     interval: Interval = field(default_factory=Interval)
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Position:
-        """Return the position that a checkpoint holds."""
+    def of(cls, state: dict[str, Any] | None) -> Position:
+        """Return the position that a checkpoint holds; None: the start."""
+        if state is None:
+            return cls()
         return cls(
-            state["step"],
-            state["validated_step"],
-            state["best_step"],
-            state["best_psnr"],
-            Interval(**state["interval"]),
+            step=state["step"],
+            validated_step=state["validated_step"],
+            best_step=state["best_step"],
+            best_psnr=state["best_psnr"],
+            interval=Interval(**state["interval"]),
         )
 
-    def note_step(self, loss: float, quality: float) -> None:
-        """Count a step and its mean loss and PSNR."""
+    def note_step(self, result: StepResult) -> None:
+        """Count a step and its mean loss and PSNR; they are NaN where it was left out."""
         self.step += 1
-        self.interval.loss += loss
-        self.interval.psnr += quality
-        self.interval.steps += 1
+        if not math.isnan(result.loss):
+            self.interval.loss += result.loss
+            self.interval.psnr += result.psnr
+            self.interval.steps += 1
 
-    def note_left_out(self) -> None:
-        """Count a step that changed nothing."""
-        self.step += 1
-
-    def note_validation(self, found: Validation) -> bool:
+    def note_validation(self, validation: Validation) -> bool:
         """Remember that this step is validated; returns whether it is the best so far."""
         self.validated_step = self.step
-        best = math.isfinite(found.psnr) and (self.best_psnr is None or found.psnr > self.best_psnr)
+        psnr = validation.psnr
+        best = math.isfinite(psnr) and (self.best_psnr is None or psnr > self.best_psnr)
         if best:
-            self.best_step, self.best_psnr = self.step, found.psnr
+            self.best_step, self.best_psnr = self.step, psnr
         return best
 
     def is_stale(self, options: TrainConfig) -> bool:
@@ -76,86 +77,114 @@ class Position:
         return self.validated_step - self.best_step >= options.EARLY_STOP * options.VAL_INTERVAL
 
 
+@contextmanager
+def open_records(session: Session, at: Position) -> Iterator[Records]:
+    """Yield the records of a run: in its folder on the first process, nowhere on the others."""
+    if not session.group.is_first:
+        yield Records(session, at)
+        return
+    run_folder.prepare(session, at.step)
+    records = RunRecords(session, at)
+    try:
+        yield records
+    finally:
+        records.close()
+
+
 class Records:
-    """What a run says of itself while it runs.
+    """Counts the intervals of a run, and writes nothing."""
 
-    metrics.jsonl, TensorBoard, sample pictures, and Weights & Biases where TRAIN.WANDB is set.
-    """
+    def __init__(self, session: Session, at: Position) -> None:
+        self._session, self._at = session, at
 
-    def __init__(self, run: Path, step: int, config: Config) -> None:
-        self.run = run
-        self.metrics = run_folder.MetricsFile(run, step)
-        self.board = _summary_writer(run, step)
-        project = config.TRAIN.WANDB
-        self.wandb = None if project is None else WandbRun(run, project, config)
-        self._validating = 0.0
-
-    def close(self) -> None:
-        """Close the TensorBoard file and the run on Weights & Biases."""
-        self.board.close()
-        if self.wandb is not None:
-            self.wandb.close()
-
-    def training(
-        self, at: Position, plan: StepPlan, learning_rate: float, norm: float, clock: Clock
-    ) -> None:
-        """Write the means of the interval that ends with this step."""
-        steps = at.interval.steps
+    def training_if_due(self, learning_rate: float, norm: float, clock: Clock) -> None:
+        """After TRAIN.LOG_INTERVAL steps, write the interval's means and begin a new one."""
+        at, interval = self._at, self._at.interval
+        if at.step % self._session.config.TRAIN.LOG_INTERVAL and at.step != self._session.steps:
+            return
+        clock.start("saving")
         values = {
-            "loss": at.interval.loss / steps if steps else None,
-            "psnr": at.interval.psnr / steps if steps else None,
+            "loss": interval.loss / interval.steps if interval.steps else None,
+            "psnr": interval.psnr / interval.steps if interval.steps else None,
             "lr": learning_rate,
             "grad_norm": norm if math.isfinite(norm) else None,
             "data_wait": clock.data_wait,
-            "samples_per_s": clock.samples / clock.seconds * plan.world,
+            "samples_per_s": clock.samples / clock.seconds * self._session.group.world,
             "seconds": clock.seconds,
             "cache_hits": clock.hits,
             "cache_misses": clock.misses,
             "peak_memory": peak_memory(clock.device),
         }
         values |= {f"seconds_{part}": clock.spent(part) for part in STEP_PARTS}
-        values["seconds_saving"] = clock.spent("saving")
-        self._write("train", at, plan, values)
+        self._write("train", values | {"seconds_saving": clock.spent("saving")})
+        clock.start("other")
+        at.interval = Interval()
+        clock.restart()
 
-    def validation(
-        self, at: Position, plan: StepPlan, found: Validation, best: bool, clock: Clock
-    ) -> None:
-        """Write what a validation found, how long it took, and its picture."""
-        seconds = clock.total("validation") - self._validating
-        self._validating += seconds
+    def validation(self, validation: Validation, seconds: float, *, best: bool) -> None:
+        """Write what a validation found, the seconds that it took, and its picture."""
         values = {
             "seconds": seconds,
-            "psnr": found.psnr if math.isfinite(found.psnr) else None,
-            "psnr_blur": found.psnr_blur,
-            "windows": found.windows,
+            "psnr": validation.psnr if math.isfinite(validation.psnr) else None,
+            "psnr_blur": validation.psnr_blur,
+            "windows": validation.windows,
             "best": best,
         }
-        self._write("val", at, plan, values)
-        if found.picture is not None:
-            run_folder.write_picture(self.run, at.step, found.picture)
-            self.board.add_image("val/sample", found.picture, at.step, dataformats="HWC")
-            if self.wandb is not None:
-                self.wandb.picture("val/sample", found.picture, at.step)
+        self._write("val", values)
+        if validation.picture is not None:
+            self._write_picture(validation.picture)
 
-    def unread(self, at: Position, seq: str, why: str) -> None:
+    def unread(self, seq: str, why: str) -> None:
         """Write which sequence has a clip that can't be read."""
-        self.metrics.write({"kind": "unread", "step": at.step, "seq": seq, "error": why})
 
-    def _write(self, kind: str, at: Position, plan: StepPlan, values: dict[str, Any]) -> None:
-        epoch = at.step / plan.steps_an_epoch
-        self.metrics.write({"kind": kind, "step": at.step, "epoch": epoch, **values})
+    def _write(self, kind: str, values: dict[str, Any]) -> None:
+        """Write values of this step."""
+
+    def _write_picture(self, picture: Any) -> None:
+        """Write the sample picture (H, W, 3) uint8 of this step."""
+
+
+class RunRecords(Records):
+    """Writes metrics.jsonl, TensorBoard, sample pictures, and Weights & Biases for TRAIN.WANDB."""
+
+    def __init__(self, session: Session, at: Position) -> None:
+        super().__init__(session, at)
+        assert session.run is not None
+        self._run = session.run
+        self._metrics = run_folder.MetricsFile(self._run, at.step)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its dependencies' deprecations are none of ours
+            from torch.utils.tensorboard import SummaryWriter
+
+        # What an interrupted start wrote after the checkpoint is hidden by TensorBoard.
+        self._board = SummaryWriter(str(self._run), purge_step=at.step + 1 if at.step else None)
+        project = session.config.TRAIN.WANDB
+        self._wandb = None if project is None else WandbRun(self._run, project, session.config)
+
+    def close(self) -> None:
+        """Close the TensorBoard file and the run on Weights & Biases."""
+        self._board.close()
+        if self._wandb is not None:
+            self._wandb.close()
+
+    def unread(self, seq: str, why: str) -> None:
+        """Write which sequence has a clip that can't be read."""
+        self._metrics.write({"kind": "unread", "step": self._at.step, "seq": seq, "error": why})
+
+    def _write(self, kind: str, values: dict[str, Any]) -> None:
+        step = self._at.step
+        epoch = step / self._session.plan.steps_an_epoch
+        self._metrics.write({"kind": kind, "step": step, "epoch": epoch, **values})
         known = {f"{kind}/{name}": value for name, value in values.items() if value is not None}
         for name, value in known.items():
-            self.board.add_scalar(name, value, at.step)
-        self.board.flush()
-        if self.wandb is not None:
-            self.wandb.log(known, at.step)
+            self._board.add_scalar(name, value, step)
+        self._board.flush()
+        if self._wandb is not None:
+            self._wandb.log(known, step)
 
-
-def _summary_writer(run: Path, step: int) -> SummaryWriter:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its dependencies' deprecations are none of ours
-        from torch.utils.tensorboard import SummaryWriter
-
-    # What an interrupted start wrote after the checkpoint is hidden by TensorBoard.
-    return SummaryWriter(str(run), purge_step=step + 1 if step else None)
+    def _write_picture(self, picture: Any) -> None:
+        step = self._at.step
+        run_folder.write_picture(self._run, step, picture)
+        self._board.add_image("val/sample", picture, step, dataformats="HWC")
+        if self._wandb is not None:
+            self._wandb.picture("val/sample", picture, step)

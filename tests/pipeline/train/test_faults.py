@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_sets import MemorySequence, TinyNetwork, UnreadableSequence, tiny_config
+from training_sets import Listener, MemorySequence, TinyNetwork, UnreadableSequence, tiny_config
 
 from spikedeblur.pipeline.host.files import AsideFile
 from spikedeblur.pipeline.storage.base import StoreError
@@ -70,14 +70,14 @@ def test_a_skipped_step_changes_nothing_and_is_told(tmp_path: Path) -> None:
     config = tiny_config(
         **ONE_BATCH, NON_FINITE="skip", MAX_STEPS=1, LOG_INTERVAL=1, VAL_INTERVAL=1
     )
-    notes: list[str] = []
+    listener = Listener()
     model = Breaks({0})
     before = copy.deepcopy(model.state_dict())
-    summary = run_fit(tmp_path, config, model=model, on_note=notes.append)
+    summary = run_fit(tmp_path, config, model=model, reporter=listener)
     assert summary.step == 1
     assert_same_state(model.state_dict(), before)
     assert_same_state(read_checkpoint(checkpoint_path(tmp_path, "last"))["ema"], before)
-    assert any("step 1: the loss is nan" in note and "left out" in note for note in notes)
+    assert any("step 1: the loss is nan" in note and "left out" in note for note in listener.notes)
     line = read_metrics(tmp_path)[0]
     assert (line["step"], line["loss"]) == (1, None)
 
@@ -105,12 +105,12 @@ def test_an_unreadable_clip_stops_the_run_with_a_checkpoint(tmp_path: Path) -> N
 def test_an_unreadable_clip_is_left_out_and_named_where_that_is_asked_for(
     tmp_path: Path, workers: int, cache: float
 ) -> None:
-    notes: list[str] = []
+    listener = Listener()
     config = tiny_config(ON_ERROR="skip", NUM_WORKERS=workers, DATA={"CACHE_SIZE_GB": cache})
-    summary = run_fit(tmp_path, config, data=with_an_unreadable_one(), on_note=notes.append)
+    summary = run_fit(tmp_path, config, data=with_an_unreadable_one(), reporter=listener)
     assert summary.step == 12
     assert summary.unread == {"train/bad": "train/bad: window 1 is damaged"}
-    assert sum("a clip is left out" in note for note in notes) == 1
+    assert sum("a clip is left out" in note for note in listener.notes) == 1
     (line,) = [line for line in read_metrics(tmp_path) if line["kind"] == "unread"]
     assert (line["seq"], line["error"]) == ("train/bad", "train/bad: window 1 is damaged")
 
@@ -156,7 +156,7 @@ def with_a_flipped_bit(content: bytes, share: float) -> bytes:
 def test_a_checkpoint_that_does_not_read_back_is_not_called_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_fit(tmp_path, tiny_config(MAX_STEPS=12), on_progress=None)
+    run_fit(tmp_path, tiny_config(MAX_STEPS=12))
     path = checkpoint_path(tmp_path, "last")
     before = path.read_bytes()
     state = read_checkpoint(path)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from training_sets import SMALL
+from training_sets import SMALL, Listener
 
 from spikedeblur.configs import load_config
 from spikedeblur.pipeline.train.find_rate import RateRangeError, find_rate, summarise
@@ -19,7 +19,8 @@ def test_the_suggestion_lies_below_the_least_loss():
 def test_a_network_is_trained_at_rising_learning_rates_until_the_loss_rises(small_store):
     config = load_config("configs/deblur/quickstart.yaml", (*SMALL, f"DATA.ROOT={small_store}"))
     seen: list[int] = []
-    found = find_rate(config, 20, lambda done, total, note: seen.append(done))
+    listener = Listener(lambda done, total, note: seen.append(done))
+    found = find_rate(config, 20, reporter=listener)
     assert seen == list(range(1, len(found.rates) + 1))
     assert found.rates[0] == 1e-6
     assert 1e-5 < found.suggested < 1

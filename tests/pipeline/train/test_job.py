@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from training_sets import SMALL, MemorySequence, TinyNetwork, tiny_config
+from training_sets import SMALL, Listener, MemorySequence, TinyNetwork, tiny_config
 
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
@@ -25,6 +25,7 @@ from spikedeblur.pipeline.train.precision import Precision
 from spikedeblur.pipeline.train.run import wandb as wandb_run
 from spikedeblur.pipeline.train.run.folder import read_resumable
 from spikedeblur.pipeline.train.run.runs import RunFolderError, read_metrics
+from spikedeblur.pipeline.train.session import Session
 from spikedeblur.pipeline.train.step import NonFiniteError
 from spikedeblur.pipeline.weights.checkpoint import checkpoint_path, load_run, read_checkpoint
 
@@ -42,27 +43,25 @@ def run_fit(run: Path, config, *, model=None, dropout=0.3, resume=False, data=No
     if model is None:
         torch.manual_seed(config.TRAIN.SEED)
         model = TinyNetwork(dropout=dropout)
-    training, validation = data or sets()
-    return fit(
-        config,
-        run,
-        Group(0, 1, CPU),
-        model,
-        Objective(config.LOSS),
-        Precision.choose(config.TRAIN.AMP, CPU),
-        training,
-        validation,
+    session = Session(
+        config=config,
+        group=Group(0, 1, CPU),
+        precision=Precision.choose(config.TRAIN.AMP, CPU),
+        objective=Objective(config.LOSS),
+        model=model,
+        splits=data or sets(),
+        run=run,
         state=read_resumable(run, config) if resume else None,
-        **options,
     )
+    return fit(session, **options)
 
 
-def signal_at(step: int):
+def signal_at(step: int) -> Listener:
     def on_progress(done: int, total: int, note: str) -> None:
         if done == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    return on_progress
+    return Listener(on_progress)
 
 
 def assert_same_state(found, expected, at=""):
@@ -98,7 +97,7 @@ def undisturbed(tmp_path_factory) -> Path:
 def test_a_stopped_and_continued_run_equals_an_undisturbed_one(tmp_path, undisturbed, stops):
     config = tiny_config()
     for n, stop in enumerate(stops):
-        summary = run_fit(tmp_path, config, resume=n > 0, on_progress=signal_at(stop))
+        summary = run_fit(tmp_path, config, resume=n > 0, reporter=signal_at(stop))
         assert (summary.step, summary.signal) == (stop, signal.SIGTERM)
         assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == stop
     summary = run_fit(tmp_path, config, resume=True)
@@ -115,11 +114,11 @@ def test_a_run_that_gets_no_better_ends_early_and_stays_ended(tmp_path):
     config = tiny_config(
         EARLY_STOP=2, OPTIM={"LR": 1e-30}, SCHEDULER={"MIN_LR": 1e-30}, MAX_STEPS=40
     )
-    notes: list[str] = []
-    summary = run_fit(tmp_path, config, on_note=notes.append)
+    listener = Listener()
+    summary = run_fit(tmp_path, config, reporter=listener)
     interval = config.TRAIN.VAL_INTERVAL
     assert (summary.step, summary.best_step, summary.signal) == (3 * interval, interval, None)
-    assert "ended after step" in notes[-1]
+    assert "ended after step" in listener.notes[-1]
     assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == 3 * interval
     again = run_fit(tmp_path, config, resume=True)
     assert (again.step, again.signal) == (3 * interval, None)
@@ -134,7 +133,7 @@ def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(tmp_path, undis
             raise Killed
 
     with pytest.raises(Killed):
-        run_fit(tmp_path, tiny_config(), on_progress=kill)
+        run_fit(tmp_path, tiny_config(), reporter=Listener(kill))
     assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == 6
     run_fit(tmp_path, tiny_config(), resume=True)
     assert_same_state(
@@ -152,16 +151,16 @@ def test_the_undisturbed_run_crossed_epochs_and_used_dropout(undisturbed):
 
 def test_signal_handlers_are_put_back(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
-    run_fit(tmp_path, tiny_config(MAX_STEPS=3), on_progress=signal_at(1))
+    run_fit(tmp_path, tiny_config(MAX_STEPS=3), reporter=signal_at(1))
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_second_sigterm_of_a_cluster_does_not_keep_the_checkpoint_from_being_written(tmp_path):
     def twice(step: int, total: int, note: str) -> None:
-        signal_at(4)(step, total, note)
-        signal_at(4)(step, total, note)
+        signal_at(4).progress(step, total, note)
+        signal_at(4).progress(step, total, note)
 
-    summary = run_fit(tmp_path, tiny_config(), on_progress=twice)
+    summary = run_fit(tmp_path, tiny_config(), reporter=Listener(twice))
     assert (summary.step, summary.signal) == (4, signal.SIGTERM)
     assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == 4
 
@@ -323,14 +322,14 @@ def test_without_averaging_the_weights_themselves_are_validated(tmp_path):
 
 
 def test_continuing_on_other_data_is_refused(tmp_path):
-    run_fit(tmp_path, tiny_config(), on_progress=signal_at(2))
+    run_fit(tmp_path, tiny_config(), reporter=signal_at(2))
     data = ([MemorySequence("train/other", 9)], [MemorySequence("val/d", 3)])
     with pytest.raises(RunFolderError, match="not the one that the run was begun with"):
         run_fit(tmp_path, tiny_config(), resume=True, data=data)
 
 
 def test_a_run_may_continue_with_the_same_step_dealt_otherwise(tmp_path):
-    run_fit(tmp_path, tiny_config(), on_progress=signal_at(2))
+    run_fit(tmp_path, tiny_config(), reporter=signal_at(2))
     with pytest.raises(RunFolderError, match="4 clips a step, now 6"):
         run_fit(tmp_path, tiny_config(BATCH_SIZE=3), resume=True)
     other = tiny_config(BATCH_SIZE=4, GRADIENT_ACCUMULATION_STEPS=1)
@@ -359,8 +358,8 @@ def small_config(store: Path, *more: str):
 
 def test_the_whole_run_on_a_store(tmp_path, small_store):
     config = small_config(small_store)
-    notes: list[str] = []
-    summary = train(config, tmp_path / "run", on_note=notes.append)
+    listener = Listener()
+    summary = train(config, tmp_path / "run", reporter=listener)
     assert summary.step == summary.total_steps == 3
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"config.yaml", "environment.json", "metrics.jsonl", "checkpoints", "samples"} <= names
@@ -372,9 +371,9 @@ def test_the_whole_run_on_a_store(tmp_path, small_store):
 
     with pytest.raises(RunFolderError, match="holds a run already"):
         train(config, tmp_path / "run")
-    again = train(config, tmp_path / "run", resume=True, on_note=notes.append)
+    again = train(config, tmp_path / "run", resume=True, reporter=listener)
     assert again.was_finished
-    assert "this run is finished" in notes[-1]
+    assert "this run is finished" in listener.notes[-1]
 
 
 def test_training_without_spikes_takes_the_same_road(tmp_path, small_store):
@@ -408,7 +407,7 @@ def test_workers_change_no_weight_even_when_stopped(tmp_path, small_store):
             small_store, f"TRAIN.NUM_WORKERS={workers}", "DATA.USE_RAM_CACHE=false"
         )
         if stop:
-            assert train(config, run, on_progress=signal_at(stop)).step == stop
+            assert train(config, run, reporter=signal_at(stop)).step == stop
         train(config, run, resume=bool(stop))
         states.append(read_checkpoint(checkpoint_path(run, "last")) | {"config": ""})
     assert_same_state(states[1], states[0])

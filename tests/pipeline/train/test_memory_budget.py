@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_sets import SMALL, make_store
+from training_sets import SMALL, Listener, make_store
 
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
@@ -38,11 +38,11 @@ def test_a_generous_budget_recomputes_nothing():
 
 def test_a_budget_that_nothing_fits_in_is_refused_after_all_ways_were_tried(monkeypatch):
     # What python alone takes is more, so that each trial is stopped at once.
-    notes: list[str] = []
+    listener = Listener()
     with pytest.raises(MemoryBudgetError, match=r"more than 0\.00 GB even with everything"):
-        fit_in_budget(small("TRAIN.MEMORY_BUDGET=1MB"), CPU, notes.append)
-    assert len(notes) == len(CHOICES)
-    assert notes[0] == "recomputing nothing: more, of 0.00 GB that are allowed"
+        fit_in_budget(small("TRAIN.MEMORY_BUDGET=1MB"), CPU, listener)
+    assert len(listener.notes) == len(CHOICES)
+    assert listener.notes[0] == "recomputing nothing: more, of 0.00 GB that are allowed"
 
 
 def test_an_error_in_a_trial_is_told():

@@ -16,6 +16,7 @@ from spikedeblur.model import build_model
 from spikedeblur.pipeline.inspect import inspect
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
 from spikedeblur.pipeline.trained import model_file as trained
+from spikedeblur.pipeline.weights import checkpoint
 from spikedeblur.pipeline.weights.checkpoint import checkpoint_path, load_run
 from spikedeblur.pipeline.weights.exported import describe_model
 
@@ -120,7 +121,7 @@ def test_weights_are_compared_by_the_header_and_then_read(run, tmp_path, monkeyp
     with safe_open(out, framework="pt") as file:
         header = file.metadata()
     save_file(half, wrong, metadata=header)
-    monkeypatch.setattr(trained, "build_model", never)
+    monkeypatch.setattr(checkpoint, "build_model", never)
     with pytest.raises(SpikeDeblurError, match=r"wrong\.safetensors: its weights do not fit"):
         trained.load_trained(wrong)
 

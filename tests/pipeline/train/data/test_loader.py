@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from training_sets import DeadlySequence, MemorySequence, UnreadableSequence, tiny_config
+from training_sets import DeadlySequence, Listener, MemorySequence, UnreadableSequence, tiny_config
 
 from spikedeblur.pipeline.host.machine import available_cores
 from spikedeblur.pipeline.sequences.light import in_light
@@ -27,10 +27,10 @@ def make(light: bool = False, **options) -> ClipSamples:
 
 
 def cache_for(windows: float, workers: int, **options) -> tuple[ClipSamples, int, list[str]]:
-    samples, notes = make(), []
+    samples, listener = make(), Listener()
     size = windows * window_bytes(samples.sequences[0]) / 2**30
-    data = tiny_config(DATA={"CACHE_SIZE_GB": size, **options}).DATA
-    return samples, prepare_cache(samples, data, workers, on_note=notes.append), notes
+    config = tiny_config(DATA={"CACHE_SIZE_GB": size, **options}, NUM_WORKERS=workers)
+    return samples, prepare_cache(samples, config, reporter=listener), listener.notes
 
 
 def test_a_split_that_fits_is_read_once_and_needs_no_workers():
@@ -71,7 +71,7 @@ def test_reading_ahead_in_threads_fills_the_cache_in_order(room):
         samples = make()
         samples.cache = WindowCache(room * window_bytes(samples.sequences[0]))
         seen = []
-        preload(samples, threads, lambda done, total, note: seen.append((done, total)))  # noqa: B023
+        preload(samples, threads, Listener(lambda *call: seen.append(call[:2])))  # noqa: B023
         assert seen == [(n, 9) for n in range(1, min(room, 9) + 1)]
         filled.append(samples.cache)
     for number, length in enumerate((4, 4, 1)):

@@ -1,0 +1,224 @@
+"""What `train`, `plan_run` and `find_rate` set up alike before a first step, and check alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...configs.schema import Config
+from ...model import build_model, configured_recompute
+from ...third_party.VRT import Recompute, set_recompute
+from ..host.reporter import SILENT, Reporter
+from ..sequences.contract import WindowSequence
+from ..sequences.provenance import describe_data
+from ..weights.checkpoint import checkpoint_path, forms_of, outline_that_fits, without_pretrained
+from .data.order import ClipIndex, StepPlan
+from .data.samples import ClipSamples
+from .data.splits import open_splits, seen_by
+from .distributed import Group
+from .memory_advice import require_room
+from .memory_budget import Trial, fit_in_budget
+from .objective import Objective
+from .optimizer import total_steps
+from .precision import Precision, cpu_computes_bf16
+from .run import folder as run_folder
+from .run.wandb import require_wandb
+from .step import Learner
+
+NO_BF16 = (
+    "warning: TRAIN.AMP is bf16, but this CPU has no instructions for it and takes about 12 times "
+    "the time of float32; TRAIN.AMP=auto chooses by the device"
+)
+
+
+def find_start(
+    config: Config, group: Group, run: Path, *, resume: bool, overwrite: bool
+) -> dict[str, Any] | None:
+    """Return the content of the checkpoint that a run goes on from; None: it begins anew.
+
+    Raises:
+        UnsafePathError: a folder in the run folder is a link that leaves it.
+        RunFolderError: the folder holds a run that is neither continued nor replaced, or one that
+            was begun with another configuration.
+        CheckpointError: the checkpoint can't be read.
+    """
+    run_folder.require_own_folders(run)
+    if resume:
+        return run_folder.read_resumable(run, config)
+    group.on_first(lambda: run_folder.require_new(run, overwrite=overwrite))
+    return None
+
+
+@dataclass(kw_only=True, slots=True)
+class Session:
+    """Network, data, loss and plan of a run, checked against each other before its first step.
+
+    Raises:
+        SampleError: the crop does not fit the frames, or frames and voxels don't fit each other.
+        RunFolderError: the data or the clips a step are not those of `state`.
+    """
+
+    config: Config
+    group: Group
+    precision: Precision
+    objective: nn.Module
+    """Called as `objective(output, sharp)`."""
+    model: nn.Module
+    """Network with the weights that a new run starts from; called as `model(blur, voxels)`."""
+    splits: tuple[list[WindowSequence], list[WindowSequence]]
+    """Sequences of the training and of the validation split."""
+    run: Path | None = None
+    """Run folder."""
+    state: dict[str, Any] | None = None
+    """Content of the checkpoint that the run goes on from; None: it begins anew."""
+    trial: Trial | None = None
+    """Memory and time of a step, where TRAIN.MEMORY_BUDGET had it tried."""
+
+    recompute: Recompute = field(init=False)
+    """Parts of the network that a step computes twice."""
+    training: ClipSamples = field(init=False)
+    """Clips to train on."""
+    validation: ClipSamples = field(init=False)
+    """Clips that hold each validation window once, TRAIN.VAL_MAX_WINDOWS at most."""
+    plan: StepPlan = field(init=False)
+    steps: int = field(init=False)
+    """Steps of the whole run."""
+    data: dict[str, Any] = field(init=False)
+    """Content of the training split, from `describe_data`."""
+
+    def __post_init__(self) -> None:
+        options, data, group = self.config.TRAIN, self.config.DATA, self.group
+        self.recompute = configured_recompute(self.config.MODEL)
+        training, validation = self.splits
+        lengths = [sequence.length for sequence in training]
+        index = ClipIndex.every_start(lengths, data.CLIP_LEN)
+        self.training = ClipSamples(
+            seen_by(data.NORM, training),
+            index,
+            crop_size=data.CROP_SIZE,
+            augment=data.AUGMENT,
+            seed=options.SEED,
+            replace_unreadable=options.ON_ERROR == "skip",
+        )
+        self.validation = ClipSamples(
+            seen_by(data.NORM, validation),
+            ClipIndex.each_window_once(
+                [sequence.length for sequence in validation],
+                data.CLIP_LEN,
+                options.VAL_MAX_WINDOWS,
+            ),
+        )
+        accumulation = options.GRADIENT_ACCUMULATION_STEPS
+        self.plan = StepPlan(
+            index, options.BATCH_SIZE, accumulation, options.SEED, group.rank, group.world
+        )
+        self.steps = total_steps(options, self.plan.steps_an_epoch)
+        self.data = describe_data(training)
+        if self.state is not None:
+            _require_continuation(self.state, self)
+
+    @classmethod
+    def open(
+        cls,
+        config: Config,
+        group: Group,
+        *,
+        run: Path | None = None,
+        state: dict[str, Any] | None = None,
+        reporter: Reporter = SILENT,
+    ) -> Session:
+        """Open all that a configuration names, and refuse what can't be trained.
+
+        Args:
+            config: the whole configuration.
+            group: the processes, and this one's device.
+            run: run folder; only named here.
+            state: content of its last checkpoint, if the run goes on.
+            reporter: told what is recomputed and why.
+
+        Raises:
+            SpikeDeblurError: a package, the loss's or the network's weights, the data, memory or
+                the checkpoint does not allow this run; says which and what to do.
+        """
+        options = config.TRAIN
+        require_wandb(config)
+        if options.THREADS is not None:
+            torch.set_num_threads(options.THREADS)
+        precision = Precision.choose(options.AMP, group.device)
+        low = precision.dtype == torch.bfloat16 and group.device.type == "cpu"
+        if low and not cpu_computes_bf16():
+            reporter.note(NO_BF16)
+        objective = Objective(config.LOSS).to(group.device)
+        if state is None:
+            require_room(config)
+        else:
+            assert run is not None
+            for weights in filter(None, (state["model"], state["ema"])):
+                where = checkpoint_path(run, "last")
+                outline_that_fits(config, forms_of(weights, where), where)
+        splits = open_splits(config)
+        torch.manual_seed(options.SEED)
+        session = cls(
+            config=config,
+            group=group,
+            precision=precision,
+            objective=objective,
+            model=build_model(config if state is None else without_pretrained(config)),
+            splits=splits,
+            run=run,
+            state=state,
+        )
+        if options.MEMORY_BUDGET is not None:
+            session._recompute_to_fit(reporter)
+        return session
+
+    def _recompute_to_fit(self, reporter: Reporter) -> None:
+        self.recompute, self.trial = self.group.on_first(
+            lambda: fit_in_budget(self.config, self.group.device, reporter)
+        )
+        set_recompute(self.model, self.recompute)
+        reporter.note(
+            f"recomputing {self.recompute}: a step takes {self.trial.peak_bytes / 1e9:.2f} GB and "
+            f"{self.trial.seconds:.2f} s"
+        )
+
+    def learner(self) -> Learner:
+        """Return what steps change, on the device: as at the start, or as in the checkpoint.
+
+        Raises:
+            CheckpointError: its optimizer was written by a release whose groups differ.
+        """
+        learner = Learner.start(
+            self.config,
+            self.group,
+            self.model.to(self.group.device),
+            self.objective,
+            self.precision,
+            # Clips of one window have no flow between neighbours.
+            some_unused=1 in self.training.index.length or self.config.DATA.SPIKE_AUGMENT.THIN > 0,
+        )
+        if self.state is not None:
+            assert self.run is not None
+            learner.restore(self.state, checkpoint_path(self.run, "last"))
+        return learner
+
+
+def _require_continuation(state: dict[str, Any], session: Session) -> None:
+    plan = session.plan
+    if state["data"] != session.data["sha256"]:
+        raise run_folder.RunFolderError(
+            "can't continue: the training split is not the one that the run was begun with "
+            "(other sequences, windows or sources); restore it, or use another --run"
+        )
+    if state["samples_a_step"] != plan.samples_a_step:
+        raise run_folder.RunFolderError(
+            f"can't continue: the run has {state['samples_a_step']} clips a step, now "
+            f"{plan.samples_a_step} ({plan.world} processes, TRAIN.BATCH_SIZE {plan.batch_size}, "
+            f"TRAIN.GRADIENT_ACCUMULATION_STEPS {plan.accumulation}); set them so that their "
+            "product is the same"
+        )
+    assert state["total_steps"] == session.steps  # configuration, data and clips a step are equal
