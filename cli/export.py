@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .output import parse_size, require_local
+from .output import command_line, parse_size, require_local, say_next
 
 _PROGRAMS = (".pt2", ".onnx")
 
@@ -16,22 +16,22 @@ def export(
     run: Annotated[
         str,
         typer.Argument(
-            help="Run folder that `train` wrote, a path or a URL; of a program also a "
+            help="Run folder that `train` wrote, a path or a URL; for a program also a "
             ".safetensors, or `small`."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="File to write: *.safetensors, *.pt2 or *.onnx.")],
     size: Annotated[
         str | None,
-        typer.Option(help="Of a program: HxW of its frames, in pixels; it takes no other."),
+        typer.Option(help="For a program: HxW of its frames, in pixels; it takes no other."),
     ] = None,
     spike_size: Annotated[
         str | None,
-        typer.Option(help="Of a program: HxW of its counts.", show_default="the trunk's"),
+        typer.Option(help="For a program: HxW of its counts.", show_default="the trunk's"),
     ] = None,
     frames: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a program: frames of a clip.", show_default="as in training"),
+        typer.Option(min=1, help="For a program: frames of a clip.", show_default="as in training"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there.")
@@ -54,14 +54,30 @@ def export(
     if out.suffix in _PROGRAMS:
         if size is None:
             raise typer.BadParameter("a program has one input shape; give HxW", param_hint="--size")
-        _write_program(run, out, size, spike_size, frames, overwrite=overwrite)
+        from ..pipeline.trained.program import export_program
+
+        summary = export_program(
+            run,
+            out,
+            size=parse_size(size),
+            spike_size=None if spike_size is None else parse_size(spike_size),
+            frames=frames,
+            overwrite=overwrite,
+        )
+        shapes = ", ".join(
+            f"{name} {'x'.join(map(str, shape))}" for name, shape in summary.inputs.items()
+        )
+        typer.echo(
+            f"{out}: takes {shapes}; within {summary.difference:.1g} of the network's range, "
+            f"{out.stat().st_size / 1e6:.1f} MB"
+        )
+        say_next(None)
         return
     if (size, spike_size, frames) != (None, None, None):
         raise typer.BadParameter(
             f"a shape is for programs, *.pt2 and *.onnx; {out.name} takes any", param_hint="--size"
         )
     from ..pipeline.trained.model_file import export_model
-    from .output import command_line, say_next
 
     facts = export_model(run, out, overwrite=overwrite)
     typer.echo(
@@ -72,33 +88,3 @@ def export(
         f"{command_line('restore', '--model', out)} --blur DIR --spikes FILE.dat --exposure N "
         "--fps HZ --out DIR"
     )
-
-
-def _write_program(
-    run: str,
-    out: Path,
-    size: str,
-    spike_size: str | None,
-    frames: int | None,
-    *,
-    overwrite: bool,
-) -> None:
-    from ..pipeline.trained.program import export_program
-    from .output import say_next
-
-    summary = export_program(
-        run,
-        out,
-        size=parse_size(size),
-        spike_size=None if spike_size is None else parse_size(spike_size),
-        frames=frames,
-        overwrite=overwrite,
-    )
-    shapes = ", ".join(
-        f"{name} {'x'.join(map(str, shape))}" for name, shape in summary.inputs.items()
-    )
-    typer.echo(
-        f"{out}: takes {shapes}; within {summary.difference:.1g} of the network's range, "
-        f"{out.stat().st_size / 1e6:.1f} MB"
-    )
-    say_next(None)

@@ -1,10 +1,10 @@
-"""Where the time of a run goes."""
+"""Time of a run, part by part."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -13,34 +13,27 @@ from .data.loader import Batch
 StepPart = Literal["data", "to_device", "forward", "backward", "optimizer", "other"]
 Part = StepPart | Literal["validation", "saving"]
 
-STEP_PARTS: tuple[StepPart, ...] = (
-    "data",
-    "to_device",
-    "forward",
-    "backward",
-    "optimizer",
-    "other",
-)
-"""Of a training step: waiting for a batch; copying and normalising it; network and loss; their
-gradient; the update of weights and their average; the rest."""
+STEP_PARTS: tuple[StepPart, ...] = get_args(StepPart)
+"""Parts of a training step: waiting for a batch; copying and normalising it; network and loss;
+their gradient; the update of weights and their average; the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The time of a run's loop, part by part."""
+    """Time of a run's loop, part by part."""
 
     steps: int
     wall_seconds: float
-    """From before the first step until after the last checkpoint."""
+    """Time from before the first step until after the last checkpoint."""
     seconds: dict[Part, float]
-    """Of each part; together the wall time."""
+    """Time of each part; together the wall time."""
 
 
 class Clock:
-    """Every instant belongs to one part, the one that was started last, so the parts add up.
+    """Counts each instant to the part that was started last, so the parts add up.
 
     Args:
-        device: what computes.
+        device: device that computes.
         exact: wait for the device at each change of part. Without it, a GPU's work counts as
             the part in which the process waits for it next.
     """
@@ -91,14 +84,14 @@ class Clock:
 
     @property
     def data_wait(self) -> float:
-        """Part of the interval's steps that was spent waiting for data, 0 to 1."""
+        """Share of the interval's steps that was spent waiting for data, 0 to 1."""
         return self.spent("data") / self.seconds
 
     def profile(self) -> Profile:
-        """Return where the time since the start went."""
+        """Return the time of each part since the start."""
         self.start(self._part)
         return Profile(self._steps, self._marked - self._began, dict(self._seconds))
 
     def note(self, loss: float, quality: float) -> str:
-        """Say how the run is doing, in a line."""
+        """Return loss, PSNR and data wait in a line."""
         return f"loss {loss:.4f}, {quality:.2f} dB, data wait {self.data_wait:.0%}"

@@ -67,12 +67,11 @@ def plan_run(
         SpikeDeblurError: `train` would not start, or would run out of memory.
     """
     with process_group() as group:
-        state = None
+        state, folder = None, Path() if run is None else Path(run)
         if run is not None:
-            run = Path(run)
-            group.on_first(lambda: run_folder.require_not_held(run))
-            state = find_start(config, group, run, resume=resume, overwrite=overwrite)
-        session = Session.open(config, group, run=run, state=state, reporter=reporter)
+            group.on_first(lambda: run_folder.require_not_held(folder))
+            state = find_start(config, group, folder, resume=resume, overwrite=overwrite)
+        session = Session.open(config, group, run=folder, state=state, reporter=reporter)
         trial = session.trial or try_step(config, group.device)
         if trial is None:
             raise SpikeDeblurError(

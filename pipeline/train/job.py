@@ -87,16 +87,12 @@ def train(
         reporter = reporter if group.is_first else SILENT
         group.on_first(lambda: held.enter_context(run_folder.hold(run)))
         state = find_start(config, group, run, resume=resume, overwrite=overwrite)
-        if state is not None and state["step"] == state["validated_step"] == state["total_steps"]:
-            reporter.note(f"{run}: this run is finished, {state['step']} steps; nothing to do")
+        at = Position.of(state)
+        if state is not None and at.step == at.validated_step == state["total_steps"]:
+            reporter.note(f"{run}: this run is finished, {at.step} steps; nothing to do")
+            best = at.best_step, at.best_psnr
             return TrainSummary(
-                run,
-                state["step"],
-                state["total_steps"],
-                state["best_step"],
-                state["best_psnr"],
-                was_finished=True,
-                is_first=group.is_first,
+                run, at.step, at.step, *best, was_finished=True, is_first=group.is_first
             )
         session = Session.open(config, group, run=run, state=state, reporter=reporter)
         return fit(session, profile=profile, reporter=reporter)
@@ -111,7 +107,6 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
         reporter: as in `train`.
     """
     options, group, total = session.config.TRAIN, session.group, session.steps
-    assert session.run is not None
     warmup = warmup_steps(options, total)
     if warmup < options.SCHEDULER.WARMUP_STEPS:
         reporter.note(f"warm-up shortened to {warmup} steps: the run has {total}")

@@ -1,4 +1,4 @@
-"""What a step of training takes, measured before the run: one is tried in a process of its own.
+"""Memory and time of a training step, measured before the run: one is tried in its own process.
 
 Nothing is predicted from formulas, which would have to know what autograd keeps, what libraries
 need beside it and how much of freed memory an allocator can use again. Only where a CPU would
@@ -32,12 +32,13 @@ from .precision import Precision
 from .step import Learner
 
 PATIENCE = 30.0
+"""Most seconds that a step may take on a CPU and still be tried in its full size."""
 
 SMALL_SIDE = 64
 """Side of the smaller step's crop, in pixels of the trunk: its coarsest scale is one window."""
 
 SHARE = 0.9
-"""What a budget of `auto` takes of the free memory; the rest is for what others come to need."""
+"""Share of the free memory that a budget of `auto` is; the rest is left to other programs."""
 
 CHOICES = (
     Recompute(),
@@ -47,7 +48,7 @@ CHOICES = (
     Recompute(attention=True, feed_forward=True, warping=True, block=True),
     Recompute(attention=True, feed_forward=True, warping=True, block=True, stage=True),
 )
-"""What a step can recompute, from the fastest to the leanest."""
+"""Parts that a step can recompute, from the fastest choice to the leanest."""
 
 
 class MemoryBudgetError(SpikeDeblurError):
@@ -56,14 +57,14 @@ class MemoryBudgetError(SpikeDeblurError):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a step took."""
+    """Memory and time of a step."""
 
     peak_bytes: int
-    """Of the process's memory; on a GPU, of what torch took there."""
+    """Most memory of the process; on a GPU, most that torch took there."""
     seconds: float
-    """With all batches that it accumulates."""
+    """Time with all batches that it accumulates."""
     extrapolated: bool
-    """From smaller steps."""
+    """Whether both follow from smaller steps."""
 
 
 def fit_in_budget(
@@ -72,8 +73,8 @@ def fit_in_budget(
     """Choose what to recompute by `TRAIN.MEMORY_BUDGET`: the first of `CHOICES` that fits.
 
     Args:
-        config: of the run, with a budget.
-        device: to train on.
+        config: the run's configuration, with a budget.
+        device: device to train on.
         reporter: told of every choice that does not fit.
 
     Raises:
@@ -107,15 +108,15 @@ def try_step(
     """Try a step of training on random clips.
 
     Args:
-        config: of the run; weights to start from are not read.
-        device: to try it on.
-        recompute: instead of what the configuration recomputes.
-        limit: bytes; a step that comes to take more is stopped. None: what is free.
+        config: the run's configuration; weights to start from are not read.
+        device: device to try it on.
+        recompute: parts recomputed; None: those of the configuration.
+        limit: bytes that stop a step which comes to take more; None: what is free.
         patience: seconds that a step may take on a CPU and still be tried in its full size.
 
     Returns:
-        None: it took more than the limit, or than there is. Foretold from smaller steps, the
-        peak may lie above the limit.
+        None if it took more than the limit, or than there is. An extrapolated peak may lie above
+        the limit.
 
     Raises:
         SpikeDeblurError: the step failed.
@@ -124,9 +125,8 @@ def try_step(
         limit = free_memory(device)
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(
-        target=_answer, args=(theirs, config, device, recompute, patience), daemon=True
-    )
+    arguments = (theirs, config, device, recompute, patience)
+    process = spawn.Process(target=_answer, args=arguments, daemon=True)
     process.start()
     theirs.close()  # so that a process that dies is noticed
     try:
@@ -173,29 +173,25 @@ def _measure(
         set_recompute(model, recompute)
     precision = Precision.choose(config.TRAIN.AMP, device)
     objective = Objective(config.LOSS).to(device)
-    learner = Learner.start(config, Group(0, 1, device), model.to(device), objective, precision)
+    learner = Learner(config, Group(0, 1, device), model.to(device), objective, precision)
     clips, side = config.TRAIN.BATCH_SIZE, config.DATA.CROP_SIZE
     batches = config.TRAIN.GRADIENT_ACCUMULATION_STEPS
     small = SMALL_SIDE * config.MODEL.TRUNK_SCALE
     times = clips * side * side / small**2
-    if device.type == "cuda" or times <= 2:
-        peak, seconds = _steps(learner, clips, side, side)
-        return Trial(peak, batches * seconds, extrapolated=False)
-    keep_share_of_freed_memory(1 / times)
-    peak, seconds = _steps(learner, 1, small, small)
-    if times * seconds < patience:
-        keep_share_of_freed_memory(1)
-        peak, seconds = _steps(learner, clips, side, side)
-        return Trial(peak, batches * seconds, extrapolated=False)
-    keep_share_of_freed_memory(2 / times)
+    tried_whole = device.type == "cuda" or times <= 2
+    if not tried_whole:
+        keep_share_of_freed_memory(1 / times)
+        peak, seconds = _steps(learner, 1, small, small)
+        tried_whole = times * seconds < patience
+        keep_share_of_freed_memory(1 if tried_whole else 2 / times)
+    if tried_whole:
+        whole_peak, seconds = _steps(learner, clips, side, side)
+        return Trial(whole_peak, batches * seconds, extrapolated=False)
     twice_peak, _ = _steps(learner, 1, small, 2 * small)
     keep_share_of_freed_memory(1)
     _, seconds = _steps(learner, 1, small, 2 * small)
-    return Trial(
-        round(peak + (times - 1) * (twice_peak - peak)),
-        batches * times * seconds / 2,
-        extrapolated=True,
-    )
+    whole_peak = round(peak + (times - 1) * (twice_peak - peak))
+    return Trial(whole_peak, batches * times * seconds / 2, extrapolated=True)
 
 
 def _steps(learner: Learner, clips: int, height: int, width: int) -> tuple[int, float]:

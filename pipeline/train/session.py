@@ -46,7 +46,7 @@ def find_start(
             was begun with another configuration.
         CheckpointError: the checkpoint can't be read.
     """
-    run_folder.require_own_folders(run)
+    run_folder.own_folders(run)
     if resume:
         return run_folder.read_resumable(run, config)
     group.on_first(lambda: run_folder.require_new(run, overwrite=overwrite))
@@ -71,8 +71,8 @@ class Session:
     """Network with the weights that a new run starts from; called as `model(blur, voxels)`."""
     splits: tuple[list[WindowSequence], list[WindowSequence]]
     """Sequences of the training and of the validation split."""
-    run: Path | None = None
-    """Run folder."""
+    run: Path = Path()
+    """Run folder, for `fit` and for messages about `state`."""
     state: dict[str, Any] | None = None
     """Content of the checkpoint that the run goes on from; None: it begins anew."""
     trial: Trial | None = None
@@ -94,8 +94,7 @@ class Session:
         options, data, group = self.config.TRAIN, self.config.DATA, self.group
         self.recompute = configured_recompute(self.config.MODEL)
         training, validation = self.splits
-        lengths = [sequence.length for sequence in training]
-        index = ClipIndex.every_start(lengths, data.CLIP_LEN)
+        index = ClipIndex.every_start(_lengths(training), data.CLIP_LEN)
         self.training = ClipSamples(
             seen_by(data.NORM, training),
             index,
@@ -107,9 +106,7 @@ class Session:
         self.validation = ClipSamples(
             seen_by(data.NORM, validation),
             ClipIndex.each_window_once(
-                [sequence.length for sequence in validation],
-                data.CLIP_LEN,
-                options.VAL_MAX_WINDOWS,
+                _lengths(validation), data.CLIP_LEN, options.VAL_MAX_WINDOWS
             ),
         )
         accumulation = options.GRADIENT_ACCUMULATION_STEPS
@@ -127,7 +124,7 @@ class Session:
         config: Config,
         group: Group,
         *,
-        run: Path | None = None,
+        run: Path = Path(),
         state: dict[str, Any] | None = None,
         reporter: Reporter = SILENT,
     ) -> Session:
@@ -136,7 +133,7 @@ class Session:
         Args:
             config: the whole configuration.
             group: the processes, and this one's device.
-            run: run folder; only named here.
+            run: run folder; it is not looked at here.
             state: content of its last checkpoint, if the run goes on.
             reporter: told what is recomputed and why.
 
@@ -156,7 +153,6 @@ class Session:
         if state is None:
             require_room(config)
         else:
-            assert run is not None
             for weights in filter(None, (state["model"], state["ema"])):
                 where = checkpoint_path(run, "last")
                 outline_that_fits(config, forms_of(weights, where), where)
@@ -173,18 +169,15 @@ class Session:
             state=state,
         )
         if options.MEMORY_BUDGET is not None:
-            session._recompute_to_fit(reporter)
+            session.recompute, session.trial = recompute, trial = group.on_first(
+                lambda: fit_in_budget(config, group.device, reporter)
+            )
+            set_recompute(session.model, recompute)
+            reporter.note(
+                f"recomputing {recompute}: a step takes {trial.peak_bytes / 1e9:.2f} GB and "
+                f"{trial.seconds:.2f} s"
+            )
         return session
-
-    def _recompute_to_fit(self, reporter: Reporter) -> None:
-        self.recompute, self.trial = self.group.on_first(
-            lambda: fit_in_budget(self.config, self.group.device, reporter)
-        )
-        set_recompute(self.model, self.recompute)
-        reporter.note(
-            f"recomputing {self.recompute}: a step takes {self.trial.peak_bytes / 1e9:.2f} GB and "
-            f"{self.trial.seconds:.2f} s"
-        )
 
     def learner(self) -> Learner:
         """Return what steps change, on the device: as at the start, or as in the checkpoint.
@@ -192,7 +185,7 @@ class Session:
         Raises:
             CheckpointError: its optimizer was written by a release whose groups differ.
         """
-        learner = Learner.start(
+        learner = Learner(
             self.config,
             self.group,
             self.model.to(self.group.device),
@@ -202,9 +195,12 @@ class Session:
             some_unused=1 in self.training.index.length or self.config.DATA.SPIKE_AUGMENT.THIN > 0,
         )
         if self.state is not None:
-            assert self.run is not None
             learner.restore(self.state, checkpoint_path(self.run, "last"))
         return learner
+
+
+def _lengths(sequences: list[WindowSequence]) -> list[int]:
+    return [sequence.length for sequence in sequences]
 
 
 def _require_continuation(state: dict[str, Any], session: Session) -> None:

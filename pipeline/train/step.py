@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,34 +31,30 @@ class NonFiniteError(SpikeDeblurError):
 
 
 class StepResult(NamedTuple):
-    """What a step found, before it changed the weights."""
+    """Loss, PSNR and gradient of a step, before it changed the weights."""
 
     loss: float
     """Mean over the samples of all processes."""
     psnr: float
     """Mean over the same samples, dB."""
     gradient_norm: float
-    """Before clipping; not finite where fp16 overflowed and the step was left out."""
+    """Norm before clipping; not finite where fp16 overflowed and the step was left out."""
 
 
-@dataclass(frozen=True)
 class Learner:
-    """What a step changes: weights, their average, the optimizer, the gradient's scale."""
+    """What steps change: weights, their average, the optimizer, the gradient's scale.
 
-    model: nn.Module
-    wrapped: nn.Module
-    """The model, with its gradients averaged over the processes."""
-    objective: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    average: nn.Module | None
-    precision: Precision
-    group: Group
-    config: Config
+    Args:
+        config: TRAIN is read here, and DATA.NORM.
+        group: the processes, and this one's device.
+        model: on the device; called as `model(blur, voxels)`.
+        objective: called as `objective(output, sharp)`.
+        precision: numbers that the forward pass computes in.
+        some_unused: as in `Group.wrap`.
+    """
 
-    @classmethod
-    def start(
-        cls,
+    def __init__(
+        self,
         config: Config,
         group: Group,
         model: nn.Module,
@@ -67,31 +62,23 @@ class Learner:
         precision: Precision,
         *,
         some_unused: bool = False,
-    ) -> Learner:
-        """Prepare for the first step.
-
-        Args:
-            config: TRAIN is read here, and DATA.NORM.
-            group: the processes, and this one's device.
-            model: on the device; called as `model(blur, voxels)`.
-            objective: called as `objective(output, sharp)`.
-            precision: of the forward pass.
-            some_unused: as in `Group.wrap`.
-        """
+    ) -> None:
         options = config.TRAIN
-        optimizer = torch.optim.AdamW(
+        self.config, self.group, self.precision = config, group, precision
+        self.model, self.objective = model, objective
+        self.optimizer = torch.optim.AdamW(
             parameter_groups(model, options.OPTIM),
             lr=options.OPTIM.LR,
             weight_decay=options.OPTIM.WEIGHT_DECAY,
             fused=True,  # one pass over all weights; 2 against 12 ms a step for the quickstart's
         )
-        average = averaged_copy(model) if options.EMA_DECAY is not None else None
+        self.average = averaged_copy(model) if options.EMA_DECAY is not None else None
         model.train()
         if options.COMPILE:
             _compile(model, config, precision)
-        wrapped = group.wrap(model, some_unused=some_unused)
-        scaler = precision.scaler()
-        return cls(model, wrapped, objective, optimizer, scaler, average, precision, group, config)
+        self.wrapped = group.wrap(model, some_unused=some_unused)
+        """The model, with its gradients averaged over the processes."""
+        self.scaler = precision.scaler()
 
     def state(self) -> dict[str, Any]:
         """Return all that steps change, as a checkpoint holds it."""
@@ -130,10 +117,10 @@ class Learner:
         """Change the weights once, by the mean gradient of some batches.
 
         Args:
-            batches: of this process.
+            batches: batches of this process.
             done: steps before this one.
-            learning_rate: of the parameters whose `scale` is 1.
-            clock: told which part begins.
+            learning_rate: learning rate of the parameters whose `scale` is 1.
+            clock: counts the time of each part.
             raw: as in `to_inputs`.
 
         Raises:
@@ -147,8 +134,8 @@ class Learner:
         with explained_shortage(f"step {done + 1}", training_advice(self.config)):
             loss, quality = self._backward(batches, clock, done, raw=raw)
         clock.start("optimizer")
-        for settings in self.optimizer.param_groups:
-            if frozen and settings["part"] == "flow":
+        for settings in self.optimizer.param_groups if frozen else ():
+            if settings["part"] == "flow":
                 for parameter in settings["params"]:
                     parameter.grad = None  # neither clipped with the others nor followed
         self.scaler.unscale_(self.optimizer)
@@ -160,8 +147,8 @@ class Learner:
         self.scaler.step(self.optimizer)  # leaves the step out if fp16 overflowed
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        decay = self.config.TRAIN.EMA_DECAY
-        if self.average is not None and decay is not None:
+        if self.average is not None:
+            decay = self.config.TRAIN.EMA_DECAY or 0.0
             update_average(self.average, self.model, ema_decay(decay, done))
         clock.start("other")
         return StepResult(loss, quality, norm)
@@ -170,18 +157,12 @@ class Learner:
         self, batches: list[Batch], clock: Clock, done: int, *, raw: bool
     ) -> tuple[float, float]:
         """Accumulate the gradient of a step; return mean loss and PSNR over its samples."""
-        group = self.group
+        group, data = self.group, self.config.DATA
         sums = torch.zeros(2, dtype=torch.float64, device=group.device)
         bad: list[Batch] = []
         for number, batch in enumerate(batches, 1):
             clock.start("to_device")
-            inputs = to_inputs(
-                batch,
-                group.device,
-                self.config.DATA.NORM,
-                raw=raw,
-                augment=self.config.DATA.SPIKE_AUGMENT,
-            )
+            inputs = to_inputs(batch, group.device, data.NORM, raw=raw, augment=data.SPIKE_AUGMENT)
             # Gradients are exchanged once a step, in the last batch's backward pass.
             exchange = number == len(batches) or group.world == 1
             with nullcontext() if exchange else self.wrapped.no_sync():  # type: ignore[operator]

@@ -3,8 +3,8 @@
     .pt2    torch.export: for torch itself, from Python or compiled
     .onnx   ONNX, opset 20: for onnxruntime and others; needs the extra `onnx`
 
-Both compute on what the network is given: frames and normalised counts, float32. What is written
-is read back and must give what the network gives, or it is not kept.
+Both take what the network takes: frames and normalised counts, float32. The written program is
+read back and must give what the network gives, or it is not kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ... import __version__
 from ...configs import dump_config
@@ -33,7 +33,7 @@ from .model_file import load_trained, source_name
 
 PROGRAM_SUFFIXES = (".pt2", ".onnx")
 FACTS = "spikedeblur"
-"""Name of the facts in the file: an extra file of a .pt2, a metadata property of an .onnx."""
+"""Name of the facts in the file: an extra file in a .pt2, a metadata property in an .onnx."""
 
 TOLERANCE = 1e-3
 """Largest difference from the network's output, as a share of that output's range."""
@@ -52,14 +52,14 @@ class ProgramError(SpikeDeblurError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProgramSummary:
-    """What was written."""
+    """Inputs of a program, and how near it is to its network."""
 
     out: str
     inputs: dict[str, tuple[int, ...]]
-    """Shape of each input by name: blurred (1, T, 3, H, W) and, of a model that uses spikes,
-    voxels (1, T, K, h, w)."""
+    """Shape of each input by name: blurred (1, T, 3, H, W) and, if the model uses spikes, voxels
+    (1, T, K, h, w)."""
     difference: float
-    """Largest from the network's output, as a share of that output's range."""
+    """Largest difference from the network's output, as a share of that output's range."""
 
 
 def export_program(
@@ -77,7 +77,7 @@ def export_program(
         source: trained model, as for `load_trained`.
         out: file to write, `*.pt2` or `*.onnx`.
         size: (H, W) of the frames, in pixels; the program takes no other.
-        spike_size: (h, w) of the counts; None: that of the network's trunk.
+        spike_size: (h, w) of the counts, in pixels; None: that of the network's trunk.
         frames: T of a clip; None: as in training.
         overwrite: replace a file that is there.
 
@@ -109,7 +109,8 @@ def export_program(
         require_free(out, overwrite=overwrite)
         wanted = network(*inputs.values())  # plans its windows, which tracing can't
         with _explained(out):
-            write(network, inputs, facts, file)
+            program = torch.export.export(network, tuple(inputs.values()), strict=False)
+            write(program, list(inputs), facts, file)
             file.flush()
             found = call(file.path, inputs)
         difference = _relative_difference(found, wanted)
@@ -143,16 +144,10 @@ def _relative_difference(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max() / spread)
 
 
-def _exported(network: nn.Module, inputs: dict[str, Tensor]) -> torch.export.ExportedProgram:
-    return torch.export.export(network, tuple(inputs.values()), strict=False)
-
-
 def _write_pt2(
-    network: nn.Module, inputs: dict[str, Tensor], facts: dict[str, Any], file: AsideFile
+    program: torch.export.ExportedProgram, names: list[str], facts: dict[str, Any], file: AsideFile
 ) -> None:
-    torch.export.save(
-        _exported(network, inputs), file, extra_files={FACTS: json.dumps(facts, indent=1)}
-    )
+    torch.export.save(program, file, extra_files={FACTS: json.dumps(facts, indent=1)})
 
 
 def _call_pt2(path: Path, inputs: dict[str, Tensor]) -> Tensor:
@@ -161,20 +156,20 @@ def _call_pt2(path: Path, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def _write_onnx(
-    network: nn.Module, inputs: dict[str, Tensor], facts: dict[str, Any], file: AsideFile
+    program: torch.export.ExportedProgram, names: list[str], facts: dict[str, Any], file: AsideFile
 ) -> None:
-    program = torch.onnx.export(
-        _exported(network, inputs),
+    onnx = torch.onnx.export(
+        program,
         dynamo=True,
         verbose=False,
         opset_version=OPSET,
-        input_names=list(inputs),
+        input_names=names,
         output_names=[OUTPUT],
         optimize=False,  # onnxruntime does that itself, and sooner
     )
-    assert program is not None, "given to a file only"
-    program.model.metadata_props[FACTS] = json.dumps(facts)
-    file.write(program.model_proto.SerializeToString())
+    assert onnx is not None, "given to a file only"
+    onnx.model.metadata_props[FACTS] = json.dumps(facts)
+    file.write(onnx.model_proto.SerializeToString())
 
 
 def _call_onnx(path: Path, inputs: dict[str, Tensor]) -> Tensor:
@@ -197,7 +192,7 @@ def _require_onnx(out: Path) -> None:
 
 @contextmanager
 def _explained(out: Path) -> Iterator[None]:
-    """Turn what exporters and runtimes say of a network into one sentence, and hush their hints."""
+    """Turn any error of exporters and runtimes into one sentence, and hush their hints."""
     hushed = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     before = [logger.level for logger in hushed]
     for logger in hushed:

@@ -15,7 +15,7 @@ Arrays = tuple[np.ndarray, ...]
 
 @dataclass(slots=True)
 class CacheStatistics:
-    """What a cache did so far."""
+    """Counts of what a cache did so far."""
 
     hits: int = 0
     misses: int = 0
@@ -23,12 +23,12 @@ class CacheStatistics:
 
 
 class WindowCache:
-    """Least recently used out first. Holds read-only arrays; callers copy what they change.
+    """Keeps the arrays that were used last; they are read-only, callers copy what they change.
 
     Threads may share it.
 
     Args:
-        limit_bytes: what the arrays together may take; one that is larger is not kept.
+        limit_bytes: most bytes of all arrays together; one that is larger is not kept.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -44,12 +44,6 @@ class WindowCache:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"_lock": threading.Lock()})
-
-    def __repr__(self) -> str:
-        return (
-            f"WindowCache({len(self._held)} windows, {self.bytes} of {self.limit_bytes} bytes, "
-            f"{self.statistics})"
-        )
 
     def __len__(self) -> int:
         return len(self._held)

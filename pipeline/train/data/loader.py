@@ -12,7 +12,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from .workers import cut_batch, open_workers, stack
 
 Batch = dict[str, Any]
 MOST_WORKERS = 8
-"""That `auto` takes: a store gives one worker several hundred crops a second."""
+"""Most loading processes of `auto`: a store gives each several hundred crops a second."""
 
 
 def prepare_cache(
@@ -83,13 +83,13 @@ def preload(samples: ClipSamples, threads: int = 1, reporter: Reporter = SILENT)
         reporter: told the windows read, and in all.
     """
     assert samples.cache is not None
-    total = sum(sequence.length for sequence in samples.sequences)
     threads = max(threads, AT_ONCE // 2) if samples.is_remote else threads
-    windows = (
+    windows = [
         (number, window)
         for number, sequence in enumerate(samples.sequences)
         for window in range(sequence.length)
-    )
+    ]
+    ahead = iter(windows)
 
     def read(number: int, window: int) -> Arrays:
         sequence, span = samples.sequences[number], (window, window + 1)
@@ -98,8 +98,8 @@ def preload(samples: ClipSamples, threads: int = 1, reporter: Reporter = SILENT)
     reading: deque[tuple[tuple[int, int], Future[Arrays]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for done in range(1, total + 1):
-                for key in itertools.islice(windows, 2 * threads - len(reading)):
+            for done in range(1, len(windows) + 1):
+                for key in itertools.islice(ahead, 2 * threads - len(reading)):
                     reading.append((key, pool.submit(read, *key)))
                 key, arrays = reading.popleft()
                 if not samples.cache.has_room(window_bytes(samples.sequences[key[0]])):
@@ -109,7 +109,7 @@ def preload(samples: ClipSamples, threads: int = 1, reporter: Reporter = SILENT)
                 except SpikeDeblurError:
                     if not samples.replace_unreadable:
                         raise  # else it is reported when a step comes to it
-                reporter.progress(done, total, "reading the training split into memory")
+                reporter.progress(done, len(windows), "reading the training split into memory")
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -130,33 +130,25 @@ def open_loader(
     A step's tensors are good until the next step is asked for.
 
     Args:
-        samples: what cuts a sample.
-        plan: what says which clips, from `from_step` on, across epochs.
+        samples: cuts a sample.
+        plan: clips of each step, across epochs.
         from_step: first step, counted from the run's start.
-        to_step: one past the last.
+        to_step: one past the last step.
         workers: loading processes; they are started afresh (spawned).
         pin: copy to page-locked memory, from where copies to a GPU are fastest.
-        prefetch_bytes: of batches under way; each worker has one at least.
+        prefetch_bytes: bytes of batches under way; each worker has one batch at least.
 
     Raises:
         WorkerError: a loading process died.
         SpikeDeblurError: a sample can't be read.
     """
     planned = plan.batches(from_step, to_step)
-    with ExitStack() as opened:
-        if workers:
-            batches = opened.enter_context(
-                open_workers(
-                    samples,
-                    planned,
-                    workers=workers,
-                    batch_size=plan.batch_size,
-                    held=plan.accumulation,
-                    prefetch_bytes=prefetch_bytes,
-                )
-            )
-        else:
-            batches = (cut_batch(samples, each) for each in planned)
+    if not workers:
+        yield _by_step((cut_batch(samples, each) for each in planned), pin)
+        return
+    with open_workers(
+        samples, plan, planned, workers=workers, prefetch_bytes=prefetch_bytes
+    ) as batches:
         yield _by_step(batches, pin)
 
 

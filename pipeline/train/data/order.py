@@ -1,4 +1,4 @@
-"""Which clips there are, and which of them each step takes: computed where it is asked for.
+"""Clips of a split, and those of each step: computed when they are asked for.
 
 Nothing here grows with the number of clips: clips are numbered, and shuffled by number. So an
 epoch of ten million clips costs what an epoch of ten costs, to set up and to send to workers.
@@ -16,7 +16,7 @@ import numpy as np
 from .shuffle import shuffled
 
 CROP = 1
-"""Of the random streams of one seed: what is drawn for a sample."""
+"""Random stream of a seed from which crops are drawn."""
 _CLIP_ORDER, _STEP_ORDER = 0, 3
 
 _STEPS_AT_ONCE = 128  # shuffling a few thousand places costs hardly more than one
@@ -53,18 +53,18 @@ class ClipIndex:
 
     @classmethod
     def every_start(cls, lengths: Sequence[int], clip_len: int) -> ClipIndex:
-        """Return the clips of sequences with so many windows, for training.
+        """Return the clips to train on.
 
         Every start gives a clip of `clip_len` windows; a sequence with fewer is one clip, whole.
+
+        Args:
+            lengths: windows of each sequence.
+            clip_len: windows of a clip.
         """
         windows = np.asarray(lengths, np.int64)
-        return cls._of_runs(
-            sequence=np.arange(windows.size),
-            start=np.zeros(windows.size, np.int64),
-            stride=1,
-            length=np.minimum(windows, clip_len),
-            count=np.maximum(windows - clip_len + 1, 1),
-        )
+        count = np.maximum(windows - clip_len + 1, 1)
+        sequence, start = np.arange(windows.size), np.zeros_like(windows)
+        return cls._of_runs(1, sequence, start, np.minimum(windows, clip_len), count)
 
     @classmethod
     def each_window_once(
@@ -92,17 +92,11 @@ class ClipIndex:
             start = (number - (after - clips)[sequence]) * clip_len
             length = np.minimum(windows[sequence] - start, min(clip_len, most))
             count = np.ones(kept, np.int64)
-        return cls._of_runs(sequence, start, clip_len, length, count)
+        return cls._of_runs(clip_len, sequence, start, length, count)
 
     @classmethod
-    def _of_runs(
-        cls,
-        sequence: np.ndarray,
-        start: np.ndarray,
-        stride: int,
-        length: np.ndarray,
-        count: np.ndarray,
-    ) -> ClipIndex:
+    def _of_runs(cls, stride: int, *of_runs: np.ndarray) -> ClipIndex:
+        sequence, start, length, count = of_runs
         order = np.flatnonzero(count)
         order = order[np.lexsort((start[order], sequence[order], -length[order]))]
         return cls(sequence[order], start[order], stride, length[order], count[order])
@@ -132,20 +126,20 @@ class ClipIndex:
 
 
 class MicroBatch(NamedTuple):
-    """What one process loads and backpropagates at once."""
+    """Clips that one process loads and backpropagates at once."""
 
     epoch: int
     clips: np.ndarray
     """(b,) int64, numbers of clips of one length."""
     weight: float
-    """Of the batch's mean loss, so that the step's gradient is the mean over its samples."""
+    """Weight of the batch's mean loss: the step's gradient is then the mean over its samples."""
     ends_step: bool
     """Whether the weights are updated after it."""
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Which clips each step takes, and how they are dealt to processes.
+    """Clips of each step, and how they are dealt to processes.
 
     A step takes `batch_size * accumulation * world` clips of one length T from a shuffled
     order. The last step of each length takes what is left, so nothing is carried into the next
@@ -194,7 +188,7 @@ class StepPlan:
         numbers = shuffled(np.arange(start, stop), steps, key)
         after = np.cumsum(self._steps_of_each_length)
         lengths = np.searchsorted(after, numbers, side="right")
-        found: list[np.ndarray] = [np.empty(0)] * numbers.size
+        taken: list[np.ndarray] = [np.empty(0)] * numbers.size
         for length in np.unique(lengths):
             first_clip, last_clip = self.index.bounds[length]
             count = int(last_clip - first_clip)
@@ -207,8 +201,8 @@ class StepPlan:
             clips = first_clip + shuffled(np.concatenate(places), count, key_of_length)
             ends = np.cumsum([p.size for p in places])
             for step, own in zip(at, np.split(clips, ends[:-1]), strict=True):
-                found[step] = own
-        return found
+                taken[step] = own
+        return taken
 
     def _deal(self, epoch: int, clips: np.ndarray) -> Iterator[MicroBatch]:
         stride = self.batch_size * self.world

@@ -1,4 +1,4 @@
-"""What one training sample is. Plain NumPy.
+"""Training samples: crops of clips, in plain NumPy.
 
 Everything random is a function of the seed, the epoch and the clip alone. So the number of
 loading processes, the batch they work on and where a run was stopped change no sample.
@@ -9,7 +9,7 @@ Letters in shapes: T windows of a clip, K bins, H and W a frame's pixels, h and 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
@@ -29,47 +29,44 @@ class SampleError(SpikeDeblurError):
     """The data can't be trained on as configured; the message names the sequence."""
 
 
+@dataclass
 class ClipSamples:
     """Cuts training samples from sequences; picklable, and without state but its cache.
-
-    Args:
-        sequences: all of one split, with sharp frames.
-        index: their clips.
-        crop_size: side of the square crop in pixels of the frames; None: only `cut` is used.
-        augment: random flips and quarter turns.
-        seed: of crops and augmentation.
-        cache: windows kept in memory; None: none.
-        replace_unreadable: give the next clip of the same length, of another sequence, in place
-            of one that can't be read.
 
     Raises:
         SampleError: no sharp frames, frames smaller than the crop, or sizes of frames and
             voxels that are not in one whole ratio.
     """
 
-    def __init__(
-        self,
-        sequences: Sequence[WindowSequence],
-        index: ClipIndex,
-        *,
-        crop_size: int | None = None,
-        augment: bool = False,
-        seed: int = 0,
-        cache: WindowCache | None = None,
-        replace_unreadable: bool = False,
-    ) -> None:
-        self.sequences = list(sequences)
-        self.index = index
-        self.crop_size = crop_size
-        self.augment = augment
-        self.seed = seed
-        self.cache = cache
-        self.replace_unreadable = replace_unreadable
+    sequences: Sequence[WindowSequence]
+    """All sequences of one split."""
+    index: ClipIndex
+    """Their clips."""
+    _: KW_ONLY
+    crop_size: int | None = None
+    """Side of the square crop in pixels of the frames; None: only `cut` is used."""
+    augment: bool = False
+    """Whether crops are flipped and turned by quarters at random."""
+    seed: int = 0
+    """Seed of crops and augmentation."""
+    cache: WindowCache | None = None
+    """Windows kept in memory."""
+    replace_unreadable: bool = False
+    """Whether a clip that can't be read is replaced by the next of its length, of another
+    sequence."""
+
+    def __post_init__(self) -> None:
         self.is_remote = any(sequence.is_remote for sequence in self.sequences)
         self.ratio = _one_ratio(self.sequences)
-        _require_sharp(self.sequences)
-        if crop_size is not None:
-            _require_crop(self.sequences, crop_size, self.ratio)
+        """Frame pixels that a voxel spans on a side."""
+        for sequence in self.sequences:
+            if not sequence.has_sharp:
+                raise SampleError(
+                    f"{sequence.seq}: has no sharp frames, which training and validation compare "
+                    "with; choose another split or data set"
+                )
+        if self.crop_size is not None:
+            _require_crop(self.sequences, self.crop_size, self.ratio)
 
     def sample(self, epoch: int, clip: int) -> dict[str, Any]:
         """Return one sample, the same whenever and wherever it is asked for.
@@ -134,9 +131,7 @@ class ClipSamples:
         number, start, length = self.index[clip]
         stop = start + length
         sequence = self.sequences[number]
-        blur, sharp, voxels = read_windows(
-            sequence, number, (start, stop), rows, columns, self.ratio, self.cache
-        )
+        blur, sharp, voxels = self._read(number, (start, stop), rows, columns)
         return {
             "blur": blur.transpose(0, 3, 1, 2),  # (T, 3, S, S)
             "sharp": sharp.transpose(0, 3, 1, 2),  # (T, 3, S, S)
@@ -149,75 +144,59 @@ class ClipSamples:
             "t1": [float(t) for t in sequence.t1[start:stop]],
         }
 
+    def _read(self, number: int, windows: Span, rows: Span, columns: Span) -> Arrays:
+        """Read a box of some windows of a sequence, from memory where they are held there.
 
-def read_windows(
-    sequence: WindowSequence,
-    number: int,
-    windows: Span,
-    rows: Span,
-    columns: Span,
-    ratio: int,
-    cache: WindowCache | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read a box of some windows, from memory where they are held there.
+        A window that is not held is read whole, and held from then on, if there is room for it or
+        if the box is at least half of it; otherwise only the box is read.
 
-    A window that is not held is read whole, and held from then on, if there is room for it or
-    if the box is at least half of it; otherwise only the box is read.
+        Returns:
+            blur (T, S, S, 3), sharp (T, S, S, 3), voxels (T, K, s, s).
+        """
+        sequence, cache, ratio = self.sequences[number], self.cache, self.ratio
+        box = (rows, columns)
+        small_box = tuple((start // ratio, stop // ratio) for start, stop in box)
 
-    Returns:
-        blur (T, S, S, 3), sharp (T, S, S, 3), voxels (T, K, s, s).
-    """
-    small_rows = (rows[0] // ratio, rows[1] // ratio)
-    small_columns = (columns[0] // ratio, columns[1] // ratio)
+        def read(start: int, stop: int, whole: bool) -> Arrays:
+            reads = [
+                partial(sequence.blur, start, stop, *(() if whole else box)),
+                partial(sequence.sharp, start, stop, *(() if whole else box)),
+                partial(sequence.voxels, start, stop, *(() if whole else small_box)),
+            ]
+            return tuple(together(reads, side_by_side=sequence.is_remote))
 
-    def read(start: int, stop: int, whole: bool) -> Arrays:
-        box = () if whole else (rows, columns)
-        small_box = () if whole else (small_rows, small_columns)
-        blur, sharp, voxels = together(
-            [
-                partial(sequence.blur, start, stop, *box),
-                partial(sequence.sharp, start, stop, *box),
-                partial(sequence.voxels, start, stop, *small_box),
-            ],
-            side_by_side=sequence.is_remote,
-        )
-        return blur, sharp, voxels
-
-    if cache is None:
-        blur, sharp, voxels = read(*windows, whole=False)
-        return blur, sharp, voxels
-    height, width = sequence.frame_shape
-    box = (rows[1] - rows[0]) * (columns[1] - columns[0])
-    mostly = 2 * box >= height * width
-    y, x = slice(*rows), slice(*columns)
-    small_y, small_x = slice(*small_rows), slice(*small_columns)
-    parts: list[_Part] = []
-    coming = 0  # bytes that will be held
-    for window in range(*windows):
-        held = cache.get((number, window))
-        whole = held is None and (mostly or cache.has_room(coming + window_bytes(sequence)))
-        if whole:
-            coming += window_bytes(sequence)
-        elif held is None and parts and parts[-1].is_box:
-            parts[-1].stop = window + 1  # what lies between held windows comes in one read
-            continue
-        parts.append(_Part(window, window + 1, is_box=not whole and held is None, arrays=held))
-    unread = [part for part in parts if part.arrays is None]
-    reads = [partial(read, part.start, part.stop, whole=not part.is_box) for part in unread]
-    for part, arrays in zip(unread, together(reads, side_by_side=sequence.is_remote), strict=True):
-        part.arrays = arrays
-        if not part.is_box:
-            cache.put((number, part.start), arrays)
-    found = []
-    for part in parts:
-        assert part.arrays is not None
-        blur, sharp, voxels = part.arrays
-        if not part.is_box:
-            blur, sharp = blur[:, y, x], sharp[:, y, x]
-            voxels = voxels[:, :, small_y, small_x]
-        found.append((blur, sharp, voxels))
-    blurs, sharps, counts = zip(*found, strict=True)
-    return np.concatenate(blurs), np.concatenate(sharps), np.concatenate(counts)
+        if cache is None:
+            return read(*windows, whole=False)
+        height, width = sequence.frame_shape
+        mostly = 2 * (rows[1] - rows[0]) * (columns[1] - columns[0]) >= height * width
+        parts: list[_Part] = []
+        coming = 0  # bytes that will be held
+        for window in range(*windows):
+            held = cache.get((number, window))
+            whole = held is None and (mostly or cache.has_room(coming + window_bytes(sequence)))
+            if whole:
+                coming += window_bytes(sequence)
+            elif held is None and parts and parts[-1].is_box:
+                parts[-1].stop = window + 1  # what lies between held windows comes in one read
+                continue
+            parts.append(_Part(window, window + 1, is_box=not whole and held is None, arrays=held))
+        unread = [part for part in parts if part.arrays is None]
+        reads = [partial(read, part.start, part.stop, whole=not part.is_box) for part in unread]
+        together_read = together(reads, side_by_side=sequence.is_remote)
+        for part, arrays in zip(unread, together_read, strict=True):
+            part.arrays = arrays
+            if not part.is_box:
+                cache.put((number, part.start), arrays)
+        y, x = (slice(*span) for span in box)
+        small_y, small_x = (slice(*span) for span in small_box)
+        crops = []
+        for part in parts:
+            assert part.arrays is not None
+            blur, sharp, voxels = part.arrays
+            if not part.is_box:
+                blur, sharp, voxels = blur[:, y, x], sharp[:, y, x], voxels[:, :, small_y, small_x]
+            crops.append((blur, sharp, voxels))
+        return tuple(np.concatenate(arrays) for arrays in zip(*crops, strict=True))
 
 
 @dataclass(slots=True)
@@ -258,15 +237,6 @@ def _one_ratio(sequences: Sequence[WindowSequence]) -> int:
             f"{found}; train on one of them at a time"
         )
     return next(iter(ratios), 1)
-
-
-def _require_sharp(sequences: Sequence[WindowSequence]) -> None:
-    for sequence in sequences:
-        if not sequence.has_sharp:
-            raise SampleError(
-                f"{sequence.seq}: has no sharp frames, which training and validation compare "
-                "with; choose another split or data set"
-            )
 
 
 def _require_crop(sequences: Sequence[WindowSequence], crop_size: int, ratio: int) -> None:

@@ -1,4 +1,4 @@
-"""Other cameras than the one that recorded: spikes of a batch changed on the device.
+"""Spikes and frames of a batch changed to those of other cameras, on the device.
 
 Letters in shapes: B clips, T windows, K bins, h and w a voxel grid's.
 """
@@ -16,11 +16,11 @@ from ....configs.schema import SpikeAugmentConfig
 from ....model import delay
 
 _FAINT = 1e-4
-"""Spikes a bin, below which light is taken to be as much: it reaches no threshold."""
+"""Least light that is told from darkness, in spikes a bin: it reaches no threshold."""
 
 
 def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[str, Any]:
-    """Return the batch as another camera would have recorded it; each clip for itself.
+    """Return the batch that another camera would have recorded; each clip has its own.
 
     A higher threshold is exact where its factor is a whole number: integrate-and-fire keeps what
     is left over after a spike, so every f-th spike of a pixel is a spike at f times the threshold,
@@ -30,30 +30,34 @@ def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[s
         batch: `voxels` (B, T, K, h, w) raw counts, or floating: light from intervals; `samples`
             (B, T) spike samples a window, `gain` (B) spikes a sample at unit luminance; on one
             device. Random numbers are torch's.
-        options: what may change, and how far.
+        options: largest change of each kind.
     """
     counts = batch["voxels"].to(torch.float32)
     clips, device = len(counts), counts.device
     samples = batch["samples"].to(counts)[..., None, None, None] / counts.shape[2]  # a bin
     changed = torch.rand(clips, device=device) < options.CHANCE
 
+    def amounts(most: float) -> Tensor:
+        return _of_clip(changed * torch.rand(clips, device=device) * most)
+
+    def kept(lost: float, *shape: int) -> Tensor:
+        share = amounts(lost)
+        return torch.rand(clips, 1, 1, *shape, device=device) >= share
+
     factor = torch.exp(torch.rand(clips, device=device) * math.log(options.THRESHOLD))
     factor = torch.where(changed, factor, 1.0)
     if options.THRESHOLD > 1:
-        raised = (
-            raise_threshold_of_light if batch["voxels"].is_floating_point() else raise_threshold
-        )
+        is_light = batch["voxels"].is_floating_point()
+        raised = raise_threshold_of_light if is_light else raise_threshold
         counts = raised(counts, _of_clip(factor))
     if options.NOISE > 0:
-        share = _of_clip(changed * torch.rand(clips, device=device) * options.NOISE)
-        false = torch.poisson((share * (samples - counts).clamp(min=0)).expand_as(counts))
+        expected = amounts(options.NOISE) * (samples - counts).clamp(min=0)
+        false = torch.poisson(expected.expand_as(counts))
         counts = torch.minimum(counts + false, torch.maximum(samples, counts))
     if options.DEAD > 0:
-        share = _of_clip(changed * torch.rand(clips, device=device) * options.DEAD)
-        counts = counts * (torch.rand(clips, 1, 1, *counts.shape[-2:], device=device) >= share)
+        counts = counts * kept(options.DEAD, *counts.shape[-2:])
     if options.ROWS > 0:
-        share = _of_clip(changed * torch.rand(clips, device=device) * options.ROWS)
-        counts = counts * (torch.rand(clips, 1, 1, counts.shape[-2], 1, device=device) >= share)
+        counts = counts * kept(options.ROWS, counts.shape[-2], 1)
     if options.LATE > 0:
         by = changed * (2 * torch.rand(clips, device=device) - 1) * options.LATE
         bins = (by * counts.shape[2]).round().long()[:, None].expand(counts.shape[:2])
@@ -62,11 +66,11 @@ def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[s
 
 
 def thin(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[str, Any]:
-    """Return a batch of which, by chance, only some windows are left; of all clips the same.
+    """Return the batch, by chance with only some of its windows, the same of all clips.
 
     Args:
         batch: `blur`, `sharp`, `voxels`, `samples` (B, T, ...).
-        options: THIN is read.
+        options: THIN, the chance.
     """
     windows = batch["samples"].shape[1]
     if windows == 1 or torch.rand(()) >= options.THIN:
@@ -78,7 +82,7 @@ def thin(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[str, Any]:
 
 
 def tint(blur: Tensor, sharp: Tensor, options: SpikeAugmentConfig) -> tuple[Tensor, Tensor]:
-    """Return frames (B, T, 3, H, W) of another exposure and white; each clip for itself."""
+    """Return frames (B, T, 3, H, W) of another exposure and white; each clip has its own."""
     clips, device = len(blur), blur.device
     changed = torch.rand(clips, 1, device=device) < options.CHANCE
     darker = changed * torch.rand(clips, 3, device=device) * options.TINT
@@ -87,7 +91,7 @@ def tint(blur: Tensor, sharp: Tensor, options: SpikeAugmentConfig) -> tuple[Tens
 
 
 def grain(blur: Tensor, options: SpikeAugmentConfig) -> Tensor:
-    """Return frames (B, T, 3, H, W) in [0, 1] with noise; each clip for itself."""
+    """Return frames (B, T, 3, H, W) in [0, 1] with noise; each clip has its own."""
     clips, device = len(blur), blur.device
     changed = torch.rand(clips, device=device) < options.CHANCE
     deviation = _of_clip(changed * torch.rand(clips, device=device) * options.GRAIN)

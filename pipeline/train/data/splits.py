@@ -36,20 +36,18 @@ def open_splits(config: Config) -> tuple[list[WindowSequence], list[WindowSequen
             voxel_dir=data.VOXEL_CACHE_DIRNAME,
             image_exts=data.IMAGE_EXTS,
         )
-        if not sequences:
-            raise SampleError(f"{data.ROOT}: no sequences in split {split!r}; check DATA.ROOT")
-        require_usable(sequences, data.K, data.NORM)
+        require_usable(sequences, data.NORM)
         splits.append(sequences)
     return splits[0], splits[1]
 
 
 def seen_by(norm: NormConfig, sequences: Sequence[WindowSequence]) -> list[WindowSequence]:
-    """Return sequences whose voxels are what is normalised: light for `relative`, or counts."""
+    """Return the sequences with the voxels that are normalised: light for `relative`, or counts."""
     return [in_light(s) for s in sequences] if norm.MODE == "relative" else list(sequences)
 
 
-def require_usable(sequences: Sequence[WindowSequence], bins: int, norm: NormConfig) -> None:
-    """Check bins, gains and the voxels' form against the configuration.
+def require_usable(sequences: Sequence[WindowSequence], norm: NormConfig) -> None:
+    """Check gains and the voxels' form against the configuration.
 
     Raises:
         SampleError: names the sequence and the key.
@@ -57,11 +55,6 @@ def require_usable(sequences: Sequence[WindowSequence], bins: int, norm: NormCon
     raw = sequences[0].windows_are_raw
     plain_log1p = norm.MODE == "log1p" and (norm.MEAN, norm.STD) in ((None, None), (0.0, 1.0))
     for sequence in sequences:
-        if sequence.bins != bins:
-            raise SampleError(
-                f"{sequence.seq}: has {sequence.bins} bins, expected DATA.K {bins}; set DATA.K, "
-                "or voxelize again"
-            )
         if sequence.windows_are_raw != raw:
             raise SampleError(
                 f"{sequence.seq}: integer and floating voxels are mixed in this split; "

@@ -1,8 +1,8 @@
 """Processes that cut batches and hand them over in memory which they share with training.
 
 They do without torch, whose import takes each of them two seconds and over 400 MiB. And memory is
-mapped once and used again and again: a fresh shared block a batch, as PyTorch's `DataLoader`
-hands over tensors, costs page faults that take as long as cutting the samples.
+mapped once and used again and again: a fresh shared block for each batch, in which PyTorch's
+`DataLoader` hands over tensors, costs page faults that take as long as cutting the samples.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -29,28 +29,28 @@ import numpy as np
 
 from ....errors import SpikeDeblurError
 from ...host.allocator import keep_freed_memory
-from .order import MicroBatch
+from .order import MicroBatch, StepPlan
 from .samples import ClipSamples
 
 Batch = dict[str, Any]
 
 MOST_AHEAD = 16
-"""Batches that a worker has under way, at most."""
+"""Most batches that a worker has under way."""
 
 _LARGE = ("voxels", "blur", "sharp")  # voxels first: their type may be wider than a byte
 _PATIENCE = 5.0  # seconds that a worker gets to leave
 
 
 class WorkerError(SpikeDeblurError):
-    """A loading process died; the message says of what."""
+    """A loading process died; the message says by which signal or exit code."""
 
 
 def stack(samples: Sequence[dict[str, Any]], memory: np.ndarray | None = None) -> Batch:
     """Stack samples of one T: arrays get a leading B, everything else becomes a list of B.
 
     Args:
-        samples: as `ClipSamples.sample` returns them.
-        memory: (n,) uint8, where large arrays go, one after another; None: fresh memory.
+        samples: results of `ClipSamples.sample`.
+        memory: (n,) uint8 that large arrays are put into, one after another; None: fresh memory.
     """
     batch: Batch = {name: [sample[name] for sample in samples] for name in samples[0]}
     batch["samples"] = np.stack(batch["samples"])
@@ -75,7 +75,7 @@ def batch_bytes(samples: ClipSamples, batch_size: int) -> int:
 
 
 def cut_batch(samples: ClipSamples, planned: MicroBatch, memory: np.ndarray | None = None) -> Batch:
-    """Return a batch: what `stack` returns, and `cache` (hits, misses), `weight`, `ends_step`."""
+    """Return a batch of `stack`, with `cache` (hits, misses), `weight` and `ends_step`."""
     batch = stack(samples.samples(planned.epoch, [int(c) for c in planned.clips]), memory)
     batch["cache"] = samples.cache.since_last() if samples.cache else (0, 0)
     batch["weight"] = planned.weight
@@ -86,33 +86,31 @@ def cut_batch(samples: ClipSamples, planned: MicroBatch, memory: np.ndarray | No
 @contextmanager
 def open_workers(
     samples: ClipSamples,
+    plan: StepPlan,
     planned: Iterable[MicroBatch],
     *,
     workers: int,
-    batch_size: int,
-    held: int,
     prefetch_bytes: int,
 ) -> Iterator[Iterator[Batch]]:
     """Yield an iterator over the planned batches, in their order.
 
-    A batch's large arrays are good until `held` more were taken.
+    A batch's large arrays are good until the batches of another step were taken.
 
     Args:
-        samples: what cuts a sample.
-        planned: read as it is needed.
+        samples: cuts a sample.
+        plan: clips of a batch and batches of a step.
+        planned: batches of the plan, read as they are needed.
         workers: processes; each makes every `workers`-th batch.
-        batch_size: clips of a batch, at most.
-        held: batches that are in use at a time.
-        prefetch_bytes: of batches under way; each worker has one at least.
+        prefetch_bytes: bytes of batches under way; each worker has one batch at least.
 
     Raises:
         WorkerError: a process died.
         SpikeDeblurError: a sample can't be read.
     """
-    size = batch_bytes(samples, batch_size)
-    messages = 2**15 // (256 + 8 * batch_size)  # that a pipe takes without blocking
+    size = batch_bytes(samples, plan.batch_size)
+    messages = 2**15 // (256 + 8 * plan.batch_size)  # that a pipe takes without blocking
     ahead = max(min(prefetch_bytes // (size * workers), MOST_AHEAD, messages), 1)
-    each = ahead + held
+    each = ahead + plan.accumulation
     memory = _SharedMemory(workers * each * size)
     pickled = pickle.dumps(samples)  # once: thousands of sequences take their time
     spawn = get_context("spawn")  # a fork would share locks of threads, CUDA and sockets
@@ -120,9 +118,8 @@ def open_workers(
         links: list[tuple[BaseProcess, Connection]] = []
         for _ in range(workers):
             ours, theirs = spawn.Pipe()
-            process = spawn.Process(
-                target=_serve, args=(theirs, memory, size, pickled), daemon=True
-            )
+            arguments = (theirs, memory, size, pickled)
+            process = spawn.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             theirs.close()
             opened.callback(_end, process, ours)
@@ -178,14 +175,12 @@ def _serve(link: Connection, memory: _SharedMemory, size: int, pickled: bytes) -
     keep_freed_memory()
     slots = memory.view.reshape(-1, size)
     samples: ClipSamples = pickle.loads(pickled)  # from the process that started this one
-    try:
+    with suppress(EOFError, OSError):
         if samples.is_remote:
             _serve_several(link, samples, slots)
         while True:
             slot, planned = link.recv()
             link.send(_answer(samples, planned, slots[slot]))
-    except (EOFError, OSError):
-        return
 
 
 def _serve_several(link: Connection, samples: ClipSamples, slots: np.ndarray) -> NoReturn:
@@ -224,9 +219,8 @@ def _end(process: BaseProcess, link: Connection) -> None:
 def _died(process: BaseProcess) -> WorkerError:
     process.join(_PATIENCE)
     code = process.exitcode
-    killed = code == -signal.SIGKILL
     how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-    reason = ", most often for lack of memory" if killed else ""
+    reason = ", most often for lack of memory" if code == -signal.SIGKILL else ""
     return WorkerError(
         f"a loading process was ended from outside ({how}){reason}; go on with --resume, with "
         "a lower TRAIN.NUM_WORKERS, TRAIN.PREFETCH_MB or DATA.CACHE_SIZE_GB"

@@ -47,7 +47,6 @@ class Checkpoints:
         session = self._session
         if not session.group.is_first:
             return
-        assert session.run is not None
         epoch, step_in_epoch = divmod(self._at.step, session.plan.steps_an_epoch)
         state = {
             "config": dump_config(session.config),

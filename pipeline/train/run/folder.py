@@ -93,18 +93,16 @@ def require_not_held(run: Path) -> None:
             pass
 
 
-def require_own_folders(run: Path) -> None:
-    """Refuse a run folder in which a folder leads elsewhere, where nothing may be removed.
+def own_folders(run: Path) -> tuple[Path, ...]:
+    """Return the folders that a run writes to, the run folder first.
 
     Raises:
-        UnsafePathError: a folder in it is a link that leaves it.
+        UnsafePathError: one of them is a link that leaves the run folder.
     """
-    for folder in _own_folders(run):
+    folders = (run, run / FOLDER, run / "samples")
+    for folder in folders:
         require_inside(run, folder)
-
-
-def _own_folders(run: Path) -> tuple[Path, ...]:
-    return run, run / FOLDER, run / "samples"
+    return folders
 
 
 def holds_run(run: Path) -> bool:
@@ -170,7 +168,6 @@ def prepare(session: Session, step: int) -> None:
         UnsafePathError: a folder in it is a link that leads out of it.
     """
     run = session.run
-    assert run is not None
     sweep_run(run)
     if session.state is None:
         begin(run, session.config)
@@ -197,10 +194,9 @@ def sweep_run(run: Path) -> None:
     """Remove the half-written files that a killed start left behind.
 
     Raises:
-        UnsafePathError: as `require_own_folders`.
+        UnsafePathError: as `own_folders`.
     """
-    require_own_folders(run)
-    for folder in _own_folders(run):
+    for folder in own_folders(run):
         sweep(folder)
 
 

@@ -6,14 +6,14 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from ....configs.schema import TrainConfig
 from ...host.device_memory import peak_memory
 from ..clock import STEP_PARTS, Clock
 from . import folder as run_folder
-from .wandb import WandbRun
+from .wandb import open_wandb
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -45,13 +45,8 @@ class Position:
         """Return the position that a checkpoint holds; None: the start."""
         if state is None:
             return cls()
-        return cls(
-            step=state["step"],
-            validated_step=state["validated_step"],
-            best_step=state["best_step"],
-            best_psnr=state["best_psnr"],
-            interval=Interval(**state["interval"]),
-        )
+        known = {field.name: state[field.name] for field in fields(cls)}
+        return cls(**known | {"interval": Interval(**state["interval"])})
 
     def note_step(self, result: StepResult) -> None:
         """Count a step and its mean loss and PSNR; they are NaN where it was left out."""
@@ -149,7 +144,6 @@ class RunRecords(Records):
 
     def __init__(self, session: Session, at: Position) -> None:
         super().__init__(session, at)
-        assert session.run is not None
         self._run = session.run
         self._metrics = run_folder.MetricsFile(self._run, at.step)
         with warnings.catch_warnings():
@@ -158,14 +152,13 @@ class RunRecords(Records):
 
         # What an interrupted start wrote after the checkpoint is hidden by TensorBoard.
         self._board = SummaryWriter(str(self._run), purge_step=at.step + 1 if at.step else None)
-        project = session.config.TRAIN.WANDB
-        self._wandb = None if project is None else WandbRun(self._run, project, session.config)
+        self._wandb = open_wandb(self._run, session.config)
 
     def close(self) -> None:
         """Close the TensorBoard file and the run on Weights & Biases."""
         self._board.close()
         if self._wandb is not None:
-            self._wandb.close()
+            self._wandb.finish()
 
     def unread(self, seq: str, why: str) -> None:
         """Write which sequence has a clip that can't be read."""
@@ -180,11 +173,13 @@ class RunRecords(Records):
             self._board.add_scalar(name, value, step)
         self._board.flush()
         if self._wandb is not None:
-            self._wandb.log(known, step)
+            self._wandb.log(known, step=step)
 
     def _write_picture(self, picture: Any) -> None:
         step = self._at.step
         run_folder.write_picture(self._run, step, picture)
         self._board.add_image("val/sample", picture, step, dataformats="HWC")
         if self._wandb is not None:
-            self._wandb.picture("val/sample", picture, step)
+            import wandb
+
+            self._wandb.log({"val/sample": wandb.Image(picture)}, step=step)

@@ -1,4 +1,4 @@
-"""What run folders say of themselves, read in one place; and runs side by side."""
+"""Content of run folders, read in one place; and runs side by side."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class RunFolderError(SpikeDeblurError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """What a run folder says of itself, weights apart."""
+    """Content of a run folder, weights apart."""
 
     folder: Path
     config_text: str
-    """The configuration as it was resolved, YAML."""
+    """Resolved configuration, YAML."""
     settings: dict[str, Any]
-    """Its values by their keys with dots."""
+    """Values of the configuration by their keys with dots."""
     starts: tuple[dict[str, Any], ...]
-    """What each start of the run computed with; empty before the first step."""
+    """Software and device of each start of the run; empty before the first step."""
     data: dict[str, Any]
-    """What is known of the data's content."""
+    """Content of the training split, from `describe_data`."""
     metrics: tuple[dict[str, Any], ...]
-    """The objects of metrics.jsonl, as `read_metrics` returns them."""
+    """Objects of metrics.jsonl, from `read_metrics`."""
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read a run folder, of a run that goes on or was killed as well.
+    """Read a run folder; the run may still go on, or have been killed.
 
     Raises:
         RunFolderError: no run folder, or a file in it is damaged; names it.
@@ -54,7 +54,8 @@ def read_run(folder: Path) -> RunRecord:
         raise RunFolderError(
             f"{path}: expected YAML, found something else ({error}); restore the file"
         ) from error
-    environment: dict[str, Any] = {}
+    starts: tuple[dict[str, Any], ...] = ()
+    data: dict[str, Any] = {}
     path = folder / "environment.json"
     if path.is_file():
         try:
@@ -64,8 +65,6 @@ def read_run(folder: Path) -> RunRecord:
             raise RunFolderError(
                 f"{path}: expected what `train` writes, found something else; remove the file"
             ) from error
-    else:
-        starts, data = (), {}
     return RunRecord(
         folder=folder,
         config_text=text,
@@ -111,21 +110,21 @@ def _text(path: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFacts:
-    """One run."""
+    """Length and quality of one run, and how its configuration differs from others."""
 
     run: str
-    """Its folder, as it was found."""
+    """Run folder."""
     step: int
-    """The last that is recorded."""
+    """Last step that is recorded."""
     best_psnr: float | None
-    """On the validation split, in dB."""
+    """Best PSNR on the validation split, in dB."""
     best_step: int | None
     psnr_blur: float | None
-    """PSNR of the blurred input there, in dB."""
+    """PSNR of the blurred input at that step, in dB."""
     seconds: float
-    """Seconds that its training steps took."""
+    """Time of the training steps."""
     settings: dict[str, Any]
-    """Keys that are not the same in all runs shown."""
+    """Values of the keys that are not the same in all runs shown."""
 
 
 def list_runs(folder: Path) -> list[RunFacts]:

@@ -16,7 +16,7 @@ class WandbError(SpikeDeblurError):
 
 
 def require_wandb(config: Config) -> None:
-    """Refuse, before a run begins, what TRAIN.WANDB can't have here.
+    """Refuse TRAIN.WANDB before a run begins, if it can't work here.
 
     Raises:
         WandbError: the package is missing.
@@ -28,49 +28,33 @@ def require_wandb(config: Config) -> None:
         )
 
 
-class WandbRun:
-    """One run; a run folder that is continued goes on with the same one.
+def open_wandb(run: Path, config: Config) -> Any | None:
+    """Begin the run of TRAIN.WANDB, or go on with that of the same run folder; None without it.
 
-    Where and whether it is sent is wandb's own business: WANDB_MODE=offline keeps it in the run
+    Whether and where it is sent is decided by wandb: WANDB_MODE=offline keeps it in the run
     folder, for `wandb sync`.
+
+    Raises:
+        WandbError: wandb refuses, such as without a login.
     """
+    if config.TRAIN.WANDB is None:
+        return None
+    import wandb
 
-    def __init__(self, run: Path, project: str, config: Config) -> None:
-        """Begin, or go on.
-
-        Raises:
-            WandbError: it refuses, such as without a login.
-        """
-        import wandb
-
-        # Written where a run begins, so that one begun anew in its folder is another.
-        begun = (run / "config.yaml").stat().st_mtime_ns
-        named = f"{run.resolve()} {begun}"
-        try:
-            self._run = wandb.init(
-                project=project,
-                name=run.name,
-                id=hashlib.sha256(named.encode()).hexdigest()[:12],
-                resume="allow",
-                dir=str(run),
-                config=config.model_dump(mode="json"),
-                settings=wandb.Settings(silent=True),
-            )
-        except wandb.Error as error:
-            raise WandbError(
-                f"TRAIN.WANDB: {error}; log in with `wandb login`, or set WANDB_MODE=offline"
-            ) from error
-
-    def log(self, values: dict[str, Any], step: int) -> None:
-        """Note values, by name, at a step."""
-        self._run.log(values, step=step)
-
-    def picture(self, name: str, picture: Any, step: int) -> None:
-        """Note a picture (H, W, 3) uint8 at a step."""
-        import wandb
-
-        self._run.log({name: wandb.Image(picture)}, step=step)
-
-    def close(self) -> None:
-        """Send or keep what is left."""
-        self._run.finish()
+    # Written where a run begins, so that one begun anew in its folder is another.
+    begun = (run / "config.yaml").stat().st_mtime_ns
+    named = f"{run.resolve()} {begun}"
+    try:
+        return wandb.init(
+            project=config.TRAIN.WANDB,
+            name=run.name,
+            id=hashlib.sha256(named.encode()).hexdigest()[:12],
+            resume="allow",
+            dir=str(run),
+            config=config.model_dump(mode="json"),
+            settings=wandb.Settings(silent=True),
+        )
+    except wandb.Error as error:
+        raise WandbError(
+            f"TRAIN.WANDB: {error}; log in with `wandb login`, or set WANDB_MODE=offline"
+        ) from error

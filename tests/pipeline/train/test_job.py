@@ -339,7 +339,6 @@ def test_a_run_may_continue_with_the_same_step_dealt_otherwise(tmp_path):
 @pytest.mark.parametrize(
     ("sequence", "norm", "message"),
     [
-        (MemorySequence(bins=8), {}, "has 8 bins, expected DATA.K 4"),
         (MemorySequence(gain=None), {"MODE": "rate"}, "needs the gain"),
         (MemorySequence(voxel_dtype="float32"), {"MODE": "relative"}, "log1p is done already"),
         (MemorySequence(voxel_dtype="float32"), {"MEAN": 1.0}, "log1p is done already"),
@@ -348,7 +347,7 @@ def test_a_run_may_continue_with_the_same_step_dealt_otherwise(tmp_path):
 def test_data_that_can_not_be_normalised_is_refused(sequence, norm, message):
     data = tiny_config(DATA={"NORM": norm}).DATA
     with pytest.raises(SampleError, match=message):
-        require_usable([sequence], data.K, data.NORM)
+        require_usable([sequence], data.NORM)
 
 
 def small_config(store: Path, *more: str):

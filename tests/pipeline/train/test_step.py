@@ -21,7 +21,7 @@ def learner(*overrides: str) -> Learner:
     config = load_config("configs/deblur/quickstart.yaml", (*SMALL, *flow, *overrides))
     torch.manual_seed(0)
     model, objective = build_model(config), Objective(config.LOSS)
-    return Learner.start(config, Group(0, 1, CPU), model, objective, Precision.choose("off", CPU))
+    return Learner(config, Group(0, 1, CPU), model, objective, Precision.choose("off", CPU))
 
 
 def batch() -> dict:
