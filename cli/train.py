@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ from .options import Json
 if TYPE_CHECKING:
     from ..pipeline.train.clock import Profile
     from ..pipeline.train.dry_run import RunPlan
+    from ..pipeline.train.job import TrainSummary
 
 
 def train(
@@ -82,9 +82,9 @@ def train(
         from ..pipeline.train.find_rate import find_rate as search
 
         with progress_bar("Searching", "steps") as reporter:
-            found = search(checked, reporter=reporter)
-        more = "" if found.diverged else "; no learning rate was too high for so few steps"
-        report(found, f"TRAIN.OPTIM.LR={found.suggested:g}{more}", json=json)
+            rates = search(checked, reporter=reporter)
+        more = "" if rates.diverged else "; no learning rate was too high for so few steps"
+        report(rates, f"TRAIN.OPTIM.LR={rates.suggested:g}{more}", json=json)
         return
     with progress_bar("Training", "steps") as reporter:
         summary = run_training(
@@ -95,38 +95,39 @@ def train(
             profile=profile,
             reporter=reporter,
         )
-    if summary.profile is not None and summary.is_first and not json:
+    if summary.is_first:
+        sets = [word for override in overrides or () for word in ("--set", override)]
+        again = command_line("train", "--config", config, *sets, "--run", folder, "--resume")
+        evaluate = command_line("evaluate", checked.DATA.ROOT, "--run", folder)
+        _print_summary(summary, again, evaluate, json=json)
+    if summary.signal is not None:
+        raise typer.Exit(128 + summary.signal)
+    if summary.unread:
+        raise typer.Exit(1)
+
+
+def _print_summary(summary: TrainSummary, again: str, evaluate: str, *, json: bool) -> None:
+    from .output import report
+
+    if summary.profile is not None and not json:
         _print_profile(summary.profile)
     if summary.signal is not None:
-        sets = [part for override in overrides or () for part in ("--set", override)]
-        command = ("spikedeblur", "train", "--config", str(config), *sets)
-        again = shlex.join([*command, "--run", str(folder), "--resume"])
-        if summary.is_first:
-            typer.echo(
-                f"stopped after step {summary.step} of {summary.total_steps}, the checkpoint is "
-                f"written; go on with: {again}",
-                err=True,
-            )
-        raise typer.Exit(128 + summary.signal)
-    if not summary.is_first or (summary.was_finished and not json):
-        if summary.unread:
-            raise typer.Exit(1)
+        typer.echo(
+            f"stopped after step {summary.step} of {summary.total_steps}, the checkpoint is "
+            f"written; go on with: {again}",
+            err=True,
+        )
+        return
+    if summary.was_finished and not json:
         return
     best = ""
     if summary.best_psnr is not None:
         best = f"; best validation PSNR {summary.best_psnr:.2f} dB at step {summary.best_step}"
     if summary.psnr_blur is not None:
         best += f" (blurred input {summary.psnr_blur:.2f} dB)"
-    report(
-        summary,
-        f"{folder}: {summary.step} steps{best}",
-        json=json,
-        next_command=command_line("evaluate", checked.DATA.ROOT, "--run", folder),
-    )
+    report(summary, f"{summary.run}: {summary.step} steps{best}", json=json, next_command=evaluate)
     for seq, why in summary.unread.items():
         typer.echo(f"left out: {seq}: {why}", err=True)
-    if summary.unread:
-        raise typer.Exit(1)
 
 
 def _print_profile(profile: Profile) -> None:
@@ -149,12 +150,10 @@ def _described(plan: RunPlan) -> str:
         f"data     {plan.clips} clips in {plan.sequences} sequences",
         f"run      {plan.steps} steps of {plan.clips_a_step} clips, {plan.epochs:.1f} epochs",
         f"memory   {plan.peak_bytes / 1e9:.2f} GB ({how}); recomputed: {plan.recomputed}",
+        f"         and at most {plan.cache_bytes / 1e9:.2f} GB of main memory for windows that "
+        "are kept (DATA.CACHE_SIZE_GB)",
         f"time     {plan.seconds_a_step:.2f} s a step, {left} in all without validation ({how})",
     ]
-    if plan.cache_bytes:
-        lines.insert(
-            4,
-            f"         and at most {plan.cache_bytes / 1e9:.2f} GB of main memory for windows that "
-            "are kept (DATA.CACHE_SIZE_GB)",
-        )
+    if not plan.cache_bytes:
+        del lines[4]
     return "\n".join(lines)

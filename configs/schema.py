@@ -431,8 +431,8 @@ class OptimConfig(Section):
 class SchedulerConfig(Section):
     """Learning rate over the run: linear warm-up, then cosine to MIN_LR at the last step."""
 
-    WARMUP_STEPS: NaturalInt = 0
-    """Optimizer steps from 0 to OPTIM.LR."""
+    WARMUP_STEPS: NaturalInt = 1000
+    """Optimizer steps from 0 to OPTIM.LR; at most half of the run."""
     MIN_LR: NaturalFloat = 1e-7
     """Learning rate at the end."""
 

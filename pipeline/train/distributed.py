@@ -1,4 +1,4 @@
-"""The same code for one process and for several that torchrun started."""
+"""One training process, or several that torchrun started, with the same code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PATIENCE = datetime.timedelta(hours=1)  # the first process may preload or vali
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The processes that train one model together; this one's place, and its device."""
+    """Processes that train one model together: the rank and the device of this one."""
 
     rank: int
     world: int
@@ -37,7 +37,7 @@ class Group:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files and talks."""
+        """Whether this process writes the files and reports."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -49,7 +49,7 @@ class Group:
         return cast(list[float], sums.tolist())
 
     def any(self, value: bool) -> bool:
-        """Return whether it is true on any process."""
+        """Return whether `value` is true on any process."""
         return self.sum([float(value)])[0] > 0
 
     def gather(self, value: T) -> list[T]:
@@ -61,7 +61,7 @@ class Group:
         return values
 
     def on_first(self, function: Callable[[], T]) -> T:
-        """Run on the first process; all get its result, or its error."""
+        """Call a function on the first process; all return its result, or raise its error."""
         if self.world == 1:
             return function()
         outcome: list[Any] = [None, None]
@@ -80,7 +80,7 @@ class Group:
         """Return the model with its gradients averaged over the processes.
 
         Args:
-            model: on this process's device.
+            model: the model on this process's device.
             some_unused: some parameters may get no gradient in a step; looking for them costs.
         """
         if self.world == 1:
@@ -93,10 +93,10 @@ class Group:
 
 @contextmanager
 def process_group() -> Iterator[Group]:
-    """Yield this process's place: by torchrun's environment, or alone.
+    """Yield the group of this process, by torchrun's environment; without it, of one process.
 
-    One GPU a process with nccl, or CPU with gloo. Where all are on this machine, they listen on its
-    loopback only.
+    Each process has a GPU with nccl, or the CPU with gloo. If all are on this machine, they listen
+    on its loopback only.
 
     Raises:
         SpikeDeblurError: more processes on this machine than GPUs.

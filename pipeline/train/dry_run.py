@@ -1,4 +1,4 @@
-"""Plan of a run, found without training."""
+"""Steps, memory and time of a run, found without training."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def plan_run(
     """Refuse what `train` refuses before its first step, and try a step; nothing is written.
 
     Args:
-        config: as for `train`.
-        run: as for `train`; None: no run folder is looked at.
-        resume: as for `train`.
-        overwrite: as for `train`.
-        reporter: told what is recomputed and why.
+        config: the whole configuration.
+        run: run folder to check; None: none.
+        resume: the run would go on from the folder's last checkpoint.
+        overwrite: the run would replace one that is in the folder.
+        reporter: hears which parts are recomputed.
 
     Raises:
         SpikeDeblurError: `train` would not start, or would run out of memory.

@@ -15,7 +15,7 @@ def averaged_copy(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the average by 1 - decay towards the model; integer buffers are copied."""
+    """Move the average by 1 - `decay` towards the model; integer buffers are copied."""
     kept = dict(average.state_dict())
     current = {name: value for name, value in model.state_dict().items() if name in kept}
     moving = [name for name, value in kept.items() if value.is_floating_point()]

@@ -1,4 +1,4 @@
-"""Which learning rate to begin with: a short run over rising ones.
+"""Search for the peak learning rate: a short run over rising ones.
 
 Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017: the loss falls where the
 learning rate does something, and rises where it is too much; a good peak lies a little below the
@@ -24,7 +24,7 @@ from .step import NonFiniteError
 LOWEST, HIGHEST = 1e-6, 1.0
 SMOOTHING = 0.9
 DIVERGED = 2.0
-"""Times the least loss so far that ends the search."""
+"""Ratio of the loss to its least so far that ends the search."""
 
 
 class RateRangeError(SpikeDeblurError):
@@ -33,25 +33,25 @@ class RateRangeError(SpikeDeblurError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RateRange:
-    """What a search found."""
+    """Loss at rising learning rates, and the learning rate that follows."""
 
     suggested: float
-    """A third of the learning rate at which the smoothed loss was least."""
+    """Third of the learning rate at which the smoothed loss was least."""
     rates: tuple[float, ...]
-    """Learning rates, rising."""
+    """Learning rates of the steps, rising."""
     losses: tuple[float, ...]
-    """Smoothed, at each of `rates`."""
+    """Smoothed loss at each of `rates`."""
     diverged: bool
-    """Whether the search met learning rates that are too high."""
+    """Whether the loss rose at learning rates that are too high."""
 
 
 def find_rate(config: Config, steps: int = 100, *, reporter: Reporter = SILENT) -> RateRange:
     """Train a little, as configured but at learning rates from 1e-6 up; nothing is kept.
 
     Args:
-        config: as for `train`.
+        config: the whole configuration.
         steps: steps from the lowest learning rate to the highest.
-        reporter: told each step, and what is recomputed.
+        reporter: hears the steps done, and which parts are recomputed.
 
     Raises:
         RateRangeError: the loss never fell.

@@ -1,10 +1,10 @@
-"""torchrun on one machine, which no other machine can reach.
+"""Start of several training processes on one machine, which no other machine can reach.
 
     python -m spikedeblur.pipeline.train.launch PROCESSES --config YAML ...
 
-starts so many processes of `spikedeblur train`. By itself torchrun listens to every network, and
-unpickles what comes; here it and its processes meet in files of a folder that only this user may
-open.
+starts PROCESSES of `spikedeblur train` by torchrun. By itself torchrun listens to every network,
+and unpickles all that it receives; here its processes meet in files of a folder that only this
+user may open.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch.distributed import run
 from .distributed import MEETING
 
 _UNSEEN_SECONDS = 3600
-"""Between signs of life, each a line more in the file: there is no other machine to see them."""
+"""Seconds between signs of life, each a line in a file; no other machine waits for them."""
 
 
 def launch(processes: int, arguments: list[str]) -> None:
-    """Train with so many processes on this machine, until they end.
+    """Train with several processes on this machine, until they end.
 
     Args:
-        processes: one a GPU, where there are any.
-        arguments: of `spikedeblur train`.
+        processes: number of processes; one for each GPU, if there are any.
+        arguments: command line of `spikedeblur train`.
     """
     with tempfile.TemporaryDirectory() as private:
         os.environ[MEETING] = f"{private}/processes"

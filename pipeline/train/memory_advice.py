@@ -1,4 +1,4 @@
-"""Which TRAIN, MODEL and DATA keys lower a step's memory."""
+"""Advice on the TRAIN, MODEL and DATA keys that lower a step's memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ...model import outline_model
 from ..host.device_memory import NotEnoughMemoryError
 from ..host.machine import free_main_memory
 
-# What a step of deblurring VRT keeps for its backward pass, by part, of all that it keeps
+# Shares of the memory that a step of deblurring VRT keeps for its backward pass
 # (float32, 3 frames of 64x64: 1.97 and 1.83 of 4.39 GB).
 _KEPT_BY_FEED_FORWARD, _KEPT_BY_ATTENTION = 0.45, 0.42
-# And by how much a step's peak falls when alignment, blocks and stages are recomputed too
+# Share by which a step's peak falls when alignment, blocks and stages are recomputed too
 # (6 frames of 64x64: 4.7 to 3.4 GB).
 _LEFT_BY_BOTH = 0.27
 
@@ -58,7 +58,7 @@ def require_room(config: Config) -> None:
     """Refuse a network whose weights are larger than free main memory, before it is built.
 
     Raises:
-        NotEnoughMemoryError: they are.
+        NotEnoughMemoryError: the weights are larger.
     """
     weights = outline_model(config).state_dict().values()
     taken = sum(weight.numel() * weight.element_size() for weight in weights)

@@ -75,7 +75,7 @@ def fit_in_budget(
     Args:
         config: the run's configuration, with a budget.
         device: device to train on.
-        reporter: told of every choice that does not fit.
+        reporter: hears every choice that does not fit.
 
     Raises:
         MemoryBudgetError: none fits.
@@ -87,8 +87,8 @@ def fit_in_budget(
         trial = try_step(config, device, recompute, limit=limit)
         if trial is not None and trial.peak_bytes <= limit:
             return recompute, trial
-        found = "more" if trial is None else f"{trial.peak_bytes / 1e9:.2f} GB"
-        reporter.note(f"recomputing {recompute}: {found}, of {limit / 1e9:.2f} GB that are allowed")
+        taken = "more" if trial is None else f"{trial.peak_bytes / 1e9:.2f} GB"
+        reporter.note(f"recomputing {recompute}: {taken}, of {limit / 1e9:.2f} GB that are allowed")
     data = config.DATA
     raise MemoryBudgetError(
         f"TRAIN.MEMORY_BUDGET: a step takes more than {limit / 1e9:.2f} GB even with everything "
@@ -111,7 +111,7 @@ def try_step(
         config: the run's configuration; weights to start from are not read.
         device: device to try it on.
         recompute: parts recomputed; None: those of the configuration.
-        limit: bytes that stop a step which comes to take more; None: what is free.
+        limit: most bytes that the step may take before it is stopped; None: what is free.
         patience: seconds that a step may take on a CPU and still be tried in its full size.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What training minimises, and how a batch becomes the network's inputs."""
+"""The loss that training minimises, and the network's inputs of a batch."""
 
 from __future__ import annotations
 

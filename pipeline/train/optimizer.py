@@ -1,4 +1,4 @@
-"""A run's length, learning rates by step and by part of the network, the average's decay.
+"""Length of a run, its learning rates by step and by part of the network, the average's decay.
 
 All follow from the configuration and the step's number, so resuming needs no state.
 """
@@ -43,7 +43,7 @@ def ema_decay(decay: float, step: int) -> float:
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
-    """Return what AdamW takes: parts of the network, each with the `scale` of its learning rate."""
+    """Return AdamW's groups: parts of the network, each with the `scale` of its learning rate."""
     scales = {"flow": optim.FLOW_LR_SCALE, "backbone": optim.BACKBONE_LR_SCALE, "rest": 1.0}
     parts: dict[str, list[nn.Parameter]] = {part: [] for part in scales}
     for name, parameter in model.named_parameters():
@@ -52,7 +52,7 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any
             part = "flow" if flow else "backbone" if name.startswith("vrt.") else "rest"
             parts[part].append(parameter)
     return [
-        {"params": found, "part": part, "scale": scales[part]}
-        for part, found in parts.items()
-        if found
+        {"params": parameters, "part": part, "scale": scales[part]}
+        for part, parameters in parts.items()
+        if parameters
     ]

@@ -1,4 +1,4 @@
-"""Which numbers the forward pass computes in."""
+"""Numbers that the forward pass computes in."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ...errors import SpikeDeblurError
 def cpu_computes_bf16() -> bool:
     """Whether the CPU has instructions for bf16; without them it takes 12 times float32's time."""
     if hasattr(torch.cpu, "get_capabilities"):  # from torch 2.11 on
-        found = torch.cpu.get_capabilities()
-        return any(found.get(name, False) for name in ("amx_bf16", "avx512_bf16", "arm_bf16"))
+        can = torch.cpu.get_capabilities()
+        return any(can.get(name, False) for name in ("amx_bf16", "avx512_bf16", "arm_bf16"))
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
@@ -33,7 +33,7 @@ class Precision:
 
     @classmethod
     def choose(cls, amp: str, device: torch.device) -> Precision:
-        """Return what TRAIN.AMP means on a device.
+        """Return the precision of TRAIN.AMP on a device.
 
         Raises:
             SpikeDeblurError: fp16 without a GPU.

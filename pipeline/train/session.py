@@ -1,4 +1,4 @@
-"""What `train`, `plan_run` and `find_rate` set up alike before a first step, and check alike."""
+"""Set-up of a run before its first step, which `train`, `plan_run` and `find_rate` share."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Session:
             group: the processes, and this one's device.
             run: run folder; it is not looked at here.
             state: content of its last checkpoint, if the run goes on.
-            reporter: told what is recomputed and why.
+            reporter: hears which parts are recomputed.
 
         Raises:
             SpikeDeblurError: a package, the loss's or the network's weights, the data, memory or
@@ -180,10 +180,10 @@ class Session:
         return session
 
     def learner(self) -> Learner:
-        """Return what steps change, on the device: as at the start, or as in the checkpoint.
+        """Return the learner on the device, at the run's start or at its checkpoint.
 
         Raises:
-            CheckpointError: its optimizer was written by a release whose groups differ.
+            CheckpointError: the checkpoint's optimizer has other parameter groups.
         """
         learner = Learner(
             self.config,

@@ -42,15 +42,15 @@ class StepResult(NamedTuple):
 
 
 class Learner:
-    """What steps change: weights, their average, the optimizer, the gradient's scale.
+    """Weights, their average, the optimizer and the gradient's scale: all that steps change.
 
     Args:
-        config: TRAIN is read here, and DATA.NORM.
+        config: its TRAIN and DATA sections are read here.
         group: the processes, and this one's device.
         model: on the device; called as `model(blur, voxels)`.
         objective: called as `objective(output, sharp)`.
         precision: numbers that the forward pass computes in.
-        some_unused: as in `Group.wrap`.
+        some_unused: some parameters may get no gradient in a step.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Learner:
             done: steps before this one.
             learning_rate: learning rate of the parameters whose `scale` is 1.
             clock: counts the time of each part.
-            raw: as in `to_inputs`.
+            raw: voxels are counts or light; else log1p is done already.
 
         Raises:
             NonFiniteError: a loss or the gradient is not finite; raised on all processes alike.

@@ -1,4 +1,4 @@
-"""Stopping cleanly on Ctrl-C or a scheduler's SIGTERM."""
+"""Clean stop on Ctrl-C or a scheduler's SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """Remembers the first signal; asked between steps."""
+    """Remembers a signal, and is true from then on."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -21,7 +21,7 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Yield what becomes true at the first SIGINT or SIGTERM.
+    """Yield a request that becomes true at the first SIGINT or SIGTERM.
 
     A second SIGINT acts as usual. A second SIGTERM does nothing: a cluster's scheduler signals
     every process of a job, and torchrun passes on what it got. Signals can be received in the

@@ -1,31 +1,23 @@
-"""How good the averaged weights are on windows that are not trained on."""
+"""Quality of a model on windows that are not trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..sequences.contract import Span
-from .clock import Clock
 from .data.loader import collate
 from .objective import psnr, to_inputs
-
-if TYPE_CHECKING:
-    from .run.checkpoint import Checkpoints
-    from .run.records import Position, Records
-    from .session import Session
-    from .step import Learner
-    from .stop import StopRequest
+from .session import Session
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Means over windows, in dB, on output rounded to 8 bits."""
+    """Mean PSNR over windows in dB, of output rounded to 8 bits and of the blurred input."""
 
     psnr: float
     psnr_blur: float
@@ -35,56 +27,15 @@ class Validation:
     process only."""
 
 
-class Validator:
-    """Validates a run every TRAIN.VAL_INTERVAL steps and after the last one."""
-
-    def __init__(self, session: Session, learner: Learner, at: Position, clock: Clock) -> None:
-        self._session, self._at, self._clock = session, at, clock
-        self._model = learner.model if learner.average is None else learner.average
-        self.psnr_blur: float | None = None
-        """PSNR of the blurred input at the last validation, in dB; None: there was none."""
-
-    @property
-    def is_due(self) -> bool:
-        """Whether this step is one to validate after, and is not validated yet."""
-        at = self._at
-        due = (
-            at.step == self._session.steps or not at.step % self._session.config.TRAIN.VAL_INTERVAL
-        )
-        return due and at.step != at.validated_step
-
-    def validate(self, stop: StopRequest, records: Records, checkpoints: Checkpoints) -> bool:
-        """Validate, record what is found, and write the checkpoint of the best step so far.
-
-        Returns:
-            False if `stop` became true on any process before all clips were done.
-        """
-        before = self._clock.total("validation")
-        self._clock.start("validation")
-        validation = validate(self._session, self._model, lambda: bool(stop))
-        self._clock.start("saving")
-        if validation is None:
-            return False
-        self.psnr_blur = validation.psnr_blur
-        best = self._at.note_validation(validation)
-        seconds = self._clock.total("validation") - before
-        records.validation(validation, seconds, best=best)
-        if best:
-            checkpoints.write("best")
-        return True
-
-
 @torch.no_grad()
-def validate(
-    session: Session, model: nn.Module, stopping: Callable[[], bool] = lambda: False
-) -> Validation | None:
+def validate(session: Session, model: nn.Module, stopping: Callable[[], bool]) -> Validation | None:
     """Restore every clip to validate on, dealt to the processes in turn.
 
     Only the middle of each frame is taken, at most 2 * DATA.CROP_SIZE on a side: without
     gradients that fits wherever training does, and does not grow with the data's frames.
 
     Returns:
-        None if `stopping` said so on any process before all clips were done.
+        None if `stopping` returned true on any process before all clips were done.
     """
     samples, data, group = session.validation, session.config.DATA, session.group
     was_training = model.training
@@ -122,7 +73,7 @@ def validate(
 
 
 def to_8_bits(image: Tensor) -> Tensor:
-    """Return float32 in [0, 1] as a PNG would hold it."""
+    """Return float32 in [0, 1], rounded to the values that a PNG holds."""
     return (image.float().clamp(0, 1) * 255).round() / 255
 
 

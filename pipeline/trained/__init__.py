@@ -1,4 +1,4 @@
-"""Trained models as they are used: shipped, fetched, exported, or as a program."""
+"""Trained models in use: shipped, fetched, exported, or as a program."""
 
 from .model_file import load_trained
 

@@ -1,4 +1,4 @@
-"""Trained models as they are used: a run folder, or one file that `export` wrote.
+"""Trained models in use: a run folder, or one file that `export` wrote.
 
 An exported model is a safetensors file: the weights to use, and in its header the configuration
 and where they come from. It holds no optimizer, so a run can't be continued from it. The package
@@ -40,7 +40,7 @@ from ..weights.exported import (
 )
 
 _fetched: dict[str, tempfile.TemporaryDirectory[str]] = {}
-"""By URL: what was fetched from buckets, until this process ends."""
+"""Folders with what was fetched from buckets, by URL; they go when this process ends."""
 
 _SHIPPED = Path(__file__).parents[2] / "model" / "trained"
 
@@ -111,7 +111,7 @@ def weights_file(source: str | os.PathLike[str]) -> Path:
 
 
 def source_name(source: str | os.PathLike[str]) -> str:
-    """Return what products call a model: the name of a shipped one, else its path or URL."""
+    """Return the name of a model in products: that of a shipped one, else its path or URL."""
     path = Path(source)
     for url, folder in _fetched.items():
         if path.is_relative_to(folder.name):
@@ -158,7 +158,7 @@ def export_model(
         overwrite: replace a file that is there.
 
     Returns:
-        What the file says of itself.
+        The facts in the file's header.
 
     Raises:
         SpikeDeblurError: no whole checkpoint, another ending, or a file in the way.
@@ -207,7 +207,7 @@ def write_model(
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     facts = MODEL.header() | {"parameters": parameters} | facts
-    # One entry: of several, the library would write any first, and equal models differ in bytes.
+    # One entry: the library would write several in any order, and equal models differ in bytes.
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     content = {"facts": facts, "config": dump_config(config), "crc32": weights_checksum(weights)}
     header = {HEADER: json.dumps(content)}

@@ -47,7 +47,7 @@ _MISSING = (
 
 
 class ProgramError(SpikeDeblurError):
-    """A model can't be written as a program, or the program does not do what the model does."""
+    """A model can't be written as a program, or the program computes something else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Checkpoints: everything needed to go on, or to use the model, in one safe file."""
+"""Checkpoints: all that it takes to go on, or to use the model, in one safe file."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ Form = tuple[tuple[int, ...], torch.dtype | str]
 
 
 class CheckpointError(SpikeDeblurError):
-    """A checkpoint is missing, is not one of ours, or can't be written."""
+    """A checkpoint is missing, can't be read or written, or does not fit."""
 
 
 def checkpoint_path(run: str | os.PathLike[str], which: str) -> Path:
-    """Return where a run keeps its `last` or `best` checkpoint."""
+    """Return the path of a run's `last` or `best` checkpoint."""
     return Path(run) / FOLDER / f"{which}.pt"
 
 
@@ -154,7 +154,7 @@ def _require_whole(path: Path) -> None:
 def describe_checkpoint(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
-    """Return what a checkpoint says of itself, and a table of its parameters by part.
+    """Return facts about a checkpoint, and a table of its parameters by part.
 
     Raises:
         CheckpointError: it can't be read.
@@ -195,15 +195,15 @@ def checkpoint_config(state: dict[str, Any], path: str | os.PathLike[str]) -> Co
 def outline_that_fits(
     config: Config, forms: Mapping[str, Form], path: str | os.PathLike[str]
 ) -> VRTWithSpike:
-    """Return the outline of a configuration's network, once it is that of a file's weights.
+    """Return the outline of a configuration's network, if a file's weights fit it.
 
     A configuration that came with weights may name any size, so nothing of its size is made
     before this comparison.
 
     Args:
-        config: of the file.
-        forms: of the file's weights, by name.
-        path: of the file, for the message.
+        config: configuration in the file.
+        forms: shape and dtype of the file's weights, by name.
+        path: the file, for the message.
 
     Raises:
         CheckpointError: names, shapes or dtypes differ; lists some.

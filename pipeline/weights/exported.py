@@ -27,14 +27,14 @@ HEADER = "spikedeblur"
 
 
 class TrainedModelError(SpikeDeblurError):
-    """A trained model is missing, is not one of ours, or can't be written."""
+    """A trained model is missing, or can't be read or written."""
 
 
 def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what an exported model says of itself.
+    """Return the facts in the header of an exported model.
 
     Raises:
-        TrainedModelError: it is not one.
+        TrainedModelError: the file is no exported model.
     """
     return _header(Path(path))[0]
 
@@ -59,7 +59,7 @@ _DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "I6
 
 
 def _form(file: Any, name: str) -> Form:
-    """Return shape and dtype of a weight as the file's header has them; nothing is read."""
+    """Return shape and dtype of a weight from the file's header; no weight is read."""
     entry = file.get_slice(name)
     return tuple(entry.get_shape()), _DTYPES.get(entry.get_dtype(), entry.get_dtype())
 

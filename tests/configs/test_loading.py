@@ -216,7 +216,13 @@ def test_number_of_bins_may_be_given_by_either_name(tmp_path):
 def test_heading_without_keys_takes_the_defaults(tmp_path):
     (tmp_path / "c.yaml").write_text("DATA:\nMODEL:\n  FUSE:\nTRAIN:\nLOSS:\n")
     config = load_config(tmp_path / "c.yaml")
-    assert config == load_config(BASELINE, ["TRAIN.SCHEDULER.WARMUP_STEPS=0"])
+    assert config == load_config(BASELINE)
+
+
+def test_a_configuration_without_a_scheduler_warms_up(tmp_path):
+    """The reference names cosine with warm-up, and its YAML has no keys for it."""
+    (tmp_path / "c.yaml").write_text("TRAIN: {EPOCHS: 3}\n")
+    assert load_config(tmp_path / "c.yaml").TRAIN.SCHEDULER.WARMUP_STEPS == 1000
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Training data: which samples in which order, read ahead and brought into batches."""
+"""Training data: samples in their order, read ahead and brought into batches."""

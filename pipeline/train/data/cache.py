@@ -36,7 +36,7 @@ class WindowCache:
         self.bytes = 0
         self.statistics = CacheStatistics()
         self._held: OrderedDict[Hashable, Arrays] = OrderedDict()
-        self._told = (0, 0)
+        self._before = (0, 0)
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -77,14 +77,14 @@ class WindowCache:
             self.bytes += size
 
     def since_last(self) -> tuple[int, int]:
-        """Return hits and misses since this was last asked."""
+        """Return hits and misses since the last call."""
         with self._lock:
             now = self.statistics.hits, self.statistics.misses
-            told, self._told = self._told, now
-            return now[0] - told[0], now[1] - told[1]
+            before, self._before = self._before, now
+            return now[0] - before[0], now[1] - before[1]
 
     def has_room(self, size: int) -> bool:
-        """Whether so many bytes fit without dropping anything."""
+        """Whether `size` bytes fit without dropping anything."""
         return self.bytes + size <= self.limit_bytes
 
     def _drop(self, key: Hashable) -> None:

@@ -43,7 +43,7 @@ def prepare_cache(
         config: TRAIN.NUM_WORKERS, DATA.USE_RAM_CACHE and DATA.CACHE_SIZE_GB, the cache's limit in
             GiB for this process and its workers.
         processes: training processes that share this machine's cores.
-        reporter: told the estimate, what was decided for which reason, and the windows preloaded.
+        reporter: hears the estimate, the decision with its reason, and the windows preloaded.
     """
     data, workers = config.DATA, config.TRAIN.NUM_WORKERS
     cores = max(available_cores() // processes, 1)
@@ -79,8 +79,8 @@ def preload(samples: ClipSamples, threads: int = 1, reporter: Reporter = SILENT)
 
     Args:
         samples: with a cache.
-        threads: how many windows are read side by side, at least; twice as many are held besides.
-        reporter: told the windows read, and in all.
+        threads: least number of windows read side by side; twice as many are held besides.
+        reporter: hears the windows read, and in all.
     """
     assert samples.cache is not None
     threads = max(threads, AT_ONCE // 2) if samples.is_remote else threads

@@ -200,16 +200,16 @@ class StepPlan:
             key_of_length = (self.seed, _CLIP_ORDER, epoch, int(length))
             clips = first_clip + shuffled(np.concatenate(places), count, key_of_length)
             ends = np.cumsum([p.size for p in places])
-            for step, own in zip(at, np.split(clips, ends[:-1]), strict=True):
-                taken[step] = own
+            for step, clips_of_step in zip(at, np.split(clips, ends[:-1]), strict=True):
+                taken[step] = clips_of_step
         return taken
 
     def _deal(self, epoch: int, clips: np.ndarray) -> Iterator[MicroBatch]:
         stride = self.batch_size * self.world
         for start in range(0, clips.size, stride):
             together = clips[start : start + stride]
-            own = np.array_split(together, self.world)[self.rank]
-            weight = own.size * self.world / clips.size
+            dealt = np.array_split(together, self.world)[self.rank]
+            weight = dealt.size * self.world / clips.size
             # Every process must take part in the gradient exchange, if only with weight 0.
-            own = own if own.size else together[:1]
-            yield MicroBatch(epoch, own, weight, start + stride >= clips.size)
+            dealt = dealt if dealt.size else together[:1]
+            yield MicroBatch(epoch, dealt, weight, start + stride >= clips.size)

@@ -22,7 +22,7 @@ from .cache import Arrays, WindowCache
 from .order import CROP, ClipIndex
 
 MOST_REPLACED = 20
-"""Sequences in a row that can't be read: more are no accident."""
+"""Most consecutive sequences that can't be read before training stops."""
 
 
 class SampleError(SpikeDeblurError):
@@ -75,13 +75,12 @@ class ClipSamples:
 
         Returns:
             `blur`, `sharp` (T, 3, S, S) uint8; `voxels` (T, K, s, s) as stored; `samples` (T,)
-            int64; `gain` float (NaN: unknown); where it is from: `seq`, `frame_index`, `t0`, `t1`
-            (lists of T; seconds); and in place of what: `unread`, (seq, why) of each clip that
-            can't be read.
+            int64; `gain` float (NaN: unknown); its origin `seq`, `frame_index`, `t0`, `t1` (lists
+            of T; seconds); and `unread`, (seq, why) of each clip that it replaces.
 
         Raises:
-            SpikeDeblurError: it can't be read, and unreadable clips are not replaced, or none of
-                the next ones can.
+            SpikeDeblurError: the clip can't be read and is not replaced, or none of the next
+                ones can be read.
         """
         unread: dict[int, str] = {}
         for other in self._in_its_place(clip, unread):
@@ -124,7 +123,7 @@ class ClipSamples:
         return together(cuts, side_by_side=self.is_remote)
 
     def cut(self, clip: int, rows: Span, columns: Span) -> dict[str, Any]:
-        """Return a clip's pixels in a box of the frames, with its metadata, as `sample` does.
+        """Return a sample of a clip's pixels in a box of the frames.
 
         The box is given in pixels of the frames; its sides are multiples of the ratio.
         """
@@ -231,10 +230,10 @@ def _one_ratio(sequences: Sequence[WindowSequence]) -> int:
             )
         ratios.setdefault(ratio, sequence.seq)
     if len(ratios) > 1:
-        found = ", ".join(f"{ratio} ({seq})" for ratio, seq in ratios.items())
+        several = ", ".join(f"{ratio} ({seq})" for ratio, seq in ratios.items())
         raise SampleError(
             "expected one ratio of frame size to spike size in all sequences, got "
-            f"{found}; train on one of them at a time"
+            f"{several}; train on one of them at a time"
         )
     return next(iter(ratios), 1)
 

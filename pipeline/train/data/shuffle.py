@@ -10,16 +10,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_ROUNDS_A_BIT = 6  # of the size, as the paper advises
+_ROUNDS_A_BIT = 6  # of the size; the paper's advice
 
 
 def shuffled(places: np.ndarray, size: int, key: Sequence[int]) -> np.ndarray:
-    """Return what stands at these places of 0 ... `size` - 1 in the shuffled order of a key.
+    """Return the numbers at some places of 0 ... `size` - 1 in the shuffled order of a key.
 
     Args:
         places: (n,) integers, each in [0, size).
-        size: how many things are shuffled.
-        key: numbers that the order depends on.
+        size: number of places.
+        key: integers that the order follows from.
 
     Returns:
         (n,) int64. All places together give each number once.
@@ -28,14 +28,14 @@ def shuffled(places: np.ndarray, size: int, key: Sequence[int]) -> np.ndarray:
     keys = np.random.SeedSequence(key).generate_state(2 * rounds, np.uint64)
     partners = (keys[:rounds] % np.uint64(size)).astype(np.int64)
     salts = keys[rounds:]
-    found = np.array(places, np.int64)
+    numbers = np.array(places, np.int64)
     for partner_sum, salt in zip(partners, salts, strict=True):
-        partner = partner_sum - found
+        partner = partner_sum - numbers
         partner += size * (partner < 0)
         # Both of a pair must agree on whether they swap: by the larger of them.
-        swap = _coin(np.maximum(found, partner).astype(np.uint64) ^ salt)
-        found = np.where(swap, partner, found)
-    return found
+        swap = _coin(np.maximum(numbers, partner).astype(np.uint64) ^ salt)
+        numbers = np.where(swap, partner, numbers)
+    return numbers
 
 
 def _coin(values: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ def open_splits(config: Config) -> tuple[list[WindowSequence], list[WindowSequen
     """Open the training and the validation split, and check them against the configuration.
 
     Raises:
-        SpikeDeblurError: a split is missing, both are the same one, or the bins, gains or
-            voxels do not fit.
+        SpikeDeblurError: a split is missing or empty, both are the same, or bins, gains or voxels
+            do not fit.
     """
     data = config.DATA
     if data.TRAIN_SPLIT == data.VAL_SPLIT:

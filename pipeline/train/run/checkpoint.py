@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,11 +18,9 @@ from ...weights.checkpoint import (
     read_checkpoint,
 )
 from ..clock import Clock
+from ..session import Session
+from ..step import Learner
 from .records import Position
-
-if TYPE_CHECKING:
-    from ..session import Session
-    from ..step import Learner
 
 
 class Checkpoints:

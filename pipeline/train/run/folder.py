@@ -1,4 +1,4 @@
-"""The run folder: what a training run writes, and who may write it.
+"""The run folder: its files, and the one process that may write them.
 
 config.yaml        as resolved           metrics.jsonl     one JSON object a line
 environment.json   versions, data        events.out.*      the same for TensorBoard
@@ -8,27 +8,20 @@ checkpoints/       last.pt, best.pt      samples/          blur | output | sharp
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from .... import __version__
-from ....configs import dump_config, load_config
+from ....configs import ConfigError, dump_config, load_config
 from ....configs.schema import Config
-from ....errors import SpikeDeblurError
 from ...host.files import atomic_write, require_inside, sweep, write_text
 from ...host.locks import LOCK, only_writer
 from ...weights.checkpoint import FOLDER, checkpoint_config, checkpoint_path, read_checkpoint
 from .runs import RunFolderError, leaves, read_metrics
-
-if TYPE_CHECKING:
-    from ..session import Session
 
 HARMLESS = frozenset(
     {
@@ -52,8 +45,8 @@ HARMLESS = frozenset(
         "TRAIN.SAVE_INTERVAL",
     }
 )
-"""Keys that may differ when a run continues: what they lead to is compared instead (the data's
-content, the clips a step), or they change no weight."""
+"""Keys that may differ when a run continues: they change no weight, or their effect is compared
+instead (the data's content, the clips a step)."""
 
 
 _PRODUCTS = (
@@ -114,7 +107,7 @@ def require_new(run: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds a run already.
 
     Raises:
-        RunFolderError: it does, and `overwrite` is false.
+        RunFolderError: it holds one, and `overwrite` is false.
     """
     if holds_run(run) and not overwrite:
         raise RunFolderError(
@@ -159,24 +152,12 @@ def require_same(before: Config, now: Config, run: Path) -> None:
         )
 
 
-def prepare(session: Session, step: int) -> None:
-    """Make a run's folder ready for the steps after `step`, and record what computes them.
-
-    A new run clears what an earlier one left in the folder; one that goes on keeps it.
-
-    Raises:
-        UnsafePathError: a folder in it is a link that leads out of it.
-    """
-    run = session.run
-    sweep_run(run)
-    if session.state is None:
-        begin(run, session.config)
-    else:
-        try:
-            load_config(run / "config.yaml")
-        except SpikeDeblurError:  # missing or damaged
-            write_text(run / "config.yaml", dump_config(session.config))
-    _write_environment(run, step, session)
+def restore_config(run: Path, config: Config) -> None:
+    """Write the configuration of a run that goes on, if its file is missing or damaged."""
+    try:
+        load_config(run / "config.yaml")
+    except ConfigError:
+        write_text(run / "config.yaml", dump_config(config))
 
 
 def begin(run: Path, config: Config) -> None:
@@ -200,38 +181,12 @@ def sweep_run(run: Path) -> None:
         sweep(folder)
 
 
-def _write_environment(run: Path, step: int, session: Session) -> None:
-    """Record what a start of the run computes with; one entry a start, nothing of the host."""
-    path = run / "environment.json"
-    try:
-        starts = list(json.loads(path.read_text(encoding="utf-8"))["starts"])
-    except (OSError, ValueError, KeyError, TypeError):
-        starts = []
-    device = session.group.device
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    starts.append(
-        {
-            "step": step,
-            "spikedeblur": __version__,
-            "python": platform.python_version(),
-            "platform": f"{platform.system()} {platform.machine()}",
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda if gpu else None,
-            "numpy": np.__version__,
-            "device": gpu or "cpu",
-            "processes": session.group.world,
-            "threads": torch.get_num_threads(),
-        }
-    )
-    write_text(path, json.dumps({"data": session.data, "starts": starts}, indent=2) + "\n")
-
-
 class MetricsFile:
     """metrics.jsonl: one object a line, on disk before the run goes on.
 
     Args:
         run: the run folder.
-        step: lines after this step are dropped: the steps they are about are taken again.
+        step: last step whose lines are kept; later steps are taken again.
     """
 
     def __init__(self, run: Path, step: int) -> None:

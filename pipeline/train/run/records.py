@@ -1,24 +1,29 @@
-"""A run's position, and its records while it goes on."""
+"""Position of a run, and its records: metrics, TensorBoard, pictures."""
 
 from __future__ import annotations
 
+import json
 import math
+import platform
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import torch
+
+from .... import __version__
 from ....configs.schema import TrainConfig
 from ...host.device_memory import peak_memory
+from ...host.files import write_text
 from ..clock import STEP_PARTS, Clock
+from ..session import Session
+from ..step import StepResult
+from ..validation import Validation
 from . import folder as run_folder
 from .wandb import open_wandb
-
-if TYPE_CHECKING:
-    from ..session import Session
-    from ..step import StepResult
-    from ..validation import Validation
 
 
 @dataclass
@@ -32,7 +37,7 @@ class Interval:
 
 @dataclass
 class Position:
-    """How far the run is: what changes and is neither weights nor optimizer."""
+    """Step, best validation and sums of a run: all that changes beside the learner."""
 
     step: int = 0
     validated_step: int = 0
@@ -78,12 +83,44 @@ def open_records(session: Session, at: Position) -> Iterator[Records]:
     if not session.group.is_first:
         yield Records(session, at)
         return
-    run_folder.prepare(session, at.step)
+    run = session.run
+    run_folder.sweep_run(run)
+    if session.state is None:
+        run_folder.begin(run, session.config)
+    else:
+        run_folder.restore_config(run, session.config)
+    _write_environment(session, at.step)
     records = RunRecords(session, at)
     try:
         yield records
     finally:
         records.close()
+
+
+def _write_environment(session: Session, step: int) -> None:
+    """Record software and device of this start of the run, and nothing of the host."""
+    path = session.run / "environment.json"
+    try:
+        starts = list(json.loads(path.read_text(encoding="utf-8"))["starts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        starts = []
+    device = session.group.device
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    starts.append(
+        {
+            "step": step,
+            "spikedeblur": __version__,
+            "python": platform.python_version(),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda if gpu else None,
+            "numpy": np.__version__,
+            "device": gpu or "cpu",
+            "processes": session.group.world,
+            "threads": torch.get_num_threads(),
+        }
+    )
+    write_text(path, json.dumps({"data": session.data, "starts": starts}, indent=2) + "\n")
 
 
 class Records:

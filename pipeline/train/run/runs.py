@@ -133,8 +133,8 @@ def list_runs(folder: Path) -> list[RunFacts]:
     Raises:
         RunFolderError: none there; or a file of one can't be read.
     """
-    found = sorted(path.parent for path in folder.rglob("config.yaml"))
-    runs = [run for run in found if (run / "metrics.jsonl").is_file()]
+    folders = sorted(path.parent for path in folder.rglob("config.yaml"))
+    runs = [run for run in folders if (run / "metrics.jsonl").is_file()]
     if not runs:
         raise RunFolderError(
             f"{folder}: expected run folders that `spikedeblur train` wrote, found none"
