@@ -9,6 +9,7 @@ and memory grow linearly with the pixels.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -131,8 +132,10 @@ def try_step(
     theirs.close()  # so that a process that dies is noticed
     try:
         while not ours.poll(0.02):
-            if device.type != "cuda" and _resident(process.pid) > limit:
-                return None
+            with suppress(psutil.Error):  # it may just have ended
+                taken = psutil.Process(process.pid).memory_info().rss
+                if device.type != "cuda" and taken > limit:
+                    return None
         outcome = ours.recv()
     except EOFError:
         return None  # the system kills who takes too much
@@ -145,13 +148,6 @@ def try_step(
         raise SpikeDeblurError(f"a trial step failed: {outcome}") from outcome
     assert isinstance(outcome, Trial)
     return outcome
-
-
-def _resident(pid: int | None) -> int:
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0  # it just ended
 
 
 def _answer(link: Connection, *arguments: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from ...configs.schema import Config
 from ...model import build_model, configured_recompute
-from ...third_party.VRT import Recompute, set_recompute
+from ...third_party.VRT import set_recompute
 from ..host.reporter import SILENT, Reporter
 from ..sequences.contract import WindowSequence
 from ..sequences.provenance import describe_data
@@ -53,48 +53,45 @@ def find_start(
     return None
 
 
-@dataclass(kw_only=True, slots=True)
 class Session:
     """Network, data, loss and plan of a run, checked against each other before its first step.
+
+    Args:
+        config: the whole configuration.
+        group: the processes, and this one's device.
+        objective: called as `objective(output, sharp)`.
+        model: network with the weights that a new run starts from; called as
+            `model(blur, voxels)`.
+        splits: sequences of the training and of the validation split.
+        run: run folder, for `fit` and for messages about `state`.
+        state: content of the checkpoint that the run goes on from; None: it begins anew.
 
     Raises:
         SampleError: the crop does not fit the frames, or frames and voxels don't fit each other.
         RunFolderError: the data or the clips a step are not those of `state`.
     """
 
-    config: Config
-    group: Group
-    precision: Precision
-    objective: nn.Module
-    """Called as `objective(output, sharp)`."""
-    model: nn.Module
-    """Network with the weights that a new run starts from; called as `model(blur, voxels)`."""
-    splits: tuple[list[WindowSequence], list[WindowSequence]]
-    """Sequences of the training and of the validation split."""
-    run: Path = Path()
-    """Run folder, for `fit` and for messages about `state`."""
-    state: dict[str, Any] | None = None
-    """Content of the checkpoint that the run goes on from; None: it begins anew."""
-    trial: Trial | None = None
-    """Memory and time of a step, where TRAIN.MEMORY_BUDGET had it tried."""
-
-    recompute: Recompute = field(init=False)
-    """Parts of the network that a step computes twice."""
-    training: ClipSamples = field(init=False)
-    """Clips to train on."""
-    validation: ClipSamples = field(init=False)
-    """Clips that hold each validation window once, TRAIN.VAL_MAX_WINDOWS at most."""
-    plan: StepPlan = field(init=False)
-    steps: int = field(init=False)
-    """Steps of the whole run."""
-    data: dict[str, Any] = field(init=False)
-    """Content of the training split, from `describe_data`."""
-
-    def __post_init__(self) -> None:
-        options, data, group = self.config.TRAIN, self.config.DATA, self.group
-        self.recompute = configured_recompute(self.config.MODEL)
-        training, validation = self.splits
-        index = ClipIndex.every_start(_lengths(training), data.CLIP_LEN)
+    def __init__(
+        self,
+        config: Config,
+        group: Group,
+        objective: nn.Module,
+        model: nn.Module,
+        splits: tuple[Sequence[WindowSequence], Sequence[WindowSequence]],
+        *,
+        run: Path = Path(),
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        self.config, self.group, self.run, self.state = config, group, run, state
+        self.objective, self.model = objective, model
+        options, data = config.TRAIN, config.DATA
+        training, validation = splits
+        self.precision = Precision.choose(options.AMP, group.device)
+        self.recompute = configured_recompute(config.MODEL)
+        """Parts of the network that a step computes twice."""
+        self.trial: Trial | None = None
+        """Memory and time of a step, where TRAIN.MEMORY_BUDGET had it tried."""
+        index = ClipIndex.every_start([s.length for s in training], data.CLIP_LEN)
         self.training = ClipSamples(
             seen_by(data.NORM, training),
             index,
@@ -103,20 +100,19 @@ class Session:
             seed=options.SEED,
             replace_unreadable=options.ON_ERROR == "skip",
         )
-        self.validation = ClipSamples(
-            seen_by(data.NORM, validation),
-            ClipIndex.each_window_once(
-                _lengths(validation), data.CLIP_LEN, options.VAL_MAX_WINDOWS
-            ),
-        )
+        lengths = [s.length for s in validation]
+        shown = ClipIndex.each_window_once(lengths, data.CLIP_LEN, options.VAL_MAX_WINDOWS)
+        self.validation = ClipSamples(seen_by(data.NORM, validation), shown)
         accumulation = options.GRADIENT_ACCUMULATION_STEPS
         self.plan = StepPlan(
             index, options.BATCH_SIZE, accumulation, options.SEED, group.rank, group.world
         )
         self.steps = total_steps(options, self.plan.steps_an_epoch)
+        """Steps of the whole run."""
         self.data = describe_data(training)
-        if self.state is not None:
-            _require_continuation(self.state, self)
+        """Content of the training split."""
+        if state is not None:
+            self._require_continuation(state)
 
     @classmethod
     def open(
@@ -141,38 +137,28 @@ class Session:
             SpikeDeblurError: a package, the loss's or the network's weights, the data, memory or
                 the checkpoint does not allow this run; says which and what to do.
         """
-        options = config.TRAIN
         require_wandb(config)
-        if options.THREADS is not None:
-            torch.set_num_threads(options.THREADS)
-        precision = Precision.choose(options.AMP, group.device)
-        low = precision.dtype == torch.bfloat16 and group.device.type == "cpu"
-        if low and not cpu_computes_bf16():
-            reporter.note(NO_BF16)
+        if config.TRAIN.THREADS is not None:
+            torch.set_num_threads(config.TRAIN.THREADS)
         objective = Objective(config.LOSS).to(group.device)
         if state is None:
             require_room(config)
         else:
+            path = checkpoint_path(run, "last")
             for weights in filter(None, (state["model"], state["ema"])):
-                where = checkpoint_path(run, "last")
-                outline_that_fits(config, forms_of(weights, where), where)
+                outline_that_fits(config, forms_of(weights, path), path)
         splits = open_splits(config)
-        torch.manual_seed(options.SEED)
-        session = cls(
-            config=config,
-            group=group,
-            precision=precision,
-            objective=objective,
-            model=build_model(config if state is None else without_pretrained(config)),
-            splits=splits,
-            run=run,
-            state=state,
-        )
-        if options.MEMORY_BUDGET is not None:
+        torch.manual_seed(config.TRAIN.SEED)
+        model = build_model(config if state is None else without_pretrained(config))
+        session = cls(config, group, objective, model, splits, run=run, state=state)
+        low = session.precision.dtype == torch.bfloat16 and group.device.type == "cpu"
+        if low and not cpu_computes_bf16():
+            reporter.note(NO_BF16)
+        if config.TRAIN.MEMORY_BUDGET is not None:
             session.recompute, session.trial = recompute, trial = group.on_first(
                 lambda: fit_in_budget(config, group.device, reporter)
             )
-            set_recompute(session.model, recompute)
+            set_recompute(model, recompute)
             reporter.note(
                 f"recomputing {recompute}: a step takes {trial.peak_bytes / 1e9:.2f} GB and "
                 f"{trial.seconds:.2f} s"
@@ -198,23 +184,18 @@ class Session:
             learner.restore(self.state, checkpoint_path(self.run, "last"))
         return learner
 
-
-def _lengths(sequences: list[WindowSequence]) -> list[int]:
-    return [sequence.length for sequence in sequences]
-
-
-def _require_continuation(state: dict[str, Any], session: Session) -> None:
-    plan = session.plan
-    if state["data"] != session.data["sha256"]:
-        raise run_folder.RunFolderError(
-            "can't continue: the training split is not the one that the run was begun with "
-            "(other sequences, windows or sources); restore it, or use another --run"
-        )
-    if state["samples_a_step"] != plan.samples_a_step:
-        raise run_folder.RunFolderError(
-            f"can't continue: the run has {state['samples_a_step']} clips a step, now "
-            f"{plan.samples_a_step} ({plan.world} processes, TRAIN.BATCH_SIZE {plan.batch_size}, "
-            f"TRAIN.GRADIENT_ACCUMULATION_STEPS {plan.accumulation}); set them so that their "
-            "product is the same"
-        )
-    assert state["total_steps"] == session.steps  # configuration, data and clips a step are equal
+    def _require_continuation(self, state: dict[str, Any]) -> None:
+        plan = self.plan
+        if state["data"] != self.data["sha256"]:
+            raise run_folder.RunFolderError(
+                "can't continue: the training split is not the one that the run was begun with "
+                "(other sequences, windows or sources); restore it, or use another --run"
+            )
+        if state["samples_a_step"] != plan.samples_a_step:
+            raise run_folder.RunFolderError(
+                f"can't continue: the run has {state['samples_a_step']} clips a step, now "
+                f"{plan.samples_a_step} ({plan.world} processes, TRAIN.BATCH_SIZE "
+                f"{plan.batch_size}, TRAIN.GRADIENT_ACCUMULATION_STEPS {plan.accumulation}); set "
+                "them so that their product is the same"
+            )
+        assert state["total_steps"] == self.steps  # configuration, data and clips a step are equal

@@ -26,9 +26,8 @@ from ...storage.side_by_side import AT_ONCE
 from .cache import Arrays, WindowCache
 from .order import StepPlan
 from .samples import ClipSamples, window_bytes
-from .workers import cut_batch, open_workers, stack
+from .workers import Batch, cut_batch, open_workers, stack
 
-Batch = dict[str, Any]
 MOST_WORKERS = 8
 """Most loading processes of `auto`: a store gives each several hundred crops a second."""
 

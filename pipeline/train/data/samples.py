@@ -57,16 +57,22 @@ class ClipSamples:
 
     def __post_init__(self) -> None:
         self.is_remote = any(sequence.is_remote for sequence in self.sequences)
-        self.ratio = _one_ratio(self.sequences)
-        """Frame pixels that a voxel spans on a side."""
+        ratios: dict[int, str] = {}
         for sequence in self.sequences:
-            if not sequence.has_sharp:
-                raise SampleError(
-                    f"{sequence.seq}: has no sharp frames, which training and validation compare "
-                    "with; choose another split or data set"
-                )
-        if self.crop_size is not None:
-            _require_crop(self.sequences, self.crop_size, self.ratio)
+            ratios.setdefault(_checked_ratio(sequence, self.crop_size), sequence.seq)
+        if len(ratios) > 1:
+            several = ", ".join(f"{ratio} ({seq})" for ratio, seq in ratios.items())
+            raise SampleError(
+                "expected one ratio of frame size to spike size in all sequences, got "
+                f"{several}; train on one of them at a time"
+            )
+        self.ratio = next(iter(ratios), 1)
+        """Frame pixels that a voxel spans on a side."""
+        if self.crop_size is not None and self.crop_size % self.ratio:
+            raise SampleError(
+                f"DATA.CROP_SIZE: expected a multiple of {self.ratio}, the ratio of frame size to "
+                f"spike size, got {self.crop_size}"
+            )
 
     def sample(self, epoch: int, clip: int) -> dict[str, Any]:
         """Return one sample, the same whenever and wherever it is asked for.
@@ -217,37 +223,23 @@ def window_bytes(sequence: WindowSequence) -> int:
     return 6 * height * width + voxel * sequence.bins * small_height * small_width
 
 
-def _one_ratio(sequences: Sequence[WindowSequence]) -> int:
-    """Return how many frame pixels a voxel spans on a side, the same in all sequences."""
-    ratios: dict[int, str] = {}
-    for sequence in sequences:
-        (height, width), (h, w) = sequence.frame_shape, sequence.voxel_shape
-        ratio = height // h
-        if ratio < 1 or (h * ratio, w * ratio) != (height, width):
-            raise SampleError(
-                f"{sequence.seq}: expected frames a whole multiple of the spikes' size, got "
-                f"{height}x{width} and {h}x{w}; crop or resize one of them"
-            )
-        ratios.setdefault(ratio, sequence.seq)
-    if len(ratios) > 1:
-        several = ", ".join(f"{ratio} ({seq})" for ratio, seq in ratios.items())
+def _checked_ratio(sequence: WindowSequence, crop_size: int | None) -> int:
+    """Return how many frame pixels a voxel spans on a side, if the sequence can be trained on."""
+    (height, width), (h, w) = sequence.frame_shape, sequence.voxel_shape
+    ratio = height // h
+    if ratio < 1 or (h * ratio, w * ratio) != (height, width):
         raise SampleError(
-            "expected one ratio of frame size to spike size in all sequences, got "
-            f"{several}; train on one of them at a time"
+            f"{sequence.seq}: expected frames a whole multiple of the spikes' size, got "
+            f"{height}x{width} and {h}x{w}; crop or resize one of them"
         )
-    return next(iter(ratios), 1)
-
-
-def _require_crop(sequences: Sequence[WindowSequence], crop_size: int, ratio: int) -> None:
-    if crop_size % ratio:
+    if not sequence.has_sharp:
         raise SampleError(
-            f"DATA.CROP_SIZE: expected a multiple of {ratio}, the ratio of frame size to spike "
-            f"size, got {crop_size}"
+            f"{sequence.seq}: has no sharp frames, which training and validation compare "
+            "with; choose another split or data set"
         )
-    for sequence in sequences:
-        if min(sequence.frame_shape) < crop_size:
-            height, width = sequence.frame_shape
-            raise SampleError(
-                f"{sequence.seq}: frames of {height}x{width} are smaller than DATA.CROP_SIZE "
-                f"{crop_size}; set a smaller one"
-            )
+    if crop_size is not None and min(height, width) < crop_size:
+        raise SampleError(
+            f"{sequence.seq}: frames of {height}x{width} are smaller than DATA.CROP_SIZE "
+            f"{crop_size}; set a smaller one"
+        )
+    return ratio

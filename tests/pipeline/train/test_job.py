@@ -21,7 +21,6 @@ from spikedeblur.pipeline.train.data.splits import require_usable
 from spikedeblur.pipeline.train.distributed import Group
 from spikedeblur.pipeline.train.job import fit, train
 from spikedeblur.pipeline.train.objective import Objective
-from spikedeblur.pipeline.train.precision import Precision
 from spikedeblur.pipeline.train.run import wandb as wandb_run
 from spikedeblur.pipeline.train.run.folder import read_resumable
 from spikedeblur.pipeline.train.run.runs import RunFolderError, read_metrics
@@ -43,16 +42,9 @@ def run_fit(run: Path, config, *, model=None, dropout=0.3, resume=False, data=No
     if model is None:
         torch.manual_seed(config.TRAIN.SEED)
         model = TinyNetwork(dropout=dropout)
-    session = Session(
-        config=config,
-        group=Group(0, 1, CPU),
-        precision=Precision.choose(config.TRAIN.AMP, CPU),
-        objective=Objective(config.LOSS),
-        model=model,
-        splits=data or sets(),
-        run=run,
-        state=read_resumable(run, config) if resume else None,
-    )
+    state = read_resumable(run, config) if resume else None
+    group, objective = Group(0, 1, CPU), Objective(config.LOSS)
+    session = Session(config, group, objective, model, data or sets(), run=run, state=state)
     return fit(session, **options)
 
 
