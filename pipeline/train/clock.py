@@ -50,7 +50,7 @@ class Clock:
     def restart(self) -> None:
         """Begin a new interval."""
         self._before = dict(self._seconds)
-        self.samples = self.hits = self.misses = self.steps = 0
+        self.samples = self.hits = self.misses = 0
 
     def start(self, part: Part) -> None:
         """End the part before, and begin this one."""
@@ -62,7 +62,6 @@ class Clock:
 
     def count(self, batches: list[Batch]) -> None:
         """Count a step."""
-        self.steps += 1
         self._steps += 1
         for batch in batches:
             self.samples += len(batch["seq"]) if batch["weight"] else 0

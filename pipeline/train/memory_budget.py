@@ -218,5 +218,4 @@ def _random_batch(config: Config, clips: int, height: int, width: int) -> dict[s
         "weight": 1.0,
         "seq": ["trial"] * clips,
         "frame_index": [[0] * frames] * clips,
-        "cache": (0, 0),
     }

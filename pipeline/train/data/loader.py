@@ -8,10 +8,8 @@ they read; a window may then be held by several of them.
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,43 +72,34 @@ def prepare_cache(
 
 
 def preload(samples: ClipSamples, threads: int = 1, reporter: Reporter = SILENT) -> None:
-    """Read windows into the cache, in order, while there is room. Statistics start after it.
+    """Read all windows into the cache, in order. Statistics start after it.
 
     Args:
-        samples: with a cache.
-        threads: least number of windows read side by side; twice as many are held besides.
+        samples: with a cache that has room for them.
+        threads: least number of windows read side by side.
         reporter: hears the windows read, and in all.
     """
     assert samples.cache is not None
-    threads = max(threads, AT_ONCE // 2) if samples.is_remote else threads
     windows = [
         (number, window)
         for number, sequence in enumerate(samples.sequences)
         for window in range(sequence.length)
     ]
-    ahead = iter(windows)
 
-    def read(number: int, window: int) -> Arrays:
-        sequence, span = samples.sequences[number], (window, window + 1)
-        return sequence.blur(*span), sequence.sharp(*span), sequence.voxels(*span)
-
-    reading: deque[tuple[tuple[int, int], Future[Arrays]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    def read(key: tuple[int, int]) -> Arrays | None:
+        sequence, span = samples.sequences[key[0]], (key[1], key[1] + 1)
         try:
-            for done in range(1, len(windows) + 1):
-                for key in itertools.islice(ahead, 2 * threads - len(reading)):
-                    reading.append((key, pool.submit(read, *key)))
-                key, arrays = reading.popleft()
-                if not samples.cache.has_room(window_bytes(samples.sequences[key[0]])):
-                    return
-                try:
-                    samples.cache.put(key, arrays.result())
-                except SpikeDeblurError:
-                    if not samples.replace_unreadable:
-                        raise  # else it is reported when a step comes to it
-                reporter.progress(done, len(windows), "reading the training split into memory")
-        finally:
-            pool.shutdown(cancel_futures=True)
+            return sequence.blur(*span), sequence.sharp(*span), sequence.voxels(*span)
+        except SpikeDeblurError:
+            if samples.replace_unreadable:
+                return None  # it is reported when a step comes to it
+            raise
+
+    with ThreadPoolExecutor(max(threads, AT_ONCE // 2) if samples.is_remote else threads) as pool:
+        for done, (key, arrays) in enumerate(zip(windows, pool.map(read, windows), strict=True), 1):
+            if arrays is not None:
+                samples.cache.put(key, arrays)
+            reporter.progress(done, len(windows), "reading the training split into memory")
 
 
 @contextmanager
@@ -166,11 +155,8 @@ def collate(samples: Sequence[dict[str, Any]]) -> Batch:
 
 
 def _to_tensors(batch: dict[str, Any], *, pin: bool) -> Batch:
-    tensors = {
-        name: torch.from_numpy(value)
-        for name, value in batch.items()
-        if isinstance(value, np.ndarray)
-    }
+    arrays = {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return batch | {name: t.pin_memory() if pin else t for name, t in tensors.items()}
 
 

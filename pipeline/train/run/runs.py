@@ -158,14 +158,15 @@ def differing(settings: Sequence[dict[str, Any]]) -> list[str]:
 
 def _facts(record: RunRecord, differ: Sequence[str]) -> RunFacts:
     lines = record.metrics
-    validations = [line for line in lines if line["kind"] == "val"]
-    best = max(validations, key=lambda line: float(line["psnr"]), default=None)
+    # Of a validation without a number, the PSNR is None.
+    validations = [line for line in lines if line["kind"] == "val" and line["psnr"] is not None]
+    best = max(validations, key=lambda line: float(line["psnr"]), default={})
     return RunFacts(
         run=str(record.folder),
         step=max((int(line["step"]) for line in lines), default=0),
-        best_psnr=None if best is None else float(best["psnr"]),
-        best_step=None if best is None else int(best["step"]),
-        psnr_blur=None if best is None else float(best["psnr_blur"]),
+        best_psnr=best.get("psnr"),
+        best_step=best.get("step"),
+        psnr_blur=best.get("psnr_blur"),
         seconds=sum(float(line["seconds"]) for line in lines if line["kind"] == "train"),
         settings={name: record.settings.get(name) for name in differ},
     )

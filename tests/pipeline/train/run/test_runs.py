@@ -33,6 +33,15 @@ def test_runs_are_sorted_by_quality_and_show_only_what_differs(tmp_path):
     assert (best.settings, other.settings) == ({"TRAIN.SEED": 1}, {"TRAIN.SEED": 0})
 
 
+def test_a_run_whose_validations_have_no_number_is_last(tmp_path):
+    write_run(tmp_path / "a", 24.0)
+    write_run(tmp_path / "b", 24.0)
+    line = {"kind": "val", "step": 50, "psnr": None, "psnr_blur": 20.0}
+    (tmp_path / "b/metrics.jsonl").write_text(json.dumps(line) + "\n")
+    best, blind = list_runs(tmp_path)
+    assert (best.best_psnr, blind.best_psnr, blind.step) == (24.0, None, 50)
+
+
 def test_the_command_prints_a_table_or_json(tmp_path, capsys):
     write_run(tmp_path / "a", 24.0)
     write_run(tmp_path / "b", 25.0, "TRAIN.SEED=1")
