@@ -9,9 +9,6 @@ from collections.abc import Callable
 Progress = Callable[[int, int, str], None]
 """A function `progress(done, total, note)`, in units of the job's own work items."""
 
-Note = Callable[[str], None]
-"""A function that takes a sentence about what the job has decided or found."""
-
 _logger = logging.getLogger(__name__)
 
 

@@ -27,8 +27,8 @@ from .run.checkpoint import Checkpoints
 from .run.records import Position, Records, open_records
 from .session import Session, find_start
 from .step import Learner, NonFiniteError, StepResult
-from .stop import StopRequest, stop_request
-from .validation import validate
+from .stop import stop_request
+from .validation import Validator
 
 MOST_LEFT_OUT = 10
 """Most consecutive steps without a finite loss or gradient before training stops."""
@@ -178,43 +178,6 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
         profile=clock.profile() if profile else None,
         unread=left_out.unread,
     )
-
-
-class Validator:
-    """Validates a run every TRAIN.VAL_INTERVAL steps and after the last one."""
-
-    def __init__(self, session: Session, learner: Learner, at: Position, clock: Clock) -> None:
-        self._session, self._at, self._clock = session, at, clock
-        self._model = learner.model if learner.average is None else learner.average
-        self.psnr_blur: float | None = None
-        """PSNR of the blurred input at the last validation, in dB; None: there was none."""
-
-    @property
-    def is_due(self) -> bool:
-        """Whether this step is one to validate after, and is not validated yet."""
-        step, interval = self._at.step, self._session.config.TRAIN.VAL_INTERVAL
-        due = step == self._session.steps or step % interval == 0
-        return due and step != self._at.validated_step
-
-    def validate(self, stop: StopRequest, records: Records, checkpoints: Checkpoints) -> bool:
-        """Validate, record what is found, and write the checkpoint of the best step so far.
-
-        Returns:
-            False if `stop` became true on any process before all clips were done.
-        """
-        before = self._clock.total("validation")
-        self._clock.start("validation")
-        validation = validate(self._session, self._model, stop.__bool__)
-        self._clock.start("saving")
-        if validation is None:
-            return False
-        self.psnr_blur = validation.psnr_blur
-        best = self._at.note_validation(validation)
-        seconds = self._clock.total("validation") - before
-        records.validation(validation, seconds, best=best)
-        if best:
-            checkpoints.write("best")
-        return True
 
 
 class LeftOut:

@@ -1,75 +1,109 @@
-"""Quality of a model on windows that are not trained on."""
+"""Validation: quality of a model on windows that are not trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..sequences.contract import Span
+from .clock import Clock
 from .data.loader import collate
 from .objective import psnr, to_inputs
+from .run.checkpoint import Checkpoints
+from .run.records import Position, Records
 from .session import Session
+from .step import Learner
+from .stop import StopRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """Mean PSNR over windows in dB, of output rounded to 8 bits and of the blurred input."""
+class Validator:
+    """Validates a run every TRAIN.VAL_INTERVAL steps and after the last one.
 
-    psnr: float
-    psnr_blur: float
-    windows: int
-    picture: np.ndarray | None
-    """(H, 3 W, 3) uint8: blur, output, sharp of the first clip's middle window; on the first
-    process only."""
-
-
-@torch.no_grad()
-def validate(session: Session, model: nn.Module, stopping: Callable[[], bool]) -> Validation | None:
-    """Restore every clip to validate on, dealt to the processes in turn.
-
-    Only the middle of each frame is taken, at most 2 * DATA.CROP_SIZE on a side: without
-    gradients that fits wherever training does, and does not grow with the data's frames.
-
-    Returns:
-        None if `stopping` returned true on any process before all clips were done.
+    The averaged weights are validated where there are any. PSNR is that of output rounded to 8
+    bits.
     """
-    samples, data, group = session.validation, session.config.DATA, session.group
-    was_training = model.training
-    model.eval()
-    sums = np.zeros(3)
-    picture = None
-    stopped = False
-    for clip in range(group.rank, len(samples.index), group.world):
-        stopped = stopping()
-        if stopped:
-            break
-        shape = samples.sequences[samples.index[clip].sequence].frame_shape
-        rows, columns = (_middle(side, 2 * data.CROP_SIZE, samples.ratio) for side in shape)
-        batch = collate([samples.cut(clip, rows, columns)])
-        raw = samples.sequences[0].windows_are_raw
-        inputs = to_inputs(batch, group.device, data.NORM, raw=raw)
-        with session.precision.autocast():
-            output = model(inputs.blur, inputs.voxels)
-        output = to_8_bits(output)[0]  # (T, 3, H, W)
-        blur, sharp = inputs.blur[0], inputs.sharp[0]
-        sums += (
-            psnr(output, sharp).sum().item(),
-            psnr(blur, sharp).sum().item(),
-            output.shape[0],
-        )
-        if clip == 0:
-            middle = output.shape[0] // 2
-            picture = _side_by_side(blur[middle], output[middle], sharp[middle])
-    model.train(was_training)
-    *totals, any_stopped = group.sum([*sums.tolist(), float(stopped)])
-    if any_stopped:
-        return None
-    windows = int(totals[2])
-    return Validation(totals[0] / windows, totals[1] / windows, windows, picture)
+
+    def __init__(self, session: Session, learner: Learner, at: Position, clock: Clock) -> None:
+        self._session, self._at, self._clock = session, at, clock
+        self._model = learner.model if learner.average is None else learner.average
+        self.psnr_blur: float | None = None
+        """PSNR of the blurred input at the last validation, in dB; None: there was none."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether this step is one to validate after, and is not validated yet."""
+        step, interval = self._at.step, self._session.config.TRAIN.VAL_INTERVAL
+        due = step == self._session.steps or step % interval == 0
+        return due and step != self._at.validated_step
+
+    def validate(self, stop: StopRequest, records: Records, checkpoints: Checkpoints) -> bool:
+        """Validate, record the PSNR, and write the checkpoint of the best step so far.
+
+        Returns:
+            False if `stop` became true on any process before all clips were done.
+        """
+        before = self._clock.total("validation")
+        self._clock.start("validation")
+        sums, picture = self._restore_all(stop)
+        self._clock.start("saving")
+        if bool(sums[3]):
+            return False
+        mean, self.psnr_blur = sums[0] / sums[2], sums[1] / sums[2]
+        best = self._at.note_validation(mean)
+        values = {
+            "seconds": self._clock.total("validation") - before,
+            "psnr": mean if math.isfinite(mean) else None,
+            "psnr_blur": self.psnr_blur,
+            "windows": int(sums[2]),
+            "best": best,
+        }
+        records.validation(values, picture)
+        if best:
+            checkpoints.write("best")
+        return True
+
+    @torch.no_grad()
+    def _restore_all(self, stop: StopRequest) -> tuple[list[float], np.ndarray | None]:
+        """Restore every clip to validate on, dealt to the processes in turn.
+
+        Only the middle of each frame is taken, at most 2 * DATA.CROP_SIZE on a side: without
+        gradients that fits wherever training does, and does not grow with the data's frames.
+
+        Returns:
+            Sums over all processes: PSNR and the blurred input's PSNR of all windows in dB, the
+            number of windows, and of processes that were stopped; and a picture (H, 3 W, 3) uint8
+            of the first clip's middle window: blur, output, sharp; on the first process only.
+        """
+        session, model = self._session, self._model
+        samples, data, group = session.validation, session.config.DATA, session.group
+        was_training = model.training
+        model.eval()
+        sums = np.zeros(4)
+        picture = None
+        for clip in range(group.rank, len(samples.index), group.world):
+            if stop:
+                sums[3] = 1
+                break
+            shape = samples.sequences[samples.index[clip].sequence].frame_shape
+            rows, columns = (_middle(side, 2 * data.CROP_SIZE, samples.ratio) for side in shape)
+            batch = collate([samples.cut(clip, rows, columns)])
+            raw = samples.sequences[0].windows_are_raw
+            inputs = to_inputs(batch, group.device, data.NORM, raw=raw)
+            with session.precision.autocast():
+                output = model(inputs.blur, inputs.voxels)
+            output = to_8_bits(output)[0]  # (T, 3, H, W)
+            blur, sharp = inputs.blur[0], inputs.sharp[0]
+            sums[0] += psnr(output, sharp).sum().item()
+            sums[1] += psnr(blur, sharp).sum().item()
+            sums[2] += output.shape[0]
+            if clip == 0:
+                middle = output.shape[0] // 2
+                picture = _side_by_side(blur[middle], output[middle], sharp[middle])
+        model.train(was_training)
+        return group.sum(sums.tolist()), picture
 
 
 def to_8_bits(image: Tensor) -> Tensor:

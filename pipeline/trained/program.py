@@ -9,13 +9,13 @@ read back and must give what the network gives, or it is not kept.
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -183,20 +183,15 @@ def _call_onnx(path: Path, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def _require_onnx(out: Path) -> None:
-    try:
-        for name in ("onnx", "onnxruntime", "onnxscript"):
-            importlib.import_module(name)
-    except ImportError as error:
-        raise ProgramError(f"{out}: {_MISSING}") from error
+    if not all(find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
+        raise ProgramError(f"{out}: {_MISSING}")
 
 
 @contextmanager
 def _explained(out: Path) -> Iterator[None]:
     """Turn any error of exporters and runtimes into one sentence, and hush their hints."""
-    hushed = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
-    before = [logger.level for logger in hushed]
-    for logger in hushed:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         yield
     except (OSError, MemoryError):
@@ -208,5 +203,4 @@ def _explained(out: Path) -> Iterator[None]:
             "run or its .safetensors"
         ) from error
     finally:
-        for logger, level in zip(hushed, before, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)

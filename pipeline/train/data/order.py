@@ -193,9 +193,8 @@ class StepPlan:
             first_clip, last_clip = self.index.bounds[length]
             count = int(last_clip - first_clip)
             at = np.flatnonzero(lengths == length)
-            begin = (numbers[at] - (after - self._steps_of_each_length)[length]) * (
-                self.samples_a_step
-            )
+            first_step = after[length] - self._steps_of_each_length[length]
+            begin = (numbers[at] - first_step) * self.samples_a_step
             places = [np.arange(b, min(b + self.samples_a_step, count)) for b in begin]
             key_of_length = (self.seed, _CLIP_ORDER, epoch, int(length))
             clips = first_clip + shuffled(np.concatenate(places), count, key_of_length)

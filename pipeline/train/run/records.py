@@ -21,7 +21,6 @@ from ...host.files import write_text
 from ..clock import STEP_PARTS, Clock
 from ..session import Session
 from ..step import StepResult
-from ..validation import Validation
 from . import folder as run_folder
 from .wandb import open_wandb
 
@@ -61,10 +60,9 @@ class Position:
             self.interval.psnr += result.psnr
             self.interval.steps += 1
 
-    def note_validation(self, validation: Validation) -> bool:
+    def note_validation(self, psnr: float) -> bool:
         """Remember that this step is validated; returns whether it is the best so far."""
         self.validated_step = self.step
-        psnr = validation.psnr
         best = math.isfinite(psnr) and (self.best_psnr is None or psnr > self.best_psnr)
         if best:
             self.best_step, self.best_psnr = self.step, psnr
@@ -153,27 +151,14 @@ class Records:
         at.interval = Interval()
         clock.restart()
 
-    def validation(self, validation: Validation, seconds: float, *, best: bool) -> None:
-        """Write what a validation found, the seconds that it took, and its picture."""
-        values = {
-            "seconds": seconds,
-            "psnr": validation.psnr if math.isfinite(validation.psnr) else None,
-            "psnr_blur": validation.psnr_blur,
-            "windows": validation.windows,
-            "best": best,
-        }
-        self._write("val", values)
-        if validation.picture is not None:
-            self._write_picture(validation.picture)
+    def validation(self, values: dict[str, Any], picture: np.ndarray | None) -> None:
+        """Write the values of a validation, and its picture (H, W, 3) uint8."""
 
     def unread(self, seq: str, why: str) -> None:
         """Write which sequence has a clip that can't be read."""
 
     def _write(self, kind: str, values: dict[str, Any]) -> None:
         """Write values of this step."""
-
-    def _write_picture(self, picture: Any) -> None:
-        """Write the sample picture (H, W, 3) uint8 of this step."""
 
 
 class RunRecords(Records):
@@ -212,7 +197,11 @@ class RunRecords(Records):
         if self._wandb is not None:
             self._wandb.log(known, step=step)
 
-    def _write_picture(self, picture: Any) -> None:
+    def validation(self, values: dict[str, Any], picture: np.ndarray | None) -> None:
+        """Write the values of a validation, and its picture (H, W, 3) uint8."""
+        self._write("val", values)
+        if picture is None:
+            return
         step = self._at.step
         run_folder.write_picture(self._run, step, picture)
         self._board.add_image("val/sample", picture, step, dataformats="HWC")

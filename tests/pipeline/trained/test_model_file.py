@@ -100,6 +100,18 @@ def test_files_that_are_none_of_ours_are_refused(run, tmp_path):
         trained.load_trained(tmp_path / "none.safetensors")
 
 
+def test_a_model_is_loaded_by_the_name_that_it_ships_with(tmp_path, monkeypatch, run):
+    _, config = trained.load_trained("small")
+    assert config == trained.load_trained(trained.find_model("small"))[1]
+    assert trained.weights_file("small") == trained.find_model("small")
+    assert trained.source_name("small") == "small"
+    monkeypatch.chdir(tmp_path)
+    run.rename("small")  # a folder of that name comes first
+    assert trained.load_trained("small")[1] == CONFIG
+    with pytest.raises(SpikeDeblurError, match=r"nothing: .* one that ships \(small\)"):
+        trained.load_trained("nothing")
+
+
 def test_an_unknown_name_says_what_there_is():
     with pytest.raises(SpikeDeblurError, match="nonsense: expected a model that ships"):
         trained.find_model("nonsense")
