@@ -67,7 +67,7 @@ def train(
     profile: bool = False,
     reporter: Reporter = SILENT,
 ) -> TrainSummary:
-    """Train as the configuration says; started by torchrun, with the other processes.
+    """Train a network; a process that torchrun started trains with the others.
 
     Args:
         config: the whole configuration.

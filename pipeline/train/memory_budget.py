@@ -125,18 +125,18 @@ def try_step(
     if limit is None:
         limit = free_memory(device)
     spawn = get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    arguments = (theirs, config, device, recompute, patience)
+    near, far = spawn.Pipe()
+    arguments = (far, config, device, recompute, patience)
     process = spawn.Process(target=_answer, args=arguments, daemon=True)
     process.start()
-    theirs.close()  # so that a process that dies is noticed
+    far.close()  # so that a process that dies is noticed
     try:
-        while not ours.poll(0.02):
+        while not near.poll(0.02):
             with suppress(psutil.Error):  # it may just have ended
                 taken = psutil.Process(process.pid).memory_info().rss
                 if device.type != "cuda" and taken > limit:
                     return None
-        outcome = ours.recv()
+        outcome = near.recv()
     except EOFError:
         return None  # the system kills who takes too much
     finally:

@@ -135,7 +135,7 @@ class Session:
 
         Raises:
             SpikeDeblurError: a package, the loss's or the network's weights, the data, memory or
-                the checkpoint does not allow this run; says which and what to do.
+                the checkpoint does not allow this run; the message says what to do.
         """
         require_wandb(config)
         if config.TRAIN.THREADS is not None:

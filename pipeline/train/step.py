@@ -125,7 +125,7 @@ class Learner:
 
         Raises:
             NonFiniteError: a loss or the gradient is not finite; raised on all processes alike.
-            NotEnoughMemoryError: says which settings take less.
+            NotEnoughMemoryError: memory does not suffice; the message names settings that help.
         """
         frozen = done < self.config.TRAIN.OPTIM.FLOW_FROZEN_STEPS
         for settings in self.optimizer.param_groups:

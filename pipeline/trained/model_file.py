@@ -49,7 +49,7 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     """Return the file of an exported model: by its path or URL, or by the name of a shipped one.
 
     Raises:
-        TrainedModelError: neither; says which ship.
+        TrainedModelError: there is none; the message names the models that ship.
     """
     path = _shipped().get(str(name)) or fetched(name)
     if path.suffix == SUFFIX and path.is_file():
@@ -127,7 +127,7 @@ def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
             name of a model that ships, such as `small`, where no folder here is called so.
 
     Raises:
-        SpikeDeblurError: there is none, or it can't be used; says why.
+        SpikeDeblurError: there is none, or it can't be used; the message says why.
     """
     path = _located(source)
     if path.suffix == SUFFIX:

@@ -53,7 +53,7 @@ def load_run(run: str | os.PathLike[str], which: str = "best") -> tuple[VRTWithS
         The model in eval mode, with averaged weights where there are any, and its configuration.
 
     Raises:
-        CheckpointError: no such checkpoint, or it can't be used; says why.
+        CheckpointError: no such checkpoint, or it can't be used; the message says why.
     """
     path = find_checkpoint(run, which)
     return model_of(read_checkpoint(path), path)

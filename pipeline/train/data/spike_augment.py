@@ -16,7 +16,7 @@ from ....configs.schema import SpikeAugmentConfig
 from ....model import delay
 
 _FAINT = 1e-4
-"""Least light that is told from darkness, in spikes a bin: it reaches no threshold."""
+"""Light of dark bins, in spikes a bin; so little reaches no threshold."""
 
 
 def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[str, Any]:

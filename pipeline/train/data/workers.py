@@ -117,13 +117,13 @@ def open_workers(
     with ExitStack() as opened:
         links: list[tuple[BaseProcess, Connection]] = []
         for _ in range(workers):
-            ours, theirs = spawn.Pipe()
-            arguments = (theirs, memory, size, pickled)
+            near, far = spawn.Pipe()
+            arguments = (far, memory, size, pickled)
             process = spawn.Process(target=_serve, args=arguments, daemon=True)
             process.start()
-            theirs.close()
-            opened.callback(_end, process, ours)
-            links.append((process, ours))
+            far.close()
+            opened.callback(_end, process, near)
+            links.append((process, near))
         memory.close()
         yield _in_order(links, planned, memory.view.reshape(-1, size), ahead, each)
 

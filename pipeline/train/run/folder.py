@@ -175,7 +175,7 @@ def sweep_run(run: Path) -> None:
     """Remove the half-written files that a killed start left behind.
 
     Raises:
-        UnsafePathError: as `own_folders`.
+        UnsafePathError: a folder in the run folder is a link that leaves it.
     """
     for folder in own_folders(run):
         sweep(folder)
