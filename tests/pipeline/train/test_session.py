@@ -119,7 +119,7 @@ CASES = {
     "two ratios of sizes": Case(
         "expected one ratio of frame size to spike size",
         K4,
-        lambda s: s.sequences(MemorySequence(ratio=2), MemorySequence(ratio=1)),
+        lambda s: s.sequences(MemorySequence(ratio=2), MemorySequence(ratio=4)),
     ),
     "no sharp frames": Case(
         "has no sharp frames", K4, lambda s: s.sequences(MemorySequence(has_sharp=False))
