@@ -4,7 +4,8 @@ from .build import build_model, configured_recompute, outline_model
 from .chunked import BaseChunkableAttention
 from .fusion import MultiScaleTemporalCrossAttnFuse, TemporalCrossAttnFuseBlock
 from .gain import gain_from_blur
-from .lag import delay, in_time, lag_from_blur
+from .inputs import Conditions, RawWindows, measure_conditions, network_inputs, unit_range
+from .lag import delay
 from .losses import CharbonnierLoss, VGGPerceptualLoss
 from .normalize import normalize_counts
 from .spike_attention import SpikeTemporalSA, SpikeTemporalSelfAttention
@@ -14,7 +15,9 @@ from .vrt_with_spike import VRTWithSpike, parameter_table
 __all__ = [
     "BaseChunkableAttention",
     "CharbonnierLoss",
+    "Conditions",
     "MultiScaleTemporalCrossAttnFuse",
+    "RawWindows",
     "SpikeEncoder3D",
     "SpikeTemporalSA",
     "SpikeTemporalSelfAttention",
@@ -25,9 +28,10 @@ __all__ = [
     "configured_recompute",
     "delay",
     "gain_from_blur",
-    "in_time",
-    "lag_from_blur",
+    "measure_conditions",
+    "network_inputs",
     "normalize_counts",
     "outline_model",
     "parameter_table",
+    "unit_range",
 ]

@@ -22,7 +22,9 @@ def gain_from_blur(counts: Tensor, samples: Tensor, blur: Tensor) -> Tensor:
     Returns:
         (...) float32; 1 where there are no spikes or no light.
     """
-    rate = counts.to(torch.float32).sum(-3).mean((-2, -1)) / samples.to(torch.float32)
+    rate = counts.to(torch.float32).sum(-3).mean((-2, -1)) / samples.to(
+        counts.device, torch.float32
+    )
     weights = torch.tensor(LUMINANCE, dtype=torch.float32, device=blur.device)
     light = (blur.float().mean((-2, -1)) * weights).sum(-1)
     return torch.where((rate > 0) & (light > 0), rate / light, 1.0)

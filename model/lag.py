@@ -26,19 +26,6 @@ _REPEATS = 3
 _POOLED = 4  # pixels on a side whose mean is compared: single ones have few spikes
 
 
-def lag_from_blur(counts: Tensor, blur: Tensor) -> Tensor:
-    """Return by how many bins the spikes of clips come late; less than 0: early.
-
-    Args:
-        counts: (..., T, K, h, w) raw counts.
-        blur: (..., T, 3, H, W) RGB of linear light, of the same field.
-
-    Returns:
-        (...) float32; 0 where nothing moves, or no lag would explain the difference.
-    """
-    return lag_of_planes(lag_planes(counts, blur)) * counts.shape[-3]
-
-
 def lag_planes(counts: Tensor, blur: Tensor) -> Tensor:
     """Return what of windows tells their lag, so that large ones can be read one by one.
 
@@ -94,9 +81,3 @@ def delay(counts: Tensor, bins: Tensor) -> Tensor:
     source = torch.arange(number, device=counts.device) - bins[..., None]  # (..., K)
     source = source.clamp(0, number - 1)[..., None, None]
     return counts.gather(-3, source.expand_as(counts))
-
-
-def in_time(counts: Tensor, blur: Tensor) -> Tensor:
-    """Return counts (..., T, K, h, w) moved by their lag, in whole bins; see `lag_from_blur`."""
-    lag = lag_from_blur(counts, blur).round().long()
-    return delay(counts, -lag[..., None].expand(counts.shape[:-3]))

@@ -59,6 +59,11 @@ def normalize_counts(
     return deviation.clamp(-LIMIT, LIMIT)
 
 
+def is_plain_log1p(norm: NormConfig) -> bool:
+    """Whether log1p is all that is done, so that voxels with log1p taken can be used."""
+    return norm.MODE == "log1p" and (norm.MEAN, norm.STD) in ((None, None), (0.0, 1.0))
+
+
 def _along(curve: Sequence[float], rate: Tensor) -> tuple[Tensor, Tensor]:
     """Return a polynomial, highest power first, and its slope, neither below 0."""
     luminance, slope = torch.zeros_like(rate), torch.zeros_like(rate)

@@ -1,5 +1,5 @@
 """The adapt stage: a trained model is fitted to recordings without sharp frames."""
 
-from .job import adapt
+from .job import Adapting, adapt
 
-__all__ = ["adapt"]
+__all__ = ["Adapting", "adapt"]

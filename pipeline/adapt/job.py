@@ -1,17 +1,17 @@
 """The adapt stage: fit a trained model to recordings that have no sharp frames.
 
-What a recording says of its own sharp frames, at M instants spread over each exposure:
+A recording says two things about the sharp frames at M instants spread over each exposure:
 
     reblur    their mean is the blurred frame
     light     their luminance at a spike pixel is, but for noise, what a short window of its spikes
               around the instant saw. The network must say so without this pixel's spikes, whose
-              noise it would repeat (Krull, Buchholz, Jug, "Noise2Void", CVPR 2019): they are
-              hidden behind a neighbour's
+              noise it would repeat (Krull, Buchholz, Jug, "Noise2Void", CVPR 2019): a neighbour's
+              are put in their place
 
-How spikes become luminance is fitted on the exposures, of which the blurred frame shows the
-luminance; whether the model takes that curve or the gain, and how far it trusts the spikes, is what
-fulfils both terms best before the first step; so is by how much the network corrects at first.
-Both go into the model's DATA.NORM.
+How spikes become luminance is fitted on the exposures, whose luminance the blurred frame shows.
+Before the first step several inputs are tried, and those with the least loss are kept: the fitted
+curve or the gain, how far the spikes are trusted, and how much the network corrects at first. They
+go into the model's DATA.NORM and its last convolution.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...configs.schema import Config, NormConfig
-from ...model import CharbonnierLoss, VRTWithSpike, normalize_counts
+from ...model import CharbonnierLoss, RawWindows, VRTWithSpike, network_inputs
 from ..host.files import sha256_file
-from ..host.reporter import Progress
+from ..host.reporter import SILENT, Reporter
 from ..sequences.recording import Recording
 from ..spikes.camera import LUMINANCE
 from ..train.ema import averaged_copy, update_average
@@ -39,25 +39,41 @@ from ..trained.model_file import load_trained, require_model_file, weights_file,
 from .camera import AdaptError, Camera, Crop, Curve, fit_curve
 
 LIGHT_WEIGHT = 3.0
-"""Of the light term beside reblur."""
+"""Weight of the light term; reblur has 1."""
 
 LIGHT_DELTA = 0.3
 """Luminance up to which the light term is quadratic: what it compares with is noisy."""
 
 HIDDEN = 0.25
-"""Of the spike pixels of a crop."""
+"""Share of a crop's spike pixels that are hidden."""
 
 TRUSTS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12)
-"""Tried before the first step."""
+"""Values of DATA.NORM.TRUST that are tried before the first step."""
 
 TRIALS = 8
-"""Clips that each is tried on."""
+"""Clips over which a trial takes the mean loss."""
 
 HALVINGS = 4
-"""At most, of what a network that the camera misleads adds to its base."""
+"""Most times that the network's correction is halved."""
 
 DECAY = 0.98
-"""Of the averaged weights, a step."""
+"""Share of the averaged weights that a step keeps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adapting:
+    """How a model is adapted."""
+
+    steps: int = 300
+    """Steps of AdamW, each on one clip."""
+    learning_rate: float = 1e-3
+    """Learning rate of the first step; it falls to 0 as a cosine."""
+    crop: int = 64
+    """Side of the crops in pixels; a multiple of 8 * MODEL.TRUNK_SCALE."""
+    seed: int = 0
+    """Seed of clips and crops."""
+    device: str | None = None
+    """A torch device; None: the GPU where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,9 +85,9 @@ class AdaptSummary:
     recordings: int
     exposures: int
     loss_before: float
-    """Of the model as it was, on a few clips."""
+    """Mean loss of the model as it was, on a few clips."""
     loss_after: float
-    """Of the adapted one, on the same clips."""
+    """Mean loss of the adapted model, on the same clips."""
 
 
 def adapt(
@@ -79,81 +95,122 @@ def adapt(
     recordings: Sequence[Recording],
     out: str | os.PathLike[str],
     *,
-    steps: int = 300,
-    learning_rate: float = 1e-3,
-    crop: int = 64,
-    seed: int = 0,
-    device: str | None = None,
+    how: Adapting = Adapting(),
     overwrite: bool = False,
-    on_progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> AdaptSummary:
     """Write a model that is fitted to recordings, starting from a trained one.
 
     Args:
         source: a run folder or an exported model.
-        recordings: of one camera; blurred frames and spikes.
+        recordings: blurred frames and spikes, all of one camera.
         out: file to write, `*.safetensors`.
-        steps: of AdamW, each on one clip.
-        learning_rate: the first one; it falls to 0 as a cosine.
-        crop: side of the crops in pixels; a multiple of 8 times the trunk's scale.
-        seed: of clips and crops.
-        device: a torch device; None: the GPU where there is one.
+        how: steps, learning rate, crops, seed and device.
         overwrite: replace a file that is there.
-        on_progress: told after each step.
+        reporter: hears of each step.
 
     Raises:
         SpikeDeblurError: a recording, the model or `out` can't be used.
     """
     require_model_file(out, overwrite=overwrite)
     model, config = load_trained(source)
-    if steps < 1 or crop < 1 or crop % (8 * config.MODEL.TRUNK_SCALE):
+    multiple = 8 * config.MODEL.TRUNK_SCALE
+    if how.steps < 1 or how.crop < 1 or how.crop % multiple:
         raise AdaptError(
-            f"expected at least 1 step and a crop of a multiple of {8 * config.MODEL.TRUNK_SCALE} "
-            f"pixels, got {steps} and {crop}"
+            f"expected at least 1 step and a crop of a multiple of {multiple} pixels, got "
+            f"{how.steps} and {how.crop}"
         )
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model.to(where)
-    cameras = [Camera(recording, config.DATA.K, config.DATA.NORM) for recording in recordings]
-    curve = fit_curve(cameras)
+    clips = _Clips(recordings, config, how)
+    model.to(clips.device)
+    before = clips.trial(model, config.DATA.NORM)
+    config, least = _fit_inputs(model, config, clips, before)
+    fitted = averaged_copy(model)
+    average = _train(model, config.DATA.NORM, clips, how, reporter)
+    after = clips.trial(average, config.DATA.NORM)
+    if not after < least:  # training made it worse, or no number
+        average, after = fitted, least
+    facts = {
+        "adapted_from_sha256": sha256_file(weights_file(source)),
+        "adapted_to_sha256": [sha256_file(recording.dat) for recording in recordings],
+        "adapt": {
+            "steps": how.steps,
+            "rate": how.learning_rate,
+            "crop": how.crop,
+            "seed": how.seed,
+        },
+    }
+    write_model(out, average, config, facts, overwrite=overwrite)
+    return AdaptSummary(
+        out=str(out),
+        steps=how.steps,
+        recordings=len(recordings),
+        exposures=sum(len(recording.exposures) for recording in recordings),
+        loss_before=before,
+        loss_after=after,
+    )
 
-    def loss_of(network: nn.Module, random: np.random.Generator, norm: NormConfig) -> Tensor:
+
+class _Clips:
+    """Random clips of the recordings, and the loss that a network has on them."""
+
+    def __init__(self, recordings: Sequence[Recording], config: Config, how: Adapting) -> None:
+        data = config.DATA
+        self.device = torch.device(how.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._cameras = [Camera(recording, data.K, data.NORM) for recording in recordings]
+        self.curve = fit_curve(self._cameras)
+        self._length, self._crop, self._seed = data.CLIP_LEN, how.crop, how.seed
+
+    def loss(self, network: nn.Module, random: np.random.Generator, norm: NormConfig) -> Tensor:
         """Return the loss of a random clip."""
-        camera = cameras[random.integers(len(cameras))]
-        clip = camera.clip(random, config.DATA.CLIP_LEN, crop, curve)
+        camera = self._cameras[random.integers(len(self._cameras))]
+        clip = camera.clip(random, self._length, self._crop, self.curve)
         hidden = random.random(clip.light.shape[-2:]) < HIDDEN
-        counts = torch.from_numpy(hide(clip.counts, hidden, random)).to(where)
-        samples = torch.from_numpy(clip.samples)
-        voxels = normalize_counts(counts, samples, camera.gain, norm)
-        restored = network(torch.from_numpy(clip.blur).to(where), voxels).float()
-        return _loss(restored, clip, hidden, where)
+        windows = RawWindows(
+            torch.from_numpy(clip.blur).to(self.device),
+            torch.from_numpy(hide(clip.counts, hidden, random)).to(self.device),
+            torch.from_numpy(clip.samples),
+        )
+        restored = network(*network_inputs(windows, clip.conditions, norm)).float()
+        return _loss(restored, clip, hidden)
 
-    def trial(network: nn.Module, norm: NormConfig) -> float:
+    def trial(self, network: nn.Module, norm: NormConfig) -> float:
         """Return the mean loss of clips that are always the same."""
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng(self._seed)
         with torch.inference_mode():
-            losses = [loss_of(network, random, norm).item() for _ in range(TRIALS)]
+            losses = [self.loss(network, random, norm).item() for _ in range(TRIALS)]
         return float(np.mean(losses))
 
-    least = before = trial(model, config.DATA.NORM)
-    if config.DATA.NORM.MODE == "relative":
-        tried: list[tuple[float, Config]] = []
-        for of_camera, trust in itertools.product((curve, None), TRUSTS):
-            fitted = for_camera(config, of_camera, trust)
-            model.spike_trust = trust
-            tried.append((trial(model, fitted.DATA.NORM), fitted))
-        least, config = min(tried, key=lambda one: one[0])
-        model.spike_trust = config.DATA.NORM.TRUST
-        least = _shrink_correction(model, lambda: trial(model, config.DATA.NORM), least)
-    fitted_only = averaged_copy(model)
+
+def _fit_inputs(
+    model: VRTWithSpike, config: Config, clips: _Clips, before: float
+) -> tuple[Config, float]:
+    """Choose curve, trust and correction by trials; return the configuration and its loss."""
+    if config.DATA.NORM.MODE != "relative":
+        return config, before
+    tried: list[tuple[float, Config]] = []
+    for curve, trust in itertools.product((clips.curve, None), TRUSTS):
+        fitted = for_camera(config, curve, trust)
+        model.spike_trust = trust
+        tried.append((clips.trial(model, fitted.DATA.NORM), fitted))
+    least, config = min(tried, key=lambda one: one[0])
+    model.spike_trust = config.DATA.NORM.TRUST
+    least = _shrink_correction(model, lambda: clips.trial(model, config.DATA.NORM), least)
+    return config, least
+
+
+def _train(
+    model: VRTWithSpike, norm: NormConfig, clips: _Clips, how: Adapting, reporter: Reporter
+) -> nn.Module:
+    """Change the model's weights step by step; return their average."""
     model.train()
     average = averaged_copy(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
-    rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
-    for step in range(steps):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=how.learning_rate, weight_decay=0.0)
+    random = np.random.default_rng(how.seed)
+    torch.manual_seed(how.seed)
+    for step in range(how.steps):
         for settings in optimizer.param_groups:
-            settings["lr"] = learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps))
-        loss = loss_of(model, rng, config.DATA.NORM)
+            settings["lr"] = how.learning_rate * 0.5 * (1 + np.cos(np.pi * step / how.steps))
+        loss = clips.loss(model, random, norm)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -161,45 +218,22 @@ def adapt(
         update_average(average, model, min(DECAY, (1 + step) / (10 + step)))
         if not loss.isfinite():
             raise AdaptError(f"step {step + 1}: the loss is not finite; lower --learning-rate")
-        if on_progress is not None:
-            on_progress(step + 1, steps, f"loss {loss.item():.4f}")
-    after = trial(average, config.DATA.NORM)
-    if not after < least:  # trained away from what the fit had found, or to no number
-        average, after = fitted_only, least
-    summary = AdaptSummary(
-        out=str(out),
-        steps=steps,
-        recordings=len(cameras),
-        exposures=sum(len(recording.exposures) for recording in recordings),
-        loss_before=before,
-        loss_after=after,
-    )
-    facts = {
-        "adapted_from_sha256": sha256_file(weights_file(source)),
-        "adapted_to_sha256": [sha256_file(recording.dat) for recording in recordings],
-        "adapt": {"steps": steps, "rate": learning_rate, "crop": crop, "seed": seed},
-    }
-    write_model(out, average, config, facts, overwrite=overwrite)
-    return summary
+        reporter.progress(step + 1, how.steps, f"loss {loss.item():.4f}")
+    return average
 
 
 def _shrink_correction(model: VRTWithSpike, trial: Callable[[], float], least: float) -> float:
     """Halve what the network adds to its base as often as that lowers a trial's loss; return it."""
+    last = model.vrt.conv_last
     for _ in range(HALVINGS):
-        whole = [parameter.detach().clone() for parameter in model.vrt.conv_last.parameters()]
-        _set(model.vrt.conv_last, [0.5 * parameter for parameter in whole])
+        whole = {name: value.clone() for name, value in last.state_dict().items()}
+        last.load_state_dict({name: 0.5 * value for name, value in whole.items()})
         loss = trial()
         if loss >= least:
-            _set(model.vrt.conv_last, whole)
+            last.load_state_dict(whole)
             return least
         least = loss
     return least
-
-
-def _set(module: nn.Module, values: Sequence[Tensor]) -> None:
-    with torch.no_grad():
-        for parameter, value in zip(module.parameters(), values, strict=True):
-            parameter.copy_(value)
 
 
 def for_camera(config: Config, curve: Curve | None, trust: float) -> Config:
@@ -215,31 +249,29 @@ def for_camera(config: Config, curve: Curve | None, trust: float) -> Config:
 def hide(
     counts: npt.NDArray[Any], hidden: npt.NDArray[np.bool_], rng: np.random.Generator
 ) -> npt.NDArray[Any]:
-    """Return counts (..., h, w) with hidden pixels (h, w) behind a neighbour's, drawn for each."""
+    """Return counts (..., h, w) in which hidden pixels (h, w) have those of a random neighbour."""
     rows, columns = np.nonzero(hidden)
     around = np.array([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)])
     steps = around[rng.integers(len(around), size=len(rows))]
-    there = []
-    for place, step, side in ((rows, steps[:, 0], 0), (columns, steps[:, 1], 1)):
-        last = hidden.shape[side] - 1
+    neighbours = []
+    for place, step, side in zip((rows, columns), steps.T, hidden.shape, strict=True):
         moved = place + step
-        there.append(np.where((moved < 0) | (moved > last), place - step, moved).clip(0, last))
+        outside = (moved < 0) | (moved >= side)
+        neighbours.append(np.where(outside, place - step, moved).clip(0, side - 1))
     seen = counts.copy()
-    seen[..., rows, columns] = counts[..., there[0], there[1]]
+    seen[..., rows, columns] = counts[..., *neighbours]
     return seen
 
 
-def _loss(
-    restored: Tensor, clip: Crop, hidden: npt.NDArray[np.bool_], device: torch.device
-) -> Tensor:
+def _loss(restored: Tensor, clip: Crop, hidden: npt.NDArray[np.bool_]) -> Tensor:
     """(M, T, 3, S, S) in about [0, 1] -> scalar; light is compared where spikes were hidden."""
-    exposed = torch.from_numpy(clip.exposed).to(device)
+    exposed, seen, where = (
+        torch.from_numpy(array).to(restored.device) for array in (clip.exposed, clip.light, hidden)
+    )
     reblur = CharbonnierLoss(1e-3)(restored.mean(0), exposed)
-    weights = torch.tensor(LUMINANCE, dtype=restored.dtype, device=device)
+    weights = restored.new_tensor(LUMINANCE)
     light = torch.einsum("mtchw,c->mthw", restored, weights)
-    seen = torch.from_numpy(clip.light).to(device)
     coarse = F.adaptive_avg_pool2d(light, (seen.shape[-2], seen.shape[-1]))
-    where = torch.from_numpy(hidden).to(device)
     same_light = F.smooth_l1_loss(coarse[..., where], seen[..., where], beta=LIGHT_DELTA)
     loss: Tensor = reblur + LIGHT_WEIGHT * same_light
     return loss

@@ -5,22 +5,22 @@ Letters in shapes as in `contract`.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...configs.schema import Config, NormConfig
-from ...model import VRTWithSpike, delay, normalize_counts
-from ...model.lag import lag_of_planes, lag_planes
+from ...model import Conditions, RawWindows, VRTWithSpike, measure_conditions, network_inputs
+from ...model.normalize import is_plain_log1p
 from ..host.device_memory import explained_shortage
-from ..sequences.contract import Span, WindowSequence
-from ..sequences.light import in_light
+from ..sequences.contract import WindowSequence
+from ..sequences.light import seen_by
 from ..trained.model_file import load_trained
-from .contract import Frames, MethodClip, MethodError, gain_of
+from .contract import Frames, MethodClip, MethodError
 from .tiling import Blender, Tile, choose_tile, plan_tiles
 
 
@@ -104,45 +104,38 @@ class ModelMethod:
             multiple=8 * self.config.MODEL.TRUNK_SCALE,
         )
         kept = slice(clip.keep_start - clip.start, clip.keep_stop - clip.start)
-        norm = self.config.DATA.NORM
-        given = GivenClip.of(windows, clip.start, clip.stop, norm, self.device)
-        if len(tiles) == 1:
-            return self._restored(given)[kept]
-        blender = Blender(clip.keep_stop - clip.keep_start, windows.frame_shape)
-        followed = self._followed(given)
-        for tile in tiles:
-            blender.add(tile, self._restored(given, tile, followed)[kept])
-        return blender.result()
-
-    def _restored(
-        self, given: GivenClip, tile: Tile | None = None, followed: Tensor | None = None
-    ) -> Frames:
-        """Return a clip, or one tile of it, as (T, H, W, 3) float32."""
-        height, width = given.windows.frame_shape
-        if tile is not None:
-            rows, columns = slice(*tile.vertical.span), slice(*tile.horizontal.span)
-            height, width = rows.stop - rows.start, columns.stop - columns.start
-            followed = None if followed is None else followed[..., rows, columns]
+        reader = InputReader(windows, self.config.DATA.NORM, self.device)
+        height, width = (span.stop - span.start for span in tiles[0].box)
         smaller = max(min(height, width) // 2 // 64 * 64, 64)
         advice = f"give --tile {smaller}, which takes a quarter or less"
-        with (
-            torch.inference_mode(),
-            explained_shortage(f"{given.windows.seq}: {height}x{width}", advice),
-        ):
-            inputs = given.inputs(tile)
-            if followed is not None:
-                inputs = (*inputs, followed)
-            return as_frames(self._mirrored(*(x[None] for x in inputs))[0])
+        with torch.inference_mode(), explained_shortage(f"{windows.seq}: {height}x{width}", advice):
+            if len(tiles) == 1:
+                return self._restored(*reader.clip(clip.start, clip.stop))[kept]
+            conditions = reader.conditions(clip.start, clip.stop)
+            followed = self._followed(reader, clip, conditions)
+            blender = Blender(clip.keep_stop - clip.keep_start, windows.frame_shape)
+            for tile in tiles:
+                inputs = reader.part(clip.start, clip.stop, conditions, tile)
+                if followed is not None:
+                    inputs = (*inputs, followed[:, :, *tile.box])
+                blender.add(tile, self._restored(*inputs)[kept])
+            return blender.result()
 
-    def _followed(self, given: GivenClip) -> Tensor | None:
+    def _restored(self, *inputs: Tensor) -> Frames:
+        """Return a clip, or one tile of it, as (T, H, W, 3) float32."""
+        return as_frames(self._mirrored(*(x[None] for x in inputs))[0])
+
+    def _followed(
+        self, reader: InputReader, clip: MethodClip, conditions: Conditions | None
+    ) -> Tensor | None:
         """Return a clip's motion (T, C, H, W), for all of its tiles; None if the model has none."""
         if not (self.config.MODEL.USE_SPIKE and self.config.MODEL.SPIKE_MOTION):
             return None
         followed = []
-        with torch.inference_mode():
-            for one in given.each():
-                blur, voxels = one.inputs()
-                followed.append(self._model.follow(blur[None], voxels[None])[0])
+        for number, window in enumerate(range(clip.start, clip.stop)):
+            shared = None if conditions is None else conditions.of_window(number)
+            blur, voxels = reader.part(window, window + 1, shared)
+            followed.append(self._model.follow(blur[None], voxels[None])[0])
         return torch.cat(followed)
 
     def _mirrored(self, *given: Tensor) -> Tensor:
@@ -155,99 +148,71 @@ class ModelMethod:
         return torch.stack(flipped).mean(0)
 
 
-@dataclass(frozen=True, slots=True)
-class GivenClip:
-    """A clip as a network is given it, or a part of its frames; all parts are treated alike."""
+class InputReader:
+    """Reads windows of a sequence as the network is given them: whole frames, or tiles of them."""
 
-    windows: WindowSequence
-    start: int
-    stop: int
-    norm: NormConfig
-    gains: Sequence[float] | None
-    """Of each window, where nobody knows them and `norm` needs them."""
-    late: int
-    """Bins that the spikes come late, and are moved by."""
-    device: str
-
-    @classmethod
-    def of(
-        cls, windows: WindowSequence, start: int, stop: int, norm: NormConfig, device: str = "cpu"
-    ) -> GivenClip:
-        """Find what whole frames of windows [start, stop) tell of their spikes."""
-        gains = None
-        if norm.MODE == "relative" and windows.gain is None and windows.windows_are_raw:
-            gains = [_gain_shown(windows, window) for window in range(start, stop)]
-        late = round(lag_in_bins(windows, start, stop)) if norm.CORRECT_LAG else 0
-        return cls(windows, start, stop, norm, gains, late, device)
-
-    def each(self) -> list[GivenClip]:
-        """Return clips of one window."""
-        gains = self.gains or ()
-        return [
-            replace(self, start=i, stop=i + 1, gains=gains[i - self.start :][:1] or None)
-            for i in range(self.start, self.stop)
-        ]
-
-    def inputs(self, tile: Tile | None = None) -> tuple[Tensor, ...]:
-        """Return frames (T, 3, H, W) and voxels (T, K, h, w), or a tile of them."""
-        if tile is None:
-            return self.blur(), self.voxels()
-        axes = tile.vertical, tile.horizontal
-        blur = self.blur(*(axis.span for axis in axes))
-        return blur, self.voxels(*(axis.voxel_span for axis in axes))
-
-    def blur(self, rows: Span | None = None, columns: Span | None = None) -> Tensor:
-        """Return blurred frames (T, 3, H, W) float32 in [0, 1]."""
-        frames = np.ascontiguousarray(self.windows.blur(self.start, self.stop, rows, columns))
-        rgb = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2)
-        return rgb.to(torch.float32).div_(255)
-
-    def voxels(self, rows: Span | None = None, columns: Span | None = None) -> Tensor:
-        """Return normalised voxels (T, K, h, w) float32.
+    def __init__(self, windows: WindowSequence, norm: NormConfig, device: str = "cpu") -> None:
+        """Prepare for reading.
 
         Raises:
-            MethodError: log1p is done, and the model is given something else.
+            MethodError: log1p of the voxels is taken already, and `norm` asks for something else.
         """
-        windows, norm = self.windows, self.norm
-        if not windows.windows_are_raw and (
-            norm.MODE != "log1p" or norm.MEAN not in (None, 0.0) or norm.STD not in (None, 1.0)
-        ):
+        if not windows.windows_are_raw and not is_plain_log1p(norm):
             raise MethodError(
                 f"{windows.seq}: these voxels have log1p done, and the model was trained on "
                 f"counts normalised by {norm.MODE}; count the spikes anew with `voxelize`"
             )
-        seen = in_light(windows) if norm.MODE == "relative" else windows
-        # float32 holds counts exactly, and torch has few operations on uint16.
-        counts = seen.voxels(self.start, self.stop, rows, columns).astype(np.float32)
-        voxels = torch.from_numpy(counts).to(self.device)
-        if not windows.windows_are_raw:
-            return voxels
-        if self.late:
-            voxels = delay(voxels, torch.full((len(voxels),), -self.late, device=self.device))
-        samples = torch.from_numpy(np.array(windows.samples[self.start : self.stop]))
-        gain = windows.gain if self.gains is None else torch.tensor(self.gains, device=self.device)
-        return normalize_counts(voxels, samples.to(self.device), gain, norm)
+        [self._windows] = seen_by(norm, [windows])
+        self._norm = norm
+        self._device = device
+
+    def clip(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return whole frames (T, 3, H, W) and voxels (T, K, h, w) of windows [start, stop)."""
+        read = self._read(start, stop)  # once: light takes long
+        return network_inputs(read, self._measured(start, stop, [read]), self._norm)
+
+    def conditions(self, start: int, stop: int) -> Conditions | None:
+        """Measure windows [start, stop) on whole frames, which are read one by one.
+
+        Returns:
+            What `part` takes; None where log1p is taken already.
+        """
+        return self._measured(start, stop, (self._read(i, i + 1) for i in range(start, stop)))
+
+    def part(
+        self, start: int, stop: int, conditions: Conditions | None, tile: Tile | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return frames and voxels as `clip` does, by conditions known already; or a tile."""
+        return network_inputs(self._read(start, stop, tile), conditions, self._norm)
+
+    def _measured(self, start: int, stop: int, parts: Iterable[RawWindows]) -> Conditions | None:
+        if not self._windows.windows_are_raw:
+            return None
+        known = self._windows.gain
+        gain = torch.full((stop - start,), math.nan if known is None else known)
+        return measure_conditions(parts, gain, self._norm)
+
+    def _read(self, start: int, stop: int, tile: Tile | None = None) -> RawWindows:
+        spans = () if tile is None else (tile.vertical.span, tile.horizontal.span)
+        voxel_spans = () if tile is None else (tile.vertical.voxel_span, tile.horizontal.voxel_span)
+        blur, voxels = (
+            torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+            for array in (
+                self._windows.blur(start, stop, *spans),
+                self._windows.voxels(start, stop, *voxel_spans),
+            )
+        )
+        samples = torch.from_numpy(np.array(self._windows.samples[start:stop]))
+        return RawWindows(blur.permute(0, 3, 1, 2), voxels, samples)
 
 
 def lag_in_bins(windows: WindowSequence, start: int, stop: int) -> float:
-    """Return by how many bins the spikes of some windows come late, as their blurred frames tell.
+    """Return by how many bins the spikes of some windows come late, as counts of them show.
 
-    0 where nothing tells it; less than 0: early.
+    0 where nothing shows it; less than 0: early.
     """
-    if not windows.windows_are_raw:
-        return 0.0
-    planes = []
-    for window in range(start, stop):  # one by one: memory does not grow with their number
-        counts = torch.from_numpy(windows.voxels(window, window + 1).astype(np.float32))
-        blur = windows.blur(window, window + 1).transpose(0, 3, 1, 2) / np.float32(255)
-        planes.append(lag_planes(counts, torch.from_numpy(blur)))
-    return lag_of_planes(torch.cat(planes, -1)).item() * windows.bins
-
-
-def _gain_shown(windows: WindowSequence, window: int) -> float:
-    """Return a window's gain as its whole blurred frame shows it."""
-    rate = windows.voxels(window, window + 1)[0].sum(axis=0, dtype=np.uint32)
-    return float(gain_of(windows, window, rate / np.float32(windows.samples[window])))
+    conditions = InputReader(windows, NormConfig(CORRECT_LAG=True)).conditions(start, stop)
+    return 0.0 if conditions is None or conditions.late is None else conditions.late.item()
 
 
 def as_frames(restored: Tensor) -> Frames:

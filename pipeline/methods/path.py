@@ -8,7 +8,7 @@ from ...configs.schema import NormConfig
 from ...model.motion_deblur import sharp_along_motion
 from ..sequences.contract import WindowSequence
 from .contract import Frames, MethodClip, require_raw
-from .network import GivenClip, as_frames
+from .network import InputReader, as_frames
 
 
 class PathMethod:
@@ -21,12 +21,11 @@ class PathMethod:
         """Return the frame (1, H, W, 3) whose mean along the paths is the blurred frame."""
         require_raw(windows, self.name)
         norm = NormConfig(MODE="relative", CORRECT_LAG=True)
-        one = GivenClip.of(windows, clip.start, clip.start + 1, norm)
-        voxels = one.voxels()  # (1, K, h, w)
+        blur, voxels = InputReader(windows, norm).clip(clip.start, clip.start + 1)
         height, width = windows.frame_shape
         times = round(height / voxels.shape[-2])
         scale = times if height % times == 0 and width % times == 0 else 1
         size = (height // scale, width // scale)
         if tuple(voxels.shape[-2:]) != size:
             voxels = F.interpolate(voxels, size, mode="bilinear")
-        return as_frames(sharp_along_motion(one.blur(), voxels)[0])  # (1, H, W, 3)
+        return as_frames(sharp_along_motion(blur, voxels)[0])  # (1, H, W, 3)

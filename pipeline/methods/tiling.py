@@ -105,6 +105,11 @@ class Tile:
     vertical: AxisTile
     horizontal: AxisTile
 
+    @property
+    def box(self) -> tuple[slice, slice]:
+        """Rows and columns of the frame."""
+        return slice(*self.vertical.span), slice(*self.horizontal.span)
+
     def weights(self) -> npt.NDArray[np.float32]:
         """Return (tile height, tile width) float32."""
         return np.outer(self.vertical.weights(), self.horizontal.weights())
@@ -175,9 +180,8 @@ class Blender:
     def add(self, tile: Tile, values: npt.NDArray[np.float32]) -> None:
         """Add a tile's result (T, tile height, tile width, 3) float32."""
         weights = tile.weights()
-        rows, columns = slice(*tile.vertical.span), slice(*tile.horizontal.span)
-        self._sums[:, rows, columns] += values * weights[..., None]
-        self._weights[rows, columns] += weights
+        self._sums[:, *tile.box] += values * weights[..., None]
+        self._weights[tile.box] += weights
 
     def result(self) -> npt.NDArray[np.float32]:
         """Return the frames (T, H, W, 3) float32: the weighted mean of all tiles at each pixel."""

@@ -6,10 +6,12 @@ exposure too; where only counts in bins are, those. Letters in shapes as in `con
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 
+from ...configs.schema import NormConfig
 from ..spikes.intervals import light_of_counts, light_of_spikes
 from .contract import Span, SpikeWindows, WindowSequence, has_spikes
 from .stored import checked_crop
@@ -75,3 +77,8 @@ class LightSequence:
 def in_light(sequence: WindowSequence) -> WindowSequence:
     """Return a sequence with light in the place of counts."""
     return cast(WindowSequence, LightSequence(sequence))
+
+
+def seen_by(norm: NormConfig, sequences: Sequence[WindowSequence]) -> list[WindowSequence]:
+    """Return sequences whose voxels are what is normalised: light for `relative`, or counts."""
+    return [in_light(s) for s in sequences] if norm.MODE == "relative" else list(sequences)

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ...configs.schema import LossConfig, NormConfig, SpikeAugmentConfig
-from ...model import CharbonnierLoss, VGGPerceptualLoss, gain_from_blur, in_time, normalize_counts
+from ...model import (
+    CharbonnierLoss,
+    RawWindows,
+    VGGPerceptualLoss,
+    measure_conditions,
+    network_inputs,
+    unit_range,
+)
 from .data.spike_augment import augment_spikes, grain, thin, tint
 
 _LEAST_MSE = 1e-10  # 100 dB, for images that are equal
@@ -70,28 +77,21 @@ def to_inputs(
     """
     if augment is not None:
         batch = thin(batch, augment)
-    blur, sharp = (
-        batch[name].to(device, non_blocking=True).to(torch.float32) / 255
-        for name in ("blur", "sharp")
-    )
+    blur, sharp = (unit_range(batch[n].to(device, non_blocking=True)) for n in ("blur", "sharp"))
     voxels = batch["voxels"].to(device, non_blocking=True)
-    if raw:
-        unknown = batch["gain"].isnan()  # asked before it is on the device
-        if augment is not None and augment.changes_clips:
-            batch = augment_spikes(batch | {"voxels": voxels}, augment)
-            voxels = batch["voxels"]
-            if augment.TINT > 0:
-                blur, sharp = tint(blur, sharp, augment)
-            if augment.GRAIN > 0:
-                blur = grain(blur, augment)
-        if norm.CORRECT_LAG:
-            voxels = in_time(voxels, blur)
-        gain = batch["gain"][:, None].expand(batch["samples"].shape)  # (B, T)
-        if norm.MODE == "relative" and unknown.any():
-            shown = gain_from_blur(voxels, batch["samples"].to(device), blur)
-            gain = torch.where(unknown[:, None].to(device), shown, gain.to(device))
-        voxels = normalize_counts(voxels, batch["samples"], gain, norm)
-    return Inputs(blur, voxels, sharp)
+    if not raw:
+        return Inputs(blur, voxels, sharp)
+    if augment is not None and augment.changes_clips:
+        batch = augment_spikes(batch | {"voxels": voxels}, augment)
+        voxels = batch["voxels"]
+        if augment.TINT > 0:
+            blur, sharp = tint(blur, sharp, augment)
+        if augment.GRAIN > 0:
+            blur = grain(blur, augment)
+    windows = RawWindows(blur, voxels, batch["samples"])
+    gain = batch["gain"][:, None].expand(windows.samples.shape)  # (B, T)
+    conditions = measure_conditions([windows], gain, norm)
+    return Inputs(*network_inputs(windows, conditions, norm), sharp)
 
 
 def psnr(output: Tensor, sharp: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from ...model import build_model, configured_recompute
 from ...third_party.VRT import set_recompute
 from ..host.reporter import SILENT, Reporter
 from ..sequences.contract import WindowSequence
+from ..sequences.light import seen_by
 from ..sequences.provenance import describe_data
 from ..weights.checkpoint import checkpoint_path, forms_of, outline_that_fits, without_pretrained
 from .data.order import ClipIndex, StepPlan
 from .data.samples import ClipSamples
-from .data.splits import open_splits, seen_by
+from .data.splits import open_splits
 from .distributed import Group
 from .memory_advice import require_room
 from .memory_budget import Trial, fit_in_budget

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from spikedeblur.pipeline.adapt import adapt
+from spikedeblur.pipeline.adapt import Adapting, adapt
 from spikedeblur.pipeline.evaluate.job import evaluate_sequences
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.sequences.find_recording import recordings_of
@@ -49,8 +49,7 @@ def main() -> int:
             source,
             recordings_of(work / "shifted.json"),
             work / "adapted.safetensors",
-            steps=options.steps,
-            learning_rate=options.rate,
+            how=Adapting(steps=options.steps, learning_rate=options.rate),
         )
         took = time.monotonic() - began
         before, after = (

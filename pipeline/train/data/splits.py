@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....configs.schema import Config, NormConfig
-from ...sequences.light import in_light
+from ....model.normalize import is_plain_log1p
 from ...sequences.contract import WindowSequence
 from ...sequences.unified import open_windows
 from .samples import SampleError
@@ -41,11 +41,6 @@ def open_splits(config: Config) -> tuple[list[WindowSequence], list[WindowSequen
     return splits[0], splits[1]
 
 
-def seen_by(norm: NormConfig, sequences: Sequence[WindowSequence]) -> list[WindowSequence]:
-    """Return the sequences with the voxels that are normalised: light for `relative`, or counts."""
-    return [in_light(s) for s in sequences] if norm.MODE == "relative" else list(sequences)
-
-
 def require_usable(sequences: Sequence[WindowSequence], norm: NormConfig) -> None:
     """Check gains and the voxels' form against the configuration.
 
@@ -53,14 +48,13 @@ def require_usable(sequences: Sequence[WindowSequence], norm: NormConfig) -> Non
         SampleError: names the sequence and the key.
     """
     raw = sequences[0].windows_are_raw
-    plain_log1p = norm.MODE == "log1p" and (norm.MEAN, norm.STD) in ((None, None), (0.0, 1.0))
     for sequence in sequences:
         if sequence.windows_are_raw != raw:
             raise SampleError(
                 f"{sequence.seq}: integer and floating voxels are mixed in this split; "
                 "voxelize all of it alike"
             )
-        if not raw and not plain_log1p:
+        if not raw and not is_plain_log1p(norm):
             raise SampleError(
                 f"{sequence.seq}: its voxels are floating, log1p is done already, so they can't "
                 f"be normalised by DATA.NORM.MODE {norm.MODE}; set log1p without MEAN and STD, or "

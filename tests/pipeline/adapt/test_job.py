@@ -13,7 +13,7 @@ from training_sets import SMALL
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import build_model
-from spikedeblur.pipeline.adapt import job
+from spikedeblur.pipeline.adapt import Adapting, job
 from spikedeblur.pipeline.adapt.camera import INSTANTS
 from spikedeblur.pipeline.frames.images import write_png
 from spikedeblur.pipeline.sequences.find_recording import ExposureTimes, find_recording
@@ -52,7 +52,9 @@ def test_the_loss_falls_and_the_model_is_one_that_restore_takes(recording, model
     torch.manual_seed(0)
     write_model(model, build_model(blind), blind, {}, overwrite=True)
     out = tmp_path / "out.safetensors"
-    summary = job.adapt(model, [recording], out, steps=40, learning_rate=2e-3, crop=32)
+    summary = job.adapt(
+        model, [recording], out, how=Adapting(steps=40, learning_rate=2e-3, crop=32)
+    )
     assert summary.loss_after < 0.97 * summary.loss_before
     assert (summary.recordings, summary.exposures) == (1, 3)
     adapted, config = load_trained(out)
@@ -66,7 +68,8 @@ def test_the_loss_falls_and_the_model_is_one_that_restore_takes(recording, model
 
 def test_training_that_makes_it_worse_is_not_kept(recording, model, tmp_path):
     out = tmp_path / "out.safetensors"
-    summary = job.adapt(model, [recording], out, steps=3, learning_rate=0.1, crop=32)
+    how = Adapting(steps=3, learning_rate=0.1, crop=32)
+    summary = job.adapt(model, [recording], out, how=how)
     assert summary.loss_after <= summary.loss_before
     adapted, _ = load_trained(out)
     start, _ = load_trained(model)
@@ -78,7 +81,7 @@ def test_training_that_makes_it_worse_is_not_kept(recording, model, tmp_path):
 def test_the_same_seed_gives_the_same_model(recording, model, tmp_path):
     files = [tmp_path / f"{i}.safetensors" for i in range(3)]
     for file, seed in zip(files, (1, 1, 2), strict=True):
-        job.adapt(model, [recording], file, steps=3, crop=16, seed=seed)
+        job.adapt(model, [recording], file, how=Adapting(steps=3, crop=16, seed=seed))
     one, two, other = (file.read_bytes() for file in files)
     assert one == two != other
 
@@ -93,10 +96,10 @@ def test_perfect_frames_fulfil_both_terms(recording, moving_scene):
     sharp = np.stack([np.roll(frames, -shift, axis=-1) for shift in shifts])
     inner = (..., slice(18, 78))  # what was rolled in is another scene
     cut = replace(clip, exposed=clip.exposed[inner], light=clip.light[..., 9:39])
-    cpu, everywhere = torch.device("cpu"), np.ones(cut.light.shape[-2:], bool)
-    truth = job._loss(torch.from_numpy(sharp[inner]), cut, everywhere, cpu)
+    everywhere = np.ones(cut.light.shape[-2:], bool)
+    truth = job._loss(torch.from_numpy(sharp[inner]), cut, everywhere)
     blurred = np.broadcast_to(clip.exposed, sharp.shape)[inner]
-    assert truth < 0.8 * job._loss(torch.from_numpy(blurred.copy()), cut, everywhere, cpu)
+    assert truth < 0.8 * job._loss(torch.from_numpy(blurred.copy()), cut, everywhere)
 
 
 def test_the_curve_from_spikes_to_light_is_the_cameras(recording, moving_scene):
@@ -126,7 +129,7 @@ def test_what_is_compared_is_seen_where_spikes_are_hidden_alone(recording):
     restored.requires_grad_()
     hidden = np.zeros(clip.light.shape[-2:], bool)
     hidden[10, 20] = True
-    job._loss(restored, replace(clip, exposed=clip.exposed), hidden, torch.device("cpu")).backward()
+    job._loss(restored, clip, hidden).backward()
     assert restored.grad is not None
     touched = restored.grad.abs().amax((0, 1, 2)) > 1e-9  # (S, S); reblur is fulfilled as it is
     ratio = clip.exposed.shape[-1] // clip.light.shape[-1]
@@ -138,7 +141,7 @@ def test_what_is_compared_is_seen_where_spikes_are_hidden_alone(recording):
 def test_what_can_not_be_adapted_to_is_refused(recording, model, tmp_path):
     out = tmp_path / "out.safetensors"
     with pytest.raises(SpikeDeblurError, match="multiple of 16"):
-        job.adapt(model, [recording], out, crop=20)
+        job.adapt(model, [recording], out, how=Adapting(crop=20))
     with pytest.raises(SpikeDeblurError, match="is there already"):
         job.adapt(model, [recording], model)
     with pytest.raises(SpikeDeblurError, match=r"ends in \.safetensors"):
