@@ -9,13 +9,13 @@ from .normalize import LUMINANCE
 
 
 def gain_from_blur(counts: Tensor, samples: Tensor, blur: Tensor) -> Tensor:
-    """Return spikes a sample at unit luminance, as the blurred frames show it.
+    """Return the gain, spikes a sample at unit luminance, of each window.
 
-    Over an exposure, spikes and blurred frame saw the same light, so the gain is the mean rate
-    over the mean luminance.
+    Spikes and blurred frame of an exposure saw the same light, so the gain is the mean rate over
+    the mean luminance.
 
     Args:
-        counts: (..., K, h, w) raw counts.
+        counts: (..., K, h, w) raw counts, or light in spikes.
         samples: (...) spike samples in each window.
         blur: (..., 3, H, W) RGB in [0, 1], of the same field.
 

@@ -51,7 +51,7 @@ class Conditions:
         """Return voxels (..., T, K, h, w) moved by their lag in whole bins; see `delay`."""
         if self.late is None:
             return voxels
-        bins = -self.late.round().long()
+        bins = -self.late.to(voxels.device).round().long()
         return delay(voxels, bins[..., None].expand(voxels.shape[:-3]))
 
 

@@ -1,15 +1,15 @@
 """Blurred frames made sharp along the motion that spikes show. Nothing is learnt.
 
-Two cameras saw the same light. A sharp frame is sought that, moved along the paths of
-`spike_motion`, averages to the blurred frame, as fine as its pixels across the motion; and
-whose luminance, seen by the spikes' pixels on their way, is what they counted, fine along the
-motion. Both are reached by corrections as of Richardson (JOSA 1972) and Lucy (AJ 1974), first at
-half the size, where colour is brought into place.
+Two cameras saw the same light. The sharp frame must explain both: moved along the paths of
+`spike_motion`, it averages to the blurred frame, which is fine across the motion; and its
+luminance, seen by the spike pixels on their way, is what they counted, which is fine along the
+motion. It is reached by multiplicative corrections (Richardson, JOSA 1972; Lucy, AJ 1974), first
+at half the size, where colours find their place.
 
-A correction to the power 1 leaves what the blur nearly hides; always to a greater one it does not
-settle. So powers alternate: 3 and 1 are about Chebyshev's steps for what passes by a fifth or more
-(Golub and Varga, 1961). Where spikes are few, a frame of less total variation is preferred (Dey et
-al., Microscopy Research and Technique 2006).
+Corrections are raised to a power. Power 1 does not restore what the blur nearly removes, and a
+larger one alone does not settle, so powers alternate: 3 and 1 are about Chebyshev's steps for
+details of which the blur passes a fifth or more (Golub and Varga, 1961). If spikes are few, a
+frame of less total variation is preferred (Dey et al., Microscopy Research and Technique 2006).
 
 Letters in shape comments: N windows, K bins, h and w rows and columns of spikes, H and W of frames.
 """
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .normalize import DARK, LIMIT, LUMINANCE
+from .normalize import DARK, LIMIT, luminance
 from .spike_motion import (
     PARTS,
     Paths,
@@ -37,42 +37,41 @@ from .spike_motion import (
     smooth,
 )
 
-INTEGRALS = 3
-"""Maps beside the sharp frames."""
 CORRECTIONS = (8, 8)
-"""At half size, and at full size."""
+"""Number of corrections at half size, and at full size."""
 POWERS = (3.0, 1.0)
-"""Of corrections, in turn."""
+"""Powers to which corrections are raised, in turn."""
 INSTANTS = 12
 """Points of a path at which a frame is compared with the blurred one."""
 SCATTER = 1 / 2
-"""Of the variance between parts of an exposure, that makes noise in their mean: what
-integrate-and-fire counts too little in one part, it counts in the next."""
+"""Share of the variance between parts of an exposure that is noise in their mean. It is less than
+1 because what integrate-and-fire counts too little in one part, it counts in the next."""
 EVENNESS = 0.3
 """Weight of total variation, per standard deviation of noise in the light along a path."""
 FINE_GAP = 3.0
-"""Pixels between instants up to which the blurred frame corrects in full; from twice as many on
-not at all."""
+"""Distance between instants, in pixels, up to which the blurred frame corrects in full; from twice
+as far on it does not correct."""
 
 _LARGEST_RATIO = 1.5
-_MOST = 0.1  # share of a pixel's light that a neighbour may even out at once
-_EDGE = 0.01  # difference between neighbours from which on it is one edge, however high
+_MOST = 0.1  # largest share of a pixel's light by which one step evens it out
+_EDGE = 0.01  # difference between neighbours above which an edge counts alike, however high
 _DARK = 0.02  # luminance below which ratios fade to 1
-_LITTLE = 1e-3  # weight of a pixel itself where its path is outside
-_PIXELS = 1 << 20  # of frames that are corrected at once: points at all instants take memory
+_LITTLE = 1e-3  # weight of a pixel itself, for paths that lead outside
+_PIXELS = 1 << 20  # frame pixels corrected at once: points at all instants take memory
 
 
 def sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
-    """Restore blurred frames by the paths that spikes show.
+    """Return blurred frames made sharp along the motion that spikes show.
 
     Args:
         blur: (N, 3, H, W) float32 RGB.
-        voxels: (N, K, h, w) float32, normalised as `relative`; H / h = W / w, a whole number. The
-            light of each bin is taken relative to the blurred frame's, so the gain nearly cancels.
+        voxels: (N, K, h, w) float32, normalised as `relative`; H / h = W / w, a whole number. Only
+            the change of light within the exposure is read from them, so the gain nearly cancels.
 
     Returns:
         (N, 3, H, W), frames at the middle of the exposure, in [0, 1]; and (N, INTEGRALS, H, W),
-        what `along_motion` returns less the blurred luminance, relative to it; 0 in the dark.
+        the maps of `along_motion`, means less the blurred luminance, all relative to it; 0 in the
+        dark.
     """
     at_once = max(1, _PIXELS // (blur.shape[-2] * blur.shape[-1]))
     parts = [
@@ -85,7 +84,7 @@ def sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     scale = blur.shape[-1] // voxels.shape[-1]
-    seen = _luminance(blur)  # (N, 1, H, W)
+    seen = _gray(blur)  # (N, 1, H, W)
     coarse = F.avg_pool2d(seen, scale)
     light = coarse + voxels * (coarse + DARK)  # (N, K, h, w)
     paths = motion(light)
@@ -102,23 +101,23 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
         spike_pixel=scale,
     )
     half = full.halved()
-    start = half.blur * (half.light / _luminance(half.blur))
+    start = half.blur * (half.light / _gray(half.blur))
     sharp = _corrected(start, half, CORRECTIONS[0], by_spikes=False)
-    colour = F.interpolate(sharp / _luminance(sharp), blur.shape[-2:], mode="bilinear")
+    colour = F.interpolate(sharp / _gray(sharp), blur.shape[-2:], mode="bilinear")
     sharp = _corrected(colour * full.light, full, CORRECTIONS[1], by_spikes=True)
     return (sharp - _DARK).clamp(0, 1), maps.clamp(-LIMIT, LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the two cameras saw, of one size. Brightness is above 0, by `_DARK`."""
+    """What the two cameras saw, at one size. All light has `_DARK` added, so it is above 0."""
 
     blur: Tensor  # (N, 3, H, W)
-    blur_noise: Tensor  # (N, 3, 1, 1), its variance
-    light: Tensor  # (N, 1, H, W), luminance along paths, by the spikes' pixels
-    noise: Tensor  # (N, 1, H, W), its variance
+    blur_noise: Tensor  # (N, 3, 1, 1), variance of the noise in blur
+    light: Tensor  # (N, 1, H, W), luminance along paths, as spike pixels saw it
+    noise: Tensor  # (N, 1, H, W), variance of the noise in light
     paths: Paths  # in pixels of this size
-    spike_pixel: float  # its side, in pixels of this size
+    spike_pixel: float  # side of a spike pixel, in pixels of this size
 
     def halved(self) -> _Seen:
         """Return what was seen at half the size."""
@@ -134,50 +133,53 @@ class _Seen:
 
 
 def _corrected(sharp: Tensor, seen: _Seen, times: int, *, by_spikes: bool) -> Tensor:
-    """Correct frames (N, 3, H, W) until they explain what was seen."""
+    """Correct frames (N, 3, H, W) so that they explain what was seen."""
     speed = seen.paths[0].norm(dim=1, keepdim=True)
     slow = ((2 * FINE_GAP - speed / INSTANTS) / FINE_GAP).clamp(0, 1)
     kernel = _spline(seen.spike_pixel).to(sharp)
     forward = _Along(seen.paths)
     backward = _Along(_reversed(seen.paths))
-    # A pixel that sees but one place says nothing about what is finer than itself.
+    # A spike pixel that sees only one place tells nothing finer than itself.
     moving = (speed / seen.spike_pixel - 0.5).clamp(0, 1) * (2 * forward.inside).clamp(max=1)
     for number in range(times):
         for power in POWERS if by_spikes else ():
-            expected = _blurred(_luminance(sharp), kernel)
+            expected = _blurred(_gray(sharp), kernel)
             ratio = 1 + _less_noise(seen.light - expected, seen.noise) / expected
             sharp = sharp * _blurred(_bounded(ratio), kernel).pow(power * moving)
         expected = backward.mean(sharp)
         ratio = _bounded(1 + _less_noise(seen.blur - expected, seen.blur_noise) / expected)
         sharp = sharp * forward.mean(ratio).pow(POWERS[number % len(POWERS)] * slow)
         if by_spikes:
-            light = _luminance(sharp)
+            light = _gray(sharp)
             part = (EVENNESS * seen.noise.sqrt() / light).clamp(max=_MOST)
             sharp = sharp / (1 - part * _unevenness(light))
     return sharp
 
 
 class _Along:
-    """Paths, with their points at some instants, for pictures of their size."""
+    """The points of paths at `INSTANTS` instants, where pictures are sampled and averaged."""
 
     def __init__(self, paths: Paths) -> None:
         points, inside = points_at(paths, bin_times(INSTANTS), paths[0].shape[-2:])
         self._points = points.flatten(1, 2)  # (N, INSTANTS H, W, 2)
         number = inside.sum(1, keepdim=True)
-        self.inside = number / INSTANTS  # (N, 1, H, W), the share of the path
+        self.inside = number / INSTANTS  # (N, 1, H, W), share of the path inside the picture
         self._weights = (inside / (_LITTLE + number))[:, None]  # (N, 1, INSTANTS, H, W)
         self._own_weight = _LITTLE / (_LITTLE + number)
 
     def mean(self, picture: Tensor) -> Tensor:
-        """Mean of a picture (N, C, H, W) along paths, over what of them is inside; else itself."""
+        """Return the mean of a picture (N, C, H, W) along the inner part of each path.
+
+        A path that is all outside gives the pixel itself.
+        """
         seen = sampled(picture, self._points).unflatten(2, (INSTANTS, -1))
         return (self._weights * seen).sum(2) + self._own_weight * picture
 
 
 def _reversed(paths: Paths) -> Paths:
-    """Return the paths by which light came to a pixel, from those it takes from there.
+    """Return the paths by which light arrives at each pixel, from those by which it leaves.
 
-    y + v(y) t + a(y) t^2 = x is solved for y to the second order of t.
+    y + v(y) t + a(y) t^2 = x is solved for y to second order in t.
     """
     velocity, acceleration = paths
     change = [slopes(velocity[:, axis : axis + 1]) for axis in (0, 1)]
@@ -186,10 +188,10 @@ def _reversed(paths: Paths) -> Paths:
 
 
 def _spline(spike_pixel: float) -> Tensor:
-    """How the mean light along a path sees a point: the quadratic B-spline.
+    """Return the kernel by which the mean light along a path blurs a point: a quadratic B-spline.
 
-    A pixel is a box, and is somewhere between two of its neighbours on its way, where light is
-    sampled linearly: three boxes in a row, each as wide as a pixel.
+    It is three boxes in a row, each as wide as a spike pixel: the pixel itself, and two for linear
+    sampling between pixels on the way.
     """
     radius = int(1.5 * spike_pixel + 0.5)
     x = torch.arange(-radius, radius + 1).abs() / spike_pixel
@@ -198,7 +200,7 @@ def _spline(spike_pixel: float) -> Tensor:
 
 
 def _blurred(picture: Tensor, kernel: Tensor) -> Tensor:
-    """Blur a picture (N, 1, H, W) by a kernel (n), along rows and columns."""
+    """Return a picture (N, 1, H, W) blurred by a kernel (n), along rows and columns."""
     pad = len(kernel) // 2
     picture = F.pad(picture, (pad, pad, pad, pad), mode="replicate")
     return F.conv2d(F.conv2d(picture, kernel[None, None, None]), kernel[None, None, :, None])
@@ -209,7 +211,7 @@ def _bounded(ratio: Tensor) -> Tensor:
 
 
 def _less_noise(change: Tensor, noise: Tensor) -> Tensor:
-    """Shrink maps (N, C, H, W) where it is no more than noise of this variance (Wiener, 1949)."""
+    """Return maps (N, C, H, W), shrunk as far as noise of this variance explains them (Wiener)."""
     near = F.avg_pool2d(change.square(), 4, ceil_mode=True)
     near = F.avg_pool2d(F.pad(near, (1, 1, 1, 1), mode="replicate"), 3, 1)
     power = F.interpolate(near, change.shape[-2:], mode="bilinear").clamp(min=1e-8)
@@ -217,7 +219,7 @@ def _less_noise(change: Tensor, noise: Tensor) -> Tensor:
 
 
 def _unevenness(light: Tensor) -> Tensor:
-    """By how much total variation falls as light (N, 1, H, W) rises; from -4 to 4."""
+    """Return how fast total variation falls as each pixel of light (N, 1, H, W) rises; -4 to 4."""
     along_x = F.pad(light[..., 1:] - light[..., :-1], (0, 1))
     along_y = F.pad(light[..., 1:, :] - light[..., :-1, :], (0, 0, 0, 1))
     length = (along_x.square() + along_y.square() + _EDGE**2).sqrt()
@@ -228,23 +230,22 @@ def _unevenness(light: Tensor) -> Tensor:
 
 
 def _noise_variance(frames: Tensor) -> Tensor:
-    """Variance of the noise of frames (N, 3, H, W): (N, 3, 1, 1).
+    """Return the variance (N, 3, 1, 1) of the noise of frames (N, 3, H, W).
 
-    By what no smooth picture has (Immerkaer, CVIU 1996), in a middling block of 8 x 8 pixels, so
-    that edges do not count.
+    It is measured by a filter to which smooth pictures are 0 (Immerkaer, CVIU 1996), in the median
+    of all blocks of 8 x 8 pixels, so that edges do not count.
     """
     second = frames.new_tensor([1.0, -2.0, 1.0])
     kernel = (second[:, None] * second)[None, None].expand(3, 1, 3, 3)
     rough = F.conv2d(frames, kernel, groups=3).abs()
     blocks = F.avg_pool2d(rough, 8, ceil_mode=True).flatten(2).sort(-1).values
-    middling = blocks[..., blocks.shape[-1] // 2] * (math.sqrt(math.pi / 2) / 6)
-    return middling.square()[..., None, None]
+    deviation = blocks[..., blocks.shape[-1] // 2] * (math.sqrt(math.pi / 2) / 6)
+    return deviation.square()[..., None, None]
 
 
-def _luminance(frames: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, 1, H, W)."""
-    weights = torch.tensor(LUMINANCE, dtype=frames.dtype, device=frames.device)
-    return torch.einsum("nchw,c->nhw", frames, weights)[:, None]
+def _gray(frames: Tensor) -> Tensor:
+    """(N, 3, H, W) -> luminance (N, 1, H, W)."""
+    return luminance(frames)[:, None]
 
 
 def _halved(picture: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From raw voxel counts to what the spike encoder sees. Runs on the tensors' device."""
+"""Normalisation of voxels: what the spike encoder sees of them. Runs on the tensors' device."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from ..configs.schema import NormConfig
 from ..errors import SpikeDeblurError
 
 EPS = 1e-12
-DARK = 0.05  # luminance below which `relative` fades out instead of amplifying noise
+"""Least standard deviation that is divided by."""
+DARK = 0.05
+"""Luminance below which `relative` fades out instead of amplifying noise."""
 LIMIT = 3.0
-LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue, as the spike camera weighs them
+"""Largest relative deviation."""
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue, as the spike camera has them."""
 
 
 class NormalizeError(SpikeDeblurError):
@@ -26,14 +30,14 @@ def normalize_counts(
     """Normalise voxel counts.
 
     Args:
-        counts: (..., K, h, w) raw counts, any integer or floating type; for `relative` better the
-            light that spikes tell of, in spikes (`pipeline.spikes.intervals`).
+        counts: (..., K, h, w) raw counts, any integer or floating type; for `relative` better
+            light in spikes, by the intervals between them (`pipeline.spikes.intervals`).
         samples: (...) spike samples N in each window, integer, at least K. Sample j is in bin
             floor(j K / N). Not read by `log1p`.
         gain: Spikes a sample at unit luminance: one number, a tensor (...) with one for each
-            window (NaN: unknown), or None: unknown. `rate` needs it; `relative` takes 1 where
-            it is unknown, which shifts only where darkness begins, and does not read it where
-            there is a curve. Not read by `log1p`.
+            window (NaN: unknown), or None: unknown. `rate` needs it. `relative` takes 1 if it is
+            unknown, which only shifts where darkness begins, and does not read it if there is a
+            curve. Not read by `log1p`.
         norm: Mode, mean and standard deviation, or a camera's curve.
 
     Returns:
@@ -53,19 +57,19 @@ def normalize_counts(
         gain = _known(gain, rate, norm.MODE)
         luminance, slope = mean / gain, 1 / gain
     else:
-        # Of single bins the curve would be biased: they hold few spikes. Its slope is not.
+        # Bins hold too few spikes for the curve itself, which would be biased; its slope is not.
         luminance, slope = _along(norm.CURVE, mean)
     deviation = (rate - mean) * slope / (luminance + DARK)
     return deviation.clamp(-LIMIT, LIMIT)
 
 
-def is_plain_log1p(norm: NormConfig) -> bool:
-    """Whether log1p is all that is done, so that voxels with log1p taken can be used."""
-    return norm.MODE == "log1p" and (norm.MEAN, norm.STD) in ((None, None), (0.0, 1.0))
+def luminance(frames: Tensor) -> Tensor:
+    """Return the luminance (..., H, W) of RGB frames (..., 3, H, W)."""
+    return torch.einsum("...chw,c->...hw", frames, frames.new_tensor(LUMINANCE))
 
 
 def _along(curve: Sequence[float], rate: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a polynomial, highest power first, and its slope, neither below 0."""
+    """Return the value and the slope of a polynomial, highest power first; neither is below 0."""
     luminance, slope = torch.zeros_like(rate), torch.zeros_like(rate)
     for coefficient in curve:  # Horner's scheme
         slope = slope * rate + luminance
@@ -74,7 +78,7 @@ def _along(curve: Sequence[float], rate: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _samples_per_bin(values: Tensor, samples: Tensor) -> Tensor:
-    """Samples in each bin (..., K, 1, 1), float32: ceil((b + 1) N / K) - ceil(b N / K)."""
+    """Return the samples in each bin (..., K, 1, 1): ceil((b + 1) N / K) - ceil(b N / K)."""
     bins = values.shape[-3]
     samples = torch.as_tensor(samples)
     if samples.shape != values.shape[:-3]:
@@ -93,7 +97,7 @@ def _samples_per_bin(values: Tensor, samples: Tensor) -> Tensor:
 
 
 def _known(gain: float | Tensor | None, rate: Tensor, mode: str) -> Tensor:
-    """The gain, broadcast over a window's bins and pixels."""
+    """Return the gain (..., 1, 1, 1), which broadcasts over a window's bins and pixels."""
     known = torch.as_tensor(float("nan") if gain is None else gain, dtype=torch.float32)
     if mode == "relative":
         known = known.nan_to_num(nan=1.0)

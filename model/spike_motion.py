@@ -1,12 +1,12 @@
-"""Motion within an exposure, seen by the spikes, and their light along it. Nothing is learnt.
+"""Motion within an exposure, as the spikes show it, and their light along it. Nothing is learnt.
 
-A short window of spikes is sharp but holds few of them; a long one holds many but is blurred. Along
-the path that each point takes, the whole exposure can be summed and stays sharp, and since the
-path crosses pixels at other phases, sharper than the spike camera's own pixels.
+A short window of spikes is sharp but holds few of them; a long one holds many but is blurred.
+Summed along the path that each point takes, the whole exposure stays sharp, and even sharper than
+the spike camera's own pixels, because the path crosses them at other phases.
 
-The path is x + v t + a t^2 from where a point is in the middle of the exposure, t from -1/2 to 1/2.
-v and a are found as by Lucas and Kanade (IJCAI 1981): Gauss-Newton steps that make the light along
-the path constant, from coarse to fine.
+A path is x + v t + a t^2, where x is the point in the middle of the exposure and t goes from -1/2
+to 1/2. v and a are found from coarse to fine by Gauss-Newton steps that make the light along the
+path constant (Lucas and Kanade, IJCAI 1981).
 
 Letters in shape comments: N windows, K bins, G groups of bins, h and w rows and columns of spikes,
 H and W of frames.
@@ -21,27 +21,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LEVELS = 5
-"""At most, each half as fine as the one before."""
+"""Most levels of the pyramid, each half as fine as the one before."""
 COARSEST = 8
-"""Pixels on the shorter side: with fewer, what seems to move is chance."""
+"""Least pixels on a level's shorter side: with fewer, what seems to move is chance."""
 BENT = 3
-"""Levels, the finest, on which paths may bend."""
+"""Number of the finest levels, on which paths may bend."""
 STEPS = 2
-"""Gauss-Newton steps a level."""
+"""Gauss-Newton steps on each level."""
 GROUPS = 8
 """Groups of bins in which light is compared."""
 MIDDLE = 3 / 8
-"""Of the exposure, that the shorter of the two windows is wide."""
+"""Width of the window around the middle, as a share of the exposure."""
 PARTS = 4
-"""Of the exposure, whose light along the motion is compared."""
+"""Number of parts of the exposure, whose light along the motion is compared."""
 INTEGRALS = 3
-"""Maps that `along_motion` returns."""
+"""Number of maps that `along_motion` returns."""
 
-_FAINT = 1e-3  # of squared gradients of luminance: where they are below, little is seen to move
-_DAMPING = 0.02
-_AT_ONCE = 8  # bins that are followed together: more are no faster, and take memory
+_FAINT = 1e-3  # squared gradient of luminance below which steps are small
+_DAMPING = 0.02  # share of the mean squared gradient that damps steps
+_AT_ONCE = 8  # bins followed together: more are no faster, and take memory
 _LARGEST_STEP = 2.0  # pixels an exposure
-_LITTLE = 1e-3  # weight of what a path itself does not tell
+_LITTLE = 1e-3  # weight of the pixel's own light, for paths that lead outside
 
 Paths = tuple[Tensor, Tensor]
 """Velocity v and acceleration a: each (N, 2, H, W), columns first, in pixels an exposure."""
@@ -52,15 +52,15 @@ def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
 
     Args:
         light: (N, K, h, w) float32, luminance in each bin of an exposure.
-        paths: of the light, in its pixels.
+        paths: Paths of the light, in its pixels.
         scale: How many times finer than the spikes the result is sampled.
 
     Returns:
-        (N, INTEGRALS, scale * h, scale * w): the mean over the exposure, over its middle, and the
-        standard deviation between its parts, which tells where the path is not to be trusted.
+        (N, INTEGRALS, scale * h, scale * w): the mean over the exposure, the mean over its middle,
+        and the standard deviation between its parts, which shows where a path is wrong.
     """
     velocity, acceleration = enlarged(paths, scale)
-    # What leaves the picture at once has the light of its own pixel.
+    # A path that leaves the picture at once has the light of its own pixel.
     still = _LITTLE * F.interpolate(light.mean(1, keepdim=True), velocity.shape[-2:])
     little = torch.full_like(still, _LITTLE)
     number, seen, squares = little, still, still.square() / _LITTLE  # (N, 1, H, W)
@@ -69,8 +69,8 @@ def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
     for part in _parts(len(times)):
         part_number, part_seen = torch.zeros_like(still), torch.zeros_like(still)
         for bins in part:
-            here, inside = follow(light[:, bins], (velocity, acceleration), times[bins])
-            weighted = inside * here  # (N, bins, H, W)
+            followed, inside = follow(light[:, bins], (velocity, acceleration), times[bins])
+            weighted = inside * followed  # (N, bins, H, W)
             part_number = part_number + inside.sum(1, keepdim=True)
             part_seen = part_seen + weighted.sum(1, keepdim=True)
             short = [i for i, time in enumerate(times[bins]) if abs(time) < MIDDLE / 2]
@@ -86,7 +86,7 @@ def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
 
 
 def _parts(bins: int) -> list[list[slice]]:
-    """Cut bins into `PARTS`, and each of these into slices of at most `_AT_ONCE`."""
+    """Cut bins into `PARTS` lists, each of slices of at most `_AT_ONCE` bins."""
     bounds = [(i * bins // PARTS, (i + 1) * bins // PARTS) for i in range(PARTS)]
     return [
         [slice(start, min(start + _AT_ONCE, stop)) for start in range(first, stop, _AT_ONCE)]
@@ -101,7 +101,7 @@ def motion(light: Tensor) -> Paths:
         light: (N, K, h, w) float32, luminance in each bin.
 
     Returns:
-        Paths (N, 2, h, w), in pixels of the light's.
+        Paths (N, 2, h, w), in pixels of the light.
     """
     bins = light.shape[1]
     groups = GROUPS if bins % GROUPS == 0 else bins
@@ -127,12 +127,12 @@ def motion(light: Tensor) -> Paths:
 
 
 def bin_times(number: int) -> list[float]:
-    """Return the middles of equal parts of an exposure, from -1/2 to 1/2."""
+    """Return the middles of `number` equal parts of an exposure, from -1/2 to 1/2."""
     return [(i + 0.5) / number - 0.5 for i in range(number)]
 
 
 def enlarged(paths: Paths, scale: int) -> Paths:
-    """Return paths (N, 2, h, w) -> (N, 2, scale * h, scale * w); of as many pixels as before."""
+    """Return paths (N, 2, h, w) at (N, 2, scale * h, scale * w), still in the pixels of before."""
     if scale == 1:
         return paths
     velocity, acceleration = (
@@ -142,11 +142,16 @@ def enlarged(paths: Paths, scale: int) -> Paths:
 
 
 def points_at(paths: Paths, times: Sequence[float], size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return where paths (N, 2, H, W), in the pixels of a picture of this size, are at I times.
+    """Return where paths are at I times.
+
+    Args:
+        paths: (N, 2, H, W), in pixels of the picture.
+        times: I times, from -1/2 to 1/2.
+        size: Rows and columns of the picture.
 
     Returns:
-        (N, I, H, W, 2), columns first, from -1 to 1 inside, as `grid_sample` takes it; and
-        (N, I, H, W): 1 where the path is inside the picture, 0 elsewhere.
+        (N, I, H, W, 2), columns first, from -1 to 1 inside the picture, as `grid_sample` takes it;
+        and (N, I, H, W): 1 where the path is inside, 0 elsewhere.
     """
     velocity, acceleration = (x[:, None] for x in paths)  # (N, 1, 2, H, W)
     time = velocity.new_tensor(times)[:, None, None, None]
@@ -166,10 +171,10 @@ def sampled(pictures: Tensor, points: Tensor) -> Tensor:
 
 
 def follow(light: Tensor, paths: Paths, times: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Sample pictures of light (N, I, h, w), each at its own time, where paths then are.
+    """Sample pictures of light (N, I, h, w), each where paths are at its own time.
 
     Returns:
-        (N, I, H, W), and whether that is inside, see `points_at`.
+        (N, I, H, W) samples; and (N, I, H, W): 1 where the path is inside the picture, 0 elsewhere.
     """
     points, inside = points_at(paths, times, light.shape[-2:])
     seen = sampled(light.flatten(0, 1)[:, None], points.flatten(0, 1))  # (N I, 1, H, W)
@@ -177,7 +182,7 @@ def follow(light: Tensor, paths: Paths, times: Sequence[float]) -> tuple[Tensor,
 
 
 def _gauss_newton(seen: Tensor, inside: Tensor, times: list[float]) -> tuple[Tensor, Tensor]:
-    """Steps of velocity and acceleration (N, 2, h, w) that make followed light constant."""
+    """Return steps of velocity and acceleration (N, 2, h, w) that make followed light constant."""
     mean = _weighted_mean(seen, inside)
     slope_x, slope_y = slopes(mean)
     steps = []
@@ -207,12 +212,12 @@ def _gauss_newton(seen: Tensor, inside: Tensor, times: list[float]) -> tuple[Ten
 
 
 def _weighted_mean(seen: Tensor, weights: Tensor) -> Tensor:
-    """Mean over groups: (N, G, h, w) -> (N, 1, h, w)."""
+    """Return the mean over groups: (N, G, h, w) -> (N, 1, h, w)."""
     return (weights * seen).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 def slopes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Central differences along columns and rows."""
+    """Return the central differences of maps (N, C, h, w) along x, and along y."""
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     return (
         (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2,
@@ -221,7 +226,7 @@ def slopes(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def smooth(x: Tensor) -> Tensor:
-    """Mean around each pixel, twice over 7 x 7."""
+    """Return maps (N, C, h, w) smoothed by two means over 7 x 7 pixels."""
     for _ in range(2):
         padded = F.pad(x, (3, 3, 3, 3), mode="replicate")
         x = F.avg_pool2d(F.avg_pool2d(padded, (1, 7), 1), (7, 1), 1)

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ..third_party.VRT import VRT, pad_to_multiple
 from .fusion import MultiScaleTemporalCrossAttnFuse
-from .motion_deblur import INTEGRALS, sharp_along_motion
+from .motion_deblur import sharp_along_motion
 from .spike_attention import SpikeTemporalSA
 from .spike_encoder import SpikeEncoder3D
+from .spike_motion import INTEGRALS
 
 STAGE_MULTIPLE = 8  # stages 1-4 run at 1, 1/2, 1/4, 1/8
 SHORT = 5 / 32  # of the exposure, that SDM's short window is

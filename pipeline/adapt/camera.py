@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ...configs.schema import NormConfig
 from ...errors import SpikeDeblurError
-from ...model import Conditions
+from ...model import Conditions, RawWindows, unit_range
 from ..methods.network import InputReader
 from ..methods.tfp_tfi_sdm import centre_weights
 from ..sequences.contract import Span
@@ -44,17 +45,13 @@ class AdaptError(SpikeDeblurError):
 class Crop:
     """A crop of T exposures, at M instants in each."""
 
-    blur: Floats
-    """(M, T, 3, S, S) blurred frames of the windows around the instants, in [0, 1]."""
-    counts: Floats
-    """(M, T, K, s, s) counts, or light where the model is given that."""
-    samples: npt.NDArray[np.int64]
-    """(M, T) spike samples in each window."""
+    windows: RawWindows
+    """(M, T, ...) the windows around the instants."""
     conditions: Conditions
     """Gains and lag of the T exposures, as `restore` measures them."""
-    exposed: Floats
+    exposed: Tensor
     """(T, 3, S, S) the recorded frames, in [0, 1]."""
-    light: Floats
+    light: Tensor
     """(M, T, s, s) luminance that a short window around each instant saw."""
 
 
@@ -100,17 +97,16 @@ class Camera:
             spans.append((first, first + side))
         large = [(first * self._ratio, last * self._ratio) for first, last in spans]
         conditions = self._measured(part)
+        blur = np.stack([_planes(around.blur(*part, *large)) for around in self._around])
         counts = np.stack([around.voxels(*part, *spans) for around in self._around])
-        counts = counts.astype(np.float32)
+        voxels = torch.from_numpy(counts.astype(np.float32))
         samples = np.stack([around.samples[slice(*part)] for around in self._around])
-        in_time = conditions.in_time(torch.from_numpy(counts)).numpy()
+        light = self._light(conditions.in_time(voxels).numpy(), samples, curve)
         return Crop(
-            blur=np.stack([_floats(around.blur(*part, *large)) for around in self._around]),
-            counts=counts,
-            samples=samples,
+            windows=RawWindows(torch.from_numpy(blur), voxels, torch.from_numpy(samples)),
             conditions=conditions,
-            exposed=_floats(self._exposures.blur(*part, *large)),
-            light=self._light(in_time, samples, curve),
+            exposed=unit_range(torch.from_numpy(_planes(self._exposures.blur(*part, *large)))),
+            light=torch.from_numpy(light),
         )
 
     def _measured(self, part: Span) -> Conditions:
@@ -151,8 +147,8 @@ class Camera:
         for i in range(self._exposures.length):
             counts = self._exposures.voxels(i, i + 1)[0]
             rates.append(_smooth(counts.sum(0) / self._exposures.samples[i]).ravel())
-            frame = _floats(self._exposures.blur(i, i + 1))[0]  # (3, H, W)
-            light = frame.transpose(1, 2, 0) @ np.array(LUMINANCE)
+            frame = self._exposures.blur(i, i + 1)[0] / np.float32(255)  # (H, W, 3)
+            light = frame @ np.array(LUMINANCE)
             height, width = self._exposures.voxel_shape
             parts = light.reshape(height, self._ratio, width, self._ratio)
             lights.append(_smooth(parts.mean((1, 3))).ravel())
@@ -172,6 +168,6 @@ def _smooth(plane: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return np.asarray(F.avg_pool2d(image, SMOOTH, 1)[0])
 
 
-def _floats(frames: npt.NDArray[np.uint8]) -> Floats:
-    """(T, H, W, 3) uint8 -> (T, 3, H, W) float32 in [0, 1]."""
-    return np.ascontiguousarray(frames.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+def _planes(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(T, H, W, 3) -> (T, 3, H, W)."""
+    return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))

@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 from ...configs.schema import Config, NormConfig
 from ...model import CharbonnierLoss, RawWindows, VRTWithSpike, network_inputs
+from ...model.normalize import luminance
 from ..host.files import sha256_file
 from ..host.reporter import SILENT, Reporter
 from ..sequences.recording import Recording
-from ..spikes.camera import LUMINANCE
 from ..train.ema import averaged_copy, update_average
 from ..trained.model_file import load_trained, require_model_file, weights_file, write_model
 from .camera import AdaptError, Camera, Crop, Curve, fit_curve
@@ -165,10 +165,9 @@ class _Clips:
         camera = self._cameras[random.integers(len(self._cameras))]
         clip = camera.clip(random, self._length, self._crop, self.curve)
         hidden = random.random(clip.light.shape[-2:]) < HIDDEN
+        voxels = torch.from_numpy(hide(clip.windows.voxels.numpy(), hidden, random))
         windows = RawWindows(
-            torch.from_numpy(clip.blur).to(self.device),
-            torch.from_numpy(hide(clip.counts, hidden, random)).to(self.device),
-            torch.from_numpy(clip.samples),
+            clip.windows.blur.to(self.device), voxels.to(self.device), clip.windows.samples
         )
         restored = network(*network_inputs(windows, clip.conditions, norm)).float()
         return _loss(restored, clip, hidden)
@@ -265,13 +264,10 @@ def hide(
 
 def _loss(restored: Tensor, clip: Crop, hidden: npt.NDArray[np.bool_]) -> Tensor:
     """(M, T, 3, S, S) in about [0, 1] -> scalar; light is compared where spikes were hidden."""
-    exposed, seen, where = (
-        torch.from_numpy(array).to(restored.device) for array in (clip.exposed, clip.light, hidden)
-    )
+    where = torch.from_numpy(hidden)
+    exposed, seen, where = (x.to(restored.device) for x in (clip.exposed, clip.light, where))
     reblur = CharbonnierLoss(1e-3)(restored.mean(0), exposed)
-    weights = restored.new_tensor(LUMINANCE)
-    light = torch.einsum("mtchw,c->mthw", restored, weights)
-    coarse = F.adaptive_avg_pool2d(light, (seen.shape[-2], seen.shape[-1]))
+    coarse = F.adaptive_avg_pool2d(luminance(restored), (seen.shape[-2], seen.shape[-1]))
     same_light = F.smooth_l1_loss(coarse[..., where], seen[..., where], beta=LIGHT_DELTA)
     loss: Tensor = reblur + LIGHT_WEIGHT * same_light
     return loss

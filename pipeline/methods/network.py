@@ -1,6 +1,6 @@
 """Trained networks as a method: whole frames, or tiles blended into whole frames.
 
-Letters in shapes as in `contract`.
+The letters in shapes are those of `contract`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from torch import Tensor
 
 from ...configs.schema import Config, NormConfig
 from ...model import Conditions, RawWindows, VRTWithSpike, measure_conditions, network_inputs
-from ...model.normalize import is_plain_log1p
 from ..host.device_memory import explained_shortage
 from ..sequences.contract import WindowSequence
-from ..sequences.light import seen_by
+from ..sequences.light import is_plain_log1p, seen_by
 from ..trained.model_file import load_trained
 from .contract import Frames, MethodClip, MethodError
 from .tiling import Blender, Tile, choose_tile, plan_tiles
@@ -42,10 +41,10 @@ class ModelMethod:
 
         Args:
             model: the network.
-            config: what it was trained with.
+            config: the configuration that it was trained with.
             tile: side of a tile in frame pixels; 0: whole frames; None: chosen by
                 `methods.tiling.choose_tile`.
-            flips: restore four mirrored copies and take their mean: four times the time, and a
+            flips: restore four mirrored copies and take their mean, in four times the time, a
                 little nearer to the truth.
             device: a torch device; None: the GPU where there is one.
         """
@@ -66,20 +65,20 @@ class ModelMethod:
         flips: bool = False,
         device: str | None = None,
     ) -> ModelMethod:
-        """Take the best weights of a run folder, or an exported model.
+        """Return the method of a run folder's best weights, or of an exported model.
 
         Raises:
-            SpikeDeblurError: neither, or one without a whole checkpoint.
+            SpikeDeblurError: `run` is neither, or has no whole checkpoint.
         """
         model, config = load_trained(run)
         return cls(model, config, tile=tile, flips=flips, device=device)
 
     def tile_side(self, frame_shape: tuple[int, int], windows: int) -> int | None:
-        """Return the side of the tiles that frames are cut into; None: whole.
+        """Return the side of the tiles that frames are cut into, in pixels; None: whole frames.
 
         Args:
             frame_shape: (H, W) of the frames, in pixels.
-            windows: how many there are; a clip has no more, whatever the model was trained with.
+            windows: number of windows in the sequence, which bounds a clip's length.
         """
         if self.tile is not None:
             return self.tile or None
@@ -91,7 +90,12 @@ class ModelMethod:
         return self._chosen[frame_shape, clip]
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
-        """Return the kept windows' frames."""
+        """Return the kept windows' frames; see `Method`.
+
+        Raises:
+            MethodError: the sequence's voxels are not what the network was trained on.
+            NotEnoughMemoryError: names a smaller tile.
+        """
         if windows.bins != self.config.DATA.K:
             raise MethodError(
                 f"{windows.seq}: expected voxels of {self.config.DATA.K} bins as in training, "
@@ -128,7 +132,7 @@ class ModelMethod:
     def _followed(
         self, reader: InputReader, clip: MethodClip, conditions: Conditions | None
     ) -> Tensor | None:
-        """Return a clip's motion (T, C, H, W), for all of its tiles; None if the model has none."""
+        """Return `VRTWithSpike.follow` of whole frames (T, C, H, W); None if the model lacks it."""
         if not (self.config.MODEL.USE_SPIKE and self.config.MODEL.SPIKE_MOTION):
             return None
         followed = []
@@ -138,13 +142,13 @@ class ModelMethod:
             followed.append(self._model.follow(blur[None], voxels[None])[0])
         return torch.cat(followed)
 
-    def _mirrored(self, *given: Tensor) -> Tensor:
-        """Return what the network makes of a clip, or the mean over its mirrored copies."""
+    def _mirrored(self, *inputs: Tensor) -> Tensor:
+        """Return the network's output for a clip, or the mean over its mirrored copies."""
         if not self.flips:
-            restored: Tensor = self._model(*given)
+            restored: Tensor = self._model(*inputs)
             return restored
         mirrors: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)]
-        flipped = [self._model(*(x.flip(m) for x in given)).flip(m) for m in mirrors]
+        flipped = [self._model(*(x.flip(m) for x in inputs)).flip(m) for m in mirrors]
         return torch.stack(flipped).mean(0)
 
 
@@ -207,9 +211,9 @@ class InputReader:
 
 
 def lag_in_bins(windows: WindowSequence, start: int, stop: int) -> float:
-    """Return by how many bins the spikes of some windows come late, as counts of them show.
+    """Return by how many bins the spikes of windows [start, stop) come late, by their counts.
 
-    0 where nothing shows it; less than 0: early.
+    Less than 0: early. 0: the blurred frames show no lag, or log1p of the counts is taken.
     """
     conditions = InputReader(windows, NormConfig(CORRECT_LAG=True)).conditions(start, stop)
     return 0.0 if conditions is None or conditions.late is None else conditions.late.item()

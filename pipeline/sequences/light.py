@@ -82,3 +82,8 @@ def in_light(sequence: WindowSequence) -> WindowSequence:
 def seen_by(norm: NormConfig, sequences: Sequence[WindowSequence]) -> list[WindowSequence]:
     """Return sequences whose voxels are what is normalised: light for `relative`, or counts."""
     return [in_light(s) for s in sequences] if norm.MODE == "relative" else list(sequences)
+
+
+def is_plain_log1p(norm: NormConfig) -> bool:
+    """Return whether log1p is all that is done, so that voxels with log1p done can be used."""
+    return norm.MODE == "log1p" and (norm.MEAN, norm.STD) in ((None, None), (0.0, 1.0))

@@ -66,14 +66,16 @@ def to_inputs(
     raw: bool = True,
     augment: SpikeAugmentConfig | None = None,
 ) -> Inputs:
-    """Copy a collated batch to the device as bytes, and scale and normalise it there.
+    """Copy a collated batch to the device as bytes, and make the network's inputs there.
+
+    Gain and lag are measured on the crop, after augmentation; see `model.inputs`.
 
     Args:
         batch: as `loader.collate` gives it.
-        device: where the model is.
+        device: the device of the model.
         norm: how counts are normalised.
-        raw: False: voxels are float32 with log1p done, and are taken as they are.
-        augment: how clips are changed before, spikes only if they are raw; None: not at all.
+        raw: False: log1p of the voxels is done already, and they are taken as they are.
+        augment: how clips are changed first; spikes only if they are raw. None: not at all.
     """
     if augment is not None:
         batch = thin(batch, augment)

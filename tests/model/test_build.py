@@ -4,7 +4,7 @@ import torch
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import CharbonnierLoss, build_model, normalize_counts, parameter_table
-from spikedeblur.model.motion_deblur import INTEGRALS
+from spikedeblur.model.spike_motion import INTEGRALS
 from spikedeblur.third_party.VRT import Recompute
 
 BASELINE = "configs/deblur/vrt_spike_baseline.yaml"

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from moving_texture import BINS, SIDE, inside, moving
 
 from spikedeblur.model import motion_deblur
-from spikedeblur.model.motion_deblur import INTEGRALS, sharp_along_motion
-from spikedeblur.model.spike_motion import bin_times
+from spikedeblur.model.motion_deblur import sharp_along_motion
+from spikedeblur.model.spike_motion import INTEGRALS, bin_times
 
 
 def seen_by_both(velocity: tuple[float, float]):

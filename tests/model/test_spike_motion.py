@@ -4,8 +4,7 @@ import pytest
 import torch
 from moving_texture import BINS, inside, moving
 
-from spikedeblur.model.motion_deblur import INTEGRALS
-from spikedeblur.model.spike_motion import along_motion, motion
+from spikedeblur.model.spike_motion import INTEGRALS, along_motion, motion
 
 
 @pytest.mark.parametrize("velocity", [(0.0, 0.0), (4.0, -2.0), (-9.0, 5.0), (0.5, 12.0)])

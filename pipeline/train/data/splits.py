@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....configs.schema import Config, NormConfig
-from ....model.normalize import is_plain_log1p
 from ...sequences.contract import WindowSequence
+from ...sequences.light import is_plain_log1p
 from ...sequences.unified import open_windows
 from .samples import SampleError
 

@@ -66,6 +66,18 @@ def test_the_loss_falls_and_the_model_is_one_that_restore_takes(recording, model
     assert len(describe_model(out)["adapted_from_sha256"]) == 64
 
 
+def test_what_a_trial_has_measured_serves_training(recording, monkeypatch):
+    """Trials run without gradients; the gain and the lag they measure are kept."""
+    monkeypatch.setattr(job, "TRIALS", 2)
+    unknown = replace(recording, settings=replace(recording.settings, gain=None))
+    clips = job._Clips([unknown], CONFIG, Adapting(crop=16, device="cpu"))
+    model = build_model(CONFIG)
+    before = clips.trial(model, CONFIG.DATA.NORM)
+    clips.loss(model, np.random.default_rng(0), CONFIG.DATA.NORM).backward()
+    assert clips.trial(model, CONFIG.DATA.NORM) == before
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
 def test_training_that_makes_it_worse_is_not_kept(recording, model, tmp_path):
     out = tmp_path / "out.safetensors"
     how = Adapting(steps=3, learning_rate=0.1, crop=32)
@@ -98,8 +110,8 @@ def test_perfect_frames_fulfil_both_terms(recording, moving_scene):
     cut = replace(clip, exposed=clip.exposed[inner], light=clip.light[..., 9:39])
     everywhere = np.ones(cut.light.shape[-2:], bool)
     truth = job._loss(torch.from_numpy(sharp[inner]), cut, everywhere)
-    blurred = np.broadcast_to(clip.exposed, sharp.shape)[inner]
-    assert truth < 0.8 * job._loss(torch.from_numpy(blurred.copy()), cut, everywhere)
+    blurred = clip.exposed.expand(sharp.shape)[inner]
+    assert truth < 0.8 * job._loss(blurred, cut, everywhere)
 
 
 def test_the_curve_from_spikes_to_light_is_the_cameras(recording, moving_scene):
@@ -125,8 +137,7 @@ def test_hidden_pixels_show_a_neighbours_spikes_and_others_their_own():
 def test_what_is_compared_is_seen_where_spikes_are_hidden_alone(recording):
     camera = job.Camera(recording, 32, CONFIG.DATA.NORM)
     clip = camera.clip(np.random.default_rng(0), 3, 96, job.fit_curve([camera]))
-    restored = torch.from_numpy(np.broadcast_to(clip.exposed, clip.blur.shape).copy())
-    restored.requires_grad_()
+    restored = clip.exposed.repeat(INSTANTS, 1, 1, 1, 1).requires_grad_()
     hidden = np.zeros(clip.light.shape[-2:], bool)
     hidden[10, 20] = True
     job._loss(restored, clip, hidden).backward()
