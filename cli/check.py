@@ -66,7 +66,7 @@ def check(
         from ..pipeline.voxelize.check import check_store
 
         with progress_bar("Checking") as reporter:
-            store = check_store(path, manifest=manifest, on_progress=reporter)
+            store = check_store(path, manifest=manifest, reporter=reporter)
         content, wrong = store.as_dict(), not store.whole
         show = partial(_print_store, store)
     if json:

@@ -19,39 +19,34 @@ if TYPE_CHECKING:
 _SHOWN = 50
 
 
-class StoreFormat(StrEnum):
-    """What the store is made of."""
+StoreFormat = StrEnum("StoreFormat", ["zarr", "npy"])
+StoreKind = StrEnum("StoreKind", ["packed", "counts"])
+CountsCodec = StrEnum("CountsCodec", ["lz4", "zstd", "none"])
+OnError = StrEnum("OnError", ["skip", "stop"])
+Cluster = StrEnum("Cluster", ["slurm"])
 
-    zarr = "zarr"
-    npy = "npy"
-
-
-class StoreKind(StrEnum):
-    """What a Zarr store holds."""
-
-    packed = "packed"
-    counts = "counts"
-
-
-class Cluster(StrEnum):
-    """What is asked for workers."""
-
-    slurm = "slurm"
-
-
-class OnError(StrEnum):
-    """What one bad sequence does to the others."""
-
-    skip = "skip"
-    stop = "stop"
-
-
-class CountsCodec(StrEnum):
-    """How counts are compressed."""
-
-    lz4 = "lz4"
-    zstd = "zstd"
-    none = "none"
+Kind = Annotated[
+    StoreKind | None,
+    typer.Option(
+        help="Content of a Zarr store. packed: the spikes, counted when read, in any number of "
+        "bins; counts: counted now.",
+        show_default="as the store is, packed in a new one",
+    ),
+]
+Codec = Annotated[
+    CountsCodec | None,
+    typer.Option(
+        help="Compression of counts. none: read fastest, takes three times the spikes.",
+        show_default="lz4",
+    ),
+]
+OnCluster = Annotated[
+    Cluster | None,
+    typer.Option(
+        help="Submit --workers jobs to it, as jobqueue.yaml of Dask's configuration says; "
+        "--dry-run prints the script."
+    ),
+]
 
 
 def voxelize(
@@ -71,36 +66,21 @@ def voxelize(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Processes, or jobs of --cluster; default: one a core; 1: this process."
+            min=1,
+            help="Processes, or jobs of --cluster; 1: this process.",
+            show_default="one a core",
         ),
     ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="A running Dask scheduler, e.g. tcp://host:8786."),
     ] = None,
-    cluster: Annotated[
-        Cluster | None,
-        typer.Option(
-            help="Submit --workers jobs to it. What a job asks for is dask's configuration, "
-            "jobqueue.yaml; --dry-run prints the script."
-        ),
-    ] = None,
+    cluster: OnCluster = None,
     format: Annotated[
         StoreFormat, typer.Option(help="zarr, or npy for the unified layout's files.")
     ] = StoreFormat.zarr,
-    kind: Annotated[
-        StoreKind | None,
-        typer.Option(
-            help="Of a Zarr store. packed: the spikes, counted when read, in any number of bins. "
-            "counts: counted now. Default: as the store is, packed in a new one."
-        ),
-    ] = None,
-    codec: Annotated[
-        CountsCodec | None,
-        typer.Option(
-            help="Of kind counts; default: lz4. none: read fastest, takes three times the spikes."
-        ),
-    ] = None,
+    kind: Kind = None,
+    codec: Codec = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make sequences anew that differ.")
     ] = False,
@@ -109,17 +89,13 @@ def voxelize(
     ] = False,
     on_error: Annotated[
         OnError,
-        typer.Option(
-            help="Where a sequence can't be made: skip it and report it at the end, with exit "
-            "code 1, or stop."
-        ),
+        typer.Option(help="skip: sequences that can't be made are reported at the end (exit 1)."),
     ] = OnError.skip,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Check and plan; measure a part of the work for three seconds, and say what all "
-            "of it would take. Writes nothing to the store.",
+            help="Only check, plan, and measure for three seconds what the work would take.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -133,27 +109,26 @@ def voxelize(
     """
     from ..pipeline.host.allocator import keep_freed_memory
     from ..pipeline.voxelize.job import voxelize_manifest
+    from ..pipeline.voxelize.options import VoxelizeOptions
+    from ..pipeline.voxelize.slurm import job_script
+    from ..pipeline.voxelize.workers import Workers
     from .progress import progress_bar
 
     keep_freed_memory()
-    script = _job_script() if cluster is not None and dry_run else None
-    with progress_bar("Voxelizing", "windows") as on_progress:
-        summary = voxelize_manifest(
-            manifest,
-            store,
-            bins=bins,
-            workers=workers,
-            scheduler=scheduler,
-            cluster=None if cluster is None else cluster.value,
-            format=format.value,
-            kind=None if kind is None else kind.value,
-            codec=None if codec is None else codec.value,
-            overwrite=overwrite,
-            dry_run=dry_run,
-            check=check,
-            on_error=on_error.value,
-            on_progress=on_progress,
-        )
+    options = VoxelizeOptions(
+        bins=bins,
+        format=format.value,
+        kind=kind and kind.value,
+        codec=codec and codec.value,
+        overwrite=overwrite,
+        check=check,
+        on_error=on_error.value,
+        dry_run=dry_run,
+    )
+    where = Workers(count=workers, scheduler=scheduler, cluster=cluster and cluster.value)
+    script = job_script() if cluster is not None and dry_run else None
+    with progress_bar("Voxelizing", "windows") as reporter:
+        summary = voxelize_manifest(manifest, store, options, where, reporter=reporter)
     if as_json:
         job = {} if script is None else {"job_script": script}
         typer.echo(json.dumps(summary.as_dict() | job, indent=2))
@@ -163,12 +138,6 @@ def voxelize(
             typer.echo(f"Each of {workers} jobs:\n{script.rstrip()}")
     if summary.failed:
         raise typer.Exit(1)
-
-
-def _job_script() -> str:
-    from ..pipeline.voxelize.slurm import job_script
-
-    return job_script()
 
 
 def _print_summary(summary: VoxelizeSummary, store: str) -> None:

@@ -19,7 +19,7 @@ from ..host.reporter import SILENT, Reporter
 from ..methods.contract import Method, restored_frames
 from ..methods.make_method import UNTRAINED, ModelOptions, make_method
 from ..methods.tfp_tfi_sdm import SHORT_BINS
-from ..sequences.contract import WindowSequence, has_spikes
+from ..sequences.contract import WindowSequence
 from ..sequences.lag import exposure_lag
 from ..sequences.provenance import blur_kinds, describe_data
 from .lpips import Backbone, Lpips
@@ -93,7 +93,7 @@ def evaluate(
     if protocol is not None:
         require_protocol(protocol, split, sequences)
     _require_comparable(store, split, sequences)
-    counted = [sequence.seq for sequence in sequences if not has_spikes(sequence)]
+    counted = [sequence.seq for sequence in sequences if not sequence.has_spikes]
     need_spikes = [name for name in names if name in UNTRAINED and UNTRAINED[name].needs_spikes]
     if counted and methods is None:
         names = tuple(name for name in names if name not in need_spikes)

@@ -84,8 +84,7 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Itera
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    # No suffix: nothing that looks for products by theirs takes a half-written one for one.
-    aside = final.with_name(f".{shortened(final.name)}.{secrets.token_hex(6)}.partial")
+    aside = path_aside(final, "partial")
     try:
         file = AsideFile(aside)
         try:
@@ -104,6 +103,18 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Itera
                 if error.filename2 is not None:
                     del error.filename2  # if it is None, it is printed
         raise
+
+
+def path_aside(path: Path, what: str) -> Path:
+    """Return a new hidden name beside `path`, which `sweep` knows.
+
+    It has no suffix of a product, so that nothing takes what is half there for one.
+
+    Args:
+        path: the product.
+        what: partial, or removed.
+    """
+    return path.with_name(f".{shortened(path.name)}.{secrets.token_hex(6)}.{what}")
 
 
 def shortened(name: str) -> str:

@@ -8,12 +8,10 @@ bins hold unequal numbers of them, so each counts by its share of the samples.
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import numpy.typing as npt
 
-from ..sequences.contract import SpikeWindows, WindowSequence, has_spikes
+from ..sequences.contract import WindowSequence
 from ..spikes import reconstruct, samples_per_bin
 from .contract import Frames, MethodClip, MethodError, gain_of, require_raw
 
@@ -59,12 +57,12 @@ class TfiMethod:
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return luminance on three channels."""
-        if not has_spikes(windows):
+        if not windows.has_spikes:
             raise MethodError(
                 f"{windows.seq}: expected the instants of single spikes for tfi, found counts in "
                 "bins; use tfp, or `spikedeblur restore --method tfi` on the .dat"
             )
-        spikes = cast(SpikeWindows, windows).spikes(clip.start)  # (samples, h, w)
+        spikes = windows.spikes(clip.start)  # (samples, h, w)
         # The middle of an even number lies between two samples, and so does this interval's.
         image = reconstruct.tfi(spikes, (len(spikes) - 1) // 2)
         rate = spikes.mean(axis=0, dtype=np.float32)

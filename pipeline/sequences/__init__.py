@@ -5,11 +5,12 @@ Zarr is imported when something is read, not by importing this.
 
 from .contract import Span, WindowSequence
 from .stored import StoreSequence, open_store
-from .unified import UnifiedSequence, open_unified, open_windows
+from .unified import UnifiedFiles, UnifiedSequence, open_unified, open_windows
 
 __all__ = [
     "Span",
     "StoreSequence",
+    "UnifiedFiles",
     "UnifiedSequence",
     "WindowSequence",
     "open_store",

@@ -1,125 +1,151 @@
-"""What training and evaluation read: one sequence of blurred windows.
+"""A sequence of blurred windows, as training and evaluation read it.
 
-The source may be a Zarr store, `.npy` voxels or `.dat` spikes counted on the
-fly; the tensors are the same. Letters in shapes: N windows of the sequence,
-T windows read, K bins, H and W the images' pixels, h and w the voxels'.
+The source may be a Zarr store, `.npy` voxels or `.dat` spikes that are counted when read; the
+tensors are the same. Letters in shapes: N windows of the sequence, T windows read, K bins, H and W
+pixels of the images, h and w pixels of the voxels.
 """
 
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import Literal
 
 import numpy as np
+
+from ..storage.base import StoreError
 
 Span = tuple[int, int]
 """(start, stop) of rows or columns, in pixels; 0 <= start < stop <= side."""
 
+FrameKind = Literal["blur", "sharp"]
 
-@runtime_checkable
-class WindowSequence(Protocol):
-    """N windows of one sequence in time order. Lazy, and picklable for workers.
 
-    The metadata are there at once; pixels are read when asked for. Safe in
-    processes that were forked or spawned: each opens the files for itself; and
-    for reading in several threads at once.
+class WindowSequence(ABC):
+    """N windows of one sequence in time order.
+
+    The metadata are there at once; pixels are read when asked for. A sequence can be pickled, read
+    in forked and spawned processes, each of which opens the files for itself, and read in several
+    threads at once.
+
+    A subclass sets the metadata and reads boxes; crops are checked here.
     """
 
-    @property
-    def seq(self) -> str:
-        """Name: `<split>/<group>/<clip>`, or `<split>/<sequence>`."""
+    seq: str
+    """Name: `<split>/<group>/<clip>`, or `<split>/<sequence>`."""
+    bins: int
+    """K, the voxel's time bins."""
+    gain: float | None
+    """Spikes a sample at unit luminance; None: unknown."""
+    length: int
+    """N, the number of windows."""
+    frame_index: np.ndarray
+    """(N,) int64, increasing."""
+    t0: np.ndarray
+    """(N,) float64, seconds: first instant of the exposure."""
+    t1: np.ndarray
+    """(N,) float64, seconds: last instant of the exposure, which belongs to it."""
+    samples: np.ndarray
+    """(N,) int64: spike samples in each window; 0 where unknown, for float32 voxels only."""
+    frame_shape: tuple[int, int]
+    """(H, W) of blur and sharp, in pixels."""
+    voxel_shape: tuple[int, int]
+    """(h, w) of the voxels, in pixels."""
+    has_sharp: bool
+    """Whether every window has a sharp frame."""
+    has_spikes: bool
+    """Whether the spikes themselves can be read, not only counts."""
+    is_remote: bool
+    """Whether reads wait for a network; several at once then take the time of one."""
+    windows_are_raw: bool
+    """Whether voxels are integer counts; else they are float32 with log1p already taken."""
+    voxel_dtype: str
+    """uint8, or uint16 where a bin can exceed 255; float32 where not raw."""
 
-    @property
-    def bins(self) -> int:
-        """K, the voxel's time bins."""
-
-    @property
-    def gain(self) -> float | None:
-        """Spikes a sample at unit luminance; None: unknown."""
-
-    @property
-    def length(self) -> int:
-        """N, the number of windows."""
-
-    @property
-    def frame_index(self) -> np.ndarray:
-        """(N,) int64, increasing."""
-
-    @property
-    def t0(self) -> np.ndarray:
-        """(N,) float64, seconds: first instant of the exposure."""
-
-    @property
-    def t1(self) -> np.ndarray:
-        """(N,) float64, seconds: last instant of the exposure, which belongs to it."""
-
-    @property
-    def samples(self) -> np.ndarray:
-        """(N,) int64: spike samples in each window."""
-
-    @property
-    def frame_shape(self) -> tuple[int, int]:
-        """(H, W) of blur and sharp, in pixels."""
-
-    @property
-    def voxel_shape(self) -> tuple[int, int]:
-        """(h, w) of the voxels, in pixels."""
-
-    @property
-    def has_sharp(self) -> bool:
-        """Whether every window has a sharp frame."""
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether reading waits for a network: several reads at once then take the time of one."""
-
-    @property
-    def windows_are_raw(self) -> bool:
-        """True: voxels are integer counts. False: float32 with log1p already done."""
-
-    @property
-    def voxel_dtype(self) -> str:
-        """uint8, or uint16 where a bin can exceed 255; float32 where not raw."""
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.seq!r}, {self.length} windows, {self.bins} bins)"
 
     def voxels(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
     ) -> np.ndarray:
-        """Windows [start, stop) as (T, K, h, w) of `voxel_dtype`."""
+        """Return windows [start, stop) as (T, K, h, w) of `voxel_dtype`."""
+        y, x = self._crop(start, stop, rows, columns, self.voxel_shape)
+        return self._read_voxels(start, stop, y, x)
 
     def blur(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
     ) -> np.ndarray:
-        """Windows [start, stop) as (T, H, W, 3) uint8, RGB."""
+        """Return the blurred frames of windows [start, stop) as (T, H, W, 3) uint8, RGB."""
+        y, x = self._crop(start, stop, rows, columns, self.frame_shape)
+        return self._read_frames("blur", start, stop, y, x)
 
     def sharp(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
     ) -> np.ndarray:
-        """Windows [start, stop) as (T, H, W, 3) uint8, RGB.
+        """Return the sharp frames of windows [start, stop) as (T, H, W, 3) uint8, RGB.
 
         Raises:
             StoreError: the sequence has no sharp frames.
         """
-
-
-@runtime_checkable
-class SpikeWindows(Protocol):
-    """A sequence that can give the spikes themselves, not only counts."""
-
-    @property
-    def has_spikes(self) -> bool:
-        """Whether it has them."""
+        if not self.has_sharp:
+            raise StoreError(
+                f"{self.seq}: no sharp frames here; take a split that has them for training and "
+                "evaluation"
+            )
+        y, x = self._crop(start, stop, rows, columns, self.frame_shape)
+        return self._read_frames("sharp", start, stop, y, x)
 
     def spikes(self, window: int, rows: Span | None = None) -> np.ndarray:
-        """One exposure's spikes (samples, h, w) uint8 of 0/1, upright."""
+        """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright.
+
+        Raises:
+            StoreError: the sequence has counts only.
+        """
+        return self.spikes_beside(window, 0, rows)[0]
 
     def spikes_beside(
         self, window: int, beside: int, rows: Span | None = None, columns: Span | None = None
     ) -> tuple[np.ndarray, int]:
-        """One exposure's spikes, with up to `beside` samples before and after it.
+        """Return one exposure's spikes, with up to `beside` samples before and after it.
 
         Returns:
             (samples, h, w) uint8 of 0/1, upright, and how many of them are before the exposure.
-            Fewer where the recording ends, or more are not kept.
+            There are fewer where the recording ends, or where no more are kept.
+
+        Raises:
+            StoreError: the sequence has counts only.
         """
+        if not self.has_spikes:
+            raise StoreError(
+                f"{self.seq}: expected spikes, found counts in bins; voxelize again with "
+                "--kind packed"
+            )
+        y, x = self._crop(window, window + 1, rows, columns, self.voxel_shape)
+        return self._read_spikes(window, beside, y, x)
 
+    @abstractmethod
+    def _read_voxels(self, start: int, stop: int, rows: Span, columns: Span) -> np.ndarray:
+        """Read a box of voxels."""
 
-def has_spikes(windows: WindowSequence) -> bool:
-    """Whether a sequence has its spikes themselves at hand."""
-    return isinstance(windows, SpikeWindows) and windows.has_spikes
+    @abstractmethod
+    def _read_frames(
+        self, kind: FrameKind, start: int, stop: int, rows: Span, columns: Span
+    ) -> np.ndarray:
+        """Read a box of frames."""
+
+    def _read_spikes(
+        self, window: int, beside: int, rows: Span, columns: Span
+    ) -> tuple[np.ndarray, int]:
+        """Read a box of spikes; called where there are some."""
+        raise NotImplementedError
+
+    def _crop(
+        self, start: int, stop: int, rows: Span | None, columns: Span | None, shape: tuple[int, int]
+    ) -> tuple[Span, Span]:
+        """Return rows and columns as spans; refuse what NumPy would quietly cut short."""
+        if not 0 <= start < stop <= self.length:
+            raise IndexError(f"{self.seq}: windows {start}:{stop} are not in 0:{self.length}")
+        spans = []
+        for span, side in zip((rows, columns), shape, strict=True):
+            first, last = (0, side) if span is None else span
+            if not 0 <= first < last <= side:
+                raise IndexError(f"{self.seq}: pixels {first}:{last} are not in 0:{side}")
+            spans.append((first, last))
+        return spans[0], spans[1]

@@ -18,7 +18,8 @@ from ..frames.images import read_rgb, to_uint8
 from ..spikes.reconstruct import sdm
 from ..spikes.registration import open_spikes
 from ..spikes.settings import SpikeSettings
-from .contract import Span
+from ..store.schema import voxel_type
+from .contract import FrameKind, Span, WindowSequence
 
 _FRAMES_KEPT = 8
 """Number of decoded frames that a sequence keeps."""
@@ -56,8 +57,8 @@ class Recording:
     """Paths of what the recording was read from, by role, for records of products."""
 
 
-class RecordingSequence:
-    """A recording as a `WindowSequence`. Has no sharp frames."""
+class RecordingSequence(WindowSequence):
+    """Windows of a recording, which has no sharp frames."""
 
     has_sharp = False
     has_spikes = True
@@ -108,8 +109,8 @@ class RecordingSequence:
                 f"the model was trained with {self.bins} bins; check exposure, fps and rate, ask "
                 "for fewer --frames-per-exposure, or use --method sdm"
             )
-        self.voxel_dtype = "uint16" if -(-int(self.samples.max()) // self.bins) > 255 else "uint8"
-        self.frame_shape: tuple[int, int] = read_rgb(self._paths[0]).shape[:2]
+        self.voxel_dtype = voxel_type(int(self.samples.max()), self.bins)
+        self.frame_shape = read_rgb(self._paths[0]).shape[:2]
         self.voxel_shape = settings.geometry.shape
         where = settings.registration
         if where is not None and where.frame_shape != self.frame_shape:
@@ -120,37 +121,18 @@ class RecordingSequence:
             )
         self._frames: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
 
-    def voxels(
-        self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
+    def _read_voxels(self, start: int, stop: int, rows: Span, columns: Span) -> np.ndarray:
+        spans = self._spans[start:stop]
+        return np.stack([self._file.counts(self.bins, *span, rows, columns) for span in spans])
+
+    def _read_frames(
+        self, kind: FrameKind, start: int, stop: int, rows: Span, columns: Span
     ) -> np.ndarray:
-        """Return raw counts (T, K, h, w), uint8 or uint16."""
-        counts = [
-            self._file.counts(self.bins, *span, rows=rows, columns=columns)
-            for span in self._spans[start:stop]
-        ]
-        return np.stack(counts)
+        return np.stack([self._frame(i)[slice(*rows), slice(*columns)] for i in range(start, stop)])
 
-    def blur(
-        self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
-    ) -> np.ndarray:
-        """Return blurred frames (T, H, W, 3) uint8."""
-        y, x = (slice(None) if span is None else slice(*span) for span in (rows, columns))
-        return np.stack([self._frame(i)[y, x] for i in range(start, stop)])
-
-    def sharp(
-        self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
-    ) -> np.ndarray:
-        """Refuse: a recording has no sharp frames."""
-        raise RecordingError(f"{self.seq}: no sharp frames in a recording")
-
-    def spikes(self, window: int, rows: Span | None = None) -> npt.NDArray[np.uint8]:
-        """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright."""
-        return self._file.read(*self._spans[window], rows)
-
-    def spikes_beside(
-        self, window: int, beside: int, rows: Span | None = None, columns: Span | None = None
-    ) -> tuple[npt.NDArray[np.uint8], int]:
-        """Return one exposure's spikes, with some before and after it; see `SpikeWindows`."""
+    def _read_spikes(
+        self, window: int, beside: int, rows: Span, columns: Span
+    ) -> tuple[np.ndarray, int]:
         start, stop = self._spans[window]
         first, last = max(0, start - beside), min(stop + beside, self._file.n_frames)
         return self._file.read(first, last, rows, columns), start - first

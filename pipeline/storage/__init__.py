@@ -1,1 +1,1 @@
-"""Where files lie: a local folder, or a bucket of an object store."""
+"""Files in a local folder or in a bucket of an object store."""

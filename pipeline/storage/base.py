@@ -1,16 +1,16 @@
-"""Where a store's files lie: a local folder, or a bucket of an object store (`bucket.py`).
+"""Storage of files: a local folder (`folder.py`), or a bucket of an object store (`bucket.py`).
 
 The rest of the package writes and reads through `Storage` and does not know which it is. Keys are
 relative POSIX paths inside the storage; '' is its top.
 
-Neither kind tells a reader that a file was replaced while it reads: products are immutable once
+A reader does not notice that a file was replaced while it reads, so products do not change once
 they are marked complete.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ...errors import SpikeDeblurError
 from ..host.files import UnsafePathError
@@ -27,26 +27,38 @@ class StoreWriteError(StoreError):
 Buffer = bytes | memoryview
 
 READ_LIMIT = 256 * 2**20
-"""Bytes: what `read` takes whole into memory unless told otherwise. Metadata is far smaller."""
+"""Most bytes that `read` takes into memory unless told otherwise. Metadata are far smaller."""
 
 PIECE = 8 * 2**20
-"""Bytes: what `stream` reads at once."""
+"""Bytes that `stream` reads at once."""
 
 
 class Storage(Protocol):
-    """Where files lie. It pickles as its location; connections are made where they are used.
+    """Place of files. It pickles as its location; connections are made where they are used.
 
     Every failure is a `StoreError` that names the location; a key that would leave the storage
     is an `UnsafePathError`.
     """
 
-    @property
-    def location(self) -> str:
-        """What messages call it, and what `open_storage` takes: a URL or an absolute path."""
+    location: str
+    """Name in messages, which `open_storage` takes: a URL or an absolute path."""
+    is_local: ClassVar[bool]
+    """Whether `location` is a folder's path."""
 
-    @property
-    def is_local(self) -> bool:
-        """True if `location` is a folder's path."""
+    def __init__(self, location: str) -> None:
+        self.location = location
+
+    def __str__(self) -> str:
+        return self.location
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.location!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.location == self.location
+
+    def __hash__(self) -> int:
+        return hash(self.location)
 
     def child(self, key: str) -> Storage:
         """Return the storage below this one."""
@@ -83,11 +95,11 @@ class Storage(Protocol):
     def sizes(self, key: str = "") -> dict[str, int]:
         """Return the size in bytes of every file below `key`, by key relative to this storage.
 
-        What is hidden or half written below `key` is left out. Nothing there: empty.
+        Hidden and half-written files are left out. The result is empty if nothing is there.
         """
 
     def sizes_of(self, keys: Iterable[str]) -> dict[str, int]:
-        """Return the sizes in bytes of those of these files that are there."""
+        """Return the size in bytes of each of these files that exists."""
 
     def folders(self, key: str = "") -> list[str]:
         """Return the names of the folders directly below `key`, sorted, hidden ones left out."""
@@ -101,7 +113,7 @@ class Storage(Protocol):
     def sweep(self, key: str = "", *, own: bool = False) -> None:
         """Remove what a killed run left half written or half removed directly in `key`.
 
-        What is younger than this process stays, unless workers of its own left it.
+        Files younger than this process stay, unless `own`: workers of this process left them.
         """
 
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
@@ -131,10 +143,10 @@ def check_key(location: str, key: str, *, may_be_top: bool = False) -> str:
 
 
 def check_span(file: str, span: tuple[int, int], size: int | None = None) -> None:
-    """Refuse a span that is not inside a file; size None: unknown.
+    """Refuse a span (offset, length) that is not inside a file of `size` bytes; None: unknown.
 
     Raises:
-        StoreError: it is not.
+        StoreError: the file ends before the span.
     """
     offset, length = span
     if offset < 0 or length < 0 or offset + length > (2**62 if size is None else size):
@@ -146,12 +158,12 @@ def check_span(file: str, span: tuple[int, int], size: int | None = None) -> Non
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is no part of a product: aside, removed, a lock."""
+    """Whether a file or folder of this name is no part of a product: half written, or a lock."""
     return name.startswith(".") or name.endswith(".partial")
 
 
 def too_large(file: str, size: int, limit: int) -> StoreError:
-    """Return the error for a file that is larger than its reader can want."""
+    """Return the error for a file that is larger than any that its reader expects."""
     return StoreError(
         f"{file}: expected at most {limit} bytes, found {size}; it is not what its name says: "
         "restore the file or voxelize again into another folder"

@@ -15,15 +15,21 @@ import functools
 import os
 import re
 import threading
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import AzureStore, GCSStore, S3Store
+
 from .base import (
     PIECE,
     READ_LIMIT,
     Buffer,
+    Storage,
     StoreError,
     StoreWriteError,
     check_key,
@@ -34,7 +40,7 @@ from .base import (
 )
 
 if TYPE_CHECKING:
-    from obstore.store import AzureStore, ClientConfig, GCSStore, RetryConfig, S3Store
+    from obstore.store import ClientConfig, RetryConfig
 
 _REFUSED = {
     "s3": "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy "
@@ -56,20 +62,19 @@ _ENDPOINTS = {
 }
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 
-SCHEMES = tuple(_REFUSED)
-"""What the URL of a bucket may begin with."""
+_NOT_FOUND = (FileNotFoundError, NotFoundError)  # which of the two depends on obstore's version
 
 COALESCE = 64 * 2**10
-"""Bytes: spans no further apart are one request. What it wastes takes less than a round trip."""
+"""Most bytes between spans that are read in one request: they take less than a round trip."""
 
 READS = 16
-"""Files that a process reads from at a time. Of each, obstore has up to ten spans under way."""
+"""Files that a process reads at a time; obstore reads up to ten spans of each at once."""
 
 ONE_PUT = 16 * 2**20
-"""Bytes: larger files go up in parts, several at once."""
+"""Bytes of the largest file that is sent whole; larger ones go up in parts, several at once."""
 
 # An address where nothing answers fails within 30 s: six tries and the pauses between them.
-# `timeout` bounds a whole transfer, of which a slow line may need all.
+# `timeout` bounds a whole transfer, and a slow line may need all of it.
 _CLIENT: ClientConfig = {"connect_timeout": "4s", "timeout": "120s"}
 _RETRY: RetryConfig = {
     "max_retries": 5,
@@ -87,10 +92,10 @@ _runtime_pid: int | None = None
 """The process that obstore's threads are in; a forked child inherits this number, not them."""
 
 
-class Bucket:
+class Bucket(Storage):
     """A storage in a bucket. See `Storage` for what the methods promise."""
 
-    is_local: bool = False
+    is_local = False
 
     def __init__(self, scheme: str, bucket: str, prefix: str) -> None:
         location = f"{scheme}://{bucket}" + (f"/{prefix}" if prefix else "")
@@ -100,30 +105,12 @@ class Bucket:
                 "name; correct it (credentials go into environment variables)"
             )
         check_key(location, prefix, may_be_top=True)
+        super().__init__(location)
         self._scheme, self._bucket, self._prefix = scheme, bucket, prefix
-        self._location = location
         self._opened: tuple[int, S3Store | GCSStore | AzureStore] | None = None
-        _import_obstore(location)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
-
-    def __str__(self) -> str:
-        return self._location
-
-    def __repr__(self) -> str:
-        return f"Bucket({self._location!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Bucket) and other._location == self._location
-
-    def __hash__(self) -> int:
-        return hash(self._location)
-
-    @property
-    def location(self) -> str:
-        """Its URL."""
-        return self._location
 
     def child(self, key: str) -> Bucket:
         """Return the storage below."""
@@ -131,12 +118,10 @@ class Bucket:
 
     def read(self, key: str, limit: int = READ_LIMIT) -> bytes | None:
         """Return a whole object, or None."""
-        import obstore
-
         with _reading, self._explained(key):
             try:
                 result = obstore.get(self._client, self._object(key))
-            except _not_found() as error:
+            except _NOT_FOUND as error:
                 self._require_bucket(error)
                 return None
             size = result.meta["size"]
@@ -155,8 +140,6 @@ class Bucket:
 
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
         """Put an object. It is there when all of it is; `durable` changes nothing."""
-        import obstore
-
         views = [_as_bytes(part) for part in parts]
         size = sum(map(len, views))
         name = self._object(key)
@@ -171,31 +154,25 @@ class Bucket:
 
     def size(self, key: str) -> int | None:
         """Return an object's size in bytes, or None."""
-        import obstore
-
         with self._explained(key):
             try:
                 return obstore.head(self._client, self._object(key))["size"]
-            except _not_found():
+            except _NOT_FOUND:
                 pass
-            # The answer to HEAD has no body, which is where a missing bucket is told from
-            # a missing object.
+            # Only the body of an answer tells a missing bucket from a missing object, and HEAD
+            # has none.
             try:
                 return obstore.get(self._client, self._object(key)).meta["size"]
-            except _not_found() as error:
+            except _NOT_FOUND as error:
                 self._require_bucket(error)
                 return None
 
     def sizes(self, key: str = "") -> dict[str, int]:
         """Return every object's size below, by one listing."""
         skip = len(self._prefix) + 1 if self._prefix else 0
-        start = len(key) + 1 if key else 0
-        found: dict[str, int] = {}
-        for name, size in self._list(key):
-            inside = name[skip:]
-            if not any(map(is_hidden, inside[start:].split("/"))):
-                found[inside] = size
-        return found
+        below = len(key) + 1 if key else 0
+        named = ((name[skip:], size) for name, size in self._list(key))
+        return {k: size for k, size in named if not any(map(is_hidden, k[below:].split("/")))}
 
     def sizes_of(self, keys: Iterable[str]) -> dict[str, int]:
         """Return their sizes, by one listing."""
@@ -204,8 +181,6 @@ class Bucket:
 
     def folders(self, key: str = "") -> list[str]:
         """Return the names directly below that have something below them."""
-        import obstore
-
         with self._explained(key):
             prefix = self._object(key, may_be_top=True) or None
             listed = obstore.list_with_delimiter(self._client, prefix)["common_prefixes"]
@@ -214,8 +189,6 @@ class Bucket:
 
     def remove(self, key: str) -> None:
         """Remove all objects below, metadata first: without it nothing is taken for whole."""
-        import obstore
-
         with _as_write_error(), self._explained(key):
             names = [name for name, _ in self._list(key)]
             if key and self.size(key) is not None:
@@ -230,8 +203,6 @@ class Bucket:
 
     def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return the bytes of an object at each span, by few requests at once."""
-        import obstore
-
         name, url = self._object(key), self._url(key)
         for span in spans:
             check_span(url, span)
@@ -246,7 +217,7 @@ class Bucket:
                     ends=[stop for _, stop in wanted],
                     coalesce=0,
                 )
-            except _not_found() as error:
+            except _NOT_FOUND as error:
                 self._require_bucket(error)
                 raise missing(url) from error
         views = [memoryview(content) for content in got]
@@ -255,7 +226,7 @@ class Bucket:
             if not length:
                 out.append(b"")
                 continue
-            at = _bisect(wanted, offset)
+            at = bisect_right(wanted, offset, key=lambda span: span[0]) - 1
             first = offset - wanted[at][0]
             view = views[at][first : first + length]
             if len(view) != length:
@@ -270,32 +241,25 @@ class Bucket:
         if self._opened is None or self._opened[0] != pid:
             if _runtime_pid not in (None, pid):
                 raise StoreError(
-                    f"{self._location}: a bucket was in use when this process was forked, and "
+                    f"{self.location}: a bucket was in use when this process was forked, and "
                     "can't be used in it; start processes by spawn or forkserver "
                     "(DataLoader: multiprocessing_context='spawn')"
                 )
             _runtime_pid = pid
-            # Storages of one bucket share connections, as long as they would be told the same.
-            known = tuple(
-                sorted(
-                    item
-                    for item in os.environ.items()
-                    if item[0].startswith(("AWS_", "GOOGLE_", "AZURE_"))
-                )
-            )
-            self._opened = pid, _connect(pid, self._scheme, self._bucket, known)
+            # Storages of one bucket share connections while the environment stays the same.
+            prefixes = ("AWS_", "GOOGLE_", "AZURE_")
+            environment = sorted(i for i in os.environ.items() if i[0].startswith(prefixes))
+            self._opened = pid, _connect(pid, self._scheme, self._bucket, tuple(environment))
         return self._opened[1]
 
     def _object(self, key: str, *, may_be_top: bool = False) -> str:
-        check_key(self._location, key, may_be_top=may_be_top)
+        check_key(self.location, key, may_be_top=may_be_top)
         return "/".join(filter(None, (self._prefix, key)))
 
     def _url(self, key: str) -> str:
-        return f"{self._location}/{key}" if key else self._location
+        return f"{self.location}/{key}" if key else self.location
 
     def _list(self, key: str) -> Iterator[tuple[str, int]]:
-        import obstore
-
         prefix = self._object(key, may_be_top=True) or None
         with self._explained(key):
             for batch in obstore.list(self._client, prefix, chunk_size=1000):
@@ -309,8 +273,6 @@ class Bucket:
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
-        from obstore.exceptions import BaseError
-
         try:
             yield
         except StoreError:
@@ -362,28 +324,10 @@ def _as_write_error() -> Iterator[None]:
         raise StoreWriteError(str(error)) from error
 
 
-def _import_obstore(location: str) -> None:
-    try:
-        import obstore  # noqa: F401
-    except ImportError as error:
-        raise StoreError(
-            f"{location}: buckets need the package obstore, found none; install spikedeblur[cloud]"
-        ) from error
-
-
-@functools.cache
-def _not_found() -> tuple[type[Exception], ...]:
-    from obstore.exceptions import NotFoundError
-
-    return FileNotFoundError, NotFoundError  # which of the two depends on the version
-
-
 @functools.lru_cache(16)
 def _connect(
     pid: int, scheme: str, bucket: str, environment: tuple[tuple[str, str], ...]
 ) -> S3Store | GCSStore | AzureStore:
-    from obstore.store import AzureStore, GCSStore, S3Store
-
     if scheme == "gs":
         return GCSStore(bucket, client_options=_CLIENT, retry_config=_RETRY)
     settings = dict(environment)
@@ -409,10 +353,3 @@ def _merge(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             merged.append((offset, offset + length))
     return merged
-
-
-def _bisect(merged: list[tuple[int, int]], offset: int) -> int:
-    """Return the last of them that starts at `offset` or before."""
-    from bisect import bisect_right
-
-    return bisect_right(merged, offset, key=lambda span: span[0]) - 1

@@ -19,9 +19,9 @@ def fetch(storage: Storage, keys: Iterable[str], folder: Path) -> None:
         UnsafePathError: a key would leave the folder.
     """
 
-    def one(key: str) -> None:
+    def copy(key: str) -> None:
         with atomic_write(folder / check_key(str(storage), key)) as file:
             for piece in storage.stream(key):
                 file.write(piece)
 
-    together([partial(one, key) for key in keys])
+    together([partial(copy, key) for key in keys])

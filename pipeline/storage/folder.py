@@ -6,18 +6,18 @@ import errno
 import functools
 import mmap
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..host.files import atomic_write, require_inside, shortened, sweep
+from ..host.files import atomic_write, path_aside, require_inside, sweep
 from .base import (
     PIECE,
     READ_LIMIT,
     Buffer,
+    Storage,
     StoreError,
     StoreWriteError,
     check_key,
@@ -28,33 +28,13 @@ from .base import (
 )
 
 MAPPED_FILES = 200
-"""Files that a process keeps mapped. Each holds a descriptor, of which macOS grants 256."""
+"""Files that a process keeps mapped. Each holds a descriptor, and macOS grants 256."""
 
 
-class Folder:
-    """A storage in the file system."""
+class Folder(Storage):
+    """A storage in the file system; `location` is its absolute path."""
 
-    is_local: bool = True
-
-    def __init__(self, location: str) -> None:
-        self._location = location
-
-    def __str__(self) -> str:
-        return self._location
-
-    def __repr__(self) -> str:
-        return f"Folder({self._location!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Folder) and other._location == self._location
-
-    def __hash__(self) -> int:
-        return hash(self._location)
-
-    @property
-    def location(self) -> str:
-        """Its absolute path."""
-        return self._location
+    is_local = True
 
     def child(self, key: str) -> Folder:
         """Return the folder below."""
@@ -90,37 +70,32 @@ class Folder:
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
         """Write a file aside, then rename it; see `Storage`."""
         path = self._path(key)
-        require_inside(self._location, os.path.dirname(path))  # noqa: PTH120  # see _mapped
+        require_inside(self.location, os.path.dirname(path))  # noqa: PTH120  # see _mapped
         with _explained(path, "write"), atomic_write(path, durable=durable) as file:
             return sum(file.write(part) for part in parts)
 
     def size(self, key: str) -> int | None:
         """Return a file's size, or None; see `Storage`."""
-        path = Path(self._path(key))
-        with _explained(path, "look at"):
-            try:
-                return path.stat().st_size if path.is_file() else None
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+        return self.sizes_of([key]).get(key)
 
     def sizes(self, key: str = "") -> dict[str, int]:
         """Return the size of every file below; see `Storage`."""
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         todo = [key]
         while todo:
-            here = todo.pop()
-            for entry in self._entries(here):
-                inside = f"{here}/{entry.name}" if here else entry.name
+            folder = todo.pop()
+            for entry in self._entries(folder):
+                inside = f"{folder}/{entry.name}" if folder else entry.name
                 with _explained(entry.path, "look at"):
                     if entry.is_dir():
                         todo.append(inside)
                     elif entry.is_file():
-                        found[inside] = entry.stat().st_size
-        return found
+                        sizes[inside] = entry.stat().st_size
+        return sizes
 
     def sizes_of(self, keys: Iterable[str]) -> dict[str, int]:
         """Look at each file by itself; see `Storage`."""
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         for key in keys:
             path = self._path(key)
             with _explained(path, "look at"):
@@ -129,8 +104,8 @@ class Folder:
                 except (FileNotFoundError, NotADirectoryError):
                     continue
             if stat.S_ISREG(status.st_mode):
-                found[key] = status.st_size
-        return found
+                sizes[key] = status.st_size
+        return sizes
 
     def folders(self, key: str = "") -> list[str]:
         """Return the names of the folders directly below; see `Storage`."""
@@ -140,8 +115,8 @@ class Folder:
         """Rename aside, to a hidden name, then remove; see `Storage`."""
         path = Path(self._path(key, may_be_top=True))
         if key:
-            require_inside(self._location, path.parent)
-        aside = path.with_name(f".{shortened(path.name)}.{secrets.token_hex(6)}.removed")
+            require_inside(self.location, path.parent)
+        aside = path_aside(path, "removed")
         with _explained(path, "remove"):
             try:
                 path.replace(aside)
@@ -155,7 +130,7 @@ class Folder:
     def sweep(self, key: str = "", *, own: bool = False) -> None:
         """Remove hidden leftovers; see `Storage`."""
         path = Path(self._path(key, may_be_top=True))
-        require_inside(self._location, path)
+        require_inside(self.location, path)
         with _explained(path, "clear"):
             sweep(path, own=own)
 
@@ -170,18 +145,18 @@ class Folder:
         return [view[offset : offset + length] for offset, length in spans]
 
     def _path(self, key: str, *, may_be_top: bool = False) -> str:
-        check_key(self._location, key, may_be_top=may_be_top)
-        return f"{self._location.rstrip('/')}/{key}" if key else self._location
+        check_key(self.location, key, may_be_top=may_be_top)
+        return f"{self.location.rstrip('/')}/{key}" if key else self.location
 
     def _entries(self, key: str) -> Iterator[os.DirEntry[str]]:
         path = self._path(key, may_be_top=True)
         with _explained(path, "list"):
             try:
                 with os.scandir(path) as entries:
-                    found = [entry for entry in entries if not is_hidden(entry.name)]
+                    shown = [entry for entry in entries if not is_hidden(entry.name)]
             except (FileNotFoundError, NotADirectoryError):
                 return
-        yield from found
+        yield from shown
 
 
 class _ReplacedError(Exception):
@@ -191,11 +166,11 @@ class _ReplacedError(Exception):
 def _mapped(path: str) -> memoryview:
     for _ in range(10):
         try:
-            now = os.stat(path)  # noqa: PTH116  # each read does this: a Path costs more than it
+            status = os.stat(path)  # noqa: PTH116  # each read does this: a Path costs more than it
         except (FileNotFoundError, NotADirectoryError):
             break
         try:
-            return _map(path, now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
+            return _map(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         except (_ReplacedError, FileNotFoundError):
             continue
     raise missing(path)
@@ -203,12 +178,12 @@ def _mapped(path: str) -> memoryview:
 
 @functools.lru_cache(MAPPED_FILES)
 def _map(path: str, *identity: int) -> memoryview:
-    """Map this very file. One that falls out of the cache stays mapped while views of it live."""
+    """Map the file of this identity. It stays mapped while views of it live."""
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-        now = os.fstat(file.fileno())
-        if (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns) != identity:
+        status = os.fstat(file.fileno())
+        if (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) != identity:
             raise _ReplacedError
-        if now.st_size == 0:
+        if status.st_size == 0:
             return memoryview(b"")  # which can't be mapped
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 

@@ -1,4 +1,4 @@
-"""From a path or a URL to the storage there."""
+"""Storage at a path or a URL."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from urllib.parse import unquote, urlsplit
 from .base import Storage, StoreError
 from .folder import Folder
 
+SCHEMES = ("s3", "gs", "az")
+"""Beginnings of the URLs of buckets."""
+
 
 def open_storage(location: str | os.PathLike[str]) -> Storage:
     """Return the storage at a folder's path or at a URL: s3://, gs://, az:// or file://.
@@ -16,7 +19,7 @@ def open_storage(location: str | os.PathLike[str]) -> Storage:
     Nothing is looked at yet, so nothing need be there.
 
     Raises:
-        StoreError: it is no such location, or what its kind needs is not installed.
+        StoreError: the URL is of another kind, or the package for buckets is not installed.
     """
     text = os.fspath(location)
     scheme, colon, rest = text.partition("://")
@@ -27,12 +30,16 @@ def open_storage(location: str | os.PathLike[str]) -> Storage:
         if url.netloc not in ("", "localhost") or not url.path.startswith("/"):
             raise StoreError(f"{text}: expected file:/// and an absolute path; correct it")
         return Folder(os.path.abspath(unquote(url.path)))  # noqa: PTH100
-    from .bucket import SCHEMES, Bucket
-
     if scheme.lower() not in SCHEMES:
         raise StoreError(
             f"{text}: expected a folder, or a URL that begins with file://, "
             f"{', '.join(f'{known}://' for known in SCHEMES)}; correct it"
         )
+    try:
+        from .bucket import Bucket
+    except ImportError as error:
+        raise StoreError(
+            f"{text}: buckets need the package obstore, found none; install spikedeblur[cloud]"
+        ) from error
     bucket, _, prefix = rest.partition("/")
     return Bucket(scheme.lower(), bucket, prefix.strip("/"))

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 AT_ONCE = 32
-"""Calls: more than a store's answers keep a core busy with."""
+"""Most calls at once: more answers than one core can handle."""
 
 
 def together(calls: Sequence[Callable[[], T]], *, side_by_side: bool = True) -> list[T]:
@@ -18,11 +18,11 @@ def together(calls: Sequence[Callable[[], T]], *, side_by_side: bool = True) -> 
     A call may use this function itself: threads are not shared between uses.
 
     Args:
-        calls: without arguments.
-        side_by_side: in threads; False: here, one after another.
+        calls: functions without arguments.
+        side_by_side: whether to call them in threads, or here one after another.
 
     Raises:
-        Exception: that of the first in order that failed, once all have ended.
+        Exception: the error of the first call that failed, in order, once all have ended.
     """
     if not side_by_side or len(calls) < 2:
         return [call() for call in calls]

@@ -19,10 +19,15 @@ import numpy as np
 
 from ..storage.base import StoreError
 
-Codec = Literal["none", "lz4", "zstd"]
-"""none: raw values, which local readers map into memory; lz4, zstd: Blosc after bit shuffling."""
+Codec = Literal["lz4", "zstd", "none"]
+"""lz4, zstd: Blosc after bit shuffling; none: raw values, which local readers map into memory."""
 
 METADATA: Final = "zarr.json"
+
+DAMAGED: Final = (
+    "the store is damaged; run `voxelize --check`, which writes damaged sequences again"
+)
+"""End of every message about a store that is not what was written."""
 
 LEVEL: Final[dict[Codec, int]] = {"lz4": 5, "zstd": 1}
 """Blosc's compression levels."""
@@ -43,9 +48,9 @@ class ArraySpec:
     dtype: str
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
-    """What one read decodes."""
+    """Shape that one read decodes."""
     shards: tuple[int, ...] | None
-    """What one file holds; None: each chunk is a file."""
+    """Shape that one file holds; None: each chunk is a file."""
     codec: Codec
     dimensions: tuple[str, ...]
 
@@ -66,7 +71,7 @@ class ArraySpec:
 
     @property
     def itemsize(self) -> int:
-        """Bytes a value."""
+        """Bytes of one value."""
         return np.dtype(self.dtype).itemsize
 
     @property
@@ -76,7 +81,7 @@ class ArraySpec:
 
     @property
     def chunks_a_shard(self) -> int:
-        """All chunks of a shard."""
+        """Number of chunks of a shard."""
         return math.prod(self.grid)
 
     @property
@@ -101,8 +106,8 @@ class ArraySpec:
 def divide(side: int, wanted: int) -> int:
     """Return a chunk side near `wanted` that splits `side` with the least padding.
 
-    Sides from two thirds to one and a half of `wanted` are tried; of those that pad equally
-    little, the nearest to it is taken. A `side` shorter than one and a half is one chunk.
+    Sides from two thirds to one and a half times `wanted` are tried; among those that pad equally
+    little, the nearest to `wanted` wins. A shorter `side` is one chunk.
     """
     if 2 * side <= 3 * wanted:
         return side
@@ -116,17 +121,17 @@ def array_metadata(spec: ArraySpec) -> bytes:
     """Return the array's `zarr.json`, as Zarr writes it."""
     # Sequences differ in length more than in anything else, and Zarr takes 2 ms an array.
     inner = spec.chunks if spec.shards else None
-    metadata = json.loads(_metadata_of_one(spec.dtype, spec.codec, inner, spec.dimensions))
+    metadata = json.loads(_metadata(spec.dtype, spec.codec, inner, spec.dimensions))
     metadata["shape"] = list(spec.shape)
     metadata["chunk_grid"]["configuration"]["chunk_shape"] = list(spec.shards or spec.chunks)
     return json.dumps(metadata, indent=1).encode()
 
 
 @lru_cache(maxsize=256)
-def _metadata_of_one(
+def _metadata(
     dtype: str, codec: Codec, inner: tuple[int, ...] | None, dimensions: tuple[str, ...]
 ) -> bytes:
-    """Return the metadata of an array of one shard with one chunk, or of one value."""
+    """Return the metadata of an array that is one shard with one chunk, or one value."""
     import zarr
     from zarr.codecs import BloscCodec, BytesCodec
     from zarr.core.buffer import default_buffer_prototype
@@ -137,12 +142,12 @@ def _metadata_of_one(
         shuffle="bitshuffle",
         typesize=np.dtype(dtype).itemsize,
     )
-    one = inner or (1,) * len(dimensions)
+    shape = inner or (1,) * len(dimensions)
     array: Any = zarr.create_array(
         zarr.storage.MemoryStore(),
-        shape=one,
+        shape=shape,
         dtype=dtype,
-        chunks=one,
+        chunks=shape,
         shards=inner,
         serializer="auto" if inner else BytesCodec(),
         compressors=[compressor] if codec != "none" else None,
@@ -157,12 +162,12 @@ def parse_array(content: bytes, name: str, where: str) -> ArraySpec:
     """Read an array's `zarr.json`.
 
     Args:
-        content: the file.
-        name: of the array.
+        content: content of the file.
+        name: name of the array.
         where: the sequence, for messages.
 
     Raises:
-        StoreError: not the metadata of an array that `voxelize` writes, or an absurd size.
+        StoreError: `voxelize` does not write such metadata, or a size is absurd.
     """
     try:
         metadata = json.loads(content)
@@ -199,8 +204,7 @@ def parse_array(content: bytes, name: str, where: str) -> ArraySpec:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise StoreError(
             f"{where}: {name}/{METADATA}: expected an array as `voxelize` writes it, found "
-            f"something else ({error}); the store is damaged: "
-            "`voxelize --check` makes anew what is"
+            f"something else ({error}); {DAMAGED}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a store holds: names, shapes, chunks, codecs, and each sequence's record.
+"""Content of a store: names, shapes, chunks, codecs, and each sequence's record.
 
 A store is a Zarr v3 hierarchy that any reader of Zarr opens. The group's path is the
 sequence's `seq`. Kind `packed` keeps the spikes themselves and counts them when they are read;
@@ -21,34 +21,32 @@ attributes are a `SequenceRecord`; `complete` is written last.
 from __future__ import annotations
 
 import math
-from pathlib import PurePosixPath
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ... import __version__
+from ..host.files import stays_below
+from ..host.header import ProductFormat
 from ..spikes.presets import parse_geometry
 from ..spikes.registration import Matrix
 from ..storage.base import StoreError
-from .arrays import ArraySpec, Codec, divide
+from .arrays import DAMAGED, ArraySpec, Codec, divide
 
-__all__ = ["Completion", "SequenceRecord", "SourceMark", "parse_record"]
-
-FORMAT: Final = "spikedeblur.store"
-SCHEMA_VERSION: Final = 2
+STORE = ProductFormat("spikedeblur.store", 2)
 
 SHARD_BYTES = 32 * 2**20
-"""Raw bytes of all arrays' shards of one task: bounds a worker's memory and gives few files."""
+"""Raw bytes of the shards that one task writes: bounds a worker's memory and gives few files."""
 
 CHUNK_SIDE = 128
-"""Pixels: chunks for crop reads have about this side."""
+"""Side of the chunks that crops read, about, in pixels."""
 
 SPIKE_CHUNK = (192, 320)
-"""Pixels, rows and columns: packed spikes are small, so that larger chunks, of which a crop
-touches fewer, are read faster."""
+"""Rows and columns of a chunk of packed spikes, about, in pixels. Packed spikes are small, so
+larger chunks, of which a crop touches fewer, are read faster."""
 
 CHUNK_SAMPLES = 96
-"""Spike samples: chunks of packed spikes have at most about so many."""
+"""Most spike samples of a chunk of packed spikes, about."""
 
 # Limits on what metadata from outside may claim, far above any camera. They are checked
 # before anything is allocated.
@@ -56,6 +54,15 @@ MAX_SIDE = 2**16
 MAX_BINS = 2**12
 MAX_WINDOWS = 10**7
 MAX_SAMPLES = 10**10
+
+SMALL_ARRAYS = {
+    "samples": "int64",
+    "t0": "float64",
+    "t1": "float64",
+    "frame_index": "int64",
+    "first_sample": "int64",
+}
+"""Types of the arrays with one value a window; `first_sample` is of kind packed only."""
 
 Kind = Literal["packed", "counts", "npy"]
 VoxelType = Literal["uint8", "uint16"]
@@ -72,42 +79,39 @@ def voxel_type(samples: int, bins: int) -> VoxelType:
     return "uint16" if -(-samples // bins) > 255 else "uint8"
 
 
-def row_bytes(width: int) -> int:
-    """Return the bytes of a row of packed spikes."""
-    return -(-width // 8)
-
-
 class SourceMark(BaseModel):
     """A file as it was when a sequence was made from it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     size: int = Field(ge=0)
-    """In bytes."""
+    """Size in bytes."""
     mtime_ns: int
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-def _require_inside(path: str) -> str:
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or "\x00" in path or not pure.parts:
-        raise ValueError("expected a path inside the sequence")
+def _require_below(path: str) -> str:
+    if not stays_below(path):
+        raise ValueError("expected a relative path that stays inside the sequence")
     return path
 
 
+InsidePath = Annotated[str, AfterValidator(_require_below)]
+
+
 class Completion(BaseModel):
-    """Written last: what a whole sequence consists of."""
+    """Completion mark of a sequence, written last: the files that it consists of."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    files: dict[Annotated[str, AfterValidator(_require_inside)], int]
+    files: dict[InsidePath, int]
     """Size in bytes of each file with data; a missing one would read as zeros."""
-    crc32: dict[Annotated[str, AfterValidator(_require_inside)], str] = Field(default_factory=dict)
+    crc32: dict[InsidePath, str] = Field(default_factory=dict)
     """Checksum of each file, metadata too, in hex; empty in stores of earlier releases."""
     record_crc32: str | None = None
-    """Of the record itself without this value; see `checksum.content_checksum`."""
+    """Checksum of the record without this value; see `records.record_checksum`."""
     sources: dict[str, SourceMark]
-    """By path relative to the data set's folder: every file that was read."""
+    """Every file that was read, by path relative to the data set's folder."""
     manifest_sha256: str
 
 
@@ -116,42 +120,41 @@ class SequenceRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    format: Literal["spikedeblur.store"] = FORMAT
-    schema_version: Literal[2] = SCHEMA_VERSION
+    format: str = STORE.name
+    schema_version: int = STORE.schema_version
     version: str = __version__
-    """Of the spikedeblur that wrote it."""
+    """Version of the spikedeblur that wrote it."""
     kind: Kind
     """packed or counts: Zarr arrays; npy: files in the unified layout."""
     seq: str
     bins: int = Field(ge=1, le=MAX_BINS)
-    """K; in kind packed only what readers take if they are not told."""
+    """K, temporal bins; in kind packed only the default of readers."""
     geometry: str
-    """Of the source's `.dat`, as `SpikeGeometry.describe()` writes it."""
+    """Geometry of the source's `.dat`, as `SpikeGeometry.describe()` writes it."""
     rate: float = Field(gt=0)
-    """Spike frames a second, in Hz."""
+    """Spike samples a second, in Hz."""
     first: float | None
     """Time in seconds of the recording's sample 0; None where each window has its own file."""
     gain: float | None = Field(gt=0)
     """Spikes a sample at unit luminance; None: not known."""
     registered_by: Matrix | None = None
-    """3x3, row by row, spike to frame pixels: how spikes were brought to the frames; None: both
-    cameras see the same."""
+    """Homography from spike to frame pixels, 3x3, row by row; None: both cameras see the same."""
     windows: int = Field(ge=1, le=MAX_WINDOWS)
     stored_samples: int | None = Field(default=None, ge=1, le=MAX_SAMPLES)
-    """S, the samples that `spikes` holds; None but in kind packed."""
+    """S, the samples that `spikes` holds, in kind packed; else None."""
     longest_window: int = Field(ge=1, le=MAX_SAMPLES)
-    """Samples of the window that has most."""
+    """Spike samples of the longest window."""
     shortest_window: int = Field(ge=1, le=MAX_SAMPLES)
-    """Samples of the window that has fewest: K can be no more."""
+    """Spike samples of the shortest window, which K can't exceed."""
     voxel_shape: tuple[int, int]
     frame_shape: tuple[int, int]
     has_sharp: bool
     codec: Codec = "lz4"
-    """Of counts; all else is not compressed."""
+    """Compression of counts; nothing else is compressed."""
     blur_kind: str | None = None
-    """Which of the data set's ways to average frames: GoPro's blur or blur_gamma."""
+    """Way in which the data set averaged frames: GoPro's blur or blur_gamma."""
     plan_sha256: str
-    """Of all that decides the content, except the source files themselves."""
+    """SHA-256 of all that decides the content, except the source files themselves."""
     complete: Completion | None = None
 
     @model_validator(mode="after")
@@ -171,7 +174,7 @@ class SequenceRecord(BaseModel):
 
     @property
     def voxel_dtype(self) -> VoxelType:
-        """Of counts in the record's own bins."""
+        """Type of counts in the record's own bins."""
         return voxel_type(self.longest_window, self.bins)
 
     @property
@@ -182,7 +185,7 @@ class SequenceRecord(BaseModel):
 
     @property
     def image_names(self) -> tuple[str, ...]:
-        """The arrays of frames."""
+        """Names of the arrays of frames."""
         return ("blur", "sharp") if self.has_sharp else ("blur",)
 
     def arrays(self) -> dict[str, ArraySpec]:
@@ -193,12 +196,12 @@ class SequenceRecord(BaseModel):
         n = self.windows
         (h, w), (height, width) = self.voxel_shape, self.frame_shape
         frame_bytes = 3 * height * width * len(self.image_names)
-        counts = self.kind == "counts"
+        packed, counts = self.kind == "packed", self.kind == "counts"
         whole = shard_windows(n, frame_bytes + (self.voxel_bytes if counts else 0))
         specs = []
-        if self.kind == "packed":
+        if packed:
             assert self.stored_samples is not None
-            specs.append(_spikes(self.stored_samples, h, row_bytes(w), self.longest_window))
+            specs.append(_spikes(self.stored_samples, h, -(-w // 8), self.longest_window))
         if counts:
             specs.append(
                 _sharded(
@@ -223,9 +226,7 @@ class SequenceRecord(BaseModel):
             )
             for name in self.image_names
         ]
-        small = {"samples": "int64", "t0": "float64", "t1": "float64", "frame_index": "int64"}
-        if self.kind == "packed":
-            small["first_sample"] = "int64"
+        small = {k: v for k, v in SMALL_ARRAYS.items() if packed or k != "first_sample"}
         specs += [
             ArraySpec(
                 name=name,
@@ -245,22 +246,16 @@ def parse_record(attributes: Any, where: str) -> SequenceRecord:
     """Read a sequence's attributes, checking every value before anything is allocated.
 
     Raises:
-        StoreError: another schema version, or a value that cannot be; names `where`.
+        StoreError: another schema version, or an impossible value; names `where`.
     """
-    found = attributes.get("schema_version") if isinstance(attributes, dict) else None
-    if found != SCHEMA_VERSION:
-        raise StoreError(
-            f"{where}: expected store schema {SCHEMA_VERSION}, found {found!r}; voxelize into "
-            "another folder, or update spikedeblur if the store is newer"
-        )
+    STORE.require(attributes, where, StoreError, "voxelize into another folder")
     try:
         return SequenceRecord.model_validate(attributes)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "attributes"
         raise StoreError(
-            f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}; the store is "
-            "damaged or not ours: `voxelize --check` makes anew what is damaged"
+            f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}; {DAMAGED}"
         ) from error
 
 

@@ -23,10 +23,10 @@ import numpy as np
 
 from ..storage.base import Buffer, Storage, StoreError
 from ..storage.side_by_side import together
-from .arrays import LEVEL, ArraySpec
+from .arrays import DAMAGED, LEVEL, METADATA, ArraySpec, parse_array
 
 # Several threads finish Blosc's blocks in any order, but equal input must give equal files; and a
-# pool of threads does not survive a fork. Processes are what we run side by side.
+# pool of threads does not survive a fork. Work is divided between processes instead.
 blosc.use_threads = False
 
 Spans = Sequence[tuple[int, int]]
@@ -67,13 +67,32 @@ def _encode(chunk: np.ndarray, spec: ArraySpec) -> Buffer:
     return bytes(blosc.compress(chunk, spec.codec.encode(), LEVEL[spec.codec], blosc.BITSHUFFLE))
 
 
+def read_spec(storage: Storage, expected: ArraySpec) -> ArraySpec | None:
+    """Return an array by its metadata in a sequence's folder, or None where there are none.
+
+    Raises:
+        StoreError: the metadata can't be used, or contradict the sequence's record: `expected`.
+    """
+    key = f"{expected.name}/{METADATA}"
+    content = storage.read(key)
+    if content is None:
+        return None
+    spec = parse_array(content, expected.name, str(storage))
+    if (spec.shape, spec.dtype) != (expected.shape, expected.dtype):
+        raise StoreError(
+            f"{storage}: {key} says {spec.dtype} {spec.shape}, expected {expected.dtype} "
+            f"{expected.shape} by the sequence's record; {DAMAGED}"
+        )
+    return spec
+
+
 class ShardedArray:
-    """Reads boxes of one array: of each chunk that a box touches, once.
+    """Reader of boxes of one array, which reads each chunk that a box touches once.
 
     Args:
         storage: the sequence's folder.
         spec: the array.
-        files: size in bytes of each of its files, by path relative to the folder.
+        files: size in bytes of each file of the array, by path relative to the folder.
     """
 
     def __init__(self, storage: Storage, spec: ArraySpec, files: dict[str, int]) -> None:
@@ -107,14 +126,6 @@ class ShardedArray:
             reads.append(partial(self._read_file, file, pieces, out))
         together(reads, side_by_side=not self._storage.is_local)
         return out
-
-    def require_index(self, file: int) -> None:
-        """Refuse a shard whose index is damaged, lacks a chunk or points outside.
-
-        Raises:
-            StoreError: names the file.
-        """
-        self._read_index(file)
 
     def _read_file(self, file: int, pieces: list[Any], out: np.ndarray) -> None:
         spec = self.spec
@@ -151,11 +162,15 @@ class ShardedArray:
             with self._reading_index:  # once, however many threads want it
                 held = self._indices.get(file)
                 if held is None:
-                    held = self._indices[file] = self._read_index(file)
+                    held = self._indices[file] = self.read_index(file)
         return held
 
-    def _read_index(self, file: int) -> list[tuple[int, int]]:
-        """Return (offset, length) of each chunk, in the order of the grid."""
+    def read_index(self, file: int) -> list[tuple[int, int]]:
+        """Return (offset, length) of each chunk of a file, in the order of the grid.
+
+        Raises:
+            StoreError: the index is damaged, lacks a chunk or points outside; names the file.
+        """
         spec, key = self.spec, self.spec.key(file)
         if spec.shards is None:
             return [(0, self._files[key])]
@@ -186,10 +201,7 @@ class ShardedArray:
         return numbers[tuple(slice(n) for n in used)].ravel()
 
     def _damaged(self, key: str, what: str) -> StoreError:
-        return StoreError(
-            f"{self._storage}: can't read {self.spec.name}: {key}: {what}; the store is damaged: "
-            "`voxelize --check` makes anew what is"
-        )
+        return StoreError(f"{self._storage}: can't read {self.spec.name}: {key}: {what}; {DAMAGED}")
 
 
 def _pieces(start: int, stop: int, chunk: int, at: int = 0) -> Iterator[tuple[int, slice, slice]]:

@@ -4,5 +4,7 @@ Zarr and Dask are imported when something is run, not by importing this.
 """
 
 from .job import voxelize_manifest
+from .options import VoxelizeOptions
+from .workers import Workers
 
-__all__ = ["voxelize_manifest"]
+__all__ = ["VoxelizeOptions", "Workers", "voxelize_manifest"]

@@ -1,57 +1,43 @@
-"""What a store already holds of a manifest, and what must be made. Writes nothing.
+"""Comparison of a store with a manifest: which sequences are kept, and which must be made.
 
-A sequence is kept if its mark says that it is whole and it would come out the same: same plan,
-same sources, its files there in their sizes (or, if asked for, with the checksums in its record).
+A sequence is kept if it is marked complete and would come out the same: same plan, same sources,
+and files of the same sizes (with --check, of the same checksums). Nothing is written here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import cast
 
 from ...errors import SpikeDeblurError
 from ..align.manifest import AlignedSequence, FileRecord, Manifest
 from ..host.files import UnsafePathError
 from ..storage.base import Storage, StoreError
 from ..store.arrays import Codec
-from ..store.records import NPY_MARK, read_record
+from ..store.records import NPY_VOXELS, read_record
 from ..store.schema import Kind, SequenceRecord
 from .check import damage
-from .plan import plan_digest
-from .sources import ManifestSources
-
-OnError = Literal["stop", "skip"]
+from .options import CODECS, VoxelizeOptions
+from .plan import SequencePlan, Target, plan_digest, plan_sequence
+from .sources import ManifestSources, changed_since_aligned
+from .task import Failure
 
 Seen = dict[str, FileRecord]
-"""What each file of a sequence is now, by path relative to the data set's folder."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """A sequence that could not be made."""
-
-    seq: str
-    error: str
-    """What was wrong, naming the file, and what to do."""
+"""Present state of each file of a sequence, by path relative to the data set's folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoxelizeJob:
-    """What `voxelize` was asked for."""
+    """Sources, store and choices of one run."""
 
     manifest: Manifest
     manifest_sha256: str
     sources: ManifestSources
-    """The data set's files."""
+    """Files of the data set."""
     store: Storage
     kind: Kind
-    bins: int
-    codec: Codec
-    overwrite: bool
-    check: bool
-    """Read what is there back."""
-    on_error: OnError
+    options: VoxelizeOptions
 
     @property
     def in_place(self) -> bool:
@@ -61,66 +47,89 @@ class VoxelizeJob:
         root = self.sources.root
         return root.is_local and Path(self.store.location).resolve() == Path(root.location)
 
+    @property
+    def part(self) -> str:
+        """Part of a sequence's folder that the run writes; empty: all of it."""
+        return NPY_VOXELS if self.in_place else ""
+
+    def plan(self, sequence: AlignedSequence, seen: Seen) -> SequencePlan:
+        """Return the plan of one sequence; raises as `plan_sequence` does."""
+        target = Target(
+            store=self.store.location,
+            root=self.sources.root.location,
+            kind=self.kind,
+            bins=self.options.bins,
+            codec=cast(Codec, self.options.codec or CODECS[0]),
+            only_voxels=self.in_place,
+        )
+        return plan_sequence(sequence, target, self.sources.frame_shape(sequence), seen)
+
 
 @dataclass(slots=True)
 class Compared:
-    """A store beside a manifest."""
+    """Result of comparing a store with a manifest."""
 
     todo: list[tuple[AlignedSequence, Seen]] = field(default_factory=list)
-    """Sequences to make, with what their files are now."""
+    """Sequences to make, with the present state of their files."""
     kept: list[SequenceRecord] = field(default_factory=list)
-    """Whole and unchanged. One may name other bins: in kind packed that is all that changes."""
+    """Records of whole, unchanged sequences. In kind packed one may name other bins."""
     failures: list[Failure] = field(default_factory=list)
+    """Sequences that can't be made."""
+
+    @property
+    def windows(self) -> int:
+        """Windows of the sequences to make."""
+        return sum(len(sequence.windows) for sequence, _ in self.todo)
 
 
 def compare(job: VoxelizeJob) -> Compared:
-    """Look at every sequence of the manifest, and at what the store has of it.
+    """Compare every sequence of the manifest with what the store has of it.
 
     Raises:
         UnsafePathError: the manifest names a file outside of its root.
-        StoreError: unless failures are to be skipped: a source is missing or changed since it was
+        StoreError: unless errors are skipped, a source is missing or changed since it was
             aligned, or what is there may not be replaced.
     """
-    found = Compared()
+    compared = Compared()
     for sequence in job.manifest.sequences:
         try:
-            _compare_one(job, sequence, found)
+            _compare_one(job, sequence, compared)
         except UnsafePathError:
             raise
         except SpikeDeblurError as error:
-            if job.on_error == "stop":
+            if job.options.on_error == "stop":
                 raise
-            found.failures.append(Failure(seq=sequence.seq, error=str(error)))
-    return found
+            compared.failures.append(Failure(seq=sequence.seq, error=str(error)))
+    return compared
 
 
-def _compare_one(job: VoxelizeJob, sequence: AlignedSequence, found: Compared) -> None:
+def _compare_one(job: VoxelizeJob, sequence: AlignedSequence, compared: Compared) -> None:
     seen = job.sources.look(sequence)
     folder = job.store.child(sequence.seq)
     unreadable = False
     try:
         record = read_record(folder, job.kind)
     except StoreError:
-        if not (job.check or job.overwrite):
+        if not (job.options.check or job.options.overwrite):
             raise
         record, unreadable = None, True
     if record is not None and record.complete is not None:
         why = _difference(job, sequence, record, seen)
-        if why is None and not (job.check and damage(folder, record)):
-            found.kept.append(record)
+        if why is None and not (job.options.check and damage(folder, record)):
+            compared.kept.append(record)
             return
-        if why is not None and not job.overwrite:
+        if why is not None and not job.options.overwrite:
             raise StoreError(
                 f"{job.store}: {sequence.seq} is there already, made from something else "
                 f"({why}); use --overwrite, or another store"
             )
-    elif record is None and not (unreadable or job.overwrite) and _holds_data(folder, job):
+    elif record is None and not (unreadable or job.options.overwrite) and folder.sizes(job.part):
         raise StoreError(
             f"{folder}: expected nothing or a sequence that `voxelize` wrote, found other "
             "files; use --overwrite to replace them, or another store"
         )
     _require_aligned(job, sequence, seen)
-    found.todo.append((sequence, seen))
+    compared.todo.append((sequence, seen))
 
 
 def _difference(
@@ -128,11 +137,11 @@ def _difference(
 ) -> str | None:
     """Return in what a complete sequence differs from what would be made now; None: nothing."""
     assert record.complete is not None
-    if record.bins != job.bins and record.kind != "packed":
-        return f"{record.bins} bins, not {job.bins}"
-    if record.shortest_window < job.bins:
-        return f"windows of {record.shortest_window} samples, too few for {job.bins} bins"
-    if record.plan_sha256 != plan_digest(sequence, job.kind, job.bins):
+    if record.bins != job.options.bins and record.kind != "packed":
+        return f"{record.bins} bins, not {job.options.bins}"
+    if record.shortest_window < job.options.bins:
+        return f"windows of {record.shortest_window} samples, too few for {job.options.bins} bins"
+    if record.plan_sha256 != plan_digest(sequence, job.kind, job.options.bins):
         return "another geometry, rate, gain, window or file name"
     for relative, mark in record.complete.sources.items():
         now = seen.get(relative)
@@ -141,11 +150,11 @@ def _difference(
         # Touched or copied: only then is the content read.
         if now.mtime_ns != mark.mtime_ns and job.sources.sha256(relative) != mark.sha256:
             return f"another {relative}"
-    if job.check:
-        return None  # its files are read
-    there = job.store.child(record.seq).sizes_of(record.complete.files)
+    if job.options.check:
+        return None  # `damage` reads its files
+    sizes = job.store.child(record.seq).sizes_of(record.complete.files)
     for name, size in record.complete.files.items():
-        if there.get(name) != size:
+        if sizes.get(name) != size:
             return f"{name} is missing or cut"
     return None
 
@@ -162,11 +171,4 @@ def _require_aligned(job: VoxelizeJob, sequence: AlignedSequence, seen: Seen) ->
             and job.sources.sha256(relative) == recorded.sha256
         )
         if not same_content:
-            raise StoreError(
-                f"{sequence.seq}: {relative} changed since it was aligned; run "
-                "`spikedeblur align` again"
-            )
-
-
-def _holds_data(folder: Storage, job: VoxelizeJob) -> bool:
-    return bool(folder.sizes(NPY_MARK.rpartition("/")[0] if job.in_place else ""))
+            raise changed_since_aligned(sequence.seq, relative)

@@ -1,4 +1,4 @@
-"""What must be done to make a sequence, as frozen records. No I/O here.
+"""Plan of the tasks that make a sequence, as frozen records. No I/O here.
 
     manifest's sequence --plan_sequence--> SequencePlan: record, tasks
 
@@ -14,11 +14,12 @@ A task writes whole shards only, so that two workers never touch the same file.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,19 +29,19 @@ from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
 from ..storage.base import StoreError
 from ..store.arrays import METADATA, ArraySpec, Codec, array_metadata
-from ..store.schema import SCHEMA_VERSION, Kind, SequenceRecord, shard_windows
+from ..store.schema import STORE, Kind, SequenceRecord, shard_windows
 
 
 @dataclass(frozen=True, slots=True)
 class WindowSource:
-    """Where one window's pixels come from; paths are relative to the data set's folder."""
+    """Sources of one window's pixels; paths are relative to the data set's folder."""
 
     frame_index: int
     spikes: str
     start: int
-    """First spike sample in that file."""
+    """First spike sample of the window in that file."""
     stop: int
-    """One past the last."""
+    """One past the last sample."""
     blur: str
     sharp: str | None
 
@@ -53,55 +54,71 @@ class SourceFile:
     size: int
     mtime_ns: int
     sha256: str | None
-    """As `align` recorded it; None: not known."""
+    """SHA-256 that `align` recorded; None: not known."""
     hashed_here: bool
-    """Whether this task reports the hash: one task of the sequence does."""
+    """Whether this task reports the hash, which one task of the sequence does."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpikeRun:
-    """Consecutive samples of one file that windows need, and where they lie in `spikes`."""
+    """Consecutive samples of one file that windows need, and their position in `spikes`."""
 
     path: str
     start: int
     """First sample in the file."""
     stop: int
-    """One past the last."""
+    """One past the last sample in the file."""
     at: int
-    """Where the first one lies in `spikes`."""
+    """Position of the first sample in `spikes`."""
+
+    @property
+    def end(self) -> int:
+        """Position in `spikes` past the last sample."""
+        return self.at + self.stop - self.start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Form and place of what is made of every sequence."""
+
+    store: str
+    """Location of the store."""
+    root: str
+    """Absolute path or URL of the data set's folder."""
+    kind: Kind
+    bins: int
+    """K, temporal bins."""
+    codec: Codec = "lz4"
+    """Compression of counts."""
+    only_voxels: bool = False
+    """Whether images and spikes are left out: kind npy, into the source's own folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTask:
     """One call of `write_shard`: [start, stop) along the first axis of some arrays."""
 
-    store: str
-    """Where the store is."""
-    root: str
-    """Absolute path of the data set's folder."""
+    target: Target
     record: SequenceRecord
-    arrays: tuple[ArraySpec, ...]
-    """Those of which it writes one shard each."""
+    arrays: tuple[ArraySpec, ...] = ()
+    """Arrays of which the task writes one shard each; none for kind npy."""
     start: int
     stop: int
     windows: tuple[WindowSource, ...] = ()
-    """Those in [start, stop), for arrays of windows."""
+    """Windows in [start, stop), for arrays of windows."""
     runs: tuple[SpikeRun, ...] = ()
-    """Those that overlap [start, stop), for `spikes`."""
-    sources: tuple[SourceFile, ...]
+    """Runs that overlap [start, stop), for `spikes`."""
+    sources: tuple[SourceFile, ...] = ()
+    """Files that the task reads."""
     geometry: SpikeGeometry
-    registration: Registration | None = None
-    """Where spike pixels lie in the frames; None: both cameras see the same."""
+    registration: Registration | None
+    """Registration of spike pixels to the frames; None: both cameras see the same."""
     small_files: tuple[tuple[str, bytes], ...] = ()
-    """For a sequence's first task: metadata and small arrays, by path relative to the group."""
-    only_voxels: bool = False
-    """For kind npy: the rest of the unified tree is there already, being the source."""
-    stems: tuple[str, ...] = ()
-    """For kind npy: the windows' file names without suffix."""
+    """Metadata and small arrays by path relative to the group, in a sequence's first task only."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it writes, before compression; of kind npy those of counts."""
+        """Bytes that the task writes, before compression; for kind npy those of counts."""
         rows = self.stop - self.start
         if self.record.kind == "npy":
             return rows * self.record.voxel_bytes
@@ -110,10 +127,10 @@ class ShardTask:
 
 @dataclass(frozen=True, slots=True)
 class SequencePlan:
-    """All that makes one sequence."""
+    """Record and tasks of one sequence."""
 
     record: SequenceRecord
-    """Without its completion mark."""
+    """Record without its completion mark."""
     tasks: tuple[ShardTask, ...]
 
     @property
@@ -124,34 +141,60 @@ class SequencePlan:
 
 def plan_sequence(
     sequence: AlignedSequence,
-    *,
-    store: str,
-    root: str,
-    kind: Kind,
-    bins: int,
+    target: Target,
     frame_shape: tuple[int, int],
     seen: Mapping[str, FileRecord],
-    codec: Codec = "lz4",
-    only_voxels: bool = False,
 ) -> SequencePlan:
     """Turn one sequence of a manifest into task records.
 
     Args:
-        sequence: as the manifest has it.
-        store: where the store is.
-        root: absolute path of the data set's folder.
-        kind: what the store holds.
-        bins: K.
-        frame_shape: (H, W) of its frames, in pixels.
-        seen: what each of its files is now.
-        codec: of counts.
-        only_voxels: leave out images and spikes (kind npy, into the source's own folder).
+        sequence: entry of the manifest, with at least one window.
+        target: form and place of what is made of it.
+        frame_shape: (H, W) of the frames, in pixels.
+        seen: present state of each file of the sequence.
 
     Raises:
-        StoreError: no windows, fewer samples than bins, or sharp frames for some windows only.
+        StoreError: fewer samples than bins, or sharp frames for some windows only.
     """
-    if not sequence.windows:
-        raise StoreError(f"{sequence.seq}: the manifest has no window of it; run `align` again")
+    ranges = _sample_ranges(sequence, target.bins)
+    runs, first_sample = _runs(sequence, ranges)
+    record = _record(sequence, target, frame_shape, ranges, runs)
+    windows = tuple(
+        WindowSource(w.frame_index, w.spikes, start, stop, w.blur, w.sharp)
+        for w, (start, stop) in zip(sequence.windows, ranges, strict=True)
+    )
+    small: dict[str, Sequence[float]] = {
+        "samples": [stop - start for start, stop in ranges],
+        "t0": [w.t0 for w in sequence.windows],
+        "t1": [w.t1 for w in sequence.windows],
+        "frame_index": [w.frame_index for w in sequence.windows],
+        "first_sample": first_sample,
+    }
+    whole = ShardTask(
+        target=target,
+        record=record,
+        start=0,
+        stop=0,
+        geometry=sequence.spike_geometry(),
+        registration=sequence.registration(),
+    )
+    tasks: list[ShardTask] = []
+    # Tasks of one sequence can share a recording: the first one to read it hashes it.
+    hashed: set[str] = set()
+    for part, paths in _parts(whole, windows, runs):
+        sources = []
+        for path in dict.fromkeys(paths):
+            now, recorded = seen[path], sequence.files[path].sha256
+            sources.append(SourceFile(path, now.size, now.mtime_ns, recorded, path not in hashed))
+            hashed.add(path)
+        with_files = not tasks and record.kind != "npy"
+        files = _small_files(record, small) if with_files else ()
+        tasks.append(replace(part, sources=tuple(sources), small_files=files))
+    return SequencePlan(record, tuple(tasks))
+
+
+def _sample_ranges(sequence: AlignedSequence, bins: int) -> list[tuple[int, int]]:
+    """Return the spike samples [start, stop) of each window, in its file."""
     ranges = [sequence.clock(w).samples(w.t0, w.t1) for w in sequence.windows]
     for window, (start, stop) in zip(sequence.windows, ranges, strict=True):
         if stop - start < bins:
@@ -159,127 +202,80 @@ def plan_sequence(
                 f"{sequence.seq}: frame {window.frame_index} has {stop - start} spike samples "
                 f"for {bins} bins ({window.spikes}); give --bins {stop - start} or fewer"
             )
-    geometry = sequence.spike_geometry()
+    return ranges
+
+
+def _record(
+    sequence: AlignedSequence,
+    target: Target,
+    frame_shape: tuple[int, int],
+    ranges: list[tuple[int, int]],
+    runs: tuple[SpikeRun, ...],
+) -> SequenceRecord:
     registration = sequence.registration()
     if registration is not None and registration.frame_shape != frame_shape:
         raise StoreError(
             f"{sequence.seq}: the manifest registers spikes to frames of "
             f"{registration.frame_shape}, found {frame_shape}; run `align` again"
         )
-    runs, first_sample = _runs(sequence, ranges)
-    n = len(sequence.windows)
-    lengths = [stop - start for start, stop in ranges]
-    record = SequenceRecord(
-        kind=kind,
+    firsts = {(window.spikes, window.first) for window in sequence.windows}
+    packed = target.kind == "packed"
+    return SequenceRecord(
+        kind=target.kind,
         seq=sequence.seq,
-        bins=bins,
+        bins=target.bins,
         geometry=sequence.geometry,
         rate=sequence.rate,
-        first=_shared_first(sequence),
+        first=sequence.windows[0].first if len(firsts) == 1 else None,
         gain=sequence.gain,
         registered_by=None if registration is None else registration.matrix,
-        windows=n,
-        stored_samples=runs[-1].at + runs[-1].stop - runs[-1].start if kind == "packed" else None,
-        longest_window=max(lengths),
-        shortest_window=min(lengths),
-        voxel_shape=geometry.shape,
+        windows=len(ranges),
+        stored_samples=runs[-1].end if packed else None,
+        longest_window=max(stop - start for start, stop in ranges),
+        shortest_window=min(stop - start for start, stop in ranges),
+        voxel_shape=sequence.spike_geometry().shape,
         frame_shape=frame_shape,
         has_sharp=_has_sharp(sequence),
-        codec=codec,
+        codec=target.codec,
         blur_kind=sequence.blur_kind,
-        plan_sha256=plan_digest(sequence, kind, bins),
+        plan_sha256=plan_digest(sequence, target.kind, target.bins),
     )
-    windows = tuple(
-        WindowSource(w.frame_index, w.spikes, start, stop, w.blur, w.sharp)
-        for w, (start, stop) in zip(sequence.windows, ranges, strict=True)
-    )
-    small = {
-        "samples": np.array(lengths, np.int64),
-        "t0": np.array([w.t0 for w in sequence.windows], np.float64),
-        "t1": np.array([w.t1 for w in sequence.windows], np.float64),
-        "frame_index": np.array([w.frame_index for w in sequence.windows], np.int64),
-    }
-    if kind == "packed":
-        small["first_sample"] = np.array(first_sample, np.int64)
+
+
+def _parts(
+    whole: ShardTask, windows: tuple[WindowSource, ...], runs: tuple[SpikeRun, ...]
+) -> Iterator[tuple[ShardTask, list[str]]]:
+    """Yield the sequence's tasks, and the source files that each one reads."""
+    record = whole.record
     specs = record.arrays()
-    tasks: list[ShardTask] = []
-    # Tasks of one sequence can share a recording: the first one to read it hashes it.
-    hashed: set[str] = set()
-
-    def add(
-        arrays: tuple[str, ...],
-        start: int,
-        stop: int,
-        names: Iterable[str],
-        *,
-        part: tuple[WindowSource, ...] = (),
-        own_runs: tuple[SpikeRun, ...] = (),
-    ) -> None:
-        paths = tuple(dict.fromkeys(names))
-        tasks.append(
-            ShardTask(
-                store=store,
-                root=root,
-                record=record,
-                arrays=tuple(specs[name] for name in arrays),
-                start=start,
-                stop=stop,
-                windows=part,
-                runs=own_runs,
-                sources=tuple(
-                    SourceFile(
-                        path,
-                        seen[path].size,
-                        seen[path].mtime_ns,
-                        sequence.files[path].sha256,
-                        path not in hashed,
-                    )
-                    for path in paths
-                ),
-                geometry=geometry,
-                registration=registration,
-                small_files=() if tasks or kind == "npy" else _small_files(record, small),
-                only_voxels=only_voxels,
-                stems=tuple(frame_stem(w, only_voxels) for w in part) if kind == "npy" else (),
-            )
-        )
-        hashed.update(paths)
-
-    if kind == "packed":
+    if record.stored_samples is not None:
         rows = specs["spikes"].per_file
-        assert record.stored_samples is not None
         for a in range(0, record.stored_samples, rows):
             b = min(a + rows, record.stored_samples)
-            own = tuple(run for run in runs if run.at < b and run.at + run.stop - run.start > a)
-            add(("spikes",), a, b, (run.path for run in own), own_runs=own)
-    arrays: tuple[str, ...] = record.image_names if kind != "npy" else ()
-    if kind == "counts":
-        arrays = ("voxels", *arrays)
-    whole = _windows_a_task(record)
-    for a in range(0, n, whole):
-        part = windows[a : a + whole]
-        spikes = (w.spikes for w in part) if kind != "packed" else ()
-        names = [*spikes, *(path for w in part for path in (w.blur, w.sharp) if path is not None)]
-        add(arrays, a, a + len(part), names, part=part)
-    return SequencePlan(record, tuple(tasks))
+            overlapping = tuple(run for run in runs if run.at < b and run.end > a)
+            part = replace(whole, arrays=(specs["spikes"],), start=a, stop=b, runs=overlapping)
+            yield part, [run.path for run in overlapping]
+    names = {"packed": record.image_names, "counts": ("voxels", *record.image_names), "npy": ()}
+    arrays = tuple(specs[name] for name in names[record.kind])
+    rows = arrays[0].per_file if arrays else shard_windows(record.windows, record.voxel_bytes)
+    for a in range(0, record.windows, rows):
+        in_task = windows[a : a + rows]
+        paths = [w.spikes for w in in_task] if record.kind != "packed" else []
+        paths += [path for w in in_task for path in (w.blur, w.sharp) if path is not None]
+        stop = a + len(in_task)
+        yield replace(whole, arrays=arrays, start=a, stop=stop, windows=in_task), paths
 
 
 def _small_files(
-    record: SequenceRecord, small: Mapping[str, np.ndarray]
+    record: SequenceRecord, small: Mapping[str, Sequence[float]]
 ) -> tuple[tuple[str, bytes], ...]:
     files = []
     for spec in record.arrays().values():
         files.append((f"{spec.name}/{METADATA}", array_metadata(spec)))
         if spec.shards is None:
-            little = small[spec.name].astype(np.dtype(spec.dtype).newbyteorder("<"))
-            files.append((spec.key(0), little.tobytes()))
+            little = np.dtype(spec.dtype).newbyteorder("<")
+            files.append((spec.key(0), np.array(small[spec.name], little).tobytes()))
     return tuple(files)
-
-
-def _windows_a_task(record: SequenceRecord) -> int:
-    if record.kind != "npy":
-        return record.arrays()["blur"].per_file
-    return shard_windows(record.windows, record.voxel_bytes)
 
 
 def _runs(
@@ -289,22 +285,19 @@ def _runs(
     needed: dict[str, list[tuple[int, int]]] = {}
     for window, span in zip(sequence.windows, ranges, strict=True):
         needed.setdefault(window.spikes, []).append(span)
-    runs: list[SpikeRun] = []
-    of_file: dict[str, tuple[list[int], list[SpikeRun]]] = {}
+    runs: dict[str, list[SpikeRun]] = {}
     at = 0
     for path, spans in needed.items():
-        own = []
+        runs[path] = []
         for start, stop in _merged(spans):
-            own.append(SpikeRun(path, start, stop, at))
+            runs[path].append(SpikeRun(path, start, stop, at))
             at += stop - start
-        of_file[path] = [run.start for run in own], own
-        runs += own
     first_sample = []
     for window, (start, _) in zip(sequence.windows, ranges, strict=True):
-        starts, own = of_file[window.spikes]
-        run = own[bisect_right(starts, start) - 1]
+        in_file = runs[window.spikes]
+        run = in_file[bisect_right(in_file, start, key=lambda run: run.start) - 1]
         first_sample.append(run.at + start - run.start)
-    return tuple(runs), first_sample
+    return tuple(itertools.chain.from_iterable(runs.values())), first_sample
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -319,12 +312,12 @@ def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def plan_digest(sequence: AlignedSequence, kind: Kind, bins: int) -> str:
-    """Return the hex SHA-256 of all that decides a sequence's content, but for its files.
+    """Return the hex SHA-256 of all that decides a sequence's content, except its files.
 
-    In kind packed the bins decide nothing: they are counted when read.
+    The bins do not decide the content of kind packed, whose spikes are counted when read.
     """
     content: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": STORE.schema_version,
         "kind": kind,
         "bins": None if kind == "packed" else bins,
         "geometry": sequence.geometry,
@@ -332,19 +325,9 @@ def plan_digest(sequence: AlignedSequence, kind: Kind, bins: int) -> str:
         "gain": sequence.gain,
         "windows": [window.model_dump(mode="json") for window in sequence.windows],
     }
-    if sequence.space is not None:  # only then: stores without it stay what they are
+    if sequence.space is not None:  # only then: other stores keep their digest
         content["matrix"] = sequence.space.matrix
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def frame_stem(window: WindowSource, as_source: bool) -> str:
-    """Return a window's file name without suffix in the unified layout.
-
-    The frame's number, not the source's name: names such as 0007_002 mean another number.
-    """
-    if as_source:
-        return window.blur.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    return f"{window.frame_index:06d}"
 
 
 def _has_sharp(sequence: AlignedSequence) -> bool:
@@ -355,8 +338,3 @@ def _has_sharp(sequence: AlignedSequence) -> bool:
             "have; add it, or take the sequence's sharp frames away, and run `align` again"
         )
     return not without
-
-
-def _shared_first(sequence: AlignedSequence) -> float | None:
-    firsts = {(window.spikes, window.first) for window in sequence.windows}
-    return sequence.windows[0].first if len(firsts) == 1 else None

@@ -1,11 +1,12 @@
 """Dask workers as jobs of SLURM, by dask-jobqueue.
 
-What a job asks for is dask's own configuration: `jobqueue.yaml`, or variables such as
-DASK_JOBQUEUE__SLURM__CORES. The scheduler and the client are this process, which has to live as
-long as the work takes; a job's workers leave by themselves a minute after it died.
+Dask's own configuration says what a job asks for: `jobqueue.yaml`, or variables such as
+DASK_JOBQUEUE__SLURM__CORES. This process is scheduler and client, and must live as long as the work
+takes; a job's workers end by themselves a minute after it died.
 
-All of them talk by TLS, with a key made for this run. It reaches the jobs in a folder that only
-this user may open and all nodes see: jobqueue.slurm.shared-temp-directory, or the home.
+Scheduler, client and workers talk by TLS, with a key made for this run. The key reaches the jobs in
+a folder that only this user may open and all nodes see: jobqueue.slurm.shared-temp-directory, or
+the home.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ NO_PAGES: dict[str, object] = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
-"""Dask's configuration by which its HTTP servers, which always listen, show nothing to anyone."""
+"""Configuration of Dask with which its HTTP servers, which always listen, show nothing."""
 
 RENEW_SECONDS = 30
-"""Between looks for jobs that ended before the work did, which are submitted again."""
+"""Seconds between searches for jobs that ended before the work did, to submit them again."""
 
 LOOK_SECONDS = 10
-"""Between looks into the queue, while no worker is there."""
+"""Seconds between looks into the queue, while no worker is there."""
 
 _WORKER = {
-    # As `keep_freed_memory`, and as local workers have it: see `connect`.
+    # Freed memory is kept, which `keep_freed_memory` does for local workers.
     "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
     "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__MALLOC_MMAP_THRESHOLD_": KEPT_BYTES,
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": False,
@@ -49,7 +50,7 @@ _WORKER = {
 }
 
 _LOOPBACK = "127.0.0.1:0"
-"""Where Dask's HTTP servers listen, whatever is configured: they ask for no certificate."""
+"""Address of Dask's HTTP servers, whatever is configured: they ask for no certificate."""
 
 
 def job_script() -> str:
@@ -70,13 +71,13 @@ def job_script() -> str:
 
 @contextmanager
 def slurm_client(jobs: int) -> Iterator[Client]:
-    """Yield a client that has a worker at least; more come as SLURM starts their jobs.
+    """Yield a client that has at least one worker; more come as SLURM starts their jobs.
 
-    A job that ends before the work does, as at its time limit, is submitted again. All are
-    cancelled at the end.
+    A job that ends before the work does, such as at its time limit, is submitted again. All jobs
+    are cancelled at the end.
 
     Args:
-        jobs: how many to submit; each has a process a core, unless `processes` is configured.
+        jobs: number of jobs; each has a process a core, unless `processes` is configured.
 
     Raises:
         StoreError: dask-jobqueue or its configuration is missing, SLURM refuses a job, or all
@@ -103,7 +104,7 @@ def slurm_client(jobs: int) -> Iterator[Client]:
             await super().close()
             self.status = Status.closed  # the cluster insists on it where a job is still held
 
-    # As for local workers: who is to blame is found out later, by `run_on`.
+    # `run_on` finds out later which task is to blame.
     settings = NO_PAGES | {"distributed.scheduler.allowed-failures": 1}
     with _certificates() as security, dask.config.set(settings):
         scheduler = dict(dask.config.get("jobqueue.slurm.scheduler-options", None) or {})
@@ -190,11 +191,11 @@ def _certificates() -> Iterator[Security]:
             "jobqueue.slurm.shared-temp-directory"
         ) from error
     with folder as name:
-        found = Path(name).stat().st_mode & 0o777
-        if found != 0o700:
+        mode = Path(name).stat().st_mode & 0o777
+        if mode != 0o700:
             raise StoreError(
                 f"{shared}: expected a disk where a folder can be this user's alone, found that "
-                f"its mode becomes {found:o}; name another one that all nodes share in "
+                f"its mode becomes {mode:o}; name another one that all nodes share in "
                 "jobqueue.slurm.shared-temp-directory"
             )
         made = Security.temporary()
@@ -206,7 +207,7 @@ def _certificates() -> Iterator[Security]:
 
 
 def _security(certificate: str, key: str) -> Security:
-    """Return what admits the holders of one key, given in files."""
+    """Return the security settings that admit the holders of one key, whose files are given."""
     from distributed.security import Security
 
     files = {f"tls_{role}_cert": certificate for role in ("client", "scheduler", "worker")}
@@ -215,7 +216,7 @@ def _security(certificate: str, key: str) -> Security:
 
 
 def _options() -> dict[str, Any]:
-    """Return what is ours of a job's options; the rest is configuration."""
+    """Return the options of a job that are not left to dask's configuration."""
     import dask
 
     processes = dask.config.get("jobqueue.slurm.processes", None)
@@ -244,7 +245,7 @@ def _import_jobqueue() -> tuple[type[SLURMCluster], type[SLURMJob]]:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Say what is missing from the configuration."""
+    """Turn dask-jobqueue's errors into messages that say what is missing from the configuration."""
     try:
         yield
     except ValueError as error:

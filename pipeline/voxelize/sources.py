@@ -1,9 +1,9 @@
 """A manifest and the files that it names, in a folder or in a bucket.
 
-A manifest at a URL has its data set in the same bucket, where its `root` leads from there. What a
-task reads of it is fetched whole into a temporary folder, and kept until the thread comes to
-another sequence. A bucket keeps no times of change: a file of the recorded size is taken for the
-recorded one, until its content is hashed.
+A manifest at a URL has its data set in the same bucket, at the path `root` relative to it. The
+files that a task reads are fetched whole into a temporary folder, and kept until the thread comes
+to another sequence. A bucket keeps no times of change: a file of the recorded size counts as
+unchanged until its content is hashed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import posixpath
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import numpy as np
 
 from ..align.check.job import ManifestCheck, check_manifest
 from ..align.manifest import (
@@ -27,9 +28,12 @@ from ..align.manifest import (
     parse_manifest,
     read_manifest,
 )
-from ..frames.images import image_shape
+from ..frames.images import image_shape, read_rgb
 from ..host.files import all_inside, inside, sha256_file
 from ..host.reporter import SILENT, Reporter
+from ..spikes import SpikeFile
+from ..spikes.clock import SpikeWindowError
+from ..spikes.registration import RegisteredSpikes, open_spikes
 from ..storage.base import Storage, StoreError, check_key
 from ..storage.fetch import fetch
 from ..storage.locate import open_storage
@@ -37,11 +41,11 @@ from .plan import ShardTask
 
 
 class ManifestSources:
-    """A manifest's files.
+    """Files of a manifest's data set.
 
     Args:
-        root: the data set's folder.
-        named_in: the manifest, for messages.
+        root: folder of the data set.
+        named_in: path of the manifest, for messages.
     """
 
     def __init__(self, root: Storage, named_in: str) -> None:
@@ -50,7 +54,7 @@ class ManifestSources:
         self._sizes: dict[str, int] | None = None
 
     def look(self, sequence: AlignedSequence) -> dict[str, FileRecord]:
-        """Return what each file of a sequence is now, by path relative to the root.
+        """Return the present state of each file of a sequence, by path relative to the root.
 
         Raises:
             StoreError: one is missing, or can't be looked at.
@@ -77,8 +81,8 @@ class ManifestSources:
         """Return the hex SHA-256 of a file's content.
 
         Raises:
-            FileNotFoundError: it isn't there.
-            StoreError: it can't be read.
+            FileNotFoundError: the file isn't there.
+            StoreError: the file can't be read.
         """
         if self.root.is_local:
             return sha256_file(inside(Path(self.root.location), relative, self._named_in))
@@ -96,13 +100,20 @@ class ManifestSources:
             raise FileNotFoundError(relative)
         return size
 
-    def frame_shape(self, relative: str) -> tuple[int, int]:
-        """Return (H, W) of an image, in pixels."""
+    def frame_shape(self, sequence: AlignedSequence) -> tuple[int, int]:
+        """Return (H, W) of a sequence's first blurred frame, in pixels.
+
+        Raises:
+            StoreError: the sequence has no window.
+        """
+        if not sequence.windows:
+            raise StoreError(f"{sequence.seq}: the manifest has no window of it; run `align` again")
+        frame = sequence.windows[0].blur
         if self.root.is_local:
-            return image_shape(inside(Path(self.root.location), relative, self._named_in))
+            return image_shape(inside(Path(self.root.location), frame, self._named_in))
         with tempfile.TemporaryDirectory() as folder:
-            fetch(self.root, [relative], Path(folder))
-            return image_shape(Path(folder, relative))
+            fetch(self.root, [frame], Path(folder))
+            return image_shape(Path(folder, frame))
 
     def _look_in_bucket(self, sequence: AlignedSequence) -> dict[str, FileRecord]:
         if self._sizes is None:
@@ -126,15 +137,15 @@ def open_manifest(location: str | os.PathLike[str]) -> tuple[Manifest, ManifestS
         the manifest, its files, and the SHA-256 of its content.
 
     Raises:
-        ManifestError: not there, no manifest, or its root leaves the bucket.
+        ManifestError: no manifest is there, or its root leaves the bucket.
         StoreError: the URL or the bucket can't be used.
     """
-    text = os.fspath(location)
-    if "://" not in text or open_storage(text).is_local:
-        path = Path(open_storage(text).location if "://" in text else text)
+    path = _local_path(location)
+    if path is not None:
         manifest = read_manifest(path)
         root = open_storage(manifest.root_folder(path))
         return manifest, ManifestSources(root, str(path)), sha256_file(path)
+    text = os.fspath(location)
     above, _, name = text.rpartition("/")
     content = open_storage(above).read(name)
     if content is None:
@@ -153,29 +164,34 @@ def open_manifest(location: str | os.PathLike[str]) -> tuple[Manifest, ManifestS
     return manifest, ManifestSources(root, text), hashlib.sha256(content).hexdigest()
 
 
-def check_manifest_at(
-    location: str | os.PathLike[str],
-    *,
-    workers: int | None = None,
-    reporter: Reporter = SILENT,
-) -> ManifestCheck:
-    """Check a manifest in a folder or at a URL, from where its files are fetched.
+def _local_path(location: str | os.PathLike[str]) -> Path | None:
+    """Return the path of a file in a folder, given as a path or a URL; None: it is in a bucket."""
+    text = os.fspath(location)
+    if "://" not in text:
+        return Path(text)
+    storage = open_storage(text)
+    return Path(storage.location) if storage.is_local else None
 
-    See `check_manifest`.
+
+def check_manifest_at(
+    location: str | os.PathLike[str], *, workers: int | None = None, reporter: Reporter = SILENT
+) -> ManifestCheck:
+    """Check a manifest in a folder or at a URL, as `check_manifest` does.
+
+    Files in a bucket are fetched into a temporary folder, a sequence at a time.
     """
-    manifest, sources, _ = open_manifest(location)
-    if sources.root.is_local:
-        text = os.fspath(location)
-        path = open_storage(text).location if "://" in text else text
+    path = _local_path(location)
+    if path is not None:
         return check_manifest(path, workers=workers, reporter=reporter)
+    manifest, sources, _ = open_manifest(location)
 
     @contextmanager
     def fetched(sequence: AlignedSequence) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as name:
-            there = sources.root.sizes_of(sequence.files)
-            fetch(sources.root, there, Path(name))
-            for relative in there:
-                _date(Path(name, relative), sequence.files[relative].mtime_ns)
+            keys = sources.root.sizes_of(sequence.files)
+            fetch(sources.root, keys, Path(name))
+            for key in keys:
+                _set_time(Path(name, key), sequence.files[key].mtime_ns)
             yield Path(name)
 
     return check_manifest(
@@ -186,21 +202,87 @@ def check_manifest_at(
     )
 
 
+class TaskSources:
+    """Source files of a task, in a folder. Each is checked against the plan when first read."""
+
+    def __init__(self, task: ShardTask, root: Path) -> None:
+        self._task = task
+        self._root = root
+        self._expected = {source.path: source for source in task.sources}
+        self._open: tuple[str, SpikeFile | RegisteredSpikes] | None = None
+        self.sha256: dict[str, str] = {}
+        """SHA-256 of each file that was read whole, by path."""
+        for source in task.sources:
+            _read_ahead(root / source.path)
+
+    def path(self, relative: str) -> Path:
+        """Return where a file is; raises `UnsafePathError` if that is outside of the folder."""
+        return inside(self._root, relative, self._task.record.seq)
+
+    def image(self, relative: str) -> np.ndarray:
+        """Return a frame (H, W, 3) uint8, RGB.
+
+        Raises:
+            StoreError: it is not the file that was aligned and planned.
+            SpikeDeblurError: it can't be read, or has another size than the first frame.
+        """
+        self._check(relative, hashed=True)
+        return read_rgb(self.path(relative), self._task.record.frame_shape)
+
+    def spikes(self, relative: str, start: int, stop: int) -> SpikeFile | RegisteredSpikes:
+        """Open a recording, registered to the frames; refuse one without samples [start, stop)."""
+        if self._open is None or self._open[0] != relative:
+            self._check(relative, hashed=self._expected[relative].hashed_here)
+            task = self._task
+            file = open_spikes(self.path(relative), task.geometry, task.registration)
+            self._open = relative, file
+        file = self._open[1]
+        if not 0 <= start < stop <= file.n_frames:
+            raise SpikeWindowError(
+                f"{file.path}: a window needs spike samples {start} to {stop - 1}, but the file "
+                f"has 0 to {file.n_frames - 1}; run `align` again"
+            )
+        return file
+
+    def _check(self, relative: str, *, hashed: bool) -> None:
+        path, expected = self.path(relative), self._expected[relative]
+        sha256 = sha256_file(path) if hashed else None
+        stat = path.stat()
+        differs = None not in (sha256, expected.sha256) and sha256 != expected.sha256
+        if differs or (stat.st_size, stat.st_mtime_ns) != (expected.size, expected.mtime_ns):
+            raise changed_since_aligned(self._task.record.seq, relative)
+        if sha256 is not None:
+            self.sha256[relative] = sha256
+
+
+def changed_since_aligned(seq: str, relative: str) -> StoreError:
+    """Return the error for a source that is not what `align` saw."""
+    return StoreError(
+        f"{seq}: {relative} changed since it was aligned; run `spikedeblur align` again"
+    )
+
+
+def _read_ahead(path: Path) -> None:
+    """Let the system read a file while the one before is worked on."""
+    # Reading a file that can't be opened fails with a message later.
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError), path.open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
 _held = threading.local()
 
 
-@contextmanager
-def at_hand(task: ShardTask) -> Iterator[ShardTask]:
-    """Yield the task with its sources in a folder, to where they are fetched if need be.
+def open_sources(task: ShardTask) -> TaskSources:
+    """Return the task's sources, fetched into a folder if they are in a bucket.
 
     Raises:
         StoreError: one can't be fetched.
     """
-    root = open_storage(task.root)
+    root = open_storage(task.target.root)
     if root.is_local:
-        yield task
-        return
-    name = f"{task.root}/{task.record.seq}"
+        return TaskSources(task, Path(root.location))
+    name = f"{root}/{task.record.seq}"
     if getattr(_held, "name", None) != name:
         if hasattr(_held, "folder"):
             _held.folder.cleanup()
@@ -209,10 +291,10 @@ def at_hand(task: ShardTask) -> Iterator[ShardTask]:
     wanted = [source for source in task.sources if not (folder / source.path).exists()]
     fetch(root, [source.path for source in wanted], folder)
     for source in wanted:
-        _date(folder / source.path, source.mtime_ns)
-    yield replace(task, root=str(folder))
+        _set_time(folder / source.path, source.mtime_ns)
+    return TaskSources(task, folder)
 
 
-def _date(path: Path, mtime_ns: int) -> None:
-    """Give a fetched file the time that the manifest has of it."""
+def _set_time(path: Path, mtime_ns: int) -> None:
+    """Give a fetched file the time of change that the manifest has."""
     os.utime(path, ns=(mtime_ns, mtime_ns))

@@ -1,10 +1,9 @@
-"""Mapping one function over tasks: in this process, on local processes, or on a Dask scheduler.
+"""One function mapped over tasks: in this process, on local processes, or on a Dask scheduler.
 
-Results come in the order in which they are ready. At most `IN_FLIGHT` groups a worker thread
-are with the scheduler at a time, so that it stays quick and memory stays flat however many
-tasks there are. Schedulers that are started here take a task only by TLS, from who has the key
-that is made for this one run. What this does not do: order tasks, keep results, or retry user
-errors.
+Results come in the order in which they are ready. At most `IN_FLIGHT` groups a worker thread are
+with the scheduler at a time, so that it stays quick and memory stays flat however many tasks there
+are. Schedulers that are started here take tasks only by TLS, from holders of the key that is made
+for this run. Tasks are not ordered, results not kept, and tasks that raise not retried.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from ..host.allocator import KEPT_BYTES
 from ..host.machine import workers_that_fit
@@ -34,15 +34,15 @@ IN_FLIGHT = 4
 """Groups of tasks a worker thread: enough that none waits for the next."""
 
 WORKER_BYTES = 200 * 2**20
-"""What a worker comes to hold, whatever the size of the data (`make bench`: 128 to 184 MB)."""
+"""Memory of a worker, whatever the size of the data (`make bench`: 128 to 184 MB)."""
 
 GROUP_BYTES = 16 * 2**20
-"""What is worth sending to a worker: a group costs the scheduler 4 to 6 ms, such a write 60."""
+"""Bytes worth sending to a worker: a group costs the scheduler 4 to 6 ms, such a write 60."""
 
 MOST_IN_GROUP = 64
 
 RECOUNT_SECONDS = 1.0
-"""Between counts of the workers, which come and go where they are jobs of a cluster."""
+"""Seconds between counts of the workers, which come and go where they are jobs of a cluster."""
 
 CONNECT_SECONDS = 20
 
@@ -55,44 +55,69 @@ _SET_CERTIFICATES = (
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workers:
+    """Processes that do the tasks, and where they run.
+
+    Raises:
+        StoreError: a cluster that is not known, or values that contradict each other.
+    """
+
+    count: int | None = None
+    """Processes, or jobs of a cluster. None: a process for each core, if memory holds them;
+    1: this process."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler, whose workers see the same paths; `count` has no effect.
+    Its certificates are in dask's configuration, distributed.comm.tls."""
+    cluster: str | None = None
+    """slurm: `count` jobs are submitted there; None: this machine."""
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise StoreError(f"expected 1 worker or more, found {self.count}; correct --workers")
+        if self.cluster not in (None, "slurm"):
+            raise StoreError(f"cluster {self.cluster!r} is not known; give slurm")
+        if self.cluster is not None and (self.count is None or self.scheduler is not None):
+            raise StoreError(
+                f"cluster {self.cluster} needs a number of jobs and no scheduler; give --workers, "
+                "and leave --scheduler"
+            )
+
+
 def run_tasks(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],
+    workers: Workers = Workers(),
     *,
-    workers: int | None = None,
-    scheduler: str | None = None,
-    cluster: str | None = None,
     describe: Callable[[Task], str] = repr,
     size: Callable[[Task], int] = lambda task: GROUP_BYTES,
     on_lost: Callable[[Task, str], Result] | None = None,
 ) -> Iterator[Result]:
     """Yield `function(task)` for every task, as they get ready.
 
-    A worker that dies is replaced. Tasks on which workers died are done at the end, one alone at a
-    time, so that what kills its worker again is known for it.
+    A worker that dies is replaced. Tasks on which workers died are done at the end, each alone, so
+    that a task which kills its worker again is known.
 
     Args:
         function: importable by name, so that workers find it.
         tasks: read as they are needed.
-        workers: processes; None: one a core, if memory holds them; 1: this process, without a
-            cluster.
-        scheduler: address of a running Dask scheduler; `workers` is then its own affair. Its
-            certificates are dask's configuration, distributed.comm.tls.
-        cluster: slurm: `workers` are jobs that are submitted there; None: this machine.
+        workers: processes that do the tasks.
         describe: a task's name for messages.
         size: bytes that a task is about; small ones go to a worker several at a time.
-        on_lost: what a task that kills its workers gives, and why; None: that is an error.
+        on_lost: makes the result of a task that kills its workers, from the task and the reason;
+            None: that is an error.
 
     Raises:
         StoreError: a task kills its workers, the scheduler can't be reached, or the cluster
             refuses.
         Exception: whatever `function` raised first; tasks not begun are dropped.
     """
-    workers = workers if workers is not None else workers_that_fit(WORKER_BYTES)
-    if scheduler is None and cluster is None and workers == 1:
+    if workers.count is None:
+        workers = replace(workers, count=workers_that_fit(WORKER_BYTES))
+    if workers == Workers(count=1):
         yield from map(function, tasks)
         return
-    with connect(workers, scheduler, cluster) as client:
+    with connect(workers) as client:
         yield from run_on(client, function, tasks, describe, size, on_lost)
 
 
@@ -115,7 +140,7 @@ def run_on(
 
     def submit(count: int) -> None:
         chosen = list(itertools.islice(groups, count))
-        futures = client.map(_Each(function), chosen, pure=False, batch_size=count)
+        futures = client.map(partial(_each, function), chosen, pure=False, batch_size=count)
         for future, group in zip(futures, chosen, strict=True):
             submitted[future.key] = group
         ready.update(futures)
@@ -151,14 +176,8 @@ def run_on(
             yield on_lost(task, why)
 
 
-@dataclass(frozen=True, slots=True)
-class _Each(Generic[Task, Result]):
-    """A function over several tasks, one after another."""
-
-    function: Callable[[Task], Result]
-
-    def __call__(self, tasks: Sequence[Task]) -> list[Result]:
-        return [self.function(task) for task in tasks]
+def _each(function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
+    return [function(task) for task in tasks]
 
 
 def _grouped(tasks: Iterable[Task], size: Callable[[Task], int]) -> Iterator[list[Task]]:
@@ -175,50 +194,48 @@ def _grouped(tasks: Iterable[Task], size: Callable[[Task], int]) -> Iterator[lis
         yield group
 
 
-@contextmanager
-def connect(
-    workers: int, scheduler: str | None = None, cluster: str | None = None
-) -> Iterator[Client]:
-    """Yield a client of local worker processes, of a scheduler that runs, or of a cluster's jobs.
+def connect(workers: Workers) -> AbstractContextManager[Client]:
+    """Return a client of local worker processes, of a scheduler that runs, or of a cluster's jobs.
 
     Raises:
         StoreError: the scheduler can't be reached, processes can't be started, or the cluster
             refuses; says why.
     """
-    if cluster is not None:
-        with slurm_client(workers) as client:
-            yield client
-        return
-    if scheduler is not None:
-        with _client_of(scheduler) as client:
-            yield client
-        return
+    if workers.scheduler is not None:
+        return _client_of(workers.scheduler)
+    assert workers.count is not None
+    if workers.cluster is not None:
+        return slurm_client(workers.count)
+    return _local_client(workers.count)
+
+
+@contextmanager
+def _local_client(workers: int) -> Iterator[Client]:
+    """Yield a client of worker processes that are started here."""
     import dask
     from distributed import Client, LocalCluster
     from distributed.security import Security
 
-    with ExitStack() as stack:
-        # As `keep_freed_memory`, which the nanny's own settings would undo.
-        environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ", {}))
-        environment["MALLOC_TRIM_THRESHOLD_"] = str(KEPT_BYTES)
-        environment["MALLOC_MMAP_THRESHOLD_"] = str(KEPT_BYTES)
-        stack.enter_context(
-            dask.config.set(
-                NO_PAGES
-                | {
-                    "distributed.nanny.pre-spawn-environ": environment,
-                    "distributed.worker.multiprocessing-method": "spawn",
-                    # Ctrl-C reaches the whole group of processes; this one ends its workers.
-                    "distributed.worker.preload": [_IGNORE_CTRL_C],
-                    # Who is to blame is found out later, by `run_on`.
-                    "distributed.scheduler.allowed-failures": 1,
-                    # Looking at the stack every 10 ms takes the GIL from the task.
-                    "distributed.worker.profile.enabled": False,
-                    "distributed.admin.system-monitor.interval": "5s",
-                }
-            )
-        )
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+    # As `keep_freed_memory`, which the nanny's own settings would undo.
+    environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ", {}))
+    environment["MALLOC_TRIM_THRESHOLD_"] = str(KEPT_BYTES)
+    environment["MALLOC_MMAP_THRESHOLD_"] = str(KEPT_BYTES)
+    settings = NO_PAGES | {
+        "distributed.nanny.pre-spawn-environ": environment,
+        "distributed.worker.multiprocessing-method": "spawn",
+        # Ctrl-C reaches the whole group of processes; this one ends its workers.
+        "distributed.worker.preload": [_IGNORE_CTRL_C],
+        # `run_on` finds out later which task is to blame.
+        "distributed.scheduler.allowed-failures": 1,
+        # Looking at the stack every 10 ms takes the GIL from the task.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.system-monitor.interval": "5s",
+    }
+    with (
+        dask.config.set(settings),
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
+        ExitStack() as stack,
+    ):
         try:
             processes = LocalCluster(
                 n_workers=workers,
@@ -229,16 +246,15 @@ def connect(
                 dashboard_address="127.0.0.1:0",
                 scheduler_kwargs={"dashboard": False},
                 local_directory=scratch,
-                silence_logs=logging.CRITICAL,  # what we don't report is none of the user's
+                silence_logs=logging.CRITICAL,  # what matters is reported here
             )
         except RuntimeError as error:
             raise StoreError(
                 f"can't start {workers} worker processes ({error}); from a script of your own, "
-                'call this under `if __name__ == "__main__":`, or give workers=1'
+                'call this under `if __name__ == "__main__":`, or give Workers(count=1)'
             ) from error
         stack.enter_context(processes)
-        client = Client(processes)
-        yield stack.enter_context(client)
+        yield stack.enter_context(Client(processes))
 
 
 @contextmanager

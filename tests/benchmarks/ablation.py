@@ -32,7 +32,7 @@ from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import folder_clips, scene_clips
 from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.train.job import train
-from spikedeblur.pipeline.voxelize.job import voxelize_manifest
+from spikedeblur.pipeline.voxelize import voxelize_manifest
 from spikedeblur.third_party.VRT import VRT
 
 from .quality import MAIN, write_frames
@@ -107,7 +107,7 @@ def store(work: Path, spike_scale: int, *, scenes: int) -> Path:
     log, manifest = work / f"spikes{spike_scale}.txt", work / f"spikes{spike_scale}.json"
     options = AlignOptions(verify=False)
     align(data, "x4k1000fps", log=log, manifest=manifest, options=options)
-    voxelize_manifest(manifest, path, bins=32)
+    voxelize_manifest(manifest, path)
     return path
 
 

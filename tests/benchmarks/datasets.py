@@ -31,8 +31,8 @@ from spikedeblur.pipeline.align.manifest import (
 from spikedeblur.pipeline.host.allocator import keep_freed_memory
 from spikedeblur.pipeline.host.reporter import duration
 from spikedeblur.pipeline.spikes import SpikeGeometry
-from spikedeblur.pipeline.voxelize.job import voxelize_manifest
-from spikedeblur.pipeline.voxelize.plan import plan_sequence
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
+from spikedeblur.pipeline.voxelize.plan import Target, plan_sequence
 from spikedeblur.pipeline.voxelize.task import write_shard
 from spikedeblur.pipeline.voxelize.workers import connect, run_on
 
@@ -142,20 +142,15 @@ def row(data: DataSet, folder: Path, client: Client) -> str:
     """Return a line of the table."""
     manifest = make(data, folder)
     share = data.clips / data.made
-    foretold = voxelize_manifest(manifest, folder / "s.zarr", workers=1, dry_run=True).estimate
+    foretold = voxelize_manifest(
+        manifest, folder / "s.zarr", VoxelizeOptions(dry_run=True)
+    ).estimate
     assert foretold is not None
+    target = Target(store=str(folder / "s.zarr"), root=str(folder / "data"), kind="packed", bins=32)
     tasks = [
         task
         for sequence in read_manifest(manifest).sequences
-        for task in plan_sequence(
-            sequence,
-            store=str(folder / "s.zarr"),
-            root=str(folder / "data"),
-            kind="packed",
-            bins=32,
-            frame_shape=data.frame_shape,
-            seen=sequence.files,
-        ).tasks
+        for task in plan_sequence(sequence, target, data.frame_shape, sequence.files).tasks
     ]
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(2):
@@ -186,7 +181,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|")
     keep_freed_memory()
-    with connect(2) as client, tempfile.TemporaryDirectory() as folder:
+    with connect(Workers(count=2)) as client, tempfile.TemporaryDirectory() as folder:
         for number, data in enumerate(SETS):
             print(row(data, Path(folder, str(number)), client), flush=True)
             shutil.rmtree(Path(folder, str(number)))

@@ -30,8 +30,8 @@ from spikedeblur.pipeline.host.allocator import keep_freed_memory
 from spikedeblur.pipeline.spikes import SpikeGeometry
 from spikedeblur.pipeline.store.schema import SHARD_BYTES, Kind
 from spikedeblur.pipeline.store.shard import encode_shard
-from spikedeblur.pipeline.voxelize.job import voxelize_manifest
-from spikedeblur.pipeline.voxelize.plan import ShardTask, plan_sequence
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
+from spikedeblur.pipeline.voxelize.plan import ShardTask, Target, plan_sequence
 from spikedeblur.pipeline.voxelize.task import write_shard
 from spikedeblur.pipeline.voxelize.workers import GROUP_BYTES, connect, run_on
 
@@ -71,15 +71,8 @@ def tasks_of(
         sequence = recorded.model_copy(
             update={"seq": f"train/bench/{number}", "windows": recorded.windows[:windows]}
         )
-        plan = plan_sequence(
-            sequence,
-            store=str(out),
-            root=str(root),
-            kind=kind,
-            bins=BINS,
-            frame_shape=FRAME_SHAPE,
-            seen=sequence.files,
-        )
+        target = Target(store=str(out), root=str(root), kind=kind, bins=BINS)
+        plan = plan_sequence(sequence, target, FRAME_SHAPE, sequence.files)
         tasks += plan.tasks
     return tasks
 
@@ -132,7 +125,7 @@ def side_by_side(manifest: Path, memory: Path) -> list[Figure]:
     cores = sorted(os.sched_getaffinity(0))[:2]
     rates: dict[str, list[float]] = {"one": [], "plain": [], "dask": []}
     windows = SEQUENCES * WINDOWS
-    with connect(2) as client:
+    with connect(Workers(count=2)) as client:
         for worker, core in zip(client.nthreads(), cores, strict=False):
             client.run(os.sched_setaffinity, 0, {core}, workers=[worker])
         for _ in range(3):
@@ -189,7 +182,7 @@ def _write_all(tasks: Iterable[ShardTask], core: int, barrier: Barrier) -> None:
 def overhead() -> Figure:
     """Milliseconds that a task costs beside its work."""
     seconds = {}
-    with connect(2) as client:
+    with connect(Workers(count=2)) as client:
         for name, size, count in (("alone", GROUP_BYTES, 500), ("small", 2**20, 4_000)):
             list(run_on(client, abs, range(100), size=lambda task, size=size: size))
             began = time.perf_counter()
@@ -258,7 +251,7 @@ def many_clips(folder: Path) -> list[Figure]:
     manifest = _small_clips(folder / "many", CLIPS)
     plan = _voxelize_alone(manifest, folder / "many.zarr", "--dry-run")
     few = _small_clips(folder / "few", CLIPS // 10)
-    voxelize_manifest(few, folder / "few.zarr", bins=8, workers=1)
+    voxelize_manifest(few, folder / "few.zarr", VoxelizeOptions(bins=8), Workers(count=1))
     again = _voxelize_alone(few, folder / "few.zarr")
     return [
         Figure(f"plan {CLIPS} clips", plan[0], "s", 20, at_most=True),

@@ -33,7 +33,7 @@ from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import folder_clips
 from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.trained.model_file import find_model
-from spikedeblur.pipeline.voxelize.job import voxelize_manifest
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, voxelize_manifest
 
 from .figures import Figure
 
@@ -107,7 +107,7 @@ def record(work: Path, name: str, rig: Rig, frames: str = "frames") -> Sequence[
     log, manifest = work / f"{name}.txt", work / f"{name}.json"
     options = AlignOptions(verify=False)
     align(folder, "x4k1000fps", log=log, manifest=manifest, options=options)
-    voxelize_manifest(manifest, work / f"{name}.zarr", bins=BINS)
+    voxelize_manifest(manifest, work / f"{name}.zarr", VoxelizeOptions(bins=BINS))
     return open_windows(work / f"{name}.zarr", "test", bins=BINS)
 
 

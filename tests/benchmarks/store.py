@@ -28,7 +28,7 @@ from spikedeblur.pipeline.spikes import SpikeGeometry, count_spikes
 from spikedeblur.pipeline.storage.locate import open_storage
 from spikedeblur.pipeline.store.arrays import METADATA, ArraySpec, Codec, array_metadata, divide
 from spikedeblur.pipeline.store.shard import ShardedArray, encode_shard
-from spikedeblur.pipeline.voxelize.job import voxelize_manifest
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 
 from .figures import Figure, fastest
 
@@ -108,8 +108,15 @@ def figures(folder: Path, manifest: Path) -> list[Figure]:
     summaries = {}
     for kind in ("packed", "counts"):
         path = folder / f"{kind}.zarr"
-        summaries[kind] = voxelize_manifest(manifest, path, kind=kind, workers=1)
-    voxelize_manifest(manifest, folder / "none.zarr", kind="counts", codec="none", workers=1)
+        summaries[kind] = voxelize_manifest(
+            manifest, path, VoxelizeOptions(kind=kind), Workers(count=1)
+        )
+    voxelize_manifest(
+        manifest,
+        folder / "none.zarr",
+        VoxelizeOptions(kind="counts", codec="none"),
+        Workers(count=1),
+    )
     rng = np.random.default_rng(1)
 
     def place() -> tuple[int, int, int]:

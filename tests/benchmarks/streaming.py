@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from spikedeblur.pipeline.sequences import open_store
-from spikedeblur.pipeline.sequences.light import in_light
+from spikedeblur.pipeline.sequences.light import LightSequence
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.samples import ClipSamples
 from spikedeblur.pipeline.train.data.workers import batch_bytes, stack
@@ -34,7 +34,7 @@ def figures(store: Path) -> list[Figure]:
     samples = ClipSamples(sequences, index, crop_size=CROP, augment=True)
     plan = StepPlan(index, BATCH)
     read, copy = _read_and_copy(samples)
-    seen = [in_light(sequence) for sequence in sequences]
+    seen = [LightSequence(sequence) for sequence in sequences]
     as_light, _ = _read_and_copy(ClipSamples(seen, index, crop_size=CROP, augment=True))
     started = time.perf_counter()
     with open_loader(samples, plan, 0, 120, workers=1, pin=False) as steps:

@@ -141,13 +141,15 @@ def main() -> None:
     """Measure alone."""
     import tempfile
 
-    from spikedeblur.pipeline.voxelize.job import voxelize_manifest
+    from spikedeblur.pipeline.voxelize import Workers, voxelize_manifest
 
     from .store import record
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "bucket")
-        voxelize_manifest(record(Path(name, "recording")), folder / "packed.zarr", workers=1)
+        voxelize_manifest(
+            record(Path(name, "recording")), folder / "packed.zarr", workers=Workers(count=1)
+        )
         for figure in figures(folder, "packed.zarr"):
             print(figure.line())
 

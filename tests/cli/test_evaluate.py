@@ -19,7 +19,7 @@ from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import scene_clips
 from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
-from spikedeblur.pipeline.voxelize.job import voxelize_manifest
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 from spikedeblur.pipeline.weights.checkpoint import checkpoint_path
 
 METHODS = ["blur", "tfp", "tfi", "sdm", "path", "model"]
@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = scene_clips("test", 1, (64, 64), 65)
     simulate(folder / "data", clips, Rig(), workers=1)
     align(folder / "data", "x4k1000fps", log=folder / "log.txt", manifest=folder / "m.json")
-    voxelize_manifest(folder / "m.json", folder / "s.zarr", workers=1)
+    voxelize_manifest(folder / "m.json", folder / "s.zarr", workers=Workers(count=1))
     return folder / "s.zarr"
 
 
@@ -94,7 +94,12 @@ def test_wrong_use_exits_with_2(store: Path, capsys: pytest.CaptureFixture[str])
 def test_counts_in_bins_are_not_enough_for_tfi(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    voxelize_manifest(store.parent / "m.json", tmp_path / "c.zarr", workers=1, kind="counts")
+    voxelize_manifest(
+        store.parent / "m.json",
+        tmp_path / "c.zarr",
+        VoxelizeOptions(kind="counts"),
+        Workers(count=1),
+    )
     assert main(["evaluate", str(tmp_path / "c.zarr"), "--methods", "tfi"]) == 1
     assert "voxelize again with --kind packed" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "c.zarr")]) == 0

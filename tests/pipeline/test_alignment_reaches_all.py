@@ -17,11 +17,11 @@ from spikedeblur.pipeline.restore import Restoring, restore
 from spikedeblur.pipeline.sequences.find_recording import ExposureTimes, find_recording
 from spikedeblur.pipeline.sequences.recording import RecordingSequence
 from spikedeblur.pipeline.sequences.stored import open_store
-from spikedeblur.pipeline.sequences.unified import open_unified
+from spikedeblur.pipeline.sequences.unified import UnifiedFiles, open_unified
 from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry
 from spikedeblur.pipeline.spikes.registration import RegisteredSpikes
 from spikedeblur.pipeline.storage.base import StoreError
-from spikedeblur.pipeline.voxelize.job import voxelize_manifest
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 
 SEQ = "val/moved/clip"
 CENTRES = (24, 32, 40)
@@ -56,7 +56,7 @@ def test_place_and_lag_are_found_together(aligned, moved):
 
 def test_store_restore_and_file_give_the_same_counts(aligned, moved):
     store = aligned / "a.zarr"
-    voxelize_manifest(aligned / "o" / "a.json", store, bins=8, workers=1)
+    voxelize_manifest(aligned / "o" / "a.json", store, VoxelizeOptions(bins=8), Workers(count=1))
     (sequence,) = open_store(store)
     dat = aligned / "val_spike_2xds" / "moved" / "clip" / "spike.dat"
     blur = aligned / "val_blurry_33" / "moved" / "clip"
@@ -115,7 +115,8 @@ def test_dat_files_read_directly_are_refused_where_align_corrected_them(tmp_path
     calibration = tmp_path / "c.json"
     calibration.write_text(json.dumps(CALIBRATION))
     run_align(tmp_path, "unified", log, calibration=calibration, **options)
+    files = UnifiedFiles(log_paths=[log], precomputed=False)
     with pytest.raises(StoreError, match="voxelize"):
-        open_unified(tmp_path, "val", bins=8, log_paths=[log], precomputed=False)
+        open_unified(tmp_path, "val", bins=8, files=files)
     run_align(tmp_path, "unified", log, **options)
-    assert open_unified(tmp_path, "val", bins=8, log_paths=[log], precomputed=False)
+    assert open_unified(tmp_path, "val", bins=8, files=files)

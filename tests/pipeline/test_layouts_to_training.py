@@ -15,7 +15,7 @@ from spikedeblur.pipeline.evaluate import evaluate
 from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.train.job import train
 from spikedeblur.pipeline.train.run.runs import read_metrics
-from spikedeblur.pipeline.voxelize.job import voxelize_manifest
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def test_folders_become_a_step_of_training(tmp_path, name):
     found, _ = run_align(
         tmp_path / "data", tree.layout, manifest.with_suffix(".txt"), verify=False, **tree.options
     )
-    voxelize_manifest(manifest, tmp_path / "s.zarr", bins=8, workers=1)
+    voxelize_manifest(manifest, tmp_path / "s.zarr", VoxelizeOptions(bins=8), Workers(count=1))
     for sequence in open_store(tmp_path / "s.zarr"):
         counts = sequence.voxels(0, sequence.length).sum(axis=(1, 2, 3))
         indices = [int(i) for i in sequence.frame_index]
@@ -48,7 +48,7 @@ def test_a_split_is_what_training_and_evaluation_read(tmp_path):
     seeds = range(8)
     moved = next(seed for seed in seeds if split(manifest, val=0.5, seed=seed).moved)
     split(manifest, val=0.5, seed=moved)
-    voxelize_manifest(manifest, tmp_path / "s.zarr", bins=8, workers=1)
+    voxelize_manifest(manifest, tmp_path / "s.zarr", VoxelizeOptions(bins=8), Workers(count=1))
     (validated,) = open_store(tmp_path / "s.zarr", "val")
     assert validated.seq == "train/GOPR0372_07_00"
     more = (f"DATA.ROOT={tmp_path / 's.zarr'}", "TRAIN.MAX_STEPS=1", "DATA.CROP_SIZE=32")

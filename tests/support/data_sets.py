@@ -17,13 +17,25 @@ from spikedeblur.pipeline.align.manifest import (
     Window,
     write_manifest,
 )
+from spikedeblur.pipeline.host.reporter import Progress, Reporter
 from spikedeblur.pipeline.spikes import SpikeGeometry
-from spikedeblur.pipeline.voxelize.job import VoxelizeSummary, voxelize_manifest
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
+from spikedeblur.pipeline.voxelize.job import VoxelizeSummary
 
 GEOMETRY = SpikeGeometry(height=20, width=36, flip_rows=True)
 RATE = 8000.0
 FPS = 1000.0
 FRAME_SHAPE = (40, 72)
+
+
+class Listener(Reporter):
+    """Hands a job's progress to a function."""
+
+    def __init__(self, on_progress: Progress) -> None:
+        self._on_progress = on_progress
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        self._on_progress(done, total, note)
 
 
 @dataclass
@@ -56,9 +68,19 @@ class DataSet:
             out.append(counts)
         return np.stack(out)
 
-    def voxelize(self, store: Path, **options: object) -> VoxelizeSummary:
-        options = {"bins": 8, "workers": 1} | options
-        return voxelize_manifest(self.manifest, store, **options)  # type: ignore[arg-type]
+    def voxelize(
+        self,
+        store: Path,
+        *,
+        workers: int | None = 1,
+        scheduler: str | None = None,
+        cluster: str | None = None,
+        on_progress: Progress = lambda done, total, note: None,
+        **options: object,
+    ) -> VoxelizeSummary:
+        where = Workers(count=workers, scheduler=scheduler, cluster=cluster)
+        what = VoxelizeOptions(**({"bins": 8} | options))  # type: ignore[arg-type]
+        return voxelize_manifest(self.manifest, store, what, where, reporter=Listener(on_progress))
 
 
 def pack_plainly(spikes: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import scene_clips
 from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.storage.base import StoreError
-from spikedeblur.pipeline.voxelize.job import voxelize_manifest
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 
 
 @dataclass
@@ -37,6 +37,7 @@ class MemorySequence:
     gain: float | None = 0.5
     has_sharp: bool = True
     is_remote: bool = False
+    has_spikes: bool = False
     voxel_dtype: str = "uint8"
     reads: list[str] = field(default_factory=list)
 
@@ -168,7 +169,7 @@ def make_store(folder: Path, size: tuple[int, int] = (32, 48), *, verify: bool =
     log = folder / "align.txt"
     options = AlignOptions(verify=verify)
     align(folder / "frames", "x4k1000fps", log=log, manifest=manifest, options=options, workers=1)
-    voxelize_manifest(manifest, folder / "spikes.zarr", bins=8, workers=1)
+    voxelize_manifest(manifest, folder / "spikes.zarr", VoxelizeOptions(bins=8), Workers(count=1))
     return folder / "spikes.zarr"
 
 

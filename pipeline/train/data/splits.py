@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ....configs.schema import Config, NormConfig
 from ...sequences.contract import WindowSequence
 from ...sequences.light import is_plain_log1p
-from ...sequences.unified import open_windows
+from ...sequences.unified import UnifiedFiles, open_windows
 from .samples import SampleError
 
 
@@ -24,17 +24,20 @@ def open_splits(config: Config) -> tuple[list[WindowSequence], list[WindowSequen
             f"DATA.VAL_SPLIT: expected another split than DATA.TRAIN_SPLIT {data.TRAIN_SPLIT!r}; "
             "a model is not judged by what it was trained on"
         )
+    files = UnifiedFiles(
+        log_paths=data.ALIGN_LOG_PATHS,
+        precomputed=data.USE_PRECOMPUTED_VOXELS,
+        spike_dir=data.SPIKE_DIR,
+        voxel_dir=data.VOXEL_CACHE_DIRNAME,
+        image_exts=data.IMAGE_EXTS,
+    )
     splits = []
     for split in (data.TRAIN_SPLIT, data.VAL_SPLIT):
         sequences = open_windows(
             data.ROOT,
             split,
             bins=data.K,
-            log_paths=data.ALIGN_LOG_PATHS,
-            precomputed=data.USE_PRECOMPUTED_VOXELS,
-            spike_dir=data.SPIKE_DIR,
-            voxel_dir=data.VOXEL_CACHE_DIRNAME,
-            image_exts=data.IMAGE_EXTS,
+            files=files,
         )
         require_usable(sequences, data.NORM)
         splits.append(sequences)

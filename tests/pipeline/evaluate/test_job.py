@@ -38,6 +38,7 @@ class Windows:
     gain: float | None
     windows_are_raw: bool = True
     is_remote: bool = False
+    has_spikes: bool = False
     has_sharp: bool = True
 
     length = property(lambda self: len(self.blur_frames))

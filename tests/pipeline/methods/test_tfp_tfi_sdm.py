@@ -42,6 +42,7 @@ class Windows:
     seq: str = "test/group/clip"
     windows_are_raw: bool = True
     is_remote: bool = False
+    has_spikes: bool = False
     has_sharp: bool = False
 
     @property

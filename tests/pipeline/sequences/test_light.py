@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from data_sets import DataSet, make_data_set
 
-from spikedeblur.pipeline.sequences.contract import WindowSequence, has_spikes
+from spikedeblur.pipeline.sequences.contract import WindowSequence
 from spikedeblur.pipeline.sequences.find_recording import recordings_of
-from spikedeblur.pipeline.sequences.light import in_light
+from spikedeblur.pipeline.sequences.light import LightSequence
 from spikedeblur.pipeline.sequences.recording import RecordingSequence
 from spikedeblur.pipeline.sequences.stored import open_store
 from spikedeblur.pipeline.spikes.intervals import light_of_counts, light_of_spikes
@@ -36,7 +36,7 @@ def test_a_packed_store_knows_the_spikes_beside_an_exposure_from_its_neighbours(
     data: DataSet, tmp_path: Path
 ) -> None:
     data.voxelize(tmp_path / "s.zarr", kind="packed")
-    sequence = in_light(open_store(tmp_path / "s.zarr", "val")[0])
+    sequence = LightSequence(open_store(tmp_path / "s.zarr", "val")[0])
     light = sequence.voxels(0, 5)
     assert isinstance(sequence, WindowSequence)
     assert sequence.voxel_dtype == "float16"
@@ -49,7 +49,7 @@ def test_a_packed_store_knows_the_spikes_beside_an_exposure_from_its_neighbours(
 def test_spikes_across_a_gap_are_not_taken_for_neighbours(tmp_path: Path) -> None:
     data = make_data_set(tmp_path, centres=(2, 10, 12), seqs=(SEQ,))
     data.voxelize(tmp_path / "s.zarr", kind="packed")
-    light = in_light(open_store(tmp_path / "s.zarr")[0]).voxels(0, 3)
+    light = LightSequence(open_store(tmp_path / "s.zarr")[0]).voxels(0, 3)
     near(light[0], expected(data, 0, 0, 0))
     near(light[1], expected(data, 1, 0, BESIDE))
     near(light[2], expected(data, 2, BESIDE, 0))
@@ -58,10 +58,10 @@ def test_spikes_across_a_gap_are_not_taken_for_neighbours(tmp_path: Path) -> Non
 def test_a_store_of_counts_spreads_counts(data: DataSet, tmp_path: Path) -> None:
     data.voxelize(tmp_path / "s.zarr", kind="counts")
     sequence = open_store(tmp_path / "s.zarr", "val")[0]
-    assert not has_spikes(sequence)
+    assert not sequence.has_spikes
     with pytest.raises(StoreError, match="--kind packed"):
         sequence.spikes_beside(0, 4)
-    light = in_light(sequence).voxels(1, 3)
+    light = LightSequence(sequence).voxels(1, 3)
     for found, counts in zip(light, sequence.voxels(1, 3), strict=True):
         near(found, light_of_counts(counts, 33))
 
@@ -71,7 +71,7 @@ def test_a_crop_is_the_whole_cut_and_processes_may_have_it(
     data: DataSet, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data.voxelize(tmp_path / "s.zarr", kind=kind)
-    sequence = pickle.loads(pickle.dumps(in_light(open_store(tmp_path / "s.zarr", "val")[0])))
+    sequence = pickle.loads(pickle.dumps(LightSequence(open_store(tmp_path / "s.zarr", "val")[0])))
     whole = sequence.voxels(0, 5)
     monkeypatch.setattr("spikedeblur.pipeline.sequences.light._AT_ONCE_BYTES", 5000)  # row by row
     crop = sequence.voxels(1, 4, (3, 17), (10, 31))
@@ -87,6 +87,6 @@ def test_a_recording_has_all_that_is_beside_its_exposures(tmp_path: Path) -> Non
     data = make_data_set(tmp_path, centres=(4, 10), exposure=5, seqs=(SEQ,))
     (recording,) = recordings_of(data.manifest)
     sequence = RecordingSequence(recording, 8)
-    light = in_light(sequence).voxels(0, 2)
+    light = LightSequence(sequence).voxels(0, 2)
     near(light[0], expected(data, 0, BESIDE, BESIDE))
     near(light[1], expected(data, 1, BESIDE, 0))  # the recording ends with the exposure

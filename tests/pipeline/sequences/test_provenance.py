@@ -10,7 +10,7 @@ from data_sets import DataSet
 from training_sets import MemorySequence
 
 from spikedeblur.pipeline.sequences.provenance import describe_data
-from spikedeblur.pipeline.sequences.unified import open_windows
+from spikedeblur.pipeline.sequences.unified import UnifiedFiles, open_windows
 
 
 @pytest.mark.parametrize("change", [{"length": 5}, {"gain": 0.25}, {"seq": "train/z"}])
@@ -21,8 +21,10 @@ def test_other_data_has_another_hash(change):
 
 @pytest.mark.parametrize("form", ["zarr", "npy"])
 def test_the_hash_stays_when_the_data_is_moved(data: DataSet, tmp_path: Path, form: str) -> None:
+    files = UnifiedFiles(log_paths=[data.log])
+
     def described(root: Path) -> dict[str, object]:
-        return describe_data(open_windows(root, "train", bins=8, log_paths=[data.log]))
+        return describe_data(open_windows(root, "train", bins=8, files=files))
 
     data.voxelize(tmp_path / "here", format=form)
     before = described(tmp_path / "here")
@@ -34,8 +36,10 @@ def test_the_hash_stays_when_the_data_is_moved(data: DataSet, tmp_path: Path, fo
 def test_another_file_in_a_unified_folder_is_noticed(data: DataSet, tmp_path: Path) -> None:
     data.voxelize(tmp_path / "tree", format="npy")
 
+    files = UnifiedFiles(log_paths=[data.log])
+
     def digest() -> str:
-        sequences = open_windows(tmp_path / "tree", "train", bins=8, log_paths=[data.log])
+        sequences = open_windows(tmp_path / "tree", "train", bins=8, files=files)
         return describe_data(sequences)["sha256"]
 
     before = digest()

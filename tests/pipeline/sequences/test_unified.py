@@ -10,9 +10,8 @@ import pytest
 from data_sets import DataSet, make_data_set, record
 
 from spikedeblur.pipeline.sequences import WindowSequence
-from spikedeblur.pipeline.sequences.contract import has_spikes
-from spikedeblur.pipeline.sequences.light import in_light
-from spikedeblur.pipeline.sequences.unified import open_unified, open_windows
+from spikedeblur.pipeline.sequences.light import LightSequence
+from spikedeblur.pipeline.sequences.unified import UnifiedFiles, open_windows
 from spikedeblur.pipeline.spikes.intervals import light_of_counts, light_of_spikes
 from spikedeblur.pipeline.storage.base import StoreError
 
@@ -24,8 +23,8 @@ def tree(data: DataSet, tmp_path: Path) -> Path:
 
 
 def opened(root: Path, data: DataSet, split: str = "train", **options) -> list[WindowSequence]:
-    options = {"bins": 8, "log_paths": [data.log], "precomputed": True} | options
-    return open_windows(root, split, **options)
+    bins = options.pop("bins", 8)
+    return open_windows(root, split, bins=bins, files=UnifiedFiles(log_paths=[data.log], **options))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -213,9 +212,7 @@ def test_missing_side_file_is_named(data: DataSet, tree: Path) -> None:
 
 def test_sequences_survive_pickling(data: DataSet, tree: Path) -> None:
     for precomputed in (True, False):
-        (sequence,) = open_unified(
-            tree, "val", bins=8, log_paths=[data.log], precomputed=precomputed
-        )
+        (sequence,) = opened(tree, data, "val", precomputed=precomputed)
         sequence.voxels(0, 1)
         again = pickle.loads(pickle.dumps(sequence))
         np.testing.assert_array_equal(again.voxels(0, 5), sequence.voxels(0, 5))
@@ -231,9 +228,9 @@ def test_light_is_by_sample_from_dat_and_by_bin_from_npy(data: DataSet, tree: Pa
         (own, light_of_spikes(spikes, 8)),
         (counted, light_of_counts(counted.voxels(2, 3)[0], stop - start)),
     ):
-        found = in_light(sequence).voxels(2, 3, (2, 9), (1, 8))[0]
+        found = LightSequence(sequence).voxels(2, 3, (2, 9), (1, 8))[0]
         np.testing.assert_allclose(found, light[:, 2:9, 1:8], rtol=1e-3, atol=1e-3)
-    assert has_spikes(own)
-    assert not has_spikes(counted)
+    assert own.has_spikes
+    assert not counted.has_spikes
     with pytest.raises(StoreError, match="counts in bins"):
         counted.spikes(2)

@@ -499,6 +499,7 @@ def test_another_kind_of_url_is_refused_with_those_there_are():
 
 def test_without_obstore_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.delitem(sys.modules, "spikedeblur.pipeline.storage.bucket", raising=False)
     with pytest.raises(StoreError, match=r"install spikedeblur\[cloud\]"):
         open_storage("s3://films/s.zarr")
     open_storage("s.zarr")

@@ -20,9 +20,9 @@ from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.storage.base import StoreError, StoreWriteError
 from spikedeblur.pipeline.storage.folder import Folder
 from spikedeblur.pipeline.store.records import NPY_MARK
-from spikedeblur.pipeline.voxelize import task as task_module
+from spikedeblur.pipeline.voxelize import sources as sources_module
 from spikedeblur.pipeline.voxelize.check import check_store
-from spikedeblur.pipeline.voxelize.workers import run_tasks
+from spikedeblur.pipeline.voxelize.workers import Workers, run_tasks
 
 from .test_job import files_of
 
@@ -182,8 +182,8 @@ def test_an_unforeseen_error_costs_its_sequence_only(
             raise ZeroDivisionError("a library's fault")
         return read_rgb(path, shape)
 
-    read_rgb = task_module.read_rgb
-    monkeypatch.setattr(task_module, "read_rgb", read)
+    read_rgb = sources_module.read_rgb
+    monkeypatch.setattr(sources_module, "read_rgb", read)
     failed = data.voxelize(tmp_path / "s", on_error="skip").failed
     assert [f.seq for f in failed] == [BAD]
     assert "ZeroDivisionError: a library's fault" in failed[0].error
@@ -226,6 +226,10 @@ def die_on_seven(task: int) -> int:
 def test_a_task_that_kills_its_workers_is_told_from_those_beside_it() -> None:
     """Tasks travel in groups, and two workers take several groups at a time."""
     results = run_tasks(
-        die_on_seven, range(40), workers=2, size=lambda _: 4 * 2**20, on_lost=lambda task, _: -task
+        die_on_seven,
+        range(40),
+        Workers(count=2),
+        size=lambda _: 4 * 2**20,
+        on_lost=lambda task, _: -task,
     )
     assert sorted(results) == sorted([-7, *(i for i in range(40) if i != 7)])

@@ -25,7 +25,6 @@ from spikedeblur.pipeline.store.records import exclusive, read_record
 from spikedeblur.pipeline.store.schema import SHARD_BYTES, shard_windows
 from spikedeblur.pipeline.voxelize import job as job_module
 from spikedeblur.pipeline.voxelize import sources as sources_module
-from spikedeblur.pipeline.voxelize import task as task_module
 from spikedeblur.pipeline.voxelize.plan import ShardTask
 from spikedeblur.pipeline.voxelize.task import ShardResult, write_shard
 
@@ -140,7 +139,7 @@ def test_unchanged_sequences_are_kept_without_reading_a_source(
         raise AssertionError("read a source")
 
     monkeypatch.setattr(SpikeFile, "open", refuse)
-    monkeypatch.setattr(task_module, "read_rgb", refuse)
+    monkeypatch.setattr(sources_module, "read_rgb", refuse)
     monkeypatch.setattr(sources_module, "image_shape", refuse)
     summary = data.voxelize(store)
     assert (summary.sequences_kept, summary.windows) == (2, 0)
@@ -363,7 +362,7 @@ def test_what_a_killed_worker_left_is_gone_when_its_sequence_is_complete(
     def after_one_that_was_killed(task: ShardTask) -> ShardResult:
         result = write_shard(task)
         for name in result.files:
-            path = Path(task.store, task.record.seq, name)
+            path = Path(task.target.store, task.record.seq, name)
             path.with_name(f".{path.name}.0123456789ab.partial").write_bytes(b"half")
         return result
 

@@ -17,7 +17,7 @@ from data_sets import DataSet, make_data_set
 from distributed.security import Security
 
 from spikedeblur.pipeline.storage.base import StoreError
-from spikedeblur.pipeline.voxelize.workers import run_tasks
+from spikedeblur.pipeline.voxelize.workers import Workers, run_tasks
 
 from .test_job import files_of
 
@@ -155,7 +155,7 @@ def test_certificates_that_do_not_fit_the_scheduler_are_named(tmp_path: Path) ->
 
         def outcome(settings: dict[str, str], scheduler: str = address) -> list[int]:
             with dask.config.set(settings):
-                return list(run_tasks(abs, [-1], scheduler=scheduler))
+                return list(run_tasks(abs, [-1], Workers(scheduler=scheduler)))
 
         assert outcome(configuration(own[0], *own)) == [1]
         for ca, cert, key in (

@@ -12,7 +12,7 @@ from s3_server import environment, make_bucket, s3_server
 from spikedeblur.pipeline.align.manifest import ManifestError
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.storage.locate import open_storage
-from spikedeblur.pipeline.voxelize import voxelize_manifest
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 from spikedeblur.pipeline.voxelize.check import check_store
 from spikedeblur.pipeline.voxelize.sources import check_manifest_at
 
@@ -43,7 +43,8 @@ def bucket(
 
 
 def voxelize(manifest: str, store: Path | str, **options: object) -> object:
-    return voxelize_manifest(manifest, store, bins=8, workers=1, **options)  # type: ignore[arg-type]
+    what = VoxelizeOptions(bins=8, **options)  # type: ignore[arg-type]
+    return voxelize_manifest(manifest, store, what, Workers(count=1))
 
 
 def test_store_from_a_bucket_is_the_store_from_a_folder(

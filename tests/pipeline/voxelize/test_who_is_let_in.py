@@ -12,7 +12,7 @@ import pytest
 from data_sets import DataSet
 from outsiders import as_another_user, beyond_this_machine, by_http, listening, wants_certificate
 
-from spikedeblur.pipeline.voxelize.workers import connect
+from spikedeblur.pipeline.voxelize.workers import Workers, connect
 
 _IMPORTS = """
 import asyncio, logging, warnings
@@ -71,7 +71,7 @@ def test_another_user_gets_no_word_from_scheduler_workers_and_nannies() -> None:
         said = as_another_user(_TRY, *open_to_all, imports=_IMPORTS)
     assert f"{open_to_all[0]} runs code as user 0" in said
     assert f"{open_to_all[0]} answers" in said
-    with connect(2) as client:
+    with connect(Workers(count=2)) as client:
         addresses = addresses_of(client)
         assert len(addresses) == 5
         assert as_another_user(_TRY, *addresses, imports=_IMPORTS) == ""
@@ -83,7 +83,7 @@ def test_another_user_gets_no_word_from_scheduler_workers_and_nannies() -> None:
 @pytest.mark.slow
 def test_http_servers_show_nothing_and_no_key_is_in_sight() -> None:
     shown = ("/", "/status", "/info/main/workers.html", "/json/counts.json", "/metrics", "/health")
-    with connect(2) as client:
+    with connect(Workers(count=2)) as client:
         others = listening(os.getpid()) - set(map(pair, addresses_of(client)))
         assert len(others) == 3  # of the scheduler and two workers
         assert 8787 not in {port for _, port in others}  # two runs at once would quarrel over it

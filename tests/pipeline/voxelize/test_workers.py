@@ -11,7 +11,7 @@ import cloudpickle
 import pytest
 
 from spikedeblur.pipeline.storage.base import StoreError
-from spikedeblur.pipeline.voxelize.workers import IN_FLIGHT, run_tasks
+from spikedeblur.pipeline.voxelize.workers import IN_FLIGHT, Workers, run_tasks
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_in_this_process_tasks_are_drawn_one_by_one() -> None:
             drawn.append(i)
             yield i
 
-    results = run_tasks(abs, tasks(), workers=1)
+    results = run_tasks(abs, tasks(), Workers(count=1))
     assert next(results) == 0
     assert drawn == [0]
 
@@ -57,7 +57,7 @@ def test_task_of_a_killed_worker_is_done_by_another(tmp_path: Path) -> None:
             drawn.append(i)
             yield str(tmp_path / "died"), i
 
-    results = run_tasks(die_once, tasks(), workers=2)
+    results = run_tasks(die_once, tasks(), Workers(count=2))
     first = next(results)
     # All that were in flight may be ready together, and are replaced before the first is yielded.
     assert len(drawn) <= 2 * (2 * IN_FLIGHT)
@@ -68,14 +68,14 @@ def test_task_of_a_killed_worker_is_done_by_another(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_task_that_kills_every_worker_is_named() -> None:
     with pytest.raises(StoreError, match="clip 7: workers died on it"):
-        list(run_tasks(die_always, [7], workers=1 + 1, describe=lambda task: f"clip {task}"))
+        list(run_tasks(die_always, [7], Workers(count=2), describe=lambda task: f"clip {task}"))
 
 
 @pytest.mark.slow
 def test_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spikedeblur.pipeline.voxelize.workers.CONNECT_SECONDS", 1)
     with pytest.raises(StoreError, match=r"tcp://127\.0\.0\.1:9: can't reach"):
-        list(run_tasks(abs, [1], scheduler="tcp://127.0.0.1:9"))
+        list(run_tasks(abs, [1], Workers(scheduler="tcp://127.0.0.1:9")))
 
 
 def test_running_scheduler_is_used_and_left_running() -> None:
@@ -85,5 +85,5 @@ def test_running_scheduler_is_used_and_left_running() -> None:
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
     ) as cluster:
         for _ in range(2):
-            results = run_tasks(abs, range(-50, 0), scheduler=cluster.scheduler_address)
+            results = run_tasks(abs, range(-50, 0), Workers(scheduler=cluster.scheduler_address))
             assert sorted(results) == list(range(1, 51))

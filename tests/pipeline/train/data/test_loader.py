@@ -8,7 +8,7 @@ import torch
 from training_sets import DeadlySequence, Listener, MemorySequence, UnreadableSequence, tiny_config
 
 from spikedeblur.pipeline.host.machine import available_cores
-from spikedeblur.pipeline.sequences.light import in_light
+from spikedeblur.pipeline.sequences.light import LightSequence
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.train.data.cache import WindowCache
 from spikedeblur.pipeline.train.data.loader import collate, open_loader, preload, prepare_cache
@@ -22,7 +22,7 @@ INDEX = ClipIndex.every_start([4, 4, 1], 2)
 def make(light: bool = False, **options) -> ClipSamples:
     sequences = [MemorySequence("train/a"), MemorySequence("train/bb"), MemorySequence("c", 1)]
     if light:
-        sequences = [in_light(sequence) for sequence in sequences]
+        sequences = [LightSequence(sequence) for sequence in sequences]
     return ClipSamples(sequences, INDEX, crop_size=8, augment=True, **options)
 
 
