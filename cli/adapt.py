@@ -64,9 +64,8 @@ def adapt(
     Example: spikedeblur adapt mine.safetensors --blur frames --spikes spike.dat --exposure 33
     --fps 1000
     """
-    from ..pipeline.adapt import Adapting
-    from ..pipeline.adapt import adapt as job
     from ..pipeline.sequences.find_recording import find_recording
+    from ..pipeline.trained.model_file import require_model_file
     from .progress import progress_bar
 
     if len(blur) != len(spikes):
@@ -76,12 +75,16 @@ def adapt(
         )
     times = exposure_times(log, exposure=exposure, fps=fps)
     options = spike_options(geometry, rate, gain, first)
+    require_model_file(out, overwrite=overwrite)
     source = trained_model(run, model) or trained_model(None, "small")
     assert source is not None
     recordings = [
         find_recording(folder, dat, times, options)
         for folder, dat in zip(blur, spikes, strict=True)
     ]
+    from ..pipeline.adapt import Adapting  # with torch: seconds
+    from ..pipeline.adapt import adapt as job
+
     how = Adapting(steps=steps, learning_rate=learning_rate, seed=seed)
     with progress_bar("Adapting", "steps") as reporter:
         summary = job(source, recordings, out, how=how, overwrite=overwrite, reporter=reporter)

@@ -82,12 +82,12 @@ def evaluate(
     from ..pipeline.evaluate.picture import before_after, require_own_picture
     from .progress import progress_bar
 
-    trained, without_spikes = trained_model(run, model), trained_model(control, None)
     names = None if methods is None else [name.strip() for name in methods.split(",")]
     try:
-        job.checked_methods(names, run=trained, control=without_spikes)
+        job.checked_methods(names, run=run or model, control=control)
     except scores.EvaluationError as error:
         raise typer.BadParameter(str(error), param_hint="--methods") from error
+    trained, without_spikes = trained_model(run, model), trained_model(control, None)
     if json is not None:
         scores.require_own_json(json, overwrite=overwrite)
     if picture is not None:

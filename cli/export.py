@@ -54,10 +54,13 @@ def export(
     if out.suffix in _PROGRAMS:
         if size is None:
             raise typer.BadParameter("a program has one input shape; give HxW", param_hint="--size")
-        from ..pipeline.trained.program import export_program
+        from ..pipeline.trained.model_file import find_model, require_trained
+
+        source = require_trained(Path(run) if Path(run).is_dir() else find_model(run))
+        from ..pipeline.trained.program import export_program  # with torch: seconds
 
         summary = export_program(
-            run,
+            source,
             out,
             size=parse_size(size),
             spike_size=None if spike_size is None else parse_size(spike_size),

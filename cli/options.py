@@ -142,9 +142,9 @@ def trained_model(run: str | Path | None, model: str | None) -> Path | None:
         raise typer.BadParameter("give --run or --model, not both", param_hint="--model")
     if run is None and model is None:
         return None
-    from ..pipeline.trained.model_file import fetched, find_model  # imports torch
+    from ..pipeline.trained.model_file import fetched, find_model, require_trained
 
     if model is not None:
-        return find_model(model)
+        return require_trained(find_model(model))
     assert run is not None
-    return fetched(run)
+    return require_trained(fetched(run))

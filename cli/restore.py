@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -116,7 +117,7 @@ def restore(
         require_new_video(video, overwrite=overwrite)
     try:
         how = job.Restoring(
-            run=trained_model(run, model),
+            run=run or model,
             method=method,
             tile=tile,
             flips=flips,
@@ -126,6 +127,7 @@ def restore(
         )
     except job.RestoreError as error:
         raise typer.BadParameter(str(error), param_hint="--run / --model / --method") from error
+    how = replace(how, run=trained_model(run, model))
     summary: job.RestoreSummary | job.RestoreManifestSummary
     with progress_bar("Restoring", "frames") as reporter:
         if manifest is not None:

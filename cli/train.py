@@ -58,13 +58,16 @@ def train(
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     from ..configs import load_config
-    from ..pipeline.train.job import train as run_training
     from .output import command_line, report, require_local
     from .progress import progress_bar
 
-    checked = load_config(config, overrides or ())
     folder = run or Path("outputs", config.stem)
     require_local(folder, "--run")
+    checked = load_config(config, overrides or ())
+    from ..pipeline.train.early_checks import require_startable
+
+    writes = None if find_rate or (dry_run and run is None) else folder
+    require_startable(checked, writes, resume=resume, overwrite=overwrite)
     if dry_run:
         from ..pipeline.train.dry_run import plan_run
 
@@ -86,6 +89,8 @@ def train(
         more = "" if rates.diverged else "; no learning rate was too high for so few steps"
         report(rates, f"TRAIN.OPTIM.LR={rates.suggested:g}{more}", json=json)
         return
+    from ..pipeline.train.job import train as run_training
+
     with progress_bar("Training", "steps") as reporter:
         summary = run_training(
             checked,

@@ -15,7 +15,7 @@ _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "ex
 def config_json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a training configuration.
 
-    What keys must be to each other is not in it: `load_config` checks that.
+    It does not say which values fit each other: `load_config` checks that.
     """
     schema: dict[str, Any] = _renamed(Config.model_json_schema())
     return {"$schema": DIALECT, **schema, "title": "spikedeblur training configuration"}

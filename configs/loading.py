@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +19,8 @@ from .yaml_text import MAX_CHARACTERS, YamlError, read_yaml
 S = TypeVar("S", bound=Section)
 
 PACKAGE = Path(__file__).resolve().parents[1]
-
-
 MOST_SHOWN = 16
-"""Wrong values that a message tells of."""
+"""Most wrong values that one message names."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
@@ -49,26 +47,26 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     Raises:
         ConfigError: no such file, not YAML, an unknown key, or an impossible value.
     """
-    found = find_file(path, "configuration")
-    data = _read_mapping(found)
+    file = find_file(path, "configuration")
+    data = _read_mapping(file)
     overridden = _apply(data, overrides)
     if "TRAIN.EPOCHS" in overridden and "TRAIN.MAX_STEPS" not in overridden:
         data["TRAIN"]["MAX_STEPS"] = None
-    _complete_vrt(data, found, overridden)
-    return _validate(Config, data, found, overridden)
+    _complete_vrt(data, file, overridden)
+    return _validate(Config, data, file, overridden)
 
 
 def check_config(data: object, path: str | os.PathLike[str]) -> Config:
-    """Return the configuration that plain values say, as one inside another file is given.
+    """Return the configuration that plain values say, such as those inside a model file.
 
     Args:
         data: sections by name; all keys that differ from their defaults.
-        path: the file, for the message.
+        path: the file that holds them, for the message.
 
     Raises:
         ConfigError: an unknown key, or an impossible value.
     """
-    return _validate(Config, data, Path(path), set())
+    return _validate(Config, data, Path(path))
 
 
 def dump_config(config: Config) -> str:
@@ -82,14 +80,14 @@ def find_file(path: str | os.PathLike[str], what: str) -> Path:
     Raises:
         ConfigError: neither is there.
     """
-    given = Path(path)
-    if given.is_file():
-        return given
-    packaged = PACKAGE / given
-    if not given.is_absolute() and ".." not in given.parts and packaged.is_file():
+    path = Path(path)
+    if path.is_file():
+        return path
+    packaged = PACKAGE / path
+    if not path.is_absolute() and ".." not in path.parts and packaged.is_file():
         return packaged
     raise ConfigError(
-        f"{given}: expected a {what} file, found none here ({Path.cwd()}) and none of that "
+        f"{path}: expected a {what} file, found none here ({Path.cwd()}) and none of that "
         "name in the package; check the path"
     )
 
@@ -123,98 +121,94 @@ def _apply(data: dict[str, Any], overrides: Iterable[str]) -> set[str]:
             value = read_yaml(text)
         except YamlError as error:
             raise ConfigError(f"--set {override}: the value is no YAML; quote it") from error
-        here = data
+        section = data
         for key in keys[:-1]:
-            below = here.get(key)
-            if below is None:
-                below = here[key] = {}
-            if not isinstance(below, dict):
+            if section.get(key) is None:
+                section[key] = {}
+            section = section[key]
+            if not isinstance(section, dict):
                 raise ConfigError(f"--set {override}: {key} is a value, not a section")
-            here = below
-        here[keys[-1]] = value
+        section[keys[-1]] = value
         paths.add(".".join(keys))
     return paths
 
 
-def _complete_vrt(data: dict[str, Any], named_in: Path, overridden: set[str]) -> None:
+def _complete_vrt(data: dict[str, Any], file: Path, overridden: set[str]) -> None:
     """Merge the file `MODEL.VRT_CFG` under `MODEL.VRT`, in place."""
     model = data["MODEL"] = {} if data.get("MODEL") is None else data["MODEL"]
     if not isinstance(model, dict):
-        return  # validation says so
-    given = model.get("VRT") or {}
-    if not isinstance(given, dict) or given.keys() >= VRTOptions.model_fields.keys():
-        return
+        return  # validation says so, and the same below
+    options = model.get("VRT") or {}
     name = model.get("VRT_CFG", ModelConfig.model_fields["VRT_CFG"].default)
-    if not isinstance(name, str):
+    if not isinstance(options, dict) or not isinstance(name, str):
+        return
+    if options.keys() >= VRTOptions.model_fields.keys():
         return
     try:
         path = find_file(name, "network (MODEL.VRT_CFG)")
     except ConfigError as error:
-        source = "--set" if "MODEL.VRT_CFG" in overridden else named_in
+        source = "--set" if "MODEL.VRT_CFG" in overridden else file
         raise ConfigError(f"{source}: MODEL.VRT_CFG: {error}") from error
     base = _read_mapping(path)
-    _validate(VRTOptions, base, path, set())
-    model["VRT"] = {**base, **given}
+    _validate(VRTOptions, base, path)
+    model["VRT"] = {**base, **options}
 
 
-def _validate(schema: type[S], data: object, path: Path, by_set: set[str]) -> S:
+def _validate(schema: type[S], data: object, path: Path, overridden: Set[str] = frozenset()) -> S:
     try:
         return schema.model_validate(data)
     except ValidationError as error:
         items = error.errors()
-        lines = [_explain(schema, dict(item), path, by_set) for item in items[:MOST_SHOWN]]
+        lines = [_explain(schema, dict(item), path, overridden) for item in items[:MOST_SHOWN]]
         if len(items) > MOST_SHOWN:
             lines.append(f"and {len(items) - MOST_SHOWN} more")
         raise ConfigError("; ".join(lines)) from error
 
 
-def _explain(schema: type[Section], item: Mapping[str, Any], path: Path, by_set: set[str]) -> str:
+def _explain(
+    schema: type[Section], item: Mapping[str, Any], path: Path, overridden: Set[str]
+) -> str:
     """Say where the wrong value stands, what was expected and what was found."""
-    where = [str(key) for key in item["loc"]]
-    key_path = ".".join(where)
+    keys = [str(key) for key in item["loc"]]
+    key_path = ".".join(keys)
     unknown = item["type"] == "extra_forbidden"
-    if any(_within(key_path, g) or (unknown and _within(g, key_path)) for g in by_set):
+    source = str(path)
+    if any(_within(key_path, o) or (unknown and _within(o, key_path)) for o in overridden):
         source = "--set"
-    elif by_set and isinstance(item["input"], dict):
-        source = f"{path} with --set {', '.join(sorted(by_set))}"  # several keys meet here
-    else:
-        source = str(path)
+    elif overridden and isinstance(item["input"], dict):
+        source += f" with --set {', '.join(sorted(overridden))}"  # several keys meet here
     if unknown:
-        return f"{source}: unknown key {key_path}; {_nearest(schema, where)}"
+        return f"{source}: unknown key {key_path}; {_nearest(schema, keys)}"
     reason = item["msg"].removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:] if reason.startswith("Input") else reason
     # A section's own message already shows the values; a field's does not.
-    own = item["type"] == "value_error" and isinstance(item["input"], dict)
-    found = "" if own else f", got {_shown(item['input'])}"
-    return f"{source}: {key_path + ': ' if key_path else ''}{reason}{found}"
+    shows_values = item["type"] == "value_error" and isinstance(item["input"], dict)
+    value = "" if shows_values else f", got {_shown(item['input'])}"
+    return f"{source}: {key_path + ': ' if key_path else ''}{reason}{value}"
 
 
 def _shown(value: object) -> str:
-    """Return a value as it is written, cut short: with its aliases it may stand for gigabytes."""
+    """Return a value's text, cut short: with aliases a small file may stand for gigabytes."""
     try:
         return _SHORT.repr(value)
     except ValueError:  # a number of more digits than Python writes
         return "what can't be written out"
 
 
-def _within(key_path: str, given: str) -> bool:
-    return key_path == given or key_path.startswith(f"{given}.")
+def _within(key_path: str, section: str) -> bool:
+    return f"{key_path}.".startswith(f"{section}.")
 
 
-def _nearest(schema: type[Section], where: list[str]) -> str:
+def _nearest(schema: type[Section], keys: list[str]) -> str:
     """Suggest the right name of an unknown key: in its section first, then anywhere."""
-    section = schema
-    for key in where[:-1]:
-        below = section.model_fields[key].annotation
-        assert isinstance(below, type)
-        assert issubclass(below, Section)
-        section = below
-    wrong = where[-1]
+    *sections, wrong = keys
+    section: Any = schema
+    for key in sections:
+        section = section.model_fields[key].annotation
     by_upper = {name.upper(): name for name in section.model_fields}
-    prefix = ".".join(where[:-1])
     near = difflib.get_close_matches(wrong.upper(), by_upper, n=1, cutoff=0.6)
     if near:
-        return f"did you mean {prefix + '.' if prefix else ''}{by_upper[near[0]]}?"
+        return f"did you mean {'.'.join([*sections, by_upper[near[0]]])}?"
     elsewhere = [p for p in key_paths(schema) if p.rsplit(".", 1)[-1].upper() == wrong.upper()]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"

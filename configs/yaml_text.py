@@ -7,21 +7,21 @@ from typing import Any
 import yaml
 
 MAX_CHARACTERS = 1 << 20
-"""Of a document: configurations have a few thousand."""
+"""Most characters of a document; configurations have a few thousand."""
 
 MAX_VALUES = 100_000
-"""Once aliases are followed: ten lines of them can stand for ten to the ninth."""
+"""Most values of a document, aliases followed: ten lines can stand for ten to the ninth."""
 
 
 class YamlError(ValueError):
-    """Text that is no YAML, or none of ours; the message is one line."""
+    """Text that is not YAML, or holds what `read_yaml` refuses; the message is one line."""
 
 
 def read_yaml(text: str) -> Any:
-    """Return what the text says: dictionaries, lists, strings, numbers, dates, True, False, None.
+    """Return the plain value of a YAML text: dictionaries, lists, strings, numbers, dates, None.
 
     Raises:
-        YamlError: not YAML, a tag for an object, a key twice, or too much.
+        YamlError: not YAML, a tag for an object, a key given twice, or too many values.
     """
     if len(text) > MAX_CHARACTERS:
         raise YamlError(f"expected at most {MAX_CHARACTERS} characters, found {len(text)}")
@@ -50,22 +50,20 @@ def read_yaml(text: str) -> Any:
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return the values below a node, those of an alias as often as it is there."""
+    """Count the values of a node, those of an alias each time that it is used."""
     if id(node) in known:
         return known[id(node)]
-    known[id(node)] = MAX_VALUES + 1  # met again below itself, it never ends
-    below: list[yaml.Node] = []
+    known[id(node)] = MAX_VALUES + 1  # for a node that is met again below itself
+    below = [] if isinstance(node, yaml.ScalarNode) else node.value
     if isinstance(node, yaml.MappingNode):
-        below = [part for pair in node.value for part in pair]
-    elif isinstance(node, yaml.SequenceNode):
-        below = node.value
+        below = [part for pair in below for part in pair]
     size = 1 + sum(_size(part, known) for part in below)
     known[id(node)] = min(size, MAX_VALUES + 1)
     return size
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error, not the last one's victory."""
+    """Safe YAML in which a key given twice is an error; PyYAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -36,10 +36,7 @@ def outline_model(config: Config) -> VRTWithSpike:
 
 def _assembled(config: Config) -> VRTWithSpike:
     model = config.MODEL
-    backbone = VRT(
-        **model.VRT.model_dump(),
-        in_chans=3 * model.TRUNK_SCALE**2,
-    )
+    backbone = VRT(**model.VRT.model_dump(), in_chans=3 * model.TRUNK_SCALE**2)
     tsa, fuse = model.SPIKE_TSA, model.FUSE
     network = VRTWithSpike(
         backbone,
@@ -78,10 +75,5 @@ def configured_recompute(model: ModelConfig) -> Recompute:
 
 
 def _chunks(attention: AttentionConfig) -> dict[str, Any]:
-    return {
-        "adaptive_chunk": attention.ADAPTIVE_CHUNK,
-        "max_chunk_bytes": attention.MAX_CHUNK_MB * 10**6,
-        "max_batch_tokens": attention.MAX_BATCH_TOKENS,
-        "chunk_size": attention.CHUNK_SIZE,
-        "chunk_shape": attention.CHUNK_SHAPE,
-    }
+    keys = ("ADAPTIVE_CHUNK", "MAX_CHUNK_MB", "MAX_BATCH_TOKENS", "CHUNK_SIZE", "CHUNK_SHAPE")
+    return {key: getattr(attention, key) for key in keys}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +25,17 @@ class ChunkError(SpikeDeblurError):
     """A setting of the chunks is impossible."""
 
 
+def chunk_arguments(chunk_cfg: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments of `BaseChunkableAttention`, from their names or the YAML's keys.
+
+    Args:
+        chunk_cfg: such as `{"CHUNK_SIZE": 64}` or `{"chunk_size": 64}`; None: the defaults.
+    """
+    return {name.lower(): value for name, value in (chunk_cfg or {}).items()}
+
+
 class Chunk(NamedTuple):
-    """Largest part that is worked through at once."""
+    """Largest part of a map that is worked through at once."""
 
     clips: int
     rows: int
@@ -36,47 +45,52 @@ class Chunk(NamedTuple):
 class BaseChunkableAttention(Recomputable):
     """Base of blocks that treat every pixel by itself and mix only its frames.
 
-    Pixels don't meet, so cutting the map changes no result: only how much is in memory at
-    once. A map that holds within `max_chunk_bytes` and `max_batch_tokens` is not cut. Where
-    attention is recomputed, training holds the activations of one chunk at a time.
+    Pixels don't meet, so cutting the map changes no result, only how much is in memory at
+    once. A map that fits `max_chunk_mb` and `max_batch_tokens` is not cut. Where attention is
+    recomputed, training holds the activations of one chunk at a time.
 
     Args:
         adaptive_chunk: Cut by the two limits. False: always `chunk_size` squared.
-        max_chunk_bytes: Limit of what a chunk's attention and feed-forward hold at once.
+        max_chunk_mb: Limit of what a chunk's attention and feed-forward hold at once, in MB.
         max_batch_tokens: Limit of clips * rows * columns in a chunk (frames not counted).
         chunk_size: Side of a chunk in pixels; with `adaptive_chunk`, at most its square.
         chunk_shape: "square", "wide" (rows : columns as 1 : 4) or "tall" (4 : 1).
 
     Raises:
-        ChunkError: A number is below 1 or the shape has another name.
+        ChunkError: A limit allows nothing, or the shape has another name.
     """
 
     def __init__(
         self,
         *,
         adaptive_chunk: bool = True,
-        max_chunk_bytes: int = 64 * 10**6,
+        max_chunk_mb: float = 64,
         max_batch_tokens: int = 49152,
         chunk_size: int = 64,
         chunk_shape: ChunkShape = "square",
     ) -> None:
         super().__init__()
-        if min(max_chunk_bytes, max_batch_tokens, chunk_size) < 1:
+        if max_chunk_mb <= 0 or min(max_batch_tokens, chunk_size) < 1:
             raise ChunkError(
-                "expected max_chunk_bytes, max_batch_tokens and chunk_size of at least 1, got "
-                f"{max_chunk_bytes}, {max_batch_tokens} and {chunk_size}"
+                "expected max_chunk_mb above 0, and max_batch_tokens and chunk_size of at least "
+                f"1, got {max_chunk_mb}, {max_batch_tokens} and {chunk_size}"
             )
         if chunk_shape not in ("square", "wide", "tall"):
             raise ChunkError(f"expected chunk_shape square, wide or tall, got {chunk_shape!r}")
         self.adaptive_chunk = adaptive_chunk
-        self.max_chunk_bytes = max_chunk_bytes
+        self.max_chunk_bytes = round(max_chunk_mb * 10**6)
         self.max_batch_tokens = max_batch_tokens
         self.chunk_size = chunk_size
         self.chunk_shape = chunk_shape
         self._logged: set[tuple[int, int, int]] = set()
 
     def choose_chunk(self, clips: int, rows: int, columns: int, pixel_bytes: int = 1) -> Chunk:
-        """Return the chunk for maps of this size, of which a pixel holds `pixel_bytes` at once."""
+        """Return the chunk for maps of this size.
+
+        Args:
+            clips, rows, columns: Size of the maps.
+            pixel_bytes: What the block holds at once for each pixel.
+        """
         if not self.adaptive_chunk:
             return Chunk(clips, min(self.chunk_size, rows), min(self.chunk_size, columns))
         limit = min(self.max_batch_tokens, max(1, self.max_chunk_bytes // pixel_bytes))
@@ -84,17 +98,13 @@ class BaseChunkableAttention(Recomputable):
             return Chunk(clips, rows, columns)
         at_once = min(clips, limit)
         pixels = min(limit // at_once, self.chunk_size**2)
-        long = max(1, math.isqrt(4 * pixels)) if self.chunk_shape != "square" else 0
+        # Rows : columns are 1 : 1, 1 : 4 or 4 : 1; what the first side leaves is the other's.
         if self.chunk_shape == "wide":
-            width = min(long, pixels, columns)
-            height = min(pixels // width, rows)
-        elif self.chunk_shape == "tall":
-            height = min(long, pixels, rows)
-            width = min(pixels // height, columns)
-        else:
-            height = min(math.isqrt(pixels), rows)
-            width = min(pixels // height, columns)
-        return Chunk(at_once, height, width)
+            width = min(math.isqrt(4 * pixels), pixels, columns)
+            return Chunk(at_once, min(pixels // width, rows), width)
+        ratio = 4 if self.chunk_shape == "tall" else 1
+        height = min(math.isqrt(ratio * pixels), pixels, rows)
+        return Chunk(at_once, height, min(pixels // height, columns))
 
     def in_chunks(self, block: Callable[..., Tensor], *features: Tensor) -> Tensor:
         """Apply a per-pixel function chunk by chunk.
@@ -112,14 +122,8 @@ class BaseChunkableAttention(Recomputable):
         chunk = self.choose_chunk(clips, rows, columns, HELD_AT_ONCE * held)
         if not torch.compiler.is_compiling() and (clips, rows, columns) not in self._logged:
             self._logged.add((clips, rows, columns))
-            logger.debug(
-                "%s: %d clips of %dx%d pixels in chunks of %d clips, %dx%d pixels",
-                type(self).__name__,
-                clips,
-                rows,
-                columns,
-                *chunk,
-            )
+            form = "%s: %d clips of %dx%d pixels in chunks of %d clips, %dx%d pixels"
+            logger.debug(form, type(self).__name__, clips, rows, columns, *chunk)
         if chunk == (clips, rows, columns):
             return self._run(block, features)
         clips_done = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .chunked import BaseChunkableAttention
+from .chunked import BaseChunkableAttention, chunk_arguments
 from .time_attention import FeedForward, TimeAttention
 
 
@@ -16,25 +16,14 @@ class MultiScaleTemporalCrossAttnFuse(nn.Module):
 
     Args:
         channels_per_scale: Channels at each scale.
-        heads, dropout, mlp_ratio, identity_init: As in `TemporalCrossAttnFuseBlock`.
-        chunk_cfg: Arguments of `BaseChunkableAttention`.
+        block: heads, dropout, mlp_ratio, chunk_cfg, identity_init; see
+            `TemporalCrossAttnFuseBlock`.
     """
 
-    def __init__(
-        self,
-        channels_per_scale: Sequence[int] = (96, 96, 96, 96),
-        heads: int = 4,
-        dropout: float = 0.0,
-        mlp_ratio: float = 2,
-        chunk_cfg: Mapping[str, Any] | None = None,
-        identity_init: bool = True,
-    ) -> None:
+    def __init__(self, channels_per_scale: Sequence[int] = (96, 96, 96, 96), **block: Any) -> None:
         super().__init__()
         self.fuse_blocks = nn.ModuleList(
-            TemporalCrossAttnFuseBlock(
-                channels, heads, dropout, mlp_ratio, chunk_cfg, identity_init
-            )
-            for channels in channels_per_scale
+            TemporalCrossAttnFuseBlock(channels, **block) for channels in channels_per_scale
         )
 
     def forward(self, frames: Sequence[Tensor], spikes: Sequence[Tensor]) -> list[Tensor]:
@@ -53,7 +42,7 @@ class TemporalCrossAttnFuseBlock(BaseChunkableAttention):
         heads: Attention heads; must divide C.
         dropout: Dropout of attention weights and feed-forward, in training.
         mlp_ratio: Width of the feed-forward over C.
-        chunk_cfg: Arguments of `BaseChunkableAttention`.
+        chunk_cfg: Arguments of `BaseChunkableAttention`, by their names or the YAML's keys.
         identity_init: Start with both output projections at zero: the block returns `frames`
             until it has learnt better.
     """
@@ -67,7 +56,7 @@ class TemporalCrossAttnFuseBlock(BaseChunkableAttention):
         chunk_cfg: Mapping[str, Any] | None = None,
         identity_init: bool = True,
     ) -> None:
-        super().__init__(**(chunk_cfg or {}))
+        super().__init__(**chunk_arguments(chunk_cfg))
         self.norm_q = nn.LayerNorm(dim)
         self.norm_kv = nn.LayerNorm(dim)
         self.attn = TimeAttention(dim, heads, dropout, identity_init)

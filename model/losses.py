@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ class LossError(SpikeDeblurError):
 
 
 class CharbonnierLoss(nn.Module):
-    """mean(sqrt((x - y)^2 + delta^2)) (Charbonnier et al., ICIP 1994).
+    """mean(sqrt((input - target)^2 + delta^2)) (Charbonnier et al., ICIP 1994).
 
     Args:
         delta: Where the loss turns from quadratic to linear, in units of the input.
@@ -38,10 +37,10 @@ class CharbonnierLoss(nn.Module):
         super().__init__()
         self.delta = delta
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Two tensors of one shape -> scalar."""
-        _check_same_shape(x, y)
-        return torch.sqrt((x - y).square() + self.delta**2).mean()
+        _check_same_shape(input, target)
+        return torch.sqrt((input - target).square() + self.delta**2).mean()
 
 
 class VGGPerceptualLoss(nn.Module):
@@ -54,7 +53,7 @@ class VGGPerceptualLoss(nn.Module):
             from torch hub's cache, or downloaded to it.
 
     Raises:
-        LossError: An unknown layer, or the weights can't be had or do not fit.
+        LossError: An unknown layer, or the weights are not there or do not fit.
     """
 
     mean: Tensor
@@ -74,44 +73,44 @@ class VGGPerceptualLoss(nn.Module):
             )
         self.indices = sorted({VGG_LAYERS[layer] for layer in layers})
         self.features = _vgg_features(self.indices[-1])
-        # Not in the state dict: they are no weights of VGG's.
+        # Not in the state dict, which is VGG's.
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         self.register_buffer("mean", mean.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", std.view(1, 3, 1, 1), persistent=False)
         self._load(_imagenet_weights() if weights is None else weights)
         self.requires_grad_(False).eval()
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Compare images in [0, 1].
 
         Args:
-            x: (B, 3, H, W) or (B, T, 3, H, W), gradients flow to it.
-            y: The same shape, the target; no gradient.
+            input: (B, 3, H, W) or (B, T, 3, H, W), gradients flow to it.
+            target: The same shape; no gradient.
 
         Returns:
             Scalar.
         """
-        _check_same_shape(x, y)
+        _check_same_shape(input, target)
         with torch.no_grad():
-            wanted = self._features_of(y)
-        distances = [F.l1_loss(a, b) for a, b in zip(self._features_of(x), wanted, strict=True)]
-        return torch.stack(distances).mean()
+            wanted = self._features_of(target)
+        pairs = zip(self._features_of(input), wanted, strict=True)
+        return torch.stack([F.l1_loss(a, b) for a, b in pairs]).mean()
 
     def _features_of(self, images: Tensor) -> list[Tensor]:
         x = (images.reshape(-1, *images.shape[-3:]) - self.mean) / self.std  # (B * T, 3, H, W)
-        found = []
+        features = []
         for index, layer in enumerate(self.features):
             x = layer(x)
             if index in self.indices:
-                found.append(x)
-        return found
+                features.append(x)
+        return features
 
     def _load(self, weights: str | Path | Mapping[str, Tensor]) -> None:
         if isinstance(weights, Mapping):
-            own = self.state_dict()
-            unfit = [k for k, v in own.items() if k not in weights or weights[k].shape != v.shape]
+            state = self.state_dict()
+            unfit = [k for k, v in state.items() if k not in weights or weights[k].shape != v.shape]
             if not unfit:
-                self.load_state_dict({name: weights[name] for name in own})
+                self.load_state_dict({name: weights[name] for name in state})
         else:
             try:
                 unfit, _ = load_pretrained(self, weights, strict=False)
@@ -149,7 +148,7 @@ def _imagenet_weights() -> Path:
             probe = urllib.request.Request(weights.url, method="HEAD")
             urllib.request.urlopen(probe, timeout=PROBE_SECONDS).close()
             weights.get_state_dict(progress=True, check_hash=True)
-        except (OSError, RuntimeError, urllib.error.URLError) as error:
+        except (OSError, RuntimeError) as error:  # URLError is an OSError
             raise LossError(
                 f"the perceptual loss needs torchvision's ImageNet weights of VGG16: none in "
                 f"{cached}, and {weights.url} can't be fetched ({error}). Put that file there, "
@@ -160,6 +159,7 @@ def _imagenet_weights() -> Path:
     return cached
 
 
-def _check_same_shape(x: Tensor, y: Tensor) -> None:
-    if x.shape != y.shape:  # broadcasting would give a number all the same
-        raise LossError(f"expected equal shapes, got {tuple(x.shape)} and {tuple(y.shape)}")
+def _check_same_shape(input: Tensor, target: Tensor) -> None:
+    if input.shape != target.shape:  # broadcasting would give a number all the same
+        shapes = f"{tuple(input.shape)} and {tuple(target.shape)}"
+        raise LossError(f"expected equal shapes, got {shapes}")

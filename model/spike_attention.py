@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .chunked import BaseChunkableAttention
+from .chunked import BaseChunkableAttention, chunk_arguments
 from .time_attention import FeedForward, TimeAttention
 
 
@@ -16,28 +16,19 @@ class SpikeTemporalSA(nn.Module):
 
     Args:
         channels_per_scale: Channels at each scale.
-        heads, dropout, mlp_ratio: As in `SpikeTemporalSelfAttention`.
-        chunk_cfg: Arguments of `BaseChunkableAttention`.
+        block: heads, dropout, mlp_ratio, chunk_cfg; see `SpikeTemporalSelfAttention`.
     """
 
-    def __init__(
-        self,
-        channels_per_scale: Sequence[int] = (96, 96, 96, 96),
-        heads: int = 4,
-        dropout: float = 0.0,
-        mlp_ratio: float = 2,
-        chunk_cfg: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, channels_per_scale: Sequence[int] = (96, 96, 96, 96), **block: Any) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            SpikeTemporalSelfAttention(channels, heads, dropout, mlp_ratio, chunk_cfg)
-            for channels in channels_per_scale
+            SpikeTemporalSelfAttention(channels, **block) for channels in channels_per_scale
         )
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """One (B, C, T, H, W) a scale -> the same shapes."""
         return [
-            block(x.transpose(1, 2)).transpose(1, 2)  # as (B, T, C, H, W) in between
+            block(x.transpose(1, 2)).transpose(1, 2)  # (B, T, C, H, W) in the block
             for block, x in zip(self.blocks, features, strict=True)
         ]
 
@@ -50,7 +41,7 @@ class SpikeTemporalSelfAttention(BaseChunkableAttention):
         heads: Attention heads; must divide C.
         dropout: Dropout of attention weights and feed-forward, in training.
         mlp_ratio: Width of the feed-forward over C.
-        chunk_cfg: Arguments of `BaseChunkableAttention`.
+        chunk_cfg: Arguments of `BaseChunkableAttention`, by their names or the YAML's keys.
     """
 
     def __init__(
@@ -61,7 +52,7 @@ class SpikeTemporalSelfAttention(BaseChunkableAttention):
         mlp_ratio: float = 2,
         chunk_cfg: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(**(chunk_cfg or {}))
+        super().__init__(**chunk_arguments(chunk_cfg))
         self.norm1 = nn.LayerNorm(dim)
         self.attn = TimeAttention(dim, heads, dropout)
         self.norm2 = nn.LayerNorm(dim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,8 @@ class SpikeEncoder3D(Recomputable):
     Args:
         in_bins: Time bins K of a voxel grid.
         channels_per_scale: Channels of the features at scales 1, 1/2, 1/4, 1/8.
-        temporal_strides: Frames a step between scales; None: [1, 1, 1].
-        spatial_strides: Pixels a step between scales; None: [2, 2, 2].
+        temporal_strides: Stride in frames from each scale to the next; None: [1, 1, 1].
+        spatial_strides: Stride in pixels from each scale to the next; None: [2, 2, 2].
 
     Raises:
         ValueError: The numbers of scales and strides do not fit.
@@ -48,17 +49,13 @@ class SpikeEncoder3D(Recomputable):
         )
         self.downs = nn.ModuleList(
             nn.Sequential(
-                Conv3d(
-                    channels_per_scale[i],
-                    channels_per_scale[i + 1],
-                    3,
-                    stride=(temporal[i], spatial[i], spatial[i]),
-                    padding=1,
-                ),
-                ResidualBlock3D(channels_per_scale[i + 1]),
-                ResidualBlock3D(channels_per_scale[i + 1]),
+                Conv3d(finer, coarser, 3, stride=(t, s, s), padding=1),
+                ResidualBlock3D(coarser),
+                ResidualBlock3D(coarser),
             )
-            for i in range(steps)
+            for (finer, coarser), t, s in zip(
+                pairwise(channels_per_scale), temporal, spatial, strict=True
+            )
         )
 
     def forward(self, voxels: Tensor) -> list[Tensor]:
@@ -68,8 +65,8 @@ class SpikeEncoder3D(Recomputable):
             voxels: (B, T, K, H, W), floating point.
 
         Returns:
-            One (B, C_i, T_i, H_i, W_i) a scale, full size first; channels last in memory, as
-            attention over time and fusion work on them.
+            One (B, C_i, T_i, H_i, W_i) a scale, full size first; channels last in memory, which
+            attention over time and fusion need.
         """
         again = self.recompute.block
         x = voxels.transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
@@ -85,7 +82,7 @@ class Conv3d(nn.Conv3d):
     """`nn.Conv3d` that stays in float32 on a CPU, whatever the precision around it.
 
     In bfloat16 oneDNN's gradient of the weight reads memory that nobody wrote (torch 2.14: inputs
-    of two frames with AVX-512, several clips of 64x64 with AMX), and is no number now and then.
+    of two frames with AVX-512, several clips of 64x64 with AMX), and is sometimes not a number.
     """
 
     def forward(self, x: Tensor) -> Tensor:

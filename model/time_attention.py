@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Up to here, products of whole maps beat batches of T x T matrices (torch 2.14, CPU, 32 to 96
-# channels: 7 against 16 ms at T = 3, 66 against 32 at T = 5).
 FEW_FRAMES = 4
+"""Most frames for which products of whole maps beat batches of T x T matrices (torch 2.14, CPU, 32
+to 96 channels: 7 against 16 ms at T = 3, 66 against 32 at T = 5)."""
 
 
 class TimeAttention(nn.Module):
     """`nn.MultiheadAttention` over axis T of (B, T, H, W, C), each pixel by itself.
 
-    Same parameters, names, start and result. Millions of sequences of a few tokens are what
-    fused kernels are slow at, so the small products are written out.
+    Parameters, names, start and result are the same. Fused kernels are slow at millions of
+    sequences of a few tokens, so the small products are written out.
 
     Args:
         dim: Channels C.

@@ -6,6 +6,7 @@ s MODEL.TRUNK_SCALE.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,7 +22,8 @@ from .spike_encoder import SpikeEncoder3D
 from .spike_motion import INTEGRALS
 
 STAGE_MULTIPLE = 8  # stages 1-4 run at 1, 1/2, 1/4, 1/8
-SHORT = 5 / 32  # of the exposure, that SDM's short window is
+SHORT = 5 / 32
+"""Width of SDM's short window, as a share of the exposure."""
 
 
 class VRTWithSpike(nn.Module):
@@ -31,21 +33,21 @@ class VRTWithSpike(nn.Module):
         vrt_backbone: The published network, built with `in_chans = 3 * trunk_scale**2`.
         spike_bins: Time bins K of a voxel grid.
         channels_per_scale: Channels of the spike features; the backbone's of stages 1 to 4.
-        temporal_strides, spatial_strides: As in `SpikeEncoder3D`.
-        tsa_heads, tsa_dropout, tsa_mlp_ratio, tsa_chunk_cfg: As in `SpikeTemporalSA`.
-        fuse_heads, fuse_dropout, fuse_mlp_ratio, fuse_chunk_cfg, identity_init: As in
+        temporal_strides, spatial_strides: See `SpikeEncoder3D`.
+        tsa_heads, tsa_dropout, tsa_mlp_ratio, tsa_chunk_cfg: See `SpikeTemporalSA`.
+        fuse_heads, fuse_dropout, fuse_mlp_ratio, fuse_chunk_cfg, identity_init: See
             `MultiScaleTemporalCrossAttnFuse`.
         use_spike: False: the control without spikes; there are no spike parameters.
         trunk_scale: The backbone sees frames folded by this factor (pixel unshuffle) and its
             output is unfolded; its residual then is the full-size frame. 1: as published.
-        spike_skip: From how many scales, full scale first, linear maps of the spike features are
-            added before the last convolution. They start at zero if `identity_init`.
+        spike_skip: Number of scales, full scale first, whose spike features are added by linear
+            maps before the last convolution. The maps start at zero if `identity_init`.
         encoder_sees_blur: The blurred frame, folded by `trunk_scale`, goes into the spike encoder
             beside the bins.
         spike_motion: Frames made sharp along the motion that spikes show (`spike_motion`), and
             light summed along it, go into the spike encoder. For voxels normalised as `relative`.
-        spike_trust: Voxels are multiplied by it before the network sees them; not before
-            `spike_motion`, which is the less sensitive to noise.
+        spike_trust: Factor on the voxels before the network sees them; not on those of
+            `spike_motion`, which is less sensitive to noise.
         residual_base: What the network corrects: the blurred frame, as published, or that frame
             after spike-guided division (SDM), for voxels normalised as `relative`, or with
             `spike_motion` the frame made sharp along the motion.
@@ -106,23 +108,24 @@ class VRTWithSpike(nn.Module):
         if spike_motion:
             beside += (3 + INTEGRALS) * trunk_scale**2
         self.spike_encoder = SpikeEncoder3D(
-            spike_bins + beside,
-            channels_per_scale,
-            temporal_strides,
-            spatial_strides,
+            spike_bins + beside, channels_per_scale, temporal_strides, spatial_strides
         )
         if temporal_attention:
             self.spike_temporal_sa = SpikeTemporalSA(
-                channels_per_scale, tsa_heads, tsa_dropout, tsa_mlp_ratio, tsa_chunk_cfg
+                channels_per_scale,
+                heads=tsa_heads,
+                dropout=tsa_dropout,
+                mlp_ratio=tsa_mlp_ratio,
+                chunk_cfg=tsa_chunk_cfg,
             )
         if fusion:
             self.cross_attn_fuse = MultiScaleTemporalCrossAttnFuse(
                 channels_per_scale,
-                fuse_heads,
-                fuse_dropout,
-                fuse_mlp_ratio,
-                fuse_chunk_cfg,
-                identity_init,
+                heads=fuse_heads,
+                dropout=fuse_dropout,
+                mlp_ratio=fuse_mlp_ratio,
+                chunk_cfg=fuse_chunk_cfg,
+                identity_init=identity_init,
             )
         if spike_skip:
             width = channels_per_scale[0]
@@ -134,7 +137,7 @@ class VRTWithSpike(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def forward(
-        self, rgb: Tensor, voxels: Tensor | None = None, followed: Tensor | None = None
+        self, rgb_clip: Tensor, spike_vox: Tensor | None = None, followed: Tensor | None = None
     ) -> Tensor:
         """Restore a clip.
 
@@ -142,13 +145,13 @@ class VRTWithSpike(nn.Module):
         cropped back.
 
         Args:
-            rgb: (B, T, 3, H, W), blurred, floating point in [0, 1].
-            voxels: (B, T, K, h, w), normalised counts of each frame's exposure. They enter at
+            rgb_clip: (B, T, 3, H, W), blurred, floating point in [0, 1].
+            spike_vox: (B, T, K, h, w), normalised counts of each frame's exposure. They enter at
                 the trunk's size (H / s, W / s): untouched if (h, w) is that size, otherwise
                 resized bilinearly; spike-guided division and motion have their own. Not read
                 without spikes.
-            followed: What `follow` returns, of these or, for a part of a frame, that part of the
-                whole frame's. None: it is computed. Not read without `spike_motion`.
+            followed: Result of `follow` for these inputs or, for a part of a frame, that part of
+                the whole frame's. None: it is computed. Not read without `spike_motion`.
 
         Returns:
             (B, T, 3, H, W); not clamped.
@@ -156,71 +159,73 @@ class VRTWithSpike(nn.Module):
         Raises:
             ValueError: Shapes do not fit.
         """
-        height, width = rgb.shape[-2:]
-        clip = pad_to_multiple(rgb, STAGE_MULTIPLE * self.trunk_scale)
+        height, width = rgb_clip.shape[-2:]
+        clip = self._padded(rgb_clip)
         folded = F.pixel_unshuffle(clip, self.trunk_scale)  # (B, T, 3 s^2, H / s, W / s)
 
+        base = rgb_clip
         if self.use_spike:
-            voxels = self._require_voxels(rgb, voxels)
-            if not self.spike_motion:
-                followed = None
-            elif followed is None:
-                followed = self.follow(rgb, voxels)
+            voxels = _require_voxels(rgb_clip, spike_vox)
+            if self.spike_motion and followed is None:
+                followed = self.follow(rgb_clip, voxels)
             voxels = self.spike_trust * voxels
-            seen = self._at_trunk_size(rgb, voxels)
-            if followed is not None:
+            seen = [self._at_trunk_size(rgb_clip, voxels)]
+            if self.spike_motion and followed is not None:
                 base = followed[:, :, :3]
-                maps = pad_to_multiple(followed, STAGE_MULTIPLE * self.trunk_scale)
-                seen = torch.cat([seen, F.pixel_unshuffle(maps, self.trunk_scale).to(seen)], 2)
+                seen.append(F.pixel_unshuffle(self._padded(followed), self.trunk_scale))
             elif self.residual_base == "sdm":
-                base = rgb * (1 + _relative_change(voxels, rgb.shape[-2:]))
+                base = rgb_clip * (1 + _relative_change(voxels, rgb_clip.shape[-2:]))
             if self.encoder_sees_blur:
-                seen = torch.cat([seen, folded.to(seen)], 2)  # (B, T, K + 3 s^2, H / s, W / s)
-            spikes = self.spike_features(seen)
+                seen.append(folded)
+            whole = seen[0] if len(seen) == 1 else torch.cat([x.to(seen[0]) for x in seen], 2)
+            spikes = self.spike_features(whole)
 
             def fuse(scale: int, features: Tensor) -> Tensor:
                 return self._fused(scale, features, spikes[scale])
 
             out = self.vrt(
-                folded,
-                fuse if self.cross_attn_fuse is not None else None,
-                self._late_skip(spikes),
+                folded, fuse if self.cross_attn_fuse is not None else None, self._late_skip(spikes)
             )
         else:
             out = self.vrt(folded)
 
         restored: Tensor = F.pixel_shuffle(out, self.trunk_scale)[..., :height, :width]
         if self.use_spike and self.residual_base == "sdm":
-            restored = restored + (base - rgb)
+            restored = restored + (base - rgb_clip)
         return restored
 
     def spike_features(self, voxels: Tensor) -> list[Tensor]:
-        """(B, T, K, H, W), and what else the encoder sees -> one (B, C, T, H_i, W_i) a scale.
+        """Return the spike features of each scale, after attention over time.
 
-        After attention over time.
+        Args:
+            voxels: (B, T, K, H, W), and beside the bins what else the encoder sees.
+
+        Returns:
+            One (B, C, T, H_i, W_i) a scale, full scale first.
         """
         features: list[Tensor] = self.spike_encoder(voxels)
         return features if self.spike_temporal_sa is None else self.spike_temporal_sa(features)
 
-    def follow(self, rgb: Tensor, voxels: Tensor) -> Tensor:
+    def follow(self, rgb_clip: Tensor, spike_vox: Tensor) -> Tensor:
         """Return what motion within the exposure makes of a clip; without gradients.
 
         Args:
-            rgb, voxels: As in `forward`.
+            rgb_clip, spike_vox: The inputs of `forward`.
 
         Returns:
             (B, T, 3 + INTEGRALS, H, W) float32: sharp frames, and light summed along its paths
             less the blurred frame's, relative to it; 0 in the dark.
         """
-        height, width = rgb.shape[-2:]
-        clip = pad_to_multiple(rgb, STAGE_MULTIPLE * self.trunk_scale)
-        own = self._at_own_size(rgb, voxels)
-        with torch.no_grad(), torch.autocast(clip.device.type, enabled=False):
-            sharp, maps = sharp_along_motion(
-                clip.flatten(0, 1).float(), own.flatten(0, 1).float()
-            )  # (B T, 3, H, W), (B T, INTEGRALS, H, W)
-        followed = torch.cat([sharp, maps], 1)
-        return followed.unflatten(0, rgb.shape[:2])[..., :height, :width]
+        height, width = rgb_clip.shape[-2:]
+        inputs = [self._padded(rgb_clip), self._at_own_size(rgb_clip, spike_vox)]
+        with torch.no_grad(), torch.autocast(rgb_clip.device.type, enabled=False):
+            sharp, maps = sharp_along_motion(*(x.flatten(0, 1).float() for x in inputs))
+        followed = torch.cat([sharp, maps], 1)  # (B T, 3 + INTEGRALS, H, W)
+        return followed.unflatten(0, rgb_clip.shape[:2])[..., :height, :width]
+
+    def _padded(self, maps: Tensor) -> Tensor:
+        """Pad maps of the frames' size (..., H, W) to what the backbone's scales divide."""
+        return pad_to_multiple(maps, STAGE_MULTIPLE * self.trunk_scale)
 
     def _at_own_size(self, rgb: Tensor, voxels: Tensor) -> Tensor:
         """Pad voxels as the clip is; resize them to the trunk's size if they do not fit frames."""
@@ -230,17 +235,6 @@ class VRTWithSpike(nn.Module):
         if not fits or multiple % ratio:
             return self._at_trunk_size(rgb, voxels)
         return pad_to_multiple(voxels, multiple // ratio)
-
-    @staticmethod
-    def _require_voxels(rgb: Tensor, voxels: Tensor | None) -> Tensor:
-        if voxels is None:
-            raise ValueError("expected voxels (B, T, K, h, w), got None; this model uses spikes")
-        if voxels.ndim != 5 or voxels.shape[:2] != rgb.shape[:2]:
-            raise ValueError(
-                f"expected voxels (B, T, K, h, w) with B, T of {tuple(rgb.shape)}, got "
-                f"{tuple(voxels.shape)}"
-            )
-        return voxels
 
     def _at_trunk_size(self, rgb: Tensor, voxels: Tensor) -> Tensor:
         """Resize voxels to the trunk's full scale where they differ, and pad them as the clip."""
@@ -272,6 +266,17 @@ class VRTWithSpike(nn.Module):
         return total
 
 
+def _require_voxels(rgb: Tensor, voxels: Tensor | None) -> Tensor:
+    if voxels is None:
+        raise ValueError("expected voxels (B, T, K, h, w), got None; this model uses spikes")
+    if voxels.ndim != 5 or voxels.shape[:2] != rgb.shape[:2]:
+        raise ValueError(
+            f"expected voxels (B, T, K, h, w) with B, T of {tuple(rgb.shape)}, got "
+            f"{tuple(voxels.shape)}"
+        )
+    return voxels
+
+
 def _mapped(layer: nn.Module, features: Tensor) -> Tensor:
     """(B, C_in, T, H, W) -> (B, C_out, T, H, W)."""
     mapped: Tensor = layer(features.permute(0, 2, 3, 4, 1))  # (B, T, H, W, C_out)
@@ -279,7 +284,7 @@ def _mapped(layer: nn.Module, features: Tensor) -> Tensor:
 
 
 def _relative_change(voxels: Tensor, size: torch.Size) -> Tensor:
-    """By how much more light than on average there was in the middle of the exposure.
+    """Return how much more light than on average fell in the middle of the exposure.
 
     Args:
         voxels: (B, T, K, h, w), each bin's deviation from the mean, relative to it.
@@ -302,9 +307,8 @@ def parameter_table(model: nn.Module) -> list[tuple[str, int]]:
         (part, parameters) in the order of the network; parts do not overlap, so the numbers
         add up to the model's. The published network is split into its own parts (`vrt.stage1`).
     """
-    parts: dict[str, int] = {}
+    parts: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         depth = 2 if name.startswith("vrt.") else 1
-        part = ".".join(name.split(".")[:depth])
-        parts[part] = parts.get(part, 0) + parameter.numel()
+        parts[".".join(name.split(".")[:depth])] += parameter.numel()
     return list(parts.items())

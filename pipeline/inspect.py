@@ -173,7 +173,8 @@ def _store(path: Path) -> Facts:
 
 def _run(path: Path) -> Facts:
     from .train.run.runs import read_run
-    from .weights.checkpoint import checkpoint_path, load_run
+    from .weights.checkpoint import load_run
+    from .weights.files import checkpoint_path
 
     record = read_run(path)
     facts: dict[str, Any] = {

@@ -38,7 +38,7 @@ def config() -> str:
         "# Configuration keys",
         "",
         "Every key of a training configuration, from the schema that checks it "
-        "(`configs/schema.py`). An unknown key is refused, with the nearest right name. "
+        "(`configs/schema/`). An unknown key is refused, with the nearest right name. "
         "`--set TRAIN.OPTIM.LR=1e-4` overrides one. For completion in an editor, put "
         "`# yaml-language-server: $schema=config.schema.json` on the first line of a YAML file, "
         "with the file that `spikedeblur config-schema > config.schema.json` writes.",

@@ -60,9 +60,29 @@ def open_windows(
     Raises:
         StoreError: neither is there, or it has another number of bins.
     """
-    if root_kind(open_storage(root)) in ("packed", "counts"):
+    if is_store(root):
         return open_store(root, split, bins)
     return open_unified(root, split, bins=bins, files=files)
+
+
+def is_store(root: str | os.PathLike[str]) -> bool:
+    """Whether a Zarr store that training can read is there."""
+    return root_kind(open_storage(root)) in ("packed", "counts")
+
+
+def require_split_folder(root: str | os.PathLike[str], split: str) -> Path:
+    """Return the folder of a split in a unified folder.
+
+    Raises:
+        StoreError: there is none.
+    """
+    folder = Path(root, split)
+    if not folder.is_dir():
+        raise StoreError(
+            f"{folder}: expected a store, or a folder <root>/<split>/<sequence>/blur, found none; "
+            "check DATA.ROOT and the split"
+        )
+    return folder
 
 
 def open_unified(
@@ -80,12 +100,7 @@ def open_unified(
         StoreError: nothing there, a frame without partner or row in the logs, a `.npy` of
             another shape, or spikes without geometry or rate; names it.
     """
-    top = Path(root, split)
-    if not top.is_dir():
-        raise StoreError(
-            f"{top}: expected a store, or a folder <root>/<split>/<sequence>/blur, found none; "
-            "check DATA.ROOT and the split"
-        )
+    top = require_split_folder(root, split)
     log = _read_logs(files.log_paths)
     if not files.precomputed:
         _require_uncorrected(files.log_paths, split)

@@ -16,7 +16,8 @@ from ..host.reporter import SILENT, Reporter
 from ..sequences.contract import WindowSequence
 from ..sequences.light import seen_by
 from ..sequences.provenance import describe_data
-from ..weights.checkpoint import checkpoint_path, forms_of, outline_that_fits, without_pretrained
+from ..weights.checkpoint import forms_of, outline_that_fits, without_pretrained
+from ..weights.files import checkpoint_path
 from .data.order import ClipIndex, StepPlan
 from .data.samples import ClipSamples
 from .data.splits import open_splits

@@ -15,7 +15,7 @@ from torch import nn
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ..host.device_memory import explained_shortage
-from ..weights.checkpoint import CheckpointError
+from ..weights.files import CheckpointError
 from .clock import Clock
 from .data.loader import Batch
 from .distributed import Group

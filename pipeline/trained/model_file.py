@@ -11,33 +11,28 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import save
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from ...configs import dump_config
 from ...configs.schema import Config
-from ...model import VRTWithSpike
 from ..host.files import atomic_write
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
-from ..weights.checkpoint import (
-    checkpoint_path,
-    find_checkpoint,
-    load_run,
-    model_of,
-    model_with,
-    read_checkpoint,
-)
 from ..weights.exported import (
     HEADER,
     MODEL,
     SUFFIX,
     TrainedModelError,
+    describe_model,
     read_exported,
     weights_checksum,
 )
+from ..weights.files import checkpoint_path, find_checkpoint
+
+if TYPE_CHECKING:  # names and paths are checked without torch
+    from torch import nn
+
+    from ...model import VRTWithSpike
 
 _fetched: dict[str, tempfile.TemporaryDirectory[str]] = {}
 """Folders with what was fetched from buckets, by URL; they go when this process ends."""
@@ -110,6 +105,20 @@ def weights_file(source: str | os.PathLike[str]) -> Path:
     return path if path.suffix == SUFFIX else checkpoint_path(path, "best")
 
 
+def require_trained(source: Path) -> Path:
+    """Return a run folder or an exported model, once its weights are there.
+
+    Raises:
+        CheckpointError: the run has no best checkpoint.
+        TrainedModelError: no such file, or not an exported model.
+    """
+    if source.suffix == SUFFIX:
+        describe_model(source)
+    else:
+        find_checkpoint(source)
+    return source
+
+
 def source_name(source: str | os.PathLike[str]) -> str:
     """Return the name of a model in products: that of a shipped one, else its path or URL."""
     path = Path(source)
@@ -131,6 +140,8 @@ def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
     """
     path = _located(source)
     if path.suffix == SUFFIX:
+        from ..weights.checkpoint import model_with
+
         weights, config = read_exported(path)
         return model_with(weights, config), config
     if not path.exists():
@@ -138,6 +149,8 @@ def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
             f"{source}: expected a run folder, an exported model (*{SUFFIX}) or one that ships "
             f"({_names()}), found none of that name; check the path"
         )
+    from ..weights.checkpoint import load_run
+
     return load_run(path)
 
 
@@ -165,6 +178,8 @@ def export_model(
     """
     require_model_file(out, overwrite=overwrite)
     path = find_checkpoint(fetched(run))
+    from ..weights.checkpoint import model_of, read_checkpoint
+
     state = read_checkpoint(path)
     model, config = model_of(state, path)
     facts = {
@@ -205,6 +220,8 @@ def write_model(
         TrainedModelError: another ending, or the file does not read back.
         OverwriteError: a file is in the way.
     """
+    from safetensors.torch import save
+
     parameters = sum(parameter.numel() for parameter in model.parameters())
     facts = MODEL.header() | {"parameters": parameters} | facts
     # One entry: the library would write several in any order, and equal models differ in bytes.

@@ -15,13 +15,12 @@ import torch
 from ...configs import ConfigError, check_config
 from ...configs.schema import Config
 from ...configs.yaml_text import YamlError, read_yaml
-from ...errors import SpikeDeblurError
 from ...model import VRTWithSpike, build_model, outline_model, parameter_table
 from ...third_party.VRT import load_torch_file
 from ..host.header import ProductFormat
+from .files import CheckpointError, find_checkpoint
 
 CHECKPOINT = ProductFormat("spikedeblur.checkpoint", 1)
-FOLDER = "checkpoints"
 
 _HEADER = ("format", "schema_version", "version", "config", "data")
 _PLACE = ("step", "epoch", "step_in_epoch", "samples_a_step", "total_steps", "interval")
@@ -31,15 +30,6 @@ KEYS = frozenset((*_HEADER, *_PLACE, *_VALIDATION, *_TENSORS))
 
 Form = tuple[tuple[int, ...], torch.dtype | str]
 """Shape and dtype of a tensor."""
-
-
-class CheckpointError(SpikeDeblurError):
-    """A checkpoint is missing, can't be read or written, or does not fit."""
-
-
-def checkpoint_path(run: str | os.PathLike[str], which: str) -> Path:
-    """Return the path of a run's `last` or `best` checkpoint."""
-    return Path(run) / FOLDER / f"{which}.pt"
 
 
 def load_run(run: str | os.PathLike[str], which: str = "best") -> tuple[VRTWithSpike, Config]:
@@ -57,22 +47,6 @@ def load_run(run: str | os.PathLike[str], which: str = "best") -> tuple[VRTWithS
     """
     path = find_checkpoint(run, which)
     return model_of(read_checkpoint(path), path)
-
-
-def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:
-    """Return the path of a run's checkpoint.
-
-    Raises:
-        CheckpointError: it is not there; names those that are.
-    """
-    path = checkpoint_path(run, which)
-    if not path.is_file():
-        names = [name for name in ("best.pt", "last.pt") if path.with_name(name).is_file()]
-        raise CheckpointError(
-            f"{path}: expected a checkpoint, found {', '.join(names) or 'none in this run'}; "
-            "check the run folder, or train it first"
-        )
-    return path
 
 
 def model_of(state: dict[str, Any], path: Path) -> tuple[VRTWithSpike, Config]:

@@ -9,9 +9,8 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from ...configs import ConfigError, check_config
@@ -19,7 +18,11 @@ from ...configs.schema import Config
 from ...configs.yaml_text import read_yaml
 from ...errors import SpikeDeblurError
 from ..host.header import ProductFormat
-from .checkpoint import Form, outline_that_fits
+
+if TYPE_CHECKING:  # the header is read without torch
+    import torch
+
+    from .checkpoint import Form
 
 MODEL = ProductFormat("spikedeblur.model", 1)
 SUFFIX = ".safetensors"
@@ -41,6 +44,8 @@ def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_exported(path: Path) -> tuple[dict[str, torch.Tensor], Config]:
     """Return the weights of an exported model, which fit its configuration's network."""
+    from .checkpoint import outline_that_fits
+
     _, config, recorded = _header(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -55,17 +60,22 @@ def read_exported(path: Path) -> tuple[dict[str, torch.Tensor], Config]:
     return weights, config
 
 
-_DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "I64": torch.int64}
+_DTYPES = {"F32": "float32", "F64": "float64", "F16": "float16", "I64": "int64"}
 
 
 def _form(file: Any, name: str) -> Form:
     """Return shape and dtype of a weight from the file's header; no weight is read."""
+    import torch
+
     entry = file.get_slice(name)
-    return tuple(entry.get_shape()), _DTYPES.get(entry.get_dtype(), entry.get_dtype())
+    dtype = entry.get_dtype()
+    return tuple(entry.get_shape()), getattr(torch, _DTYPES.get(dtype, ""), dtype)
 
 
 def weights_checksum(weights: dict[str, torch.Tensor]) -> str:
     """Return the CRC-32 of all weights in the order of their names, in hex."""
+    import torch
+
     value = 0
     for name in sorted(weights):
         flat = weights[name].contiguous().view(-1).view(torch.uint8).numpy()
@@ -77,7 +87,7 @@ def _header(path: Path) -> tuple[dict[str, Any], Config, str | None]:
     if not path.is_file():
         raise TrainedModelError(f"{path}: expected an exported model, found no such file")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})[HEADER])
         facts = header["facts"]
         config = read_yaml(header["config"])

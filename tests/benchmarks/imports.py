@@ -23,7 +23,7 @@ def packages() -> list[str]:
     """Return the packages that the wheel holds, and the modules in which work begins."""
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     found: list[str] = settings["tool"]["setuptools"]["packages"]
-    work = ("sequences.stored", "train.job", "trained.model_file")
+    work = ("sequences.stored", "train.job", "weights.checkpoint")
     return [*found, *(f"spikedeblur.pipeline.{name}" for name in work)]
 
 

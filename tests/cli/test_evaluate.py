@@ -20,7 +20,7 @@ from spikedeblur.pipeline.simulate.clips import scene_clips
 from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
 from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
-from spikedeblur.pipeline.weights.checkpoint import checkpoint_path
+from spikedeblur.pipeline.weights.files import checkpoint_path
 
 METHODS = ["blur", "tfp", "tfi", "sdm", "path", "model"]
 

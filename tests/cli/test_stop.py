@@ -77,7 +77,10 @@ def test_train_is_told_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         time.sleep(5)
 
     monkeypatch.setattr(trainer, "train", slow)
-    words = ["train", "--config", "configs/deblur/quickstart.yaml", "--run", str(tmp_path)]
+    for split in ("train", "val"):  # all that is looked at before torch is imported
+        (tmp_path / "data" / split).mkdir(parents=True)
+    words = ["train", "--config", "configs/deblur/quickstart.yaml"]
+    words += ["--run", str(tmp_path / "run"), "--set", f"DATA.ROOT={tmp_path / 'data'}"]
     assert main(words) == 128 + signal.SIGTERM
     assert "the same command with --resume goes on from here" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

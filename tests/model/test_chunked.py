@@ -24,7 +24,7 @@ CHUNKS = st.fixed_dictionaries(
         "max_batch_tokens": st.integers(1, 200),
         "chunk_size": st.integers(1, 9),
         "chunk_shape": st.sampled_from(["square", "wide", "tall"]),
-        "max_chunk_bytes": st.integers(1, 10**5),
+        "max_chunk_mb": st.floats(1e-6, 0.1),
     }
 )
 
@@ -100,7 +100,7 @@ def test_reference_limits_cut_a_full_crop_into_squares_of_64():
 
 
 def test_a_chunk_holds_no_more_bytes_than_the_limit():
-    base = BaseChunkableAttention(max_chunk_bytes=10**6)
+    base = BaseChunkableAttention(max_chunk_mb=1)
     chunk = base.choose_chunk(2, 128, 128, pixel_bytes=2000)
     assert 0.8 * 10**6 < chunk.clips * chunk.rows * chunk.columns * 2000 <= 10**6
     assert base.choose_chunk(2, 128, 128, pixel_bytes=2 * 10**6) == (1, 1, 1)
@@ -108,7 +108,7 @@ def test_a_chunk_holds_no_more_bytes_than_the_limit():
 
 
 def test_more_frames_make_smaller_chunks(caplog):
-    block = SpikeTemporalSelfAttention(8, heads=2, chunk_cfg={"max_chunk_bytes": 2**20})
+    block = SpikeTemporalSelfAttention(8, heads=2, chunk_cfg={"max_chunk_mb": 2**20 / 10**6})
     sizes = []
     with caplog.at_level(logging.DEBUG, "spikedeblur.model.chunked"), torch.no_grad():
         for frames, side in ((2, 64), (8, 65)):
@@ -135,7 +135,7 @@ def test_chunk_is_logged_once_a_shape(caplog):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"chunk_size": 0}, {"max_batch_tokens": 0}, {"max_chunk_bytes": 0}, {"chunk_shape": "round"}],
+    [{"chunk_size": 0}, {"max_batch_tokens": 0}, {"max_chunk_mb": 0}, {"chunk_shape": "round"}],
 )
 def test_impossible_chunks_are_refused(wrong):
     with pytest.raises(ChunkError, match="expected"):

@@ -43,7 +43,8 @@ def _status(name: str) -> int:
 
 def _main() -> None:
     import spikedeblur.pipeline.inspect
-    import spikedeblur.pipeline.trained  # noqa: F401  with torch and all of the network
+    import spikedeblur.pipeline.trained
+    import spikedeblur.pipeline.weights.checkpoint  # noqa: F401  with torch and the network
     from spikedeblur.cli import main
 
     limit = _status("VmSize:") + ROOM

@@ -41,7 +41,7 @@ class Block(Recomputable):
         window: Frames, rows, columns; fitted to the features (see `fit_window`).
         shifted: Whether windows are moved by half their size.
         mutual: Whether the two frames of a window also attend to each other.
-        drop_path: Chance of leaving out a branch for a clip, in training.
+        drop_path: Probability of leaving out a branch for a clip, in training.
     """
 
     def __init__(
@@ -97,8 +97,8 @@ class Block(Recomputable):
 class WindowAttention(nn.Module):
     """Multi-head attention inside windows.
 
-    Self attention has a learned bias for each relative position. Mutual attention lets each of
-    two frames take from the other, with a fixed sine code of the position.
+    Self attention has a learned bias for each relative position. In mutual attention each of two
+    frames attends to the other, with a fixed sine code of the position.
     """
 
     relative_position_index: Tensor
@@ -123,12 +123,12 @@ class WindowAttention(nn.Module):
 
     def forward(self, tokens: Tensor, plan: WindowPlan) -> Tensor:
         """(n, N, C) -> (n, N, C)."""
-        own = self._self_attention(tokens, plan)
+        attended = self._self_attention(tokens, plan)
         if not self.mutual:
-            return self.proj(own)
-        # The projection of both side by side, without setting them side by side.
-        weight_mutual, weight_own = self.proj.weight.chunk(2, 1)
-        projected = F.linear(own, weight_own, self.proj.bias).flatten(0, 1)
+            return self.proj(attended)
+        # Both are projected as if they stood side by side, without a copy into one tensor.
+        weight_mutual, weight_self = self.proj.weight.chunk(2, 1)
+        projected = F.linear(attended, weight_self, self.proj.bias).flatten(0, 1)
         mutual = self._mutual_attention(tokens, plan).flatten(0, 1)  # (n * N, C)
         return torch.addmm(projected, mutual, weight_mutual.t()).view(tokens.shape)
 
@@ -208,5 +208,5 @@ def sine_code(height: int, width: int, dim: int) -> Tensor:
 
 
 def _without_values() -> bool:
-    """Whether only shapes are wanted: computing on torch's device `meta` is slow, for nothing."""
+    """Whether only shapes are wanted: on torch's device `meta` computing is slow and in vain."""
     return torch.get_default_device().type == "meta"

@@ -1,4 +1,4 @@
-"""Modulated deformable convolution (v2, arXiv 1811.11168) by whatever is fastest on the device.
+"""Modulated deformable convolution (v2, arXiv 1811.11168) by the fastest way on each device.
 
 On a GPU that is torchvision's kernel. On a CPU its loops are scalar: sampling by `grid_sample` and
 one matrix product take a third of the time forward and a quarter of it in training (torch 2.14,
@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import deform_conv2d
 
-SAMPLED_BYTES = 32 << 20  # of samples at once
+SAMPLED_BYTES = 32 << 20
+"""Most bytes of samples at once."""
 
 
 def deform_conv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ STAGE_RESHAPES = ("none", "down", "down", "down", "up", "up", "up")
 
 
 class VRTConfigError(SpikeDeblurError):
-    """The sizes given to VRT are impossible or do not go together."""
+    """VRT's arguments are impossible, or do not fit each other."""
 
 
 class VRT(nn.Module):
@@ -37,15 +37,15 @@ class VRT(nn.Module):
         upscale: 1; super-resolution is not built.
         img_size: Training size (D, H, W) of the published configuration. Changes nothing.
         window_size: Attention window (D, H, W). An axis no longer than its window is one window.
-        depths: Blocks of stages 1 to 7, then of each reconstruction group. 0 (ours): its change
-            of scale and linear layers alone.
+        depths: Blocks of stages 1 to 7, then of each reconstruction group. 0 (ours) leaves the
+            change of scale and the linear layers.
         indep_reconsts: Indices in `depths` of reconstruction groups whose window is one frame.
         embed_dims: Channels, one for each of `depths`.
         num_heads: Attention heads, one for each of `depths`.
         mul_attn_ratio: Share of a stage's blocks that have mutual attention, rounded down.
         mlp_ratio: Hidden width of a feed-forward part over its channels.
         qkv_bias: Whether the query, key and value layers have a bias.
-        drop_path_rate: Chance of dropping the last block's branches in training; it rises
+        drop_path_rate: Probability of dropping the last block's branches in training; it rises
             linearly from 0 over all blocks.
         pa_frames: 2: neighbours are aligned by flow and deformable convolution. 0: a size of
             ours without flow, warping or their parameters; the first convolution sees the frame
@@ -109,13 +109,10 @@ class VRT(nn.Module):
         width = embed_dims[0]
         rates = [drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths))]
         starts = [sum(depths[:i]) for i in range(len(depths))]
-        block = {
-            "mlp_ratio": mlp_ratio,
-            "qkv_bias": qkv_bias,
-        }
+        block = {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias}
 
-        seen = in_chans * (9 if pa_frames else 1)  # the frame, four variants of two neighbours
-        self.conv_first = FrameConv(seen, width)
+        inputs = in_chans * (9 if pa_frames else 1)  # the frame, four variants of two neighbours
+        self.conv_first = FrameConv(inputs, width)
         if pa_frames:
             self.spynet = SpyNet()
         for i in range(7):
@@ -165,7 +162,7 @@ class VRT(nn.Module):
             x: (B, D, in_chans, H, W), floating point in [0, 1].
             fuse: `fuse(scale_index, features) -> features`, called once after each of stages
                 1-4 with scale index 0-3 and that stage's output (B, C, D, H_s, W_s), where
-                H_s, W_s are the padded size over 2^scale_index. What it returns (same shape)
+                H_s, W_s are the padded size over 2^scale_index. The result, of the same shape,
                 replaces the output for the next stage and for the skip connections alike.
             skip: (B, C, D, H, W) with C = embed_dims[0], added to the features that enter the
                 last convolution; padded like `x`.
@@ -181,14 +178,14 @@ class VRT(nn.Module):
         clip = pad_to_multiple(x)
 
         flows: list[tuple[Tensor, Tensor]] | list[None] = [None] * 4
-        seen = clip
+        inputs = clip
         if self.pa_frames:
             backward, forward = self.get_flows(clip)
             flows = list(zip(backward, forward, strict=True))
-            seen = with_both_neighbours(
+            inputs = with_both_neighbours(
                 clip, backward[0], forward[0], warp_nearest4, width=4 * self.in_chans
             )  # (B, D, 9 * in_chans, H, W)
-        first = self.conv_first(seen).permute(0, 1, 3, 4, 2).contiguous()  # (B, D, H, W, C)
+        first = self.conv_first(inputs).permute(0, 1, 3, 4, 2).contiguous()  # (B, D, H, W, C)
 
         body = self._body(first, flows, fuse)
         features = first + self.conv_after_body(body)
@@ -223,8 +220,8 @@ class VRT(nn.Module):
         # (B, D, 3, H, W)
         if frames == 1:
             sizes = [(max(height // 2**s, 1), max(width // 2**s, 1)) for s in range(4)]
-            none = [x.new_zeros(batch, 0, 2, *size) for size in sizes]
-            return none, list(none)
+            empty = [x.new_zeros(batch, 0, 2, *size) for size in sizes]
+            return empty, list(empty)
         earlier, later = colour[:, :-1], colour[:, 1:]
         reference = torch.stack([earlier, later])  # (2, B, D - 1, 3, H, W): both directions
         support = torch.stack([later, earlier])
@@ -307,14 +304,14 @@ def _pad_mode(side: int, missing: int) -> str:
 
 
 def _fused(fuse: Fuse | None, scale: int, features: Tensor) -> Tensor:
-    """Let `fuse` replace features (B, D, H, W, C), which it sees as (B, C, D, H, W)."""
+    """Let `fuse` replace features (B, D, H, W, C), which it gets as (B, C, D, H, W)."""
     if fuse is None:
         return features
-    seen = features.permute(0, 4, 1, 2, 3)  # (B, C, D, H, W)
-    replaced = fuse(scale, seen)
-    if replaced.shape != seen.shape:
+    given = features.permute(0, 4, 1, 2, 3)  # (B, C, D, H, W)
+    replaced = fuse(scale, given)
+    if replaced.shape != given.shape:
         raise ValueError(
-            f"fuse must keep the shape of its features: expected {tuple(seen.shape)} at scale "
+            f"fuse must keep the shape of its features: expected {tuple(given.shape)} at scale "
             f"{scale}, got {tuple(replaced.shape)}"
         )
     return replaced.permute(0, 2, 3, 4, 1).contiguous()
@@ -327,8 +324,8 @@ def _init_weights(module: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     if isinstance(module, Stage) and module.pa_deform is not None:
-        # Comes after its layers. No residual leads around the fusion, so that a start with small
-        # weights would shrink the signal at every stage (to nothing in a narrow network).
+        # A stage is visited after its layers. Nothing bypasses this fusion, so small weights at
+        # the start would shrink the signal at every stage, to nothing in a narrow network.
         for layer in (module.pa_fuse.fc11, module.pa_fuse.fc12, module.pa_fuse.fc2):
             nn.init.trunc_normal_(layer.weight, std=layer.in_features**-0.5)
 

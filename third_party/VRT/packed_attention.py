@@ -1,4 +1,4 @@
-"""Attention inside windows, on queries, keys and values as one Linear gives them.
+"""Attention inside windows, on queries, keys and values packed in one tensor.
 
 In training on a CPU, autograd would keep every attention matrix where the bias is learned, and
 would fill and add whole tensors for each part that is cut out of the packed one. Here the forward
@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_BYTES = 1 << 20  # of attention matrices at once in the backward pass: what a cache holds
+CHUNK_BYTES = 1 << 20
+"""Most bytes of attention matrices at once in the backward pass; about a core's cache."""
 
 Groups = Sequence[tuple[int, Tensor | None]]
-"""For each kind of window, in order: how many there are, and their mask (N, N) or None."""
+"""Number of windows of each kind, in order, and their mask (N, N) or None."""
 
 
 def attend(
@@ -35,13 +36,13 @@ def attend(
         qkv: (n, N, 3, h, c): query, key and value of each token.
         groups: kinds of windows; their numbers add up to n, their masks are added to the logits.
         bias: (h, N, N), added to all logits; None for none.
-        swap: windows 2 i and 2 i + 1 are a pair, of which each takes from the other.
+        swap: windows 2 i and 2 i + 1 are a pair, and each attends to the other.
 
     Returns:
         (n, N, h, c).
     """
     with torch.autocast(qkv.device.type, enabled=False):
-        # What is compiled has its backward pass planned by the compiler.
+        # The compiler plans the backward pass of what it compiles.
         eager = not torch.compiler.is_compiling()
         if eager and qkv.device.type == "cpu" and torch.is_grad_enabled():
             out: Tensor = _PackedAttention.apply(qkv, bias, groups, swap)
@@ -53,8 +54,7 @@ def _attend(qkv: Tensor, bias: Tensor | None, groups: Groups, swap: bool) -> Ten
     on_cpu = qkv.device.type == "cpu"
     done = []
     for part, mask in _by_kind(qkv, groups):
-        given = _wide(part) if on_cpu else part
-        query, key, value = _heads(given, swap)
+        query, key, value = _heads(_wide(part) if on_cpu else part, swap)
         logits = _logit_bias(bias, mask, query)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=logits)
         done.append(out.transpose(1, 2).to(qkv.dtype))
@@ -90,16 +90,17 @@ class _PackedAttention(torch.autograd.Function):
                 inputs = _heads(_wide(part), ctx.swap)
                 logits = _logit_bias(bias, mask, inputs[0])
                 if bias is None:
-                    found = _fused_gradients(inputs, logits, g)
+                    gradients = _fused_gradients(inputs, logits, g)
                 else:
                     assert grad_bias is not None
                     assert logits is not None
                     o = _wide(o).transpose(1, 2)
-                    *found, grad_logits = _gradients(inputs, logits, o, g)
+                    *gradients, grad_logits = _gradients(inputs, logits, o, g)
                     grad_bias += grad_logits.sum(0)
-                found[0] = _swapped(found[0]) if ctx.swap else found[0]
-                for i, grad_one in enumerate(found):
-                    grad_part[:, :, i].copy_(grad_one.transpose(1, 2))
+                if ctx.swap:
+                    gradients[0] = _swapped(gradients[0])
+                for i, gradient in enumerate(gradients):
+                    grad_part[:, :, i].copy_(gradient.transpose(1, 2))
         return grad_qkv, grad_bias, None, None
 
 

@@ -1,4 +1,4 @@
-"""Computing parts of the network again in the backward pass, instead of keeping what they made."""
+"""Parts of the network are computed again in the backward pass, where memory is short."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from torch.utils.checkpoint import checkpoint
 class Recompute:
     """Which parts are computed twice, so that only their inputs are kept; no result changes.
 
-    A part may lie inside another: then the inner one's inputs too are kept only while the outer
-    one's gradient is computed.
+    The inputs of a part inside another are kept only while the outer part's gradient is computed.
     """
 
     attention: bool = False
-    """Of each block, with its cutting and joining of windows."""
+    """Attention of each block, with its cutting and joining of windows."""
     feed_forward: bool = False
-    """Of each block."""
+    """Feed-forward of each block."""
     warping: bool = False
     """Flow networks, and the alignment of each stage with the layers that take it in."""
     block: bool = False
@@ -42,14 +41,14 @@ class Recomputable(nn.Module):
 
 
 def set_recompute(network: nn.Module, recompute: Recompute) -> None:
-    """Choose for a network and all in it."""
+    """Choose what a network recomputes, with all modules in it."""
     for module in network.modules():
         if isinstance(module, Recomputable):
             module.recompute = recompute
 
 
 def run(part: Callable[..., Tensor], recompute: bool, *inputs: Any) -> Tensor:
-    """Return `part(*inputs)`; `recompute` says whether its backward pass computes it again."""
+    """Return `part(*inputs)`; with `recompute`, its backward pass computes it again."""
     if recompute and torch.is_grad_enabled():
         result: Tensor = checkpoint(part, *inputs, use_reentrant=False)
         return result

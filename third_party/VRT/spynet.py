@@ -12,13 +12,15 @@ from .recompute import Recomputable, run
 from .warping import warp
 
 LEVELS = 6
-SCALES = 4  # the finest four levels are given out
+"""Levels of the pyramid."""
+SCALES = 4
+"""Finest levels, whose flows are returned."""
 
 
 class SpyNet(Recomputable):
     """Flow from a reference to a support image, at four scales.
 
-    Untrained it gives zero flow (the last layers start at zero), so that a network without
+    Untrained it returns zero flow (the last layers start at zero), so that a network without
     published weights starts without motion rather than with noise.
     """
 
@@ -44,8 +46,8 @@ class SpyNet(Recomputable):
         height, width = reference.shape[-2:]
         references, supports = self._pyramid(reference), self._pyramid(support)
         flows = []
-        # Zero at half the coarsest size and doubled is zero at that size; starting there also
-        # serves sides of 32 and less, whose coarsest level has one pixel and no half.
+        # The description starts at half the coarsest size with zeros, which stay zeros when
+        # doubled. Starting here serves sides up to 32 too, whose coarsest level is one pixel.
         flow = torch.zeros_like(references[0][:, :2])
         for level, (ref, supp, net) in enumerate(
             zip(references, supports, self.basic_module, strict=True)
@@ -53,7 +55,7 @@ class SpyNet(Recomputable):
             if level:
                 flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True)
             moved = warp(supp, flow, padding_mode="border")
-            # Positions need more than bf16's 8 bits: under autocast only the update has them.
+            # Positions need more than bf16's 8 bits, so under autocast only the update is bf16.
             update = run(net, self.recompute.warping, torch.cat([ref, moved, flow], 1))
             flow = flow + update.to(flow.dtype)
             flows.append(flow)

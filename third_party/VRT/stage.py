@@ -18,7 +18,7 @@ class Stage(Recomputable):
         reshape: "none", "down" (to half the size) or "up" (to twice the size), done first.
         downscale: The stage's scale relative to the input; offsets reach 10 / downscale pixels.
         mutual_depth: How many of the `depth` blocks have mutual attention; they come first.
-        deformable_groups: None for a stage without alignment.
+        deformable_groups: Offset groups of the alignment; None: the stage has none.
         block: Further arguments of `Block`.
     """
 
@@ -121,7 +121,7 @@ class SpreadBlocks(nn.Module):
 
 
 def _reshape(kind: str, in_dim: int, dim: int) -> nn.Sequential:
-    """LayerNorm sits at place 1 and Linear at 2, as in the published state dict."""
+    """Return the change of scale; the published state dict has LayerNorm at 1, Linear at 2."""
     if kind == "down":
         return nn.Sequential(GatherBlocks(), nn.LayerNorm(4 * in_dim), nn.Linear(4 * in_dim, dim))
     if kind == "up":

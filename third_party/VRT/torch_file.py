@@ -1,4 +1,4 @@
-"""Torch files that anybody may have written: read only if they stand for no more than they hold.
+"""Torch files from anybody: refused if reading them could run code or take any memory.
 
 `torch.load(weights_only=True)` runs no code, but a file of a kilobyte may still have it make two
 gigabytes of zeros, or hold one number that a tensor of any shape repeats.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 MOST_TIMES = 4
-"""Times its own size that a file may stand for: weights that are shared have several names."""
+"""Largest size of all tensors and texts, over the file's: shared weights have several names."""
 
 _ZIP = b"PK\x03\x04"
 _LEGACY_PICKLES = 5  # magic number, protocol, system, content, names of its storages
@@ -56,7 +56,7 @@ def load_torch_file(path: str | os.PathLike[str], device: str | torch.device = "
 def _require_known_names(path: Path, size: int) -> None:
     """Refuse what is neither a tensor nor a container: a name may stand for a large allocation."""
     with path.open("rb") as file:
-        if file.read(4) == _ZIP:  # by which torch tells them too
+        if file.read(4) == _ZIP:  # torch's own test
             try:
                 with zipfile.ZipFile(file) as parts:
                     if sum(part.file_size for part in parts.infolist()) > size:
@@ -73,7 +73,7 @@ def _require_known_names(path: Path, size: int) -> None:
                     try:
                         _require_known(pickled)
                     except ValueError:
-                        return  # no further: nor does torch get, which says so better
+                        return  # torch gets no further either, and says why
 
 
 def _require_known(pickled: Any) -> None:
@@ -83,9 +83,9 @@ def _require_known(pickled: Any) -> None:
 
 
 def _expanded(value: object, known: dict[int, float]) -> float:
-    """Return the bytes of all tensors and texts below a value, as often as they are named.
+    """Return the bytes of all tensors and texts in a value, counted each time they are named.
 
-    Another plain value, and a container, counts as one; a container in itself is infinite.
+    Any other value counts as one byte, and so does a container; one that holds itself is infinite.
     """
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
@@ -94,7 +94,7 @@ def _expanded(value: object, known: dict[int, float]) -> float:
     if not isinstance(value, (dict, list, tuple, set)):
         return 1
     if id(value) not in known:
-        known[id(value)] = float("inf")  # met again below itself, it never ends
+        known[id(value)] = float("inf")  # for a container that is met again below itself
         parts: Iterable[object] = value
         if isinstance(value, dict):
             parts = (part for pair in value.items() for part in pair)

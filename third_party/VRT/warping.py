@@ -17,7 +17,8 @@ from .deformable import deform_conv
 from .recompute import Recomputable, run
 
 OFFSET_BYTES = (16 << 20, 1 << 30)
-"""Of deformable offsets and weights at once, on a CPU and on a GPU; a few times that is held."""
+"""Most bytes of deformable offsets and weights at once, on a CPU and on a GPU; a few times as
+many are held."""
 
 # (neighbours, targets, flows), each (pairs, channels, H, W) -> aligned neighbours
 Align = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -32,7 +33,7 @@ def with_both_neighbours(
         x: (B, D, C, H, W).
         backward, forward: Flows (B, D - 1, 2, H, W) that bring a frame to the one before it and
             to the one after it.
-        align: Gets all pairs of both directions as one batch; gives (pairs, C', H, W).
+        align: Takes all pairs of both directions as one batch; returns (pairs, C', H, W).
         width: C'.
 
     Returns:
@@ -95,8 +96,8 @@ class DeformableAlignment(Recomputable):
 
     def _align(self, neighbour: Tensor, target: Tensor, flow: Tensor) -> Tensor:
         warped = warp(neighbour, flow)
-        seen = torch.cat([warped, target, flow.to(target.dtype)], 1)  # (B, 2C + 2, H, W)
-        raw = self.conv_offset(seen).to(flow.dtype)
+        inputs = torch.cat([warped, target, flow.to(target.dtype)], 1)  # (B, 2C + 2, H, W)
+        raw = self.conv_offset(inputs).to(flow.dtype)
         offset, mask = raw.split([18 * self.groups, 9 * self.groups], 1)
         offset = self.reach * offset.tanh() + flow.flip(1).repeat(1, 9 * self.groups, 1, 1)
         with torch.autocast(neighbour.device.type, enabled=False):
@@ -127,7 +128,7 @@ def warp_nearest4(x: Tensor, target: Tensor, flow: Tensor) -> Tensor:
     """Read `x` at the four whole pixels around position + flow: (B, 4C, H, W).
 
     Order: (floor x, floor y), (floor x, ceil y), (ceil x, floor y), (ceil x, ceil y); zeros
-    outside. Of the target only the place in the signature is used (see `Align`).
+    outside. `target` is not read; `Align` has it.
     """
     column, row = _positions(flow)
     return torch.cat(

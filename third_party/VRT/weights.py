@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from ...errors import SpikeDeblurError
 from .torch_file import load_torch_file
 
-NAMED = 5  # names given in an error, of possibly a thousand
+NAMED = 5
+"""Most names that an error lists, of possibly a thousand."""
 
 
 class WeightsError(SpikeDeblurError):
-    """A weights file is missing, is not one, or does not fit the model."""
+    """A weights file is missing, unreadable, or does not fit the model."""
 
 
 def load_pretrained(
@@ -27,8 +28,8 @@ def load_pretrained(
 
     Args:
         model: A VRT, or any module whose state-dict names the file has.
-        path: `.safetensors`, or a torch file with the state dict under `params` (as the
-            published checkpoints have it) or bare. Pickled code is never run.
+        path: `.safetensors`, or a torch file with the state dict under `params` (the published
+            checkpoints) or bare. Pickled code is never run.
         strict: Whether every name must be on both sides. A shape must fit in any case.
 
     Returns:
@@ -41,20 +42,20 @@ def load_pretrained(
     """
     path = Path(path)
     weights = _read(path)
-    own = model.state_dict()
-    missing = [name for name in own if name not in weights]
-    unexpected = [name for name in weights if name not in own]
+    state = model.state_dict()
+    missing = [name for name in state if name not in weights]
+    unexpected = [name for name in weights if name not in state]
     if strict and (missing or unexpected):
         raise WeightsError(
-            f"{path}: expected the model's {len(own)} names, found {len(weights)}; "
+            f"{path}: expected the model's {len(state)} names, found {len(weights)}; "
             f"missing: {_some(missing)}; unexpected: {_some(unexpected)}. Check that model and "
             "weights have the same configuration, or load with strict=False"
         )
-    if len(missing) == len(own):
+    if len(missing) == len(state):
         raise WeightsError(f"{path}: none of its {len(weights)} names is one of the model's")
     unfit = [
         f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in own.items()
+        for name, tensor in state.items()
         if name in weights and weights[name].shape != tensor.shape
     ]
     if unfit:

@@ -1,4 +1,4 @@
-"""Which token of which window is which pixel of which frame: planned once a shape, then a gather.
+"""Cutting features into windows and joining them: planned once for each shape, then a gather.
 
 Features (B, D, H, W, C) are zero-padded at the ends to whole windows, rolled by minus the shift
 and cut into windows; `WindowPlan.cut` does all of it by one gather of rows and `join` undoes it.
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-MASKED = -100.0  # added to the logits of tokens that the roll made neighbours
+MASKED = -100.0
+"""Added to the logits of tokens that only the roll made neighbours."""
 
 Size = tuple[int, int, int]
 Numbers = npt.NDArray[np.int64]
@@ -79,8 +80,8 @@ def plan_windows(
 ) -> WindowPlan:
     """Return the plan for features (B, D, H, W, C) with `shape` = (B, D, H, W).
 
-    Plans are kept, the latest. A dictionary is what torch.compile sees through, so that a shape
-    that the network ran with before it is compiled needs no break in the graph.
+    The latest plans are kept, in a dictionary because torch.compile can read one: a shape that
+    the network saw before it was compiled then breaks no graph.
     """
     key = (shape, window, shift, device)
     if key not in _plans:

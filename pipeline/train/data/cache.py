@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,28 +12,20 @@ import numpy as np
 Arrays = tuple[np.ndarray, ...]
 
 
-@dataclass(slots=True)
-class CacheStatistics:
-    """Counts of what a cache did so far."""
+class LRUCache:
+    """Arrays by key, the least recently used out first; threads may share it.
 
-    hits: int = 0
-    misses: int = 0
-    evictions: int = 0
-
-
-class WindowCache:
-    """Keeps the arrays that were used last; they are read-only, callers copy what they change.
-
-    Threads may share it.
+    The arrays are read-only, and those that `get` returns are the cache's own: copy what you
+    change.
 
     Args:
-        limit_bytes: most bytes of all arrays together; one that is larger is not kept.
+        max_memory_gb: Limit of all arrays together, in GiB; what is larger alone is not kept.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
+    def __init__(self, max_memory_gb: float = 50.0) -> None:
+        self.limit_bytes = int(max_memory_gb * 2**30)
         self.bytes = 0
-        self.statistics = CacheStatistics()
+        self.hits = self.misses = self.evictions = 0
         self._held: OrderedDict[Hashable, Arrays] = OrderedDict()
         self._before = (0, 0)
         self._lock = threading.Lock()
@@ -49,22 +40,22 @@ class WindowCache:
         return len(self._held)
 
     def get(self, key: Hashable) -> Arrays | None:
-        """Return what is held under `key`, now the most recently used, or None."""
+        """Return the arrays of a key, now the most recently used; None: not there."""
         with self._lock:
-            held = self._held.get(key)
-            if held is None:
-                self.statistics.misses += 1
+            arrays = self._held.get(key)
+            if arrays is None:
+                self.misses += 1
                 return None
-            self.statistics.hits += 1
+            self.hits += 1
             self._held.move_to_end(key)
-            return held
+            return arrays
 
-    def put(self, key: Hashable, arrays: Sequence[np.ndarray]) -> None:
-        """Hold arrays under `key`, dropping the least recently used ones to make room."""
-        size = sum(array.nbytes for array in arrays)
+    def put(self, key: Hashable, value: Sequence[np.ndarray]) -> None:
+        """Hold arrays under a key, dropping the least recently used ones to make room."""
+        size = sum(array.nbytes for array in value)
         # A view would keep the whole array that it is a part of alive, uncounted.
-        owned = tuple(array if array.base is None else array.copy() for array in arrays)
-        for array in owned:
+        arrays = tuple(array if array.base is None else array.copy() for array in value)
+        for array in arrays:
             array.flags.writeable = False
         with self._lock:
             self._drop(key)
@@ -72,14 +63,26 @@ class WindowCache:
                 return
             while self.bytes + size > self.limit_bytes:
                 self._drop(next(iter(self._held)))
-                self.statistics.evictions += 1
-            self._held[key] = owned
+                self.evictions += 1
+            self._held[key] = arrays
             self.bytes += size
+
+    def get_stats(self) -> dict[str, float]:
+        """Return what the cache holds and did: counts, memory in GiB, hits as a share of gets."""
+        return {
+            "items": len(self),
+            "memory_gb": self.bytes / 2**30,
+            "max_memory_gb": self.limit_bytes / 2**30,
+            "hits": self.hits,
+            "misses": self.misses,
+            "evictions": self.evictions,
+            "hit_rate": self.hits / max(self.hits + self.misses, 1),
+        }
 
     def since_last(self) -> tuple[int, int]:
         """Return hits and misses since the last call."""
         with self._lock:
-            now = self.statistics.hits, self.statistics.misses
+            now = self.hits, self.misses
             before, self._before = self._before, now
             return now[0] - before[0], now[1] - before[1]
 
@@ -88,6 +91,4 @@ class WindowCache:
         return self.bytes + size <= self.limit_bytes
 
     def _drop(self, key: Hashable) -> None:
-        dropped = self._held.pop(key, None)
-        if dropped is not None:
-            self.bytes -= sum(array.nbytes for array in dropped)
+        self.bytes -= sum(array.nbytes for array in self._held.pop(key, ()))

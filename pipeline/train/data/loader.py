@@ -21,7 +21,7 @@ from ....errors import SpikeDeblurError
 from ...host.machine import available_cores
 from ...host.reporter import SILENT, Reporter
 from ...storage.side_by_side import AT_ONCE
-from .cache import Arrays, WindowCache
+from .cache import Arrays, LRUCache
 from .order import StepPlan
 from .samples import ClipSamples, window_bytes
 from .workers import Batch, cut_batch, open_workers, stack
@@ -58,7 +58,7 @@ def prepare_cache(
     needed = sum(window_bytes(s) * s.length for s in samples.sequences)
     if needed <= limit:
         reporter.note(f"reading the training split into memory once: {_gib(needed)}, no workers")
-        samples.cache = WindowCache(limit)
+        samples.cache = LRUCache(data.CACHE_SIZE_GB)
         preload(samples, cores, reporter)
         return 0
     share = f", {_gib(limit // chosen)} a worker" if chosen else ""
@@ -67,7 +67,7 @@ def prepare_cache(
         f"DATA.CACHE_SIZE_GB {data.CACHE_SIZE_GB:g}; a part of it is kept{share}, the rest is "
         "read again each time"
     )
-    samples.cache = WindowCache(limit // max(chosen, 1))
+    samples.cache = LRUCache(data.CACHE_SIZE_GB / max(chosen, 1))
     return chosen
 
 

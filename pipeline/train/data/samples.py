@@ -18,7 +18,7 @@ import numpy as np
 from ....errors import SpikeDeblurError
 from ...sequences.contract import Span, WindowSequence
 from ...storage.side_by_side import together
-from .cache import Arrays, WindowCache
+from .cache import Arrays, LRUCache
 from .order import CROP, ClipIndex
 
 MOST_REPLACED = 20
@@ -49,7 +49,7 @@ class ClipSamples:
     """Whether crops are flipped and turned by quarters at random."""
     seed: int = 0
     """Seed of crops and augmentation."""
-    cache: WindowCache | None = None
+    cache: LRUCache | None = None
     """Windows kept in memory."""
     replace_unreadable: bool = False
     """Whether a clip that can't be read is replaced by the next of its length, of another

@@ -10,13 +10,8 @@ import torch
 
 from ....configs import dump_config
 from ...host.files import atomic_write
-from ...weights.checkpoint import (
-    CHECKPOINT,
-    KEYS,
-    CheckpointError,
-    checkpoint_path,
-    read_checkpoint,
-)
+from ...weights.checkpoint import CHECKPOINT, KEYS, read_checkpoint
+from ...weights.files import CheckpointError, checkpoint_path
 from ..clock import Clock
 from ..session import Session
 from ..step import Learner

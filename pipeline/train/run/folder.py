@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -20,8 +20,11 @@ from ....configs import ConfigError, dump_config, load_config
 from ....configs.schema import Config
 from ...host.files import atomic_write, require_inside, sweep, write_text
 from ...host.locks import LOCK, only_writer
-from ...weights.checkpoint import FOLDER, checkpoint_config, checkpoint_path, read_checkpoint
+from ...weights.files import FOLDER, checkpoint_path
 from .runs import RunFolderError, leaves, read_metrics
+
+if TYPE_CHECKING:  # a folder that is taken is told without torch
+    pass
 
 HARMLESS = frozenset(
     {
@@ -125,6 +128,8 @@ def read_resumable(run: Path, config: Config) -> dict[str, Any] | None:
     """
     path = checkpoint_path(run, "last")
     if path.is_file():
+        from ...weights.checkpoint import checkpoint_config, read_checkpoint
+
         state = read_checkpoint(path)
         require_same(checkpoint_config(state, path), config, run)
         return state

@@ -22,12 +22,9 @@ from spikedeblur.pipeline.train.run.runs import read_metrics
 from spikedeblur.pipeline.train.step import NonFiniteError
 from spikedeblur.pipeline.trained import load_trained
 from spikedeblur.pipeline.weights import checkpoint
-from spikedeblur.pipeline.weights.checkpoint import (
-    CheckpointError,
-    checkpoint_path,
-    read_checkpoint,
-)
+from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
 from spikedeblur.pipeline.weights.exported import TrainedModelError
+from spikedeblur.pipeline.weights.files import CheckpointError, checkpoint_path
 
 from .test_job import assert_same_state, run_fit
 

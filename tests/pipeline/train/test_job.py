@@ -26,7 +26,8 @@ from spikedeblur.pipeline.train.run.folder import read_resumable
 from spikedeblur.pipeline.train.run.runs import RunFolderError, read_metrics
 from spikedeblur.pipeline.train.session import Session
 from spikedeblur.pipeline.train.step import NonFiniteError
-from spikedeblur.pipeline.weights.checkpoint import checkpoint_path, load_run, read_checkpoint
+from spikedeblur.pipeline.weights.checkpoint import load_run, read_checkpoint
+from spikedeblur.pipeline.weights.files import checkpoint_path
 
 CPU = torch.device("cpu")
 MEASURED = {"data_wait", "samples_per_s", "seconds", "cache_hits", "cache_misses", "peak_memory"}

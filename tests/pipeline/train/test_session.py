@@ -23,7 +23,8 @@ from spikedeblur.pipeline.train.job import train
 from spikedeblur.pipeline.train.run import folder as run_folder
 from spikedeblur.pipeline.train.run import wandb
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
-from spikedeblur.pipeline.weights.checkpoint import checkpoint_path, read_checkpoint
+from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
+from spikedeblur.pipeline.weights.files import checkpoint_path
 
 
 class Odd(MemorySequence):

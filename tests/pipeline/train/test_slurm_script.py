@@ -14,7 +14,8 @@ import pytest
 from training_sets import SMALL
 
 from spikedeblur.pipeline.train.run.runs import read_metrics
-from spikedeblur.pipeline.weights.checkpoint import checkpoint_path, read_checkpoint
+from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
+from spikedeblur.pipeline.weights.files import checkpoint_path
 
 from .test_job import assert_same_state, metrics_not_measured
 

@@ -17,8 +17,9 @@ from spikedeblur.pipeline.inspect import inspect
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
 from spikedeblur.pipeline.trained import model_file as trained
 from spikedeblur.pipeline.weights import checkpoint
-from spikedeblur.pipeline.weights.checkpoint import checkpoint_path, load_run
+from spikedeblur.pipeline.weights.checkpoint import load_run
 from spikedeblur.pipeline.weights.exported import describe_model
+from spikedeblur.pipeline.weights.files import checkpoint_path
 
 CONFIG = load_config("configs/deblur/quickstart.yaml", SMALL)
 
@@ -72,7 +73,7 @@ def test_nothing_is_replaced_or_left_half_written(run, tmp_path, monkeypatch):
     with pytest.raises(SpikeDeblurError, match="is there already"):
         trained.export_model(run, out)
 
-    monkeypatch.setattr(trained, "save", lambda weights, metadata: before[:100])
+    monkeypatch.setattr("safetensors.torch.save", lambda weights, metadata: before[:100])
     with pytest.raises(SpikeDeblurError, match="a part of one"):
         trained.export_model(run, out, overwrite=True)
     assert out.read_bytes() == before

@@ -24,7 +24,8 @@ from spikedeblur.pipeline.train.job import train
 from spikedeblur.pipeline.train.memory_advice import require_room
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
 from spikedeblur.pipeline.trained.model_file import write_model
-from spikedeblur.pipeline.weights.checkpoint import CheckpointError, checkpoint_path, load_run
+from spikedeblur.pipeline.weights.checkpoint import load_run
+from spikedeblur.pipeline.weights.files import CheckpointError, checkpoint_path
 
 CONFIG = load_config("configs/deblur/quickstart.yaml", SMALL)
 MOST = 100 * 10**6

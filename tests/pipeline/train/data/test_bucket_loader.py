@@ -14,7 +14,7 @@ from s3_server import environment
 from training_sets import make_store
 
 from spikedeblur.pipeline.sequences.stored import open_store
-from spikedeblur.pipeline.train.data.cache import WindowCache
+from spikedeblur.pipeline.train.data.cache import LRUCache
 from spikedeblur.pipeline.train.data.loader import open_loader
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.samples import ClipSamples
@@ -39,7 +39,7 @@ def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketServ
 def samples_of(location: str, cache: int | None = None) -> ClipSamples:
     sequences = open_store(location, "train", bins=8)
     index = ClipIndex.every_start([s.length for s in sequences], 2)
-    held = None if cache is None else WindowCache(cache)
+    held = None if cache is None else LRUCache(cache / 2**30)
     return ClipSamples(sequences, index, crop_size=16, augment=True, cache=held)
 
 

@@ -4,7 +4,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikedeblur.pipeline.train.data.cache import WindowCache
+from spikedeblur.pipeline.train.data.cache import LRUCache
+
+
+def cache_of(limit: int) -> LRUCache:
+    """A cache of so many bytes."""
+    return LRUCache(limit / 2**30)
 
 
 def block(size: int, value: int = 0) -> tuple[np.ndarray]:
@@ -12,18 +17,18 @@ def block(size: int, value: int = 0) -> tuple[np.ndarray]:
 
 
 def test_least_recently_used_goes_first():
-    cache = WindowCache(30)
+    cache = cache_of(30)
     for key in "abc":
         cache.put(key, block(10, ord(key)))
     assert cache.get("a") is not None
     cache.put("d", block(10))
     assert cache.get("b") is None
     assert [cache.get(key) is not None for key in "acd"] == [True] * 3
-    assert (cache.statistics.hits, cache.statistics.misses, cache.statistics.evictions) == (4, 1, 1)
+    assert (cache.hits, cache.misses, cache.evictions) == (4, 1, 1)
 
 
 def test_what_is_larger_than_the_limit_is_not_kept_and_drops_nothing():
-    cache = WindowCache(10)
+    cache = cache_of(10)
     cache.put("a", block(8))
     cache.put("b", block(11))
     assert (len(cache), cache.bytes) == (1, 8)
@@ -31,7 +36,7 @@ def test_what_is_larger_than_the_limit_is_not_kept_and_drops_nothing():
 
 def test_a_part_of_a_large_array_is_held_alone():
     large = np.zeros((100, 10), np.uint8)
-    cache = WindowCache(100)
+    cache = cache_of(100)
     cache.put("a", (large[:2],))
     (held,) = cache.get("a")
     assert held.base is None
@@ -44,7 +49,7 @@ def test_a_part_of_a_large_array_is_held_alone():
     st.integers(0, 30),
 )
 def test_bytes_never_pass_the_limit_and_are_counted_right(puts, limit):
-    cache = WindowCache(limit)
+    cache = cache_of(limit)
     order: list[tuple[str, int]] = []  # the plain definition
     for key, size in puts:
         cache.put(key, block(size))

@@ -10,7 +10,7 @@ from training_sets import DeadlySequence, Listener, MemorySequence, UnreadableSe
 from spikedeblur.pipeline.host.machine import available_cores
 from spikedeblur.pipeline.sequences.light import LightSequence
 from spikedeblur.pipeline.storage.base import StoreError
-from spikedeblur.pipeline.train.data.cache import WindowCache
+from spikedeblur.pipeline.train.data.cache import LRUCache
 from spikedeblur.pipeline.train.data.loader import collate, open_loader, preload, prepare_cache
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.samples import ClipSamples, window_bytes
@@ -37,7 +37,7 @@ def test_a_split_that_fits_is_read_once_and_needs_no_workers():
     samples, workers, notes = cache_for(9, 2)
     assert workers == 0
     assert len(samples.cache) == 9
-    assert samples.cache.statistics.misses == 0
+    assert samples.cache.misses == 0
     for sequence in samples.sequences:
         sequence.reads.clear()
     samples.sample(0, 1)
@@ -68,7 +68,7 @@ def test_reading_ahead_in_threads_fills_the_cache_in_order():
     filled = []
     for threads in (1, 3):
         samples, seen = make(), []
-        samples.cache = WindowCache(9 * window_bytes(samples.sequences[0]))
+        samples.cache = LRUCache(9 * window_bytes(samples.sequences[0]) / 2**30)
         preload(samples, threads, Listener(lambda *call: seen.append(call[:2])))  # noqa: B023
         assert seen == [(n, 9) for n in range(1, 10)]
         filled.append(samples.cache)
@@ -81,7 +81,7 @@ def test_reading_ahead_in_threads_fills_the_cache_in_order():
 
 def test_an_unreadable_window_ends_reading_ahead_with_its_own_error():
     samples = ClipSamples([UnreadableSequence()], ClipIndex.every_start([4], 2), crop_size=8)
-    samples.cache = WindowCache(2**20)
+    samples.cache = LRUCache(2**-10)
     with pytest.raises(StoreError, match="window 1 is damaged"):
         preload(samples, 2)
 
@@ -89,7 +89,7 @@ def test_an_unreadable_window_ends_reading_ahead_with_its_own_error():
 def test_windows_that_are_not_held_come_in_one_read():
     samples = make()
     sequence = samples.sequences[0]
-    samples.cache = WindowCache(window_bytes(sequence))
+    samples.cache = LRUCache(window_bytes(sequence) / 2**30)
     assert samples.sample(0, 0)["voxels"].shape[0] == 2  # window 0 is held now
     sequence.reads.clear()
     samples.cut(2, (0, 8), (0, 8))

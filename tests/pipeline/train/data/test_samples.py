@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from training_sets import MemorySequence
 
-from spikedeblur.pipeline.train.data.cache import WindowCache
+from spikedeblur.pipeline.train.data.cache import LRUCache
 from spikedeblur.pipeline.train.data.order import ClipIndex
 from spikedeblur.pipeline.train.data.samples import ClipSamples, SampleError, window_bytes
 
@@ -60,20 +60,19 @@ def test_a_cache_changes_no_sample(limit_windows):
     index = ClipIndex.every_start([4, 4], 2)
     plain = ClipSamples(sequences, index, crop_size=8, augment=True)
     limit = limit_windows * window_bytes(sequences[0])
-    cached = ClipSamples(sequences, index, crop_size=8, augment=True, cache=WindowCache(limit))
+    cached = ClipSamples(sequences, index, crop_size=8, augment=True, cache=LRUCache(limit / 2**30))
     for epoch, clip in itertools.product(range(3), range(len(index))):
         expected, found = plain.sample(epoch, clip), cached.sample(epoch, clip)
         for name in ("blur", "sharp", "voxels"):
             np.testing.assert_array_equal(found[name], expected[name])
-    statistics = cached.cache.statistics
-    assert statistics.hits + statistics.misses == 3 * len(index) * 2
+    assert cached.cache.hits + cached.cache.misses == 3 * len(index) * 2
     assert cached.cache.bytes <= limit
-    assert (statistics.hits > 0) == (limit_windows > 0)
+    assert (cached.cache.hits > 0) == (limit_windows > 0)
 
 
 def test_only_the_crop_is_read_when_the_cache_is_full_and_the_crop_small():
     sequence = MemorySequence()
-    cache = WindowCache(window_bytes(sequence))
+    cache = LRUCache(window_bytes(sequence) / 2**30)
     samples = ClipSamples([sequence], ClipIndex.every_start([4], 2), crop_size=8, cache=cache)
     samples.sample(0, 0)
     assert sequence.reads == ["voxels whole", "voxels crop"]
@@ -81,7 +80,7 @@ def test_only_the_crop_is_read_when_the_cache_is_full_and_the_crop_small():
     sequence.reads.clear()
     large.sample(0, 2)
     assert sequence.reads == ["voxels whole", "voxels whole"]
-    assert cache.statistics.evictions == 2
+    assert cache.evictions == 2
 
 
 @pytest.mark.parametrize("voxel_dtype", ["uint8", "uint16", "float32"])

@@ -12,13 +12,8 @@ from training_sets import SMALL
 from spikedeblur.configs import dump_config, load_config
 from spikedeblur.model import build_model
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
-from spikedeblur.pipeline.weights.checkpoint import (
-    CheckpointError,
-    checkpoint_path,
-    describe_checkpoint,
-    load_run,
-    read_checkpoint,
-)
+from spikedeblur.pipeline.weights.checkpoint import describe_checkpoint, load_run, read_checkpoint
+from spikedeblur.pipeline.weights.files import CheckpointError, checkpoint_path
 
 CONFIG = load_config("configs/deblur/quickstart.yaml", SMALL)
 

@@ -1,0 +1,106 @@
+"""`TRAIN`: length, pace and records of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, ByteSize, Field
+
+from .values import Bool, Fraction, Int, Name, NaturalFloat, PositiveFloat, PositiveInt, Section
+
+NaturalInt = Annotated[Int, Field(ge=0, le=10**9)]
+Clips = Annotated[Int, Field(ge=1, le=100_000)]
+
+
+def _amp_word(value: object) -> object:
+    # YAML 1.1 reads a bare `off` as false; the field also writes `AMP: true`.
+    if isinstance(value, bool):
+        return "auto" if value else "off"
+    return value
+
+
+class OptimConfig(Section):
+    """AdamW."""
+
+    LR: PositiveFloat = 2e-4
+    """Peak learning rate."""
+    WEIGHT_DECAY: NaturalFloat = 1e-4
+    """Decoupled weight decay."""
+    FLOW_LR_SCALE: NaturalFloat = 1.0
+    """Factor on the learning rate of the flow network (SpyNet); its authors' finetuning: 0.25."""
+    BACKBONE_LR_SCALE: NaturalFloat = 1.0
+    """Factor on the learning rate of the rest of the published network; for pretrained weights
+    beside a new spike branch."""
+    FLOW_FROZEN_STEPS: NaturalInt = 0
+    """Steps at the start that leave the flow network unchanged."""
+
+
+class SchedulerConfig(Section):
+    """Learning rate over the run: linear warm-up, then cosine to MIN_LR at the last step."""
+
+    WARMUP_STEPS: NaturalInt = 1000
+    """Optimizer steps from 0 to OPTIM.LR; at most half of the run."""
+    MIN_LR: NaturalFloat = 1e-7
+    """Learning rate at the end."""
+
+
+class TrainConfig(Section):
+    """Length, pace and records of a run. A step is one update of the weights."""
+
+    EPOCHS: PositiveInt = 80
+    """Passes over the training windows; used where MAX_STEPS is null."""
+    MAX_STEPS: PositiveInt | None = None
+    """Length of the run in steps, over EPOCHS. `--set TRAIN.EPOCHS=N` sets it to null
+    unless it is given by `--set` as well."""
+    BATCH_SIZE: Clips = 1
+    """Clips in a batch of one process."""
+    NUM_WORKERS: Annotated[Int, Field(ge=0, le=1000)] | Literal["auto"] = 8
+    """Loading processes of one training process, at most its share of the cores; 0 loads in
+    the training process; `auto`: one core less than its share, at most 8."""
+    PREFETCH_MB: Annotated[Int, Field(ge=1, le=10**6)] = 512
+    """Memory for batches that workers have ready before they are needed, in MB a training
+    process; a worker always has one under way."""
+    GRADIENT_ACCUMULATION_STEPS: Clips = 6
+    """Batches a step."""
+    MEMORY_BUDGET: Literal["auto"] | Annotated[ByteSize, Field(ge=0, le=10**15)] | None = None
+    """Memory that a training process may take, such as 16GB; GPU memory where there is a GPU.
+    Trial steps before the first one choose what is recomputed in the backward pass: the fastest
+    choice that stays within. `auto`: 0.9 of what is free. null: MODEL.RECOMPUTE and
+    MODEL.USE_CHECKPOINT_* decide."""
+    THREADS: Annotated[Int, Field(ge=1, le=1024)] | None = None
+    """CPU threads of one training process; null: torch's own choice, all cores."""
+    OPTIM: OptimConfig = OptimConfig()
+    """Optimizer."""
+    SCHEDULER: SchedulerConfig = SchedulerConfig()
+    """Learning-rate schedule."""
+    GRAD_CLIP: PositiveFloat | None = 1.0
+    """Largest norm of the gradient; null: no clipping."""
+    NON_FINITE: Literal["stop", "skip"] = "stop"
+    """A step whose loss or gradient is not finite: stop the run, with a checkpoint from before it,
+    or leave the step out, which is noted; ten in a row stop the run as well."""
+    ON_ERROR: Literal["stop", "skip"] = "stop"
+    """A clip that can't be read once the run has begun: stop, with a checkpoint, or take the next
+    clip that can in its place; such a run names what was left out and ends with exit code 1."""
+    AMP: Annotated[Literal["off", "bf16", "fp16", "auto"], BeforeValidator(_amp_word)] = "auto"
+    """Mixed precision. `auto`: bf16 where the GPU or the CPU has instructions for it, fp16 on
+    other GPUs, off on other CPUs. true means `auto`, false `off`."""
+    COMPILE: Bool = False
+    """Compile the network (torch.compile) for the shape of the training clips: minutes at the
+    start, for faster steps on a GPU. On a CPU it gains nothing."""
+    EMA_DECAY: Fraction | None = 0.999
+    """Decay a step of the averaged weights that are validated and kept; null: none."""
+    SEED: Annotated[Int, Field(ge=0, le=2**63 - 1)] = 0
+    """Seed of weights, order, crops and augmentation."""
+    LOG_INTERVAL: PositiveInt = 50
+    """Steps between lines of metrics.jsonl."""
+    VAL_INTERVAL: PositiveInt = 1000
+    """Steps between validations; there is one at the end too."""
+    EARLY_STOP: PositiveInt | None = None
+    """Validations in a row without a better one that end the run; null: it takes all its steps.
+    The learning rate falls over all of them, so a run that is ended early has not seen its end."""
+    SAVE_INTERVAL: PositiveInt = 1000
+    """Steps between writes of checkpoints/last.pt; there is one at the end too."""
+    WANDB: Name | None = None
+    """Project on Weights & Biases that gets the metrics too, by the extra `wandb`; null: none."""
+    VAL_MAX_WINDOWS: PositiveInt | None = None
+    """Validate on at most so many windows, evenly spread over the split; null: all."""

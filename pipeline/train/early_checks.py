@@ -1,0 +1,46 @@
+"""What can be wrong with a run's paths, found without torch, whose import takes seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...configs.schema import Config
+from ...errors import SpikeDeblurError
+from ..sequences.unified import is_store, require_split_folder
+from .run.folder import require_new
+
+
+class MissingFileError(SpikeDeblurError):
+    """A file that the configuration names is not there."""
+
+
+def require_startable(
+    config: Config, run: Path | None, *, resume: bool = False, overwrite: bool = False
+) -> None:
+    """Refuse a run whose data, weights or folder are not what they should be; opens none of them.
+
+    Args:
+        config: the whole configuration.
+        run: folder to write; None: nothing is written.
+        resume: the run goes on, and has its weights.
+        overwrite: replace a run that is in the folder.
+
+    Raises:
+        StoreError: neither a store nor a unified folder is at DATA.ROOT.
+        MissingFileError: a file with weights is not there.
+        RunFolderError: the folder holds a run.
+    """
+    data, vgg = config.DATA, config.LOSS.VGG_PERCEPTUAL
+    if not is_store(data.ROOT):
+        for split in (data.TRAIN_SPLIT, data.VAL_SPLIT):
+            require_split_folder(data.ROOT, split)
+    for key, file in (
+        ("MODEL.PRETRAINED", None if resume else config.MODEL.PRETRAINED),
+        ("LOSS.VGG_PERCEPTUAL.WEIGHTS", vgg.WEIGHTS if vgg.WEIGHT else None),
+    ):
+        if file is not None and not Path(file).is_file():
+            raise MissingFileError(
+                f"{key}: {file}: expected a weights file, found none; check the path"
+            )
+    if run is not None and not resume:
+        require_new(run, overwrite=overwrite)
