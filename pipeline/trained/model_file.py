@@ -66,7 +66,7 @@ def _names() -> str:
 def fetched(source: str | os.PathLike[str]) -> Path:
     """Return the path of a run folder or an exported model; of one at a URL, once it is fetched.
 
-    Of a run only what it takes to use its model is fetched: `config.yaml` and the best weights.
+    Only `config.yaml` and the best weights of a run are fetched.
 
     Raises:
         TrainedModelError: neither is at the URL.

@@ -82,7 +82,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     _require_whole(Path(path))
     try:
         with warnings.catch_warnings():
-            # Of pickles that torch did not write; they are refused below in our own words.
+            # Pickles that torch did not write are refused below in our own words.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             state: dict[str, Any] = load_torch_file(path, "cpu")
     except FileNotFoundError as error:

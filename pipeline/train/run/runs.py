@@ -158,7 +158,7 @@ def differing(settings: Sequence[dict[str, Any]]) -> list[str]:
 
 def _facts(record: RunRecord, differ: Sequence[str]) -> RunFacts:
     lines = record.metrics
-    # Of a validation without a number, the PSNR is None.
+    # The PSNR of a validation whose result was no number is None.
     validations = [line for line in lines if line["kind"] == "val" and line["psnr"] is not None]
     best = max(validations, key=lambda line: float(line["psnr"]), default={})
     return RunFacts(
