@@ -20,8 +20,8 @@ from ..host.header import ProductFormat
 from ..host.validation import first_problem
 from ..spikes.clock import SpikeClock
 from ..spikes.geometry import SpikeGeometry
-from ..spikes.presets import parse_geometry
-from ..spikes.registration import Registration
+from ..spikes.presets import GeometrySpec, parse_geometry
+from ..spikes.registration import Matrix, Registration
 from .log import AlignmentRow, format_alignment_log, require_seq
 
 FORMAT = ProductFormat("spikedeblur.manifest", schema_version=1)
@@ -45,13 +45,7 @@ def _require_climbing(path: str) -> str:
     return path
 
 
-def _require_geometry(spec: str) -> str:
-    parse_geometry(spec)
-    return spec
-
-
 RelativePath = Annotated[str, AfterValidator(_require_relative)]
-GeometrySpec = Annotated[str, AfterValidator(_require_geometry)]
 
 
 class _Record(BaseModel):
@@ -115,7 +109,7 @@ class Verification(_Record):
 class Space(_Record):
     """Registration: where spike pixels lie in the colour frames; see `spikes.registration`."""
 
-    matrix: tuple[float, float, float, float, float, float, float, float, float]
+    matrix: Matrix
     """3x3, row by row: (x, y, 1) in spike pixels to frame pixels, (0, 0) the outer corner."""
     frame_shape: tuple[int, int]
     """(H, W) of the frames, in pixels."""

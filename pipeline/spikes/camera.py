@@ -25,23 +25,19 @@ class SpikeCamera:
 
     threshold: float = 2.0
     """Integral at which a pixel fires, in units of luminance times samples."""
-    amplification: float = 1.0
-    """Factor on the luminance before it is integrated."""
     noise: float = 0.0
     """Probability that a pixel fires in a sample for no reason, OR-ed into the stream."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.threshold) and self.threshold > 0):
             raise SpikeDeblurError(f"expected a threshold above 0, got {self.threshold}")
-        if not (math.isfinite(self.amplification) and self.amplification > 0):
-            raise SpikeDeblurError(f"expected an amplification above 0, got {self.amplification}")
         if not 0 <= self.noise < 1:
             raise SpikeDeblurError(f"expected noise in [0, 1), spikes a sample, got {self.noise}")
 
     @property
     def gain(self) -> float:
         """Spikes a sample at unit luminance."""
-        return self.amplification / self.threshold
+        return 1 / self.threshold
 
     def record(
         self, luminance: Iterable[npt.NDArray[np.float32]], rng: np.random.Generator
@@ -56,7 +52,7 @@ class SpikeCamera:
         for frame in luminance:
             if integral is None:
                 integral = rng.uniform(0, self.threshold, frame.shape).astype(np.float32)
-            integral += np.float32(self.amplification) * frame
+            integral += frame
             fired = integral >= threshold
             integral -= threshold * fired
             if self.noise > 0:

@@ -97,24 +97,15 @@ class SpikeFile:
                 out[first - start : first - start + len(frames), :, to] = pixels[..., of]
         return out
 
-    def tfp(
-        self,
-        start: int = 0,
-        stop: int | None = None,
-        rows: Range = None,
-        columns: Range = None,
-        *,
-        gain: float = 1.0,
-    ) -> npt.NDArray[np.float32]:
-        """Texture from playback, as `reconstruct.tfp`, without decoding: (h, w) float32, upright.
+    def tfp(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32]:
+        """Return the mean rate of samples [start, stop), undecoded: (H, W) float32, upright.
 
         Raises as `count_spikes` does.
         """
         start, stop = self._checked_window(start, stop)
         bins = -(-(stop - start) // MOST_IN_BIN)
-        counts = self.counts(bins, start, stop, rows, columns).sum(axis=0, dtype=np.uint32)
-        rate = counts / np.float32(stop - start)
-        return np.asarray(rate / np.float32(gain), np.float32)
+        counts = self.counts(bins, start, stop).sum(axis=0, dtype=np.uint32)
+        return np.asarray(counts / np.float32(stop - start), np.float32)
 
     def counts(
         self,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from .geometry import SpikeGeometry, SpikeGeometryError
 
@@ -21,46 +24,42 @@ class SpikePreset:
     """Spikes a sample at unit luminance; None where it is not known."""
 
 
-def _bottom_up(height: int, width: int, *drop: tuple[int, int]) -> SpikeGeometry:
-    return SpikeGeometry(height=height, width=width, flip_rows=True, drop_columns=drop)
+def _bottom_up(
+    height: int,
+    width: int,
+    source: str,
+    *drop: tuple[int, int],
+    rate: float | None = None,
+    gain: float | None = None,
+) -> SpikePreset:
+    geometry = SpikeGeometry(height=height, width=width, flip_rows=True, drop_columns=drop)
+    return SpikePreset(geometry=geometry, source=source, rate=rate, gain=gain)
 
 
 PRESETS: dict[str, SpikePreset] = {
-    "vidar": SpikePreset(
-        geometry=_bottom_up(250, 400),
-        source="Vidar gen-1 / sps10 camera; recVidarReal2019, PKU-Vidar-DVS, RSB",
+    "vidar": _bottom_up(
+        250, 400, "Vidar gen-1 / sps10 camera; recVidarReal2019, PKU-Vidar-DVS, RSB"
     ),
-    "vidar-raw": SpikePreset(
-        geometry=_bottom_up(250, 416, (400, 416)),
-        source="the same camera with row headers in columns 400 to 415",
+    "vidar-raw": _bottom_up(
+        250, 416, "the same camera with row headers in columns 400 to 415", (400, 416)
     ),
-    "reds-spike": SpikePreset(geometry=_bottom_up(250, 400), source="REDS-spike", gain=0.6),
-    "sps100": SpikePreset(
-        geometry=_bottom_up(1000, 1000), source="sps100 / M1K40 camera, headers stripped"
-    ),
-    "sps100-raw": SpikePreset(
-        geometry=_bottom_up(1000, 1024, (500, 512), (1000, 1012)),
-        source="sps100 camera with sync words in columns 500 to 511 and 1000 to 1011",
+    "reds-spike": _bottom_up(250, 400, "REDS-spike", gain=0.6),
+    "sps100": _bottom_up(1000, 1000, "sps100 / M1K40 camera, headers stripped"),
+    "sps100-raw": _bottom_up(
+        1000,
+        1024,
+        "sps100 camera with sync words in columns 500 to 511 and 1000 to 1011",
+        *((500, 512), (1000, 1012)),
     ),
     "spift": SpikePreset(
         geometry=SpikeGeometry(height=500, width=800, flip_rows=False, pad_frames=True),
         source="SPIFT / PHM (SPCS simulator), top-down",
     ),
-    "spk-gopro": SpikePreset(
-        geometry=_bottom_up(360, 640), source="Spk-GoPro", rate=1920.0, gain=0.5
-    ),
-    "spk-x4k-train": SpikePreset(
-        geometry=_bottom_up(384, 384), source="Spk-X4K1000FPS train", rate=4000.0, gain=0.5
-    ),
-    "spk-x4k-val": SpikePreset(
-        geometry=_bottom_up(256, 256), source="Spk-X4K1000FPS val", rate=4000.0, gain=0.5
-    ),
-    "s-sdm-gopro": SpikePreset(
-        geometry=_bottom_up(180, 320), source="S-SDM GOPRO", rate=1920.0, gain=0.993
-    ),
-    "s-sdm-gopro-full": SpikePreset(
-        geometry=_bottom_up(720, 1280), source="S-SDM GOPRO, full size", rate=1920.0, gain=0.993
-    ),
+    "spk-gopro": _bottom_up(360, 640, "Spk-GoPro", rate=1920.0, gain=0.5),
+    "spk-x4k-train": _bottom_up(384, 384, "Spk-X4K1000FPS train", rate=4000.0, gain=0.5),
+    "spk-x4k-val": _bottom_up(256, 256, "Spk-X4K1000FPS val", rate=4000.0, gain=0.5),
+    "s-sdm-gopro": _bottom_up(180, 320, "S-SDM GOPRO", rate=1920.0, gain=0.993),
+    "s-sdm-gopro-full": _bottom_up(720, 1280, "S-SDM GOPRO, full size", rate=1920.0, gain=0.993),
 }
 
 _SPEC_HELP = (
@@ -109,3 +108,12 @@ def parse_geometry(spec: str) -> SpikeGeometry:
         pad_frames=pad_frames,
         drop_columns=tuple(sorted(drop)),
     )
+
+
+def _require_geometry(spec: str) -> str:
+    parse_geometry(spec)
+    return spec
+
+
+GeometrySpec = Annotated[str, AfterValidator(_require_geometry)]
+"""A SPEC in a file that pydantic checks."""

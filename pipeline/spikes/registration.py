@@ -50,39 +50,24 @@ class Registration:
         if matrix.shape != (9,) or not np.isfinite(matrix).all():
             raise RegistrationError(f"expected a matrix of 9 finite numbers, got {self.matrix}")
         h, w = self.spike_shape
-        depth = self._corners @ self._matrix[2, :2] + matrix[8]
+        depth = [x * matrix[6] + y * matrix[7] + matrix[8] for x in (0, w) for y in (0, h)]
         if (
-            np.linalg.det(self._matrix) == 0
-            or depth.min() <= 0 < depth.max()
-            or depth.max() <= 0 <= depth.min()
+            np.linalg.det(matrix.reshape(3, 3)) == 0
+            or min(depth) <= 0 < max(depth)
+            or max(depth) <= 0 <= min(depth)
         ):
             raise RegistrationError(
                 f"the matrix {list(self.matrix)} maps the {h}x{w} spikes to no picture; check "
                 "that it is from spike pixels to frame pixels, row by row"
             )
 
-    @property
-    def _matrix(self) -> npt.NDArray[np.float64]:
-        return np.array(self.matrix, np.float64).reshape(3, 3)
-
-    @property
-    def _corners(self) -> npt.NDArray[np.float64]:
-        """Corners (4, 2) of the spikes, in spike pixels."""
-        h, w = self.spike_shape
-        return np.array([(0, 0), (w, 0), (0, h), (w, h)], np.float64)
-
-    def to_frame(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """Return the frame points (..., 2) of spike points (..., 2)."""
-        return _map(self._matrix, points)
-
     def to_spikes(self, points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Return the spike points (..., 2) of frame points (..., 2)."""
-        return _map(np.linalg.inv(self._matrix), points)
-
-    def furthest(self, other: Registration) -> float:
-        """Return the largest distance of the two at the spikes' corners, in frame pixels."""
-        apart = self.to_frame(self._corners) - other.to_frame(self._corners)
-        return float(np.hypot(apart[:, 0], apart[:, 1]).max())
+        x, y = points[..., 0], points[..., 1]
+        rows = np.linalg.inv(np.array(self.matrix, np.float64).reshape(3, 3))
+        u, v, depth = (row[0] * x + row[1] * y + row[2] for row in rows)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.stack([u / depth, v / depth], axis=-1)
 
     def sources(self) -> npt.NDArray[np.int32]:
         """Return (h, w) int32: for each pixel of the new grid the flat index of its spike pixel.
@@ -96,20 +81,6 @@ class Registration:
         inside = (pixels >= 0).all(axis=-1) & (pixels[..., 0] < w) & (pixels[..., 1] < h)
         column, row = (np.where(inside, pixels[..., k], 0).astype(np.int32) for k in (0, 1))
         return np.where(inside, row * w + column, np.int32(-1)).astype(np.int32)
-
-    @property
-    def overlap(self) -> float:
-        """Share of the frame that the spike camera sees."""
-        return float((self.sources() >= 0).mean())
-
-
-def _map(
-    matrix: npt.NDArray[np.floating], points: npt.NDArray[np.floating]
-) -> npt.NDArray[np.float64]:
-    x, y = points[..., 0], points[..., 1]
-    u, v, depth = (row[0] * x + row[1] * y + row[2] for row in matrix)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.stack([u / depth, v / depth], axis=-1)
 
 
 class RegisteredSpikes:

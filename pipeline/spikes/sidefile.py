@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import SpikeDeblurError
 from ..host.files import write_text
+from ..host.validation import first_problem
 from .geometry import SpikeGeometry
-from .presets import parse_geometry
+from .presets import GeometrySpec, parse_geometry
 
 FOLDER_SIDE_FILE = "spikes.json"
 """Name of one side file for all `.dat` files of a folder."""
@@ -31,14 +32,14 @@ class SideFile(BaseModel):
 
     format: Literal["spikedeblur.spikes"] = "spikedeblur.spikes"
     schema_version: Literal[1] = 1
-    geometry: str
+    geometry: GeometrySpec
     """A geometry SPEC, such as `250x400,bottom-up`."""
     rate: float | None = Field(default=None, gt=0)
     """Spike frames a second, in Hz."""
     first: float = 0.0
     """Time of the first spike frame, in seconds. Not used in a folder's side file."""
     gain: float | None = Field(default=None, gt=0)
-    """Spikes a sample at unit luminance: amplification / threshold."""
+    """Spikes a sample at unit luminance."""
     made_by: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Tool, version, seed and camera settings; no sample's value depends on them."""
 
@@ -89,15 +90,9 @@ def _parse(path: Path) -> SideFile:
             f"{path.stat().st_size} bytes; remove it or write it anew with `spikedeblur convert`"
         )
     try:
-        side = SideFile.model_validate_json(path.read_bytes())
-        side.spike_geometry()
+        return SideFile.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise SideFileError(
-            f"{path}: expected a spikedeblur side file, but {where}: {first['msg']}; correct it "
+            f"{path}: expected a spikedeblur side file, but {first_problem(error)}; correct it "
             "or write it anew with `spikedeblur convert`"
         ) from error
-    except SpikeDeblurError as error:
-        raise SideFileError(f"{path}: {error}") from error
-    return side

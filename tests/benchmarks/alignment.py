@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from alignment_cases import (
+    furthest,
     make_wrong,
     of_another,
     record_moved,
@@ -163,8 +164,8 @@ def place_spikes(i: int, side: int = 256) -> tuple[float, float, float]:
     truth = recording.place
     found = register(recording.pairs(16, 27, 38, 48))
     assert found is not None
-    moved = same_view(truth.spike_shape, truth.frame_shape).furthest(truth)
-    return found.registration.furthest(truth), found.error, moved
+    moved = furthest(same_view(truth.spike_shape, truth.frame_shape), truth)
+    return furthest(found.registration, truth), found.error, moved
 
 
 def see_nothing(folder: Path, i: int) -> bool:
@@ -223,7 +224,7 @@ def place_and_lag(i: int) -> tuple[float, float, bool]:
             options=AlignOptions(estimate=True, estimate_space="similarity"),
         ).sequences
     place = sequence.registration()
-    off = np.inf if place is None else place.furthest(recording.place)
+    off = np.inf if place is None else furthest(place, recording.place)
     applied = sequence.verification is not None and sequence.verification.applied
     return off, sequence.windows[0].first * sequence.rate, applied
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aligning import run_align
-from alignment_cases import Moved, record_moved
+from alignment_cases import Moved, furthest, record_moved
 
 from spikedeblur.pipeline.align import read_manifest
 from spikedeblur.pipeline.evaluate.metrics import psnr
@@ -49,7 +49,7 @@ def aligned(moved, tmp_path_factory) -> Path:
 
 def test_place_and_lag_are_found_together(aligned, moved):
     (sequence,) = read_manifest(aligned / "o" / "a.json").sequences
-    assert sequence.registration().furthest(moved.place) < 0.7
+    assert furthest(sequence.registration(), moved.place) < 0.7
     assert sequence.verification.applied
     assert sequence.windows[0].first == pytest.approx(0, abs=1.5 / 8000)
 

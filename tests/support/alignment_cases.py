@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from spikedeblur.pipeline.align.exposure import exposure_window
@@ -234,6 +235,23 @@ def same_view(spike_shape: tuple[int, int], frame_shape: tuple[int, int]) -> Reg
     """The registration of two cameras that see exactly the same."""
     y, x = frame_shape[0] / spike_shape[0], frame_shape[1] / spike_shape[1]
     return Registration((x, 0.0, 0.0, 0.0, y, 0.0, 0.0, 0.0, 1.0), spike_shape, frame_shape)
+
+
+def furthest(first: Registration, second: Registration) -> float:
+    """Return the largest distance of the two at the spikes' corners, in frame pixels."""
+    h, w = first.spike_shape
+    corners = np.array([(0, 0), (w, 0), (0, h), (w, h)], np.float64)
+    apart = to_frame(first, corners) - to_frame(second, corners)
+    return float(np.hypot(apart[:, 0], apart[:, 1]).max())
+
+
+def to_frame(
+    registration: Registration, points: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return the frame points (..., 2) of spike points (..., 2)."""
+    matrix = np.array(registration.matrix).reshape(3, 3)
+    mapped = points @ matrix[:, :2].T + matrix[:, 2]
+    return mapped[..., :2] / mapped[..., 2:]
 
 
 def record_moved(

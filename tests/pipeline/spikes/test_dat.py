@@ -190,10 +190,8 @@ def test_tfp_is_that_of_the_decoded_spikes(tmp_path_factory, stream, data):
     path = tmp_path_factory.mktemp("tfp") / "clip.dat"
     write_spikes(path, spikes, geometry)
     start, stop = data.draw(spans(len(spikes)))
-    rows, columns = data.draw(spans(geometry.shape[0])), data.draw(spans(geometry.shape[1]))
-    found = SpikeFile.open(path, geometry).tfp(start, stop, rows, columns, gain=0.5)
-    expected = tfp(spikes[start:stop, slice(*rows), slice(*columns)], 0.5)
-    np.testing.assert_array_equal(found, expected)
+    found = SpikeFile.open(path, geometry).tfp(start, stop)
+    np.testing.assert_array_equal(found, tfp(spikes[start:stop]))
 
 
 def test_tfp_of_more_samples_than_a_bin_can_count(tmp_path):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from alignment_cases import same_view
+from alignment_cases import same_view, to_frame
 
 from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry, write_spikes
 from spikedeblur.pipeline.spikes.registration import (
@@ -25,8 +25,8 @@ def file(tmp_path):
 def test_points_go_to_the_frame_and_back():
     where = Registration(TURNED, (20, 27), (40, 54))
     points = np.random.default_rng(1).uniform(0, 27, (9, 2))
-    np.testing.assert_allclose(where.to_spikes(where.to_frame(points)), points, atol=1e-9)
-    x, y = where.to_frame(np.array([10.0, 5.0]))
+    np.testing.assert_allclose(where.to_spikes(to_frame(where, points)), points, atol=1e-9)
+    x, y = to_frame(where, np.array([10.0, 5.0]))
     depth = 1e-3 * 10 - 5e-4 * 5 + 1
     assert x == pytest.approx((1.9 * 10 - 0.2 * 5 + 3) / depth)
     assert y == pytest.approx((0.2 * 10 + 2.1 * 5 - 4) / depth)
@@ -34,7 +34,7 @@ def test_points_go_to_the_frame_and_back():
 
 def test_equal_fields_change_no_spike(file):
     same = same_view((20, 27), (40, 54))
-    assert same.overlap == 1
+    assert (same.sources() >= 0).all()
     seen = RegisteredSpikes(file, same)
     np.testing.assert_array_equal(seen.read(), file.read())
     np.testing.assert_array_equal(seen.packed(3, 9), file.packed(3, 9))

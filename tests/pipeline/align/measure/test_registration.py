@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from alignment_cases import record_moved, same_view
+from alignment_cases import furthest, record_moved, same_view
 from PIL import Image
 
 from spikedeblur.pipeline.align.calibration import CalibrationError, read_calibration
@@ -23,9 +23,9 @@ def moved():
 @pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
 def test_planted_shift_turn_and_scale_are_found(moved, model):
     pairs, truth = moved
-    assert same_view(truth.spike_shape, truth.frame_shape).furthest(truth) > 5
+    assert furthest(same_view(truth.spike_shape, truth.frame_shape), truth) > 5
     found = register(pairs, model)
-    assert found.registration.furthest(truth) < 0.5
+    assert furthest(found.registration, truth) < 0.5
     assert found.correlation > 0.99
     assert 0 < found.error < 1.0
 
