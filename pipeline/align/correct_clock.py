@@ -61,13 +61,12 @@ def correct_clock(sequence: AlignedSequence, measured: Verification) -> AlignedS
 def drop_outside(sequence: AlignedSequence, root: Path) -> tuple[AlignedSequence, list[int]]:
     """Return the sequence without the windows that leave the recording, and their numbers."""
     n_frames = SpikeFile.open(root / sequence.windows[0].spikes, sequence.spike_geometry()).n_frames
-    kept, dropped = set(), []
+    kept = set()
     for window in sequence.windows:
         start, stop = sequence.clock(window).samples(window.t0, window.t1)
         if 0 <= start < stop <= n_frames:
             kept.add(window.frame_index)
-        else:
-            dropped.append(window.frame_index)
+    dropped = [w.frame_index for w in sequence.windows if w.frame_index not in kept]
     return with_windows(sequence, kept), dropped
 
 

@@ -7,7 +7,6 @@ and clock. Only then are spikes read, one sequence a task.
 from __future__ import annotations
 
 import os
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,11 +89,14 @@ def align(
             former=_unchanged_folder(former, root, manifest),
         )
         with thread_pool(workers, "align") as pool:
-            done = run.align_all(found, pool, reporter)
+            done: list[_Done] = []
+            for aligned in pool.map(run.align_one, found):
+                done.append(aligned)
+                reporter.progress(len(done), len(found), aligned.sequence.seq)
             # Only now is it known whose spikes may have been exchanged with whose.
-            sequences = find_owners([result.sequence for result in done], root, pool.map)
+            sequences = find_owners([aligned.sequence for aligned in done], root, pool.map)
         exposures = {sequence.exposure for sequence in found}
-        lights = {result.linear_light for result in done}
+        lights = {aligned.linear_light for aligned in done}
         result = Manifest(
             version=__version__,
             layout=chosen.NAME,
@@ -138,16 +140,6 @@ class _Run:
     calibration: Registration | None
     former: dict[str, AlignedSequence]
     """Sequences of the former run, by seq."""
-
-    def align_all(
-        self, found: list[FoundSequence], pool: Executor, reporter: Reporter
-    ) -> list[_Done]:
-        """Align each sequence by itself, in the pool's threads."""
-        done: list[_Done] = []
-        for result in pool.map(self.align_one, found):
-            done.append(result)
-            reporter.progress(len(done), len(found), result.sequence.seq)
-        return done
 
     def align_one(self, found: FoundSequence) -> _Done:
         """Plan a sequence, correct its clock as far as asked, count its spikes, verify it."""

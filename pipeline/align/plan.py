@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from ..host.files import all_inside, sha256_file
@@ -110,13 +111,11 @@ def count_spikes(sequence: FoundSequence, planned: AlignedSequence, root: Path) 
     """
     geometry = planned.spike_geometry()
     files = dict(planned.files)
-    opened: dict[str, SpikeFile] = {}
+    open_once = lru_cache(1)(SpikeFile.open)
     windows = []
     for window in planned.windows:
         path = root / window.spikes
-        if window.spikes not in opened:
-            opened = {window.spikes: SpikeFile.open(path, geometry)}
-        spikes = opened[window.spikes]
+        spikes = open_once(path, geometry)
         clock = planned.clock(window)
         if sequence.own_files:
             stop = clock.samples(window.t0, window.t1)[1]

@@ -90,11 +90,8 @@ def write_page(path: str | os.PathLike[str], manifest: Manifest, root: Path, eac
 
 
 def _chosen(sequences: Sequence[AlignedSequence]) -> list[AlignedSequence]:
-    odd: list[AlignedSequence] = []
-    even: list[AlignedSequence] = []
-    for sequence in sequences:
-        right = sequence.verification is not None and not sequence.verification.problem
-        (even if right else odd).append(sequence)
+    odd = [s for s in sequences if s.verification is None or s.verification.problem]
+    even = [s for s in sequences if s.verification is not None and not s.verification.problem]
     room = max(0, MOST_SEQUENCES - len(odd))
     if len(even) > room:
         even = [even[i * len(even) // room] for i in range(room)]

@@ -119,7 +119,12 @@ def split(
     with only_writer_of(target):
         aligned = read_manifest(manifest)
         if target != manifest:
-            require_free(target, overwrite=overwrite, is_ours=_is_manifest, what="a manifest")
+            require_free(
+                target,
+                overwrite=overwrite,
+                is_ours=lambda path: bool(read_manifest(path)),
+                what="a manifest",
+            )
         root = aligned.root_folder(manifest)
         dealt, shared = deal(aligned, val=val, test=test, by=by, seed=seed)
         similar = find_similar(dealt, hash_pictures(dealt, root, manifest, reporter))
@@ -220,8 +225,7 @@ def _assigned(
 ) -> Manifest:
     moved = {s.seq: splits[s.seq] for s in manifest.sequences if splits[s.seq] != s.folder_split}
     sequences = tuple(
-        sequence.model_copy(update={"assigned_split": moved.get(sequence.seq)})
-        for sequence in manifest.sequences
+        s.model_copy(update={"assigned_split": moved.get(s.seq)}) for s in manifest.sequences
     )
     return manifest.model_copy(update={"sequences": sequences, "split": record})
 
@@ -302,7 +306,3 @@ def find_similar(manifest: Manifest, hashes: Mapping[str, Bits]) -> list[Similar
             if scenes not in best or pair.bits < best[scenes].bits:
                 best[scenes] = pair
     return sorted(best.values(), key=lambda pair: (pair.first, pair.second))
-
-
-def _is_manifest(path: Path) -> bool:
-    return bool(read_manifest(path))

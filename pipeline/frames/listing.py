@@ -7,30 +7,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def walk_folders(top: Path) -> Iterator[tuple[Path, tuple[str, ...], tuple[str, ...]]]:
+def walk_folders(
+    top: Path, real: str | None = None, above: frozenset[str] = frozenset()
+) -> Iterator[tuple[Path, tuple[str, ...], tuple[str, ...]]]:
     """Yield (folder, subfolders' names, files' names), sorted; hidden entries are skipped.
 
     Links to folders are followed, except one back to a folder that holds it.
+
+    Args:
+        top: the folder.
+        real: its path without links, where it is known.
+        above: such paths of the folders that hold it, where it is one of a walk.
     """
-    pending = [(top, os.path.realpath(top), frozenset[str]())]
-    while pending:
-        folder, real, above = pending.pop()
-        if real in above:
-            continue
-        folders, files, inner = [], [], []
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.name.startswith("."):
-                    continue
-                if not entry.is_dir():
-                    files.append(entry.name)
-                    continue
-                folders.append(entry.name)
-                # Only a link can lead elsewhere; asking the system about each folder is slow.
-                path = f"{real}/{entry.name}"
-                inner.append((entry.name, os.path.realpath(path) if entry.is_symlink() else path))
-        yield folder, tuple(folders), tuple(files)
-        pending += [(folder / name, path, above | {real}) for name, path in reversed(inner)]
+    real = os.path.realpath(top) if real is None else real
+    if real in above:
+        return
+    with os.scandir(top) as entries:
+        visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    folders = [entry for entry in visible if entry.is_dir()]
+    yield top, tuple(e.name for e in folders), tuple(e.name for e in visible if not e.is_dir())
+    for entry in folders:
+        # Only a link can lead elsewhere; asking the system about each folder is slow.
+        path = os.path.realpath(entry) if entry.is_symlink() else f"{real}/{entry.name}"
+        yield from walk_folders(top / entry.name, path, above | {real})
 
 
 def folder_names(folder: Path) -> tuple[str, ...]:

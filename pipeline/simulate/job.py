@@ -124,7 +124,6 @@ def _require_room(out: Path, clips: list[SourceClip], rig: Rig) -> None:
     scale = rig.spike_scale
     needed = 0
     for clip in clips:
-        rig.clock(clip.first)
         height, width = clip.shape()
         if height % scale or width % scale:
             raise SimulateError(

@@ -26,6 +26,7 @@ from ..host.reporter import SILENT, Reporter, Throughput
 from .dat import SpikeFile, pack_spikes
 from .geometry import SpikeGeometry, SpikeGeometryError
 from .presets import PRESETS, parse_geometry
+from .settings import first_known
 from .sidefile import SideFile, format_side_file, read_side_file, side_file_path
 
 _MOST_PIXELS = 1 << 27  # in a frame: a hundred times the largest spike camera's
@@ -104,9 +105,9 @@ def convert(
             target = SpikeGeometry(height=height, width=width, flip_rows=True)
             side = SideFile(
                 geometry=target.describe(),
-                rate=_first_known(rate, *(facts.rate for facts in known)),
+                rate=first_known(rate, *(facts.rate for facts in known)),
                 first=recorded.first if recorded else 0.0,
-                gain=_first_known(gain, *(facts.gain for facts in known)),
+                gain=first_known(gain, *(facts.gain for facts in known)),
                 made_by={
                     "tool": "spikedeblur convert",
                     "version": __version__,
@@ -155,12 +156,13 @@ class _Array:
     """Frames of an array (T, H, W) that is read a slice at a time, as a `SpikeFile` is."""
 
     def __init__(self, source: Path, array: Any, spec: str | None) -> None:
-        if getattr(array, "ndim", 0) != 3 or 0 in array.shape:
+        shape: tuple[int, ...] = getattr(array, "shape", ())
+        if len(shape) != 3 or 0 in shape:
             raise ConvertError(
-                f"{source}: expected spikes (T, H, W), got shape {getattr(array, 'shape', ())}; "
+                f"{source}: expected spikes (T, H, W), got shape {shape}; "
                 "transpose or choose another array with --key"
             )
-        height, width = int(array.shape[1]), int(array.shape[2])
+        height, width = int(shape[1]), int(shape[2])
         if height * width > _MOST_PIXELS:
             raise ConvertError(
                 f"{source}: expected frames of at most {_MOST_PIXELS} pixels, got "
@@ -206,7 +208,6 @@ class _Zipped:
                 f"{source}: expected numbers in C order, found another order or Python objects; "
                 "save np.ascontiguousarray(spikes)"
             )
-        self.ndim = len(self.shape)
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -279,10 +280,6 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
         raise ConvertError(
             f"{source}: expected .npy, .npz, .h5, .hdf5 or .dat, got {source.suffix or 'no suffix'}"
         )
-
-
-def _first_known(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)
 
 
 def _choose(source: Path, names: list[str], key: str | None) -> str:

@@ -146,32 +146,25 @@ class SpikeFile:
         pieces = range(0, packed.size, _SCAN_BYTES)
         return sum(int(np.bitwise_count(packed[i : i + _SCAN_BYTES]).sum()) for i in pieces)
 
-    def packed(self, start: int = 0, stop: int | None = None, *, out: Bytes | None = None) -> Bytes:
-        """Return samples [start, stop) upright and packed row by row.
+    def packed(self, start: int, stop: int, out: Bytes) -> None:
+        """Write samples [start, stop) to `out`, upright and packed row by row.
 
         Args:
             start: first sample.
-            stop: one past the last; None means the end.
-            out: filled and returned, if given.
-
-        Returns:
-            (T, H, ceil(W / 8)) uint8; pixel x of a row is bit x % 8 of byte x // 8, and bits past
-            the width are 0. Dropped columns are left out.
+            stop: one past the last.
+            out: (T, H, ceil(W / 8)) uint8; pixel x of a row is bit x % 8 of byte x // 8, and bits
+                past the width are 0. Dropped columns are left out.
         """
-        start, stop = self._checked_window(start, stop)
+        self._checked_window(start, stop)
         geometry = self.geometry
-        height, width = geometry.shape
-        if out is None:
-            out = np.empty((stop - start, height, -(-width // 8)), np.uint8)
         if self.encoding == "packed" and geometry.rows_are_bytes and not geometry.drop_columns:
             frame_bytes = geometry.frame_bits // 8
             frames = self.data[start * frame_bytes : stop * frame_bytes]
-            rows = frames.reshape(stop - start, height, -1)  # (T, H, W / 8)
+            rows = frames.reshape(stop - start, geometry.height, -1)  # (T, H, W / 8)
             out[...] = rows[:, ::-1] if geometry.flip_rows else rows
-            return out
+            return
         for i in range(start, stop):
             out[i - start] = pack_bits(self.read(i, i + 1)[0])
-        return out
 
     def _checked_window(self, start: int, stop: int | None) -> tuple[int, int]:
         stop = self.n_frames if stop is None else stop

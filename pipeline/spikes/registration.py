@@ -123,17 +123,12 @@ class RegisteredSpikes:
             out[...] = counts
         return counts
 
-    def packed(self, start: int = 0, stop: int | None = None, *, out: Bytes | None = None) -> Bytes:
-        """Return spikes (T, h, ceil(w / 8)) uint8 packed by rows, as `SpikeFile.packed` does."""
-        stop = self.n_frames if stop is None else stop
-        h, w = self._sources.shape
-        if out is None:
-            out = np.empty((stop - start, h, -(-w // 8)), np.uint8)
-        at_once = max(1, _AT_ONCE_BYTES // (h * w))
+    def packed(self, start: int, stop: int, out: Bytes) -> None:
+        """Write spikes (T, h, ceil(w / 8)) uint8 packed by rows, as `SpikeFile.packed` does."""
+        at_once = max(1, _AT_ONCE_BYTES // self._sources.size)
         for first in range(start, stop, at_once):
             last = min(first + at_once, stop)
             out[first - start : last - start] = pack_bits(self.read(first, last))
-        return out
 
     def _box(self, rows: Range, columns: Range) -> _Box:
         width = self._sources.shape[1]

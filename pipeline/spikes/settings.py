@@ -110,8 +110,7 @@ def settle(
         option, known = getattr(options, name), getattr(side, name, None)
         if option is not None and known is not None and option != known:
             warnings.append(f"--{name} {option:g} taken over the side file's {known:g}")
-        values = (option, known, getattr(published, name, None))
-        return next((value for value in values if value is not None), None)
+        return first_known(option, known, getattr(published, name, None))
 
     rate = choose("rate")
     if rate is None:
@@ -126,3 +125,8 @@ def settle(
         first=choose("first") or 0.0,
         warnings=tuple(warnings),
     )
+
+
+def first_known(*values: float | None) -> float | None:
+    """Return the first value that is not None; None: all are."""
+    return next((value for value in values if value is not None), None)

@@ -176,7 +176,7 @@ def _clipped(task: ShardTask) -> Iterable[SpikeRun]:
 def _gather_spikes(task: ShardTask, sources: TaskSources, out: np.ndarray) -> None:
     for run in _clipped(task):
         part = out[run.at - task.start : run.end - task.start]
-        sources.spikes(run.path, run.start, run.stop).packed(run.start, run.stop, out=part)
+        sources.spikes(run.path, run.start, run.stop).packed(run.start, run.stop, part)
 
 
 def _count_windows(task: ShardTask, sources: TaskSources, out: np.ndarray) -> None:

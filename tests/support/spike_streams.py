@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from spikedeblur.pipeline.spikes import SpikeGeometry
+from spikedeblur.pipeline.spikes import SpikeFile, SpikeGeometry
+from spikedeblur.pipeline.spikes.registration import RegisteredSpikes
+
+
+def packed(file: SpikeFile | RegisteredSpikes, start: int, stop: int) -> np.ndarray:
+    """Return samples [start, stop), (T, H, ceil(W / 8)) uint8."""
+    height, width = file.geometry.shape
+    out = np.empty((stop - start, height, -(-width // 8)), np.uint8)
+    file.packed(start, stop, out)
+    return out
 
 
 @st.composite

@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ....errors import SpikeDeblurError
 from ...frames.listing import shorten
 from ...host.files import all_inside
@@ -198,7 +200,7 @@ def _check_spikes(checking: Checking) -> SpikeSums:
     """Read the spikes, and return their sums over the whole sequence."""
     sequence = checking.sequence
     geometry = sequence.spike_geometry()
-    sums = SpikeSums.of_shape(geometry.shape)
+    sums = SpikeSums(np.zeros(geometry.shape, np.int64))
     exposures: dict[str, list[Window]] = {}
     for window in sequence.windows:
         exposures.setdefault(window.spikes, []).append(window)

@@ -32,16 +32,11 @@ class SpikeSums:
     """Sums over all of a sequence's spikes."""
 
     spikes: Sums
-    """Spikes of each pixel, (H, W)."""
+    """Spikes of each pixel, (H, W); zeros before the first file."""
     samples: int = 0
     """Samples that were read."""
     empty_samples: int = 0
     """Samples in which no pixel fired; counted only where samples begin on whole bytes."""
-
-    @classmethod
-    def of_shape(cls, shape: tuple[int, int]) -> SpikeSums:
-        """Return sums over no spikes, of a camera of (H, W) pixels."""
-        return cls(np.zeros(shape, np.int64))
 
     def add(self, file: SpikeFile) -> str:
         """Add a file, read once in blocks, and return its hex SHA-256."""

@@ -1,4 +1,4 @@
-"""Layouts: how data sets arrange their folders. Each is a module like `contract.Layout`.
+"""Layouts: how data sets arrange their folders. Each is a module like `contract.KnownLayout`.
 
 A new layout is a module with NAME, NEEDS, VARIANTS, `recognise` and `find`, added to LAYOUTS; or,
 without any Python, a layout file: see `custom`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import s_sdm, spikecv, spk_gopro, unified, x4k1000fps
-from .contract import AlignmentError, FoundSequence, FoundWindow, Layout
+from .contract import AlignmentError, FoundSequence, FoundWindow, KnownLayout, Layout
 from .custom import is_layout_file, read_layout
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "find_layout",
 ]
 
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, KnownLayout] = {
     layout.NAME: layout for layout in (x4k1000fps, spk_gopro, s_sdm, unified, spikecv)
 }
 

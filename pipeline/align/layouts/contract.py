@@ -65,16 +65,13 @@ class FoundSequence:
 
 
 class Layout(Protocol):
-    """Reads one data set's folders: a module of this package, or a layout file."""
+    """Reads one data set's folders: a `KnownLayout`, or a layout file."""
 
     NAME: str
     NEEDS: str
     """What must be in the data set's folder, for messages."""
     VARIANTS: tuple[str, ...]
     """Folders of which one is read, the usual one first; empty: there is no choice."""
-
-    def recognise(self, root: Path) -> str | None:
-        """Return what in `root` shows this layout; None: nothing does. Must be quick."""
 
     def find(
         self, root: Path, exposure: int | None, variant: str | None = None
@@ -89,6 +86,13 @@ class Layout(Protocol):
         Raises:
             AlignmentError: no sequence, or a blurred frame without spikes; names it.
         """
+
+
+class KnownLayout(Layout, Protocol):
+    """A module of this package, which can tell whether a folder is arranged so."""
+
+    def recognise(self, root: Path) -> str | None:
+        """Return what in `root` shows this layout; None: nothing does. Must be quick."""
 
 
 def choose_variant(
@@ -110,9 +114,18 @@ def choose_variant(
     )
 
 
-def in_order(found: Iterable[FoundSequence], warnings: Iterable[str] = ()) -> list[FoundSequence]:
-    """Return sequences in order of `seq`; the first takes the warnings that belong to none."""
-    first, *others = sorted(found, key=lambda sequence: sequence.seq)
+def in_order(
+    root: Path, needs: str, found: Iterable[FoundSequence], warnings: Iterable[str] = ()
+) -> list[FoundSequence]:
+    """Return sequences in order of `seq`; the first takes the warnings that belong to none.
+
+    Raises:
+        AlignmentError: no sequence; names `needs`, what the layout needs in the folder `root`.
+    """
+    sequences = sorted(found, key=lambda sequence: sequence.seq)
+    if not sequences:
+        raise AlignmentError(f"{root}: expected {needs}, found none; give the folder that holds it")
+    first, *others = sequences
     return [replace(first, warnings=(*first.warnings, *warnings)), *others]
 
 

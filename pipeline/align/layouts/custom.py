@@ -169,11 +169,6 @@ class CustomLayout:
         self._content = content
         self._where = where
 
-    def recognise(self, root: Path) -> str | None:
-        """Return what in `root` shows this layout; None: nothing does."""
-        blur = _expression(self._content.blur)
-        return next((path for path in _files(root) if blur.fullmatch(path)), None)
-
     def find(
         self, root: Path, exposure: int | None, variant: str | None = None
     ) -> list[FoundSequence]:
@@ -200,9 +195,8 @@ class CustomLayout:
         unused = [path for frames in sharps.values() for path in frames.values()]
         used = {window.spikes for sequence in sequences for window in sequence.windows}
         unused += [p for frames in spikes.values() for p in frames.values() if p not in used]
-        return in_order(
-            sequences, (f"{path}: no blurred frame belongs to it; left out" for path in unused)
-        )
+        left_out = [f"{path}: no blurred frame belongs to it; left out" for path in unused]
+        return in_order(root, self.NEEDS, sequences, left_out)
 
     def _sequence(
         self,
@@ -280,15 +274,13 @@ def _words(pattern: str) -> list[str]:
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
-    seen: set[str] = set()
     text = ""
     for i, part in enumerate(_WORD.split(pattern)):
         if i % 2 == 0:
             text += re.escape(part)
-        elif part in seen:
+        elif f"(?P<{part}>" in text:
             text += f"(?P={part})"
         else:
-            seen.add(part)
             text += f"(?P<{part}>{'[0-9]{1,9}' if part == 'frame' else '[^/]+'})"
     return re.compile(text)
 

@@ -60,21 +60,14 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
             f"{exposure}; leave it out"
         )
     splits = sorted(path.parent for path in root.glob(f"*/{BLUR}") if path.is_dir())
-    if not splits:
-        raise AlignmentError(
-            f"{root}: expected {NEEDS} for the layout {NAME}, found none; give the folder that "
-            "holds the splits"
-        )
     kind = choose_variant(root, splits, VARIANTS, variant)
-    sequences = [
+    sequences = (
         _find_sequence(split, folder.name, kind)
         for split in splits
-        for folder in sorted((split / BLUR).iterdir())
+        for folder in (split / BLUR).iterdir()
         if folder.is_dir() and not folder.name.startswith(".")
-    ]
-    if not sequences:
-        raise AlignmentError(f"{splits[0] / BLUR}: expected folders of sequences, found none")
-    return in_order(sequences)
+    )
+    return in_order(root, f"{NEEDS}, with a folder for each sequence in both", sequences)
 
 
 def _find_sequence(split: Path, name: str, kind: str) -> FoundSequence:

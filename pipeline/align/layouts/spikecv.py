@@ -81,7 +81,7 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
             f"{frames}"
         )
     if sequences:
-        return in_order(sequences, alone)
+        return in_order(root, NEEDS, sequences, alone)
     what = "found none; check the path"
     if alone:
         what = (

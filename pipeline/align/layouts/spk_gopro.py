@@ -49,15 +49,10 @@ def recognise(root: Path) -> str | None:
 
 def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
     """Return all sequences in order of `seq`; the exposure comes from each sequence's name."""
-    if recognise(root) is None:
-        raise AlignmentError(
-            f"{root}: expected {NEEDS} for the layout {NAME}; give the folder that holds both"
-        )
     folders = [path for path in (root / IMAGES).glob("*/*/") if not path.name.startswith(".")]
-    if not folders:
-        raise AlignmentError(f"{root / IMAGES}: expected <split>/<sequence>/, found none")
     kind = choose_variant(root / IMAGES, folders, VARIANTS, variant)
-    return in_order(_find_sequence(root, folder, kind, exposure) for folder in folders)
+    sequences = (_find_sequence(root, folder, kind, exposure) for folder in folders)
+    return in_order(root, f"{NEEDS}, with <split>/<sequence>/ in both", sequences)
 
 
 def _find_sequence(root: Path, folder: Path, kind: str, exposure: int | None) -> FoundSequence:

@@ -45,12 +45,7 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
             sequences.append(_find_sequence(folder, relative.as_posix(), exposure))
         elif ("spike" in folders or STREAM in names) and folder.name != "spike":
             alone.append(f"{folder}: spikes without blur/; left out")
-    if not sequences:
-        raise AlignmentError(
-            f"{root}: expected {NEEDS} for the layout {NAME}, found none; give the folder that "
-            "holds the splits"
-        )
-    return in_order(sequences, alone)
+    return in_order(root, NEEDS, sequences, alone)
 
 
 def _find_sequence(folder: Path, seq: str, exposure: int) -> FoundSequence:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
@@ -53,27 +54,22 @@ def recognise(root: Path) -> str | None:
 def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
     """Return all clips of all splits, in order of `seq`."""
     exposure = DEFAULT_EXPOSURE if exposure is None else exposure
-    exposures: dict[str, list[int]] = {}
-    for name in _subfolders(root):
-        if match := _BLUR.fullmatch(name):
-            exposures.setdefault(match[1], []).append(int(match[2]))
-    if not exposures:
+    blurs = list(filter(_BLUR.fullmatch, _subfolders(root)))
+    if not blurs:
         require_not_raw(root)
         raise AlignmentError(
             f"{root}: expected {NEEDS} for the layout {NAME}, found "
             f"{shorten(_subfolders(root)) or 'no folders'}; give the folder that holds them"
         )
-    for split in sorted(exposures):
-        if exposure in exposures[split]:
-            continue
-        have = [f"{name}_blurry_{n}" for name in sorted(exposures) for n in sorted(exposures[name])]
-        raise AlignmentError(
-            f"{root}: expected {split}_blurry_{exposure} for --exposure {exposure}, found "
-            f"{shorten(have)}; give the --exposure that is there"
-        )
-    return in_order(
-        sequence for split in exposures for sequence in _find_split(root, split, exposure)
-    )
+    splits = sorted({name.rpartition("_blurry_")[0] for name in blurs})
+    for split in splits:
+        if f"{split}_blurry_{exposure}" not in blurs:
+            raise AlignmentError(
+                f"{root}: expected {split}_blurry_{exposure} for --exposure {exposure}, found "
+                f"{shorten(blurs)}; give the --exposure that is there"
+            )
+    sequences = (sequence for split in splits for sequence in _find_split(root, split, exposure))
+    return in_order(root, NEEDS, sequences)
 
 
 def require_not_raw(root: Path) -> None:
@@ -128,21 +124,13 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
     sequences = []
     for clip in clips:
         warnings: list[str] = []
-        blurs, sharps = (
-            index_frames(top / clip, warnings, names=files[clip], interpolated=interpolated)
-            for top, files in ((blur_top, blurred), (sharp_top, sharp))
-        )
+        index = partial(index_frames, warnings=warnings, interpolated=interpolated)
+        blurs = index(blur_top / clip, names=blurred[clip])
+        sharps = index(sharp_top / clip, names=sharp[clip])
+        spikes = dict.fromkeys(blurs, stream_top / clip / STREAM)
         own_files = STREAM not in streams[clip]
         if own_files:
-            spikes = index_frames(
-                window_top / clip,
-                warnings,
-                names=windowed[clip],
-                suffixes=(".dat",),
-                interpolated=interpolated,
-            )
-        else:
-            spikes = dict.fromkeys(blurs, stream_top / clip / STREAM)
+            spikes = index(window_top / clip, names=windowed[clip], suffixes=(".dat",))
         if not blurs:
             orphans += warnings
             orphans.append(f"{blur_top / clip}: no frame in it has a frame's name; left out")
@@ -171,17 +159,13 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
 
 def _spike_scale(root: Path, split: str, exposure: int) -> int:
     """Return k of the one `<split>_spike_<k>xds` that fits."""
-    scales, others = set(), []
-    for name in _subfolders(root):
-        match = _SPIKES.fullmatch(name)
-        if match and match[1] == split:
-            if match[3] in (None, str(exposure)):
-                scales.add(int(match[2]))
-            else:
-                others.append(name)
+    matches = [match for match in map(_SPIKES.fullmatch, _subfolders(root)) if match]
+    matches = [match for match in matches if match[1] == split]
+    scales = {int(match[2]) for match in matches if match[3] in (None, str(exposure))}
     if len(scales) == 1:
         return scales.pop()
-    names = f"{shorten(others) or 'none'}; add the spikes of exposure {exposure}"
+    names = shorten([match[0] for match in matches]) or "none"
+    names += f"; add the spikes of exposure {exposure}"
     if scales:
         sizes = ", ".join(f"{split}_spike_{scale}xds" for scale in sorted(scales))
         names = f"{sizes}; keep one in this folder"

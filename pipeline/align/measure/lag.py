@@ -92,9 +92,7 @@ def find_lag(references: list[Reference], reach: int, step: int) -> Match | None
         The best match; None: images or spikes are flat, or all lags leave the recordings.
     """
     references = [r for r in references if float(np.nan_to_num(np.nanstd(r.image))) > _MIN_CONTRAST]
-    if not references:
-        return None
-    box = busiest_box([r.image for r in references])
+    box = busiest_box([r.image for r in references]) if references else None
     if box is None:
         return None
     widths = tuple(sorted({max(1, round(width / step)) for width in references[0].widths}))

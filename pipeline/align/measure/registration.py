@@ -271,9 +271,6 @@ def _similarity(c: float, s: float, aspect: float, x: float = 0.0, y: float = 0.
     return np.array([[c, -s * aspect, x], [s / aspect, c, y], [0, 0, 1.0]])
 
 
-_COLUMNS: dict[Model, int] = {"similarity": 4, "affine": 6, "homography": 8}
-
-
 def _descend(
     level: list[Timed],
     guess: Floats,
@@ -383,7 +380,7 @@ def _basis(a: Floats, b: Floats, model: Model, aspect: float) -> tuple[Floats, F
         return np.stack([one, zero, a, -b * aspect]), np.stack([zero, one, b, a / aspect])
     along = [one, zero, a, b, zero, zero, -a * a, -a * b]
     across = [zero, one, zero, zero, a, b, -a * b, -b * b]
-    n = _COLUMNS[model]
+    n = 6 if model == "affine" else 8
     return np.stack(along[:n]), np.stack(across[:n])
 
 

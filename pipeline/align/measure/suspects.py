@@ -21,7 +21,7 @@ from ...spikes.presets import PRESETS
 from ..manifest import Problem, ReferenceKind, Verification
 from .lag import Match, find_lag
 from .sliding import Plane, Reference
-from .verify import LIKELY, FrameAt, frames_with, read_luminance, search_range, sharp_widths
+from .verify import LIKELY, FrameAt, read_luminance, search_range, sharp_widths, spread
 
 _FRAMES = 3
 """Frames of a sequence that are compared."""
@@ -42,6 +42,9 @@ class _Reading:
     problem: Problem
     geometry: SpikeGeometry
     words: str
+    """What the reading shows, for the warning; the correlation follows in brackets."""
+    ending: str = ""
+    """End of the warning, behind the correlation."""
     mirrored: bool = False
     transposed: bool = False
 
@@ -55,15 +58,8 @@ def name_suspect(frames: list[FrameAt], measured: Verification) -> Verification:
     """Return `measured`, with the orientation or geometry that fits clearly better, if one does."""
     if measured.correlation >= LIKELY or measured.problem == "flat":
         return measured
-    best: tuple[float, _Reading] | None = None
-    for reading in _readings(frames[0], measured.by):
-        match = _search(frames, measured.by, reading)
-        if match is not None and (best is None or match.peak > best[0]):
-            best = match.peak, reading
-    if best is None or best[0] < max(_ENOUGH, measured.correlation + _CLEARLY):
-        return measured
-    peak, reading = best
-    return _named(measured, reading.problem, f"{reading.words} ({peak:.2f})")
+    readings = _readings(frames[0], measured.by)
+    return _name_best(measured, ((frames, reading) for reading in readings))
 
 
 def name_owner(
@@ -76,30 +72,35 @@ def name_owner(
         measured: lag of its own spikes.
         others: names and exposures of sequences whose files may have been exchanged with its own.
     """
-    best: tuple[float, str] | None = None
-    upright = _Reading("swapped", frames[0].spikes.geometry, "")
-    for name, theirs in others:
-        if theirs[0].spikes.geometry.shape != frames[0].spikes.geometry.shape:
-            continue
-        borrowed = [
-            replace(frame, spikes=theirs[0].spikes, clock=theirs[0].clock) for frame in frames
-        ]
-        match = _search(borrowed, measured.by, upright)
-        if match is not None and (best is None or match.peak > best[0]):
-            best = match.peak, name
-    if best is None or best[0] < max(_ENOUGH, measured.correlation + _CLEARLY):
+    geometry = frames[0].spikes.geometry
+
+    def borrowed() -> Iterator[tuple[list[FrameAt], _Reading]]:
+        for name, (other, *_) in others:
+            if other.spikes.geometry.shape == geometry.shape:
+                words = f"the spikes of {name} fit these frames"
+                reading = _Reading("swapped", geometry, words, ": files are swapped")
+                yield [replace(f, spikes=other.spikes, clock=other.clock) for f in frames], reading
+
+    return _name_best(measured, borrowed())
+
+
+def _name_best(
+    measured: Verification, tried: Iterable[tuple[list[FrameAt], _Reading]]
+) -> Verification:
+    """Return `measured`, with the reading that fits best, if it fits clearly better."""
+    best, peak = None, max(_ENOUGH, measured.correlation + _CLEARLY)
+    for frames, reading in tried:
+        match = _search(frames, measured.by, reading)
+        if match is not None and match.peak > peak:
+            best, peak = reading, match.peak
+    if best is None:
         return measured
-    words = f"the spikes of {best[1]} fit these frames ({best[0]:.2f}): files are swapped"
-    return _named(measured, "swapped", words)
-
-
-def _named(measured: Verification, problem: Problem, words: str) -> Verification:
     warning = (
         f"spikes and {measured.by} frames do not look alike (correlation "
-        f"{measured.correlation:.2f} at best); {words}"
+        f"{measured.correlation:.2f} at best); {best.words} ({peak:.2f}){best.ending}"
     )
     return measured.model_copy(
-        update={"problem": problem, "warning": warning, "confident": False, "confidence": 0.0}
+        update={"problem": best.problem, "warning": warning, "confident": False, "confidence": 0.0}
     )
 
 
@@ -110,7 +111,7 @@ def _search(frames: list[FrameAt], kind: ReferenceKind, reading: _Reading) -> Ma
         return None
     upright = geometry.shape[::-1] if reading.transposed else geometry.shape
     references = []
-    for frame in frames_with(frames, kind, _FRAMES):
+    for frame in spread([frame for frame in frames if frame.has(kind)], _FRAMES):
         spikes = SpikeFile.open(frame.spikes.path, geometry) if other else frame.spikes
         image = reading.turned(read_luminance(frame.image(kind), upright))
         widths = (frame.samples,) if kind == "blur" else sharp_widths(frame.samples)[-3:]
@@ -143,7 +144,7 @@ def _readings(frame: FrameAt, kind: ReferenceKind) -> Iterator[_Reading]:
         # Crosswise: as if the file's columns were its rows.
         for read in dict.fromkeys((stated, other, crosswise, replace(crosswise, flip_rows=True))):
             for mirrored in (False, True):
-                yield _Reading("transposed", read, words, mirrored, transposed=True)
+                yield _Reading("transposed", read, words, mirrored=mirrored, transposed=True)
     for shape in _other_shapes(frame, kind):
         for flip in (True, False):
             geometry = replace(shape, flip_rows=flip)

@@ -111,18 +111,16 @@ def verify_sequence(frames: list[FrameAt]) -> Verification | None:
         return _judge(find_best(frames, kind, most), kind, rate, samples)
 
     blur = judge("blur", MAX_FRAMES)
-    if blur is not None and blur.confident:
-        sharp = judge("sharp", _FRAMES_TO_AGREE)
-        return _agreeing(blur, sharp) if sharp is not None and sharp.confident else blur
-    sharp = judge("sharp", MAX_FRAMES)
-    if sharp is not None and (blur is None or sharp.confident):
-        return sharp
-    return blur
+    proved = blur is not None and blur.confident
+    sharp = judge("sharp", _FRAMES_TO_AGREE if proved else MAX_FRAMES)
+    if sharp is None or (blur is not None and not sharp.confident):
+        return blur
+    return _agreeing(blur, sharp) if blur is not None and proved else sharp
 
 
 def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES) -> Match | None:
     """Return where up to `most` frames of a kind fit best; None: none is there, or all are flat."""
-    chosen = frames_with([frame for frame in frames if _comparable(frame, kind)], kind, most)
+    chosen = spread([frame for frame in frames if _comparable(frame, kind)], most)
     if not chosen:
         return None
     samples = chosen[0].samples
@@ -138,11 +136,6 @@ def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES
         for frame in chosen
     ]
     return find_lag(references, *search_range(samples))
-
-
-def frames_with(frames: list[FrameAt], kind: ReferenceKind, most: int) -> list[FrameAt]:
-    """Return up to `most` exposures that have a frame of this kind, evenly spread."""
-    return spread([frame for frame in frames if frame.has(kind)], most)
 
 
 def _comparable(frame: FrameAt, kind: ReferenceKind) -> bool:
@@ -196,44 +189,8 @@ def _judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) 
             warning="frames or spikes are flat: nothing to compare, so the lag is not proved",
         )
     lag, sure = round(match.lag, 4), confidence(match, samples)
-    where = f"best match at {lag:+.1f} samples ({1000 * lag / rate:+.3f} ms)"
-    problem: Problem | None = None
-    warning: str | None = None
-    if match.peak < _MIN_CORRELATION:
-        problem = "unlike"
-        warning = (
-            f"spikes and {kind} frames do not look alike (correlation {match.peak:.2f} at best): "
-            "check geometry, row order and that they belong together, or, if the cameras see "
-            "different fields, give --calibration or --estimate-space"
-        )
-    elif match.lobe.at_edge:
-        problem = "edge"
-        warning = f"{where}, at the end of the search: the true lag may lie beyond"
-    elif match.lobe.drop < _MIN_DROP:
-        problem = "still"
-        warning = (
-            f"the correlation hardly changes with time ({match.peak:.3f}, falling by "
-            f"{match.lobe.drop:.3f}): nothing moves, so the lag is not proved"
-        )
-    elif sure < PROVED and match.lobe.rival is not None and match.lobe.lead < 2:
-        problem = "rival"
-        warning = (
-            f"{where}, but another time matches as well ({match.lobe.rival[1]:.3f} to "
-            f"{match.peak:.3f})"
-        )
-    elif sure < PROVED:
-        problem = "unsure"
-        warning = f"{where}, but only to +-{match.error:.1f} samples: the lag is not proved"
-        if match.peak < LIKELY:
-            warning += (
-                "; if the cameras see different fields, give --calibration or --estimate-space"
-            )
+    problem, warning = _what_is_wrong(match, kind, rate, samples)
     proved = problem is None
-    if proved and abs(lag) > (samples - 1) / 2:
-        warning = (
-            f"{where}, more than half an exposure away: check fps, rate and first sample, or let "
-            "--estimate correct the clock"
-        )
     return Verification(
         lag_frames=lag,
         lag_seconds=round(lag / rate, 9),
@@ -249,6 +206,39 @@ def _judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) 
         rival=None if match.lobe.rival is None else round(match.lobe.rival[1], 6),
         confidence=sure if proved or problem in ("rival", "unsure") else 0.0,
     )
+
+
+def _what_is_wrong(
+    match: Match, kind: ReferenceKind, rate: float, samples: int
+) -> tuple[Problem | None, str | None]:
+    """Return why the match proves no lag, and what is wrong, in a sentence; None: nothing."""
+    sure, lobe, lag = confidence(match, samples), match.lobe, round(match.lag, 4)
+    where = f"best match at {lag:+.1f} samples ({1000 * lag / rate:+.3f} ms)"
+    other_fields = "if the cameras see different fields, give --calibration or --estimate-space"
+    if match.peak < _MIN_CORRELATION:
+        return "unlike", (
+            f"spikes and {kind} frames do not look alike (correlation {match.peak:.2f} at best): "
+            f"check geometry, row order and that they belong together, or, {other_fields}"
+        )
+    if lobe.at_edge:
+        return "edge", f"{where}, at the end of the search: the true lag may lie beyond"
+    if lobe.drop < _MIN_DROP:
+        return "still", (
+            f"the correlation hardly changes with time ({match.peak:.3f}, falling by "
+            f"{lobe.drop:.3f}): nothing moves, so the lag is not proved"
+        )
+    if sure < PROVED and lobe.rival is not None and lobe.lead < 2:
+        rival = f"{lobe.rival[1]:.3f} to {match.peak:.3f}"
+        return "rival", f"{where}, but another time matches as well ({rival})"
+    if sure < PROVED:
+        warning = f"{where}, but only to +-{match.error:.1f} samples: the lag is not proved"
+        return "unsure", warning + (f"; {other_fields}" if match.peak < LIKELY else "")
+    if abs(lag) > (samples - 1) / 2:
+        return None, (
+            f"{where}, more than half an exposure away: check fps, rate and first sample, or let "
+            "--estimate correct the clock"
+        )
+    return None, None
 
 
 def _agreeing(blur: Verification, sharp: Verification) -> Verification:

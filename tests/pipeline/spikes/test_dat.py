@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from spike_streams import plain_bits, spans, streams
+from spike_streams import packed, plain_bits, spans, streams
 
 from spikedeblur.pipeline.spikes import (
     SpikeFile,
@@ -177,7 +177,7 @@ def test_packed_samples_are_upright_rows_of_whole_bytes(tmp_path_factory, stream
     else:
         write_spikes(path, spikes, geometry)
     start, stop = data.draw(spans(len(spikes)))
-    found = SpikeFile.open(path, geometry).packed(start, stop)
+    found = packed(SpikeFile.open(path, geometry), start, stop)
     np.testing.assert_array_equal(
         found, np.packbits(spikes[start:stop], axis=-1, bitorder="little")
     )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from alignment_cases import same_view, to_frame
+from spike_streams import packed
 
 from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry, write_spikes
 from spikedeblur.pipeline.spikes.registration import (
@@ -37,7 +38,7 @@ def test_equal_fields_change_no_spike(file):
     assert (same.sources() >= 0).all()
     seen = RegisteredSpikes(file, same)
     np.testing.assert_array_equal(seen.read(), file.read())
-    np.testing.assert_array_equal(seen.packed(3, 9), file.packed(3, 9))
+    np.testing.assert_array_equal(packed(seen, 3, 9), packed(file, 3, 9))
 
 
 def test_a_shift_by_whole_pixels_moves_spikes_and_leaves_zeros(file):
@@ -69,7 +70,7 @@ def test_counts_crops_and_packed_bits_are_those_of_the_registered_spikes(file):
     np.testing.assert_array_equal(crop, counts[:, 3:11, 10:27])
     far = seen.counts(8, 5, 45, rows=(19, 20), columns=(0, 1))
     np.testing.assert_array_equal(far, counts[:, 19:, :1])
-    bits = np.unpackbits(seen.packed(5, 45), axis=-1, count=27, bitorder="little")
+    bits = np.unpackbits(packed(seen, 5, 45), axis=-1, count=27, bitorder="little")
     np.testing.assert_array_equal(bits, spikes)
 
 

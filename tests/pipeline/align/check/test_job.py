@@ -252,7 +252,7 @@ def test_sums_in_blocks_are_those_of_all_samples(tmp_path_factory, geometry, n, 
     spikes = np.random.default_rng(seed).integers(0, 2, (n, *geometry.shape), np.uint8)
     spikes[n // 2] = 0
     write_spikes(path, spikes, geometry)
-    whole, blocks = (SpikeSums.of_shape(geometry.shape) for _ in range(2))
+    whole, blocks = (SpikeSums(np.zeros(geometry.shape, np.int64)) for _ in range(2))
     assert whole.add(SpikeFile.open(path, geometry)) == sha256_file(path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stream_check, "BLOCK_BYTES", 64)
@@ -272,7 +272,7 @@ def test_median_is_of_the_24_around(tmp_path):
 
 
 def test_a_dark_corner_has_no_dead_pixels():
-    sums = SpikeSums.of_shape((20, 30))
+    sums = SpikeSums(np.zeros((20, 30), np.int64))
     sums.spikes[:, 15:] = 300
     sums.samples = 1000
     bad = find_bad_pixels(sums)
@@ -291,7 +291,7 @@ def test_recordings_of_others_have_no_bad_pixels_until_they_are_given_some(
     realdata, name, geometry, light
 ):
     file = SpikeFile.open(realdata / name, parse_geometry(geometry))
-    sums = SpikeSums.of_shape(file.geometry.shape)
+    sums = SpikeSums(np.zeros(file.geometry.shape, np.int64))
     sums.add(file)
     found = find_bad_pixels(sums)
     assert (found.dead, found.hot, found.dead_lines, found.hot_lines) == (0, 0, (), ())
