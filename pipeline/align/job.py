@@ -79,23 +79,23 @@ def align(
         require_page_free(options.plot, overwrite=overwrite)
     with only_writer_of(log), only_writer_of(manifest):
         former = read_former(log, manifest, overwrite=overwrite)
-        found = chosen.find(root, options.exposure, options.variant)
+        paired = chosen.find(root, options.exposure, options.variant)
         calibration = options.spikes.calibration
         run = _Run(
             root=root,
             options=options,
-            fps=common_fps(root, found, options.fps),
+            fps=common_fps(root, paired, options.fps),
             calibration=None if calibration is None else read_calibration(calibration),
             former=_unchanged_folder(former, root, manifest),
         )
         with thread_pool(workers, "align") as pool:
             done: list[_Done] = []
-            for aligned in pool.map(run.align_one, found):
+            for aligned in pool.map(run.align_one, paired):
                 done.append(aligned)
-                reporter.progress(len(done), len(found), aligned.sequence.seq)
+                reporter.progress(len(done), len(paired), aligned.sequence.seq)
             # Only now is it known whose spikes may have been exchanged with whose.
             sequences = find_owners([aligned.sequence for aligned in done], root, pool.map)
-        exposures = {sequence.exposure for sequence in found}
+        exposures = {sequence.exposure for sequence in paired}
         lights = {aligned.linear_light for aligned in done}
         result = Manifest(
             version=__version__,
@@ -141,12 +141,14 @@ class _Run:
     former: dict[str, AlignedSequence]
     """Sequences of the former run, by seq."""
 
-    def align_one(self, found: FoundSequence) -> _Done:
+    def align_one(self, paired: FoundSequence) -> _Done:
         """Plan a sequence, correct its clock as far as asked, count its spikes, verify it."""
-        options, root, former = self.options, self.root, self.former.get(found.seq)
-        settings, linear_light = settle_sequence(found, options.spikes, self.fps)
-        warnings = [f"{found.seq}: {warning}" for warning in (*found.warnings, *settings.warnings)]
-        planned = plan_sequence(found, root, settings, self.fps)
+        options, root, former = self.options, self.root, self.former.get(paired.seq)
+        settings, linear_light = settle_sequence(paired, options.spikes, self.fps)
+        warnings = [
+            f"{paired.seq}: {warning}" for warning in (*paired.warnings, *settings.warnings)
+        ]
+        planned = plan_sequence(paired, root, settings, self.fps)
         if former is not None:
             planned = planned.model_copy(update={"assigned_split": former.assigned_split})
         if self.calibration is not None:
@@ -163,7 +165,7 @@ class _Run:
             update = {"verification": planned.verification, "space": planned.space}
             sequence = former.model_copy(update=update)
         else:
-            sequence = count_spikes(found, planned, root)
+            sequence = count_spikes(paired, planned, root)
         if (options.verify or options.estimate) and sequence.verification is None:
             measured = measure(sequence, root, former)
             sequence = sequence.model_copy(update={"verification": measured})

@@ -101,15 +101,10 @@ def read_alignment_log(path: str | os.PathLike[str]) -> dict[tuple[str, int], Al
     try:
         # utf-8-sig: a log that passed through a spreadsheet begins with a byte order mark.
         text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise AlignmentLogError(
-            f"{path}: can't read the alignment log ({error.strerror}); write one with "
+            f"{path}: can't read the alignment log, UTF-8 text ({error}); write one with "
             "`spikedeblur align`"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise AlignmentLogError(
-            f"{path}: expected an alignment log (UTF-8 text), found other bytes at "
-            f"{error.start}; write one with `spikedeblur align`"
         ) from error
     # Not splitlines(): it also splits at characters that a seq may hold.
     header, *lines = [line.removesuffix("\r") for line in text.split("\n")]

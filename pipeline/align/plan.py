@@ -16,25 +16,25 @@ from .log import require_seq
 from .manifest import AlignedSequence, FileRecord, Window
 
 
-def common_fps(root: Path, found: list[FoundSequence], fps: float | None) -> float:
+def common_fps(root: Path, sequences: list[FoundSequence], fps: float | None) -> float:
     """Return the sharp frames a second, in Hz, of all sequences.
 
     Args:
         root: the data set's folder, for messages.
-        found: its sequences.
+        sequences: those of the data set.
         fps: what the user says; None: the layout's own.
 
     Raises:
         AlignmentError: neither says it, both do, or sequences differ.
     """
     if fps is not None:
-        timed = next((sequence.seq for sequence in found if sequence.exposure is None), None)
+        timed = next((sequence.seq for sequence in sequences if sequence.exposure is None), None)
         if timed is not None:
             raise AlignmentError(
                 f"{root}: the layout file states the times of {timed}; leave --fps out"
             )
         return fps
-    rates = {sequence.fps: sequence.seq for sequence in reversed(found)}
+    rates = {sequence.fps: sequence.seq for sequence in reversed(sequences)}
     if None in rates:
         raise AlignmentError(
             f"{root}: this layout has no frame rate of its own; give --fps, sharp frames a second"

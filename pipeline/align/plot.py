@@ -208,7 +208,7 @@ def _figures(
     spikes = open_spikes(root / window.spikes, sequence.spike_geometry(), sequence.registration())
     start = max(0, middle - width // 2)
     rate = spikes.counts(1, start, min(spikes.n_frames, start + width))[0].astype(np.float32)
-    # As bright as a photograph: spikes are linear in light or in gamma, and seldom at full scale.
+    # Scaled to a photograph's brightness, since spikes are seldom at full scale.
     tfp = _gray(np.clip(rate / (float(np.percentile(rate, 99.5)) or 1.0), 0, 1) * 255)
     registered = ", registered" if sequence.space else ""
     board = _chequered(blur if sharp is None else sharp, tfp)

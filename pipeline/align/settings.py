@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, replace
 
 from ..frames.images import image_shape
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.presets import parse_geometry
-from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
+from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, require_above_0, settle
 from ..spikes.sidefile import SideFile, read_side_file
 from .layouts import AlignmentError, FoundSequence
 from .layouts.custom import is_layout_file
@@ -46,9 +45,7 @@ class AlignOptions:
 
     def __post_init__(self) -> None:
         spikes = self.spikes
-        for name, value in (("fps", self.fps), ("rate", spikes.rate), ("gain", spikes.gain)):
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise AlignmentError(f"expected --{name} above 0, found {value}")
+        require_above_0(AlignmentError, fps=self.fps, rate=spikes.rate, gain=spikes.gain)
         if spikes.first is not None:
             raise AlignmentError(
                 f"expected no first sample's time, which differs by sequence, got {spikes.first}; "

@@ -26,7 +26,7 @@ from ..host.reporter import SILENT, Reporter, Throughput
 from .dat import SpikeFile, pack_spikes
 from .geometry import SpikeGeometry, SpikeGeometryError
 from .presets import PRESETS, parse_geometry
-from .settings import first_known
+from .settings import first_known, require_above_0
 from .sidefile import SideFile, format_side_file, read_side_file, side_file_path
 
 _MOST_PIXELS = 1 << 27  # in a frame: a hundred times the largest spike camera's
@@ -84,9 +84,7 @@ def convert(
         ConvertError: not spikes, an unclear choice, or an impossible rate or gain.
         OverwriteError: `out` or its side file exists.
     """
-    for option, value in (("--rate", rate), ("--gain", gain)):
-        if value is not None and not 0 < value < float("inf"):
-            raise ConvertError(f"expected {option} above 0, found {value}")
+    require_above_0(ConvertError, rate=rate, gain=gain)
     if out.suffix != ".dat":
         raise ConvertError(f"{out}: expected a name that ends in .dat; change the output's name")
     with only_writer_of(out):

@@ -137,11 +137,12 @@ def count_windows(
                     chosen = slice(unfinished[a], unfinished[b - 1] + 1)
                     region.gather(packed, starts[chosen] + j, frames[chosen])
             adder.add()
-        planes = [plane.reshape(group, words)[: last - first] for plane in adder.drain()]
+        drained = adder.drain()
+        planes = [plane.reshape(group, words)[: last - first] for plane in drained]
         for at in range(0, last - first, block):
             part = [plane[at : at + block] for plane in planes]
             _expand(part, region, counts[first + at : min(first + at + block, last)])
-        adder.reuse()
+        adder.reuse(drained)
     return out  # type: ignore[return-value]
 
 
@@ -189,7 +190,6 @@ class _BitSlicedAdder:
         self._spare: list[Words] = [np.zeros(n_words, np.uint64) for _ in range(2 * self._top + 6)]
         self._plane: list[Words | None] = [None] * (self._top + 1)
         self._waiting: list[Words | None] = [None] * (self._top + 1)
-        self._drained: list[Words] = []
         self._next = self._spare.pop()
 
     @property
@@ -232,7 +232,7 @@ class _BitSlicedAdder:
         self._push(carry, level + 1)
 
     def drain(self) -> list[Words]:
-        """Return the planes of the sums, the lowest bit first; valid until `reuse`."""
+        """Return the planes of the sums, the lowest bit first; `reuse` takes them back."""
         planes: list[Words] = []
         for level in range(self._top + 1):
             waiting, plane = self._waiting[level], self._plane[level]
@@ -249,13 +249,11 @@ class _BitSlicedAdder:
             if plane is None:
                 break
             planes.append(plane)
-        self._drained = planes
         return planes
 
-    def reuse(self) -> None:
-        """Start anew from zero."""
-        self._spare += self._drained
-        self._drained = []
+    def reuse(self, drained: list[Words]) -> None:
+        """Take the drained planes back, to start anew from zero."""
+        self._spare += drained
 
 
 def _expand(planes: list[Words], region: Region, out: npt.NDArray[np.generic]) -> None:

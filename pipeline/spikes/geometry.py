@@ -35,15 +35,11 @@ class SpikeGeometry:
 
     def __post_init__(self) -> None:
         # Under 8 pixels, padding at the file's end could pass for a frame.
-        if min(self.height, self.width) < 1 or self.height * self.width < 8:
+        sides = (self.height, self.width)
+        if min(sides) < 1 or max(sides) > MAX_SIDE or self.pixels < 8:
             raise SpikeGeometryError(
-                "expected positive sides and at least 8 pixels, got "
+                f"expected sides of 1 to {MAX_SIDE} pixels and at least 8 pixels in all, found "
                 f"{self.height}x{self.width}; check height and width"
-            )
-        if max(self.height, self.width) > MAX_SIDE:
-            raise SpikeGeometryError(
-                f"expected sides of at most {MAX_SIDE} pixels, got {self.height}x{self.width}; "
-                "check height and width"
             )
         end = 0
         for start, stop in self.drop_columns:

@@ -84,23 +84,18 @@ def settle(
         SpikeSettingsError: geometry or rate are not known, or rate or gain are not above 0.
         SpikeGeometryError: `options.geometry` is no SPEC.
     """
-    for name, value in (("rate", options.rate), ("gain", options.gain)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise SpikeSettingsError(f"expected --{name} above 0, got {value}")
+    require_above_0(SpikeSettingsError, rate=options.rate, gain=options.gain)
     warnings = []
     recorded = side.spike_geometry() if side else None
     published = PRESETS.get(options.geometry or "") or (preset if side is None else None)
+    geometry = recorded or (published.geometry if published else None)
     if options.geometry is not None:
         geometry = parse_geometry(options.geometry)
         if recorded is not None and geometry != recorded:
             warnings.append(
                 f"--geometry {geometry.describe()} taken over the side file's {recorded.describe()}"
             )
-    elif recorded is not None:
-        geometry = recorded
-    elif published is not None:
-        geometry = published.geometry
-    else:
+    if geometry is None:
         raise SpikeSettingsError(
             f"{where}: no side file gives the geometry; give --geometry, a preset "
             f"({', '.join(PRESETS)}) or HxW,bottom-up|top-down"
@@ -125,6 +120,13 @@ def settle(
         first=choose("first") or 0.0,
         warnings=tuple(warnings),
     )
+
+
+def require_above_0(error: type[SpikeDeblurError], **options: float | None) -> None:
+    """Refuse values of options, by name, that are not finite or not above 0; None passes."""
+    for name, value in options.items():
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise error(f"expected --{name} above 0, found {value}")
 
 
 def first_known(*values: float | None) -> float | None:

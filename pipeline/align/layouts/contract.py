@@ -115,17 +115,17 @@ def choose_variant(
 
 
 def in_order(
-    root: Path, needs: str, found: Iterable[FoundSequence], warnings: Iterable[str] = ()
+    root: Path, needs: str, sequences: Iterable[FoundSequence], warnings: Iterable[str] = ()
 ) -> list[FoundSequence]:
     """Return sequences in order of `seq`; the first takes the warnings that belong to none.
 
     Raises:
         AlignmentError: no sequence; names `needs`, what the layout needs in the folder `root`.
     """
-    sequences = sorted(found, key=lambda sequence: sequence.seq)
-    if not sequences:
+    ordered = sorted(sequences, key=lambda sequence: sequence.seq)
+    if not ordered:
         raise AlignmentError(f"{root}: expected {needs}, found none; give the folder that holds it")
-    first, *others = sequences
+    first, *others = ordered
     return [replace(first, warnings=(*first.warnings, *warnings)), *others]
 
 

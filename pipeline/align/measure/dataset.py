@@ -126,18 +126,18 @@ def with_space_seen(
     space = None if former is None else former.space
     if space is None or space.by != model or former is None or former.plan() != planned.plan():
         space = measure_space(planned, root, model, any_lag=any_lag)
-    if space is None:
-        return planned, [
-            f"{planned.seq}: the frames do not show where the spikes lie in them, and both "
-            "cameras are taken to see the same; give --calibration"
-        ]
-    if (space.confidence or 0.0) < PROVED:
-        return planned, [
-            f"{planned.seq}: where spikes lie in the frames shows only to +-"
-            f"{space.error_pixels:.1f} frame pixels (correlation {space.correlation:.2f}), so "
-            "both cameras are taken to see the same; give --calibration"
-        ]
-    return planned.model_copy(update={"space": space}), []
+    if space is not None and (space.confidence or 0.0) >= PROVED:
+        return planned.model_copy(update={"space": space}), []
+    seen = "do not show where the spikes lie in them"
+    if space is not None:
+        seen = (
+            f"show only to +-{space.error_pixels:.1f} frame pixels where the spikes lie in them "
+            f"(correlation {space.correlation:.2f})"
+        )
+    return planned, [
+        f"{planned.seq}: the frames {seen}, so both cameras are taken to see the same; give "
+        "--calibration"
+    ]
 
 
 def measure_space(

@@ -152,18 +152,16 @@ def _readings(frame: FrameAt, kind: ReferenceKind) -> Iterator[_Reading]:
             yield _Reading("geometry", geometry, words)
 
 
-def _other_shapes(frame: FrameAt, kind: ReferenceKind) -> Iterator[SpikeGeometry]:
-    """Yield geometries that the frames' size or a preset suggests, each once."""
+def _other_shapes(frame: FrameAt, kind: ReferenceKind) -> list[SpikeGeometry]:
+    """Return geometries that the frames' size or a preset suggests, each once."""
     stated = frame.spikes.geometry
     height, width = image_shape(frame.image(kind))
-    seen = {(stated.height, stated.width, stated.drop_columns)}
     sizes = [
         SpikeGeometry(height=height // k, width=width // k, flip_rows=True)
         for k in _SCALES
         if height // k * (width // k) >= 64
     ]
-    for geometry in [*sizes, *(preset.geometry for preset in PRESETS.values())]:
-        key = geometry.height, geometry.width, geometry.drop_columns
-        if key not in seen:
-            seen.add(key)
-            yield geometry
+    seen: dict[object, SpikeGeometry] = {}
+    for geometry in [stated, *sizes, *(preset.geometry for preset in PRESETS.values())]:
+        seen.setdefault((geometry.height, geometry.width, geometry.drop_columns), geometry)
+    return list(seen.values())[1:]
