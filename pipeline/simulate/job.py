@@ -110,7 +110,12 @@ def _todo(out: Path, clips: list[SourceClip], rig: Rig, overwrite: bool) -> list
         if overwrite:
             todo.append(clip)
         elif made_from is None:
-            _require_free(folders)
+            foreign = [folder for folder in folders if folder.is_dir() and any(folder.iterdir())]
+            if foreign and not (folders[0] / UNFINISHED).exists():
+                raise SimulateError(
+                    f"{foreign[0]}: holds files that `simulate` did not write; use another output "
+                    "folder, or --overwrite to replace the clip"
+                )
             todo.append(clip)
         elif made_from != inputs_digest(clip, rig):
             raise SimulateError(
@@ -175,15 +180,3 @@ def _run(out: Path, todo: list[SourceClip], rig: Rig, workers: int) -> Iterator[
                 for folder in clip_folders(out, clip, rig):
                     sweep(folder, own=True)
             raise
-
-
-def _require_free(folders: list[Path]) -> None:
-    """Refuse to write where files are that no run of `simulate` was writing."""
-    if (folders[0] / UNFINISHED).exists():
-        return
-    for folder in folders:
-        if folder.is_dir() and any(folder.iterdir()):
-            raise SimulateError(
-                f"{folder}: holds files that `simulate` did not write; use another output folder, "
-                "or --overwrite to replace the clip"
-            )
