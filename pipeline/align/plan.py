@@ -67,11 +67,8 @@ def plan_sequence(
     lead = sequence.lead_samples / settings.rate
     windows = []
     for window in sequence.windows:
-        if window.times is None:
-            assert sequence.exposure is not None, "windows without times have an exposure in frames"
-            t0, t1 = exposure_window(window.centre, sequence.exposure, fps)
-        else:
-            t0, t1 = window.times
+        # Windows without times have an exposure in frames.
+        t0, t1 = window.times or exposure_window(window.centre, sequence.exposure or 0, fps)
         windows.append(
             Window(
                 frame_index=window.frame_index,

@@ -262,7 +262,8 @@ def _expand(planes: list[Words], region: Region, out: npt.NDArray[np.generic]) -
         *lower, top = planes[byte : byte + 8]
         total: npt.NDArray[np.uint8] | None = None
         for i, plane in enumerate(lower):
-            total = _or(total, _shifted_bits(plane, i))
+            bits = _shifted_bits(plane, i)
+            total = bits if total is None else np.bitwise_or(total, bits, out=total)
         highest = region.upright(_shifted_bits(top, len(lower)))
         rest = None if total is None else region.upright(total)
         for to, of in region.column_pairs:
@@ -284,11 +285,3 @@ def _shifted_bits(plane: Words, weight: int) -> Bytes:
         words = bits.view(np.uint64)
         np.left_shift(words, np.uint64(weight), out=words)  # nothing spills from byte to byte
     return bits
-
-
-def _or(total: Bytes | None, bits: Bytes) -> Bytes:
-    if total is None:
-        return bits
-    words = total.view(np.uint64)
-    np.bitwise_or(words, bits.view(np.uint64), out=words)
-    return total

@@ -19,6 +19,7 @@ FOLDER_SIDE_FILE = "spikes.json"
 """Name of one side file for all `.dat` files of a folder."""
 
 _MAX_BYTES = 1 << 20
+"""Most bytes that are read of a side file, which has a few hundred."""
 
 
 class SideFileError(SpikeDeblurError):
@@ -84,13 +85,10 @@ def format_side_file(side: SideFile) -> str:
 
 
 def _parse(path: Path) -> SideFile:
-    if path.stat().st_size > _MAX_BYTES:
-        raise SideFileError(
-            f"{path}: expected a spike side file of a few hundred bytes, got "
-            f"{path.stat().st_size} bytes; remove it or write it anew with `spikedeblur convert`"
-        )
+    with path.open("rb") as file:
+        content = file.read(_MAX_BYTES)
     try:
-        return SideFile.model_validate_json(path.read_bytes())
+        return SideFile.model_validate_json(content)
     except ValidationError as error:
         raise SideFileError(
             f"{path}: expected a spikedeblur side file, but {first_problem(error)}; correct it "
