@@ -7,20 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .options import (
-    Exposure,
-    First,
-    Fps,
-    Gain,
-    Geometry,
-    Json,
-    Log,
-    Rate,
-    Run,
-    exposure_times,
-    spike_options,
-    trained_model,
-)
+from . import options
+from .options import exposure_times, overwrites, spike_options, trained_model
 from .output import command_line, report
 
 
@@ -36,14 +24,14 @@ def adapt(
         str | None,
         typer.Option(help="Model to start from: `small`, or a file.", show_default="small"),
     ] = None,
-    run: Run = None,
-    log: Log = None,
-    exposure: Exposure = None,
-    fps: Fps = None,
-    rate: Rate = None,
-    geometry: Geometry = None,
-    gain: Gain = None,
-    first: First = None,
+    run: options.Run = None,
+    log: options.Log = None,
+    exposure: options.Exposure = None,
+    fps: options.Fps = None,
+    rate: options.Rate = None,
+    geometry: options.Geometry = None,
+    gain: options.Gain = None,
+    first: options.First = None,
     steps: Annotated[
         int, typer.Option(min=1, help="Training steps; 300 take minutes on one core.")
     ] = 300,
@@ -51,10 +39,8 @@ def adapt(
         float, typer.Option(help="Learning rate at the start; it falls to 0.")
     ] = 1e-3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of random clips and crops.")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a model that is there.")
-    ] = False,
-    json: Json = False,
+    overwrite: Annotated[bool, overwrites("a model that is there")] = False,
+    json: options.Json = False,
 ) -> None:
     """Fit a trained model to your own camera by its blurred frames and spikes alone.
 
@@ -74,14 +60,12 @@ def adapt(
             param_hint="--spikes",
         )
     times = exposure_times(log, exposure=exposure, fps=fps)
-    options = spike_options(geometry, rate, gain, first)
+    camera = spike_options(geometry, rate, gain, first)
     require_model_file(out, overwrite=overwrite)
-    source = trained_model(run, model) or trained_model(None, "small")
+    source = trained_model(run, "small" if model is None and run is None else model)
     assert source is not None
-    recordings = [
-        find_recording(folder, dat, times, options)
-        for folder, dat in zip(blur, spikes, strict=True)
-    ]
+    pairs = zip(blur, spikes, strict=True)
+    recordings = [find_recording(folder, dat, times, camera) for folder, dat in pairs]
     from ..pipeline.adapt import Adapting  # with torch: seconds
     from ..pipeline.adapt import adapt as job
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .options import Gain, Geometry, Json, Rate, spike_options
+from .options import Gain, Geometry, Json, Rate, overwrites, spike_options
 from .output import command_line, note, report
 
 if TYPE_CHECKING:
@@ -24,14 +23,6 @@ def _layout(value: str) -> str:
             f"expected auto, {', '.join(LAYOUT_NAMES)}, or a layout file FILE.yaml, got {value!r}"
         )
     return value
-
-
-class SpaceModel(enum.StrEnum):
-    """What may lie between the two cameras' pictures."""
-
-    SIMILARITY = "similarity"
-    AFFINE = "affine"
-    HOMOGRAPHY = "homography"
 
 
 def align(
@@ -61,8 +52,7 @@ def align(
         ),
     ] = None,
     manifest: Annotated[
-        Path | None,
-        typer.Option(help="Manifest to write.", show_default="beside the log, .json"),
+        Path | None, typer.Option(help="Manifest to write.", show_default="beside the log, .json")
     ] = None,
     exposure: Annotated[
         int | None,
@@ -92,7 +82,7 @@ def align(
         ),
     ] = None,
     estimate_space: Annotated[
-        SpaceModel | None,
+        Literal["similarity", "affine", "homography"] | None,
         typer.Option(help="Find this homography from the frames, with this model."),
     ] = None,
     plot: Annotated[
@@ -100,9 +90,7 @@ def align(
         typer.Option(help="HTML page to write: pictures and correlation curves by sequence."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings as errors.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a log or manifest that align didn't write.")
-    ] = False,
+    overwrite: Annotated[bool, overwrites("a log or manifest that align didn't write")] = False,
     json: Json = False,
 ) -> None:
     """Pair blurred frames with their spikes, count these, and verify the times from the frames.
@@ -131,7 +119,7 @@ def align(
         spikes=spike_options(geometry, rate, gain, calibration=calibration),
         verify=verify,
         estimate=estimate,
-        estimate_space=estimate_space.value if estimate_space else None,
+        estimate_space=estimate_space,
         plot=plot,
         strict=strict,
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Gain, Geometry, Json, Rate
+from .options import Gain, Geometry, Json, Rate, overwrites
 
 
 def convert(
@@ -19,7 +19,7 @@ def convert(
     key: Annotated[
         str | None, typer.Option(help="Array to take from an .npz or HDF5 file.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.dat.")] = False,
+    overwrite: Annotated[bool, overwrites("OUT.dat")] = False,
     json: Json = False,
 ) -> None:
     """Write spikes of another tool as a packed, bottom-up .dat with a side file.

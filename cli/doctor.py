@@ -7,9 +7,7 @@ import typer
 from .options import Json
 
 
-def doctor(
-    json: Json = False,
-) -> None:
+def doctor(json: Json = False) -> None:
     """Check this machine's libraries, cores, memory, disk and GPU; exit code 1: mend something.
 
     Example: spikedeblur doctor

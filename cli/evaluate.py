@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from . import options
-from .options import trained_model
+from .options import overwrites, trained_model
 from .output import command_line, print_table, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.evaluate.metrics import Score
     from ..pipeline.evaluate.scores import Evaluation
-
-
-class Backbone(enum.StrEnum):
-    """Networks whose features LPIPS compares."""
-
-    ALEX = "alex"
-    VGG = "vgg"
-    SQUEEZE = "squeeze"
 
 
 def evaluate(
@@ -51,7 +42,7 @@ def evaluate(
         ),
     ] = None,
     lpips: Annotated[
-        Backbone | None,
+        Literal["alex", "vgg", "squeeze"] | None,
         typer.Option(help="Measure LPIPS, by this network's ImageNet weights."),
     ] = None,
     motion: Annotated[
@@ -67,9 +58,7 @@ def evaluate(
     ] = None,
     tile: options.Tile = None,
     flips: options.Flips = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that evaluate didn't write.")
-    ] = False,
+    overwrite: Annotated[bool, overwrites("files that evaluate didn't write")] = False,
 ) -> None:
     """Measure PSNR and SSIM of the blurred input, TFP, TFI, SDM and a trained model.
 
@@ -92,9 +81,7 @@ def evaluate(
         scores.require_own_json(json, overwrite=overwrite)
     if picture is not None:
         require_own_picture(picture, overwrite=overwrite)
-    how = job.Evaluating(
-        lpips=lpips.value if lpips is not None else None, motion=motion, tile=tile, flips=flips
-    )
+    how = job.Evaluating(lpips=lpips, motion=motion, tile=tile, flips=flips)
     with progress_bar("Evaluating", "windows") as reporter:
         evaluation = job.evaluate(
             store,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .options import overwrites
 from .output import command_line, parse_size, require_local, say_next
 
 _PROGRAMS = (".pt2", ".onnx")
@@ -33,9 +34,7 @@ def export(
         int | None,
         typer.Option(min=1, help="For a program: frames of a clip.", show_default="as in training"),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.")
-    ] = False,
+    overwrite: Annotated[bool, overwrites("a file that is there")] = False,
 ) -> None:
     """Write the best weights of a run, with their configuration, as one safe file.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -63,8 +63,7 @@ Calibration = Annotated[
 # The trained model; `trained_model` takes both.
 Run = Annotated[str | None, typer.Option(help="Run folder of a trained model: a path or a URL.")]
 Model = Annotated[
-    str | None,
-    typer.Option(help="Exported model, a file or a URL; or `small`, which ships."),
+    str | None, typer.Option(help="Exported model, a file or a URL; or `small`, which ships.")
 ]
 Tile = Annotated[
     int | None,
@@ -81,7 +80,14 @@ Flips = Annotated[
     ),
 ]
 
+Split = Literal["train", "val", "test"]
+
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+
+
+def overwrites(what: str) -> Any:
+    """Return the option --overwrite of a command; `what` says in its help what is replaced."""
+    return typer.Option("--overwrite", help=f"Replace {what}.")
 
 
 def spike_options(

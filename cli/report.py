@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json
+from .options import Json, overwrites
 
 
 def report(
@@ -41,9 +41,7 @@ def report(
             help="Restore the pictures by the runs' models; slow on a CPU if they are large."
         ),
     ] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that report didn't write.")
-    ] = False,
+    overwrite: Annotated[bool, overwrites("a file that report didn't write")] = False,
     json: Json = False,
 ) -> None:
     """Write one HTML file that shows what a run is worth: figures, pictures, curves, origin.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from . import options
-from .options import exposure_times, leave_out, spike_options, trained_model
+from .options import exposure_times, leave_out, overwrites, spike_options, trained_model
 from .output import report, require_local
 
 _OF_ONE_RECORDING = (
@@ -18,21 +17,6 @@ _OF_ONE_RECORDING = (
     *("calibration", "step", "video"),
 )
 """Parameters that a manifest makes needless."""
-
-
-class Bits(StrEnum):
-    """Bits of a channel."""
-
-    EIGHT = "8"
-    SIXTEEN = "16"
-
-
-class Split(StrEnum):
-    """Splits of a data set."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
 
 
 def restore(
@@ -47,7 +31,7 @@ def restore(
         typer.Option(help="Instead of one recording: all that `align` put in this manifest."),
     ] = None,
     split: Annotated[
-        Split | None, typer.Option(help="Split of the manifest.", show_default="all")
+        options.Split | None, typer.Option(help="Split of the manifest.", show_default="all")
     ] = None,
     run: options.Run = None,
     model: options.Model = None,
@@ -80,17 +64,15 @@ def restore(
         ),
     ] = None,
     bits: Annotated[
-        Bits, typer.Option(help="Bits of a channel in the PNGs; 16 need OpenCV.")
-    ] = Bits.EIGHT,
+        Literal["8", "16"], typer.Option(help="Bits of a channel in the PNGs; 16 need OpenCV.")
+    ] = "8",
     video: Annotated[
         Path | None, typer.Option(help="MP4 to write of all sharp frames; needs PyAV.")
     ] = None,
     video_fps: Annotated[
         float, typer.Option(min=0.1, help="Frames a second at which it plays.")
     ] = 30.0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace frames made from other inputs.")
-    ] = False,
+    overwrite: Annotated[bool, overwrites("frames made from other inputs")] = False,
     json: options.Json = False,
 ) -> None:
     """Restore a sharp frame from each blurred one and its spikes.
@@ -112,7 +94,7 @@ def restore(
 
     require_local(out, "--out")
     if video is not None:
-        if bits is Bits.SIXTEEN:
+        if bits == "16":
             raise typer.BadParameter("an MP4 is made of 8-bit frames", param_hint="--bits")
         require_new_video(video, overwrite=overwrite)
     try:
@@ -123,7 +105,7 @@ def restore(
             flips=flips,
             short_bins=short_bins,
             frames_per_exposure=frames_per_exposure,
-            bits=16 if bits is Bits.SIXTEEN else 8,
+            bits=16 if bits == "16" else 8,
         )
     except job.RestoreError as error:
         raise typer.BadParameter(str(error), param_hint="--run / --model / --method") from error

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json
+from .options import Json, Split, overwrites
 from .output import command_line, parse_size, report, require_one
 
 
@@ -26,8 +26,7 @@ def simulate(
     size: Annotated[str, typer.Option(help="HxW of the scenes, in pixels.")] = "128x128",
     length: Annotated[int, typer.Option(min=1, help="Frames of a scene.")] = 65,
     split: Annotated[
-        str | None,
-        typer.Option(help="train, val or test: the split to write, or the only one to take."),
+        Split | None, typer.Option(help="The split to write, or the only one to take.")
     ] = None,
     exposure: Annotated[int, typer.Option(min=1, help="Frames in one blur; odd.")] = 33,
     stride: Annotated[int, typer.Option(min=1, help="Frames from one blur to the next.")] = 15,
@@ -41,8 +40,7 @@ def simulate(
     ] = 2.0,
     noise: Annotated[float, typer.Option(help="False spikes a pixel and sample, in [0, 1).")] = 0.0,
     linear_light: Annotated[
-        bool,
-        typer.Option("--linear-light", help="Average and record light, not sRGB values."),
+        bool, typer.Option("--linear-light", help="Average and record light, not sRGB values.")
     ] = False,
     fastest: Annotated[
         float, typer.Option(help="Scenes move up to so many times as fast as usual; 1 to 8.")
@@ -51,9 +49,7 @@ def simulate(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; all cores by default.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace clips made from other inputs.")
-    ] = False,
+    overwrite: Annotated[bool, overwrites("clips made from other inputs")] = False,
     json: Json = False,
 ) -> None:
     """Record blurred frames and spikes of sharp high-speed frames, or of embedded scenes.
@@ -63,9 +59,6 @@ def simulate(
     Example: spikedeblur simulate data/my --scenes 8 --split train
     """
     require_one({"--frames": frames, "--scenes": scenes})
-    if split not in (None, "train", "val", "test"):
-        raise typer.BadParameter(f"expected train, val or test as --split, got {split!r}")
-
     from ..pipeline.simulate import job
     from ..pipeline.simulate.clips import SPLITS, folder_clips, scene_clips
     from .progress import progress_bar

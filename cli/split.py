@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from .options import Json
+from .options import Json, overwrites
 from .output import command_line, print_table, report
-
-
-class By(enum.StrEnum):
-    """What stays in one split."""
-
-    scene = "scene"
-    clip = "clip"
-    folders = "folders"
 
 
 def split(
@@ -28,14 +19,15 @@ def split(
     test: Annotated[
         float, typer.Option(min=0, max=1, help="Share of them to add to the test set.")
     ] = 0.0,
-    by: Annotated[By, typer.Option(help="What stays together; folders: undo a split.")] = By.scene,
+    by: Annotated[
+        Literal["scene", "clip", "folders"],
+        typer.Option(help="What stays together; folders: undo a split."),
+    ] = "scene",
     seed: Annotated[int, typer.Option(help="Seed of the order in which scenes are drawn.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Manifest to write.", show_default="MANIFEST itself")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an --out that is no manifest.")
-    ] = False,
+    overwrite: Annotated[bool, overwrites("an --out that is no manifest")] = False,
     json: Json = False,
 ) -> None:
     """Deal the sequences out to train and val by whole scenes; the test set stays as it is.
@@ -53,7 +45,7 @@ def split(
             manifest,
             val=val,
             test=test,
-            by=by.value,
+            by=by,
             seed=seed,
             out=out,
             overwrite=overwrite,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Json
+from .options import Json, overwrites
+from .output import command_line, print_table, report, require_local
 
 if TYPE_CHECKING:
     from ..pipeline.train.clock import Profile
@@ -29,9 +30,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a run that is in the folder.")
-    ] = False,
+    overwrite: Annotated[bool, overwrites("a run that is in the folder")] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Print the time of each part of the steps.")
     ] = False,
@@ -58,7 +57,6 @@ def train(
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     from ..configs import load_config
-    from .output import command_line, report, require_local
     from .progress import progress_bar
 
     folder = run or Path("outputs", config.stem)
@@ -93,12 +91,7 @@ def train(
 
     with progress_bar("Training", "steps") as reporter:
         summary = run_training(
-            checked,
-            folder,
-            resume=resume,
-            overwrite=overwrite,
-            profile=profile,
-            reporter=reporter,
+            checked, folder, resume=resume, overwrite=overwrite, profile=profile, reporter=reporter
         )
     if summary.is_first:
         sets = [word for override in overrides or () for word in ("--set", override)]
@@ -112,8 +105,6 @@ def train(
 
 
 def _print_summary(summary: TrainSummary, again: str, evaluate: str, *, json: bool) -> None:
-    from .output import report
-
     if summary.profile is not None and not json:
         _print_profile(summary.profile)
     if summary.signal is not None:
@@ -136,8 +127,6 @@ def _print_summary(summary: TrainSummary, again: str, evaluate: str, *, json: bo
 
 
 def _print_profile(profile: Profile) -> None:
-    from .output import print_table
-
     wall = profile.wall_seconds
     rows = [
         (part, f"{s:.2f}", f"{1000 * s / max(profile.steps, 1):.1f}", f"{100 * s / wall:.1f}")

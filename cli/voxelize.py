@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from .options import overwrites
 from .output import command_line, say_next
 
 if TYPE_CHECKING:
@@ -19,14 +19,8 @@ if TYPE_CHECKING:
 _SHOWN = 50
 
 
-StoreFormat = StrEnum("StoreFormat", ["zarr", "npy"])
-StoreKind = StrEnum("StoreKind", ["packed", "counts"])
-CountsCodec = StrEnum("CountsCodec", ["lz4", "zstd", "none"])
-OnError = StrEnum("OnError", ["skip", "stop"])
-Cluster = StrEnum("Cluster", ["slurm"])
-
 Kind = Annotated[
-    StoreKind | None,
+    Literal["packed", "counts"] | None,
     typer.Option(
         help="Content of a Zarr store. packed: the spikes, counted when read, in any number of "
         "bins; counts: counted now.",
@@ -34,14 +28,14 @@ Kind = Annotated[
     ),
 ]
 Codec = Annotated[
-    CountsCodec | None,
+    Literal["lz4", "zstd", "none"] | None,
     typer.Option(
         help="Compression of counts. none: read fastest, takes three times the spikes.",
         show_default="lz4",
     ),
 ]
 OnCluster = Annotated[
-    Cluster | None,
+    Literal["slurm"] | None,
     typer.Option(
         help="Submit --workers jobs to it, as jobqueue.yaml of Dask's configuration says; "
         "--dry-run prints the script."
@@ -77,20 +71,18 @@ def voxelize(
     ] = None,
     cluster: OnCluster = None,
     format: Annotated[
-        StoreFormat, typer.Option(help="zarr, or npy for the unified layout's files.")
-    ] = StoreFormat.zarr,
+        Literal["zarr", "npy"], typer.Option(help="zarr, or npy for the unified layout's files.")
+    ] = "zarr",
     kind: Kind = None,
     codec: Codec = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make sequences anew that differ.")
-    ] = False,
+    overwrite: Annotated[bool, overwrites("sequences that differ")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Read what is there back; make anew what is damaged.")
     ] = False,
     on_error: Annotated[
-        OnError,
+        Literal["skip", "stop"],
         typer.Option(help="skip: sequences that can't be made are reported at the end (exit 1)."),
-    ] = OnError.skip,
+    ] = "skip",
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -117,15 +109,15 @@ def voxelize(
     keep_freed_memory()
     options = VoxelizeOptions(
         bins=bins,
-        format=format.value,
-        kind=kind and kind.value,
-        codec=codec and codec.value,
+        format=format,
+        kind=kind,
+        codec=codec,
         overwrite=overwrite,
         check=check,
-        on_error=on_error.value,
+        on_error=on_error,
         dry_run=dry_run,
     )
-    where = Workers(count=workers, scheduler=scheduler, cluster=cluster and cluster.value)
+    where = Workers(count=workers, scheduler=scheduler, cluster=cluster)
     script = job_script() if cluster is not None and dry_run else None
     with progress_bar("Voxelizing", "windows") as reporter:
         summary = voxelize_manifest(manifest, store, options, where, reporter=reporter)

@@ -3,11 +3,4 @@
 from .loading import ConfigError, check_config, dump_config, find_file, load_config
 from .schema import Config
 
-__all__ = [
-    "Config",
-    "ConfigError",
-    "check_config",
-    "dump_config",
-    "find_file",
-    "load_config",
-]
+__all__ = ["Config", "ConfigError", "check_config", "dump_config", "find_file", "load_config"]

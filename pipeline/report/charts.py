@@ -65,8 +65,7 @@ def validation_curve(runs: Several[Run]) -> Spec | None:
         tooltip=["run:N", "step:Q", _figure("psnr", "PSNR, dB"), _figure("blur", "blur, dB")],
     )
     blurred = base.mark_rule(strokeDash=[4, 4], color="var(--muted)").encode(
-        y="mean(blur):Q",
-        tooltip=[_figure("mean(blur)", "blurred input, dB")],
+        y="mean(blur):Q", tooltip=[_figure("mean(blur)", "blurred input, dB")]
     )
     return _finished(blurred + lines, "PSNR of validation over the steps of the run")
 

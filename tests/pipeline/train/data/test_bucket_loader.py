@@ -88,7 +88,9 @@ def test_what_a_loader_transfers_stays_near_what_it_needs(
     from spikedeblur.pipeline.voxelize import Workers, voxelize_manifest
     from tests.benchmarks import store, transfer
 
-    voxelize_manifest(store.record(tmp_path / "recording"), tmp_path / "s.zarr", workers=Workers(count=1))
+    voxelize_manifest(
+        store.record(tmp_path / "recording"), tmp_path / "s.zarr", workers=Workers(count=1)
+    )
     found = transfer.figures(tmp_path, "s.zarr", steps=6)
     volume, requests, at_once, *rates = (figure.value for figure in found)
     assert volume <= 1.15

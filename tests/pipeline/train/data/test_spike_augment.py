@@ -7,7 +7,14 @@ import torch
 from spikedeblur.configs.schema import SpikeAugmentConfig
 from spikedeblur.model import delay
 from spikedeblur.pipeline.spikes.intervals import light_of_spikes
-from spikedeblur.pipeline.train.data.spike_augment import augment_spikes, grain, raise_threshold, raise_threshold_of_light, thin, tint
+from spikedeblur.pipeline.train.data.spike_augment import (
+    augment_spikes,
+    grain,
+    raise_threshold,
+    raise_threshold_of_light,
+    thin,
+    tint,
+)
 
 
 def fired(light: np.ndarray, threshold: float, phase: np.ndarray) -> np.ndarray:
