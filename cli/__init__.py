@@ -6,34 +6,16 @@ import io
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import FrameType
 from typing import Annotated
 
 import typer
 
 from .. import __version__
-from . import (
-    adapt,
-    align,
-    check,
-    config_schema,
-    convert,
-    doctor,
-    evaluate,
-    export,
-    inspect,
-    report,
-    restore,
-    runs,
-    simulate,
-    split,
-    train,
-    view,
-    voxelize,
-)
-from .output import LogFormat, set_log_format
+from .output import LogFormat, chosen_log_format
 
 app = typer.Typer(
     name="spikedeblur",
@@ -42,29 +24,29 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMMANDS: dict[Callable[..., None], str] = {
-    simulate.simulate: "Make spikes and blurred frames from sharp video.",
-    align.align: "Find each frame's spikes; write the log and the manifest.",
-    check.check: "Check a manifest or a store for damage and doubtful data.",
-    split.split: "Deal sequences out to train and val by whole scenes.",
-    voxelize.voxelize: "Write the spikes and frames of all exposures to a store.",
-    train.train: "Train a model.",
-    runs.runs: "Compare runs, the best first.",
-    evaluate.evaluate: "Measure PSNR and SSIM of methods and models.",
-    restore.restore: "Restore the sharp frames of a recording.",
-    report.report: "Write a page about one run or several.",
-    adapt.adapt: "Fit a trained model to your own camera.",
-    export.export: "Write the best weights of a run to one file.",
-    convert.convert: "Write spikes of another tool as a .dat.",
-    inspect.inspect: "Say what a file or folder is.",
-    view.view: "Show spikes, TFP and frames on a page.",
-    config_schema.config_schema: "Print the JSON Schema of configurations.",
-    doctor.doctor: "Check this machine for what is missing.",
+_COMMANDS = {
+    "simulate": "Make spikes and blurred frames from sharp video.",
+    "align": "Find each frame's spikes; write the log and the manifest.",
+    "check": "Check a manifest or a store for damage and doubtful data.",
+    "split": "Deal sequences out to train and val by whole scenes.",
+    "voxelize": "Write the spikes and frames of all exposures to a store.",
+    "train": "Train a model.",
+    "runs": "Compare runs, the best first.",
+    "evaluate": "Measure PSNR and SSIM of methods and models.",
+    "restore": "Restore the sharp frames of a recording.",
+    "report": "Write a page about one run or several.",
+    "adapt": "Fit a trained model to your own camera.",
+    "export": "Write the best weights of a run to one file.",
+    "convert": "Write spikes of another tool as a .dat.",
+    "inspect": "Say what a file or folder is.",
+    "view": "Show spikes, TFP and frames on a page.",
+    "config_schema": "Print the JSON Schema of configurations.",
+    "doctor": "Check this machine for what is missing.",
 }
-"""Summaries in the list of commands, by command; `spikedeblur COMMAND --help` says more."""
+"""Summaries in the list of commands, by command: a function in the module of its name."""
 
 for _command, _summary in _COMMANDS.items():
-    app.command(short_help=_summary)(_command)
+    app.command(short_help=_summary)(getattr(import_module(f".{_command}", __name__), _command))
 
 
 _LONGEST = 4_000
@@ -94,9 +76,8 @@ def spikedeblur(
         ),
     ] = False,
     log_format: Annotated[
-        LogFormat,
-        typer.Option(help="Progress as text, or as one JSON object a line on stderr."),
-    ] = LogFormat.TEXT,
+        LogFormat, typer.Option(help="Progress as text, or as one JSON object a line on stderr.")
+    ] = "text",
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """From spike-camera streams and blurred colour frames to sharp video.
@@ -104,7 +85,7 @@ def spikedeblur(
     The stages, in order: simulate (or your own recordings), align, voxelize, train, evaluate,
     restore. Each reads the files of the one before; run any of them with --help for an example.
     """
-    set_log_format(log_format)
+    chosen_log_format.set(log_format)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json as json_format
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import print_table
+from .options import Json
+from .output import print_json, print_table
 
 if TYPE_CHECKING:
     from ..pipeline.align.check.job import ManifestCheck, SequenceCheck
@@ -31,8 +28,7 @@ def check(
         ),
     ],
     manifest: Annotated[
-        str | None,
-        typer.Option(help="For a store: also compare its sources with this manifest."),
+        str | None, typer.Option(help="For a store: also compare its sources with this manifest.")
     ] = None,
     workers: Annotated[
         int | None,
@@ -40,7 +36,7 @@ def check(
             min=1, help="For a manifest: sequences at once; default: one a core, at most 8."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print all that was found as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Read everything once: is it what was aligned, or voxelized, and are both cameras sound?
 
@@ -59,67 +55,69 @@ def check(
         from ..pipeline.voxelize.sources import check_manifest_at
 
         with progress_bar("Checking", "sequences") as reporter:
-            found = check_manifest_at(path, workers=workers, reporter=reporter)
-        content, wrong = dataclasses.asdict(found), bool(found.wrong)
-        show: Callable[[], None] = partial(_print_manifest, found)
+            aligned = check_manifest_at(path, workers=workers, reporter=reporter)
+        if json:
+            print_json(aligned)
+        else:
+            _print_manifest(aligned)
+        wrong = aligned.wrong > 0
     else:
         from ..pipeline.voxelize.check import check_store
 
         with progress_bar("Checking") as reporter:
             store = check_store(path, manifest=manifest, reporter=reporter)
-        content, wrong = store.as_dict(), not store.whole
-        show = partial(_print_store, store)
-    if json:
-        typer.echo(json_format.dumps(content, indent=2))
-    else:
-        show()
+        if json:
+            print_json(store.as_dict())
+        else:
+            _print_store(store)
+        wrong = not store.whole
     if wrong:
         raise typer.Exit(1)
 
 
-def _print_store(found: StoreCheck) -> None:
-    sources = f", {found.sources} source files" if found.sources else ""
+def _print_store(store: StoreCheck) -> None:
+    sources = f", {store.sources} source files" if store.sources else ""
     typer.echo(
-        f"{found.store}: {found.sequences} sequences, {found.files} files, "
-        f"{found.bytes / 1e6:.1f} MB{sources}: "
-        + ("all as written" if found.whole else f"{len(found.findings)} findings")
+        f"{store.store}: {store.sequences} sequences, {store.files} files, "
+        f"{store.bytes / 1e6:.1f} MB{sources}: "
+        + ("all as written" if store.whole else f"{len(store.findings)} findings")
     )
-    if found.without_checksums:
+    if store.without_checksums:
         typer.echo(
-            f"{found.without_checksums} sequences were written by a release without checksums: "
+            f"{store.without_checksums} sequences were written by a release without checksums: "
             "only sizes and indices were compared"
         )
-    for finding in found.findings[:_MAX_FINDINGS]:
+    for finding in store.findings[:_MAX_FINDINGS]:
         typer.echo(f"{finding.problem}: {finding.message}")
-    if len(found.findings) > _MAX_FINDINGS:
-        typer.echo(f"and {len(found.findings) - _MAX_FINDINGS} more; --json lists all")
+    if len(store.findings) > _MAX_FINDINGS:
+        typer.echo(f"and {len(store.findings) - _MAX_FINDINGS} more; --json lists all")
 
 
-def _print_manifest(found: ManifestCheck) -> None:
-    shown = sorted(found.sequences, key=lambda s: (not s.findings, not s.wrong))[:_MAX_ROWS]
+def _print_manifest(aligned: ManifestCheck) -> None:
+    shown = sorted(aligned.sequences, key=lambda s: (not s.findings, not s.wrong))[:_MAX_ROWS]
     rows = [("sequence", "exposures", "MB", "rate (Hz)", "gain", "dead, hot", "found")]
     print_table(rows + [_row(sequence) for sequence in shown])
-    if len(shown) < len(found.sequences):
-        rest = len(found.sequences) - len(shown)
+    if len(shown) < len(aligned.sequences):
+        rest = len(aligned.sequences) - len(shown)
         typer.echo(f"and {rest} more; all are in the output of --json")
     for sequence in shown:
         for finding in sequence.findings:
             mark = "WRONG" if finding.wrong else "note"
             typer.echo(f"{mark} {sequence.seq}: {finding.message}")
-    reasons = [s.rate_unknown for s in found.sequences if s.rate_unknown is not None]
+    reasons = [s.rate_unknown for s in aligned.sequences if s.rate_unknown is not None]
     if reasons:
         why = "; ".join(sorted(set(reasons)))
         typer.echo(f"Rate not judged in {len(reasons)} sequences: {why}")
-    dark = sum(s.pixels_judged < 0.5 for s in found.sequences)
+    dark = sum(s.pixels_judged < 0.5 for s in aligned.sequences)
     if dark:
         typer.echo(
             "Dead pixels don't show in the dark, which is over half the picture in "
             f"{dark} sequences"
         )
-    verdict = f"wrong in {found.wrong} of" if found.wrong else "nothing wrong in"
+    verdict = f"wrong in {aligned.wrong} of" if aligned.wrong else "nothing wrong in"
     typer.echo(
-        f"{found.path}: {verdict} {len(found.sequences)} sequences, {found.files} files, "
-        f"{found.bytes / 1e6:.1f} MB read"
+        f"{aligned.path}: {verdict} {len(aligned.sequences)} sequences, {aligned.files} files, "
+        f"{aligned.bytes / 1e6:.1f} MB read"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import Gain, Geometry, Json, Rate, overwrites
+from .output import command_line, report
 
 
 def convert(
@@ -29,7 +30,6 @@ def convert(
     Example: spikedeblur convert recording.npy spike.dat --rate 20000 --gain 0.5
     """
     from ..pipeline.spikes.convert import convert as job
-    from .output import command_line, report
     from .progress import progress_bar
 
     with progress_bar("Converting", "samples") as reporter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .options import Json
+from .output import print_json
 
 
 def doctor(json: Json = False) -> None:
@@ -12,14 +13,11 @@ def doctor(json: Json = False) -> None:
 
     Example: spikedeblur doctor
     """
-    import dataclasses
-    import json as json_format
-
     from ..pipeline.doctor import examine
 
     findings = examine()
     if json:
-        typer.echo(json_format.dumps([dataclasses.asdict(f) for f in findings], indent=2))
+        print_json(findings)
     else:
         for finding in findings:
             advice = f"  -> {finding.advice}" if finding.advice else ""

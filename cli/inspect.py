@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import Geometry, Json
+from .output import print_json, print_table
 
 
 def inspect(
@@ -22,11 +23,10 @@ def inspect(
     Example: spikedeblur inspect recording.dat --geometry 250x400,bottom-up
     """
     from ..pipeline.inspect import inspect as job
-    from .output import print_table, report
 
     described = job(path, geometry)
     if json:
-        report(described, "", json=True)
+        print_json(described)
         return
     typer.echo(f"{described.path}: {described.kind}")
     for name, value in described.facts.items():

@@ -3,54 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_format
+import json
 import re
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
 from ..pipeline.host.reporter import duration
 
+LogFormat = Literal["text", "json"]
+"""Forms in which progress is printed."""
 
-class LogFormat(StrEnum):
-    """Forms in which progress is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-
+chosen_log_format: ContextVar[LogFormat] = ContextVar("log_format", default="text")
+"""Value of --log-format."""
 
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
-_log_format: ContextVar[LogFormat] = ContextVar("log_format", default=LogFormat.TEXT)
 _began: ContextVar[float] = ContextVar("began")
 
 
 def begin(*, quiet: bool) -> None:
     """Start the command's clock; with `quiet`, only its result is printed."""
     _quiet.set(quiet)
-    _log_format.set(LogFormat.TEXT)
+    chosen_log_format.set("text")
     _began.set(time.monotonic())
 
 
 def is_quiet() -> bool:
     """Whether --quiet was given: no progress, notes and next command."""
     return _quiet.get()
-
-
-def set_log_format(log_format: LogFormat) -> None:
-    """Set the form in which progress is printed."""
-    _log_format.set(log_format)
-
-
-def log_format() -> LogFormat:
-    """Return the form in which progress is printed."""
-    return _log_format.get()
 
 
 def note(text: str) -> None:
@@ -62,10 +48,19 @@ def note(text: str) -> None:
 def report(summary: Any, text: str, *, json: bool, next_command: str | None = None) -> None:
     """Print a dataclass as JSON; or `text`, the time that it took, and the next command."""
     if json:
-        typer.echo(json_format.dumps(dataclasses.asdict(summary), indent=2, default=str))
+        print_json(summary)
         return
     typer.echo(text)
     say_next(next_command)
+
+
+def print_json(value: Any) -> None:
+    """Print a dataclass, or plain values that may hold some, as JSON."""
+
+    def plain(part: Any) -> Any:
+        return dataclasses.asdict(part) if dataclasses.is_dataclass(type(part)) else str(part)
+
+    typer.echo(json.dumps(value, indent=2, default=plain))
 
 
 def say_next(command: str | None) -> None:
@@ -84,14 +79,6 @@ def command_line(*words: str | Path) -> str:
     # A path such as -x would be taken for an option.
     plain = (f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w) for w in words)
     return shlex.join(("spikedeblur", *plain))
-
-
-def require_one(options: dict[str, Any]) -> None:
-    """Refuse the command (exit code 2) unless exactly one of the options is given."""
-    given = [name for name, value in options.items() if value is not None]
-    if len(given) != 1:
-        found = " and ".join(given) if given else "none"
-        raise typer.BadParameter(f"expected one of {' or '.join(options)}, got {found}")
 
 
 def require_local(path: Path, option: str) -> None:

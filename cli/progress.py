@@ -9,12 +9,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
-from ..pipeline.host.reporter import Progress, Reporter, duration
-from .output import LogFormat, is_quiet, log_format, note
+from ..pipeline.host.reporter import Reporter, duration
+from .output import chosen_log_format, is_quiet, note
+
+Show = Callable[[int, int, str], None]
+"""A function `show(done, total, note)`, in units of the job's own work items."""
 
 _SECONDS_BETWEEN_LINES = 15.0
 _SECONDS_BETWEEN_OBJECTS = 1.0
@@ -24,7 +27,7 @@ _MOST_WARNINGS = 20
 class TerminalReporter(Reporter):
     """Shows progress and notes on stderr, and keeps warnings until the job has ended."""
 
-    def __init__(self, show: Progress) -> None:
+    def __init__(self, show: Show) -> None:
         self._show = show
         self.warnings: list[str] = []
 
@@ -56,7 +59,7 @@ def progress_bar(title: str, unit: str = "") -> Iterator[TerminalReporter]:
     with ExitStack() as opened:
         if is_quiet():
             reporter = TerminalReporter(lambda done, total, note: None)
-        elif log_format() is LogFormat.JSON:
+        elif chosen_log_format.get() == "json":
             reporter = TerminalReporter(_lines(title, unit, as_json=True))
         elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             reporter = TerminalReporter(opened.enter_context(_bar(title, unit)))
@@ -117,10 +120,9 @@ class _Pace:
 
 
 @contextmanager
-def _bar(title: str, unit: str) -> Iterator[Progress]:
+def _bar(title: str, unit: str) -> Iterator[Show]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
         TextColumn("{task.description}"),
@@ -130,23 +132,23 @@ def _bar(title: str, unit: str) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None, pace=unit, note="")
         pace = _Pace()
 
-        def on_progress(done: int, total: int, note: str) -> None:
+        def show(done: int, total: int, note: str) -> None:
             pace.update(done, total)
             bar.update(task, completed=done, total=total, pace=_words(pace, unit), note=note)
 
-        yield on_progress
+        yield show
 
 
-def _lines(title: str, unit: str, *, as_json: bool) -> Progress:
+def _lines(title: str, unit: str, *, as_json: bool) -> Show:
     pace = _Pace()
     last = pace.began
     interval = _SECONDS_BETWEEN_OBJECTS if as_json else _SECONDS_BETWEEN_LINES
 
-    def on_progress(done: int, total: int, note: str) -> None:
+    def show(done: int, total: int, note: str) -> None:
         nonlocal last
         is_due = (pace.update(done, total) and as_json) or done >= total
         now = time.monotonic()
@@ -171,7 +173,7 @@ def _lines(title: str, unit: str, *, as_json: bool) -> Progress:
             text = ", ".join(filter(None, words))
         print(text, file=sys.stderr, flush=True)
 
-    return on_progress
+    return show
 
 
 def _words(pace: _Pace, unit: str) -> str:

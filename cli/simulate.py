@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import Json, Split, overwrites
-from .output import command_line, parse_size, report, require_one
+from .output import command_line, parse_size, report
 
 
 def simulate(
@@ -58,7 +58,9 @@ def simulate(
 
     Example: spikedeblur simulate data/my --scenes 8 --split train
     """
-    require_one({"--frames": frames, "--scenes": scenes})
+    if (frames is None) == (scenes is None):
+        found = "none" if frames is None else "both"
+        raise typer.BadParameter(f"expected one of --frames or --scenes, got {found}")
     from ..pipeline.simulate import job
     from ..pipeline.simulate.clips import SPLITS, folder_clips, scene_clips
     from .progress import progress_bar

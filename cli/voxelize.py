@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .options import overwrites
-from .output import command_line, say_next
+from .options import Json, overwrites
+from .output import command_line, print_json, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.voxelize.estimate import Estimate
@@ -90,7 +89,7 @@ def voxelize(
             help="Only check, plan, and measure for three seconds what the work would take.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Write the spikes and frames of every exposure to a store that training reads.
 
@@ -121,9 +120,9 @@ def voxelize(
     script = job_script() if cluster is not None and dry_run else None
     with progress_bar("Voxelizing", "windows") as reporter:
         summary = voxelize_manifest(manifest, store, options, where, reporter=reporter)
-    if as_json:
+    if json:
         job = {} if script is None else {"job_script": script}
-        typer.echo(json.dumps(summary.as_dict() | job, indent=2))
+        print_json(summary.as_dict() | job)
     else:
         _print_summary(summary, store)
         if script is not None:

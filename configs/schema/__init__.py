@@ -13,35 +13,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .data import DataConfig, NormConfig, SpikeAugmentConfig
-from .loss import CharbonnierConfig, LossConfig, VGGPerceptualConfig
-from .model import (
-    AttentionConfig,
-    FuseConfig,
-    ModelConfig,
-    RecomputedPart,
-    SpikeEncoderConfig,
-    VRTOptions,
-)
-from .train import OptimConfig, SchedulerConfig, TrainConfig
+from .model import AttentionConfig, ModelConfig, RecomputedPart, VRTOptions
+from .train import LossConfig, OptimConfig, TrainConfig
 from .values import Section
 
 __all__ = [
     "AttentionConfig",
-    "CharbonnierConfig",
     "Config",
     "DataConfig",
-    "FuseConfig",
     "LossConfig",
     "ModelConfig",
     "NormConfig",
     "OptimConfig",
     "RecomputedPart",
-    "SchedulerConfig",
     "Section",
     "SpikeAugmentConfig",
-    "SpikeEncoderConfig",
     "TrainConfig",
-    "VGGPerceptualConfig",
     "VRTOptions",
 ]
 

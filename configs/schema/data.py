@@ -139,8 +139,7 @@ class DataConfig(Section):
     @classmethod
     def _one_number_of_bins(cls, data: Any) -> Any:
         if isinstance(data, dict) and ("K" in data) != ("NUM_VOXEL_BINS" in data):
-            bins = data["K"] if "K" in data else data["NUM_VOXEL_BINS"]
-            return {**data, "K": bins, "NUM_VOXEL_BINS": bins}
+            return {"K": data.get("NUM_VOXEL_BINS"), "NUM_VOXEL_BINS": data.get("K"), **data}
         return data
 
     def misfits(self) -> Iterator[str]:

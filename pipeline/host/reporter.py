@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-
-Progress = Callable[[int, int, str], None]
-"""A function `progress(done, total, note)`, in units of the job's own work items."""
 
 _logger = logging.getLogger(__name__)
 
@@ -27,10 +23,6 @@ class Reporter:
     def warn(self, sentence: str) -> None:
         """Hear what may be wrong with the input or the result."""
         _logger.warning("%s", sentence)
-
-    def __call__(self, done: int, total: int, note: str) -> None:
-        """As `progress`, for jobs that take a function still."""
-        self.progress(done, total, note)
 
 
 SILENT = Reporter()

@@ -41,10 +41,6 @@ TOLERANCE = 1e-3
 OPSET = 20
 OUTPUT = "sharp"
 
-_MISSING = (
-    "writing ONNX needs onnx, onnxscript and onnxruntime; install spikedeblur[onnx], or write .pt2"
-)
-
 
 class ProgramError(SpikeDeblurError):
     """A model can't be written as a program, or the program computes something else."""
@@ -184,7 +180,10 @@ def _call_onnx(path: Path, inputs: dict[str, Tensor]) -> Tensor:
 
 def _require_onnx(out: Path) -> None:
     if not all(find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
-        raise ProgramError(f"{out}: {_MISSING}")
+        raise ProgramError(
+            f"{out}: writing ONNX needs onnx, onnxscript and onnxruntime; install "
+            "spikedeblur[onnx], or write .pt2"
+        )
 
 
 @contextmanager

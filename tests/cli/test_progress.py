@@ -40,9 +40,9 @@ def lines(capsys) -> list[str]:
 
 
 def test_a_pipe_gets_plain_lines_at_most_four_a_minute_and_the_last(clock, capsys):
-    with progress.progress_bar("Voxelizing", "windows") as on_progress:
+    with progress.progress_bar("Voxelizing", "windows") as reporter:
         for done in range(41):
-            on_progress(done, 40, f"{done} MB")
+            reporter.progress(done, 40, f"{done} MB")
             clock.now += 1
     said = lines(capsys)
     assert said == [
@@ -57,11 +57,11 @@ def objects(capsys) -> list[dict]:
 
 
 def test_json_is_one_object_a_second_and_the_first_and_last(clock, capsys):
-    output.set_log_format(output.LogFormat.JSON)
-    with progress.progress_bar("Voxelizing", "windows") as on_progress:
+    output.chosen_log_format.set("json")
+    with progress.progress_bar("Voxelizing", "windows") as reporter:
         for done in range(1, 10):
             clock.now += 0.5
-            on_progress(done, 9, f'{done} "MB"\n')
+            reporter.progress(done, 9, f'{done} "MB"\n')
     said = objects(capsys)
     assert [line["done"] for line in said] == [1, 3, 5, 7, 9]
     assert list(said[1]) == ["time", "stage", "done", "total", "rate", "eta", "unit", "detail"]
@@ -79,10 +79,10 @@ def test_json_is_one_object_a_second_and_the_first_and_last(clock, capsys):
 
 
 def test_each_phase_has_objects_of_its_own_and_what_is_not_known_is_null(clock, capsys):
-    output.set_log_format(output.LogFormat.JSON)
-    with progress.progress_bar("Training", "steps") as on_progress:
-        on_progress(501, 1000, "")
-        on_progress(72, 72, "reading")
+    output.chosen_log_format.set("json")
+    with progress.progress_bar("Training", "steps") as reporter:
+        reporter.progress(501, 1000, "")
+        reporter.progress(72, 72, "reading")
     resumed, read = objects(capsys)
     assert (resumed["rate"], resumed["eta"]) == (None, None)
     assert (read["done"], read["total"]) == (72, 72)
@@ -136,21 +136,21 @@ def test_another_log_format_is_wrong_use(capsys):
 
 
 def test_what_a_former_run_did_is_not_taken_for_speed(clock, capsys):
-    with progress.progress_bar("Training", "steps") as on_progress:
+    with progress.progress_bar("Training", "steps") as reporter:
         clock.now += 20
         for done in range(501, 504):
-            on_progress(done, 1000, "")
+            reporter.progress(done, 1000, "")
             clock.now += 20
     assert lines(capsys)[-1] == "Training: 503/1000 steps, 20.0 s each, 2:45 h left"
 
 
 def test_a_second_phase_begins_its_own_count(clock, capsys):
-    with progress.progress_bar("Training") as on_progress:
-        on_progress(72, 72, "reading")
+    with progress.progress_bar("Training") as reporter:
+        reporter.progress(72, 72, "reading")
         clock.now += 5
-        on_progress(1, 10, "")
+        reporter.progress(1, 10, "")
         clock.now += 20
-        on_progress(2, 10, "")
+        reporter.progress(2, 10, "")
     assert lines(capsys)[-1] == "Training: 2/10 20.0 s each, 2:40 min left"
 
 
@@ -180,9 +180,9 @@ def test_quiet_leaves_the_result_and_nothing_else(capsys, tmp_path, place):
 def test_a_terminal_gets_a_bar_and_no_colours_where_they_are_unwanted(colours):
     code = (
         "from spikedeblur.cli.progress import progress_bar\n"
-        "with progress_bar('Restoring', 'frames') as on_progress:\n"
+        "with progress_bar('Restoring', 'frames') as reporter:\n"
         "    for done in (1, 2, 3):\n"
-        "        on_progress(done, 3, 'note')\n"
+        "        reporter.progress(done, 3, 'note')\n"
     )
     environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
     environment |= {"TERM": "xterm-256color", "COLUMNS": "120"} | (

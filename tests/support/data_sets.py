@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from spikedeblur.pipeline.align.manifest import (
     Window,
     write_manifest,
 )
-from spikedeblur.pipeline.host.reporter import Progress, Reporter
+from spikedeblur.pipeline.host.reporter import Reporter
 from spikedeblur.pipeline.spikes import SpikeGeometry
 from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 from spikedeblur.pipeline.voxelize.job import VoxelizeSummary
@@ -31,7 +32,7 @@ FRAME_SHAPE = (40, 72)
 class Listener(Reporter):
     """Hands a job's progress to a function."""
 
-    def __init__(self, on_progress: Progress) -> None:
+    def __init__(self, on_progress: Callable[[int, int, str], None]) -> None:
         self._on_progress = on_progress
 
     def progress(self, done: int, total: int, note: str = "") -> None:
@@ -75,7 +76,7 @@ class DataSet:
         workers: int | None = 1,
         scheduler: str | None = None,
         cluster: str | None = None,
-        on_progress: Progress = lambda done, total, note: None,
+        on_progress: Callable[[int, int, str], None] = lambda done, total, note: None,
         **options: object,
     ) -> VoxelizeSummary:
         where = Workers(count=workers, scheduler=scheduler, cluster=cluster)

@@ -8,10 +8,9 @@ checkpoints/       last.pt, best.pt      samples/          blur | output | sharp
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,9 +21,6 @@ from ...host.files import atomic_write, require_inside, sweep, write_text
 from ...host.locks import LOCK, only_writer
 from ...weights.files import FOLDER, checkpoint_path
 from .runs import RunFolderError, leaves, read_metrics
-
-if TYPE_CHECKING:  # a folder that is taken is told without torch
-    pass
 
 HARMLESS = frozenset(
     {
@@ -63,9 +59,8 @@ _PRODUCTS = (
 )
 
 
-@contextmanager
-def hold(run: Path) -> Iterator[None]:
-    """Hold the run folder for writing; the system lets go even if we are killed.
+def hold(run: Path) -> AbstractContextManager[None]:
+    """Return a context that holds the run folder for writing; a killed process lets go of it.
 
     Raises:
         HeldError: another process trains in it.
@@ -74,8 +69,7 @@ def hold(run: Path) -> Iterator[None]:
         f"{run}: another `spikedeblur train` is writing this run; wait for it, stop it, or use "
         "another --run"
     )
-    with only_writer(run, message):
-        yield
+    return only_writer(run, message)
 
 
 def require_not_held(run: Path) -> None:
