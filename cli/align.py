@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .options import Gain, Geometry, Json, Rate, overwrites, spike_options
+from .options import Calibration, Gain, Geometry, Json, Rate, overwrites, spike_options
 from .output import command_line, note, report
 
 if TYPE_CHECKING:
@@ -74,13 +74,7 @@ def align(
         bool,
         typer.Option("--estimate", help="Correct clocks by the lag and drift that are proved."),
     ] = False,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON or YAML: homography from spike to frame pixels.",
-            show_default="both cameras see the same",
-        ),
-    ] = None,
+    calibration: Calibration = None,
     estimate_space: Annotated[
         Literal["similarity", "affine", "homography"] | None,
         typer.Option(help="Find this homography from the frames, with this model."),

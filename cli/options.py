@@ -56,7 +56,7 @@ Calibration = Annotated[
     Path | None,
     typer.Option(
         help="JSON or YAML: homography from spike to frame pixels.",
-        show_default="as found by align",
+        show_default="what align found, else both cameras see the same",
     ),
 ]
 
@@ -146,11 +146,8 @@ def trained_model(run: str | Path | None, model: str | None) -> Path | None:
     """
     if run is not None and model is not None:
         raise typer.BadParameter("give --run or --model, not both", param_hint="--model")
-    if run is None and model is None:
-        return None
     from ..pipeline.trained.model_file import fetched, find_model, require_trained
 
-    if model is not None:
-        return require_trained(find_model(model))
-    assert run is not None
-    return require_trained(fetched(run))
+    if run is not None:
+        return require_trained(fetched(run))
+    return None if model is None else require_trained(find_model(model))

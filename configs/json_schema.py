@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from .schema import Config
@@ -17,13 +18,8 @@ def config_json_schema() -> dict[str, Any]:
 
     It does not say which values fit each other: `load_config` checks that.
     """
-    schema: dict[str, Any] = _renamed(Config.model_json_schema())
+    schema: dict[str, Any] = json.loads(
+        json.dumps(Config.model_json_schema()),
+        object_hook=lambda node: {_BOUNDS.get(key, key): value for key, value in node.items()},
+    )
     return {"$schema": DIALECT, **schema, "title": "spikedeblur training configuration"}
-
-
-def _renamed(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_renamed(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    return {_BOUNDS.get(key, key): _renamed(value) for key, value in node.items()}

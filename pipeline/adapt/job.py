@@ -269,5 +269,4 @@ def _loss(restored: Tensor, clip: Crop, hidden: npt.NDArray[np.bool_]) -> Tensor
     reblur = CharbonnierLoss(1e-3)(restored.mean(0), exposed)
     coarse = F.adaptive_avg_pool2d(luminance(restored), (seen.shape[-2], seen.shape[-1]))
     same_light = F.smooth_l1_loss(coarse[..., where], seen[..., where], beta=LIGHT_DELTA)
-    loss: Tensor = reblur + LIGHT_WEIGHT * same_light
-    return loss
+    return reblur + LIGHT_WEIGHT * same_light

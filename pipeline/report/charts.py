@@ -262,7 +262,7 @@ def _thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _finished(chart: Any, description: str, height: int = 240) -> Spec:
     ink, muted, rule = "var(--ink)", "var(--muted)", "var(--rule)"
-    finished = (
+    return (
         chart.properties(width="container", height=height, description=description)
         .configure(
             background="transparent",
@@ -281,6 +281,5 @@ def _finished(chart: Any, description: str, height: int = 240) -> Spec:
             titleFontSize=12,
         )
         .configure_legend(labelColor=ink, labelFontSize=12)
+        .to_dict()
     )
-    spec: Spec = finished.to_dict()
-    return spec

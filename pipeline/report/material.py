@@ -6,6 +6,7 @@ Only the run folder is needed. The page notes what else is missing, and which co
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -45,12 +46,6 @@ class Run(RunRecord):
         """Return the lines of metrics.jsonl of one kind, train or val."""
         return [line for line in self.metrics if line["kind"] == kind]
 
-    @property
-    def is_evaluated_now(self) -> bool:
-        """Whether the best checkpoint of now is the one that was evaluated."""
-        evaluated = self.evaluation.get("checkpoint_sha256")
-        return evaluated is not None and evaluated == self.weights_sha256
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportMaterial:
@@ -72,8 +67,8 @@ def gather(
     runs: Several[Path],
     *,
     store: str | None = None,
-    evaluation: Path | None = None,
-    manifest: Path | None = None,
+    evaluation: str | os.PathLike[str] | None = None,
+    manifest: str | os.PathLike[str] | None = None,
 ) -> ReportMaterial:
     """Read the runs, and the store, evaluations and manifest that belong to them.
 
@@ -112,14 +107,17 @@ def gather(
     )
 
 
-def _read_run(path: Path, name: str, evaluation: Path | None, notes: list[str]) -> Run:
+def _read_run(
+    path: Path, name: str, evaluation: str | os.PathLike[str] | None, notes: list[str]
+) -> Run:
     record = read_run(path)
     if not record.metrics:
         notes.append(f"{name} has no metrics.jsonl yet: no curves")
     weights = weights_file(path)
     if not weights.is_file():
         notes.append(f"{name} has no checkpoint yet: nothing restored by its model")
-    scores = _evaluation(evaluation or path / "evaluation.json", required=evaluation is not None)
+    file = Path(evaluation or path / "evaluation.json")
+    scores = _evaluation(file, required=evaluation is not None)
     if not scores:
         notes.append(
             f"{name} has no evaluation: `spikedeblur evaluate STORE --run {path} --json "
@@ -139,7 +137,9 @@ def _read_run(path: Path, name: str, evaluation: Path | None, notes: list[str]) 
             f"{name}: the spikes of {late} of {len(lags)} sequences are not where their sharp "
             "frames are; correct the alignment before you trust the figures"
         )
-    if scores and "model" in scores["methods"] and not run.is_evaluated_now:
+    evaluated = scores.get("checkpoint_sha256")
+    has_model = "model" in scores.get("methods", ())
+    if has_model and (evaluated is None or evaluated != run.weights_sha256):
         notes.append(
             f"{name} was evaluated with other weights than its best checkpoint now; evaluate it "
             "again"
@@ -182,7 +182,7 @@ def _open(
     return None, ()
 
 
-def _manifest(path: Path | None, run: Run, notes: list[str]) -> Manifest | None:
+def _manifest(path: str | os.PathLike[str] | None, run: Run, notes: list[str]) -> Manifest | None:
     if path is not None:
         return read_manifest(path)
     for log in run.settings.get("DATA.ALIGN_LOG_PATHS") or ():

@@ -72,12 +72,7 @@ def write_report(
     if path.suffix.lower() not in (".html", ".htm"):
         raise ReportError(f"{path}: expected a name that ends in .html; change --out")
     require_free(path, overwrite=overwrite, is_ours=_is_report, what="a report")
-    material = gather(
-        folders,
-        store=store,
-        evaluation=None if evaluation is None else Path(evaluation),
-        manifest=None if manifest is None else Path(manifest),
-    )
+    material = gather(folders, store=store, evaluation=evaluation, manifest=manifest)
     comparisons = pictures.compare(material, reporter, restore=restore)
     playback = None
     if material.sequences:
@@ -157,5 +152,4 @@ def _vega() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script."""
     import vl_convert
 
-    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return script
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")

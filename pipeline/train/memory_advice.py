@@ -11,7 +11,7 @@ from ..host.machine import free_main_memory
 
 # Shares of the memory that a step of deblurring VRT keeps for its backward pass
 # (float32, 3 frames of 64x64: 1.97 and 1.83 of 4.39 GB).
-_KEPT_BY_FEED_FORWARD, _KEPT_BY_ATTENTION = 0.45, 0.42
+_KEPT = {"USE_CHECKPOINT_FFN": 0.45, "USE_CHECKPOINT_ATTN": 0.42}
 # Share by which a step's peak falls when alignment, blocks and stages are recomputed too
 # (6 frames of 64x64: 4.7 to 3.4 GB).
 _LEFT_BY_BOTH = 0.27
@@ -26,15 +26,9 @@ def training_advice(config: Config) -> str:
             f"TRAIN.BATCH_SIZE={train.BATCH_SIZE // 2} with TRAIN.GRADIENT_ACCUMULATION_STEPS="
             f"{2 * train.GRADIENT_ACCUMULATION_STEPS} (half, the same result)"
         )
-    if model.RECOMPUTE is None and not model.USE_CHECKPOINT_FFN:
-        helps.append(
-            f"MODEL.USE_CHECKPOINT_FFN=true (about {_KEPT_BY_FEED_FORWARD:.0%} less, the same "
-            "result)"
-        )
-    if model.RECOMPUTE is None and not model.USE_CHECKPOINT_ATTN:
-        helps.append(
-            f"MODEL.USE_CHECKPOINT_ATTN=true (about {_KEPT_BY_ATTENTION:.0%} less, the same result)"
-        )
+    for key, share in _KEPT.items():
+        if model.RECOMPUTE is None and not getattr(model, key):
+            helps.append(f"MODEL.{key}=true (about {share:.0%} less, the same result)")
     parts = get_args(RecomputedPart)
     if set(model.RECOMPUTE or ()) != set(parts):
         helps.append(

@@ -119,5 +119,4 @@ def _middle(side: int, most: int, ratio: int) -> Span:
 
 def _side_by_side(*images: Tensor) -> np.ndarray:
     joined = torch.cat(images, dim=-1)  # (3, H, 3 W)
-    pixels: np.ndarray = (joined * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    return pixels
+    return (joined * 255).round().byte().permute(1, 2, 0).cpu().numpy()

@@ -147,8 +147,7 @@ def _write_pt2(
 
 
 def _call_pt2(path: Path, inputs: dict[str, Tensor]) -> Tensor:
-    output: Tensor = torch.export.load(path).module()(*inputs.values())
-    return output
+    return torch.export.load(path).module()(*inputs.values())
 
 
 def _write_onnx(

@@ -207,9 +207,8 @@ class MetricsFile:
             raise
 
 
-def write_picture(run: Path, step: int, panels: np.ndarray) -> Path:
+def write_picture(run: Path, step: int, panels: np.ndarray) -> None:
     """Write (H, W, 3) uint8 as the sample picture of a step."""
     path = run / "samples" / f"step_{step:07d}.png"
     with atomic_write(path) as file:
         Image.fromarray(panels).save(file, format="PNG")
-    return path

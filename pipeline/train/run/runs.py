@@ -47,10 +47,10 @@ def read_run(folder: Path) -> RunRecord:
             f"{folder}: expected a run folder that `spikedeblur train` wrote, found no config.yaml "
             "in it; check the path"
         )
-    text = _text(path)
     try:
+        text = path.read_text(encoding="utf-8")
         settings = leaves(read_yaml(text))
-    except YamlError as error:
+    except (UnicodeDecodeError, YamlError) as error:
         raise RunFolderError(
             f"{path}: expected YAML, found something else ({error}); restore the file"
         ) from error
@@ -59,7 +59,7 @@ def read_run(folder: Path) -> RunRecord:
     path = folder / "environment.json"
     if path.is_file():
         try:
-            environment = json.loads(_text(path))
+            environment = json.loads(path.read_text(encoding="utf-8"))
             starts, data = tuple(environment["starts"]), dict(environment["data"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunFolderError(
@@ -99,13 +99,6 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
             ) from error
         lines.append(line)
     return lines
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RunFolderError(f"{path}: expected text, found other bytes; restore it") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
