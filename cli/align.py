@@ -94,8 +94,7 @@ def align(
 
     Example: spikedeblur align data/my --layout x4k1000fps
     """
-    from ..pipeline.align import AlignOptions
-    from ..pipeline.align import align as run
+    from ..pipeline import align as stage
     from ..pipeline.align.layouts import choose_layout
     from ..pipeline.align.summary import summarise
     from .progress import progress_bar
@@ -106,7 +105,7 @@ def align(
     stem = f"align_{chosen.NAME}" + (f"_{variant}" if variant else "")
     log = log or Path("outputs/logs") / f"{stem}.txt"
     manifest = manifest or log.with_suffix(".json")
-    options = AlignOptions(
+    options = stage.AlignOptions(
         exposure=exposure,
         fps=fps,
         variant=variant,
@@ -118,7 +117,7 @@ def align(
         strict=strict,
     )
     with progress_bar("Aligning", "sequences") as reporter:
-        result = run(
+        result = stage.align(
             root,
             chosen.NAME if reason else layout,
             log=log,

@@ -23,25 +23,22 @@ LogFormat = Literal["text", "json"]
 chosen_log_format: ContextVar[LogFormat] = ContextVar("log_format", default="text")
 """Value of --log-format."""
 
-_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+is_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+"""Whether --quiet was given: no progress, notes and next command."""
+
 _began: ContextVar[float] = ContextVar("began")
 
 
 def begin(*, quiet: bool) -> None:
     """Start the command's clock; with `quiet`, only its result is printed."""
-    _quiet.set(quiet)
+    is_quiet.set(quiet)
     chosen_log_format.set("text")
     _began.set(time.monotonic())
 
 
-def is_quiet() -> bool:
-    """Whether --quiet was given: no progress, notes and next command."""
-    return _quiet.get()
-
-
 def note(text: str) -> None:
     """Print on stderr what is good to know, but not with --quiet."""
-    if not is_quiet():
+    if not is_quiet.get():
         typer.echo(text, err=True)
 
 
@@ -65,7 +62,7 @@ def print_json(value: Any) -> None:
 
 def say_next(command: str | None) -> None:
     """Print the time that the command took, and the command that would come next."""
-    if is_quiet():
+    if is_quiet.get():
         return
     began = _began.get(None)
     if began is not None:

@@ -57,7 +57,7 @@ def progress_bar(title: str, unit: str = "") -> Iterator[TerminalReporter]:
         unit: what is counted, such as windows.
     """
     with ExitStack() as opened:
-        if is_quiet():
+        if is_quiet.get():
             reporter = TerminalReporter(lambda done, total, note: None)
         elif chosen_log_format.get() == "json":
             reporter = TerminalReporter(_lines(title, unit, as_json=True))

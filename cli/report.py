@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from . import output
 from .options import Json, overwrites
 
 
@@ -51,8 +52,6 @@ def report(
     Example: spikedeblur report outputs/quickstart
     """
     from ..pipeline.report import write_report
-    from .output import note
-    from .output import report as report_summary
     from .progress import progress_bar
 
     with progress_bar("Restoring pictures", "pictures") as reporter:
@@ -68,8 +67,8 @@ def report(
         )
     if not json:
         for missing in summary.notes:
-            note(f"note: {missing}")
-    report_summary(
+            output.note(f"note: {missing}")
+    output.report(
         summary,
         f"{summary.out}: {summary.runs} runs, {summary.windows} windows with pictures, "
         f"{summary.bytes / 1e6:.1f} MB; open it in a browser",

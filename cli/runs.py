@@ -36,12 +36,7 @@ def runs(
         rows.append((run.run, str(run.step), f"{run.seconds / 60:.1f}", *scores))
     print_table(rows)
     if best_first[0].settings:
-        print_table(
-            [
-                ("differ in", *(run.run for run in best_first)),
-                *(
-                    (key, *(str(run.settings[key]) for run in best_first))
-                    for key in best_first[0].settings
-                ),
-            ]
-        )
+        rows = [("differ in", *(run.run for run in best_first))]
+        for key in best_first[0].settings:
+            rows.append((key, *(str(run.settings[key]) for run in best_first)))
+        print_table(rows)

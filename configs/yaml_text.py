@@ -69,13 +69,9 @@ class _StrictLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = key_node.value
-            if not isinstance(key, str):
-                raise yaml.MarkedYAMLError(
-                    problem="expected a name as key", problem_mark=key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key} is given twice", problem_mark=key_node.start_mark
-                )
+            is_name = isinstance(key, str)
+            if not is_name or key in seen:
+                problem = f"key {key} is given twice" if is_name else "expected a name as key"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)

@@ -122,8 +122,7 @@ def try_step(
     Raises:
         SpikeDeblurError: the step failed.
     """
-    if limit is None:
-        limit = free_memory(device)
+    limit = free_memory(device) if limit is None else limit
     spawn = get_context("spawn")
     near, far = spawn.Pipe()
     arguments = (far, config, device, recompute, patience)

@@ -30,16 +30,15 @@ class Objective(nn.Module):
 
     def __init__(self, loss: LossConfig) -> None:
         super().__init__()
-        terms: list[nn.Module] = []
+        self.terms = nn.ModuleList()
         self.weights: list[float] = []
         if loss.CHARBONNIER.WEIGHT:
-            terms.append(CharbonnierLoss(loss.CHARBONNIER.DELTA))
+            self.terms.append(CharbonnierLoss(loss.CHARBONNIER.DELTA))
             self.weights.append(loss.CHARBONNIER.WEIGHT)
         vgg = loss.VGG_PERCEPTUAL
         if vgg.WEIGHT:
-            terms.append(VGGPerceptualLoss(vgg.LAYERS, vgg.WEIGHTS))
+            self.terms.append(VGGPerceptualLoss(vgg.LAYERS, vgg.WEIGHTS))
             self.weights.append(vgg.WEIGHT)
-        self.terms = nn.ModuleList(terms)
 
     def forward(self, output: Tensor, sharp: Tensor) -> Tensor:
         """(B, T, 3, H, W) float32 in [0, 1], twice -> scalar."""

@@ -87,8 +87,12 @@ def export_program(
         endings = " or ".join(PROGRAM_SUFFIXES)
         raise ProgramError(f"{out}: expected a name that ends in {endings}; change it")
     require_free(out, overwrite=overwrite)
-    if out.suffix == ".onnx":
-        _require_onnx(out)
+    extra = ("onnx", "onnxruntime", "onnxscript")
+    if out.suffix == ".onnx" and not all(map(find_spec, extra)):
+        raise ProgramError(
+            f"{out}: writing ONNX needs onnx, onnxscript and onnxruntime; install "
+            "spikedeblur[onnx], or write .pt2"
+        )
     network, config = load_trained(source)
     inputs = _inputs(config, frames or config.DATA.CLIP_LEN, size, spike_size)
     shapes = {name: tuple(value.shape) for name, value in inputs.items()}
@@ -175,14 +179,6 @@ def _call_onnx(path: Path, inputs: dict[str, Tensor]) -> Tensor:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (output,) = session.run([OUTPUT], {name: value.numpy() for name, value in inputs.items()})
     return torch.from_numpy(output)
-
-
-def _require_onnx(out: Path) -> None:
-    if not all(find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
-        raise ProgramError(
-            f"{out}: writing ONNX needs onnx, onnxscript and onnxruntime; install "
-            "spikedeblur[onnx], or write .pt2"
-        )
 
 
 @contextmanager

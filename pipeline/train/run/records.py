@@ -7,7 +7,7 @@ import math
 import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -88,11 +88,8 @@ def open_records(session: Session, at: Position) -> Iterator[Records]:
     else:
         run_folder.restore_config(run, session.config)
     _write_environment(session, at.step)
-    records = RunRecords(session, at)
-    try:
+    with closing(RunRecords(session, at)) as records:
         yield records
-    finally:
-        records.close()
 
 
 def _write_environment(session: Session, step: int) -> None:
