@@ -128,11 +128,11 @@ def exposure_times(
 
 def leave_out(context: typer.Context, parameters: Sequence[str], because: str) -> None:
     """Refuse options (exit code 2) that were given though another one makes them needless."""
-    given = [
+    needless = [
         f"--{name.replace('_', '-')}" for name in parameters if context.params[name] is not None
     ]
-    if given:
-        raise typer.BadParameter(f"{because}; leave out {', '.join(given)}")
+    if needless:
+        raise typer.BadParameter(f"{because}; leave out {', '.join(needless)}")
 
 
 def trained_model(run: str | Path | None, model: str | None) -> Path | None:

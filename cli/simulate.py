@@ -59,8 +59,8 @@ def simulate(
     Example: spikedeblur simulate data/my --scenes 8 --split train
     """
     if (frames is None) == (scenes is None):
-        found = "none" if frames is None else "both"
-        raise typer.BadParameter(f"expected one of --frames or --scenes, got {found}")
+        number = "none" if frames is None else "both"
+        raise typer.BadParameter(f"expected one of --frames or --scenes, got {number}")
     from ..pipeline.simulate import job
     from ..pipeline.simulate.clips import SPLITS, folder_clips, scene_clips
     from .progress import progress_bar

@@ -191,7 +191,7 @@ def _fit_inputs(
         fitted = for_camera(config, curve, trust)
         model.spike_trust = trust
         tried.append((clips.trial(model, fitted.DATA.NORM), fitted))
-    least, config = min(tried, key=lambda one: one[0])
+    least, config = min(tried, key=lambda trial: trial[0])
     model.spike_trust = config.DATA.NORM.TRUST
     least = _shrink_correction(model, lambda: clips.trial(model, config.DATA.NORM), least)
     return config, least

@@ -186,11 +186,11 @@ def _manifest(path: str | os.PathLike[str] | None, run: Run, notes: list[str]) -
     if path is not None:
         return read_manifest(path)
     for log in run.settings.get("DATA.ALIGN_LOG_PATHS") or ():
-        beside = Path(log).with_suffix(".json")
+        file = Path(log).with_suffix(".json")
         # The log of this name may describe other data by now.
-        if beside.is_file() and sha256_file(beside) in run.data.get("manifests_sha256", ()):
+        if file.is_file() and sha256_file(file) in run.data.get("manifests_sha256", ()):
             try:
-                return read_manifest(beside)
+                return read_manifest(file)
             except ManifestError as error:
                 notes.append(f"No alignment of the sources: {error}")
     notes.append(

@@ -117,8 +117,8 @@ def process_group() -> Iterator[Group]:
         yield Group(0, 1, device)
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if beside == world:
+    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if local_world == world:
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", _loopback())
     meeting = os.environ.get(MEETING)
@@ -126,7 +126,7 @@ def process_group() -> Iterator[Group]:
     rank = int(os.environ["RANK"])
     dist.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=world)
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), device, beside)
+        yield Group(dist.get_rank(), dist.get_world_size(), device, local_world)
     finally:
         dist.destroy_process_group()
 

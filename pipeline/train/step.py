@@ -185,12 +185,12 @@ class Learner:
 
     def _not_finite(self, done: int, finding: str, batches: list[Batch]) -> NonFiniteError:
         """Return the error of a step, with the samples that all processes name."""
-        own = [
+        samples = [
             f"{seq} frames {frames[0]}-{frames[-1]}"
             for batch in batches
             for seq, frames in zip(batch["seq"], batch["frame_index"], strict=True)
         ]
-        names = list(itertools.chain(*self.group.gather(own)))
+        names = list(itertools.chain(*self.group.gather(samples)))
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         return NonFiniteError(
             f"step {done + 1}: {finding} (samples: {', '.join(names[:8])}{more}); the weights are "

@@ -155,7 +155,7 @@ def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
 
 
 def _located(source: str | os.PathLike[str]) -> Path:
-    """Return the run folder or file of a trained model; a shipped name without a folder is ours."""
+    """Return the run folder or file of a trained model; a folder goes before a shipped name."""
     path = fetched(source)
     return path if path.is_dir() else _shipped().get(str(source), path)
 

@@ -107,13 +107,13 @@ def export_program(
     # Without gradients from first to last: attention is traced as it is then taken apart.
     with only_writer_of(out), torch.no_grad(), atomic_write(out) as file:
         require_free(out, overwrite=overwrite)
-        wanted = network(*inputs.values())  # plans its windows, which tracing can't
+        expected = network(*inputs.values())  # plans its windows, which tracing can't
         with _explained(out):
             program = torch.export.export(network, tuple(inputs.values()), strict=False)
             write(program, list(inputs), facts, file)
             file.flush()
-            found = call(file.path, inputs)
-        difference = _relative_difference(found, wanted)
+            output = call(file.path, inputs)
+        difference = _relative_difference(output, expected)
         if not difference <= TOLERANCE:
             raise ProgramError(
                 f"{out}: expected the network's output to {TOLERANCE:g} of its range, found "
@@ -137,11 +137,11 @@ def _inputs(
     return inputs
 
 
-def _relative_difference(found: Tensor, wanted: Tensor) -> float:
-    if found.shape != wanted.shape:
+def _relative_difference(output: Tensor, expected: Tensor) -> float:
+    if output.shape != expected.shape:
         return float("inf")
-    spread = (wanted.max() - wanted.min()).clamp(min=1e-6)
-    return float((found - wanted).abs().max() / spread)
+    spread = (expected.max() - expected.min()).clamp(min=1e-6)
+    return float((output - expected).abs().max() / spread)
 
 
 def _write_pt2(

@@ -1,4 +1,4 @@
-"""Where a run keeps its weights; found without torch, so that a wrong path is told at once."""
+"""Where a run keeps its weights; needs no torch, so that a wrong path is reported at once."""
 
 from __future__ import annotations
 

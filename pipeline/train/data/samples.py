@@ -124,7 +124,7 @@ class ClipSamples:
         return sample
 
     def samples(self, epoch: int, clips: Sequence[int]) -> list[dict[str, Any]]:
-        """Return several samples, in order; of a store in a bucket they are read at once."""
+        """Return several samples, in order; those in a bucket are read side by side."""
         cuts = [partial(self.sample, epoch, clip) for clip in clips]
         return together(cuts, side_by_side=self.is_remote)
 

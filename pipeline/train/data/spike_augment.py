@@ -108,7 +108,7 @@ def raise_threshold(counts: Tensor, factor: Tensor) -> Tensor:
 
 
 def raise_threshold_of_light(light: Tensor, factor: Tensor) -> Tensor:
-    """Return the light (..., K, h, w) that spikes of a threshold `factor` times as high tell of.
+    """Return the light (..., K, h, w) that spikes show at a threshold `factor` times as high.
 
     Light comes evenly within a bin, and beside the window as in its first and last bin. Spikes
     are where its sum passes the threshold, from a random phase on; between two of them it is
