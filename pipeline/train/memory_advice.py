@@ -35,8 +35,8 @@ def training_advice(config: Config) -> str:
             f"MODEL.RECOMPUTE='[{', '.join(parts)}]' (about {_LEFT_BY_BOTH:.0%} less than with "
             "both MODEL.USE_CHECKPOINT keys, the same result)"
         )
-    if train.MEMORY_BUDGET is None and set(model.RECOMPUTE or ()) != set(parts):
-        helps.append("TRAIN.MEMORY_BUDGET=auto without MODEL.RECOMPUTE (the fastest that fits)")
+        if train.MEMORY_BUDGET is None:
+            helps.append("TRAIN.MEMORY_BUDGET=auto without MODEL.RECOMPUTE (the fastest that fits)")
     smaller = data.CROP_SIZE // 2
     if smaller and smaller % (8 * model.TRUNK_SCALE) == 0:
         helps.append(f"DATA.CROP_SIZE={smaller} (a quarter)")
