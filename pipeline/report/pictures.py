@@ -249,9 +249,8 @@ def _raster(
 def _methods(material: ReportMaterial, restore: bool) -> list[tuple[str, Method]]:
     scores = material.runs[0].evaluation
     methods: list[tuple[str, Method]] = [("blur", BlurMethod())]
-    raw = all(sequence.windows_are_raw for sequence in material.sequences)
-    for name, make in (("TFP", TfpMethod), ("SDM", SdmMethod)):
-        if raw:
+    if all(sequence.windows_are_raw for sequence in material.sequences):
+        for name, make in (("TFP", TfpMethod), ("SDM", SdmMethod)):
             width = scores.get(f"{name.lower()}_bins")
             methods.append((name, make(width) if width else make()))
     for run in material.runs:
