@@ -13,7 +13,9 @@ import yaml
 from pydantic import ValidationError
 
 from ..errors import SpikeDeblurError
-from .schema import Config, ModelConfig, Section, VRTOptions
+from .schema import Config
+from .schema.model import ModelConfig, VRTOptions
+from .schema.values import Section
 from .yaml_text import MAX_CHARACTERS, YamlError, read_yaml
 
 S = TypeVar("S", bound=Section)

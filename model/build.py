@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from ..configs.schema import AttentionConfig, Config, ModelConfig
+from ..configs.schema import Config
+from ..configs.schema.model import AttentionConfig, ModelConfig
 from ..third_party.VRT import VRT, Recompute, load_pretrained, set_recompute
 from .vrt_with_spike import VRTWithSpike
 

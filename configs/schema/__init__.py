@@ -12,25 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .data import DataConfig, NormConfig, SpikeAugmentConfig
-from .model import AttentionConfig, ModelConfig, RecomputedPart, VRTOptions
-from .train import LossConfig, OptimConfig, TrainConfig
+from .data import DataConfig, NormConfig
+from .model import ModelConfig
+from .train import LossConfig, TrainConfig
 from .values import Section
 
-__all__ = [
-    "AttentionConfig",
-    "Config",
-    "DataConfig",
-    "LossConfig",
-    "ModelConfig",
-    "NormConfig",
-    "OptimConfig",
-    "RecomputedPart",
-    "Section",
-    "SpikeAugmentConfig",
-    "TrainConfig",
-    "VRTOptions",
-]
+__all__ = ["Config", "NormConfig"]
 
 
 class Config(Section):

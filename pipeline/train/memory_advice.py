@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import get_args
 
-from ...configs.schema import Config, RecomputedPart
+from ...configs.schema import Config
+from ...configs.schema.model import RecomputedPart
 from ...model import outline_model
 from ..host.device_memory import NotEnoughMemoryError
 from ..host.machine import free_main_memory

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...configs.schema import LossConfig, NormConfig, SpikeAugmentConfig
+from ...configs.schema.data import NormConfig, SpikeAugmentConfig
+from ...configs.schema.train import LossConfig
 from ...model import (
     CharbonnierLoss,
     RawWindows,

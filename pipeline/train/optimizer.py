@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ...configs.schema import OptimConfig, TrainConfig
+from ...configs.schema.train import OptimConfig, TrainConfig
 
 
 def total_steps(train: TrainConfig, steps_an_epoch: int) -> int:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ByteSize, StringConstraints
 from pydantic.fields import FieldInfo
 
 from spikedeblur.configs import Config, ConfigError, check_config, load_config
-from spikedeblur.configs.schema import Section
+from spikedeblur.configs.schema.values import Section
 
 
 def constraints(metadata: tuple[Any, ...]) -> set[str]:

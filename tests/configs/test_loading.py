@@ -6,7 +6,7 @@ import yaml
 
 from spikedeblur.configs import Config, ConfigError, dump_config, load_config
 from spikedeblur.configs.loading import PACKAGE, key_paths
-from spikedeblur.configs.schema import Section
+from spikedeblur.configs.schema.values import Section
 
 BASELINE = "configs/deblur/vrt_spike_baseline.yaml"
 QUICKSTART = "configs/deblur/quickstart.yaml"

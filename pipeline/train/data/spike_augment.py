@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....configs.schema import SpikeAugmentConfig
+from ....configs.schema.data import SpikeAugmentConfig
 from ....model import delay
 
 _FAINT = 1e-4

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .... import __version__
-from ....configs.schema import TrainConfig
+from ....configs.schema.train import TrainConfig
 from ...host.device_memory import peak_memory
 from ...host.files import write_text
 from ..clock import STEP_PARTS, Clock

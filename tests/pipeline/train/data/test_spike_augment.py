@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikedeblur.configs.schema import SpikeAugmentConfig
+from spikedeblur.configs.schema.data import SpikeAugmentConfig
 from spikedeblur.model import delay
 from spikedeblur.pipeline.spikes.intervals import light_of_spikes
 from spikedeblur.pipeline.train.data.spike_augment import (
