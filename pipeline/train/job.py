@@ -173,7 +173,7 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
         at.best_psnr,
         validator.psnr_blur,
         is_first=group.is_first,
-        # Another process may have been the one that was told to stop.
+        # The signal may have reached another process than this one.
         signal=None if ended and at.validated_step == at.step else stop.signal or signal.SIGTERM,
         profile=clock.profile() if profile else None,
         unread=left_out.unread,
