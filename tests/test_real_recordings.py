@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from spikedeblur.pipeline.methods.contract import MethodClip
-from spikedeblur.pipeline.methods.network import ModelMethod
+from spikedeblur.pipeline.methods.make_method import ModelOptions
 from spikedeblur.pipeline.spikes import parse_geometry, read_spikes, spike_to_voxel
 from spikedeblur.pipeline.trained.model_file import find_model
 
@@ -80,7 +80,7 @@ def test_the_shipped_model_beats_blur_and_short_windows(name, exposure, over_blu
     large = Image.fromarray(np.rint(255 * gray).astype(np.uint8)).resize((800, 500))  # bicubic
     blurred = np.repeat(np.asarray(large)[..., None], 3, -1)
     window = OneWindow(blurred, spikes, exposure)
-    method = ModelMethod.from_run(find_model("small"), device="cpu")
+    method = ModelOptions(device="cpu").open(find_model("small"))
     restored = method(window, MethodClip(0, 1, 0, 1))[0].mean(-1)
     restored = restored.reshape(250, 2, 400, 2).mean((1, 3))
 

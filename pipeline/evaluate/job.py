@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..frames.listing import shorten
 from ..host.files import sha256_file
 from ..host.reporter import SILENT, Reporter
 from ..methods.contract import Method, restored_frames
@@ -163,8 +164,8 @@ def _require_comparable(
     without = [sequence.seq for sequence in sequences if not sequence.has_sharp]
     if without:
         raise EvaluationError(
-            f"{store}: {', '.join(without[:5])}{' and more' if len(without) > 5 else ''}: no "
-            "sharp frames to compare with; `spikedeblur restore` needs none"
+            f"{store}: {shorten(without)}: no sharp frames to compare with; `spikedeblur restore` "
+            "needs none"
         )
     kinds = blur_kinds(sequences)
     if len(kinds) > 1:

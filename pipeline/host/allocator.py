@@ -8,6 +8,9 @@ import sys
 KEPT_BYTES = 256 * 2**20
 """Largest array whose memory is kept for reuse, in bytes."""
 
+KEEPING = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), str(KEPT_BYTES))
+"""Environment with which a process keeps freed memory from its start; see `keep_freed_memory`."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _GLIBC_MMAP_THRESHOLD = 32 * 2**20  # where its own adaption ends, on 64 bits
 

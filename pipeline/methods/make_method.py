@@ -87,6 +87,8 @@ class ModelOptions:
         Raises:
             SpikeDeblurError: neither, or one without a whole checkpoint.
         """
+        from ..trained.model_file import load_trained
         from .network import ModelMethod
 
-        return ModelMethod.from_run(run, tile=self.tile, flips=self.flips, device=self.device)
+        network, config = load_trained(run)
+        return ModelMethod(network, config, tile=self.tile, flips=self.flips, device=self.device)

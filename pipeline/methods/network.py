@@ -6,7 +6,6 @@ The letters in shapes are those of `contract`.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 
 import numpy as np
@@ -18,7 +17,6 @@ from ...model import Conditions, RawWindows, VRTWithSpike, measure_conditions, n
 from ..host.device_memory import explained_shortage
 from ..sequences.contract import WindowSequence
 from ..sequences.light import is_plain_log1p, seen_by
-from ..trained.model_file import load_trained
 from .contract import Frames, MethodClip, MethodError
 from .tiling import Blender, Tile, choose_tile, plan_tiles
 
@@ -55,23 +53,6 @@ class ModelMethod:
         self.clip_len = config.DATA.CLIP_LEN
         self._model = model.to(self.device).eval()
         self._chosen: dict[tuple[tuple[int, int], int], int | None] = {}
-
-    @classmethod
-    def from_run(
-        cls,
-        run: str | os.PathLike[str],
-        *,
-        tile: int | None = None,
-        flips: bool = False,
-        device: str | None = None,
-    ) -> ModelMethod:
-        """Return the method of a run folder's best weights, or of an exported model.
-
-        Raises:
-            SpikeDeblurError: `run` is neither, or has no whole checkpoint.
-        """
-        model, config = load_trained(run)
-        return cls(model, config, tile=tile, flips=flips, device=device)
 
     def tile_side(self, frame_shape: tuple[int, int], windows: int) -> int | None:
         """Return the side of the tiles that frames are cut into, in pixels; None: whole frames.

@@ -8,6 +8,8 @@ bins hold unequal numbers of them, so each counts by its share of the samples.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,14 +36,15 @@ class BlurMethod:
         return _blurred(windows, clip.start)[None]
 
 
+@dataclass(frozen=True)
 class TfpMethod:
     """Texture from playback over a short window, enlarged bilinearly, on three channels."""
 
     name = "tfp"
     clip_len = 1
 
-    def __init__(self, short_bins: int = DEFAULT_SHORT_BINS) -> None:
-        self.short_bins = short_bins
+    short_bins: int = DEFAULT_SHORT_BINS
+    """Width of the short window, in bins."""
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return luminance on three channels."""
@@ -69,14 +72,15 @@ class TfiMethod:
         return _as_rgb(image / gain_of(windows, clip.start, rate), windows.frame_shape)
 
 
+@dataclass(frozen=True)
 class SdmMethod:
     """Spike-guided division: blur times short TFP over exposure TFP."""
 
     name = "sdm"
     clip_len = 1
 
-    def __init__(self, short_bins: int = DEFAULT_SHORT_BINS) -> None:
-        self.short_bins = short_bins
+    short_bins: int = DEFAULT_SHORT_BINS
+    """Width of the short window, in bins."""
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the blurred frame, divided where the spikes say that light moved."""

@@ -20,6 +20,7 @@ from ..evaluate.metrics import psnr
 from ..frames.images import to_uint8
 from ..host.reporter import SILENT, Reporter
 from ..methods.contract import Method, restored_frames
+from ..methods.make_method import ModelOptions
 from ..methods.tfp_tfi_sdm import BlurMethod, SdmMethod, TfpMethod
 from ..sequences.contract import WindowSequence
 from ..sequences.lag import likeness_curve
@@ -256,10 +257,8 @@ def _methods(material: ReportMaterial, restore: bool) -> list[tuple[str, Method]
     for run in material.runs:
         if run.weights_sha256 is None or not restore:
             continue
-        from ..methods.network import ModelMethod
-
         try:
-            methods.append((model_name(run, material.runs), ModelMethod.from_run(run.folder)))
+            methods.append((model_name(run, material.runs), ModelOptions().open(run.folder)))
         except SpikeDeblurError as error:
             material.notes.append(f"{run.name}: {error}")
     return methods

@@ -15,6 +15,10 @@ from ..storage.base import StoreError
 Span = tuple[int, int]
 """(start, stop) of rows or columns, in pixels; 0 <= start < stop <= side."""
 
+STREAM = "spike.dat"
+"""Name of one recording for a whole sequence, in place of one `.dat` a frame; a folder's side file
+gives the time of its first sample, too."""
+
 FrameKind = Literal["blur", "sharp"]
 
 

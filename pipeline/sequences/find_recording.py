@@ -24,10 +24,9 @@ from ..host.files import inside
 from ..spikes import read_side_file
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, side_file_path
+from .contract import STREAM
 from .recording import Exposure, Recording, RecordingError
 
-STREAM = "spike.dat"
-"""File name for which a folder's side file gives the time of the first sample, too."""
 _BLUR_FOLDER = re.compile(r"(.+)_blurry_[1-9][0-9]*")
 
 

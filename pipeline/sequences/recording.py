@@ -93,9 +93,7 @@ class RecordingSequence(WindowSequence):
             )
             for e in exposures
         ]
-        self._spans = self._exposed
-        if at:
-            self._spans = [_span_around(span, at, self._file.n_frames) for span in self._exposed]
+        self._spans = [_span_around(span, at, self._file.n_frames) for span in self._exposed]
         self.length = len(exposures)
         self.frame_index = np.array([e.frame_index for e in exposures], np.int64)
         self.t0 = np.array([e.t0 for e in exposures], np.float64)

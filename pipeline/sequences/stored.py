@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..frames.listing import shorten
 from ..spikes.counts import count_windows
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.packed import unpack_bits
@@ -58,10 +59,9 @@ def open_store(
     )
     incomplete = [seq for seq, record in records if record.complete is None]
     if incomplete:
-        more = f" and {len(incomplete) - 5} more" if len(incomplete) > 5 else ""
         raise StoreError(
-            f"{store}: {', '.join(incomplete[:5])}{more} not complete: a run of `voxelize` was "
-            "stopped; run it again, it continues"
+            f"{store}: {shorten(incomplete)} not complete: a run of `voxelize` was stopped; run it "
+            "again, it continues"
         )
     if not records:
         what = f"split {split!r}" if split else "sequence"
@@ -183,22 +183,14 @@ class StoreSequence(WindowSequence):
         out = np.empty((stop - start, self.bins, y1 - y0, x1 - x0), self.voxel_dtype)
         row = (y1 - y0) * (b1 - b0)
         together = int(lasts.max() - firsts.min()) * row <= AT_ONCE_BYTES
-        groups = (
-            [slice(0, len(firsts))] if together else [slice(i, i + 1) for i in range(len(firsts))]
-        )
-        for group in groups:
+        size = len(firsts) if together else 1
+        for group in (slice(i, i + size) for i in range(0, len(firsts), size)):
             a, b = int(firsts[group].min()), int(lasts[group].max())
             packed = scratch("spikes", (b - a, y1 - y0, b1 - b0), "uint8")
             self._read("spikes", ((a, b), rows, (b0, b1)), packed)
-            spans = zip(firsts[group] - a, lasts[group] - a, strict=True)
-            count_windows(
-                packed.reshape(-1),
-                geometry,
-                self.bins,
-                [(int(first), int(last)) for first, last in spans],
-                columns=cut,
-                out=out[group],
-            )
+            spans = np.stack([firsts[group] - a, lasts[group] - a], axis=1).tolist()
+            packed = packed.reshape(-1)
+            count_windows(packed, geometry, self.bins, spans, columns=cut, out=out[group])
         return out
 
     def _load_small(self, name: str) -> np.ndarray:

@@ -27,11 +27,8 @@ from ..storage.base import StoreError
 from ..storage.locate import open_storage
 from ..store.records import NPY_VOXELS, read_record, root_kind
 from ..store.schema import voxel_type
-from .contract import FrameKind, Span, WindowSequence
+from .contract import STREAM, FrameKind, Span, WindowSequence
 from .stored import open_store
-
-STREAM = "spike.dat"
-"""Name of one recording for a whole sequence, in place of one `.dat` a frame."""
 
 _Log = dict[tuple[str, int], AlignmentRow]
 

@@ -157,6 +157,17 @@ def check_span(file: str, span: tuple[int, int], size: int | None = None) -> Non
         )
 
 
+def merge_spans(spans: Iterable[tuple[int, int]], gap: int = 0) -> list[tuple[int, int]]:
+    """Return the union of spans [start, stop), ascending; those at most `gap` apart become one."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if merged and start <= merged[-1][1] + gap:
+            merged[-1] = merged[-1][0], max(stop, merged[-1][1])
+        else:
+            merged.append((start, stop))
+    return merged
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is no part of a product: half written, or a lock."""
     return name.startswith(".") or name.endswith(".partial")

@@ -35,6 +35,7 @@ from .base import (
     check_key,
     check_span,
     is_hidden,
+    merge_spans,
     missing,
     too_large,
 )
@@ -59,6 +60,11 @@ _ENDPOINTS = {
     "s3": ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"),
     "gs": (),
     "az": ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
+}
+_KINDS: dict[str, type[S3Store] | type[GCSStore] | type[AzureStore]] = {
+    "s3": S3Store,
+    "gs": GCSStore,
+    "az": AzureStore,
 }
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 
@@ -143,7 +149,7 @@ class Bucket(Storage):
         views = [_as_bytes(part) for part in parts]
         size = sum(map(len, views))
         name = self._object(key)
-        with _as_write_error(), self._explained(key):
+        with self._explained(key, StoreWriteError):
             if size <= ONE_PUT:
                 obstore.put(self._client, name, b"".join(views), use_multipart=False)
             else:
@@ -189,7 +195,7 @@ class Bucket(Storage):
 
     def remove(self, key: str) -> None:
         """Remove all objects below, metadata first: without it nothing is taken for whole."""
-        with _as_write_error(), self._explained(key):
+        with self._explained(key, StoreWriteError):
             names = [name for name, _ in self._list(key)]
             if key and self.size(key) is not None:
                 names.append(self._object(key))
@@ -206,7 +212,7 @@ class Bucket(Storage):
         name, url = self._object(key), self._url(key)
         for span in spans:
             check_span(url, span)
-        wanted = _merge(spans)
+        wanted = merge_spans([(at, at + size) for at, size in spans if size], COALESCE)
         with _reading, self._explained(key):
             try:
                 # Obstore would merge too, but panics when the object ends between two spans.
@@ -272,84 +278,56 @@ class Bucket(Storage):
             raise error
 
     @contextmanager
-    def _explained(self, key: str) -> Iterator[None]:
+    def _explained(self, key: str, kind: type[StoreError] = StoreError) -> Iterator[None]:
         try:
             yield
-        except StoreError:
-            raise
+        except StoreError as error:
+            if isinstance(error, kind):
+                raise
+            raise kind(str(error)) from error
         except (OSError, BaseError, ValueError) as error:
-            raise self._error(key, str(error)) from error
+            raise kind(f"{self._url(key)}: {self._meaning(str(error))}") from error
 
-    def _error(self, key: str, text: str) -> StoreError:
+    def _meaning(self, text: str) -> str:
         """Return what obstore's error means to the user."""
-        where = self._url(key)
         status = re.search(r"status code: (\d{3})", text)
         code = re.search(r"<Code>(\w+)</Code>", text)
         said = " ".join(m[1] for m in (status, code) if m)
         endpoint = next(filter(None, map(os.environ.get, _ENDPOINTS[self._scheme])), None)
         if code and code[1] in _NO_BUCKET:
-            return StoreError(
-                f"{where}: expected a bucket {self._bucket!r}"
-                f"{f' at {endpoint}' if endpoint else ''}, found none; make it or correct the name"
+            at = f" at {endpoint}" if endpoint else ""
+            return (
+                f"expected a bucket {self._bucket!r}{at}, found none; make it or correct the name"
             )
         if "169.254.169.254" in text or "metadata.google" in text:
-            return StoreError(
-                f"{where}: expected credentials, found none; {_REFUSED[self._scheme]}"
-            )
+            return f"expected credentials, found none; {_REFUSED[self._scheme]}"
         if status and status[1] in ("401", "403"):
-            return StoreError(f"{where}: refused ({said}); {_REFUSED[self._scheme]}")
+            return f"refused ({said}); {_REFUSED[self._scheme]}"
         if status and status[1] == "416":
-            return StoreError(
-                f"{where}: a span begins after its end; the file is cut short or not what its "
-                "record says: voxelize again or copy it again"
+            return (
+                "a span begins after its end; the file is cut short or not what its record says: "
+                "voxelize again or copy it again"
             )
         if "redirect" in text.lower() or (status and status[1] == "301"):
-            return StoreError(f"{where}: the bucket is in another region; set AWS_REGION to it")
+            return "the bucket is in another region; set AWS_REGION to it"
         if not status and ("HTTP error" in text or "error sending" in text):
-            return StoreError(
-                f"{where}: no answer from {endpoint or 'the object store'}; "
-                f"check the network and {_ADDRESS[self._scheme]}"
-            )
+            host = endpoint or "the object store"
+            return f"no answer from {host}; check the network and {_ADDRESS[self._scheme]}"
         reason = " ".join(text.partition("\n\nDebug source")[0].split())[:400]
-        return StoreError(f"{where}: the object store failed ({reason}); try again later")
-
-
-@contextmanager
-def _as_write_error() -> Iterator[None]:
-    try:
-        yield
-    except StoreWriteError:
-        raise
-    except StoreError as error:
-        raise StoreWriteError(str(error)) from error
+        return f"the object store failed ({reason}); try again later"
 
 
 @functools.lru_cache(16)
 def _connect(
     pid: int, scheme: str, bucket: str, environment: tuple[tuple[str, str], ...]
 ) -> S3Store | GCSStore | AzureStore:
-    if scheme == "gs":
-        return GCSStore(bucket, client_options=_CLIENT, retry_config=_RETRY)
     settings = dict(environment)
     names = _ENDPOINTS[scheme]
     plain = any(settings.get(name, "").lower().startswith("http://") for name in names)
     options: ClientConfig = {**_CLIENT, "allow_http": True} if plain else _CLIENT
-    if scheme == "az":
-        return AzureStore(bucket, client_options=options, retry_config=_RETRY)
-    return S3Store(bucket, client_options=options, retry_config=_RETRY)
+    return _KINDS[scheme](bucket, client_options=options, retry_config=_RETRY)
 
 
 def _as_bytes(part: Buffer) -> memoryview:
     view = memoryview(part)
     return view.cast("B") if view.nbytes else memoryview(b"")
-
-
-def _merge(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the (start, stop) to ask for, sorted and apart: near spans together."""
-    merged: list[tuple[int, int]] = []
-    for offset, length in sorted(span for span in spans if span[1]):
-        if merged and offset - merged[-1][1] <= COALESCE:
-            merged[-1] = merged[-1][0], max(merged[-1][1], offset + length)
-        else:
-            merged.append((offset, offset + length))
-    return merged

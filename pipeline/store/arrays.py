@@ -49,9 +49,9 @@ class ArraySpec:
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     """Shape that one read decodes."""
-    shards: tuple[int, ...] | None
+    shards: tuple[int, ...] | None = None
     """Shape that one file holds; None: each chunk is a file."""
-    codec: Codec
+    codec: Codec = "none"
     dimensions: tuple[str, ...]
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ... import __version__
 from ..host.files import stays_below
 from ..host.header import ProductFormat
+from ..host.validation import first_problem
 from ..spikes.presets import parse_geometry
 from ..spikes.registration import Matrix
 from ..storage.base import StoreError
@@ -228,15 +229,7 @@ class SequenceRecord(BaseModel):
         ]
         small = {k: v for k, v in SMALL_ARRAYS.items() if packed or k != "first_sample"}
         specs += [
-            ArraySpec(
-                name=name,
-                dtype=dtype,
-                shape=(n,),
-                chunks=(n,),
-                shards=None,
-                codec="none",
-                dimensions=("window",),
-            )
+            ArraySpec(name=name, dtype=dtype, shape=(n,), chunks=(n,), dimensions=("window",))
             for name, dtype in small.items()
         ]
         return {spec.name: spec for spec in specs}
@@ -252,11 +245,7 @@ def parse_record(attributes: Any, where: str) -> SequenceRecord:
     try:
         return SequenceRecord.model_validate(attributes)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "attributes"
-        raise StoreError(
-            f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}; {DAMAGED}"
-        ) from error
+        raise StoreError(f"{where}: {first_problem(error)}; {DAMAGED}") from error
 
 
 def _spikes(samples: int, height: int, row: int, window: int) -> ArraySpec:

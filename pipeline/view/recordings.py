@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
+from ..sequences.contract import STREAM
 from ..sequences.stored import StoreSequence, open_store
 from ..spikes import SpikeFile, read_side_file, reconstruct, samples_per_bin
 from ..spikes.settings import AS_RECORDED, SpikeOptions, settle
@@ -39,7 +40,6 @@ class ViewError(SpikeDeblurError):
 class ViewedClip:
     """A stretch of samples of one camera, perhaps with the frame that it belongs to."""
 
-    name: str
     samples: int
     """Number of samples."""
     shape: tuple[int, int]
@@ -140,8 +140,8 @@ def open_clips(path: Path, options: SpikeOptions = AS_RECORDED) -> tuple[ViewedG
         ViewError: nothing of these; or a store of counts, which holds no spikes.
         SpikeDeblurError: a `.dat` without geometry, or a store that can't be read.
     """
-    if (path / "spike.dat").is_file():
-        path = path / "spike.dat"
+    if (path / STREAM).is_file():
+        path = path / STREAM
     if path.is_file():
         return (_recording(path, options),)
     # From outside: a sequence has the same mark as its store.
@@ -160,7 +160,6 @@ def _recording(path: Path, options: SpikeOptions) -> ViewedGroup:
     settings = settle(str(path), replace(options, rate=rate or 1.0), side)
     file = SpikeFile.open(path, settings.geometry)
     clip = ViewedClip(
-        name=path.name,
         samples=file.n_frames,
         shape=file.geometry.shape,
         rate=rate,
@@ -168,7 +167,7 @@ def _recording(path: Path, options: SpikeOptions) -> ViewedGroup:
         spikes=file.read,
         rates=file.tfp,
     )
-    return ViewedGroup(name=str(path), clips=(clip.name,), frames=(), clip=lambda index: clip)
+    return ViewedGroup(name=str(path), clips=(path.name,), frames=(), clip=lambda index: clip)
 
 
 def _store(root: Path, path: Path) -> tuple[ViewedGroup, ...]:
@@ -201,7 +200,6 @@ def _store(root: Path, path: Path) -> tuple[ViewedGroup, ...]:
 def _window(sequence: StoreSequence, window: int) -> ViewedClip:
     spikes = sequence.spikes(window)  # (samples, h, w)
     return ViewedClip(
-        name=f"frame {sequence.frame_index[window]}",
         samples=len(spikes),
         shape=sequence.voxel_shape,
         rate=sequence.record.rate,

@@ -73,8 +73,8 @@ class Compared:
     """Sequences to make, with the present state of their files."""
     kept: list[SequenceRecord] = field(default_factory=list)
     """Records of whole, unchanged sequences. In kind packed one may name other bins."""
-    failures: list[Failure] = field(default_factory=list)
-    """Sequences that can't be made."""
+    failures: dict[str, Failure] = field(default_factory=dict)
+    """Sequences that can't be made, by name."""
 
     @property
     def windows(self) -> int:
@@ -99,7 +99,7 @@ def compare(job: VoxelizeJob) -> Compared:
         except SpikeDeblurError as error:
             if job.options.on_error == "stop":
                 raise
-            compared.failures.append(Failure(seq=sequence.seq, error=str(error)))
+            compared.failures[sequence.seq] = Failure(seq=sequence.seq, error=str(error))
     return compared
 
 
@@ -165,10 +165,5 @@ def _require_aligned(job: VoxelizeJob, sequence: AlignedSequence, seen: Seen) ->
         now = seen[relative]
         if (now.size, now.mtime_ns) == (recorded.size, recorded.mtime_ns):
             continue
-        same_content = (
-            now.size == recorded.size
-            and recorded.sha256 is not None
-            and job.sources.sha256(relative) == recorded.sha256
-        )
-        if not same_content:
+        if now.size != recorded.size or job.sources.sha256(relative) != recorded.sha256:
             raise changed_since_aligned(sequence.seq, relative)

@@ -120,16 +120,14 @@ def estimate(
     scale = sum(len(sequence.windows) for sequence, _ in todo) / windows
     nbytes = sum(kind.nbytes for kind in kinds.values())
     sending = SECONDS_A_GROUP * scale * nbytes / GROUP_BYTES
-    return (
-        Estimate(
-            bytes_in=sum(record.size for _, seen in todo for record in seen.values()),
-            bytes_out=round(scale * sum(kind.scaled(kind.written) for kind in kinds.values())),
-            worker_seconds=scale * sum(kind.scaled(kind.seconds) for kind in kinds.values()),
-            own_seconds=planner_seconds * len(todo) / sequences + sending,
-            measured=sum(kind.done for kind in kinds.values()) / (scale * nbytes),
-        ),
-        failures,
+    figures = Estimate(
+        bytes_in=sum(record.size for _, seen in todo for record in seen.values()),
+        bytes_out=round(scale * sum(kind.scaled(kind.written) for kind in kinds.values())),
+        worker_seconds=scale * sum(kind.scaled(kind.seconds) for kind in kinds.values()),
+        own_seconds=planner_seconds * len(todo) / sequences + sending,
+        measured=sum(kind.done for kind in kinds.values()) / (scale * nbytes),
     )
+    return figures, failures
 
 
 def _measure(task: ShardTask, progress: SequenceProgress, kind: _Measured) -> None:

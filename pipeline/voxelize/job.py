@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import cast
 
@@ -123,27 +123,27 @@ def voxelize_manifest(
         lacks_root, job.store, job.kind, may_hold_source=job.in_place, mend=options.check
     )
     lacks()  # refuses a foreign place before anything is written there, the lock included
+    written, foretold = _Written(), None
     if options.dry_run:
-        made = _foretell(job)
+        compared, foretold = _foretell(job)
+        written.windows = compared.windows
     else:
         with exclusive(job.store):
             if lacks():
                 write_root(job.store, job.kind)
-            made = _make(job, workers, reporter)
-    compared = made.compared
-    failed = sorted(made.failures.values(), key=lambda failure: failure.seq)
+            compared = _make(job, written, workers, reporter)
     return VoxelizeSummary(
         store=str(store),
         format=options.format,
         kind=job.kind,
         bins=options.bins,
-        sequences_written=len(compared.todo) + len(compared.failures) - len(failed),
+        sequences_written=sum(s.seq not in compared.failures for s, _ in compared.todo),
         sequences_kept=len(compared.kept),
-        **asdict(made.written),
+        **asdict(written),
         seconds=time.perf_counter() - begun,
         dry_run=options.dry_run,
-        estimate=made.estimate,
-        failed=tuple(failed),
+        estimate=foretold,
+        failed=tuple(compared.failures[seq] for seq in sorted(compared.failures)),
     )
 
 
@@ -205,48 +205,34 @@ class _Written:
         self.bytes_voxels += sum(n for key, n in done.files.items() if key.startswith(voxels))
 
 
-@dataclass(slots=True)
-class _Made:
-    """Result of a run so far."""
-
-    compared: Compared
-    failures: dict[str, Failure] = field(init=False)
-    """Sequences that can't be made, by name."""
-    written: _Written = field(default_factory=_Written)
-    estimate: Estimate | None = None
-
-    def __post_init__(self) -> None:
-        self.failures = {failure.seq: failure for failure in self.compared.failures}
-
-
-def _foretell(job: VoxelizeJob) -> _Made:
+def _foretell(job: VoxelizeJob) -> tuple[Compared, Estimate | None]:
     """Return what would be written, and an estimate of the time and disk space."""
-    made = _Made(compare(job))
-    if job.kind != "npy":
-        made.estimate, failures = estimate(job, made.compared.todo)
-        if failures and job.options.on_error == "stop":
-            raise StoreError(failures[0].error)
-        made.failures.update((failure.seq, failure) for failure in failures)
-    made.written.windows = made.compared.windows
-    return made
+    compared = compare(job)
+    if job.kind == "npy":
+        return compared, None
+    foretold, failures = estimate(job, compared.todo)
+    if failures and job.options.on_error == "stop":
+        raise StoreError(failures[0].error)
+    compared.failures.update((failure.seq, failure) for failure in failures)
+    return compared, foretold
 
 
-def _make(job: VoxelizeJob, workers: Workers, reporter: Reporter) -> _Made:
+def _make(job: VoxelizeJob, written: _Written, workers: Workers, reporter: Reporter) -> Compared:
     """Write all sequences that are not in the store yet."""
     _sweep(job)
-    made = _Made(compare(job))
-    reporter.progress(0, made.compared.windows)
+    compared = compare(job)
+    reporter.progress(0, compared.windows)
     if job.kind != "npy":
         write_splits(job.store, {s.seq: s.split for s in job.manifest.sequences})
-    for record in made.compared.kept:
+    for record in compared.kept:
         if job.options.check and job.kind != "npy":
             write_parents(job.store, record.seq)
         if record.bins != job.options.bins:
             write_record(job.store, record.model_copy(update={"bins": job.options.bins}))
-    _run(job, made, workers, reporter)
-    for seq in made.failures:
+    _run(job, compared, written, workers, reporter)
+    for seq in compared.failures:
         _withdraw_unfinished(job, seq)
-    return made
+    return compared
 
 
 def _sweep(job: VoxelizeJob) -> None:
@@ -261,7 +247,9 @@ def _sweep(job: VoxelizeJob) -> None:
         job.store.sweep(folder)
 
 
-def _run(job: VoxelizeJob, made: _Made, workers: Workers, reporter: Reporter) -> None:
+def _run(
+    job: VoxelizeJob, compared: Compared, written: _Written, workers: Workers, reporter: Reporter
+) -> None:
     """Write the shards of the sequences to make, and mark each one that is complete."""
     under_way: dict[str, SequenceProgress] = {}
     skip = job.options.on_error == "skip"
@@ -273,15 +261,15 @@ def _run(job: VoxelizeJob, made: _Made, workers: Workers, reporter: Reporter) ->
             except SpikeDeblurError as error:
                 if not skip:
                     raise
-                made.failures[sequence.seq] = Failure(seq=sequence.seq, error=str(error))
+                compared.failures[sequence.seq] = Failure(seq=sequence.seq, error=str(error))
                 continue
             # Remains of a killed or former run go first.
             if not job.in_place:
-                job.store.remove(plan.seq)
+                job.store.remove(sequence.seq)
             begin_sequence(job.store, plan.record)
             if job.kind == "npy" and not job.in_place:
                 write_side_file(job.store, plan)
-            under_way[plan.seq] = SequenceProgress(plan)
+            under_way[sequence.seq] = SequenceProgress(plan)
             yield from plan.tasks
 
     def lost(task: ShardTask, why: str) -> ShardResult | Failure:
@@ -291,24 +279,24 @@ def _run(job: VoxelizeJob, made: _Made, workers: Workers, reporter: Reporter) ->
     throughput = Throughput()
     for result in run_tasks(
         try_shard if skip else write_shard,
-        tasks(made.compared.todo),
+        tasks(compared.todo),
         workers,
         describe=lambda task: task.record.seq,
         size=lambda task: task.nbytes,
         on_lost=lost if skip else None,
     ):
         if isinstance(result, Failure):
-            made.failures.setdefault(result.seq, result)
+            compared.failures.setdefault(result.seq, result)
             continue
         progress = under_way[result.seq]
         progress.add(result)
         if progress.missing == 0:
             _finish(job, progress)
-            made.written.add(progress)
+            written.add(progress)
             del under_way[result.seq]
         looked_at += result.windows
         note = f"{throughput(result.bytes_in)} of spikes, {result.seq}"
-        reporter.progress(looked_at, made.compared.windows, note)
+        reporter.progress(looked_at, compared.windows, note)
 
 
 def _finish(job: VoxelizeJob, progress: SequenceProgress) -> None:

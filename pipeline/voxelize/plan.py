@@ -18,7 +18,7 @@ import itertools
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 from ..align.manifest import AlignedSequence, FileRecord
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
-from ..storage.base import StoreError
+from ..storage.base import StoreError, merge_spans
 from ..store.arrays import METADATA, ArraySpec, Codec, array_metadata
 from ..store.schema import STORE, Kind, SequenceRecord, shard_windows
 
@@ -132,11 +132,6 @@ class SequencePlan:
     record: SequenceRecord
     """Record without its completion mark."""
     tasks: tuple[ShardTask, ...]
-
-    @property
-    def seq(self) -> str:
-        """The sequence's name."""
-        return self.record.seq
 
 
 def plan_sequence(
@@ -289,7 +284,7 @@ def _runs(
     at = 0
     for path, spans in needed.items():
         runs[path] = []
-        for start, stop in _merged(spans):
+        for start, stop in merge_spans(spans):
             runs[path].append(SpikeRun(path, start, stop, at))
             at += stop - start
     first_sample = []
@@ -298,17 +293,6 @@ def _runs(
         run = in_file[bisect_right(in_file, start, key=lambda run: run.start) - 1]
         first_sample.append(run.at + start - run.start)
     return tuple(itertools.chain.from_iterable(runs.values())), first_sample
-
-
-def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the union of [start, stop) spans as spans that don't touch, ascending."""
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = merged[-1][0], max(stop, merged[-1][1])
-        else:
-            merged.append((start, stop))
-    return merged
 
 
 def plan_digest(sequence: AlignedSequence, kind: Kind, bins: int) -> str:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..host.allocator import KEPT_BYTES
+from ..host.allocator import KEEPING
 from ..storage.base import StoreError
 
 if TYPE_CHECKING:
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from distributed import Client
     from distributed.security import Security
 
-NO_PAGES: dict[str, object] = {
+SCHEDULER: dict[str, object] = {
+    # `run_on` finds out later which task is to blame.
+    "distributed.scheduler.allowed-failures": 1,
+    # Its HTTP servers, which always listen, show nothing.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
-"""Configuration of Dask with which its HTTP servers, which always listen, show nothing."""
+"""Configuration of Dask for schedulers that are started here."""
 
 RENEW_SECONDS = 30
 """Seconds between searches for jobs that ended before the work did, to submit them again."""
@@ -43,8 +46,7 @@ LOOK_SECONDS = 10
 
 _WORKER = {
     # Freed memory is kept, which `keep_freed_memory` does for local workers.
-    "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
-    "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__MALLOC_MMAP_THRESHOLD_": KEPT_BYTES,
+    **{f"DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__{k}": v for k, v in KEEPING.items()},
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": False,
     "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": [],
 }
@@ -104,9 +106,7 @@ def slurm_client(jobs: int) -> Iterator[Client]:
             await super().close()
             self.status = Status.closed  # the cluster insists on it where a job is still held
 
-    # `run_on` finds out later which task is to blame.
-    settings = NO_PAGES | {"distributed.scheduler.allowed-failures": 1}
-    with _certificates() as security, dask.config.set(settings):
+    with _certificates() as security, dask.config.set(SCHEDULER):
         scheduler = dict(dask.config.get("jobqueue.slurm.scheduler-options", None) or {})
         scheduler |= {"dashboard": False, "dashboard_address": _LOOPBACK}
         scheduler |= {"protocol": "tls://", "security": security}

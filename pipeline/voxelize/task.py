@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -153,15 +153,14 @@ def _write_arrays(task: ShardTask, sources: TaskSources, files: SummedFiles) -> 
     for key, content in task.small_files:
         # No need to wait for the disk: opening the store compares sizes.
         files.write(key, [content], durable=False)
-    fill: dict[str, Callable[[np.ndarray], None]] = {
-        "spikes": lambda out: _gather_spikes(task, sources, out),
-        "voxels": lambda out: _count_windows(task, sources, out),
-        "blur": lambda out: _read_frames([w.blur for w in task.windows], sources, out),
-        "sharp": lambda out: _read_frames([w.sharp for w in task.windows], sources, out),
-    }
+    fill = {"spikes": _gather_spikes, "voxels": _count_windows}
     for spec in task.arrays:
         data = scratch("shard", (task.stop - task.start, *spec.shape[1:]), spec.dtype)
-        fill[spec.name](data)
+        if spec.name in fill:
+            fill[spec.name](task, sources, data)
+        else:
+            for window, frame in zip(task.windows, data, strict=True):
+                frame[...] = sources.image(getattr(window, spec.name))
         files.write(spec.key(task.start // spec.per_file), encode_shard(data, spec))
 
 
@@ -183,9 +182,3 @@ def _count_windows(task: ShardTask, sources: TaskSources, out: np.ndarray) -> No
     for window, counts in zip(task.windows, out, strict=True):
         file = sources.spikes(window.spikes, window.start, window.stop)
         file.counts(task.record.bins, window.start, window.stop, out=counts)
-
-
-def _read_frames(paths: list[str | None], sources: TaskSources, out: np.ndarray) -> None:
-    for path, frame in zip(paths, out, strict=True):
-        assert path is not None, "the planner checks that all windows have one"
-        frame[...] = sources.image(path)

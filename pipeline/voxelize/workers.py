@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from ..host.allocator import KEPT_BYTES
+from ..host.allocator import KEEPING
 from ..host.machine import workers_that_fit
 from ..storage.base import StoreError
-from .slurm import NO_PAGES, slurm_client
+from .slurm import SCHEDULER, slurm_client
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -136,7 +136,7 @@ def run_on(
     submitted: dict[object, list[Task]] = {}
     suspects: list[Task] = []
     groups = _grouped(tasks, size)
-    ready = as_completed(with_results=True, raise_errors=False)
+    ready = as_completed(loop=client.loop, with_results=True, raise_errors=False)
 
     def submit(count: int) -> None:
         chosen = list(itertools.islice(groups, count))
@@ -216,17 +216,13 @@ def _local_client(workers: int) -> Iterator[Client]:
     from distributed import Client, LocalCluster
     from distributed.security import Security
 
-    # As `keep_freed_memory`, which the nanny's own settings would undo.
-    environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ", {}))
-    environment["MALLOC_TRIM_THRESHOLD_"] = str(KEPT_BYTES)
-    environment["MALLOC_MMAP_THRESHOLD_"] = str(KEPT_BYTES)
-    settings = NO_PAGES | {
-        "distributed.nanny.pre-spawn-environ": environment,
+    # The nanny's own settings would undo what `keep_freed_memory` does.
+    environment = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+    settings = SCHEDULER | {
+        "distributed.nanny.pre-spawn-environ": environment | KEEPING,
         "distributed.worker.multiprocessing-method": "spawn",
         # Ctrl-C reaches the whole group of processes; this one ends its workers.
         "distributed.worker.preload": [_IGNORE_CTRL_C],
-        # `run_on` finds out later which task is to blame.
-        "distributed.scheduler.allowed-failures": 1,
         # Looking at the stack every 10 ms takes the GIL from the task.
         "distributed.worker.profile.enabled": False,
         "distributed.admin.system-monitor.interval": "5s",
@@ -265,7 +261,9 @@ def _client_of(scheduler: str) -> Iterator[Client]:
 
     with ExitStack() as stack:
         try:
-            client = stack.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))
+            # One that is refused would stay Dask's default: it never comes to its end.
+            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+            stack.enter_context(client)
             client.wait_for_workers(1, timeout=60)
         except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
             by_tls = scheduler.startswith("tls://")

@@ -26,7 +26,7 @@ from spikedeblur.model import build
 from spikedeblur.pipeline.align import AlignOptions, align
 from spikedeblur.pipeline.evaluate.job import evaluate_sequences
 from spikedeblur.pipeline.evaluate.scores import Evaluation
-from spikedeblur.pipeline.methods.network import ModelMethod
+from spikedeblur.pipeline.methods.make_method import ModelOptions
 from spikedeblur.pipeline.sequences.stored import open_store
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import folder_clips, scene_clips
@@ -131,7 +131,7 @@ def measure(
         if train(config, run, resume=True).signal is not None:
             sys.exit("stopped; the same command goes on")
         busy = time.process_time() - began
-        model = ModelMethod.from_run(run)
+        model = ModelOptions().open(run)
         size = sum(
             parameter.numel()
             for name, parameter in build.build_model(config).named_parameters()

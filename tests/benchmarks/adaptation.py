@@ -14,7 +14,7 @@ from pathlib import Path
 
 from spikedeblur.pipeline.adapt import Adapting, adapt
 from spikedeblur.pipeline.evaluate.job import evaluate_sequences
-from spikedeblur.pipeline.methods.network import ModelMethod
+from spikedeblur.pipeline.methods.make_method import ModelOptions
 from spikedeblur.pipeline.sequences.find_recording import recordings_of
 from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.trained.model_file import find_model
@@ -53,7 +53,7 @@ def main() -> int:
         )
         took = time.monotonic() - began
         before, after = (
-            ModelMethod.from_run(model) for model in (source, work / "adapted.safetensors")
+            ModelOptions().open(model) for model in (source, work / "adapted.safetensors")
         )
         home = evaluate_sequences(clean, METHODS, trained={"model": before}).methods["model"].psnr
         away = evaluate_sequences(shifted, METHODS, trained={"model": before})

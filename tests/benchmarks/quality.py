@@ -27,6 +27,7 @@ from photographs import OTHERS, PHOTOGRAPHS, moving_frames, write_x4k1000fps
 from spikedeblur.pipeline.align import AlignOptions, align
 from spikedeblur.pipeline.evaluate.job import evaluate_sequences
 from spikedeblur.pipeline.evaluate.scores import Evaluation
+from spikedeblur.pipeline.methods.make_method import ModelOptions
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.sequences.unified import open_windows
 from spikedeblur.pipeline.simulate import simulate
@@ -186,7 +187,7 @@ def main() -> int:
     parser.add_argument("--model", default="small", help="a model's name or file")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    model = ModelMethod.from_run(find_model(options.model))
+    model = ModelOptions().open(find_model(options.model))
     with tempfile.TemporaryDirectory() as work:
         figures = measure(model, Path(work))
     for figure in figures:

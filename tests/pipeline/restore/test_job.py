@@ -182,9 +182,7 @@ def test_sixteen_bits_hold_what_the_network_gave_to_half_a_step(recording, monke
     pytest.importorskip("cv2")
     config = Config.model_validate({"DATA": {"CLIP_LEN": 3}})
     monkeypatch.setattr(
-        ModelMethod,
-        "from_run",
-        lambda run, tile, flips, device: ModelMethod(Ramp(), config, tile=0, device="cpu"),
+        job.Restoring, "open", lambda how, run: ModelMethod(Ramp(), config, tile=0, device="cpu")
     )
     best = recording / "run" / "checkpoints" / "best.pt"
     best.parent.mkdir(parents=True)
@@ -451,9 +449,9 @@ class Passing(torch.nn.Module):
 def test_a_model_restores_clips_and_resumes(recording, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config.model_validate({"DATA": {"CLIP_LEN": 2}})
     monkeypatch.setattr(
-        ModelMethod,
-        "from_run",
-        lambda run, tile, flips, device: ModelMethod(Passing(), config, tile=tile, device="cpu"),
+        job.Restoring,
+        "open",
+        lambda how, run: ModelMethod(Passing(), config, tile=how.tile, device="cpu"),
     )
     best = recording / "run" / "checkpoints" / "best.pt"
     best.parent.mkdir(parents=True)
@@ -478,7 +476,7 @@ def test_spikes_of_another_time_are_warned_of_without_sharp_frames(
 ) -> None:
     config = Config.model_validate({"DATA": {"CLIP_LEN": 2, "NORM": {"CORRECT_LAG": correct}}})
     monkeypatch.setattr(
-        ModelMethod, "from_run", lambda run, **_: ModelMethod(Passing(), config, device="cpu")
+        job.Restoring, "open", lambda how, run: ModelMethod(Passing(), config, device="cpu")
     )
     best = recording / "run" / "checkpoints" / "best.pt"
     best.parent.mkdir(parents=True)

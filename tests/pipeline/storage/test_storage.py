@@ -21,7 +21,7 @@ from s3_server import environment, make_bucket, s3_server
 
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.storage import folder as place_module
-from spikedeblur.pipeline.storage.base import Storage, StoreError
+from spikedeblur.pipeline.storage.base import Storage, StoreError, merge_spans
 from spikedeblur.pipeline.storage.folder import Folder
 from spikedeblur.pipeline.storage.locate import open_storage
 
@@ -348,14 +348,9 @@ def test_a_file_of_many_parts_goes_up_whole(bucket, monkeypatch):
 
 
 def test_near_spans_are_one_request_and_far_ones_are_not():
-    from spikedeblur.pipeline.storage.bucket import COALESCE, _merge
-
-    assert _merge([(100, 50), (0, 10), (120, 5), (7, 0)]) == [(0, 150)]
-    far = 150 + COALESCE
-    assert _merge([(0, 150), (far, 1), (far + 2 + COALESCE, 1)]) == [
-        (0, far + 1),
-        (far + 2 + COALESCE, far + 3 + COALESCE),
-    ]
+    assert merge_spans([(100, 150), (0, 10), (120, 125)], 90) == [(0, 150)]
+    assert merge_spans([(100, 150), (0, 10), (120, 125)], 89) == [(0, 10), (100, 150)]
+    assert merge_spans([(5, 8), (0, 5)]) == [(0, 8)]
 
 
 def test_metadata_is_removed_before_the_data(bucket, monkeypatch):
