@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
+from ..host.extras import from_extra
 from .metrics import psnr_of
 
 RGB = npt.NDArray[np.uint8]
@@ -53,12 +54,8 @@ class MotionMeter:
         Raises:
             MotionError: OpenCV is missing.
         """
-        try:
+        with from_extra("motion", "figures by motion need OpenCV", MotionError):
             import cv2
-        except ImportError as error:
-            raise MotionError(
-                "figures by motion need OpenCV; pip install 'spikedeblur[motion]'"
-            ) from error
         self._cv2: Any = cv2
         self._estimator: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._last: tuple[RGB, Mapping[str, RGB], float] | None = None

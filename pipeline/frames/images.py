@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...errors import SpikeDeblurError
+from ..host.extras import from_extra
 from ..host.files import atomic_write
 
 MAX_SIDE = 1 << 15
@@ -114,12 +115,9 @@ def require_png16(path: str | os.PathLike[str]) -> Any:
     Raises:
         ImageError: no OpenCV; names `path`.
     """
-    try:
+    what = f"{path}: writing 16-bit PNG needs OpenCV"
+    with from_extra("png16", what, ImageError, ", or write 8 bits"):
         import cv2
-    except ImportError as error:
-        raise ImageError(
-            f"{path}: writing 16-bit PNG needs OpenCV; install spikedeblur[png16], or write 8 bits"
-        ) from error
     return cv2
 
 

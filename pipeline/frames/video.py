@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import SpikeDeblurError
+from ..host.extras import from_extra
 from ..host.files import atomic_write, sha256_file
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
@@ -166,11 +167,7 @@ def _opened(path: Path) -> Iterator[InputContainer]:
 
 
 def _pyav(path: Path) -> Any:
-    try:
+    instead = ", or decode the clip to frames 0000.png, 0001.png, ..."
+    with from_extra("video", f"{path}: reading videos needs PyAV", VideoError, instead):
         import av
-    except ImportError as error:
-        raise VideoError(
-            f"{path}: reading videos needs PyAV; install spikedeblur[video], or decode the clip "
-            "to frames 0000.png, 0001.png, ..."
-        ) from error
     return av

@@ -39,13 +39,11 @@ class MethodClip:
 class Method(Protocol):
     """Turns windows of one sequence into sharp frames."""
 
-    @property
-    def name(self) -> str:
-        """One of `make_method.METHODS`."""
+    name: str
+    """One of `make_method.METHODS`."""
 
-    @property
-    def clip_len(self) -> int:
-        """Number of windows that it sees together."""
+    clip_len: int
+    """Number of windows that it sees together."""
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the kept windows' frames (T, H, W, 3) float32 RGB, about in [0, 1].

@@ -13,9 +13,7 @@ from torch import nn
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ..host.device_memory import free_memory, memory_taken
-
-Span = tuple[int, int]
-"""(start, stop), in pixels."""
+from ..sequences.contract import Span
 
 
 class TilingError(SpikeDeblurError):

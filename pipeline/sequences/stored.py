@@ -209,15 +209,14 @@ class StoreSequence(WindowSequence):
         with self._opening:
             if self._arrays:
                 return
+            # `samples` come first: the others are compared with it.
             small = [name for name, spec in self._expected.items() if spec.shards is None]
             large = [name for name, spec in self._expected.items() if spec.shards is not None]
             loads = [partial(self._load_small, name) for name in small]
             opens = [partial(self._open, name) for name in large]
             read: list[Any] = together([*loads, *opens])
-            values = dict(zip(small, read, strict=False))
-            # `samples` first: the others are compared with it.
-            for name in sorted(values, key=lambda name: name != "samples"):
-                setattr(self, name, self._checked_small(name, values[name]))
+            for name, values in zip(small, read, strict=False):
+                setattr(self, name, self._checked_small(name, values))
             self._arrays.update(zip(large, read[len(small) :], strict=True))
 
     def _checked_small(self, name: str, values: np.ndarray) -> np.ndarray:

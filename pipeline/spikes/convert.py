@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ... import __version__
 from ...errors import SpikeDeblurError
+from ..host.extras import from_extra
 from ..host.files import AsideFile, atomic_write
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
@@ -255,12 +256,8 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
             with archive.open(f"{_choose(source, arrays, key)}.npy") as member:
                 yield _Array(source, _Zipped(source, member), spec)
     elif suffix in (".h5", ".hdf5"):
-        try:
+        with from_extra("hdf5", f"{source}: reading HDF5 needs h5py", ConvertError):
             import h5py
-        except ImportError as error:
-            raise ConvertError(
-                f"{source}: reading HDF5 needs h5py; pip install 'spikedeblur[hdf5]'"
-            ) from error
         try:
             opened = h5py.File(source, "r")  # type: ignore[no-untyped-call]
         except OSError as error:

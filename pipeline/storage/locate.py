@@ -6,6 +6,7 @@ import os
 import re
 from urllib.parse import unquote, urlsplit
 
+from ..host.extras import from_extra
 from .base import Storage, StoreError
 from .folder import Folder
 
@@ -35,11 +36,7 @@ def open_storage(location: str | os.PathLike[str]) -> Storage:
             f"{text}: expected a folder, or a URL that begins with file://, "
             f"{', '.join(f'{known}://' for known in SCHEMES)}; correct it"
         )
-    try:
+    with from_extra("cloud", f"{text}: buckets need the package obstore", StoreError):
         from .bucket import Bucket
-    except ImportError as error:
-        raise StoreError(
-            f"{text}: buckets need the package obstore, found none; install spikedeblur[cloud]"
-        ) from error
     bucket, _, prefix = rest.partition("/")
     return Bucket(scheme.lower(), bucket, prefix.strip("/"))

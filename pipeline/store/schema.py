@@ -204,28 +204,16 @@ class SequenceRecord(BaseModel):
             assert self.stored_samples is not None
             specs.append(_spikes(self.stored_samples, h, -(-w // 8), self.longest_window))
         if counts:
-            specs.append(
-                _sharded(
-                    "voxels",
-                    self.voxel_dtype,
-                    (n, self.bins, h, w),
-                    (1, self.bins, divide(h, CHUNK_SIDE), divide(w, CHUNK_SIDE)),
-                    whole,
-                    self.codec,
-                    ("window", "bin", "voxel_y", "voxel_x"),
-                )
-            )
+            shape = (n, self.bins, h, w)
+            chunks = (1, self.bins, divide(h, CHUNK_SIDE), divide(w, CHUNK_SIDE))
+            axes = ("window", "bin", "voxel_y", "voxel_x")
+            voxels = _sharded("voxels", self.voxel_dtype, shape, chunks, whole, self.codec, axes)
+            specs.append(voxels)
+        shape = (n, height, width, 3)
+        chunks = (1, divide(height, CHUNK_SIDE), divide(width, CHUNK_SIDE), 3)
+        axes = ("window", "y", "x", "channel")
         specs += [
-            _sharded(
-                name,
-                "uint8",
-                (n, height, width, 3),
-                (1, divide(height, CHUNK_SIDE), divide(width, CHUNK_SIDE), 3),
-                whole,
-                "none",
-                ("window", "y", "x", "channel"),
-            )
-            for name in self.image_names
+            _sharded(name, "uint8", shape, chunks, whole, "none", axes) for name in self.image_names
         ]
         small = {k: v for k, v in SMALL_ARRAYS.items() if packed or k != "first_sample"}
         specs += [

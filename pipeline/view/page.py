@@ -17,6 +17,7 @@ from tornado.web import ErrorHandler, RedirectHandler
 
 from ...errors import SpikeDeblurError
 from ..frames.images import to_uint8
+from ..host.extras import from_extra
 from .recordings import MOST_SAMPLES, Pictures, ViewedClip, ViewedGroup, pictures
 
 ADDRESS = "127.0.0.1"
@@ -223,12 +224,8 @@ def serve(
         SpikeDeblurError: Panel is not installed.
         OSError: the port is taken.
     """
-    try:
+    with from_extra("view", "spikedeblur view needs Panel", SpikeDeblurError):
         import panel as pn
-    except ImportError as error:
-        raise SpikeDeblurError(
-            "spikedeblur view needs Panel; install it with: pip install 'spikedeblur[view]'"
-        ) from error
     pn.extension(notifications=False)
     token = secrets.token_urlsafe()
     icon = {"url": f"/{token}/static/extensions/panel/images/favicon.ico"}

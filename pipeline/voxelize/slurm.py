@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..host.allocator import KEEPING
+from ..host.extras import from_extra
 from ..storage.base import StoreError
 
 if TYPE_CHECKING:
@@ -233,13 +234,8 @@ def _options() -> dict[str, Any]:
 
 
 def _import_jobqueue() -> tuple[type[SLURMCluster], type[SLURMJob]]:
-    try:
+    with from_extra("slurm", "--cluster slurm needs the package dask-jobqueue", StoreError):
         from dask_jobqueue.slurm import SLURMCluster, SLURMJob
-    except ImportError as error:
-        raise StoreError(
-            "--cluster slurm needs the package dask-jobqueue, found none; install "
-            "spikedeblur[slurm]"
-        ) from error
     return SLURMCluster, SLURMJob
 
 

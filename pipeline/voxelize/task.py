@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,9 +136,7 @@ def _write(task: ShardTask) -> ShardResult:
         write_windows(task, sources, files)
     else:
         _write_arrays(task, sources, files)
-    read = list(_clipped(task))
-    if task.record.kind != "packed":
-        read += [SpikeRun(w.spikes, w.start, w.stop, 0) for w in task.windows]
+    read = _clipped(task) if task.record.kind == "packed" else task.windows
     return ShardResult(
         seq=task.record.seq,
         windows=len(task.windows),
@@ -164,7 +162,7 @@ def _write_arrays(task: ShardTask, sources: TaskSources, files: SummedFiles) -> 
         files.write(spec.key(task.start // spec.per_file), encode_shard(data, spec))
 
 
-def _clipped(task: ShardTask) -> Iterable[SpikeRun]:
+def _clipped(task: ShardTask) -> Iterator[SpikeRun]:
     """Yield the parts of the task's runs that lie in [task.start, task.stop) of `spikes`."""
     for run in task.runs:
         before, after = max(task.start - run.at, 0), max(run.end - task.stop, 0)
