@@ -15,6 +15,9 @@ from ..storage.base import StoreError
 Span = tuple[int, int]
 """(start, stop) of rows or columns, in pixels; 0 <= start < stop <= side."""
 
+Box = tuple[Span, Span]
+"""Rows and columns."""
+
 STREAM = "spike.dat"
 """Name of one recording for a whole sequence, in place of one `.dat` a frame; a folder's side file
 gives the time of its first sample, too."""
@@ -70,15 +73,15 @@ class WindowSequence(ABC):
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
     ) -> np.ndarray:
         """Return windows [start, stop) as (T, K, h, w) of `voxel_dtype`."""
-        y, x = self._crop(start, stop, rows, columns, self.voxel_shape)
-        return self._read_voxels(start, stop, y, x)
+        box = self._box(start, stop, rows, columns, self.voxel_shape)
+        return self._read_voxels(start, stop, box)
 
     def blur(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
     ) -> np.ndarray:
         """Return the blurred frames of windows [start, stop) as (T, H, W, 3) uint8, RGB."""
-        y, x = self._crop(start, stop, rows, columns, self.frame_shape)
-        return self._read_frames("blur", start, stop, y, x)
+        box = self._box(start, stop, rows, columns, self.frame_shape)
+        return self._read_frames("blur", start, stop, box)
 
     def sharp(
         self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
@@ -93,8 +96,8 @@ class WindowSequence(ABC):
                 f"{self.seq}: no sharp frames here; take a split that has them for training and "
                 "evaluation"
             )
-        y, x = self._crop(start, stop, rows, columns, self.frame_shape)
-        return self._read_frames("sharp", start, stop, y, x)
+        box = self._box(start, stop, rows, columns, self.frame_shape)
+        return self._read_frames("sharp", start, stop, box)
 
     def spikes(self, window: int, rows: Span | None = None) -> np.ndarray:
         """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright.
@@ -121,28 +124,24 @@ class WindowSequence(ABC):
                 f"{self.seq}: expected spikes, found counts in bins; voxelize again with "
                 "--kind packed"
             )
-        y, x = self._crop(window, window + 1, rows, columns, self.voxel_shape)
-        return self._read_spikes(window, beside, y, x)
+        box = self._box(window, window + 1, rows, columns, self.voxel_shape)
+        return self._read_spikes(window, beside, box)
 
     @abstractmethod
-    def _read_voxels(self, start: int, stop: int, rows: Span, columns: Span) -> np.ndarray:
+    def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
         """Read a box of voxels."""
 
     @abstractmethod
-    def _read_frames(
-        self, kind: FrameKind, start: int, stop: int, rows: Span, columns: Span
-    ) -> np.ndarray:
+    def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
         """Read a box of frames."""
 
-    def _read_spikes(
-        self, window: int, beside: int, rows: Span, columns: Span
-    ) -> tuple[np.ndarray, int]:
+    def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         """Read a box of spikes; called where there are some."""
         raise NotImplementedError
 
-    def _crop(
+    def _box(
         self, start: int, stop: int, rows: Span | None, columns: Span | None, shape: tuple[int, int]
-    ) -> tuple[Span, Span]:
+    ) -> Box:
         """Return rows and columns as spans; refuse what NumPy would quietly cut short."""
         if not 0 <= start < stop <= self.length:
             raise IndexError(f"{self.seq}: windows {start}:{stop} are not in 0:{self.length}")

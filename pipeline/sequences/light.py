@@ -13,7 +13,7 @@ import numpy as np
 
 from ...configs.schema import NormConfig
 from ..spikes.intervals import light_of_counts, light_of_spikes
-from .contract import FrameKind, Span, WindowSequence
+from .contract import Box, FrameKind, Span, WindowSequence
 
 BESIDE = 1 / 4
 """Time on each side of an exposure from which spikes are used, as a share of the exposure."""
@@ -37,23 +37,19 @@ class LightSequence(WindowSequence):
             raise AttributeError(name)
         return getattr(self._sequence, name)
 
-    def _read_frames(
-        self, kind: FrameKind, start: int, stop: int, rows: Span, columns: Span
-    ) -> np.ndarray:
+    def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
         read = self._sequence.blur if kind == "blur" else self._sequence.sharp
-        return read(start, stop, rows, columns)
+        return read(start, stop, *box)
 
-    def _read_spikes(
-        self, window: int, beside: int, rows: Span, columns: Span
-    ) -> tuple[np.ndarray, int]:
-        return self._sequence.spikes_beside(window, beside, rows, columns)
+    def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
+        return self._sequence.spikes_beside(window, beside, *box)
 
-    def _read_voxels(self, start: int, stop: int, rows: Span, columns: Span) -> np.ndarray:
+    def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
         """Read light; see `spikes.intervals`."""
         sequence = self._sequence
         if sequence.windows_are_raw and sequence.has_spikes:
-            return np.stack([self._light(i, rows, columns) for i in range(start, stop)])
-        voxels = sequence.voxels(start, stop, rows, columns)
+            return np.stack([self._light(i, *box) for i in range(start, stop)])
+        voxels = sequence.voxels(start, stop, *box)
         if not sequence.windows_are_raw:
             return voxels
         samples = sequence.samples[start:stop]

@@ -19,7 +19,7 @@ from ..spikes.reconstruct import sdm
 from ..spikes.registration import open_spikes
 from ..spikes.settings import SpikeSettings
 from ..store.schema import voxel_type
-from .contract import FrameKind, Span, WindowSequence
+from .contract import Box, FrameKind, Span, WindowSequence
 
 _FRAMES_KEPT = 8
 """Number of decoded frames that a sequence keeps."""
@@ -119,21 +119,19 @@ class RecordingSequence(WindowSequence):
             )
         self._frames: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
 
-    def _read_voxels(self, start: int, stop: int, rows: Span, columns: Span) -> np.ndarray:
+    def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
         spans = self._spans[start:stop]
-        return np.stack([self._file.counts(self.bins, *span, rows, columns) for span in spans])
+        return np.stack([self._file.counts(self.bins, *span, *box) for span in spans])
 
-    def _read_frames(
-        self, kind: FrameKind, start: int, stop: int, rows: Span, columns: Span
-    ) -> np.ndarray:
-        return np.stack([self._frame(i)[slice(*rows), slice(*columns)] for i in range(start, stop)])
+    def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
+        return np.stack(
+            [self._frame(i)[slice(*box[0]), slice(*box[1])] for i in range(start, stop)]
+        )
 
-    def _read_spikes(
-        self, window: int, beside: int, rows: Span, columns: Span
-    ) -> tuple[np.ndarray, int]:
+    def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         start, stop = self._spans[window]
         first, last = max(0, start - beside), min(stop + beside, self._file.n_frames)
-        return self._file.read(first, last, rows, columns), start - first
+        return self._file.read(first, last, *box), start - first
 
     def _frame(self, i: int) -> npt.NDArray[np.uint8]:
         # Tiles of one clip ask for the same few frames again and again.

@@ -20,7 +20,7 @@ from ..store.arrays import DAMAGED, METADATA
 from ..store.records import find_sequences, find_split, is_free, read_splits, root_kind
 from ..store.schema import SMALL_ARRAYS, SequenceRecord, voxel_type
 from ..store.shard import ShardedArray, Spans, read_spec, scratch
-from .contract import FrameKind, Span, WindowSequence
+from .contract import Box, FrameKind, Span, WindowSequence
 
 AT_ONCE_BYTES = 4 * 2**20
 """Most bytes of a clip's packed spikes that are read at once, so that samples shared by windows are
@@ -135,20 +135,17 @@ class StoreSequence(WindowSequence):
         """
         return StoreSequence(self._store, self.seq, self.record, bins)
 
-    def _read_voxels(self, start: int, stop: int, rows: Span, columns: Span) -> np.ndarray:
+    def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
         if self.has_spikes:
-            return self._count(start, stop, rows, columns)
-        return self._read("voxels", ((start, stop), (0, self.bins), rows, columns))
+            return self._count(start, stop, *box)
+        return self._read("voxels", ((start, stop), (0, self.bins), *box))
 
-    def _read_frames(
-        self, kind: FrameKind, start: int, stop: int, rows: Span, columns: Span
-    ) -> np.ndarray:
-        return self._read(kind, ((start, stop), rows, columns, (0, 3)))
+    def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
+        return self._read(kind, ((start, stop), *box, (0, 3)))
 
-    def _read_spikes(
-        self, window: int, beside: int, rows: Span, columns: Span
-    ) -> tuple[np.ndarray, int]:
+    def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         """Read spikes; beside an exposure, only samples of other exposures are kept."""
+        rows, columns = box
         start = int(self.first_sample[window])
         stop = start + int(self.samples[window])
         first, last = start, stop

@@ -27,7 +27,7 @@ from ..storage.base import StoreError
 from ..storage.locate import open_storage
 from ..store.records import NPY_VOXELS, read_record, root_kind
 from ..store.schema import voxel_type
-from .contract import STREAM, FrameKind, Span, WindowSequence
+from .contract import STREAM, Box, FrameKind, WindowSequence
 from .stored import open_store
 
 _Log = dict[tuple[str, int], AlignmentRow]
@@ -163,30 +163,25 @@ class UnifiedSequence(WindowSequence):
         """Files by what they hold, each in the order of the windows."""
         self._first_samples, self._geometry = voxels.first_samples, voxels.geometry
 
-    def _read_frames(
-        self, kind: FrameKind, start: int, stop: int, rows: Span, columns: Span
-    ) -> np.ndarray:
-        box = slice(*rows), slice(*columns)
-        paths = self.paths[kind][start:stop]
-        return np.stack([read_rgb(path, self.frame_shape)[box] for path in paths])
+    def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
+        frames = (read_rgb(path, self.frame_shape) for path in self.paths[kind][start:stop])
+        return np.stack([frame[slice(*box[0]), slice(*box[1])] for frame in frames])
 
-    def _read_voxels(self, start: int, stop: int, rows: Span, columns: Span) -> np.ndarray:
-        shape = (stop - start, self.bins, rows[1] - rows[0], columns[1] - columns[0])
-        out = np.empty(shape, self.voxel_dtype)
+    def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
+        sides = (last - first for first, last in box)
+        out = np.empty((stop - start, self.bins, *sides), self.voxel_dtype)
         for i in range(start, stop):
             if self.has_spikes:
                 file, first, last = self._recorded(i)
-                out[i - start] = file.counts(self.bins, first, last, rows, columns)
+                out[i - start] = file.counts(self.bins, first, last, *box)
             else:
-                out[i - start] = self._stored(self.paths["voxels"][i], rows, columns)
+                out[i - start] = self._stored(self.paths["voxels"][i], box)
         return out
 
-    def _read_spikes(
-        self, window: int, beside: int, rows: Span, columns: Span
-    ) -> tuple[np.ndarray, int]:
+    def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         file, start, stop = self._recorded(window)
         first, last = max(0, start - beside), min(stop + beside, file.n_frames)
-        return file.read(first, last, rows, columns), start - first
+        return file.read(first, last, *box), start - first
 
     def _recorded(self, window: int) -> tuple[SpikeFile, int, int]:
         """Return a window's recording, and the samples [start, stop) in it."""
@@ -195,7 +190,7 @@ class UnifiedSequence(WindowSequence):
         file = _open_spikes(self.paths["voxels"][window], self._geometry)
         return file, start, start + int(self.samples[window])
 
-    def _stored(self, path: Path, rows: Span, columns: Span) -> np.ndarray:
+    def _stored(self, path: Path, box: Box) -> np.ndarray:
         """Return a box of a `.npy`, refusing values that `voxel_dtype` can't hold."""
         raw, shape = self.windows_are_raw, (self.bins, *self.voxel_shape)
         voxels = _load_npy(path)
@@ -204,16 +199,16 @@ class UnifiedSequence(WindowSequence):
                 f"{path}: expected {'counts' if raw else 'log counts'} {shape} as in the "
                 f"sequence's first, found {voxels.dtype} {voxels.shape}; voxelize again"
             )
-        box = voxels[:, slice(*rows), slice(*columns)]
-        if raw and not np.can_cast(box.dtype, self.voxel_dtype):  # NumPy would wrap them
-            least, most = int(box.min()), int(box.max())
+        part = voxels[:, slice(*box[0]), slice(*box[1])]
+        if raw and not np.can_cast(part.dtype, self.voxel_dtype):  # NumPy would wrap them
+            least, most = int(part.min()), int(part.max())
             limit = np.iinfo(self.voxel_dtype).max
             if least < 0 or most > limit:
                 raise StoreError(
                     f"{path}: expected counts of 0 to {limit} ({self.voxel_dtype}, by the "
                     f"sequence's first), found {least} to {most}; voxelize again"
                 )
-        return box
+        return part
 
 
 def _open_sequence(

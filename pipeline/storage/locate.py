@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..host.extras import from_extra
@@ -40,3 +41,12 @@ def open_storage(location: str | os.PathLike[str]) -> Storage:
         from .bucket import Bucket
     bucket, _, prefix = rest.partition("/")
     return Bucket(scheme.lower(), bucket, prefix.strip("/"))
+
+
+def local_path(location: str | os.PathLike[str]) -> Path | None:
+    """Return the path of a file in a folder, given as a path or a URL; None: it is in a bucket."""
+    text = os.fspath(location)
+    if "://" not in text:
+        return Path(text)
+    storage = open_storage(text)
+    return Path(storage.location) if storage.is_local else None

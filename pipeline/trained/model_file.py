@@ -73,14 +73,12 @@ def fetched(source: str | os.PathLike[str]) -> Path:
         StoreError: the URL or the bucket can't be used.
     """
     from ..storage.fetch import fetch
-    from ..storage.locate import open_storage
+    from ..storage.locate import local_path, open_storage
 
-    text = os.fspath(source)
-    if "://" not in text:
-        return Path(text)
+    path, text = local_path(source), os.fspath(source)
+    if path is not None:
+        return path
     storage = open_storage(text)
-    if storage.is_local:
-        return Path(storage.location)
     if text.endswith(SUFFIX):
         above, _, name = text.rpartition("/")
         storage, keys = open_storage(above), [name]

@@ -36,7 +36,7 @@ from ..spikes.clock import SpikeWindowError
 from ..spikes.registration import RegisteredSpikes, open_spikes
 from ..storage.base import Storage, StoreError, check_key
 from ..storage.fetch import fetch
-from ..storage.locate import open_storage
+from ..storage.locate import local_path, open_storage
 from .plan import ShardTask
 
 
@@ -140,7 +140,7 @@ def open_manifest(location: str | os.PathLike[str]) -> tuple[Manifest, ManifestS
         ManifestError: no manifest is there, or its root leaves the bucket.
         StoreError: the URL or the bucket can't be used.
     """
-    path = _local_path(location)
+    path = local_path(location)
     if path is not None:
         manifest = read_manifest(path)
         root = open_storage(manifest.root_folder(path))
@@ -164,15 +164,6 @@ def open_manifest(location: str | os.PathLike[str]) -> tuple[Manifest, ManifestS
     return manifest, ManifestSources(root, text), hashlib.sha256(content).hexdigest()
 
 
-def _local_path(location: str | os.PathLike[str]) -> Path | None:
-    """Return the path of a file in a folder, given as a path or a URL; None: it is in a bucket."""
-    text = os.fspath(location)
-    if "://" not in text:
-        return Path(text)
-    storage = open_storage(text)
-    return Path(storage.location) if storage.is_local else None
-
-
 def check_manifest_at(
     location: str | os.PathLike[str], *, workers: int | None = None, reporter: Reporter = SILENT
 ) -> ManifestCheck:
@@ -180,7 +171,7 @@ def check_manifest_at(
 
     Files in a bucket are fetched into a temporary folder, a sequence at a time.
     """
-    path = _local_path(location)
+    path = local_path(location)
     if path is not None:
         return check_manifest(path, workers=workers, reporter=reporter)
     manifest, sources, _ = open_manifest(location)
