@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..frames.listing import shorten
-from ..host.files import sha256_file
+from ..host.files import StrPath, sha256_file
 from ..host.reporter import SILENT, Reporter
 from ..methods.contract import Method, restored_frames
 from ..methods.make_method import UNTRAINED, ModelOptions, make_method
@@ -56,10 +56,10 @@ _PLAIN = Evaluating()
 
 
 def evaluate(
-    store: str | os.PathLike[str],
+    store: StrPath,
     *,
-    run: str | os.PathLike[str] | None = None,
-    control: str | os.PathLike[str] | None = None,
+    run: StrPath | None = None,
+    control: StrPath | None = None,
     split: str | None = None,
     methods: Sequence[str] | None = None,
     protocol: str | None = None,
@@ -130,10 +130,7 @@ def evaluate(
 
 
 def checked_methods(
-    methods: Sequence[str] | None,
-    *,
-    run: str | os.PathLike[str] | None,
-    control: str | os.PathLike[str] | None,
+    methods: Sequence[str] | None, *, run: StrPath | None, control: StrPath | None
 ) -> tuple[str, ...]:
     """Return the methods to evaluate, each once.
 
@@ -157,9 +154,7 @@ def checked_methods(
     return tuple(dict.fromkeys(methods))
 
 
-def _require_comparable(
-    store: str | os.PathLike[str], split: str, sequences: Sequence[WindowSequence]
-) -> None:
+def _require_comparable(store: StrPath, split: str, sequences: Sequence[WindowSequence]) -> None:
     """Refuse sequences without sharp frames, and different ways to average blurred frames."""
     without = [sequence.seq for sequence in sequences if not sequence.has_sharp]
     if without:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import __version__
-from ..host.files import atomic_write
+from ..host.files import StrPath, atomic_write
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
 from ..methods.contract import restored_frames
@@ -23,7 +22,7 @@ _SOFTWARE = "spikedeblur"
 _AS_CHOSEN = ModelOptions()
 
 
-def require_own_picture(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def require_own_picture(path: StrPath, *, overwrite: bool = False) -> None:
     """Refuse to replace a file that is no picture of `before_after`, before any work is done.
 
     Raises:
@@ -42,10 +41,10 @@ def require_own_picture(path: str | os.PathLike[str], *, overwrite: bool = False
 
 
 def before_after(
-    store: str | os.PathLike[str],
-    run: str | os.PathLike[str] | None,
+    store: StrPath,
+    run: StrPath | None,
     split: str,
-    out_png: str | os.PathLike[str],
+    out_png: StrPath,
     *,
     evaluation: Evaluation | None = None,
     options: ModelOptions = _AS_CHOSEN,

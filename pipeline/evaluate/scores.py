@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import SpikeDeblurError
-from ..host.files import write_text
+from ..host.files import StrPath, write_text
 from ..host.header import ProductFormat
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
@@ -151,9 +150,7 @@ class Evaluation:
         }
 
 
-def write_evaluation(
-    path: str | os.PathLike[str], evaluation: Evaluation, *, overwrite: bool = False
-) -> None:
+def write_evaluation(path: StrPath, evaluation: Evaluation, *, overwrite: bool = False) -> None:
     """Write the evaluation as JSON, atomically; a former one is replaced.
 
     Raises:
@@ -164,7 +161,7 @@ def write_evaluation(
         write_text(path, json.dumps(evaluation.to_json(), indent=2, allow_nan=False) + "\n")
 
 
-def require_own_json(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def require_own_json(path: StrPath, *, overwrite: bool = False) -> None:
     """Refuse to replace a file that is no evaluation, before any work is done.
 
     Raises:

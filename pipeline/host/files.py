@@ -17,6 +17,9 @@ from typing import Any
 
 from ...errors import SpikeDeblurError
 
+StrPath = str | os.PathLike[str]
+"""A path as text or as an object, such as `pathlib.Path`."""
+
 
 class UnsafePathError(SpikeDeblurError):
     """A path read from a file would leave the folder it must stay in."""
@@ -73,7 +76,7 @@ class AsideFile(io.BufferedWriter):
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[AsideFile]:
+def atomic_write(path: StrPath, *, durable: bool = True) -> Iterator[AsideFile]:
     """Yield a new file that takes the name `path` once it is whole; otherwise it is removed.
 
     Parent folders are made. If `durable`, the data is on disk before the name changes, so after a
@@ -159,19 +162,19 @@ def sweep(folder: Path, name: str | None = None, *, own: bool = False) -> None:
             continue  # its writer has just finished
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: StrPath, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
-def sha256_file(path: str | os.PathLike[str]) -> str:
+def sha256_file(path: StrPath) -> str:
     """Return the hex SHA-256 of a file's content; memory does not grow with its size."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def require_inside(root: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+def require_inside(root: StrPath, folder: StrPath) -> None:
     """Refuse to write or remove in a folder that a link puts outside `root`.
 
     Raises:
@@ -185,7 +188,7 @@ def require_inside(root: str | os.PathLike[str], folder: str | os.PathLike[str])
         )
 
 
-def inside(root: Path, relative: str, named_in: str | os.PathLike[str]) -> Path:
+def inside(root: Path, relative: str, named_in: StrPath) -> Path:
     """Return `root / relative`, refusing a path that leaves `root`.
 
     Args:
@@ -207,9 +210,7 @@ def stays_below(relative: str) -> bool:
     return not climbs and not set(parts) <= {"", "."}
 
 
-def all_inside(
-    root: Path, relatives: Iterable[str], named_in: str | os.PathLike[str]
-) -> dict[str, str]:
+def all_inside(root: Path, relatives: Iterable[str], named_in: StrPath) -> dict[str, str]:
     """Return `root / relative` for many paths as `inside` does; each folder is resolved once."""
     paths: dict[str, str] = {}
     known: set[str] = set()

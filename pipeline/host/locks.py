@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import SpikeDeblurError
-from .files import shortened
+from .files import StrPath, shortened
 
 LOCK = ".lock"
 """Name of the lock's file in a folder."""
@@ -53,7 +53,7 @@ def only_writer(folder: Path, message: str) -> Iterator[None]:
 
 
 @contextmanager
-def only_writer_of(file: str | os.PathLike[str]) -> Iterator[None]:
+def only_writer_of(file: StrPath) -> Iterator[None]:
     """Hold a file for writing, from the first look at it until it is written; see `only_writer`.
 
     Raises:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import SpikeDeblurError
+from .files import StrPath
 
 
 class OverwriteError(SpikeDeblurError):
@@ -14,7 +15,7 @@ class OverwriteError(SpikeDeblurError):
 
 
 def require_free(
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     overwrite: bool,
     is_ours: Callable[[Path], bool] = lambda path: False,

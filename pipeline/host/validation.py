@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ...errors import SpikeDeblurError
+from .files import StrPath
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -30,11 +30,7 @@ def first_problem(error: ValidationError) -> str:
 
 
 def read_yaml(
-    path: str | os.PathLike[str],
-    model: type[Model],
-    error: type[SpikeDeblurError],
-    what: str,
-    remedy: str,
+    path: StrPath, model: type[Model], error: type[SpikeDeblurError], what: str, remedy: str
 ) -> Model:
     """Return the content of a YAML or JSON file, with every value checked.
 

@@ -10,11 +10,11 @@ model    a trained network, on clips of several exposures
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..host.files import StrPath
 from .contract import Method
 from .tfp_tfi_sdm import BlurMethod, SdmMethod, TfiMethod, TfpMethod
 
@@ -81,7 +81,7 @@ class ModelOptions:
     device: str | None = None
     """A torch device; None: the GPU where there is one."""
 
-    def open(self, run: str | os.PathLike[str]) -> ModelMethod:
+    def open(self, run: StrPath) -> ModelMethod:
         """Return the network of a run folder or of an exported model, ready to restore.
 
         Raises:

@@ -7,14 +7,13 @@ only when it is whole, so those that are there are done.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..frames.images import require_png16, write_png, write_png16
-from ..host.files import inside, sha256_file, sweep
+from ..host.files import StrPath, inside, sha256_file, sweep
 from ..host.locks import only_writer
 from ..host.reporter import SILENT, Reporter
 from ..methods.contract import restored_frames
@@ -36,7 +35,7 @@ LAG_EXPOSURES = 16
 class Restoring(ModelOptions):
     """How frames are restored."""
 
-    run: str | os.PathLike[str] | None = None
+    run: StrPath | None = None
     """Run folder of a trained model, or an exported one, for the method `model`."""
     method: str = "model"
     """One of `make_method.METHODS`."""
@@ -107,7 +106,7 @@ class RestoreManifestSummary:
 
 def restore(
     recording: Recording,
-    out: str | os.PathLike[str],
+    out: StrPath,
     how: Restoring,
     *,
     overwrite: bool = False,
@@ -133,8 +132,8 @@ def restore(
 
 
 def restore_manifest(
-    manifest: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    manifest: StrPath,
+    out: StrPath,
     how: Restoring,
     *,
     split: str | None = None,

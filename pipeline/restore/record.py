@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ... import __version__
 from ...errors import SpikeDeblurError
-from ..host.files import inside, write_text
+from ..host.files import StrPath, inside, write_text
 from ..host.header import ProductFormat
 
 RESTORATION = ProductFormat("spikedeblur.restore", 1)
@@ -22,7 +21,7 @@ class RestoreError(SpikeDeblurError):
     """A recording can't be restored as asked for."""
 
 
-def restored_files(out: str | os.PathLike[str]) -> list[Path]:
+def restored_files(out: StrPath) -> list[Path]:
     """Return the paths of the sharp frames that `restore` wrote to a folder, in order of time.
 
     Raises:

@@ -20,7 +20,7 @@ from ..align.log import read_alignment_log
 from ..align.manifest import manifest_beside, read_manifest
 from ..frames.listing import folder_names, shorten
 from ..frames.video import VIDEO_SUFFIX, decode_to_folder
-from ..host.files import inside
+from ..host.files import StrPath, inside
 from ..spikes import read_side_file
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, side_file_path
@@ -34,7 +34,7 @@ _BLUR_FOLDER = re.compile(r"(.+)_blurry_[1-9][0-9]*")
 class ExposureTimes:
     """When the frames were exposed: by an alignment log, or by their numbers."""
 
-    log: str | os.PathLike[str] | None = None
+    log: StrPath | None = None
     """Alignment log with the frames' times; None: by `exposure` and `fps`."""
     seq: str | None = None
     """Name of the sequence in the log; None: found by the folder's name."""
@@ -61,12 +61,12 @@ class ExposureTimes:
 
 
 def find_recording(
-    blur: str | os.PathLike[str],
-    spikes: str | os.PathLike[str],
+    blur: StrPath,
+    spikes: StrPath,
     times: ExposureTimes,
     options: SpikeOptions = AS_RECORDED,
     *,
-    decode_to: str | os.PathLike[str] | None = None,
+    decode_to: StrPath | None = None,
 ) -> Recording:
     """Bring blurred frames and a spike stream together.
 
@@ -118,7 +118,7 @@ def find_recording(
     )
 
 
-def recordings_of(manifest: str | os.PathLike[str], split: str | None = None) -> list[Recording]:
+def recordings_of(manifest: StrPath, split: str | None = None) -> list[Recording]:
     """Return the recordings of a manifest, with the times, clocks and places that it holds.
 
     Args:
@@ -193,9 +193,7 @@ def find_frames(blur: Path) -> dict[int, Path]:
     return dict(sorted(frames.items()))
 
 
-def exposures_by_log(
-    blur: Path, log: str | os.PathLike[str], seq: str | None
-) -> tuple[str, list[Exposure]]:
+def exposures_by_log(blur: Path, log: StrPath, seq: str | None) -> tuple[str, list[Exposure]]:
     """Return the sequence's name and its frames, timed by an alignment log.
 
     Args:
@@ -221,7 +219,7 @@ def exposures_by_log(
 
 
 def as_aligned(
-    settings: SpikeSettings, log: str | os.PathLike[str], seq: str, *, keep_clock: bool
+    settings: SpikeSettings, log: StrPath, seq: str, *, keep_clock: bool
 ) -> SpikeSettings:
     """Return a stream's settings with the clock and registration that `align` measured.
 
@@ -253,7 +251,7 @@ def as_aligned(
     return replace(settings, warnings=tuple(warnings))
 
 
-def find_seq(blur: Path, seqs: Iterable[str], seq: str | None, log: str | os.PathLike[str]) -> str:
+def find_seq(blur: Path, seqs: Iterable[str], seq: str | None, log: StrPath) -> str:
     """Return the name of a folder's sequence in a log.
 
     `seq` is taken if it is given. The folder `.../<split>_blurry_<L>/<group>/<clip>` is exactly
@@ -297,7 +295,7 @@ def find_seq(blur: Path, seqs: Iterable[str], seq: str | None, log: str | os.Pat
     )
 
 
-def settle_spikes(dat: str | os.PathLike[str], options: SpikeOptions) -> SpikeSettings:
+def settle_spikes(dat: StrPath, options: SpikeOptions) -> SpikeSettings:
     """Decide geometry, clock and gain of one stream, as `settle` does.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..frames.listing import shorten
+from ..host.files import StrPath
 from ..spikes.counts import count_windows
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.packed import unpack_bits
@@ -28,7 +28,7 @@ read once; larger clips are read window by window, which bounds memory."""
 
 
 def open_store(
-    path: str | os.PathLike[str], split: str | None = None, bins: int | None = None
+    path: StrPath, split: str | None = None, bins: int | None = None
 ) -> list[WindowSequence]:
     """Open all sequences of a store, or of one split of it, sorted by name.
 

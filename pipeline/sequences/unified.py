@@ -8,7 +8,6 @@ come from the field's own scripts, which take log1p, so they can't be normalised
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ from ..align.log import AlignmentRow, read_alignment_log
 from ..align.manifest import manifest_beside, was_corrected
 from ..frames.images import image_shape, read_rgb
 from ..frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
+from ..host.files import StrPath
 from ..spikes import SideFile, SpikeClock, SpikeFile, read_side_file
 from ..spikes.geometry import SpikeGeometry
 from ..storage.base import StoreError
@@ -37,7 +37,7 @@ _Log = dict[tuple[str, int], AlignmentRow]
 class UnifiedFiles:
     """Choice of the files that are read in a unified folder."""
 
-    log_paths: Sequence[str | os.PathLike[str]] = ()
+    log_paths: Sequence[StrPath] = ()
     """Alignment logs, which have the windows' times."""
     precomputed: bool = True
     """True: voxels are read from `.npy`. False: they are counted from `.dat` when read."""
@@ -50,7 +50,7 @@ class UnifiedFiles:
 
 
 def open_windows(
-    root: str | os.PathLike[str], split: str, *, bins: int, files: UnifiedFiles = UnifiedFiles()
+    root: StrPath, split: str, *, bins: int, files: UnifiedFiles = UnifiedFiles()
 ) -> list[WindowSequence]:
     """Open a split of a Zarr store or of a unified folder, whichever `root` is.
 
@@ -62,12 +62,12 @@ def open_windows(
     return open_unified(root, split, bins=bins, files=files)
 
 
-def is_store(root: str | os.PathLike[str]) -> bool:
+def is_store(root: StrPath) -> bool:
     """Whether a Zarr store that training can read is there."""
     return root_kind(open_storage(root)) in ("packed", "counts")
 
 
-def require_split_folder(root: str | os.PathLike[str], split: str) -> Path:
+def require_split_folder(root: StrPath, split: str) -> Path:
     """Return the folder of a split in a unified folder.
 
     Raises:
@@ -83,7 +83,7 @@ def require_split_folder(root: str | os.PathLike[str], split: str) -> Path:
 
 
 def open_unified(
-    root: str | os.PathLike[str], split: str, *, bins: int, files: UnifiedFiles
+    root: StrPath, split: str, *, bins: int, files: UnifiedFiles
 ) -> list[WindowSequence]:
     """Open all sequences of one split of a unified folder, sorted by name.
 
@@ -353,7 +353,7 @@ def _partners(numbers: Iterable[int], files: dict[int, Path], where: Path) -> li
     return [files[number] for number in numbers]
 
 
-def _require_uncorrected(paths: Iterable[str | os.PathLike[str]], split: str) -> None:
+def _require_uncorrected(paths: Iterable[StrPath], split: str) -> None:
     """Refuse spikes whose clock or registration `align` corrected, which side files don't have."""
     for path in paths:
         manifest = manifest_beside(path)
@@ -370,7 +370,7 @@ def _require_uncorrected(paths: Iterable[str | os.PathLike[str]], split: str) ->
             )
 
 
-def _read_logs(paths: Iterable[str | os.PathLike[str]]) -> _Log:
+def _read_logs(paths: Iterable[StrPath]) -> _Log:
     log: _Log = {}
     for path in paths:
         for key, row in read_alignment_log(path).items():

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..host.files import atomic_write, path_aside, require_inside, sweep
+from ..host.files import StrPath, atomic_write, path_aside, require_inside, sweep
 from .base import (
     PIECE,
     READ_LIMIT,
@@ -200,7 +200,7 @@ _REMEDIES = {
 
 
 @contextmanager
-def _explained(path: str | os.PathLike[str], verb: str) -> Iterator[None]:
+def _explained(path: StrPath, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..host.extras import from_extra
+from ..host.files import StrPath
 from .base import Storage, StoreError
 from .folder import Folder
 
@@ -15,7 +16,7 @@ SCHEMES = ("s3", "gs", "az")
 """Beginnings of the URLs of buckets."""
 
 
-def open_storage(location: str | os.PathLike[str]) -> Storage:
+def open_storage(location: StrPath) -> Storage:
     """Return the storage at a folder's path or at a URL: s3://, gs://, az:// or file://.
 
     Nothing is looked at yet, so nothing need be there.
@@ -43,7 +44,7 @@ def open_storage(location: str | os.PathLike[str]) -> Storage:
     return Bucket(scheme.lower(), bucket, prefix.strip("/"))
 
 
-def local_path(location: str | os.PathLike[str]) -> Path | None:
+def local_path(location: StrPath) -> Path | None:
     """Return the path of a file in a folder, given as a path or a URL; None: it is in a bucket."""
     text = os.fspath(location)
     if "://" not in text:

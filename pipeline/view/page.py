@@ -71,9 +71,7 @@ class Page:
                 other.x_range, other.y_range = together[0].x_range, together[0].y_range
         panes = [pn.pane.Bokeh(figure) for figure in (*figures, self._histogram.figure)]
         return pn.Row(
-            pn.Column(*controls, width=_SIDE + 20),
-            pn.FlexBox(*panes),
-            sizing_mode="stretch_width",
+            pn.Column(*controls, width=_SIDE + 20), pn.FlexBox(*panes), sizing_mode="stretch_width"
         )
 
     def _choose_group(self, *_: Any) -> None:

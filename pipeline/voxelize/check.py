@@ -8,14 +8,13 @@ manifest that names it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Literal, cast, get_args
 
 from ...errors import SpikeDeblurError
-from ..host.files import UnsafePathError
+from ..host.files import StrPath, UnsafePathError
 from ..host.reporter import SILENT, Reporter
 from ..storage.base import Storage, StoreError
 from ..storage.checksum import checksum, content_checksum
@@ -91,10 +90,7 @@ class StoreCheck:
 
 
 def check_store(
-    path: str | os.PathLike[str],
-    *,
-    manifest: str | os.PathLike[str] | None = None,
-    reporter: Reporter = SILENT,
+    path: StrPath, *, manifest: StrPath | None = None, reporter: Reporter = SILENT
 ) -> StoreCheck:
     """Read every byte of a store, and of its sources where a manifest says where they are.
 

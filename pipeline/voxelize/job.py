@@ -10,7 +10,6 @@ anew. A script that calls this with several workers needs the usual
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from typing import cast
 
 from ...errors import SpikeDeblurError
 from ..align.manifest import AlignedSequence
+from ..host.files import StrPath
 from ..host.reporter import SILENT, Reporter, Throughput
 from ..storage.base import Storage, StoreError
 from ..storage.locate import open_storage
@@ -95,8 +95,8 @@ class VoxelizeSummary:
 
 
 def voxelize_manifest(
-    manifest_path: str | os.PathLike[str],
-    store: str | os.PathLike[str],
+    manifest_path: StrPath,
+    store: StrPath,
     options: VoxelizeOptions = VoxelizeOptions(),  # noqa: B008  # frozen
     workers: Workers = Workers(),  # noqa: B008
     *,
@@ -147,9 +147,7 @@ def voxelize_manifest(
     )
 
 
-def _open_job(
-    manifest_path: str | os.PathLike[str], store: Storage, options: VoxelizeOptions
-) -> VoxelizeJob:
+def _open_job(manifest_path: StrPath, store: Storage, options: VoxelizeOptions) -> VoxelizeJob:
     kind = _kind(store, options)
     manifest, sources, manifest_sha256 = open_manifest(manifest_path)
     if kind == "npy":

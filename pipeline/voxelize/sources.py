@@ -29,7 +29,7 @@ from ..align.manifest import (
     read_manifest,
 )
 from ..frames.images import image_shape, read_rgb
-from ..host.files import all_inside, inside, sha256_file
+from ..host.files import StrPath, all_inside, inside, sha256_file
 from ..host.reporter import SILENT, Reporter
 from ..spikes import SpikeFile
 from ..spikes.clock import SpikeWindowError
@@ -130,7 +130,7 @@ class ManifestSources:
         return seen
 
 
-def open_manifest(location: str | os.PathLike[str]) -> tuple[Manifest, ManifestSources, str]:
+def open_manifest(location: StrPath) -> tuple[Manifest, ManifestSources, str]:
     """Read a manifest in a folder or at a URL.
 
     Returns:
@@ -165,7 +165,7 @@ def open_manifest(location: str | os.PathLike[str]) -> tuple[Manifest, ManifestS
 
 
 def check_manifest_at(
-    location: str | os.PathLike[str], *, workers: int | None = None, reporter: Reporter = SILENT
+    location: StrPath, *, workers: int | None = None, reporter: Reporter = SILENT
 ) -> ManifestCheck:
     """Check a manifest in a folder or at a URL, as `check_manifest` does.
 
