@@ -52,9 +52,6 @@ class Evaluating(ModelOptions):
     """Whether PSNR by motion and the steadiness of the frames are measured."""
 
 
-_PLAIN = Evaluating()
-
-
 def evaluate(
     store: StrPath,
     *,
@@ -63,7 +60,7 @@ def evaluate(
     split: str | None = None,
     methods: Sequence[str] | None = None,
     protocol: str | None = None,
-    how: Evaluating = _PLAIN,
+    how: Evaluating = Evaluating(),
     reporter: Reporter = SILENT,
 ) -> Evaluation:
     """Evaluate methods on one split of a store.
@@ -252,7 +249,7 @@ def _best_width(
     widths: Sequence[int],
     step: Callable[[str], None],
 ) -> int:
-    """Return the width with the highest mean PSNR over all windows; of equals the smaller."""
+    """Return the width with the highest mean PSNR over all windows; if several have it, the smallest."""
     means = []
     for width in widths:
         values = []

@@ -116,16 +116,13 @@ class MotionMeter:
 
     def _along(self, image: npt.NDArray, flow: Flow) -> npt.NDArray:
         """Return `image` at the places that flow leads to; outside: the nearest inside."""
-        y, x = np.indices(flow.shape[:2], np.float32)
-        at = x + flow[..., 0], y + flow[..., 1]
-        cv2 = self._cv2
+        cv2, at = self._cv2, _targets(flow)
         return np.asarray(cv2.remap(image, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
     def _visible(self, forward: Flow, backward: Flow) -> npt.NDArray[np.bool_]:
         """Return (H, W): whether each pixel of the first frame is seen in the second, too."""
         height, width = forward.shape[:2]
-        y, x = np.indices((height, width), np.float32)
-        at_x, at_y = x + forward[..., 0], y + forward[..., 1]
+        at_x, at_y = _targets(forward)
         inside = (at_x >= 0) & (at_x <= width - 1) & (at_y >= 0) & (at_y <= height - 1)
         missed = forward + self._along(backward, forward)
         return np.asarray(inside & (np.hypot(missed[..., 0], missed[..., 1]) < OCCLUDED))
@@ -137,3 +134,9 @@ class MotionMeter:
             square = ((frame.astype(np.float32) - sharp) ** 2).mean(-1).ravel()
             sums = np.bincount(which, square, minlength=len(EDGES) - 1)
             self._squares[name] = self._squares.get(name, np.zeros(len(EDGES) - 1)) + sums
+
+
+def _targets(flow: Flow) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return x and y (H, W) of the places that flow (H, W, 2) leads to, in pixels."""
+    y, x = np.indices(flow.shape[:2], np.float32)
+    return x + flow[..., 0], y + flow[..., 1]

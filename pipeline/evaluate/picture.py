@@ -19,7 +19,6 @@ from .job import Evaluating, evaluate
 from .scores import Evaluation, EvaluationError, WindowScores
 
 _SOFTWARE = "spikedeblur"
-_AS_CHOSEN = ModelOptions()
 
 
 def require_own_picture(path: StrPath, *, overwrite: bool = False) -> None:
@@ -47,7 +46,7 @@ def before_after(
     out_png: StrPath,
     *,
     evaluation: Evaluation | None = None,
-    options: ModelOptions = _AS_CHOSEN,
+    options: ModelOptions = ModelOptions(),  # noqa: B008  # frozen
     overwrite: bool = False,
 ) -> WindowScores:
     """Write blur | SDM | model | sharp side by side, with PSNR above each.

@@ -125,10 +125,7 @@ class ModelMethod:
 
     def _mirrored(self, *inputs: Tensor) -> Tensor:
         """Return the network's output for a clip, or the mean over its mirrored copies."""
-        if not self.flips:
-            restored: Tensor = self._model(*inputs)
-            return restored
-        mirrors: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)]
+        mirrors: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.flips else [()]
         flipped = [self._model(*(x.flip(m) for x in inputs)).flip(m) for m in mirrors]
         return torch.stack(flipped).mean(0)
 

@@ -60,11 +60,6 @@ class TfiMethod:
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return luminance on three channels."""
-        if not windows.has_spikes:
-            raise MethodError(
-                f"{windows.seq}: expected the instants of single spikes for tfi, found counts in "
-                "bins; use tfp, or `spikedeblur restore --method tfi` on the .dat"
-            )
         spikes = windows.spikes(clip.start)  # (samples, h, w)
         # The middle of an even number lies between two samples, and so does this interval's.
         image = reconstruct.tfi(spikes, (len(spikes) - 1) // 2)

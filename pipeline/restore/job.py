@@ -22,7 +22,7 @@ from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.find_recording import recordings_of
 from ..sequences.lag import NOTABLE
 from ..sequences.recording import Recording, RecordingSequence
-from .record import RestoreError, frame_stems, prepare_out, tile_before, write_record
+from .record import Inputs, RestoreError, frame_stems, prepare_out, tile_before, write_record
 
 if TYPE_CHECKING:
     from ..methods.network import ModelMethod
@@ -235,7 +235,7 @@ class _Job:
 
 def _inputs(
     how: Restoring, recording: Recording, *, bins: int, short_bins: int, tile: int | None
-) -> dict[str, Any]:
+) -> Inputs:
     """Return what decides every pixel of the frames; frames of equal inputs are kept."""
     settings = recording.settings
     model_hash = None

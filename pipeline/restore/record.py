@@ -17,6 +17,10 @@ RECORD = "restore.json"
 """Name of the record in its folder."""
 
 
+Inputs = dict[str, Any]
+"""What decides every pixel of the frames; frames of equal inputs are kept."""
+
+
 class RestoreError(SpikeDeblurError):
     """A recording can't be restored as asked for."""
 
@@ -37,9 +41,7 @@ def restored_files(out: StrPath) -> list[Path]:
     return [inside(folder, f"{stem}.png", path) for stem in frame_stems(record["inputs"])]
 
 
-def prepare_out(
-    out: Path, inputs: dict[str, Any], sources: Mapping[str, Any], overwrite: bool
-) -> None:
+def prepare_out(out: Path, inputs: Inputs, sources: Mapping[str, Any], overwrite: bool) -> None:
     """Leave in `out` only frames of these inputs, and their record.
 
     Raises:
@@ -75,7 +77,7 @@ def tile_before(out: Path) -> int | None:
     return record["inputs"].get("tile") or 0
 
 
-def frame_stems(inputs: dict[str, Any]) -> list[str]:
+def frame_stems(inputs: Inputs) -> list[str]:
     """Return the names of the sharp frames without ending, in order of time."""
     each = inputs.get("frames_per_exposure", 1)
     if each == 1:
@@ -83,7 +85,7 @@ def frame_stems(inputs: dict[str, Any]) -> list[str]:
     return [f"{stem}_{m}" for stem in inputs["frames"] for m in range(each)]
 
 
-def _difference(record: dict[str, Any], inputs: dict[str, Any]) -> str:
+def _difference(record: dict[str, Any], inputs: Inputs) -> str:
     if record["version"] != __version__:
         return f"spikedeblur {record['version']}"
     before = record["inputs"]
@@ -109,9 +111,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def write_record(
-    out: Path, inputs: dict[str, Any], sources: Mapping[str, Any], *, complete: bool
-) -> None:
+def write_record(out: Path, inputs: Inputs, sources: Mapping[str, Any], *, complete: bool) -> None:
     """Write the record beside the frames, before the first and after the last of them."""
     record = {
         **RESTORATION.header(),

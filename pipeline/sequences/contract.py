@@ -15,6 +15,9 @@ from ..storage.base import StoreError
 Span = tuple[int, int]
 """(start, stop) of rows or columns, in pixels; 0 <= start < stop <= side."""
 
+Range = Span | None
+"""Rows or columns; None: all."""
+
 Box = tuple[Span, Span]
 """Rows and columns."""
 
@@ -70,22 +73,18 @@ class WindowSequence(ABC):
         return f"{type(self).__name__}({self.seq!r}, {self.length} windows, {self.bins} bins)"
 
     def voxels(
-        self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
+        self, start: int, stop: int, rows: Range = None, columns: Range = None
     ) -> np.ndarray:
         """Return windows [start, stop) as (T, K, h, w) of `voxel_dtype`."""
         box = self._box(start, stop, rows, columns, self.voxel_shape)
         return self._read_voxels(start, stop, box)
 
-    def blur(
-        self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
-    ) -> np.ndarray:
+    def blur(self, start: int, stop: int, rows: Range = None, columns: Range = None) -> np.ndarray:
         """Return the blurred frames of windows [start, stop) as (T, H, W, 3) uint8, RGB."""
         box = self._box(start, stop, rows, columns, self.frame_shape)
         return self._read_frames("blur", start, stop, box)
 
-    def sharp(
-        self, start: int, stop: int, rows: Span | None = None, columns: Span | None = None
-    ) -> np.ndarray:
+    def sharp(self, start: int, stop: int, rows: Range = None, columns: Range = None) -> np.ndarray:
         """Return the sharp frames of windows [start, stop) as (T, H, W, 3) uint8, RGB.
 
         Raises:
@@ -99,7 +98,7 @@ class WindowSequence(ABC):
         box = self._box(start, stop, rows, columns, self.frame_shape)
         return self._read_frames("sharp", start, stop, box)
 
-    def spikes(self, window: int, rows: Span | None = None) -> np.ndarray:
+    def spikes(self, window: int, rows: Range = None) -> np.ndarray:
         """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright.
 
         Raises:
@@ -108,7 +107,7 @@ class WindowSequence(ABC):
         return self.spikes_beside(window, 0, rows)[0]
 
     def spikes_beside(
-        self, window: int, beside: int, rows: Span | None = None, columns: Span | None = None
+        self, window: int, beside: int, rows: Range = None, columns: Range = None
     ) -> tuple[np.ndarray, int]:
         """Return one exposure's spikes, with up to `beside` samples before and after it.
 
@@ -140,7 +139,7 @@ class WindowSequence(ABC):
         raise NotImplementedError
 
     def _box(
-        self, start: int, stop: int, rows: Span | None, columns: Span | None, shape: tuple[int, int]
+        self, start: int, stop: int, rows: Range, columns: Range, shape: tuple[int, int]
     ) -> Box:
         """Return rows and columns as spans; refuse what NumPy would quietly cut short."""
         if not 0 <= start < stop <= self.length:

@@ -28,7 +28,7 @@ NOTABLE = 0.05
 _MIN_DROP = 0.02
 """Least fall of the correlation on both sides of a peak that is believed; else nothing moves."""
 
-Plane = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
 
 
 def exposure_lag(sequence: WindowSequence) -> float | None:
@@ -41,9 +41,7 @@ def exposure_lag(sequence: WindowSequence) -> float | None:
     return statistics.median(lags) if lags else None
 
 
-def likeness_curve(
-    sequence: WindowSequence, window: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def likeness_curve(sequence: WindowSequence, window: int) -> tuple[Floats, Floats]:
     """Return the likeness of a short TFP and the sharp frame, for each place of the TFP.
 
     Returns:
@@ -78,7 +76,7 @@ def _reduced(plane: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDAr
     return np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.BOX))
 
 
-def _fine(plane: npt.NDArray[np.float32]) -> Plane:
+def _fine(plane: npt.NDArray[np.float32]) -> Floats:
     """Return a plane without its coarse structure, which hardly moves."""
     small = _reduced(plane, (max(1, plane.shape[0] // 8), max(1, plane.shape[1] // 8)))
     coarse = Image.fromarray(small).resize(plane.shape[::-1], Image.Resampling.BICUBIC)
@@ -86,6 +84,6 @@ def _fine(plane: npt.NDArray[np.float32]) -> Plane:
     return fine - fine.mean()
 
 
-def _likeness(a: Plane, b: Plane) -> float:
+def _likeness(a: Floats, b: Floats) -> float:
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 0 else 0.0

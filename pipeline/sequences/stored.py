@@ -242,11 +242,11 @@ class StoreSequence(WindowSequence):
         assert self.record.complete is not None
         spec = read_spec(self._storage, self._expected[name])
         if spec is None:
-            raise self._damaged(f"{name}/{METADATA}", None, None)
+            raise self._damaged(f"{name}/{METADATA}", None)
         files = self.record.complete.files
         for key in spec.files():
             if key not in files:
-                raise self._damaged(key, None, None)
+                raise self._damaged(key, None)
         return ShardedArray(self._storage, spec, files)
 
     def _require_bins(self) -> None:
@@ -272,10 +272,10 @@ class StoreSequence(WindowSequence):
             if sizes.get(key) != size:
                 raise self._damaged(key, sizes.get(key), size)
 
-    def _damaged(self, key: str, found: int | None, expected: int | None) -> StoreError:
+    def _damaged(self, key: str, found: int | None, expected: int | str = "some") -> StoreError:
         is_there = "missing" if found is None else f"{found} bytes"
-        size = "some" if expected is None else expected
-        return StoreError(f"{self._storage}: {key} is {is_there}, expected {size} bytes; {DAMAGED}")
+        where = f"{self._storage}: {key}"
+        return StoreError(f"{where} is {is_there}, expected {expected} bytes; {DAMAGED}")
 
 
 def _row_bytes(columns: Span) -> Span:

@@ -30,6 +30,7 @@ from ..store.schema import voxel_type
 from .contract import STREAM, Box, FrameKind, WindowSequence
 from .stored import open_store
 
+_Rows = Sequence[AlignmentRow]
 _Log = dict[tuple[str, int], AlignmentRow]
 
 
@@ -133,33 +134,27 @@ class UnifiedSequence(WindowSequence):
     is_remote = False
 
     def __init__(
-        self,
-        seq: str,
-        bins: int,
-        rows: Sequence[AlignmentRow],
-        blur_paths: Sequence[Path],
-        sharp_paths: Sequence[Path],
-        voxels: _Voxels,
+        self, bins: int, rows: _Rows, blur: Sequence[Path], sharp: Sequence[Path], voxels: _Voxels
     ) -> None:
         """Take files that were found to belong together.
 
         Args:
-            seq: the sequence's name.
             bins: K.
             rows: rows of the alignment log, one for each window.
-            blur_paths: a frame for each window.
-            sharp_paths: a frame for each window; empty where there are none.
+            blur: a frame for each window.
+            sharp: a frame for each window; empty where there are none.
             voxels: a file for each window.
         """
-        self.seq, self.bins, self.gain, self.length = seq, bins, voxels.gain, len(rows)
+        self.seq, self.length = rows[0].seq, len(rows)
+        self.bins, self.gain = bins, voxels.gain
         self.frame_index = np.array([row.frame_idx for row in rows], np.int64)
         self.t0 = np.array([row.t0 for row in rows], np.float64)
         self.t1 = np.array([row.t1 for row in rows], np.float64)
         self.samples = np.array(voxels.samples, np.int64)
-        self.frame_shape, self.voxel_shape = image_shape(blur_paths[0]), voxels.shape
+        self.frame_shape, self.voxel_shape = image_shape(blur[0]), voxels.shape
         self.voxel_dtype, self.windows_are_raw = voxels.dtype, voxels.dtype != "float32"
-        self.has_sharp, self.has_spikes = bool(sharp_paths), voxels.geometry is not None
-        self.paths = {"blur": blur_paths, "sharp": sharp_paths, "voxels": voxels.paths}
+        self.has_sharp, self.has_spikes = bool(sharp), voxels.geometry is not None
+        self.paths = {"blur": blur, "sharp": sharp, "voxels": voxels.paths}
         """Files by what they hold, each in the order of the windows."""
         self._first_samples, self._geometry = voxels.first_samples, voxels.geometry
 
@@ -232,12 +227,10 @@ def _open_sequence(
         rows.append(row)
     find = _find_npy if files.precomputed else _find_dat
     voxels = find(folder, bins, rows, files)
-    return UnifiedSequence(seq, bins, rows, list(blurs.values()), sharp_paths, voxels)
+    return UnifiedSequence(bins, rows, list(blurs.values()), sharp_paths, voxels)
 
 
-def _find_npy(
-    folder: Path, bins: int, rows: Sequence[AlignmentRow], files: UnifiedFiles
-) -> _Voxels:
+def _find_npy(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Voxels:
     where = folder / files.voxel_dir
     record = read_record(open_storage(folder), "npy") if files.voxel_dir == NPY_VOXELS else None
     if record is not None and record.complete is None:
@@ -275,9 +268,7 @@ def _find_npy(
     )
 
 
-def _find_dat(
-    folder: Path, bins: int, rows: Sequence[AlignmentRow], files: UnifiedFiles
-) -> _Voxels:
+def _find_dat(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Voxels:
     where, seq = folder / files.spike_dir, rows[0].seq
     streams = [path for path in (folder / STREAM, where / STREAM) if path.is_file()]
     if streams:

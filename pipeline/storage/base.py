@@ -27,7 +27,8 @@ class StoreWriteError(StoreError):
 Buffer = bytes | memoryview
 
 READ_LIMIT = 256 * 2**20
-"""Most bytes that `read` takes into memory unless told otherwise. Metadata are far smaller."""
+"""Most bytes that `read` takes into memory where its caller sets no other limit. Metadata are far
+smaller."""
 
 PIECE = 8 * 2**20
 """Bytes that `stream` reads at once."""
@@ -53,12 +54,6 @@ class Storage(Protocol):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other.location == self.location
-
-    def __hash__(self) -> int:
-        return hash(self.location)
 
     def child(self, key: str) -> Storage:
         """Return the storage below this one."""

@@ -61,11 +61,8 @@ _ENDPOINTS = {
     "gs": (),
     "az": ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
 }
-_KINDS: dict[str, type[S3Store] | type[GCSStore] | type[AzureStore]] = {
-    "s3": S3Store,
-    "gs": GCSStore,
-    "az": AzureStore,
-}
+_Bucket = S3Store | GCSStore | AzureStore
+_KINDS: dict[str, type[_Bucket]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 
 _NOT_FOUND = (FileNotFoundError, NotFoundError)  # which of the two depends on obstore's version
@@ -113,7 +110,7 @@ class Bucket(Storage):
         check_key(location, prefix, may_be_top=True)
         super().__init__(location)
         self._scheme, self._bucket, self._prefix = scheme, bucket, prefix
-        self._opened: tuple[int, S3Store | GCSStore | AzureStore] | None = None
+        self._opened: tuple[int, _Bucket] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
@@ -241,7 +238,7 @@ class Bucket(Storage):
         return out
 
     @property
-    def _client(self) -> S3Store | GCSStore | AzureStore:
+    def _client(self) -> _Bucket:
         global _runtime_pid
         pid = os.getpid()
         if self._opened is None or self._opened[0] != pid:
@@ -320,7 +317,7 @@ class Bucket(Storage):
 @functools.lru_cache(16)
 def _connect(
     pid: int, scheme: str, bucket: str, environment: tuple[tuple[str, str], ...]
-) -> S3Store | GCSStore | AzureStore:
+) -> _Bucket:
     settings = dict(environment)
     names = _ENDPOINTS[scheme]
     plain = any(settings.get(name, "").lower().startswith("http://") for name in names)

@@ -111,18 +111,17 @@ def check_store(
             "path"
         )
     kind = cast(Kind, root)
-    listed, sources = list[str](), None
-    if manifest is not None:
-        content, sources, _ = open_manifest(manifest)
-        listed = [sequence.seq for sequence in content.sequences]
     of_store = _Checked("")
     _check_root(storage, of_store)
     seqs = sorted(_sequences(storage, kind, of_store.findings))
-    stored = set(seqs)
-    for seq in listed:
-        if seq not in stored:
-            absent = _Checked(seq, of_store.findings)
-            absent.add("absent", "", "is in the manifest, but not in the store")
+    sources = None
+    if manifest is not None:
+        content, sources, _ = open_manifest(manifest)
+        stored = set(seqs)
+        for sequence in content.sequences:
+            if sequence.seq not in stored:
+                absent = _Checked(sequence.seq, of_store.findings)
+                absent.add("absent", "", "is in the manifest, but not in the store")
 
     def check(seq: str) -> _Checked:
         return _check_sequence(storage, seq, kind, sources)

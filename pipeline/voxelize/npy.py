@@ -22,7 +22,7 @@ from ..spikes.sidefile import SideFile, write_folder_side_file
 from ..storage.base import Storage, StoreError
 from ..storage.checksum import SummedFiles
 from ..store.records import NPY_VOXELS
-from .plan import SequencePlan, ShardTask, WindowSource
+from .plan import SequencePlan, ShardTask
 from .sources import TaskSources
 
 
@@ -48,15 +48,16 @@ def write_side_file(store: Storage, plan: SequencePlan) -> None:
 
 def write_windows(task: ShardTask, sources: TaskSources, files: SummedFiles) -> None:
     """Write the files of a task's windows."""
-    record = task.record
+    record, beside = task.record, task.target.only_voxels
     for window in task.windows:
-        stem = _stem(window, task.target.only_voxels)
+        # Elsewhere the frame's number: source names such as 0007_002 mean another number there.
+        stem = PurePosixPath(window.blur).stem if beside else f"{window.frame_index:06d}"
         spikes = sources.spikes(window.spikes, window.start, window.stop)
         counts = spikes.counts(record.bins, window.start, window.stop)
         array = io.BytesIO()
         np.save(array, counts.astype(record.voxel_dtype, copy=False))
         files.write(f"{NPY_VOXELS}/{stem}.npy", [array.getbuffer()])
-        if task.target.only_voxels:
+        if beside:
             continue
         packed = pack_spikes(spikes.read(window.start, window.stop), _cut(task.geometry))
         files.write(f"spike/{stem}.dat", [packed.data])
@@ -70,11 +71,3 @@ def write_windows(task: ShardTask, sources: TaskSources, files: SummedFiles) -> 
 def _cut(geometry: SpikeGeometry) -> SpikeGeometry:
     """Return the geometry of the spikes written: columns that hold no pixels are left out."""
     return replace(geometry, width=geometry.shape[1], drop_columns=())
-
-
-def _stem(window: WindowSource, as_source: bool) -> str:
-    """Return a window's file name without suffix.
-
-    It is the frame's number, not the source's name: names such as 0007_002 mean another number.
-    """
-    return PurePosixPath(window.blur).stem if as_source else f"{window.frame_index:06d}"

@@ -31,6 +31,9 @@ from ..storage.base import StoreError, merge_spans
 from ..store.arrays import METADATA, ArraySpec, Codec, array_metadata
 from ..store.schema import STORE, Kind, SequenceRecord, shard_windows
 
+Ranges = list[tuple[int, int]]
+"""Spike samples [start, stop), of each window or run."""
+
 
 @dataclass(frozen=True, slots=True)
 class WindowSource:
@@ -188,7 +191,7 @@ def plan_sequence(
     return SequencePlan(record, tuple(tasks))
 
 
-def _sample_ranges(sequence: AlignedSequence, bins: int) -> list[tuple[int, int]]:
+def _sample_ranges(sequence: AlignedSequence, bins: int) -> Ranges:
     """Return the spike samples [start, stop) of each window, in its file."""
     ranges = [sequence.clock(w).samples(w.t0, w.t1) for w in sequence.windows]
     for window, (start, stop) in zip(sequence.windows, ranges, strict=True):
@@ -204,7 +207,7 @@ def _record(
     sequence: AlignedSequence,
     target: Target,
     frame_shape: tuple[int, int],
-    ranges: list[tuple[int, int]],
+    ranges: Ranges,
     runs: tuple[SpikeRun, ...],
 ) -> SequenceRecord:
     registration = sequence.registration()
@@ -273,11 +276,9 @@ def _small_files(
     return tuple(files)
 
 
-def _runs(
-    sequence: AlignedSequence, ranges: list[tuple[int, int]]
-) -> tuple[tuple[SpikeRun, ...], list[int]]:
+def _runs(sequence: AlignedSequence, ranges: Ranges) -> tuple[tuple[SpikeRun, ...], list[int]]:
     """Return the samples that windows need, each once, and where each window's first one is."""
-    needed: dict[str, list[tuple[int, int]]] = {}
+    needed: dict[str, Ranges] = {}
     for window, span in zip(sequence.windows, ranges, strict=True):
         needed.setdefault(window.spikes, []).append(span)
     runs: dict[str, list[SpikeRun]] = {}

@@ -86,8 +86,7 @@ class ManifestSources:
         """
         if self.root.is_local:
             return sha256_file(inside(Path(self.root.location), relative, self._named_in))
-        if self.root.size(relative) is None:
-            raise FileNotFoundError(relative)
+        self.size(relative)  # refuses what isn't there
         digest = hashlib.sha256()
         for piece in self.root.stream(relative):
             digest.update(piece)
@@ -182,7 +181,8 @@ def check_manifest_at(
             keys = sources.root.sizes_of(sequence.files)
             fetch(sources.root, keys, Path(name))
             for key in keys:
-                _set_time(Path(name, key), sequence.files[key].mtime_ns)
+                changed = sequence.files[key].mtime_ns
+                os.utime(Path(name, key), ns=(changed, changed))
             yield Path(name)
 
     return check_manifest(
@@ -282,10 +282,5 @@ def open_sources(task: ShardTask) -> TaskSources:
     wanted = [source for source in task.sources if not (folder / source.path).exists()]
     fetch(root, [source.path for source in wanted], folder)
     for source in wanted:
-        _set_time(folder / source.path, source.mtime_ns)
+        os.utime(folder / source.path, ns=(source.mtime_ns, source.mtime_ns))
     return TaskSources(task, folder)
-
-
-def _set_time(path: Path, mtime_ns: int) -> None:
-    """Give a fetched file the time of change that the manifest has."""
-    os.utime(path, ns=(mtime_ns, mtime_ns))

@@ -29,6 +29,7 @@ from spikedeblur.pipeline.methods.tfp_tfi_sdm import (
     centre_weights,
 )
 from spikedeblur.pipeline.spikes import samples_per_bin, spike_to_voxel
+from spikedeblur.pipeline.storage.base import StoreError
 
 
 @dataclass
@@ -244,7 +245,7 @@ def test_unknown_gain_is_taken_from_the_blurred_frame(windows) -> None:
 
 
 def test_counts_in_bins_are_not_enough_for_tfi(windows) -> None:
-    with pytest.raises(MethodError, match="instants of single spikes"):
+    with pytest.raises(StoreError, match="found counts in bins"):
         TfiMethod()(windows, MethodClip(0, 1, 0, 1))
 
 
