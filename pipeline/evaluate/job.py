@@ -249,7 +249,7 @@ def _best_width(
     widths: Sequence[int],
     step: Callable[[str], None],
 ) -> int:
-    """Return the width with the highest mean PSNR over all windows; if several have it, the smallest."""
+    """Return the width with the highest mean PSNR over all windows, the smallest of equals."""
     means = []
     for width in widths:
         values = []

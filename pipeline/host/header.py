@@ -19,11 +19,7 @@ class ProductFormat:
 
     def header(self) -> dict[str, Any]:
         """Return the first entries of a product."""
-        return {
-            "format": self.name,
-            "schema_version": self.schema_version,
-            "version": __version__,
-        }
+        return {"format": self.name, "schema_version": self.schema_version, "version": __version__}
 
     def heads(self, content: object) -> bool:
         """Whether parsed content is a product of this kind, in any form."""

@@ -52,9 +52,6 @@ class Storage(Protocol):
     def __str__(self) -> str:
         return self.location
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.location!r})"
-
     def child(self, key: str) -> Storage:
         """Return the storage below this one."""
 

@@ -24,12 +24,10 @@ from spikedeblur.pipeline.methods.path import PathMethod
 from spikedeblur.pipeline.methods.tfp_tfi_sdm import (
     BlurMethod,
     SdmMethod,
-    TfiMethod,
     TfpMethod,
     centre_weights,
 )
 from spikedeblur.pipeline.spikes import samples_per_bin, spike_to_voxel
-from spikedeblur.pipeline.storage.base import StoreError
 
 
 @dataclass
@@ -242,11 +240,6 @@ def test_unknown_gain_is_taken_from_the_blurred_frame(windows) -> None:
     for method in (TfpMethod(5), SdmMethod(5)):
         known = method(windows, MethodClip(0, 1, 0, 1))
         np.testing.assert_allclose(method(unknown, MethodClip(0, 1, 0, 1)), known, atol=0.02)
-
-
-def test_counts_in_bins_are_not_enough_for_tfi(windows) -> None:
-    with pytest.raises(StoreError, match="found counts in bins"):
-        TfiMethod()(windows, MethodClip(0, 1, 0, 1))
 
 
 def test_voxels_with_log1p_done_are_refused_by_spike_methods(windows) -> None:
