@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-memory bench-model bench-quality bench-adaptation bench-ablation model compare clean
+.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-memory bench-model bench-quality bench-apart bench-adaptation bench-ablation model compare clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -114,6 +114,10 @@ bench-model: $(INSTALLED)
 
 bench-quality: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.quality
+
+# Scenes in which things move apart; constants are chosen on --set tuning, and judged on the other.
+bench-apart: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.apart --model small
 
 bench-adaptation: $(OUT)/.done
 	$(BIN)/python -m tests.benchmarks.adaptation $(OUT)

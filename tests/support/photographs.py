@@ -21,6 +21,11 @@ SHIPPED = {
     "DepartmentStore.jpg": ("mahotas.demos", "data"),
     "luispedro.jpg": ("mahotas.demos", "data"),
     "grace_hopper.jpg": ("matplotlib", "mpl-data/sample_data"),
+    "astronaut.png": ("skimage", "data"),
+    "chelsea.png": ("skimage", "data"),
+    "coffee.png": ("skimage", "data"),
+    "motorcycle_left.png": ("skimage", "data"),
+    "rocket.jpg": ("skimage", "data"),
 }
 """Photographs, the packages that bring them, and the folders they are in."""
 
