@@ -6,18 +6,26 @@ luminance, seen by the spike pixels on their way, is what they counted, which is
 motion. It is reached by multiplicative corrections (Richardson, JOSA 1972; Lucy, AJ 1974), first
 at half the size, where colours find their place.
 
+A point that is hidden for a part of the exposure has no part in the blurred frame there. What no
+visible point explains is what the spikes saw, in the blurred frame's colour. In the end the frame
+must show what the spikes saw about the middle, whatever the paths are.
+
 Corrections are raised to a power. Power 1 does not restore what the blur nearly removes, and a
 larger one alone does not settle, so powers alternate: 3 and 1 are about Chebyshev's steps for
 details of which the blur passes a fifth or more (Golub and Varga, 1961). If spikes are few, a
 frame of less total variation is preferred (Dey et al., Microscopy Research and Technique 2006).
 
-Letters in shape comments: N windows, K bins, h and w rows and columns of spikes, H and W of frames.
+Letters in shape comments: N windows, K bins, G groups of bins, I instants, h and w rows and columns
+of spikes, H and W of frames.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,20 +34,24 @@ from torch import Tensor
 from .normalize import DARK, LIMIT, luminance
 from .spike_motion import (
     PARTS,
-    Paths,
+    about_middle,
     along_motion,
     bin_times,
-    enlarged,
+    middling,
     motion,
     points_at,
+    resized,
     sampled,
-    slopes,
+    shifts,
     smooth,
+    speed,
+    visibility,
+    weights_at,
 )
 
-CORRECTIONS = (8, 8)
+CORRECTIONS = (8, 6)
 """Number of corrections at half size, and at full size."""
-POWERS = (3.0, 1.0)
+POWERS = (3, 1)
 """Powers to which corrections are raised, in turn."""
 INSTANTS = 12
 """Points of a path at which a frame is compared with the blurred one."""
@@ -48,10 +60,17 @@ SCATTER = 1 / 2
 1 because what integrate-and-fire counts too little in one part, it counts in the next."""
 EVENNESS = 0.3
 """Weight of total variation, per standard deviation of noise in the light along a path."""
+SHORT = 3 / 32
+"""Share of the exposure, about its middle, whose light the frame must show, path or not."""
+SHORT_NOISE = 40.0
+"""Variance of the noise in that light, as a multiple of that in the light along a path."""
+STILL, MOVING = 1.0, 3.0
+"""Speed in pixels an exposure up to which a frame stays as it is, and how much more moves fully."""
 FINE_GAP = 3.0
 """Distance between instants, in pixels, up to which the blurred frame corrects in full; from twice
 as far on it does not correct."""
 
+_TIMES = bin_times(INSTANTS)
 _LARGEST_RATIO = 1.5
 _MOST = 0.1  # largest share of a pixel's light by which one step evens it out
 _EDGE = 0.01  # difference between neighbours above which an edge counts alike, however high
@@ -88,24 +107,41 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     coarse = F.avg_pool2d(seen, scale)
     light = coarse + voxels * (coarse + DARK)  # (N, K, h, w)
     paths = motion(light)
-    mean, middle, deviation = along_motion(light, paths, scale).split(1, 1)
+    visible = visibility(light, paths)  # (N, G, h, w)
+    mean, middle, deviation = along_motion(light, paths, scale, visible).split(1, 1)
     maps = torch.cat([mean - seen, middle - seen, deviation], 1) / (seen + DARK)
     noise = SCATTER * smooth(deviation.square()) / (PARTS - 1)
-    velocity, acceleration = (scale * x for x in enlarged(paths, scale))
+    larger = partial(resized, size=blur.shape[-2:])
     full = _Seen(
         blur=blur + _DARK,
         blur_noise=_noise_variance(blur),
         light=(seen + _less_noise(mean - seen, noise)).clamp(min=0) + _DARK,
         noise=noise,
-        paths=(velocity, acceleration),
+        shift=larger(scale * shifts(paths, _TIMES).flatten(1, 2)).unflatten(1, (INSTANTS, 2)),
+        visible=larger(weights_at(visible, _TIMES)),
+        share=larger(_at_instants(light) / (coarse + _DARK)),
+        pace=larger(scale * speed(paths)),
         spike_pixel=scale,
     )
     half = full.halved()
+    sources = _sources(half.shift, half.visible)
     start = half.blur * (half.light / _gray(half.blur))
-    sharp = _corrected(start, half, CORRECTIONS[0], by_spikes=False)
-    colour = F.interpolate(sharp / _gray(sharp), blur.shape[-2:], mode="bilinear")
-    sharp = _corrected(colour * full.light, full, CORRECTIONS[1], by_spikes=True)
+    sharp = _corrected(start, half, sources, CORRECTIONS[0], by_spikes=False)
+    colour = resized(sharp / _gray(sharp), blur.shape[-2:])
+    sources = _enlarged_sources(sources, full.shift)
+    sharp = _corrected(colour * full.light, full, sources, CORRECTIONS[1], by_spikes=True)
+    # Where nothing moves, the blurred frame is sharp, and corrections would only add noise.
+    sharp = torch.lerp(full.blur, sharp, ((full.pace - STILL) / MOVING).clamp(0, 1))
+    sharp = _as_seen_in_the_middle(sharp, full, about_middle(light, SHORT) + _DARK)
     return (sharp - _DARK).clamp(0, 1), maps.clamp(-LIMIT, LIMIT)
+
+
+def _at_instants(light: Tensor) -> Tensor:
+    """Return light (N, K, h, w) about each of the instants: (N, I, h, w)."""
+    bounds = [round(i * light.shape[1] / INSTANTS) for i in range(INSTANTS + 1)]
+    return torch.stack(
+        [light[:, a : max(b, a + 1)].mean(1) for a, b in itertools.pairwise(bounds)], 1
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,39 +152,59 @@ class _Seen:
     blur_noise: Tensor  # (N, 3, 1, 1), variance of the noise in blur
     light: Tensor  # (N, 1, H, W), luminance along paths, as spike pixels saw it
     noise: Tensor  # (N, 1, H, W), variance of the noise in light
-    paths: Paths  # in pixels of this size
+    shift: Tensor  # (N, I, 2, H, W), of paths from the middle on, in pixels of this size
+    visible: Tensor  # (N, I, H, W), of the points of paths
+    share: Tensor  # (N, I, H, W), light at each instant relative to the exposure's
+    pace: Tensor  # (N, 1, H, W), speed in pixels an exposure
     spike_pixel: float  # side of a spike pixel, in pixels of this size
 
     def halved(self) -> _Seen:
         """Return what was seen at half the size."""
-        velocity, acceleration = (_halved(x) / 2 for x in self.paths)
         return _Seen(
             _halved(self.blur),
             self.blur_noise / 4,
             _halved(self.light),
             _halved(self.noise),
-            (velocity, acceleration),
+            _halved(self.shift.flatten(1, 2)).unflatten(1, (INSTANTS, 2)) / 2,
+            _halved(self.visible),
+            _halved(self.share),
+            _halved(self.pace) / 2,
             self.spike_pixel / 2,
         )
 
 
-def _corrected(sharp: Tensor, seen: _Seen, times: int, *, by_spikes: bool) -> Tensor:
+def _corrected(
+    sharp: Tensor, seen: _Seen, sources: Tensor, times: int, *, by_spikes: bool
+) -> Tensor:
     """Correct frames (N, 3, H, W) so that they explain what was seen."""
-    speed = seen.paths[0].norm(dim=1, keepdim=True)
-    slow = ((2 * FINE_GAP - speed / INSTANTS) / FINE_GAP).clamp(0, 1)
-    kernel = _spline(seen.spike_pixel).to(sharp)
-    forward = _Along(seen.paths)
-    backward = _Along(_reversed(seen.paths))
+    size = sharp.shape[-2:]
+    slow = ((2 * FINE_GAP - seen.pace / INSTANTS) / FINE_GAP).clamp(0, 1)
+    kernel = _spline(seen.spike_pixel)
+
+    points, inside = points_at(seen.shift, size)
+    weights = inside * seen.visible
+    number = weights.sum(1, keepdim=True)  # (N, 1, H, W)
+    forward = _Sum(points, weights / (_LITTLE + number))
+    itself = _LITTLE / (_LITTLE + number)
+
+    points, inside = points_at(sources, size)
+    came = sampled(seen.visible.flatten(0, 1)[:, None], points.flatten(0, 1)).view_as(inside)
+    came = came * inside
+    backward = _Sum(points, came / INSTANTS)
+    hidden = ((1 - came) * seen.share).mean(1, keepdim=True) * seen.blur
     # A spike pixel that sees only one place tells nothing finer than itself.
-    moving = (speed / seen.spike_pixel - 0.5).clamp(0, 1) * (2 * forward.inside).clamp(max=1)
-    for number in range(times):
+    moving = (seen.pace / seen.spike_pixel - 0.5).clamp(0, 1)
+    moving = moving * (2 * number / INSTANTS).clamp(max=1)
+    for i in range(times):
         for power in POWERS if by_spikes else ():
             expected = _blurred(_gray(sharp), kernel)
             ratio = 1 + _less_noise(seen.light - expected, seen.noise) / expected
-            sharp = sharp * _blurred(_bounded(ratio), kernel).pow(power * moving)
-        expected = backward.mean(sharp)
+            ratio = _blurred(_bounded(ratio), kernel).pow(power)
+            sharp = sharp * (1 + moving * (ratio - 1))
+        expected = backward(sharp) + hidden
         ratio = _bounded(1 + _less_noise(seen.blur - expected, seen.blur_noise) / expected)
-        sharp = sharp * forward.mean(ratio).pow(POWERS[number % len(POWERS)] * slow)
+        ratio = (forward(ratio) + itself * ratio).pow(POWERS[i % len(POWERS)])
+        sharp = sharp * (1 + slow * (ratio - 1))
         if by_spikes:
             light = _gray(sharp)
             part = (EVENNESS * seen.noise.sqrt() / light).clamp(max=_MOST)
@@ -156,54 +212,155 @@ def _corrected(sharp: Tensor, seen: _Seen, times: int, *, by_spikes: bool) -> Te
     return sharp
 
 
-class _Along:
-    """The points of paths at `INSTANTS` instants, where pictures are sampled and averaged."""
+def _as_seen_in_the_middle(sharp: Tensor, seen: _Seen, middle: Tensor) -> Tensor:
+    """Correct frames (N, 3, H, W) by what the spikes saw about the middle, without any path.
 
-    def __init__(self, paths: Paths) -> None:
-        points, inside = points_at(paths, bin_times(INSTANTS), paths[0].shape[-2:])
-        self._points = points.flatten(1, 2)  # (N, INSTANTS H, W, 2)
-        number = inside.sum(1, keepdim=True)
-        self.inside = number / INSTANTS  # (N, 1, H, W), share of the path inside the picture
-        self._weights = (inside / (_LITTLE + number))[:, None]  # (N, 1, INSTANTS, H, W)
-        self._own_weight = _LITTLE / (_LITTLE + number)
+    Where a path is right, that differs from the frame by noise only, and nothing happens. Where it
+    is wrong, as on things too thin to be followed, the frame becomes what SDM makes of it.
 
-    def mean(self, picture: Tensor) -> Tensor:
-        """Return the mean of a picture (N, C, H, W) along the inner part of each path.
-
-        A path that is all outside gives the pixel itself.
-        """
-        seen = sampled(picture, self._points).unflatten(2, (INSTANTS, -1))
-        return (self._weights * seen).sum(2) + self._own_weight * picture
-
-
-def _reversed(paths: Paths) -> Paths:
-    """Return the paths by which light arrives at each pixel, from those by which it leaves.
-
-    y + v(y) t + a(y) t^2 = x is solved for y to second order in t.
+    Args:
+        sharp: (N, 3, H, W).
+        seen: What the cameras saw, of the same size.
+        middle: (N, 1, h, w), the spikes' luminance over `SHORT` of the exposure.
     """
-    velocity, acceleration = paths
-    change = [slopes(velocity[:, axis : axis + 1]) for axis in (0, 1)]
-    carried = torch.cat([velocity[:, :1] * x + velocity[:, 1:] * y for x, y in change], 1)
-    return -velocity, carried - acceleration
+    scale = int(seen.spike_pixel)
+    # The frame moves on between the thirds of that time, half a gap between instants apart.
+    gap = 2 * INSTANTS * SHORT / 3
+    about = slice(INSTANTS // 2 - 1, INSTANTS // 2 + 1)
+    points, inside = points_at(-gap * seen.shift[:, about], sharp.shape[-2:])
+    weights = inside / (1 + inside.sum(1, keepdim=True))
+    # Noise grows with the light. Its median leaves out where paths are wrong.
+    relative = middling((seen.noise / seen.light)[..., ::2, ::2].flatten(1))[:, None, None, None]
+    noise = SHORT_NOISE * relative * middle
+    for _ in range(2):
+        gray = _gray(sharp)
+        moved = torch.cat([sampled(gray, points[:, i]) for i in range(points.shape[1])], 1)
+        moved = gray + (weights * (moved - gray)).sum(1, keepdim=True)
+        expected = F.avg_pool2d(moved, scale)  # (N, 1, h, w)
+        ratio = 1 + _less_noise(middle - expected, noise) / expected
+        sharp = sharp * resized(_bounded(ratio), sharp.shape[-2:])
+    return sharp
 
 
-def _spline(spike_pixel: float) -> Tensor:
+class _Sum:
+    """Weighted sums over points of pictures: sum over instants of weight times picture.
+
+    Points and weights are the same in all corrections, so they are put together once: to the four
+    pixels around each point, with bilinear weights.
+    """
+
+    def __init__(self, points: Tensor, weights: Tensor) -> None:
+        """Take points (N, I, H, W, 2), from -1 to 1, and weights (N, I, H, W)."""
+        windows, _, height, width = weights.shape
+        column, row, weights = (
+            x.movedim(1, -1).flatten(1, 2).contiguous()  # (N, H W, I)
+            for x in (points[..., 0], points[..., 1], weights)
+        )
+        row.add_(1).mul_(height / 2).sub_(0.5).clamp_(0, height - 1)
+        column.add_(1).mul_(width / 2).sub_(0.5).clamp_(0, width - 1)
+        top, left = row.floor().clamp_(max=height - 2), column.floor().clamp_(max=width - 2)
+        down, right = row.sub_(top), column.sub_(left)
+        # Exporters do not know embedding_bag, nor that a number has the type of its tensor.
+        whole = torch.int64 if torch.compiler.is_compiling() else torch.int32
+        first = torch.arange(windows, device=weights.device, dtype=whole)[:, None, None]
+        at = top.mul_(width).add_(left).to(whole) + first * (height * width)
+        below = weights * down
+        above = weights.sub_(below)
+        below_right, above_right = below * right, above * right
+        rows = (windows * height * width, -1)
+        self._indices = torch.cat([at, at + 1, at + width, at + (width + 1)], -1).view(rows)
+        self._weights = torch.cat(
+            [above - above_right, above_right, below - below_right, below_right], -1
+        ).view(rows)
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """Return the sums for a picture (N, C, H, W), in its shape."""
+        pixels = picture.movedim(1, -1).flatten(0, 2).contiguous()  # (N H W, C)
+        if torch.compiler.is_compiling():
+            sums = (pixels[self._indices] * self._weights[..., None]).sum(1)
+        else:
+            sums = F.embedding_bag(
+                self._indices, pixels, mode="sum", per_sample_weights=self._weights
+            )
+        windows, channels, height, width = picture.shape
+        return sums.view(windows, height, width, channels).movedim(-1, 1)
+
+
+def _sources(shift: Tensor, visible: Tensor) -> Tensor:
+    """Return the way back from each pixel to the point that is seen there, at each instant.
+
+    Where several points land on a pixel, the most visible one is seen.
+
+    Args:
+        shift: (N, I, 2, H, W), of points from the middle to each instant, in pixels.
+        visible: (N, I, H, W), of the points.
+
+    Returns:
+        (N, I, 2, H, W), from a pixel to where the point is in the middle.
+    """
+    windows, instants, _, height, width = shift.shape
+    rows = torch.arange(height, device=shift.device)[:, None].expand(height, width)
+    columns = torch.arange(width, device=shift.device).expand(height, width)
+    place = torch.stack([columns, rows])  # (2, H, W)
+    landed = (place + shift).round()
+    outside = (landed < 0) | (landed > landed.new_tensor([width - 1, height - 1])[:, None, None])
+    target = landed[:, :, 1].clamp(0, height - 1) * width + landed[:, :, 0].clamp(0, width - 1)
+    key = (255 * visible).round().long() * (height * width) + rows * width + columns
+    key = torch.where(outside.any(2), -1, key)
+    best = torch.full_like(key.flatten(2), -1).scatter_reduce(
+        2, target.long().flatten(2), key.flatten(2), "amax"
+    )  # (N, I, H W)
+    source = (best % (height * width)).view(windows, instants, height, width)
+    back = torch.stack([source % width, source // width], 2) - place
+    nothing = (best < 0).view(windows, instants, 1, height, width)
+    return _once_nearer(shift, torch.where(nothing, _reversed(shift), back.to(shift)))
+
+
+def _reversed(shift: Tensor) -> Tensor:
+    back = -shift
+    for _ in range(3):
+        back = _once_nearer(shift, back)
+    return back
+
+
+def _once_nearer(shift: Tensor, back: Tensor) -> Tensor:
+    """One step of the fixed point back(x) = -shift(x + back(x))."""
+    points, _ = points_at(back, shift.shape[-2:])
+    return -sampled(shift.flatten(0, 1), points.flatten(0, 1)).view_as(shift)
+
+
+def _enlarged_sources(sources: Tensor, shift: Tensor) -> Tensor:
+    """Return sources (N, I, 2, h, w) for shifts (N, I, 2, H, W) of about twice the size."""
+    back = 2 * F.interpolate(sources.flatten(1, 2), shift.shape[-2:], mode="nearest")
+    return _once_nearer(shift, back.view_as(shift))
+
+
+def _spline(spike_pixel: float) -> list[float]:
     """Return the kernel by which the mean light along a path blurs a point: a quadratic B-spline.
 
     It is three boxes in a row, each as wide as a spike pixel: the pixel itself, and two for linear
     sampling between pixels on the way.
     """
     radius = int(1.5 * spike_pixel + 0.5)
-    x = torch.arange(-radius, radius + 1).abs() / spike_pixel
-    spline = torch.where(x < 0.5, 0.75 - x.square(), (1.5 - x).clamp(min=0).square() / 2)
-    return spline / spline.sum()
+    places = (abs(i) / spike_pixel for i in range(-radius, radius + 1))
+    spline = [0.75 - x * x if x < 0.5 else max(1.5 - x, 0) ** 2 / 2 for x in places]
+    return [value / sum(spline) for value in spline]
 
 
-def _blurred(picture: Tensor, kernel: Tensor) -> Tensor:
-    """Return a picture (N, 1, H, W) blurred by a kernel (n), along rows and columns."""
-    pad = len(kernel) // 2
-    picture = F.pad(picture, (pad, pad, pad, pad), mode="replicate")
-    return F.conv2d(F.conv2d(picture, kernel[None, None, None]), kernel[None, None, :, None])
+def _blurred(picture: Tensor, kernel: Sequence[float]) -> Tensor:
+    """Return a picture (N, 1, H, W) blurred by a kernel, along rows and columns.
+
+    By sums of shifted pictures, which take a fifth of the time of `conv2d`.
+    """
+    reach = len(kernel) // 2
+    for axis in (-1, -2):
+        side = picture.shape[axis]
+        pads = (reach, reach, 0, 0) if axis == -1 else (0, 0, reach, reach)
+        padded = F.pad(picture, pads, mode="replicate")
+        picture = torch.zeros_like(picture)
+        for i, weight in enumerate(kernel):
+            picture.add_(padded.narrow(axis, i, side), alpha=weight)
+    return picture
 
 
 def _bounded(ratio: Tensor) -> Tensor:
@@ -238,8 +395,8 @@ def _noise_variance(frames: Tensor) -> Tensor:
     second = frames.new_tensor([1.0, -2.0, 1.0])
     kernel = (second[:, None] * second)[None, None].expand(3, 1, 3, 3)
     rough = F.conv2d(frames, kernel, groups=3).abs()
-    blocks = F.avg_pool2d(rough, 8, ceil_mode=True).flatten(2).sort(-1).values
-    deviation = blocks[..., blocks.shape[-1] // 2] * (math.sqrt(math.pi / 2) / 6)
+    blocks = F.avg_pool2d(rough, 8, ceil_mode=True).flatten(2)
+    deviation = middling(blocks) * (math.sqrt(math.pi / 2) / 6)
     return deviation.square()[..., None, None]
 
 

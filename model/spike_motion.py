@@ -4,12 +4,18 @@ A short window of spikes is sharp but holds few of them; a long one holds many b
 Summed along the path that each point takes, the whole exposure stays sharp, and even sharper than
 the spike camera's own pixels, because the path crosses them at other phases.
 
-A path is x + v t + a t^2, where x is the point in the middle of the exposure and t goes from -1/2
-to 1/2. v and a are found from coarse to fine by Gauss-Newton steps that make the light along the
-path constant (Lucas and Kanade, IJCAI 1981).
+A path is x + sum over k of c_k (P_k(2 t) - P_k(0)), where x is the point in the middle of the
+exposure, t goes from -1/2 to 1/2 and P_k are Legendre's polynomials, which are orthogonal over the
+exposure. The c_k are found from coarse to fine by Gauss-Newton steps that make the light along the
+path constant (Lucas and Kanade, IJCAI 1981). Where one thing moves across another, these steps mix
+both motions, so each pixel then tries the paths of pixels around it and keeps the best (Barnes et
+al., "PatchMatch", SIGGRAPH 2009).
 
-Letters in shape comments: N windows, K bins, G groups of bins, h and w rows and columns of spikes,
-H and W of frames.
+Light along a path stays what it is in the middle for as long as its point is visible. Times at
+which it departs from that count less.
+
+Letters in shape comments: N windows, K bins, G groups of bins, I instants, h and w rows and columns
+of spikes, H and W of frames.
 """
 
 from __future__ import annotations
@@ -20,16 +26,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+DEGREE = 4
+"""Degree of a path's polynomials."""
 LEVELS = 5
 """Most levels of the pyramid, each half as fine as the one before."""
 COARSEST = 8
 """Least pixels on a level's shorter side: with fewer, what seems to move is chance."""
 BENT = 3
 """Number of the finest levels, on which paths may bend."""
-STEPS = 2
+STEPS = 3
 """Gauss-Newton steps on each level."""
 GROUPS = 8
 """Groups of bins in which light is compared."""
+VISIBLE_GROUPS = 16
+"""Groups of bins in which points are visible or hidden."""
+REACHES = (16, 8, 3)
+"""Distances in spike pixels from which a pixel tries paths, in turn."""
+DIM, MOST_LIT = 0.25, 4.0
+"""Mean luminance to which light is brightened for finding motion, and by how much at most."""
 MIDDLE = 3 / 8
 """Width of the window around the middle, as a share of the exposure."""
 PARTS = 4
@@ -40,28 +54,35 @@ INTEGRALS = 3
 _FAINT = 1e-3  # squared gradient of luminance below which steps are small
 _DAMPING = 0.02  # share of the mean squared gradient that damps steps
 _AT_ONCE = 8  # bins followed together: more are no faster, and take memory
-_LARGEST_STEP = 2.0  # pixels an exposure
+_LARGEST_STEP = 1.0  # pixels by which a step changes a coefficient at most
 _LITTLE = 1e-3  # weight of the pixel's own light, for paths that lead outside
+_ALIKE = 0.03  # difference of luminance that is noise in the dark, even if there is none
+_MEDIANS = 1.0  # difference that is noise, in medians of all differences
+_ALIKE_SHARE = 0.05  # difference that is noise in the light, as a share of the luminance
+_HIDDEN_COST = 4.0  # largest cost of an instant, however much its light departs
+_BETTER = 0.05  # cost by which another pixel's path must be better to be taken
 
-Paths = tuple[Tensor, Tensor]
-"""Velocity v and acceleration a: each (N, 2, H, W), columns first, in pixels an exposure."""
+Paths = Tensor
+"""Coefficients (N, DEGREE, 2, H, W), columns before rows, in pixels."""
 
 
-def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
+def along_motion(light: Tensor, paths: Paths, scale: int, visible: Tensor) -> Tensor:
     """Integrate light along its motion.
 
     Args:
         light: (N, K, h, w) float32, luminance in each bin of an exposure.
-        paths: Paths of the light, in its pixels.
+        paths: Paths (N, DEGREE, 2, h, w) of the light, in its pixels.
         scale: How many times finer than the spikes the result is sampled.
+        visible: What `visibility` returns.
 
     Returns:
         (N, INTEGRALS, scale * h, scale * w): the mean over the exposure, the mean over its middle,
         and the standard deviation between its parts, which shows where a path is wrong.
     """
-    velocity, acceleration = enlarged(paths, scale)
+    size = [scale * side for side in light.shape[-2:]]
+    paths, visible = enlarged(paths, scale), resized(visible, size)
     # A path that leaves the picture at once has the light of its own pixel.
-    still = _LITTLE * F.interpolate(light.mean(1, keepdim=True), velocity.shape[-2:])
+    still = _LITTLE * F.interpolate(light.mean(1, keepdim=True), size)
     little = torch.full_like(still, _LITTLE)
     number, seen, squares = little, still, still.square() / _LITTLE  # (N, 1, H, W)
     middle_number, middle = little, still
@@ -69,14 +90,15 @@ def along_motion(light: Tensor, paths: Paths, scale: int) -> Tensor:
     for part in _parts(len(times)):
         part_number, part_seen = torch.zeros_like(still), torch.zeros_like(still)
         for bins in part:
-            followed, inside = follow(light[:, bins], (velocity, acceleration), times[bins])
-            weighted = inside * followed  # (N, bins, H, W)
-            part_number = part_number + inside.sum(1, keepdim=True)
+            followed, weights = follow(light[:, bins], paths, times[bins])
+            weights = weights * weights_at(visible, times[bins])
+            weighted = weights * followed  # (N, bins, H, W)
+            part_number = part_number + weights.sum(1, keepdim=True)
             part_seen = part_seen + weighted.sum(1, keepdim=True)
             short = [i for i, time in enumerate(times[bins]) if abs(time) < MIDDLE / 2]
             if short:
                 among = slice(short[0], short[-1] + 1)
-                middle_number = middle_number + inside[:, among].sum(1, keepdim=True)
+                middle_number = middle_number + weights[:, among].sum(1, keepdim=True)
                 middle = middle + weighted[:, among].sum(1, keepdim=True)
         number, seen = number + part_number, seen + part_seen
         squares = squares + part_seen.square() / part_number.clamp(min=_LITTLE)
@@ -101,29 +123,48 @@ def motion(light: Tensor) -> Paths:
         light: (N, K, h, w) float32, luminance in each bin.
 
     Returns:
-        Paths (N, 2, h, w), in pixels of the light.
+        Paths (N, DEGREE, 2, h, w), in pixels of the light.
     """
-    bins = light.shape[1]
-    groups = GROUPS if bins % GROUPS == 0 else bins
-    pyramid = [light.unflatten(1, (groups, bins // groups)).mean(2)]  # (N, G, h, w)
+    dim = DIM / light.mean((1, 2, 3), keepdim=True).clamp(min=DIM / MOST_LIT)
+    finest = grouped(light * dim.clamp(min=1), GROUPS)  # (N, G, h, w)
+    pyramid = [finest]
     while len(pyramid) < LEVELS and min(pyramid[-1].shape[-2:]) >= 2 * COARSEST:
         pyramid.append(F.avg_pool2d(pyramid[-1], 2, ceil_mode=True))
-    times = bin_times(groups)
-    velocity = torch.zeros_like(pyramid[-1][:, :2])
-    acceleration = torch.zeros_like(velocity)
+    times = bin_times(finest.shape[1])
+    paths = finest.new_zeros(len(light), DEGREE, 2, *pyramid[-1].shape[-2:])
     for level, seen in enumerate(reversed(pyramid)):
         if level:
-            velocity, acceleration = (
-                2 * F.interpolate(x, seen.shape[-2:], mode="bilinear")
-                for x in (velocity, acceleration)
-            )
+            paths = 2 * resized(paths.flatten(1, 2), seen.shape[-2:]).unflatten(1, (DEGREE, 2))
+        degree = DEGREE if level >= len(pyramid) - BENT else 1
         for _ in range(STEPS):
-            followed, inside = follow(seen, (velocity, acceleration), times)
-            step, bend = _gauss_newton(followed, inside, times)
-            velocity = smooth(velocity + step)
-            if level >= len(pyramid) - BENT:
-                acceleration = smooth(acceleration + bend)
-    return velocity, acceleration
+            followed, inside = follow(seen, paths, times)
+            step = _gauss_newton(followed, inside, times, degree)
+            changed = _smooth((paths[:, :degree] + step).flatten(1, 2))
+            paths = torch.cat([changed.unflatten(1, (degree, 2)), paths[:, degree:]], 1)
+    paths = _best_of_neighbours(finest, paths)
+    followed, inside = follow(finest, paths, times)
+    weights = inside * _visible(followed, inside)
+    return paths + _gauss_newton(followed, weights, times, DEGREE)
+
+
+def grouped(light: Tensor, groups: int) -> Tensor:
+    """Return means over groups of bins: (N, K, h, w) -> (N, G, h, w); all bins if none divide."""
+    bins = light.shape[1]
+    groups = groups if bins % groups == 0 else bins
+    return light.unflatten(1, (groups, bins // groups)).mean(2)
+
+
+def about_middle(light: Tensor, width: float) -> Tensor:
+    """Return the mean of light (N, K, h, w) about the middle of the exposure: (N, 1, h, w).
+
+    Args:
+        light: Luminance in each bin.
+        width: Share of the exposure; bins in part inside count in part.
+    """
+    bins = light.shape[1]
+    middle = torch.arange(bins, device=light.device) + 0.5 - bins / 2
+    weights = (width / 2 * bins + 0.5 - middle.abs()).clamp(0, 1).to(light)
+    return torch.einsum("nkhw,k->nhw", light, weights / weights.sum())[:, None]
 
 
 def bin_times(number: int) -> list[float]:
@@ -131,37 +172,55 @@ def bin_times(number: int) -> list[float]:
     return [(i + 0.5) / number - 0.5 for i in range(number)]
 
 
+def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Return maps (N, C, h, w) of another size (H, W), bilinearly."""
+    if list(maps.shape[-2:]) == list(size):
+        return maps
+    return F.interpolate(maps, list(size), mode="bilinear")
+
+
 def enlarged(paths: Paths, scale: int) -> Paths:
-    """Return paths (N, 2, h, w) at (N, 2, scale * h, scale * w), still in the pixels of before."""
-    if scale == 1:
-        return paths
-    velocity, acceleration = (
-        F.interpolate(x, scale_factor=float(scale), mode="bilinear") for x in paths
-    )
-    return velocity, acceleration
+    """Return paths (N, DEGREE, 2, scale * h, scale * w), still in pixels of h and w."""
+    size = [scale * side for side in paths.shape[-2:]]
+    return resized(paths.flatten(1, 2), size).unflatten(1, (DEGREE, 2))
 
 
-def points_at(paths: Paths, times: Sequence[float], size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return where paths are at I times.
+def basis(times: Sequence[float], like: Tensor) -> Tensor:
+    """Return P_k(2 t) - P_k(0), k from 1 to DEGREE: (I, DEGREE)."""
+    x = 2 * torch.tensor([*times, 0.0], dtype=torch.float64)
+    legendre = [torch.ones_like(x), x]
+    for k in range(1, DEGREE):
+        legendre.append(((2 * k + 1) * x * legendre[k] - k * legendre[k - 1]) / (k + 1))
+    values = torch.stack(legendre[1:], 1)  # (I + 1, DEGREE)
+    return (values[:-1] - values[-1]).to(like)
 
-    Args:
-        paths: (N, 2, H, W), in pixels of the picture.
-        times: I times, from -1/2 to 1/2.
-        size: Rows and columns of the picture.
+
+def shifts(paths: Paths, times: Sequence[float]) -> Tensor:
+    """Return how far paths are from where they are in the middle: (N, I, 2, H, W) in pixels."""
+    return torch.einsum("ik,nkahw->niahw", basis(times, paths), paths)
+
+
+def speed(paths: Paths) -> Tensor:
+    """Return the root mean square speed over the exposure: (N, 1, H, W), pixels an exposure."""
+    instants = 13
+    moved = basis([i / (instants - 1) - 0.5 for i in range(instants)], paths).diff(dim=0)
+    squares = (instants - 1) * moved.T @ moved  # (DEGREE, DEGREE)
+    return torch.einsum("nkahw,kj,njahw->nhw", paths, squares, paths)[:, None].clamp(min=0).sqrt()
+
+
+def points_at(shift: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return where shifts (N, I, 2, H, W), in the pixels of a picture of this size, lead.
 
     Returns:
-        (N, I, H, W, 2), columns first, from -1 to 1 inside the picture, as `grid_sample` takes it;
-        and (N, I, H, W): 1 where the path is inside, 0 elsewhere.
+        (N, I, H, W, 2), columns first, from -1 to 1 inside, as `grid_sample` takes it; and
+        (N, I, H, W): 1 where that is inside the picture, 0 elsewhere.
     """
-    velocity, acceleration = (x[:, None] for x in paths)  # (N, 1, 2, H, W)
-    time = velocity.new_tensor(times)[:, None, None, None]
-    shift = velocity * time + acceleration * time**2  # (N, I, 2, H, W)
     at = []
     for axis, (side, pixels) in enumerate(zip(shift.shape[:-3:-1], size[::-1], strict=True)):
         start = (torch.arange(side, device=shift.device, dtype=shift.dtype) + 0.5) / side * 2 - 1
         moved = shift[:, :, axis] * (2 / pixels)
         at.append((start if axis == 0 else start[:, None]) + moved)
-    inside = ((at[0].abs() <= 1) & (at[1].abs() <= 1)).to(shift)
+    inside = (torch.maximum(at[0].abs(), at[1].abs()) <= 1).to(shift)
     return torch.stack(at, -1), inside
 
 
@@ -171,27 +230,134 @@ def sampled(pictures: Tensor, points: Tensor) -> Tensor:
 
 
 def follow(light: Tensor, paths: Paths, times: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Sample pictures of light (N, I, h, w), each where paths are at its own time.
+    """Sample pictures of light (N, I, h, w), each at its own time, where paths then are.
 
     Returns:
-        (N, I, H, W) samples; and (N, I, H, W): 1 where the path is inside the picture, 0 elsewhere.
+        (N, I, H, W), and whether that is inside, see `points_at`.
     """
-    points, inside = points_at(paths, times, light.shape[-2:])
+    points, inside = points_at(shifts(paths, times), light.shape[-2:])
     seen = sampled(light.flatten(0, 1)[:, None], points.flatten(0, 1))  # (N I, 1, H, W)
     return seen.view_as(inside), inside
 
 
-def _gauss_newton(seen: Tensor, inside: Tensor, times: list[float]) -> tuple[Tensor, Tensor]:
-    """Return steps of velocity and acceleration (N, 2, h, w) that make followed light constant."""
-    mean = _weighted_mean(seen, inside)
+def visibility(light: Tensor, paths: Paths) -> Tensor:
+    """Return how surely the point of a path is seen where the path goes.
+
+    Args:
+        light: (N, K, h, w) float32, luminance in each bin.
+        paths: Paths (N, DEGREE, 2, h, w), in pixels of the light's.
+
+    Returns:
+        (N, G, h, w) in [0, 1], G `VISIBLE_GROUPS`; about 1 in the middle, by definition.
+    """
+    seen = grouped(light, VISIBLE_GROUPS)
+    followed, inside = follow(seen, paths, bin_times(seen.shape[1]))
+    return inside * _visible(followed, inside)
+
+
+def _visible(followed: Tensor, inside: Tensor) -> Tensor:
+    """Weights (N, G, h, w) that fall where followed light departs from the middle's."""
+    departs, middle = _departure(followed)
+    noise = _noise_in(departs) + _ALIKE_SHARE * middle
+    near = _mean_around(departs.square(), 1)
+    return 1 / (1 + (near / (2 * noise.square())).square())
+
+
+def _noise_in(departs: Tensor) -> Tensor:
+    """Return by how much light departs without a reason: (N, 1, 1, 1).
+
+    At most places paths are right, and nothing is hidden, so the median is noise; of some pixels,
+    since that of all takes long.
+    """
+    some = departs[..., ::4, ::4].abs().flatten(1)
+    return _ALIKE + _MEDIANS * middling(some)[:, None, None, None]
+
+
+def _departure(followed: Tensor) -> tuple[Tensor, Tensor]:
+    """Followed light (N, G, h, w) less the middle's, and that of the middle (N, 1, h, w)."""
+    groups = followed.shape[1]
+    middle = followed[:, (groups - 1) // 2 : groups // 2 + 1].mean(1, keepdim=True)
+    return followed - middle, middle
+
+
+def weights_at(visible: Tensor, times: Sequence[float]) -> Tensor:
+    """Return weights (N, G, H, W) of groups at I times between theirs: (N, I, H, W)."""
+    groups = visible.shape[1]
+    place = ((torch.tensor(times, dtype=torch.float64) + 0.5) * groups - 0.5).clamp(0, groups - 1)
+    share = (1 - (place[:, None] - torch.arange(groups)).abs()).clamp(min=0)  # (I, G)
+    return torch.einsum("ig,nghw->nihw", share.to(visible), visible)
+
+
+def _best_of_neighbours(light: Tensor, paths: Paths) -> Paths:
+    """Give each pixel the best path for it, of its own and of pixels around it."""
+    times = bin_times(light.shape[1])
+    shift = shifts(paths, times)  # (N, G, 2, h, w)
+    followed, _ = follow(light, paths, times)
+    noise = _noise_in(_departure(followed)[0])
+    cost = _cost(light, shift, noise) - _BETTER
+    for reach in REACHES:
+        others, pixel = shift.flatten(1, 2), _pixels(shift)
+        source = pixel.expand_as(cost)
+        for down, right in ((-reach, 0), (reach, 0), (0, -reach), (0, reach)):
+            other_cost = _cost(light, _moved(others, down, right).view_as(shift), noise)
+            better = other_cost < cost
+            cost = torch.where(better, other_cost, cost)
+            source = torch.where(better, _moved(pixel, down, right), source)
+        paths, shift = (
+            x.flatten(1, 2)
+            .flatten(2)
+            .gather(2, source.long().flatten(2).expand(-1, x.shape[1] * 2, -1))
+            .view_as(x)
+            for x in (paths, shift)
+        )
+    return paths
+
+
+def _pixels(like: Tensor) -> Tensor:
+    """Return the numbers of pixels: (1, 1, h, w)."""
+    height, width = like.shape[-2:]
+    return torch.arange(height * width, device=like.device).to(like).view(1, 1, height, width)
+
+
+def _cost(light: Tensor, shift: Tensor, noise: Tensor) -> Tensor:
+    """Cost of paths (N, 1, h, w): how much light along them departs from the middle's.
+
+    An instant costs no more than `_HIDDEN_COST`, so that a path is good that is right for as long
+    as its point is visible.
+
+    Args:
+        light: (N, G, h, w).
+        shift: (N, G, 2, h, w), of paths at the groups' times.
+        noise: (N, 1, 1, 1), what `_noise_in` returns.
+    """
+    points, inside = points_at(shift, light.shape[-2:])
+    followed = sampled(light.flatten(0, 1)[:, None], points.flatten(0, 1)).view_as(inside)
+    departs, middle = _departure(followed)
+    noise = noise + _ALIKE_SHARE * middle
+    costs = (departs / noise).square().clamp(max=_HIDDEN_COST)
+    costs = torch.where(inside > 0, costs, _HIDDEN_COST / 2)
+    return _mean_around(costs.mean(1, keepdim=True), 2)
+
+
+def _moved(maps: Tensor, down: int, right: int) -> Tensor:
+    """Maps (N, C, h, w) moved by whole pixels; what comes in from outside is the border's."""
+    height, width = maps.shape[-2:]
+    pads = (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0))
+    padded = F.pad(maps, pads, mode="replicate")
+    top, left = max(-down, 0), max(-right, 0)
+    return padded[..., top : top + height, left : left + width]
+
+
+def _gauss_newton(seen: Tensor, weights: Tensor, times: list[float], degree: int) -> Tensor:
+    """Steps (N, degree, 2, h, w) of coefficients that make followed light constant."""
+    mean = _weighted_mean(seen, weights)
     slope_x, slope_y = slopes(mean)
     steps = []
-    for power in (1, 2):
-        basis = seen.new_tensor([time**power for time in times])[:, None, None]
-        basis = inside * (basis - _weighted_mean(basis.expand_as(seen), inside))
-        strength = basis.square().sum(1, keepdim=True)
-        change = (basis * seen).sum(1, keepdim=True)
-        xx, xy, yy, x, y = smooth(
+    for values in basis(times, seen).T[:degree, :, None, None]:  # (G, 1, 1)
+        centred = weights * (values - _weighted_mean(values.expand_as(seen), weights))
+        strength = centred.square().sum(1, keepdim=True)
+        change = (centred * seen).sum(1, keepdim=True)
+        xx, xy, yy, x, y = _smooth(
             torch.cat(
                 [
                     strength * slope_x.square(),
@@ -208,16 +374,21 @@ def _gauss_newton(seen: Tensor, inside: Tensor, times: list[float]) -> tuple[Ten
         determinant = (xx * yy - xy.square()).clamp(min=1e-20)
         step = torch.stack([xy * y - yy * x, xy * x - xx * y], 1) / determinant[:, None]
         steps.append(step.clamp(-_LARGEST_STEP, _LARGEST_STEP))
-    return steps[0], steps[1]
+    return torch.stack(steps, 1)
 
 
 def _weighted_mean(seen: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean over groups: (N, G, h, w) -> (N, 1, h, w)."""
+    """Mean over groups: (N, G, h, w) -> (N, 1, h, w)."""
     return (weights * seen).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1e-6)
 
 
+def middling(values: Tensor) -> Tensor:
+    """Return the median of values along the last axis; by sorting, which exporters know."""
+    return values.sort(-1).values[..., values.shape[-1] // 2]
+
+
 def slopes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the central differences of maps (N, C, h, w) along x, and along y."""
+    """Central differences along columns and rows."""
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     return (
         (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2,
@@ -225,9 +396,28 @@ def slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
+def _smooth(x: Tensor) -> Tensor:
+    """Mean around each pixel, twice over 5 x 5."""
+    return _mean_around(_mean_around(x, 2), 2)
+
+
+def _mean_around(x: Tensor, reach: int) -> Tensor:
+    """Mean over the pixels up to `reach` rows and columns away.
+
+    By sums of shifted maps, which take a third of the time of `avg_pool2d`.
+    """
+    side = 2 * reach + 1
+    height, width = x.shape[-2:]
+    padded = F.pad(x, (reach, reach, reach, reach), mode="replicate")
+    rows = padded[..., :width] / side**2
+    for i in range(1, side):
+        rows.add_(padded[..., i : i + width], alpha=1 / side**2)
+    mean = rows[..., :height, :].clone()
+    for i in range(1, side):
+        mean.add_(rows[..., i : i + height, :])
+    return mean
+
+
 def smooth(x: Tensor) -> Tensor:
-    """Return maps (N, C, h, w) smoothed by two means over 7 x 7 pixels."""
-    for _ in range(2):
-        padded = F.pad(x, (3, 3, 3, 3), mode="replicate")
-        x = F.avg_pool2d(F.avg_pool2d(padded, (1, 7), 1), (7, 1), 1)
-    return x
+    """Mean around each pixel, twice over 7 x 7."""
+    return _mean_around(_mean_around(x, 3), 3)

@@ -19,7 +19,7 @@ from .fusion import MultiScaleTemporalCrossAttnFuse
 from .motion_deblur import sharp_along_motion
 from .spike_attention import SpikeTemporalSA
 from .spike_encoder import SpikeEncoder3D
-from .spike_motion import INTEGRALS
+from .spike_motion import INTEGRALS, about_middle
 
 STAGE_MULTIPLE = 8  # stages 1-4 run at 1, 1/2, 1/4, 1/8
 SHORT = 5 / 32
@@ -293,11 +293,8 @@ def _relative_change(voxels: Tensor, size: torch.Size) -> Tensor:
     Returns:
         (B, T, 1, H, W): short TFP over exposure TFP, less 1; 0 in the dark.
     """
-    bins = voxels.shape[2]
-    middle = torch.arange(bins, device=voxels.device) + 0.5 - bins / 2
-    weights = (SHORT / 2 * bins + 0.5 - middle.abs()).clamp(0, 1).to(voxels.dtype)
-    change = torch.einsum("btkhw,k->bthw", voxels, weights / weights.sum())
-    return F.interpolate(change, list(size), mode="bilinear")[:, :, None]
+    change = about_middle(voxels.flatten(0, 1), SHORT).unflatten(0, voxels.shape[:2])
+    return F.interpolate(change[:, :, 0], list(size), mode="bilinear")[:, :, None]
 
 
 def parameter_table(model: nn.Module) -> list[tuple[str, int]]:
