@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..align.calibration import read_calibration
 from ..align.exposure import exposure_window, names_are_interpolated
-from ..align.layouts.contract import index_frames
+from ..align.layouts.pairing import index_frames
 from ..align.log import read_alignment_log
 from ..align.manifest import manifest_beside, read_manifest
 from ..frames.listing import folder_names, shorten

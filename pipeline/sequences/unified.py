@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..align.layouts.contract import index_frames
+from ..align.layouts.pairing import index_frames
 from ..align.log import AlignmentRow, read_alignment_log
 from ..align.manifest import manifest_beside, was_corrected
 from ..frames.images import image_shape, read_rgb

@@ -32,7 +32,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ...host.validation import read_yaml
 from ...spikes.presets import GeometrySpec, SpikePreset, parse_geometry
-from .contract import AlignmentError, FoundSequence, FoundWindow, in_order, leftovers, pair_frames
+from .contract import AlignmentError, FoundSequence, FoundWindow, in_order
+from .pairing import leftovers, pair_frames
 
 LAYOUT_SUFFIXES = (".yaml", ".yml")
 

@@ -16,15 +16,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...spikes.presets import PRESETS
-from .contract import (
-    AlignmentError,
-    FoundSequence,
-    choose_variant,
-    in_order,
-    index_frames,
-    leftovers,
-    pair_frames,
-)
+from .contract import AlignmentError, FoundSequence, choose_variant, in_order
+from .pairing import index_frames, leftovers, pair_frames
 
 NAME = "s-sdm"
 NEEDS = "<split>/blur_data/ beside <split>/spike_data/"

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...frames.listing import shorten, walk_folders
 from ...host.validation import first_problem
-from .contract import AlignmentError, FoundSequence, in_order, index_frames, leftovers, pair_frames
+from .contract import AlignmentError, FoundSequence, in_order
+from .pairing import index_frames, leftovers, pair_frames
 
 NAME = "spikecv"
 NEEDS = "config.yaml with spike_h and spike_w, above recordings <name>.dat"

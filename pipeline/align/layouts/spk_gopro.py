@@ -18,15 +18,8 @@ import re
 from pathlib import Path
 
 from ...spikes.presets import PRESETS
-from .contract import (
-    AlignmentError,
-    FoundSequence,
-    choose_variant,
-    in_order,
-    index_frames,
-    leftovers,
-    pair_frames,
-)
+from .contract import AlignmentError, FoundSequence, choose_variant, in_order
+from .pairing import index_frames, leftovers, pair_frames
 
 NAME = "spk-gopro"
 NEEDS = "GOPRO_Large/ beside GOPRO_Large_spike_seq/"

@@ -13,7 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...frames.listing import folder_names, shorten, walk_folders
-from .contract import AlignmentError, FoundSequence, in_order, index_frames, leftovers, pair_frames
+from .contract import AlignmentError, FoundSequence, in_order
+from .pairing import index_frames, leftovers, pair_frames
 
 NAME = "unified"
 NEEDS = "<split>/<sequence>/blur/ beside <split>/<sequence>/spike/"

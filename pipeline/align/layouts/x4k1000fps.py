@@ -21,7 +21,8 @@ from pathlib import Path
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ...spikes.presets import PRESETS
 from ..exposure import names_are_interpolated
-from .contract import AlignmentError, FoundSequence, in_order, index_frames, leftovers, pair_frames
+from .contract import AlignmentError, FoundSequence, in_order
+from .pairing import index_frames, leftovers, pair_frames
 
 NAME = "x4k1000fps"
 NEEDS = "<split>_blurry_<L>/ and <split>_spike_2xds/ or <split>_spike_2xds_<L>/"
