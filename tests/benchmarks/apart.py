@@ -31,9 +31,11 @@ from moving_apart import PARTS, REGIONS, SETS, Scene, write_frames
 
 from spikedeblur.pipeline.evaluate.metrics import psnr, psnr_of, ssim
 from spikedeblur.pipeline.methods.contract import Method, restored_frames
+from spikedeblur.pipeline.methods.make_method import ModelOptions
 from spikedeblur.pipeline.methods.path import PathMethod
 from spikedeblur.pipeline.methods.tfp_tfi_sdm import SHORT_BINS, BlurMethod, SdmMethod
 from spikedeblur.pipeline.sequences.unified import open_windows
+from spikedeblur.pipeline.trained.model_file import find_model
 
 BINS = 32
 EDGES = (1, 2)
@@ -209,10 +211,7 @@ def main() -> None:
             scenes, sequences = record(Path(work), options.set, part)
             methods: dict[str, Method] = {"blur": BlurMethod(), "sdm": best_sdm(scenes, sequences)}
             if options.model:
-                from spikedeblur.pipeline.methods.network import ModelMethod
-                from spikedeblur.pipeline.trained.model_file import find_model
-
-                methods["model"] = ModelMethod.from_run(find_model(options.model))
+                methods["model"] = ModelOptions().open(find_model(options.model))
             methods["path"] = PathMethod()
             keep = Pictures(options.pictures / part) if options.pictures else lambda *_: None
             found = evaluate(methods, scenes, sequences, keep)
