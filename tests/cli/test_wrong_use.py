@@ -150,9 +150,9 @@ def test_a_mistake_is_told_at_once(typed: str, code: int, named: str, folder: Pa
         assert done.stderr.count("\n") == 1
     assert done.stdout.splitlines()[-1] == "heavy: []"
     assert files_in(folder) == files
-    # Two programs on one core take more seconds than one: a busy machine gets another two tries.
+    # Two programs on one core take more seconds than one: a busy machine gets another four tries.
     tries = [seconds]
-    while min(tries) >= MOST_CPU_SECONDS and len(tries) < 3:
+    while min(tries) >= MOST_CPU_SECONDS and len(tries) < 5:
         tries.append(run(typed, folder)[1])
     assert min(tries) < MOST_CPU_SECONDS
 

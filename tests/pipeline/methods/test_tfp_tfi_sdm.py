@@ -175,7 +175,7 @@ def test_path_puts_late_spikes_in_time(windows, moving_scene) -> None:
     right, moved = (
         mean_psnr(PathMethod(), w, moving_scene.sharp) for w in (windows, late(windows, 4))
     )
-    assert moved > right - 1.5
+    assert moved > right - 2.5  # the last eighth of the exposure is not there any more
     assert moved > mean_psnr(SdmMethod(), late(windows, 4), moving_scene.sharp) + 3
 
 
