@@ -66,11 +66,23 @@ def by_onnxruntime(path: Path, *inputs: np.ndarray) -> np.ndarray:
 
 
 def clip(frames: int, size: tuple[int, int], bins: int, spike_size: tuple[int, int]):
-    """Other inputs than those that the command checks with."""
-    rng = np.random.default_rng(7)
-    blurred = rng.random((1, frames, 3, *size)).astype(np.float32)
-    voxels = rng.normal(size=(1, frames, bins, *spike_size)).astype(np.float32)
-    return blurred, voxels
+    """A texture that moves; of noise, motion would be chance, and follow from the last bit."""
+
+    def light(shape: tuple[int, int], time: float) -> np.ndarray:
+        y, x = (
+            (np.arange(n) + 0.5) * whole / n - speed * time
+            for n, whole, speed in zip(shape, size, (5, 9), strict=True)
+        )
+        return 0.5 + 0.2 * np.sin(x / 6) + 0.15 * np.sin(y[:, None] / 5 + x / 13)
+
+    times = (np.arange(bins) + 0.5) / bins - 0.5
+    gray = np.mean([light(size, time) for time in times], 0)
+    seen = np.stack([light(spike_size, time) for time in times])  # (K, h, w)
+    voxels = (seen - seen.mean(0)) / (seen.mean(0) + 0.05)
+    blurred = np.stack([0.9 * gray, gray, 0.7 * gray])
+    return tuple(
+        np.broadcast_to(x, (1, frames, *x.shape)).astype(np.float32) for x in (blurred, voxels)
+    )
 
 
 @pytest.mark.slow
