@@ -21,7 +21,6 @@ of spikes, H and W of frames.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,8 +61,8 @@ EVENNESS = 0.3
 """Weight of total variation, per standard deviation of noise in the light along a path."""
 SHORT = 3 / 32
 """Share of the exposure, about its middle, whose light the frame must show, path or not."""
-SHORT_NOISE = 40.0
-"""Variance of the noise in that light, as a multiple of that in the light along a path."""
+SHORT_NOISE = 2.0
+"""Variance of the noise in that light, over that between neighbouring groups along paths."""
 STILL, MOVING = 1.0, 3.0
 """Speed in pixels an exposure up to which a frame stays as it is, and how much more moves fully."""
 FINE_GAP = 3.0
@@ -107,7 +106,7 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     coarse = F.avg_pool2d(seen, scale)
     light = coarse + voxels * (coarse + DARK)  # (N, K, h, w)
     paths = motion(light)
-    visible = visibility(light, paths)  # (N, G, h, w)
+    visible, variance = visibility(light, paths)  # (N, G, h, w), (N, 1, 1, 1)
     mean, middle, deviation = along_motion(light, paths, scale, visible).split(1, 1)
     maps = torch.cat([mean - seen, middle - seen, deviation], 1) / (seen + DARK)
     noise = SCATTER * smooth(deviation.square()) / (PARTS - 1)
@@ -132,16 +131,16 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     sharp = _corrected(colour * full.light, full, sources, CORRECTIONS[1], by_spikes=True)
     # Where nothing moves, the blurred frame is sharp, and corrections would only add noise.
     sharp = torch.lerp(full.blur, sharp, ((full.pace - STILL) / MOVING).clamp(0, 1))
-    sharp = _as_seen_in_the_middle(sharp, full, about_middle(light, SHORT) + _DARK)
+    middle = about_middle(light, SHORT) + _DARK
+    sharp = _as_seen_in_the_middle(sharp, full, middle, SHORT_NOISE * variance)
     return (sharp - _DARK).clamp(0, 1), maps.clamp(-LIMIT, LIMIT)
 
 
 def _at_instants(light: Tensor) -> Tensor:
     """Return light (N, K, h, w) about each of the instants: (N, I, h, w)."""
-    bounds = [round(i * light.shape[1] / INSTANTS) for i in range(INSTANTS + 1)]
-    return torch.stack(
-        [light[:, a : max(b, a + 1)].mean(1) for a, b in itertools.pairwise(bounds)], 1
-    )
+    bins = light.shape[1]
+    spans = [(i * bins // INSTANTS, -(-(i + 1) * bins // INSTANTS)) for i in range(INSTANTS)]
+    return torch.stack([light[:, start:stop].mean(1) for start, stop in spans], 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +211,7 @@ def _corrected(
     return sharp
 
 
-def _as_seen_in_the_middle(sharp: Tensor, seen: _Seen, middle: Tensor) -> Tensor:
+def _as_seen_in_the_middle(sharp: Tensor, seen: _Seen, middle: Tensor, noise: Tensor) -> Tensor:
     """Correct frames (N, 3, H, W) by what the spikes saw about the middle, without any path.
 
     Where a path is right, that differs from the frame by noise only, and nothing happens. Where it
@@ -222,6 +221,7 @@ def _as_seen_in_the_middle(sharp: Tensor, seen: _Seen, middle: Tensor) -> Tensor
         sharp: (N, 3, H, W).
         seen: What the cameras saw, of the same size.
         middle: (N, 1, h, w), the spikes' luminance over `SHORT` of the exposure.
+        noise: (N, 1, 1, 1), variance of the noise in it.
     """
     scale = int(seen.spike_pixel)
     # The frame moves on between the thirds of that time, half a gap between instants apart.
@@ -229,9 +229,6 @@ def _as_seen_in_the_middle(sharp: Tensor, seen: _Seen, middle: Tensor) -> Tensor
     about = slice(INSTANTS // 2 - 1, INSTANTS // 2 + 1)
     points, inside = points_at(-gap * seen.shift[:, about], sharp.shape[-2:])
     weights = inside / (1 + inside.sum(1, keepdim=True))
-    # Noise grows with the light. Its median leaves out where paths are wrong.
-    relative = middling((seen.noise / seen.light)[..., ::2, ::2].flatten(1))[:, None, None, None]
-    noise = SHORT_NOISE * relative * middle
     for _ in range(2):
         gray = _gray(sharp)
         moved = torch.cat([sampled(gray, points[:, i]) for i in range(points.shape[1])], 1)
@@ -263,7 +260,7 @@ class _Sum:
         # Exporters do not know embedding_bag, nor that a number has the type of its tensor.
         whole = torch.int64 if torch.compiler.is_compiling() else torch.int32
         first = torch.arange(windows, device=weights.device, dtype=whole)[:, None, None]
-        at = top.mul_(width).add_(left).to(whole) + first * (height * width)
+        at = top.to(whole) * width + left.to(whole) + first * (height * width)
         below = weights * down
         above = weights.sub_(below)
         below_right, above_right = below * right, above * right

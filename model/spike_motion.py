@@ -59,6 +59,7 @@ _LITTLE = 1e-3  # weight of the pixel's own light, for paths that lead outside
 _ALIKE = 0.03  # difference of luminance that is noise in the dark, even if there is none
 _MEDIANS = 1.0  # difference that is noise, in medians of all differences
 _ALIKE_SHARE = 0.05  # difference that is noise in the light, as a share of the luminance
+_KEPT = 0.95  # share of changes along paths that are noise, or less
 _HIDDEN_COST = 4.0  # largest cost of an instant, however much its light departs
 _BETTER = 0.05  # cost by which another pixel's path must be better to be taken
 
@@ -143,7 +144,7 @@ def motion(light: Tensor) -> Paths:
             paths = torch.cat([changed.unflatten(1, (degree, 2)), paths[:, degree:]], 1)
     paths = _best_of_neighbours(finest, paths)
     followed, inside = follow(finest, paths, times)
-    weights = inside * _visible(followed, inside)
+    weights = inside * _visible(followed)
     return paths + _gauss_newton(followed, weights, times, DEGREE)
 
 
@@ -240,7 +241,7 @@ def follow(light: Tensor, paths: Paths, times: Sequence[float]) -> tuple[Tensor,
     return seen.view_as(inside), inside
 
 
-def visibility(light: Tensor, paths: Paths) -> Tensor:
+def visibility(light: Tensor, paths: Paths) -> tuple[Tensor, Tensor]:
     """Return how surely the point of a path is seen where the path goes.
 
     Args:
@@ -248,14 +249,25 @@ def visibility(light: Tensor, paths: Paths) -> Tensor:
         paths: Paths (N, DEGREE, 2, h, w), in pixels of the light's.
 
     Returns:
-        (N, G, h, w) in [0, 1], G `VISIBLE_GROUPS`; about 1 in the middle, by definition.
+        (N, G, h, w) in [0, 1], G `VISIBLE_GROUPS`, about 1 in the middle, by definition; and
+        (N, 1, 1, 1), the variance of noise between neighbouring groups.
     """
     seen = grouped(light, VISIBLE_GROUPS)
     followed, inside = follow(seen, paths, bin_times(seen.shape[1]))
-    return inside * _visible(followed, inside)
+    return inside * _visible(followed), _noise_between(followed)
 
 
-def _visible(followed: Tensor, inside: Tensor) -> Tensor:
+def _noise_between(followed: Tensor) -> Tensor:
+    """Return the mean square by which followed light changes from group to group: (N, 1, 1, 1).
+
+    The largest changes are left out: a point that is hidden changes once, and noise, however few
+    spikes it consists of, more often. Some pixels stand for all, because to sort takes long.
+    """
+    changes = followed[..., ::4, ::4].diff(dim=1).square().flatten(1).sort(-1).values
+    return changes[:, : max(1, int(_KEPT * changes.shape[1]))].mean(1)[:, None, None, None]
+
+
+def _visible(followed: Tensor) -> Tensor:
     """Weights (N, G, h, w) that fall where followed light departs from the middle's."""
     departs, middle = _departure(followed)
     noise = _noise_in(departs) + _ALIKE_SHARE * middle
@@ -264,10 +276,9 @@ def _visible(followed: Tensor, inside: Tensor) -> Tensor:
 
 
 def _noise_in(departs: Tensor) -> Tensor:
-    """Return by how much light departs without a reason: (N, 1, 1, 1).
+    """Return the departure of light that is taken for noise in the dark: (N, 1, 1, 1).
 
-    At most places paths are right, and nothing is hidden, so the median is noise; of some pixels,
-    since that of all takes long.
+    At most places paths are right and nothing is hidden, so the median is noise.
     """
     some = departs[..., ::4, ::4].abs().flatten(1)
     return _ALIKE + _MEDIANS * middling(some)[:, None, None, None]

@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from ...configs.schema import NormConfig
 from ...model.motion_deblur import sharp_along_motion
 from ..sequences.contract import WindowSequence
-from .contract import Frames, MethodClip, require_raw
+from .contract import Frames, MethodClip, MethodError, require_raw
 from .network import InputReader, as_frames
+
+SMALLEST = 8
+"""Fewest rows and columns of a frame, in pixels: in fewer, nothing is seen to move."""
 
 
 class PathMethod:
@@ -23,7 +26,12 @@ class PathMethod:
         norm = NormConfig(MODE="relative", CORRECT_LAG=True)
         blur, voxels = InputReader(windows, norm).clip(clip.start, clip.start + 1)
         height, width = windows.frame_shape
-        times = round(height / voxels.shape[-2])
+        if min(height, width) < SMALLEST:
+            raise MethodError(
+                f"{windows.seq}: path needs frames of at least {SMALLEST}x{SMALLEST} pixels, found "
+                f"{height}x{width}; use sdm"
+            )
+        times = max(1, round(height / voxels.shape[-2]))
         scale = times if height % times == 0 and width % times == 0 else 1
         size = (height // scale, width // scale)
         if tuple(voxels.shape[-2:]) != size:

@@ -261,9 +261,7 @@ def _client_of(scheduler: str) -> Iterator[Client]:
 
     with ExitStack() as stack:
         try:
-            # One that is refused would stay Dask's default: it never comes to its end.
-            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-            stack.enter_context(client)
+            client = stack.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))
             client.wait_for_workers(1, timeout=60)
         except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
             by_tls = scheduler.startswith("tls://")

@@ -245,3 +245,13 @@ def test_noisy_light_is_evened_and_edges_stay():
         light = light / (1 - 0.008 * motion_deblur._unevenness(light))
     assert light[..., 2:6].std() < 0.6 * noise[..., 2:6].std()
     assert (light[..., 9] - light[..., 6]).mean() > 0.45
+
+
+@pytest.mark.parametrize("bins", [1, 2, 4, 5, 7, 12, 33])
+def test_any_number_of_bins_will_do(bins):
+    blur, voxels, _ = seen_by_both((9.0, -5.0))
+    edges = [i * BINS // bins for i in range(bins)] if bins < BINS else list(range(BINS))
+    fewer = torch.stack([voxels[:, i] for i in (edges * bins)[:bins]], 1)
+    found, maps = sharp_along_motion(blur, fewer)
+    assert found.isfinite().all()
+    assert maps.isfinite().all()

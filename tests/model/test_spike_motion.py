@@ -77,7 +77,7 @@ def crossing(half: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
 def test_what_is_hidden_for_a_while_is_seen_to_be():
     light, square = crossing()
     still = torch.zeros(1, DEGREE, 2, SIDE, SIDE)
-    visible = visibility(light, still)[0]
+    visible = visibility(light, still)[0][0]
     covered = square.unflatten(0, (len(visible), -1)).float().mean(1)  # share of each group
     behind = ~square[BINS // 2 - 1 : BINS // 2 + 1].any(0)  # background in the middle
     assert visible[:, behind][covered[:, behind] == 1].mean() < 0.05
@@ -103,7 +103,7 @@ def test_paths_are_taken_from_pixels_that_move_alike():
 
 def along_its_motion(light: torch.Tensor, scale: int) -> torch.Tensor:
     paths = motion(light)
-    return along_motion(light, paths, scale, visibility(light, paths))
+    return along_motion(light, paths, scale, visibility(light, paths)[0])
 
 
 @pytest.mark.parametrize("scale", [1, 2])
