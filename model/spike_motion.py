@@ -263,6 +263,8 @@ def _noise_between(followed: Tensor) -> Tensor:
     The largest changes are left out: a point that is hidden changes once, and noise, however few
     spikes it consists of, more often. Some pixels stand for all, because to sort takes long.
     """
+    if followed.shape[1] == 1:
+        return followed.new_zeros(len(followed), 1, 1, 1)
     changes = followed[..., ::4, ::4].diff(dim=1).square().flatten(1).sort(-1).values
     return changes[:, : max(1, int(_KEPT * changes.shape[1]))].mean(1)[:, None, None, None]
 
