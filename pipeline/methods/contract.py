@@ -62,6 +62,9 @@ def restored_frames(
     """Yield (window, frame (H, W, 3)) in order; clips with no wanted window are skipped.
 
     Frames are uint8, or with 16 `bits` uint16; the whole range is light from 0 to 1.
+
+    Raises:
+        MethodError: the method can't work on the sequence, or gave values that are no numbers.
     """
     rounded = to_uint8 if bits == 8 else to_uint16
     for clip in plan_clips(windows.length, method.clip_len):
@@ -69,6 +72,12 @@ def restored_frames(
         if not any(wanted(window) for window in kept):
             continue
         frames = method(windows, clip)
+        if not np.isfinite(frames).all():
+            raise MethodError(
+                f"{windows.seq}: expected light from {method.name}, found values that are no "
+                f"numbers in windows {clip.keep_start} to {clip.keep_stop - 1}; look at the "
+                "recording with `spikedeblur check`, or use another method"
+            )
         for window, frame in zip(kept, frames, strict=True):
             if wanted(window):
                 yield window, rounded(frame)

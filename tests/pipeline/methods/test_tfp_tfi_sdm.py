@@ -253,3 +253,14 @@ def test_voxels_with_log1p_done_are_refused_by_spike_methods(windows) -> None:
     for method in (TfpMethod(5), SdmMethod(5)):
         with pytest.raises(MethodError, match="raw counts"):
             method(done, MethodClip(0, 1, 0, 1))
+
+
+def test_values_that_are_no_numbers_are_refused_not_written(windows) -> None:
+    class Broken(BlurMethod):
+        name = "broken"
+
+        def __call__(self, windows, clip):
+            return np.full_like(super().__call__(windows, clip), np.nan)
+
+    with pytest.raises(MethodError, match="no numbers in windows 0 to 0"):
+        list(restored_frames(Broken(), windows))
