@@ -51,11 +51,14 @@ def lacks_root(
         if not mend:
             raise
         return True
+    taken = former is None and not may_hold_source and not is_free(store)
+    if taken:  # by another run that began it in between, perhaps
+        former = root_kind(store)
     if former is not None and former != kind:
         raise StoreError(
             f"{store}: expected a store of kind {kind}, found {former}; give another folder"
         )
-    if former is None and not may_hold_source and not is_free(store):
+    if taken and former is None:
         raise StoreError(
             f"{store}: expected a new folder or a store that `voxelize` wrote, found something "
             "else; give another folder"
