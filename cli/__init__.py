@@ -114,10 +114,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"spikedeblur: {_one_paragraph(_in_words(error))}", file=sys.stderr)
         return 1
     except _StopError as stopped:
-        again = "the same command"
-        if options[:1] == ["train"] and "--resume" not in options:
-            again += " with --resume"
-        print(f"spikedeblur: stopped; {again} goes on from here", file=sys.stderr)
+        again = "the same command goes on from here"
+        if options[:1] == ["adapt"]:
+            again = "the same command begins anew"
+        elif options[:1] == ["train"] and "--resume" not in options:
+            again = "the same command with --resume goes on from here"
+        print(f"spikedeblur: stopped; {again}", file=sys.stderr)
         return 128 + stopped.signal
     return 0
 
