@@ -21,6 +21,7 @@ of spikes, H and W of frames.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,9 +34,11 @@ from torch import Tensor
 from .normalize import DARK, LIMIT, luminance
 from .spike_motion import (
     PARTS,
+    Paths,
     about_middle,
     along_motion,
     bin_times,
+    less_chance,
     middling,
     motion,
     points_at,
@@ -65,6 +68,8 @@ SHORT_NOISE = 2.0
 """Variance of the noise in that light, over that between neighbouring groups along paths."""
 STILL, MOVING = 1.0, 3.0
 """Speed in pixels an exposure up to which a frame stays as it is, and how much more moves fully."""
+SURE = 5.0
+"""Variance of paths by noise, over that which `motion` tells, above which something moves."""
 FINE_GAP = 3.0
 """Distance between instants, in pixels, up to which the blurred frame corrects in full; from twice
 as far on it does not correct."""
@@ -75,7 +80,10 @@ _MOST = 0.1  # largest share of a pixel's light by which one step evens it out
 _EDGE = 0.01  # difference between neighbours above which an edge counts alike, however high
 _DARK = 0.02  # luminance below which ratios fade to 1
 _LITTLE = 1e-3  # weight of a pixel itself, for paths that lead outside
-_PIXELS = 1 << 18  # frame pixels corrected at once: points at all instants take memory
+_PIXELS = 1 << 18  # frame pixels of several windows that are corrected at once
+_LARGEST_BAND = 3 << 18  # pixels of a frame that are corrected at once, in about 1.2 GB
+_BESIDE = 16  # spike rows beside a band by which its corrections are right up to its edge
+_POINTS = 1 << 19  # points that are put together at once
 
 
 def sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,24 +110,88 @@ def sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     scale = blur.shape[-1] // voxels.shape[-1]
+    coarse = F.avg_pool2d(_gray(blur), scale)
+    light = coarse + voxels * (coarse + DARK)  # (N, K, h, w)
+    paths, chance = motion(light)
+    visible, variance = visibility(light, paths)  # (N, G, h, w), (N, 1, 1, 1)
+    pace = speed(less_chance(paths, SURE * chance))
+    noise = _noise_variance(blur), SHORT_NOISE * variance
+    bands = _bands(blur.shape[-2:], scale, paths)
+    parts = []
+    for kept, read in bands:
+        above, below = read
+        of_spikes = (x[..., above:below, :] for x in (light, paths, visible, pace))
+        found = _sharp_in_band(blur[..., above * scale : below * scale, :], *of_spikes, *noise)
+        first, last = ((row - above) * scale for row in kept)
+        parts.append([x[..., first:last, :] for x in found])
+    if len(parts) == 1:
+        return parts[0][0], parts[0][1]
+    sharp, maps = zip(*parts, strict=True)
+    return torch.cat(sharp, 2), torch.cat(maps, 2)
+
+
+def _bands(
+    size: Sequence[int], scale: int, paths: Paths
+) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Return bands of spike rows that are corrected one after another, to bound memory.
+
+    Args:
+        size: (H, W) of the frames.
+        scale: rows of a frame in a spike row.
+        paths: what `motion` returns; the rows that are read beside a band reach as far as they do.
+
+    Returns:
+        For each band, the (first, last + 1) rows that are kept, and those that are read.
+    """
+    height = size[0] // scale
+    if torch.compiler.is_compiling() or size[0] * size[1] <= _LARGEST_BAND:
+        return [((0, height), (0, height))]
+    reach = _BESIDE + math.ceil(float(shifts(paths, (-0.5, 0.5))[:, :, 1].abs().amax()))
+    rows = max(reach, _LARGEST_BAND // (size[1] * scale) - 2 * reach)
+    count = math.ceil(height / rows)
+    edges = [height * i // count for i in range(count + 1)]
+    return [
+        ((first, last), (max(0, first - reach), min(height, last + reach)))
+        for first, last in itertools.pairwise(edges)
+    ]
+
+
+def _sharp_in_band(
+    blur: Tensor,
+    light: Tensor,
+    paths: Paths,
+    visible: Tensor,
+    pace: Tensor,
+    blur_noise: Tensor,
+    middle_noise: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Correct a band of rows of frames, or all rows.
+
+    Args:
+        blur: (N, 3, H, W).
+        light: (N, K, h, w), luminance in each bin.
+        paths: of the light.
+        visible: what `visibility` returns.
+        pace: (N, 1, h, w), the speed that is sure, in pixels of the light an exposure.
+        blur_noise: (N, 3, 1, 1), variance of the noise in the blurred frames.
+        middle_noise: (N, 1, 1, 1), that in the light about the middle.
+    """
+    scale = blur.shape[-1] // light.shape[-1]
     seen = _gray(blur)  # (N, 1, H, W)
     coarse = F.avg_pool2d(seen, scale)
-    light = coarse + voxels * (coarse + DARK)  # (N, K, h, w)
-    paths = motion(light)
-    visible, variance = visibility(light, paths)  # (N, G, h, w), (N, 1, 1, 1)
     mean, middle, deviation = along_motion(light, paths, scale, visible).split(1, 1)
     maps = torch.cat([mean - seen, middle - seen, deviation], 1) / (seen + DARK)
     noise = SCATTER * smooth(deviation.square()) / (PARTS - 1)
     larger = partial(resized, size=blur.shape[-2:])
     full = _Seen(
         blur=blur + _DARK,
-        blur_noise=_noise_variance(blur),
+        blur_noise=blur_noise,
         light=(seen + _less_noise(mean - seen, noise)).clamp(min=0) + _DARK,
         noise=noise,
         shift=larger(scale * shifts(paths, _TIMES).flatten(1, 2)).unflatten(1, (INSTANTS, 2)),
         visible=larger(weights_at(visible, _TIMES)),
         share=larger(_at_instants(light) / (coarse + _DARK)),
-        pace=larger(scale * speed(paths)),
+        pace=larger(scale * pace),
         spike_pixel=scale,
     )
     half = full.halved()
@@ -132,7 +204,7 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     # Where nothing moves, the blurred frame is sharp, and corrections would only add noise.
     sharp = torch.lerp(full.blur, sharp, ((full.pace - STILL) / MOVING).clamp(0, 1))
     middle = about_middle(light, SHORT) + _DARK
-    sharp = _as_seen_in_the_middle(sharp, full, middle, SHORT_NOISE * variance)
+    sharp = _as_seen_in_the_middle(sharp, full, middle, middle_noise)
     return (sharp - _DARK).clamp(0, 1), maps.clamp(-LIMIT, LIMIT)
 
 
@@ -248,27 +320,36 @@ class _Sum:
 
     def __init__(self, points: Tensor, weights: Tensor) -> None:
         """Take points (N, I, H, W, 2), from -1 to 1, and weights (N, I, H, W)."""
-        windows, _, height, width = weights.shape
-        column, row, weights = (
-            x.movedim(1, -1).flatten(1, 2).contiguous()  # (N, H W, I)
-            for x in (points[..., 0], points[..., 1], weights)
-        )
-        row.add_(1).mul_(height / 2).sub_(0.5).clamp_(0, height - 1)
-        column.add_(1).mul_(width / 2).sub_(0.5).clamp_(0, width - 1)
-        top, left = row.floor().clamp_(max=height - 2), column.floor().clamp_(max=width - 2)
-        down, right = row.sub_(top), column.sub_(left)
+        windows, instants, height, width = weights.shape
         # Exporters do not know embedding_bag, nor that a number has the type of its tensor.
-        whole = torch.int64 if torch.compiler.is_compiling() else torch.int32
-        first = torch.arange(windows, device=weights.device, dtype=whole)[:, None, None]
-        at = top.to(whole) * width + left.to(whole) + first * (height * width)
-        below = weights * down
-        above = weights.sub_(below)
-        below_right, above_right = below * right, above * right
-        rows = (windows * height * width, -1)
-        self._indices = torch.cat([at, at + 1, at + width, at + (width + 1)], -1).view(rows)
-        self._weights = torch.cat(
-            [above - above_right, above_right, below - below_right, below_right], -1
-        ).view(rows)
+        exported = torch.compiler.is_compiling()
+        rows = height if exported else max(1, _POINTS // (windows * instants * width))
+        shape = (windows, height, width, 4, instants)
+        whole = torch.int64 if exported else torch.int32
+        self._indices = torch.empty(shape, dtype=whole, device=weights.device)
+        self._weights = torch.empty(shape, dtype=weights.dtype, device=weights.device)
+        first = torch.arange(windows, device=weights.device, dtype=whole) * (height * width)
+        for top in range(0, height, rows):
+            band = slice(top, top + rows)
+            column, row, weight = (
+                x[:, :, band].movedim(1, -1).contiguous()  # (N, rows, W, I)
+                for x in (points[..., 0], points[..., 1], weights)
+            )
+            column.add_(1).mul_(width / 2).sub_(0.5).clamp_(0, width - 1)
+            row.add_(1).mul_(height / 2).sub_(0.5).clamp_(0, height - 1)
+            above, left = row.floor().clamp_(max=height - 2), column.floor().clamp_(max=width - 2)
+            down, right = row.sub_(above), column.sub_(left)
+            at = above.to(whole) * width + left.to(whole) + first[:, None, None, None]
+            for corner, step in enumerate((0, 1, width, width + 1)):
+                torch.add(at, step, out=self._indices[:, band, :, corner])
+            below = weight * down
+            weight.sub_(below)
+            for corner, of_row in ((0, weight), (2, below)):
+                of_right = self._weights[:, band, :, corner + 1]
+                torch.mul(of_row, right, out=of_right)
+                torch.sub(of_row, of_right, out=self._weights[:, band, :, corner])
+        self._indices = self._indices.view(-1, 4 * instants)
+        self._weights = self._weights.view(-1, 4 * instants)
 
     def __call__(self, picture: Tensor) -> Tensor:
         """Return the sums for a picture (N, C, H, W), in its shape."""

@@ -60,7 +60,9 @@ _ALIKE = 0.03  # difference of luminance that is noise in the dark, even if ther
 _MEDIANS = 1.0  # difference that is noise, in medians of all differences
 _ALIKE_SHARE = 0.05  # difference that is noise in the light, as a share of the luminance
 _KEPT = 0.95  # share of changes along paths that are noise, or less
+_MEDIAN_OF_NORMAL = 0.6745  # median of what is normally distributed, without signs, in deviations
 _HIDDEN_COST = 4.0  # largest cost of an instant, however much its light departs
+_CHANCE = 0.12  # variance that means around pixels leave of a single pixel's, where all is still
 _BETTER = 0.05  # cost by which another pixel's path must be better to be taken
 
 Paths = Tensor
@@ -117,14 +119,15 @@ def _parts(bins: int) -> list[list[slice]]:
     ]
 
 
-def motion(light: Tensor) -> Paths:
+def motion(light: Tensor) -> tuple[Paths, Tensor]:
     """Find how light moves within an exposure.
 
     Args:
         light: (N, K, h, w) float32, luminance in each bin.
 
     Returns:
-        Paths (N, DEGREE, 2, h, w), in pixels of the light.
+        Paths (N, DEGREE, 2, h, w), in pixels of the light; and (N, DEGREE, h, w), the variance of
+        their coefficients by noise, both axes together. Paths do not bend where noise explains it.
     """
     dim = DIM / light.mean((1, 2, 3), keepdim=True).clamp(min=DIM / MOST_LIT)
     finest = grouped(light * dim.clamp(min=1), GROUPS)  # (N, G, h, w)
@@ -145,7 +148,21 @@ def motion(light: Tensor) -> Paths:
     paths = _best_of_neighbours(finest, paths)
     followed, inside = follow(finest, paths, times)
     weights = inside * _visible(followed)
-    return paths + _gauss_newton(followed, weights, times, DEGREE)
+    paths = paths + _gauss_newton(followed, weights, times, DEGREE)
+    variance = _chance(followed, weights, times)
+    bends = less_chance(paths[:, 1:], variance[:, 1:])
+    return torch.cat([paths[:, :1], bends], 1), variance
+
+
+def less_chance(paths: Paths, variance: Tensor) -> Paths:
+    """Return coefficients of paths, shrunk as far as noise explains them (Wiener).
+
+    Args:
+        paths: Some or all coefficients (N, k, 2, h, w).
+        variance: (N, k, h, w), of the second result of `motion`, or a multiple of it.
+    """
+    power = _smooth(paths.square().sum(2)).clamp(min=1e-12)
+    return paths * (1 - variance / power).clamp(0, 1)[:, :, None]
 
 
 def grouped(light: Tensor, groups: int) -> Tensor:
@@ -216,13 +233,15 @@ def points_at(shift: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         (N, I, H, W, 2), columns first, from -1 to 1 inside, as `grid_sample` takes it; and
         (N, I, H, W): 1 where that is inside the picture, 0 elsewhere.
     """
-    at = []
-    for axis, (side, pixels) in enumerate(zip(shift.shape[:-3:-1], size[::-1], strict=True)):
-        start = (torch.arange(side, device=shift.device, dtype=shift.dtype) + 0.5) / side * 2 - 1
-        moved = shift[:, :, axis] * (2 / pixels)
-        at.append((start if axis == 0 else start[:, None]) + moved)
-    inside = (torch.maximum(at[0].abs(), at[1].abs()) <= 1).to(shift)
-    return torch.stack(at, -1), inside
+    columns, rows = (
+        (torch.arange(side, device=shift.device, dtype=shift.dtype) + 0.5) / side * 2 - 1
+        for side in shift.shape[:-3:-1]
+    )
+    start = torch.stack([columns.expand(shift.shape[-2:]), rows[:, None].expand(shift.shape[-2:])])
+    to_unit = shift.new_tensor([2 / size[1], 2 / size[0]])[:, None, None]
+    points = torch.addcmul(start, shift, to_unit)  # (N, I, 2, H, W)
+    inside = (points.abs().amax(2) <= 1).to(shift)
+    return points.movedim(2, -1), inside
 
 
 def sampled(pictures: Tensor, points: Tensor) -> Tensor:
@@ -363,31 +382,65 @@ def _moved(maps: Tensor, down: int, right: int) -> Tensor:
 
 def _gauss_newton(seen: Tensor, weights: Tensor, times: list[float], degree: int) -> Tensor:
     """Steps (N, degree, 2, h, w) of coefficients that make followed light constant."""
-    mean = _weighted_mean(seen, weights)
-    slope_x, slope_y = slopes(mean)
-    steps = []
-    for values in basis(times, seen).T[:degree, :, None, None]:  # (G, 1, 1)
-        centred = weights * (values - _weighted_mean(values.expand_as(seen), weights))
-        strength = centred.square().sum(1, keepdim=True)
-        change = (centred * seen).sum(1, keepdim=True)
-        xx, xy, yy, x, y = _smooth(
-            torch.cat(
-                [
-                    strength * slope_x.square(),
-                    strength * slope_x * slope_y,
-                    strength * slope_y.square(),
-                    slope_x * change,
-                    slope_y * change,
-                ],
-                1,
-            )
-        ).unbind(1)
-        damping = _FAINT * strength[:, 0] + _DAMPING * (xx + yy)
-        xx, yy = xx + damping, yy + damping
-        determinant = (xx * yy - xy.square()).clamp(min=1e-20)
-        step = torch.stack([xy * y - yy * x, xy * x - xx * y], 1) / determinant[:, None]
-        steps.append(step.clamp(-_LARGEST_STEP, _LARGEST_STEP))
-    return torch.stack(steps, 1)
+    slope_x, slope_y = slopes(_weighted_mean(seen, weights))
+    strength, change = _along_basis(seen, weights, basis(times, seen)[:, :degree])
+    xx, xy, yy, x, y = _smooth(
+        torch.cat(
+            [
+                strength * slope_x.square(),
+                strength * slope_x * slope_y,
+                strength * slope_y.square(),
+                slope_x * change,
+                slope_y * change,
+            ],
+            1,
+        )
+    ).chunk(5, 1)  # (N, degree, h, w)
+    damping = _FAINT * strength + _DAMPING * (xx + yy)
+    xx, yy = xx + damping, yy + damping
+    determinant = (xx * yy - xy.square()).clamp(min=1e-20)
+    steps = torch.stack([xy * y - yy * x, xy * x - xx * y], 2) / determinant[:, :, None]
+    return steps.clamp(-_LARGEST_STEP, _LARGEST_STEP)
+
+
+def _along_basis(seen: Tensor, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how much followed light (N, G, h, w) changes along each function of the basis.
+
+    Args:
+        seen: Followed light.
+        weights: Its weights, in the same shape.
+        values: (G, degree), of the functions at the groups' times.
+
+    Returns:
+        (N, degree, h, w), the squared length of each function less its mean over the weights, and
+        its product with the light.
+    """
+
+    def over_groups(maps: Tensor, of_groups: Tensor) -> Tensor:
+        return torch.einsum("nghw,gk->nkhw", maps, of_groups)
+
+    mean = over_groups(weights, values) / weights.sum(1, keepdim=True).clamp(min=1e-6)
+    squares = weights.square()
+    strength = over_groups(squares, values.square()) - 2 * mean * over_groups(squares, values)
+    strength = (strength + mean.square() * squares.sum(1, keepdim=True)).clamp(min=0)
+    weighted = weights * (seen - _weighted_mean(seen, weights))
+    return strength, over_groups(weighted, values) - mean * weighted.sum(1, keepdim=True)
+
+
+def _chance(seen: Tensor, weights: Tensor, times: list[float]) -> Tensor:
+    """Return the variance by noise of coefficients (N, DEGREE, h, w), both axes together.
+
+    It is the light's over the squared slopes of the neighbourhood that the coefficients are from.
+    The median of changes from group to group is noise, because a point that is hidden changes once.
+    """
+    if seen.shape[1] == 1:
+        return seen.new_zeros(len(seen), DEGREE, *seen.shape[-2:])
+    slope_x, slope_y = slopes(_weighted_mean(seen, weights))
+    strength, _ = _along_basis(seen, weights, basis(times, seen))
+    information = _smooth(strength * (slope_x.square() + slope_y.square())).clamp(min=1e-9)
+    changes = seen[..., ::4, ::4].diff(dim=1).abs().flatten(1)
+    noise = (middling(changes) / _MEDIAN_OF_NORMAL).square()[:, None, None, None]
+    return _CHANCE * noise / information
 
 
 def _weighted_mean(seen: Tensor, weights: Tensor) -> Tensor:
