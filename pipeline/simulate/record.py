@@ -23,6 +23,7 @@ from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, side_file_path, write_side_file
 from .clips import SourceClip, rng
 from .rig import SAMPLES_AT_ONCE, Rig
+from .scenes import REVISION
 
 DAT = "spike.dat"
 UNFINISHED = ".unfinished"
@@ -99,6 +100,8 @@ def inputs_digest(clip: SourceClip, rig: Rig) -> str:
     """Return the hex SHA-256 of everything that decides a clip's content."""
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in clip.frames]
     made_from = [asdict(rig), clip.seq, clip.first, clip.size, clip.length, files]
+    if not clip.frames:
+        made_from.append(["scenes", REVISION])
     if clip.fastest != 1:
         made_from.append(clip.fastest)
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()

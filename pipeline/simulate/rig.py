@@ -17,7 +17,7 @@ SAMPLES_AT_ONCE = 256
 _PROCESS_BYTES = 100 * 2**20
 """Bytes that a recording process holds beside pixels."""
 
-_FRAME_BYTES, _SCENE_BYTES = 100, 900
+_FRAME_BYTES, _SCENE_BYTES = 100, 600
 """Bytes for each pixel to decode and average a frame, and to render a scene (measured)."""
 
 

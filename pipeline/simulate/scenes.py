@@ -1,8 +1,7 @@
 """Procedural scenes in motion: training material without end and without a download.
 
-A scene is two dead-leaves pictures, shapes with power-law sizes and textures that occlude each
-other (Lee, Mumford, Huang, "Occlusion Models for Natural Images", IJCV 2001), under smooth
-camera motion with rotation and zoom; the nearer one is a cut-out that moves on its own.
+Two to five things pass before each other and before a background. Each moves on its own bent path,
+spins and grows; some are thin, some stand still, some enter or leave the picture.
 """
 
 from __future__ import annotations
@@ -11,61 +10,112 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ..frames.images import RGB
+from .pictures import Clouds, background, solid, thin
 
-_MARGIN = 0.3
-"""Margin of a rendered layer for rotation, zoom and swing, as a share of the longer side."""
+REVISION = 2
+"""Number of the way scenes are drawn: it changes whenever they do."""
 
-_FARTHEST = 0.17
-"""Most that a layer of speed 1 travels over half of a clip, in shorter sides of the scene."""
+_MARGIN = 0.25
+"""Margin of a background for rotation and zoom, as a share of the scene's longer side."""
 
-_NEARER = 1.5
-"""Speed of the nearer layer, in that of the background."""
+_PATH = (0.05, 0.22)
+"""Least and most that a thing of speed 1 travels over half of a clip, in shorter sides."""
+
+_FARTHEST_BEHIND = 0.16
+"""Most that a background of speed 1 travels over half of a clip, in shorter sides."""
+
+_BEND, _SWING = 0.8, 0.15
+"""Most acceleration, and amplitude of a swing, in the length of the path."""
+
+_SLOW, _STILL = 0.08, 0.02
+"""Shares of scenes that move by less than 3 pixels in half of a clip, and not at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Motion:
-    """Place of a layer at time s in [-1, 1]: smooth, never at rest, never uniform."""
+    """The place of a layer at time s in [-1, 1] of the clip."""
 
+    place: tuple[float, float]
+    """(y, x) of the layer's middle in the scene at s = 0, in pixels."""
     travel: tuple[float, float]
-    """Distance (y, x) that the layer travels over half of the clip, in pixels."""
+    """Velocity (y, x), in pixels for half of the clip."""
     bend: tuple[float, float]
-    """Amplitude (y, x) of a swing, in pixels."""
+    """Acceleration (y, x), in pixels for the square of half of the clip."""
+    swing: tuple[float, float]
+    """Amplitude (y, x) of a swing beside the path, in pixels."""
+    pace: float
+    """Angular frequency of the swing, in radians for half of the clip."""
     turn: float
     """Rotation over half of the clip, in radians."""
     zoom: float
     """Change of the scale's logarithm over half of the clip."""
-    phase: float
-    """Phase of the swing, in radians."""
+
+    def middle(self, s: float) -> tuple[float, float]:
+        """Return (y, x) of the layer's middle in the scene, in pixels."""
+        swing = np.sin(self.pace * s)
+        y, x = (
+            float(place + travel * s + bend * s * s / 2 + amplitude * swing)
+            for place, travel, bend, amplitude in zip(
+                self.place, self.travel, self.bend, self.swing, strict=True
+            )
+        )
+        return y, x
 
     def reach(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return (H, W) of a layer large enough for a scene of this size."""
+        """Return (H, W) of a layer large enough to stay behind a scene of this size."""
+        places = np.array([self.middle(s) for s in np.linspace(-1, 1, 65)])
+        moved = np.abs(places - np.array(size) / 2).max(axis=0)
+        scale = np.exp(abs(self.zoom))
         height, width = (
-            int(np.ceil(side + _MARGIN * max(size) + 2 * abs(travel)))
-            for side, travel in zip(size, self.travel, strict=True)
+            int(np.ceil(side + _MARGIN * max(size) + 2 * scale * (far + 1)))
+            for side, far in zip(size, moved, strict=True)
         )
         return height, width
 
-    def affine(self, s: float, size: tuple[int, int]) -> tuple[float, ...]:
-        """Return Pillow's six coefficients that map scene pixels (x, y) to layer pixels."""
-        layer = self.reach(size)
-        swing = np.sin(np.pi * s + self.phase)
-        y = layer[0] / 2 + self.travel[0] * s + self.bend[0] * swing
-        x = layer[1] / 2 + self.travel[1] * s + self.bend[1] * swing
-        angle = self.turn * s
-        scale = np.exp(self.zoom * s)
-        a, b = scale * np.cos(angle), -scale * np.sin(angle)
-        centre_y, centre_x = size[0] / 2, size[1] / 2
-        along, across = x - a * centre_x - b * centre_y, y + b * centre_x - a * centre_y
-        return a, b, along, -b, a, across
+    def affine(self, s: float, layer: tuple[int, int]) -> tuple[float, ...]:
+        """Return Pillow's six coefficients that map scene pixels (x, y) to pixels of a layer."""
+        y, x = self.middle(s)
+        angle, scale = self.turn * s, np.exp(-self.zoom * s)
+        a, b = float(scale * np.cos(angle)), float(scale * np.sin(angle))
+        height, width = layer
+        return a, b, width / 2 - a * x - b * y, -b, a, height / 2 + b * x - a * y
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A picture on its way, opaque or with an outline (RGBA)."""
+
+    picture: Image.Image
+    motion: _Motion
+
+    def draw(self, frame: Image.Image, s: float) -> None:
+        """Draw the part that is seen into a frame."""
+        height, width = self.picture.height, self.picture.width
+        a, b, along, d, e, across = self.motion.affine(s, (height, width))
+        y, x = self.motion.middle(s)
+        shrunk = a * a + b * b
+        wide, tall = (
+            (abs(a) * one + abs(b) * other) / shrunk / 2 + 1
+            for one, other in ((width, height), (height, width))
+        )
+        left, top = max(int(x - wide), 0), max(int(y - tall), 0)
+        right, low = min(int(x + wide) + 1, frame.width), min(int(y + tall) + 1, frame.height)
+        if left >= right or top >= low:
+            return
+        moved = (a, b, along + a * left + b * top, d, e, across + d * left + e * top)
+        seen = self.picture.transform(
+            (right - left, low - top), Image.Transform.AFFINE, moved, Image.Resampling.BICUBIC
+        )
+        frame.paste(seen, (left, top), seen if seen.mode == "RGBA" else None)
 
 
 def layers_area(fastest: float) -> float:
-    """Return the most pixels that both layers of a scene have, in pixels of the scene."""
-    return sum((1 + _MARGIN + 2 * _FARTHEST * closer * fastest) ** 2 for closer in (1, _NEARER))
+    """Return the most pixels that the background of a scene has, in pixels of the scene."""
+    farthest = _FARTHEST_BEHIND * (1 + _BEND / 2 + _SWING) * fastest
+    return float((1 + _MARGIN + 2 * farthest) ** 2)
 
 
 def render_scene(
@@ -79,137 +129,86 @@ def render_scene(
         length: number of frames.
         fastest: largest speed, in the usual speed; half of all scenes stay below its fourth root.
     """
-    speed = float(fastest ** rng.random() ** 2)
-    far, near = (_motion(rng, min(size), speed * closer) for closer in (1.0, _NEARER))
-    background = Image.fromarray(_dead_leaves(rng, far.reach(size), min(size)))
-    foreground = Image.fromarray(_dead_leaves(rng, near.reach(size), min(size))).convert("RGBA")
-    foreground.putalpha(_cut_out(rng, near.reach(size), min(size)))
-    level, contrast = rng.uniform(80, 150), rng.uniform(0.4, 1.0)
+    layers = _layers(rng, size, fastest)
     for i in range(length):
         s = 2 * i / max(length - 1, 1) - 1
-        frame = _warp(background, far.affine(s, size), size)
-        front = _warp(foreground, near.affine(s, size), size)
-        frame.paste(front, (0, 0), front)
-        pixels = level + np.float32(contrast) * (np.asarray(frame, np.float32) - 128)
-        yield np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+        frame = Image.new("RGB", (size[1], size[0]))
+        for layer in layers:
+            layer.draw(frame, s)
+        yield np.asarray(frame)
 
 
-def _motion(rng: np.random.Generator, side: int, speed: float) -> _Motion:
-    distance = speed * side * rng.uniform(0.03, _FARTHEST)
-    direction = rng.uniform(0, 2 * np.pi)
-    swing = side * rng.uniform(0, 0.03, size=2)
-    return _Motion(
-        travel=(distance * np.sin(direction), distance * np.cos(direction)),
-        bend=(float(swing[0]), float(swing[1])),
-        turn=rng.uniform(-0.12, 0.12),
-        zoom=rng.uniform(-0.08, 0.08),
-        phase=rng.uniform(0, 2 * np.pi),
-    )
-
-
-def _warp(layer: Image.Image, affine: tuple[float, ...], size: tuple[int, int]) -> Image.Image:
-    return layer.transform(
-        (size[1], size[0]), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC
-    )
-
-
-def _cut_out(rng: np.random.Generator, layer: tuple[int, int], side: int) -> Image.Image:
-    """Return an alpha mask of one to three smooth blobs near the layer's middle."""
-    mask = Image.new("L", (layer[1], layer[0]), 0)
-    draw = ImageDraw.Draw(mask)
-    for _ in range(rng.integers(1, 4)):
-        radius = side * rng.uniform(0.08, 0.26)
-        y, x = (extent / 2 + rng.uniform(-0.4, 0.4) * side for extent in layer)
-        draw.polygon(_blob(rng, y, x, radius, corners=24, rough=0.2), fill=255)
-    return mask
-
-
-def _dead_leaves(rng: np.random.Generator, shape: tuple[int, int], side: int) -> RGB:
-    """Return an (H, W, 3) picture of occluding leaves, drawn twice as large and halved.
-
-    The largest leaves are about as large as `side` pixels.
-    """
-    height, width = 2 * shape[0], 2 * shape[1]
-    clouds = [_cloud(rng, (height, width)) for _ in range(3)]
-    canvas = Image.fromarray(_texture(rng, (height, width), clouds))
-    side = int(3.8 * side)
-    # p(r) ~ r^-3 between the limits makes the picture scale-invariant. So many leaves cover about
-    # 95 % of the ground.
-    low, high = 0.015 * side, min(0.25 * side, min(height, width) / 3)
-    mean_area = np.pi * 0.8 * 2 * low**2 * np.log(high / low)
-    radii = (
-        low**-2 - rng.random(int(3 * height * width / mean_area)) * (low**-2 - high**-2)
-    ) ** -0.5
-    draw = ImageDraw.Draw(canvas)
-    for radius in radii:
-        y, x = rng.uniform(0, height), rng.uniform(0, width)
-        corners = int(rng.choice([3, 4, 5, 24]))
-        if radius < 2 * low:  # too small to show a texture
-            outline = _blob(rng, y, x, radius, corners, rough=0.25)
-            draw.polygon(outline, fill=tuple(int(value) for value in _colour(rng)))
-            continue
-        box_side = min(int(2 * radius * 1.4) + 3, height, width)
-        mask = Image.new("L", (box_side, box_side), 0)
-        outline = _blob(rng, box_side / 2, box_side / 2, radius, corners, rough=0.25)
-        ImageDraw.Draw(mask).polygon(outline, fill=255)
-        leaf = Image.fromarray(_texture(rng, (box_side, box_side), clouds))
-        canvas.paste(leaf, (int(x - box_side / 2), int(y - box_side / 2)), mask)
-    return np.asarray(canvas.reduce(2))
-
-
-def _blob(
-    rng: np.random.Generator, y: float, x: float, radius: float, corners: int, rough: float
-) -> list[tuple[float, float]]:
-    angles = 2 * np.pi * (np.arange(corners) + rng.uniform()) / corners
-    wobble = 1 + rough * np.sin(angles * rng.integers(2, 5) + rng.uniform(0, 6.3))
-    stretch = rng.uniform(0.6, 1.0)
-    tilt = rng.uniform(0, np.pi)
-    u, v = radius * wobble * np.cos(angles), radius * stretch * wobble * np.sin(angles)
-    xs = x + u * np.cos(tilt) - v * np.sin(tilt)
-    ys = y + u * np.sin(tilt) + v * np.cos(tilt)
-    return list(zip(xs.tolist(), ys.tolist(), strict=True))
-
-
-def _colour(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Return an RGB colour in [0, 255]; mostly muted, as in photographs."""
-    saturation = 0.45 if rng.random() < 0.15 else 0.14
-    colour = rng.uniform(15, 235) * (1 + rng.normal(0, saturation, 3))
-    return np.clip(colour, 4, 250).astype(np.float32)
-
-
-def _texture(
-    rng: np.random.Generator, shape: tuple[int, int], clouds: list[npt.NDArray[np.float32]]
-) -> RGB:
-    """Return a colour with shading and, mostly, stripes or noise cut from one of `clouds`."""
-    height, width = shape
-    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
-    tilt = rng.normal(0, 0.12, 2).astype(np.float32)
-    field = tilt[0] * y + tilt[1] * x
+def _layers(rng: np.random.Generator, size: tuple[int, int], fastest: float) -> list[_Layer]:
+    """Return the layers of a scene, from the back to the front."""
+    side = min(size)
+    speed = float(fastest ** rng.random() ** 2)
     kind = rng.random()
-    if kind < 0.2:
-        period = rng.uniform(4, 24)
-        angle = rng.uniform(0, np.pi)
-        across = y * (height * np.sin(angle) / period) + x * (width * np.cos(angle) / period)
-        field = field + np.float32(rng.uniform(0.05, 0.25)) * np.sin(np.float32(np.pi) * across)
-    elif kind < 0.8:
-        cloud = clouds[rng.integers(len(clouds))]
-        top, left = (
-            int(rng.integers(0, whole - part + 1))
-            for whole, part in zip(cloud.shape, shape, strict=True)
-        )
-        patch = cloud[top : top + height, left : left + width]
-        field = field + np.float32(rng.uniform(0.03, 0.25)) * patch
-    tinted = _colour(rng) * (1 + field[..., None])
-    return np.clip(tinted, 0, 255).astype(np.uint8)
+    if kind < _STILL:
+        speed = 0.0
+    elif kind < _STILL + _SLOW:
+        speed = min(3 * rng.random() / (_PATH[1] * side), 1.0)
+    camera_rests = rng.random() < 0.15
+    far = _motion(
+        rng,
+        (size[0] / 2, size[1] / 2),
+        side * rng.uniform(_PATH[0], _FARTHEST_BEHIND),
+        0.0 if camera_rests else speed,
+        turn=0.12,
+    )
+    exposure = _exposure(rng)
+    shape = far.reach(size)
+    clouds = Clouds(rng, shape)
+    layers = [_Layer(background(rng, shape, side, clouds).point(exposure), far)]
+    for _ in range(rng.choice([2, 3, 4, 5], p=[0.15, 0.25, 0.3, 0.3])):
+        slender = rng.random() < 0.45
+        picture = (thin if slender else solid)(rng, side, clouds)
+        picture = picture.point([*exposure, *range(256)])
+        path = side * rng.uniform(*_PATH)
+        own = 0.0 if rng.random() < 0.15 and not camera_rests else speed
+        turn = 0.4 if slender else 0.9
+        layers.append(_Layer(picture, _motion(rng, _place(rng, size), path, own, turn)))
+    return layers
 
 
-def _cloud(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Return noise (H, W) of about unit variance with equal power in each octave."""
-    octaves = 6
-    total = rng.standard_normal(shape, np.float32)
-    for octave in range(1, octaves):
-        rows, columns = (max(int(np.ceil(side / 2**octave)), 2) for side in shape)
-        noise = Image.fromarray(rng.standard_normal((rows, columns), np.float32))
-        total += np.asarray(noise.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
-    return np.asarray(total / np.float32(np.sqrt(octaves)))
+def _place(rng: np.random.Generator, size: tuple[int, int]) -> tuple[float, float]:
+    """Return (y, x) of a thing in the middle of the clip; a quarter are at the picture's edge."""
+    place = np.clip(rng.normal(0.5, 0.2, 2), 0.1, 0.9)
+    if rng.random() < 0.25:
+        place[rng.integers(2)] = rng.choice([-0.02, 1.02])
+    return float(place[0] * size[0]), float(place[1] * size[1])
+
+
+def _motion(
+    rng: np.random.Generator,
+    place: tuple[float, float],
+    path: float,
+    speed: float,
+    turn: float,
+) -> _Motion:
+    """Return a bent path, at speed 1 of `path` pixels in half of a clip, turned up to `turn`."""
+    length, direction = speed * path, rng.uniform(0, 2 * np.pi)
+    bend = length * rng.uniform(-_BEND, _BEND, 2)
+    swing = length * rng.uniform(-_SWING, _SWING, 2)
+    calm = min(speed, 1.0)
+    return _Motion(
+        place=place,
+        travel=(float(length * np.sin(direction)), float(length * np.cos(direction))),
+        bend=(float(bend[0]), float(bend[1])),
+        swing=(float(swing[0]), float(swing[1])),
+        pace=rng.uniform(2, 6),
+        turn=calm * rng.uniform(-turn, turn),
+        zoom=calm * rng.uniform(-0.08, 0.08),
+    )
+
+
+def _exposure(rng: np.random.Generator) -> list[int]:
+    """Return what a picture's values become, 3 x 256: a scene may be dark, flat or too bright."""
+    kind = rng.random()
+    gain = rng.uniform(0.8, 1.15)
+    if kind < 0.1:
+        gain = rng.uniform(0.35, 0.6)
+    elif kind > 0.8:
+        gain = rng.uniform(1.15, 1.35)
+    contrast, level = rng.uniform(0.6, 1.1), rng.uniform(80, 130)
+    values = gain * (level + contrast * (np.arange(256) - level))
+    return [int(value) for value in np.clip(values + 0.5, 0, 255)] * 3

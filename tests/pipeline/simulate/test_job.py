@@ -15,11 +15,10 @@ from spikedeblur.pipeline.frames.images import (
     write_png,
 )
 from spikedeblur.pipeline.frames.srgb import decode_srgb, encode_srgb
-from spikedeblur.pipeline.simulate import scenes, simulate
+from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import SimulateError, folder_clips, scene_clips
 from spikedeblur.pipeline.simulate.record import area_mean
 from spikedeblur.pipeline.simulate.rig import Rig
-from spikedeblur.pipeline.simulate.scenes import render_scene
 from spikedeblur.pipeline.spikes import SpikeFile, read_side_file, tfp
 from spikedeblur.pipeline.spikes.camera import luminance
 
@@ -174,40 +173,12 @@ def test_the_side_file_records_what_the_clip_was_made_from(tmp_path, random_fram
     assert {name: made_by[name] for name in asdict(SMALL)} == asdict(SMALL)
 
 
-def test_scenes_differ_by_seed_and_name_and_move(tmp_path):
-    a, again, b = (list(render_scene(np.random.default_rng(s), (48, 64), 9)) for s in (1, 1, 2))
-    np.testing.assert_array_equal(a, again)
-    assert np.abs(np.float32(a[0]) - b[0]).mean() > 5
-    assert np.abs(np.float32(a[0]) - a[-1]).mean() > 2
-    assert a[0].shape == (48, 64, 3)
-
-
-def test_scenes_may_move_faster():
-    def motion(fastest: float) -> float:
-        moved = []
-        for seed in range(8):
-            frames = list(render_scene(np.random.default_rng(seed), (32, 32), 9, fastest))
-            moved.append(np.abs(np.float32(frames[0]) - frames[1]).mean())
-        return float(np.mean(moved))
-
-    assert motion(8.0) > 1.3 * motion(1.0)
-    with pytest.raises(SimulateError, match="speed of 1 to 8, got 9"):
-        scene_clips("train", 1, (32, 32), 9, fastest=9)
-
-
-@pytest.mark.parametrize("speed", [1.0, 8.0])
-@pytest.mark.parametrize("size", [(32, 32), (32, 96), (96, 40)])
-def test_what_is_drawn_reaches_as_far_as_the_scene_moves(speed, size):
-    height, width = size
-    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
-    for seed in range(50):
-        motion = scenes._motion(np.random.default_rng(seed), min(size), speed)
-        rows, columns = motion.reach(size)
-        for s in np.linspace(-1, 1, 21):
-            x, y = np.reshape(motion.affine(s, size), (2, 3)) @ corners.T
-            assert min(x.min(), y.min()) >= 0
-            assert x.max() <= columns
-            assert y.max() <= rows
+def test_scenes_that_were_drawn_another_way_are_not_kept(tmp_path, monkeypatch):
+    clips = scene_clips("test", 1, (32, 32), 11)
+    simulate(tmp_path, clips, SMALL, workers=1)
+    monkeypatch.setattr("spikedeblur.pipeline.simulate.record.REVISION", 1)
+    with pytest.raises(SimulateError, match=r"spike\.dat.*--overwrite"):
+        simulate(tmp_path, clips, SMALL, workers=1)
 
 
 def test_a_gap_in_the_frames_is_refused_by_name(tmp_path, random_frames):
