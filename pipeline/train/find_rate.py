@@ -71,6 +71,7 @@ def find_rate(config: Config, steps: int = 100, *, reporter: Reporter = SILENT) 
                     loss, *_ = learner.step(batch, i, learning_rate, clock, raw=raw)
                 except NonFiniteError:
                     diverged = True
+                    reporter.note(f"ended at step {i + 1} of {steps}: the loss is no number")
                     break
                 smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * loss
                 learning_rates.append(learning_rate)
@@ -79,6 +80,7 @@ def find_rate(config: Config, steps: int = 100, *, reporter: Reporter = SILENT) 
                 reporter.progress(i + 1, steps, note)
                 if losses[-1] > DIVERGED * min(losses):
                     diverged = True
+                    reporter.note(f"ended after step {i + 1} of {steps}: {note}")
                     break
     return summarise(learning_rates, losses, diverged=diverged)
 
