@@ -51,6 +51,9 @@ from .spike_motion import (
     weights_at,
 )
 
+BASE = 2
+"""Version of what networks with `MODEL.SPIKE_MOTION` correct. 1: paths of degree 2, all points
+visible. 2: paths of degree 4, points hidden for a while, the middle as the spikes saw it."""
 CORRECTIONS = (8, 6)
 """Number of corrections at half size, and at full size."""
 POWERS = (3, 1)

@@ -50,7 +50,8 @@ class VRTWithSpike(nn.Module):
             `spike_motion`, which is less sensitive to noise.
         residual_base: What the network corrects: the blurred frame, as published, or that frame
             after spike-guided division (SDM), for voxels normalised as `relative`, or with
-            `spike_motion` the frame made sharp along the motion.
+            `spike_motion` the frame made sharp along the motion. `sdm` with `identity_init` starts
+            the last convolution at zero, so a new network restores its base.
         temporal_attention: Attention of spike features over time. False: left out.
         fusion: Cross-attention in stages 1 to 4. False: left out; spikes enter by the skip alone.
 
@@ -102,6 +103,9 @@ class VRTWithSpike(nn.Module):
         self.encoder_sees_blur = encoder_sees_blur
         self.spike_motion = spike_motion
         self.spike_trust = spike_trust
+        if identity_init and residual_base == "sdm":
+            for parameter in vrt_backbone.conv_last.parameters():
+                nn.init.zeros_(parameter)
         if not use_spike:
             return
         beside = vrt_backbone.in_chans if encoder_sees_blur else 0

@@ -173,7 +173,8 @@ def _store(path: Path) -> Facts:
 
 def _run(path: Path) -> Facts:
     from .train.run.runs import read_run
-    from .weights.checkpoint import load_run
+    from .weights.base import base_of, describe_base
+    from .weights.checkpoint import model_of, read_checkpoint
     from .weights.files import checkpoint_path
 
     record = read_run(path)
@@ -184,9 +185,13 @@ def _run(path: Path) -> Facts:
     }
     # A run that was stopped before its first validation has no best checkpoint yet.
     for which in ("best", "last"):
-        if checkpoint_path(path, which).is_file():
-            model, _ = load_run(path, which)
-            return _with_parameters(path, "run", facts | {"weights": f"{which}.pt"}, model)
+        file = checkpoint_path(path, which)
+        if file.is_file():
+            state = read_checkpoint(file)
+            model, config = model_of(state, file)
+            base = describe_base(config.MODEL, base_of(state))
+            facts |= {"weights": f"{which}.pt", "step": state["step"], "base": base}
+            return _with_parameters(path, "run", facts, model)
     return Facts(str(path), "run", facts | {"weights": "none yet"})
 
 
@@ -198,10 +203,13 @@ def _checkpoint(path: Path) -> Facts:
 
 def _model(path: Path) -> Facts:
     from .trained.model_file import load_trained
+    from .weights.base import base_of, describe_base
     from .weights.exported import describe_model
 
     model, config = load_trained(path)
-    facts = {**describe_model(path), "data": config.DATA.ROOT}
+    facts = describe_model(path)
+    base = describe_base(config.MODEL, base_of(facts))
+    facts |= {"data": config.DATA.ROOT, "base": base}
     return _with_parameters(path, "model", facts, model)
 
 

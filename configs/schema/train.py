@@ -41,7 +41,8 @@ class SchedulerConfig(Section):
     """Learning rate over the run: linear warm-up, then cosine to MIN_LR at the last step."""
 
     WARMUP_STEPS: NaturalInt = 1000
-    """Optimizer steps from 0 to OPTIM.LR; at most half of the run."""
+    """Optimizer steps from 0 to OPTIM.LR; at most half of the run, or 20 steps if that is more: a
+    run of fewer steps does not reach OPTIM.LR. 0: no warm-up."""
     MIN_LR: NaturalFloat = 1e-7
     """Learning rate at the end."""
 
@@ -96,9 +97,10 @@ class TrainConfig(Section):
     LOG_INTERVAL: PositiveInt = 50
     """Steps between lines of metrics.jsonl."""
     VAL_INTERVAL: PositiveInt = 1000
-    """Steps between validations; there is one at the end too."""
+    """Steps between validations; there is one before the first step and one at the end too."""
     EARLY_STOP: PositiveInt | None = None
-    """Validations in a row without a better one that end the run; null: it takes all its steps.
+    """Validations in a row without a better one that end the run, that of the start being the first
+    to beat; null: it takes all its steps.
     The learning rate falls over all of them, so a run that is ended early has not seen its end."""
     SAVE_INTERVAL: PositiveInt = 1000
     """Steps between writes of checkpoints/last.pt; there is one at the end too."""

@@ -123,7 +123,7 @@ def adapt(
     clips = _Clips(recordings, config, how)
     model.to(clips.device)
     before = clips.trial(model, config.DATA.NORM)
-    config, least = _fit_inputs(model, config, clips, before)
+    config, least = _fit_inputs(model, config, clips, before, reporter)
     fitted = averaged_copy(model)
     average = _train(model, config.DATA.NORM, clips, how, reporter)
     after = clips.trial(average, config.DATA.NORM)
@@ -181,16 +181,20 @@ class _Clips:
 
 
 def _fit_inputs(
-    model: VRTWithSpike, config: Config, clips: _Clips, before: float
+    model: VRTWithSpike, config: Config, clips: _Clips, before: float, reporter: Reporter
 ) -> tuple[Config, float]:
     """Choose curve, trust and correction by trials; return the configuration and its loss."""
     if config.DATA.NORM.MODE != "relative":
         return config, before
     tried: list[tuple[float, Config]] = []
-    for curve, trust in itertools.product((clips.curve, None), TRUSTS):
+    inputs = list(itertools.product((clips.curve, None), TRUSTS))
+    reporter.note(f"trying {len(inputs)} inputs before the first step")
+    for curve, trust in inputs:
         fitted = for_camera(config, curve, trust)
         model.spike_trust = trust
         tried.append((clips.trial(model, fitted.DATA.NORM), fitted))
+        words = f"input {len(tried)} of {len(inputs)}, loss {tried[-1][0]:.4f}"
+        reporter.progress(len(tried), len(inputs), words)
     least, config = min(tried, key=lambda trial: trial[0])
     model.spike_trust = config.DATA.NORM.TRUST
     least = _shrink_correction(model, lambda: clips.trial(model, config.DATA.NORM), least)

@@ -61,7 +61,7 @@ def find_rate(config: Config, steps: int = 100, *, reporter: Reporter = SILENT) 
     losses: list[float] = []
     smoothed, diverged = 0.0, False
     with process_group() as group:
-        session = Session.open(config, group, reporter=reporter)
+        session = Session.open(_from_random_weights(config), group, reporter=reporter)
         raw = session.training.sequences[0].windows_are_raw
         learner, clock = session.learner(), Clock(group.device)
         with open_loader(session.training, session.plan, 0, steps, workers=0, pin=False) as batches:
@@ -71,6 +71,7 @@ def find_rate(config: Config, steps: int = 100, *, reporter: Reporter = SILENT) 
                     loss, *_ = learner.step(batch, i, learning_rate, clock, raw=raw)
                 except NonFiniteError:
                     diverged = True
+                    reporter.note(f"ended at step {i + 1} of {steps}: the loss is no number")
                     break
                 smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * loss
                 learning_rates.append(learning_rate)
@@ -79,8 +80,18 @@ def find_rate(config: Config, steps: int = 100, *, reporter: Reporter = SILENT) 
                 reporter.progress(i + 1, steps, note)
                 if losses[-1] > DIVERGED * min(losses):
                     diverged = True
+                    reporter.note(f"ended after step {i + 1} of {steps}: {note}")
                     break
     return summarise(learning_rates, losses, diverged=diverged)
+
+
+def _from_random_weights(config: Config) -> Config:
+    """Return the configuration without the start at a base, whose loss falls too little to see."""
+    if config.MODEL.RESIDUAL_BASE == "blur":
+        return config
+    fuse = config.MODEL.FUSE.model_copy(update={"IDENTITY_INIT": False})
+    model = config.MODEL.model_copy(update={"FUSE": fuse})
+    return config.model_copy(update={"MODEL": model})
 
 
 def summarise(learning_rates: list[float], losses: list[float], *, diverged: bool) -> RateRange:

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
+from ...model.motion_deblur import BASE
 from ..host.reporter import SILENT, Reporter
+from ..weights.base import base_of
 from .clock import Clock, Profile
 from .data.loader import Batch, open_loader, prepare_cache
 from .distributed import process_group
@@ -112,8 +114,14 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
         reporter.note(f"warm-up shortened to {warmup} steps: the run has {total}")
     learner = session.learner()
     at = Position.of(session.state)
-    if session.state is not None:
+    if session.state is None:
+        clips = len(session.validation.index)
+        reporter.note(f"validating the start on {clips} clips before the first step")
+    else:
         reporter.note(f"continuing after step {at.step} of {total}")
+        base = base_of(session.state)
+        if session.config.MODEL.SPIKE_MOTION and base != BASE:
+            reporter.note(f"the run was begun on base {base}, and goes on on base {BASE}")
     with ExitStack() as opened:
         stop = opened.enter_context(stop_request())
         workers = prepare_cache(
@@ -164,6 +172,10 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
         reporter.note(
             f"ended after step {at.step} of {total}: {options.EARLY_STOP} validations were no "
             f"better than that of step {at.best_step} (TRAIN.EARLY_STOP)"
+        )
+    if ended and at.best_step == 0:
+        reporter.note(
+            "no step validated better than the start, so the best checkpoint is the start"
         )
     return TrainSummary(
         session.run,

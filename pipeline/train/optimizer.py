@@ -12,6 +12,10 @@ from torch import nn
 
 from ...configs.schema.train import OptimConfig, TrainConfig
 
+LEAST_WARMUP = 20
+"""Warm-up of the shortest runs, in steps, where WARMUP_STEPS is no less. Runs of fewer steps end
+within it, so none begins at the full learning rate."""
+
 
 def total_steps(train: TrainConfig, steps_an_epoch: int) -> int:
     """Return the run's length in steps: MAX_STEPS or, where it is null, EPOCHS in steps."""
@@ -19,8 +23,8 @@ def total_steps(train: TrainConfig, steps_an_epoch: int) -> int:
 
 
 def warmup_steps(train: TrainConfig, total: int) -> int:
-    """Return the warm-up's length: WARMUP_STEPS, but at most half of a short run."""
-    return min(train.SCHEDULER.WARMUP_STEPS, total // 2)
+    """Return the warm-up's length: WARMUP_STEPS, but at most half of the run or LEAST_WARMUP."""
+    return min(train.SCHEDULER.WARMUP_STEPS, max(LEAST_WARMUP, total // 2))
 
 
 def learning_rate_at(train: TrainConfig, step: int, total: int) -> float:

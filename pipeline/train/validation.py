@@ -20,7 +20,7 @@ from .stop import StopRequest
 
 
 class Validator:
-    """Validates a run every TRAIN.VAL_INTERVAL steps and after the last one.
+    """Validates a run before its first step, every TRAIN.VAL_INTERVAL steps and after the last.
 
     The averaged weights are validated where there are any. PSNR is that of output rounded to 8
     bits.

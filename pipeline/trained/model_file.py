@@ -176,6 +176,7 @@ def export_model(
     """
     require_model_file(out, overwrite=overwrite)
     path = find_checkpoint(fetched(run))
+    from ..weights.base import base_of
     from ..weights.checkpoint import model_of, read_checkpoint
 
     state = read_checkpoint(path)
@@ -185,6 +186,7 @@ def export_model(
         "clips_a_step": state["samples_a_step"],
         "data_sha256": state["data"],
         "validation_psnr": state["best_psnr"],
+        "base": base_of(state),
     }
     return write_model(out, model, config, facts, overwrite=overwrite)
 
@@ -211,6 +213,8 @@ def write_model(
 ) -> dict[str, Any]:
     """Write a model, its configuration and facts about it as one file, atomically.
 
+    Without `base` among the facts, it was trained on this release's.
+
     Returns:
         The facts, with format and version.
 
@@ -220,8 +224,10 @@ def write_model(
     """
     from safetensors.torch import save
 
+    from ...model.motion_deblur import BASE
+
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    facts = MODEL.header() | {"parameters": parameters} | facts
+    facts = MODEL.header() | {"parameters": parameters, "base": BASE} | facts
     # One entry: the library would write several in any order, and equal models differ in bytes.
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     content = {"facts": facts, "config": dump_config(config), "crc32": weights_checksum(weights)}

@@ -18,6 +18,7 @@ from ...configs.yaml_text import YamlError, read_yaml
 from ...model import VRTWithSpike, build_model, outline_model, parameter_table
 from ...third_party.VRT import load_torch_file
 from ..host.header import ProductFormat
+from .base import base_of, describe_base, tell_former_base
 from .files import CheckpointError, find_checkpoint
 
 CHECKPOINT = ProductFormat("spikedeblur.checkpoint", 1)
@@ -27,6 +28,7 @@ _PLACE = ("step", "epoch", "step_in_epoch", "samples_a_step", "total_steps", "in
 _VALIDATION = ("validated_step", "best_step", "best_psnr")
 _TENSORS = ("model", "ema", "optimizer", "scaler")
 KEYS = frozenset((*_HEADER, *_PLACE, *_VALIDATION, *_TENSORS))
+"""Entries of every checkpoint; there is `base` too, but in those of earlier releases."""
 
 Form = tuple[tuple[int, ...], torch.dtype | str]
 """Shape and dtype of a tensor."""
@@ -62,6 +64,7 @@ def model_of(state: dict[str, Any], path: Path) -> tuple[VRTWithSpike, Config]:
     config = checkpoint_config(state, path)
     weights = state["model"] if state["ema"] is None else state["ema"]
     outline_that_fits(config, forms_of(weights, path), path)
+    tell_former_base(config.MODEL, base_of(state), path)
     return model_with(weights, config), config
 
 
@@ -144,6 +147,7 @@ def describe_checkpoint(
         "at step": state["best_step"],
         "clips a step": state["samples_a_step"],
         "averaged weights": state["ema"] is not None,
+        "base": describe_base(config.MODEL, base_of(state)),
         "data": config.DATA.ROOT,
         "parameters": sum(count for _, count in parts),
     }

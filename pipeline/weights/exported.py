@@ -44,9 +44,10 @@ def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_exported(path: Path) -> tuple[dict[str, torch.Tensor], Config]:
     """Return the weights of an exported model, which fit its configuration's network."""
+    from .base import base_of, tell_former_base
     from .checkpoint import outline_that_fits
 
-    _, config, recorded = _header(path)
+    facts, config, recorded = _header(path)
     try:
         with safe_open(path, framework="pt") as file:
             outline_that_fits(config, {name: _form(file, name) for name in file.keys()}, path)  # noqa: SIM118
@@ -57,6 +58,7 @@ def read_exported(path: Path) -> tuple[dict[str, torch.Tensor], Config]:
         raise TrainedModelError(
             f"{path}: damaged: its weights are not what was written; get it anew"
         )
+    tell_former_base(config.MODEL, base_of(facts), path)
     return weights, config
 
 

@@ -354,6 +354,19 @@ def test_on_the_base_of_motion_the_frame_is_made_sharp_along_it_first(spike_scal
     assert error(restored) < 0.4 * error(rgb)
 
 
+@pytest.mark.parametrize("motion", [False, True])
+def test_a_new_network_is_its_base_where_that_is_no_blurred_frame(motion):
+    keys = [f"MODEL.SPIKE_MOTION={str(motion).lower()}"]
+    network = build_model(load_config("configs/deblur/quickstart.yaml", keys)).eval()
+    rgb, voxels = torch.rand(1, 2, 3, 32, 32), torch.zeros(1, 2, 32, 16, 16)
+    voxels[..., 4:] = 0.5
+    with torch.no_grad():
+        base = network.follow(rgb, voxels)[:, :, :3] if motion else 1.5 * rgb
+        out = network(rgb, voxels)
+    right = (slice(None), slice(None), slice(None), slice(None), slice(16, None))
+    torch.testing.assert_close(out[right], base[right], atol=1e-6, rtol=1e-5)
+
+
 def test_motion_needs_spikes_that_fit_no_more_than_the_network_does():
     _, moved = both_bases(motion=True)
     with torch.no_grad():

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ....configs import dump_config
+from ....model.motion_deblur import BASE
 from ...host.files import atomic_write
 from ...weights.checkpoint import CHECKPOINT, KEYS, read_checkpoint
 from ...weights.files import CheckpointError, checkpoint_path
@@ -24,12 +25,13 @@ class Checkpoints:
     def __init__(self, session: Session, learner: Learner, at: Position, clock: Clock) -> None:
         self._session, self._learner = session, learner
         self._at, self._clock = at, clock
-        self._written = (at.step, at.validated_step)
+        self._written = None if session.state is None else (at.step, at.validated_step)
 
     def write_if_due(self, *, now: bool) -> None:
         """Write `last` every TRAIN.SAVE_INTERVAL steps, or `now`, unless it has this position."""
-        position = (self._at.step, self._at.validated_step)
-        due = now or self._at.step % self._session.config.TRAIN.SAVE_INTERVAL == 0
+        step = self._at.step
+        position = (step, self._at.validated_step)
+        due = now or (step > 0 and step % self._session.config.TRAIN.SAVE_INTERVAL == 0)
         if due and position != self._written:
             self._clock.start("saving")
             self.write("last")
@@ -60,8 +62,8 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: it can't be written, or does not read back.
     """
-    state = CHECKPOINT.header() | state
-    assert state.keys() == KEYS
+    state = CHECKPOINT.header() | {"base": BASE} | state
+    assert state.keys() == KEYS | {"base"}
     try:
         with atomic_write(path) as file:
             torch.save(state, file)

@@ -56,6 +56,9 @@ _PRODUCTS = (
     "metrics.jsonl",
     "events.out.tfevents.*",
     "samples/step_*.png",
+    "evaluation.json",  # scores, picture and page of the weights that go
+    "before_after.png",
+    "report.html",
 )
 
 
@@ -185,12 +188,17 @@ class MetricsFile:
 
     Args:
         run: the run folder.
-        step: last step whose lines are kept; later steps are taken again.
+        step: last step whose lines are kept, as later steps are taken again; -1: none.
+        validated_step: last step whose validation is kept.
     """
 
-    def __init__(self, run: Path, step: int) -> None:
+    def __init__(self, run: Path, step: int, validated_step: int) -> None:
         self.path = run / "metrics.jsonl"
-        kept = [line for line in read_metrics(run) if line["step"] <= step] if step else []
+        kept = [
+            line
+            for line in (read_metrics(run) if step >= 0 else ())
+            if line["step"] <= (validated_step if line["kind"] == "val" else step)
+        ]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, line: dict[str, Any]) -> None:

@@ -39,7 +39,8 @@ class Position:
     """Step, best validation and sums of a run: all that changes beside the learner."""
 
     step: int = 0
-    validated_step: int = 0
+    validated_step: int = -1
+    """Last step that was validated; -1: none."""
     best_step: int | None = None
     best_psnr: float | None = None
     interval: Interval = field(default_factory=Interval)
@@ -164,13 +165,15 @@ class RunRecords(Records):
     def __init__(self, session: Session, at: Position) -> None:
         super().__init__(session, at)
         self._run = session.run
-        self._metrics = run_folder.MetricsFile(self._run, at.step)
+        begun = session.state is not None
+        kept = (at.step, at.validated_step) if begun else (-1, -1)
+        self._metrics = run_folder.MetricsFile(self._run, *kept)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its dependencies' deprecations are none of ours
             from torch.utils.tensorboard import SummaryWriter
 
         # What an interrupted start wrote after the checkpoint is hidden by TensorBoard.
-        self._board = SummaryWriter(str(self._run), purge_step=at.step + 1 if at.step else None)
+        self._board = SummaryWriter(str(self._run), purge_step=at.step + 1 if begun else None)
         self._wandb = open_wandb(self._run, session.config)
 
     def close(self) -> None:

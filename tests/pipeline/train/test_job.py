@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +16,30 @@ from training_sets import SMALL, Listener, MemorySequence, TinyNetwork, tiny_con
 
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
+from spikedeblur.pipeline.align import AlignOptions, align
 from spikedeblur.pipeline.host.device_memory import NotEnoughMemoryError
+from spikedeblur.pipeline.sequences.light import seen_by
+from spikedeblur.pipeline.sequences.stored import open_store
+from spikedeblur.pipeline.simulate import simulate
+from spikedeblur.pipeline.simulate.clips import scene_clips
+from spikedeblur.pipeline.simulate.rig import Rig
+from spikedeblur.pipeline.train import job
 from spikedeblur.pipeline.train.clock import STEP_PARTS
-from spikedeblur.pipeline.train.data.samples import SampleError
+from spikedeblur.pipeline.train.data.loader import collate
+from spikedeblur.pipeline.train.data.order import ClipIndex
+from spikedeblur.pipeline.train.data.samples import ClipSamples, SampleError
 from spikedeblur.pipeline.train.data.splits import require_usable
 from spikedeblur.pipeline.train.distributed import Group
 from spikedeblur.pipeline.train.job import fit, train
-from spikedeblur.pipeline.train.objective import Objective
+from spikedeblur.pipeline.train.objective import Objective, psnr, to_inputs
 from spikedeblur.pipeline.train.run import wandb as wandb_run
 from spikedeblur.pipeline.train.run.folder import read_resumable
 from spikedeblur.pipeline.train.run.runs import RunFolderError, read_metrics
 from spikedeblur.pipeline.train.session import Session
 from spikedeblur.pipeline.train.step import NonFiniteError
+from spikedeblur.pipeline.train.validation import Validator, to_8_bits
+from spikedeblur.pipeline.trained import load_trained
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 from spikedeblur.pipeline.weights.checkpoint import load_run, read_checkpoint
 from spikedeblur.pipeline.weights.files import checkpoint_path
 
@@ -110,17 +124,95 @@ def test_a_run_that_gets_no_better_ends_early_and_stays_ended(tmp_path):
     listener = Listener()
     summary = run_fit(tmp_path, config, reporter=listener)
     interval = config.TRAIN.VAL_INTERVAL
-    assert (summary.step, summary.best_step, summary.signal) == (3 * interval, interval, None)
-    assert "ended after step" in listener.notes[-1]
-    assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == 3 * interval
+    assert (summary.step, summary.best_step, summary.signal) == (2 * interval, 0, None)
+    assert any("ended after step" in note for note in listener.notes)
+    assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == 2 * interval
     again = run_fit(tmp_path, config, resume=True)
-    assert (again.step, again.signal) == (3 * interval, None)
+    assert (again.step, again.signal) == (2 * interval, None)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+@pytest.mark.parametrize("how", ["signal", "kill"])
+def test_a_run_that_ends_about_its_first_validation_goes_on_as_if_it_had_not(
+    tmp_path, undisturbed, monkeypatch, moment, how
+):
+    def end() -> None:
+        if how == "kill":
+            raise Killed
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    class Restless(Validator):
+        def validate(self, stop, records, checkpoints):
+            if moment == "before":
+                end()
+            whole = super().validate(stop, records, checkpoints)
+            if moment == "after":
+                end()
+            return whole
+
+        def _restore_all(self, stop):
+            if moment == "during":
+                end()
+            return super()._restore_all(stop)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "Validator", Restless)
+        with pytest.raises(Killed) if how == "kill" else nullcontext():
+            summary = run_fit(tmp_path, tiny_config())
+            steps, validated = (1, 0) if moment == "after" else (0, -1)
+            assert (summary.step, summary.signal) == (steps, signal.SIGTERM)
+            found = read_checkpoint(checkpoint_path(tmp_path, "last"))
+            assert (found["step"], found["validated_step"]) == (steps, validated)
+    run_fit(tmp_path, tiny_config(), resume=True)
+    for which in ("last", "best"):
+        assert_same_state(
+            read_checkpoint(checkpoint_path(tmp_path, which)),
+            read_checkpoint(checkpoint_path(undisturbed, which)),
+        )
+    assert metrics_not_measured(tmp_path) == metrics_not_measured(undisturbed)
+
+
+def test_validating_the_start_changes_no_step(tmp_path, undisturbed, monkeypatch):
+    class Late(Validator):
+        @property
+        def is_due(self) -> bool:
+            return super().is_due and self._at.step > 0
+
+    monkeypatch.setattr(job, "Validator", Late)
+    run_fit(tmp_path, tiny_config())
+    assert_same_state(
+        read_checkpoint(checkpoint_path(tmp_path, "last")),
+        read_checkpoint(checkpoint_path(undisturbed, "last")),
+    )
+
+
+def test_a_run_that_harms_its_model_keeps_the_one_that_it_began_with(tmp_path):
+    model = TinyNetwork(dropout=0)
+    with torch.no_grad():  # sharp is 255 - blur
+        for parameter in model.parameters():
+            parameter.zero_()
+        for channel in range(3):
+            model.frames.weight[channel, channel, 1, 1] = 1.0
+            model.out.weight[channel, channel, 0, 0] = -1.0
+        model.out.bias.fill_(1.0)
+    before = copy.deepcopy(model.state_dict())
+    config = tiny_config(OPTIM={"LR": 1.0}, SCHEDULER={"WARMUP_STEPS": 0})
+    listener = Listener()
+    summary = run_fit(tmp_path, config, model=model, reporter=listener)
+    assert (summary.step, summary.best_step) == (12, 0)
+    assert "the best checkpoint is the start" in listener.notes[-1]
+    best = read_checkpoint(checkpoint_path(tmp_path, "best"))
+    assert_same_state(dict(best["ema"]), dict(before))
+    lines = [line for line in read_metrics(tmp_path) if line["kind"] == "val"]
+    found = {line["step"]: line["psnr"] for line in lines}
+    assert found[0] == best["best_psnr"] == summary.best_psnr > found[12] + 10
 
 
 def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(tmp_path, undisturbed):
-    class Killed(BaseException):
-        pass
-
     def kill(done, total, note):
         if done == 10:
             raise Killed
@@ -163,7 +255,7 @@ def test_metrics_say_what_happened(undisturbed):
     training = [line for line in lines if line["kind"] == "train"]
     validation = [line for line in lines if line["kind"] == "val"]
     assert [line["step"] for line in training] == [5, 10, 12]
-    assert [line["step"] for line in validation] == [4, 8, 12]
+    assert [line["step"] for line in validation] == [0, 4, 8, 12]
     assert all(0 <= line["data_wait"] <= 1 for line in training)
     assert training[-1]["lr"] == pytest.approx(1e-7)
     assert all(line["windows"] == 3 for line in validation)
@@ -212,10 +304,7 @@ def test_the_first_step_moves_along_the_mean_gradient_of_all_its_samples(tmp_pat
     reference = TinyNetwork(dropout=0)
     reference.load_state_dict(model.state_dict())
     run_fit(tmp_path, config, model=model)
-    from spikedeblur.pipeline.train.data.loader import collate
-    from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
-    from spikedeblur.pipeline.train.data.samples import ClipSamples
-    from spikedeblur.pipeline.train.objective import to_inputs
+    from spikedeblur.pipeline.train.data.order import StepPlan
 
     training, _ = sets()
     index = ClipIndex.every_start([4, 5, 1], 2)
@@ -366,6 +455,49 @@ def test_the_whole_run_on_a_store(tmp_path, small_store):
     again = train(config, tmp_path / "run", resume=True, reporter=listener)
     assert again.was_finished
     assert "this run is finished" in listener.notes[-1]
+
+
+def best_validation_and_path(run: Path, store: Path) -> tuple[float, float]:
+    """Return the PSNR of a run's product and of `path`, on the run's validation windows."""
+    model = load_trained(run)[0].eval()
+    errors: dict[str, list[float]] = {"model": [], "path": []}
+    config = load_config(run / "config.yaml")
+    for sequence in seen_by(config.DATA.NORM, open_store(store, "val")):
+        clip = ClipSamples([sequence], ClipIndex.each_window_once([sequence.length], 3))
+        for n in range(len(clip.index)):
+            inputs = to_inputs(collate([clip.cut(n, (0, 64), (0, 64))]), CPU, config.DATA.NORM)
+            with torch.no_grad():
+                restored = {"model": model(inputs.blur, inputs.voxels)}
+                restored["path"] = model.follow(inputs.blur, inputs.voxels)[:, :, :3]
+            for name, frames in restored.items():
+                errors[name] += psnr(to_8_bits(frames)[0], inputs.sharp[0]).tolist()
+    return float(np.mean(errors["model"])), float(np.mean(errors["path"]))
+
+
+@pytest.mark.slow
+def test_an_epoch_on_fifteen_short_sequences_is_no_worse_than_path(tmp_path):
+    for split, scenes in (("train", 15), ("val", 2)):
+        clips = scene_clips(split, scenes, (64, 64), 65)
+        simulate(tmp_path / "frames", clips, Rig(), workers=1)
+    align(
+        tmp_path / "frames",
+        "x4k1000fps",
+        manifest=tmp_path / "m.json",
+        log=tmp_path / "m.txt",
+        options=AlignOptions(verify=False),
+        workers=1,
+    )
+    voxelize_manifest(tmp_path / "m.json", tmp_path / "s.zarr", VoxelizeOptions(), Workers(count=1))
+    keys = [f"DATA.ROOT={tmp_path / 's.zarr'}", "TRAIN.MAX_STEPS=null", "TRAIN.EPOCHS=1"]
+    config = load_config("configs/deblur/quickstart.yaml", keys)
+    summary = train(config, tmp_path / "run")
+    assert summary.step == 4
+    model, path = best_validation_and_path(tmp_path / "run", tmp_path / "s.zarr")
+    assert summary.best_psnr == pytest.approx(model, abs=0.05)
+    assert model >= path > summary.psnr_blur + 3
+    validations = [line["psnr"] for line in read_metrics(tmp_path / "run") if line["kind"] == "val"]
+    assert validations[0] == pytest.approx(path, abs=0.05)
+    assert validations[-1] > path - 0.5  # nor do the last weights lose what they began with
 
 
 def test_training_without_spikes_takes_the_same_road(tmp_path, small_store):

@@ -32,11 +32,15 @@ def test_the_learning_rate_rises_to_the_peak_and_falls_as_a_cosine_to_the_minimu
     assert all(a > b for a, b in itertools.pairwise(learning_rates[10:]))
 
 
-def test_the_warm_up_takes_at_most_half_of_a_short_run():
+def test_the_warm_up_takes_at_most_half_of_a_short_run_or_twenty_steps():
     options = train(SCHEDULER={"WARMUP_STEPS": 1000})
-    assert warmup_steps(options, 12) == 6
-    assert learning_rate_at(options, 5, 12) == pytest.approx(1e-3)
-    assert learning_rate_at(options, 0, 1) == pytest.approx(1e-3)
+    assert [warmup_steps(options, total) for total in (1, 12, 40, 60)] == [20, 20, 20, 30]
+    assert learning_rate_at(options, 29, 60) == pytest.approx(1e-3)
+    for total in (1, 4, 12, 20, 60):
+        assert learning_rate_at(options, 0, total) <= 1e-3 / 20
+    assert learning_rate_at(options, 11, 12) == pytest.approx(12e-3 / 20)
+    asked = train(SCHEDULER={"WARMUP_STEPS": 0})
+    assert learning_rate_at(asked, 0, 12) == pytest.approx(1e-3)
 
 
 def test_steps_come_before_epochs():

@@ -13,11 +13,12 @@ from training_sets import SMALL
 from spikedeblur.configs import dump_config, load_config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import build_model
+from spikedeblur.model.motion_deblur import BASE
 from spikedeblur.pipeline.inspect import inspect
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
 from spikedeblur.pipeline.trained import model_file as trained
 from spikedeblur.pipeline.weights import checkpoint
-from spikedeblur.pipeline.weights.checkpoint import load_run
+from spikedeblur.pipeline.weights.checkpoint import load_run, read_checkpoint
 from spikedeblur.pipeline.weights.exported import describe_model
 from spikedeblur.pipeline.weights.files import checkpoint_path
 
@@ -64,6 +65,39 @@ def test_an_exported_model_is_the_runs_best_with_its_configuration(run, tmp_path
     shown = inspect(out)
     assert (shown.kind, shown.facts["step"]) == ("model", 7)
     assert trained.find_model(out) == out
+
+
+def test_a_model_says_which_base_it_was_trained_on(run, tmp_path, caplog):
+    """Files of earlier releases say nothing; theirs is base 1."""
+    out = tmp_path / "m.safetensors"
+    assert trained.export_model(run, out)["base"] == BASE == 2
+    with caplog.at_level("INFO"):
+        trained.load_trained(out)
+    assert not caplog.messages
+    for path in (out, run / "checkpoints/best.pt"):
+        assert inspect(path).facts["base"].endswith("(path), trained on 2 (now 2)")
+
+    state = read_checkpoint(run / "checkpoints/best.pt")
+    torch.save({name: value for name, value in state.items() if name != "base"}, run / "old.pt")
+    (run / "old.pt").replace(run / "checkpoints/best.pt")
+    (run / "config.yaml").write_text(dump_config(CONFIG))
+    for path in (run, run / "checkpoints/best.pt"):
+        assert inspect(path).facts["base"].endswith("trained on 1 (now 2)")
+    assert trained.export_model(run, out, overwrite=True)["base"] == 1
+    assert inspect(out).facts["base"].endswith("trained on 1 (now 2)")
+
+
+def test_the_shipped_model_runs_on_the_base_of_today_and_says_which_was_its_own(caplog):
+    path = trained.find_model("small")
+    with caplog.at_level("INFO"):
+        model, config = trained.load_trained("small")
+    own = describe_model(path).get("base", 1)
+    assert inspect(path).facts["base"].endswith(f"trained on {own} (now {BASE})")
+    said = [message for message in caplog.messages if f"trained on base {own}" in message]
+    assert len(said) == (own != BASE)
+    with torch.inference_mode():
+        out = model(torch.rand(1, 3, 3, 32, 48), torch.zeros(1, 3, config.DATA.K, 16, 24))
+    assert out.isfinite().all()
 
 
 def test_nothing_is_replaced_or_left_half_written(run, tmp_path, monkeypatch):

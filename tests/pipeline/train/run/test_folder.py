@@ -55,6 +55,9 @@ def test_starting_anew_removes_a_runs_products_and_nothing_else(tmp_path: Path):
         "checkpoints/last.pt",
         "checkpoints/best.pt",
         "samples/step_0000010.png",
+        "evaluation.json",
+        "before_after.png",
+        "report.html",
     ]
     for name in theirs + ours:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -115,15 +118,17 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_with_its_own_sett
 
 
 def test_continued_metrics_keep_the_lines_up_to_the_checkpoint(tmp_path: Path):
-    first = MetricsFile(tmp_path, 0)
+    first = MetricsFile(tmp_path, -1, -1)
+    first.write({"kind": "val", "step": 0})
     for step in (1, 2, 3):
         first.write({"kind": "train", "step": step})
+        first.write({"kind": "val", "step": step})  # after the checkpoints, so it comes again
     with first.path.open("a") as file:
         file.write('{"step": 4, "lo')  # killed while writing
-    MetricsFile(tmp_path, 2).write({"kind": "again", "step": 3})
+    MetricsFile(tmp_path, 2, 0).write({"kind": "again", "step": 3})
     found = [(line["kind"], line["step"]) for line in read_metrics(tmp_path)]
-    assert found == [("train", 1), ("train", 2), ("again", 3)]
-    MetricsFile(tmp_path, 0)
+    assert found == [("val", 0), ("train", 1), ("train", 2), ("again", 3)]
+    MetricsFile(tmp_path, -1, -1)
     assert read_metrics(tmp_path) == []
 
 
