@@ -35,12 +35,17 @@ REALDATA = Path(__file__).parents[3] / "shared/realdata"
 
 
 def kernel(
-    frames: int, height: int, width: int, bar: float, repeats: int, crop_bar: float | None = None
+    size: tuple[int, int, int],
+    bar: float,
+    repeats: int,
+    crop_bar: float | None = None,
+    most_memory: float = 1.25,
 ) -> list[Figure]:
     """Counting packed spikes against the plain way at its best, and the memory that it takes."""
+    frames, height, width = size
     geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
     rng = np.random.default_rng(0)
-    packed = pack_spikes(rng.random((frames, height, width), np.float32) < 0.25, geometry)
+    packed = pack_spikes(rng.random(size, np.float32) < 0.25, geometry)
     edges = -(-np.arange(BINS + 1) * frames // BINS)
 
     def plain() -> np.ndarray:
@@ -60,7 +65,7 @@ def kernel(
         return count_spikes(packed, geometry, BINS)
 
     def crop() -> np.ndarray:
-        return count_spikes(packed, geometry, BINS, rows=(100, 228), columns=(101, 229))
+        return count_spikes(packed, geometry, BINS, rows=(40, 168), columns=(101, 229))
 
     output = ours()
     np.testing.assert_array_equal(output, plain())
@@ -70,28 +75,28 @@ def kernel(
     ours()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    size = f"{frames}x{height}x{width}"
+    name = f"{frames}x{height}x{width}"
     return [
         Figure(
-            f"count {size}",
+            f"count {name}",
             times["plain"] / times["ours"],
             "x as fast as unpackbits and a sum, by bin",
             bar,
             f"{times['ours'] * 1e3:.1f} ms; copying the output takes {times['copy'] * 1e3:.1f} ms",
         ),
         Figure(
-            f"count a 128x128 crop of {size}",
+            f"count a 128x128 crop of {name}",
             times["ours"] / times["crop"],
             "x faster than the whole",
             crop_bar,
             f"{times['crop'] * 1e3:.2f} ms",
         ),
         Figure(
-            f"count {size}, memory",
-            1.25 * output.nbytes / peak,
-            "x below 1.25 times the output",
-            1.0,
-            f"peak {peak / output.nbytes:.2f} times the output",
+            f"count {name}, memory",
+            peak / output.nbytes,
+            "times the output, which is in it",
+            most_memory,
+            at_most=True,
         ),
     ]
 
@@ -149,10 +154,10 @@ def main() -> int:
     options = parser.parse_args()
     began = time.perf_counter()
     figures = [
-        *kernel(88, 360, 640, bar=0.8, repeats=9, crop_bar=3),
-        *kernel(257, 180, 320, bar=0.8, repeats=9),
-        *kernel(301, 250, 400, bar=0.8, repeats=9),
-        *kernel(1000, 1000, 1000, bar=0.7, repeats=2),
+        *kernel((88, 360, 640), bar=0.8, repeats=40, crop_bar=3),
+        *kernel((257, 180, 320), bar=0.8, repeats=40, most_memory=1.35),
+        *kernel((301, 250, 400), bar=0.8, repeats=40),
+        *kernel((1000, 1000, 1000), bar=0.7, repeats=3),
     ]
     shared = Path("/dev/shm")
     in_memory = shared if shared.is_dir() else None
