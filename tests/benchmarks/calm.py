@@ -68,7 +68,7 @@ def main() -> int:
             + ", ".join(f"{method} {found[method]:.2f}" for method in WITHOUT_MODEL)
         )
         figures.append(Figure(name, over_input(found), "dB", -NEAR, detail))
-        print(figures[-1].line(), flush=True)
+        print(figures[-1].line(2), flush=True)
     return 0 if all(figure.passed for figure in figures) else 1
 
 

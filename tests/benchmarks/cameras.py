@@ -161,10 +161,5 @@ def path_by_camera(
             new.append(Figure(f"path, below SDM: {what}", below, "scenes", 0, at_most=True))
         figures += new
         for figure in new:
-            print(line(figure), flush=True)
+            print(figure.line(2), flush=True)
     return figures
-
-
-def line(figure: Figure) -> str:
-    """Return a figure beside its bar, with two digits after the point."""
-    return figure.line().replace(f"{figure.value:8.1f}", f"{figure.value:8.2f}", 1)

@@ -29,7 +29,7 @@ from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.trained.model_file import find_model
 
-from .cameras import CAMERAS, WITHOUT_MODEL, Changed, line, path_by_camera, record, recordings, told
+from .cameras import CAMERAS, WITHOUT_MODEL, Changed, path_by_camera, record, recordings, told
 from .figures import Figure
 
 __all__ = ["TESTS", "measure", "moving_frames", "write_x4k1000fps"]
@@ -142,7 +142,7 @@ def main() -> int:
             figures = path_by_camera(Path(work), cameras, PATH_BARS, none_below=["quarter"])
         else:
             figures = measure(ModelOptions().open(find_model(options.model)), Path(work))
-            print("\n".join(map(line, figures)))
+            print("\n".join(figure.line(2) for figure in figures))
     if options.json:
         content = [asdict(figure) | {"passed": figure.passed} for figure in figures]
         options.json.write_text(json.dumps(content, indent=2) + "\n")

@@ -24,7 +24,6 @@ from real_recordings import (
 
 from spikedeblur.pipeline.methods.path import PathMethod
 
-from .cameras import line
 from .figures import Figure
 
 BARS = {65: 32.0, 97: 31.9, 301: 29.3}
@@ -45,7 +44,7 @@ def main() -> int:
             blur.append(matched_psnr(exposed(spikes, exposure), truth))
         detail = ", ".join(f"{value:.2f}" for value in path) + f"; blur {np.mean(blur):.2f}"
         figures.append(Figure(f"path, {exposure} samples", np.mean(path), "dB", bar, detail))
-        print(line(figures[-1]), flush=True)
+        print(figures[-1].line(2), flush=True)
     return 0 if all(figure.passed for figure in figures) else 1
 
 
