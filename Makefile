@@ -119,7 +119,7 @@ bench-quality: $(INSTALLED)
 bench-apart: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.apart --model small
 
-# What path is worth without a model, by several cameras, and whether it makes anything worse.
+# What path is worth without a model, by several cameras; whether it makes anything worse; its cost.
 bench-path: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.quality --without-model
 	$(BIN)/python -m tests.benchmarks.apart --camera threshold4,noise,dead,half,late,quarter
