@@ -58,6 +58,7 @@ def _assembled(config: Config) -> VRTWithSpike:
         spike_skip=model.SPIKE_SKIP_SCALES if model.SPIKE_SKIP else 0,
         encoder_sees_blur=model.SPIKE_ENCODER.SEES_BLUR,
         spike_motion=model.SPIKE_MOTION,
+        encoder_sees_residues=model.SPIKE_ENCODER.SEES_RESIDUES,
         spike_trust=config.DATA.NORM.TRUST,
         identity_init=fuse.IDENTITY_INIT,
         residual_base=model.RESIDUAL_BASE,

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from .normalize import DARK, LIMIT, luminance
 from .spike_motion import (
+    INTEGRALS,
     PARTS,
     Paths,
     about_middle,
@@ -47,6 +48,7 @@ from .spike_motion import (
     shifts,
     smooth,
     speed,
+    variance_of,
     visibility,
     weights_at,
 )
@@ -54,21 +56,29 @@ from .spike_motion import (
 BASE = 2
 """Version of what networks with `MODEL.SPIKE_MOTION` correct. 1: paths of degree 2, all points
 visible. 2: paths of degree 4, points hidden for a while, the middle as the spikes saw it."""
-CORRECTIONS = (8, 6)
+CORRECTIONS = (6, 8)
 """Number of corrections at half size, and at full size."""
 POWERS = (3, 1)
 """Powers to which corrections are raised, in turn."""
 INSTANTS = 12
 """Points of a path at which a frame is compared with the blurred one."""
-SCATTER = 1 / 2
+SCATTER = 1 / 5
 """Share of the variance between parts of an exposure that is noise in their mean. It is less than
-1 because what integrate-and-fire counts too little in one part, it counts in the next."""
+1 because what integrate-and-fire counts too little in one part, it counts in the next, and because
+paths that are a little wrong differ between parts too."""
 EVENNESS = 0.3
 """Weight of total variation, per standard deviation of noise in the light along a path."""
 SHORT = 3 / 32
 """Share of the exposure, about its middle, whose light the frame must show, path or not."""
 SHORT_NOISE = 2.0
 """Variance of the noise in that light, over that between neighbouring groups along paths."""
+SHORT_ERROR = 2.0
+"""The same, over the variance of its difference from the frame, which shows the noise of few
+spikes."""
+SPIKES = 3.0
+"""Number of times that light must change within `SHORT` for the frame to show it in full."""
+FEWEST = 1.5
+"""Number of times that light must change within an exposure for anything to move."""
 STILL, MOVING = 1.0, 3.0
 """Speed in pixels an exposure up to which a frame stays as it is, and how much more moves fully."""
 SURE = 5.0
@@ -76,6 +86,9 @@ SURE = 5.0
 FINE_GAP = 3.0
 """Distance between instants, in pixels, up to which the blurred frame corrects in full; from twice
 as far on it does not correct."""
+
+MAPS = INTEGRALS + 4
+"""Number of maps that `sharp_along_motion` returns."""
 
 _TIMES = bin_times(INSTANTS)
 _LARGEST_RATIO = 1.5
@@ -98,9 +111,11 @@ def sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
             the change of light within the exposure is read from them, so the gain nearly cancels.
 
     Returns:
-        (N, 3, H, W), frames at the middle of the exposure, in [0, 1]; and (N, INTEGRALS, H, W),
-        the maps of `along_motion`, means less the blurred luminance, all relative to it; 0 in the
-        dark.
+        (N, 3, H, W), frames at the middle of the exposure, in [0, 1]; and (N, MAPS, H, W). The
+        first `INTEGRALS` maps are those of `along_motion`, means less the blurred luminance, all
+        relative to it; 0 in the dark. The others tell where the frame is unsure: the share of the
+        exposure for which the point is hidden, by what share the blurred frame and the light about
+        the middle are more than the frame explains, and log1p of the speed in pixels an exposure.
     """
     at_once = max(1, _PIXELS // (blur.shape[-2] * blur.shape[-1]))
     parts = [
@@ -117,13 +132,15 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     light = coarse + voxels * (coarse + DARK)  # (N, K, h, w)
     paths, chance = motion(light)
     visible, variance = visibility(light, paths)  # (N, G, h, w), (N, 1, 1, 1)
-    pace = speed(less_chance(paths, SURE * chance))
+    changes = smooth((voxels.diff(dim=1) != 0).sum(1, keepdim=True).to(light))  # (N, 1, h, w)
+    pace = speed(less_chance(paths, SURE * chance)) * (changes - FEWEST).clamp(0, 1)
+    told = (SHORT * changes / SPIKES).clamp(max=1)
     noise = _noise_variance(blur), SHORT_NOISE * variance
     bands = _bands(blur.shape[-2:], scale, paths)
     parts = []
     for kept, read in bands:
         above, below = read
-        of_spikes = (x[..., above:below, :] for x in (light, paths, visible, pace))
+        of_spikes = (x[..., above:below, :] for x in (light, paths, visible, pace, told))
         found = _sharp_in_band(blur[..., above * scale : below * scale, :], *of_spikes, *noise)
         first, last = ((row - above) * scale for row in kept)
         parts.append([x[..., first:last, :] for x in found])
@@ -165,6 +182,7 @@ def _sharp_in_band(
     paths: Paths,
     visible: Tensor,
     pace: Tensor,
+    told: Tensor,
     blur_noise: Tensor,
     middle_noise: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -176,6 +194,7 @@ def _sharp_in_band(
         paths: of the light.
         visible: what `visibility` returns.
         pace: (N, 1, h, w), the speed that is sure, in pixels of the light an exposure.
+        told: (N, 1, h, w), share by which light about the middle is believed, 0 to 1.
         blur_noise: (N, 3, 1, 1), variance of the noise in the blurred frames.
         middle_noise: (N, 1, 1, 1), that in the light about the middle.
     """
@@ -183,7 +202,7 @@ def _sharp_in_band(
     seen = _gray(blur)  # (N, 1, H, W)
     coarse = F.avg_pool2d(seen, scale)
     mean, middle, deviation = along_motion(light, paths, scale, visible).split(1, 1)
-    maps = torch.cat([mean - seen, middle - seen, deviation], 1) / (seen + DARK)
+    integrals = torch.cat([mean - seen, middle - seen, deviation], 1) / (seen + DARK)
     noise = SCATTER * smooth(deviation.square()) / (PARTS - 1)
     larger = partial(resized, size=blur.shape[-2:])
     full = _Seen(
@@ -200,14 +219,17 @@ def _sharp_in_band(
     half = full.halved()
     sources = _sources(half.shift, half.visible)
     start = half.blur * (half.light / _gray(half.blur))
-    sharp = _corrected(start, half, sources, CORRECTIONS[0], by_spikes=False)
+    sharp, _, _ = _corrected(start, half, sources, CORRECTIONS[0], by_spikes=False)
     colour = resized(sharp / _gray(sharp), blur.shape[-2:])
     sources = _enlarged_sources(sources, full.shift)
-    sharp = _corrected(colour * full.light, full, sources, CORRECTIONS[1], by_spikes=True)
+    sharp, visible, residue = _corrected(
+        colour * full.light, full, sources, CORRECTIONS[1], by_spikes=True
+    )
     # Where nothing moves, the blurred frame is sharp, and corrections would only add noise.
     sharp = torch.lerp(full.blur, sharp, ((full.pace - STILL) / MOVING).clamp(0, 1))
     middle = about_middle(light, SHORT) + _DARK
-    sharp = _as_seen_in_the_middle(sharp, full, middle, middle_noise)
+    sharp, beside = _as_seen_in_the_middle(sharp, full, middle, told, middle_noise)
+    maps = torch.cat([integrals, 1 - visible, residue, beside, full.pace.log1p()], 1)
     return (sharp - _DARK).clamp(0, 1), maps.clamp(-LIMIT, LIMIT)
 
 
@@ -249,8 +271,13 @@ class _Seen:
 
 def _corrected(
     sharp: Tensor, seen: _Seen, sources: Tensor, times: int, *, by_spikes: bool
-) -> Tensor:
-    """Correct frames (N, 3, H, W) so that they explain what was seen."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Correct frames (N, 3, H, W) so that they explain what was seen.
+
+    Returns:
+        (N, 3, H, W), frames; (N, 1, H, W), the share of the exposure for which the frame's points
+        are visible; and (N, 1, H, W), the last correction of luminance, relative to it.
+    """
     size = sharp.shape[-2:]
     slow = ((2 * FINE_GAP - seen.pace / INSTANTS) / FINE_GAP).clamp(0, 1)
     kernel = _spline(seen.spike_pixel)
@@ -269,6 +296,7 @@ def _corrected(
     # A spike pixel that sees only one place tells nothing finer than itself.
     moving = (seen.pace / seen.spike_pixel - 0.5).clamp(0, 1)
     moving = moving * (2 * number / INSTANTS).clamp(max=1)
+    residue = torch.zeros_like(number)
     for i in range(times):
         for power in POWERS if by_spikes else ():
             expected = _blurred(_gray(sharp), kernel)
@@ -277,16 +305,19 @@ def _corrected(
             sharp = sharp * (1 + moving * (ratio - 1))
         expected = backward(sharp) + hidden
         ratio = _bounded(1 + _less_noise(seen.blur - expected, seen.blur_noise) / expected)
+        residue = _gray(ratio) - 1
         ratio = (forward(ratio) + itself * ratio).pow(POWERS[i % len(POWERS)])
         sharp = sharp * (1 + slow * (ratio - 1))
         if by_spikes:
             light = _gray(sharp)
             part = (EVENNESS * seen.noise.sqrt() / light).clamp(max=_MOST)
             sharp = sharp / (1 - part * _unevenness(light))
-    return sharp
+    return sharp, number / INSTANTS, residue
 
 
-def _as_seen_in_the_middle(sharp: Tensor, seen: _Seen, middle: Tensor, noise: Tensor) -> Tensor:
+def _as_seen_in_the_middle(
+    sharp: Tensor, seen: _Seen, middle: Tensor, told: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
     """Correct frames (N, 3, H, W) by what the spikes saw about the middle, without any path.
 
     Where a path is right, that differs from the frame by noise only, and nothing happens. Where it
@@ -296,7 +327,12 @@ def _as_seen_in_the_middle(sharp: Tensor, seen: _Seen, middle: Tensor, noise: Te
         sharp: (N, 3, H, W).
         seen: What the cameras saw, of the same size.
         middle: (N, 1, h, w), the spikes' luminance over `SHORT` of the exposure.
+        told: (N, 1, h, w), share by which it is believed, 0 to 1.
         noise: (N, 1, 1, 1), variance of the noise in it.
+
+    Returns:
+        (N, 3, H, W), frames; and (N, 1, H, W), by what share the light about the middle was more
+        than theirs, noise included.
     """
     scale = int(seen.spike_pixel)
     # The frame moves on between the thirds of that time, half a gap between instants apart.
@@ -304,14 +340,20 @@ def _as_seen_in_the_middle(sharp: Tensor, seen: _Seen, middle: Tensor, noise: Te
     about = slice(INSTANTS // 2 - 1, INSTANTS // 2 + 1)
     points, inside = points_at(-gap * seen.shift[:, about], sharp.shape[-2:])
     weights = inside / (1 + inside.sum(1, keepdim=True))
+    first = None
     for _ in range(2):
         gray = _gray(sharp)
         moved = torch.cat([sampled(gray, points[:, i]) for i in range(points.shape[1])], 1)
         moved = gray + (weights * (moved - gray)).sum(1, keepdim=True)
         expected = F.avg_pool2d(moved, scale)  # (N, 1, h, w)
-        ratio = 1 + _less_noise(middle - expected, noise) / expected
+        if first is None:
+            first = _bounded(middle / expected) - 1
+            noise = torch.maximum(
+                noise, SHORT_ERROR * variance_of((middle - expected)[..., ::2, ::2])
+            )
+        ratio = 1 + told * _less_noise(middle - expected, noise) / expected
         sharp = sharp * resized(_bounded(ratio), sharp.shape[-2:])
-    return sharp
+    return sharp, resized(first, sharp.shape[-2:])
 
 
 class _Sum:

@@ -431,16 +431,11 @@ def _chance(seen: Tensor, weights: Tensor, times: list[float]) -> Tensor:
     """Return the variance by noise of coefficients (N, DEGREE, h, w), both axes together.
 
     It is the light's over the squared slopes of the neighbourhood that the coefficients are from.
-    The median of changes from group to group is noise, because a point that is hidden changes once.
     """
-    if seen.shape[1] == 1:
-        return seen.new_zeros(len(seen), DEGREE, *seen.shape[-2:])
     slope_x, slope_y = slopes(_weighted_mean(seen, weights))
     strength, _ = _along_basis(seen, weights, basis(times, seen))
     information = _smooth(strength * (slope_x.square() + slope_y.square())).clamp(min=1e-9)
-    changes = seen[..., ::4, ::4].diff(dim=1).abs().flatten(1)
-    noise = (middling(changes) / _MEDIAN_OF_NORMAL).square()[:, None, None, None]
-    return _CHANCE * noise / information
+    return _CHANCE * _noise_between(seen) / information
 
 
 def _weighted_mean(seen: Tensor, weights: Tensor) -> Tensor:
@@ -451,6 +446,11 @@ def _weighted_mean(seen: Tensor, weights: Tensor) -> Tensor:
 def middling(values: Tensor) -> Tensor:
     """Return the median of values along the last axis; by sorting, which exporters know."""
     return values.sort(-1).values[..., values.shape[-1] // 2]
+
+
+def variance_of(noise: Tensor) -> Tensor:
+    """Return the variance of normal noise (N, C, h, w) by its median: (N, 1, 1, 1)."""
+    return (middling(noise.abs().flatten(1)) / _MEDIAN_OF_NORMAL).square()[:, None, None, None]
 
 
 def slopes(x: Tensor) -> tuple[Tensor, Tensor]:

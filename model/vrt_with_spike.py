@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..third_party.VRT import VRT, pad_to_multiple
 from .fusion import MultiScaleTemporalCrossAttnFuse
-from .motion_deblur import sharp_along_motion
+from .motion_deblur import MAPS, sharp_along_motion
 from .spike_attention import SpikeTemporalSA
 from .spike_encoder import SpikeEncoder3D
 from .spike_motion import INTEGRALS, about_middle
@@ -46,6 +46,8 @@ class VRTWithSpike(nn.Module):
             beside the bins.
         spike_motion: Frames made sharp along the motion that spikes show (`spike_motion`), and
             light summed along it, go into the spike encoder. For voxels normalised as `relative`.
+        encoder_sees_residues: With `spike_motion`, maps that show where that frame is unsure go in
+            too; see `sharp_along_motion`.
         spike_trust: Factor on the voxels before the network sees them; not on those of
             `spike_motion`, which is less sensitive to noise.
         residual_base: What the network corrects: the blurred frame, as published, or that frame
@@ -80,6 +82,7 @@ class VRTWithSpike(nn.Module):
         spike_skip: int = 0,
         encoder_sees_blur: bool = False,
         spike_motion: bool = False,
+        encoder_sees_residues: bool = False,
         spike_trust: float = 1.0,
         identity_init: bool = True,
         residual_base: Literal["blur", "sdm"] = "blur",
@@ -102,6 +105,7 @@ class VRTWithSpike(nn.Module):
         self.coarse_skips = nn.ModuleList()
         self.encoder_sees_blur = encoder_sees_blur
         self.spike_motion = spike_motion
+        self._maps = MAPS if encoder_sees_residues else INTEGRALS
         self.spike_trust = spike_trust
         if identity_init and residual_base == "sdm":
             for parameter in vrt_backbone.conv_last.parameters():
@@ -110,7 +114,7 @@ class VRTWithSpike(nn.Module):
             return
         beside = vrt_backbone.in_chans if encoder_sees_blur else 0
         if spike_motion:
-            beside += (3 + INTEGRALS) * trunk_scale**2
+            beside += (3 + self._maps) * trunk_scale**2
         self.spike_encoder = SpikeEncoder3D(
             spike_bins + beside, channels_per_scale, temporal_strides, spatial_strides
         )
@@ -217,14 +221,14 @@ class VRTWithSpike(nn.Module):
             rgb_clip, spike_vox: The inputs of `forward`.
 
         Returns:
-            (B, T, 3 + INTEGRALS, H, W) float32: sharp frames, and light summed along its paths
-            less the blurred frame's, relative to it; 0 in the dark.
+            (B, T, 3 + C, H, W) float32: sharp frames, and those of the maps of
+            `sharp_along_motion` that the encoder sees.
         """
         height, width = rgb_clip.shape[-2:]
         inputs = [self._padded(rgb_clip), self._at_own_size(rgb_clip, spike_vox)]
         with torch.no_grad(), torch.autocast(rgb_clip.device.type, enabled=False):
             sharp, maps = sharp_along_motion(*(x.flatten(0, 1).float() for x in inputs))
-        followed = torch.cat([sharp, maps], 1)  # (B T, 3 + INTEGRALS, H, W)
+        followed = torch.cat([sharp, maps[:, : self._maps]], 1)  # (B T, 3 + C, H, W)
         return followed.unflatten(0, rgb_clip.shape[:2])[..., :height, :width]
 
     def _padded(self, maps: Tensor) -> Tensor:

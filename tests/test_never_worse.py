@@ -10,7 +10,6 @@ from tests.benchmarks.cameras import NEAR
 
 KNOWN = {
     "1 px": "what moves by a pixel is corrected more than the spikes can tell: 1.7 dB lost",
-    "still, 3 % noise": "false spikes are taken for light in the middle: 12.5 dB lost",
 }
 
 

@@ -109,6 +109,9 @@ class SpikeEncoderConfig(Section):
     SEES_BLUR: Bool = False
     """The blurred frame, folded to the network's size, goes in beside the bins, so that
     convolutions see both. false: spikes alone, as in the reference."""
+    SEES_RESIDUES: Bool = False
+    """With MODEL.SPIKE_MOTION, maps that show where the frame made sharp along the motion is unsure
+    go in too: how long a point is hidden, what neither camera's light explains, and the speed."""
 
 
 class AttentionConfig(Section):
