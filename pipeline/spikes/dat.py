@@ -21,7 +21,7 @@ from ..host.files import atomic_write
 from .clock import SpikeWindowError
 from .counts import MOST_IN_BIN, bin_edges, count_spikes, count_type
 from .geometry import SpikeGeometry, SpikeGeometryError
-from .packed import Bytes, Range, Region, pack_bits, unpack_bits
+from .packed import Bytes, Range, Region, pack_bits
 
 Encoding = Literal["packed", "bytes"]
 
@@ -86,15 +86,13 @@ class SpikeFile:
             upright = stored[:, ::-1] if self.geometry.flip_rows else stored
             parts = [upright[:, slice(*region.rows), slice(*span)] for span in region.segments]
             return np.concatenate(parts, axis=-1, out=out)
-        at_once = max(1, _DECODED_BYTES // (8 * region.n_bytes))
-        packed = np.empty((at_once, region.n_bytes), np.uint8)
+        unpack = region.unpacker(self.data)
+        at_once = max(1, _DECODED_BYTES // (region.shape[0] * region.packed_width))
         for first in range(start, stop, at_once):
-            frames = np.arange(first, min(first + at_once, stop))
-            part = packed[: len(frames)]
-            region.gather(self.data, frames, part)
-            pixels = region.upright(unpack_bits(part))
+            last = min(first + at_once, stop)
+            pixels = region.upright(unpack(first, last))
             for to, of in region.column_pairs:
-                out[first - start : first - start + len(frames), :, to] = pixels[..., of]
+                out[first - start : last - start, :, to] = pixels[..., of]
         return out
 
     def tfp(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32]:
@@ -125,7 +123,7 @@ class SpikeFile:
         if self.encoding == "packed":
             return count_spikes(self.data, self.geometry, bins, start, stop, rows, columns, out=out)
         edges = start + bin_edges(stop - start, bins)
-        dtype = count_type(edges)
+        dtype = count_type(stop - start, bins)
         shape = Region.of(self.geometry, rows, columns).shape
         counts = np.zeros((bins, *shape), dtype)
         for b, (first, last) in enumerate(itertools.pairwise(edges.tolist())):

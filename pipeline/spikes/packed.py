@@ -5,13 +5,14 @@ lie one after another. Decoding and counting read them through `Region`, which t
 where the wanted columns don't start and end on bytes of their own:
 
     file row   |........|........|........|........|     W bits, bottom row first if flipped
-    whole      |<------------- W bits ----------->|      any W, any frame start, shifted to bit 0
+    whole      |<------------- W bits ----------->|      any W, any frame start
     columns             |<---- bytes ---->|              W and frame start are whole bytes
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -70,67 +71,56 @@ class Region:
 
     @property
     def packed_width(self) -> int:
-        """Bits between one row and the next in a loaded frame."""
+        """Columns of an unpacked row."""
         if self.byte_columns is None:
             return self.geometry.width
         return 8 * (self.byte_columns[1] - self.byte_columns[0])
 
     @property
-    def n_bytes(self) -> int:
-        """Bytes of a loaded frame."""
-        return (self.shape[0] * self.packed_width + 7) // 8
+    def is_stored_so(self) -> bool:
+        """Whether an unpacked frame is the decoded region, with nothing to turn or leave out."""
+        return self.packed_width == self.shape[1] and not self.geometry.flip_rows
 
-    @property
-    def _stored_row(self) -> int:
-        """First stored row of the region."""
-        return self.geometry.height - self.rows[1] if self.geometry.flip_rows else self.rows[0]
+    def band(self, top: int, bottom: int) -> Region:
+        """Return the part of the region in its rows [top, bottom)."""
+        first = self.rows[0]
+        return replace(self, rows=(first + top, first + bottom))
 
-    def gather(self, packed: Bytes, frames: npt.NDArray[np.int64], out: Bytes) -> None:
-        """Copy the region's bits of some frames to `out` (n, n_bytes or more), each from bit 0."""
+    def unpacker(self, packed: Bytes) -> Callable[[int, int], Bytes]:
+        """Return a function that unpacks the region's bits of frames [start, stop).
+
+        It returns them as uint8 of 0/1, (n, h, packed_width), rows as stored: `upright` turns them,
+        and `column_pairs` says which of the columns are the region's.
+        """
+        geometry, (height, width) = self.geometry, (self.shape[0], self.packed_width)
+        row = geometry.height - self.rows[1] if geometry.flip_rows else self.rows[0]
+
+        def unpack_bytes(start: int, stop: int) -> Bytes:
+            # Flat, because each run of bits costs a call.
+            flat = stored[start:stop].reshape(stop - start, -1)
+            return unpack_bits(flat).reshape(stop - start, height, width)
+
+        def unpack_shifted(start: int, stop: int) -> Bytes:
+            out = np.empty((stop - start, height * width), np.uint8)
+            for pixels, frame in zip(out, range(start, stop), strict=True):
+                first, shift = divmod(frame * geometry.frame_bits + row * geometry.width, 8)
+                end = shift + height * width
+                pixels[...] = unpack_bits(packed[first : first + (end + 7) // 8], end)[shift:]
+            return out.reshape(-1, height, width)
+
         if self.byte_columns is None:
-            for frame, target in zip(frames.tolist(), out, strict=True):
-                self._load(packed, frame, target)
-            return
-        height, row_bytes = self.shape[0], self.geometry.width // 8
-        first, last = self.byte_columns
-        if (height, last - first) == (self.geometry.height, row_bytes):
-            frames_of = packed.reshape(-1, self.n_bytes)
-            # mode: frames are inside, and only so does take write to `out` without a copy between.
-            np.take(frames_of, frames, axis=0, out=out[:, : self.n_bytes], mode="clip")
-            return
-        stream = packed.reshape(-1, self.geometry.height, row_bytes)
-        rows = slice(self._stored_row, self._stored_row + height)
-        target = out[:, : self.n_bytes].reshape(len(frames), height, last - first)
-        target[...] = stream[frames, rows, first:last]
+            return unpack_shifted
+        stored = packed.reshape(-1, geometry.height, geometry.width // 8)
+        stored = stored[:, row : row + height, slice(*self.byte_columns)]
+        return unpack_bytes
 
-    def _load(self, packed: Bytes, frame: int, out: Bytes) -> None:
-        """Copy whole rows of one frame to `out[:n_bytes]`, shifted so that they start at bit 0.
-
-        Bits of `out` beyond the region's last pixel are undefined.
-        """
-        first_bit = frame * self.geometry.frame_bits + self._stored_row * self.geometry.width
-        start, shift = divmod(first_bit, 8)
-        target = out[: self.n_bytes]
-        if shift == 0:
-            target[...] = packed[start : start + self.n_bytes]
-            return
-        low = packed[start : start + self.n_bytes]
-        np.right_shift(low, shift, out=target)
-        high = packed[start + 1 : start + 1 + self.n_bytes]  # one short at the file's end
-        target[: high.size] |= high << (8 - shift)
-
-    def upright(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """View one byte a pixel (n, h * packed_width or more) as upright (n, h, packed_width).
-
-        `column_pairs` says which of its columns are the region's.
-        """
-        h = self.shape[0]
-        stored = pixels[:, : h * self.packed_width].reshape(-1, h, self.packed_width)
-        return stored[:, ::-1] if self.geometry.flip_rows else stored
+    def upright(self, pixels: Bytes) -> Bytes:
+        """Return unpacked rows (..., h, packed_width) in the scene's order, as a view."""
+        return pixels[..., ::-1, :] if self.geometry.flip_rows else pixels
 
     @property
     def column_pairs(self) -> tuple[tuple[slice, slice], ...]:
-        """Pairs of (columns of the decoded region, the same columns of a loaded row)."""
+        """Pairs of (columns of the decoded region, the same columns of an unpacked row)."""
         origin = 0 if self.byte_columns is None else 8 * self.byte_columns[0]
         pairs = []
         at = 0

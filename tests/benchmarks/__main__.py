@@ -7,6 +7,7 @@ machine that slows down for a while slows both.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -34,54 +35,68 @@ REALDATA = Path(__file__).parents[3] / "shared/realdata"
 
 
 def kernel(
-    frames: int, height: int, width: int, bar: float, repeats: int, crop_bar: float | None = None
+    size: tuple[int, int, int],
+    bar: float,
+    repeats: int,
+    crop_bar: float | None = None,
+    most_memory: float = 1.25,
 ) -> list[Figure]:
-    """Counting packed spikes against unpacking the whole window and `np.add.reduceat`."""
+    """Counting packed spikes against the plain way at its best, and the memory that it takes."""
+    frames, height, width = size
     geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
     rng = np.random.default_rng(0)
-    packed = pack_spikes(rng.random((frames, height, width), np.float32) < 0.25, geometry)
-    edges = -(-np.arange(BINS) * frames // BINS)
+    packed = pack_spikes(rng.random(size, np.float32) < 0.25, geometry)
+    edges = -(-np.arange(BINS + 1) * frames // BINS)
 
-    def unpack_and_reduce() -> np.ndarray:
-        bits = np.unpackbits(packed, bitorder="little").reshape(frames, height, width)[:, ::-1]
-        return np.add.reduceat(bits, edges, axis=0)
+    def plain() -> np.ndarray:
+        """Unpack each bin in blocks of 1 MB and sum in bytes; whole bytes a row are assumed."""
+        rows = packed.reshape(frames, -1)
+        counts = np.empty((BINS, height, width), np.uint8)
+        stored = np.empty(height * width, np.uint8)
+        for k, (first, last) in enumerate(itertools.pairwise(edges.tolist())):
+            step = 2**17 // (last - first)
+            for at in range(0, rows.shape[1], step):
+                bits = np.unpackbits(rows[first:last, at : at + step], axis=1, bitorder="little")
+                np.add.reduce(bits, axis=0, dtype=np.uint8, out=stored[8 * at : 8 * (at + step)])
+            counts[k] = stored.reshape(height, width)[::-1]
+        return counts
 
     def ours() -> np.ndarray:
         return count_spikes(packed, geometry, BINS)
 
     def crop() -> np.ndarray:
-        return count_spikes(packed, geometry, BINS, rows=(100, 228), columns=(101, 229))
+        return count_spikes(packed, geometry, BINS, rows=(40, 168), columns=(101, 229))
 
     output = ours()
-    np.testing.assert_array_equal(output, unpack_and_reduce())
-    actions = {"base": unpack_and_reduce, "ours": ours, "copy": output.copy, "crop": crop}
+    np.testing.assert_array_equal(output, plain())
+    actions = {"plain": plain, "ours": ours, "copy": output.copy, "crop": crop}
     times = fastest(actions, repeats)
     tracemalloc.start()
     ours()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    size = f"{frames}x{height}x{width}"
+    name = f"{frames}x{height}x{width}"
     return [
         Figure(
-            f"count {size}",
-            times["base"] / times["ours"],
-            "x faster than unpackbits + reduceat",
+            f"count {name}",
+            times["plain"] / times["ours"],
+            "x as fast as unpackbits and a sum, by bin",
             bar,
             f"{times['ours'] * 1e3:.1f} ms; copying the output takes {times['copy'] * 1e3:.1f} ms",
         ),
         Figure(
-            f"count a 128x128 crop of {size}",
+            f"count a 128x128 crop of {name}",
             times["ours"] / times["crop"],
             "x faster than the whole",
             crop_bar,
             f"{times['crop'] * 1e3:.2f} ms",
         ),
         Figure(
-            f"count {size}, memory",
-            1.25 * output.nbytes / peak,
-            "x below 1.25 times the output",
-            1.0,
-            f"peak {peak / output.nbytes:.2f} times the output",
+            f"count {name}, memory",
+            peak / output.nbytes,
+            "times the output, which is in it",
+            most_memory,
+            at_most=True,
         ),
     ]
 
@@ -139,9 +154,10 @@ def main() -> int:
     options = parser.parse_args()
     began = time.perf_counter()
     figures = [
-        *kernel(88, 360, 640, bar=22, repeats=9, crop_bar=5),
-        *kernel(301, 250, 400, bar=11, repeats=9),
-        *kernel(1000, 1000, 1000, bar=15, repeats=2),
+        *kernel((88, 360, 640), bar=0.8, repeats=40, crop_bar=3),
+        *kernel((257, 180, 320), bar=0.8, repeats=40, most_memory=1.35),
+        *kernel((301, 250, 400), bar=0.8, repeats=40),
+        *kernel((1000, 1000, 1000), bar=0.7, repeats=3),
     ]
     shared = Path("/dev/shm")
     in_memory = shared if shared.is_dir() else None
