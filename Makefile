@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-memory bench-model bench-quality bench-apart bench-adaptation bench-ablation model compare clean
+.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-memory bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation model compare clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -118,6 +118,14 @@ bench-quality: $(INSTALLED)
 # Scenes in which things move apart; constants are chosen on --set tuning, and judged on the other.
 bench-apart: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.apart --model small
+
+# What path is worth without a model, by several cameras; whether it makes anything worse; its cost.
+bench-path: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.quality --without-model
+	$(BIN)/python -m tests.benchmarks.apart --camera threshold4,noise,dead,half,late,quarter
+	$(BIN)/python -m tests.benchmarks.calm
+	$(BIN)/python -m tests.benchmarks.recordings
+	$(BIN)/python -m tests.benchmarks.path_cost
 
 bench-adaptation: $(OUT)/.done
 	$(BIN)/python -m tests.benchmarks.adaptation $(OUT)

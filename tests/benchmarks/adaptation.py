@@ -19,8 +19,9 @@ from spikedeblur.pipeline.sequences.find_recording import recordings_of
 from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.trained.model_file import find_model
 
+from .cameras import record
 from .figures import Figure
-from .quality import MAIN, METHODS, record, write_frames
+from .quality import MAIN, METHODS, write_frames
 
 SHIFTED = Rig(threshold=6.0, noise=0.03, linear_light=True)
 

@@ -6,13 +6,14 @@ PSNR is of the squared error pooled over all scenes; the regions follow from the
 them stand two figures for what looks ugly without costing much PSNR, both at moving edges, in
 levels of 255: the mean error of the two chroma channels (YCbCr of ITU-R BT.601), and by how much
 the frame leaves the range of the sharp frame's 5x5 neighbourhood.
+
+`--camera threshold4,noise,...` judges `path` by other cameras instead, on the same frames.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections import defaultdict
@@ -27,19 +28,26 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from moving_apart import PARTS, REGIONS, SETS, Scene, write_frames
+from moving_apart import LENGTH, PARTS, REGIONS, SETS, Scene, write_frames
 
 from spikedeblur.pipeline.evaluate.metrics import psnr, psnr_of, ssim
 from spikedeblur.pipeline.methods.contract import Method, restored_frames
 from spikedeblur.pipeline.methods.make_method import ModelOptions
 from spikedeblur.pipeline.methods.path import PathMethod
 from spikedeblur.pipeline.methods.tfp_tfi_sdm import SHORT_BINS, BlurMethod, SdmMethod
-from spikedeblur.pipeline.sequences.unified import open_windows
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.trained.model_file import find_model
 
-BINS = 32
+from .cameras import CAMERAS, path_by_camera, record
+
+CAMERA_BARS = {"disc": {"threshold4": 1.0}}
+"""The most PSNR that `path` may lose by each camera, in dB, by part."""
 EDGES = (1, 2)
 """Regions at moving edges."""
+MIDDLE = Rig().centres(LENGTH)[1]
+"""Number of the frame that pictures show, the middle of the second of three exposures."""
+CROP = 64
+"""Side of the pictures' crops, in pixels."""
 
 Frame = npt.NDArray[np.uint8]
 
@@ -99,20 +107,6 @@ def _beyond(restored: Frame, sharp: Frame) -> npt.NDArray[np.float64]:
     return np.maximum(restored - high, 0) + np.maximum(low - restored, 0)
 
 
-def record(work: Path, kind: str, part: str) -> tuple[dict[str, Scene], Sequence[Any]]:
-    """Record a part of a set by both cameras, and open its windows."""
-    scenes = write_frames(work / "frames", kind, part)
-    data, log, store = work / "data", work / "log.txt", work / "store.zarr"
-    for words in (
-        ("simulate", data, "--frames", work / "frames", "--split", "test"),
-        ("align", data, "--layout", "x4k1000fps", "--log", log, "--no-verify"),
-        ("voxelize", log.with_suffix(".json"), store, "--workers", "1"),
-    ):
-        command = [sys.executable, "-m", "spikedeblur", "--quiet", *map(str, words)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return {scene.name: scene for scene in scenes}, open_windows(store, "test", bins=BINS)
-
-
 def evaluate(
     methods: Mapping[str, Method],
     scenes: Mapping[str, Scene],
@@ -140,7 +134,7 @@ def evaluate(
     return found
 
 
-def best_sdm(scenes: Mapping[str, Scene], sequences: Sequence[Any]) -> SdmMethod:
+def best_sdm(sequences: Sequence[Any]) -> SdmMethod:
     """Return SDM with the width that serves it best on these very windows."""
     means = {}
     for bins in SHORT_BINS:
@@ -178,22 +172,40 @@ def told(part: str, found: Mapping[str, Found]) -> str:
 
 
 class Pictures:
-    """Keeps, for every scene, the middle window of all methods beside the sharp frame."""
+    """Writes what methods make of each scene's middle window, and where `path` is worst."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._row: list[Frame] = []
+        self._row: dict[str, Frame] = {}
+        self._worst: list[Frame] = []
 
     def __call__(self, scene: str, centre: int, name: str, restored: Frame, sharp: Frame) -> None:
-        """Add a frame; write the picture once the row is there."""
-        if centre != 31:
+        """Add a frame; write the scene's picture once the last method's frame is there."""
+        if centre != MIDDLE:
             return
-        self._row.append(restored)
+        self._row[name] = restored
         if name == "path":
             self._folder.mkdir(parents=True, exist_ok=True)
-            row = np.concatenate([*self._row, sharp], 1)
-            Image.fromarray(row).save(self._folder / f"{scene}.png")
-            self._row = []
+            row = self._row | {"sharp": sharp}
+            picture = np.concatenate(list(row.values()), 1)
+            Image.fromarray(picture).save(self._folder / f"{scene}.png")
+            y, x = worst_crop(restored, sharp)
+            crops = [frame[y : y + CROP, x : x + CROP] for frame in row.values()]
+            self._worst.append(np.concatenate(crops, 1).repeat(3, 0).repeat(3, 1))
+            self._row = {}
+
+    def write_worst(self) -> None:
+        """Write the crops in which `path` is worst, a row for each scene, enlarged three times."""
+        Image.fromarray(np.concatenate(self._worst)).save(self._folder / "worst.png")
+
+
+def worst_crop(restored: Frame, sharp: Frame) -> tuple[int, int]:
+    """Return the first row and column of the crop with the largest squared error."""
+    error = ((restored.astype(np.float64) - sharp) ** 2).sum(-1)
+    total = np.pad(error, [(1, 0), (1, 0)]).cumsum(0).cumsum(1)
+    sums = total[CROP:, CROP:] - total[:-CROP, CROP:] - total[CROP:, :-CROP] + total[:-CROP, :-CROP]
+    row, column = divmod(int(sums.argmax()), sums.shape[1])
+    return row, column
 
 
 def main() -> None:
@@ -204,17 +216,34 @@ def main() -> None:
     parser.add_argument("--model", help="a trained model's name or file, measured too")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of each scene")
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--camera", help=f"path only, on disc or --part: {', '.join(CAMERAS)}")
     options = parser.parse_args()
+    if options.camera:
+        names = options.camera.split(",")
+        if unknown := set(names) - set(CAMERAS):
+            parser.error(f"--camera: expected {', '.join(CAMERAS)}, got {', '.join(unknown)}")
+        if options.model or options.pictures or options.json:
+            parser.error("--camera prints figures of path; leave out --model, --pictures, --json")
+        part = options.part or "disc"
+        print(f"{options.set}, {part}")
+        with tempfile.TemporaryDirectory() as work:
+            write_frames(Path(work) / "frames", options.set, part)
+            path_by_camera(Path(work), names, CAMERA_BARS.get(part, {}))
+        return
     figures = {}
     for part in [options.part] if options.part else PARTS:
         with tempfile.TemporaryDirectory() as work:
-            scenes, sequences = record(Path(work), options.set, part)
-            methods: dict[str, Method] = {"blur": BlurMethod(), "sdm": best_sdm(scenes, sequences)}
+            made = write_frames(Path(work) / "frames", options.set, part)
+            scenes = {scene.name: scene for scene in made}
+            sequences = record(Path(work), "clean", Rig())
+            methods: dict[str, Method] = {"blur": BlurMethod(), "sdm": best_sdm(sequences)}
             if options.model:
                 methods["model"] = ModelOptions().open(find_model(options.model))
             methods["path"] = PathMethod()
-            keep = Pictures(options.pictures / part) if options.pictures else lambda *_: None
-            found = evaluate(methods, scenes, sequences, keep)
+            pictures = Pictures(options.pictures / part) if options.pictures else None
+            found = evaluate(methods, scenes, sequences, pictures or (lambda *_: None))
+        if pictures:
+            pictures.write_worst()
         print(told(f"{options.set}, {part}", found), flush=True)
         figures[part] = {name: vars(of_method) for name, of_method in found.items()}
     if options.json:

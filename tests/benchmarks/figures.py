@@ -28,12 +28,14 @@ class Figure:
             return True
         return self.value <= self.bar if self.at_most else self.value >= self.bar
 
-    def line(self) -> str:
-        """Return the figure beside its bar."""
+    def line(self, digits: int | None = None) -> str:
+        """Return the figure beside its bar; `digits` after the point, None: one or two."""
         verdict = ""
         if self.bar is not None:
             verdict = f"bar {self.bar:g}: {'ok' if self.passed else 'BELOW'}"
-        value = f"{self.value:.{2 if abs(self.value) < 2 else 1}f}"
+        if digits is None:
+            digits = 2 if abs(self.value) < 2 else 1
+        value = f"{self.value:.{digits}f}"
         return f"{self.what:56} {value:>8} {self.unit:38} {verdict:14} {self.detail}"
 
 

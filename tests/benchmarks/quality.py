@@ -4,7 +4,7 @@ scikit-learn's two photographs in motion (six motions each, 192x192) are recorde
 camera as it was in training, and by others: higher thresholds, half the rate, noise, dead pixels,
 a clock that is late; and exposures are restored alone, without neighbours. Spikes are half as large
 as the frames. Two more tests are for information: the middle of the same photographs, sharp to the
-pixel, and photographs of other packages.
+pixel, and photographs of other packages. `--without-model` judges `path` alone, in minutes.
 """
 
 from __future__ import annotations
@@ -13,35 +13,46 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from photographs import OTHERS, PHOTOGRAPHS, moving_frames, write_x4k1000fps
 
-from spikedeblur.pipeline.align import AlignOptions, align
 from spikedeblur.pipeline.evaluate.job import evaluate_sequences
 from spikedeblur.pipeline.evaluate.scores import Evaluation
 from spikedeblur.pipeline.methods.make_method import ModelOptions
 from spikedeblur.pipeline.methods.network import ModelMethod
-from spikedeblur.pipeline.sequences.unified import open_windows
-from spikedeblur.pipeline.simulate import simulate
-from spikedeblur.pipeline.simulate.clips import folder_clips
 from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.trained.model_file import find_model
-from spikedeblur.pipeline.voxelize import VoxelizeOptions, voxelize_manifest
 
+from .cameras import CAMERAS, WITHOUT_MODEL, Changed, path_by_camera, record, recordings, told
 from .figures import Figure
 
 __all__ = ["TESTS", "measure", "moving_frames", "write_x4k1000fps"]
 
-BINS = 32
-METHODS = ("blur", "sdm", "path", "model")
+METHODS = (*WITHOUT_MODEL, "model")
+MODEL_BARS = {
+    "threshold2": 0.3,
+    "threshold4": 0.8,
+    "half": 0.5,
+    "dead": 0.7,
+    "noise": 0.7,
+    "late": 1.0,
+}
+"""The most PSNR that the model may lose by each camera, in dB."""
+PATH_BARS = {
+    "clean": 28.7,
+    "threshold4": 0.7,
+    "noise": 0.5,
+    "dead": 0.2,
+    "half": 0.4,
+    "late": 0.5,
+}
+"""The least PSNR of `path` by the clean camera, and the most that it may lose by others, in dB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +74,6 @@ TESTS = (
 )
 
 
-Change = Callable[[np.ndarray, int], np.ndarray]
-"""Changes planes (n, h, w), counts in bins or spikes, of which so many are an exposure."""
-
-
-class Changed:
-    """A sequence with other spikes, or without its gain."""
-
-    def __init__(
-        self, sequence: Any, change: Change = lambda planes, _: planes, *, gain_known: bool = True
-    ) -> None:
-        self._sequence, self._change = sequence, change
-        self.gain = sequence.gain if gain_known else None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sequence, name)
-
-    def voxels(self, start: int, stop: int, rows: Any = None, columns: Any = None) -> np.ndarray:
-        """Return the changed counts (T, K, h, w)."""
-        counts = self._sequence.voxels(start, stop, rows, columns)
-        return np.stack([self._change(one, len(one)) for one in counts])
-
-    def spikes_beside(self, window: int, beside: int, *crop: Any) -> tuple[np.ndarray, int]:
-        """Return the changed spikes (samples, h, w), and how many are before the exposure."""
-        spikes, before = self._sequence.spikes_beside(window, beside, *crop)
-        return self._change(spikes, int(self._sequence.samples[window])), before
-
-
 def write_frames(folder: Path, test: PhotographTest) -> None:
     """Write a test's frames."""
     write_x4k1000fps(
@@ -101,53 +85,15 @@ def write_frames(folder: Path, test: PhotographTest) -> None:
     )
 
 
-def record(work: Path, name: str, rig: Rig, frames: str = "frames") -> Sequence[Any]:
-    """Record the photographs, align and voxelize, and open the windows."""
-    folder = work / name
-    simulate(folder, folder_clips(work / frames), rig)
-    log, manifest = work / f"{name}.txt", work / f"{name}.json"
-    options = AlignOptions(verify=False)
-    align(folder, "x4k1000fps", log=log, manifest=manifest, options=options)
-    voxelize_manifest(manifest, work / f"{name}.zarr", VoxelizeOptions(bins=BINS))
-    return open_windows(work / f"{name}.zarr", "test", bins=BINS)
-
-
-def later(share: float) -> Change:
-    """Return what makes the spikes late by a share of the exposure; before the first: mirrored."""
-    return lambda planes, exposure: planes[np.abs(np.arange(len(planes)) - round(share * exposure))]
-
-
-def dead(share: float) -> Change:
-    """Return what silences a share of the pixels, the same in every window."""
-
-    def change(planes: np.ndarray, _: int) -> np.ndarray:
-        alive = np.random.default_rng(0).random(planes.shape[-2:]) >= share
-        return planes * alive.astype(planes.dtype)
-
-    return change
-
-
-def told(evaluation: Evaluation) -> str:
-    """Return PSNR and SSIM of each method, and SDM's window."""
-    found = (f"{name} {s.psnr:.2f} / {s.ssim:.3f}" for name, s in evaluation.methods.items())
-    return f"{', '.join(found)}; SDM of {evaluation.sdm_bins} bins"
-
-
 def measure(model: ModelMethod, work: Path) -> list[Figure]:
-    """Evaluate on every camera; print as it goes."""
+    """Evaluate a model on every camera."""
     write_frames(work / "frames", MAIN)
-    clean = record(work, "clean", Rig())
-    cameras: dict[str, tuple[Sequence[Any], float]] = {
-        "threshold x2": (record(work, "threshold2", Rig(threshold=4.0)), 0.3),
-        "threshold x4": (record(work, "threshold4", Rig(threshold=8.0)), 0.8),
-        "half the rate": (record(work, "rate", Rig(spikes_per_frame=4)), 0.5),
-        "2 % dead pixels": ([Changed(s, dead(0.02)) for s in clean], 0.7),
-        "1 % noise": (record(work, "noise", Rig(noise=0.01)), 0.7),
-        "late by a tenth of the exposure": ([Changed(s, later(0.1)) for s in clean], 1.0),
-    }
+    recorded = dict(recordings(work, ("clean", *MODEL_BARS)))
+    clean = recorded["clean"]
+    cameras = {CAMERAS[name].what: (recorded[name], bar) for name, bar in MODEL_BARS.items()}
     for name, bar in (("x2", 1.0), ("x4", 2.0)):
-        known = cameras[f"threshold {name}"][0]
-        unknown = [Changed(s, gain_known=False) for s in known]
+        known: Sequence[Any] = cameras[f"threshold {name}"][0]
+        unknown = [Changed(sequence, gain_known=False) for sequence in known]
         cameras[f"threshold {name}, gain unknown"] = unknown, bar
 
     def evaluated(sequences: Sequence[Any]) -> Evaluation:
@@ -184,14 +130,19 @@ def measure(model: ModelMethod, work: Path) -> list[Figure]:
 def main() -> int:
     """Measure, print and judge."""
     parser = argparse.ArgumentParser(prog="make bench-quality", description=__doc__)
-    parser.add_argument("--model", default="small", help="a model's name or file")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model", default="small", help="a model's name or file")
+    which.add_argument("--without-model", action="store_true", help="judge path alone")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    model = ModelOptions().open(find_model(options.model))
     with tempfile.TemporaryDirectory() as work:
-        figures = measure(model, Path(work))
-    for figure in figures:
-        print(figure.line().replace(f"{figure.value:8.1f}", f"{figure.value:8.2f}", 1))
+        if options.without_model:
+            write_frames(Path(work) / "frames", MAIN)
+            cameras = (*PATH_BARS, "quarter")
+            figures = path_by_camera(Path(work), cameras, PATH_BARS, none_below=["quarter"])
+        else:
+            figures = measure(ModelOptions().open(find_model(options.model)), Path(work))
+            print("\n".join(figure.line(2) for figure in figures))
     if options.json:
         content = [asdict(figure) | {"passed": figure.passed} for figure in figures]
         options.json.write_text(json.dumps(content, indent=2) + "\n")
