@@ -19,7 +19,7 @@ from ..storage.side_by_side import together
 from ..store.arrays import DAMAGED, METADATA
 from ..store.records import find_sequences, find_split, is_free, read_splits, root_kind
 from ..store.schema import SMALL_ARRAYS, SequenceRecord, voxel_type
-from ..store.shard import ShardedArray, Spans, read_spec, scratch
+from ..store.shard import Pending, Spans, StoredArray, read_spec
 from .contract import Box, FrameKind, Span, WindowSequence
 
 AT_ONCE_BYTES = 4 * 2**20
@@ -106,7 +106,7 @@ class StoreSequence(WindowSequence):
         self._store = store
         self._storage = store.child(seq)
         self._expected = record.arrays()
-        self._arrays: dict[str, ShardedArray] = {}
+        self._arrays: dict[str, StoredArray] = {}
         self._opening = threading.Lock()
         self._require_bins()
         self._require_files()
@@ -142,6 +142,11 @@ class StoreSequence(WindowSequence):
 
     def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
         return self._read(kind, ((start, stop), *box, (0, 3)))
+
+    def _begin_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> Pending:
+        if self.is_remote:
+            return super()._begin_frames(kind, start, stop, box)
+        return self._begin(kind, ((start, stop), *box, (0, 3)))
 
     def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         """Read spikes; beside an exposure, only samples of other exposures are kept."""
@@ -183,10 +188,8 @@ class StoreSequence(WindowSequence):
         size = len(firsts) if together else 1
         for group in (slice(i, i + size) for i in range(0, len(firsts), size)):
             a, b = int(firsts[group].min()), int(lasts[group].max())
-            packed = scratch("spikes", (b - a, y1 - y0, b1 - b0), "uint8")
-            self._read("spikes", ((a, b), rows, (b0, b1)), packed)
+            packed = self._read("spikes", ((a, b), rows, (b0, b1))).reshape(-1)
             spans = np.stack([firsts[group] - a, lasts[group] - a], axis=1).tolist()
-            packed = packed.reshape(-1)
             count_windows(packed, geometry, self.bins, spans, columns=cut, out=out[group])
         return out
 
@@ -231,14 +234,17 @@ class StoreSequence(WindowSequence):
             )
         return values
 
-    def _read(self, name: str, spans: Spans, out: np.ndarray | None = None) -> np.ndarray:
+    def _begin(self, name: str, spans: Spans) -> Pending:
         self._open_all_if_remote()
         array = self._arrays.get(name)
         if array is None:
             array = self._arrays[name] = self._open(name)
-        return array.read(spans, out)
+        return array.begin(spans)
 
-    def _open(self, name: str) -> ShardedArray:
+    def _read(self, name: str, spans: Spans) -> np.ndarray:
+        return self._begin(name, spans)()
+
+    def _open(self, name: str) -> StoredArray:
         assert self.record.complete is not None
         spec = read_spec(self._storage, self._expected[name])
         if spec is None:
@@ -247,7 +253,7 @@ class StoreSequence(WindowSequence):
         for key in spec.files():
             if key not in files:
                 raise self._damaged(key, None)
-        return ShardedArray(self._storage, spec, files)
+        return StoredArray(self._storage, spec, files)
 
     def _require_bins(self) -> None:
         bins, record, where = self.bins, self.record, f"{self._store}: {self.seq}"

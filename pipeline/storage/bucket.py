@@ -138,7 +138,7 @@ class Bucket(Storage):
         if size is None:
             raise missing(self._url(key))
         for start in range(0, size, PIECE):
-            (piece,) = self.ranges(key, [(start, min(PIECE, size - start))])
+            (piece,) = self.read_ranges(key, [(start, min(PIECE, size - start))])
             yield bytes(piece)
 
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
@@ -204,7 +204,7 @@ class Bucket(Storage):
     def sweep(self, key: str = "", *, own: bool = False) -> None:
         """Do nothing: an object is there whole or not at all."""
 
-    def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
+    def read_ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return the bytes of an object at each span, by few requests at once."""
         name, url = self._object(key), self._url(key)
         for span in spans:

@@ -30,7 +30,7 @@ from ..store.records import (
     root_kind,
 )
 from ..store.schema import STORE, Kind, SequenceRecord
-from ..store.shard import ShardedArray, read_spec
+from ..store.shard import StoredArray, read_spec
 from .sources import ManifestSources, open_manifest
 
 READERS = 4
@@ -287,7 +287,7 @@ def _check_indices(
                 checked.say("metadata", key, str(error))
         if spec is None:
             continue
-        array = ShardedArray(folder, spec, record.complete.files)
+        array = StoredArray(folder, spec, record.complete.files)
         for number, file in enumerate(spec.files()):
             if file in damaged:
                 continue

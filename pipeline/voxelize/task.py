@@ -15,7 +15,7 @@ from ..storage.checksum import SummedFiles
 from ..storage.locate import open_storage
 from ..store.arrays import METADATA
 from ..store.schema import Completion, SourceMark
-from ..store.shard import encode_shard, scratch
+from ..store.write import encode_shard, scratch
 from .npy import write_windows
 from .plan import SequencePlan, ShardTask, SpikeRun
 from .sources import TaskSources, open_sources

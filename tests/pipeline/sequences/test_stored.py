@@ -7,8 +7,10 @@ import multiprocessing
 import pickle
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
+import zarr
 from data_sets import DataSet, make_data_set
 
 from spikedeblur.pipeline.sequences.stored import StoreSequence, open_store
@@ -45,13 +47,25 @@ def test_crop_reads_across_chunk_and_shard_borders(
     sequence = open_store(tmp_path / "s.zarr")[0]
     voxels = data.voxels("test/x", 8)
     rng = np.random.default_rng(1)
-    for _ in range(20):
+    for i in range(20):
+        # A forked child cuts chunks by itself, as it does in a bucket.
+        monkeypatch.setattr("spikedeblur.pipeline.store.shard._is_forked", lambda i=i: i % 2)
         t0, t1 = sorted(rng.choice(6, 2, replace=False))
         y0, y1 = sorted(rng.choice(21, 2, replace=False))
         x0, x1 = sorted(rng.choice(37, 2, replace=False))
         np.testing.assert_array_equal(
             sequence.voxels(t0, t1, (y0, y1), (x0, x1)), voxels[t0:t1, :, y0:y1, x0:x1]
         )
+
+
+def test_clip_is_what_its_three_parts_are(store: Path) -> None:
+    sequence = open_store(store, "val")[0]
+    box, small = ((6, 34), (20, 62)), ((3, 17), (10, 31))
+    blur, sharp, voxels = sequence.clip(1, 4, box, small)
+    np.testing.assert_array_equal(blur, sequence.blur(1, 4, *box))
+    np.testing.assert_array_equal(sharp, sequence.sharp(1, 4, *box))
+    np.testing.assert_array_equal(voxels, sequence.voxels(1, 4, *small))
+    np.testing.assert_array_equal(sequence.clip(2, 3)[0], sequence.blur(2, 3))
 
 
 def test_ranges_outside_are_errors_not_shorter_arrays(store: Path) -> None:
@@ -82,6 +96,47 @@ def test_bit_rot_in_the_shard_index_is_an_error(
     shard.write_bytes(content)
     with pytest.raises(StoreError, match=rf"val/b/two: can't read {spikes_array}"):
         open_store(store, "val")[0].voxels(0, 5)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_shard_that_vanishes_after_opening_is_an_error_and_not_zeros(
+    store: Path, spikes_array: str, spikes_shard: str, has_begun: bool
+) -> None:
+    sequence = open_store(store, "val")[0]
+    if has_begun:
+        sequence.voxels(0, 1)
+    (store / "val/b/two" / spikes_shard).unlink()
+    with pytest.raises(StoreError, match=rf"val/b/two.*{spikes_array}"):
+        sequence.voxels(0, 5)
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [((2**64 - 1, 2**64 - 1), "a chunk is missing"), ((2**40, 8), "outside"), (None, "overlap")],
+)
+def test_an_index_with_a_valid_checksum_must_still_be_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: tuple[int, int] | None, what: str
+) -> None:
+    monkeypatch.setattr("spikedeblur.pipeline.store.schema.SPIKE_CHUNK", (8, 16))
+    data = make_data_set(tmp_path, seqs=("test/x",))
+    data.voxelize(tmp_path / "s.zarr", kind="packed")
+    shard = tmp_path / "s.zarr/test/x/spikes/c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    array = zarr.open_array(shard.parents[3])
+    n = 16 * np.prod([s // c for s, c in zip(array.shards, array.chunks, strict=True)])
+    index = np.frombuffer(content[-n - 4 : -4], "<u8").reshape(-1, 2).copy()
+    index[1] = index[0] if entry is None else entry
+    content[-n - 4 :] = index.tobytes() + google_crc32c.value(index.tobytes()).to_bytes(4, "little")
+    shard.write_bytes(content)
+    with pytest.raises(StoreError, match=rf"test/x: can't read spikes: spikes/c/0/0/0:.*{what}"):
+        open_store(tmp_path / "s.zarr")[0].voxels(0, 1)
+
+
+def test_reading_keeps_no_file_open(store: Path) -> None:
+    for sequence in open_store(store):
+        sequence.clip(0, 5)
+    held = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+    assert not [path for path in held if str(store) in path]
 
 
 @pytest.mark.parametrize(
