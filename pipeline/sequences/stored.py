@@ -17,10 +17,18 @@ from ..storage.base import Storage, StoreError
 from ..storage.locate import open_storage
 from ..storage.side_by_side import together
 from ..store.arrays import DAMAGED, METADATA
-from ..store.records import find_sequences, find_split, is_free, read_splits, root_kind
+from ..store.records import (
+    find_sequences,
+    find_split,
+    is_free,
+    read_splits,
+    require_record,
+    root_kind,
+)
 from ..store.schema import SMALL_ARRAYS, SequenceRecord, voxel_type
 from ..store.shard import Pending, Spans, StoredArray, read_spec
 from .contract import Box, FrameKind, Span, WindowSequence
+from .verified import Verified
 
 AT_ONCE_BYTES = 4 * 2**20
 """Most bytes of a clip's packed spikes that are read at once, so that samples shared by windows are
@@ -28,7 +36,7 @@ read once; larger clips are read window by window, which bounds memory."""
 
 
 def open_store(
-    path: StrPath, split: str | None = None, bins: int | None = None
+    path: StrPath, split: str | None = None, bins: int | None = None, *, verify: bool = False
 ) -> list[WindowSequence]:
     """Open all sequences of a store, or of one split of it, sorted by name.
 
@@ -39,6 +47,8 @@ def open_store(
         split: train, val or test; None: all.
         bins: K, temporal bins to count in; a store of counts has only its own. None: the
             store's bins.
+        verify: compare each file with its checksum before the first of its pixels is read, once in
+            a run; in folders only, since of a bucket only what is needed is transferred.
 
     Raises:
         StoreError: `voxelize` wrote no store here, it is empty, can't give these bins, or has an
@@ -67,7 +77,12 @@ def open_store(
         what = f"split {split!r}" if split else "sequence"
         splits = sorted(set(splits_of(store).values())) or ["nothing"]
         raise StoreError(f"{store}: no {what} in this store; it has {', '.join(splits)}")
-    opening = [partial(StoreSequence, store, seq, record, bins) for seq, record in records]
+    firsts = np.cumsum([0, *(len(r.complete.crc32) for _, r in records if r.complete)]).tolist()
+    flags = Verified(firsts[-1]) if verify and store.is_local else None
+    opening = [
+        partial(StoreSequence, store, seq, record, bins, flags and (flags, first))
+        for (seq, record), first in zip(records, firsts[:-1], strict=True)
+    ]
     return list(together(opening, side_by_side=not store.is_local))
 
 
@@ -89,7 +104,12 @@ class StoreSequence(WindowSequence):
     """(N,) int64: each window's first sample in `spikes`; kind packed only."""
 
     def __init__(
-        self, store: Storage, seq: str, record: SequenceRecord, bins: int | None = None
+        self,
+        store: Storage,
+        seq: str,
+        record: SequenceRecord,
+        bins: int | None = None,
+        verified: tuple[Verified, int] | None = None,
     ) -> None:
         if record.seq != seq:
             raise StoreError(
@@ -108,8 +128,12 @@ class StoreSequence(WindowSequence):
         self._expected = record.arrays()
         self._arrays: dict[str, StoredArray] = {}
         self._opening = threading.Lock()
+        self._verified = verified
+        """Flags of the store's files, and the first one of this sequence's; None: not compared."""
         self._require_bins()
         self._require_files()
+        if verified is not None:
+            require_record(self._storage, record)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_arrays": {}, "_opening": None}
@@ -133,7 +157,7 @@ class StoreSequence(WindowSequence):
         Raises:
             StoreError: a store of counts, or more bins than the shortest window has samples.
         """
-        return StoreSequence(self._store, self.seq, self.record, bins)
+        return StoreSequence(self._store, self.seq, self.record, bins, self._verified)
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
         if self.has_spikes:
@@ -193,8 +217,16 @@ class StoreSequence(WindowSequence):
             count_windows(packed, geometry, self.bins, spans, columns=cut, out=out[group])
         return out
 
+    def _require_whole(self, key: str) -> None:
+        """Refuse a file that is not what was written, where files are compared."""
+        crc32 = self.record.complete.crc32 if self.record.complete else {}
+        if self._verified is not None and key in crc32:
+            verified, first = self._verified
+            verified.require(first + list(crc32).index(key), self._storage, key, crc32[key])
+
     def _load_small(self, name: str) -> np.ndarray:
         spec = self._expected[name]
+        self._require_whole(spec.key(0))
         content = self._storage.read(spec.key(0))
         if content is None or len(content) != spec.chunk_bytes:
             size = None if content is None else len(content)
@@ -246,6 +278,7 @@ class StoreSequence(WindowSequence):
 
     def _open(self, name: str) -> StoredArray:
         assert self.record.complete is not None
+        self._require_whole(f"{name}/{METADATA}")
         spec = read_spec(self._storage, self._expected[name])
         if spec is None:
             raise self._damaged(f"{name}/{METADATA}", None)
@@ -253,7 +286,7 @@ class StoreSequence(WindowSequence):
         for key in spec.files():
             if key not in files:
                 raise self._damaged(key, None)
-        return StoredArray(self._storage, spec, files)
+        return StoredArray(self._storage, spec, files, self._require_whole)
 
     def _require_bins(self) -> None:
         bins, record, where = self.bins, self.record, f"{self._store}: {self.seq}"

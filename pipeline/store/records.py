@@ -13,7 +13,7 @@ from ..host.locks import LOCK, only_writer
 from ..storage.base import Storage, StoreError
 from ..storage.checksum import content_checksum
 from ..storage.side_by_side import together
-from .arrays import METADATA
+from .arrays import DAMAGED, METADATA
 from .schema import STORE, Completion, Kind, SequenceRecord, parse_record
 
 NPY_VOXELS = "spike_vox"
@@ -220,6 +220,19 @@ def record_checksum(attributes: dict[str, Any]) -> str:
     """Return the checksum of a whole sequence's record, which the record also holds."""
     complete = {k: v for k, v in attributes["complete"].items() if k != "record_crc32"}
     return content_checksum(attributes | {"complete": complete})
+
+
+def require_record(folder: Storage, record: SequenceRecord) -> None:
+    """Refuse a whole sequence whose record is not what was written.
+
+    Raises:
+        StoreError: its checksum is another.
+    """
+    mark = record_key(record.kind)
+    attributes = read_attributes(folder, mark)
+    expected = record.complete.record_crc32 if record.complete else None
+    if attributes is None or (expected is not None and record_checksum(attributes) != expected):
+        raise StoreError(f"{folder}: {mark} is not what was written; {DAMAGED}")
 
 
 def is_free(store: Storage) -> bool:

@@ -60,12 +60,20 @@ class StoredArray:
         storage: the sequence's folder.
         spec: the array.
         files: size in bytes of each file of the array, by path relative to the folder.
+        require_whole: called with the path of a file before anything of it is read.
     """
 
-    def __init__(self, storage: Storage, spec: ArraySpec, files: dict[str, int]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        spec: ArraySpec,
+        files: dict[str, int],
+        require_whole: Callable[[str], None] = lambda key: None,
+    ) -> None:
         self.spec = spec
         self._storage = storage
         self._files = files
+        self._require_whole = require_whole
         self._indices: dict[int, np.ndarray] = {}
         self._opened: Any = None
         if storage.is_local and not _is_forked():
@@ -148,6 +156,7 @@ class StoredArray:
 
     def _index(self, file: int) -> np.ndarray:
         if file not in self._indices:
+            self._require_whole(self.spec.key(file))
             self._indices[file] = self.read_index(file)
         return self._indices[file]
 

@@ -25,8 +25,8 @@ from ..store.records import (
     is_plain_group,
     read_attributes,
     read_record,
-    record_checksum,
     record_key,
+    require_record,
     root_kind,
 )
 from ..store.schema import STORE, Kind, SequenceRecord
@@ -237,10 +237,10 @@ def _check_sequence(
 def _check_files(folder: Storage, record: SequenceRecord, checked: _Checked) -> None:
     complete = record.complete
     assert complete is not None
-    mark = record_key(record.kind)
-    attributes, stored = read_attributes(folder, mark), complete.record_crc32
-    if attributes is None or (stored is not None and record_checksum(attributes) != stored):
-        checked.add("metadata", mark, f"{mark} is not what was written")
+    try:
+        require_record(folder, record)
+    except StoreError as error:
+        checked.say("metadata", record_key(record.kind), str(error))
     checked.without_checksums += not complete.crc32
     damaged = set()
     for key in sorted(complete.files.keys() | complete.crc32.keys()):

@@ -15,6 +15,7 @@ from data_sets import DataSet, make_data_set
 
 from spikedeblur.pipeline.sequences.stored import StoreSequence, open_store
 from spikedeblur.pipeline.storage.base import StoreError
+from spikedeblur.pipeline.storage.folder import Folder
 
 
 def edit_json(path: Path, *keys: str, value: object) -> None:
@@ -130,6 +131,52 @@ def test_an_index_with_a_valid_checksum_must_still_be_right(
     shard.write_bytes(content)
     with pytest.raises(StoreError, match=rf"test/x: can't read spikes: spikes/c/0/0/0:.*{what}"):
         open_store(tmp_path / "s.zarr")[0].voxels(0, 1)
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["spikes/c/0/0/0", "blur/c/0/0/0/0", "t0/c/0"])
+def test_a_flipped_bit_is_refused_where_files_are_compared(
+    data: DataSet, tmp_path: Path, file: str
+) -> None:
+    data.voxelize(tmp_path / "p.zarr", kind="packed")
+    flip(tmp_path / "p.zarr/val/b/two" / file, 11)
+    sequence = open_store(tmp_path / "p.zarr", "val", verify=True)[0]
+    for _ in range(2):  # it is not taken for whole the second time
+        with pytest.raises(StoreError, match=rf"val/b/two: {file}: expected CRC-32 .* --check"):
+            sequence.clip(0, 1), sequence.t0
+    unseen = open_store(tmp_path / "p.zarr", "val")[0]
+    unseen.clip(0, 1)
+
+
+def test_a_changed_record_is_refused_where_files_are_compared(store: Path) -> None:
+    edit_json(store / "val/b/two/zarr.json", "attributes", "gain", value=0.75)
+    assert open_store(store, "val")[0].gain == 0.75
+    with pytest.raises(StoreError, match=r"val/b/two: zarr\.json is not what was written"):
+        open_store(store, "val", verify=True)
+
+
+def test_a_file_is_compared_once_in_all_processes_of_a_run(
+    store: Path, spikes_shard: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    stream = Folder.stream
+    monkeypatch.setattr(Folder, "stream", lambda self, key: read.append(key) or stream(self, key))
+    sequence = open_store(store, "val", verify=True)[0]
+    spawn = multiprocessing.get_context("spawn")
+    other = spawn.Process(target=_read_sum, args=(sequence,))
+    other.start()
+    other.join(60)
+    assert other.exitcode == 0
+    sequence.voxels(0, 5)
+    assert spikes_shard not in read  # the other process compared it
+    sequence.blur(0, 5)
+    sequence.blur(0, 5)
+    assert read.count("blur/c/0/0/0/0") == 1
 
 
 def test_reading_keeps_no_file_open(store: Path) -> None:
