@@ -80,7 +80,7 @@ def open_store(
     firsts = np.cumsum([0, *(len(r.complete.crc32) for _, r in records if r.complete)]).tolist()
     flags = Verified(firsts[-1]) if verify and store.is_local else None
     opening = [
-        partial(StoreSequence, store, seq, record, bins, flags and (flags, first))
+        partial(StoreSequence, store, seq, record, bins, None if flags is None else (flags, first))
         for (seq, record), first in zip(records, firsts[:-1], strict=True)
     ]
     return list(together(opening, side_by_side=not store.is_local))

@@ -3,8 +3,8 @@
     axis 0 |  shard 0: one file  |  shard 1  | ...     a shard holds the whole of the other axes
            | chunk | chunk | ... |                     a chunk is what one read decodes
 
-The metadata are written by Zarr itself. They are read here, because opening an array by Zarr
-takes 2 ms, and a data set has tens of thousands; what `voxelize` does not write is refused.
+zarr-python writes the metadata. They are read here, because opening an array by it takes 2 ms,
+and a data set has tens of thousands; what `voxelize` does not write is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -115,47 +114,6 @@ def divide(side: int, wanted: int) -> int:
         range(max(1, -(-2 * wanted // 3)), 3 * wanted // 2 + 1),
         key=lambda chunk: (-side % chunk, abs(chunk - wanted)),
     )
-
-
-def array_metadata(spec: ArraySpec) -> bytes:
-    """Return the array's `zarr.json`, as Zarr writes it."""
-    # Sequences differ in length more than in anything else, and Zarr takes 2 ms an array.
-    inner = spec.chunks if spec.shards else None
-    metadata = json.loads(_metadata(spec.dtype, spec.codec, inner, spec.dimensions))
-    metadata["shape"] = list(spec.shape)
-    metadata["chunk_grid"]["configuration"]["chunk_shape"] = list(spec.shards or spec.chunks)
-    return json.dumps(metadata, indent=1).encode()
-
-
-@lru_cache(maxsize=256)
-def _metadata(
-    dtype: str, codec: Codec, inner: tuple[int, ...] | None, dimensions: tuple[str, ...]
-) -> bytes:
-    """Return the metadata of an array that is one shard with one chunk, or one value."""
-    import zarr
-    from zarr.codecs import BloscCodec, BytesCodec
-    from zarr.core.buffer import default_buffer_prototype
-
-    compressor = BloscCodec(
-        cname=codec if codec != "none" else "lz4",
-        clevel=LEVEL.get(codec, 0),
-        shuffle="bitshuffle",
-        typesize=np.dtype(dtype).itemsize,
-    )
-    shape = inner or (1,) * len(dimensions)
-    array: Any = zarr.create_array(
-        zarr.storage.MemoryStore(),
-        shape=shape,
-        dtype=dtype,
-        chunks=shape,
-        shards=inner,
-        serializer="auto" if inner else BytesCodec(),
-        compressors=[compressor] if codec != "none" else None,
-        dimension_names=dimensions,
-        fill_value=0,
-    )
-    content: bytes = array.metadata.to_buffer_dict(default_buffer_prototype())[METADATA].to_bytes()
-    return content
 
 
 def parse_array(content: bytes, name: str, where: str) -> ArraySpec:

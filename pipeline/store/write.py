@@ -1,58 +1,68 @@
-"""Writing of shards by the Zarr v3 specification (`sharding_indexed`).
+"""Files of an array, made by zarr-python in memory: who calls this writes them to the store.
 
-chunk 0 | chunk 1 | ... | index: (offset, length) of each chunk, uint64 | CRC-32C of the index
+So a file is there whole or not at all, on disk before its sequence is marked, and its checksum is
+that of the bytes that were handed over.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-import google_crc32c
-import numcodecs.blosc as blosc
 import numpy as np
 
 from ..storage.base import Buffer
-from .arrays import LEVEL, ArraySpec
+from .arrays import LEVEL, METADATA, ArraySpec
 
-# Several threads finish Blosc's blocks in any order, but equal input must give equal files; and a
-# pool of threads does not survive a fork. Work is divided between processes instead.
-blosc.use_threads = False
-
-_ABSENT = np.uint64(2**64 - 1)
+_AT_ONCE = {"codec_pipeline.batch_size": 2**16}
+"""Chunks that one task of zarr's event loop encodes: one, its default, takes twice the time."""
 
 
-def encode_shard(data: np.ndarray, spec: ArraySpec) -> Iterator[Buffer]:
-    """Yield the bytes of one shard's file, chunk by chunk, then the index.
+def array_files(spec: ArraySpec, start: int, data: np.ndarray) -> dict[str, Buffer]:
+    """Return the files of a part of an array, by path relative to the sequence.
 
     Args:
-        data: (n, ...) of the array's dtype; n may be less than the shard holds at the array's end.
-        spec: the array; its chunks and shards.
+        spec: the array.
+        start: place of `data` along the first axis; a file begins there.
+        data: (n, ...) of the array's dtype, up to the end of a file or of the array.
+
+    Returns:
+        the metadata, if the part is the first, and files with data.
     """
-    index = np.full((*spec.grid, 2), _ABSENT, "<u8")
-    used = tuple(-(-side // c) for side, c in zip(data.shape, spec.chunks, strict=True))
-    chunk = np.zeros(spec.chunks, data.dtype)
-    size = 0
-    for place in np.ndindex(*used):
-        region = tuple(slice(i * c, i * c + c) for i, c in zip(place, spec.chunks, strict=True))
-        block = data[region]
-        if block.shape != spec.chunks:
-            chunk[...] = 0
-        chunk[tuple(slice(side) for side in block.shape)] = block
-        encoded = _encode(chunk, spec)
-        yield encoded
-        index[place] = size, len(encoded)
-        size += len(encoded)
-    content = index.tobytes()
-    yield content
-    yield google_crc32c.value(content).to_bytes(4, "little")
+    import numcodecs.blosc as blosc
+    import zarr
+    from zarr.codecs import BloscCodec, BytesCodec
+    from zarr.core.buffer import Buffer as ZarrBuffer
 
-
-def _encode(chunk: np.ndarray, spec: ArraySpec) -> Buffer:
-    if spec.codec == "none":
-        return chunk.tobytes()
-    return bytes(blosc.compress(chunk, spec.codec.encode(), LEVEL[spec.codec], blosc.BITSHUFFLE))
+    # Several threads finish Blosc's blocks in any order, but equal input must give equal files.
+    blosc.use_threads = False
+    held: dict[str, ZarrBuffer] = {}
+    compressor = BloscCodec(
+        cname=spec.codec if spec.codec != "none" else "lz4",
+        clevel=LEVEL.get(spec.codec, 0),
+        shuffle="bitshuffle",
+        typesize=spec.itemsize,
+    )
+    with zarr.config.set(_AT_ONCE):
+        array: Any = zarr.create_array(
+            zarr.storage.MemoryStore(held),
+            shape=spec.shape,
+            dtype=spec.dtype,
+            chunks=spec.chunks,
+            shards=spec.shards,
+            serializer=BytesCodec() if spec.shards is None else "auto",
+            compressors=None if spec.codec == "none" else [compressor],
+            dimension_names=spec.dimensions,
+            fill_value=0,
+            # A chunk that is missing is damage, even where all of it is zeros.
+            config={"write_empty_chunks": True},
+        )
+        array[start : start + len(data)] = data
+    if start:
+        del held[METADATA]
+    return {f"{spec.name}/{key}": held[key].as_numpy_array().data for key in sorted(held)}
 
 
 _local = threading.local()

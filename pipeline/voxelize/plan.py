@@ -22,13 +22,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from ..align.manifest import AlignedSequence, FileRecord
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
 from ..storage.base import StoreError, merge_spans
-from ..store.arrays import METADATA, ArraySpec, Codec, array_metadata
+from ..store.arrays import ArraySpec, Codec
 from ..store.schema import STORE, Kind, SequenceRecord, shard_windows
 
 Ranges = list[tuple[int, int]]
@@ -116,8 +114,8 @@ class ShardTask:
     geometry: SpikeGeometry
     registration: Registration | None
     """Registration of spike pixels to the frames; None: both cameras see the same."""
-    small_files: tuple[tuple[str, bytes], ...] = ()
-    """Metadata and small arrays by path relative to the group, in a sequence's first task only."""
+    small: tuple[tuple[ArraySpec, tuple[float, ...]], ...] = ()
+    """Arrays of one value a window, and their values, in a sequence's first task only."""
 
     @property
     def nbytes(self) -> int:
@@ -161,13 +159,15 @@ def plan_sequence(
         WindowSource(w.frame_index, w.spikes, start, stop, w.blur, w.sharp)
         for w, (start, stop) in zip(sequence.windows, ranges, strict=True)
     )
-    small: dict[str, Sequence[float]] = {
+    values: dict[str, Sequence[float]] = {
         "samples": [stop - start for start, stop in ranges],
         "t0": [w.t0 for w in sequence.windows],
         "t1": [w.t1 for w in sequence.windows],
         "frame_index": [w.frame_index for w in sequence.windows],
         "first_sample": first_sample,
     }
+    specs = record.arrays().values()
+    small = tuple((spec, tuple(values[spec.name])) for spec in specs if spec.shards is None)
     whole = ShardTask(
         target=target,
         record=record,
@@ -185,9 +185,8 @@ def plan_sequence(
             now, recorded = seen[path], sequence.files[path].sha256
             sources.append(SourceFile(path, now.size, now.mtime_ns, recorded, path not in hashed))
             hashed.add(path)
-        with_files = not tasks and record.kind != "npy"
-        files = _small_files(record, small) if with_files else ()
-        tasks.append(replace(part, sources=tuple(sources), small_files=files))
+        first = not tasks and record.kind != "npy"
+        tasks.append(replace(part, sources=tuple(sources), small=small if first else ()))
     return SequencePlan(record, tuple(tasks))
 
 
@@ -262,18 +261,6 @@ def _parts(
         paths += [path for w in in_task for path in (w.blur, w.sharp) if path is not None]
         stop = a + len(in_task)
         yield replace(whole, arrays=arrays, start=a, stop=stop, windows=in_task), paths
-
-
-def _small_files(
-    record: SequenceRecord, small: Mapping[str, Sequence[float]]
-) -> tuple[tuple[str, bytes], ...]:
-    files = []
-    for spec in record.arrays().values():
-        files.append((f"{spec.name}/{METADATA}", array_metadata(spec)))
-        if spec.shards is None:
-            little = np.dtype(spec.dtype).newbyteorder("<")
-            files.append((spec.key(0), np.array(small[spec.name], little).tobytes()))
-    return tuple(files)
 
 
 def _runs(sequence: AlignedSequence, ranges: Ranges) -> tuple[tuple[SpikeRun, ...], list[int]]:

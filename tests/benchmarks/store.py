@@ -26,9 +26,9 @@ from spikedeblur.pipeline.align.manifest import (
 from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.spikes import SpikeGeometry, count_spikes
 from spikedeblur.pipeline.storage.locate import open_storage
-from spikedeblur.pipeline.store.arrays import METADATA, ArraySpec, Codec, array_metadata, divide
+from spikedeblur.pipeline.store.arrays import ArraySpec, Codec, divide
 from spikedeblur.pipeline.store.shard import StoredArray
-from spikedeblur.pipeline.store.write import encode_shard
+from spikedeblur.pipeline.store.write import array_files
 from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 
 from .figures import Figure, fastest
@@ -266,9 +266,9 @@ def _cell(
         dimensions=("a", "b", "c", "d")[: data.ndim],
     )
     storage = open_storage(folder)
-    storage.write(f"{spec.name}/{METADATA}", [array_metadata(spec)])
     began = time.perf_counter()
-    size = storage.write(spec.key(0), encode_shard(data, spec), durable=False)
+    files = array_files(spec, 0, data).items()
+    size = sum(storage.write(key, [content], durable=False) for key, content in files)
     seconds = time.perf_counter() - began
     cold = _cold_crop(folder, spec, samples)
     rates = {name: 1 / t for name, t in _crop_times(folder, spec, samples).items()}
