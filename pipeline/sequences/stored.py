@@ -26,7 +26,7 @@ from ..store.records import (
     root_kind,
 )
 from ..store.schema import SMALL_ARRAYS, SequenceRecord, voxel_type
-from ..store.shard import Pending, Spans, StoredArray, read_spec
+from ..store.shard import Pending, Spans, StoredArray
 from .contract import Box, FrameKind, Span, WindowSequence
 from .verified import Verified
 
@@ -125,7 +125,7 @@ class StoreSequence(WindowSequence):
         self.is_remote = not store.is_local
         self._store = store
         self._storage = store.child(seq)
-        self._expected = record.arrays()
+        self._specs = record.specs
         self._arrays: dict[str, StoredArray] = {}
         self._opening = threading.Lock()
         self._verified = verified
@@ -225,14 +225,14 @@ class StoreSequence(WindowSequence):
             verified.require(first + list(crc32).index(key), self._storage, key, crc32[key])
 
     def _load_small(self, name: str) -> np.ndarray:
-        spec = self._expected[name]
+        spec = self._specs[name]
         self._require_whole(spec.key(0))
         content = self._storage.read(spec.key(0))
         if content is None or len(content) != spec.chunk_bytes:
             size = None if content is None else len(content)
             raise self._damaged(spec.key(0), size, spec.chunk_bytes)
         little = np.dtype(spec.dtype).newbyteorder("<")
-        return np.frombuffer(content, little).astype(spec.dtype)
+        return np.frombuffer(content, little)[: self.length].astype(spec.dtype)
 
     def _open_all_if_remote(self) -> None:
         """Read what all crops of a sequence in a bucket need, in the time of one answer."""
@@ -242,8 +242,8 @@ class StoreSequence(WindowSequence):
             if self._arrays:
                 return
             # `samples` come first: the others are compared with it.
-            small = [name for name, spec in self._expected.items() if spec.shards is None]
-            large = [name for name, spec in self._expected.items() if spec.shards is not None]
+            small = [name for name, spec in self._specs.items() if spec.shards is None]
+            large = [name for name, spec in self._specs.items() if spec.shards is not None]
             loads = [partial(self._load_small, name) for name in small]
             opens = [partial(self._open, name) for name in large]
             read: list[Any] = together([*loads, *opens])
@@ -279,9 +279,7 @@ class StoreSequence(WindowSequence):
     def _open(self, name: str) -> StoredArray:
         assert self.record.complete is not None
         self._require_whole(f"{name}/{METADATA}")
-        spec = read_spec(self._storage, self._expected[name])
-        if spec is None:
-            raise self._damaged(f"{name}/{METADATA}", None)
+        spec = self._specs[name]
         files = self.record.complete.files
         for key in spec.files():
             if key not in files:

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..storage.base import Storage, StoreError
 from ..storage.side_by_side import together
-from .arrays import DAMAGED, METADATA, ArraySpec, parse_array
+from .arrays import DAMAGED, METADATA, ArraySpec
 
 Spans = Sequence[tuple[int, int]]
 """(start, stop) along each axis."""
@@ -32,25 +32,6 @@ Pending = Callable[[], np.ndarray]
 """Wait for a box that is being read, and return it."""
 
 _ABSENT = np.uint64(2**64 - 1)
-
-
-def read_spec(storage: Storage, expected: ArraySpec) -> ArraySpec | None:
-    """Return an array by its metadata in a sequence's folder, or None where there are none.
-
-    Raises:
-        StoreError: the metadata can't be used, or contradict the sequence's record: `expected`.
-    """
-    key = f"{expected.name}/{METADATA}"
-    content = storage.read(key)
-    if content is None:
-        return None
-    spec = parse_array(content, expected.name, str(storage))
-    if (spec.shape, spec.dtype) != (expected.shape, expected.dtype):
-        raise StoreError(
-            f"{storage}: {key} says {spec.dtype} {spec.shape}, expected {expected.dtype} "
-            f"{expected.shape} by the sequence's record; {DAMAGED}"
-        )
-    return spec
 
 
 class StoredArray:
@@ -105,7 +86,16 @@ class StoredArray:
         kvstore = {"driver": "file", "path": f"{self._storage}/{self.spec.name}/"}
         # Else a shard that is missing would be read as zeros.
         form = {"driver": "zarr3", "kvstore": kvstore, "fill_missing_data_reads": False}
-        return self._explained(tensorstore.open(form, context=_context(), read=True).result)
+        opened = self._explained(tensorstore.open(form, context=_context(), read=True).result)
+        spec, layout = self.spec, opened.chunk_layout
+        found = opened.dtype.name, opened.shape, layout.read_chunk.shape, layout.write_chunk.shape
+        expected = spec.dtype, spec.shape, spec.chunks, spec.shards or spec.chunks
+        if found != expected:
+            raise StoreError(
+                f"{self._storage}: {spec.name}/{METADATA} says {found} for type, shape, chunks and "
+                f"shards, expected {expected} by the sequence's record; {DAMAGED}"
+            )
+        return opened
 
     def _explained(self, wait: Callable[[], Any]) -> Any:
         try:

@@ -30,7 +30,7 @@ from ..store.records import (
     root_kind,
 )
 from ..store.schema import STORE, Kind, SequenceRecord
-from ..store.shard import StoredArray, read_spec
+from ..store.shard import StoredArray
 from .sources import ManifestSources, open_manifest
 
 READERS = 4
@@ -275,19 +275,15 @@ def _check_indices(
 ) -> None:
     """Look for chunks that a shard lacks; files known to be damaged are left out."""
     assert record.complete is not None
-    for name, expected in record.arrays().items():
-        key = f"{name}/{METADATA}"
-        try:
-            spec = read_spec(folder, expected)
-            if spec is None and key not in damaged:
-                checked.add("missing", key, f"{key}: expected a file, found none")
-        except StoreError as error:
-            spec = None
-            if key not in damaged:
-                checked.say("metadata", key, str(error))
-        if spec is None:
+    for spec in record.arrays:
+        key = f"{spec.name}/{METADATA}"
+        if spec.shards is None or key in damaged:
             continue
-        array = StoredArray(folder, spec, record.complete.files)
+        try:
+            array = StoredArray(folder, spec, record.complete.files)
+        except StoreError as error:
+            checked.say("metadata", key, str(error))
+            continue
         for number, file in enumerate(spec.files()):
             if file in damaged:
                 continue

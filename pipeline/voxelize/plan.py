@@ -27,7 +27,7 @@ from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
 from ..storage.base import StoreError, merge_spans
 from ..store.arrays import ArraySpec, Codec
-from ..store.schema import STORE, Kind, SequenceRecord, shard_windows
+from ..store.schema import Kind, SequenceRecord, shard_windows
 
 Ranges = list[tuple[int, int]]
 """Spike samples [start, stop), of each window or run."""
@@ -166,8 +166,7 @@ def plan_sequence(
         "frame_index": [w.frame_index for w in sequence.windows],
         "first_sample": first_sample,
     }
-    specs = record.arrays().values()
-    small = tuple((spec, tuple(values[spec.name])) for spec in specs if spec.shards is None)
+    small = tuple((s, tuple(values[s.name])) for s in record.arrays if s.shards is None)
     whole = ShardTask(
         target=target,
         record=record,
@@ -244,7 +243,7 @@ def _parts(
 ) -> Iterator[tuple[ShardTask, list[str]]]:
     """Yield the sequence's tasks, and the source files that each one reads."""
     record = whole.record
-    specs = record.arrays()
+    specs = record.specs
     if record.stored_samples is not None:
         rows = specs["spikes"].per_file
         for a in range(0, record.stored_samples, rows):
@@ -289,7 +288,7 @@ def plan_digest(sequence: AlignedSequence, kind: Kind, bins: int) -> str:
     The bins do not decide the content of kind packed, whose spikes are counted when read.
     """
     content: dict[str, Any] = {
-        "schema_version": STORE.schema_version,
+        "schema_version": 2,  # later ones hold the same content
         "kind": kind,
         "bins": None if kind == "packed" else bins,
         "geometry": sequence.geometry,

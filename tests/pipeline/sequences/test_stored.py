@@ -193,7 +193,7 @@ def test_reading_keeps_no_file_open(store: Path) -> None:
         (("attributes", "bins"), 10**9, "bins"),
         (("attributes", "voxel_shape"), [10**6, 10**6], "sides of 1 to"),
         (("attributes", "frame_shape"), [65536, 65536], "shards of at most"),
-        (("attributes", "schema_version"), 1, "schema 2, found 1"),
+        (("attributes", "schema_version"), 1, "schema 3, found 1"),
         (("attributes", "surprise"), 1, "surprise"),
         (("attributes", "complete", "files"), {"../../etc/passwd": 1}, "stays inside"),
         (("attributes", "geometry"), "20x36", "row order"),
@@ -226,6 +226,74 @@ def test_array_metadata_that_contradicts_the_record_is_refused(
     edit_json(store / "val/b/two" / spikes_array / "zarr.json", *keys, value=value)
     with pytest.raises(StoreError, match=r"val/b/two"):
         open_store(store)[1].voxels(0, 1)
+
+
+@pytest.fixture
+def in_three_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store whose one sequence of five windows has three files of frames: 2, 2 and 1."""
+    monkeypatch.setattr("spikedeblur.pipeline.store.schema.SHARD_BYTES", 40_000)
+    make_data_set(tmp_path, seqs=("test/x",)).voxelize(tmp_path / "s.zarr", kind="packed")
+    assert len(list((tmp_path / "s.zarr/test/x/blur/c").iterdir())) == 3
+    return tmp_path / "s.zarr"
+
+
+def test_a_store_of_the_schema_before_is_read(in_three_parts: Path) -> None:
+    new = open_store(in_three_parts)[0].clip(0, 5)
+    sequence = in_three_parts / "test/x"
+    record = json.loads((sequence / "zarr.json").read_text())
+    attributes = record["attributes"]
+    for key in ("arrays", "readout"):
+        del attributes[key]
+    attributes["schema_version"] = 2
+    for name in ("t0", "t1", "samples", "frame_index", "first_sample"):  # as long as the windows
+        file = sequence / name / "c/0"
+        assert len(file.read_bytes()) == 6 * 8
+        file.write_bytes(file.read_bytes()[: 5 * 8])
+        attributes["complete"]["files"][f"{name}/c/0"] = 5 * 8
+    (sequence / "zarr.json").write_text(json.dumps(record))
+    (old,) = open_store(in_three_parts)
+    for found, expected in zip(old.clip(0, 5), new, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert old.samples.shape == old.t0.shape == (5,)
+
+
+def test_a_part_appended_at_the_end_of_all_files_changes_none_that_is_complete(
+    in_three_parts: Path,
+) -> None:
+    group = zarr.open_group(in_three_parts / "test/x", mode="r+")
+    files = {p: p.read_bytes() for p in in_three_parts.rglob("c/**/*") if p.is_file()}
+    start = 6  # frames: 2 a file; one value a window: 6 a file
+    for name in ("blur", "sharp", "t0", "samples"):
+        array = group[name]
+        part = np.ones_like(array[:3])
+        array.resize((start + 3, *array.shape[1:]))
+        array[start:] = part
+        np.testing.assert_array_equal(array[start:], part)
+    assert {p: p.read_bytes() for p in files} == files
+
+
+def test_arrays_that_only_some_stores_hold_are_left_alone(store: Path) -> None:
+    before = open_store(store, "val")[0].clip(0, 5)
+    path = store / "val/b/two/zarr.json"
+    extra = {"name": "sensor", "dtype": "float32", "shape": [20, 36], "chunks": [20, 36]}
+    arrays = json.loads(path.read_text())["attributes"]["arrays"]
+    extra |= {"dimensions": ["voxel_y", "voxel_x"], "shards": None, "codec": "none"}
+    edit_json(path, "attributes", "arrays", value=[*arrays, extra])
+    sequence = open_store(store, "val")[0]
+    assert sequence.record.specs["sensor"].shape == (20, 36)
+    for found, expected in zip(sequence.clip(0, 5), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_frames_of_another_type_are_refused_by_name(store: Path) -> None:
+    path = store / "val/b/two/zarr.json"
+    arrays = json.loads(path.read_text())["attributes"]["arrays"]
+    for array in arrays:
+        if array["name"] == "blur":
+            array["dtype"] = "uint16"
+    edit_json(path, "attributes", "arrays", value=arrays)
+    with pytest.raises(StoreError, match=r"val/b/two: .*blur: expected uint8 .*found uint16"):
+        open_store(store, "val")
 
 
 def test_metadata_that_is_no_json_is_refused(store: Path) -> None:
