@@ -127,7 +127,7 @@ class StoreSequence(WindowSequence):
         self._storage = store.child(seq)
         self._specs = record.specs
         self._arrays: dict[str, StoredArray] = {}
-        self._opening = threading.Lock()
+        self._loading = threading.RLock()
         self._verified = verified
         """Flags of the store's files, and the first one of this sequence's; None: not compared."""
         self._require_bins()
@@ -136,18 +136,25 @@ class StoreSequence(WindowSequence):
             require_record(self._storage, record)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_arrays": {}, "_opening": None}
+        return self.__dict__ | {"_arrays": {}, "_loading": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"_opening": threading.Lock()})
+        self.__dict__.update(state | {"_loading": threading.RLock()})
 
     def __getattr__(self, name: str) -> np.ndarray:
         """Return one of the small arrays, such as `t0`, which are read when first asked for."""
         if name not in SMALL_ARRAYS:
             raise AttributeError(f"{type(self).__name__} has no {name!r}")
-        self._open_all_if_remote()
-        if name not in self.__dict__:
-            setattr(self, name, self._checked_small(name, self._load_small(name)))
+        # From a bucket all of them come in the time of one answer.
+        kept = self._specs.keys() & SMALL_ARRAYS.keys() if self.is_remote else {name}
+        names = [other for other in SMALL_ARRAYS if other in kept]
+        with self._loading:  # once, however many threads want them
+            if name not in self.__dict__:
+                loads = [partial(self._load_small, other) for other in names]
+                loaded = together(loads, side_by_side=self.is_remote)
+                # `samples` come first: the others are compared with it.
+                for other, values in zip(names, loaded, strict=True):
+                    self.__dict__[other] = self._checked_small(other, values)
         array: np.ndarray = self.__dict__[name]
         return array
 
@@ -234,23 +241,6 @@ class StoreSequence(WindowSequence):
         little = np.dtype(spec.dtype).newbyteorder("<")
         return np.frombuffer(content, little)[: self.length].astype(spec.dtype)
 
-    def _open_all_if_remote(self) -> None:
-        """Read what all crops of a sequence in a bucket need, in the time of one answer."""
-        if not self.is_remote or self._arrays:
-            return
-        with self._opening:
-            if self._arrays:
-                return
-            # `samples` come first: the others are compared with it.
-            small = [name for name, spec in self._specs.items() if spec.shards is None]
-            large = [name for name, spec in self._specs.items() if spec.shards is not None]
-            loads = [partial(self._load_small, name) for name in small]
-            opens = [partial(self._open, name) for name in large]
-            read: list[Any] = together([*loads, *opens])
-            for name, values in zip(small, read, strict=False):
-                setattr(self, name, self._checked_small(name, values))
-            self._arrays.update(zip(large, read[len(small) :], strict=True))
-
     def _checked_small(self, name: str, values: np.ndarray) -> np.ndarray:
         """Refuse windows outside of the stored samples, which would be read from elsewhere."""
         record = self.record
@@ -267,7 +257,6 @@ class StoreSequence(WindowSequence):
         return values
 
     def _begin(self, name: str, spans: Spans) -> Pending:
-        self._open_all_if_remote()
         array = self._arrays.get(name)
         if array is None:
             array = self._arrays[name] = self._open(name)

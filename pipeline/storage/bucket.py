@@ -89,6 +89,9 @@ _RETRY: RetryConfig = {
     },
 }
 
+TRAFFIC = {"requests": 0, "bytes": 0}
+"""Requests of this process for spans of objects, and the bytes that came."""
+
 _reading = threading.BoundedSemaphore(READS)
 
 _runtime_pid: int | None = None
@@ -224,6 +227,8 @@ class Bucket(Storage):
                 self._require_bucket(error)
                 raise missing(url) from error
         views = [memoryview(content) for content in got]
+        TRAFFIC["requests"] += len(wanted)
+        TRAFFIC["bytes"] += sum(map(len, views))
         out: list[Buffer] = []
         for offset, length in spans:
             if not length:

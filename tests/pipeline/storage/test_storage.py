@@ -321,6 +321,15 @@ def test_near_spans_are_one_request_and_far_ones_are_not():
     assert merge_spans([(5, 8), (0, 5)]) == [(0, 8)]
 
 
+def test_requests_and_bytes_are_counted(bucket):
+    from spikedeblur.pipeline.storage.bucket import COALESCE, TRAFFIC
+
+    bucket.write("c", [bytes(3 * COALESCE)])
+    before = dict(TRAFFIC)
+    bucket.read_ranges("c", [(0, 10), (20, 10), (2 * COALESCE, 5)])
+    assert {name: TRAFFIC[name] - before[name] for name in TRAFFIC} == {"requests": 2, "bytes": 35}
+
+
 def test_metadata_is_removed_before_the_data(bucket, monkeypatch):
     import obstore
 
