@@ -242,7 +242,8 @@ def is_free(store: Storage) -> bool:
     folder = Path(store.location)
     if not folder.is_dir():
         return not folder.exists()
-    return all(entry.name == LOCK for entry in folder.iterdir())
+    # Another run may be writing the root at this moment.
+    return all(e.name == LOCK or e.name.endswith(".partial") for e in folder.iterdir())
 
 
 def _group(attributes: dict[str, Any]) -> dict[str, Any]:
