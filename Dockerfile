@@ -8,7 +8,7 @@ FROM python:3.11-slim
 ARG PIP_EXTRA_INDEX_URL
 WORKDIR /opt/spikedeblur
 COPY . .
-RUN pip install --no-cache-dir -c constraints.txt '.[cloud,fast,hdf5,video]' \
+RUN pip install --no-cache-dir -c constraints.txt '.[cloud,hdf5,video]' \
     && useradd --create-home --uid 1000 spikedeblur \
     && install -d -o spikedeblur /work
 

@@ -48,6 +48,9 @@ def evaluate(
     motion: Annotated[
         bool, typer.Option("--motion", help="Measure by motion, and steadiness; needs OpenCV.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option(help="Compare the files of a store in a folder with their checksums.")
+    ] = True,
     json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     picture: Annotated[
         Path | None,
@@ -81,7 +84,7 @@ def evaluate(
         scores.require_own_json(json, overwrite=overwrite)
     if picture is not None:
         require_own_picture(picture, overwrite=overwrite)
-    how = job.Evaluating(lpips=lpips, motion=motion, tile=tile, flips=flips)
+    how = job.Evaluating(lpips=lpips, motion=motion, verify=verify, tile=tile, flips=flips)
     with progress_bar("Evaluating", "windows") as reporter:
         evaluation = job.evaluate(
             store,

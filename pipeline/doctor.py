@@ -24,6 +24,7 @@ _CORE = (
     "torchvision",
     "numpy",
     "zarr",
+    "tensorstore",
     "numcodecs",
     "dask",
     "distributed",
@@ -33,7 +34,6 @@ _CORE = (
 )
 
 _EXTRAS = {
-    "zarrs": ("fast", "faster Zarr codecs"),
     "h5py": ("hdf5", "HDF5 input of `convert`"),
     "obstore": ("cloud", "stores in buckets"),
     "panel": ("view", "`spikedeblur view`"),

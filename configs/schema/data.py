@@ -130,6 +130,9 @@ class DataConfig(Section):
     """Keep what was read in memory, least recently used out first."""
     CACHE_SIZE_GB: Annotated[Number, Field(ge=0, le=1e6)] = 4.0
     """Limit of that memory, in GiB a training process."""
+    VERIFY: Bool = True
+    """Compare each file of a store in a folder with its checksum, once in a run, before the first
+    of its pixels is read. Costs about a second for each gigabyte of the store, at the beginning."""
     AUGMENT: Bool = True
     """Random flips and quarter turns of training clips, alike for frames and spikes."""
     SPIKE_AUGMENT: SpikeAugmentConfig = SpikeAugmentConfig()

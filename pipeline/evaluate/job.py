@@ -50,6 +50,8 @@ class Evaluating(ModelOptions):
     """Backbone of LPIPS; None: not measured."""
     motion: bool = False
     """Whether PSNR by motion and the steadiness of the frames are measured."""
+    verify: bool = True
+    """Whether files of a store in a folder are compared with their checksums."""
 
 
 def evaluate(
@@ -87,7 +89,7 @@ def evaluate(
     lpips = None if how.lpips is None else Lpips(how.lpips, how.device)
     meter = MotionMeter() if how.motion else None
     split = split or (protocol_split(protocol) if protocol else "test")
-    sequences = open_store(store, split)
+    sequences = open_store(store, split, verify=how.verify)
     if protocol is not None:
         require_protocol(protocol, split, sequences)
     _require_comparable(store, split, sequences)

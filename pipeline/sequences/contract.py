@@ -6,11 +6,14 @@ pixels of the images, h and w pixels of the voxels.
 """
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, get_args
 
 import numpy as np
 
 from ..storage.base import StoreError
+from ..storage.side_by_side import together
 
 Span = tuple[int, int]
 """(start, stop) of rows or columns, in pixels; 0 <= start < stop <= side."""
@@ -21,11 +24,15 @@ Range = Span | None
 Box = tuple[Span, Span]
 """Rows and columns."""
 
+BoxOrAll = tuple[Range, Range]
+"""Rows and columns; None: all of them."""
+
 STREAM = "spike.dat"
 """Name of one recording for a whole sequence, in place of one `.dat` a frame; a folder's side file
 gives the time of its first sample, too."""
 
 FrameKind = Literal["blur", "sharp"]
+_FRAMES: tuple[FrameKind, ...] = get_args(FrameKind)
 
 
 class WindowSequence(ABC):
@@ -90,13 +97,31 @@ class WindowSequence(ABC):
         Raises:
             StoreError: the sequence has no sharp frames.
         """
-        if not self.has_sharp:
-            raise StoreError(
-                f"{self.seq}: no sharp frames here; take a split that has them for training and "
-                "evaluation"
-            )
+        self._require_sharp()
         box = self._box(start, stop, rows, columns, self.frame_shape)
         return self._read_frames("sharp", start, stop, box)
+
+    def clip(
+        self, start: int, stop: int, box: BoxOrAll = (None, None), small: BoxOrAll = (None, None)
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return blur, sharp and voxels of windows [start, stop), read at the same time.
+
+        Args:
+            start: first window.
+            stop: one past the last window.
+            box: rows and columns of the frames.
+            small: rows and columns of the voxels.
+
+        Raises:
+            StoreError: the sequence has no sharp frames.
+        """
+        self._require_sharp()
+        frames = self._box(start, stop, *box, self.frame_shape)
+        begun = [self._begin_frames(kind, start, stop, frames) for kind in _FRAMES]
+        # Voxels first, since they are computed: local frames come meanwhile.
+        calls: list[Callable[[], np.ndarray]] = [partial(self.voxels, start, stop, *small), *begun]
+        voxels, blur, sharp = together(calls, side_by_side=self.is_remote)
+        return blur, sharp, voxels
 
     def spikes(self, window: int, rows: Range = None) -> np.ndarray:
         """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright.
@@ -133,6 +158,19 @@ class WindowSequence(ABC):
     @abstractmethod
     def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
         """Read a box of frames."""
+
+    def _begin_frames(
+        self, kind: FrameKind, start: int, stop: int, box: Box
+    ) -> Callable[[], np.ndarray]:
+        """Begin to read a box of frames, if that is possible; return what waits for it."""
+        return partial(self._read_frames, kind, start, stop, box)
+
+    def _require_sharp(self) -> None:
+        if not self.has_sharp:
+            raise StoreError(
+                f"{self.seq}: no sharp frames here; take a split that has them for training and "
+                "evaluation"
+            )
 
     def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         """Read a box of spikes; called where there are some."""

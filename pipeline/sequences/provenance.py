@@ -30,10 +30,13 @@ def describe_data(sequences: Sequence[WindowSequence]) -> dict[str, Any]:
         if isinstance(sequence, StoreSequence):
             record = sequence.record
             # Stores of earlier releases lack these values, which would change their hash.
-            absent: dict[str, Any] = {"complete": {"crc32", "record_crc32"}}
+            absent: dict[str, Any] = {"complete": {"crc32", "record_crc32"}, "arrays": True}
+            if record.readout is None:
+                absent["readout"] = True
             if record.blur_kind is None:
                 absent["blur_kind"] = True
-            digest.update(record.model_dump_json(exclude=absent).encode())
+            named = record.model_copy(update={"schema_version": 2})
+            digest.update(named.model_dump_json(exclude=absent).encode())
             if record.complete is not None:
                 manifests.add(record.complete.manifest_sha256)
             continue

@@ -17,10 +17,18 @@ from ..storage.base import Storage, StoreError
 from ..storage.locate import open_storage
 from ..storage.side_by_side import together
 from ..store.arrays import DAMAGED, METADATA
-from ..store.records import find_sequences, find_split, is_free, read_splits, root_kind
+from ..store.records import (
+    find_sequences,
+    find_split,
+    is_free,
+    read_splits,
+    require_record,
+    root_kind,
+)
 from ..store.schema import SMALL_ARRAYS, SequenceRecord, voxel_type
-from ..store.shard import ShardedArray, Spans, read_spec, scratch
+from ..store.shard import Pending, Spans, StoredArray
 from .contract import Box, FrameKind, Span, WindowSequence
+from .verified import Verified
 
 AT_ONCE_BYTES = 4 * 2**20
 """Most bytes of a clip's packed spikes that are read at once, so that samples shared by windows are
@@ -28,7 +36,7 @@ read once; larger clips are read window by window, which bounds memory."""
 
 
 def open_store(
-    path: StrPath, split: str | None = None, bins: int | None = None
+    path: StrPath, split: str | None = None, bins: int | None = None, *, verify: bool = False
 ) -> list[WindowSequence]:
     """Open all sequences of a store, or of one split of it, sorted by name.
 
@@ -39,6 +47,8 @@ def open_store(
         split: train, val or test; None: all.
         bins: K, temporal bins to count in; a store of counts has only its own. None: the
             store's bins.
+        verify: compare each file with its checksum before the first of its pixels is read, once in
+            a run; in folders only, since of a bucket only what is needed is transferred.
 
     Raises:
         StoreError: `voxelize` wrote no store here, it is empty, can't give these bins, or has an
@@ -67,7 +77,12 @@ def open_store(
         what = f"split {split!r}" if split else "sequence"
         splits = sorted(set(splits_of(store).values())) or ["nothing"]
         raise StoreError(f"{store}: no {what} in this store; it has {', '.join(splits)}")
-    opening = [partial(StoreSequence, store, seq, record, bins) for seq, record in records]
+    firsts = np.cumsum([0, *(len(r.complete.crc32) for _, r in records if r.complete)]).tolist()
+    flags = Verified(firsts[-1]) if verify and store.is_local else None
+    opening = [
+        partial(StoreSequence, store, seq, record, bins, None if flags is None else (flags, first))
+        for (seq, record), first in zip(records, firsts[:-1], strict=True)
+    ]
     return list(together(opening, side_by_side=not store.is_local))
 
 
@@ -89,7 +104,12 @@ class StoreSequence(WindowSequence):
     """(N,) int64: each window's first sample in `spikes`; kind packed only."""
 
     def __init__(
-        self, store: Storage, seq: str, record: SequenceRecord, bins: int | None = None
+        self,
+        store: Storage,
+        seq: str,
+        record: SequenceRecord,
+        bins: int | None = None,
+        verified: tuple[Verified, int] | None = None,
     ) -> None:
         if record.seq != seq:
             raise StoreError(
@@ -105,25 +125,36 @@ class StoreSequence(WindowSequence):
         self.is_remote = not store.is_local
         self._store = store
         self._storage = store.child(seq)
-        self._expected = record.arrays()
-        self._arrays: dict[str, ShardedArray] = {}
-        self._opening = threading.Lock()
+        self._specs = record.specs
+        self._arrays: dict[str, StoredArray] = {}
+        self._loading = threading.RLock()
+        self._verified = verified
+        """Flags of the store's files, and the first one of this sequence's; None: not compared."""
         self._require_bins()
         self._require_files()
+        if verified is not None:
+            require_record(self._storage, record)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_arrays": {}, "_opening": None}
+        return self.__dict__ | {"_arrays": {}, "_loading": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"_opening": threading.Lock()})
+        self.__dict__.update(state | {"_loading": threading.RLock()})
 
     def __getattr__(self, name: str) -> np.ndarray:
         """Return one of the small arrays, such as `t0`, which are read when first asked for."""
         if name not in SMALL_ARRAYS:
             raise AttributeError(f"{type(self).__name__} has no {name!r}")
-        self._open_all_if_remote()
-        if name not in self.__dict__:
-            setattr(self, name, self._checked_small(name, self._load_small(name)))
+        # From a bucket all of them come in the time of one answer.
+        kept = self._specs.keys() & SMALL_ARRAYS.keys() if self.is_remote else {name}
+        names = [other for other in SMALL_ARRAYS if other in kept]
+        with self._loading:  # once, however many threads want them
+            if name not in self.__dict__:
+                loads = [partial(self._load_small, other) for other in names]
+                loaded = together(loads, side_by_side=self.is_remote)
+                # `samples` come first: the others are compared with it.
+                for other, values in zip(names, loaded, strict=True):
+                    self.__dict__[other] = self._checked_small(other, values)
         array: np.ndarray = self.__dict__[name]
         return array
 
@@ -133,7 +164,7 @@ class StoreSequence(WindowSequence):
         Raises:
             StoreError: a store of counts, or more bins than the shortest window has samples.
         """
-        return StoreSequence(self._store, self.seq, self.record, bins)
+        return StoreSequence(self._store, self.seq, self.record, bins, self._verified)
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
         if self.has_spikes:
@@ -142,6 +173,11 @@ class StoreSequence(WindowSequence):
 
     def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
         return self._read(kind, ((start, stop), *box, (0, 3)))
+
+    def _begin_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> Pending:
+        if self.is_remote:
+            return super()._begin_frames(kind, start, stop, box)
+        return self._begin(kind, ((start, stop), *box, (0, 3)))
 
     def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         """Read spikes; beside an exposure, only samples of other exposures are kept."""
@@ -183,38 +219,27 @@ class StoreSequence(WindowSequence):
         size = len(firsts) if together else 1
         for group in (slice(i, i + size) for i in range(0, len(firsts), size)):
             a, b = int(firsts[group].min()), int(lasts[group].max())
-            packed = scratch("spikes", (b - a, y1 - y0, b1 - b0), "uint8")
-            self._read("spikes", ((a, b), rows, (b0, b1)), packed)
+            packed = self._read("spikes", ((a, b), rows, (b0, b1))).reshape(-1)
             spans = np.stack([firsts[group] - a, lasts[group] - a], axis=1).tolist()
-            packed = packed.reshape(-1)
             count_windows(packed, geometry, self.bins, spans, columns=cut, out=out[group])
         return out
 
+    def _require_whole(self, key: str) -> None:
+        """Refuse a file that is not what was written, where files are compared."""
+        crc32 = self.record.complete.crc32 if self.record.complete else {}
+        if self._verified is not None and key in crc32:
+            verified, first = self._verified
+            verified.require(first + list(crc32).index(key), self._storage, key, crc32[key])
+
     def _load_small(self, name: str) -> np.ndarray:
-        spec = self._expected[name]
+        spec = self._specs[name]
+        self._require_whole(spec.key(0))
         content = self._storage.read(spec.key(0))
         if content is None or len(content) != spec.chunk_bytes:
             size = None if content is None else len(content)
             raise self._damaged(spec.key(0), size, spec.chunk_bytes)
         little = np.dtype(spec.dtype).newbyteorder("<")
-        return np.frombuffer(content, little).astype(spec.dtype)
-
-    def _open_all_if_remote(self) -> None:
-        """Read what all crops of a sequence in a bucket need, in the time of one answer."""
-        if not self.is_remote or self._arrays:
-            return
-        with self._opening:
-            if self._arrays:
-                return
-            # `samples` come first: the others are compared with it.
-            small = [name for name, spec in self._expected.items() if spec.shards is None]
-            large = [name for name, spec in self._expected.items() if spec.shards is not None]
-            loads = [partial(self._load_small, name) for name in small]
-            opens = [partial(self._open, name) for name in large]
-            read: list[Any] = together([*loads, *opens])
-            for name, values in zip(small, read, strict=False):
-                setattr(self, name, self._checked_small(name, values))
-            self._arrays.update(zip(large, read[len(small) :], strict=True))
+        return np.frombuffer(content, little)[: self.length].astype(spec.dtype)
 
     def _checked_small(self, name: str, values: np.ndarray) -> np.ndarray:
         """Refuse windows outside of the stored samples, which would be read from elsewhere."""
@@ -231,23 +256,24 @@ class StoreSequence(WindowSequence):
             )
         return values
 
-    def _read(self, name: str, spans: Spans, out: np.ndarray | None = None) -> np.ndarray:
-        self._open_all_if_remote()
+    def _begin(self, name: str, spans: Spans) -> Pending:
         array = self._arrays.get(name)
         if array is None:
             array = self._arrays[name] = self._open(name)
-        return array.read(spans, out)
+        return array.begin(spans)
 
-    def _open(self, name: str) -> ShardedArray:
+    def _read(self, name: str, spans: Spans) -> np.ndarray:
+        return self._begin(name, spans)()
+
+    def _open(self, name: str) -> StoredArray:
         assert self.record.complete is not None
-        spec = read_spec(self._storage, self._expected[name])
-        if spec is None:
-            raise self._damaged(f"{name}/{METADATA}", None)
+        self._require_whole(f"{name}/{METADATA}")
+        spec = self._specs[name]
         files = self.record.complete.files
         for key in spec.files():
             if key not in files:
                 raise self._damaged(key, None)
-        return ShardedArray(self._storage, spec, files)
+        return StoredArray(self._storage, spec, files, self._require_whole)
 
     def _require_bins(self) -> None:
         bins, record, where = self.bins, self.record, f"{self._store}: {self.seq}"

@@ -51,15 +51,27 @@ class UnifiedFiles:
 
 
 def open_windows(
-    root: StrPath, split: str, *, bins: int, files: UnifiedFiles = UnifiedFiles()
+    root: StrPath,
+    split: str,
+    *,
+    bins: int,
+    files: UnifiedFiles = UnifiedFiles(),
+    verify: bool = False,
 ) -> list[WindowSequence]:
     """Open a split of a Zarr store or of a unified folder, whichever `root` is.
+
+    Args:
+        root: the store, or the folder that holds the splits.
+        split: train, val or test.
+        bins: K.
+        files: which files of a unified folder are read.
+        verify: compare a store's files with their checksums; see `open_store`.
 
     Raises:
         StoreError: neither is there, or it has another number of bins.
     """
     if is_store(root):
-        return open_store(root, split, bins)
+        return open_store(root, split, bins, verify=verify)
     return open_unified(root, split, bins=bins, files=files)
 
 

@@ -108,7 +108,7 @@ class Storage(Protocol):
         Files younger than this process stay, unless `own`: workers of this process left them.
         """
 
-    def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
+    def read_ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return the bytes of a file at each (offset, length).
 
         Raises:

@@ -89,6 +89,9 @@ _RETRY: RetryConfig = {
     },
 }
 
+TRAFFIC = {"requests": 0, "bytes": 0}
+"""Requests of this process for spans of objects, and the bytes that came."""
+
 _reading = threading.BoundedSemaphore(READS)
 
 _runtime_pid: int | None = None
@@ -138,7 +141,7 @@ class Bucket(Storage):
         if size is None:
             raise missing(self._url(key))
         for start in range(0, size, PIECE):
-            (piece,) = self.ranges(key, [(start, min(PIECE, size - start))])
+            (piece,) = self.read_ranges(key, [(start, min(PIECE, size - start))])
             yield bytes(piece)
 
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
@@ -204,7 +207,7 @@ class Bucket(Storage):
     def sweep(self, key: str = "", *, own: bool = False) -> None:
         """Do nothing: an object is there whole or not at all."""
 
-    def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
+    def read_ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return the bytes of an object at each span, by few requests at once."""
         name, url = self._object(key), self._url(key)
         for span in spans:
@@ -224,6 +227,8 @@ class Bucket(Storage):
                 self._require_bucket(error)
                 raise missing(url) from error
         views = [memoryview(content) for content in got]
+        TRAFFIC["requests"] += len(wanted)
+        TRAFFIC["bytes"] += sum(map(len, views))
         out: list[Buffer] = []
         for offset, length in spans:
             if not length:

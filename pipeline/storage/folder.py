@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
-import mmap
 import os
 import shutil
 import stat
@@ -26,9 +24,6 @@ from .base import (
     missing,
     too_large,
 )
-
-MAPPED_FILES = 200
-"""Files that a process keeps mapped. Each holds a descriptor, and macOS grants 256."""
 
 
 class Folder(Storage):
@@ -70,7 +65,7 @@ class Folder(Storage):
     def write(self, key: str, parts: Iterable[Buffer], *, durable: bool = True) -> int:
         """Write a file aside, then rename it; see `Storage`."""
         path = self._path(key)
-        require_inside(self.location, os.path.dirname(path))  # noqa: PTH120  # see _mapped
+        require_inside(self.location, os.path.dirname(path))  # noqa: PTH120
         with _explained(path, "write"), atomic_write(path, durable=durable) as file:
             return sum(file.write(part) for part in parts)
 
@@ -100,7 +95,7 @@ class Folder(Storage):
             path = self._path(key)
             with _explained(path, "look at"):
                 try:
-                    status = os.stat(path)  # noqa: PTH116  # thousands of times: see _mapped
+                    status = os.stat(path)  # noqa: PTH116  # thousands of times: a Path costs more than it
                 except (FileNotFoundError, NotADirectoryError):
                     continue
             if stat.S_ISREG(status.st_mode):
@@ -134,15 +129,19 @@ class Folder(Storage):
         with _explained(path, "clear"):
             sweep(path, own=own)
 
-    def ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
-        """Return views of the mapped file, without copying; see `Storage`."""
+    def read_ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
+        """Read each span; see `Storage`."""
         path = self._path(key)
         with _explained(path, "read"):
-            view = _mapped(path)
-        size = len(view)
-        for span in spans:
-            check_span(path, span, size)
-        return [view[offset : offset + length] for offset, length in spans]
+            try:
+                file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115
+            except (FileNotFoundError, NotADirectoryError):
+                raise missing(path) from None
+            with file:
+                size = os.fstat(file.fileno()).st_size
+                for span in spans:
+                    check_span(path, span, size)
+                return [os.pread(file.fileno(), length, offset) for offset, length in spans]
 
     def _path(self, key: str, *, may_be_top: bool = False) -> str:
         check_key(self.location, key, may_be_top=may_be_top)
@@ -157,35 +156,6 @@ class Folder(Storage):
             except (FileNotFoundError, NotADirectoryError):
                 return
         yield from shown
-
-
-class _ReplacedError(Exception):
-    """The file became another one between two looks at it."""
-
-
-def _mapped(path: str) -> memoryview:
-    for _ in range(10):
-        try:
-            status = os.stat(path)  # noqa: PTH116  # each read does this: a Path costs more than it
-        except (FileNotFoundError, NotADirectoryError):
-            break
-        try:
-            return _map(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        except (_ReplacedError, FileNotFoundError):
-            continue
-    raise missing(path)
-
-
-@functools.lru_cache(MAPPED_FILES)
-def _map(path: str, *identity: int) -> memoryview:
-    """Map the file of this identity. It stays mapped while views of it live."""
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-        status = os.fstat(file.fileno())
-        if (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) != identity:
-            raise _ReplacedError
-        if status.st_size == 0:
-            return memoryview(b"")  # which can't be mapped
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 _REMEDIES = {

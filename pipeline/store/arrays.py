@@ -1,23 +1,19 @@
-"""One Zarr v3 array of a store: its shape, chunks, shards and codec, from and to `zarr.json`.
+"""One Zarr v3 array of a store: its shape, chunks, shards and codec.
 
     axis 0 |  shard 0: one file  |  shard 1  | ...     a shard holds the whole of the other axes
            | chunk | chunk | ... |                     a chunk is what one read decodes
 
-The metadata are written by Zarr itself. They are read here, because opening an array by Zarr
-takes 2 ms, and a data set has tens of thousands; what `voxelize` does not write is refused.
+A sequence's record holds them, so that opening a sequence takes one file; `zarr.json` says the same
+to other readers.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal
 
 import numpy as np
-
-from ..storage.base import StoreError
 
 Codec = Literal["lz4", "zstd", "none"]
 """lz4, zstd: Blosc after bit shuffling; none: raw values, which local readers map into memory."""
@@ -36,8 +32,7 @@ LEVEL: Final[dict[Codec, int]] = {"lz4": 5, "zstd": 1}
 MAX_SHARD_BYTES = 2**33
 MAX_CHUNKS = 2**24
 
-_DTYPES = ("uint8", "uint16", "int64", "float64")
-_INDEX_CODECS = ["bytes", "crc32c"]
+DType = Literal["uint8", "uint16", "int64", "float32", "float64"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +40,7 @@ class ArraySpec:
     """One array of a sequence."""
 
     name: str
-    dtype: str
+    dtype: DType
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     """Shape that one read decodes."""
@@ -60,7 +55,7 @@ class ArraySpec:
             raise ValueError("shape, chunks and shards differ in their number of axes")
         if min((*self.shape, *chunks, *shards)) < 1:
             raise ValueError("expected sides of at least 1")
-        if any(c > side for c, side in zip(chunks, self.shape, strict=True)):
+        if self.shards and any(c > side for c, side in zip(chunks, self.shape, strict=True)):
             raise ValueError(f"chunks {chunks} are larger than the array, {self.shape}")
         if any(s % c for s, c in zip(shards, chunks, strict=True)):
             raise ValueError(f"chunks {chunks} do not divide shards {shards}")
@@ -115,116 +110,3 @@ def divide(side: int, wanted: int) -> int:
         range(max(1, -(-2 * wanted // 3)), 3 * wanted // 2 + 1),
         key=lambda chunk: (-side % chunk, abs(chunk - wanted)),
     )
-
-
-def array_metadata(spec: ArraySpec) -> bytes:
-    """Return the array's `zarr.json`, as Zarr writes it."""
-    # Sequences differ in length more than in anything else, and Zarr takes 2 ms an array.
-    inner = spec.chunks if spec.shards else None
-    metadata = json.loads(_metadata(spec.dtype, spec.codec, inner, spec.dimensions))
-    metadata["shape"] = list(spec.shape)
-    metadata["chunk_grid"]["configuration"]["chunk_shape"] = list(spec.shards or spec.chunks)
-    return json.dumps(metadata, indent=1).encode()
-
-
-@lru_cache(maxsize=256)
-def _metadata(
-    dtype: str, codec: Codec, inner: tuple[int, ...] | None, dimensions: tuple[str, ...]
-) -> bytes:
-    """Return the metadata of an array that is one shard with one chunk, or one value."""
-    import zarr
-    from zarr.codecs import BloscCodec, BytesCodec
-    from zarr.core.buffer import default_buffer_prototype
-
-    compressor = BloscCodec(
-        cname=codec if codec != "none" else "lz4",
-        clevel=LEVEL.get(codec, 0),
-        shuffle="bitshuffle",
-        typesize=np.dtype(dtype).itemsize,
-    )
-    shape = inner or (1,) * len(dimensions)
-    array: Any = zarr.create_array(
-        zarr.storage.MemoryStore(),
-        shape=shape,
-        dtype=dtype,
-        chunks=shape,
-        shards=inner,
-        serializer="auto" if inner else BytesCodec(),
-        compressors=[compressor] if codec != "none" else None,
-        dimension_names=dimensions,
-        fill_value=0,
-    )
-    content: bytes = array.metadata.to_buffer_dict(default_buffer_prototype())[METADATA].to_bytes()
-    return content
-
-
-def parse_array(content: bytes, name: str, where: str) -> ArraySpec:
-    """Read an array's `zarr.json`.
-
-    Args:
-        content: content of the file.
-        name: name of the array.
-        where: the sequence, for messages.
-
-    Raises:
-        StoreError: `voxelize` does not write such metadata, or a size is absurd.
-    """
-    try:
-        metadata = json.loads(content)
-        if metadata["zarr_format"] != 3 or metadata["node_type"] != "array":
-            raise ValueError("no array of Zarr v3")
-        grid, keys = metadata["chunk_grid"], metadata["chunk_key_encoding"]
-        if grid["name"] != "regular" or keys["name"] != "default":
-            raise ValueError("chunks of another form")
-        if keys.get("configuration", {}).get("separator", "/") != "/":
-            raise ValueError("chunk keys of another form")
-        outer = tuple(_whole(side) for side in grid["configuration"]["chunk_shape"])
-        codecs = metadata["codecs"]
-        shards: tuple[int, ...] | None = None
-        chunks = outer
-        if codecs[0]["name"] == "sharding_indexed":
-            sharding = codecs[0]["configuration"]
-            index = [codec["name"] for codec in sharding["index_codecs"]]
-            if len(codecs) != 1 or index != _INDEX_CODECS or sharding["index_location"] != "end":
-                raise ValueError("shards of another form")
-            _require_little(sharding["index_codecs"][0])
-            shards, codecs = outer, sharding["codecs"]
-            chunks = tuple(_whole(side) for side in sharding["chunk_shape"])
-        if metadata["data_type"] not in _DTYPES:
-            raise ValueError(f"data type {metadata['data_type']!r}")
-        return ArraySpec(
-            name=name,
-            dtype=metadata["data_type"],
-            shape=tuple(_whole(side) for side in metadata["shape"]),
-            chunks=chunks,
-            shards=shards,
-            codec=_codec(codecs),
-            dimensions=tuple(metadata.get("dimension_names") or ()),
-        )
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise StoreError(
-            f"{where}: {name}/{METADATA}: expected an array as `voxelize` writes it, found "
-            f"something else ({error}); {DAMAGED}"
-        ) from error
-
-
-def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"expected a whole number, found {value!r}")
-    return value
-
-
-def _require_little(codec: dict[str, Any]) -> None:
-    if codec["name"] != "bytes" or codec.get("configuration", {}).get("endian") == "big":
-        raise ValueError("bytes of another order")
-
-
-def _codec(codecs: list[dict[str, Any]]) -> Codec:
-    _require_little(codecs[0])
-    if len(codecs) == 1:
-        return "none"
-    name: Any = codecs[1]["configuration"]["cname"]
-    if len(codecs) > 2 or codecs[1]["name"] != "blosc" or name not in get_args(Codec):
-        raise ValueError("another compressor")
-    codec: Codec = name
-    return codec

@@ -13,7 +13,7 @@ from ..host.locks import LOCK, only_writer
 from ..storage.base import Storage, StoreError
 from ..storage.checksum import content_checksum
 from ..storage.side_by_side import together
-from .arrays import METADATA
+from .arrays import DAMAGED, METADATA
 from .schema import STORE, Completion, Kind, SequenceRecord, parse_record
 
 NPY_VOXELS = "spike_vox"
@@ -222,6 +222,19 @@ def record_checksum(attributes: dict[str, Any]) -> str:
     return content_checksum(attributes | {"complete": complete})
 
 
+def require_record(folder: Storage, record: SequenceRecord) -> None:
+    """Refuse a whole sequence whose record is not what was written.
+
+    Raises:
+        StoreError: its checksum is another.
+    """
+    mark = record_key(record.kind)
+    attributes = read_attributes(folder, mark)
+    expected = record.complete.record_crc32 if record.complete else None
+    if attributes is None or (expected is not None and record_checksum(attributes) != expected):
+        raise StoreError(f"{folder}: {mark} is not what was written; {DAMAGED}")
+
+
 def is_free(store: Storage) -> bool:
     """Whether nothing is in this storage."""
     if not store.is_local:
@@ -229,7 +242,8 @@ def is_free(store: Storage) -> bool:
     folder = Path(store.location)
     if not folder.is_dir():
         return not folder.exists()
-    return all(entry.name == LOCK for entry in folder.iterdir())
+    # Another run may be writing the root at this moment.
+    return all(e.name == LOCK or e.name.endswith(".partial") for e in folder.iterdir())
 
 
 def _group(attributes: dict[str, Any]) -> dict[str, Any]:

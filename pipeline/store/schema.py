@@ -15,12 +15,19 @@ kind `counts` keeps counts in K bins:
     frame_index   (N,) int64
 
 A shard is one file over the whole image; the chunks inside it are what a crop reads. The group's
-attributes are a `SequenceRecord`; `complete` is written last.
+attributes are a `SequenceRecord`; `complete` is written last. A store may hold other arrays, which
+the record lists and readers that do not know them leave alone: more sharp instants, or a map of the
+sensor.
+
+A sequence can be continued: the files of all arrays of windows end at the same multiples of one
+number of windows, those of `spikes` at multiples of their shard. What is appended begins in new
+files there, so that no file that is complete changes but the metadata.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -32,9 +39,9 @@ from ..host.validation import first_problem
 from ..spikes.presets import parse_geometry
 from ..spikes.registration import Matrix
 from ..storage.base import StoreError
-from .arrays import DAMAGED, ArraySpec, Codec, divide
+from .arrays import DAMAGED, ArraySpec, Codec, DType, divide
 
-STORE = ProductFormat("spikedeblur.store", 2)
+STORE = ProductFormat("spikedeblur.store", 3)
 
 SHARD_BYTES = 32 * 2**20
 """Raw bytes of the shards that one task writes: bounds a worker's memory and gives few files."""
@@ -56,7 +63,7 @@ MAX_BINS = 2**12
 MAX_WINDOWS = 10**7
 MAX_SAMPLES = 10**10
 
-SMALL_ARRAYS = {
+SMALL_ARRAYS: dict[str, DType] = {
     "samples": "int64",
     "t0": "float64",
     "t1": "float64",
@@ -152,6 +159,10 @@ class SequenceRecord(BaseModel):
     has_sharp: bool
     codec: Codec = "lz4"
     """Compression of counts; nothing else is compressed."""
+    readout: float | None = Field(default=None, ge=0)
+    """Seconds from the exposure of a frame's first row to that of its last; None: not known."""
+    arrays: tuple[ArraySpec, ...] = ()
+    """All arrays of the sequence; where none are given, those that `voxelize` makes."""
     blur_kind: str | None = None
     """Way in which the data set averaged frames: GoPro's blur or blur_gamma."""
     plan_sha256: str
@@ -168,9 +179,19 @@ class SequenceRecord(BaseModel):
             raise ValueError("expected stored_samples in kind packed, and only there")
         if self.shortest_window > self.longest_window:
             raise ValueError("expected the shortest window no longer than the longest")
-        for spec in self.arrays().values():
+        planned = self._planned()
+        specs = {spec.name: spec for spec in self.arrays} or planned
+        for name, expected in planned.items():
+            found = specs.get(name)
+            if found is None or (found.dtype, found.shape) != (expected.dtype, expected.shape):
+                what = "none" if found is None else f"{found.dtype} {found.shape}"
+                raise ValueError(
+                    f"{name}: expected {expected.dtype} {expected.shape}, found {what}"
+                )
+        for spec in specs.values():
             if math.prod(spec.shape) > 2**60:
                 raise ValueError(f"{spec.name}: absurd shape {spec.shape}")
+        object.__setattr__(self, "arrays", tuple(specs.values()))
         return self
 
     @property
@@ -189,11 +210,15 @@ class SequenceRecord(BaseModel):
         """Names of the arrays of frames."""
         return ("blur", "sharp") if self.has_sharp else ("blur",)
 
-    def arrays(self) -> dict[str, ArraySpec]:
-        """Return the arrays that `voxelize` makes of this sequence, by name.
+    @property
+    def specs(self) -> dict[str, ArraySpec]:
+        """All arrays, by name."""
+        return {spec.name: spec for spec in self.arrays}
 
-        Readers take shapes and types from here, but chunks, shards and codecs from the store.
-        """
+    def _planned(self) -> dict[str, ArraySpec]:
+        """Return the arrays that `voxelize` makes of this sequence, by name."""
+        if self.kind == "npy":
+            return {}
         n = self.windows
         (h, w), (height, width) = self.voxel_shape, self.frame_shape
         frame_bytes = 3 * height * width * len(self.image_names)
@@ -215,9 +240,10 @@ class SequenceRecord(BaseModel):
         specs += [
             _sharded(name, "uint8", shape, chunks, whole, "none", axes) for name in self.image_names
         ]
+        rows = -(-n // whole) * whole
         small = {k: v for k, v in SMALL_ARRAYS.items() if packed or k != "first_sample"}
         specs += [
-            ArraySpec(name=name, dtype=dtype, shape=(n,), chunks=(n,), dimensions=("window",))
+            ArraySpec(name=name, dtype=dtype, shape=(n,), chunks=(rows,), dimensions=("window",))
             for name, dtype in small.items()
         ]
         return {spec.name: spec for spec in specs}
@@ -227,11 +253,18 @@ def parse_record(attributes: Any, where: str) -> SequenceRecord:
     """Read a sequence's attributes, checking every value before anything is allocated.
 
     Raises:
-        StoreError: another schema version, or an impossible value; names `where`.
+        StoreError: a schema version that is not read, or an impossible value; names `where`.
     """
+    is_old = STORE.heads(attributes) and attributes.get("schema_version") == 2
+    if is_old:
+        attributes = attributes | {"schema_version": STORE.schema_version}
     STORE.require(attributes, where, StoreError, "voxelize into another folder")
     try:
-        return SequenceRecord.model_validate(attributes)
+        record = SequenceRecord.model_validate(attributes)
+        if is_old:  # it lists no arrays, and those of one value a window end with the windows
+            old = (replace(s, chunks=s.shape) if s.shards is None else s for s in record.arrays)
+            record = record.model_copy(update={"arrays": tuple(old)})
+        return record
     except ValidationError as error:
         raise StoreError(f"{where}: {first_problem(error)}; {DAMAGED}") from error
 
@@ -252,7 +285,7 @@ def _spikes(samples: int, height: int, row: int, window: int) -> ArraySpec:
 
 def _sharded(
     name: str,
-    dtype: str,
+    dtype: DType,
     shape: tuple[int, ...],
     chunks: tuple[int, ...],
     along: int,

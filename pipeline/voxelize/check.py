@@ -25,12 +25,12 @@ from ..store.records import (
     is_plain_group,
     read_attributes,
     read_record,
-    record_checksum,
     record_key,
+    require_record,
     root_kind,
 )
 from ..store.schema import STORE, Kind, SequenceRecord
-from ..store.shard import ShardedArray, read_spec
+from ..store.shard import StoredArray
 from .sources import ManifestSources, open_manifest
 
 READERS = 4
@@ -237,10 +237,10 @@ def _check_sequence(
 def _check_files(folder: Storage, record: SequenceRecord, checked: _Checked) -> None:
     complete = record.complete
     assert complete is not None
-    mark = record_key(record.kind)
-    attributes, stored = read_attributes(folder, mark), complete.record_crc32
-    if attributes is None or (stored is not None and record_checksum(attributes) != stored):
-        checked.add("metadata", mark, f"{mark} is not what was written")
+    try:
+        require_record(folder, record)
+    except StoreError as error:
+        checked.say("metadata", record_key(record.kind), str(error))
     checked.without_checksums += not complete.crc32
     damaged = set()
     for key in sorted(complete.files.keys() | complete.crc32.keys()):
@@ -275,19 +275,15 @@ def _check_indices(
 ) -> None:
     """Look for chunks that a shard lacks; files known to be damaged are left out."""
     assert record.complete is not None
-    for name, expected in record.arrays().items():
-        key = f"{name}/{METADATA}"
-        try:
-            spec = read_spec(folder, expected)
-            if spec is None and key not in damaged:
-                checked.add("missing", key, f"{key}: expected a file, found none")
-        except StoreError as error:
-            spec = None
-            if key not in damaged:
-                checked.say("metadata", key, str(error))
-        if spec is None:
+    for spec in record.arrays:
+        key = f"{spec.name}/{METADATA}"
+        if spec.shards is None or key in damaged:
             continue
-        array = ShardedArray(folder, spec, record.complete.files)
+        try:
+            array = StoredArray(folder, spec, record.complete.files)
+        except StoreError as error:
+            checked.say("metadata", key, str(error))
+            continue
         for number, file in enumerate(spec.files()):
             if file in damaged:
                 continue

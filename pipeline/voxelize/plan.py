@@ -22,14 +22,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from ..align.manifest import AlignedSequence, FileRecord
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
 from ..storage.base import StoreError, merge_spans
-from ..store.arrays import METADATA, ArraySpec, Codec, array_metadata
-from ..store.schema import STORE, Kind, SequenceRecord, shard_windows
+from ..store.arrays import ArraySpec, Codec
+from ..store.schema import Kind, SequenceRecord, shard_windows
 
 Ranges = list[tuple[int, int]]
 """Spike samples [start, stop), of each window or run."""
@@ -116,8 +114,8 @@ class ShardTask:
     geometry: SpikeGeometry
     registration: Registration | None
     """Registration of spike pixels to the frames; None: both cameras see the same."""
-    small_files: tuple[tuple[str, bytes], ...] = ()
-    """Metadata and small arrays by path relative to the group, in a sequence's first task only."""
+    small: tuple[tuple[ArraySpec, tuple[float, ...]], ...] = ()
+    """Arrays of one value a window, and their values, in a sequence's first task only."""
 
     @property
     def nbytes(self) -> int:
@@ -161,13 +159,14 @@ def plan_sequence(
         WindowSource(w.frame_index, w.spikes, start, stop, w.blur, w.sharp)
         for w, (start, stop) in zip(sequence.windows, ranges, strict=True)
     )
-    small: dict[str, Sequence[float]] = {
+    values: dict[str, Sequence[float]] = {
         "samples": [stop - start for start, stop in ranges],
         "t0": [w.t0 for w in sequence.windows],
         "t1": [w.t1 for w in sequence.windows],
         "frame_index": [w.frame_index for w in sequence.windows],
         "first_sample": first_sample,
     }
+    small = tuple((s, tuple(values[s.name])) for s in record.arrays if s.shards is None)
     whole = ShardTask(
         target=target,
         record=record,
@@ -185,9 +184,8 @@ def plan_sequence(
             now, recorded = seen[path], sequence.files[path].sha256
             sources.append(SourceFile(path, now.size, now.mtime_ns, recorded, path not in hashed))
             hashed.add(path)
-        with_files = not tasks and record.kind != "npy"
-        files = _small_files(record, small) if with_files else ()
-        tasks.append(replace(part, sources=tuple(sources), small_files=files))
+        first = not tasks and record.kind != "npy"
+        tasks.append(replace(part, sources=tuple(sources), small=small if first else ()))
     return SequencePlan(record, tuple(tasks))
 
 
@@ -245,7 +243,7 @@ def _parts(
 ) -> Iterator[tuple[ShardTask, list[str]]]:
     """Yield the sequence's tasks, and the source files that each one reads."""
     record = whole.record
-    specs = record.arrays()
+    specs = record.specs
     if record.stored_samples is not None:
         rows = specs["spikes"].per_file
         for a in range(0, record.stored_samples, rows):
@@ -262,18 +260,6 @@ def _parts(
         paths += [path for w in in_task for path in (w.blur, w.sharp) if path is not None]
         stop = a + len(in_task)
         yield replace(whole, arrays=arrays, start=a, stop=stop, windows=in_task), paths
-
-
-def _small_files(
-    record: SequenceRecord, small: Mapping[str, Sequence[float]]
-) -> tuple[tuple[str, bytes], ...]:
-    files = []
-    for spec in record.arrays().values():
-        files.append((f"{spec.name}/{METADATA}", array_metadata(spec)))
-        if spec.shards is None:
-            little = np.dtype(spec.dtype).newbyteorder("<")
-            files.append((spec.key(0), np.array(small[spec.name], little).tobytes()))
-    return tuple(files)
 
 
 def _runs(sequence: AlignedSequence, ranges: Ranges) -> tuple[tuple[SpikeRun, ...], list[int]]:
@@ -302,7 +288,7 @@ def plan_digest(sequence: AlignedSequence, kind: Kind, bins: int) -> str:
     The bins do not decide the content of kind packed, whose spikes are counted when read.
     """
     content: dict[str, Any] = {
-        "schema_version": STORE.schema_version,
+        "schema_version": 2,  # later ones hold the same content
         "kind": kind,
         "bins": None if kind == "packed" else bins,
         "geometry": sequence.geometry,

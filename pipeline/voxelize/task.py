@@ -1,4 +1,4 @@
-"""Writing of one shard: the function that Dask maps. It needs neither Dask nor Zarr itself."""
+"""Writing of one shard: the function that Dask maps. It needs no Dask."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ...errors import SpikeDeblurError
 from ..storage.base import StoreError, StoreWriteError
 from ..storage.checksum import SummedFiles
 from ..storage.locate import open_storage
-from ..store.arrays import METADATA
+from ..store.arrays import METADATA, ArraySpec
 from ..store.schema import Completion, SourceMark
-from ..store.shard import encode_shard, scratch
+from ..store.write import array_files, scratch
 from .npy import write_windows
 from .plan import SequencePlan, ShardTask, SpikeRun
 from .sources import TaskSources, open_sources
@@ -148,9 +148,8 @@ def _write(task: ShardTask) -> ShardResult:
 
 
 def _write_arrays(task: ShardTask, sources: TaskSources, files: SummedFiles) -> None:
-    for key, content in task.small_files:
-        # No need to wait for the disk: opening the store compares sizes.
-        files.write(key, [content], durable=False)
+    for spec, values in task.small:
+        _write_array(files, spec, 0, np.array(values, spec.dtype))
     fill = {"spikes": _gather_spikes, "voxels": _count_windows}
     for spec in task.arrays:
         data = scratch("shard", (task.stop - task.start, *spec.shape[1:]), spec.dtype)
@@ -159,7 +158,13 @@ def _write_arrays(task: ShardTask, sources: TaskSources, files: SummedFiles) -> 
         else:
             for window, frame in zip(task.windows, data, strict=True):
                 frame[...] = sources.image(getattr(window, spec.name))
-        files.write(spec.key(task.start // spec.per_file), encode_shard(data, spec))
+        _write_array(files, spec, task.start, data)
+
+
+def _write_array(files: SummedFiles, spec: ArraySpec, start: int, data: np.ndarray) -> None:
+    for key, content in array_files(spec, start, data).items():
+        # What is small need not wait for the disk: reading it compares its size and content.
+        files.write(key, [content], durable=spec.shards is not None and not key.endswith(METADATA))
 
 
 def _clipped(task: ShardTask) -> Iterator[SpikeRun]:

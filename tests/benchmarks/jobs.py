@@ -29,7 +29,7 @@ from spikedeblur.pipeline.align.manifest import (
 from spikedeblur.pipeline.host.allocator import keep_freed_memory
 from spikedeblur.pipeline.spikes import SpikeGeometry
 from spikedeblur.pipeline.store.schema import SHARD_BYTES, Kind
-from spikedeblur.pipeline.store.shard import encode_shard
+from spikedeblur.pipeline.store.write import array_files
 from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 from spikedeblur.pipeline.voxelize.plan import ShardTask, Target, plan_sequence
 from spikedeblur.pipeline.voxelize.task import write_shard
@@ -103,8 +103,7 @@ def one_process(manifest: Path, memory: Path) -> list[Figure]:
 
     def codec_alone() -> None:
         for _ in range(3):
-            for _ in encode_shard(counts, spec):
-                pass
+            array_files(spec, 0, counts)
 
     times = fastest({"ours": ours, "codec": codec_alone}, 4)
     rate = sum(len(task.windows) for task in voxels) / times["ours"]

@@ -103,13 +103,9 @@ def figures(folder: Path, store: str, *, steps: int = 12) -> list[Figure]:
 def _needed() -> Iterator[list[tuple[str, int, int]]]:
     """Yield a list that gets (key, offset, bytes) of every chunk of which pixels are read."""
     chunks: list[tuple[str, int, int]] = []
-    read = shard_module.ShardedArray.read
+    read = shard_module.StoredArray._read_chunks
 
-    def noted(
-        self: shard_module.ShardedArray,
-        spans: shard_module.Spans,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def noted(self: shard_module.StoredArray, spans: shard_module.Spans) -> np.ndarray:
         spec = self.spec
         touched = (
             range(start // side, -(-stop // side))
@@ -117,12 +113,11 @@ def _needed() -> Iterator[list[tuple[str, int, int]]]:
         )
         for place in itertools.product(*touched):
             file, at = divmod(place[0], spec.grid[0])
-            number = int(np.ravel_multi_index((at, *place[1:]), spec.grid))
-            offset, size = self._index(file)[number]
+            offset, size = self._index(file)[(at, *place[1:])].tolist()
             chunks.append((f"{self._storage}/{spec.key(file)}", offset, size))
-        return read(self, spans, out)
+        return read(self, spans)
 
-    with mock.patch.object(shard_module.ShardedArray, "read", noted):
+    with mock.patch.object(shard_module.StoredArray, "_read_chunks", noted):
         yield chunks
 
 

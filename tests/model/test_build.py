@@ -4,6 +4,7 @@ import torch
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import CharbonnierLoss, build_model, normalize_counts, parameter_table
+from spikedeblur.model.motion_deblur import MAPS
 from spikedeblur.third_party.VRT import Recompute
 
 BASELINE = "configs/deblur/vrt_spike_baseline.yaml"
@@ -23,6 +24,7 @@ def train_one_step(config, device, crop, frames, batch=1):
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(2):  # the last layer moves first, then what is before it
+        optimizer.zero_grad()
         loss = CharbonnierLoss()(model(rgb, voxels), sharp)
         loss.backward()
         assert loss.isfinite()

@@ -88,6 +88,10 @@ class MemorySequence:
     def sharp(self, start, stop, rows=None, columns=None) -> np.ndarray:
         return 255 - self.blur(start, stop, rows, columns)
 
+    def clip(self, start, stop, box=(None, None), small=(None, None)) -> tuple[np.ndarray, ...]:
+        frames = (read(start, stop, *box) for read in (self.blur, self.sharp))
+        return *frames, self.voxels(start, stop, *small)
+
 
 class UnreadableSequence(MemorySequence):
     """Its second window can't be read."""

@@ -160,15 +160,11 @@ class ClipSamples:
         """
         sequence, cache, ratio = self.sequences[number], self.cache, self.ratio
         box = (rows, columns)
-        small_box = tuple((start // ratio, stop // ratio) for start, stop in box)
+        (y0, y1), (x0, x1) = ((start // ratio, stop // ratio) for start, stop in box)
+        small_box = ((y0, y1), (x0, x1))
 
         def read(start: int, stop: int, whole: bool) -> Arrays:
-            reads = [
-                partial(sequence.blur, start, stop, *(() if whole else box)),
-                partial(sequence.sharp, start, stop, *(() if whole else box)),
-                partial(sequence.voxels, start, stop, *(() if whole else small_box)),
-            ]
-            return tuple(together(reads, side_by_side=sequence.is_remote))
+            return sequence.clip(start, stop, *(() if whole else (box, small_box)))
 
         if cache is None:
             return read(*windows, whole=False)

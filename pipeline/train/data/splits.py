@@ -33,7 +33,7 @@ def open_splits(config: Config) -> tuple[list[WindowSequence], list[WindowSequen
     )
     splits = []
     for split in (data.TRAIN_SPLIT, data.VAL_SPLIT):
-        sequences = open_windows(data.ROOT, split, bins=data.K, files=files)
+        sequences = open_windows(data.ROOT, split, bins=data.K, files=files, verify=data.VERIFY)
         require_usable(sequences, data.NORM)
         splits.append(sequences)
     return splits[0], splits[1]

@@ -28,6 +28,7 @@ HARMLESS = frozenset(
         "DATA.ALIGN_LOG_PATHS",
         "DATA.USE_RAM_CACHE",
         "DATA.CACHE_SIZE_GB",
+        "DATA.VERIFY",
         "MODEL.VRT_CFG",
         "MODEL.PRETRAINED",
         "TRAIN.BATCH_SIZE",

@@ -313,7 +313,7 @@ def test_picture_shows_blur_sdm_and_sharp_side_by_side(
 ) -> None:
     from spikedeblur.pipeline.sequences import stored as reader
 
-    monkeypatch.setattr(reader, "open_store", lambda store, split: sequences)
+    monkeypatch.setattr(reader, "open_store", lambda store, split, **_: sequences)
     path = tmp_path / "before_after.png"
     shown = pictures.before_after("my.zarr", None, "test", path)
     with Image.open(path) as image:

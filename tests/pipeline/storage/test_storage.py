@@ -84,7 +84,7 @@ def test_a_write_replaces_the_whole_file(storage):
     storage.write("c", [b"a longer content"])
     storage.write("c", [b"new"], durable=False)
     assert storage.read("c") == b"new"
-    assert bytes(storage.ranges("c", [(0, 3)])[0]) == b"new"
+    assert bytes(storage.read_ranges("c", [(0, 3)])[0]) == b"new"
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(storage):
@@ -172,15 +172,15 @@ def test_ranges_are_the_bytes_at_each_span_in_the_order_asked_for(storage):
     starts = rng.integers(0, len(CONTENT), 300)
     spans = [(int(a), int(rng.integers(0, min(900, len(CONTENT) - a) + 1))) for a in starts]
     spans += [(0, len(CONTENT)), (len(CONTENT) - 1, 1), (0, 0), (7, 1)]
-    got = storage.ranges("c", spans)
+    got = storage.read_ranges("c", spans)
     assert [bytes(part) for part in got] == [CONTENT[a : a + n] for a, n in spans]
-    assert storage.ranges("c", []) == []
+    assert storage.read_ranges("c", []) == []
 
 
 def test_ranges_of_a_replaced_file_are_the_new_ones(storage):
     for content in (b"first", b"secnd", b"a longer one"):
         storage.write("c", [content])
-        assert bytes(storage.ranges("c", [(0, len(content))])[0]) == content
+        assert bytes(storage.read_ranges("c", [(0, len(content))])[0]) == content
 
 
 @pytest.mark.parametrize(
@@ -190,12 +190,12 @@ def test_ranges_of_a_replaced_file_are_the_new_ones(storage):
 def test_a_span_outside_the_file_is_refused(storage, spans):
     storage.write("d/c", [b"0123456789"])
     with pytest.raises(StoreError, match=r"d/c: .*cut short"):
-        storage.ranges("d/c", spans)
+        storage.read_ranges("d/c", spans)
 
 
 def test_ranges_of_a_missing_file_name_it(storage):
     with pytest.raises(StoreError, match="train/a/c/0: expected a file, found none"):
-        storage.ranges("train/a/c/0", [(0, 1)])
+        storage.read_ranges("train/a/c/0", [(0, 1)])
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/passwd", "a//b", "a/", "./a", "a\x00"])
@@ -208,7 +208,7 @@ def test_a_key_that_could_leave_the_storage_is_refused(storage, key):
         storage.remove,
         storage.child,
         lambda key: storage.write(key, [b""]),
-        lambda key: storage.ranges(key, [(0, 1)]),
+        lambda key: storage.read_ranges(key, [(0, 1)]),
     ):
         with pytest.raises(SpikeDeblurError, match="expected a relative path inside"):
             call(key)
@@ -222,7 +222,7 @@ def test_the_top_is_no_file(storage):
 
 def test_a_pickled_storage_is_the_same_storage(storage):
     storage.write("c", [b"1"])
-    storage.ranges("c", [(0, 1)])
+    storage.read_ranges("c", [(0, 1)])
     assert len(pickle.dumps(storage)) < 500
     other = pickle.loads(pickle.dumps(storage))
     assert other.location == storage.location
@@ -241,7 +241,7 @@ def test_threads_share_a_storage(storage):
 
     def read(start: int) -> None:
         for offset in range(start, start + 20):
-            got[offset] = bytes(storage.ranges("c", [(offset, 9)])[0])
+            got[offset] = bytes(storage.read_ranges("c", [(offset, 9)])[0])
 
     threads = [threading.Thread(target=read, args=(1000 * i,)) for i in range(4)]
     for thread in threads:
@@ -262,38 +262,6 @@ def test_locations_of_folders(tmp_path, monkeypatch):
     assert open_storage((tmp_path / "a b").as_uri()).location == str(tmp_path / "a b")
     with pytest.raises(StoreError, match="file:///"):
         open_storage("file://host/s.zarr")
-
-
-def test_ranges_of_a_folder_copy_nothing_and_outlive_the_file(tmp_path, monkeypatch):
-    storage = Folder(str(tmp_path))
-    storage.write("c", [CONTENT])
-    (first,) = storage.ranges("c", [(0, 100)])
-    (again,) = storage.ranges("c", [(0, 100)])
-    assert isinstance(first, memoryview)
-    assert first.readonly
-    assert first.obj is again.obj
-    storage.remove("c")
-    place_module._map.cache_clear()
-    assert bytes(first) == CONTENT[:100]
-
-
-def test_no_more_files_stay_open_than_are_granted(tmp_path):
-    storage = Folder(str(tmp_path))
-    for i in range(place_module.MAPPED_FILES + 30):
-        storage.write(f"{i}", [b"content"], durable=False)
-        storage.ranges(f"{i}", [(0, 1)])
-    assert place_module._map.cache_info().currsize <= place_module.MAPPED_FILES
-    descriptors = Path("/proc/self/fd")
-    if descriptors.is_dir():
-        mapped = [fd for fd in descriptors.iterdir() if str(tmp_path) in str(_target(fd))]
-        assert len(mapped) <= place_module.MAPPED_FILES
-
-
-def _target(link: Path) -> Path | None:
-    try:
-        return link.readlink()
-    except OSError:
-        return None
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
@@ -353,6 +321,15 @@ def test_near_spans_are_one_request_and_far_ones_are_not():
     assert merge_spans([(5, 8), (0, 5)]) == [(0, 8)]
 
 
+def test_requests_and_bytes_are_counted(bucket):
+    from spikedeblur.pipeline.storage.bucket import COALESCE, TRAFFIC
+
+    bucket.write("c", [bytes(3 * COALESCE)])
+    before = dict(TRAFFIC)
+    bucket.read_ranges("c", [(0, 10), (20, 10), (2 * COALESCE, 5)])
+    assert {name: TRAFFIC[name] - before[name] for name in TRAFFIC} == {"requests": 2, "bytes": 35}
+
+
 def test_metadata_is_removed_before_the_data(bucket, monkeypatch):
     import obstore
 
@@ -368,10 +345,12 @@ def test_metadata_is_removed_before_the_data(bucket, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("name", ["read", "size", "sizes", "folders", "write", "ranges", "remove"])
+@pytest.mark.parametrize(
+    "name", ["read", "size", "sizes", "folders", "write", "read_ranges", "remove"]
+)
 def test_a_missing_bucket_is_named(bucket, name):
     storage = open_storage("s3://nosuchbucket/s.zarr")
-    more = {"write": ([b"1"],), "ranges": ([(0, 1)],)}.get(name, ())
+    more = {"write": ([b"1"],), "read_ranges": ([(0, 1)],)}.get(name, ())
     with pytest.raises(StoreError, match=r"^s3://nosuchbucket/s.zarr/c: expected a bucket 'nosuch"):
         getattr(storage, name)("c", *more)
 
