@@ -83,7 +83,9 @@ def test_what_large_spike_pixels_blur_is_made_fine_along_the_motion():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(motion_deblur, "motion", surely(paths))
         # What spikes see without paths would hide how much the paths are worth.
-        patch.setattr(motion_deblur, "_as_seen_in_the_middle", lambda sharp, *_: (sharp, 0 * sharp[:, :1]))
+        patch.setattr(
+            motion_deblur, "_as_seen_in_the_middle", lambda sharp, *_: (sharp, sharp[:, :1])
+        )
         found, _ = sharp_along_motion(blur, voxels)
         patch.setattr(motion_deblur, "CORRECTIONS", (0, 0))
         divided, _ = sharp_along_motion(blur, voxels)
