@@ -26,6 +26,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -135,15 +136,14 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     changes = smooth((voxels.diff(dim=1) != 0).sum(1, keepdim=True).to(light))  # (N, 1, h, w)
     pace = speed(less_chance(paths, SURE * chance)) * (changes - FEWEST).clamp(0, 1)
     told = (SHORT * changes / SPIKES).clamp(max=1)
+    along = _Along(light, paths, visible, pace, told)
     noise = _noise_variance(blur), SHORT_NOISE * variance
-    bands = _bands(blur.shape[-2:], scale, paths)
     parts = []
-    for kept, read in bands:
-        above, below = read
-        of_spikes = (x[..., above:below, :] for x in (light, paths, visible, pace, told))
-        found = _sharp_in_band(blur[..., above * scale : below * scale, :], *of_spikes, *noise)
-        first, last = ((row - above) * scale for row in kept)
-        parts.append([x[..., first:last, :] for x in found])
+    for (first, last), (above, below) in _bands(blur.shape[-2:], scale, paths):
+        band = blur[..., above * scale : below * scale, :]
+        kept = slice((first - above) * scale, (last - above) * scale)
+        found = _sharp_in_band(band, along.rows(above, below), *noise)
+        parts.append([x[..., kept, :] for x in found])
     if len(parts) == 1:
         return parts[0][0], parts[0][1]
     sharp, maps = zip(*parts, strict=True)
@@ -176,28 +176,37 @@ def _bands(
     ]
 
 
+class _Along(NamedTuple):
+    """What the spikes tell of a frame, at their size."""
+
+    light: Tensor
+    """(N, K, h, w), luminance in each bin."""
+    paths: Paths
+    """Of the light."""
+    visible: Tensor
+    """What `visibility` returns."""
+    pace: Tensor
+    """(N, 1, h, w), the speed that is sure, in pixels of the light an exposure."""
+    told: Tensor
+    """(N, 1, h, w), share by which light about the middle is believed, 0 to 1."""
+
+    def rows(self, first: int, last: int) -> _Along:
+        """Return the same of rows from `first` to before `last`."""
+        return _Along(*(maps[..., first:last, :] for maps in self))
+
+
 def _sharp_in_band(
-    blur: Tensor,
-    light: Tensor,
-    paths: Paths,
-    visible: Tensor,
-    pace: Tensor,
-    told: Tensor,
-    blur_noise: Tensor,
-    middle_noise: Tensor,
+    blur: Tensor, along: _Along, blur_noise: Tensor, middle_noise: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Correct a band of rows of frames, or all rows.
 
     Args:
         blur: (N, 3, H, W).
-        light: (N, K, h, w), luminance in each bin.
-        paths: of the light.
-        visible: what `visibility` returns.
-        pace: (N, 1, h, w), the speed that is sure, in pixels of the light an exposure.
-        told: (N, 1, h, w), share by which light about the middle is believed, 0 to 1.
+        along: what the spikes tell of the same rows.
         blur_noise: (N, 3, 1, 1), variance of the noise in the blurred frames.
         middle_noise: (N, 1, 1, 1), that in the light about the middle.
     """
+    light, paths, visible, pace, told = along
     scale = blur.shape[-1] // light.shape[-1]
     seen = _gray(blur)  # (N, 1, H, W)
     coarse = F.avg_pool2d(seen, scale)
@@ -340,20 +349,19 @@ def _as_seen_in_the_middle(
     about = slice(INSTANTS // 2 - 1, INSTANTS // 2 + 1)
     points, inside = points_at(-gap * seen.shift[:, about], sharp.shape[-2:])
     weights = inside / (1 + inside.sum(1, keepdim=True))
-    first = None
-    for _ in range(2):
+    for step in range(2):
         gray = _gray(sharp)
         moved = torch.cat([sampled(gray, points[:, i]) for i in range(points.shape[1])], 1)
         moved = gray + (weights * (moved - gray)).sum(1, keepdim=True)
         expected = F.avg_pool2d(moved, scale)  # (N, 1, h, w)
-        if first is None:
-            first = _bounded(middle / expected) - 1
+        if step == 0:
+            beside = _bounded(middle / expected) - 1
             noise = torch.maximum(
                 noise, SHORT_ERROR * variance_of((middle - expected)[..., ::2, ::2])
             )
         ratio = 1 + told * _less_noise(middle - expected, noise) / expected
         sharp = sharp * resized(_bounded(ratio), sharp.shape[-2:])
-    return sharp, resized(first, sharp.shape[-2:])
+    return sharp, resized(beside, sharp.shape[-2:])
 
 
 class _Sum:
