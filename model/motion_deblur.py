@@ -94,6 +94,8 @@ MAPS = INTEGRALS + 4
 _TIMES = bin_times(INSTANTS)
 _LARGEST_RATIO = 1.5
 _MOST = 0.1  # largest share of a pixel's light by which one step evens it out
+_NEAR = 12  # pixels of half the size in which the blurred frame has a frame's colours
+_FURTHER = 1.05  # factor by which colours may leave those, for blur mixes them
 _EDGE = 0.01  # difference between neighbours above which an edge counts alike, however high
 _DARK = 0.02  # luminance below which ratios fade to 1
 _LITTLE = 1e-3  # weight of a pixel itself, for paths that lead outside
@@ -234,6 +236,7 @@ def _sharp_in_band(
     sharp, visible, residue = _corrected(
         colour * full.light, full, sources, CORRECTIONS[1], by_spikes=True
     )
+    sharp = _in_colours_of(full.blur, sharp)
     # Where nothing moves, the blurred frame is sharp, and corrections would only add noise.
     sharp = torch.lerp(full.blur, sharp, ((full.pace - STILL) / MOVING).clamp(0, 1))
     middle = about_middle(light, SHORT) + _DARK
@@ -322,6 +325,28 @@ def _corrected(
             part = (EVENNESS * seen.noise.sqrt() / light).clamp(max=_MOST)
             sharp = sharp / (1 - part * _unevenness(light))
     return sharp, number / INSTANTS, residue
+
+
+def _in_colours_of(blur: Tensor, sharp: Tensor) -> Tensor:
+    """Bound frames' colours, relative to their luminance, by those of the blurred frame nearby.
+
+    Where paths are wrong, corrections make colours that no camera saw.
+
+    Args:
+        blur: (N, 3, H, W).
+        sharp: (N, 3, H, W), whose luminance is kept.
+    """
+    near = F.avg_pool2d(blur / _gray(blur), 2, ceil_mode=True)
+    least, most = -_largest_around(-near), _largest_around(near)
+    least, most = (resized(bound, blur.shape[-2:]) for bound in (least, most))
+    light = _gray(sharp)
+    colour = torch.minimum(torch.maximum(sharp / light, least / _FURTHER), most * _FURTHER)
+    return colour * (light / _gray(colour))
+
+
+def _largest_around(maps: Tensor) -> Tensor:
+    rows = F.max_pool2d(maps, (2 * _NEAR + 1, 1), 1, (_NEAR, 0))
+    return F.max_pool2d(rows, (1, 2 * _NEAR + 1), 1, (0, _NEAR))
 
 
 def _as_seen_in_the_middle(
