@@ -47,6 +47,7 @@ from .spike_motion import (
     resized,
     sampled,
     shifts,
+    slopes,
     smooth,
     speed,
     variance_of,
@@ -80,6 +81,9 @@ SPIKES = 3.0
 """Number of times that light must change within `SHORT` for the frame to show it in full."""
 FEWEST = 1.5
 """Number of times that light must change within an exposure for anything to move."""
+BINS = 16
+"""Number of bins, one a sample where exposures are as short, with which spikes are believed in full;
+with half of them nothing is seen to move."""
 STILL, MOVING = 1.0, 3.0
 """Speed in pixels an exposure up to which a frame stays as it is, and how much more moves fully."""
 SURE = 5.0
@@ -96,6 +100,7 @@ _LARGEST_RATIO = 1.5
 _MOST = 0.1  # largest share of a pixel's light by which one step evens it out
 _NEAR = 12  # pixels of half the size in which the blurred frame has a frame's colours
 _FURTHER = 1.05  # factor by which colours may leave those, for blur mixes them
+_FAINT = 1e-4  # squared slope of luminance below which there is no pattern
 _EDGE = 0.01  # difference between neighbours above which an edge counts alike, however high
 _DARK = 0.02  # luminance below which ratios fade to 1
 _LITTLE = 1e-3  # weight of a pixel itself, for paths that lead outside
@@ -136,10 +141,14 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     paths, chance = motion(light)
     visible, variance = visibility(light, paths)  # (N, G, h, w), (N, 1, 1, 1)
     changes = smooth((voxels.diff(dim=1) != 0).sum(1, keepdim=True).to(light))  # (N, 1, h, w)
-    pace = speed(less_chance(paths, SURE * chance)) * (changes - FEWEST).clamp(0, 1)
-    told = (SHORT * changes / SPIKES).clamp(max=1)
+    blur_noise = _noise_variance(blur)
+    enough = max(0.0, min(1.0, 2 * light.shape[1] / BINS - 1))
+    sure = enough * (changes - FEWEST).clamp(0, 1)
+    sure = sure * (1.6 - 2 * _aliasing(blur, coarse, blur_noise)).clamp(0, 1)
+    pace = sure * speed(less_chance(paths, SURE * chance))
+    told = enough * (SHORT * changes / SPIKES).clamp(max=1)
     along = _Along(light, paths, visible, pace, told)
-    noise = _noise_variance(blur), SHORT_NOISE * variance
+    noise = blur_noise, SHORT_NOISE * variance
     parts = []
     for (first, last), (above, below) in _bands(blur.shape[-2:], scale, paths):
         band = blur[..., above * scale : below * scale, :]
@@ -150,6 +159,25 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
         return parts[0][0], parts[0][1]
     sharp, maps = zip(*parts, strict=True)
     return torch.cat(sharp, 2), torch.cat(maps, 2)
+
+
+def _aliasing(blur: Tensor, coarse: Tensor, noise: Tensor) -> Tensor:
+    """Return how much of the blurred frame is finer than the spikes' pixels: (N, 1, h, w).
+
+    It is the squared difference from its luminance at their size, over the squared slopes of that:
+    below 0.3 in most photographs. Patterns as fine seem to move as they do not.
+
+    Args:
+        blur: (N, 3, H, W).
+        coarse: (N, 1, h, w), its luminance at the spikes' size.
+        noise: (N, 3, 1, 1), variance of the noise in it.
+    """
+    gray = _gray(blur)
+    scale = gray.shape[-1] // coarse.shape[-1]
+    fine = F.avg_pool2d((gray - resized(coarse, gray.shape[-2:])).square(), scale)
+    slope_x, slope_y = slopes(coarse)
+    fine = smooth((fine - noise.mean(1, keepdim=True)).clamp(min=0))
+    return fine / (smooth(slope_x.square() + slope_y.square()) + _FAINT)
 
 
 def _bands(
