@@ -82,8 +82,8 @@ SPIKES = 3.0
 FEWEST = 1.5
 """Number of times that light must change within an exposure for anything to move."""
 BINS = 16
-"""Number of bins, one a sample where exposures are as short, with which spikes are believed in full;
-with half of them nothing is seen to move."""
+"""Number of bins, one a sample in exposures as short, with which spikes are believed in full; with
+half of them nothing is seen to move."""
 STILL, MOVING = 1.0, 3.0
 """Speed in pixels an exposure up to which a frame stays as it is, and how much more moves fully."""
 SURE = 5.0
