@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from moving_texture import BINS, SIDE, inside, moving
 
-from spikedeblur.model import motion_deblur
+from spikedeblur.model import motion_deblur, path_sums, picture_noise
 from spikedeblur.model.motion_deblur import MAPS, sharp_along_motion
-from spikedeblur.model.spike_motion import DEGREE, INTEGRALS, bin_times
+from spikedeblur.model.paths import DEGREE, bin_times
+from spikedeblur.model.spike_motion import INTEGRALS
 
 
 def seen_by_both(velocity: tuple[float, float]):
@@ -116,7 +117,7 @@ def test_noise_of_the_blurred_frame_is_not_taken_for_detail(monkeypatch):
     blur, voxels, sharp = seen_at_half_the_size((9.0, -5.0))
     grain = 0.03 * torch.randn(blur.shape, generator=torch.Generator().manual_seed(0))
     found, _ = sharp_along_motion(blur + grain, voxels)
-    monkeypatch.setattr(motion_deblur, "_noise_variance", lambda frames: torch.zeros(1, 3, 1, 1))
+    monkeypatch.setattr(motion_deblur, "noise_variance", lambda frames: torch.zeros(1, 3, 1, 1))
     trusting, _ = sharp_along_motion(blur + grain, voxels)
     assert error(found, sharp) < 0.6 * error(trusting, sharp)
     assert error(found, sharp) < error(blur + grain, sharp)
@@ -126,7 +127,7 @@ def test_noise_of_the_blurred_frame_is_not_taken_for_detail(monkeypatch):
 def test_noise_is_measured_on_a_smooth_frame(deviation):
     blur, _, _ = seen_by_both((9.0, -5.0))
     noise = torch.randn(blur.shape, generator=torch.Generator().manual_seed(0))
-    found = motion_deblur._noise_variance(blur + deviation * noise).sqrt()
+    found = picture_noise.noise_variance(blur + deviation * noise).sqrt()
     torch.testing.assert_close(found, torch.full((1, 3, 1, 1), deviation), rtol=0.15, atol=0)
 
 
@@ -138,7 +139,7 @@ def test_a_path_sees_by_three_boxes_in_a_row(pixel):
         0, 0
     ]
     middle = len(three) // 2
-    kernel = torch.tensor(motion_deblur._spline(pixel))
+    kernel = torch.tensor(path_sums.spline(pixel))
     radius = len(kernel) // 2
     at = [middle + steps * i for i in range(-radius, radius + 1)]
     expected = torch.stack([three[i] if 0 <= i < len(three) else three.new_zeros(()) for i in at])
@@ -152,7 +153,7 @@ def test_sources_are_where_light_came_from():
     y, x = torch.meshgrid(at, at, indexing="ij")
     place = torch.stack([x, y])[None, None]
     shift = 0.06 * place + 0.02 * torch.stack([y, -x])[None, None]
-    back = motion_deblur._sources(shift, torch.ones(1, 1, SIDE, SIDE))
+    back = path_sums.sources_of(shift, torch.ones(1, 1, SIDE, SIDE))
     source = place + back
     arrives = source + 0.06 * source + 0.02 * torch.stack([source[0, 0, 1], -source[0, 0, 0]])
     assert inside(arrives - place).abs().max() < 0.05
@@ -163,10 +164,10 @@ def test_the_visible_one_of_two_points_that_meet_is_the_source():
     shift[..., 0, :, :8] = 8.0  # the left half moves onto the right one, which stands still
     left_in_front = torch.ones(1, 1, 8, 16)
     left_in_front[..., 8:] = 0.1
-    back = motion_deblur._sources(shift, left_in_front)
+    back = path_sums.sources_of(shift, left_in_front)
     assert (back[0, 0, 0, :, 8:15] == -8).all()
     right_in_front = 1.1 - left_in_front
-    assert (motion_deblur._sources(shift, right_in_front)[0, 0, 0, :, 9:] == 0).all()
+    assert (path_sums.sources_of(shift, right_in_front)[0, 0, 0, :, 9:] == 0).all()
 
 
 def test_sums_over_points_are_those_of_sampling():
@@ -178,7 +179,7 @@ def test_sums_over_points_are_those_of_sampling():
         picture, points.flatten(1, 2), padding_mode="border", align_corners=False
     ).unflatten(2, (3, 10))
     expected = (weights[:, None] * sampled).sum(2)
-    torch.testing.assert_close(motion_deblur._Sum(points, weights)(picture), expected)
+    torch.testing.assert_close(path_sums.PathSums(points, weights)(picture), expected)
 
 
 def crossing(half: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -274,7 +275,7 @@ def test_noisy_light_is_evened_and_edges_stay():
     noise = 0.02 * torch.randn(step.shape, generator=torch.Generator().manual_seed(0))
     light = step + 0.3 + noise
     for _ in range(8):
-        light = light / (1 - 0.008 * motion_deblur._unevenness(light))
+        light = light / (1 - 0.008 * picture_noise.unevenness(light))
     assert light[..., 2:6].std() < 0.6 * noise[..., 2:6].std()
     assert (light[..., 9] - light[..., 6]).mean() > 0.45
 
@@ -287,3 +288,22 @@ def test_any_number_of_bins_will_do(bins):
     found, maps = sharp_along_motion(blur, fewer)
     assert found.isfinite().all()
     assert maps.isfinite().all()
+
+
+def test_dark_noise_that_no_point_explains_gives_numbers():
+    # No point lands anywhere, the spikes saw no light, and noise explains what the frame has.
+    dark = torch.zeros(1, 3, 16, 16)
+    none = torch.zeros(1, motion_deblur.INSTANTS, 16, 16)
+    seen = motion_deblur._Seen(
+        blur=dark + 0.02,
+        blur_noise=torch.ones(1, 3, 1, 1),
+        light=dark[:, :1] + 0.02,
+        noise=torch.zeros(1, 1, 16, 16),
+        shift=torch.zeros(1, motion_deblur.INSTANTS, 2, 16, 16),
+        visible=none,
+        share=none,
+        pace=torch.zeros(1, 1, 16, 16),
+        spike_pixel=2,
+    )
+    for found in motion_deblur._corrected(dark + 0.02, seen, seen.shift, 2, by_spikes=True):
+        assert found.isfinite().all()
