@@ -49,12 +49,12 @@ def figures(folder: Path) -> list[Figure]:
     kept = command(*align)
     checked = command("check", str(manifest))
     return [
-        first.figure(f"align {CLIPS} clips", plain, 40),
+        first.figure(f"align {CLIPS} clips", plain, 20),
         Figure(f"align {CLIPS} clips, peak", first.peak / 1e6, "MB", 500, at_most=True),
-        again.figure(f"align {CLIPS} clips, nothing changed", plain, 10),
-        dealt.figure(f"split {CLIPS} clips", plain, 40),
-        kept.figure(f"align {CLIPS} clips, split", plain, 10),
-        checked.figure(f"check {CLIPS} clips", plain, 100),
+        again.figure(f"align {CLIPS} clips, nothing changed", plain, 12),
+        dealt.figure(f"split {CLIPS} clips", plain, 12),
+        kept.figure(f"align {CLIPS} clips, split", plain, 12),
+        checked.figure(f"check {CLIPS} clips", plain, 50),
         Figure(f"check {CLIPS} clips, peak", checked.peak / 1e6, "MB", 500, at_most=True),
         *opened(folder / "few"),
     ]
@@ -72,9 +72,9 @@ def opened(folder: Path) -> list[Figure]:
         ran = run("-c", COUNT_OPENED, str(root), *words)
         counts.append(int(ran.told.rpartition("opened ")[2]) / FEW)
     return [
-        Figure("align: files opened", counts[0], "a clip, which has 8", 17, at_most=True),
-        Figure("align, nothing changed: files opened", counts[1], "a clip", 1, at_most=True),
-        Figure("check: files opened", counts[2], "a clip", 17, at_most=True),
+        Figure("align: files opened", counts[0], "a clip, which has 8", 4.1, at_most=True),
+        Figure("align, nothing changed: files opened", counts[1], "a clip", 2.1, at_most=True),
+        Figure("check: files opened", counts[2], "a clip", 8.1, at_most=True),
     ]
 
 
