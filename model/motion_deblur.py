@@ -72,12 +72,15 @@ SHORT_ERROR = 2.0
 """The same, over the variance of its difference from the frame, which shows the noise of few
 spikes."""
 SPIKES = 3.0
-"""Number of times that light must change within `SHORT` for the frame to show it in full."""
+"""Number of spikes that a pixel must have within `SHORT` for the frame to show them in full."""
 FEWEST = 1.5
-"""Number of times that light must change within an exposure for anything to move."""
+"""Number of spikes that a pixel must have within an exposure for anything to move."""
 BINS = 16
-"""Number of bins, one a sample in exposures as short, with which spikes are believed in full; with
-half of them nothing is seen to move."""
+"""Number of bins with which spikes are believed in full, and not at all with half of them, where
+less than half of the bins hold spikes: exposures of so few samples show chance."""
+FINE = (0.3, 0.8)
+"""Detail finer than the spikes' pixels, see `_aliasing`, up to which motion is believed in full,
+and from which on it is not."""
 STILL, MOVING = 1.0, 3.0
 """Speed in pixels an exposure up to which a frame stays as it is, and how much more moves fully."""
 SURE = 5.0
@@ -132,13 +135,13 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     light = coarse + voxels * (coarse + DARK)  # (N, K, h, w)
     paths, chance = motion(light)
     visible, variance = visibility(light, paths)  # (N, G, h, w), (N, 1, 1, 1)
-    changes = smooth((voxels.diff(dim=1) != 0).sum(1, keepdim=True).to(light))  # (N, 1, h, w)
+    spikes, enough = _believed(voxels)
     blur_noise = noise_variance(blur)
-    enough = max(0.0, min(1.0, 2 * light.shape[1] / BINS - 1))
-    sure = enough * (changes - FEWEST).clamp(0, 1)
-    sure = sure * (1.6 - 2 * _aliasing(blur, coarse, blur_noise)).clamp(0, 1)
+    sure = enough * (spikes - FEWEST).clamp(0, 1)
+    finer = _aliasing(blur, coarse, blur_noise)
+    sure = sure * ((FINE[1] - finer) / (FINE[1] - FINE[0])).clamp(0, 1)
     pace = sure * speed(less_chance(paths, SURE * chance))
-    told = enough * (SHORT * changes / SPIKES).clamp(max=1)
+    told = enough * (SHORT * spikes / SPIKES).clamp(max=1)
     along = _Along(light, paths, visible, pace, told)
     noise = blur_noise, SHORT_NOISE * variance
     parts = []
@@ -151,6 +154,27 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
         return parts[0][0], parts[0][1]
     sharp, maps = zip(*parts, strict=True)
     return torch.cat(sharp, 2), torch.cat(maps, 2)
+
+
+def _believed(voxels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many spikes bins hold, and how far their light is believed.
+
+    Light changes with each spike, so the share of bins in which it changes tells the number of
+    spikes, as long as some bins have none.
+
+    Args:
+        voxels: (N, K, h, w), relative.
+
+    Returns:
+        (N, 1, h, w), spikes an exposure; and (N, 1, h, w), 0 to 1: less where bins are few and
+        most of them hold no spike, as in exposures of few samples.
+    """
+    steps = voxels.diff(dim=1)
+    number = max(1, steps.shape[1])
+    share = smooth((steps != 0).sum(1, keepdim=True).to(voxels) / number)
+    spikes = -number * torch.log1p(-share.clamp(max=0.999))
+    of_bins = max(0.0, min(1.0, 2 * voxels.shape[1] / BINS - 1))
+    return spikes, (4 * share - 2).clamp(of_bins, 1)
 
 
 def _aliasing(blur: Tensor, coarse: Tensor, noise: Tensor) -> Tensor:

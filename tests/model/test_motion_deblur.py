@@ -41,6 +41,21 @@ def test_a_frame_is_sharp_along_its_motion():
     assert error(found, sharp) < 0.12 * error(blur, sharp)
 
 
+def test_eight_bins_of_many_spikes_show_the_motion():
+    blur, voxels, sharp = seen_by_both((9.0, -5.0))
+    eight = voxels.unflatten(1, (8, BINS // 8)).mean(2)
+    found, _ = sharp_along_motion(blur, eight)
+    assert error(found, sharp) < 0.3 * error(blur, sharp)
+
+
+def test_eight_samples_with_hardly_a_spike_move_nothing():
+    blur, voxels, _ = seen_by_both((9.0, -5.0))
+    seen = torch.rand(voxels[:, :8].shape, generator=torch.Generator().manual_seed(0)) < 0.1
+    chance = voxels.amax() * seen.cumsum(1) % 2  # light changes at few samples, anywhere
+    found, _ = sharp_along_motion(blur, chance)
+    torch.testing.assert_close(found, blur, atol=1e-3, rtol=0)
+
+
 def seen_at_half_the_size(velocity: tuple[float, float]):
     """The same, of spikes whose pixels are twice as wide as the frames'."""
     light, sharp = moving(velocity)
