@@ -41,7 +41,8 @@ class VRTWithSpike(nn.Module):
         trunk_scale: The backbone sees frames folded by this factor (pixel unshuffle) and its
             output is unfolded; its residual then is the full-size frame. 1: as published.
         spike_skip: Number of scales, full scale first, whose spike features are added by linear
-            maps before the last convolution. The maps start at zero if `identity_init`.
+            maps before the last convolution. The maps start at zero if `identity_init`, unless that
+            convolution does.
         encoder_sees_blur: The blurred frame, folded by `trunk_scale`, goes into the spike encoder
             beside the bins.
         spike_motion: Frames made sharp along the motion that spikes show (`spike_motion`), and
@@ -139,7 +140,8 @@ class VRTWithSpike(nn.Module):
             width = channels_per_scale[0]
             self.spike_skip = nn.Linear(width, width)
             self.coarse_skips.extend(nn.Linear(c, width) for c in channels_per_scale[1:spike_skip])
-            if identity_init:
+            # After a last convolution at zero, maps at zero too would get no gradient.
+            if identity_init and residual_base != "sdm":
                 for layer in (self.spike_skip, *self.coarse_skips):
                     nn.init.zeros_(layer.weight)
                     nn.init.zeros_(layer.bias)
