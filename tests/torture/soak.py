@@ -68,7 +68,7 @@ def soak(store: Path, samples: int, workers: int = 2) -> Soaked:
 
 
 def _left(own: psutil.Process, before: set[int]) -> int:
-    """Count children that came; the tracker of multiprocessing is one for the whole session."""
+    """Count children that came; multiprocessing's tracker and fork server stay."""
     found = [child for child in own.children(recursive=True) if child.pid not in before]
     return sum("resource_tracker" not in " ".join(child.cmdline()) for child in found)
 
