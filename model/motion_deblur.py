@@ -26,29 +26,25 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .normalize import DARK, LIMIT, luminance
+from .path_sums import PathSums, blurred_by, enlarged_sources, sources_of, spline
+from .paths import Paths, bin_times, points_at, resized, sampled, shifts, speed
+from .picture_noise import less_noise, noise_variance, unevenness, variance_of
 from .spike_motion import (
     INTEGRALS,
     PARTS,
-    Paths,
     about_middle,
     along_motion,
-    bin_times,
     less_chance,
-    middling,
     motion,
-    points_at,
-    resized,
-    sampled,
-    shifts,
+    slopes,
     smooth,
-    speed,
-    variance_of,
     visibility,
     weights_at,
 )
@@ -76,9 +72,15 @@ SHORT_ERROR = 2.0
 """The same, over the variance of its difference from the frame, which shows the noise of few
 spikes."""
 SPIKES = 3.0
-"""Number of times that light must change within `SHORT` for the frame to show it in full."""
+"""Number of spikes that a pixel must have within `SHORT` for the frame to show them in full."""
 FEWEST = 1.5
-"""Number of times that light must change within an exposure for anything to move."""
+"""Number of spikes that a pixel must have within an exposure for anything to move."""
+BINS = 16
+"""Number of bins with which spikes are believed in full, and not at all with half of them, where
+less than half of the bins hold spikes: exposures of so few samples show chance."""
+FINE = (0.3, 0.8)
+"""Detail finer than the spikes' pixels, see `_aliasing`, up to which motion is believed in full,
+and from which on it is not."""
 STILL, MOVING = 1.0, 3.0
 """Speed in pixels an exposure up to which a frame stays as it is, and how much more moves fully."""
 SURE = 5.0
@@ -93,13 +95,14 @@ MAPS = INTEGRALS + 4
 _TIMES = bin_times(INSTANTS)
 _LARGEST_RATIO = 1.5
 _MOST = 0.1  # largest share of a pixel's light by which one step evens it out
-_EDGE = 0.01  # difference between neighbours above which an edge counts alike, however high
+_NEAR = 12  # pixels of half the size in which the blurred frame has a frame's colours
+_FURTHER = 1.05  # factor by which colours may leave those, for blur mixes them
+_FAINT = 1e-4  # squared slope of luminance below which there is no pattern
 _DARK = 0.02  # luminance below which ratios fade to 1
 _LITTLE = 1e-3  # weight of a pixel itself, for paths that lead outside
 _PIXELS = 1 << 18  # frame pixels of several windows that are corrected at once
 _LARGEST_BAND = 3 << 18  # pixels of a frame that are corrected at once, in about 1.2 GB
 _BESIDE = 16  # spike rows beside a band by which its corrections are right up to its edge
-_POINTS = 1 << 19  # points that are put together at once
 
 
 def sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,28 +135,71 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     light = coarse + voxels * (coarse + DARK)  # (N, K, h, w)
     paths, chance = motion(light)
     visible, variance = visibility(light, paths)  # (N, G, h, w), (N, 1, 1, 1)
-    changes = smooth((voxels.diff(dim=1) != 0).sum(1, keepdim=True).to(light))  # (N, 1, h, w)
-    pace = speed(less_chance(paths, SURE * chance)) * (changes - FEWEST).clamp(0, 1)
-    told = (SHORT * changes / SPIKES).clamp(max=1)
-    noise = _noise_variance(blur), SHORT_NOISE * variance
-    bands = _bands(blur.shape[-2:], scale, paths)
+    spikes, enough = _believed(voxels)
+    blur_noise = noise_variance(blur)
+    sure = enough * (spikes - FEWEST).clamp(0, 1)
+    finer = _aliasing(blur, coarse, blur_noise)
+    sure = sure * ((FINE[1] - finer) / (FINE[1] - FINE[0])).clamp(0, 1)
+    pace = sure * speed(less_chance(paths, SURE * chance))
+    told = enough * (SHORT * spikes / SPIKES).clamp(max=1)
+    along = _Along(light, paths, visible, pace, told)
+    noise = blur_noise, SHORT_NOISE * variance
     parts = []
-    for kept, read in bands:
-        above, below = read
-        of_spikes = (x[..., above:below, :] for x in (light, paths, visible, pace, told))
-        found = _sharp_in_band(blur[..., above * scale : below * scale, :], *of_spikes, *noise)
-        first, last = ((row - above) * scale for row in kept)
-        parts.append([x[..., first:last, :] for x in found])
+    for (first, last), (above, below) in _bands(blur.shape[-2:], scale, paths):
+        band = blur[..., above * scale : below * scale, :]
+        kept = slice((first - above) * scale, (last - above) * scale)
+        found = _sharp_in_band(band, along.rows(above, below), *noise)
+        parts.append([x[..., kept, :] for x in found])
     if len(parts) == 1:
         return parts[0][0], parts[0][1]
     sharp, maps = zip(*parts, strict=True)
     return torch.cat(sharp, 2), torch.cat(maps, 2)
 
 
+def _believed(voxels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many spikes bins hold, and how far their light is believed.
+
+    Light changes with each spike, so the share of bins in which it changes tells the number of
+    spikes, as long as some bins have none.
+
+    Args:
+        voxels: (N, K, h, w), relative.
+
+    Returns:
+        (N, 1, h, w), spikes an exposure; and (N, 1, h, w), 0 to 1: less where bins are few and
+        most of them hold no spike, as in exposures of few samples.
+    """
+    steps = voxels.diff(dim=1)
+    number = max(1, steps.shape[1])
+    share = smooth((steps != 0).sum(1, keepdim=True).to(voxels) / number)
+    spikes = -number * torch.log1p(-share.clamp(max=0.999))
+    of_bins = max(0.0, min(1.0, 2 * voxels.shape[1] / BINS - 1))
+    return spikes, (4 * share - 2).clamp(of_bins, 1)
+
+
+def _aliasing(blur: Tensor, coarse: Tensor, noise: Tensor) -> Tensor:
+    """Return how much of the blurred frame is finer than the spikes' pixels: (N, 1, h, w).
+
+    It is the squared difference from its luminance at their size, over the squared slopes of that:
+    below 0.3 in most photographs. Patterns as fine seem to move as they do not.
+
+    Args:
+        blur: (N, 3, H, W).
+        coarse: (N, 1, h, w), its luminance at the spikes' size.
+        noise: (N, 3, 1, 1), variance of the noise in it.
+    """
+    gray = _gray(blur)
+    scale = gray.shape[-1] // coarse.shape[-1]
+    fine = F.avg_pool2d((gray - resized(coarse, gray.shape[-2:])).square(), scale)
+    slope_x, slope_y = slopes(coarse)
+    fine = smooth((fine - noise.mean(1, keepdim=True)).clamp(min=0))
+    return fine / (smooth(slope_x.square() + slope_y.square()) + _FAINT)
+
+
 def _bands(
     size: Sequence[int], scale: int, paths: Paths
 ) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Return bands of spike rows that are corrected one after another, to bound memory.
+    """Cut frames into bands of spike rows that are corrected one after another, to bound memory.
 
     Args:
         size: (H, W) of the frames.
@@ -176,28 +222,37 @@ def _bands(
     ]
 
 
+class _Along(NamedTuple):
+    """What the spikes tell of a frame, at their size."""
+
+    light: Tensor
+    """(N, K, h, w), luminance in each bin."""
+    paths: Paths
+    """Paths of the light."""
+    visible: Tensor
+    """What `visibility` returns."""
+    pace: Tensor
+    """(N, 1, h, w), the speed that is sure, in pixels of the light an exposure."""
+    told: Tensor
+    """(N, 1, h, w), share by which light about the middle is believed, 0 to 1."""
+
+    def rows(self, first: int, last: int) -> _Along:
+        """Return the same of rows from `first` to before `last`."""
+        return _Along(*(maps[..., first:last, :] for maps in self))
+
+
 def _sharp_in_band(
-    blur: Tensor,
-    light: Tensor,
-    paths: Paths,
-    visible: Tensor,
-    pace: Tensor,
-    told: Tensor,
-    blur_noise: Tensor,
-    middle_noise: Tensor,
+    blur: Tensor, along: _Along, blur_noise: Tensor, middle_noise: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Correct a band of rows of frames, or all rows.
 
     Args:
         blur: (N, 3, H, W).
-        light: (N, K, h, w), luminance in each bin.
-        paths: of the light.
-        visible: what `visibility` returns.
-        pace: (N, 1, h, w), the speed that is sure, in pixels of the light an exposure.
-        told: (N, 1, h, w), share by which light about the middle is believed, 0 to 1.
+        along: what the spikes tell of the same rows.
         blur_noise: (N, 3, 1, 1), variance of the noise in the blurred frames.
         middle_noise: (N, 1, 1, 1), that in the light about the middle.
     """
+    light, paths, visible, pace, told = along
     scale = blur.shape[-1] // light.shape[-1]
     seen = _gray(blur)  # (N, 1, H, W)
     coarse = F.avg_pool2d(seen, scale)
@@ -208,23 +263,24 @@ def _sharp_in_band(
     full = _Seen(
         blur=blur + _DARK,
         blur_noise=blur_noise,
-        light=(seen + _less_noise(mean - seen, noise)).clamp(min=0) + _DARK,
+        light=(seen + less_noise(mean - seen, noise)).clamp(min=0) + _DARK,
         noise=noise,
         shift=larger(scale * shifts(paths, _TIMES).flatten(1, 2)).unflatten(1, (INSTANTS, 2)),
         visible=larger(weights_at(visible, _TIMES)),
-        share=larger(_at_instants(light) / (coarse + _DARK)),
+        share=larger((_at_instants(light).clamp(min=0) + _DARK) / (coarse + _DARK)),
         pace=larger(scale * pace),
         spike_pixel=scale,
     )
     half = full.halved()
-    sources = _sources(half.shift, half.visible)
+    sources = sources_of(half.shift, half.visible)
     start = half.blur * (half.light / _gray(half.blur))
     sharp, _, _ = _corrected(start, half, sources, CORRECTIONS[0], by_spikes=False)
     colour = resized(sharp / _gray(sharp), blur.shape[-2:])
-    sources = _enlarged_sources(sources, full.shift)
+    sources = enlarged_sources(sources, full.shift)
     sharp, visible, residue = _corrected(
         colour * full.light, full, sources, CORRECTIONS[1], by_spikes=True
     )
+    sharp = _in_colours_of(full.blur, sharp)
     # Where nothing moves, the blurred frame is sharp, and corrections would only add noise.
     sharp = torch.lerp(full.blur, sharp, ((full.pace - STILL) / MOVING).clamp(0, 1))
     middle = about_middle(light, SHORT) + _DARK
@@ -280,18 +336,18 @@ def _corrected(
     """
     size = sharp.shape[-2:]
     slow = ((2 * FINE_GAP - seen.pace / INSTANTS) / FINE_GAP).clamp(0, 1)
-    kernel = _spline(seen.spike_pixel)
+    kernel = spline(seen.spike_pixel)
 
     points, inside = points_at(seen.shift, size)
     weights = inside * seen.visible
     number = weights.sum(1, keepdim=True)  # (N, 1, H, W)
-    forward = _Sum(points, weights / (_LITTLE + number))
+    forward = PathSums(points, weights / (_LITTLE + number))
     itself = _LITTLE / (_LITTLE + number)
 
     points, inside = points_at(sources, size)
     came = sampled(seen.visible.flatten(0, 1)[:, None], points.flatten(0, 1)).view_as(inside)
     came = came * inside
-    backward = _Sum(points, came / INSTANTS)
+    backward = PathSums(points, came / INSTANTS)
     hidden = ((1 - came) * seen.share).mean(1, keepdim=True) * seen.blur
     # A spike pixel that sees only one place tells nothing finer than itself.
     moving = (seen.pace / seen.spike_pixel - 0.5).clamp(0, 1)
@@ -299,20 +355,42 @@ def _corrected(
     residue = torch.zeros_like(number)
     for i in range(times):
         for power in POWERS if by_spikes else ():
-            expected = _blurred(_gray(sharp), kernel)
-            ratio = 1 + _less_noise(seen.light - expected, seen.noise) / expected
-            ratio = _blurred(_bounded(ratio), kernel).pow(power)
+            expected = blurred_by(_gray(sharp), kernel).clamp(min=_LITTLE)
+            ratio = 1 + less_noise(seen.light - expected, seen.noise) / expected
+            ratio = blurred_by(_bounded(ratio), kernel).pow(power)
             sharp = sharp * (1 + moving * (ratio - 1))
-        expected = backward(sharp) + hidden
-        ratio = _bounded(1 + _less_noise(seen.blur - expected, seen.blur_noise) / expected)
+        expected = (backward(sharp) + hidden).clamp(min=_LITTLE)
+        ratio = _bounded(1 + less_noise(seen.blur - expected, seen.blur_noise) / expected)
         residue = _gray(ratio) - 1
         ratio = (forward(ratio) + itself * ratio).pow(POWERS[i % len(POWERS)])
         sharp = sharp * (1 + slow * (ratio - 1))
         if by_spikes:
             light = _gray(sharp)
             part = (EVENNESS * seen.noise.sqrt() / light).clamp(max=_MOST)
-            sharp = sharp / (1 - part * _unevenness(light))
+            sharp = sharp / (1 - part * unevenness(light))
     return sharp, number / INSTANTS, residue
+
+
+def _in_colours_of(blur: Tensor, sharp: Tensor) -> Tensor:
+    """Bound frames' colours, relative to their luminance, by those of the blurred frame nearby.
+
+    Where paths are wrong, corrections make colours that no camera saw.
+
+    Args:
+        blur: (N, 3, H, W).
+        sharp: (N, 3, H, W), whose luminance is kept.
+    """
+    near = F.avg_pool2d(blur / _gray(blur), 2, ceil_mode=True)
+    least, most = -_largest_around(-near), _largest_around(near)
+    least, most = (resized(bound, blur.shape[-2:]) for bound in (least, most))
+    light = _gray(sharp)
+    colour = torch.minimum(torch.maximum(sharp / light, least / _FURTHER), most * _FURTHER)
+    return colour * (light / _gray(colour))
+
+
+def _largest_around(maps: Tensor) -> Tensor:
+    rows = F.max_pool2d(maps, (2 * _NEAR + 1, 1), 1, (_NEAR, 0))
+    return F.max_pool2d(rows, (1, 2 * _NEAR + 1), 1, (0, _NEAR))
 
 
 def _as_seen_in_the_middle(
@@ -340,187 +418,23 @@ def _as_seen_in_the_middle(
     about = slice(INSTANTS // 2 - 1, INSTANTS // 2 + 1)
     points, inside = points_at(-gap * seen.shift[:, about], sharp.shape[-2:])
     weights = inside / (1 + inside.sum(1, keepdim=True))
-    first = None
-    for _ in range(2):
+    for step in range(2):
         gray = _gray(sharp)
         moved = torch.cat([sampled(gray, points[:, i]) for i in range(points.shape[1])], 1)
         moved = gray + (weights * (moved - gray)).sum(1, keepdim=True)
-        expected = F.avg_pool2d(moved, scale)  # (N, 1, h, w)
-        if first is None:
-            first = _bounded(middle / expected) - 1
+        expected = F.avg_pool2d(moved, scale).clamp(min=_LITTLE)  # (N, 1, h, w)
+        if step == 0:
+            beside = _bounded(middle / expected) - 1
             noise = torch.maximum(
                 noise, SHORT_ERROR * variance_of((middle - expected)[..., ::2, ::2])
             )
-        ratio = 1 + told * _less_noise(middle - expected, noise) / expected
+        ratio = 1 + told * less_noise(middle - expected, noise) / expected
         sharp = sharp * resized(_bounded(ratio), sharp.shape[-2:])
-    return sharp, resized(first, sharp.shape[-2:])
-
-
-class _Sum:
-    """Weighted sums over points of pictures: sum over instants of weight times picture.
-
-    Points and weights are the same in all corrections, so they are put together once: to the four
-    pixels around each point, with bilinear weights.
-    """
-
-    def __init__(self, points: Tensor, weights: Tensor) -> None:
-        """Take points (N, I, H, W, 2), from -1 to 1, and weights (N, I, H, W)."""
-        windows, instants, height, width = weights.shape
-        # Exporters do not know embedding_bag, nor that a number has the type of its tensor.
-        exported = torch.compiler.is_compiling()
-        rows = height if exported else max(1, _POINTS // (windows * instants * width))
-        shape = (windows, height, width, 4, instants)
-        whole = torch.int64 if exported else torch.int32
-        self._indices = torch.empty(shape, dtype=whole, device=weights.device)
-        self._weights = torch.empty(shape, dtype=weights.dtype, device=weights.device)
-        first = torch.arange(windows, device=weights.device, dtype=whole) * (height * width)
-        for top in range(0, height, rows):
-            band = slice(top, top + rows)
-            column, row, weight = (
-                x[:, :, band].movedim(1, -1).contiguous()  # (N, rows, W, I)
-                for x in (points[..., 0], points[..., 1], weights)
-            )
-            column.add_(1).mul_(width / 2).sub_(0.5).clamp_(0, width - 1)
-            row.add_(1).mul_(height / 2).sub_(0.5).clamp_(0, height - 1)
-            above, left = row.floor().clamp_(max=height - 2), column.floor().clamp_(max=width - 2)
-            down, right = row.sub_(above), column.sub_(left)
-            at = above.to(whole) * width + left.to(whole) + first[:, None, None, None]
-            for corner, step in enumerate((0, 1, width, width + 1)):
-                torch.add(at, step, out=self._indices[:, band, :, corner])
-            below = weight * down
-            weight.sub_(below)
-            for corner, of_row in ((0, weight), (2, below)):
-                of_right = self._weights[:, band, :, corner + 1]
-                torch.mul(of_row, right, out=of_right)
-                torch.sub(of_row, of_right, out=self._weights[:, band, :, corner])
-        self._indices = self._indices.view(-1, 4 * instants)
-        self._weights = self._weights.view(-1, 4 * instants)
-
-    def __call__(self, picture: Tensor) -> Tensor:
-        """Return the sums for a picture (N, C, H, W), in its shape."""
-        pixels = picture.movedim(1, -1).flatten(0, 2).contiguous()  # (N H W, C)
-        if torch.compiler.is_compiling():
-            sums = (pixels[self._indices] * self._weights[..., None]).sum(1)
-        else:
-            sums = F.embedding_bag(
-                self._indices, pixels, mode="sum", per_sample_weights=self._weights
-            )
-        windows, channels, height, width = picture.shape
-        return sums.view(windows, height, width, channels).movedim(-1, 1)
-
-
-def _sources(shift: Tensor, visible: Tensor) -> Tensor:
-    """Return the way back from each pixel to the point that is seen there, at each instant.
-
-    Where several points land on a pixel, the most visible one is seen.
-
-    Args:
-        shift: (N, I, 2, H, W), of points from the middle to each instant, in pixels.
-        visible: (N, I, H, W), of the points.
-
-    Returns:
-        (N, I, 2, H, W), from a pixel to where the point is in the middle.
-    """
-    windows, instants, _, height, width = shift.shape
-    rows = torch.arange(height, device=shift.device)[:, None].expand(height, width)
-    columns = torch.arange(width, device=shift.device).expand(height, width)
-    place = torch.stack([columns, rows])  # (2, H, W)
-    landed = (place + shift).round()
-    outside = (landed < 0) | (landed > landed.new_tensor([width - 1, height - 1])[:, None, None])
-    target = landed[:, :, 1].clamp(0, height - 1) * width + landed[:, :, 0].clamp(0, width - 1)
-    key = (255 * visible).round().long() * (height * width) + rows * width + columns
-    key = torch.where(outside.any(2), -1, key)
-    best = torch.full_like(key.flatten(2), -1).scatter_reduce(
-        2, target.long().flatten(2), key.flatten(2), "amax"
-    )  # (N, I, H W)
-    source = (best % (height * width)).view(windows, instants, height, width)
-    back = torch.stack([source % width, source // width], 2) - place
-    nothing = (best < 0).view(windows, instants, 1, height, width)
-    return _once_nearer(shift, torch.where(nothing, _reversed(shift), back.to(shift)))
-
-
-def _reversed(shift: Tensor) -> Tensor:
-    back = -shift
-    for _ in range(3):
-        back = _once_nearer(shift, back)
-    return back
-
-
-def _once_nearer(shift: Tensor, back: Tensor) -> Tensor:
-    """One step of the fixed point back(x) = -shift(x + back(x))."""
-    points, _ = points_at(back, shift.shape[-2:])
-    return -sampled(shift.flatten(0, 1), points.flatten(0, 1)).view_as(shift)
-
-
-def _enlarged_sources(sources: Tensor, shift: Tensor) -> Tensor:
-    """Return sources (N, I, 2, h, w) for shifts (N, I, 2, H, W) of about twice the size."""
-    back = 2 * F.interpolate(sources.flatten(1, 2), shift.shape[-2:], mode="nearest")
-    return _once_nearer(shift, back.view_as(shift))
-
-
-def _spline(spike_pixel: float) -> list[float]:
-    """Return the kernel by which the mean light along a path blurs a point: a quadratic B-spline.
-
-    It is three boxes in a row, each as wide as a spike pixel: the pixel itself, and two for linear
-    sampling between pixels on the way.
-    """
-    radius = int(1.5 * spike_pixel + 0.5)
-    places = (abs(i) / spike_pixel for i in range(-radius, radius + 1))
-    spline = [0.75 - x * x if x < 0.5 else max(1.5 - x, 0) ** 2 / 2 for x in places]
-    return [value / sum(spline) for value in spline]
-
-
-def _blurred(picture: Tensor, kernel: Sequence[float]) -> Tensor:
-    """Return a picture (N, 1, H, W) blurred by a kernel, along rows and columns.
-
-    By sums of shifted pictures, which are faster on CPUs than `conv2d` of one channel.
-    """
-    reach = len(kernel) // 2
-    for axis in (-1, -2):
-        side = picture.shape[axis]
-        pads = (reach, reach, 0, 0) if axis == -1 else (0, 0, reach, reach)
-        padded = F.pad(picture, pads, mode="replicate")
-        picture = torch.zeros_like(picture)
-        for i, weight in enumerate(kernel):
-            picture.add_(padded.narrow(axis, i, side), alpha=weight)
-    return picture
+    return sharp, resized(beside, sharp.shape[-2:])
 
 
 def _bounded(ratio: Tensor) -> Tensor:
     return ratio.clamp(1 / _LARGEST_RATIO, _LARGEST_RATIO)
-
-
-def _less_noise(change: Tensor, noise: Tensor) -> Tensor:
-    """Return maps (N, C, H, W), shrunk as far as noise of this variance explains them (Wiener)."""
-    near = F.avg_pool2d(change.square(), 4, ceil_mode=True)
-    near = F.avg_pool2d(F.pad(near, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    power = F.interpolate(near, change.shape[-2:], mode="bilinear").clamp(min=1e-8)
-    return change * (1 - noise / power).clamp(0, 1)
-
-
-def _unevenness(light: Tensor) -> Tensor:
-    """Return how fast total variation falls as each pixel of light (N, 1, H, W) rises; -4 to 4."""
-    along_x = F.pad(light[..., 1:] - light[..., :-1], (0, 1))
-    along_y = F.pad(light[..., 1:, :] - light[..., :-1, :], (0, 0, 0, 1))
-    length = (along_x.square() + along_y.square() + _EDGE**2).sqrt()
-    along_x, along_y = along_x / length, along_y / length
-    from_left = F.pad(along_x[..., :-1], (1, 0))
-    from_above = F.pad(along_y[..., :-1, :], (0, 0, 1, 0))
-    return along_x - from_left + along_y - from_above
-
-
-def _noise_variance(frames: Tensor) -> Tensor:
-    """Return the variance (N, 3, 1, 1) of the noise of frames (N, 3, H, W).
-
-    It is measured by a filter to which smooth pictures are 0 (Immerkaer, CVIU 1996), in the median
-    of all blocks of 8 x 8 pixels, so that edges do not count.
-    """
-    second = frames.new_tensor([1.0, -2.0, 1.0])
-    kernel = (second[:, None] * second)[None, None].expand(3, 1, 3, 3)
-    rough = F.conv2d(frames, kernel, groups=3).abs()
-    blocks = F.avg_pool2d(rough, 8, ceil_mode=True).flatten(2)
-    deviation = middling(blocks) * (math.sqrt(math.pi / 2) / 6)
-    return deviation.square()[..., None, None]
 
 
 def _gray(frames: Tensor) -> Tensor:

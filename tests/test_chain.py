@@ -116,7 +116,7 @@ def test_the_quickstart_recipe_learns_from_spikes_in_few_steps(recorded):
     run(folder, "simulate", "scenes", "--scenes", "3", "--size", "96x96", "--split", "val")
     run(folder, "align", "scenes", "--log", "outputs/logs/scenes.txt")
     run(folder, "voxelize", "outputs/logs/scenes.json", "scenes.zarr")
-    sets = ("--set", "DATA.ROOT=scenes.zarr", "--set", "TRAIN.MAX_STEPS=150")
+    sets = ("--set", "DATA.ROOT=scenes.zarr", "--set", "TRAIN.MAX_STEPS=40")
     config = ("--config", "configs/deblur/quickstart.yaml")
     run(folder, "train", *config, *sets, "--run", "outputs/short")
     lines = (folder / "outputs/short/metrics.jsonl").read_text().splitlines()

@@ -42,7 +42,7 @@ class Figure:
 def fastest(
     actions: dict[str, Callable[[], object]], repeats: int, in_a_row: int = 1
 ) -> dict[str, float]:
-    """Return each action's shortest time in seconds; they take turns, `in_a_row` times each.
+    """Return each action's least CPU time in seconds; they take turns, `in_a_row` times each.
 
     Turns, so that a machine that slows down for a while slows all of them; several in a row,
     where an action would otherwise be timed with the caches that another one left.
@@ -53,9 +53,9 @@ def fastest(
     for _ in range(repeats):
         for name, action in actions.items():
             for _ in range(in_a_row):
-                began = time.perf_counter()
+                began = time.process_time()
                 action()
-                times[name] = min(times[name], time.perf_counter() - began)
+                times[name] = min(times[name], time.process_time() - began)
     return times
 
 

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from moving_texture import BINS, SIDE, inside, moving
 
-from spikedeblur.model import motion_deblur
+from spikedeblur.model import motion_deblur, path_sums, picture_noise
 from spikedeblur.model.motion_deblur import MAPS, sharp_along_motion
-from spikedeblur.model.spike_motion import DEGREE, INTEGRALS, bin_times
+from spikedeblur.model.paths import DEGREE, bin_times
+from spikedeblur.model.spike_motion import INTEGRALS
 
 
 def seen_by_both(velocity: tuple[float, float]):
@@ -38,6 +39,21 @@ def test_a_frame_is_sharp_along_its_motion():
     found, maps = sharp_along_motion(blur, voxels)
     assert maps.shape == (1, MAPS, SIDE, SIDE)
     assert error(found, sharp) < 0.12 * error(blur, sharp)
+
+
+def test_eight_bins_of_many_spikes_show_the_motion():
+    blur, voxels, sharp = seen_by_both((9.0, -5.0))
+    eight = voxels.unflatten(1, (8, BINS // 8)).mean(2)
+    found, _ = sharp_along_motion(blur, eight)
+    assert error(found, sharp) < 0.3 * error(blur, sharp)
+
+
+def test_eight_samples_with_hardly_a_spike_move_nothing():
+    blur, voxels, _ = seen_by_both((9.0, -5.0))
+    seen = torch.rand(voxels[:, :8].shape, generator=torch.Generator().manual_seed(0)) < 0.1
+    chance = voxels.amax() * seen.cumsum(1) % 2  # light changes at few samples, anywhere
+    found, _ = sharp_along_motion(blur, chance)
+    torch.testing.assert_close(found, blur, atol=1e-3, rtol=0)
 
 
 def seen_at_half_the_size(velocity: tuple[float, float]):
@@ -83,7 +99,9 @@ def test_what_large_spike_pixels_blur_is_made_fine_along_the_motion():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(motion_deblur, "motion", surely(paths))
         # What spikes see without paths would hide how much the paths are worth.
-        patch.setattr(motion_deblur, "_as_seen_in_the_middle", lambda sharp, *_: (sharp, 0 * sharp[:, :1]))
+        patch.setattr(
+            motion_deblur, "_as_seen_in_the_middle", lambda sharp, *_: (sharp, sharp[:, :1])
+        )
         found, _ = sharp_along_motion(blur, voxels)
         patch.setattr(motion_deblur, "CORRECTIONS", (0, 0))
         divided, _ = sharp_along_motion(blur, voxels)
@@ -114,7 +132,7 @@ def test_noise_of_the_blurred_frame_is_not_taken_for_detail(monkeypatch):
     blur, voxels, sharp = seen_at_half_the_size((9.0, -5.0))
     grain = 0.03 * torch.randn(blur.shape, generator=torch.Generator().manual_seed(0))
     found, _ = sharp_along_motion(blur + grain, voxels)
-    monkeypatch.setattr(motion_deblur, "_noise_variance", lambda frames: torch.zeros(1, 3, 1, 1))
+    monkeypatch.setattr(motion_deblur, "noise_variance", lambda frames: torch.zeros(1, 3, 1, 1))
     trusting, _ = sharp_along_motion(blur + grain, voxels)
     assert error(found, sharp) < 0.6 * error(trusting, sharp)
     assert error(found, sharp) < error(blur + grain, sharp)
@@ -124,7 +142,7 @@ def test_noise_of_the_blurred_frame_is_not_taken_for_detail(monkeypatch):
 def test_noise_is_measured_on_a_smooth_frame(deviation):
     blur, _, _ = seen_by_both((9.0, -5.0))
     noise = torch.randn(blur.shape, generator=torch.Generator().manual_seed(0))
-    found = motion_deblur._noise_variance(blur + deviation * noise).sqrt()
+    found = picture_noise.noise_variance(blur + deviation * noise).sqrt()
     torch.testing.assert_close(found, torch.full((1, 3, 1, 1), deviation), rtol=0.15, atol=0)
 
 
@@ -136,7 +154,7 @@ def test_a_path_sees_by_three_boxes_in_a_row(pixel):
         0, 0
     ]
     middle = len(three) // 2
-    kernel = torch.tensor(motion_deblur._spline(pixel))
+    kernel = torch.tensor(path_sums.spline(pixel))
     radius = len(kernel) // 2
     at = [middle + steps * i for i in range(-radius, radius + 1)]
     expected = torch.stack([three[i] if 0 <= i < len(three) else three.new_zeros(()) for i in at])
@@ -150,7 +168,7 @@ def test_sources_are_where_light_came_from():
     y, x = torch.meshgrid(at, at, indexing="ij")
     place = torch.stack([x, y])[None, None]
     shift = 0.06 * place + 0.02 * torch.stack([y, -x])[None, None]
-    back = motion_deblur._sources(shift, torch.ones(1, 1, SIDE, SIDE))
+    back = path_sums.sources_of(shift, torch.ones(1, 1, SIDE, SIDE))
     source = place + back
     arrives = source + 0.06 * source + 0.02 * torch.stack([source[0, 0, 1], -source[0, 0, 0]])
     assert inside(arrives - place).abs().max() < 0.05
@@ -161,10 +179,10 @@ def test_the_visible_one_of_two_points_that_meet_is_the_source():
     shift[..., 0, :, :8] = 8.0  # the left half moves onto the right one, which stands still
     left_in_front = torch.ones(1, 1, 8, 16)
     left_in_front[..., 8:] = 0.1
-    back = motion_deblur._sources(shift, left_in_front)
+    back = path_sums.sources_of(shift, left_in_front)
     assert (back[0, 0, 0, :, 8:15] == -8).all()
     right_in_front = 1.1 - left_in_front
-    assert (motion_deblur._sources(shift, right_in_front)[0, 0, 0, :, 9:] == 0).all()
+    assert (path_sums.sources_of(shift, right_in_front)[0, 0, 0, :, 9:] == 0).all()
 
 
 def test_sums_over_points_are_those_of_sampling():
@@ -176,7 +194,7 @@ def test_sums_over_points_are_those_of_sampling():
         picture, points.flatten(1, 2), padding_mode="border", align_corners=False
     ).unflatten(2, (3, 10))
     expected = (weights[:, None] * sampled).sum(2)
-    torch.testing.assert_close(motion_deblur._Sum(points, weights)(picture), expected)
+    torch.testing.assert_close(path_sums.PathSums(points, weights)(picture), expected)
 
 
 def crossing(half: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -272,7 +290,7 @@ def test_noisy_light_is_evened_and_edges_stay():
     noise = 0.02 * torch.randn(step.shape, generator=torch.Generator().manual_seed(0))
     light = step + 0.3 + noise
     for _ in range(8):
-        light = light / (1 - 0.008 * motion_deblur._unevenness(light))
+        light = light / (1 - 0.008 * picture_noise.unevenness(light))
     assert light[..., 2:6].std() < 0.6 * noise[..., 2:6].std()
     assert (light[..., 9] - light[..., 6]).mean() > 0.45
 
@@ -285,3 +303,22 @@ def test_any_number_of_bins_will_do(bins):
     found, maps = sharp_along_motion(blur, fewer)
     assert found.isfinite().all()
     assert maps.isfinite().all()
+
+
+def test_dark_noise_that_no_point_explains_gives_numbers():
+    # No point lands anywhere, the spikes saw no light, and noise explains what the frame has.
+    dark = torch.zeros(1, 3, 16, 16)
+    none = torch.zeros(1, motion_deblur.INSTANTS, 16, 16)
+    seen = motion_deblur._Seen(
+        blur=dark + 0.02,
+        blur_noise=torch.ones(1, 3, 1, 1),
+        light=dark[:, :1] + 0.02,
+        noise=torch.zeros(1, 1, 16, 16),
+        shift=torch.zeros(1, motion_deblur.INSTANTS, 2, 16, 16),
+        visible=none,
+        share=none,
+        pace=torch.zeros(1, 1, 16, 16),
+        spike_pixel=2,
+    )
+    for found in motion_deblur._corrected(dark + 0.02, seen, seen.shift, 2, by_spikes=True):
+        assert found.isfinite().all()

@@ -8,16 +8,13 @@ from moving_texture import BINS, SIDE, inside, moving
 from numpy.polynomial.legendre import legval
 
 from spikedeblur.model import spike_motion
+from spikedeblur.model.paths import DEGREE, bin_times, shifts, speed
 from spikedeblur.model.spike_motion import (
-    DEGREE,
     GROUPS,
     INTEGRALS,
     along_motion,
-    bin_times,
     grouped,
     motion,
-    shifts,
-    speed,
     visibility,
     weights_at,
 )

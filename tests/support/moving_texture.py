@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from spikedeblur.model.spike_motion import bin_times
+from spikedeblur.model.paths import bin_times
 
 SIDE, BINS = 64, 32
 

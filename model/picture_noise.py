@@ -1,0 +1,57 @@
+"""Noise of pictures: how large it is, and changes of which it explains no part.
+
+Letters in shape comments: N pictures, C channels, H and W rows and columns.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+_EDGE = 0.01  # difference between neighbours above which an edge counts alike, however high
+_MEDIAN_OF_NORMAL = 0.6745  # median of what is normally distributed, without signs, in deviations
+
+
+def middling(values: Tensor) -> Tensor:
+    """Return the median of values along the last axis; by sorting, which exporters know."""
+    return values.sort(-1).values[..., values.shape[-1] // 2]
+
+
+def variance_of(noise: Tensor) -> Tensor:
+    """Return the variance of normal noise (N, C, h, w) by its median: (N, 1, 1, 1)."""
+    return (middling(noise.abs().flatten(1)) / _MEDIAN_OF_NORMAL).square()[:, None, None, None]
+
+
+def less_noise(change: Tensor, noise: Tensor) -> Tensor:
+    """Return maps (N, C, H, W), shrunk as far as noise of this variance explains them (Wiener)."""
+    near = F.avg_pool2d(change.square(), 4, ceil_mode=True)
+    near = F.avg_pool2d(F.pad(near, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    power = F.interpolate(near, change.shape[-2:], mode="bilinear").clamp(min=1e-8)
+    return change * (1 - noise / power).clamp(0, 1)
+
+
+def unevenness(light: Tensor) -> Tensor:
+    """Return how fast total variation falls as each pixel of light (N, 1, H, W) rises; -4 to 4."""
+    along_x = F.pad(light[..., 1:] - light[..., :-1], (0, 1))
+    along_y = F.pad(light[..., 1:, :] - light[..., :-1, :], (0, 0, 0, 1))
+    length = (along_x.square() + along_y.square() + _EDGE**2).sqrt()
+    along_x, along_y = along_x / length, along_y / length
+    from_left = F.pad(along_x[..., :-1], (1, 0))
+    from_above = F.pad(along_y[..., :-1, :], (0, 0, 1, 0))
+    return along_x - from_left + along_y - from_above
+
+
+def noise_variance(frames: Tensor) -> Tensor:
+    """Return the variance (N, 3, 1, 1) of the noise of frames (N, 3, H, W).
+
+    It is measured by a filter to which smooth pictures are 0 (Immerkaer, CVIU 1996), in the median
+    of all blocks of 8 x 8 pixels, so that edges do not count.
+    """
+    second = frames.new_tensor([1.0, -2.0, 1.0])
+    kernel = (second[:, None] * second)[None, None].expand(3, 1, 3, 3)
+    rough = F.conv2d(frames, kernel, groups=3).abs()
+    blocks = F.avg_pool2d(rough, 8, ceil_mode=True).flatten(2)
+    deviation = middling(blocks) * (math.sqrt(math.pi / 2) / 6)
+    return deviation.square()[..., None, None]
