@@ -17,13 +17,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 
 from spikedeblur.pipeline.align.manifest import read_manifest, write_manifest
 from spikedeblur.pipeline.sequences import open_store
@@ -341,7 +342,8 @@ def streams(folder: Path, manifest: Path, repeats: int = 3) -> list[Figure]:
             in_turns(name, "rate", OURS),
             "of the rate of ours, packed",
             detail=f"{middle(name, 'rate'):.0f} windows/s; waits {middle(name, 'wait'):.0f} % with "
-            f"{1e3 * CONSUMER_SECONDS:.0f} ms a batch; first batch {middle(name, 'first'):.2f} s, "
+            f"{1e3 * CONSUMER_SECONDS:.0f} ms a batch; {middle(name, 'private'):.0f} MB of a worker's "
+            f"own; first batch {middle(name, 'first'):.2f} s, "
             f"{in_turns(name, 'first', OURS):.2f} of ours; {_resumption(runs[name])}",
         )
         for name in names
@@ -441,14 +443,17 @@ def _stream(name: str, folder: Path) -> dict[str, Any]:
     with open_stream(folder, None) as (batches, _):
         next(batches)
         first = time.perf_counter() - began
-        count = sum(map(len, batches))
-        rate = count / (time.perf_counter() - began - first)
     with open_stream(folder, None) as (batches, _):
         next(batches)
-        began, consumed = time.perf_counter(), 0.0
+        began = time.perf_counter()
+        rate = sum(map(len, batches)) / (time.perf_counter() - began)
+    with open_stream(folder, None) as (batches, _):
+        next(batches)
+        began, consumed, private = time.perf_counter(), 0.0, 0
         for _ in batches:
             got = time.perf_counter()
             time.sleep(CONSUMER_SECONDS)
+            private = max(_private_bytes(), private)
             consumed += time.perf_counter() - got
         wait = 1 - consumed / (time.perf_counter() - began)
     with open_stream(folder, None) as (batches, state):
@@ -460,7 +465,22 @@ def _stream(name: str, folder: Path) -> dict[str, Any]:
     if saved is not None:
         with open_stream(folder, saved) as (batches, _):
             resumed = list(batches) == expected
-    return {"first": first, "rate": rate, "wait": 100 * wait, "resumed": resumed}
+    return {
+        "first": first,
+        "rate": rate,
+        "wait": 100 * wait,
+        "private": private / 1e6,
+        "resumed": resumed,
+    }
+
+
+def _private_bytes() -> int:
+    """Return the bytes that the largest process which this one started shares with none."""
+    sizes = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            sizes.append(int(process.memory_full_info().uss))
+    return max(sizes, default=0)
 
 
 def main() -> int:

@@ -30,8 +30,7 @@ FIRST_BATCHES = 5
 
 def figures(store: Path) -> list[Figure]:
     """Measure with a store of 360x640 windows; under a minute and a half."""
-    start_fork_server()
-    # Not above: other figures are measured without torch, and the server starts before it.
+    # Not above: other figures are measured without torch.
     from spikedeblur.pipeline.train.data.loader import collate, open_loader
 
     sequences = open_store(store)
@@ -41,6 +40,7 @@ def figures(store: Path) -> list[Figure]:
     read, copy = _read_and_copy(samples)
     seen = [LightSequence(sequence) for sequence in sequences]
     as_light, _ = _read_and_copy(ClipSamples(seen, index, crop_size=CROP, augment=True))
+    start_fork_server(wait=True)
     first, first_forked = [], []
     for _ in range(FIRST_BATCHES):
         started = time.perf_counter()

@@ -17,6 +17,7 @@ from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.train.data.loader import open_loader
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.samples import ClipSamples
+from spikedeblur.pipeline.train.data.workers import start_fork_server
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def soak(store: Path, samples: int, workers: int = 2) -> Soaked:
     cut = ClipSamples(sequences, index, crop_size=32, augment=True, seed=0)
     plan = StepPlan(index, batch_size=4, accumulation=1, seed=0)
     own = psutil.Process()
+    start_fork_server(wait=True)
     with open_loader(cut, plan, 0, 20, workers=workers, pin=False) as batches:
         next(batches)  # what is opened once a process is no leak
     gc.collect()

@@ -5,7 +5,9 @@ Nothing is opened here: TensorStore ends a process that was forked from one that
 
 from __future__ import annotations
 
+import os
 import signal
+from functools import partial
 
 import numpy.random
 import tensorstore
@@ -15,7 +17,11 @@ from . import workers
 
 __all__ = ["light", "numpy", "stored", "tensorstore", "unified", "workers"]
 
-# `start_fork_server` blocks Ctrl-C, which would end the imports; what came meanwhile is dropped.
+# `start_fork_server` blocks Ctrl-C and a scheduler's SIGTERM, which reach the whole process group:
+# they would end the server, while training goes on to its checkpoint. What came meanwhile is
+# dropped; then `multiprocessing` has it ignore Ctrl-C, and processes that it forks act as usual.
 interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 signal.signal(signal.SIGINT, interrupt)
+os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
