@@ -342,8 +342,8 @@ def streams(folder: Path, manifest: Path, repeats: int = 3) -> list[Figure]:
             in_turns(name, "rate", OURS),
             "of the rate of ours, packed",
             detail=f"{middle(name, 'rate'):.0f} windows/s; waits {middle(name, 'wait'):.0f} % with "
-            f"{1e3 * CONSUMER_SECONDS:.0f} ms a batch; {middle(name, 'private'):.0f} MB of its own a "
-            f"worker; first batch {middle(name, 'first'):.2f} s, "
+            f"{1e3 * CONSUMER_SECONDS:.0f} ms a batch; {middle(name, 'private'):.0f} MB private; "
+            f"first batch {middle(name, 'first'):.2f} s, "
             f"{in_turns(name, 'first', OURS):.2f} of ours; {_resumption(runs[name])}",
         )
         for name in names

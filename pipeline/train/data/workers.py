@@ -67,13 +67,26 @@ def start_fork_server(*, wait: bool = False) -> None:
     """
     forkserver.set_forkserver_preload([f"{__package__}.preloaded"])
     resource_tracker.ensure_running()  # else the server starts it, and it unblocks the signals
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
+    with _signals_blocked():
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     while wait and not _knock.is_answered(wait=True):
         start_fork_server()
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Let a fork server that is started here drop signals to the whole process group."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _server() -> int:
+    """Return the fork server's number; only `ensure_running` starts another one."""
+    number: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return number
 
 
 class _Knock:
@@ -86,12 +99,13 @@ class _Knock:
 
     def is_answered(self, *, wait: bool = False) -> bool:
         """Return whether the server is up; `start_fork_server` was called before."""
-        server: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-        if server != self._server:
-            self._let_go()
-            self._server = server
+        if _server() != self._server:
+            if self._answer is not None:
+                self._count_death()
             try:
-                self._answer, words = forkserver.connect_to_new_process([])
+                with _signals_blocked():
+                    self._answer, words = forkserver.connect_to_new_process([])
+                self._server = _server()
                 os.write(words, pickle.dumps({}) + pickle.dumps(_Visitor()))
                 os.close(words)
             except ConnectionError:
@@ -110,10 +124,12 @@ class _Knock:
 
     def server_died(self) -> None:
         """Wait for the server's end, which it has begun, so that a new one can be started."""
-        assert self._server is not None
-        os.waitid(os.P_PID, self._server, os.WEXITED | os.WNOWAIT)
-        self._let_go()
+        os.waitid(os.P_PID, _server(), os.WEXITED | os.WNOWAIT)
         self._server = None
+        self._count_death()
+
+    def _count_death(self) -> None:
+        self._let_go()
         self._deaths += 1
         if self._deaths == _MOST_DEATHS:
             self._deaths = 0
