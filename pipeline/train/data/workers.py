@@ -203,7 +203,8 @@ def open_workers(
 ) -> Iterator[Iterator[Batch]]:
     """Yield an iterator over the planned batches, in their order.
 
-    A batch's large arrays are good until the batches of another step were taken.
+    A batch's large arrays are good until the batches of another step were taken. Those that are
+    taken before the fork server is up are cut in this process.
 
     Args:
         samples: cuts a sample.
