@@ -303,13 +303,11 @@ def litdata(folder: Path, state: dict[str, Any] | None) -> Iterator[Stream]:
 
 
 OURS, PLAIN = "ours, packed", "DataLoader by fork, uint8 .npy mapped"
+FORKED = "DataLoader by fork, our packed"
 STREAMS: dict[str, tuple[Callable[[Path, Any], Any], str, str]] = {
     OURS: (ours, "packed.zarr", "spikedeblur.pipeline.train.data.loader"),
     "ours, counts": (ours, "none.zarr", "spikedeblur.pipeline.train.data.loader"),
-    "DataLoader by fork, our packed": (
-        *(forked, "packed.zarr"),
-        "spikedeblur.pipeline.train.data.loader",
-    ),
+    FORKED: (forked, "packed.zarr", "spikedeblur.pipeline.train.data.loader"),
     PLAIN: (mapped, "npy", "torch.utils.data"),
     "MosaicML Streaming": (mds, "mds", "streaming"),
     "LitData": (litdata, "litdata", "litdata"),
@@ -348,9 +346,13 @@ def streams(folder: Path, manifest: Path, repeats: int = 3) -> list[Figure]:
         )
         for name in names
     ]
-    ratio = 1 / in_turns(PLAIN, "rate", OURS)
-    rate = Figure("stream: our rate, packed", ratio, f"x {PLAIN}", 0.2)
-    return [*found, rate]
+    rate, first = 1 / in_turns(PLAIN, "rate", OURS), in_turns(OURS, "first", FORKED)
+    return [
+        *found,
+        Figure("stream: our rate, packed", rate, f"x {PLAIN}", 0.2),
+        Figure("stream: our first batch, packed", first, f"x {FORKED}", 2, at_most=True),
+        Figure("stream: our worker", middle(OURS, "private"), "MB private", 250, at_most=True),
+    ]
 
 
 def _is_installed(module: str) -> bool:
@@ -449,17 +451,16 @@ def _stream(name: str, folder: Path) -> dict[str, Any]:
         rate = sum(map(len, batches)) / (time.perf_counter() - began)
     with open_stream(folder, None) as (batches, _):
         next(batches)
-        began, consumed, private = time.perf_counter(), 0.0, 0
+        began, consumed = time.perf_counter(), 0.0
         for _ in batches:
             got = time.perf_counter()
             time.sleep(CONSUMER_SECONDS)
-            private = max(_private_bytes(), private)
             consumed += time.perf_counter() - got
         wait = 1 - consumed / (time.perf_counter() - began)
     with open_stream(folder, None) as (batches, state):
         for _ in range(TAKEN):
             next(batches)
-        saved = state(TAKEN)
+        saved, private = state(TAKEN), _private_bytes()
         expected = list(batches)
     resumed = None
     if saved is not None:

@@ -24,12 +24,12 @@ from .figures import Figure
 BATCH, CLIP, CROP = 4, 7, 128
 CONSUMER = 2.5
 """Time to consume a batch, of the time to read and copy it here."""
-ALL_SAMPLES = 10_000
+ALL_SAMPLES = 5_000
 FIRST_BATCHES = 5
 
 
 def figures(store: Path) -> list[Figure]:
-    """Measure with a store of 360x640 windows; under a minute and a half."""
+    """Measure with a store of 360x640 windows; a minute where nothing else runs."""
     # Not above: other figures are measured without torch.
     from spikedeblur.pipeline.train.data.loader import collate, open_loader
 
