@@ -31,6 +31,7 @@ from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.sequences.contract import Span
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.samples import ClipSamples
+from spikedeblur.pipeline.train.data.workers import start_fork_server
 from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 
 from .figures import Figure, fastest
@@ -439,6 +440,8 @@ class _Window:
 def _stream(name: str, folder: Path) -> dict[str, Any]:
     """Measure one of `STREAMS` in this process."""
     open_stream, _, module = STREAMS[name]
+    if open_stream is ours:
+        start_fork_server()  # as `spikedeblur train` does
     importlib.import_module("torch.utils.data")  # a trainer has it loaded
     importlib.import_module(module)
     began = time.perf_counter()

@@ -40,7 +40,7 @@ def figures(store: Path) -> list[Figure]:
     read, copy = _read_and_copy(samples)
     seen = [LightSequence(sequence) for sequence in sequences]
     as_light, _ = _read_and_copy(ClipSamples(seen, index, crop_size=CROP, augment=True))
-    start_fork_server(wait=True)
+    start_fork_server()
     first, first_forked = [], []
     for _ in range(FIRST_BATCHES):
         started = time.perf_counter()

@@ -41,7 +41,7 @@ def soak(store: Path, samples: int, workers: int = 2) -> Soaked:
     cut = ClipSamples(sequences, index, crop_size=32, augment=True, seed=0)
     plan = StepPlan(index, batch_size=4, accumulation=1, seed=0)
     own = psutil.Process()
-    start_fork_server(wait=True)
+    start_fork_server()
     with open_loader(cut, plan, 0, 20, workers=workers, pin=False) as batches:
         next(batches)  # what is opened once a process is no leak
     gc.collect()

@@ -1,27 +1,24 @@
 """Processes that cut batches and hand them over in memory which they share with training.
 
 They do without torch, whose import takes each of them two seconds and over 400 MiB; what they need
-is imported once, in the fork server that they come from. Until it has done so, training cuts its
-batches itself. And memory is mapped once and used again and again: a fresh shared block for each
-batch, in which PyTorch's `DataLoader` hands over tensors, costs page faults that take as long as
-cutting the samples.
+is imported once, in the fork server that they come from. And memory is mapped once and used again
+and again: a fresh shared block for each batch, in which PyTorch's `DataLoader` hands over tensors,
+costs page faults that take as long as cutting the samples.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import mmap
 import os
 import pickle
-import select
 import signal
 import sys
 import tempfile
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import forkserver, get_context, resource_tracker
@@ -45,113 +42,26 @@ MOST_AHEAD = 16
 _LARGE = ("voxels", "blur", "sharp")  # voxels first: their type may be wider than a byte
 _PATIENCE = 5.0  # seconds that a worker gets to leave
 _NAMED_BY = ("__spec__", "__file__")  # what a new process finds the script by
-_MOST_DEATHS = 3  # of fork servers in a row
 
 
 class WorkerError(SpikeDeblurError):
     """A loading process died; the message says by which signal or exit code."""
 
 
-def start_fork_server(*, wait: bool = False) -> None:
+def start_fork_server() -> None:
     """Start the process that loading processes are forked from, unless it runs.
 
-    `open_workers` does so too; called before other long imports, loading processes take over
-    sooner. It is a new program, so threads and CUDA here don't matter, and it ends with this
-    process.
-
-    Args:
-        wait: return only when it has imported what they need.
-
-    Raises:
-        WorkerError: it died again and again.
+    `open_workers` does so too; called before other long imports, the first batch comes sooner by
+    what its own take. It is a new program, so threads and CUDA here don't matter, and it ends with
+    this process. Signals to the whole process group do not end it.
     """
     forkserver.set_forkserver_preload([f"{__package__}.preloaded"])
     resource_tracker.ensure_running()  # else the server starts it, and it unblocks the signals
-    with _signals_blocked():
-        forkserver.ensure_running()
-    while wait and not _knock.is_answered(wait=True):
-        start_fork_server()
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Let a fork server that is started here drop signals to the whole process group."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        yield
+        forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _server() -> int:
-    """Return the fork server's number; only `ensure_running` starts another one."""
-    number: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-    return number
-
-
-class _Knock:
-    """A request to the fork server, which answers once it has done its imports."""
-
-    def __init__(self) -> None:
-        self._server: int | None = None
-        self._answer: int | None = None
-        self._deaths = 0
-
-    def is_answered(self, *, wait: bool = False) -> bool:
-        """Return whether the server is up; `start_fork_server` was called before."""
-        if _server() != self._server:
-            if self._answer is not None:
-                self._count_death()
-            try:
-                with _signals_blocked():
-                    self._answer, words = forkserver.connect_to_new_process([])
-                self._server = _server()
-                os.write(words, pickle.dumps({}) + pickle.dumps(_Visitor()))
-                os.close(words)
-            except ConnectionError:
-                self.server_died()
-                return False
-        if self._answer is None:
-            return True
-        if not select.select([self._answer], [], [], None if wait else 0)[0]:
-            return False
-        if not os.read(self._answer, 8):
-            self.server_died()
-            return False
-        self._let_go()
-        self._deaths = 0
-        return True
-
-    def server_died(self) -> None:
-        """Wait for the server's end, which it has begun, so that a new one can be started."""
-        os.waitid(os.P_PID, _server(), os.WEXITED | os.WNOWAIT)
-        self._server = None
-        self._count_death()
-
-    def _count_death(self) -> None:
-        self._let_go()
-        self._deaths += 1
-        if self._deaths == _MOST_DEATHS:
-            self._deaths = 0
-            raise WorkerError(
-                f"the process that loading processes are forked from died {_MOST_DEATHS} times "
-                "while it started, most often for lack of memory; train with TRAIN.NUM_WORKERS 0"
-            )
-
-    def _let_go(self) -> None:
-        if self._answer is not None:
-            os.close(self._answer)
-            self._answer = None
-
-
-_knock = _Knock()
-
-
-class _Visitor:
-    """What a fork that was asked for to see that the server is up has to do: nothing."""
-
-    def _bootstrap(self, parent_sentinel: int) -> int:
-        return 0
 
 
 def stack(samples: Sequence[dict[str, Any]], memory: np.ndarray | None = None) -> Batch:
@@ -203,8 +113,7 @@ def open_workers(
 ) -> Iterator[Iterator[Batch]]:
     """Yield an iterator over the planned batches, in their order.
 
-    A batch's large arrays are good until the batches of another step were taken. Those that are
-    taken before the fork server is up are cut in this process.
+    A batch's large arrays are good until the batches of another step were taken.
 
     Args:
         samples: cuts a sample.
@@ -217,64 +126,39 @@ def open_workers(
         WorkerError: a process died.
         SpikeDeblurError: a sample can't be read.
     """
-    start_fork_server()
+    size = batch_bytes(samples, plan.batch_size)
+    messages = 2**15 // (256 + 8 * plan.batch_size)  # that a pipe takes without blocking
+    ahead = max(min(prefetch_bytes // (size * workers), MOST_AHEAD, messages), 1)
+    each = ahead + plan.accumulation
+    memory = _SharedMemory(workers * each * size)
+    pickled = pickle.dumps(samples)  # once: thousands of sequences take their time
     with ExitStack() as opened:
-
-        def read_ahead(turns: Iterable[MicroBatch]) -> Iterator[Batch]:
-            size = batch_bytes(samples, plan.batch_size)
-            messages = 2**15 // (256 + 8 * plan.batch_size)  # that a pipe takes without blocking
-            ahead = max(min(prefetch_bytes // (size * workers), MOST_AHEAD, messages), 1)
-            each = ahead + plan.accumulation
-            memory = _SharedMemory(workers * each * size)
-            pickled = pickle.dumps(samples)  # once: thousands of sequences take their time
-            links: list[tuple[BaseProcess, Connection]] = []
-            for _ in range(workers):
-                links.append(_start_worker(memory, size, pickled))
-                opened.callback(_end, *links[-1])
-            memory.close()
-            return _in_order(links, turns, memory.view.reshape(-1, size), ahead, each)
-
-        yield (
-            read_ahead(planned)
-            if _knock.is_answered()
-            else _from_here(samples, planned, read_ahead)
-        )
-
-
-def _from_here(
-    samples: ClipSamples,
-    planned: Iterable[MicroBatch],
-    read_ahead: Callable[[Iterable[MicroBatch]], Iterator[Batch]],
-) -> Iterator[Batch]:
-    """Cut batches in this process until the fork server is up; `read_ahead` gives the others."""
-    uncached = copy.copy(samples)
-    uncached.cache = None  # the workers share its limit
-    turns = iter(planned)
-    for batch in turns:
-        start_fork_server()
-        if _knock.is_answered():
-            yield from read_ahead(itertools.chain([batch], turns))
-            return
-        yield cut_batch(uncached, batch)
+        links: list[tuple[BaseProcess, Connection]] = []
+        for _ in range(workers):
+            links.append(_start_worker(memory, size, pickled))
+            opened.callback(_end, *links[-1])
+        memory.close()
+        yield _in_order(links, planned, memory.view.reshape(-1, size), ahead, each)
 
 
 def _start_worker(
     memory: _SharedMemory, size: int, pickled: bytes
 ) -> tuple[BaseProcess, Connection]:
-    """Start a loading process; anew where the fork server has died since it was up."""
+    start_fork_server()
     fork = get_context("forkserver")  # a plain fork would share locks of threads, CUDA and sockets
-    while True:
-        near, far = fork.Pipe()
-        arguments = (far, memory, size, pickled, dict(os.environ))
-        process = fork.Process(target=_serve, args=arguments, daemon=True)
-        try:
-            with far, _running_no_script(unless=b"__main__" in pickled):
-                process.start()
-            return process, near
-        except (EOFError, ConnectionError):
-            near.close()
-            _knock.server_died()
-            start_fork_server(wait=True)
+    near, far = fork.Pipe()
+    arguments = (far, memory, size, pickled, dict(os.environ))
+    process = fork.Process(target=_serve, args=arguments, daemon=True)
+    try:
+        with far, _running_no_script(unless=b"__main__" in pickled):
+            process.start()
+    except (EOFError, ConnectionError) as error:
+        near.close()
+        raise WorkerError(
+            "the process that loading processes are forked from died, most often for lack of "
+            "memory; go on with --resume, or train with TRAIN.NUM_WORKERS 0"
+        ) from error
+    return process, near
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from training_sets import Listener, MemorySequence, TinyNetwork, UnreadableSeque
 from spikedeblur.pipeline.host.files import AsideFile
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.train.data.samples import SampleError
-from spikedeblur.pipeline.train.data.workers import start_fork_server
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
 from spikedeblur.pipeline.train.run.runs import read_metrics
 from spikedeblur.pipeline.train.step import NonFiniteError
@@ -105,8 +104,6 @@ def test_an_unreadable_clip_is_left_out_and_named_where_that_is_asked_for(
 ) -> None:
     listener = Listener()
     config = tiny_config(ON_ERROR="skip", NUM_WORKERS=workers, DATA={"CACHE_SIZE_GB": cache})
-    if workers:
-        start_fork_server(wait=True)  # else batches are cut here meanwhile
     summary = run_fit(tmp_path, config, data=with_an_unreadable_one(), reporter=listener)
     assert summary.step == 12
     assert summary.unread == {"train/bad": "train/bad: window 1 is damaged"}

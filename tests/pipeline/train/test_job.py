@@ -29,7 +29,6 @@ from spikedeblur.pipeline.train.data.loader import collate
 from spikedeblur.pipeline.train.data.order import ClipIndex
 from spikedeblur.pipeline.train.data.samples import ClipSamples, SampleError
 from spikedeblur.pipeline.train.data.splits import require_usable
-from spikedeblur.pipeline.train.data.workers import start_fork_server
 from spikedeblur.pipeline.train.distributed import Group
 from spikedeblur.pipeline.train.job import fit, train
 from spikedeblur.pipeline.train.objective import Objective, psnr, to_inputs
@@ -525,7 +524,6 @@ def test_one_split_can_not_be_both(tmp_path, small_store):
 
 @pytest.mark.slow
 def test_workers_change_no_weight_even_when_stopped(tmp_path, small_store):
-    start_fork_server(wait=True)  # else batches are cut here meanwhile
     states = []
     for workers, stop in ((0, None), (2, None), (2, 2)):
         run = tmp_path / f"{workers}{stop}"

@@ -18,7 +18,6 @@ from spikedeblur.pipeline.train.data.cache import LRUCache
 from spikedeblur.pipeline.train.data.loader import open_loader
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.samples import ClipSamples
-from spikedeblur.pipeline.train.data.workers import start_fork_server
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +45,6 @@ def samples_of(location: str, cache: int | None = None) -> ClipSamples:
 
 def batches(samples: ClipSamples, workers: int) -> list[dict]:
     plan = StepPlan(samples.index, 2)
-    if workers:
-        start_fork_server(wait=True)  # else batches are cut here meanwhile
     with open_loader(samples, plan, 0, 6, workers=workers, pin=False) as steps:
         # A worker's batch is good until the next one is asked for.
         return [

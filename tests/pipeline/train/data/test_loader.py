@@ -14,11 +14,7 @@ from spikedeblur.pipeline.train.data.cache import LRUCache
 from spikedeblur.pipeline.train.data.loader import collate, open_loader, preload, prepare_cache
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.samples import ClipSamples, window_bytes
-from spikedeblur.pipeline.train.data.workers import (
-    WorkerError,
-    batch_bytes,
-    start_fork_server,
-)
+from spikedeblur.pipeline.train.data.workers import WorkerError, batch_bytes
 
 INDEX = ClipIndex.every_start([4, 4, 1], 2)
 
@@ -112,8 +108,6 @@ def failing(sequence: MemorySequence, workers: int) -> None:
     index = ClipIndex.every_start([4], 2)
     samples = ClipSamples([sequence], index, crop_size=8)
     plan = StepPlan(index, 1)
-    if workers:
-        start_fork_server(wait=True)  # else batches are cut here meanwhile
     with open_loader(samples, plan, 0, 30, workers=workers, pin=False) as steps:
         for _ in steps:
             pass
@@ -150,8 +144,6 @@ def test_counts_of_one_and_of_two_bytes_share_a_batch_unchanged():
 
 def load(workers: int, from_step: int = 0, to_step: int = 8, *, light: bool = False):
     plan = StepPlan(INDEX, 2, 2, seed=4)
-    if workers:
-        start_fork_server(wait=True)
     with open_loader(make(light), plan, from_step, to_step, workers=workers, pin=False) as steps:
         return [copy.deepcopy(step) for step in steps]
 

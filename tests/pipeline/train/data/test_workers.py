@@ -97,7 +97,7 @@ def living_members(group: int) -> list[psutil.Process]:
 def test_a_script_without_a_guard_is_run_once(tmp_path, small_store):
     text = """
 print("here")
-start_fork_server(wait=True)
+start_fork_server()
 with batches(open_store(sys.argv[1], "train"), workers=2) as steps:
     print([next(steps)["voxels"].shape[:2] for _ in range(3)], loading())
 print(__file__, __spec__)
@@ -113,7 +113,7 @@ print(__file__, __spec__)
 @pytest.mark.slow
 def test_a_script_that_defines_what_is_read_needs_a_guard_and_is_told_so(tmp_path, small_store):
     work = """
-start_fork_server(wait=True)
+start_fork_server()
 try:
     with batches([Wrapped(s) for s in open_store(sys.argv[1], "train")]) as steps:
         print(next(steps)["voxels"].shape[:2])
@@ -133,7 +133,7 @@ def test_a_worker_has_the_environment_and_folder_of_now_and_no_torch(tmp_path, s
     (tmp_path / "later").mkdir()
     text = """
 os.environ["TOLD"] = "before"
-start_fork_server(wait=True)
+start_fork_server()
 import torch
 from telling import Telling
 os.environ["TOLD"] = "now"
@@ -149,33 +149,6 @@ except SpikeDeblurError as error:
 
 
 @pytest.mark.slow
-def test_batches_are_cut_here_until_the_server_is_up_and_are_the_same(tmp_path, small_store):
-    text = """
-import copy
-sequences = open_store(sys.argv[1], "train")
-index = ClipIndex.every_start([s.length for s in sequences], 2)
-samples = ClipSamples(sequences, index, crop_size=8)
-plan = StepPlan(index, 1)
-kept, by_workers = [], 0
-with batches(sequences) as steps:
-    for batch in steps:
-        kept.append(copy.deepcopy(batch))
-        by_workers += loading()
-        if by_workers == 20:
-            break
-        if not by_workers:
-            time.sleep(0.02)
-assert len(kept) > 20
-for batch, planned in zip(kept, plan.batches(0, 1000)):
-    for name, value in cut_batch(samples, planned).items():
-        assert (batch[name] == value).all() if hasattr(value, "all") else batch[name] == value, name
-print("same")
-"""
-    done = run_script(tmp_path, text, small_store)
-    assert done.stdout == "same\n", done.stderr
-
-
-@pytest.mark.slow
 def test_signals_to_the_whole_group_end_nothing_and_print_nothing(tmp_path, small_store):
     text = """
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -185,7 +158,7 @@ def shout():
     os.killpg(0, signal.SIGTERM)
 for delay in (0.0, 0.02, 0.1, 0.3):
     threading.Timer(delay, shout).start()
-start_fork_server(wait=True)
+start_fork_server()
 first = server()
 sequences = open_store(sys.argv[1], "train")
 with batches(sequences) as steps:
@@ -206,53 +179,42 @@ print(first == server())
 def test_a_server_that_is_killed_ends_no_worker_and_is_started_anew(tmp_path, small_store):
     text = """
 sequences = open_store(sys.argv[1], "train")
-start_fork_server(wait=True)
+start_fork_server()
 with batches(sequences) as steps:
     next(steps)
     (worker,) = server().children()
     server().kill()
     print(len([next(steps) for _ in range(50)]), worker.is_running())
-start_fork_server()
-server().kill()  # while it does its imports
-start_fork_server(wait=True)
-server().kill()
+os.waitid(os.P_PID, server().pid, os.WEXITED | os.WNOWAIT)
 with batches(sequences, workers=2) as steps:
-    for number, batch in enumerate(steps):
-        if loading() == 2:
-            break
-        time.sleep(0.02)
     print(len([next(steps) for _ in range(50)]), loading())
-server().kill()
-with batches(sequences) as steps:
-    print(len([next(steps) for _ in range(50)]))
 """
     done = run_script(tmp_path, text, small_store)
     assert not done.stderr
-    assert done.stdout == "50 True\n50 2\n50\n"
+    assert done.stdout == "50 True\n50 2\n"
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_again_and_again_is_an_error(tmp_path, small_store):
+def test_a_server_that_dies_while_it_starts_is_an_error(tmp_path, small_store):
     text = """
 from multiprocessing import resource_tracker, spawn
 resource_tracker.ensure_running()
 spawn.set_executable("/bin/false")
 try:
     with batches(open_store(sys.argv[1], "train")) as steps:
-        for _ in steps:
-            time.sleep(0.02)
+        next(steps)
 except SpikeDeblurError as error:
     print(error)
 """
     done = run_script(tmp_path, text, small_store)
-    assert "died 3 times while it started" in done.stdout, done.stderr
+    assert "forked from died, most often for lack of memory" in done.stdout, done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["importing", "starting", "loading"])
 def test_workers_and_their_server_end_with_a_program_that_is_killed(tmp_path, small_store, moment):
     text = """
-start_fork_server(wait=sys.argv[2] != "importing")
+start_fork_server()
 if sys.argv[2] == "starting":
     threading.Timer(0.03, os.kill, (os.getpid(), signal.SIGKILL)).start()
 with batches(open_store(sys.argv[1], "train"), workers=2) as steps:
