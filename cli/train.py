@@ -87,6 +87,10 @@ def train(
         more = "" if rates.diverged else "; no learning rate was too high for so few steps"
         report(rates, f"TRAIN.OPTIM.LR={rates.suggested:g}{more}", json=json)
         return
+    if checked.TRAIN.NUM_WORKERS != 0:
+        from ..pipeline.train.data.workers import start_fork_server
+
+        start_fork_server()  # while torch is imported
     from ..pipeline.train.job import train as run_training
 
     with progress_bar("Training", "steps") as reporter:

@@ -7,13 +7,15 @@ where the sequence has no spikes. `contract` explains the letters in shapes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...configs.schema import NormConfig
 from ..spikes.intervals import light_of_counts, light_of_spikes
 from .contract import Box, FrameKind, Span, WindowSequence
+
+if TYPE_CHECKING:
+    from ...configs.schema import NormConfig
 
 BESIDE = 1 / 4
 """Time on each side of an exposure from which spikes are used, as a share of the exposure."""

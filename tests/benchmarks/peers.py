@@ -17,19 +17,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 
 from spikedeblur.pipeline.align.manifest import read_manifest, write_manifest
 from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.sequences.contract import Span
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.samples import ClipSamples
+from spikedeblur.pipeline.train.data.workers import start_fork_server
 from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 
 from .figures import Figure, fastest
@@ -302,13 +304,11 @@ def litdata(folder: Path, state: dict[str, Any] | None) -> Iterator[Stream]:
 
 
 OURS, PLAIN = "ours, packed", "DataLoader by fork, uint8 .npy mapped"
+FORKED = "DataLoader by fork, our packed"
 STREAMS: dict[str, tuple[Callable[[Path, Any], Any], str, str]] = {
     OURS: (ours, "packed.zarr", "spikedeblur.pipeline.train.data.loader"),
     "ours, counts": (ours, "none.zarr", "spikedeblur.pipeline.train.data.loader"),
-    "DataLoader by fork, our packed": (
-        *(forked, "packed.zarr"),
-        "spikedeblur.pipeline.train.data.loader",
-    ),
+    FORKED: (forked, "packed.zarr", "spikedeblur.pipeline.train.data.loader"),
     PLAIN: (mapped, "npy", "torch.utils.data"),
     "MosaicML Streaming": (mds, "mds", "streaming"),
     "LitData": (litdata, "litdata", "litdata"),
@@ -341,14 +341,19 @@ def streams(folder: Path, manifest: Path, repeats: int = 3) -> list[Figure]:
             in_turns(name, "rate", OURS),
             "of the rate of ours, packed",
             detail=f"{middle(name, 'rate'):.0f} windows/s; waits {middle(name, 'wait'):.0f} % with "
-            f"{1e3 * CONSUMER_SECONDS:.0f} ms a batch; first batch {middle(name, 'first'):.2f} s, "
+            f"{1e3 * CONSUMER_SECONDS:.0f} ms a batch; {middle(name, 'private'):.0f} MB private; "
+            f"first batch {middle(name, 'first'):.2f} s, "
             f"{in_turns(name, 'first', OURS):.2f} of ours; {_resumption(runs[name])}",
         )
         for name in names
     ]
-    ratio = 1 / in_turns(PLAIN, "rate", OURS)
-    rate = Figure("stream: our rate, packed", ratio, f"x {PLAIN}", 0.2)
-    return [*found, rate]
+    rate, first = 1 / in_turns(PLAIN, "rate", OURS), in_turns(OURS, "first", FORKED)
+    return [
+        *found,
+        Figure("stream: our rate, packed", rate, f"x {PLAIN}", 0.2),
+        Figure("stream: our first batch, packed", first, f"x {FORKED}", 2, at_most=True),
+        Figure("stream: our worker", middle(OURS, "private"), "MB private", 250, at_most=True),
+    ]
 
 
 def _is_installed(module: str) -> bool:
@@ -435,14 +440,18 @@ class _Window:
 def _stream(name: str, folder: Path) -> dict[str, Any]:
     """Measure one of `STREAMS` in this process."""
     open_stream, _, module = STREAMS[name]
+    if open_stream is ours:
+        start_fork_server()  # as `spikedeblur train` does
     importlib.import_module("torch.utils.data")  # a trainer has it loaded
     importlib.import_module(module)
     began = time.perf_counter()
     with open_stream(folder, None) as (batches, _):
         next(batches)
         first = time.perf_counter() - began
-        count = sum(map(len, batches))
-        rate = count / (time.perf_counter() - began - first)
+    with open_stream(folder, None) as (batches, _):
+        next(batches)
+        began = time.perf_counter()
+        rate = sum(map(len, batches)) / (time.perf_counter() - began)
     with open_stream(folder, None) as (batches, _):
         next(batches)
         began, consumed = time.perf_counter(), 0.0
@@ -454,13 +463,28 @@ def _stream(name: str, folder: Path) -> dict[str, Any]:
     with open_stream(folder, None) as (batches, state):
         for _ in range(TAKEN):
             next(batches)
-        saved = state(TAKEN)
+        saved, private = state(TAKEN), _private_bytes()
         expected = list(batches)
     resumed = None
     if saved is not None:
         with open_stream(folder, saved) as (batches, _):
             resumed = list(batches) == expected
-    return {"first": first, "rate": rate, "wait": 100 * wait, "resumed": resumed}
+    return {
+        "first": first,
+        "rate": rate,
+        "wait": 100 * wait,
+        "private": private / 1e6,
+        "resumed": resumed,
+    }
+
+
+def _private_bytes() -> int:
+    """Return the bytes that the largest process which this one started shares with none."""
+    sizes = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            sizes.append(int(process.memory_full_info().uss))
+    return max(sizes, default=0)
 
 
 def main() -> int:

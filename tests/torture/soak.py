@@ -17,6 +17,7 @@ from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.train.data.loader import open_loader
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.samples import ClipSamples
+from spikedeblur.pipeline.train.data.workers import start_fork_server
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def soak(store: Path, samples: int, workers: int = 2) -> Soaked:
     cut = ClipSamples(sequences, index, crop_size=32, augment=True, seed=0)
     plan = StepPlan(index, batch_size=4, accumulation=1, seed=0)
     own = psutil.Process()
+    start_fork_server()
     with open_loader(cut, plan, 0, 20, workers=workers, pin=False) as batches:
         next(batches)  # what is opened once a process is no leak
     gc.collect()
@@ -68,7 +70,7 @@ def soak(store: Path, samples: int, workers: int = 2) -> Soaked:
 
 
 def _left(own: psutil.Process, before: set[int]) -> int:
-    """Count children that came; the tracker of multiprocessing is one for the whole session."""
+    """Count children that came; multiprocessing's tracker and fork server stay."""
     found = [child for child in own.children(recursive=True) if child.pid not in before]
     return sum("resource_tracker" not in " ".join(child.cmdline()) for child in found)
 

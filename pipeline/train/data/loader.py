@@ -122,7 +122,7 @@ def open_loader(
         plan: clips of each step, across epochs.
         from_step: first step, counted from the run's start.
         to_step: one past the last step.
-        workers: loading processes; they are started afresh (spawned).
+        workers: loading processes; see `start_fork_server` for a first batch that comes sooner.
         pin: copy to page-locked memory, from where copies to a GPU are fastest.
         prefetch_bytes: bytes of batches under way; each worker has one batch at least.
 

@@ -1,8 +1,9 @@
 """Processes that cut batches and hand them over in memory which they share with training.
 
-They do without torch, whose import takes each of them two seconds and over 400 MiB. And memory is
-mapped once and used again and again: a fresh shared block for each batch, in which PyTorch's
-`DataLoader` hands over tensors, costs page faults that take as long as cutting the samples.
+They do without torch, whose import takes each of them two seconds and over 400 MiB; what they need
+is imported once, in the fork server that they come from. And memory is mapped once and used again
+and again: a fresh shared block for each batch, in which PyTorch's `DataLoader` hands over tensors,
+costs page faults that take as long as cutting the samples.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import mmap
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
@@ -39,10 +41,27 @@ MOST_AHEAD = 16
 
 _LARGE = ("voxels", "blur", "sharp")  # voxels first: their type may be wider than a byte
 _PATIENCE = 5.0  # seconds that a worker gets to leave
+_NAMED_BY = ("__spec__", "__file__")  # what a new process finds the script by
 
 
 class WorkerError(SpikeDeblurError):
     """A loading process died; the message says by which signal or exit code."""
+
+
+def start_fork_server() -> None:
+    """Start the process that loading processes are forked from, unless it runs.
+
+    `open_workers` does so too; called before other long imports, the first batch comes sooner by
+    what its own take. It is a new program, so threads and CUDA here don't matter, and it ends with
+    this process. Signals to the whole process group do not end it.
+    """
+    forkserver.set_forkserver_preload([f"{__package__}.preloaded"])
+    resource_tracker.ensure_running()  # else the server starts it, and it unblocks the signals
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def stack(samples: Sequence[dict[str, Any]], memory: np.ndarray | None = None) -> Batch:
@@ -113,19 +132,50 @@ def open_workers(
     each = ahead + plan.accumulation
     memory = _SharedMemory(workers * each * size)
     pickled = pickle.dumps(samples)  # once: thousands of sequences take their time
-    spawn = get_context("spawn")  # a fork would share locks of threads, CUDA and sockets
     with ExitStack() as opened:
         links: list[tuple[BaseProcess, Connection]] = []
         for _ in range(workers):
-            near, far = spawn.Pipe()
-            arguments = (far, memory, size, pickled)
-            process = spawn.Process(target=_serve, args=arguments, daemon=True)
-            process.start()
-            far.close()
-            opened.callback(_end, process, near)
-            links.append((process, near))
+            links.append(_start_worker(memory, size, pickled))
+            opened.callback(_end, *links[-1])
         memory.close()
         yield _in_order(links, planned, memory.view.reshape(-1, size), ahead, each)
+
+
+def _start_worker(
+    memory: _SharedMemory, size: int, pickled: bytes
+) -> tuple[BaseProcess, Connection]:
+    start_fork_server()
+    fork = get_context("forkserver")  # a plain fork would share locks of threads, CUDA and sockets
+    near, far = fork.Pipe()
+    arguments = (far, memory, size, pickled, dict(os.environ))
+    process = fork.Process(target=_serve, args=arguments, daemon=True)
+    try:
+        with far, _running_no_script(unless=b"__main__" in pickled):
+            process.start()
+    except (EOFError, ConnectionError) as error:
+        near.close()
+        raise WorkerError(
+            "the process that loading processes are forked from died, most often for lack of "
+            "memory; go on with --resume, or train with TRAIN.NUM_WORKERS 0"
+        ) from error
+    return process, near
+
+
+@contextmanager
+def _running_no_script(*, unless: bool) -> Iterator[None]:
+    """Hide this program's script from a process that starts, which would run it once more.
+
+    Args:
+        unless: classes of the script are needed there.
+    """
+    script = sys.modules["__main__"]
+    hidden = {} if unless else {n: vars(script)[n] for n in _NAMED_BY if n in vars(script)}
+    try:
+        for name in hidden:
+            setattr(script, name, None)
+        yield
+    finally:
+        vars(script).update(hidden)
 
 
 def _in_order(
@@ -166,8 +216,16 @@ def _in_order(
         yield batch
 
 
-def _serve(link: Connection, memory: _SharedMemory, size: int, pickled: bytes) -> None:
+def _serve(
+    link: Connection,
+    memory: _SharedMemory,
+    size: int,
+    pickled: bytes,
+    environment: dict[str, str],
+) -> None:
     """Cut what is asked for, until the other side is gone."""
+    os.environ.clear()  # the fork server keeps that of its own start
+    os.environ.update(environment)
     # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the training process
     # finishes its step and needs its workers for that. They leave when it does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -219,6 +277,12 @@ def _end(process: BaseProcess, link: Connection) -> None:
 def _died(process: BaseProcess) -> WorkerError:
     process.join(_PATIENCE)
     code = process.exitcode
+    if code == 1:
+        return WorkerError(
+            "a loading process ended by an error, which is shown above (exit code 1); where its "
+            "samples hold a class that a script defines, the script's work must stand under `if "
+            '__name__ == "__main__":`, or the class in a module'
+        )
     how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
     reason = ", most often for lack of memory" if code == -signal.SIGKILL else ""
     return WorkerError(
@@ -228,7 +292,7 @@ def _died(process: BaseProcess) -> WorkerError:
 
 
 class _SharedMemory:
-    """Bytes that spawned processes map too; no name, so nothing is left whoever is killed.
+    """Bytes that loading processes map too; no name, so nothing is left whoever is killed.
 
     Not in /dev/shm, of which a container has 64 MB.
     """
