@@ -139,8 +139,8 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     blur_noise = noise_variance(blur)
     sure = enough * (spikes - FEWEST).clamp(0, 1)
     finer = _aliasing(blur, coarse, blur_noise)
-    sure = sure * ((FINE[1] - finer) / (FINE[1] - FINE[0])).clamp(0, 1)
-    pace = sure * speed(less_chance(paths, SURE * chance))
+    fine = ((FINE[1] - finer) / (FINE[1] - FINE[0])).clamp(0, 1)
+    pace = sure * fine * speed(less_chance(paths, SURE * chance))
     told = enough * (SHORT * spikes / SPIKES).clamp(max=1)
     along = _Along(light, paths, visible, pace, sure, told)
     noise = blur_noise, SHORT_NOISE * variance
@@ -234,7 +234,7 @@ class _Along(NamedTuple):
     pace: Tensor
     """(N, 1, h, w), the speed that is sure, in pixels of the light an exposure."""
     sure: Tensor
-    """(N, 1, h, w), share by which motion is believed, 0 to 1."""
+    """(N, 1, h, w), share by which spikes are enough to show motion, 0 to 1."""
     told: Tensor
     """(N, 1, h, w), share by which light about the middle is believed, 0 to 1."""
 
