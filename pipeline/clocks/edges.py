@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from .durations import UNITS
 
-_JITTER = 0.25
+_JITTER = 0.15
 """Largest difference of a gap from a whole number of periods, in periods."""
 
 _SHOWN = 4
@@ -78,11 +78,10 @@ def match_edges(
         matches += [
             tuple(float(place + c) for place in places) for c in range(len(edges) - places[-1])
         ]
-    if stamps is not None and (grid is None or places is None):
-        matches += _by_time(edges, known, 1.0)
-    elif places is None:
-        for unit in UNITS.values():
-            matches += _by_time(edges, known, float(unit))
+    if grid is None or places is None:
+        units = [1.0] if stamps is not None else [float(unit) for unit in UNITS.values()]
+        for unit in units:
+            matches += _by_time(edges, known, unit)
     if not matches and grid is not None and places is not None:
         matches = _with_missing_edges(grid, places)
     matches = list(dict.fromkeys(matches))

@@ -212,10 +212,10 @@ class _Job:
         message = f"{out}: another `restore` is writing there; wait for it, or stop it"
         files = [out / f"{stem}.png" for stem in frame_stems(inputs)]
         if len(set(files)) < len(recording.exposures) * each:
-            twice = next(file.name for i, file in enumerate(files) if file in files[:i])
             raise RestoreError(
-                f"{out}: two sharp frames would both be {twice}; give the blurred frames other "
-                "names, or ask for another number of --frames-per-exposure"
+                f"{out}: expected a name of its own for each of {len(recording.exposures) * each} "
+                f"sharp frames, found {len(set(files))} by the names of the blurred ones; rename "
+                "these, or ask for another number of --frames-per-exposure"
             )
         with only_writer(out, message):
             sweep(out)

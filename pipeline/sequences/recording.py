@@ -111,8 +111,8 @@ class RecordingSequence(WindowSequence):
         if fewest < self.bins:
             raise RecordingError(
                 f"{dat}: an exposure holds {fewest} spike samples at {settings.rate:g} Hz, but "
-                f"the model was trained with {self.bins} bins; check the frames' times and the rate, ask "
-                "for fewer --frames-per-exposure, or use --method sdm"
+                f"the model was trained with {self.bins} bins; check the frames' times and rate, "
+                "ask for fewer --frames-per-exposure, or use --method sdm"
             )
         self.voxel_dtype = voxel_type(int(self.samples.max()), self.bins)
         self.frame_shape = read_rgb(self._paths[0]).shape[:2]
