@@ -299,8 +299,9 @@ def _read(path: StrPath) -> _Table:
             raise TimelineError(f"{path}: expected a table of times, found a file over 256 MB")
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise TimelineError(
-            f"{path}: can't read the table of times, UTF-8 text ({error}); check --times"
+            f"{path}: can't read the table of times, UTF-8 text ({reason}); check --times"
         ) from error
     head = text.partition("\n")[0].strip()
     if head.replace(" ", "").startswith(_ALIGNMENT_LOG):

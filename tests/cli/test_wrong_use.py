@@ -98,7 +98,7 @@ MISTAKES = [
     (f"restore {OWN} --times nounit.csv", 1, "call it start_s, start_ms"),
     (f"restore {OWN} --times rows.csv", 1, "rows.csv: expected 1 rows"),
     (f"restore {OWN} --times notes.txt", 1, "notes.txt: expected columns start_ms"),
-    ("adapt mine.safetensors --blur frames --spikes spike.dat --shutter 16ms", 1, "--frame-rate"),
+    (f"adapt mine.safetensors {RECORDING} --shutter 16ms", 2, "--fps"),
     ("align set --layout flash.yaml", 1, "flash.yaml: camera: shutter: expected at most"),
     ("align set --frame-rate 30", 2, "--shutter 16ms"),
     ("align set --frame-rate 30 --shutter 16ms --fps 30", 2, "--fps"),
