@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from bench_camera import blurred, photograph, record, scene
+from bench_camera import GEOMETRY, blurred, photograph, record, scene
 
 from spikedeblur.cli import main
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.frames.images import read_rgb, to_uint8, write_png
 from spikedeblur.pipeline.frames.listing import list_images
 from spikedeblur.pipeline.frames.video import read_video
+from spikedeblur.pipeline.sequences import open_store
+from spikedeblur.pipeline.spikes import parse_geometry, read_spikes
 
 RATE = 8000.0
 PERIOD, SHUTTER, START = 0.02, 0.016 + 1 / RATE, 0.0045
@@ -229,3 +231,62 @@ def test_a_layout_file_and_align_take_the_cameras_clock(bench, tmp_path) -> None
             tmp_path / "all/test/clip" / f"{i:04d}.png",
         )
         assert one.read_bytes() == together.read_bytes()
+
+
+def test_unequal_exposures_reach_the_store(bench, tmp_path) -> None:
+    lengths = [8, 16, 11, 15.125]
+    root = tmp_path / "data"
+    exposed = {
+        f"{i:04d}.png": (0.005 + 0.02 * i, 0.005 + 0.02 * i + length / 1000)
+        for i, length in enumerate(lengths)
+    }
+    photograph(root / "clip/rgb", exposed)
+    for name in ("spike.dat", "spike.dat.json"):
+        (root / "clip" / name).write_bytes((bench / name).read_bytes())
+    rows = "".join(f"{5 + 20 * i},{1000 * length}\n" for i, length in enumerate(lengths))
+    (root / "clip/times.csv").write_text("start_ms,exposure_us\n" + rows)
+    content = {
+        "name": "bench",
+        "split": "test",
+        "blur": "{clip}/rgb/{frame}.png",
+        "spikes": {"files": "{clip}/spike.dat"},
+        "camera": {"times": "{clip}/times.csv"},
+    }
+    (tmp_path / "bench.yaml").write_text(yaml.safe_dump(content))
+    products = ["--log", tmp_path / "a.txt", "--manifest", tmp_path / "a.json"]
+    command = ["align", root, "--layout", tmp_path / "bench.yaml", "--no-verify", *products]
+    assert main([str(part) for part in command]) == 0
+    spikes = read_spikes(root / "clip/spike.dat", parse_geometry(GEOMETRY))
+    for kind in ("packed", "counts"):
+        store = tmp_path / f"{kind}.zarr"
+        command = ["voxelize", tmp_path / "a.json", store, "--bins", 32, "--kind", kind]
+        assert main([str(part) for part in (*command, "--workers", 1)]) == 0
+        (sequence,) = open_store(store, "test")
+        assert sequence.samples.tolist() == [8 * length for length in lengths]
+        voxels = sequence.voxels(0, 4)
+        for i, (start, end) in enumerate(exposed.values()):
+            expected = spikes[round(RATE * start) : round(RATE * end)].sum(axis=0)
+            assert (voxels[i].sum(axis=0) == expected).all()
+
+
+def test_adapt_and_restore_by_a_model_take_unequal_exposures(bench, tmp_path) -> None:
+    lengths = (8, 16, 11, 15, 9, 13)
+    exposed = {
+        f"f{i}.png": (0.005 + 0.03 * i, 0.005 + 0.03 * i + n / 1000) for i, n in enumerate(lengths)
+    }
+    photograph(tmp_path / "all", exposed)
+    rows = "".join(f"{5 + 30 * i},{n}\n" for i, n in enumerate(lengths))
+    times = tmp_path / "t.csv"
+    times.write_text("start_ms,exposure_ms\n" + rows)
+    what = ["--blur", tmp_path / "all", "--spikes", bench / "spike.dat", "--times", times]
+    adapted = tmp_path / "mine.safetensors"
+    assert main([str(part) for part in ("adapt", adapted, *what, "--steps", 1)]) == 0
+    command = ("restore", "--model", "small", *what, "--out", tmp_path / "out")
+    assert main([str(part) for part in command]) == 0
+    restored = [read_rgb(tmp_path / "out" / name) for name in exposed]
+    gains = []
+    for (name, (start, end)), frame in zip(exposed.items(), restored, strict=True):
+        truth = to_uint8(scene((start + end) / 2))
+        gains.append(psnr(frame, truth) - psnr(read_rgb(tmp_path / "all" / name), truth))
+    print("small gains", [f"{gain:.2f}" for gain in gains], "dB on", lengths, "ms")
+    assert min(gains) > 0
