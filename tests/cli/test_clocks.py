@@ -267,26 +267,3 @@ def test_unequal_exposures_reach_the_store(bench, tmp_path) -> None:
         for i, (start, end) in enumerate(exposed.values()):
             expected = spikes[round(RATE * start) : round(RATE * end)].sum(axis=0)
             assert (voxels[i].sum(axis=0) == expected).all()
-
-
-def test_adapt_and_restore_by_a_model_take_unequal_exposures(bench, tmp_path) -> None:
-    lengths = (8, 16, 11, 15, 9, 13)
-    exposed = {
-        f"f{i}.png": (0.005 + 0.03 * i, 0.005 + 0.03 * i + n / 1000) for i, n in enumerate(lengths)
-    }
-    photograph(tmp_path / "all", exposed)
-    rows = "".join(f"{5 + 30 * i},{n}\n" for i, n in enumerate(lengths))
-    times = tmp_path / "t.csv"
-    times.write_text("start_ms,exposure_ms\n" + rows)
-    what = ["--blur", tmp_path / "all", "--spikes", bench / "spike.dat", "--times", times]
-    adapted = tmp_path / "mine.safetensors"
-    assert main([str(part) for part in ("adapt", adapted, *what, "--steps", 1)]) == 0
-    command = ("restore", "--model", "small", *what, "--out", tmp_path / "out")
-    assert main([str(part) for part in command]) == 0
-    restored = [read_rgb(tmp_path / "out" / name) for name in exposed]
-    gains = []
-    for (name, (start, end)), frame in zip(exposed.items(), restored, strict=True):
-        truth = to_uint8(scene((start + end) / 2))
-        gains.append(psnr(frame, truth) - psnr(read_rgb(tmp_path / "all" / name), truth))
-    print("small gains", [f"{gain:.2f}" for gain in gains], "dB on", lengths, "ms")
-    assert min(gains) > 0
