@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 
 from . import options
-from .options import exposure_times, overwrites, spike_options, trained_model
+from .options import camera_clock, exposure_times, overwrites, spike_options, trained_model
 from .output import command_line, report
 
 
 def adapt(
     out: Annotated[Path, typer.Argument(help="Model to write, *.safetensors.")],
-    blur: Annotated[
-        list[Path], typer.Option(help="Folder of blurred frames named by number; may be repeated.")
-    ],
+    blur: Annotated[list[Path], typer.Option(help="Folder of blurred frames; may be repeated.")],
     spikes: Annotated[
         list[Path], typer.Option(help="The .dat stream of each --blur, in the same order.")
     ],
@@ -25,6 +23,15 @@ def adapt(
         typer.Option(help="Model to start from: `small`, or a file.", show_default="small"),
     ] = None,
     run: options.Run = None,
+    frame_rate: options.FrameRate = None,
+    shutter: options.Shutter = None,
+    start: options.Start = None,
+    times: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.csv", help="Times of the exposures of each --blur, in the same order."
+        ),
+    ] = None,
     log: options.Log = None,
     exposure: options.Exposure = None,
     fps: options.Fps = None,
@@ -47,8 +54,8 @@ def adapt(
     The restored frames of an exposure must add up to the blurred frame, and have the luminance
     that the spikes saw. All recordings must be of one camera.
 
-    Example: spikedeblur adapt mine.safetensors --blur frames --spikes spike.dat --exposure 33
-    --fps 1000
+    Example: spikedeblur adapt mine.safetensors --blur frames --spikes spike.dat --frame-rate 30
+    --shutter 16ms
     """
     from ..pipeline.sequences.find_recording import find_recording
     from ..pipeline.trained.model_file import require_model_file
@@ -59,13 +66,20 @@ def adapt(
             f"expected one --spikes for each --blur, got {len(spikes)} for {len(blur)}",
             param_hint="--spikes",
         )
-    times = exposure_times(log, exposure=exposure, fps=fps)
-    camera = spike_options(geometry, rate, gain, first)
+    if times and len(times) != len(blur):
+        raise typer.BadParameter(
+            f"expected one --times for each --blur, got {len(times)} for {len(blur)}",
+            param_hint="--times",
+        )
+    files: list[Path | None] = [*times] if times else [None] * len(blur)
+    clocks = [camera_clock(frame_rate, shutter, start, file, fps, exposure) for file in files]
+    exposed = [exposure_times(log, exposure=exposure, fps=fps, camera=clock) for clock in clocks]
+    spiking = spike_options(geometry, rate, gain, first)
     require_model_file(out, overwrite=overwrite)
     source = trained_model(run, "small" if model is None and run is None else model)
     assert source is not None
-    pairs = zip(blur, spikes, strict=True)
-    recordings = [find_recording(folder, dat, times, camera) for folder, dat in pairs]
+    triples = zip(blur, spikes, exposed, strict=True)
+    recordings = [find_recording(folder, dat, when, spiking) for folder, dat, when in triples]
     from ..pipeline.adapt import Adapting  # with torch: seconds
     from ..pipeline.adapt import adapt as job
 
@@ -81,6 +95,10 @@ def adapt(
             *("restore", "--model", out, "--blur", blur[0], "--spikes", spikes[0]),
             *(("--log", log) if log is not None else ()),
             *(("--exposure", str(exposure), "--fps", f"{fps:g}") if fps is not None else ()),
+            *(("--frame-rate", f"{frame_rate:g}") if frame_rate is not None else ()),
+            *(("--times", times[0]) if times else ()),
+            *(("--shutter", f"{shutter:.9g}") if shutter is not None else ()),
+            *(("--start", f"{start:.9g}") if start is not None else ()),
             *("--out", out.with_suffix("")),
         ),
     )

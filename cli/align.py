@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .options import Calibration, Gain, Geometry, Json, Rate, overwrites, spike_options
+from .options import (
+    Calibration,
+    FrameRate,
+    Gain,
+    Geometry,
+    Json,
+    Rate,
+    Shutter,
+    Start,
+    Times,
+    camera_clock,
+    overwrites,
+    spike_options,
+)
 from .output import command_line, note, report
 
 if TYPE_CHECKING:
@@ -54,6 +67,10 @@ def align(
     manifest: Annotated[
         Path | None, typer.Option(help="Manifest to write.", show_default="beside the log, .json")
     ] = None,
+    frame_rate: FrameRate = None,
+    shutter: Shutter = None,
+    start: Start = None,
+    times: Times = None,
     exposure: Annotated[
         int | None,
         typer.Option(
@@ -108,6 +125,7 @@ def align(
     options = stage.AlignOptions(
         exposure=exposure,
         fps=fps,
+        camera=camera_clock(frame_rate, shutter, start, times, fps, exposure),
         variant=variant,
         spikes=spike_options(geometry, rate, gain, calibration=calibration),
         verify=verify,

@@ -12,23 +12,64 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from ..pipeline.clocks.camera import CameraClock
     from ..pipeline.sequences.find_recording import ExposureTimes
     from ..pipeline.spikes.settings import SpikeOptions
+
+
+def _duration(text: str) -> float:
+    from ..pipeline.clocks.durations import TimelineError, parse_duration
+
+    try:
+        return parse_duration(text)
+    except TimelineError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def duration(what: str, **more: Any) -> Any:
+    """Return an option that takes a DURATION: seconds, or a number with s, ms, us or ns."""
+    return typer.Option(metavar="DURATION", parser=_duration, help=what, **more)
+
 
 # One recording: frames, their times, and spikes.
 Blur = Annotated[
     Path | None,
-    typer.Option(help="Folder of blurred frames named by number, such as 0031.png; or an MP4."),
+    typer.Option(
+        help="Folder of blurred frames, with --fps named by number, such as 0031.png; or an MP4."
+    ),
 ]
 Spikes = Annotated[Path | None, typer.Option(help="The .dat stream that holds their exposures.")]
+FrameRate = Annotated[
+    float | None,
+    typer.Option(help="The camera's own frames a second, in Hz, in the order of their names."),
+]
+Shutter = Annotated[
+    float | None, duration("How long the camera exposed each frame, such as 16ms (bare: seconds).")
+]
+Start = Annotated[
+    float | None,
+    duration(
+        "When the first exposure began, on the spikes' clock.", show_default="0, or as --times says"
+    ),
+]
+Times = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.csv",
+        help="Times of the exposures, or of trigger edges: see docs/how-to/own-camera.md.",
+    ),
+]
 Log = Annotated[Path | None, typer.Option(help="Alignment log with the frames' times.")]
 Seq = Annotated[
     str | None, typer.Option(help="Sequence in the log.", show_default="by the folder's name")
 ]
 Exposure = Annotated[
-    int | None, typer.Option(min=1, help="Without a log: sharp frames in a blurred one; odd.")
+    int | None, typer.Option(min=1, help="Simulated data: sharp frames in a blurred one; odd.")
 ]
-Fps = Annotated[float | None, typer.Option(help="Without a log: sharp frames a second, in Hz.")]
+Fps = Annotated[
+    float | None,
+    typer.Option(help="Simulated data: sharp frames a second, in Hz; not those of the camera."),
+]
 
 # The spike camera; `spike_options` takes them together.
 Geometry = Annotated[
@@ -48,9 +89,7 @@ Gain = Annotated[
 ]
 First = Annotated[
     float | None,
-    typer.Option(
-        help="Time of the first spike sample, in seconds.", show_default="side file, else 0"
-    ),
+    duration("When the first spike sample was taken.", show_default="side file, else 0"),
 ]
 Calibration = Annotated[
     Path | None,
@@ -111,6 +150,7 @@ def exposure_times(
     exposure: int | None = None,
     fps: float | None = None,
     step: int | None = None,
+    camera: CameraClock | None = None,
 ) -> ExposureTimes:
     """Return what the user said about the frames' times.
 
@@ -121,9 +161,37 @@ def exposure_times(
     from ..pipeline.sequences.recording import RecordingError
 
     try:
-        return ExposureTimes(log=log, seq=seq, exposure=exposure, fps=fps, step=step)
+        return ExposureTimes(camera=camera, log=log, seq=seq, exposure=exposure, fps=fps, step=step)
     except RecordingError as error:
-        raise typer.BadParameter(str(error), param_hint="--log") from error
+        hint = "--log" if camera is None else "--frame-rate / --fps"
+        raise typer.BadParameter(str(error), param_hint=hint) from error
+
+
+def camera_clock(
+    frame_rate: float | None = None,
+    shutter: float | None = None,
+    start: float | None = None,
+    times: Path | None = None,
+    fps: float | None = None,
+    exposure: int | None = None,
+) -> CameraClock | None:
+    """Return what the user said about the clock of the colour camera; None: nothing.
+
+    Raises:
+        typer.BadParameter: values that can't be, or that say it twice, or not all of it.
+    """
+    if frame_rate is None and shutter is None and start is None and times is None:
+        return None
+    from ..pipeline.clocks.camera import FPS_OR_FRAME_RATE, CameraClock
+    from ..pipeline.clocks.durations import TimelineError
+
+    if fps is not None or exposure is not None:
+        raise typer.BadParameter(FPS_OR_FRAME_RATE, param_hint="--frame-rate / --fps")
+    try:
+        return CameraClock(frame_rate=frame_rate, shutter=shutter, start=start, times=times)
+    except TimelineError as error:
+        hint = "--times" if times is not None else "--frame-rate / --shutter"
+        raise typer.BadParameter(str(error), param_hint=hint) from error
 
 
 def leave_out(context: typer.Context, parameters: Sequence[str], because: str) -> None:

@@ -9,12 +9,19 @@ from typing import Annotated, Literal
 import typer
 
 from . import options
-from .options import exposure_times, leave_out, overwrites, spike_options, trained_model
+from .options import (
+    camera_clock,
+    exposure_times,
+    leave_out,
+    overwrites,
+    spike_options,
+    trained_model,
+)
 from .output import report, require_local
 
 _OF_ONE_RECORDING = (
-    *("blur", "spikes", "log", "seq", "exposure", "fps", "rate", "geometry", "gain", "first"),
-    *("calibration", "step", "video"),
+    *("blur", "spikes", "frame_rate", "shutter", "start", "times", "log", "seq", "exposure", "fps"),
+    *("rate", "geometry", "gain", "first", "calibration", "step", "video"),
 )
 """Parameters that a manifest makes needless."""
 
@@ -38,6 +45,10 @@ def restore(
     method: Annotated[
         str, typer.Option(help="Without a model: path, sdm, tfp, tfi or blur.")
     ] = "model",
+    frame_rate: options.FrameRate = None,
+    shutter: options.Shutter = None,
+    start: options.Start = None,
+    times: options.Times = None,
     log: options.Log = None,
     seq: options.Seq = None,
     exposure: options.Exposure = None,
@@ -59,7 +70,7 @@ def restore(
         int | None,
         typer.Option(
             min=1,
-            help="With an MP4: sharp frames from one blurred frame to the next.",
+            help="With an MP4 and --fps: sharp frames from one blurred frame to the next.",
             show_default="the exposure",
         ),
     ] = None,
@@ -80,8 +91,8 @@ def restore(
     Needs a trained model (--model small, or --run), or a method without one (--method sdm). A run
     that was stopped goes on where it was.
 
-    Example: spikedeblur restore --model small --blur frames --spikes spike.dat --exposure 33
-    --fps 1000 --out sharp
+    Example: spikedeblur restore --model small --blur frames --spikes spike.dat --frame-rate 30
+    --shutter 16ms --out sharp
 
     All recordings of a data set: spikedeblur restore --model small --manifest manifest.json
     --split test --out sharp
@@ -125,9 +136,10 @@ def restore(
                 param_hint="--blur / --spikes / --manifest",
             )
         else:
-            times = exposure_times(log, seq, exposure, fps, step)
-            camera = spike_options(geometry, rate, gain, first, calibration)
-            recording = find_recording(blur, spikes, times, camera, decode_to=out)
+            clock = camera_clock(frame_rate, shutter, start, times, fps, exposure)
+            exposed = exposure_times(log, seq, exposure, fps, step, clock)
+            spiking = spike_options(geometry, rate, gain, first, calibration)
+            recording = find_recording(blur, spikes, exposed, spiking, decode_to=out)
             summary = job.restore(recording, out, how, overwrite=overwrite, reporter=reporter)
             words = f" restored by {method}"
             words += f" in tiles of {summary.tile}" if summary.tile else ""

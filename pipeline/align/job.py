@@ -21,7 +21,7 @@ from .correct_clock import with_calibration
 from .layouts import AlignmentError, FoundSequence, choose_layout
 from .manifest import AlignedSequence, Manifest, relative_root
 from .measure.dataset import find_owners, measure, with_clock_seen, with_space_seen
-from .plan import common_fps, count_spikes, plan_sequence
+from .plan import common_fps, count_spikes, plan_sequence, with_clock
 from .plot import require_page_free, write_page
 from .products import read_former, write_products
 from .settings import AlignOptions, settle_sequence
@@ -79,7 +79,8 @@ def align(
         require_page_free(options.plot, overwrite=overwrite)
     with only_writer_of(log), only_writer_of(manifest):
         former = read_former(log, manifest, overwrite=overwrite)
-        paired = chosen.find(root, options.exposure, options.variant)
+        found = chosen.find(root, options.exposure, options.variant)
+        paired = with_clock(root, found, options.camera)
         calibration = options.spikes.calibration
         run = _Run(
             root=root,

@@ -3,17 +3,56 @@
 from __future__ import annotations
 
 import os
+import statistics
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from ..clocks.camera import CameraClock
+from ..clocks.exposures import Exposures
 from ..host.files import all_inside, sha256_file
 from ..spikes.clock import SpikeWindowError
 from ..spikes.dat import SpikeFile
 from ..spikes.settings import SpikeSettings
-from .exposure import exposure_window
 from .layouts import AlignmentError, FoundSequence
 from .log import require_seq
 from .manifest import AlignedSequence, FileRecord, Window
+
+
+def with_clock(
+    root: Path, sequences: list[FoundSequence], camera: CameraClock | None
+) -> list[FoundSequence]:
+    """Return sequences whose exposures are known, by the camera's clock that the user gives.
+
+    Args:
+        root: the data set's folder, for messages.
+        sequences: those of the data set.
+        camera: the user's clock; None: as the layout says.
+
+    Raises:
+        AlignmentError: neither says how long frames were exposed, or one table for several.
+        TimelineError: times that do not fit a sequence.
+    """
+    if camera is None:
+        unknown = next((s for s in sequences if s.exposures is None and s.exposure is None), None)
+        if unknown is not None:
+            raise AlignmentError(
+                f"{unknown.windows[0].spikes}: its folders don't say how long a frame was exposed; "
+                "give --frame-rate 30 and --shutter 16ms, or, for averages of sharp frames, "
+                "--exposure and --fps"
+            )
+        return sequences
+    if camera.times is not None and len(sequences) > 1:
+        raise AlignmentError(
+            f"{camera.times}: expected one sequence in {root}, for which its times are, found "
+            f"{len(sequences)}; name a table for each by `camera: {{times: ...}}` of a layout file"
+        )
+    timed = []
+    for sequence in sequences:
+        exposures = camera.exposures([window.blur.name for window in sequence.windows])
+        fps = camera.frame_rate or exposures.frame_rate
+        timed.append(replace(sequence, exposures=exposures, exposure=None, fps=fps))
+    return timed
 
 
 def common_fps(root: Path, sequences: list[FoundSequence], fps: float | None) -> float:
@@ -28,12 +67,16 @@ def common_fps(root: Path, sequences: list[FoundSequence], fps: float | None) ->
         AlignmentError: neither says it, both do, or sequences differ.
     """
     if fps is not None:
-        timed = next((sequence.seq for sequence in sequences if sequence.exposure is None), None)
+        timed = next((sequence.seq for sequence in sequences if sequence.exposures), None)
         if timed is not None:
             raise AlignmentError(
-                f"{root}: the layout file states the times of {timed}; leave --fps out"
+                f"{root}: the camera's clock states the times of {timed}; leave --fps out, which "
+                "is the rate of averaged sharp frames"
             )
         return fps
+    if all(sequence.exposures for sequence in sequences):
+        # Each recording has times of its own; their mean rates hardly ever agree to the last digit.
+        return statistics.median_low([sequence.fps or 0.0 for sequence in sequences])
     rates = {sequence.fps: sequence.seq for sequence in reversed(sequences)}
     if None in rates:
         raise AlignmentError(
@@ -65,10 +108,13 @@ def plan_sequence(
     require_seq(sequence.seq)
     prefix = "" if root == Path() else f"{root}/"
     lead = sequence.lead_samples / settings.rate
+    exposures = sequence.exposures or Exposures.averaged(
+        [window.centre for window in sequence.windows], sequence.exposure or 0, fps
+    )
+    names = [str(window.blur) for window in sequence.windows]
+    times = exposures.windows(settings.clock, names)
     windows = []
-    for window in sequence.windows:
-        # Windows without times have an exposure in frames.
-        t0, t1 = window.times or exposure_window(window.centre, sequence.exposure or 0, fps)
+    for window, (t0, t1) in zip(sequence.windows, times, strict=True):
         windows.append(
             Window(
                 frame_index=window.frame_index,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+from ..clocks.camera import FPS_OR_FRAME_RATE, CameraClock
 from ..frames.images import image_shape
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.presets import parse_geometry
@@ -27,6 +28,8 @@ class AlignOptions:
     """Sharp frames that make a blurred one; None: the layout's own."""
     fps: float | None = None
     """Sharp frames a second, in Hz; None: the layout's own."""
+    camera: CameraClock | None = None
+    """Clock of the camera that took the frames; None: the layout's own, or `exposure` and `fps`."""
     variant: str | None = None
     """Folder to read where the layout knows several; None: its usual one."""
     spikes: SpikeOptions = AS_RECORDED
@@ -46,6 +49,8 @@ class AlignOptions:
     def __post_init__(self) -> None:
         spikes = self.spikes
         require_above_0(AlignmentError, fps=self.fps, rate=spikes.rate, gain=spikes.gain)
+        if self.camera is not None and (self.fps, self.exposure) != (None, None):
+            raise AlignmentError(FPS_OR_FRAME_RATE)
         if spikes.first is not None:
             raise AlignmentError(
                 f"expected no first sample's time, which differs by sequence, got {spikes.first}; "
@@ -95,7 +100,8 @@ def settle_sequence(
             warnings.append(f"the side file contradicts {sequence.preset.source}, and is followed")
     # `simulate` writes how it recorded. Nothing follows from it, but it shows a forgotten --fps.
     light, recorded_fps = side.made_by.get("linear_light"), side.made_by.get("fps")
-    if isinstance(recorded_fps, float | int) and recorded_fps != fps:
+    averaged = sequence.exposures is None
+    if averaged and isinstance(recorded_fps, float | int) and recorded_fps != fps:
         warnings.append(
             f"recorded at {recorded_fps:g} frames a second, says the side file, aligned at "
             f"{fps:g}; give --fps {recorded_fps:g}"

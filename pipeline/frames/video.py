@@ -6,6 +6,7 @@ and range that the stream names, BT.601 and limited range where it names none.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -60,7 +61,7 @@ def read_video(path: Path, n_frames: int) -> Iterator[RGB]:
         n_frames: frames that it must have, from `count_frames`.
 
     Raises:
-        VideoError: not that many frames can be decoded, more than 8 bits, or rotated.
+        VideoError: not that many frames can be decoded, more than 8 bits, interlaced or rotated.
     """
     read = 0
     with _opened(path) as video:
@@ -69,6 +70,11 @@ def read_video(path: Path, n_frames: int) -> Iterator[RGB]:
                 raise VideoError(
                     f"{path}: expected 8 bits a channel, found {frame.format.name}; convert it to "
                     "8 bits, with the gamma that you mean"
+                )
+            if frame.interlaced_frame:
+                raise VideoError(
+                    f"{path}: expected whole frames, found an interlaced video, whose rows were "
+                    "exposed at two instants; record progressive video, or separate its fields"
                 )
             if frame.rotation:
                 raise VideoError(
@@ -84,31 +90,61 @@ def read_video(path: Path, n_frames: int) -> Iterator[RGB]:
         )
 
 
-def decode_to_folder(path: Path, out: Path, first: int, step: int) -> Path:
-    """Write a video's frames as `<out>/blurred-<hash of the video>/<number>.png`.
+def read_stamps(path: Path) -> tuple[float, ...]:
+    """Return the time stamps of a video's frames, in seconds from the first; decodes nothing.
 
-    Frames that are there already are kept, so that a stopped run goes on.
+    Raises:
+        VideoError: missing, not a video, no PyAV, or frames without stamps or with equal ones.
+    """
+    with _opened(path) as video:
+        stream = video.streams.video[0]
+        packets = [p for p in video.demux(stream) if p.size > 0 and not p.is_discard]
+        unit = stream.time_base
+    stamps = sorted(p.pts for p in packets if p.pts is not None)
+    if not packets or len(stamps) < len(packets) or unit is None:
+        raise VideoError(
+            f"{path}: expected a time stamp of each frame, found {len(stamps)} for {len(packets)} "
+            "frames; give --times FILE.csv and a folder of its frames"
+        )
+    same = next((i for i, (a, b) in enumerate(itertools.pairwise(stamps)) if a == b), None)
+    if same is not None:
+        raise VideoError(
+            f"{path}: expected ascending time stamps, found frames {same} and {same + 1} at "
+            f"{float(stamps[same] * unit):.6f} s both; give --times FILE.csv and a folder of its "
+            "frames"
+        )
+    return tuple(float((stamp - stamps[0]) * unit) for stamp in stamps)
+
+
+def decoded_files(path: Path, folder: Path, numbers: Sequence[int]) -> list[Path]:
+    """Return where a video's frames will be: `<folder>/blurred-<hash>-<first>-<step>/<n>.png`.
+
+    Other numbers are another folder, so that no frame is taken for one of another number.
 
     Args:
         path: the video.
-        out: the folder above that of the frames.
-        first: number of the first frame.
-        step: difference of the numbers of consecutive frames.
+        folder: the folder above that of the frames.
+        numbers: number of each frame, evenly spaced.
+    """
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 0
+    name = f"blurred-{sha256_file(path)[:12]}-{numbers[0]}-{step}" if numbers else "blurred"
+    return [folder / name / f"{number:06d}.png" for number in numbers]
 
-    Returns:
-        The folder of the frames.
+
+def decode_frames(path: Path, files: Sequence[Path]) -> None:
+    """Write a video's frames to files; those that are there are kept, so a stopped run goes on.
+
+    Args:
+        path: the video.
+        files: a PNG for each of its frames.
 
     Raises:
-        VideoError: the video can't be decoded, has more than 8 bits, or is rotated.
+        VideoError: the video can't be decoded, has more than 8 bits, or is interlaced or rotated.
     """
-    folder = out / f"blurred-{sha256_file(path)[:12]}"
-    n_frames = count_frames(path)
-    files = [folder / f"{first + i * step:06d}.png" for i in range(n_frames)]
     if not all(file.is_file() for file in files):
-        for file, frame in zip(files, read_video(path, n_frames), strict=True):
+        for file, frame in zip(files, read_video(path, len(files)), strict=True):
             if not file.is_file():
                 write_png(file, frame)
-    return folder
 
 
 def require_new_video(path: Path, *, overwrite: bool) -> None:

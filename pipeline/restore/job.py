@@ -21,7 +21,7 @@ from ..methods.make_method import METHODS, UNTRAINED, ModelOptions, make_method
 from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.find_recording import recordings_of
 from ..sequences.lag import NOTABLE
-from ..sequences.recording import Recording, RecordingSequence
+from ..sequences.recording import MOST_BINS, Recording, RecordingSequence
 from .record import Inputs, RestoreError, frame_stems, prepare_out, tile_before, write_record
 
 if TYPE_CHECKING:
@@ -187,9 +187,14 @@ class _Job:
             raise RestoreError(f"{out}: the blurred frames are there; choose another --out")
         bins = model.config.DATA.K if model else None
         each = how.frames_per_exposure
-        sequences = [
-            RecordingSequence(recording, bins, at=(m + 0.5) / each - 0.5) for m in range(each)
+        # A network sees exposures together; other methods, each with as many bins as it has alone.
+        groups = [list(range(len(recording.exposures)))] if model else _alike(recording)
+        parts = [
+            (group, m, RecordingSequence(recording.only(group), bins, at=(m + 0.5) / each - 0.5))
+            for group in groups
+            for m in range(each)
         ]
+        sequences = [sequence for _, _, sequence in parts]
         shortest = min(sequences, key=lambda sequence: sequence.bins)
         short_bins = min(how.short_bins, shortest.bins)
         if model is not None:
@@ -205,18 +210,25 @@ class _Job:
         for warning in warnings:
             self._reporter.warn(warning)
         message = f"{out}: another `restore` is writing there; wait for it, or stop it"
+        files = [out / f"{stem}.png" for stem in frame_stems(inputs)]
+        if len(set(files)) < len(recording.exposures) * each:
+            raise RestoreError(
+                f"{out}: expected a name of its own for each of {len(recording.exposures) * each} "
+                f"sharp frames, found {len(set(files))} by the names of the blurred ones; rename "
+                "these, or ask for another number of --frames-per-exposure"
+            )
         with only_writer(out, message):
             sweep(out)
             prepare_out(out, inputs, sources, self._overwrite)
-            files = [out / f"{stem}.png" for stem in frame_stems(inputs)]
             missing = [not file.exists() for file in files]
             self._done += len(files) - sum(missing)
-            method = model or make_method(how.method, short_bins)
             write: Callable[[Path, Any], None] = write_png if how.bits == 8 else write_png16
-            for m, sequence in enumerate(sequences):
-                wanted = missing[m::each].__getitem__
+            for group, m, sequence in parts:
+                method = model or make_method(how.method, min(how.short_bins, sequence.bins))
+                places = [i * each + m for i in group]
+                wanted = [missing[place] for place in places].__getitem__
                 for window, frame in restored_frames(method, sequence, wanted, how.bits):
-                    file = files[m::each][window]
+                    file = files[places[window]]
                     write(file, frame)
                     self._done += 1
                     self._reporter.progress(self._done, self._total, file.name)
@@ -231,6 +243,15 @@ class _Job:
             tile=tile,
             warnings=warnings,
         )
+
+
+def _alike(recording: Recording) -> list[list[int]]:
+    """Return indices of exposures, those that have the same number of bins together."""
+    groups: dict[int, list[int]] = {}
+    for i, exposure in enumerate(recording.exposures):
+        start, stop = recording.settings.clock.samples(exposure.t0, exposure.t1)
+        groups.setdefault(min(MOST_BINS, stop - start), []).append(i)
+    return list(groups.values())
 
 
 def _inputs(

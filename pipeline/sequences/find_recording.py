@@ -14,14 +14,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..align.calibration import read_calibration
-from ..align.exposure import exposure_window, names_are_interpolated
+from ..align.exposure import names_are_interpolated
 from ..align.layouts.pairing import index_frames
 from ..align.log import read_alignment_log
 from ..align.manifest import manifest_beside, read_manifest
-from ..frames.listing import folder_names, shorten
-from ..frames.video import VIDEO_SUFFIX, decode_to_folder
+from ..clocks.camera import FPS_OR_FRAME_RATE, CameraClock
+from ..clocks.exposures import Exposures
+from ..clocks.names import gaps_in, natural_order
+from ..frames.listing import folder_names, list_images, shorten
+from ..frames.video import (
+    VIDEO_SUFFIX,
+    count_frames,
+    decode_frames,
+    decoded_files,
+    read_stamps,
+)
 from ..host.files import StrPath, inside
-from ..spikes import read_side_file
+from ..spikes import SpikeFile, read_side_file
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, side_file_path
 from .contract import STREAM
@@ -32,10 +41,12 @@ _BLUR_FOLDER = re.compile(r"(.+)_blurry_[1-9][0-9]*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExposureTimes:
-    """When the frames were exposed: by an alignment log, or by their numbers."""
+    """When the frames were exposed: by a camera's clock, an alignment log, or their numbers."""
 
+    camera: CameraClock | None = None
+    """Clock of the camera that took the frames; None: by `log`, or by `exposure` and `fps`."""
     log: StrPath | None = None
-    """Alignment log with the frames' times; None: by `exposure` and `fps`."""
+    """Alignment log with the frames' times."""
     seq: str | None = None
     """Name of the sequence in the log; None: found by the folder's name."""
     exposure: int | None = None
@@ -52,12 +63,22 @@ class ExposureTimes:
         Raises:
             RecordingError: it is so; says what to give.
         """
-        numbers = [value is not None for value in (self.exposure, self.fps)]
-        if any(numbers) if self.log is not None else not all(numbers):
+        averaged = [value is not None for value in (self.exposure, self.fps, self.step)]
+        if self.camera is not None and any(averaged):
+            raise RecordingError(FPS_OR_FRAME_RATE)
+        ways = [self.camera is not None, self.log is not None, any(averaged[:2])]
+        if sum(ways) != 1 or (any(averaged[:2]) and not all(averaged[:2])):
             raise RecordingError(
-                "the frames' times come from an alignment log, or from the exposure and the frame "
-                "rate; give --log, or both --exposure and --fps"
+                "expected one way to the frames' times; give --frame-rate 30 --shutter 16ms for a "
+                "camera, --times FILE.csv, or --log; or, for simulated frames, both --exposure and "
+                "--fps"
             )
+
+    def averaged(self, centres: Iterable[int]) -> Exposures:
+        """Return the exposures of frames that average sharp ones, by the numbers of the middles."""
+        assert self.exposure is not None, "checked by __post_init__"
+        assert self.fps is not None, "checked by __post_init__"
+        return Exposures.averaged(centres, self.exposure, self.fps)
 
 
 def find_recording(
@@ -71,7 +92,8 @@ def find_recording(
     """Bring blurred frames and a spike stream together.
 
     Args:
-        blur: folder of blurred frames named by number; or a video of them, if there is `decode_to`.
+        blur: folder of blurred frames, named by number unless a camera's clock times them; or a
+            video of them, if there is `decode_to`.
         spikes: one `.dat` stream that holds all their exposures.
         times: when the frames were exposed.
         options: what the user says about the stream. Without a calibration, the spikes' place is
@@ -84,38 +106,77 @@ def find_recording(
     blur = Path(blur)
     settings = settle_spikes(spikes, options)
     if blur.suffix == VIDEO_SUFFIX and decode_to is not None:
-        if times.exposure is None:
-            raise RecordingError(
-                f"{blur}: a video's frames have no numbers; give --exposure and --fps, not --log"
-            )
-        step = times.exposure if times.step is None else times.step
-        blur = decode_to_folder(blur, Path(decode_to), times.exposure // 2, step)
-    elif times.step is not None:
+        seq, frames, exposures = _of_video(blur, times, Path(decode_to))
+        decode = True
+    else:
+        seq, frames, exposures = _of_folder(blur, times)
+        decode = False
+    if times.log is not None:
+        clock_given = options.rate is not None or options.first is not None
+        settings = as_aligned(settings, times.log, seq, keep_clock=clock_given)
+    if times.camera is not None and times.camera.times is None and not decode:
+        warnings = (*settings.warnings, *_gaps(frames))
+        settings = replace(settings, warnings=warnings)
+    windows = exposures.windows(settings.clock, [str(path) for path in frames.values()])
+    samples = SpikeFile.open(spikes, settings.geometry).n_frames
+    for window, path in zip(windows, frames.values(), strict=True):
+        where = f"{spikes}, frame {path.name}"
+        settings.clock.require_inside(*window, samples, where, exposures.remedy)
+    if decode:
+        decode_frames(blur, list(frames.values()))
+    if options.calibration is not None:
+        settings = replace(settings, registration=read_calibration(options.calibration))
+    log, camera = times.log, times.camera
+    sources = {"blur": str(blur), "spikes": str(spikes), "log": None if log is None else str(log)}
+    if camera is not None and camera.times is not None:
+        sources["times"] = str(camera.times)
+    return Recording(
+        seq=seq,
+        exposures=_exposed(frames, windows),
+        dat=Path(spikes),
+        settings=settings,
+        sources=sources,
+    )
+
+
+_Timed = tuple[str, dict[int, Path], Exposures]
+"""Name of a sequence, its frames by number, and their exposures."""
+
+
+def _of_folder(blur: Path, times: ExposureTimes) -> _Timed:
+    if times.step is not None:
         raise RecordingError(
             f"{blur}: a step is for videos, and these frames have their numbers; leave out --step"
         )
     if times.log is not None:
-        seq, exposures = exposures_by_log(blur, times.log, times.seq)
-        clock_given = options.rate is not None or options.first is not None
-        settings = as_aligned(settings, times.log, seq, keep_clock=clock_given)
-    else:
-        assert times.exposure is not None, "checked by ExposureTimes"
-        assert times.fps is not None, "checked by ExposureTimes"
-        seq = times.seq or blur.name
-        exposures = [
-            Exposure(path, number, *exposure_window(number, times.exposure, times.fps))
-            for number, path in find_frames(blur).items()
-        ]
-    if options.calibration is not None:
-        settings = replace(settings, registration=read_calibration(options.calibration))
-    log = None if times.log is None else str(times.log)
-    return Recording(
-        seq=seq,
-        exposures=exposures,
-        dat=Path(spikes),
-        settings=settings,
-        sources={"blur": str(blur), "spikes": str(spikes), "log": log},
-    )
+        return exposures_by_log(blur, times.log, times.seq)
+    seq = times.seq or blur.name
+    if times.camera is not None:
+        frames = camera_frames(blur)
+        return seq, frames, times.camera.exposures([path.name for path in frames.values()])
+    frames = find_frames(blur)
+    return seq, frames, times.averaged(frames)
+
+
+def _of_video(video: Path, times: ExposureTimes, decode_to: Path) -> _Timed:
+    """Return a video's frames, which are still to be decoded."""
+    if times.log is not None:
+        raise RecordingError(
+            f"{video}: a video's frames have no numbers; give --shutter, or --exposure and --fps, "
+            "not --log"
+        )
+    seq = times.seq or video.stem
+    if times.camera is not None:
+        stamps = read_stamps(video)
+        files = decoded_files(video, decode_to, range(len(stamps)))
+        names = [f"{video}, frame {i}" for i in range(len(stamps))]
+        return seq, dict(enumerate(files)), times.camera.exposures(names, stamps)
+    times.averaged([])  # refuses an exposure that can't be
+    exposure = times.exposure or 0
+    step = exposure if times.step is None else times.step
+    numbers = range(exposure // 2, exposure // 2 + step * count_frames(video), step)
+    files = decoded_files(video, decode_to, numbers)
+    return seq, dict(zip(numbers, files, strict=True)), times.averaged(numbers)
 
 
 def recordings_of(manifest: StrPath, split: str | None = None) -> list[Recording]:
@@ -143,21 +204,24 @@ def recordings_of(manifest: StrPath, split: str | None = None) -> list[Recording
             )
         ((stream, first),) = streams
         dat = inside(root, stream, manifest)
+        settings = SpikeSettings(
+            geometry=sequence.spike_geometry(),
+            rate=sequence.rate,
+            gain=sequence.gain,
+            first=first,
+            registration=sequence.registration(),
+        )
+        frames = {w.frame_index: inside(root, w.blur, manifest) for w in sequence.windows}
+        exposures = Exposures.closed(
+            ((w.t0, w.t1) for w in sequence.windows), str(manifest), "align again"
+        )
+        windows = exposures.windows(settings.clock, [str(path) for path in frames.values()])
         recordings.append(
             Recording(
                 seq=sequence.seq,
-                exposures=[
-                    Exposure(inside(root, w.blur, manifest), w.frame_index, w.t0, w.t1)
-                    for w in sequence.windows
-                ],
+                exposures=_exposed(frames, windows),
                 dat=dat,
-                settings=SpikeSettings(
-                    geometry=sequence.spike_geometry(),
-                    rate=sequence.rate,
-                    gain=sequence.gain,
-                    first=first,
-                    registration=sequence.registration(),
-                ),
+                settings=settings,
                 sources={"manifest": str(manifest), "spikes": str(dat)},
             )
         )
@@ -193,8 +257,50 @@ def find_frames(blur: Path) -> dict[int, Path]:
     return dict(sorted(frames.items()))
 
 
-def exposures_by_log(blur: Path, log: StrPath, seq: str | None) -> tuple[str, list[Exposure]]:
-    """Return the sequence's name and its frames, timed by an alignment log.
+def camera_frames(blur: Path) -> dict[int, Path]:
+    """Return a folder's images by their place in the natural order of their names.
+
+    Raises:
+        RecordingError: no folder, no images in it, or two that differ in their ending only.
+    """
+    if not blur.is_dir():
+        raise RecordingError(f"{blur}: expected a folder of blurred frames; check --blur")
+    images = {path.name: path for path in list_images(blur)}
+    if not images:
+        raise RecordingError(
+            f"{blur}: expected images, found {shorten(list(folder_names(blur))) or 'nothing'}; "
+            "check --blur"
+        )
+    stems: dict[str, str] = {}
+    for name, path in images.items():
+        if path.stem in stems:
+            raise RecordingError(
+                f"{blur}: {stems[path.stem]} and {name} are both the frame {path.stem}; remove one"
+            )
+        stems[path.stem] = name
+    return dict(enumerate(images[name] for name in natural_order(images)))
+
+
+def _gaps(frames: dict[int, Path]) -> list[str]:
+    """Return a warning where numbers are missing between frames that are taken as neighbours."""
+    gaps = gaps_in([path.name for path in frames.values()])
+    if not gaps:
+        return []
+    return [
+        f"after {gaps[0][0]} comes {gaps[0][1]}{' and so on' * (len(gaps) > 1)}, and they are "
+        "taken as neighbours in time; if frames were dropped between them, give --times"
+    ]
+
+
+def _exposed(frames: dict[int, Path], windows: Iterable[tuple[float, float]]) -> list[Exposure]:
+    pairs = zip(frames.items(), windows, strict=True)
+    return [Exposure(path, number, *window) for (number, path), window in pairs]
+
+
+def exposures_by_log(
+    blur: Path, log: StrPath, seq: str | None
+) -> tuple[str, dict[int, Path], Exposures]:
+    """Return the sequence's name, its frames by number, and their exposures by a log.
 
     Args:
         blur: folder of blurred frames.
@@ -206,16 +312,18 @@ def exposures_by_log(blur: Path, log: StrPath, seq: str | None) -> tuple[str, li
     """
     rows = read_alignment_log(log)
     seq = find_seq(blur, {name for name, _ in rows}, seq, log)
-    exposures = []
-    for number, path in find_frames(blur).items():
+    windows = []
+    frames = find_frames(blur)
+    for number, path in frames.items():
         row = rows.get((seq, number))
         if row is None:
             raise RecordingError(
                 f"{path}: no row for frame {number} of {seq} in {log}; align this data set "
                 "again, or give --exposure and --fps instead of --log"
             )
-        exposures.append(Exposure(path, number, row.t0, row.t1))
-    return seq, exposures
+        windows.append((row.t0, row.t1))
+    remedy = "check the log's times, the spikes' rate and --first, their first sample's time"
+    return seq, frames, Exposures.closed(windows, str(log), remedy)
 
 
 def as_aligned(

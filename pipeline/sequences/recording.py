@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,9 @@ from ..spikes.registration import open_spikes
 from ..spikes.settings import SpikeSettings
 from ..store.schema import voxel_type
 from .contract import Box, FrameKind, Span, WindowSequence
+
+MOST_BINS = 32
+"""Bins of an exposure where no model says how many."""
 
 _FRAMES_KEPT = 8
 """Number of decoded frames that a sequence keeps."""
@@ -56,6 +59,10 @@ class Recording:
     sources: Mapping[str, str | None]
     """Paths of what the recording was read from, by role, for records of products."""
 
+    def only(self, indices: Sequence[int]) -> Recording:
+        """Return the recording with some of its exposures."""
+        return replace(self, exposures=[self.exposures[i] for i in indices])
+
 
 class RecordingSequence(WindowSequence):
     """Windows of a recording, which has no sharp frames."""
@@ -75,7 +82,7 @@ class RecordingSequence(WindowSequence):
 
         Args:
             recording: the frames and the spike stream.
-            bins: K; None: 32, or one a sample where an exposure holds fewer.
+            bins: K; None: MOST_BINS, or one a sample where an exposure holds fewer.
             at: the instant, from the exposure's middle, in exposures; -0.5 to 0.5.
 
         Raises:
@@ -100,12 +107,12 @@ class RecordingSequence(WindowSequence):
         self.t1 = np.array([e.t1 for e in exposures], np.float64)
         self.samples = np.array([stop - start for start, stop in self._spans], np.int64)
         fewest = int(self.samples.min())
-        self.bins = min(32, fewest) if bins is None else bins
+        self.bins = min(MOST_BINS, fewest) if bins is None else bins
         if fewest < self.bins:
             raise RecordingError(
                 f"{dat}: an exposure holds {fewest} spike samples at {settings.rate:g} Hz, but "
-                f"the model was trained with {self.bins} bins; check exposure, fps and rate, ask "
-                "for fewer --frames-per-exposure, or use --method sdm"
+                f"the model was trained with {self.bins} bins; check the frames' times and rate, "
+                "ask for fewer --frames-per-exposure, or use --method sdm"
             )
         self.voxel_dtype = voxel_type(int(self.samples.max()), self.bins)
         self.frame_shape = read_rgb(self._paths[0]).shape[:2]

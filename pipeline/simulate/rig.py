@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..align.exposure import exposure_window
+from ..clocks.exposures import exposure_window
 from ..spikes.camera import SpikeCamera
 from ..spikes.clock import SpikeClock
 from .clips import SimulateError, SourceClip

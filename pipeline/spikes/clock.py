@@ -51,7 +51,14 @@ class SpikeClock:
         last = math.floor((t1 - self.first) * self.rate + 0.5)
         return start, last + 1
 
-    def require_inside(self, t0: float, t1: float, n_samples: int, name: str) -> tuple[int, int]:
+    def require_inside(
+        self,
+        t0: float,
+        t1: float,
+        n_samples: int,
+        name: str,
+        remedy: str = "check rate, fps and the first sample's time",
+    ) -> tuple[int, int]:
         """Return `samples(t0, t1)`, refusing a window that leaves the recording.
 
         Args:
@@ -59,6 +66,7 @@ class SpikeClock:
             t1: its end, in seconds.
             n_samples: spike frames in the recording.
             name: the recording, for the message.
+            remedy: what to do, in the imperative, for the message.
 
         Raises:
             SpikeWindowError: a sample of the window is not in the recording.
@@ -69,7 +77,6 @@ class SpikeClock:
             raise SpikeWindowError(
                 f"{name}: exposure [{t0:.6f}, {t1:.6f}] s needs spike samples {start} to "
                 f"{stop - 1}, but the recording has 0 to {n_samples - 1} "
-                f"([{self.first:.6f}, {end:.6f}] s at {self.rate:g} Hz); check rate, fps and "
-                "the first sample's time"
+                f"([{self.first:.6f}, {end:.6f}] s at {self.rate:g} Hz); {remedy}"
             )
         return start, stop

@@ -25,8 +25,19 @@ sys.exit(code)
 """
 
 RECORDING = "--blur frames --spikes spike.dat --exposure 33 --fps 1000"
+OWN = (
+    "--method sdm --blur frames --spikes spike.dat --geometry 4x4,bottom-up --rate 1000 --out sharp"
+)
 QUICKSTART = "--config configs/deblur/quickstart.yaml"
 SPEC = "--geometry 4x4,bottom-up --rate 1000 --gain 0.5"
+
+FLASH = """
+name: flash
+split: test
+blur: "{clip}/{frame}.png"
+spikes: {files: "{clip}.dat"}
+camera: {frame_rate: 30, shutter: 40ms}
+"""
 
 # What is typed, the exit code, and what the message must name.
 MISTAKES = [
@@ -74,6 +85,23 @@ MISTAKES = [
     (f"restore --method sdm {RECORDING} {SPEC} --out frames", 1, "frames"),
     (f"restore --method sdm {RECORDING} {SPEC} --out sharp --video sharp.avi", 1, "sharp.avi"),
     (f"restore --method sdm {RECORDING} {SPEC} --out sharp --calibration no.json", 1, "no.json"),
+    # The frames' times.
+    (f"restore {OWN} --fps 30 --frame-rate 30 --shutter 16ms", 2, "--fps"),
+    (f"restore {OWN} --frame-rate 30 --shutter 16", 2, "--shutter 16ms"),
+    (f"restore {OWN} --frame-rate 30", 2, "--shutter 16ms"),
+    (f"restore {OWN} --frame-rate 30 --shutter 16mm", 2, "s, ms, us"),
+    (f"restore {OWN} --shutter 16ms", 1, "add --frame-rate 30"),
+    (f"restore {OWN} --exposure 1 --fps 30", 1, "--frame-rate 30 --shutter 16ms"),
+    (f"restore {OWN} --frame-rate 30 --shutter 1us", 1, "found 0 at 1000 Hz"),
+    (f"restore {OWN} --frame-rate 30 --shutter 16ms --start 1s", 1, "--start"),
+    (f"restore {OWN} --times no.csv", 1, "no.csv"),
+    (f"restore {OWN} --times nounit.csv", 1, "call it start_s, start_ms"),
+    (f"restore {OWN} --times rows.csv", 1, "rows.csv: expected 1 rows"),
+    (f"restore {OWN} --times notes.txt", 1, "notes.txt: expected columns start_ms"),
+    (f"adapt mine.safetensors {RECORDING} --shutter 16ms", 2, "--fps"),
+    ("align set --layout flash.yaml", 1, "flash.yaml: camera: shutter: expected at most"),
+    ("align set --frame-rate 30", 2, "--shutter 16ms"),
+    ("align set --frame-rate 30 --shutter 16ms --fps 30", 2, "--fps"),
     ("restore --method sdm --manifest missing.json --out sharp", 1, "missing.json"),
     ("restore --method sdm --manifest numbers.json --out sharp", 1, "numbers.json"),
     ("restore --method sdm --manifest numbers.json --split tets --out sharp", 2, "tets"),
@@ -122,6 +150,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "not.yaml").write_text("DATA: [\n", encoding="utf-8")
     (folder / "notes.txt").write_text("nothing of ours\n", encoding="utf-8")
     (folder / "numbers.json").write_text("[1, 2, 3]\n", encoding="utf-8")
+    (folder / "nounit.csv").write_text("start,end\n1,2\n", encoding="utf-8")
+    (folder / "rows.csv").write_text("start_ms,end_ms\n1,20\n30,40\n", encoding="utf-8")
+    (folder / "flash.yaml").write_text(FLASH, encoding="utf-8")
     (folder / "spike.dat").write_bytes(bytes(2 * 100))
     np.save(folder / "spikes.npy", np.zeros((3, 4, 4), np.uint8))
     for name in ("set/train", "set/val", "set/val_blurry_33", "set/val_spike_2xds", "begun"):

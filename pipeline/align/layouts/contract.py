@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ....errors import SpikeDeblurError
+from ...clocks.exposures import Exposures
 from ...frames.listing import shorten
 from ...spikes.presets import SpikePreset
 
@@ -27,8 +28,6 @@ class FoundWindow:
     blur: Path
     sharp: Path | None
     spikes: Path
-    times: tuple[float, float] | None = None
-    """(t0, t1) in seconds where the layout states them; None: `exposure` frames about `centre`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,11 +38,13 @@ class FoundSequence:
     windows: tuple[FoundWindow, ...]
     """Windows in ascending order of `frame_index`; never empty."""
     exposure: int | None
-    """Sharp frames that make a blurred one; None: each window states its times."""
+    """Sharp frames that make a blurred one; None: `exposures` says it all, or the user must."""
     fps: float | None
     """Sharp frames a second by the layout's convention, in Hz; None: the user must say."""
     own_files: bool
     """Whether each window has a `.dat` of its own; else one stream holds all exposures."""
+    exposures: Exposures | None = None
+    """Exposure of each window by a camera's clock; None: `exposure` frames about each centre."""
     lead_samples: int = 0
     """Samples before the exposure in a window's own file."""
     tail_samples: tuple[int, ...] = (0,)

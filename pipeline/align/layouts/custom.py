@@ -10,8 +10,9 @@
       rate: 20000                                  # Hz
       gain: 0.6
     camera:                                        # or `frames`, for averaged sharp frames
-      period: 0.05                                 # s from one exposure to the next
-      exposure: 0.01                               # s
+      frame_rate: 20                               # frames a second, in the order of their numbers
+      shutter: 10ms
+      start: 0.25s                                 # when the first exposure begins
 
 A pattern is a path below the data set's folder, in which each {word} stands for a part of a name
 and {frame} for the frame's number. A sequence's name is its split, then all other words in their
@@ -27,8 +28,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
+from ...clocks.camera import CameraClock
+from ...clocks.durations import TimelineError, parse_duration
+from ...clocks.exposures import Exposures
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ...host.validation import read_yaml
 from ...spikes.presets import GeometrySpec, SpikePreset, parse_geometry
@@ -53,6 +64,15 @@ Pattern = Annotated[str, AfterValidator(_require_pattern)]
 Positive = Annotated[float, Field(gt=0)]
 
 
+def _seconds(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+"""Seconds; in the file a number, or a text with its unit, such as 16ms."""
+PositiveSeconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -68,7 +88,7 @@ class Spikes(_Section):
     """Spike samples a second, in Hz."""
     gain: Positive | None = None
     """Spikes a sample at unit luminance."""
-    first: float = 0.0
+    first: Seconds = 0.0
     """Time of sample 0 of a stream on the frames' time axis, in seconds."""
     before: int = Field(default=0, ge=0)
     """Samples before the exposure in a file of its own."""
@@ -107,20 +127,61 @@ class Frames(_Section):
 
 
 class Camera(_Section):
-    """The section `camera`: the exposure of frame n begins at first + n period."""
+    """The section `camera`: `period` and `exposure`, or `frame_rate` and `shutter`, or `times`.
 
-    period: Positive
+    With `period`, the exposure of the frame numbered n begins at first + n period, and the samples
+    at both its ends belong to it. With `frame_rate`, frames follow each other at this rate whatever
+    their numbers; these exposures, and those of `times`, are [start, end).
+    """
+
+    period: PositiveSeconds | None = None
     """Time from the start of one exposure to the start of the next, in seconds."""
-    exposure: Positive
+    exposure: PositiveSeconds | None = None
     """Length of an exposure, in seconds."""
-    first: float = 0.0
+    first: Seconds = 0.0
     """Start of the exposure of frame 0, in seconds."""
+    frame_rate: Positive | None = None
+    """Frames a second, in Hz."""
+    shutter: PositiveSeconds | None = None
+    """Length of an exposure, in seconds."""
+    start: Seconds | None = None
+    """Instant at which the first exposure begins, in seconds; None: 0, or as `times` says."""
+    times: str | None = None
+    """Pattern of a table of exposures or log of trigger edges, one for each sequence."""
 
     @model_validator(mode="after")
     def _check(self) -> Camera:
+        by_period = (self.period, self.exposure)
+        by_clock = (self.frame_rate, self.shutter, self.start, self.times)
+        if by_period == (None, None):
+            if self.first != 0.0:
+                raise ValueError("first: expected with period only; write start")
+            if by_clock == (None,) * 4:
+                raise ValueError("expected frame_rate and shutter, times, or period and exposure")
+            try:
+                CameraClock(
+                    frame_rate=self.frame_rate,
+                    shutter=self.shutter,
+                    start=self.start,
+                    times=self.times,
+                )
+            except TimelineError as error:
+                raise ValueError(_as_keys(error)) from error
+            return self
+        if by_clock != (None,) * 4:
+            raise ValueError(
+                "expected either period and exposure, or frame_rate, shutter, start and times"
+            )
+        if self.period is None or self.exposure is None:
+            raise ValueError("expected both period and exposure, or frame_rate and shutter")
         if self.exposure > self.period:
             raise ValueError("exposure: expected no more than period")
         return self
+
+
+def _as_keys(error: TimelineError) -> str:
+    """Return a message about options as one about the keys of this file."""
+    return str(error).replace("--frame-rate", "frame_rate").replace("--", "")
 
 
 class LayoutFile(_Section):
@@ -139,6 +200,10 @@ class LayoutFile(_Section):
     @model_validator(mode="after")
     def _check(self) -> LayoutFile:
         words, in_spikes = set(_words(self.blur)), set(_words(self.spikes.files))
+        if self.camera is not None and self.camera.times is not None:
+            _require_pattern(self.camera.times)
+            if extra := sorted(set(_words(self.camera.times)) - (words - {"frame"})):
+                raise ValueError(f"camera.times: {{{extra[0]}}} is no word of a sequence in blur")
         for key, pattern in (("blur", self.blur), ("sharp", self.sharp or self.blur)):
             if not pattern.lower().endswith(IMAGE_SUFFIXES):
                 raise ValueError(f"{key}: expected an ending of {', '.join(IMAGE_SUFFIXES)}")
@@ -214,11 +279,11 @@ class CustomLayout:
         own_files = "frame" in words
         if files and not own_files:
             files = dict.fromkeys(blurs, files[0])
-        windows = pair_frames(blurs, sharps, files, f"{root}/{content.spikes.files}")
         names = dict(key)
+        windows = pair_frames(blurs, sharps, files, f"{root}/{content.spikes.files}")
         parts = [names[word] for word in _words(content.blur) if word not in ("split", "frame")]
         split = content.split or names["split"]
-        fps, windows = _timed(content, windows)
+        fps, windows, exposures = _timed(content, windows, root, names)
         stated = content.spikes
         preset = None
         if stated.geometry is not None:
@@ -232,6 +297,7 @@ class CustomLayout:
             exposure=(exposure or content.frames.exposure) if content.frames else None,
             fps=fps,
             own_files=own_files,
+            exposures=exposures,
             lead_samples=stated.before,
             tail_samples=stated.after,
             first=stated.first,
@@ -315,18 +381,28 @@ def _collect(root: Path, files: list[str], pattern: str) -> dict[_Key, dict[int,
 
 
 def _timed(
-    content: LayoutFile, windows: tuple[FoundWindow, ...]
-) -> tuple[float, tuple[FoundWindow, ...]]:
-    """Return the frames a second, in Hz, and the windows with their times or centres."""
+    content: LayoutFile, windows: tuple[FoundWindow, ...], root: Path, names: Mapping[str, str]
+) -> tuple[float, tuple[FoundWindow, ...], Exposures | None]:
+    """Return the frames a second, in Hz, and the windows with their centres, or exposures."""
     if content.frames is not None:
         step, offset = content.frames.step, content.frames.offset
-        return content.frames.fps, tuple(
-            replace(window, centre=offset + step * window.frame_index) for window in windows
-        )
+        centred = (replace(w, centre=offset + step * w.frame_index) for w in windows)
+        return content.frames.fps, tuple(centred), None
     assert content.camera is not None
     camera = content.camera
-    return 1 / camera.period, tuple(
-        replace(window, times=(start, start + camera.exposure))
-        for window in windows
-        for start in [camera.first + window.frame_index * camera.period]
+    if camera.period is not None:
+        length, numbers = camera.exposure or 0.0, [window.frame_index for window in windows]
+        starts = [camera.first + number * camera.period for number in numbers]
+        exposures = Exposures.closed(
+            [(start, start + length) for start in starts],
+            "camera.exposure",
+            "check camera.period and camera.first, and rate and first of the spikes",
+            "write a longer exposure with its unit, such as 16ms",
+        )
+        return 1 / camera.period, windows, exposures
+    times = camera.times and root / _WORD.sub(lambda word: names[word[1]], camera.times)
+    clock = CameraClock(
+        frame_rate=camera.frame_rate, shutter=camera.shutter, start=camera.start, times=times
     )
+    exposures = clock.exposures([window.blur.name for window in windows])
+    return camera.frame_rate or exposures.frame_rate, windows, exposures

@@ -98,11 +98,6 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
 def _find_recording(
     root: Path, dat: Path, frames: Path, config: SpikeCVConfig, exposure: int | None
 ) -> FoundSequence:
-    if exposure is None:
-        raise AlignmentError(
-            f"{dat}: SpikeCV's folders don't say how long a frame was exposed; give --exposure, in "
-            "sharp frames, and --fps"
-        )
     warnings: list[str] = []
     blurs = index_frames(frames / "blur", warnings, example="0031.png")
     sharps = index_frames(frames / "sharp", warnings)

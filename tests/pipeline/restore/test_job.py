@@ -323,7 +323,9 @@ def test_wrong_use_is_refused(recording) -> None:
     [{}, {"exposure": 33}, {"fps": 1000.0}, {"log": "x", "fps": 1000.0}],
 )
 def test_times_that_are_missing_or_given_twice_are_refused(given) -> None:
-    with pytest.raises(RecordingError, match="give --log, or both --exposure and --fps"):
+    with pytest.raises(
+        RecordingError, match=r"--frame-rate 30 --shutter 16ms.*or --log; or.*--exposure and --fps"
+    ):
         ExposureTimes(**given)
 
 

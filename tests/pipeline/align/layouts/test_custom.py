@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from layout_trees import GEOMETRY, custom_camera, custom_frames, x4k_recorded
 from PIL import Image
 
+from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.align import AlignmentError, align
 from spikedeblur.pipeline.align.check import check_manifest
 from spikedeblur.pipeline.align.layouts import find_layout
@@ -76,6 +77,16 @@ def changed(**keys: object) -> dict[str, object]:
         ({"frames__exposure": 2.5}, "frames.exposure: "),
         ({"frames": None}, "expected either frames or camera"),
         ({"frames": None, "camera": {"period": 0.01, "exposure": 0.02}}, "no more than period"),
+        ({"frames": None, "camera": {"period": 0.01}}, "both period and exposure, or frame_rate"),
+        ({"frames": None, "camera": {"period": 1, "shutter": 1}}, "either period and exposure, or"),
+        ({"frames": None, "camera": {"first": 0.1}}, "first: expected with period only"),
+        ({"frames": None, "camera": {}}, "expected frame_rate and shutter, times, or period"),
+        ({"frames": None, "camera": {"frame_rate": 30}}, "camera: frame_rate 30 alone"),
+        ({"frames": None, "camera": {"frame_rate": 30, "shutter": "1"}}, "at most 33.3333 ms"),
+        ({"frames": None, "camera": {"frame_rate": 30, "shutter": "1 mm"}}, "s, ms, us or ns"),
+        ({"frames": None, "camera": {"times": "{run}/t.csv"}}, "camera.times: {run} is no word"),
+        ({"frames": None, "camera": {"times": "{frame}.csv"}}, "camera.times: {frame} is no word"),
+        ({"frames": None, "camera": {"times": "../t.csv"}}, "expected a path below the root"),
     ],
 )
 def test_a_wrong_key_is_named(tmp_path, keys, expected):
@@ -250,3 +261,42 @@ def test_what_a_pattern_spells_is_found_by_it(tmp_path_factory, values, between,
     assert (window.blur, window.frame_index) == (path, number)
     rest = [value for word, value in values.items() if word != "split"]
     assert sequence.seq == "/".join([values.get("split", "test"), *rest])
+
+
+CLOCKS = {
+    "period": {"period": "10ms", "exposure": "8 ms", "first": 0.004},
+    "rate": {"frame_rate": 100, "shutter": "8.25ms", "start": "4ms"},
+    "table": {"times": "times_{split}.csv", "shutter": "8250us"},
+}
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_cameras_clock_gives_the_same_log_however_it_is_stated(clock, tmp_path):
+    tree = custom_camera(tmp_path / "data")
+    run(tmp_path / "data", tree.layout)
+    stated = (tmp_path / "a.txt").read_bytes()
+    for name in ("a.txt", "a.json"):
+        (tmp_path / name).unlink()
+    content = yaml.safe_load(Path(tree.layout).read_text())
+    content["camera"] = CLOCKS[clock]
+    for split in ("train", "val"):
+        (tmp_path / "data" / f"times_{split}.csv").write_text("start_ms\n4\n14\n24\n")
+    run(tmp_path / "data", write(tmp_path, content))
+    assert (tmp_path / "a.txt").read_bytes() == stated
+
+
+@pytest.mark.parametrize(
+    ("camera", "expected"),
+    [
+        ({"period": 0.01, "exposure": 1e-5}, "found 1 at 4000 Hz, by camera.exposure"),
+        ({"frame_rate": 100, "shutter": "1us"}, "found 0 at 4000 Hz"),
+        ({"times": "{split}.csv"}, r"(train|val)\.csv: can't read the table"),
+        ({"frame_rate": 100, "shutter": "8ms", "start": "1s"}, "but the recording has"),
+    ],
+)
+def test_a_clock_that_does_not_fit_the_recording_is_refused(camera, expected, tmp_path):
+    tree = custom_camera(tmp_path / "data")
+    content = yaml.safe_load(Path(tree.layout).read_text())
+    content["camera"] = camera
+    with pytest.raises(SpikeDeblurError, match=expected):
+        run(tmp_path / "data", write(tmp_path, content))

@@ -8,6 +8,7 @@ from PIL import Image
 
 from spikedeblur.pipeline.align import AlignmentError
 from spikedeblur.pipeline.align.layouts import LAYOUTS, detect
+from spikedeblur.pipeline.align.plan import with_clock
 from spikedeblur.pipeline.frames.listing import walk_folders
 from spikedeblur.pipeline.spikes import PRESETS
 
@@ -199,8 +200,8 @@ def test_spikecv_recordings_without_frames_are_left_out_by_name(tmp_path):
     with pytest.raises(AlignmentError, match=r"spikes only.*a\.dat"):
         LAYOUTS["spikecv"].find(tmp_path, 9)
     _touch(tmp_path, "a/blur/0004.png")
-    with pytest.raises(AlignmentError, match="--exposure"):
-        LAYOUTS["spikecv"].find(tmp_path, None)
+    with pytest.raises(AlignmentError, match=r"--frame-rate 30 and --shutter 16ms, or.*--exposure"):
+        with_clock(tmp_path, LAYOUTS["spikecv"].find(tmp_path, None), None)
     (sequence,) = LAYOUTS["spikecv"].find(tmp_path, 9)
     assert (sequence.seq, sequence.spike_shape, sequence.fps) == ("test/a", (32, 40), None)
     assert any("b.dat" in warning for warning in sequence.warnings)

@@ -1,0 +1,47 @@
+"""Frames in the order of their names, and the numbers that count them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+
+_DIGITS = re.compile(r"([0-9]+)")
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Return names in the order in which people count: IMG_2 before IMG_10."""
+    return sorted(names, key=_natural)
+
+
+def _natural(name: str) -> tuple[list[tuple[str, int]], str]:
+    parts = _DIGITS.split(name)
+    texts, numbers = parts[::2], [*parts[1::2], "0"]
+    return [(t.lower(), int(n)) for t, n in zip(texts, numbers, strict=True)], name
+
+
+def numbers_in(names: Sequence[str]) -> list[int] | None:
+    """Return the last number in each name without ending, if nothing else tells them apart.
+
+    None: names differ in more than that, or the numbers do not ascend.
+    """
+    numbers, others = [], set()
+    for name in names:
+        parts = _DIGITS.split(name.rpartition(".")[0] or name)
+        if len(parts) < 3 or len(parts[-2]) > 24:
+            return None
+        numbers.append(int(parts[-2]))
+        others.add((*parts[:-2], parts[-1]))
+    ascending = all(a < b for a, b in itertools.pairwise(numbers))
+    return numbers if len(others) == 1 and ascending else None
+
+
+def gaps_in(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return pairs of neighbours whose numbers are at least one and a half usual steps apart."""
+    numbers = numbers_in(names)
+    if numbers is None or len(numbers) < 3:
+        return []
+    steps = [b - a for a, b in itertools.pairwise(numbers)]
+    usual = sorted(steps)[len(steps) // 2]
+    pairs = zip(itertools.pairwise(names), steps, strict=True)
+    return [pair for pair, step in pairs if step >= 1.5 * usual]
