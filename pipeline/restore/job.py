@@ -22,6 +22,7 @@ from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.find_recording import recordings_of
 from ..sequences.lag import NOTABLE
 from ..sequences.recording import Recording, RecordingSequence
+from ..spikes.parts import hash_stream
 from .record import Inputs, RestoreError, frame_stems, prepare_out, tile_before, write_record
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def _inputs(
         "flips": how.flips and how.run is not None,
         "frames_per_exposure": how.frames_per_exposure,
         "model_sha256": model_hash,
-        "spikes_sha256": sha256_file(recording.dat),
+        "spikes_sha256": hash_stream(recording.dat),
         "geometry": settings.geometry.describe(),
         "rate": settings.rate,
         "gain": settings.gain,

@@ -23,7 +23,7 @@ from ..frames.video import VIDEO_SUFFIX, decode_to_folder
 from ..host.files import StrPath, inside
 from ..spikes import read_side_file
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
-from ..spikes.sidefile import FOLDER_SIDE_FILE, side_file_path
+from ..spikes.sidefile import FOLDER_SIDE_FILE, has_own_side_file
 from .contract import STREAM
 from .recording import Exposure, Recording, RecordingError
 
@@ -303,7 +303,7 @@ def settle_spikes(dat: StrPath, options: SpikeOptions) -> SpikeSettings:
         RecordingError: the time of the first sample is not known.
     """
     side = read_side_file(dat)
-    if side is not None and not side_file_path(dat).is_file() and Path(dat).name != STREAM:
+    if side is not None and not has_own_side_file(dat) and Path(dat).name != STREAM:
         if options.first is None:
             raise RecordingError(
                 f"{dat}: {FOLDER_SIDE_FILE} describes all files of its folder and can't say when "

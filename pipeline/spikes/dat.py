@@ -1,8 +1,7 @@
 """Reading and writing headerless `.dat` spike files.
 
-A file holds one bit a pixel, least significant bit first; some tools write one byte a pixel
-instead, which shows in the values. Files are memory-mapped: a crop in time and space touches its
-own bytes.
+A file holds one bit a pixel; some tools write one byte a pixel instead, which shows in the values.
+Files are memory-mapped: a crop in time and space touches its own bytes.
 """
 
 from __future__ import annotations
@@ -21,10 +20,14 @@ from ..host.files import atomic_write
 from .clock import SpikeWindowError
 from .counts import MOST_IN_BIN, bin_edges, count_spikes, count_type
 from .geometry import SpikeGeometry, SpikeGeometryError
-from .packed import Bytes, Range, Region, pack_bits
+from .packed import Bytes, Range, Region, pack_bits, reverse_bits
+
+SPIKE_SUFFIXES = (".dat", ".bin")
+"""Suffixes of spike files, in lower case."""
 
 Encoding = Literal["packed", "bytes"]
 
+_FIRST_BYTES = 1 << 12  # enough to see that a file is packed
 _SCAN_BYTES = 1 << 22
 _DECODED_BYTES = 1 << 18  # decoded at once: they stay in a core's own cache
 
@@ -49,7 +52,8 @@ class SpikeFile:
         """Map a spike file into memory.
 
         A file is read as one byte a pixel if it is a whole number of frames that way and holds
-        nothing but zeros and at least 16 ones; as packed bits otherwise.
+        nothing but zeros and one other value, 1 or 255 or any, at least 16 times; as packed bits
+        otherwise.
 
         Raises:
             SpikeFileError: missing, empty, a Prophesee event file, or no whole number of frames.
@@ -85,7 +89,8 @@ class SpikeFile:
             stored = self.data.reshape(-1, height, width)[start:stop]
             upright = stored[:, ::-1] if self.geometry.flip_rows else stored
             parts = [upright[:, slice(*region.rows), slice(*span)] for span in region.segments]
-            return np.concatenate(parts, axis=-1, out=out)
+            np.concatenate(parts, axis=-1, out=out)
+            return np.minimum(out, 1, out=out)
         unpack = region.unpacker(self.data)
         at_once = max(1, _DECODED_BYTES // (region.shape[0] * region.packed_width))
         for first in range(start, stop, at_once):
@@ -159,7 +164,8 @@ class SpikeFile:
             frame_bytes = geometry.frame_bits // 8
             frames = self.data[start * frame_bytes : stop * frame_bytes]
             rows = frames.reshape(stop - start, geometry.height, -1)  # (T, H, W / 8)
-            out[...] = rows[:, ::-1] if geometry.flip_rows else rows
+            rows = rows[:, ::-1] if geometry.flip_rows else rows
+            out[...] = reverse_bits(rows) if geometry.msb_first else rows
             return
         for i in range(start, stop):
             out[i - start] = pack_bits(self.read(i, i + 1)[0])
@@ -239,7 +245,8 @@ def pack_spikes(spikes: npt.NDArray[np.generic], geometry: SpikeGeometry) -> Byt
         full[:, :, kept] = stored
         stored = full
     frames = stored.reshape(len(spikes), -1)  # (T, H * W)
-    return pack_bits(frames if geometry.pad_frames else frames.reshape(-1)).reshape(-1)
+    bits = frames if geometry.pad_frames else frames.reshape(-1)
+    return pack_bits(bits, msb_first=geometry.msb_first).reshape(-1)
 
 
 def _map(path: Path) -> Bytes:
@@ -263,11 +270,37 @@ def _map(path: Path) -> Bytes:
 def _is_bytes(data: Bytes, geometry: SpikeGeometry) -> bool:
     if data.size % geometry.pixels:
         return False
-    ones = 0
-    for start in range(0, data.size, _SCAN_BYTES):
-        block = data[start : start + _SCAN_BYTES]
-        if block.max() > 1:
+    ones = high = 0
+    for start in (0, *range(_FIRST_BYTES, data.size, _SCAN_BYTES)):
+        block = data[start : start + (_SCAN_BYTES if start else _FIRST_BYTES)]
+        peak = int(block.max())
+        if peak == 0:
+            continue
+        found = int(np.count_nonzero(block))
+        if high not in (0, peak) or found != np.count_nonzero(block == peak):
             return False
-        ones += int(np.count_nonzero(block))
+        high = peak
+        ones += found
     # Packed bits with values 0 and 1 only: spikes in every eighth column alone, 1 in 8 a spike.
-    return ones >= 16
+    if ones < 16 or high == 1:
+        return ones >= 16
+    if high.bit_count() == 1 and 64 * ones < data.size:
+        return False  # a hot pixel in the dark
+    return not _is_packed_flat(data, ones, geometry)
+
+
+def _is_packed_flat(data: Bytes, ones: int, geometry: SpikeGeometry) -> bool:
+    """Whether packed frames of zeros and one value are all the same, or each of one value.
+
+    Those of an even scene are; eighths of frames of a byte a pixel are not.
+    """
+    frame_bytes, spare = divmod(geometry.frame_bits, 8)
+    if ones == data.size or spare:
+        return ones == data.size
+    frames = data.reshape(-1, frame_bytes)
+    if (frames == frames[:1]).all():
+        return True
+    if (frames != frames[:, :1]).any():
+        return False
+    whole = data.reshape(-1, geometry.pixels)
+    return bool((whole != whole[:, :1]).any())

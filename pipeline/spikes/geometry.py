@@ -20,7 +20,7 @@ class SpikeGeometryError(SpikeDeblurError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikeGeometry:
-    """How spikes lie in a `.dat` file: one bit a pixel, least significant bit first."""
+    """How spikes lie in a `.dat` file: one bit a pixel, rows one after another."""
 
     height: int
     """Rows in the file, in pixels."""
@@ -31,7 +31,9 @@ class SpikeGeometry:
     pad_frames: bool = False
     """True if every frame starts on a byte; False if bits run on."""
     drop_columns: tuple[tuple[int, int], ...] = ()
-    """Column ranges [start, stop) that hold row headers, not pixels."""
+    """Column ranges [start, stop) that hold row headers or padding, not pixels."""
+    msb_first: bool = False
+    """True if the first pixel of a byte is its most significant bit; cameras store it as the least."""
 
     def __post_init__(self) -> None:
         # Under 8 pixels, padding at the file's end could pass for a frame.
@@ -94,5 +96,7 @@ class SpikeGeometry:
         parts = [f"{self.height}x{self.width}", "bottom-up" if self.flip_rows else "top-down"]
         if self.pad_frames:
             parts.append("padded")
+        if self.msb_first:
+            parts.append("msb-first")
         parts += [f"drop={start}:{stop}" for start, stop in self.drop_columns]
         return ",".join(parts)
