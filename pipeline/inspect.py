@@ -71,8 +71,8 @@ def inspect(path: Path, geometry: str | None = None) -> Facts:
         return _spikes(path, geometry)
     if suffix not in _BY_SUFFIX:
         raise InspectError(
-            f"{path}: expected a .dat or .bin, manifest (.json), alignment log (.txt), store, run folder, "
-            "checkpoint (.pt), model (.safetensors) or configuration (.yaml), got "
+            f"{path}: expected a .dat or .bin, manifest (.json), alignment log (.txt), store, "
+            "run folder, checkpoint (.pt), model (.safetensors) or configuration (.yaml), got "
             f"{path.suffix or 'no suffix'}"
         )
     return _BY_SUFFIX[suffix](path)

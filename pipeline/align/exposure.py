@@ -1,4 +1,4 @@
-"""Exposures from frame numbers, and frame numbers from file names.
+"""Exposures from frame numbers.
 
 Sharp frame i is at `i / fps`. A blurred frame that averages sharp frames c-h to c+h is exposed
 during the closed window `[(c - h) / fps, (c + h) / fps]`: both end frames belong to it.
@@ -6,16 +6,9 @@ during the closed window `[(c - h) / fps, (c + h) / fps]`: both end frames belon
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-
 from ...errors import SpikeDeblurError
-
-_PLAIN = re.compile(r"[0-9]{1,9}")
-_BETWEEN = re.compile(r"([0-9]{1,9})_([0-9]{3})")
-
-INTERPOLATION = 4
-"""Frames of Spk-X4K1000FPS for each recorded one: itself and three interpolated ones."""
+from ..frames.listing import names_are_interpolated as names_are_interpolated
+from ..frames.listing import parse_frame_name as parse_frame_name
 
 
 class TimelineError(SpikeDeblurError):
@@ -42,23 +35,3 @@ def exposure_window(centre: int, exposure_frames: int, fps: float) -> tuple[floa
         raise TimelineError(f"expected frames a second above 0, found {fps}; correct --fps")
     half = exposure_frames // 2
     return (centre - half) / fps, (centre + half) / fps
-
-
-def parse_frame_name(stem: str, interpolated: bool) -> int | None:
-    """Return a frame's number from its file name without suffix; None: not a frame's name.
-
-    In a recorded sequence `0031` is 31. In an interpolated one of Spk-X4K1000FPS, `NNNN` is
-    recorded frame N, and 4 N; `NNNN_MMM` is an interpolated frame after it, and 4 N + M + 1. One
-    name does not tell which it is; `names_are_interpolated` looks at all of them.
-    """
-    if _PLAIN.fullmatch(stem):
-        return int(stem) * (INTERPOLATION if interpolated else 1)
-    between = _BETWEEN.fullmatch(stem)
-    if interpolated and between and int(between[2]) < INTERPOLATION - 1:
-        return int(between[1]) * INTERPOLATION + int(between[2]) + 1
-    return None
-
-
-def names_are_interpolated(stems: Iterable[str]) -> bool:
-    """Whether any of the names is one that only an interpolated sequence has."""
-    return any(_BETWEEN.fullmatch(stem) for stem in stems)

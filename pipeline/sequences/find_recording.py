@@ -14,17 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..align.calibration import read_calibration
-from ..align.exposure import exposure_window, names_are_interpolated
-from ..align.layouts.pairing import index_frames
+from ..align.exposure import exposure_window
+from ..align.layouts.pairing import is_stream_name
 from ..align.log import read_alignment_log
 from ..align.manifest import manifest_beside, read_manifest
-from ..frames.listing import folder_names, shorten
+from ..frames.listing import IMAGE_SUFFIXES, folder_names, list_frames, shorten
 from ..frames.video import VIDEO_SUFFIX, decode_to_folder
 from ..host.files import StrPath, inside
 from ..spikes import read_side_file
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, has_own_side_file
-from .contract import STREAM
 from .recording import Exposure, Recording, RecordingError
 
 _BLUR_FOLDER = re.compile(r"(.+)_blurry_[1-9][0-9]*")
@@ -71,7 +70,8 @@ def find_recording(
     """Bring blurred frames and a spike stream together.
 
     Args:
-        blur: folder of blurred frames named by number; or a video of them, if there is `decode_to`.
+        blur: folder of blurred frames named by number, or one of them; or a video of them, if there
+            is `decode_to`.
         spikes: one `.dat` stream that holds all their exposures.
         times: when the frames were exposed.
         options: what the user says about the stream. Without a calibration, the spikes' place is
@@ -83,7 +83,7 @@ def find_recording(
     """
     blur = Path(blur)
     settings = settle_spikes(spikes, options)
-    if blur.suffix == VIDEO_SUFFIX and decode_to is not None:
+    if blur.suffix.lower() == VIDEO_SUFFIX and decode_to is not None:
         if times.exposure is None:
             raise RecordingError(
                 f"{blur}: a video's frames have no numbers; give --exposure and --fps, not --log"
@@ -101,7 +101,7 @@ def find_recording(
     else:
         assert times.exposure is not None, "checked by ExposureTimes"
         assert times.fps is not None, "checked by ExposureTimes"
-        seq = times.seq or blur.name
+        seq = times.seq or (blur.parent if blur.is_file() else blur).name
         exposures = [
             Exposure(path, number, *exposure_window(number, times.exposure, times.fps))
             for number, path in find_frames(blur).items()
@@ -168,29 +168,32 @@ def recordings_of(manifest: StrPath, split: str | None = None) -> list[Recording
 
 
 def find_frames(blur: Path) -> dict[int, Path]:
-    """Return a folder's frames by number, in order.
+    """Return a folder's frames by number, in order; an image is returned alone.
 
     Raises:
-        RecordingError: no folder, no frames in it, or an image whose name is no frame's.
-        AlignmentError: two files with one number.
+        RecordingError: no folder or image, no frames in it, or an image whose name is no frame's.
+        FrameNameError: two files with one number.
     """
-    if not blur.is_dir():
-        raise RecordingError(f"{blur}: expected a folder of blurred frames; check --blur")
-    names = folder_names(blur)
-    interpolated = names_are_interpolated(name.rpartition(".")[0] for name in names)
-    odd: list[str] = []
-    frames = index_frames(blur, odd, names=names, interpolated=interpolated)
+    alone = blur.is_file() and blur.suffix.lower() in IMAGE_SUFFIXES
+    folder = blur.parent if alone else blur
+    if not folder.is_dir() or (blur.is_file() and not alone):
+        raise RecordingError(
+            f"{blur}: expected a folder of blurred frames or one of them "
+            f"({', '.join(IMAGE_SUFFIXES)}); check --blur"
+        )
+    listed = list_frames(folder)
+    odd = [path for path in listed.unnamed if not alone or path == blur]
     if odd:
         raise RecordingError(
-            f"{odd[0].removesuffix('; left out')}; name the frames by number, such as 0031.png, "
-            "or move the file away"
+            f"{odd[0]}: not a frame's name; name the frames by number, such as 0031.png, or move "
+            "the file away"
         )
-    if not frames:
+    if not listed.frames:
         raise RecordingError(
             f"{blur}: expected images named by number, such as 0031.png, found "
-            f"{shorten(list(names)) or 'nothing'}"
+            f"{shorten(list(folder_names(blur))) or 'nothing'}"
         )
-    return dict(sorted(frames.items()))
+    return {number: path for number, path in listed.frames.items() if not alone or path == blur}
 
 
 def exposures_by_log(blur: Path, log: StrPath, seq: str | None) -> tuple[str, list[Exposure]]:
@@ -269,7 +272,8 @@ def find_seq(blur: Path, seqs: Iterable[str], seq: str | None, log: StrPath) -> 
         RecordingError: none fits, or several; lists them.
     """
     known = sorted(seqs)
-    parts = Path(os.path.normpath(blur.absolute())).parts
+    blur_folder = blur.parent if blur.is_file() else blur
+    parts = Path(os.path.normpath(blur_folder.absolute())).parts
     if seq is None:
         for i, part in enumerate(parts[:-1]):
             if match := _BLUR_FOLDER.fullmatch(part):
@@ -303,7 +307,7 @@ def settle_spikes(dat: StrPath, options: SpikeOptions) -> SpikeSettings:
         RecordingError: the time of the first sample is not known.
     """
     side = read_side_file(dat)
-    if side is not None and not has_own_side_file(dat) and Path(dat).name != STREAM:
+    if side is not None and not has_own_side_file(dat) and not is_stream_name(Path(dat).name):
         if options.first is None:
             raise RecordingError(
                 f"{dat}: {FOLDER_SIDE_FILE} describes all files of its folder and can't say when "

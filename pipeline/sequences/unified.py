@@ -15,19 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ..align.layouts.pairing import index_frames
+from ..align.layouts.pairing import find_streams, index_frames
 from ..align.log import AlignmentRow, read_alignment_log
 from ..align.manifest import manifest_beside, was_corrected
 from ..frames.images import image_shape, read_rgb
 from ..frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ..host.files import StrPath
 from ..spikes import SideFile, SpikeClock, SpikeFile, read_side_file
+from ..spikes.dat import SPIKE_SUFFIXES
 from ..spikes.geometry import SpikeGeometry
 from ..storage.base import StoreError
 from ..storage.locate import open_storage
 from ..store.records import NPY_VOXELS, read_record, root_kind
 from ..store.schema import voxel_type
-from .contract import STREAM, Box, FrameKind, WindowSequence
+from .contract import Box, FrameKind, WindowSequence
 from .stored import open_store
 
 _Rows = Sequence[AlignmentRow]
@@ -282,11 +283,11 @@ def _find_npy(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Vox
 
 def _find_dat(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Voxels:
     where, seq = folder / files.spike_dir, rows[0].seq
-    streams = [path for path in (folder / STREAM, where / STREAM) if path.is_file()]
+    streams = find_streams(folder, where)
     if streams:
         paths = [streams[0]] * len(rows)
     else:
-        paths = _partners([row.frame_idx for row in rows], _frames(where, (".dat",)), where)
+        paths = _partners([row.frame_idx for row in rows], _frames(where, SPIKE_SUFFIXES), where)
     sides = {path: _require_side(path) for path in dict.fromkeys(paths)}
     geometry, gain = sides[paths[0]].spike_geometry(), sides[paths[0]].gain
     samples, firsts = [], []

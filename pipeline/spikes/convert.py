@@ -278,7 +278,8 @@ def _open(
             yield _Array(source, array, spec)
     else:
         raise ConvertError(
-            f"{source}: expected .npy, .npz, .h5, .hdf5, .dat or .bin, got {source.suffix or 'no suffix'}"
+            f"{source}: expected .npy, .npz, .h5, .hdf5, .dat or .bin, got "
+            f"{source.suffix or 'no suffix'}"
         )
 
 

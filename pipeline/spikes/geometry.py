@@ -33,7 +33,7 @@ class SpikeGeometry:
     drop_columns: tuple[tuple[int, int], ...] = ()
     """Column ranges [start, stop) that hold row headers or padding, not pixels."""
     msb_first: bool = False
-    """True if the first pixel of a byte is its most significant bit; cameras store it as the least."""
+    """True if a byte's first pixel is its most significant bit; in the field it is the least."""
 
     def __post_init__(self) -> None:
         # Under 8 pixels, padding at the file's end could pass for a frame.

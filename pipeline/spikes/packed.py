@@ -1,8 +1,9 @@
 """Packed spikes: their bit order, and the bits of one region of every frame.
 
 Pixel i of a bit string is bit i % 8 of byte i // 8, the least significant bit first unless the
-geometry says otherwise. A frame's rows lie one after another. Decoding and counting read them through `Region`, which takes whole rows
-where the wanted columns don't start and end on bytes of their own:
+geometry says otherwise. A frame's rows lie one after another. Decoding and counting read them
+through `Region`, which takes whole rows where the wanted columns don't start and end on bytes of
+their own:
 
     file row   |........|........|........|........|     W bits, bottom row first if flipped
     whole      |<------------- W bits ----------->|      any W, any frame start
@@ -36,8 +37,9 @@ def pack_bits(pixels: npt.NDArray[np.bool_ | np.uint8], *, msb_first: bool = Fal
 
 def unpack_bits(packed: Bytes, count: int | None = None, *, msb_first: bool = False) -> Bytes:
     """Return the bits along the last axis as uint8 of 0/1, the first `count` or all of them."""
-    order = _MSB_FIRST if msb_first else _LSB_FIRST
-    return np.unpackbits(packed, axis=-1, count=count, bitorder=order)
+    return np.unpackbits(
+        packed, axis=-1, count=count, bitorder=_MSB_FIRST if msb_first else _LSB_FIRST
+    )
 
 
 def reverse_bits(packed: Bytes) -> Bytes:

@@ -41,8 +41,8 @@ def stream_files(path: str | os.PathLike[str]) -> list[Path]:
         parts = [path / name for name in names if name.lower().endswith(SPIKE_SUFFIXES)]
         if not parts:
             raise SpikeFileError(
-                f"{path}: expected a folder with the parts of a recording, such as rec_0.dat, found "
-                f"no file that ends in {' or '.join(SPIKE_SUFFIXES)}; check the path"
+                f"{path}: expected a folder with the parts of a recording, such as rec_0.dat, "
+                f"found no file that ends in {' or '.join(SPIKE_SUFFIXES)}; check the path"
             )
     elif not path.exists() and _PATTERN.search(path.name):
         parts = [Path(found) for found in glob.glob(str(path)) if Path(found).is_file()]  # noqa: PTH207

@@ -158,9 +158,11 @@ class _Box:
         return taken
 
 
-def open_spikes(
-    path: Path, geometry: SpikeGeometry, registration: Registration | None
-) -> SpikeFile | SpikeParts | RegisteredSpikes:
+Spikes = SpikeFile | SpikeParts | RegisteredSpikes
+"""A spike stream, read in one way whatever files it is in and wherever its pixels look."""
+
+
+def open_spikes(path: Path, geometry: SpikeGeometry, registration: Registration | None) -> Spikes:
     """Open a stream in one file or in parts; with a registration, seen from the colour camera."""
     file = open_stream(path, geometry)
     return file if registration is None else RegisteredSpikes(file, registration)

@@ -31,9 +31,8 @@ from ..align.manifest import (
 from ..frames.images import image_shape, read_rgb
 from ..host.files import StrPath, all_inside, inside, sha256_file
 from ..host.reporter import SILENT, Reporter
-from ..spikes import SpikeFile
 from ..spikes.clock import SpikeWindowError
-from ..spikes.registration import RegisteredSpikes, open_spikes
+from ..spikes.registration import Spikes, open_spikes
 from ..storage.base import Storage, StoreError, check_key
 from ..storage.fetch import fetch
 from ..storage.locate import local_path, open_storage
@@ -200,7 +199,7 @@ class TaskSources:
         self._task = task
         self._root = root
         self._expected = {source.path: source for source in task.sources}
-        self._open: tuple[str, SpikeFile | RegisteredSpikes] | None = None
+        self._open: tuple[str, Spikes] | None = None
         self.sha256: dict[str, str] = {}
         """SHA-256 of each file that was read whole, by path."""
         for source in task.sources:
@@ -220,7 +219,7 @@ class TaskSources:
         self._check(relative, hashed=True)
         return read_rgb(self.path(relative), self._task.record.frame_shape)
 
-    def spikes(self, relative: str, start: int, stop: int) -> SpikeFile | RegisteredSpikes:
+    def spikes(self, relative: str, start: int, stop: int) -> Spikes:
         """Open a recording, registered to the frames; refuse one without samples [start, stop)."""
         if self._open is None or self._open[0] != relative:
             self._check(relative, hashed=self._expected[relative].hashed_here)

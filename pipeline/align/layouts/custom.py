@@ -31,6 +31,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ...host.validation import read_yaml
+from ...spikes.dat import SPIKE_SUFFIXES
 from ...spikes.presets import GeometrySpec, SpikePreset, parse_geometry
 from .contract import AlignmentError, FoundSequence, FoundWindow, in_order
 from .pairing import leftovers, pair_frames
@@ -80,8 +81,8 @@ class Spikes(_Section):
     @model_validator(mode="after")
     def _check(self) -> Spikes:
         own_files = "{frame}" in self.files
-        if not self.files.endswith(".dat"):
-            raise ValueError("files: expected a pattern that ends with .dat")
+        if not self.files.lower().endswith(SPIKE_SUFFIXES):
+            raise ValueError("files: expected a pattern that ends with .dat or .bin")
         if self.geometry is None and (self.rate, self.gain) != (None, None):
             raise ValueError("geometry: expected it beside rate and gain")
         if own_files and self.first != 0.0:
@@ -276,14 +277,21 @@ def _words(pattern: str) -> list[str]:
 
 def _expression(pattern: str) -> re.Pattern[str]:
     text = ""
-    for i, part in enumerate(_WORD.split(pattern)):
+    parts = _WORD.split(pattern)
+    for i, part in enumerate(parts):
         if i % 2 == 0:
-            text += re.escape(part)
+            text += _any_case_ending(part) if i == len(parts) - 1 else re.escape(part)
         elif f"(?P<{part}>" in text:
             text += f"(?P={part})"
         else:
             text += f"(?P<{part}>{'[0-9]{1,9}' if part == 'frame' else '[^/]+'})"
     return re.compile(text)
+
+
+def _any_case_ending(text: str) -> str:
+    """Return an expression for text whose ending, such as .png, may be upper-case."""
+    before, dot, suffix = text.rpartition(".")
+    return f"{re.escape(before + dot)}(?i:{re.escape(suffix)})"
 
 
 def _files(root: Path) -> Iterator[str]:

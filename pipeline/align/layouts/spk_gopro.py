@@ -17,6 +17,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ...frames.listing import subfolders
+from ...spikes.dat import SPIKE_SUFFIXES
 from ...spikes.presets import PRESETS
 from .contract import AlignmentError, FoundSequence, choose_variant, in_order
 from .pairing import index_frames, leftovers, pair_frames
@@ -42,7 +44,7 @@ def recognise(root: Path) -> str | None:
 
 def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
     """Return all sequences in order of `seq`; the exposure comes from each sequence's name."""
-    folders = [path for path in (root / IMAGES).glob("*/*/") if not path.name.startswith(".")]
+    folders = [path for split in subfolders(root / IMAGES) for path in subfolders(split)]
     kind = choose_variant(root / IMAGES, folders, VARIANTS, variant)
     sequences = (_find_sequence(root, folder, kind, exposure) for folder in folders)
     return in_order(root, f"{NEEDS}, with <split>/<sequence>/ in both", sequences)
@@ -66,7 +68,7 @@ def _find_sequence(root: Path, folder: Path, kind: str, exposure: int | None) ->
     warnings: list[str] = []
     blurs = index_frames(folder / kind, warnings, example="000047.png")
     sharps = index_frames(folder / "sharp", warnings)
-    spikes = index_frames(spike_folder, warnings, suffixes=(".dat",))
+    spikes = index_frames(spike_folder, warnings, suffixes=SPIKE_SUFFIXES)
     expected = f"a .dat of the same name in {spike_folder}"
     return FoundSequence(
         seq=f"{split}/{folder.name}",
