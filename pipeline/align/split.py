@@ -260,7 +260,7 @@ def hash_pictures(
     """
     middles = {s.seq: s.windows[len(s.windows) // 2] for s in manifest.sequences}
     pictures = {seq: window.sharp or window.blur for seq, window in middles.items()}
-    paths = all_inside(root, pictures.values(), named_in)
+    paths = all_inside(root, pictures.values(), named_in, manifest.links)
     hashes: dict[str, Bits] = {}
     with thread_pool(None, "split") as pool:
         results = pool.map(lambda name: hash_picture(Path(paths[name])), pictures.values())

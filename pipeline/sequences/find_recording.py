@@ -142,12 +142,14 @@ def recordings_of(manifest: StrPath, split: str | None = None) -> list[Recording
                 f"{len(streams)}; restore them one by one, with --blur and --spikes"
             )
         ((stream, first),) = streams
-        dat = inside(root, stream, manifest)
+        dat = inside(root, stream, manifest, sequence.links)
         recordings.append(
             Recording(
                 seq=sequence.seq,
                 exposures=[
-                    Exposure(inside(root, w.blur, manifest), w.frame_index, w.t0, w.t1)
+                    Exposure(
+                        inside(root, w.blur, manifest, sequence.links), w.frame_index, w.t0, w.t1
+                    )
                     for w in sequence.windows
                 ],
                 dat=dat,

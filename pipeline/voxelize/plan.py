@@ -111,6 +111,8 @@ class ShardTask:
     """Runs that overlap [start, stop), for `spikes`."""
     sources: tuple[SourceFile, ...] = ()
     """Files that the task reads."""
+    links: tuple[tuple[str, str], ...] = ()
+    """Links of a local data set that lead out of its folder, and their targets."""
     geometry: SpikeGeometry
     registration: Registration | None
     """Registration of spike pixels to the frames; None: both cameras see the same."""
@@ -174,6 +176,7 @@ def plan_sequence(
         stop=0,
         geometry=sequence.spike_geometry(),
         registration=sequence.registration(),
+        links=tuple(sequence.links.items()),
     )
     tasks: list[ShardTask] = []
     # Tasks of one sequence can share a recording: the first one to read it hashes it.

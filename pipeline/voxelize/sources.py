@@ -13,7 +13,7 @@ import os
 import posixpath
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,10 +45,14 @@ class ManifestSources:
     Args:
         root: folder of the data set.
         named_in: path of the manifest, for messages.
+        links: links of a local data set that lead out of its folder, as `align` recorded them.
     """
 
-    def __init__(self, root: Storage, named_in: str) -> None:
+    def __init__(
+        self, root: Storage, named_in: str, links: Mapping[str, str] | None = None
+    ) -> None:
         self.root = root
+        self._links = links
         self._named_in = named_in
         self._sizes: dict[str, int] | None = None
 
@@ -62,7 +66,7 @@ class ManifestSources:
         if not self.root.is_local:
             return self._look_in_bucket(sequence)
         seen: dict[str, FileRecord] = {}
-        paths = all_inside(Path(self.root.location), sequence.files, self._named_in)
+        paths = all_inside(Path(self.root.location), sequence.files, self._named_in, self._links)
         for relative, recorded in sequence.files.items():
             path = paths[relative]
             try:
@@ -84,7 +88,9 @@ class ManifestSources:
             StoreError: the file can't be read.
         """
         if self.root.is_local:
-            return sha256_file(inside(Path(self.root.location), relative, self._named_in))
+            return sha256_file(
+                inside(Path(self.root.location), relative, self._named_in, self._links)
+            )
         self.size(relative)  # refuses what isn't there
         digest = hashlib.sha256()
         for piece in self.root.stream(relative):
@@ -108,7 +114,7 @@ class ManifestSources:
             raise StoreError(f"{sequence.seq}: the manifest has no window of it; run `align` again")
         frame = sequence.windows[0].blur
         if self.root.is_local:
-            return image_shape(inside(Path(self.root.location), frame, self._named_in))
+            return image_shape(inside(Path(self.root.location), frame, self._named_in, self._links))
         with tempfile.TemporaryDirectory() as folder:
             fetch(self.root, [frame], Path(folder))
             return image_shape(Path(folder, frame))
@@ -142,7 +148,7 @@ def open_manifest(location: StrPath) -> tuple[Manifest, ManifestSources, str]:
     if path is not None:
         manifest = read_manifest(path)
         root = open_storage(manifest.root_folder(path))
-        return manifest, ManifestSources(root, str(path)), sha256_file(path)
+        return manifest, ManifestSources(root, str(path), manifest.links), sha256_file(path)
     text = os.fspath(location)
     above, _, name = text.rpartition("/")
     content = open_storage(above).read(name)
@@ -198,6 +204,7 @@ class TaskSources:
     def __init__(self, task: ShardTask, root: Path) -> None:
         self._task = task
         self._root = root
+        self._links = dict(task.links)
         self._expected = {source.path: source for source in task.sources}
         self._open: tuple[str, Spikes] | None = None
         self.sha256: dict[str, str] = {}
@@ -207,7 +214,7 @@ class TaskSources:
 
     def path(self, relative: str) -> Path:
         """Return where a file is; raises `UnsafePathError` if that is outside of the folder."""
-        return inside(self._root, relative, self._task.record.seq)
+        return inside(self._root, relative, self._task.record.seq, self._links)
 
     def image(self, relative: str) -> np.ndarray:
         """Return a frame (H, W, 3) uint8, RGB.

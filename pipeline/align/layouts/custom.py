@@ -3,7 +3,7 @@
     name: my-camera
     split: test                                    # or {split} in the patterns
     blur: "{scene}/{clip}/rgb/{frame}.png"
-    sharp: "{scene}/{clip}/sharp/{frame}.png"      # may be left out
+    sharp: "{scene}/{clip}/sharp/{frame}.png"      # may be left out; or {files, step, offset}
     spikes:
       files: "{scene}/{clip}/spikes.dat"           # with {frame}: one file an exposure
       geometry: 250x400,bottom-up
@@ -27,7 +27,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ...host.validation import read_yaml
@@ -124,6 +131,17 @@ class Camera(_Section):
         return self
 
 
+class Sharp(_Section):
+    """The section `sharp`: sharp frames whose numbers are not those of the blurred ones."""
+
+    files: Pattern
+    """Pattern of the sharp frames."""
+    step: int = Field(default=1, ge=1)
+    """Sharp frames from one blurred frame's number to the next."""
+    offset: int = 0
+    """Number of the sharp frame that belongs to blurred frame 0."""
+
+
 class LayoutFile(_Section):
     """The content of a layout file."""
 
@@ -132,15 +150,22 @@ class LayoutFile(_Section):
     split: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Split of all sequences; None: {split} is in the patterns."""
     blur: Pattern
-    sharp: Pattern | None = None
+    sharp: Sharp | None = None
+    """Sharp frames; a pattern alone is `files`, with the blurred frames' numbers."""
     spikes: Spikes
     frames: Frames | None = None
     camera: Camera | None = None
 
+    @field_validator("sharp", mode="before")
+    @classmethod
+    def _sharp_alone(cls, given: object) -> object:
+        return {"files": given} if isinstance(given, str) else given
+
     @model_validator(mode="after")
     def _check(self) -> LayoutFile:
         words, in_spikes = set(_words(self.blur)), set(_words(self.spikes.files))
-        for key, pattern in (("blur", self.blur), ("sharp", self.sharp or self.blur)):
+        sharp = self.sharp.files if self.sharp else self.blur
+        for key, pattern in (("blur", self.blur), ("sharp", sharp)):
             if not pattern.lower().endswith(IMAGE_SUFFIXES):
                 raise ValueError(f"{key}: expected an ending of {', '.join(IMAGE_SUFFIXES)}")
             if "frame" not in _words(pattern):
@@ -182,7 +207,7 @@ class CustomLayout:
             )
         files = list(_files(root))
         blurs = _collect(root, files, content.blur)
-        sharps = _collect(root, files, content.sharp) if content.sharp else {}
+        sharps = _collect(root, files, content.sharp.files) if content.sharp else {}
         spikes = _collect(root, files, content.spikes.files)
         if not blurs:
             raise AlignmentError(
@@ -190,6 +215,15 @@ class CustomLayout:
                 f"among {len(files)} files{': ' * bool(files)}{shorten(files, 3)}; correct the "
                 "pattern or the path"
             )
+        for name, pattern, collected in (
+            ("sharp frames", content.sharp.files if content.sharp else None, sharps),
+            ("spikes", content.spikes.files, spikes),
+        ):
+            if pattern is not None and not collected:
+                raise AlignmentError(
+                    f"{root}: expected {name} {pattern} ({self._where}), found none; correct the "
+                    f"pattern{' or leave sharp out' if collected is sharps else ''}"
+                )
         sequences = [
             self._sequence(root, key, frames, sharps.pop(key, {}), spikes, exposure)
             for key, frames in sorted(blurs.items())
@@ -215,6 +249,19 @@ class CustomLayout:
         own_files = "frame" in words
         if files and not own_files:
             files = dict.fromkeys(blurs, files[0])
+        left_out = leftovers(blurs, files)
+        if content.sharp is not None:
+            step, offset = content.sharp.step, content.sharp.offset
+            if (step, offset) == (1, 0):
+                left_out += leftovers(blurs, sharps)  # else there are those between, too
+            paired = {n: sharps[at] for n in blurs if (at := offset + step * n) in sharps}
+            if sharps and not paired:
+                raise AlignmentError(
+                    f"{next(iter(blurs.values()))}: expected its sharp frame among "
+                    f"{content.sharp.files}, found none of this number, nor of any other blurred "
+                    f"frame of the sequence; correct sharp.step and sharp.offset in {self._where}"
+                )
+            sharps = paired
         windows = pair_frames(blurs, sharps, files, f"{root}/{content.spikes.files}")
         names = dict(key)
         parts = [names[word] for word in _words(content.blur) if word not in ("split", "frame")]
@@ -239,7 +286,8 @@ class CustomLayout:
             preset=preset,
             spike_scale=stated.scale,
             scene=names.get("scene"),
-            warnings=tuple(leftovers(blurs, sharps, files)),
+            stated_in=self._where,
+            warnings=tuple(left_out),
         )
 
 

@@ -54,7 +54,7 @@ def changed(**keys: object) -> dict[str, object]:
     ("keys", "expected"),
     [
         ({"blur": None}, "blur: Field required"),
-        ({"colour": 3}, "colour: Extra inputs"),
+        ({"colour": 3}, "colour: no such key"),
         ({"name": "My Camera"}, "name: "),
         ({"name": "unified"}, "name: unified is a built-in"),
         ({"split": None}, "split: expected either this key or {split}"),
@@ -74,6 +74,8 @@ def changed(**keys: object) -> dict[str, object]:
         ({"spikes__rate": "fast"}, "spikes.rate: "),
         ({"spikes__before": 3}, "before and after: expected with {frame}"),
         ({"frames__exposure": 2.5}, "frames.exposure: "),
+        ({"spikes__geometri": "32x40"}, "spikes.geometri: no such key, did you mean geometry?"),
+        ({"shrp": "a"}, "shrp: no such key, did you mean sharp?"),
         ({"frames": None}, "expected either frames or camera"),
         ({"frames": None, "camera": {"period": 0.01, "exposure": 0.02}}, "no more than period"),
     ],
@@ -250,3 +252,55 @@ def test_what_a_pattern_spells_is_found_by_it(tmp_path_factory, values, between,
     assert (window.blur, window.frame_index) == (path, number)
     rest = [value for word, value in values.items() if word != "split"]
     assert sequence.seq == "/".join([values.get("split", "test"), *rest])
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"sharp": "nowhere/{split}/{scene}/{clip}_{frame}.png"}, "expected sharp frames nowhere"),
+        ({"spikes__files": "no/{split}/{scene}/{clip}_{frame}.dat"}, "expected spikes no/"),
+    ],
+)
+def test_a_pattern_that_fits_no_file_is_an_error(tmp_path, keys, expected):
+    tree = custom_frames(tmp_path / "data")
+    content = yaml.safe_load(Path(tree.layout).read_text())
+    layout = find_layout(write(tmp_path, changed(content, **keys)))
+    with pytest.raises(AlignmentError, match=expected):
+        layout.find(tmp_path / "data", None)
+
+
+def test_sharp_frames_on_another_axis_are_found_by_step_and_offset(tmp_path):
+    tree = custom_frames(tmp_path / "data")
+    folder = tmp_path / "data/train/park"
+    for n in range(3):
+        sharp = folder / f"a_{n}_sharp.png"
+        sharp.rename(folder / f"a_{6 + 12 * n}_sharp.png")
+        other = tmp_path / "data/val/street"
+        (other / f"b_{n}_sharp.png").rename(other / f"b_{6 + 12 * n}_sharp.png")
+    content = yaml.safe_load(Path(tree.layout).read_text())
+    pattern = content["sharp"]
+    content["sharp"] = {"files": pattern, "step": 12, "offset": 6}
+    found = find_layout(write(tmp_path, content)).find(tmp_path / "data", None)
+    assert [w.sharp.name for w in found[0].windows] == [
+        f"a_{6 + 12 * n}_sharp.png" for n in range(3)
+    ]
+    content["sharp"]["offset"] = 5
+    with pytest.raises(AlignmentError, match=r"correct sharp\.step and sharp\.offset in .*mine"):
+        find_layout(write(tmp_path, content)).find(tmp_path / "data", None)
+
+
+def test_samples_too_many_say_which_key_takes_them(tmp_path):
+    tree = custom_frames(tmp_path / "data")
+    content = yaml.safe_load(Path(tree.layout).read_text())
+    content["spikes"]["after"] = [0]
+    layout = write(tmp_path, content)
+    with pytest.raises(AlignmentError, match=r"found 41 = 36 \+ 5: set `spikes\.after: \[5\]` in"):
+        run(tmp_path / "data", layout)
+
+
+def test_upper_case_endings_fit_a_pattern(tmp_path):
+    tree = custom_frames(tmp_path / "data")
+    for path in sorted((tmp_path / "data").rglob("*.*")):
+        path.rename(path.with_suffix(path.suffix.upper()))
+    manifest, _ = run(tmp_path / "data", tree.layout)
+    assert len(manifest.log_rows()) == len(tree.windows)
