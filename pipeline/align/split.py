@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...errors import SpikeDeblurError
-from ..frames.images import read_rgb
+from ..frames.images import read_frame
 from ..host.files import all_inside
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
@@ -279,7 +279,7 @@ def hash_picture(path: Path) -> Bits | None:
     Raises:
         ImageError: the picture can't be read.
     """
-    plane = Image.fromarray(luminance(read_rgb(path)))
+    plane = Image.fromarray(luminance(read_frame(path)))
     coarse = np.asarray(plane.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX))
     if coarse.std() < _FLAT:
         return None

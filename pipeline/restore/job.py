@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..frames.images import require_png16, write_png, write_png16
+from ..frames.images import colour_profile, require_png16, write_png, write_png16
 from ..host.files import StrPath, inside, sha256_file, sweep
 from ..host.locks import only_writer
 from ..host.reporter import SILENT, Reporter
@@ -213,12 +213,13 @@ class _Job:
             missing = [not file.exists() for file in files]
             self._done += len(files) - sum(missing)
             method = model or make_method(how.method, short_bins)
-            write: Callable[[Path, Any], None] = write_png if how.bits == 8 else write_png16
+            write: Callable[[Path, Any, bytes | None], None]
+            write = write_png if how.bits == 8 else write_png16
             for m, sequence in enumerate(sequences):
                 wanted = missing[m::each].__getitem__
                 for window, frame in restored_frames(method, sequence, wanted, how.bits):
                     file = files[m::each][window]
-                    write(file, frame)
+                    write(file, frame, colour_profile(recording.exposures[window].path))
                     self._done += 1
                     self._reporter.progress(self._done, self._total, file.name)
             write_record(out, inputs, sources, complete=True)

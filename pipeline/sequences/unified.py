@@ -18,7 +18,7 @@ import numpy as np
 from ..align.layouts.pairing import find_streams, index_frames
 from ..align.log import AlignmentRow, read_alignment_log
 from ..align.manifest import manifest_beside, was_corrected
-from ..frames.images import image_shape, read_rgb
+from ..frames.images import as_type, frame_type, image_shape, read_frame
 from ..frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ..host.files import StrPath
 from ..spikes import SideFile, SpikeClock, SpikeFile, read_side_file
@@ -165,6 +165,7 @@ class UnifiedSequence(WindowSequence):
         self.t1 = np.array([row.t1 for row in rows], np.float64)
         self.samples = np.array(voxels.samples, np.int64)
         self.frame_shape, self.voxel_shape = image_shape(blur[0]), voxels.shape
+        self.frame_dtype = max(map(frame_type, (*blur[:1], *sharp[:1])), key=len)
         self.voxel_dtype, self.windows_are_raw = voxels.dtype, voxels.dtype != "float32"
         self.has_sharp, self.has_spikes = bool(sharp), voxels.geometry is not None
         self.paths = {"blur": blur, "sharp": sharp, "voxels": voxels.paths}
@@ -172,7 +173,10 @@ class UnifiedSequence(WindowSequence):
         self._first_samples, self._geometry = voxels.first_samples, voxels.geometry
 
     def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
-        frames = (read_rgb(path, self.frame_shape) for path in self.paths[kind][start:stop])
+        frames = (
+            as_type(read_frame(path, self.frame_shape), self.frame_dtype, Path(path))
+            for path in self.paths[kind][start:stop]
+        )
         return np.stack([frame[slice(*box[0]), slice(*box[1])] for frame in frames])
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
+from ..frames.images import to_8_bits
 from ..sequences.contract import STREAM
 from ..sequences.stored import StoreSequence, open_store
 from ..spikes import read_side_file, reconstruct, samples_per_bin
@@ -209,6 +210,6 @@ def _window(sequence: StoreSequence, window: int) -> ViewedClip:
         gain=sequence.gain,
         spikes=lambda start, stop: spikes[start:stop],
         rates=lambda start, stop: reconstruct.tfp(spikes[start:stop]),
-        blur=sequence.blur(window, window + 1)[0],
-        sharp=sequence.sharp(window, window + 1)[0] if sequence.has_sharp else None,
+        blur=to_8_bits(sequence.blur(window, window + 1)[0]),
+        sharp=to_8_bits(sequence.sharp(window, window + 1)[0]) if sequence.has_sharp else None,
     )

@@ -28,7 +28,7 @@ from ..align.manifest import (
     parse_manifest,
     read_manifest,
 )
-from ..frames.images import image_shape, read_rgb
+from ..frames.images import as_type, frame_type, image_shape, read_frame
 from ..host.files import StrPath, all_inside, inside, sha256_file
 from ..host.reporter import SILENT, Reporter
 from ..spikes.clock import SpikeWindowError
@@ -36,7 +36,7 @@ from ..spikes.registration import Spikes, open_spikes
 from ..storage.base import Storage, StoreError, check_key
 from ..storage.fetch import fetch
 from ..storage.locate import local_path, open_storage
-from .plan import ShardTask
+from .plan import FrameForm, ShardTask
 
 
 class ManifestSources:
@@ -104,20 +104,22 @@ class ManifestSources:
             raise FileNotFoundError(relative)
         return size
 
-    def frame_shape(self, sequence: AlignedSequence) -> tuple[int, int]:
-        """Return (H, W) of a sequence's first blurred frame, in pixels.
+    def frame_form(self, sequence: AlignedSequence) -> FrameForm:
+        """Return size and type of a sequence's frames, from its first window's headers.
 
         Raises:
             StoreError: the sequence has no window.
         """
         if not sequence.windows:
             raise StoreError(f"{sequence.seq}: the manifest has no window of it; run `align` again")
-        frame = sequence.windows[0].blur
+        first = sequence.windows[0]
+        names = [first.blur, *([first.sharp] if first.sharp else [])]
         if self.root.is_local:
-            return image_shape(inside(Path(self.root.location), frame, self._named_in, self._links))
+            root = Path(self.root.location)
+            return _form([inside(root, name, self._named_in, self._links) for name in names])
         with tempfile.TemporaryDirectory() as folder:
-            fetch(self.root, [frame], Path(folder))
-            return image_shape(Path(folder, frame))
+            fetch(self.root, names, Path(folder))
+            return _form([Path(folder, name) for name in names])
 
     def _look_in_bucket(self, sequence: AlignedSequence) -> dict[str, FileRecord]:
         if self._sizes is None:
@@ -217,14 +219,16 @@ class TaskSources:
         return inside(self._root, relative, self._task.record.seq, self._links)
 
     def image(self, relative: str) -> np.ndarray:
-        """Return a frame (H, W, 3) uint8, RGB.
+        """Return a frame (H, W, 3) RGB, of the record's type.
 
         Raises:
             StoreError: it is not the file that was aligned and planned.
             SpikeDeblurError: it can't be read, or has another size than the first frame.
         """
         self._check(relative, hashed=True)
-        return read_rgb(self.path(relative), self._task.record.frame_shape)
+        path, record = self.path(relative), self._task.record
+        frame = read_frame(path, record.frame_shape)
+        return frame if record.kind == "npy" else as_type(frame, record.frame_dtype, path)
 
     def spikes(self, relative: str, start: int, stop: int) -> Spikes:
         """Open a recording, registered to the frames; refuse one without samples [start, stop)."""
@@ -257,6 +261,10 @@ def changed_since_aligned(seq: str, relative: str) -> StoreError:
     return StoreError(
         f"{seq}: {relative} changed since it was aligned; run `spikedeblur align` again"
     )
+
+
+def _form(frames: list[Path]) -> FrameForm:
+    return FrameForm(image_shape(frames[0]), max(map(frame_type, frames), key=len))
 
 
 def _read_ahead(path: Path) -> None:

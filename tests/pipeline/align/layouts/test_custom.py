@@ -35,9 +35,9 @@ def write(folder: Path, content: object) -> str:
     return str(path)
 
 
-def changed(**keys: object) -> dict[str, object]:
-    """CONTENT with keys set, or taken away where None; `a__b` is key b of section a."""
-    content: dict = yaml.safe_load(yaml.safe_dump(CONTENT))
+def changed(of: object = CONTENT, **keys: object) -> dict[str, object]:
+    """Content with keys set, or taken away where None; `a__b` is key b of section a."""
+    content: dict = yaml.safe_load(yaml.safe_dump(of))
     for key, value in keys.items():
         *sections, last = key.split("__")
         place = content
