@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 # One recording: frames, their times, and spikes.
 Blur = Annotated[
     Path | None,
-    typer.Option(help="Folder of blurred frames named by number, such as 0031.png; or an MP4."),
+    typer.Option(
+        help="Folder of blurred frames named by number, such as 0031.png; one image; an MP4."
+    ),
 ]
-Spikes = Annotated[Path | None, typer.Option(help="The .dat stream that holds their exposures.")]
+Spikes = Annotated[
+    Path | None,
+    typer.Option(
+        help="The .dat stream that holds their exposures; its parts: a folder, 'rec_*.dat'."
+    ),
+]
 Log = Annotated[Path | None, typer.Option(help="Alignment log with the frames' times.")]
 Seq = Annotated[
     str | None, typer.Option(help="Sequence in the log.", show_default="by the folder's name")
@@ -34,7 +41,7 @@ Fps = Annotated[float | None, typer.Option(help="Without a log: sharp frames a s
 Geometry = Annotated[
     str | None,
     typer.Option(
-        help="Preset or HxW,bottom-up|top-down[,padded][,drop=START:STOP].",
+        help="Preset or HxW,bottom-up|top-down[,padded][,msb-first][,drop=START:STOP].",
         show_default="side file",
     ),
 ]

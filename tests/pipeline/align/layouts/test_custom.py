@@ -93,6 +93,7 @@ def test_the_examples_of_the_documentation_are_layout_files(repository, tmp_path
     assert [find_layout(write(tmp_path, example)).NAME for example in examples] == [
         "my-camera",
         "my-averages",
+        "my-numbers",
     ]
 
 
