@@ -41,7 +41,7 @@ Fps = Annotated[float | None, typer.Option(help="Without a log: sharp frames a s
 Geometry = Annotated[
     str | None,
     typer.Option(
-        help="Preset or HxW,bottom-up|top-down[,padded][,msb-first][,drop=START:STOP].",
+        help="Preset or HxW,bottom-up|top-down[,padded][,msb-first][,bayer=RGGB][,drop=A:B].",
         show_default="side file",
     ),
 ]

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import SpikeDeblurError
 from .spikes.dat import SPIKE_SUFFIXES
 from .spikes.infer import likelier_order, rank_geometries
+from .spikes.mosaic import likely_orders, place_rates
 from .spikes.parts import is_in_parts, is_stream, open_stream, stream_files
 from .spikes.presets import parse_geometry
 from .spikes.sidefile import read_side_file
@@ -113,6 +114,15 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
         "gain": gain if gain is not None else "not recorded",
         f"spikes a sample (over {len(sampled)} frames)": round(mean, 6),
     }
+    if spikes.geometry.bayer is None:
+        count = min(spikes.n_frames, _SAMPLED_FRAMES)
+        rates = place_rates(spikes.counts(1, 0, count)[0]) / count
+        if orders := likely_orders(rates):
+            facts["colour filters"] = (
+                f"likely: each 2x2 pixels fire at {', '.join(f'{rate:.3f}' for rate in rates)}; "
+                f"give --geometry {spikes.geometry.describe()},bayer={orders[0]}, or {orders[1]} "
+                "if its first red or blue pixel is blue"
+            )
     likelier = likelier_order(path, spikes.geometry)
     if likelier is not None:
         name = "msb-first" if likelier.geometry.msb_first else "least significant bit first"

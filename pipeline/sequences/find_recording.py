@@ -108,6 +108,8 @@ def find_recording(
         ]
     if options.calibration is not None:
         settings = replace(settings, registration=read_calibration(options.calibration))
+    if blur.is_dir() and (left_out := list_frames(blur).left_out()):
+        settings = replace(settings, warnings=(*settings.warnings, *left_out))
     log = None if times.log is None else str(times.log)
     return Recording(
         seq=seq,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from ..host.files import atomic_write
 from .clock import SpikeWindowError
 from .counts import MOST_IN_BIN, bin_edges, count_spikes, count_type
 from .geometry import SpikeGeometry, SpikeGeometryError
+from .mosaic import BLOCK, Shares, place_rates, shares_of, thin
 from .packed import Bytes, Range, Region, pack_bits, reverse_bits
 
 SPIKE_SUFFIXES = (".dat", ".bin")
@@ -29,6 +30,7 @@ Encoding = Literal["packed", "bytes"]
 
 _FIRST_BYTES = 1 << 12  # enough to see that a file is packed
 _SCAN_BYTES = 1 << 22
+_SAMPLED_FRAMES = 64
 _DECODED_BYTES = 1 << 18  # decoded at once: they stay in a core's own cache
 
 
@@ -46,6 +48,8 @@ class SpikeFile:
     encoding: Encoding
     data: Bytes
     """(n_bytes,) uint8, memory-mapped."""
+    shares: Shares | None = None
+    """Share of the spikes that stay under each filter of a mosaic; None: no filters."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], geometry: SpikeGeometry) -> SpikeFile:
@@ -61,12 +65,12 @@ class SpikeFile:
         path = Path(path)
         data = _map(path)
         if _is_bytes(data, geometry):
-            return cls(path, geometry, data.size // geometry.pixels, "bytes", data)
+            return cls(path, geometry, data.size // geometry.pixels, "bytes", data)._equalised()
         try:
             n_frames = geometry.count_frames(data.size)
         except SpikeGeometryError as error:
             raise SpikeFileError(f"{path}: {error}") from error
-        return cls(path, geometry, n_frames, "packed", data)
+        return cls(path, geometry, n_frames, "packed", data)._equalised()
 
     def read(
         self,
@@ -83,6 +87,24 @@ class SpikeFile:
         """
         start, stop = self._checked_window(start, stop)
         region = Region.of(self.geometry, rows, columns)
+        if self.shares is None:
+            return self._decoded(start, stop, region)
+        first, last = start // BLOCK * BLOCK, min(-(-stop // BLOCK) * BLOCK, self.n_frames)
+        spikes = self._decoded(first, last, region)
+        corner = (region.rows[0], region.columns[0])
+        return thin(spikes, self.shares, first, corner)[start - first : stop - first]
+
+    def _equalised(self) -> SpikeFile:
+        """Return the file with the shares of a mosaic's colours, measured over all of it."""
+        bayer = self.geometry.bayer
+        if bayer is None:
+            return self
+        region = Region.of(self.geometry)
+        frames = np.unique(np.linspace(0, self.n_frames - 1, _SAMPLED_FRAMES).astype(int)).tolist()
+        rates = np.mean([place_rates(self._decoded(i, i + 1, region)) for i in frames], axis=0)
+        return replace(self, shares=shares_of(rates, bayer))
+
+    def _decoded(self, start: int, stop: int, region: Region) -> npt.NDArray[np.uint8]:
         out = np.empty((stop - start, *region.shape), np.uint8)
         if self.encoding == "bytes":
             height, width = self.geometry.height, self.geometry.width
@@ -125,15 +147,16 @@ class SpikeFile:
         uint8, or uint16 where a bin holds more than 255 samples. Raises as `count_spikes` does.
         """
         start, stop = self._checked_window(start, stop)
-        if self.encoding == "packed":
+        if self.encoding == "packed" and self.shares is None:
             return count_spikes(self.data, self.geometry, bins, start, stop, rows, columns, out=out)
         edges = start + bin_edges(stop - start, bins)
         dtype = count_type(stop - start, bins)
         shape = Region.of(self.geometry, rows, columns).shape
         counts = np.zeros((bins, *shape), dtype)
         for b, (first, last) in enumerate(itertools.pairwise(edges.tolist())):
-            for frame in range(first, last):
-                counts[b] += self.read(frame, frame + 1, rows, columns)[0]
+            for frame in range(first, last, BLOCK):
+                part = self.read(frame, min(frame + BLOCK, last), rows, columns)
+                counts[b] += part.sum(axis=0, dtype=dtype)
         if out is not None:
             out[...] = counts
         return counts
@@ -142,8 +165,10 @@ class SpikeFile:
         """Return how many spikes the samples [start, stop) hold, over all pixels."""
         start, stop = self._checked_window(start, stop)
         geometry = self.geometry
-        if geometry.drop_columns or geometry.pixels % 8 or self.encoding == "bytes":
-            return sum(int(self.read(i, i + 1).sum()) for i in range(start, stop))
+        whole = geometry.pixels % 8 == 0 and not geometry.drop_columns
+        if not whole or self.encoding == "bytes" or self.shares is not None:
+            spans = ((i, min(i + BLOCK, stop)) for i in range(start, stop, BLOCK))
+            return sum(int(self.read(*span).sum()) for span in spans)
         frame_bytes = geometry.pixels // 8
         packed = self.data[start * frame_bytes : stop * frame_bytes]
         pieces = range(0, packed.size, _SCAN_BYTES)
@@ -160,15 +185,17 @@ class SpikeFile:
         """
         self._checked_window(start, stop)
         geometry = self.geometry
-        if self.encoding == "packed" and geometry.rows_are_bytes and not geometry.drop_columns:
+        plain = self.encoding == "packed" and self.shares is None
+        if plain and geometry.rows_are_bytes and not geometry.drop_columns:
             frame_bytes = geometry.frame_bits // 8
             frames = self.data[start * frame_bytes : stop * frame_bytes]
             rows = frames.reshape(stop - start, geometry.height, -1)  # (T, H, W / 8)
             rows = rows[:, ::-1] if geometry.flip_rows else rows
             out[...] = reverse_bits(rows) if geometry.msb_first else rows
             return
-        for i in range(start, stop):
-            out[i - start] = pack_bits(self.read(i, i + 1)[0])
+        for i in range(start, stop, BLOCK):
+            last = min(i + BLOCK, stop)
+            out[i - start : last - start] = pack_bits(self.read(i, last))
 
     def _checked_window(self, start: int, stop: int | None) -> tuple[int, int]:
         stop = self.n_frames if stop is None else stop

@@ -14,6 +14,10 @@ MAX_SIDE = 2**16
 """Largest side in pixels, far above any camera's, so that no file's claim exhausts the memory."""
 
 
+BAYER_ORDERS = ("RGGB", "BGGR", "GRBG", "GBRG")
+"""Colours of the first two rows' first two pixels, upright, row by row."""
+
+
 class SpikeGeometryError(SpikeDeblurError):
     """The geometry is impossible, ambiguous, or does not fit the data."""
 
@@ -32,6 +36,8 @@ class SpikeGeometry:
     """True if every frame starts on a byte; False if bits run on."""
     drop_columns: tuple[tuple[int, int], ...] = ()
     """Column ranges [start, stop) that hold row headers or padding, not pixels."""
+    bayer: str | None = None
+    """Order of colour filters over the upright image, one of `BAYER_ORDERS`; None: no filters."""
     msb_first: bool = False
     """True if a byte's first pixel is its most significant bit; in the field it is the least."""
 
@@ -51,6 +57,11 @@ class SpikeGeometry:
                     f"{self.drop_columns}; check drop=START:STOP"
                 )
             end = stop
+        if self.bayer is not None and self.bayer not in BAYER_ORDERS:
+            raise SpikeGeometryError(
+                f"expected bayer among {', '.join(BAYER_ORDERS)}, got {self.bayer}; give the "
+                "colours of the upright picture's first 2x2 pixels, row by row"
+            )
         if self.shape[1] < 1:
             raise SpikeGeometryError(
                 f"drop={self.drop_columns} leaves no column of {self.width}; check drop=START:STOP"
@@ -98,5 +109,7 @@ class SpikeGeometry:
             parts.append("padded")
         if self.msb_first:
             parts.append("msb-first")
+        if self.bayer is not None:
+            parts.append(f"bayer={self.bayer}")
         parts += [f"drop={start}:{stop}" for start, stop in self.drop_columns]
         return ",".join(parts)

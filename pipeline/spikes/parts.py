@@ -6,13 +6,13 @@ Parts follow each other by the numbers in their names: `rec_2.dat` comes before 
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import itertools
 import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ def stream_files(path: str | os.PathLike[str]) -> list[Path]:
                 f"found no file that ends in {' or '.join(SPIKE_SUFFIXES)}; check the path"
             )
     elif not path.exists() and _PATTERN.search(path.name):
-        parts = [Path(found) for found in glob.glob(str(path)) if Path(found).is_file()]  # noqa: PTH207
+        parts = [found for found in path.parent.glob(path.name) if found.is_file()]
         if not parts:
             raise SpikeFileError(f"{path}: expected files of this pattern, found none; correct it")
         other = [part for part in parts if part.suffix.lower() not in SPIKE_SUFFIXES]
@@ -97,6 +97,9 @@ def open_stream(path: str | os.PathLike[str], geometry: SpikeGeometry) -> SpikeF
         SpikeFileError: no files, or one that is no whole number of frames; names it.
     """
     files = [SpikeFile.open(file, geometry) for file in stream_files(path)]
+    if geometry.bayer is not None:
+        mean = np.average([file.shares for file in files], 0, [file.n_frames for file in files])
+        files = [replace(file, shares=tuple(mean.tolist())) for file in files]
     return SpikeParts(Path(path), files) if is_in_parts(path) else files[0]
 
 

@@ -63,8 +63,8 @@ PRESETS: dict[str, SpikePreset] = {
 }
 
 _SPEC_HELP = (
-    "give a preset's name or HxW,bottom-up|top-down[,padded][,msb-first][,drop=START:STOP]"
-    "[,columns=START:STOP], for example 250x400,bottom-up"
+    "give a preset's name or HxW,bottom-up|top-down[,padded][,msb-first][,bayer=RGGB]"
+    "[,drop=START:STOP][,columns=START:STOP], for example 250x400,bottom-up"
 )
 
 
@@ -73,8 +73,8 @@ def parse_geometry(spec: str) -> SpikeGeometry:
     """Read a SPEC: a preset's name or `HxW,bottom-up|top-down`, and words after it.
 
     `padded`: each frame begins on a byte. `msb-first`: the first pixel of a byte is its most
-    significant bit. `drop=400:416`: columns that are no pixels. `columns=0:1000`: the only ones
-    that are.
+    significant bit. `bayer=RGGB`: colour filters, whose rates are brought to one; see `mosaic`.
+    `drop=400:416`: columns that are no pixels. `columns=0:1000`: the only ones that are.
 
     Raises:
         SpikeGeometryError: not a SPEC, or one that leaves the row order open.
@@ -89,6 +89,7 @@ def parse_geometry(spec: str) -> SpikeGeometry:
         )
     flip_rows: bool | None = None
     pad_frames = msb_first = False
+    bayer: str | None = None
     drop: list[tuple[int, int]] = []
     width = int(match[2])
     for word in words:
@@ -99,6 +100,8 @@ def parse_geometry(spec: str) -> SpikeGeometry:
             pad_frames = True
         elif word == "msb-first":
             msb_first = True
+        elif word.startswith("bayer="):
+            bayer = word.removeprefix("bayer=").upper()
         elif columns is not None:
             start, stop = int(columns[2]), int(columns[3])
             if columns[1] == "drop":
@@ -122,6 +125,7 @@ def parse_geometry(spec: str) -> SpikeGeometry:
         width=width,
         flip_rows=flip_rows,
         pad_frames=pad_frames,
+        bayer=bayer,
         msb_first=msb_first,
         drop_columns=tuple(sorted(drop)),
     )
