@@ -7,6 +7,7 @@ during the closed window `[(c - h) / fps, (c + h) / fps]`: both end frames belon
 from __future__ import annotations
 
 from ...errors import SpikeDeblurError
+from ..frames.listing import INTERPOLATION as INTERPOLATION
 from ..frames.listing import names_are_interpolated as names_are_interpolated
 from ..frames.listing import parse_frame_name as parse_frame_name
 

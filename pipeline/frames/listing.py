@@ -166,3 +166,11 @@ def names_are_interpolated(stems: Iterable[str]) -> bool:
     """
     known = list(stems)
     return any(map(_BETWEEN.fullmatch, known)) and any(map(_PLAIN.fullmatch, known))
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the paths of the image files in `folder`, sorted by name, whatever their names.
+
+    `list_frames` is what commands use; this stays as long as its former names are served.
+    """
+    return [folder / n for n in folder_names(folder) if n.lower().endswith(IMAGE_SUFFIXES)]
