@@ -24,6 +24,7 @@ from ..host.files import StrPath, inside
 from ..spikes import read_side_file
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, has_own_side_file
+from .contract import STREAM as STREAM
 from .recording import Exposure, Recording, RecordingError
 
 _BLUR_FOLDER = re.compile(r"(.+)_blurry_[1-9][0-9]*")

@@ -28,6 +28,7 @@ from ..storage.base import StoreError
 from ..storage.locate import open_storage
 from ..store.records import NPY_VOXELS, read_record, root_kind
 from ..store.schema import voxel_type
+from .contract import STREAM as STREAM
 from .contract import Box, FrameKind, WindowSequence
 from .stored import open_store
 
