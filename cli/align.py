@@ -26,7 +26,7 @@ from .output import command_line, note, report
 if TYPE_CHECKING:
     from ..pipeline.align.summary import AlignSummary
 
-LAYOUT_NAMES = ("x4k1000fps", "spk-gopro", "s-sdm", "unified", "spikecv")
+LAYOUT_NAMES = ("x4k1000fps", "spk-gopro", "s-vrt-gopro", "s-sdm", "unified", "spikecv")
 """Names of `layouts.LAYOUTS`, which help does not import because that takes time."""
 
 

@@ -13,7 +13,10 @@ from .output import print_json, print_table
 
 def inspect(
     path: Annotated[
-        Path, typer.Argument(help="A .dat, manifest, log, store, run, checkpoint, model or config.")
+        Path,
+        typer.Argument(
+            help="A .dat or its parts, manifest, log, store, run, checkpoint, model or config."
+        ),
     ],
     geometry: Geometry = None,
     json: Json = False,

@@ -35,10 +35,15 @@ def duration(what: str, **more: Any) -> Any:
 Blur = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of blurred frames, with --fps named by number, such as 0031.png; or an MP4."
+        help="Folder of blurred frames, with --fps named by number (0031.png); one image; an MP4."
     ),
 ]
-Spikes = Annotated[Path | None, typer.Option(help="The .dat stream that holds their exposures.")]
+Spikes = Annotated[
+    Path | None,
+    typer.Option(
+        help="The .dat stream that holds their exposures; its parts: a folder, 'rec_*.dat'."
+    ),
+]
 FrameRate = Annotated[
     float | None,
     typer.Option(help="The camera's own frames a second, in Hz, in the order of their names."),
@@ -75,7 +80,7 @@ Fps = Annotated[
 Geometry = Annotated[
     str | None,
     typer.Option(
-        help="Preset or HxW,bottom-up|top-down[,padded][,drop=START:STOP].",
+        help="Preset or HxW,bottom-up|top-down[,padded][,msb-first][,bayer=RGGB][,drop=A:B].",
         show_default="side file",
     ),
 ]

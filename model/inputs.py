@@ -27,7 +27,7 @@ class RawWindows(NamedTuple):
     """Windows of a clip as they are read: whole frames, or the same part of each."""
 
     blur: Tensor
-    """(..., T, 3, H, W) RGB, uint8, or floating in [0, 1]."""
+    """(..., T, 3, H, W) RGB, uint8 or uint16, or floating in [0, 1]."""
     voxels: Tensor
     """(..., T, K, h, w) counts, or light in spikes where `relative` is given that."""
     samples: Tensor
@@ -112,5 +112,7 @@ def network_inputs(
 
 
 def unit_range(image: Tensor) -> Tensor:
-    """Return an image of bytes as float32 in [0, 1]; one of floats as it is."""
-    return image if image.is_floating_point() else image.to(torch.float32) / 255
+    """Return an image of 8 or 16 bits as float32 in [0, 1]; one of floats as it is."""
+    if image.is_floating_point():
+        return image
+    return image.to(torch.float32) / (65535 if image.dtype == torch.uint16 else 255)

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpikeDeblurError
-from .spikes.dat import SpikeFile
-from .spikes.infer import rank_geometries
+from .spikes.dat import SPIKE_SUFFIXES
+from .spikes.infer import likelier_order, rank_geometries
+from .spikes.mosaic import likely_orders, place_rates
+from .spikes.parts import is_in_parts, is_stream, open_stream, stream_files
 from .spikes.presets import parse_geometry
 from .spikes.sidefile import read_side_file
 
@@ -43,30 +45,35 @@ def inspect(path: Path, geometry: str | None = None) -> Facts:
     """Recognise `path` by its name, a folder by what is in it, and describe it.
 
     Args:
-        path: a `.dat`, manifest, alignment log, store, run folder, checkpoint, exported
-            model or configuration.
+        path: a `.dat`, a folder or pattern of the parts of one, a manifest, alignment log, store,
+            run folder, checkpoint, exported model or configuration.
         geometry: SPEC of a `.dat` without side file.
 
     Raises:
         InspectError: missing, or nothing of these.
     """
     # load_config also finds the package's configurations, which are no paths here.
+    if not path.exists() and is_in_parts(path):
+        return _spikes(path, geometry)
     if not path.exists() and path.suffix.lower() not in _CONFIG_SUFFIXES:
         raise InspectError(f"{path}: expected a file or folder, found none; check the path")
     suffix = path.suffix.lower()
     if path.is_dir():
         readers = {name: read for name, read in _BY_CONTENT.items() if (path / name).is_file()}
+        if not readers and is_stream(path):
+            return _spikes(path, geometry)
         if not readers:
             raise InspectError(
-                f"{path}: expected a store (zarr.json) or a run folder (config.yaml), found neither"
+                f"{path}: expected a store (zarr.json), a run folder (config.yaml) or the parts of "
+                "a recording (.dat), found none of them"
             )
         return next(iter(readers.values()))(path)
-    if suffix == ".dat":
+    if suffix in SPIKE_SUFFIXES:
         return _spikes(path, geometry)
     if suffix not in _BY_SUFFIX:
         raise InspectError(
-            f"{path}: expected a .dat, manifest (.json), alignment log (.txt), store, run folder, "
-            "checkpoint (.pt), model (.safetensors) or configuration (.yaml), got "
+            f"{path}: expected a .dat or .bin, manifest (.json), alignment log (.txt), store, "
+            "run folder, checkpoint (.pt), model (.safetensors) or configuration (.yaml), got "
             f"{path.suffix or 'no suffix'}"
         )
     return _BY_SUFFIX[suffix](path)
@@ -75,7 +82,10 @@ def inspect(path: Path, geometry: str | None = None) -> Facts:
 def _spikes(path: Path, geometry: str | None) -> Facts:
     side = read_side_file(path)
     spec = geometry or (side.geometry if side else None)
-    facts: dict[str, Any] = {"bytes": path.stat().st_size}
+    files = stream_files(path)
+    facts: dict[str, Any] = {"bytes": sum(file.stat().st_size for file in files)}
+    if len(files) > 1:
+        facts["files"] = f"{len(files)}, {files[0].name} to {files[-1].name}"
     if spec is None:
         guesses = rank_geometries(path)
         if not guesses:
@@ -87,7 +97,7 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
         ]
         heading = ("preset", "geometry", "frames", "likeness")
         return Facts(str(path), "spikes", facts, [heading, *rows])
-    spikes = SpikeFile.open(path, parse_geometry(spec))
+    spikes = open_stream(path, parse_geometry(spec))
     height, width = spikes.geometry.shape
     sampled = np.unique(np.linspace(0, spikes.n_frames - 1, _SAMPLED_FRAMES).astype(int))
     fired = sum(spikes.count_spikes(i, i + 1) for i in sampled.tolist())
@@ -104,6 +114,22 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
         "gain": gain if gain is not None else "not recorded",
         f"spikes a sample (over {len(sampled)} frames)": round(mean, 6),
     }
+    if spikes.geometry.bayer is None:
+        count = min(spikes.n_frames, _SAMPLED_FRAMES)
+        rates = place_rates(spikes.counts(1, 0, count)[0]) / count
+        if orders := likely_orders(rates):
+            facts["colour filters"] = (
+                f"likely: each 2x2 pixels fire at {', '.join(f'{rate:.3f}' for rate in rates)}; "
+                f"give --geometry {spikes.geometry.describe()},bayer={orders[0]}, or {orders[1]} "
+                "if its first red or blue pixel is blue"
+            )
+    likelier = likelier_order(path, spikes.geometry)
+    if likelier is not None:
+        name = "msb-first" if likelier.geometry.msb_first else "least significant bit first"
+        facts["bit order"] = (
+            f"{name} is likelier (likeness {likelier.likeness:.2f} against {likelier.stated:.2f}); "
+            f"give --geometry {likelier.geometry.describe()}"
+        )
     if gain is not None:
         facts["mean luminance"] = round(mean / gain, 6)
     return Facts(str(path), "spikes", facts)

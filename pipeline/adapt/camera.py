@@ -14,6 +14,7 @@ from torch import Tensor
 from ...configs.schema import NormConfig
 from ...errors import SpikeDeblurError
 from ...model import Conditions, RawWindows, unit_range
+from ..frames.images import to_unit
 from ..methods.network import InputReader
 from ..methods.tfp_tfi_sdm import centre_weights
 from ..sequences.contract import Span
@@ -147,7 +148,7 @@ class Camera:
         for i in range(self._exposures.length):
             counts = self._exposures.voxels(i, i + 1)[0]
             rates.append(_smooth(counts.sum(0) / self._exposures.samples[i]).ravel())
-            frame = self._exposures.blur(i, i + 1)[0] / np.float32(255)  # (H, W, 3)
+            frame = to_unit(self._exposures.blur(i, i + 1)[0])  # (H, W, 3)
             light = frame @ np.array(LUMINANCE)
             height, width = self._exposures.voxel_shape
             parts = light.reshape(height, self._ratio, width, self._ratio)
@@ -168,6 +169,6 @@ def _smooth(plane: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return np.asarray(F.avg_pool2d(image, SMOOTH, 1)[0])
 
 
-def _planes(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _planes(frames: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
     """(T, H, W, 3) -> (T, 3, H, W)."""
     return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))

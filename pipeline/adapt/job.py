@@ -34,6 +34,7 @@ from ...model.normalize import luminance
 from ..host.files import sha256_file
 from ..host.reporter import SILENT, Reporter
 from ..sequences.recording import Recording
+from ..spikes.parts import hash_stream
 from ..train.ema import averaged_copy, update_average
 from ..trained.model_file import load_trained, require_model_file, weights_file, write_model
 from .camera import AdaptError, Camera, Crop, Curve, fit_curve
@@ -131,7 +132,7 @@ def adapt(
         average, after = fitted, least
     facts = {
         "adapted_from_sha256": sha256_file(weights_file(source)),
-        "adapted_to_sha256": [sha256_file(recording.dat) for recording in recordings],
+        "adapted_to_sha256": [hash_stream(recording.dat) for recording in recordings],
         "adapt": {
             "steps": how.steps,
             "rate": how.learning_rate,

@@ -1,7 +1,7 @@
 """Alignment: which spikes belong to which blurred frame, and how sure that is."""
 
 from ..clocks.exposures import exposure_window
-from .exposure import parse_frame_name
+from ..frames.listing import parse_frame_name
 from .job import align
 from .layouts import AlignmentError
 from .log import AlignmentLogError, AlignmentRow, read_alignment_log, write_alignment_log

@@ -11,7 +11,16 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 import pydantic_core
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from ... import __version__
 from ...errors import SpikeDeblurError
@@ -168,6 +177,8 @@ class AlignedSequence(_Record):
     """Exposures in ascending order of `frame_index`."""
     files: dict[RelativePath, FileRecord]
     """Every file that the windows name, by path."""
+    links: dict[RelativePath, str] = Field(default_factory=dict)
+    """Links in the data set's folder that lead out of it, and the absolute path of each target."""
     blur_kind: str | None = None
     """How the data set averaged the blurred frames, such as GoPro's blur or blur_gamma."""
     scene: str | None = None
@@ -178,6 +189,13 @@ class AlignedSequence(_Record):
     """Registration of the spikes; None: both cameras see the same field."""
     verification: Verification | None = None
     """Measured lag; None: not measured."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_links(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        content: dict[str, object] = dump(self)
+        if not self.links:
+            del content["links"]
+        return content
 
     @model_validator(mode="after")
     def _check_windows(self) -> AlignedSequence:
@@ -233,7 +251,7 @@ class AlignedSequence(_Record):
         files = {name: (seen.size, seen.mtime_ns) for name, seen in self.files.items()}
         known = (self.seq, self.geometry, self.rate, self.gain, self.scene, self.blur_kind)
         calibrated = self.space is not None and self.space.by == "calibration"
-        return *known, self.space if calibrated else None, windows, files
+        return *known, self.space if calibrated else None, windows, files, self.links
 
     def clock(self, window: Window) -> SpikeClock:
         """Return the clock of the file that holds the window's spikes."""
@@ -280,6 +298,11 @@ class Manifest(_Record):
         if any(a >= b for a, b in itertools.pairwise(names)):
             raise ValueError("expected sequences in ascending order of seq, each once")
         return self
+
+    @property
+    def links(self) -> dict[str, str]:
+        """Links by which files of any sequence lie outside of the data set's folder."""
+        return {link: to for sequence in self.sequences for link, to in sequence.links.items()}
 
     def root_folder(self, manifest_path: str | os.PathLike[str]) -> Path:
         """Return the absolute path of the data set's folder, from that of the manifest."""

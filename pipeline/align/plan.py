@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ..clocks.camera import CameraClock
 from ..clocks.exposures import Exposures
-from ..host.files import all_inside, sha256_file
+from ..host.files import all_inside, links_out, sha256_file
 from ..spikes.clock import SpikeWindowError
 from ..spikes.dat import SpikeFile
+from ..spikes.geometry import SpikeGeometry
 from ..spikes.settings import SpikeSettings
 from .layouts import AlignmentError, FoundSequence
 from .log import require_seq
@@ -102,8 +103,7 @@ def plan_sequence(
         settings: what is known of the spikes.
         fps: sharp frames a second, in Hz.
 
-    Raises:
-        UnsafePathError: a link leads out of the folder.
+    Links that lead out of the folder are the user's own, and recorded.
     """
     require_seq(sequence.seq)
     prefix = "" if root == Path() else f"{root}/"
@@ -128,6 +128,8 @@ def plan_sequence(
             )
         )
     named = sorted({path for window in windows for path in window.paths})
+    links = links_out(root, named)
+    paths = all_inside(root, named, sequence.seq, links)
     return AlignedSequence(
         seq=sequence.seq,
         scene=sequence.scene,
@@ -136,7 +138,8 @@ def plan_sequence(
         rate=settings.rate,
         gain=settings.gain,
         windows=tuple(windows),
-        files={name: _record(path) for name, path in all_inside(root, named, sequence.seq).items()},
+        files={name: _record(path) for name, path in paths.items()},
+        links=links,
     )
 
 
@@ -167,8 +170,7 @@ def count_spikes(sequence: FoundSequence, planned: AlignedSequence, root: Path) 
                 raise AlignmentError(
                     f"{path}: expected {' or '.join(map(str, allowed))} spike frames for the "
                     f"exposure [{window.t0:.6f}, {window.t1:.6f}] s at {clock.rate:g} Hz, found "
-                    f"{spikes.n_frames} of {geometry.describe()}; check --exposure, --fps, --rate "
-                    "and --geometry"
+                    f"{_remedy(sequence, stop, spikes.n_frames, geometry)}"
                 )
         where = f"{path}, frame {window.frame_index}"
         try:
@@ -180,6 +182,23 @@ def count_spikes(sequence: FoundSequence, planned: AlignedSequence, root: Path) 
         if files[window.spikes].sha256 is None:
             files[window.spikes] = _hashed(path, files[window.spikes])
     return planned.model_copy(update={"windows": tuple(windows), "files": files})
+
+
+def _remedy(sequence: FoundSequence, expected: int, found: int, geometry: SpikeGeometry) -> str:
+    """Return what was found in a file of one exposure, and what to do about it.
+
+    Args:
+        sequence: the sequence's files.
+        expected: samples up to the exposure's end.
+        found: samples in the file.
+        geometry: how they lie in it.
+    """
+    if sequence.stated_in is None or found <= expected:
+        return f"{found} of {geometry.describe()}; check --exposure, --fps, --rate and --geometry"
+    return (
+        f"{found} = {expected} + {found - expected}: set `spikes.after: [{found - expected}]` in "
+        f"{sequence.stated_in}, or `spikes.before` if some of them come before the exposure"
+    )
 
 
 def _hashed(path: Path, seen: FileRecord) -> FileRecord:

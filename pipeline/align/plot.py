@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..frames.images import read_rgb
+from ..frames.images import read_frame, to_8_bits
 from ..host.files import write_text
 from ..host.overwrite import require_free
 from ..spikes.registration import open_spikes
@@ -138,7 +138,7 @@ def _section(sequence: AlignedSequence, root: Path) -> str:
     place = _tfp_place(frames, match)
     if place is None:
         middle = sequence.windows[len(sequence.windows) // 2]
-        blur = read_rgb(root / middle.blur)
+        blur = to_8_bits(read_frame(root / middle.blur))
         figures = [_figure(blur, "blurred; its exposure is outside the recording")]
     else:
         i, centre, width = place
@@ -203,8 +203,8 @@ def _tfp_place(frames: list[FrameAt], match: Match | None) -> tuple[int, int, in
 def _figures(
     sequence: AlignedSequence, window: Window, root: Path, middle: int, width: int
 ) -> list[str]:
-    blur = read_rgb(root / window.blur)
-    sharp = read_rgb(root / window.sharp) if window.sharp else None
+    blur = to_8_bits(read_frame(root / window.blur))
+    sharp = to_8_bits(read_frame(root / window.sharp)) if window.sharp else None
     spikes = open_spikes(root / window.spikes, sequence.spike_geometry(), sequence.registration())
     start = max(0, middle - width // 2)
     rate = spikes.counts(1, start, min(spikes.n_frames, start + width))[0].astype(np.float32)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...errors import SpikeDeblurError
-from ..frames.images import read_rgb
+from ..frames.images import read_frame
 from ..host.files import all_inside
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
@@ -260,7 +260,7 @@ def hash_pictures(
     """
     middles = {s.seq: s.windows[len(s.windows) // 2] for s in manifest.sequences}
     pictures = {seq: window.sharp or window.blur for seq, window in middles.items()}
-    paths = all_inside(root, pictures.values(), named_in)
+    paths = all_inside(root, pictures.values(), named_in, manifest.links)
     hashes: dict[str, Bits] = {}
     with thread_pool(None, "split") as pool:
         results = pool.map(lambda name: hash_picture(Path(paths[name])), pictures.values())
@@ -279,7 +279,7 @@ def hash_picture(path: Path) -> Bits | None:
     Raises:
         ImageError: the picture can't be read.
     """
-    plane = Image.fromarray(luminance(read_rgb(path)))
+    plane = Image.fromarray(luminance(read_frame(path)))
     coarse = np.asarray(plane.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX))
     if coarse.std() < _FLAT:
         return None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..frames.images import to_8_bits
 from ..frames.listing import shorten
 from ..host.files import StrPath, sha256_file
 from ..host.reporter import SILENT, Reporter
@@ -211,7 +212,7 @@ def evaluate_sequences(
             meter.begin_sequence()
         restoring = {name: restored_frames(ready[name], sequence) for name in methods}
         for window in range(sequence.length):
-            sharp = sequence.sharp(window, window + 1)[0]
+            sharp = to_8_bits(sequence.sharp(window, window + 1)[0])
             frames = {name: next(restored)[1] for name, restored in restoring.items()}
             scores = {
                 name: Score(
@@ -257,7 +258,8 @@ def _best_width(
         values = []
         for sequence in sequences:
             for window, frame in restored_frames(make_method(name, width), sequence):
-                values.append(psnr(frame, sequence.sharp(window, window + 1)[0]))
+                sharp = to_8_bits(sequence.sharp(window, window + 1)[0])
+                values.append(psnr(frame, sharp))
                 step(f"window of {width} bins on {sequence.seq}")
         means.append(statistics.fmean(values))
     return widths[means.index(max(means))]

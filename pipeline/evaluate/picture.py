@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import __version__
+from ..frames.images import to_8_bits
 from ..host.files import StrPath, atomic_write
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
@@ -88,7 +89,7 @@ def before_after(
     for method in methods:
         frame = next(f for i, f in restored_frames(method, sequence, lambda i: i == window))
         panels.append((f"{method.name} {shown.scores[method.name].psnr:.2f} dB", frame))
-    panels.append(("sharp", sequence.sharp(window, window + 1)[0]))
+    panels.append(("sharp", to_8_bits(sequence.sharp(window, window + 1)[0])))
     with only_writer_of(out_png):
         require_own_picture(out_png, overwrite=overwrite)
         _write_picture(Path(out_png), panels)

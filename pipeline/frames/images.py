@@ -1,7 +1,8 @@
-"""Colour frames in and out: upright RGB, read with 8 bits, written with 8 or 16; PNGs are atomic.
+"""Colour frames in and out: upright RGB of 8 or 16 bits; PNGs are atomic.
 
-Pillow quietly cuts 16-bit PNGs to 8 bits and ignores a rotation in the EXIF data; a network
-trained on such frames is wrong in a way that nobody sees. Files that are not plain are refused.
+Pillow quietly cuts images of 16 bits to 8 and ignores a rotation in the EXIF data; a network
+trained on such frames is wrong in a way that nobody sees. So OpenCV reads those of 16 bits, and
+files that are not plain are refused.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import io
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +29,12 @@ MAX_SIDE = 1 << 15
 """Largest side of a frame, in pixels."""
 
 RGB = npt.NDArray[np.uint8]
+DeepRGB = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+FrameType = Literal["uint8", "uint16"]
 
-_FORMATS = ("PNG", "JPEG", "BMP")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+_GRAY, _RGB = 1, 2  # values of _PHOTOMETRIC
 _ORIENTATION = 0x0112
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -38,15 +44,32 @@ class ImageError(SpikeDeblurError):
 
 
 def read_rgb(path: str | os.PathLike[str], shape: tuple[int, int] | None = None) -> RGB:
-    """Read an image file as (H, W, 3) uint8 RGB; see `decode_rgb`."""
-    path = Path(path)
-    with _explained(path):
-        content = path.read_bytes()
-    return decode_rgb(content, path, shape)
+    """Read an image of 8 bits as (H, W, 3) uint8 RGB; see `decode_frame`.
+
+    Raises:
+        ImageError: as `decode_frame`, or more than 8 bits.
+    """
+    return decode_rgb(_content(Path(path)), Path(path), shape)
 
 
 def decode_rgb(content: bytes, path: Path, shape: tuple[int, int] | None = None) -> RGB:
-    """Decode the bytes of a PNG, JPEG or BMP to (H, W, 3) uint8 RGB.
+    """Decode an image of 8 bits to (H, W, 3) uint8 RGB, as `read_rgb` does."""
+    frame = decode_frame(content, path, shape)
+    if frame.dtype != np.uint8:
+        raise ImageError(
+            f"{path}: expected 8 bits a channel, found 16; convert the frames to 8 bits, with the "
+            "gamma that you mean"
+        )
+    return np.asarray(frame, np.uint8)
+
+
+def read_frame(path: str | os.PathLike[str], shape: tuple[int, int] | None = None) -> DeepRGB:
+    """Read an image file as (H, W, 3) RGB, uint8 or uint16; see `decode_frame`."""
+    return decode_frame(_content(Path(path)), Path(path), shape)
+
+
+def decode_frame(content: bytes, path: Path, shape: tuple[int, int] | None = None) -> DeepRGB:
+    """Decode the bytes of a PNG, TIFF, JPEG or BMP to (H, W, 3) RGB, uint8 or uint16 as stored.
 
     Gray and palette images, and an alpha that is opaque everywhere, are converted, because
     nothing is lost.
@@ -57,7 +80,8 @@ def decode_rgb(content: bytes, path: Path, shape: tuple[int, int] | None = None)
         shape: (H, W) that it must have, in pixels; None: any.
 
     Raises:
-        ImageError: not an image, cut, another size, 16 bits, CMYK, transparent, rotated by EXIF.
+        ImageError: not an image, cut, another size, CMYK, transparent, rotated by EXIF, neither 8
+            nor 16 bits, or 16 bits without OpenCV, the extra `png16`.
     """
     with _explained(path), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         # Before decoding: the header may claim any size.
@@ -71,18 +95,104 @@ def decode_rgb(content: bytes, path: Path, shape: tuple[int, int] | None = None)
                 f"{path}: expected sides of at most {MAX_SIDE} pixels, found "
                 f"{image.height}x{image.width}"
             )
-        depth = content[24] if content.startswith(_PNG_SIGNATURE) else 8
-        if depth > 8 or image.mode.startswith(("I", "F")):
-            raise ImageError(
-                f"{path}: expected 8 bits a channel, found more (mode {image.mode}); convert the "
-                "frames to 8 bits, with the gamma that you mean"
-            )
         if image.getexif().get(_ORIENTATION, 1) != 1:
             raise ImageError(
                 f"{path}: the EXIF data rotates this image, which does not fit spikes; store "
                 "the pixels upright and remove the EXIF orientation"
             )
+        if getattr(image, "n_frames", 1) > 1:
+            raise ImageError(
+                f"{path}: expected one image, found {getattr(image, 'n_frames', 1)} pages; store "
+                "one file a frame"
+            )
+        if _depth(image, content, path) == 16:
+            return _decode_16(content, path)
         return _to_rgb(image, path)
+
+
+def frame_type(path: Path) -> FrameType:
+    """Return the type in which `read_frame` returns an image; reads the header only.
+
+    Raises:
+        ImageError: missing, not an image, or neither 8 nor 16 bits.
+    """
+    with _explained(path), path.open("rb") as file:
+        start = file.read(25)
+        if start.startswith(_PNG_SIGNATURE) and len(start) == 25:
+            return "uint16" if start[24] == 16 else "uint8"
+        file.seek(0)
+        with Image.open(file, formats=_FORMATS) as image:
+            return "uint16" if _depth(image, start, path) == 16 else "uint8"
+
+
+def colour_profile(path: Path) -> bytes | None:
+    """Return the ICC profile of an image's colours; None: it has none, and means sRGB.
+
+    Raises:
+        ImageError: missing, not an image, or a profile of other colours than RGB.
+    """
+    with _explained(path), Image.open(path, formats=_FORMATS) as image:
+        profile = image.info.get("icc_profile")
+    if not profile:
+        return None
+    if profile[16:20] != b"RGB ":
+        kind = profile[16:20].decode("ascii", "replace").strip()
+        raise ImageError(
+            f"{path}: expected a colour profile for RGB, found one for {kind}, which restored "
+            "frames can't carry; convert the frames to sRGB, or remove the profile"
+        )
+    return bytes(profile)
+
+
+def _content(path: Path) -> bytes:
+    with _explained(path):
+        return path.read_bytes()
+
+
+def _depth(image: Image.Image, content: bytes, path: Path) -> int:
+    """Return 8 or 16, the bits of a channel, from an image's header."""
+    depth, whole = 8, not image.mode.startswith("F")
+    if content.startswith(_PNG_SIGNATURE):
+        depth = max(8, content[24])
+    elif image.format == "TIFF":
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        depth = max(8, *np.atleast_1d(tags.get(_BITS_PER_SAMPLE, 1)).tolist())
+        whole = whole and set(np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)).tolist()) == {1}
+        if depth == 16 and tags.get(_PHOTOMETRIC) not in (_GRAY, _RGB):
+            raise ImageError(
+                f"{path}: expected a gray or RGB image of 16 bits, found another kind of colours "
+                f"(TIFF's PhotometricInterpretation {tags.get(_PHOTOMETRIC)}); convert it to RGB"
+            )
+    if depth not in (8, 16) or not whole:
+        raise ImageError(
+            f"{path}: expected whole numbers of 8 or 16 bits a channel, found {depth} bits"
+            f"{'' if whole else ' that are no whole numbers'}; convert the frames, with the gamma "
+            "that you mean"
+        )
+    return depth
+
+
+def _decode_16(content: bytes, path: Path) -> npt.NDArray[np.uint16]:
+    cv2 = require_png16(path, "reading 16 bits", ", or convert the frames to 8 bits")
+    if content.startswith(_PNG_SIGNATURE):
+        with Image.open(io.BytesIO(content)) as image:
+            image.verify()  # OpenCV may take a damaged file for a picture
+    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16:
+        raise ImageError(f"{path}: can't read the image of 16 bits; restore the file")
+    if decoded.ndim == 2:
+        return np.repeat(decoded[..., None], 3, axis=-1)
+    if decoded.shape[2] == 4:
+        _require_opaque(int(decoded[..., 3].min()), 65535, path)
+    return np.ascontiguousarray(decoded[..., 2::-1])
+
+
+def _require_opaque(lowest: int, opaque: int, path: Path) -> None:
+    if lowest != opaque:
+        raise ImageError(
+            f"{path}: expected an opaque image, found alpha down to {lowest}; flatten it on "
+            "the background that you mean"
+        )
 
 
 def image_shape(path: Path) -> tuple[int, int]:
@@ -102,35 +212,88 @@ def image_shape(path: Path) -> tuple[int, int]:
             return image.height, image.width
 
 
-def write_png(path: str | os.PathLike[str], rgb: RGB) -> None:
-    """Write (H, W, 3) or (H, W) uint8 as PNG, atomically."""
+def write_png(path: str | os.PathLike[str], rgb: RGB, profile: bytes | None = None) -> None:
+    """Write (H, W, 3) or (H, W) uint8 as PNG, atomically, with an ICC profile if one is given."""
     with atomic_write(path) as file:
         # Level 1 is 4 times as fast as the default for 10 % more bytes on noisy frames.
-        Image.fromarray(np.ascontiguousarray(rgb)).save(file, format="PNG", compress_level=1)
+        picture = Image.fromarray(np.ascontiguousarray(rgb))
+        picture.save(file, format="PNG", compress_level=1, icc_profile=profile)
 
 
-def require_png16(path: str | os.PathLike[str]) -> Any:
-    """Return OpenCV, which writes 16 bits; called before any work, too.
+def require_png16(
+    path: str | os.PathLike[str],
+    what: str = "writing 16-bit PNG",
+    otherwise: str = ", or write 8 bits",
+) -> Any:
+    """Return OpenCV, which reads and writes 16 bits; called before any work, too.
 
     Raises:
         ImageError: no OpenCV; names `path`.
     """
-    what = f"{path}: writing 16-bit PNG needs OpenCV"
-    with from_extra("png16", what, ImageError, ", or write 8 bits"):
+    with from_extra("png16", f"{path}: {what} needs OpenCV", ImageError, otherwise):
         import cv2
     return cv2
 
 
-def write_png16(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint16]) -> None:
+def write_png16(
+    path: str | os.PathLike[str], rgb: npt.NDArray[np.uint16], profile: bytes | None = None
+) -> None:
     """Write (H, W, 3) uint16 as PNG of 16 bits a channel, atomically; Pillow has no such mode.
 
     Raises:
         ImageError: no OpenCV, the extra `png16`.
     """
     cv2 = require_png16(path)
-    _, content = cv2.imencode(".png", rgb[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    _, encoded = cv2.imencode(".png", rgb[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    content = encoded.tobytes()
+    if profile is not None:
+        content = content[:_HEADER_END] + _profile_chunk(profile) + content[_HEADER_END:]
     with atomic_write(path) as file:
         file.write(content)
+
+
+_HEADER_END = 33  # bytes of a PNG's signature and its first chunk
+
+
+def _profile_chunk(profile: bytes) -> bytes:
+    """Return the chunk of a PNG that holds an ICC profile."""
+    body = b"iCCP" + b"ICC Profile\0\0" + zlib.compress(profile)
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def to_unit(frames: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+    """Return frames of whole numbers as float32 in [0, 1], over the whole range of their type."""
+    return np.asarray(frames / np.float32(np.iinfo(frames.dtype).max), np.float32)
+
+
+def to_8_bits(frames: npt.NDArray[np.integer]) -> RGB:
+    """Return frames of 16 bits rounded to 8, and those of 8 as they are."""
+    if frames.dtype == np.uint8:
+        return np.asarray(frames, np.uint8)
+    return np.asarray((frames.astype(np.uint32) + 128) // 257, np.uint8)
+
+
+def to_16_bits(frames: npt.NDArray[np.integer]) -> npt.NDArray[np.uint16]:
+    """Return frames of 8 bits as the same shares of the range of 16, and those of 16 unchanged."""
+    if frames.dtype == np.uint16:
+        return np.asarray(frames, np.uint16)
+    return frames.astype(np.uint16) * np.uint16(257)
+
+
+def as_type(frames: DeepRGB, dtype: FrameType, path: Path) -> DeepRGB:
+    """Return frames in a sequence's type; those of 8 bits fit into 16.
+
+    Raises:
+        ImageError: frames of 16 bits where the sequence has 8; names `path`.
+    """
+    if frames.dtype == dtype:
+        return frames
+    if dtype == "uint16":
+        return to_16_bits(frames)
+    raise ImageError(
+        f"{path}: expected 8 bits a channel as in the sequence's first frame, found 16; all frames "
+        "of a sequence must have as many"
+    )
 
 
 def to_bytes(values: npt.NDArray[np.floating]) -> RGB:
@@ -141,12 +304,7 @@ def to_bytes(values: npt.NDArray[np.floating]) -> RGB:
 def _to_rgb(image: Image.Image, path: Path) -> RGB:
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
         rgba = image.convert("RGBA")
-        lowest = rgba.getchannel("A").getextrema()[0]
-        if lowest != 255:
-            raise ImageError(
-                f"{path}: expected an opaque image, found alpha down to {lowest}; flatten it on "
-                "the background that you mean"
-            )
+        _require_opaque(int(np.asarray(rgba)[..., 3].min()), 255, path)
         return np.asarray(rgba)[..., :3]
     if image.mode not in ("RGB", "L", "P"):
         raise ImageError(

@@ -1,16 +1,17 @@
-"""Light and the 8-bit codes of sRGB (IEC 61966-2-1), in both directions."""
+"""Light and the codes of sRGB (IEC 61966-2-1), in both directions."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from .images import RGB, to_bytes
+from .images import RGB, DeepRGB, to_bytes
 
 
-def decode_srgb(image: RGB) -> npt.NDArray[np.float32]:
-    """Return the linear light in [0, 1] of 8-bit sRGB."""
-    code = np.arange(256) / 255
+def decode_srgb(image: DeepRGB) -> npt.NDArray[np.float32]:
+    """Return the linear light in [0, 1] of sRGB of 8 or 16 bits."""
+    largest = np.iinfo(image.dtype).max
+    code = np.arange(largest + 1) / largest
     table = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
     return table.astype(np.float32)[image]
 

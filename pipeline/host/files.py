@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -188,18 +188,49 @@ def require_inside(root: StrPath, folder: StrPath) -> None:
         )
 
 
-def inside(root: Path, relative: str, named_in: StrPath) -> Path:
-    """Return `root / relative`, refusing a path that leaves `root`.
+def inside(
+    root: Path, relative: str, named_in: StrPath, links: Mapping[str, str] | None = None
+) -> Path:
+    """Return `root / relative`, refusing a path that leaves `root` but by a recorded link.
 
     Args:
         root: folder that the path must stay in.
         relative: a relative POSIX path, as read from a file.
         named_in: the file it was read from, for the message.
+        links: links that may be followed out; see `links_out`.
 
     Raises:
-        UnsafePathError: `relative` is absolute, climbs with `..`, or follows a link out.
+        UnsafePathError: `relative` is absolute, climbs with `..`, or follows another link out.
     """
-    return Path(all_inside(root, [relative], named_in)[relative])
+    return Path(all_inside(root, [relative], named_in, links)[relative])
+
+
+def links_out(root: Path, relatives: Iterable[str]) -> dict[str, str]:
+    """Return the links by which paths below `root` leave it, and the absolute path of each target.
+
+    They are what the user arranged: only for paths that were found by listing `root`.
+    """
+    top = os.path.realpath(root)
+    links: dict[str, str] = {}
+    known = {""}
+    for relative in relatives:
+        parts = relative.split("/")
+        for i in range(1, len(parts) + 1):
+            path = "/".join(parts[:i])
+            if i < len(parts):
+                if path in known:
+                    continue
+                known.add(path)
+            if not os.path.islink(f"{root}/{path}"):  # noqa: PTH114  # a Path costs more
+                continue
+            target = os.path.realpath(f"{root}/{path}")
+            if not any(_is_below(target, folder) for folder in (top, *links.values())):
+                links[path] = target
+    return links
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return os.path.commonpath((folder, path)) == folder
 
 
 def stays_below(relative: str) -> bool:
@@ -210,17 +241,38 @@ def stays_below(relative: str) -> bool:
     return not climbs and not set(parts) <= {"", "."}
 
 
-def all_inside(root: Path, relatives: Iterable[str], named_in: StrPath) -> dict[str, str]:
+def all_inside(
+    root: Path,
+    relatives: Iterable[str],
+    named_in: StrPath,
+    links: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """Return `root / relative` for many paths as `inside` does; each folder is resolved once."""
     paths: dict[str, str] = {}
     known: set[str] = set()
     top = os.path.realpath(root)
+    links = links or {}
+    moved = {
+        link: os.path.realpath(f"{root}/{link}")
+        for link, target in links.items()
+        if os.path.realpath(f"{root}/{link}") != target
+    }
+    tops = (top, *(target for link, target in links.items() if link not in moved))
 
     def require_below(path: str, relative: str) -> None:
-        if os.path.commonpath((top, os.path.realpath(path))) != top:
-            raise UnsafePathError(
-                f"{named_in}: {relative!r} is a link that leaves {root}; copy the data in instead"
-            )
+        real = os.path.realpath(path)
+        if any(_is_below(real, folder) for folder in tops):
+            return
+        for link, found in moved.items():
+            if relative == link or relative.startswith(f"{link}/"):
+                raise UnsafePathError(
+                    f"{named_in}: the link {link!r} led to {links[link]} when it was aligned, and "
+                    f"leads to {found} now; put it back, or run `spikedeblur align` again"
+                )
+        raise UnsafePathError(
+            f"{named_in}: {relative!r} is a link that leaves {root}; copy the data in, or run "
+            "`spikedeblur align` again, which records links"
+        )
 
     for relative in relatives:
         if not stays_below(relative):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,15 +19,36 @@ _LONGEST = 80
 _MOST_BYTES = 1 << 20
 
 
-def first_problem(error: ValidationError) -> str:
-    """Return the first refused entry: its place, the reason, and the value that was found."""
+def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """Return the first refused entry: its place, the reason, and the value that was found.
+
+    Args:
+        error: what pydantic refused.
+        model: the mapping that it was checked against; None: keys like unknown ones aren't named.
+    """
     first = error.errors(include_url=False)[0]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
     reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        near = _nearest_key(first["loc"], model)
+        reason = "no such key" + (f", did you mean {near}?" if near else "")
     found = repr(first["input"])
     if not isinstance(first["input"], dict) and found not in reason:
         reason += f", found {found if len(found) <= _LONGEST else found[: _LONGEST - 3] + '...'}"
     return f"{place.lstrip('.')}: {reason}" if place else reason
+
+
+def _nearest_key(place: tuple[int | str, ...], model: type[BaseModel] | None) -> str | None:
+    """Return the key of a model that an unknown key, given by its place, is most like."""
+    *above, wrong = place
+    for part in above:
+        field = model.model_fields.get(str(part)) if model else None
+        inner = () if field is None else (field.annotation, *get_args(field.annotation))
+        model = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), None)
+    if model is None:
+        return None
+    near = difflib.get_close_matches(str(wrong), list(model.model_fields), n=1, cutoff=0.6)
+    return near[0] if near else None
 
 
 def read_yaml(
@@ -57,4 +79,4 @@ def read_yaml(
     try:
         return model.model_validate(content)
     except ValidationError as problem:
-        raise error(f"{path}: {first_problem(problem)}; {remedy}") from problem
+        raise error(f"{path}: {first_problem(problem, model)}; {remedy}") from problem

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..frames.images import to_unit
 from ..sequences.contract import WindowSequence
 from ..spikes import reconstruct, samples_per_bin
 from .contract import Frames, MethodClip, MethodError, gain_of, require_raw
@@ -130,7 +131,7 @@ def _short_and_whole(
 
 def _blurred(windows: WindowSequence, window: int) -> Frames:
     """Return a blurred frame (H, W, 3) in [0, 1]."""
-    return np.asarray(windows.blur(window, window + 1)[0] / np.float32(255), np.float32)
+    return to_unit(windows.blur(window, window + 1)[0])
 
 
 def _as_rgb(image: Frames, shape: tuple[int, int]) -> Frames:

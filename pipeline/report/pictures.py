@@ -17,7 +17,7 @@ from PIL import Image
 
 from ...errors import SpikeDeblurError
 from ..evaluate.metrics import psnr
-from ..frames.images import to_uint8
+from ..frames.images import to_8_bits, to_uint8
 from ..host.reporter import SILENT, Reporter
 from ..methods.contract import Method, restored_frames
 from ..methods.make_method import ModelOptions
@@ -120,7 +120,9 @@ def compare(
     comparisons = []
     for title, sequence, window in chosen:
         wanted = partial(operator.eq, window)
-        sharp = sequence.sharp(window, window + 1)[0] if sequence.has_sharp else None
+        sharp = None
+        if sequence.has_sharp:
+            sharp = to_8_bits(sequence.sharp(window, window + 1)[0])
         panels = []
         for name, method in methods:
             try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..frames.images import require_png16, write_png, write_png16
+from ..frames.images import colour_profile, require_png16, write_png, write_png16
 from ..host.files import StrPath, inside, sha256_file, sweep
 from ..host.locks import only_writer
 from ..host.reporter import SILENT, Reporter
@@ -22,6 +22,7 @@ from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.find_recording import recordings_of
 from ..sequences.lag import NOTABLE
 from ..sequences.recording import MOST_BINS, Recording, RecordingSequence
+from ..spikes.parts import hash_stream
 from .record import Inputs, RestoreError, frame_stems, prepare_out, tile_before, write_record
 
 if TYPE_CHECKING:
@@ -222,14 +223,15 @@ class _Job:
             prepare_out(out, inputs, sources, self._overwrite)
             missing = [not file.exists() for file in files]
             self._done += len(files) - sum(missing)
-            write: Callable[[Path, Any], None] = write_png if how.bits == 8 else write_png16
+            write: Callable[[Path, Any, bytes | None], None]
+            write = write_png if how.bits == 8 else write_png16
             for group, m, sequence in parts:
                 method = model or make_method(how.method, min(how.short_bins, sequence.bins))
                 places = [i * each + m for i in group]
                 wanted = [missing[place] for place in places].__getitem__
                 for window, frame in restored_frames(method, sequence, wanted, how.bits):
                     file = files[places[window]]
-                    write(file, frame)
+                    write(file, frame, colour_profile(recording.exposures[group[window]].path))
                     self._done += 1
                     self._reporter.progress(self._done, self._total, file.name)
             write_record(out, inputs, sources, complete=True)
@@ -273,7 +275,7 @@ def _inputs(
         "flips": how.flips and how.run is not None,
         "frames_per_exposure": how.frames_per_exposure,
         "model_sha256": model_hash,
-        "spikes_sha256": sha256_file(recording.dat),
+        "spikes_sha256": hash_stream(recording.dat),
         "geometry": settings.geometry.describe(),
         "rate": settings.rate,
         "gain": settings.gain,

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from ..frames.images import FrameType
 from ..storage.base import StoreError
 from ..storage.side_by_side import together
 
@@ -63,6 +64,8 @@ class WindowSequence(ABC):
     """(N,) int64: spike samples in each window; 0 where unknown, for float32 voxels only."""
     frame_shape: tuple[int, int]
     """(H, W) of blur and sharp, in pixels."""
+    frame_dtype: FrameType
+    """Type of blur and sharp, whose whole range is light from 0 to 1."""
     voxel_shape: tuple[int, int]
     """(h, w) of the voxels, in pixels."""
     has_sharp: bool
@@ -87,12 +90,12 @@ class WindowSequence(ABC):
         return self._read_voxels(start, stop, box)
 
     def blur(self, start: int, stop: int, rows: Range = None, columns: Range = None) -> np.ndarray:
-        """Return the blurred frames of windows [start, stop) as (T, H, W, 3) uint8, RGB."""
+        """Return the blurred frames of windows [start, stop) as (T, H, W, 3) `frame_dtype`, RGB."""
         box = self._box(start, stop, rows, columns, self.frame_shape)
         return self._read_frames("blur", start, stop, box)
 
     def sharp(self, start: int, stop: int, rows: Range = None, columns: Range = None) -> np.ndarray:
-        """Return the sharp frames of windows [start, stop) as (T, H, W, 3) uint8, RGB.
+        """Return the sharp frames of windows [start, stop) as (T, H, W, 3) `frame_dtype`, RGB.
 
         Raises:
             StoreError: the sequence has no sharp frames.

@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..align.calibration import read_calibration
-from ..align.exposure import names_are_interpolated
-from ..align.layouts.pairing import index_frames
+from ..align.layouts.pairing import is_stream_name
 from ..align.log import read_alignment_log
 from ..align.manifest import manifest_beside, read_manifest
 from ..clocks.camera import FPS_OR_FRAME_RATE, CameraClock
 from ..clocks.exposures import Exposures
 from ..clocks.names import gaps_in, natural_order
-from ..frames.listing import folder_names, list_images, shorten
+from ..frames.listing import IMAGE_SUFFIXES, folder_names, list_frames, list_images, shorten
 from ..frames.video import (
     VIDEO_SUFFIX,
     count_frames,
@@ -32,8 +31,8 @@ from ..frames.video import (
 from ..host.files import StrPath, inside
 from ..spikes import SpikeFile, read_side_file
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
-from ..spikes.sidefile import FOLDER_SIDE_FILE, side_file_path
-from .contract import STREAM
+from ..spikes.sidefile import FOLDER_SIDE_FILE, has_own_side_file
+from .contract import STREAM as STREAM
 from .recording import Exposure, Recording, RecordingError
 
 _BLUR_FOLDER = re.compile(r"(.+)_blurry_[1-9][0-9]*")
@@ -92,8 +91,8 @@ def find_recording(
     """Bring blurred frames and a spike stream together.
 
     Args:
-        blur: folder of blurred frames, named by number unless a camera's clock times them; or a
-            video of them, if there is `decode_to`.
+        blur: folder of blurred frames, named by number unless a camera's clock times them; one of
+            them; or a video of them, if there is `decode_to`.
         spikes: one `.dat` stream that holds all their exposures.
         times: when the frames were exposed.
         options: what the user says about the stream. Without a calibration, the spikes' place is
@@ -105,7 +104,7 @@ def find_recording(
     """
     blur = Path(blur)
     settings = settle_spikes(spikes, options)
-    if blur.suffix == VIDEO_SUFFIX and decode_to is not None:
+    if blur.suffix.lower() == VIDEO_SUFFIX and decode_to is not None:
         seq, frames, exposures = _of_video(blur, times, Path(decode_to))
         decode = True
     else:
@@ -124,6 +123,8 @@ def find_recording(
         settings.clock.require_inside(*window, samples, where, exposures.remedy)
     if decode:
         decode_frames(blur, list(frames.values()))
+    if blur.is_dir() and (left_out := list_frames(blur).left_out()):
+        settings = replace(settings, warnings=(*settings.warnings, *left_out))
     if options.calibration is not None:
         settings = replace(settings, registration=read_calibration(options.calibration))
     log, camera = times.log, times.camera
@@ -150,7 +151,7 @@ def _of_folder(blur: Path, times: ExposureTimes) -> _Timed:
         )
     if times.log is not None:
         return exposures_by_log(blur, times.log, times.seq)
-    seq = times.seq or blur.name
+    seq = times.seq or (blur.parent if blur.is_file() else blur).name
     if times.camera is not None:
         frames = camera_frames(blur)
         return seq, frames, times.camera.exposures([path.name for path in frames.values()])
@@ -203,7 +204,7 @@ def recordings_of(manifest: StrPath, split: str | None = None) -> list[Recording
                 f"{len(streams)}; restore them one by one, with --blur and --spikes"
             )
         ((stream, first),) = streams
-        dat = inside(root, stream, manifest)
+        dat = inside(root, stream, manifest, sequence.links)
         settings = SpikeSettings(
             geometry=sequence.spike_geometry(),
             rate=sequence.rate,
@@ -211,7 +212,9 @@ def recordings_of(manifest: StrPath, split: str | None = None) -> list[Recording
             first=first,
             registration=sequence.registration(),
         )
-        frames = {w.frame_index: inside(root, w.blur, manifest) for w in sequence.windows}
+        frames = {
+            w.frame_index: inside(root, w.blur, manifest, sequence.links) for w in sequence.windows
+        }
         exposures = Exposures.closed(
             ((w.t0, w.t1) for w in sequence.windows), str(manifest), "align again"
         )
@@ -232,29 +235,32 @@ def recordings_of(manifest: StrPath, split: str | None = None) -> list[Recording
 
 
 def find_frames(blur: Path) -> dict[int, Path]:
-    """Return a folder's frames by number, in order.
+    """Return a folder's frames by number, in order; an image is returned alone.
 
     Raises:
-        RecordingError: no folder, no frames in it, or an image whose name is no frame's.
-        AlignmentError: two files with one number.
+        RecordingError: no folder or image, no frames in it, or an image whose name is no frame's.
+        FrameNameError: two files with one number.
     """
-    if not blur.is_dir():
-        raise RecordingError(f"{blur}: expected a folder of blurred frames; check --blur")
-    names = folder_names(blur)
-    interpolated = names_are_interpolated(name.rpartition(".")[0] for name in names)
-    odd: list[str] = []
-    frames = index_frames(blur, odd, names=names, interpolated=interpolated)
+    alone = blur.is_file() and blur.suffix.lower() in IMAGE_SUFFIXES
+    folder = blur.parent if alone else blur
+    if not folder.is_dir() or (blur.is_file() and not alone):
+        raise RecordingError(
+            f"{blur}: expected a folder of blurred frames or one of them "
+            f"({', '.join(IMAGE_SUFFIXES)}); check --blur"
+        )
+    listed = list_frames(folder)
+    odd = [path for path in listed.unnamed if not alone or path == blur]
     if odd:
         raise RecordingError(
-            f"{odd[0].removesuffix('; left out')}; name the frames by number, such as 0031.png, "
-            "or move the file away"
+            f"{odd[0]}: not a frame's name; name the frames by number, such as 0031.png, or move "
+            "the file away"
         )
-    if not frames:
+    if not listed.frames:
         raise RecordingError(
             f"{blur}: expected images named by number, such as 0031.png, found "
-            f"{shorten(list(names)) or 'nothing'}"
+            f"{shorten(list(folder_names(blur))) or 'nothing'}"
         )
-    return dict(sorted(frames.items()))
+    return {number: path for number, path in listed.frames.items() if not alone or path == blur}
 
 
 def camera_frames(blur: Path) -> dict[int, Path]:
@@ -377,7 +383,8 @@ def find_seq(blur: Path, seqs: Iterable[str], seq: str | None, log: StrPath) -> 
         RecordingError: none fits, or several; lists them.
     """
     known = sorted(seqs)
-    parts = Path(os.path.normpath(blur.absolute())).parts
+    blur_folder = blur.parent if blur.is_file() else blur
+    parts = Path(os.path.normpath(blur_folder.absolute())).parts
     if seq is None:
         for i, part in enumerate(parts[:-1]):
             if match := _BLUR_FOLDER.fullmatch(part):
@@ -411,7 +418,7 @@ def settle_spikes(dat: StrPath, options: SpikeOptions) -> SpikeSettings:
         RecordingError: the time of the first sample is not known.
     """
     side = read_side_file(dat)
-    if side is not None and not side_file_path(dat).is_file() and Path(dat).name != STREAM:
+    if side is not None and not has_own_side_file(dat) and not is_stream_name(Path(dat).name):
         if options.first is None:
             raise RecordingError(
                 f"{dat}: {FOLDER_SIDE_FILE} describes all files of its folder and can't say when "

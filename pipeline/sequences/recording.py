@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
-from ..frames.images import read_rgb, to_uint8
+from ..frames.images import DeepRGB, as_type, read_frame, to_uint8, to_uint16, to_unit
 from ..spikes.reconstruct import sdm
 from ..spikes.registration import open_spikes
 from ..spikes.settings import SpikeSettings
@@ -115,7 +114,9 @@ class RecordingSequence(WindowSequence):
                 "ask for fewer --frames-per-exposure, or use --method sdm"
             )
         self.voxel_dtype = voxel_type(int(self.samples.max()), self.bins)
-        self.frame_shape = read_rgb(self._paths[0]).shape[:2]
+        first = read_frame(self._paths[0])
+        self.frame_shape = first.shape[:2]
+        self.frame_dtype = "uint8" if first.dtype == np.uint8 else "uint16"
         self.voxel_shape = settings.geometry.shape
         where = settings.registration
         if where is not None and where.frame_shape != self.frame_shape:
@@ -124,7 +125,7 @@ class RecordingSequence(WindowSequence):
                 f"spikes are registered, found {self.frame_shape}; correct the calibration, or "
                 "align again"
             )
-        self._frames: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
+        self._frames: OrderedDict[int, DeepRGB] = OrderedDict()
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
         spans = self._spans[start:stop]
@@ -140,25 +141,26 @@ class RecordingSequence(WindowSequence):
         first, last = max(0, start - beside), min(stop + beside, self._file.n_frames)
         return self._file.read(first, last, *box), start - first
 
-    def _frame(self, i: int) -> npt.NDArray[np.uint8]:
+    def _frame(self, i: int) -> DeepRGB:
         # Tiles of one clip ask for the same few frames again and again.
         if i not in self._frames:
-            self._frames[i] = self._moved(i, read_rgb(self._paths[i], self.frame_shape))
+            frame = read_frame(self._paths[i], self.frame_shape)
+            self._frames[i] = self._moved(i, as_type(frame, self.frame_dtype, self._paths[i]))
             if len(self._frames) > _FRAMES_KEPT:
                 self._frames.popitem(last=False)
         self._frames.move_to_end(i)
         return self._frames[i]
 
-    def _moved(self, i: int, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return the blurred frame (H, W, 3) uint8 of window `i`, from that of its exposure."""
+    def _moved(self, i: int, frame: DeepRGB) -> DeepRGB:
+        """Return the blurred frame (H, W, 3) of window `i`, from that of its exposure."""
         if self._spans[i] == self._exposed[i]:
             return frame
         in_window, in_exposure = (
             self._file.counts(1, *span)[0] / np.float32(span[1] - span[0])
             for span in (self._spans[i], self._exposed[i])
         )
-        blur = np.asarray(frame / np.float32(255), np.float32)
-        return to_uint8(sdm(blur, in_window, in_exposure))
+        moved = sdm(to_unit(frame), in_window, in_exposure)
+        return to_uint8(moved) if frame.dtype == np.uint8 else to_uint16(moved)
 
 
 def _span_around(exposed: Span, at: float, samples: int) -> Span:

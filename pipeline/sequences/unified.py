@@ -15,19 +15,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ..align.layouts.pairing import index_frames
+from ..align.layouts.pairing import find_streams, index_frames
 from ..align.log import AlignmentRow, read_alignment_log
 from ..align.manifest import manifest_beside, was_corrected
-from ..frames.images import image_shape, read_rgb
+from ..frames.images import as_type, frame_type, image_shape, read_frame
 from ..frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ..host.files import StrPath
 from ..spikes import SideFile, SpikeClock, SpikeFile, read_side_file
+from ..spikes.dat import SPIKE_SUFFIXES
 from ..spikes.geometry import SpikeGeometry
 from ..storage.base import StoreError
 from ..storage.locate import open_storage
 from ..store.records import NPY_VOXELS, read_record, root_kind
 from ..store.schema import voxel_type
-from .contract import STREAM, Box, FrameKind, WindowSequence
+from .contract import STREAM as STREAM
+from .contract import Box, FrameKind, WindowSequence
 from .stored import open_store
 
 _Rows = Sequence[AlignmentRow]
@@ -164,6 +166,7 @@ class UnifiedSequence(WindowSequence):
         self.t1 = np.array([row.t1 for row in rows], np.float64)
         self.samples = np.array(voxels.samples, np.int64)
         self.frame_shape, self.voxel_shape = image_shape(blur[0]), voxels.shape
+        self.frame_dtype = max(map(frame_type, (*blur[:1], *sharp[:1])), key=len)
         self.voxel_dtype, self.windows_are_raw = voxels.dtype, voxels.dtype != "float32"
         self.has_sharp, self.has_spikes = bool(sharp), voxels.geometry is not None
         self.paths = {"blur": blur, "sharp": sharp, "voxels": voxels.paths}
@@ -171,7 +174,10 @@ class UnifiedSequence(WindowSequence):
         self._first_samples, self._geometry = voxels.first_samples, voxels.geometry
 
     def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
-        frames = (read_rgb(path, self.frame_shape) for path in self.paths[kind][start:stop])
+        frames = (
+            as_type(read_frame(path, self.frame_shape), self.frame_dtype, Path(path))
+            for path in self.paths[kind][start:stop]
+        )
         return np.stack([frame[slice(*box[0]), slice(*box[1])] for frame in frames])
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
@@ -282,11 +288,11 @@ def _find_npy(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Vox
 
 def _find_dat(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Voxels:
     where, seq = folder / files.spike_dir, rows[0].seq
-    streams = [path for path in (folder / STREAM, where / STREAM) if path.is_file()]
+    streams = find_streams(folder, where)
     if streams:
         paths = [streams[0]] * len(rows)
     else:
-        paths = _partners([row.frame_idx for row in rows], _frames(where, (".dat",)), where)
+        paths = _partners([row.frame_idx for row in rows], _frames(where, SPIKE_SUFFIXES), where)
     sides = {path: _require_side(path) for path in dict.fromkeys(paths)}
     geometry, gain = sides[paths[0]].spike_geometry(), sides[paths[0]].gain
     samples, firsts = [], []

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import SpikeDeblurError
 from ..frames.images import RGB, ImageError, image_shape, read_rgb
-from ..frames.listing import list_images
+from ..frames.listing import FrameFiles, list_frames, subfolders
 from ..frames.video import VIDEO_SUFFIX, count_frames, read_video, video_shape
 from ..host.reporter import SILENT, Reporter
 from .scenes import render_scene
@@ -141,15 +141,15 @@ def folder_clips(
     """
     clips: dict[str, SourceClip] = {}
     for split in splits:
-        for path in sorted(folder.glob(f"{split}/*/*/")):
-            frames = list_images(path)
-            if not frames:
+        for path in (path for group in subfolders(folder / split) for path in subfolders(group)):
+            listed = list_frames(path, interpolated=False)
+            if not listed.frames and not listed.unnamed:
                 raise SimulateError(
-                    f"{path}: expected frames 0000.png, 0001.png, ..., found no PNG, JPEG or BMP; "
-                    "remove the folder or put the frames there"
+                    f"{path}: expected frames 0000.png, 0001.png, ..., found no PNG, JPEG, BMP or "
+                    "TIFF; remove the folder or put the frames there"
                 )
             seq = f"{split}/{path.parent.name}/{path.name}"
-            clips[seq] = _frames_clip(seq, frames, reporter)
+            clips[seq] = _frames_clip(seq, listed, reporter)
         for top in (f"encoded_{split}", split):
             for path in sorted(folder.glob(f"{top}/*/*{VIDEO_SUFFIX}")):
                 seq = f"{split}/{path.parent.name}/{path.stem}"
@@ -164,10 +164,16 @@ def folder_clips(
     return list(clips.values())
 
 
-def _frames_clip(seq: str, frames: list[Path], reporter: Reporter) -> SourceClip:
-    numbered = sorted((_frame_number(frame), frame) for frame in frames)
-    numbers = [number for number, _ in numbered]
-    folder = frames[0].parent
+def _frames_clip(seq: str, listed: FrameFiles, reporter: Reporter) -> SourceClip:
+    if listed.unnamed:
+        path = listed.unnamed[0]
+        raise ImageError(
+            f"{path}: expected a frame number as name, such as 0000.png, got {path.stem!r}"
+        )
+    for sentence in listed.left_out():
+        reporter.note(sentence)
+    numbers = list(listed.frames)
+    folder = listed.frames[numbers[0]].parent
     if not _consecutive(numbers):
         recorded = [number for number in numbers if number < EXTENDED]
         apart = {b - a for a, b in itertools.pairwise(numbers[len(recorded) :])}
@@ -183,25 +189,17 @@ def _frames_clip(seq: str, frames: list[Path], reporter: Reporter) -> SourceClip
             numbers = recorded
     first = numbers[0]
     if not _consecutive(numbers):
-        gap = next(i for i in range(first, numbers[-1] + 1) if numbers.count(i) != 1)
+        gap = next(i for i in range(first, numbers[-1] + 1) if i not in listed.frames)
         raise SimulateError(
-            f"{folder}: expected consecutive frames, one each, but frame {gap} is there "
-            f"{numbers.count(gap)} times; a blur can't be averaged over a gap"
+            f"{folder}: expected consecutive frames, but frame {gap} is missing; a blur can't be "
+            "averaged over a gap"
         )
-    chosen = tuple(frame for _, frame in numbered[: len(numbers)])
+    chosen = tuple(listed.frames[number] for number in numbers)
     return SourceClip(seq=seq, frames=chosen, first=first)
 
 
 def _consecutive(numbers: list[int]) -> bool:
     return numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-
-
-def _frame_number(path: Path) -> int:
-    if not path.stem.isdecimal():
-        raise ImageError(
-            f"{path}: expected a frame number as name, such as 0000.png, got {path.stem!r}"
-        )
-    return int(path.stem)
 
 
 def rng(seed: int, seq: str, purpose: str) -> np.random.Generator:

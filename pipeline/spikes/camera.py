@@ -60,11 +60,14 @@ class SpikeCamera:
             yield fired
 
 
-def luminance(rgb: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def luminance(
+    rgb: npt.NDArray[np.unsignedinteger] | npt.NDArray[np.float32],
+) -> npt.NDArray[np.float32]:
     """Return the luminance (..., H, W) float32 in [0, 1] of RGB (..., H, W, 3).
 
-    uint8 is divided by 255.
+    uint8 is divided by 255, and uint16 by 65535.
     """
     weights = np.array(LUMINANCE, np.float32)
-    scale = np.float32(1 / 255) if rgb.dtype == np.uint8 else np.float32(1)
+    largest = {"uint8": 255, "uint16": 65535}.get(rgb.dtype.name, 1)
+    scale = np.float32(1 / largest)
     return np.asarray(rgb.astype(np.float32) @ (weights * scale), np.float32)

@@ -24,8 +24,9 @@ from ..host.files import AsideFile, atomic_write
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
 from ..host.reporter import SILENT, Reporter, Throughput
-from .dat import SpikeFile, pack_spikes
+from .dat import SPIKE_SUFFIXES, SpikeFile, pack_spikes
 from .geometry import SpikeGeometry, SpikeGeometryError
+from .parts import SpikeParts, is_stream, open_stream, stream_files
 from .presets import PRESETS, parse_geometry
 from .settings import first_known, require_above_0
 from .sidefile import SideFile, format_side_file, read_side_file, side_file_path
@@ -72,7 +73,7 @@ def convert(
     Args:
         source: `.npy`, `.npz`, `.h5`/`.hdf5` with an array (T, H, W) of 0/1, row 0 at the top
             unless `geometry` says bottom-up; or a `.dat` in any geometry, one bit or one byte a
-            pixel.
+            pixel, or a folder or pattern of its parts, which are joined.
         out: the `.dat` to write.
         geometry: SPEC of the input; needed for a `.dat` without side file.
         rate: spike frames a second to record, in Hz; None: that of the input's side file or preset.
@@ -91,12 +92,14 @@ def convert(
     with only_writer_of(out):
         for product in (out, side_file_path(out)):
             require_free(product, overwrite=overwrite)
-        if not source.is_file():
+        if not is_stream(source):
             raise ConvertError(f"{source}: expected a file with spikes, found none; check the path")
-        if out.exists() and out.samefile(source):
+        files = stream_files(source)
+        if out.exists() and any(out.samefile(file) for file in files):
             raise ConvertError(f"{out}: is the input itself; choose another name")
 
-        recorded = read_side_file(source) if source.suffix == ".dat" else None
+        is_dat = files[0].suffix.lower() in SPIKE_SUFFIXES
+        recorded = read_side_file(source) if is_dat else None
         known = [facts for facts in (recorded, PRESETS.get(geometry or "")) if facts is not None]
         spec = geometry or (recorded.geometry if recorded else None)
         with _open(source, spec, key) as frames:
@@ -128,7 +131,7 @@ def convert(
 
 def _pack(
     source: Path,
-    frames: _Array | SpikeFile,
+    frames: _Array | SpikeFile | SpikeParts,
     target: SpikeGeometry,
     file: AsideFile,
     reporter: Reporter,
@@ -237,15 +240,17 @@ def _explained(source: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | SpikeFile]:
+def _open(
+    source: Path, spec: str | None, key: str | None
+) -> Iterator[_Array | SpikeFile | SpikeParts]:
     suffix = source.suffix.lower()
-    if suffix == ".dat":
+    if source.is_dir() or suffix in SPIKE_SUFFIXES:
         if spec is None:
             raise ConvertError(
                 f"{source}: a .dat does not hold its geometry; give --geometry, for example "
                 "250x400,bottom-up (`spikedeblur inspect` ranks the presets)"
             )
-        yield SpikeFile.open(source, parse_geometry(spec))
+        yield open_stream(source, parse_geometry(spec))
     elif suffix == ".npy":
         with _explained(source):
             loaded = np.load(source, mmap_mode="r")
@@ -273,7 +278,8 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
             yield _Array(source, array, spec)
     else:
         raise ConvertError(
-            f"{source}: expected .npy, .npz, .h5, .hdf5 or .dat, got {source.suffix or 'no suffix'}"
+            f"{source}: expected .npy, .npz, .h5, .hdf5, .dat or .bin, got "
+            f"{source.suffix or 'no suffix'}"
         )
 
 

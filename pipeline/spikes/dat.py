@@ -1,15 +1,14 @@
 """Reading and writing headerless `.dat` spike files.
 
-A file holds one bit a pixel, least significant bit first; some tools write one byte a pixel
-instead, which shows in the values. Files are memory-mapped: a crop in time and space touches its
-own bytes.
+A file holds one bit a pixel; some tools write one byte a pixel instead, which shows in the values.
+Files are memory-mapped: a crop in time and space touches its own bytes.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,11 +20,17 @@ from ..host.files import atomic_write
 from .clock import SpikeWindowError
 from .counts import MOST_IN_BIN, bin_edges, count_spikes, count_type
 from .geometry import SpikeGeometry, SpikeGeometryError
-from .packed import Bytes, Range, Region, pack_bits
+from .mosaic import BLOCK, Shares, place_rates, shares_of, thin
+from .packed import Bytes, Range, Region, pack_bits, reverse_bits
+
+SPIKE_SUFFIXES = (".dat", ".bin")
+"""Suffixes of spike files, in lower case."""
 
 Encoding = Literal["packed", "bytes"]
 
+_FIRST_BYTES = 1 << 12  # enough to see that a file is packed
 _SCAN_BYTES = 1 << 22
+_SAMPLED_FRAMES = 64
 _DECODED_BYTES = 1 << 18  # decoded at once: they stay in a core's own cache
 
 
@@ -43,13 +48,16 @@ class SpikeFile:
     encoding: Encoding
     data: Bytes
     """(n_bytes,) uint8, memory-mapped."""
+    shares: Shares | None = None
+    """Share of the spikes that stay under each filter of a mosaic; None: no filters."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], geometry: SpikeGeometry) -> SpikeFile:
         """Map a spike file into memory.
 
         A file is read as one byte a pixel if it is a whole number of frames that way and holds
-        nothing but zeros and at least 16 ones; as packed bits otherwise.
+        nothing but zeros and one other value, 1 or 255 or any, at least 16 times; as packed bits
+        otherwise.
 
         Raises:
             SpikeFileError: missing, empty, a Prophesee event file, or no whole number of frames.
@@ -57,12 +65,12 @@ class SpikeFile:
         path = Path(path)
         data = _map(path)
         if _is_bytes(data, geometry):
-            return cls(path, geometry, data.size // geometry.pixels, "bytes", data)
+            return cls(path, geometry, data.size // geometry.pixels, "bytes", data)._equalised()
         try:
             n_frames = geometry.count_frames(data.size)
         except SpikeGeometryError as error:
             raise SpikeFileError(f"{path}: {error}") from error
-        return cls(path, geometry, n_frames, "packed", data)
+        return cls(path, geometry, n_frames, "packed", data)._equalised()
 
     def read(
         self,
@@ -79,13 +87,32 @@ class SpikeFile:
         """
         start, stop = self._checked_window(start, stop)
         region = Region.of(self.geometry, rows, columns)
+        if self.shares is None:
+            return self._decoded(start, stop, region)
+        first, last = start // BLOCK * BLOCK, min(-(-stop // BLOCK) * BLOCK, self.n_frames)
+        spikes = self._decoded(first, last, region)
+        corner = (region.rows[0], region.columns[0])
+        return thin(spikes, self.shares, first, corner)[start - first : stop - first]
+
+    def _equalised(self) -> SpikeFile:
+        """Return the file with the shares of a mosaic's colours, measured over all of it."""
+        bayer = self.geometry.bayer
+        if bayer is None:
+            return self
+        region = Region.of(self.geometry)
+        frames = np.unique(np.linspace(0, self.n_frames - 1, _SAMPLED_FRAMES).astype(int)).tolist()
+        rates = np.mean([place_rates(self._decoded(i, i + 1, region)) for i in frames], axis=0)
+        return replace(self, shares=shares_of(rates, bayer))
+
+    def _decoded(self, start: int, stop: int, region: Region) -> npt.NDArray[np.uint8]:
         out = np.empty((stop - start, *region.shape), np.uint8)
         if self.encoding == "bytes":
             height, width = self.geometry.height, self.geometry.width
             stored = self.data.reshape(-1, height, width)[start:stop]
             upright = stored[:, ::-1] if self.geometry.flip_rows else stored
             parts = [upright[:, slice(*region.rows), slice(*span)] for span in region.segments]
-            return np.concatenate(parts, axis=-1, out=out)
+            np.concatenate(parts, axis=-1, out=out)
+            return np.minimum(out, 1, out=out)
         unpack = region.unpacker(self.data)
         at_once = max(1, _DECODED_BYTES // (region.shape[0] * region.packed_width))
         for first in range(start, stop, at_once):
@@ -120,15 +147,16 @@ class SpikeFile:
         uint8, or uint16 where a bin holds more than 255 samples. Raises as `count_spikes` does.
         """
         start, stop = self._checked_window(start, stop)
-        if self.encoding == "packed":
+        if self.encoding == "packed" and self.shares is None:
             return count_spikes(self.data, self.geometry, bins, start, stop, rows, columns, out=out)
         edges = start + bin_edges(stop - start, bins)
         dtype = count_type(stop - start, bins)
         shape = Region.of(self.geometry, rows, columns).shape
         counts = np.zeros((bins, *shape), dtype)
         for b, (first, last) in enumerate(itertools.pairwise(edges.tolist())):
-            for frame in range(first, last):
-                counts[b] += self.read(frame, frame + 1, rows, columns)[0]
+            for frame in range(first, last, BLOCK):
+                part = self.read(frame, min(frame + BLOCK, last), rows, columns)
+                counts[b] += part.sum(axis=0, dtype=dtype)
         if out is not None:
             out[...] = counts
         return counts
@@ -137,8 +165,10 @@ class SpikeFile:
         """Return how many spikes the samples [start, stop) hold, over all pixels."""
         start, stop = self._checked_window(start, stop)
         geometry = self.geometry
-        if geometry.drop_columns or geometry.pixels % 8 or self.encoding == "bytes":
-            return sum(int(self.read(i, i + 1).sum()) for i in range(start, stop))
+        whole = geometry.pixels % 8 == 0 and not geometry.drop_columns
+        if not whole or self.encoding == "bytes" or self.shares is not None:
+            spans = ((i, min(i + BLOCK, stop)) for i in range(start, stop, BLOCK))
+            return sum(int(self.read(*span).sum()) for span in spans)
         frame_bytes = geometry.pixels // 8
         packed = self.data[start * frame_bytes : stop * frame_bytes]
         pieces = range(0, packed.size, _SCAN_BYTES)
@@ -155,14 +185,17 @@ class SpikeFile:
         """
         self._checked_window(start, stop)
         geometry = self.geometry
-        if self.encoding == "packed" and geometry.rows_are_bytes and not geometry.drop_columns:
+        plain = self.encoding == "packed" and self.shares is None
+        if plain and geometry.rows_are_bytes and not geometry.drop_columns:
             frame_bytes = geometry.frame_bits // 8
             frames = self.data[start * frame_bytes : stop * frame_bytes]
             rows = frames.reshape(stop - start, geometry.height, -1)  # (T, H, W / 8)
-            out[...] = rows[:, ::-1] if geometry.flip_rows else rows
+            rows = rows[:, ::-1] if geometry.flip_rows else rows
+            out[...] = reverse_bits(rows) if geometry.msb_first else rows
             return
-        for i in range(start, stop):
-            out[i - start] = pack_bits(self.read(i, i + 1)[0])
+        for i in range(start, stop, BLOCK):
+            last = min(i + BLOCK, stop)
+            out[i - start : last - start] = pack_bits(self.read(i, last))
 
     def _checked_window(self, start: int, stop: int | None) -> tuple[int, int]:
         stop = self.n_frames if stop is None else stop
@@ -239,7 +272,8 @@ def pack_spikes(spikes: npt.NDArray[np.generic], geometry: SpikeGeometry) -> Byt
         full[:, :, kept] = stored
         stored = full
     frames = stored.reshape(len(spikes), -1)  # (T, H * W)
-    return pack_bits(frames if geometry.pad_frames else frames.reshape(-1)).reshape(-1)
+    bits = frames if geometry.pad_frames else frames.reshape(-1)
+    return pack_bits(bits, msb_first=geometry.msb_first).reshape(-1)
 
 
 def _map(path: Path) -> Bytes:
@@ -263,11 +297,37 @@ def _map(path: Path) -> Bytes:
 def _is_bytes(data: Bytes, geometry: SpikeGeometry) -> bool:
     if data.size % geometry.pixels:
         return False
-    ones = 0
-    for start in range(0, data.size, _SCAN_BYTES):
-        block = data[start : start + _SCAN_BYTES]
-        if block.max() > 1:
+    ones = high = 0
+    for start in (0, *range(_FIRST_BYTES, data.size, _SCAN_BYTES)):
+        block = data[start : start + (_SCAN_BYTES if start else _FIRST_BYTES)]
+        peak = int(block.max())
+        if peak == 0:
+            continue
+        found = int(np.count_nonzero(block))
+        if high not in (0, peak) or found != np.count_nonzero(block == peak):
             return False
-        ones += int(np.count_nonzero(block))
+        high = peak
+        ones += found
     # Packed bits with values 0 and 1 only: spikes in every eighth column alone, 1 in 8 a spike.
-    return ones >= 16
+    if ones < 16 or high == 1:
+        return ones >= 16
+    if high.bit_count() == 1 and 64 * ones < data.size:
+        return False  # a hot pixel in the dark
+    return not _is_packed_flat(data, ones, geometry)
+
+
+def _is_packed_flat(data: Bytes, ones: int, geometry: SpikeGeometry) -> bool:
+    """Whether packed frames of zeros and one value are all the same, or each of one value.
+
+    Those of an even scene are; eighths of frames of a byte a pixel are not.
+    """
+    frame_bytes, spare = divmod(geometry.frame_bits, 8)
+    if ones == data.size or spare:
+        return ones == data.size
+    frames = data.reshape(-1, frame_bytes)
+    if (frames == frames[:1]).all():
+        return True
+    if (frames != frames[:, :1]).any():
+        return False
+    whole = data.reshape(-1, geometry.pixels)
+    return bool((whole != whole[:, :1]).any())

@@ -14,13 +14,17 @@ MAX_SIDE = 2**16
 """Largest side in pixels, far above any camera's, so that no file's claim exhausts the memory."""
 
 
+BAYER_ORDERS = ("RGGB", "BGGR", "GRBG", "GBRG")
+"""Colours of the first two rows' first two pixels, upright, row by row."""
+
+
 class SpikeGeometryError(SpikeDeblurError):
     """The geometry is impossible, ambiguous, or does not fit the data."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikeGeometry:
-    """How spikes lie in a `.dat` file: one bit a pixel, least significant bit first."""
+    """How spikes lie in a `.dat` file: one bit a pixel, rows one after another."""
 
     height: int
     """Rows in the file, in pixels."""
@@ -31,7 +35,11 @@ class SpikeGeometry:
     pad_frames: bool = False
     """True if every frame starts on a byte; False if bits run on."""
     drop_columns: tuple[tuple[int, int], ...] = ()
-    """Column ranges [start, stop) that hold row headers, not pixels."""
+    """Column ranges [start, stop) that hold row headers or padding, not pixels."""
+    bayer: str | None = None
+    """Order of colour filters over the upright image, one of `BAYER_ORDERS`; None: no filters."""
+    msb_first: bool = False
+    """True if a byte's first pixel is its most significant bit; in the field it is the least."""
 
     def __post_init__(self) -> None:
         # Under 8 pixels, padding at the file's end could pass for a frame.
@@ -49,6 +57,11 @@ class SpikeGeometry:
                     f"{self.drop_columns}; check drop=START:STOP"
                 )
             end = stop
+        if self.bayer is not None and self.bayer not in BAYER_ORDERS:
+            raise SpikeGeometryError(
+                f"expected bayer among {', '.join(BAYER_ORDERS)}, got {self.bayer}; give the "
+                "colours of the upright picture's first 2x2 pixels, row by row"
+            )
         if self.shape[1] < 1:
             raise SpikeGeometryError(
                 f"drop={self.drop_columns} leaves no column of {self.width}; check drop=START:STOP"
@@ -94,5 +107,9 @@ class SpikeGeometry:
         parts = [f"{self.height}x{self.width}", "bottom-up" if self.flip_rows else "top-down"]
         if self.pad_frames:
             parts.append("padded")
+        if self.msb_first:
+            parts.append("msb-first")
+        if self.bayer is not None:
+            parts.append(f"bayer={self.bayer}")
         parts += [f"drop={start}:{stop}" for start, stop in self.drop_columns]
         return ",".join(parts)

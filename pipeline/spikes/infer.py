@@ -8,13 +8,14 @@ smooth, so it stays the preset's.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from .dat import SpikeFile, SpikeFileError
-from .geometry import SpikeGeometryError
+from .geometry import SpikeGeometry, SpikeGeometryError
+from .parts import SpikeParts, open_stream
 from .presets import PRESETS
 
 _SAMPLES = 200
@@ -47,15 +48,58 @@ def rank_geometries(path: str | os.PathLike[str]) -> list[GeometryGuess]:
     for spec, presets in names.items():
         geometry = PRESETS[presets[0]].geometry
         try:
-            spikes = SpikeFile.open(path, geometry)
+            spikes = open_stream(path, geometry)
         except SpikeFileError as error:
             if isinstance(error.__cause__, SpikeGeometryError):
                 continue
             raise
         counts = spikes.counts(1, 0, min(spikes.n_frames, _SAMPLES))[0]
         correlation = neighbour_correlation(counts.astype(np.float32))
+        order = likelier_order(path, geometry)
+        if order is not None:
+            spec = order.geometry.describe()
         guesses.append(GeometryGuess(tuple(presets), spec, spikes.n_frames, correlation))
     return sorted(guesses, key=lambda guess: -guess.correlation)
+
+
+@dataclass(frozen=True, slots=True)
+class LikelierOrder:
+    """A bit order that fits a packed file clearly better than the stated one."""
+
+    geometry: SpikeGeometry
+    """The stated geometry with the other bit order."""
+    likeness: float
+    """Correlation of the pixels on both sides of the borders of bytes, with this order."""
+    stated: float
+    """The same correlation with the stated order."""
+
+
+def likelier_order(path: str | os.PathLike[str], geometry: SpikeGeometry) -> LikelierOrder | None:
+    """Return the other bit order if it is clearly likelier; None: it isn't, or nothing shows it.
+
+    Within a byte, neighbours stay neighbours in either order. Across the border of two bytes they
+    are 15 pixels apart in the wrong one, and stop being alike. Reads at most 200 samples.
+
+    Raises:
+        SpikeFileError: as `SpikeFile.open`.
+    """
+    whole = replace(geometry, drop_columns=())
+    if not whole.rows_are_bytes or whole.width < 16:
+        return None
+    spikes = open_stream(path, whole)
+    if spikes.encoding == "bytes":
+        return None
+    other = replace(whole, msb_first=not whole.msb_first)
+    stated, turned = (_likeness_across(s) for s in (spikes, open_stream(path, other)))
+    if turned - stated < _CLEAR_LEAD:
+        return None
+    return LikelierOrder(replace(geometry, msb_first=other.msb_first), turned, stated)
+
+
+def _likeness_across(spikes: SpikeFile | SpikeParts) -> float:
+    """Return the correlation of the last column of each byte with the first of the next one."""
+    counts = spikes.counts(1, 0, min(spikes.n_frames, _SAMPLES))[0].astype(np.float32)
+    return _alike(counts[:, 7:-1:8], counts[:, 8::8])
 
 
 def infer_geometry(path: str | os.PathLike[str]) -> GeometryGuess:
@@ -88,10 +132,10 @@ def infer_geometry(path: str | os.PathLike[str]) -> GeometryGuess:
 
 def neighbour_correlation(image: npt.NDArray[np.float32]) -> float:
     """Return the correlation of an image (H, W) with itself one pixel on: the worse direction."""
+    return min(_alike(image[1:], image[:-1]), _alike(image[:, 1:], image[:, :-1]))
 
-    def alike(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-        a, b = a - a.mean(), b - b.mean()
-        power = float(np.sqrt((a * a).sum() * (b * b).sum()))
-        return float((a * b).sum()) / power if power > 0 else 0.0
 
-    return min(alike(image[1:], image[:-1]), alike(image[:, 1:], image[:, :-1]))
+def _alike(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    power = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / power if power > 0 else 0.0

@@ -1,8 +1,9 @@
 """Packed spikes: their bit order, and the bits of one region of every frame.
 
-Pixel i of a bit string is bit i % 8 of byte i // 8, the least significant bit first. A frame's rows
-lie one after another. Decoding and counting read them through `Region`, which takes whole rows
-where the wanted columns don't start and end on bytes of their own:
+Pixel i of a bit string is bit i % 8 of byte i // 8, the least significant bit first unless the
+geometry says otherwise. A frame's rows lie one after another. Decoding and counting read them
+through `Region`, which takes whole rows where the wanted columns don't start and end on bytes of
+their own:
 
     file row   |........|........|........|........|     W bits, bottom row first if flipped
     whole      |<------------- W bits ----------->|      any W, any frame start
@@ -25,17 +26,29 @@ Range = tuple[int, int] | None
 """(start, stop) of rows or columns; None: all."""
 
 
-_BIT_ORDER: Final = "little"
+_LSB_FIRST: Final = "little"
+_MSB_FIRST: Final = "big"
 
 
-def pack_bits(pixels: npt.NDArray[np.bool_ | np.uint8]) -> Bytes:
+def pack_bits(pixels: npt.NDArray[np.bool_ | np.uint8], *, msb_first: bool = False) -> Bytes:
     """Return pixels of 0/1 as bits, eight a byte along the last axis; its end is padded with 0."""
-    return np.packbits(pixels, axis=-1, bitorder=_BIT_ORDER)
+    return np.packbits(pixels, axis=-1, bitorder=_MSB_FIRST if msb_first else _LSB_FIRST)
 
 
-def unpack_bits(packed: Bytes, count: int | None = None) -> Bytes:
+def unpack_bits(packed: Bytes, count: int | None = None, *, msb_first: bool = False) -> Bytes:
     """Return the bits along the last axis as uint8 of 0/1, the first `count` or all of them."""
-    return np.unpackbits(packed, axis=-1, count=count, bitorder=_BIT_ORDER)
+    return np.unpackbits(
+        packed, axis=-1, count=count, bitorder=_MSB_FIRST if msb_first else _LSB_FIRST
+    )
+
+
+def reverse_bits(packed: Bytes) -> Bytes:
+    """Return bytes with their bits in the other order."""
+    return _REVERSED[packed]
+
+
+_REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)), bitorder=_LSB_FIRST)
+"""Each byte with its bits in the other order, by byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +111,16 @@ class Region:
         def unpack_bytes(start: int, stop: int) -> Bytes:
             # Flat, because each run of bits costs a call.
             flat = stored[start:stop].reshape(stop - start, -1)
-            return unpack_bits(flat).reshape(stop - start, height, width)
+            pixels = unpack_bits(flat, msb_first=geometry.msb_first)
+            return pixels.reshape(stop - start, height, width)
 
         def unpack_shifted(start: int, stop: int) -> Bytes:
             out = np.empty((stop - start, height * width), np.uint8)
             for pixels, frame in zip(out, range(start, stop), strict=True):
                 first, shift = divmod(frame * geometry.frame_bits + row * geometry.width, 8)
                 end = shift + height * width
-                pixels[...] = unpack_bits(packed[first : first + (end + 7) // 8], end)[shift:]
+                bits = packed[first : first + (end + 7) // 8]
+                pixels[...] = unpack_bits(bits, end, msb_first=geometry.msb_first)[shift:]
             return out.reshape(-1, height, width)
 
         if self.byte_columns is None:

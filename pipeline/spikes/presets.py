@@ -63,14 +63,18 @@ PRESETS: dict[str, SpikePreset] = {
 }
 
 _SPEC_HELP = (
-    "give a preset's name or HxW,bottom-up|top-down[,padded][,drop=START:STOP], "
-    "for example 250x400,bottom-up"
+    "give a preset's name or HxW,bottom-up|top-down[,padded][,msb-first][,bayer=RGGB]"
+    "[,drop=START:STOP][,columns=START:STOP], for example 250x400,bottom-up"
 )
 
 
 @lru_cache(maxsize=1024)
 def parse_geometry(spec: str) -> SpikeGeometry:
-    """Read a SPEC: a preset's name or `HxW,bottom-up|top-down[,padded][,drop=400:416]`.
+    """Read a SPEC: a preset's name or `HxW,bottom-up|top-down`, and words after it.
+
+    `padded`: each frame begins on a byte. `msb-first`: the first pixel of a byte is its most
+    significant bit. `bayer=RGGB`: colour filters, whose rates are brought to one; see `mosaic`.
+    `drop=400:416`: columns that are no pixels. `columns=0:1000`: the only ones that are.
 
     Raises:
         SpikeGeometryError: not a SPEC, or one that leaves the row order open.
@@ -84,16 +88,31 @@ def parse_geometry(spec: str) -> SpikeGeometry:
             f"geometry {spec!r} is neither HxW nor a preset ({', '.join(PRESETS)}); {_SPEC_HELP}"
         )
     flip_rows: bool | None = None
-    pad_frames = False
+    pad_frames = msb_first = False
+    bayer: str | None = None
     drop: list[tuple[int, int]] = []
+    width = int(match[2])
     for word in words:
-        columns = re.fullmatch(r"drop=(\d{1,6}):(\d{1,6})", word)
+        columns = re.fullmatch(r"(drop|columns)=(\d{1,6}):(\d{1,6})", word)
         if word in ("bottom-up", "top-down"):
             flip_rows = word == "bottom-up"
         elif word == "padded":
             pad_frames = True
+        elif word == "msb-first":
+            msb_first = True
+        elif word.startswith("bayer="):
+            bayer = word.removeprefix("bayer=").upper()
         elif columns is not None:
-            drop.append((int(columns[1]), int(columns[2])))
+            start, stop = int(columns[2]), int(columns[3])
+            if columns[1] == "drop":
+                drop.append((start, stop))
+            elif start < stop <= width:
+                drop += [part for part in ((0, start), (stop, width)) if part[0] < part[1]]
+            else:
+                raise SpikeGeometryError(
+                    f"geometry {spec!r}: expected columns inside 0:{width}, got {start}:{stop}; "
+                    "check columns=START:STOP"
+                )
         else:
             raise SpikeGeometryError(f"geometry {spec!r}: {word!r} is not known; {_SPEC_HELP}")
     if flip_rows is None:
@@ -103,9 +122,11 @@ def parse_geometry(spec: str) -> SpikeGeometry:
         )
     return SpikeGeometry(
         height=int(match[1]),
-        width=int(match[2]),
+        width=width,
         flip_rows=flip_rows,
         pad_frames=pad_frames,
+        bayer=bayer,
+        msb_first=msb_first,
         drop_columns=tuple(sorted(drop)),
     )
 

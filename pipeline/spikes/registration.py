@@ -22,6 +22,7 @@ from ...errors import SpikeDeblurError
 from .dat import SpikeFile
 from .geometry import SpikeGeometry
 from .packed import Bytes, Range, pack_bits
+from .parts import SpikeParts, open_stream
 
 Matrix = tuple[float, float, float, float, float, float, float, float, float]
 """3x3, row by row."""
@@ -86,7 +87,7 @@ class Registration:
 class RegisteredSpikes:
     """A spike file seen from the colour camera; reads as `SpikeFile` does."""
 
-    def __init__(self, file: SpikeFile, registration: Registration) -> None:
+    def __init__(self, file: SpikeFile | SpikeParts, registration: Registration) -> None:
         if file.geometry.shape != registration.spike_shape:
             raise RegistrationError(
                 f"{file.path}: expected spikes of {registration.spike_shape[0]}x"
@@ -157,9 +158,11 @@ class _Box:
         return taken
 
 
-def open_spikes(
-    path: Path, geometry: SpikeGeometry, registration: Registration | None
-) -> SpikeFile | RegisteredSpikes:
-    """Open a spike file; with a registration it is seen from the colour camera."""
-    file = SpikeFile.open(path, geometry)
+Spikes = SpikeFile | SpikeParts | RegisteredSpikes
+"""A spike stream, read in one way whatever files it is in and wherever its pixels look."""
+
+
+def open_spikes(path: Path, geometry: SpikeGeometry, registration: Registration | None) -> Spikes:
+    """Open a stream in one file or in parts; with a registration, seen from the colour camera."""
+    file = open_stream(path, geometry)
     return file if registration is None else RegisteredSpikes(file, registration)

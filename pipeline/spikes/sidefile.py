@@ -13,6 +13,7 @@ from ...errors import SpikeDeblurError
 from ..host.files import write_text
 from ..host.validation import first_problem
 from .geometry import SpikeGeometry
+from .parts import stream_files
 from .presets import GeometrySpec, parse_geometry
 
 FOLDER_SIDE_FILE = "spikes.json"
@@ -55,14 +56,38 @@ def side_file_path(dat_path: str | os.PathLike[str]) -> Path:
 
 
 def read_side_file(dat_path: str | os.PathLike[str]) -> SideFile | None:
-    """Return what is recorded for a `.dat`, or None where nothing is.
+    """Return what is recorded for a stream, or None where nothing is.
 
-    Looks for `<name>.dat.json`, then for `spikes.json` in the same folder.
+    Looks for `<name>.dat.json`, then for `spikes.json` in the same folder. Of a stream in parts,
+    the first part's is returned.
 
     Raises:
-        SideFileError: a side file exists, but it is not what this version writes.
+        SideFileError: a side file exists, but it is not what this version writes; or parts of one
+            stream have side files that disagree on geometry, rate or gain.
+        SpikeFileError: a folder or pattern without spike files.
     """
-    dat_path = Path(dat_path)
+    first, *others = (Path(part) for part in stream_files(dat_path))
+    side = _read_beside(first)
+    for other in others:
+        further = _read_beside(other)
+        if _essence(further) != _essence(side):
+            raise SideFileError(
+                f"{other}: its side file disagrees with that of {first.name} on geometry, rate or "
+                "gain; the parts of one recording need the same"
+            )
+    return side
+
+
+def has_own_side_file(dat_path: str | os.PathLike[str]) -> bool:
+    """Whether a stream, or its first part, has a side file that is not its folder's."""
+    return side_file_path(stream_files(dat_path)[0]).is_file()
+
+
+def _essence(side: SideFile | None) -> tuple[object, ...]:
+    return () if side is None else (side.geometry, side.rate, side.gain)
+
+
+def _read_beside(dat_path: Path) -> SideFile | None:
     for path in (side_file_path(dat_path), dat_path.parent / FOLDER_SIDE_FILE):
         if path.is_file():
             return _parse(path)

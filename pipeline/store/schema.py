@@ -9,7 +9,7 @@ kind `counts` keeps counts in K bins:
                                                x // 8, bits past the width are 0
     first_sample  (N,) int64                   packed: each window's first sample in `spikes`
     voxels        (N, K, h, w)         uint8   counts: uint16 where a bin can exceed 255
-    blur, sharp   (N, H, W, 3)         uint8   RGB
+    blur, sharp   (N, H, W, 3)         uint8   RGB; uint16 where the source has 16 bits
     samples       (N,) int64                   spike samples in each window
     t0, t1        (N,) float64                 seconds, both ends belong to the window
     frame_index   (N,) int64
@@ -30,6 +30,7 @@ import math
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ... import __version__
@@ -179,7 +180,8 @@ class SequenceRecord(BaseModel):
             raise ValueError("expected stored_samples in kind packed, and only there")
         if self.shortest_window > self.longest_window:
             raise ValueError("expected the shortest window no longer than the longest")
-        planned = self._planned()
+        frames = next((spec.dtype for spec in self.arrays if spec.name == "blur"), "uint8")
+        planned = self._planned("uint16" if frames == "uint16" else "uint8")
         specs = {spec.name: spec for spec in self.arrays} or planned
         for name, expected in planned.items():
             found = specs.get(name)
@@ -215,13 +217,27 @@ class SequenceRecord(BaseModel):
         """All arrays, by name."""
         return {spec.name: spec for spec in self.arrays}
 
-    def _planned(self) -> dict[str, ArraySpec]:
-        """Return the arrays that `voxelize` makes of this sequence, by name."""
+    @property
+    def frame_dtype(self) -> VoxelType:
+        """Type of the frames."""
+        spec = self.specs.get("blur")
+        return "uint16" if spec is not None and spec.dtype == "uint16" else "uint8"
+
+    def with_frames(self, dtype: VoxelType) -> SequenceRecord:
+        """Return the record of the same sequence with frames of a type, before any is written."""
+        return self.model_copy(update={"arrays": tuple(self._planned(dtype).values())})
+
+    def _planned(self, frames: VoxelType) -> dict[str, ArraySpec]:
+        """Return the arrays that `voxelize` makes of this sequence, by name.
+
+        Args:
+            frames: type of the frames.
+        """
         if self.kind == "npy":
             return {}
         n = self.windows
         (h, w), (height, width) = self.voxel_shape, self.frame_shape
-        frame_bytes = 3 * height * width * len(self.image_names)
+        frame_bytes = 3 * height * width * len(self.image_names) * np.dtype(frames).itemsize
         packed, counts = self.kind == "packed", self.kind == "counts"
         whole = shard_windows(n, frame_bytes + (self.voxel_bytes if counts else 0))
         specs = []
@@ -238,7 +254,7 @@ class SequenceRecord(BaseModel):
         chunks = (1, divide(height, CHUNK_SIDE), divide(width, CHUNK_SIDE), 3)
         axes = ("window", "y", "x", "channel")
         specs += [
-            _sharded(name, "uint8", shape, chunks, whole, "none", axes) for name in self.image_names
+            _sharded(name, frames, shape, chunks, whole, "none", axes) for name in self.image_names
         ]
         rows = -(-n // whole) * whole
         small = {k: v for k, v in SMALL_ARRAYS.items() if packed or k != "first_sample"}

@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
+from ..frames.images import to_8_bits
 from ..sequences.contract import STREAM
 from ..sequences.stored import StoreSequence, open_store
-from ..spikes import SpikeFile, read_side_file, reconstruct, samples_per_bin
+from ..spikes import read_side_file, reconstruct, samples_per_bin
+from ..spikes.parts import is_stream, open_stream
 from ..spikes.settings import AS_RECORDED, SpikeOptions, settle
 from ..storage.locate import open_storage
 from ..store.records import root_kind
@@ -142,12 +144,14 @@ def open_clips(path: Path, options: SpikeOptions = AS_RECORDED) -> tuple[ViewedG
     """
     if (path / STREAM).is_file():
         path = path / STREAM
-    if path.is_file():
+    if path.is_file() or (not path.exists() and is_stream(path)):
         return (_recording(path, options),)
     # From outside: a sequence has the same mark as its store.
     for root in reversed((path.resolve(), *path.resolve().parents)):
         if root.is_dir() and root_kind(open_storage(root)) in ("packed", "counts"):
             return _store(root, path)
+    if is_stream(path):
+        return (_recording(path, options),)
     raise ViewError(
         f"{path}: expected a .dat, a folder with spike.dat, a store, or a sequence in one; found "
         f"{'none of these' if path.exists() else 'nothing'}; check the path"
@@ -158,7 +162,7 @@ def _recording(path: Path, options: SpikeOptions) -> ViewedGroup:
     side = read_side_file(path)
     rate = options.rate or (side.rate if side else None)
     settings = settle(str(path), replace(options, rate=rate or 1.0), side)
-    file = SpikeFile.open(path, settings.geometry)
+    file = open_stream(path, settings.geometry)
     clip = ViewedClip(
         samples=file.n_frames,
         shape=file.geometry.shape,
@@ -206,6 +210,6 @@ def _window(sequence: StoreSequence, window: int) -> ViewedClip:
         gain=sequence.gain,
         spikes=lambda start, stop: spikes[start:stop],
         rates=lambda start, stop: reconstruct.tfp(spikes[start:stop]),
-        blur=sequence.blur(window, window + 1)[0],
-        sharp=sequence.sharp(window, window + 1)[0] if sequence.has_sharp else None,
+        blur=to_8_bits(sequence.blur(window, window + 1)[0]),
+        sharp=to_8_bits(sequence.sharp(window, window + 1)[0]) if sequence.has_sharp else None,
     )

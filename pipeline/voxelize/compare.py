@@ -62,7 +62,7 @@ class VoxelizeJob:
             codec=cast(Codec, self.options.codec or CODECS[0]),
             only_voxels=self.in_place,
         )
-        return plan_sequence(sequence, target, self.sources.frame_shape(sequence), seen)
+        return plan_sequence(sequence, target, self.sources.frame_form(sequence), seen)
 
 
 @dataclass(slots=True)

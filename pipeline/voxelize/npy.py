@@ -69,5 +69,5 @@ def write_windows(task: ShardTask, sources: TaskSources, files: SummedFiles) -> 
 
 
 def _cut(geometry: SpikeGeometry) -> SpikeGeometry:
-    """Return the geometry of the spikes written: columns that hold no pixels are left out."""
-    return replace(geometry, width=geometry.shape[1], drop_columns=())
+    """Return the geometry of the spikes written: only pixels, and of one rate under all filters."""
+    return replace(geometry, width=geometry.shape[1], drop_columns=(), bayer=None)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..align.manifest import AlignedSequence, FileRecord
+from ..frames.images import FrameType
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
 from ..storage.base import StoreError, merge_spans
@@ -31,6 +32,15 @@ from ..store.schema import Kind, SequenceRecord, shard_windows
 
 Ranges = list[tuple[int, int]]
 """Spike samples [start, stop), of each window or run."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameForm:
+    """Size and type of a sequence's frames."""
+
+    shape: tuple[int, int]
+    """(H, W), in pixels."""
+    dtype: FrameType
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +121,8 @@ class ShardTask:
     """Runs that overlap [start, stop), for `spikes`."""
     sources: tuple[SourceFile, ...] = ()
     """Files that the task reads."""
+    links: tuple[tuple[str, str], ...] = ()
+    """Links of a local data set that lead out of its folder, and their targets."""
     geometry: SpikeGeometry
     registration: Registration | None
     """Registration of spike pixels to the frames; None: both cameras see the same."""
@@ -138,7 +150,7 @@ class SequencePlan:
 def plan_sequence(
     sequence: AlignedSequence,
     target: Target,
-    frame_shape: tuple[int, int],
+    frames: FrameForm,
     seen: Mapping[str, FileRecord],
 ) -> SequencePlan:
     """Turn one sequence of a manifest into task records.
@@ -146,7 +158,7 @@ def plan_sequence(
     Args:
         sequence: entry of the manifest, with at least one window.
         target: form and place of what is made of it.
-        frame_shape: (H, W) of the frames, in pixels.
+        frames: size and type of the frames.
         seen: present state of each file of the sequence.
 
     Raises:
@@ -154,7 +166,9 @@ def plan_sequence(
     """
     ranges = _sample_ranges(sequence, target.bins)
     runs, first_sample = _runs(sequence, ranges)
-    record = _record(sequence, target, frame_shape, ranges, runs)
+    record = _record(sequence, target, frames.shape, ranges, runs)
+    if frames.dtype != record.frame_dtype and record.kind != "npy":
+        record = record.with_frames(frames.dtype)
     windows = tuple(
         WindowSource(w.frame_index, w.spikes, start, stop, w.blur, w.sharp)
         for w, (start, stop) in zip(sequence.windows, ranges, strict=True)
@@ -174,6 +188,7 @@ def plan_sequence(
         stop=0,
         geometry=sequence.spike_geometry(),
         registration=sequence.registration(),
+        links=tuple(sequence.links.items()),
     )
     tasks: list[ShardTask] = []
     # Tasks of one sequence can share a recording: the first one to read it hashes it.

@@ -13,7 +13,7 @@ import os
 import posixpath
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,16 +28,15 @@ from ..align.manifest import (
     parse_manifest,
     read_manifest,
 )
-from ..frames.images import image_shape, read_rgb
+from ..frames.images import as_type, frame_type, image_shape, read_frame
 from ..host.files import StrPath, all_inside, inside, sha256_file
 from ..host.reporter import SILENT, Reporter
-from ..spikes import SpikeFile
 from ..spikes.clock import SpikeWindowError
-from ..spikes.registration import RegisteredSpikes, open_spikes
+from ..spikes.registration import Spikes, open_spikes
 from ..storage.base import Storage, StoreError, check_key
 from ..storage.fetch import fetch
 from ..storage.locate import local_path, open_storage
-from .plan import ShardTask
+from .plan import FrameForm, ShardTask
 
 
 class ManifestSources:
@@ -46,10 +45,14 @@ class ManifestSources:
     Args:
         root: folder of the data set.
         named_in: path of the manifest, for messages.
+        links: links of a local data set that lead out of its folder, as `align` recorded them.
     """
 
-    def __init__(self, root: Storage, named_in: str) -> None:
+    def __init__(
+        self, root: Storage, named_in: str, links: Mapping[str, str] | None = None
+    ) -> None:
         self.root = root
+        self._links = links
         self._named_in = named_in
         self._sizes: dict[str, int] | None = None
 
@@ -63,7 +66,7 @@ class ManifestSources:
         if not self.root.is_local:
             return self._look_in_bucket(sequence)
         seen: dict[str, FileRecord] = {}
-        paths = all_inside(Path(self.root.location), sequence.files, self._named_in)
+        paths = all_inside(Path(self.root.location), sequence.files, self._named_in, self._links)
         for relative, recorded in sequence.files.items():
             path = paths[relative]
             try:
@@ -85,7 +88,9 @@ class ManifestSources:
             StoreError: the file can't be read.
         """
         if self.root.is_local:
-            return sha256_file(inside(Path(self.root.location), relative, self._named_in))
+            return sha256_file(
+                inside(Path(self.root.location), relative, self._named_in, self._links)
+            )
         self.size(relative)  # refuses what isn't there
         digest = hashlib.sha256()
         for piece in self.root.stream(relative):
@@ -99,20 +104,22 @@ class ManifestSources:
             raise FileNotFoundError(relative)
         return size
 
-    def frame_shape(self, sequence: AlignedSequence) -> tuple[int, int]:
-        """Return (H, W) of a sequence's first blurred frame, in pixels.
+    def frame_form(self, sequence: AlignedSequence) -> FrameForm:
+        """Return size and type of a sequence's frames, from its first window's headers.
 
         Raises:
             StoreError: the sequence has no window.
         """
         if not sequence.windows:
             raise StoreError(f"{sequence.seq}: the manifest has no window of it; run `align` again")
-        frame = sequence.windows[0].blur
+        first = sequence.windows[0]
+        names = [first.blur, *([first.sharp] if first.sharp else [])]
         if self.root.is_local:
-            return image_shape(inside(Path(self.root.location), frame, self._named_in))
+            root = Path(self.root.location)
+            return _form([inside(root, name, self._named_in, self._links) for name in names])
         with tempfile.TemporaryDirectory() as folder:
-            fetch(self.root, [frame], Path(folder))
-            return image_shape(Path(folder, frame))
+            fetch(self.root, names, Path(folder))
+            return _form([Path(folder, name) for name in names])
 
     def _look_in_bucket(self, sequence: AlignedSequence) -> dict[str, FileRecord]:
         if self._sizes is None:
@@ -143,7 +150,7 @@ def open_manifest(location: StrPath) -> tuple[Manifest, ManifestSources, str]:
     if path is not None:
         manifest = read_manifest(path)
         root = open_storage(manifest.root_folder(path))
-        return manifest, ManifestSources(root, str(path)), sha256_file(path)
+        return manifest, ManifestSources(root, str(path), manifest.links), sha256_file(path)
     text = os.fspath(location)
     above, _, name = text.rpartition("/")
     content = open_storage(above).read(name)
@@ -199,8 +206,9 @@ class TaskSources:
     def __init__(self, task: ShardTask, root: Path) -> None:
         self._task = task
         self._root = root
+        self._links = dict(task.links)
         self._expected = {source.path: source for source in task.sources}
-        self._open: tuple[str, SpikeFile | RegisteredSpikes] | None = None
+        self._open: tuple[str, Spikes] | None = None
         self.sha256: dict[str, str] = {}
         """SHA-256 of each file that was read whole, by path."""
         for source in task.sources:
@@ -208,19 +216,21 @@ class TaskSources:
 
     def path(self, relative: str) -> Path:
         """Return where a file is; raises `UnsafePathError` if that is outside of the folder."""
-        return inside(self._root, relative, self._task.record.seq)
+        return inside(self._root, relative, self._task.record.seq, self._links)
 
     def image(self, relative: str) -> np.ndarray:
-        """Return a frame (H, W, 3) uint8, RGB.
+        """Return a frame (H, W, 3) RGB, of the record's type.
 
         Raises:
             StoreError: it is not the file that was aligned and planned.
             SpikeDeblurError: it can't be read, or has another size than the first frame.
         """
         self._check(relative, hashed=True)
-        return read_rgb(self.path(relative), self._task.record.frame_shape)
+        path, record = self.path(relative), self._task.record
+        frame = read_frame(path, record.frame_shape)
+        return frame if record.kind == "npy" else as_type(frame, record.frame_dtype, path)
 
-    def spikes(self, relative: str, start: int, stop: int) -> SpikeFile | RegisteredSpikes:
+    def spikes(self, relative: str, start: int, stop: int) -> Spikes:
         """Open a recording, registered to the frames; refuse one without samples [start, stop)."""
         if self._open is None or self._open[0] != relative:
             self._check(relative, hashed=self._expected[relative].hashed_here)
@@ -251,6 +261,10 @@ def changed_since_aligned(seq: str, relative: str) -> StoreError:
     return StoreError(
         f"{seq}: {relative} changed since it was aligned; run `spikedeblur align` again"
     )
+
+
+def _form(frames: list[Path]) -> FrameForm:
+    return FrameForm(image_shape(frames[0]), max(map(frame_type, frames), key=len))
 
 
 def _read_ahead(path: Path) -> None:

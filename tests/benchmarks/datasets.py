@@ -32,7 +32,7 @@ from spikedeblur.pipeline.host.allocator import keep_freed_memory
 from spikedeblur.pipeline.host.reporter import duration
 from spikedeblur.pipeline.spikes import SpikeGeometry
 from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
-from spikedeblur.pipeline.voxelize.plan import Target, plan_sequence
+from spikedeblur.pipeline.voxelize.plan import FrameForm, Target, plan_sequence
 from spikedeblur.pipeline.voxelize.task import write_shard
 from spikedeblur.pipeline.voxelize.workers import connect, run_on
 
@@ -150,7 +150,9 @@ def row(data: DataSet, folder: Path, client: Client) -> str:
     tasks = [
         task
         for sequence in read_manifest(manifest).sequences
-        for task in plan_sequence(sequence, target, data.frame_shape, sequence.files).tasks
+        for task in plan_sequence(
+            sequence, target, FrameForm(data.frame_shape, "uint8"), sequence.files
+        ).tasks
     ]
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(2):

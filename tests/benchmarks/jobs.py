@@ -33,7 +33,7 @@ from spikedeblur.pipeline.spikes import SpikeGeometry
 from spikedeblur.pipeline.store.schema import SHARD_BYTES, Kind
 from spikedeblur.pipeline.store.write import array_files
 from spikedeblur.pipeline.voxelize import Workers
-from spikedeblur.pipeline.voxelize.plan import ShardTask, Target, plan_sequence
+from spikedeblur.pipeline.voxelize.plan import FrameForm, ShardTask, Target, plan_sequence
 from spikedeblur.pipeline.voxelize.task import write_shard
 from spikedeblur.pipeline.voxelize.workers import GROUP_BYTES, connect, run_on
 
@@ -74,7 +74,7 @@ def tasks_of(
             update={"seq": f"train/bench/{number}", "windows": recorded.windows[:windows]}
         )
         target = Target(store=str(out), root=str(root), kind=kind, bins=BINS)
-        plan = plan_sequence(sequence, target, FRAME_SHAPE, sequence.files)
+        plan = plan_sequence(sequence, target, FrameForm(FRAME_SHAPE, "uint8"), sequence.files)
         tasks += plan.tasks
     return tasks
 

@@ -10,6 +10,7 @@ from layout_trees import TREES
 from training_sets import SMALL
 
 from spikedeblur.configs import load_config
+from spikedeblur.pipeline.align.layouts import LAYOUTS
 from spikedeblur.pipeline.align.split import split
 from spikedeblur.pipeline.evaluate import evaluate
 from spikedeblur.pipeline.sequences import open_store
@@ -23,9 +24,11 @@ from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_man
 def test_folders_become_a_step_of_training(tmp_path, name):
     tree = TREES[name](tmp_path / "data")
     manifest = tmp_path / "a.json"
+    layout = "auto" if name in LAYOUTS else tree.layout
     found, _ = run_align(
-        tmp_path / "data", tree.layout, manifest.with_suffix(".txt"), verify=False, **tree.options
+        tmp_path / "data", layout, manifest.with_suffix(".txt"), verify=False, **tree.options
     )
+    assert name not in LAYOUTS or found.layout == tree.layout
     voxelize_manifest(manifest, tmp_path / "s.zarr", VoxelizeOptions(bins=8), Workers(count=1))
     for sequence in open_store(tmp_path / "s.zarr"):
         counts = sequence.voxels(0, sequence.length).sum(axis=(1, 2, 3))
@@ -38,7 +41,8 @@ def test_folders_become_a_step_of_training(tmp_path, name):
     (line,) = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "train"]
     assert line["loss"] > 0
     data = json.loads((tmp_path / "run/environment.json").read_text())["data"]
-    assert data["blur_kinds"] == (["blur_gamma"] if found.layout == "spk-gopro" else [])
+    kinds = {"spk-gopro": ["blur_gamma"], "s-vrt-gopro": ["blur"]}
+    assert data["blur_kinds"] == kinds.get(found.layout, [])
 
 
 def test_a_split_is_what_training_and_evaluation_read(tmp_path):

@@ -174,6 +174,22 @@ def spk_gopro(root: Path) -> Tree:
     return tree
 
 
+def s_vrt_gopro(root: Path) -> Tree:
+    """Spk-GoPro after S-VRT's scripts, which move `blur` and `sharp` and leave `blur_gamma`."""
+    tree = spk_gopro(root)
+    tree.layout = "s-vrt-gopro"
+    top = root / "GOPRO_Large"
+    for clip in sorted(top.glob("*/*/")):
+        for folder, ending in (("blur_gamma", "_GT_blurred"), ("sharp", "_GT")):
+            moved = top / f"{clip.parent.name}{ending}" / clip.name
+            moved.parent.mkdir(exist_ok=True)
+            (clip / folder).rename(moved)
+        write_image(clip / "blur_gamma/000003.png", np.zeros((HEIGHT, WIDTH)))
+    # The spikes' side file for SpikeCV, which does not make this a folder of SpikeCV's.
+    (root / "GOPRO_Large_spike_seq/config.yaml").write_text("spike_h: 32\nspike_w: 40\n")
+    return tree
+
+
 def s_sdm(root: Path) -> Tree:
     """S-SDM GOPRO: 137 samples, 20 before and 20 after; ends without spikes."""
     tree = Tree("s-sdm")
@@ -324,6 +340,7 @@ TREES: dict[str, Callable[[Path], Tree]] = {
     "x4k1000fps, Spk-X4K1000FPS 33": spk_x4k_33_stream,
     "x4k1000fps, Spk-X4K1000FPS 65": spk_x4k_65_own,
     "spk-gopro": spk_gopro,
+    "s-vrt-gopro": s_vrt_gopro,
     "s-sdm": s_sdm,
     "unified": unified,
     "spikecv": spikecv,

@@ -39,6 +39,7 @@ class MemorySequence:
     is_remote: bool = False
     has_spikes: bool = False
     voxel_dtype: str = "uint8"
+    frame_dtype: str = "uint8"
     reads: list[str] = field(default_factory=list)
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...frames.images import ImageError, decode_rgb
+from ...frames.images import ImageError, decode_frame, to_8_bits
 from ...frames.listing import shorten
 from ...frames.srgb import decode_srgb
 from ...spikes.camera import luminance
@@ -35,7 +35,7 @@ def check_images(checking: Checking, linear: bool) -> None:
             path = Path(checking.paths[name])
             try:
                 content = path.read_bytes()
-                frame = decode_rgb(content, path)
+                frame = decode_frame(content, path)
             except (ImageError, OSError) as error:
                 checking.note("unreadable", str(error))
                 checking.unreadable.add(name)
@@ -52,7 +52,7 @@ def check_images(checking: Checking, linear: bool) -> None:
                     f"found {height}x{width}",
                 )
             pixels = hashlib.blake2b(frame.tobytes()).digest()
-            if int(frame.max()) <= BLACK:
+            if int(to_8_bits(frame.max()[None]).item()) <= BLACK:
                 black.append(name)
             elif before.get(kind) == pixels:
                 frozen.append(name)

@@ -150,7 +150,7 @@ def check_sequence(
     sequence: AlignedSequence, manifest: Manifest, root: Path, named_in: str | os.PathLike[str]
 ) -> SequenceCheck:
     """Check one sequence; see `check_manifest`."""
-    checking = Checking(sequence, all_inside(root, sequence.files, named_in))
+    checking = Checking(sequence, all_inside(root, sequence.files, named_in, sequence.links))
     _check_there(checking)
     sums = _check_spikes(checking)
     check_images(checking, linear=manifest.linear_light is True)

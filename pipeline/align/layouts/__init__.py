@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import s_sdm, spikecv, spk_gopro, unified, x4k1000fps
+from . import s_sdm, s_vrt_gopro, spikecv, spk_gopro, unified, x4k1000fps
 from .contract import AlignmentError, FoundSequence, FoundWindow, KnownLayout, Layout
 from .custom import is_layout_file, read_layout
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 LAYOUTS: dict[str, KnownLayout] = {
-    layout.NAME: layout for layout in (x4k1000fps, spk_gopro, s_sdm, unified, spikecv)
+    layout.NAME: layout for layout in (x4k1000fps, spk_gopro, s_vrt_gopro, s_sdm, unified, spikecv)
 }
 
 

@@ -61,6 +61,8 @@ class FoundSequence:
     """How the blurred frames were averaged, where the data set has several kinds."""
     scene: str | None = None
     """Name of what was filmed, where file names tell more than the middle parts of `seq`."""
+    stated_in: str | None = None
+    """Layout file that describes the data set; None: a layout of this package."""
     warnings: tuple[str, ...] = ()
 
 

@@ -3,7 +3,7 @@
     name: my-camera
     split: test                                    # or {split} in the patterns
     blur: "{scene}/{clip}/rgb/{frame}.png"
-    sharp: "{scene}/{clip}/sharp/{frame}.png"      # may be left out
+    sharp: "{scene}/{clip}/sharp/{frame}.png"      # may be left out; or {files, step, offset}
     spikes:
       files: "{scene}/{clip}/spikes.dat"           # with {frame}: one file an exposure
       geometry: 250x400,bottom-up
@@ -34,6 +34,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    field_validator,
     model_validator,
 )
 
@@ -42,6 +43,7 @@ from ...clocks.durations import TimelineError, parse_duration
 from ...clocks.exposures import Exposures
 from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ...host.validation import read_yaml
+from ...spikes.dat import SPIKE_SUFFIXES
 from ...spikes.presets import GeometrySpec, SpikePreset, parse_geometry
 from .contract import AlignmentError, FoundSequence, FoundWindow, in_order
 from .pairing import leftovers, pair_frames
@@ -100,8 +102,8 @@ class Spikes(_Section):
     @model_validator(mode="after")
     def _check(self) -> Spikes:
         own_files = "{frame}" in self.files
-        if not self.files.endswith(".dat"):
-            raise ValueError("files: expected a pattern that ends with .dat")
+        if not self.files.lower().endswith(SPIKE_SUFFIXES):
+            raise ValueError("files: expected a pattern that ends with .dat or .bin")
         if self.geometry is None and (self.rate, self.gain) != (None, None):
             raise ValueError("geometry: expected it beside rate and gain")
         if own_files and self.first != 0.0:
@@ -184,6 +186,17 @@ def _as_keys(error: TimelineError) -> str:
     return str(error).replace("--frame-rate", "frame_rate").replace("--", "")
 
 
+class Sharp(_Section):
+    """The section `sharp`: sharp frames whose numbers are not those of the blurred ones."""
+
+    files: Pattern
+    """Pattern of the sharp frames."""
+    step: int = Field(default=1, ge=1)
+    """Sharp frames from one blurred frame's number to the next."""
+    offset: int = 0
+    """Number of the sharp frame that belongs to blurred frame 0."""
+
+
 class LayoutFile(_Section):
     """The content of a layout file."""
 
@@ -192,10 +205,16 @@ class LayoutFile(_Section):
     split: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Split of all sequences; None: {split} is in the patterns."""
     blur: Pattern
-    sharp: Pattern | None = None
+    sharp: Sharp | None = None
+    """Sharp frames; a pattern alone is `files`, with the blurred frames' numbers."""
     spikes: Spikes
     frames: Frames | None = None
     camera: Camera | None = None
+
+    @field_validator("sharp", mode="before")
+    @classmethod
+    def _sharp_alone(cls, given: object) -> object:
+        return {"files": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _check(self) -> LayoutFile:
@@ -204,7 +223,8 @@ class LayoutFile(_Section):
             _require_pattern(self.camera.times)
             if extra := sorted(set(_words(self.camera.times)) - (words - {"frame"})):
                 raise ValueError(f"camera.times: {{{extra[0]}}} is no word of a sequence in blur")
-        for key, pattern in (("blur", self.blur), ("sharp", self.sharp or self.blur)):
+        sharp = self.sharp.files if self.sharp else self.blur
+        for key, pattern in (("blur", self.blur), ("sharp", sharp)):
             if not pattern.lower().endswith(IMAGE_SUFFIXES):
                 raise ValueError(f"{key}: expected an ending of {', '.join(IMAGE_SUFFIXES)}")
             if "frame" not in _words(pattern):
@@ -246,7 +266,7 @@ class CustomLayout:
             )
         files = list(_files(root))
         blurs = _collect(root, files, content.blur)
-        sharps = _collect(root, files, content.sharp) if content.sharp else {}
+        sharps = _collect(root, files, content.sharp.files) if content.sharp else {}
         spikes = _collect(root, files, content.spikes.files)
         if not blurs:
             raise AlignmentError(
@@ -254,6 +274,15 @@ class CustomLayout:
                 f"among {len(files)} files{': ' * bool(files)}{shorten(files, 3)}; correct the "
                 "pattern or the path"
             )
+        for name, pattern, collected in (
+            ("sharp frames", content.sharp.files if content.sharp else None, sharps),
+            ("spikes", content.spikes.files, spikes),
+        ):
+            if pattern is not None and not collected:
+                raise AlignmentError(
+                    f"{root}: expected {name} {pattern} ({self._where}), found none; correct the "
+                    f"pattern{' or leave sharp out' if collected is sharps else ''}"
+                )
         sequences = [
             self._sequence(root, key, frames, sharps.pop(key, {}), spikes, exposure)
             for key, frames in sorted(blurs.items())
@@ -279,8 +308,21 @@ class CustomLayout:
         own_files = "frame" in words
         if files and not own_files:
             files = dict.fromkeys(blurs, files[0])
-        names = dict(key)
+        left_out = leftovers(blurs, files)
+        if content.sharp is not None:
+            step, offset = content.sharp.step, content.sharp.offset
+            if (step, offset) == (1, 0):
+                left_out += leftovers(blurs, sharps)  # else there are those between, too
+            paired = {n: sharps[at] for n in blurs if (at := offset + step * n) in sharps}
+            if sharps and not paired:
+                raise AlignmentError(
+                    f"{next(iter(blurs.values()))}: expected its sharp frame among "
+                    f"{content.sharp.files}, found none of this number, nor of any other blurred "
+                    f"frame of the sequence; correct sharp.step and sharp.offset in {self._where}"
+                )
+            sharps = paired
         windows = pair_frames(blurs, sharps, files, f"{root}/{content.spikes.files}")
+        names = dict(key)
         parts = [names[word] for word in _words(content.blur) if word not in ("split", "frame")]
         split = content.split or names["split"]
         fps, windows, exposures = _timed(content, windows, root, names)
@@ -304,7 +346,8 @@ class CustomLayout:
             preset=preset,
             spike_scale=stated.scale,
             scene=names.get("scene"),
-            warnings=tuple(leftovers(blurs, sharps, files)),
+            stated_in=self._where,
+            warnings=tuple(left_out),
         )
 
 
@@ -342,14 +385,21 @@ def _words(pattern: str) -> list[str]:
 
 def _expression(pattern: str) -> re.Pattern[str]:
     text = ""
-    for i, part in enumerate(_WORD.split(pattern)):
+    parts = _WORD.split(pattern)
+    for i, part in enumerate(parts):
         if i % 2 == 0:
-            text += re.escape(part)
+            text += _any_case_ending(part) if i == len(parts) - 1 else re.escape(part)
         elif f"(?P<{part}>" in text:
             text += f"(?P={part})"
         else:
             text += f"(?P<{part}>{'[0-9]{1,9}' if part == 'frame' else '[^/]+'})"
     return re.compile(text)
+
+
+def _any_case_ending(text: str) -> str:
+    """Return an expression for text whose ending, such as .png, may be upper-case."""
+    before, dot, suffix = text.rpartition(".")
+    return f"{re.escape(before + dot)}(?i:{re.escape(suffix)})"
 
 
 def _files(root: Path) -> Iterator[str]:

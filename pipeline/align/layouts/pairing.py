@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ...frames.listing import IMAGE_SUFFIXES, folder_names, shorten
-from ..exposure import parse_frame_name
+from ...frames.listing import IMAGE_SUFFIXES, FrameNameError, folder_names, list_frames, shorten
+from ...spikes.dat import SPIKE_SUFFIXES
 from .contract import AlignmentError, FoundWindow
 
 
@@ -23,35 +23,44 @@ def index_frames(
 
     Args:
         folder: may be missing.
-        warnings: list that gets a warning for each file whose name is no frame's.
+        warnings: list that gets what is left out; see `FrameFiles.left_out`.
         suffixes: endings of the files that count, in lower case.
         names: the folder's files, where they are known; None: they are listed.
-        interpolated: names are those of an interpolated sequence; see `exposure`.
+        interpolated: names are those of an interpolated sequence; see `listing`.
         example: a frame's name, for the message of a folder without frames; None: it may be empty.
 
     Raises:
         AlignmentError: two files have the same number, or none is there that must be.
     """
-    frames: dict[int, Path] = {}
-    for name in folder_names(folder) if names is None else names:
-        stem, dot, suffix = name.rpartition(".")
-        if (dot + suffix).lower() not in suffixes:
-            continue
-        number = parse_frame_name(stem, interpolated)
-        if number is None:
-            warnings.append(f"{folder / name}: not a frame's name; left out")
-        elif number in frames:
-            raise AlignmentError(
-                f"{folder}: {frames[number].name} and {name} are both frame {number}; remove one"
-            )
-        else:
-            frames[number] = folder / name
+    try:
+        listed = list_frames(folder, suffixes=suffixes, names=names, interpolated=interpolated)
+    except FrameNameError as error:
+        raise AlignmentError(str(error)) from error
+    frames, left_out = listed.frames, listed.left_out()
+    warnings += left_out
     if example is not None and not frames:
         raise AlignmentError(
             f"{folder}: expected images named by number, such as {example}, found "
-            f"{shorten(warnings) or 'none'}"
+            f"{shorten(left_out) or 'none'}"
         )
     return frames
+
+
+STREAM = "spike"
+"""Name, without ending, of one recording for a whole sequence."""
+
+
+def is_stream_name(name: str) -> bool:
+    """Whether a file's name is that of one recording for a whole sequence, such as spike.dat."""
+    stem, _, suffix = name.lower().rpartition(".")
+    return stem == STREAM and f".{suffix}" in SPIKE_SUFFIXES
+
+
+def find_streams(*folders: Path) -> list[Path]:
+    """Return the recordings for a whole sequence that lie in some folders."""
+    return [
+        folder / name for folder in folders for name in folder_names(folder) if is_stream_name(name)
+    ]
 
 
 def pair_frames(

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...frames.listing import subfolders
+from ...spikes.dat import SPIKE_SUFFIXES
 from ...spikes.presets import PRESETS
 from .contract import AlignmentError, FoundSequence, choose_variant, in_order
 from .pairing import index_frames, leftovers, pair_frames
@@ -38,10 +40,10 @@ _SCALES = {"spike_data": 4, "spike_full": 1}
 
 def recognise(root: Path) -> str | None:
     """Return what in `root` shows this layout; None: nothing does."""
-    for blur in sorted(root.glob(f"*/{BLUR}")):
+    for split in subfolders(root):
         for name in VARIANTS:
-            if (blur.parent / name).is_dir():
-                return f"{blur.parent.name}/{BLUR}/ and {blur.parent.name}/{name}/"
+            if (split / BLUR).is_dir() and (split / name).is_dir():
+                return f"{split.name}/{BLUR}/ and {split.name}/{name}/"
     return None
 
 
@@ -52,13 +54,12 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
             f"{root}: the layout {NAME} has exposures of {EXPOSURE} frames, --exposure says "
             f"{exposure}; leave it out"
         )
-    splits = sorted(path.parent for path in root.glob(f"*/{BLUR}") if path.is_dir())
+    splits = [path for path in subfolders(root) if (path / BLUR).is_dir()]
     kind = choose_variant(root, splits, VARIANTS, variant)
     sequences = (
         _find_sequence(split, folder.name, kind)
         for split in splits
-        for folder in (split / BLUR).iterdir()
-        if folder.is_dir() and not folder.name.startswith(".")
+        for folder in subfolders(split / BLUR)
     )
     return in_order(root, f"{NEEDS}, with a folder for each sequence in both", sequences)
 
@@ -67,7 +68,7 @@ def _find_sequence(split: Path, name: str, kind: str) -> FoundSequence:
     warnings: list[str] = []
     blurs = index_frames(split / BLUR / name, warnings, example="000019.png")
     sharps = index_frames(split / SHARP / name, warnings)
-    spikes = index_frames(split / kind / name, warnings, suffixes=(".dat",))
+    spikes = index_frames(split / kind / name, warnings, suffixes=SPIKE_SUFFIXES)
     ends = min(blurs), max(blurs)
     inner = {n: path for n, path in blurs.items() if n in spikes or n not in ends}
     # No warning of sharp frames: sharp_data may hold those between the blurred ones too.

@@ -17,8 +17,10 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...frames.listing import shorten, walk_folders
+from ...frames.listing import shorten, subfolders, walk_folders
 from ...host.validation import first_problem
+from ...spikes.dat import SPIKE_SUFFIXES
+from . import spk_gopro
 from .contract import AlignmentError, FoundSequence, in_order
 from .pairing import index_frames, leftovers, pair_frames
 
@@ -45,7 +47,9 @@ class SpikeCVConfig(BaseModel):
 
 def recognise(root: Path) -> str | None:
     """Return what in `root` shows this layout; None: nothing does."""
-    for path in (root / CONFIG, *sorted(root.glob(f"*/{CONFIG}"))):
+    # Spikes of GoPro have a config.yaml of SpikeCV's too.
+    folders = [folder for folder in subfolders(root) if folder.name != spk_gopro.SPIKES]
+    for path in (root / CONFIG, *(folder / CONFIG for folder in folders)):
         content = _load(path) if path.is_file() else None
         if isinstance(content, dict) and {"spike_h", "spike_w"} <= content.keys():
             return f"{path.relative_to(root)} with spike_h and spike_w"
@@ -66,9 +70,9 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
         configs[folder] = config
         if "blur" in folders:
             framed.add(folder)
-        dats = [name for name in names if name.endswith(".dat")]
+        dats = [name for name in names if name.lower().endswith(SPIKE_SUFFIXES)]
         for name in dats:
-            frames = folder / name.removesuffix(".dat")
+            frames = folder / name.rpartition(".")[0]
             if not (frames / "blur").is_dir() and len(dats) == 1 and "blur" in folders:
                 frames = folder
             if (frames / "blur").is_dir():

@@ -17,6 +17,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ...frames.listing import subfolders
+from ...spikes.dat import SPIKE_SUFFIXES
 from ...spikes.presets import PRESETS
 from .contract import AlignmentError, FoundSequence, choose_variant, in_order
 from .pairing import index_frames, leftovers, pair_frames
@@ -27,6 +29,8 @@ NEEDS = "GOPRO_Large/ beside GOPRO_Large_spike_seq/"
 FPS = 240.0
 IMAGES = "GOPRO_Large"
 SPIKES = "GOPRO_Large_spike_seq"
+GT, BLURRED = "_GT", "_GT_blurred"
+"""Endings of a split's folders in the layout s-vrt-gopro."""
 # The published kind first. Results on the two do not compare, so all sequences have the same.
 VARIANTS = ("blur_gamma", "blur")
 
@@ -35,20 +39,51 @@ _NAME = re.compile(r"GOPR[0-9]+_([0-9]{2})_[0-9]{2}")
 
 def recognise(root: Path) -> str | None:
     """Return what in `root` shows this layout; None: nothing does."""
-    if (root / IMAGES).is_dir() and (root / SPIKES).is_dir():
-        return f"{IMAGES}/ and {SPIKES}/"
-    return None
+    if not ((root / IMAGES).is_dir() and (root / SPIKES).is_dir()):
+        return None
+    if blurred_folders(root) and not any((clip / "sharp").is_dir() for clip in _clips(root)):
+        return None  # the layout s-vrt-gopro, whose scripts move frames out of these folders
+    return f"{IMAGES}/ and {SPIKES}/"
 
 
 def find(root: Path, exposure: int | None, variant: str | None = None) -> list[FoundSequence]:
     """Return all sequences in order of `seq`; the exposure comes from each sequence's name."""
-    folders = [path for path in (root / IMAGES).glob("*/*/") if not path.name.startswith(".")]
+    folders = _clips(root)
     kind = choose_variant(root / IMAGES, folders, VARIANTS, variant)
-    sequences = (_find_sequence(root, folder, kind, exposure) for folder in folders)
+    sequences = (
+        find_clip(root, folder.parent.name, folder / kind, folder / "sharp", kind, exposure)
+        for folder in folders
+    )
     return in_order(root, f"{NEEDS}, with <split>/<sequence>/ in both", sequences)
 
 
-def _find_sequence(root: Path, folder: Path, kind: str, exposure: int | None) -> FoundSequence:
+def blurred_folders(root: Path) -> list[Path]:
+    """Return the folders `<split>_GT_blurred`, which the layout s-vrt-gopro has."""
+    return [path for path in subfolders(root / IMAGES) if path.name.endswith(BLURRED)]
+
+
+def _clips(root: Path) -> list[Path]:
+    splits = [path for path in subfolders(root / IMAGES) if not path.name.endswith((GT, BLURRED))]
+    return [clip for split in splits for clip in subfolders(split)]
+
+
+def find_clip(
+    root: Path, split: str, blur: Path, sharp: Path, kind: str, exposure: int | None
+) -> FoundSequence:
+    """Return one sequence.
+
+    Args:
+        root: the data set's folder.
+        split: train or test.
+        blur: folder of the blurred frames.
+        sharp: folder of the sharp frames; it or its parent has the sequence's name.
+        kind: how the blurred frames were averaged, blur or blur_gamma.
+        exposure: what the user says of the exposure; None: nothing.
+
+    Raises:
+        AlignmentError: a name without an odd number of averaged frames, or another exposure.
+    """
+    folder = sharp.parent if sharp.name == "sharp" else sharp
     match = _NAME.fullmatch(folder.name)
     if match is None or int(match[1]) % 2 == 0:
         raise AlignmentError(
@@ -61,12 +96,11 @@ def _find_sequence(root: Path, folder: Path, kind: str, exposure: int | None) ->
             f"{folder}: its name says an exposure of {averaged} frames, --exposure says "
             f"{exposure}; leave --exposure out, as it differs by sequence"
         )
-    split = folder.parent.name
     spike_folder = root / SPIKES / split / folder.name / "spike"
     warnings: list[str] = []
-    blurs = index_frames(folder / kind, warnings, example="000047.png")
-    sharps = index_frames(folder / "sharp", warnings)
-    spikes = index_frames(spike_folder, warnings, suffixes=(".dat",))
+    blurs = index_frames(blur, warnings, example="000047.png")
+    sharps = index_frames(sharp, warnings)
+    spikes = index_frames(spike_folder, warnings, suffixes=SPIKE_SUFFIXES)
     expected = f"a .dat of the same name in {spike_folder}"
     return FoundSequence(
         seq=f"{split}/{folder.name}",

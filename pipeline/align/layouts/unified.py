@@ -13,8 +13,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...frames.listing import folder_names, shorten, walk_folders
+from ...spikes.dat import SPIKE_SUFFIXES
 from .contract import AlignmentError, FoundSequence, in_order
-from .pairing import index_frames, leftovers, pair_frames
+from .pairing import find_streams, index_frames, is_stream_name, leftovers, pair_frames
 
 NAME = "unified"
 NEEDS = "<split>/<sequence>/blur/ beside <split>/<sequence>/spike/"
@@ -28,7 +29,11 @@ def recognise(root: Path) -> str | None:
     """Return what in `root` shows this layout; None: nothing does."""
     for folder, folders, names in walk_folders(root):
         depth = len(folder.relative_to(root).parts)
-        if depth >= 2 and "blur" in folders and ("spike" in folders or STREAM in names):
+        if (
+            depth >= 2
+            and "blur" in folders
+            and ("spike" in folders or any(map(is_stream_name, names)))
+        ):
             return f"{folder.relative_to(root).as_posix()}/blur/ beside its spikes"
     return None
 
@@ -44,7 +49,7 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
             continue
         if "blur" in folders:
             sequences.append(_find_sequence(folder, relative.as_posix(), exposure))
-        elif ("spike" in folders or STREAM in names) and folder.name != "spike":
+        elif ("spike" in folders or any(map(is_stream_name, names))) and folder.name != "spike":
             alone.append(f"{folder}: spikes without blur/; left out")
     return in_order(root, NEEDS, sequences, alone)
 
@@ -53,9 +58,11 @@ def _find_sequence(folder: Path, seq: str, exposure: int) -> FoundSequence:
     warnings: list[str] = []
     blurs = index_frames(folder / "blur", warnings, example="0031.png")
     sharps = index_frames(folder / "sharp", warnings)
-    streams = [p for p in (folder / STREAM, folder / "spike" / STREAM) if p.is_file()]
+    streams = find_streams(folder, folder / "spike")
     names = folder_names(folder / "spike")
-    dats = tuple(name for name in names if name.endswith(".dat") and name != STREAM)
+    dats = tuple(
+        name for name in names if name.lower().endswith(SPIKE_SUFFIXES) and not is_stream_name(name)
+    )
     if len(streams) > 1 or (streams and dats):
         raise AlignmentError(
             f"{folder}: expected one stream {STREAM} or one .dat a frame, found "
@@ -64,7 +71,7 @@ def _find_sequence(folder: Path, seq: str, exposure: int) -> FoundSequence:
     if streams:
         spikes = dict.fromkeys(blurs, streams[0])
     else:
-        spikes = index_frames(folder / "spike", warnings, names=dats, suffixes=(".dat",))
+        spikes = index_frames(folder / "spike", warnings, names=dats, suffixes=SPIKE_SUFFIXES)
     expected = f"a .dat of the same name in {folder / 'spike'}, or one stream {STREAM}"
     windows = pair_frames(blurs, sharps, spikes, expected)
     return FoundSequence(

@@ -18,11 +18,17 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
-from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
+from ...frames.listing import (
+    IMAGE_SUFFIXES,
+    names_are_interpolated,
+    shorten,
+    subfolders,
+    walk_folders,
+)
+from ...spikes.dat import SPIKE_SUFFIXES
 from ...spikes.presets import PRESETS
-from ..exposure import names_are_interpolated
 from .contract import AlignmentError, FoundSequence, in_order
-from .pairing import index_frames, leftovers, pair_frames
+from .pairing import index_frames, is_stream_name, leftovers, pair_frames
 
 NAME = "x4k1000fps"
 NEEDS = "<split>_blurry_<L>/ and <split>_spike_2xds/ or <split>_spike_2xds_<L>/"
@@ -112,9 +118,8 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
             f"{blur_top}: expected images in <group>/<clip>/, found {blurred[''][0]} at the top; "
             "put each clip in its own folder"
         )
-    interpolated = any(
-        names_are_interpolated(name.rpartition(".")[0] for name in blurred[clip] + sharp[clip])
-        for clip in clips
+    interpolated = names_are_interpolated(
+        name.rpartition(".")[0] for clip in clips for name in blurred[clip] + sharp[clip]
     )
     orphans = [
         f"{top / clip}: no blurred frames of this clip; left out"
@@ -128,10 +133,12 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
         index = partial(index_frames, warnings=warnings, interpolated=interpolated)
         blurs = index(blur_top / clip, names=blurred[clip])
         sharps = index(sharp_top / clip, names=sharp[clip])
-        spikes = dict.fromkeys(blurs, stream_top / clip / STREAM)
-        own_files = STREAM not in streams[clip]
-        if own_files:
-            spikes = index(window_top / clip, names=windowed[clip], suffixes=(".dat",))
+        stream = next(filter(is_stream_name, streams[clip]), None)
+        own_files = stream is None
+        if stream is None:
+            spikes = index(window_top / clip, names=windowed[clip], suffixes=SPIKE_SUFFIXES)
+        else:
+            spikes = dict.fromkeys(blurs, stream_top / clip / stream)
         if not blurs:
             orphans += warnings
             orphans.append(f"{blur_top / clip}: no frame in it has a frame's name; left out")
@@ -188,4 +195,4 @@ def _files_below(top: Path) -> defaultdict[str, tuple[str, ...]]:
 
 
 def _subfolders(root: Path) -> list[str]:
-    return sorted(path.name for path in root.iterdir() if path.is_dir())
+    return [path.name for path in subfolders(root)]

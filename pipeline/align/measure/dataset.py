@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...frames.images import read_rgb
+from ...frames.images import read_frame
 from ...frames.listing import shorten
 from ...spikes.camera import luminance
 from ...spikes.dat import SpikeFile
@@ -155,7 +155,7 @@ def measure_space(
         The registration; None where the frames show nothing.
     """
     frames = frames_of(planned, root)
-    read_luminance = cache(lambda path: luminance(read_rgb(path)))
+    read_luminance = cache(lambda path: luminance(read_frame(path)))
 
     def pairs_at(lag: int) -> list[Timed]:
         """Return up to _PAIRS exposures that lie inside the recording at this lag."""

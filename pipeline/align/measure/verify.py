@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from ...frames.images import read_rgb
+from ...frames.images import read_frame
 from ...spikes.camera import luminance
 from ...spikes.clock import SpikeClock
 from ...spikes.dat import SpikeFile
@@ -268,8 +268,8 @@ def read_luminance(
         ImageError: missing, or no plain 8-bit image, or of another size than registered.
     """
     if registration is not None:
-        return seen_by_spikes(luminance(read_rgb(path, registration.frame_shape)), registration)
-    plane = luminance(read_rgb(path))  # (H, W)
+        return seen_by_spikes(luminance(read_frame(path, registration.frame_shape)), registration)
+    plane = luminance(read_frame(path))  # (H, W)
     height, width = shape
     if plane.shape == shape:
         return plane

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ....errors import SpikeDeblurError
+from ...frames.images import to_unit
 from ...sequences.contract import Span, WindowSequence
 from ...storage.side_by_side import together
 from .cache import Arrays, LRUCache
@@ -66,6 +67,8 @@ class ClipSamples:
                 "expected one ratio of frame size to spike size in all sequences, got "
                 f"{several}; train on one of them at a time"
             )
+        self.deep = any(sequence.frame_dtype != "uint8" for sequence in self.sequences)
+        """Whether any frames have 16 bits; all are then float32 in [0, 1] in samples."""
         self.ratio = next(iter(ratios), 1)
         """Frame pixels that a voxel spans on a side."""
         if self.crop_size is not None and self.crop_size % self.ratio:
@@ -80,9 +83,10 @@ class ClipSamples:
         Arrays may be views in another order than memory's: stacking a batch copies them once.
 
         Returns:
-            `blur`, `sharp` (T, 3, S, S) uint8; `voxels` (T, K, s, s) as stored; `samples` (T,)
-            int64; `gain` float (NaN: unknown); its origin `seq`, `frame_index`, `t0`, `t1` (lists
-            of T; seconds); and `unread`, (seq, why) of each clip that it replaces.
+            `blur`, `sharp` (T, 3, S, S) uint8, or float32 if `deep`; `voxels` (T, K, s, s) as
+            stored; `samples` (T,) int64; `gain` float (NaN: unknown); its origin `seq`,
+            `frame_index`, `t0`, `t1` (lists of T; seconds); and `unread`, (seq, why) of each clip
+            that it replaces.
 
         Raises:
             SpikeDeblurError: the clip can't be read and is not replaced, or none of the next
@@ -137,6 +141,8 @@ class ClipSamples:
         stop = start + length
         sequence = self.sequences[number]
         blur, sharp, voxels = self._read(number, (start, stop), rows, columns)
+        if self.deep:
+            blur, sharp = to_unit(blur), to_unit(sharp)
         return {
             "blur": blur.transpose(0, 3, 1, 2),  # (T, 3, S, S)
             "sharp": sharp.transpose(0, 3, 1, 2),  # (T, 3, S, S)
@@ -216,7 +222,8 @@ def window_bytes(sequence: WindowSequence) -> int:
     height, width = sequence.frame_shape
     small_height, small_width = sequence.voxel_shape
     voxel = np.dtype(sequence.voxel_dtype).itemsize
-    return 6 * height * width + voxel * sequence.bins * small_height * small_width
+    frame = np.dtype(sequence.frame_dtype).itemsize
+    return 6 * frame * height * width + voxel * sequence.bins * small_height * small_width
 
 
 def _checked_ratio(sequence: WindowSequence, crop_size: int | None) -> int:

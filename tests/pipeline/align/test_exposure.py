@@ -2,12 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from spikedeblur.pipeline.align.exposure import (
-    TimelineError,
-    exposure_window,
-    names_are_interpolated,
-    parse_frame_name,
-)
+from spikedeblur.pipeline.align.exposure import TimelineError, exposure_window
+from spikedeblur.pipeline.frames.listing import names_are_interpolated, parse_frame_name
 from spikedeblur.pipeline.spikes import SpikeClock, SpikeWindowError
 
 

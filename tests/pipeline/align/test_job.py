@@ -17,9 +17,11 @@ from spikedeblur.pipeline.align import (
     read_alignment_log,
     read_manifest,
 )
+from spikedeblur.pipeline.align.check import check_manifest
 from spikedeblur.pipeline.host.files import sha256_file
 from spikedeblur.pipeline.host.locks import HeldError, only_writer_of
 from spikedeblur.pipeline.host.overwrite import OverwriteError
+from spikedeblur.pipeline.sequences.find_recording import recordings_of
 from spikedeblur.pipeline.spikes import SpikeFile, parse_geometry, write_spikes
 from spikedeblur.pipeline.spikes.settings import SpikeSettingsError
 from spikedeblur.pipeline.spikes.sidefile import SideFile, write_folder_side_file, write_side_file
@@ -292,13 +294,32 @@ def test_gopro_file_of_another_length_is_refused(tmp_path):
         run(tmp_path, "spk-gopro", exposure=None)
 
 
-def test_link_out_of_the_root_is_refused(tmp_path, make_clip):
-    root = tmp_path / "root"
+def test_links_out_of_the_root_are_followed_and_recorded(tmp_path, make_clip):
+    root, disk = tmp_path / "root", tmp_path / "disk"
     make_clip(root)
-    (root / DAT).rename(tmp_path / "elsewhere.dat")
-    (root / DAT).symlink_to(tmp_path / "elsewhere.dat")
-    with pytest.raises(SpikeDeblurError, match="leaves"):
-        run(root)
+    plain, _ = run(root)
+    assert '"links"' not in (root / "o" / "a.json").read_text()
+    disk.mkdir()
+    (root / "val_blurry_9").rename(disk / "blurred")
+    (root / "val_blurry_9").symlink_to(disk / "blurred")
+    (root / DAT).rename(disk / "elsewhere.dat")
+    (root / DAT).symlink_to(disk / "elsewhere.dat")
+    linked, _ = run(root, overwrite=True)
+    (sequence,) = linked.sequences
+    assert sequence.links == {
+        "val_blurry_9": str(disk / "blurred"),
+        DAT: str(disk / "elsewhere.dat"),
+    }
+    assert linked.log_rows() == plain.log_rows()
+    manifest = root / "o" / "a.json"
+    assert check_manifest(manifest).wrong == 0
+    assert len(recordings_of(manifest)[0].exposures) == 3
+    # The same link to another place is not what the user aligned.
+    (root / "val_blurry_9").unlink()
+    (disk / "blurred").rename(disk / "other")
+    (root / "val_blurry_9").symlink_to(disk / "other")
+    with pytest.raises(SpikeDeblurError, match=r"'val_blurry_9' led to .*blurred when it was ali"):
+        recordings_of(manifest)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,20 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from spikedeblur.pipeline.frames.images import ImageError, image_shape, read_rgb, write_png
+from spikedeblur.pipeline.frames.images import (
+    ImageError,
+    colour_profile,
+    frame_type,
+    image_shape,
+    read_frame,
+    read_rgb,
+    to_8_bits,
+    to_16_bits,
+    to_unit,
+    write_png,
+    write_png16,
+)
 
 
 @pytest.fixture
@@ -77,3 +89,84 @@ def test_a_size_is_read_from_any_format_and_from_no_cut_header(tmp_path):
         (tmp_path / "cut.png").write_bytes(content[:length])
         with pytest.raises(ImageError, match=r"cut\.png"):
             image_shape(tmp_path / "cut.png")
+
+
+@pytest.fixture
+def deep() -> np.ndarray:
+    """(6, 9, 3) uint16; nearly all values lie between two levels of 8 bits."""
+    return np.random.default_rng(1).integers(0, 65536, (6, 9, 3), dtype=np.uint16)
+
+
+def save_deep(path, image):
+    import cv2
+
+    order = image[..., ::-1] if image.ndim == 3 else image
+    assert cv2.imwrite(str(path), order)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".TIFF"])
+def test_16_bits_are_read_as_they_are(tmp_path, deep, ending):
+    path = tmp_path / f"a{ending}"
+    save_deep(path, deep)
+    np.testing.assert_array_equal(read_frame(path), deep)
+    assert frame_type(path) == "uint16"
+    assert image_shape(path) == (6, 9)
+    with pytest.raises(ImageError, match="expected 8 bits a channel, found 16"):
+        read_rgb(path)
+
+
+def test_16_bits_of_gray_are_repeated(tmp_path, deep):
+    for ending in (".png", ".tif"):
+        save_deep(tmp_path / f"g{ending}", deep[..., 0])
+        read = read_frame(tmp_path / f"g{ending}")
+        np.testing.assert_array_equal(read, np.stack([deep[..., 0]] * 3, axis=-1))
+
+
+def test_tiff_of_8_bits_is_read(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.tif"), picture)
+    assert frame_type(tmp_path / "a.tif") == "uint8"
+
+
+@pytest.mark.parametrize("kind", ["float", "cut", "damaged", "pages", "transparent"])
+def test_what_16_bits_can_not_be_is_refused_by_name(tmp_path, deep, kind):
+    path = tmp_path / ("a.tif" if kind in ("float", "pages") else "a.png")
+    if kind == "float":
+        Image.fromarray(deep[..., 0].astype(np.float32)).save(path)
+    elif kind == "pages":
+        page = Image.fromarray(np.zeros((6, 9), np.uint8))
+        page.save(path, save_all=True, append_images=[page])
+    elif kind == "transparent":
+        save_deep(path, np.concatenate([deep, deep[..., :1]], axis=-1)[..., [3, 0, 1, 2]])
+    else:
+        save_deep(path, deep)
+        content = bytearray(path.read_bytes())
+        content[-30] ^= 1
+        path.write_bytes(content[:-20] if kind == "cut" else content)
+    with pytest.raises(ImageError, match=rf"a\.{path.suffix[1:]}: "):
+        read_frame(path)
+
+
+def test_a_profile_is_read_and_written_with_8_and_16_bits(tmp_path, picture, deep):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(picture).save(tmp_path / "in.jpg", icc_profile=profile)
+    assert colour_profile(tmp_path / "in.jpg") == profile
+    write_png(tmp_path / "8.png", picture, profile)
+    write_png16(tmp_path / "16.png", deep, profile)
+    for name in ("8.png", "16.png"):
+        assert colour_profile(tmp_path / name) == profile
+    np.testing.assert_array_equal(read_frame(tmp_path / "16.png"), deep)
+    np.testing.assert_array_equal(read_frame(tmp_path / "8.png"), picture)
+
+
+def test_a_profile_of_other_colours_is_refused_by_name(tmp_path, picture):
+    gray = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    gray[16:20] = b"GRAY"
+    Image.fromarray(picture[..., 0]).save(tmp_path / "g.png", icc_profile=bytes(gray))
+    with pytest.raises(ImageError, match=r"g\.png: expected a colour profile for RGB.*GRAY"):
+        colour_profile(tmp_path / "g.png")
+
+
+def test_8_bits_fit_into_16_and_back(picture):
+    np.testing.assert_array_equal(to_8_bits(to_16_bits(picture)), picture)
+    np.testing.assert_allclose(to_unit(to_16_bits(picture)), to_unit(picture), atol=1e-7)

@@ -17,7 +17,9 @@ from small_disks import PAGE, remount, used_pages
 from spikedeblur.pipeline.host.files import (
     AsideFile,
     UnsafePathError,
+    all_inside,
     atomic_write,
+    links_out,
     require_inside,
     write_text,
 )
@@ -153,3 +155,23 @@ def test_a_folder_that_a_link_puts_elsewhere_is_refused(tmp_path: Path) -> None:
     for folder in (root / "out", root / "out/c", root / "in/../../elsewhere", tmp_path):
         with pytest.raises(UnsafePathError, match="leaves"):
             require_inside(root, folder)
+
+
+def test_only_recorded_links_lead_out(tmp_path):
+    root, disk = tmp_path / "root", tmp_path / "disk"
+    for folder in (root / "a", disk / "deep", tmp_path / "secret"):
+        folder.mkdir(parents=True)
+    (disk / "deep/x").touch()
+    (tmp_path / "secret/y").touch()
+    (root / "a/link").symlink_to(disk)
+    (disk / "on").symlink_to(tmp_path / "secret")
+    (root / "own").symlink_to(root / "a")
+    links = links_out(root, ["a/link/deep/x", "own/z"])
+    assert links == {"a/link": str(disk)}
+    assert all_inside(root, ["a/link/deep/x"], "m", links) == {
+        "a/link/deep/x": f"{root}/a/link/deep/x"
+    }
+    for path, known in (("a/link/deep/x", {}), ("a/link/on/y", links), ("../disk/deep/x", links)):
+        with pytest.raises(UnsafePathError):
+            all_inside(root, [path], "m", known)
+    assert links_out(root, ["a/link/on/y"]) == links | {"a/link/on": str(tmp_path / "secret")}

@@ -9,12 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import ImageCms
 
 from spikedeblur.configs.schema import Config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.align.log import AlignmentRow, write_alignment_log
 from spikedeblur.pipeline.evaluate.metrics import psnr
-from spikedeblur.pipeline.frames.images import read_rgb, write_png
+from spikedeblur.pipeline.frames.images import (
+    colour_profile,
+    read_frame,
+    read_rgb,
+    write_png,
+    write_png16,
+)
 from spikedeblur.pipeline.host.reporter import SILENT, Reporter
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.restore import job
@@ -510,3 +517,94 @@ def test_crops_of_a_recording_are_cut_exactly(recording) -> None:
         sequence.blur(1, 2, (16, 48), (32, 80)), sequence.blur(1, 2)[:, 16:48, 32:80]
     )
     assert sequence.spikes(0).sum() == voxels[0].sum()
+
+
+def _bytes(spikes: np.ndarray, folder: Path) -> tuple[Path, str]:
+    (folder / "bytes.bin").write_bytes((255 * spikes[:, ::-1]).astype(np.uint8).tobytes())
+    return folder / "bytes.bin", GEOMETRY
+
+
+def _msb_first(spikes: np.ndarray, folder: Path) -> tuple[Path, str]:
+    np.packbits(spikes[:, ::-1], bitorder="big").tofile(folder / "msb.DAT")
+    return folder / "msb.DAT", f"{GEOMETRY},msb-first"
+
+
+def _parts(spikes: np.ndarray, folder: Path) -> tuple[Path, str]:
+    for name, part in (
+        ("rec_1", spikes[:100]),
+        ("rec_2", spikes[100:250]),
+        ("rec_10", spikes[250:]),
+    ):
+        write_spikes(folder / f"{name}.dat", part, parse_geometry(GEOMETRY))
+    return folder / "rec_*.dat", GEOMETRY
+
+
+def _padded_rows(spikes: np.ndarray, folder: Path) -> tuple[Path, str]:
+    wide = np.random.default_rng(0).integers(0, 2, (len(spikes), 48, 64), dtype=np.uint8)
+    wide[:, :, 8:56] = spikes
+    write_spikes(folder / "wide.dat", wide, parse_geometry("48x64,bottom-up"))
+    return folder / "wide.dat", "48x64,bottom-up,columns=8:56"
+
+
+@pytest.mark.parametrize("form", [_bytes, _msb_first, _parts, _padded_rows])
+def test_spikes_in_any_form_give_the_same_frames(recording, moving_scene, form) -> None:
+    restore(recording)
+    spikes, spec = form(moving_scene.spikes, recording)
+    camera = SpikeOptions(geometry=spec, rate=moving_scene.rate, gain=moving_scene.gain)
+    other = find_recording(recording / "test_blurry_33/Type1/clip", spikes, BY_NUMBER, camera)
+    job.restore(other, recording / "other", job.Restoring(method="sdm"))
+    for name in ("0016.png", "0031.png", "0046.png"):
+        assert (recording / "other" / name).read_bytes() == (recording / "out" / name).read_bytes()
+
+
+@pytest.mark.parametrize("times", [BY_NUMBER, None])
+def test_one_image_is_restored_as_it_is_among_others(recording, times) -> None:
+    restore(recording)
+    image = recording / "test_blurry_33/Type1/clip/0031.png"
+    times = times or ExposureTimes(log=recording / "align.txt")
+    alone = find_recording(image, recording / "spike.dat", times)
+    assert [exposure.path for exposure in alone.exposures] == [image]
+    job.restore(alone, recording / "alone", job.Restoring(method="sdm"))
+    assert (recording / "alone/0031.png").read_bytes() == (recording / "out/0031.png").read_bytes()
+
+
+def test_a_file_that_is_no_image_is_refused_as_blurred_frames(recording) -> None:
+    with pytest.raises(RecordingError, match=r"spike\.dat: expected a folder of blurred frames or"):
+        find_recording(recording / "spike.dat", recording / "spike.dat", BY_NUMBER)
+
+
+@pytest.mark.parametrize("method", ["blur", "sdm"])
+def test_16_bits_in_are_16_bits_out(recording, moving_scene, method) -> None:
+    """Values between the levels of 8 bits survive, and a colour profile is carried."""
+    clip = recording / "test_blurry_33/Type1/clip"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    rng = np.random.default_rng(5)
+    deep = {}
+    for centre, frame in zip(moving_scene.centres, moving_scene.blur, strict=True):
+        between = frame.astype(np.uint16) * 257 + rng.integers(1, 120, frame.shape, np.uint16)
+        deep[centre] = np.minimum(between, 65534)
+        write_png16(clip / f"{centre:04d}.png", deep[centre], profile)
+    assert RecordingSequence(found(recording), 32).frame_dtype == "uint16"
+    restore(recording, method=method, bits=16)
+    for centre, frame in deep.items():
+        restored = read_frame(recording / "out" / f"{centre:04d}.png")
+        assert restored.dtype == np.uint16
+        assert colour_profile(recording / "out" / f"{centre:04d}.png") == profile
+        if method == "blur":
+            np.testing.assert_array_equal(restored, frame)
+    if method == "sdm":
+        fine = read_frame(recording / "out/0031.png").astype(float)
+        for centre in moving_scene.centres:  # the same frames, cut to 8 bits
+            write_png16(clip / f"{centre:04d}.png", deep[centre] // 257 * 257)
+        restore(recording, "cut", method=method, bits=16)
+        cut = read_frame(recording / "cut/0031.png").astype(float)
+        assert 0 < np.abs(fine - cut).mean() < 257
+
+
+def test_frames_of_8_and_16_bits_are_not_mixed_where_bits_would_be_lost(recording) -> None:
+    clip = recording / "test_blurry_33/Type1/clip"
+    write_png16(clip / "0046.png", np.zeros((96, 96, 3), np.uint16))
+    with pytest.raises(
+        SpikeDeblurError, match=r"0046\.png: expected 8 bits a channel as in the se"
+    ):
+        restore(recording)

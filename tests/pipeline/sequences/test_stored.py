@@ -292,7 +292,7 @@ def test_frames_of_another_type_are_refused_by_name(store: Path) -> None:
         if array["name"] == "blur":
             array["dtype"] = "uint16"
     edit_json(path, "attributes", "arrays", value=arrays)
-    with pytest.raises(StoreError, match=r"val/b/two: .*blur: expected uint8 .*found uint16"):
+    with pytest.raises(StoreError, match=r"val/b/two: .*sharp: expected uint16 .*found uint8"):
         open_store(store, "val")
 
 

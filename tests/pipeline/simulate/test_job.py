@@ -14,6 +14,7 @@ from spikedeblur.pipeline.frames.images import (
     read_rgb,
     write_png,
 )
+from spikedeblur.pipeline.frames.listing import FrameNameError
 from spikedeblur.pipeline.frames.srgb import decode_srgb, encode_srgb
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import SimulateError, folder_clips, scene_clips
@@ -184,7 +185,7 @@ def test_scenes_that_were_drawn_another_way_are_not_kept(tmp_path, monkeypatch):
 def test_a_gap_in_the_frames_is_refused_by_name(tmp_path, random_frames):
     write_clip(tmp_path / "train/g/c", random_frames)
     (tmp_path / "train/g/c/0004.png").unlink()
-    with pytest.raises(SimulateError, match=r"frame 4 is there 0 times"):
+    with pytest.raises(SimulateError, match=r"frame 4 is missing"):
         folder_clips(tmp_path)
 
 
@@ -263,7 +264,7 @@ def test_odd_sides_are_refused_before_anything_is_written(tmp_path):
 def test_a_number_there_twice_at_the_end_is_named(tmp_path, random_frames):
     write_clip(tmp_path / "val/g/c", random_frames[:2])
     write_png(tmp_path / "val/g/c/01.png", random_frames[0])
-    with pytest.raises(SimulateError, match="frame 1 is there 2 times"):
+    with pytest.raises(FrameNameError, match=r"0001.png and 01.png are both frame 1"):
         folder_clips(tmp_path)
 
 

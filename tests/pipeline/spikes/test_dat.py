@@ -212,3 +212,52 @@ def test_the_bit_order_stands_in_one_place(repository):
         if "bitorder" in path.read_text()
     ]
     assert said == ["pipeline/spikes/packed.py"]
+
+
+@pytest.mark.parametrize("high", [1, 3, 128, 255])
+def test_bytes_of_any_two_values_are_bytes(tmp_path, high):
+    geometry = parse_geometry("16x24,top-down")
+    spikes = (np.random.default_rng(2).random((16, 16, 24)) < 0.2).astype(np.uint8)
+    (tmp_path / "b.bin").write_bytes((spikes * high).astype(np.uint8).tobytes())
+    file = SpikeFile.open(tmp_path / "b.bin", geometry)
+    assert (file.encoding, file.n_frames) == ("bytes", 16)
+    np.testing.assert_array_equal(file.read(), spikes)
+    np.testing.assert_array_equal(file.counts(2), spikes.reshape(2, 8, 16, 24).sum(axis=1))
+
+
+@pytest.mark.parametrize("kind", ["even", "saturated with headers", "one hot pixel"])
+def test_packed_bits_of_two_byte_values_are_not_taken_for_bytes(tmp_path, kind):
+    geometry = parse_geometry("16x16,bottom-up" + ",drop=0:3" * (kind == "saturated with headers"))
+    spikes = np.zeros((64, *geometry.shape), np.uint8)
+    if kind == "even":
+        spikes[::2] = 1
+    elif kind == "saturated with headers":
+        spikes[:] = 1
+    else:
+        spikes[::3, 4, 2] = 1
+    write_spikes(tmp_path / "p.dat", spikes, geometry)
+    file = SpikeFile.open(tmp_path / "p.dat", geometry)
+    assert file.encoding == "packed"
+    np.testing.assert_array_equal(file.read(), spikes)
+
+
+@pytest.mark.parametrize("spec", ["8x16,bottom-up", "5x11,top-down", "6x16,bottom-up,drop=3:5"])
+def test_the_most_significant_bit_may_come_first(tmp_path, spec):
+    geometry = parse_geometry(f"{spec},msb-first")
+    assert parse_geometry(geometry.describe()) == geometry
+    spikes = (np.random.default_rng(4).random((24, *geometry.shape)) < 0.4).astype(np.uint8)
+    write_spikes(tmp_path / "s.dat", spikes, parse_geometry(spec))
+    bits = np.unpackbits(np.fromfile(tmp_path / "s.dat", np.uint8), bitorder="little")
+    np.packbits(bits, bitorder="big").tofile(tmp_path / "m.dat")
+    file = SpikeFile.open(tmp_path / "m.dat", geometry)
+    np.testing.assert_array_equal(file.read(0, 24), spikes)
+    np.testing.assert_array_equal(packed(file, 2, 9), np.packbits(spikes[2:9], -1, "little"))
+    assert pack_spikes(spikes, geometry).tobytes() == (tmp_path / "m.dat").read_bytes()
+
+
+def test_a_region_of_columns_is_kept(tmp_path):
+    geometry = parse_geometry("8x32,bottom-up,columns=4:20")
+    assert geometry == parse_geometry("8x32,bottom-up,drop=0:4,drop=20:32")
+    assert geometry.shape == (8, 16)
+    with pytest.raises(SpikeGeometryError, match="columns inside 0:32, got 4:33"):
+        parse_geometry("8x32,bottom-up,columns=4:33")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from spikedeblur.pipeline.inspect import inspect
 from spikedeblur.pipeline.spikes import (
     SideFile,
     SpikeGeometryError,
@@ -11,7 +12,7 @@ from spikedeblur.pipeline.spikes import (
     write_spikes,
 )
 from spikedeblur.pipeline.spikes.camera import SpikeCamera
-from spikedeblur.pipeline.spikes.infer import infer_geometry, rank_geometries
+from spikedeblur.pipeline.spikes.infer import infer_geometry, likelier_order, rank_geometries
 
 # 180x320 is a quarter of 360x640, so every whole number of its 4 frames fits both.
 GEOMETRY = parse_geometry("s-sdm-gopro")
@@ -61,3 +62,16 @@ def test_a_file_alone_that_proves_nothing_is_refused(tmp_path):
     write_scene(tmp_path / "s.dat", np.full((180, 320), 0.5, np.float32))
     with pytest.raises(SpikeGeometryError, match="not certain"):
         load_spike_dat(tmp_path / "s.dat")
+
+
+def test_the_likelier_bit_order_is_named(tmp_path):
+    path = tmp_path / "s.dat"
+    write_scene(path, textured())
+    assert likelier_order(path, GEOMETRY) is None
+    turned = np.unpackbits(np.fromfile(path, np.uint8), bitorder="little")
+    np.packbits(turned, bitorder="big").tofile(tmp_path / "m.dat")
+    found = likelier_order(tmp_path / "m.dat", GEOMETRY)
+    assert found.geometry.describe() == "180x320,bottom-up,msb-first"
+    assert likelier_order(tmp_path / "m.dat", found.geometry) is None
+    facts = inspect(tmp_path / "m.dat", "180x320,bottom-up").facts
+    assert "give --geometry 180x320,bottom-up,msb-first" in facts["bit order"]

@@ -139,7 +139,7 @@ def test_unchanged_sequences_are_kept_without_reading_a_source(
         raise AssertionError("read a source")
 
     monkeypatch.setattr(SpikeFile, "open", refuse)
-    monkeypatch.setattr(sources_module, "read_rgb", refuse)
+    monkeypatch.setattr(sources_module, "read_frame", refuse)
     monkeypatch.setattr(sources_module, "image_shape", refuse)
     summary = data.voxelize(store)
     assert (summary.sequences_kept, summary.windows) == (2, 0)

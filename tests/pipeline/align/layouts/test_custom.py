@@ -36,9 +36,9 @@ def write(folder: Path, content: object) -> str:
     return str(path)
 
 
-def changed(**keys: object) -> dict[str, object]:
-    """CONTENT with keys set, or taken away where None; `a__b` is key b of section a."""
-    content: dict = yaml.safe_load(yaml.safe_dump(CONTENT))
+def changed(of: object = CONTENT, **keys: object) -> dict[str, object]:
+    """Content with keys set, or taken away where None; `a__b` is key b of section a."""
+    content: dict = yaml.safe_load(yaml.safe_dump(of))
     for key, value in keys.items():
         *sections, last = key.split("__")
         place = content
@@ -55,7 +55,7 @@ def changed(**keys: object) -> dict[str, object]:
     ("keys", "expected"),
     [
         ({"blur": None}, "blur: Field required"),
-        ({"colour": 3}, "colour: Extra inputs"),
+        ({"colour": 3}, "colour: no such key"),
         ({"name": "My Camera"}, "name: "),
         ({"name": "unified"}, "name: unified is a built-in"),
         ({"split": None}, "split: expected either this key or {split}"),
@@ -63,18 +63,20 @@ def changed(**keys: object) -> dict[str, object]:
         ({"blur": "/data/{clip}/{frame}.png"}, "blur: expected a path below the root"),
         ({"blur": "{clip}/{Frame}.png"}, "blur: expected words of lower-case"),
         ({"blur": "{clip}/0.png"}, "blur: expected {frame}"),
-        ({"blur": "{clip}/{frame}.tif"}, "blur: expected an ending of .png"),
+        ({"blur": "{clip}/{frame}.gif"}, "blur: expected an ending of .png"),
         ({"blur": "blur/{frame}.png", "spikes__files": "a.dat"}, "expected a word for the seq"),
         ({"sharp": "{other}/{frame}.png"}, "sharp: expected the same {words}"),
         ({"spikes__files": "{clip}/{run}.dat"}, "spikes.files: {run} is not in blur"),
         ({"spikes__files": "{frame}.dat"}, "spikes.files: with {frame}, expected the same"),
-        ({"spikes__files": "{clip}.bin"}, "files: expected a pattern that ends with .dat"),
+        ({"spikes__files": "{clip}.raw"}, "files: expected a pattern that ends with .dat"),
         ({"spikes__geometry": "32x40"}, "spikes.geometry: "),
         ({"spikes__geometry": None}, "geometry: expected it beside rate"),
         ({"spikes__rate": -1}, "spikes.rate: "),
         ({"spikes__rate": "fast"}, "spikes.rate: "),
         ({"spikes__before": 3}, "before and after: expected with {frame}"),
         ({"frames__exposure": 2.5}, "frames.exposure: "),
+        ({"spikes__geometri": "32x40"}, "spikes.geometri: no such key, did you mean geometry?"),
+        ({"shrp": "a"}, "shrp: no such key, did you mean sharp?"),
         ({"frames": None}, "expected either frames or camera"),
         ({"frames": None, "camera": {"period": 0.01, "exposure": 0.02}}, "no more than period"),
         ({"frames": None, "camera": {"period": 0.01}}, "both period and exposure, or frame_rate"),
@@ -102,6 +104,7 @@ def test_the_examples_of_the_documentation_are_layout_files(repository, tmp_path
     assert [find_layout(write(tmp_path, example)).NAME for example in examples] == [
         "my-camera",
         "my-averages",
+        "my-numbers",
     ]
 
 
@@ -300,3 +303,55 @@ def test_a_clock_that_does_not_fit_the_recording_is_refused(camera, expected, tm
     content["camera"] = camera
     with pytest.raises(SpikeDeblurError, match=expected):
         run(tmp_path / "data", write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"sharp": "nowhere/{split}/{scene}/{clip}_{frame}.png"}, "expected sharp frames nowhere"),
+        ({"spikes__files": "no/{split}/{scene}/{clip}_{frame}.dat"}, "expected spikes no/"),
+    ],
+)
+def test_a_pattern_that_fits_no_file_is_an_error(tmp_path, keys, expected):
+    tree = custom_frames(tmp_path / "data")
+    content = yaml.safe_load(Path(tree.layout).read_text())
+    layout = find_layout(write(tmp_path, changed(content, **keys)))
+    with pytest.raises(AlignmentError, match=expected):
+        layout.find(tmp_path / "data", None)
+
+
+def test_sharp_frames_on_another_axis_are_found_by_step_and_offset(tmp_path):
+    tree = custom_frames(tmp_path / "data")
+    folder = tmp_path / "data/train/park"
+    for n in range(3):
+        sharp = folder / f"a_{n}_sharp.png"
+        sharp.rename(folder / f"a_{6 + 12 * n}_sharp.png")
+        other = tmp_path / "data/val/street"
+        (other / f"b_{n}_sharp.png").rename(other / f"b_{6 + 12 * n}_sharp.png")
+    content = yaml.safe_load(Path(tree.layout).read_text())
+    pattern = content["sharp"]
+    content["sharp"] = {"files": pattern, "step": 12, "offset": 6}
+    found = find_layout(write(tmp_path, content)).find(tmp_path / "data", None)
+    assert [w.sharp.name for w in found[0].windows] == [
+        f"a_{6 + 12 * n}_sharp.png" for n in range(3)
+    ]
+    content["sharp"]["offset"] = 5
+    with pytest.raises(AlignmentError, match=r"correct sharp\.step and sharp\.offset in .*mine"):
+        find_layout(write(tmp_path, content)).find(tmp_path / "data", None)
+
+
+def test_samples_too_many_say_which_key_takes_them(tmp_path):
+    tree = custom_frames(tmp_path / "data")
+    content = yaml.safe_load(Path(tree.layout).read_text())
+    content["spikes"]["after"] = [0]
+    layout = write(tmp_path, content)
+    with pytest.raises(AlignmentError, match=r"found 41 = 36 \+ 5: set `spikes\.after: \[5\]` in"):
+        run(tmp_path / "data", layout)
+
+
+def test_upper_case_endings_fit_a_pattern(tmp_path):
+    tree = custom_frames(tmp_path / "data")
+    for path in sorted((tmp_path / "data").rglob("*.*")):
+        path.rename(path.with_suffix(path.suffix.upper()))
+    manifest, _ = run(tmp_path / "data", tree.layout)
+    assert len(manifest.log_rows()) == len(tree.windows)

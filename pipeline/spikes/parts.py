@@ -1,0 +1,197 @@
+"""A spike stream in one file or in parts: several files, each of whole frames, one after another.
+
+A stream's path is a file's, a folder's that holds the parts, or a pattern such as `rec_*.dat`.
+Parts follow each other by the numbers in their names: `rec_2.dat` comes before `rec_10.dat`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .clock import SpikeWindowError
+from .counts import MOST_IN_BIN, bin_edges, count_type
+from .dat import SPIKE_SUFFIXES, SpikeFile, SpikeFileError
+from .geometry import SpikeGeometry
+from .packed import Bytes, Range, Region
+
+_PATTERN = re.compile(r"[*?[]")
+_PIECE_BYTES = 1 << 20
+
+
+def stream_files(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the files of a stream in order of time; a path that names one file is returned alone.
+
+    Raises:
+        SpikeFileError: a folder without spike files, or a pattern that fits none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        with os.scandir(path) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".")]
+        parts = [path / name for name in names if name.lower().endswith(SPIKE_SUFFIXES)]
+        if not parts:
+            raise SpikeFileError(
+                f"{path}: expected a folder with the parts of a recording, such as rec_0.dat, "
+                f"found no file that ends in {' or '.join(SPIKE_SUFFIXES)}; check the path"
+            )
+    elif not path.exists() and _PATTERN.search(path.name):
+        parts = [found for found in path.parent.glob(path.name) if found.is_file()]
+        if not parts:
+            raise SpikeFileError(f"{path}: expected files of this pattern, found none; correct it")
+        other = [part for part in parts if part.suffix.lower() not in SPIKE_SUFFIXES]
+        if len(other) == len(parts):
+            raise SpikeFileError(
+                f"{other[0]}: expected a name that ends in {' or '.join(SPIKE_SUFFIXES)}; correct "
+                f"the pattern {path.name}"
+            )
+        parts = [part for part in parts if part not in other]  # side files, for one
+    else:
+        return [path]
+    return sorted(parts, key=lambda part: natural_order(part.name))
+
+
+def natural_order(name: str) -> list[tuple[int, int, str]]:
+    """Return a key by which names sort by their numbers: `rec_2` before `rec_10`."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(1, int(p), "") if i % 2 else (0, 0, p) for i, p in enumerate(parts)]
+
+
+def is_in_parts(path: str | os.PathLike[str]) -> bool:
+    """Whether a stream's path names a folder or a pattern, not one file."""
+    path = Path(path)
+    return path.is_dir() or (not path.exists() and bool(_PATTERN.search(path.name)))
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names a file, or a folder or pattern with spike files."""
+    try:
+        return all(file.is_file() for file in stream_files(path))
+    except SpikeFileError:
+        return False
+
+
+def hash_stream(path: str | os.PathLike[str]) -> str:
+    """Return the hex SHA-256 of a stream's bytes, the same however it is cut into files."""
+    digest = hashlib.sha256()
+    for part in stream_files(path):
+        with part.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def open_stream(path: str | os.PathLike[str], geometry: SpikeGeometry) -> SpikeFile | SpikeParts:
+    """Open a stream in one file or in parts.
+
+    Raises:
+        SpikeFileError: no files, or one that is no whole number of frames; names it.
+    """
+    files = [SpikeFile.open(file, geometry) for file in stream_files(path)]
+    if geometry.bayer is not None:
+        mean = np.average([file.shares for file in files], 0, [file.n_frames for file in files])
+        files = [replace(file, shares=tuple(mean.tolist())) for file in files]
+    return SpikeParts(Path(path), files) if is_in_parts(path) else files[0]
+
+
+class SpikeParts:
+    """A stream of several files, which reads as `SpikeFile` does.
+
+    Args:
+        path: the folder or pattern, for messages.
+        files: the parts in order of time.
+    """
+
+    def __init__(self, path: Path, files: list[SpikeFile]) -> None:
+        self.path = path
+        self.geometry = files[0].geometry
+        self.encoding = files[0].encoding
+        self._files = files
+        self._ends = list(itertools.accumulate(file.n_frames for file in files))
+        self.n_frames = self._ends[-1]
+
+    def read(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        rows: Range = None,
+        columns: Range = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Decode samples [start, stop) of a crop, as `SpikeFile.read` does."""
+        pieces = self._pieces(*self._checked_window(start, stop))
+        return np.concatenate([file.read(*span, rows, columns) for file, span in pieces])
+
+    def tfp(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32]:
+        """Return the mean rate of samples [start, stop), as `SpikeFile.tfp` does."""
+        start, stop = self._checked_window(start, stop)
+        bins = -(-(stop - start) // MOST_IN_BIN)
+        counts = self.counts(bins, start, stop).sum(axis=0, dtype=np.uint32)
+        return np.asarray(counts / np.float32(stop - start), np.float32)
+
+    def counts(
+        self,
+        bins: int,
+        start: int = 0,
+        stop: int | None = None,
+        rows: Range = None,
+        columns: Range = None,
+        *,
+        out: npt.NDArray[np.generic] | None = None,
+    ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """Count spikes of samples [start, stop) in temporal bins, as `SpikeFile.counts` does."""
+        start, stop = self._checked_window(start, stop)
+        pieces = list(self._pieces(start, stop))
+        if len(pieces) == 1:
+            file, span = pieces[0]
+            return file.counts(bins, *span, rows, columns, out=out)
+        counts = np.zeros(
+            (bins, *Region.of(self.geometry, rows, columns).shape), count_type(stop - start, bins)
+        )
+        edges = start + bin_edges(stop - start, bins)
+        for b, (first, last) in enumerate(itertools.pairwise(edges.tolist())):
+            for file, span in self._pieces(first, last):
+                counts[b] += file.counts(1, *span, rows, columns)[0]
+        if out is not None:
+            out[...] = counts
+        return counts
+
+    def count_spikes(self, start: int = 0, stop: int | None = None) -> int:
+        """Return how many spikes the samples [start, stop) hold, over all pixels."""
+        pieces = self._pieces(*self._checked_window(start, stop))
+        return sum(file.count_spikes(*span) for file, span in pieces)
+
+    def packed(self, start: int, stop: int, out: Bytes) -> None:
+        """Write samples [start, stop) packed row by row, as `SpikeFile.packed` does."""
+        self._checked_window(start, stop)
+        at = 0
+        for file, (first, last) in self._pieces(start, stop):
+            file.packed(first, last, out[at : at + last - first])
+            at += last - first
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[SpikeFile, tuple[int, int]]]:
+        """Yield the files that hold samples [start, stop), each with the samples of its own."""
+        part = bisect_right(self._ends, start)
+        while start < stop:
+            file, end = self._files[part], self._ends[part]
+            before = end - file.n_frames
+            last = min(stop, end)
+            yield file, (start - before, last - before)
+            start, part = last, part + 1
+
+    def _checked_window(self, start: int, stop: int | None) -> tuple[int, int]:
+        stop = self.n_frames if stop is None else stop
+        if not 0 <= start < stop <= self.n_frames:
+            raise SpikeWindowError(
+                f"{self.path}: expected samples inside 0:{self.n_frames}, got {start}:{stop}; "
+                "check the window"
+            )
+        return start, stop
