@@ -13,6 +13,7 @@ import torch
 from outsiders import beyond_this_machine, listening
 from training_sets import SMALL
 
+from spikedeblur.configs import load_config
 from spikedeblur.pipeline.train.distributed import Group
 from spikedeblur.pipeline.train.run.runs import read_metrics
 from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
@@ -75,10 +76,12 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, small_store):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     states = [read_checkpoint(checkpoint_path(run, "last")) for run in runs]
     assert states[1]["best_psnr"] == pytest.approx(states[0]["best_psnr"], abs=1e-3)
-    # Half a step: Adam divides by gradients' size, so rounding of tiny ones, which processors do
-    # in ways of their own, moves a few weights by much of a step.
-    for name, value in states[0]["model"].items():
-        torch.testing.assert_close(states[1]["model"][name], value, rtol=1e-3, atol=1e-3)
+    # Adam divides by gradients' size, so rounding of tiny ones, as those behind a last convolution
+    # that starts at zero, moves a few weights by up to a step.
+    off = [(states[1]["model"][n] - v).abs().flatten() for n, v in states[0]["model"].items()]
+    differences = torch.cat(off)
+    assert differences.max() <= load_config("configs/deblur/quickstart.yaml").TRAIN.OPTIM.LR
+    assert (differences > 1e-4).float().mean() < 0.01
 
 
 @pytest.mark.slow
