@@ -174,7 +174,7 @@ def _believed(voxels: Tensor) -> tuple[Tensor, Tensor]:
     share = smooth((steps != 0).sum(1, keepdim=True).to(voxels) / number)
     spikes = -number * torch.log1p(-share.clamp(max=0.999))
     of_bins = max(0.0, min(1.0, 2 * voxels.shape[1] / BINS - 1))
-    return spikes, (4 * share - 2).clamp(of_bins, 1)
+    return spikes, (4 * share - 2).clamp(of_bins, 1.0)  # exporters take numbers of one type only
 
 
 def _aliasing(blur: Tensor, coarse: Tensor, noise: Tensor) -> Tensor:
