@@ -13,7 +13,6 @@ import torch
 from outsiders import beyond_this_machine, listening
 from training_sets import SMALL
 
-from spikedeblur.configs import load_config
 from spikedeblur.pipeline.train.distributed import Group
 from spikedeblur.pipeline.train.run.runs import read_metrics
 from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
@@ -61,6 +60,8 @@ def start(processes: int, run: Path, store: Path, *more: str) -> str:
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path, small_store):
     """Six clips in steps of four: the last step of an epoch is a short one."""
     accumulate = ("--set", "TRAIN.GRADIENT_ACCUMULATION_STEPS=2")
+    # Behind a last convolution at zero gradients are rounding alone, of which Adam makes steps.
+    at_random = ("--set", "MODEL.FUSE.IDENTITY_INIT=false")
     for processes in (1, 2):
         start(
             processes,
@@ -68,6 +69,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, small_store):
             small_store,
             *("--set", f"TRAIN.BATCH_SIZE={2 // processes}"),
             *accumulate,
+            *at_random,
         )
     runs = [tmp_path / "1", tmp_path / "2"]
     lines = [[line for line in read_metrics(run) if line["kind"] == "train"] for run in runs]
@@ -76,12 +78,10 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, small_store):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     states = [read_checkpoint(checkpoint_path(run, "last")) for run in runs]
     assert states[1]["best_psnr"] == pytest.approx(states[0]["best_psnr"], abs=1e-3)
-    # Adam divides by gradients' size, so rounding of tiny ones, as those behind a last convolution
-    # that starts at zero, moves a few weights by up to a step.
-    off = [(states[1]["model"][n] - v).abs().flatten() for n, v in states[0]["model"].items()]
-    differences = torch.cat(off)
-    assert differences.max() <= load_config("configs/deblur/quickstart.yaml").TRAIN.OPTIM.LR
-    assert (differences > 1e-4).float().mean() < 0.01
+    # Half a step: Adam divides by gradients' size, so rounding of tiny ones, which processors do
+    # in ways of their own, moves a few weights by much of a step.
+    for name, value in states[0]["model"].items():
+        torch.testing.assert_close(states[1]["model"][name], value, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
