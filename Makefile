@@ -65,9 +65,10 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; else echo "no hadolint here: Dockerfile not looked at"; fi
 
-# One thread: tests run several processes at once, and OpenMP threads of two that share a core spin.
+# Tests of two files run side by side, each in one thread: OpenMP threads that share a core spin.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 # Tests of pages need a Chromium; where it can't be installed they are skipped and say so.
 browser:
@@ -77,7 +78,7 @@ browser:
 		echo "no Chromium: the tests of pages will be skipped" >&2
 
 test-all: $(INSTALLED) browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 # The lowest versions that pyproject.toml allows; downloads a few gigabytes, then takes some minutes.
 LOWEST := build/minimal/bin/python

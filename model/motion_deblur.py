@@ -142,7 +142,7 @@ def _sharp_along_motion(blur: Tensor, voxels: Tensor) -> tuple[Tensor, Tensor]:
     sure = sure * ((FINE[1] - finer) / (FINE[1] - FINE[0])).clamp(0, 1)
     pace = sure * speed(less_chance(paths, SURE * chance))
     told = enough * (SHORT * spikes / SPIKES).clamp(max=1)
-    along = _Along(light, paths, visible, pace, told)
+    along = _Along(light, paths, visible, pace, sure, told)
     noise = blur_noise, SHORT_NOISE * variance
     parts = []
     for (first, last), (above, below) in _bands(blur.shape[-2:], scale, paths):
@@ -233,6 +233,8 @@ class _Along(NamedTuple):
     """What `visibility` returns."""
     pace: Tensor
     """(N, 1, h, w), the speed that is sure, in pixels of the light an exposure."""
+    sure: Tensor
+    """(N, 1, h, w), share by which motion is believed, 0 to 1."""
     told: Tensor
     """(N, 1, h, w), share by which light about the middle is believed, 0 to 1."""
 
@@ -252,7 +254,7 @@ def _sharp_in_band(
         blur_noise: (N, 3, 1, 1), variance of the noise in the blurred frames.
         middle_noise: (N, 1, 1, 1), that in the light about the middle.
     """
-    light, paths, visible, pace, told = along
+    light, paths, visible, pace, sure, told = along
     scale = blur.shape[-1] // light.shape[-1]
     seen = _gray(blur)  # (N, 1, H, W)
     coarse = F.avg_pool2d(seen, scale)
@@ -282,7 +284,8 @@ def _sharp_in_band(
     )
     sharp = _in_colours_of(full.blur, sharp)
     # Where nothing moves, the blurred frame is sharp, and corrections would only add noise.
-    sharp = torch.lerp(full.blur, sharp, ((full.pace - STILL) / MOVING).clamp(0, 1))
+    moves = torch.minimum(((full.pace - STILL) / MOVING).clamp(0, 1), larger(sure))
+    sharp = torch.lerp(full.blur, sharp, moves)
     middle = about_middle(light, SHORT) + _DARK
     sharp, beside = _as_seen_in_the_middle(sharp, full, middle, told, middle_noise)
     maps = torch.cat([integrals, 1 - visible, residue, beside, full.pace.log1p()], 1)

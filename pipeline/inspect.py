@@ -176,6 +176,7 @@ def _run(path: Path) -> Facts:
     from .weights.base import base_of, describe_base
     from .weights.checkpoint import model_of, read_checkpoint
     from .weights.files import checkpoint_path
+    from .weights.parts import describe_parts
 
     record = read_run(path)
     facts: dict[str, Any] = {
@@ -191,6 +192,7 @@ def _run(path: Path) -> Facts:
             model, config = model_of(state, file)
             base = describe_base(config.MODEL, base_of(state))
             facts |= {"weights": f"{which}.pt", "step": state["step"], "base": base}
+            facts |= describe_parts(config.MODEL)
             return _with_parameters(path, "run", facts, model)
     return Facts(str(path), "run", facts | {"weights": "none yet"})
 
@@ -205,17 +207,19 @@ def _model(path: Path) -> Facts:
     from .trained.model_file import load_trained
     from .weights.base import base_of, describe_base
     from .weights.exported import describe_model
+    from .weights.parts import describe_parts
 
     model, config = load_trained(path)
     facts = describe_model(path)
     base = describe_base(config.MODEL, base_of(facts))
-    facts |= {"data": config.DATA.ROOT, "base": base}
+    facts |= {"data": config.DATA.ROOT, "base": base} | describe_parts(config.MODEL)
     return _with_parameters(path, "model", facts, model)
 
 
 def _config(path: Path) -> Facts:
     from ..configs import load_config
     from ..model import outline_model
+    from .weights.parts import describe_parts
 
     config = load_config(path)
     train = config.TRAIN
@@ -230,7 +234,7 @@ def _config(path: Path) -> Facts:
         "length": f"{train.EPOCHS} epochs"
         if train.MAX_STEPS is None
         else f"{train.MAX_STEPS} steps",
-    }
+    } | describe_parts(config.MODEL)
     return _with_parameters(path, "config", facts, outline_model(config))
 
 

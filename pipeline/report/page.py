@@ -144,6 +144,7 @@ def render(
         environment=tables.environment(runs),
         provenance=list(tables.provenance(material)),
         differences=tables.differences(runs),
+        parts=[tables.parts(run) for run in runs],
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from typing import Any
 
+from ...configs import check_config
+from ...configs.yaml_text import read_yaml
 from ...errors import SpikeDeblurError
 from ..host.reporter import duration
 from ..sequences.stored import StoreSequence
@@ -268,6 +270,16 @@ def provenance(material: ReportMaterial) -> Iterator[tuple[str, str]]:
             f"frames a second, {manifest.exposure_frames or 'varying'} frames an exposure, "
             f"averaged in {light[manifest.linear_light]}",
         )
+
+
+def parts(run: Run) -> dict[str, str]:
+    """Return which parts of the network are `on` and `off`; none where that can't be read."""
+    from ..weights.parts import describe_parts
+
+    try:
+        return describe_parts(check_config(read_yaml(run.config_text), run.name).MODEL)
+    except SpikeDeblurError:  # a configuration of another release
+        return {}
 
 
 def differences(runs: Several[Run]) -> Table | None:

@@ -20,6 +20,7 @@ from ...third_party.VRT import load_torch_file
 from ..host.header import ProductFormat
 from .base import base_of, describe_base, tell_former_base
 from .files import CheckpointError, find_checkpoint
+from .parts import describe_parts
 
 CHECKPOINT = ProductFormat("spikedeblur.checkpoint", 1)
 
@@ -150,7 +151,7 @@ def describe_checkpoint(
         "base": describe_base(config.MODEL, base_of(state)),
         "data": config.DATA.ROOT,
         "parameters": sum(count for _, count in parts),
-    }
+    } | describe_parts(config.MODEL)
     return facts, [("part", "parameters"), *((name, f"{count:,}") for name, count in parts)]
 
 

@@ -46,6 +46,18 @@ def test_a_configuration_is_described_with_its_parameters(capsys):
     assert sum(int(row[1].replace(",", "")) for row in found["table"][1:]) == total
 
 
+def test_a_configuration_says_which_parts_of_the_reference_are_on(capsys):
+    small = facts_of(QUICKSTART, capsys)["facts"]
+    for part in ("fusion of spikes after stages 1 to 4", "mutual", "attention in stages 2"):
+        assert part in small["on"]
+    assert "flow and deformable alignment" in small["off"]
+    assert "attention in stages 1, 7, 8" in small["off"]
+    published = facts_of("configs/deblur/vrt_spike_baseline.yaml", capsys)["facts"]
+    assert "flow and deformable alignment" in published["on"]
+    assert "attention in stages 1, 2, 3, 4, 5, 6, 7, 8" in published["on"]
+    assert "attention" not in published["off"]
+
+
 def test_a_packaged_configuration_is_found_from_any_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert facts_of(QUICKSTART, capsys)["kind"] == "config"

@@ -126,6 +126,11 @@ def test_the_alignment_is_the_manifests(one, trained):
         assert f"{sequence['seq']} {lag}" in one.words
 
 
+def test_parts_of_the_network_are_named_on_and_off(one):
+    assert "parts of the network that are on: " in one.words
+    assert "flow and deformable alignment" in one.words.partition("that are off: ")[2]
+
+
 def test_the_time_of_training_is_accounted_for(one, trained):
     lines = (trained / "runs/fast/metrics.jsonl").read_text().splitlines()
     steps = sum(x["seconds"] for x in map(json.loads, lines) if x["kind"] == "train")
