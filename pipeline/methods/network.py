@@ -150,8 +150,8 @@ class InputReader:
 
     def clip(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Return whole frames (T, 3, H, W) and voxels (T, K, h, w) of windows [start, stop)."""
-        read = self._read(start, stop)  # once: light takes long
-        return network_inputs(read, self._measured(start, stop, [read]), self._norm)
+        read = self.read(start, stop)  # once: light takes long
+        return network_inputs(read, self.measured(start, stop, [read]), self._norm)
 
     def conditions(self, start: int, stop: int) -> Conditions | None:
         """Measure windows [start, stop) on whole frames, which are read one by one.
@@ -159,22 +159,24 @@ class InputReader:
         Returns:
             What `part` takes; None where log1p is taken already.
         """
-        return self._measured(start, stop, (self._read(i, i + 1) for i in range(start, stop)))
+        return self.measured(start, stop, (self.read(i, i + 1) for i in range(start, stop)))
 
     def part(
         self, start: int, stop: int, conditions: Conditions | None, tile: Tile | None = None
     ) -> tuple[Tensor, ...]:
         """Return frames and voxels as `clip` does, by conditions known already; or a tile."""
-        return network_inputs(self._read(start, stop, tile), conditions, self._norm)
+        return network_inputs(self.read(start, stop, tile), conditions, self._norm)
 
-    def _measured(self, start: int, stop: int, parts: Iterable[RawWindows]) -> Conditions | None:
+    def measured(self, start: int, stop: int, parts: Iterable[RawWindows]) -> Conditions | None:
+        """Measure windows [start, stop) as `conditions` does, on parts that `read` returned."""
         if not self._windows.windows_are_raw:
             return None
         known = self._windows.gain
         gain = torch.full((stop - start,), math.nan if known is None else known)
         return measure_conditions(parts, gain, self._norm)
 
-    def _read(self, start: int, stop: int, tile: Tile | None = None) -> RawWindows:
+    def read(self, start: int, stop: int, tile: Tile | None = None) -> RawWindows:
+        """Return windows [start, stop) as the sequence has them, or a tile of them."""
         spans = () if tile is None else (tile.vertical.span, tile.horizontal.span)
         voxel_spans = () if tile is None else (tile.vertical.voxel_span, tile.horizontal.voxel_span)
         blur, voxels = (
