@@ -149,6 +149,11 @@ class Explanation:
 class NearExplanation(Explanation):
     """The same of a neighbouring exposure, into which ways are less sure."""
 
+    def __init__(self, exposed: Exposed, sources: Tensor, brightest: float) -> None:
+        """Put sums together; where the blurred frame is `brightest`, light may have been more."""
+        super().__init__(exposed, sources)
+        self._clipped = exposed.blur >= brightest
+
     def _surely(self, came: Tensor, shift: Tensor, sources: Tensor, points: Tensor) -> Tensor:
         there = sampled(shift.flatten(0, 1), points.flatten(0, 1)).view_as(shift)
         missed = (there + sources).square().sum(2)
@@ -158,7 +163,8 @@ class NearExplanation(Explanation):
 
     def change(self, sharp: Tensor) -> Tensor:
         """Return by what share the blurred frame is more, as far as its ways explain it."""
-        change = super().change(sharp) * self._explained
+        change = super().change(sharp)
+        change = torch.where(self._clipped, change.clamp(min=0), change) * self._explained
         return change / (1 + mean_around(gray(change).square(), 3) / EXPLAINED**2)
 
     def along(self, ratio: Tensor) -> Tensor:

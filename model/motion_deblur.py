@@ -241,6 +241,8 @@ class _Beside(NamedTuple):
 
     blur: Tensor
     """(N, 3, H, W), its blurred frame."""
+    brightest: float
+    """The most that its camera shows there."""
     noise: Tensor
     """(N, 3, 1, 1), variance of the noise in it."""
     light: Tensor
@@ -253,7 +255,7 @@ class _Beside(NamedTuple):
         scale = self.blur.shape[-1] // self.light.shape[-1]
         ways = Ways(*(maps[..., first:last, :] for maps in self.ways))
         blur = self.blur[..., first * scale : last * scale, :]
-        return _Beside(blur, self.noise, self.light[..., first:last, :], ways)
+        return _Beside(blur, self.brightest, self.noise, self.light[..., first:last, :], ways)
 
     def explanation(self) -> NearExplanation:
         """Return how a sharp frame explains its blurred frame."""
@@ -269,7 +271,7 @@ class _Beside(NamedTuple):
             share=_share(self.light, self.blur),
             pace=resized(pace, size),
         )
-        return NearExplanation(exposed, exposed.sources())
+        return NearExplanation(exposed, exposed.sources(), self.brightest + _DARK)
 
 
 def _beside(near: Near, mean: Tensor) -> list[_Beside]:
@@ -277,6 +279,7 @@ def _beside(near: Near, mean: Tensor) -> list[_Beside]:
     return [
         _Beside(
             other.blur,
+            other.brightest,
             noise_variance(other.blur),
             at_instants(other.light, NEAR_INSTANTS),
             ways_into(other, mean),

@@ -57,6 +57,8 @@ class Neighbour:
 
     blur: Tensor
     """(N, 3, H, W), its blurred frame, as bright as if exposed like the sharp frame's."""
+    brightest: float
+    """The most that its camera shows in `blur`: light there may have been more."""
     light: Tensor
     """(N, K, h, w), its luminance in each bin, as `light_in` tells it of that frame."""
     paths: Paths

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...configs.schema import NormConfig
-from ...model.gain import gain_from_blur
+from ...model.corrections import gray
 from ...model.inputs import network_inputs
 from ...model.neighbours import Motion, Near, Neighbour, Step, light_in, motion_in
 from ...model.paths import Paths, bin_times
@@ -34,6 +34,8 @@ LONGEST_GAP = 1.0
 """Longest time between two exposures that are neighbours, in exposures."""
 NO_GAP = 1 / 8
 """Time between two exposures, in exposures, up to which their own spikes show the motion there."""
+BRIGHTEST = 253.5 / 255
+"""Value of a frame from which on it may be clipped."""
 SAME_RATE = 0.02
 """Relative difference of two exposures' spike rates up to which they are told by one clock."""
 
@@ -58,15 +60,23 @@ class Exposure:
         self.late = late
         """Time by which its spikes came late, as a share of the exposure."""
 
-    @property
-    def light(self) -> Tensor:
-        """(1, K, h, w), luminance in each bin."""
-        return light_in(self.blur, self.voxels)
-
     @cached_property
     def motion(self) -> Motion:
         """How its light moves."""
-        return motion_in(self.light)
+        return motion_in(light_in(self.blur, self.voxels))
+
+    def as_beside(self, other: Exposure) -> tuple[Tensor, Tensor, float]:
+        """Return the exposure as bright as if exposed like another one.
+
+        Spikes tell by how much: their camera exposes all alike.
+
+        Returns:
+            (1, 3, H, W), the blurred frame; (1, K, h, w), the luminance in each bin; and the most
+            that the camera shows of it.
+        """
+        brightness = self.gain / other.gain
+        blur = self.blur * brightness
+        return blur, light_in(blur, self.voxels), brightness * BRIGHTEST
 
 
 class Connection(NamedTuple):
@@ -117,23 +127,24 @@ class Exposures:
         for other, first in ((window - 1, window - 1), (window + 1, window)):
             if not 0 <= other < self.windows.length:
                 continue
-            brightness = self.exposure(other).gain / own.gain
             connection = _kept(self._connections, first, self._connect)
-            if connection is None or math.isnan(brightness):
+            if connection is None:
                 continue
             paths, times = connection.paths, connection.there
             if other < window:
                 paths, times = paths[::-1], connection.back
             steps = itertools.starmap(Step, zip([own.motion.paths, *paths], times, strict=True))
-            neighbours.append(_neighbour(self.exposure(other), brightness, tuple(steps)))
+            exposure = self.exposure(other)
+            blur, light, brightest = exposure.as_beside(own)
+            paths = exposure.motion.paths
+            neighbours.append(Neighbour(blur, brightest, light, paths, tuple(steps)))
         return Near(own.motion, neighbours) if neighbours else None
 
     def _read(self, window: int) -> Exposure:
         raw = self._reader.read(window, window + 1)
         conditions = self._reader.measured(window, window + 1, [raw])
         blur, voxels = network_inputs(raw, conditions, _NORM)
-        is_dark = not (raw.blur.any() and raw.voxels.any())
-        gain = math.nan if is_dark else gain_from_blur(raw.voxels, raw.samples, blur).item()
+        gain = _gain_of(blur, self._fitted(raw.voxels.float()), int(raw.samples[0]))
         late = 0.0 if conditions is None or conditions.late is None else conditions.late.item()
         return Exposure(blur, self._fitted(voxels), gain, round(late) / voxels.shape[1])
 
@@ -158,6 +169,8 @@ class Exposures:
 
     def _connect(self, first: int) -> Connection | None:
         """Find the way between a window and the next one; None: it can't be known."""
+        if any(math.isnan(self.exposure(window).gain) for window in (first, first + 1)):
+            return None
         own, other = self._span(first), self._span(first + 1)
         if own is None or other is None or abs(own.rate / other.rate - 1) > SAME_RATE:
             return None
@@ -179,13 +192,13 @@ class Exposures:
         after, before = (border - own.middle) / own.length, (border - other.middle) / other.length
         times = bin_times(self.windows.bins)
         half = len(times) // 2
-        light = torch.cat(
-            [
-                weights_at(self.exposure(first).light, [after + t for t in times[:half]]),
-                weights_at(self.exposure(first + 1).light, [before + t for t in times[half:]]),
-            ],
-            1,
+        exposure = self.exposure(first)
+        ends, starts = (
+            self.exposure(window).as_beside(exposure)[1] for window in (first, first + 1)
         )
+        ends = weights_at(ends, [after + time for time in times[:half]])
+        starts = weights_at(starts, [before + time for time in times[half:]])
+        light = torch.cat([ends, starts], 1)
         return Connection((motion_in(light).paths,), (after, -before), (before, -after))
 
     def _across_gap(self, first: int, own: Span, other: Span) -> Connection | None:
@@ -210,7 +223,7 @@ class Exposures:
             are not known.
         """
         windows, exposure = self.windows, self.exposure(window)
-        if not windows.has_spikes or math.isnan(exposure.gain):
+        if not windows.has_spikes:
             return None
         samples = int(windows.samples[window])
         start, stop = (round((0.5 + time + exposure.late) * samples) for time in times)
@@ -231,17 +244,22 @@ class Exposures:
         return self._fitted(torch.from_numpy(np.concatenate(parts, 1))[None] / unit)
 
 
-def _neighbour(exposure: Exposure, brightness: float, steps: Sequence[Step]) -> Neighbour:
-    """Return an exposure as a neighbour of another one.
+def _gain_of(blur: Tensor, light: Tensor, samples: int) -> float:
+    """Return the gain, spikes a sample at unit luminance, as what is not clipped shows it.
 
     Args:
-        exposure: the neighbour.
-        brightness: light of the other's frame over that of this one, where both are as bright.
-        steps: the way into it.
+        blur: (1, 3, H, W).
+        light: (1, K, h, w), in spikes.
+        samples: spike samples of the exposure.
+
+    Returns:
+        The gain; NaN where there is no light.
     """
-    blur = exposure.blur * brightness
-    light = light_in(blur, exposure.voxels)
-    return Neighbour(blur, light, exposure.motion.paths, steps)
+    scale = blur.shape[-1] // light.shape[-1]
+    whole = F.max_pool2d(blur.amax(1, keepdim=True), scale) < BRIGHTEST
+    seen = (F.avg_pool2d(gray(blur), scale) * whole).sum().item()
+    spikes = (light.sum(1, keepdim=True) * whole).sum().item()
+    return spikes / samples / seen if seen > 0 and spikes > 0 else math.nan
 
 
 def _kept(kept: OrderedDict[int, T], window: int, find: Callable[[int], T]) -> T:

@@ -320,3 +320,10 @@ def test_dark_noise_that_no_point_explains_gives_numbers():
     seen = corrections.Seen(own, dark[:, :1] + 0.02, torch.zeros(1, 1, 16, 16), spike_pixel=2)
     for found in corrections.corrected(dark + 0.02, seen, own.shift, 2, by_spikes=True):
         assert found.isfinite().all()
+
+
+def test_a_frame_alone_is_restored_as_ever():
+    # Networks were trained on this; the numbers are of the release before neighbours came in.
+    found, _ = sharp_along_motion(*seen_at_half_the_size((9.0, -5.0))[:2])
+    before = torch.tensor([0.5636085, 0.4590734, 0.4022921, 0.4953283])
+    torch.testing.assert_close(found[0, 0, 20:60:13, 31], before, atol=2e-6, rtol=0)
