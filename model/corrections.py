@@ -43,7 +43,7 @@ FINE_GAP = 3.0
 """Distance between instants, in pixels, up to which the blurred frame corrects in full; from twice
 as far on it does not correct."""
 NEAR_EVERY = 3
-"""Of so many corrections, one is by the neighbours' frames too."""
+"""One correction in so many is by the neighbours' frames too, the first one on."""
 LEADS_BACK = 0.75
 """Distance in pixels by which a way into a neighbour and back may miss, to explain half."""
 EXPLAINED = 0.1

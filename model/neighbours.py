@@ -31,6 +31,7 @@ COARSE_STEPS, FINE_STEPS = 8, 4
 _FAINT = 1e-3  # squared slope of luminance below which steps are small
 _DAMPING = 0.02  # share of the mean squared slope that damps steps
 _LARGEST_STEP = 1.0  # pixels by which a step changes the offset at most
+_HARDLY = 0.05  # how surely a point is seen, up to which rows need not be read for it
 
 
 class Motion(NamedTuple):
@@ -89,9 +90,6 @@ class Ways(NamedTuple):
         """Return the most rows that a point that is seen moves, up or down."""
         rows = self.shift[:, :, 1].abs() * (self.seen > _HARDLY)
         return float(rows.amax())
-
-
-_HARDLY = 0.05  # how surely a point is seen, up to which rows need not be read for it
 
 
 def light_in(blur: Tensor, voxels: Tensor) -> Tensor:

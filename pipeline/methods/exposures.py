@@ -8,7 +8,6 @@ has them.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -130,10 +129,10 @@ class Exposures:
             connection = _kept(self._connections, first, self._connect)
             if connection is None:
                 continue
-            paths, times = connection.paths, connection.there
+            between, times = connection.paths, connection.there
             if other < window:
-                paths, times = paths[::-1], connection.back
-            steps = itertools.starmap(Step, zip([own.motion.paths, *paths], times, strict=True))
+                between, times = between[::-1], connection.back
+            steps = map(Step, [own.motion.paths, *between], times)
             exposure = self.exposure(other)
             blur, light, brightest = exposure.as_beside(own)
             paths = exposure.motion.paths
@@ -206,7 +205,7 @@ class Exposures:
         distance = (other.middle - own.middle) / own.length
         count = math.ceil(2 * distance - 2 * _BEYOND)
         step = distance / count
-        light = self._light_after(first, own, (step - 0.5, distance - step + 0.5))
+        light = self._light_after(first, (step - 0.5, distance - step + 0.5))
         if light is None:
             return None
         bins = self.windows.bins
@@ -215,7 +214,7 @@ class Exposures:
         back = -step * own.length / other.length
         return Connection(paths, [step] * count, [back, *[-step] * (count - 1)])
 
-    def _light_after(self, window: int, own: Span, times: tuple[float, float]) -> Tensor | None:
+    def _light_after(self, window: int, times: tuple[float, float]) -> Tensor | None:
         """Return the light between two times, in exposures since a window's middle.
 
         Returns:
@@ -226,7 +225,8 @@ class Exposures:
         if not windows.has_spikes:
             return None
         samples = int(windows.samples[window])
-        start, stop = (round((0.5 + time + exposure.late) * samples) for time in times)
+        start = round((0.5 + times[0] + exposure.late) * samples)
+        stop = start + round((times[1] - times[0]) * samples)
         beside = stop + int(_BESIDE * samples) - samples
         bins = round((times[1] - times[0]) * windows.bins)
         height, width = windows.voxel_shape

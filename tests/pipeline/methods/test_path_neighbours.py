@@ -8,6 +8,7 @@ import pytest
 from spikedeblur.configs.schema import NormConfig
 from spikedeblur.model.motion_deblur import sharp_along_motion
 from spikedeblur.pipeline.evaluate.metrics import psnr
+from spikedeblur.pipeline.frames.images import to_uint8
 from spikedeblur.pipeline.methods.contract import MethodClip, restored_frames
 from spikedeblur.pipeline.methods.exposures import Exposures
 from spikedeblur.pipeline.methods.network import InputReader, as_frames
@@ -180,7 +181,7 @@ def test_each_exposure_has_both_its_neighbours_and_the_ends_one(turning, monkeyp
     assert sorted(windows.asked) == [0, 1, 2, 3, 4]  # each was read once
     whole = PathMethod()(windows, MethodClip(0, 5, 0, 5))
     for i, frame in frames.items():
-        np.testing.assert_array_equal(frame, np.rint(255 * whole[i]).astype(np.uint8))
+        np.testing.assert_array_equal(frame, to_uint8(whole[i]))
 
 
 def test_few_exposures_are_kept(turning):
