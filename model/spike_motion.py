@@ -149,7 +149,7 @@ def motion(light: Tensor) -> tuple[Paths, Tensor]:
         for _ in range(STEPS):
             followed, inside = follow(seen, paths, times)
             step = _gauss_newton(followed, inside, times, degree)
-            changed = _smooth((paths[:, :degree] + step).flatten(1, 2))
+            changed = smooth((paths[:, :degree] + step).flatten(1, 2), 2)
             paths = torch.cat([changed.unflatten(1, (degree, 2)), paths[:, degree:]], 1)
     paths = _best_of_neighbours(finest, paths)
     followed, inside = follow(finest, paths, times)
@@ -167,7 +167,7 @@ def less_chance(paths: Paths, variance: Tensor) -> Paths:
         paths: Some or all coefficients (N, k, 2, h, w).
         variance: (N, k, h, w), of the second result of `motion`, or a multiple of it.
     """
-    power = _smooth(paths.square().sum(2)).clamp(min=1e-12)
+    power = smooth(paths.square().sum(2), 2).clamp(min=1e-12)
     return paths * (1 - variance / power).clamp(0, 1)[:, :, None]
 
 
@@ -221,9 +221,18 @@ def _noise_between(followed: Tensor) -> Tensor:
 
 def _visible(followed: Tensor) -> Tensor:
     """Weights (N, G, h, w) that fall where followed light departs from the middle's."""
-    departs, middle = _departure(followed)
-    noise = _noise_in(departs) + _ALIKE_SHARE * middle
-    near = _mean_around(departs.square(), 1)
+    return alike(*_departure(followed))
+
+
+def alike(departs: Tensor, light: Tensor) -> Tensor:
+    """Return weights (N, G, h, w) that fall where followed light departs from what it should be.
+
+    Args:
+        departs: (N, G, h, w), by how much it departs.
+        light: (N, 1, h, w), what it should be.
+    """
+    noise = _noise_in(departs) + _ALIKE_SHARE * light
+    near = mean_around(departs.square(), 1)
     return 1 / (1 + (near / (2 * noise.square())).square())
 
 
@@ -299,7 +308,7 @@ def _cost(light: Tensor, shift: Tensor, noise: Tensor) -> Tensor:
     noise = noise + _ALIKE_SHARE * middle
     costs = (departs / noise).square().clamp(max=_HIDDEN_COST)
     costs = torch.where(inside > 0, costs, _HIDDEN_COST / 2)
-    return _mean_around(costs.mean(1, keepdim=True), 2)
+    return mean_around(costs.mean(1, keepdim=True), 2)
 
 
 def _moved(maps: Tensor, down: int, right: int) -> Tensor:
@@ -315,7 +324,7 @@ def _gauss_newton(seen: Tensor, weights: Tensor, times: list[float], degree: int
     """Steps (N, degree, 2, h, w) of coefficients that make followed light constant."""
     slope_x, slope_y = slopes(_weighted_mean(seen, weights))
     strength, change = _along_basis(seen, weights, basis(times, seen)[:, :degree])
-    xx, xy, yy, x, y = _smooth(
+    xx, xy, yy, x, y = smooth(
         torch.cat(
             [
                 strength * slope_x.square(),
@@ -325,7 +334,8 @@ def _gauss_newton(seen: Tensor, weights: Tensor, times: list[float], degree: int
                 slope_y * change,
             ],
             1,
-        )
+        ),
+        2,
     ).chunk(5, 1)  # (N, degree, h, w)
     damping = _FAINT * strength + _DAMPING * (xx + yy)
     xx, yy = xx + damping, yy + damping
@@ -365,7 +375,8 @@ def _chance(seen: Tensor, weights: Tensor, times: list[float]) -> Tensor:
     """
     slope_x, slope_y = slopes(_weighted_mean(seen, weights))
     strength, _ = _along_basis(seen, weights, basis(times, seen))
-    information = _smooth(strength * (slope_x.square() + slope_y.square())).clamp(min=1e-9)
+    information = strength * (slope_x.square() + slope_y.square())
+    information = smooth(information, 2).clamp(min=1e-9)
     return _CHANCE * _noise_between(seen) / information
 
 
@@ -383,13 +394,8 @@ def slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _smooth(x: Tensor) -> Tensor:
-    """Mean around each pixel, twice over 5 x 5."""
-    return _mean_around(_mean_around(x, 2), 2)
-
-
-def _mean_around(x: Tensor, reach: int) -> Tensor:
-    """Mean over the pixels up to `reach` rows and columns away.
+def mean_around(x: Tensor, reach: int) -> Tensor:
+    """Return the mean over the pixels up to `reach` rows and columns away.
 
     By sums of shifted maps, which are faster on CPUs than `avg_pool2d`.
     """
@@ -405,6 +411,6 @@ def _mean_around(x: Tensor, reach: int) -> Tensor:
     return mean
 
 
-def smooth(x: Tensor) -> Tensor:
-    """Mean around each pixel, twice over 7 x 7."""
-    return _mean_around(_mean_around(x, 3), 3)
+def smooth(x: Tensor, reach: int = 3) -> Tensor:
+    """Return the mean over the pixels up to `reach` rows and columns away, taken twice."""
+    return mean_around(mean_around(x, reach), reach)

@@ -160,8 +160,9 @@ class VRTWithSpike(nn.Module):
                 the trunk's size (H / s, W / s): untouched if (h, w) is that size, otherwise
                 resized bilinearly; spike-guided division and motion have their own. Not read
                 without spikes.
-            followed: Result of `follow` for these inputs or, for a part of a frame, that part of
-                the whole frame's. None: it is computed. Not read without `spike_motion`.
+            followed: (B, T, 3 + C, H, W), what `follow` returns of these inputs; or more exactly
+                `seen_of` whole frames, of which these may be a part, with what is known beside
+                them. None: `follow` finds it. Not read without `spike_motion`.
 
         Returns:
             (B, T, 3, H, W); not clamped.
@@ -227,11 +228,15 @@ class VRTWithSpike(nn.Module):
             `sharp_along_motion` that the encoder sees.
         """
         height, width = rgb_clip.shape[-2:]
-        inputs = [self._padded(rgb_clip), self._at_own_size(rgb_clip, spike_vox)]
+        rgb, voxels = self._padded(rgb_clip), self._at_own_size(rgb_clip, spike_vox)
         with torch.no_grad(), torch.autocast(rgb_clip.device.type, enabled=False):
-            sharp, maps = sharp_along_motion(*(x.flatten(0, 1).float() for x in inputs))
-        followed = torch.cat([sharp, maps[:, : self._maps]], 1)  # (B T, 3 + C, H, W)
+            found = sharp_along_motion(rgb.flatten(0, 1).float(), voxels.flatten(0, 1).float())
+        followed = self.seen_of(*found)  # (B T, 3 + C, H, W)
         return followed.unflatten(0, rgb_clip.shape[:2])[..., :height, :width]
+
+    def seen_of(self, sharp: Tensor, maps: Tensor) -> Tensor:
+        """Return what the encoder sees of what `sharp_along_motion` returns: (N, 3 + C, H, W)."""
+        return torch.cat([sharp, maps[:, : self._maps]], 1)
 
     def _padded(self, maps: Tensor) -> Tensor:
         """Pad maps of the frames' size (..., H, W) to what the backbone's scales divide."""

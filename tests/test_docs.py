@@ -51,6 +51,7 @@ RUN = [page for page in PAGES if blocks(page, "bash")]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # export writes two programs
 @pytest.mark.parametrize("page", RUN, ids=[page.stem for page in RUN])
 def test_every_command_and_every_example_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

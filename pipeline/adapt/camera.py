@@ -15,7 +15,7 @@ from ...configs.schema import NormConfig
 from ...errors import SpikeDeblurError
 from ...model import Conditions, RawWindows, unit_range
 from ..frames.images import to_unit
-from ..methods.network import InputReader
+from ..methods.inputs import InputReader
 from ..methods.tfp_tfi_sdm import centre_weights
 from ..sequences.contract import Span
 from ..sequences.light import seen_by

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 
-from ...configs.schema import NormConfig
-from ...model.motion_deblur import sharp_along_motion
 from ..sequences.contract import WindowSequence
 from .contract import Frames, MethodClip, MethodError, require_raw
-from .network import InputReader, as_frames
-
-SMALLEST = 8
-"""Fewest rows and columns of a frame, in pixels: in fewer, nothing is seen to move."""
+from .exposures import SMALLEST, Exposures
+from .network import as_frames
 
 
 class PathMethod:
-    """The blurred frame made sharp along the paths of what moves; see `model.motion_deblur`."""
+    """The blurred frame made sharp along the paths of what moves; see `model.motion_deblur`.
+
+    The blurred frames of the exposures before and after it help, where they are near enough.
+    """
 
     name = "path"
-    clip_len = 1
+    clip_len = 4  # of which the middle two are kept, so that each has both its neighbours
+
+    def __init__(self) -> None:
+        self._exposures: Exposures | None = None
+        """Those of the sequence of the last call."""
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
-        """Return the frame (1, H, W, 3) whose mean along the paths is the blurred frame."""
+        """Return the frames (T, H, W, 3) whose means along the paths are the blurred frames."""
         require_raw(windows, self.name)
-        norm = NormConfig(MODE="relative", CORRECT_LAG=True)
-        blur, voxels = InputReader(windows, norm).clip(clip.start, clip.start + 1)
         height, width = windows.frame_shape
         if min(height, width) < SMALLEST:
             raise MethodError(
                 f"{windows.seq}: path needs frames of at least {SMALLEST}x{SMALLEST} pixels, found "
                 f"{height}x{width}; use sdm"
             )
-        times = max(1, round(height / voxels.shape[-2]))
-        scale = times if height % times == 0 and width % times == 0 else 1
-        size = (height // scale, width // scale)
-        if tuple(voxels.shape[-2:]) != size:
-            voxels = F.interpolate(voxels, size, mode="bilinear")
-        return as_frames(sharp_along_motion(blur, voxels)[0])  # (1, H, W, 3)
+        if self._exposures is None or self._exposures.windows is not windows:
+            self._exposures = Exposures(windows)
+        found = [
+            self._exposures.sharp(window)[0] for window in range(clip.keep_start, clip.keep_stop)
+        ]
+        return as_frames(torch.cat(found))

@@ -298,7 +298,7 @@ def _warnings(
         if recording.settings.gain is None and UNTRAINED[method].needs_gain:
             yield "gain not known: taken from the blurred frames' brightness; give --gain"
         return
-    from ..methods.network import lag_in_bins
+    from ..methods.inputs import lag_in_bins
 
     lag = lag_in_bins(sequence, 0, min(sequence.length, LAG_EXPOSURES)) / sequence.bins
     if abs(lag) > NOTABLE:

@@ -20,8 +20,10 @@ __all__ = ["light", "numpy", "stored", "tensorstore", "unified", "workers"]
 # `start_fork_server` blocks Ctrl-C and a scheduler's SIGTERM, which reach the whole process group:
 # they would end the server, while training goes on to its checkpoint. What came meanwhile is
 # dropped; then `multiprocessing` has it ignore Ctrl-C, and processes that it forks act as usual.
-interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-signal.signal(signal.SIGINT, interrupt)
-os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
+# Other programs that import this keep their signals.
+if signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.signal(signal.SIGINT, interrupt)
+    os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))

@@ -49,6 +49,14 @@ class Windows:
         return len(self.blur_frames)
 
     @property
+    def t0(self) -> np.ndarray:
+        return 0.015 * np.arange(self.length)
+
+    @property
+    def t1(self) -> np.ndarray:
+        return self.t0 + 0.032
+
+    @property
     def bins(self) -> int:
         return self.counts.shape[1]
 

@@ -60,6 +60,8 @@ def start(processes: int, run: Path, store: Path, *more: str) -> str:
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path, small_store):
     """Six clips in steps of four: the last step of an epoch is a short one."""
     accumulate = ("--set", "TRAIN.GRADIENT_ACCUMULATION_STEPS=2")
+    # Behind a last convolution at zero gradients are rounding alone, of which Adam makes steps.
+    at_random = ("--set", "MODEL.FUSE.IDENTITY_INIT=false")
     for processes in (1, 2):
         start(
             processes,
@@ -67,6 +69,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, small_store):
             small_store,
             *("--set", f"TRAIN.BATCH_SIZE={2 // processes}"),
             *accumulate,
+            *at_random,
         )
     runs = [tmp_path / "1", tmp_path / "2"]
     lines = [[line for line in read_metrics(run) if line["kind"] == "train"] for run in runs]

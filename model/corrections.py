@@ -1,0 +1,251 @@
+"""Frames corrected until they explain what two cameras saw.
+
+Two cameras saw the same light. The sharp frame must explain both: moved along the paths of
+`spike_motion`, it averages to the blurred frame, which is fine across the motion; and its
+luminance, seen by the spike pixels on their way, is what they counted, which is fine along the
+motion. It is reached by multiplicative corrections (Richardson, JOSA 1972; Lucy, AJ 1974).
+
+A point that is hidden for a part of the exposure has no part in the blurred frame there. What no
+visible point explains is what the spikes saw, in the blurred frame's colour.
+
+The blurred frames of neighbouring exposures lack other details, where motion turned meanwhile, and
+show what is hidden in this one. They correct too, by the ways that points take into them
+(`neighbours`), as far as these ways explain them.
+
+Corrections are raised to a power. Power 1 does not restore what the blur nearly removes, and a
+larger one alone does not settle, so powers alternate: 3 and 1 are about Chebyshev's steps for
+details of which the blur passes a fifth or more (Golub and Varga, 1961). If spikes are few, a
+frame of less total variation is preferred (Dey et al., Microscopy Research and Technique 2006).
+
+Letters in shape comments: N windows, I instants, H and W rows and columns of frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .normalize import luminance
+from .path_sums import PathSums, blurred_by, enlarged_sources, sources_of, spline
+from .paths import points_at, sampled
+from .picture_noise import less_noise, unevenness
+from .spike_motion import mean_around
+
+POWERS = (3, 1)
+"""Powers to which corrections are raised, in turn."""
+EVENNESS = 0.3
+"""Weight of total variation, per standard deviation of noise in the light along a path."""
+FINE_GAP = 3.0
+"""Distance between instants, in pixels, up to which the blurred frame corrects in full; from twice
+as far on it does not correct."""
+NEAR_EVERY = 3
+"""One correction in so many is by the neighbours' frames too, the first one on."""
+LEADS_BACK = 0.75
+"""Distance in pixels by which a way into a neighbour and back may miss, to explain half."""
+EXPLAINED = 0.1
+"""Root mean square, around a pixel, of what a neighbour's frame would change, relative to it, of
+which half is believed: ways are wrong where it is large."""
+LITTLE = 1e-3
+"""Least light, and the weight of a pixel itself, for paths that lead outside."""
+
+_LARGEST_RATIO = 1.5
+_MOST = 0.1  # largest share of a pixel's light by which one step evens it out
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """A blurred frame, and the ways of the sharp frame's points while it was exposed.
+
+    All light has so much added that it is above 0.
+    """
+
+    blur: Tensor  # (N, 3, H, W)
+    noise: Tensor  # (N, 3, 1, 1), variance of the noise in blur
+    shift: Tensor  # (N, I, 2, H, W), of points since the sharp frame, in pixels of this size
+    visible: Tensor  # (N, I, H, W), of the points
+    share: Tensor  # (N, I, H, W), light at each instant relative to the exposure's
+    pace: Tensor  # (N, 1, H, W), speed in pixels an exposure
+
+    @property
+    def instants(self) -> int:
+        """I, the points of a way at which a frame is compared with the blurred one."""
+        return self.shift.shape[1]
+
+    def halved(self) -> Exposed:
+        """Return the same at half the size."""
+        return Exposed(
+            halved(self.blur),
+            self.noise / 4,
+            self._halved_shift(),
+            halved(self.visible),
+            halved(self.share),
+            halved(self.pace) / 2,
+        )
+
+    def sources(self) -> Tensor:
+        """Return `sources_of` the points, found at half the size: (N, I, 2, H, W)."""
+        sources = sources_of(self._halved_shift(), halved(self.visible))
+        return enlarged_sources(sources, self.shift)
+
+    def _halved_shift(self) -> Tensor:
+        return halved(self.shift.flatten(1, 2)).unflatten(1, (self.instants, 2)) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the two cameras saw during the sharp frame's own exposure, at one size."""
+
+    own: Exposed
+    light: Tensor  # (N, 1, H, W), luminance along paths, as spike pixels saw it
+    noise: Tensor  # (N, 1, H, W), variance of the noise in light
+    spike_pixel: float  # side of a spike pixel, in pixels of this size
+
+    def halved(self) -> Seen:
+        """Return what was seen at half the size."""
+        return Seen(self.own.halved(), halved(self.light), halved(self.noise), self.spike_pixel / 2)
+
+
+class Explanation:
+    """How a sharp frame explains a blurred one, and how it is corrected by it."""
+
+    def __init__(self, exposed: Exposed, sources: Tensor) -> None:
+        """Put sums along ways together; `sources` lead back, as `sources_of` returns them."""
+        size, instants = exposed.blur.shape[-2:], exposed.instants
+        self.blur, self.noise = exposed.blur, exposed.noise
+        self.slow = ((2 * FINE_GAP - exposed.pace / instants) / FINE_GAP).clamp(0, 1)
+        """(N, 1, H, W), share by which the blurred frame corrects."""
+        points, inside = points_at(exposed.shift, size)
+        weights = inside * exposed.visible
+        self.number = weights.sum(1, keepdim=True)
+        """(N, 1, H, W), instants at which a point is seen."""
+        self.seen = self.number / instants
+        """(N, 1, H, W), the same as a share of the exposure."""
+        self._forward = PathSums(points, weights / (LITTLE + self.number))
+        self._itself = LITTLE / (LITTLE + self.number)
+        points, inside = points_at(sources, size)
+        came = sampled(exposed.visible.flatten(0, 1)[:, None], points.flatten(0, 1))
+        came = self._surely(came.view_as(inside) * inside, exposed.shift, sources, points)
+        self._backward = PathSums(points, came / instants)
+        self._hidden = ((1 - came) * exposed.share).mean(1, keepdim=True) * exposed.blur
+
+    def _surely(self, came: Tensor, shift: Tensor, sources: Tensor, points: Tensor) -> Tensor:
+        """Return how surely the points that are seen came from where their sources say."""
+        return came
+
+    def change(self, sharp: Tensor) -> Tensor:
+        """Return by what share the blurred frame is more than a sharp one explains."""
+        expected = (self._backward(sharp) + self._hidden).clamp(min=LITTLE)
+        return less_noise(self.blur - expected, self.noise) / expected
+
+    def along(self, ratio: Tensor) -> Tensor:
+        """Return the mean of ratios on the ways of points; a pixel's own where it has none."""
+        return self._forward(ratio) + self._itself * ratio
+
+
+class NearExplanation(Explanation):
+    """The same of a neighbouring exposure, into which ways are less sure."""
+
+    def __init__(self, exposed: Exposed, sources: Tensor, brightest: float) -> None:
+        """Put sums together; where the blurred frame is `brightest`, light may have been more."""
+        super().__init__(exposed, sources)
+        self._clipped = exposed.blur >= brightest
+
+    def _surely(self, came: Tensor, shift: Tensor, sources: Tensor, points: Tensor) -> Tensor:
+        there = sampled(shift.flatten(0, 1), points.flatten(0, 1)).view_as(shift)
+        missed = (there + sources).square().sum(2)
+        came = came / (1 + (missed / LEADS_BACK**2).square())
+        self._explained = came.mean(1, keepdim=True).square()
+        return came
+
+    def change(self, sharp: Tensor) -> Tensor:
+        """Return by what share the blurred frame is more, as far as its ways explain it."""
+        change = super().change(sharp)
+        change = torch.where(self._clipped, change.clamp(min=0), change) * self._explained
+        return change / (1 + mean_around(gray(change).square(), 3) / EXPLAINED**2)
+
+    def along(self, ratio: Tensor) -> Tensor:
+        """Return the mean of ratios on the ways of points; 1 where they have none."""
+        return self._forward(ratio) + self._itself
+
+
+def corrected(
+    sharp: Tensor,
+    seen: Seen,
+    sources: Tensor,
+    times: int,
+    *,
+    by_spikes: bool,
+    near: Sequence[NearExplanation] = (),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Correct frames (N, 3, H, W) so that they explain what was seen.
+
+    Args:
+        sharp: the frames.
+        seen: what was seen during their exposure.
+        sources: where its points came from.
+        times: number of corrections.
+        by_spikes: whether the light along paths corrects too.
+        near: neighbouring exposures that correct too, now and then.
+
+    Returns:
+        (N, 3, H, W), frames; (N, 1, H, W), the share of the exposure for which the frame's points
+        are visible; and (N, 1, H, W), the last correction of luminance, relative to it.
+    """
+    own = Explanation(seen.own, sources)
+    kernel = spline(seen.spike_pixel)
+    # A spike pixel that sees only one place tells nothing finer than itself.
+    moving = (seen.own.pace / seen.spike_pixel - 0.5).clamp(0, 1)
+    moving = moving * (2 * own.number / seen.own.instants).clamp(max=1)
+    residue = torch.zeros_like(own.number)
+    for i in range(times):
+        for power in POWERS if by_spikes else ():
+            expected = blurred_by(gray(sharp), kernel).clamp(min=LITTLE)
+            ratio = 1 + less_noise(seen.light - expected, seen.noise) / expected
+            ratio = blurred_by(bounded(ratio), kernel).pow(power)
+            sharp = sharp * (1 + moving * (ratio - 1))
+        ratio = bounded(1 + own.change(sharp))
+        residue = gray(ratio) - 1
+        ratio, slow = own.along(ratio), own.slow
+        if near and i % NEAR_EVERY == 0:
+            ratio, slow = _among(ratio, own, near, sharp)
+        sharp = sharp * (1 + slow * (ratio.pow(POWERS[i % len(POWERS)]) - 1))
+        if by_spikes:
+            light = gray(sharp)
+            part = (EVENNESS * seen.noise.sqrt() / light).clamp(max=_MOST)
+            sharp = sharp / (1 - part * unevenness(light))
+    return sharp, own.seen, residue
+
+
+def _among(
+    ratio: Tensor, own: Explanation, near: Sequence[NearExplanation], sharp: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the mean of the own ratio and those of neighbours, and how far to follow it.
+
+    Each counts as long as a point is seen in it, and as far as its instants are close enough.
+    """
+    weight = own.seen * own.slow + LITTLE
+    total, slow = weight * (ratio - 1), own.slow
+    for other in near:
+        share = other.seen * other.slow
+        total = total + share * (other.along(bounded(1 + other.change(sharp))) - 1)
+        weight, slow = weight + share, torch.maximum(slow, share)
+    return 1 + total / weight, slow
+
+
+def bounded(ratio: Tensor) -> Tensor:
+    """Return ratios, none so large or small that a step would go too far."""
+    return ratio.clamp(1 / _LARGEST_RATIO, _LARGEST_RATIO)
+
+
+def gray(frames: Tensor) -> Tensor:
+    """(N, 3, H, W) -> luminance (N, 1, H, W)."""
+    return luminance(frames)[:, None]
+
+
+def halved(picture: Tensor) -> Tensor:
+    """Return maps (N, C, H, W) at half the size."""
+    return F.avg_pool2d(picture, 2, ceil_mode=True)
