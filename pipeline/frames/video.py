@@ -147,6 +147,26 @@ def decode_frames(path: Path, files: Sequence[Path]) -> None:
                 write_png(file, frame)
 
 
+def decode_to_folder(path: Path, out: Path, first: int, step: int) -> Path:
+    """Write a video's frames to a folder, which is returned.
+
+    Commands use `decode_frames`; this stays as long as its former name is served.
+
+    Args:
+        path: the video.
+        out: the folder above that of the frames.
+        first: number of the first frame.
+        step: difference of the numbers of consecutive frames.
+
+    Raises:
+        VideoError: as `decode_frames`.
+    """
+    numbers = range(first, first + step * count_frames(path), step)
+    files = decoded_files(path, out, numbers)
+    decode_frames(path, files)
+    return files[0].parent
+
+
 def require_new_video(path: Path, *, overwrite: bool) -> None:
     """Refuse a video that can't be written, before any work is done.
 

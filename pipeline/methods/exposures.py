@@ -1,9 +1,9 @@
 """The exposures of a sequence as `path` sees them, with the motion between neighbours.
 
 A point leaves its exposure by the own path, and goes on by the motion in connecting windows, each
-as long as an exposure, up to the neighbour's middle. Exposures without a gap hold the spikes
-of such a window, those that overlap need none, and across a gap spikes are read where the sequence
-has them.
+as long as the shorter exposure, up to the neighbour's middle. Exposures without a gap hold the
+spikes of such windows, those that overlap need none, and across a gap spikes are read where the
+sequence has them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,14 @@ from .inputs import InputReader
 SMALLEST = 8
 """Fewest rows and columns of a frame, in pixels: in fewer, nothing is seen to move."""
 LONGEST_GAP = 1.0
-"""Longest time between two exposures that are neighbours, in exposures."""
+"""Longest time between two exposures that are neighbours, in the shorter one's lengths."""
+MOST_UNEQUAL = 4.0
+"""Longest exposure that a neighbour helps, in the neighbour's lengths: windows are as short."""
+LONGEST_HELP = 2.0
+"""Longest neighbour that helps an exposure, in the exposure's lengths: it has more blur."""
 NO_GAP = 1 / 8
-"""Time between two exposures, in exposures, up to which their own spikes show the motion there."""
+"""Time between two exposures up to which their own spikes show the motion there, in the shorter
+one's lengths."""
 BRIGHTEST = 253.5 / 255
 """Value of a frame from which on it may be clipped."""
 SAME_RATE = 0.02
@@ -99,6 +104,24 @@ class Span(NamedTuple):
     rate: float
     """Spike samples a second."""
 
+    def may_be_on_the_clock_of(self, other: Span) -> bool:
+        """Return whether rates are the same, but for a sample in each by rounding."""
+        rounding = sum(1 / (span.length - 1 / span.rate) for span in (self, other))
+        return abs(self.rate - other.rate) <= SAME_RATE * other.rate + rounding
+
+
+class Way(NamedTuple):
+    """Windows between the middles of two exposures, as far apart from these as from each other."""
+
+    own: Span
+    other: Span
+    length: float
+    """Of a window, in seconds."""
+    step: float
+    """Time from middle to middle, in seconds."""
+    windows: int
+    """Number of windows."""
+
 
 class Exposures:
     """Reads exposures of a sequence, and finds what moves in them and between them, once each.
@@ -140,7 +163,7 @@ class Exposures:
             if not 0 <= other < self.windows.length:
                 continue
             connection = self._connections[first]
-            if connection is None:
+            if connection is None or self._is_long(other, window):
                 continue
             between, times = connection.paths, connection.there
             if other < window:
@@ -183,60 +206,75 @@ class Exposures:
         rate = (samples - 1) / (last - first)
         return Span((first + last) / 2, samples / rate, rate)
 
+    def _is_long(self, other: int, window: int) -> bool:
+        """Whether a neighbour is too long to help a window."""
+        spans = self._span(other), self._span(window)
+        lengths = [0.0 if span is None else span.length for span in spans]
+        return lengths[0] > LONGEST_HELP * lengths[1]
+
     def _connect(self, first: int) -> Connection | None:
         """Find the way between a window and the next one; None: it can't be known."""
         if any(math.isnan(self.exposure(window).gain) for window in (first, first + 1)):
             return None
         own, other = self._span(first), self._span(first + 1)
-        if own is None or other is None or abs(own.rate / other.rate - 1) > SAME_RATE:
+        if own is None or other is None or not own.may_be_on_the_clock_of(other):
             return None
         distance = other.middle - own.middle
-        within = (0.5 + _BEYOND) * min(own.length, other.length)
+        shorter, longer = sorted((own.length, other.length))
+        within = (0.5 + _BEYOND) * shorter
         if 0 < distance <= within:
             return Connection((), (distance / own.length,), (-distance / other.length,))
         gap = distance - (own.length + other.length) / 2
-        shorter = min(own.length, other.length)
         if distance <= within or gap > (LONGEST_GAP + _BEYOND) * shorter:
             return None
-        if gap <= NO_GAP * shorter:
-            return self._without_gap(first, own, other)
-        return self._across_gap(first, own, other)
+        if longer > MOST_UNEQUAL * shorter:
+            return None
+        without = gap <= NO_GAP * shorter
+        followed = distance - max(0.0, gap) if without else distance
+        count = math.ceil(2 * followed / shorter - 2 * _BEYOND)
+        way = Way(own, other, shorter, distance / count, count - 1)
+        light = self._light_without_gap(first, way) if without else self._light_across(first, way)
+        if light is None:
+            return None
+        paths = [motion_in(window).paths for window in light]
+        steps = [way.step / shorter] * len(paths)
+        there, back = way.step / own.length, -way.step / other.length
+        return Connection(paths, [there, *steps], [back, *(-step for step in steps)])
 
-    def _without_gap(self, first: int, own: Span, other: Span) -> Connection:
-        """Connect by a window of the end of one exposure and the start of the next."""
-        border = (own.middle + own.length / 2 + other.middle - other.length / 2) / 2
-        after, before = (border - own.middle) / own.length, (border - other.middle) / other.length
-        times = bin_times(self.windows.bins)
-        half = len(times) // 2
-        exposure = self.exposure(first)
+    def _light_without_gap(self, first: int, way: Way) -> list[Tensor]:
+        """Return light in windows of the end of one exposure and the start of the next."""
+        own, other, exposure = way.own, way.other, self.exposure(first)
+        distance = other.middle - own.middle
+        border = ((own.length - other.length) / 2 + distance) / 2
         ends, starts = (
             self.exposure(window).as_beside(exposure)[1] for window in (first, first + 1)
         )
-        ends = weights_at(ends, [after + time for time in times[:half]])
-        starts = weights_at(starts, [before + time for time in times[half:]])
-        light = torch.cat([ends, starts], 1)
-        return Connection((motion_in(light).paths,), (after, -before), (before, -after))
+        light = []
+        for window in range(way.windows):
+            middle = (window + 1) * way.step
+            times = [middle + way.length * time for time in bin_times(self.windows.bins)]
+            before = [time / own.length for time in times if time < border]
+            after = [(time - distance) / other.length for time in times if time >= border]
+            light.append(torch.cat([weights_at(ends, before), weights_at(starts, after)], 1))
+        return light
 
-    def _across_gap(self, first: int, own: Span, other: Span) -> Connection | None:
-        """Connect by windows of spikes, as long as the first exposure, half as far apart."""
-        distance = (other.middle - own.middle) / own.length
-        count = math.ceil(2 * distance - 2 * _BEYOND)
-        step = distance / count
-        light = self._light_after(first, (step - 0.5, distance - step + 0.5))
+    def _light_across(self, first: int, way: Way) -> list[Tensor] | None:
+        """Return light in windows of spikes; None: there are none between the exposures."""
+        start = way.step - way.length / 2
+        stop = way.windows * way.step + way.length / 2
+        bins = self.windows.bins
+        number = round((stop - start) / way.length * bins)
+        light = self._light_after(first, (start / way.own.length, stop / way.own.length), number)
         if light is None:
             return None
-        bins = self.windows.bins
-        starts = [round(i * step * bins) for i in range(count - 1)]
-        paths = [motion_in(light[:, start : start + bins]).paths for start in starts]
-        back = -step * own.length / other.length
-        return Connection(paths, [step] * count, [back, *[-step] * (count - 1)])
+        starts = [round(i * way.step / way.length * bins) for i in range(way.windows)]
+        return [light[:, start : start + bins] for start in starts]
 
-    def _light_after(self, window: int, times: tuple[float, float]) -> Tensor | None:
+    def _light_after(self, window: int, times: tuple[float, float], bins: int) -> Tensor | None:
         """Return the light between two times, in exposures since a window's middle.
 
         Returns:
-            (1, as many bins as the exposure has in that time, h, w), luminance; None: its spikes
-            are not known.
+            (1, bins, h, w), luminance; None: its spikes are not known.
         """
         windows, exposure = self.windows, self.exposure(window)
         if not windows.has_spikes:
@@ -245,7 +283,6 @@ class Exposures:
         start = round((0.5 + times[0] + exposure.late) * samples)
         stop = start + round((times[1] - times[0]) * samples)
         beside = stop + int(_BESIDE * samples) - samples
-        bins = round((times[1] - times[0]) * windows.bins)
         height, width = windows.voxel_shape
         rows = max(1, _AT_ONCE_BYTES // ((samples + 2 * beside) * width))
         parts = []

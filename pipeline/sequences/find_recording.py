@@ -29,7 +29,8 @@ from ..frames.video import (
     read_stamps,
 )
 from ..host.files import StrPath, inside
-from ..spikes import SpikeFile, read_side_file
+from ..spikes import read_side_file
+from ..spikes.parts import open_stream
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, has_own_side_file
 from .contract import STREAM as STREAM
@@ -117,13 +118,13 @@ def find_recording(
         warnings = (*settings.warnings, *_gaps(frames))
         settings = replace(settings, warnings=warnings)
     windows = exposures.windows(settings.clock, [str(path) for path in frames.values()])
-    samples = SpikeFile.open(spikes, settings.geometry).n_frames
+    samples = open_stream(spikes, settings.geometry).n_frames
     for window, path in zip(windows, frames.values(), strict=True):
         where = f"{spikes}, frame {path.name}"
         settings.clock.require_inside(*window, samples, where, exposures.remedy)
     if decode:
         decode_frames(blur, list(frames.values()))
-    if blur.is_dir() and (left_out := list_frames(blur).left_out()):
+    if blur.is_dir() and (left_out := _left_out(blur, times.camera)):
         settings = replace(settings, warnings=(*settings.warnings, *left_out))
     if options.calibration is not None:
         settings = replace(settings, registration=read_calibration(options.calibration))
@@ -285,6 +286,20 @@ def camera_frames(blur: Path) -> dict[int, Path]:
             )
         stems[path.stem] = name
     return dict(enumerate(images[name] for name in natural_order(images)))
+
+
+def _left_out(blur: Path, camera: CameraClock | None) -> list[str]:
+    """Return a sentence for each of a folder's files that is no frame of the recording."""
+    if camera is None:
+        return list_frames(blur).left_out()
+    # Images of any name are frames, so two may have the same number.
+    table = None if camera.times is None else Path(camera.times).resolve()
+    others = [
+        name
+        for name in folder_names(blur)
+        if not name.lower().endswith(IMAGE_SUFFIXES) and (blur / name).resolve() != table
+    ]
+    return list_frames(blur, names=others).left_out()
 
 
 def _gaps(frames: dict[int, Path]) -> list[str]:

@@ -102,8 +102,14 @@ class RecordingSequence(WindowSequence):
         self._spans = [_span_around(span, at, self._file.n_frames) for span in self._exposed]
         self.length = len(exposures)
         self.frame_index = np.array([e.frame_index for e in exposures], np.int64)
-        self.t0 = np.array([e.t0 for e in exposures], np.float64)
-        self.t1 = np.array([e.t1 for e in exposures], np.float64)
+        clock = settings.clock
+        windows = [
+            (e.t0, e.t1)
+            if span == exposed
+            else (clock.first + span[0] / clock.rate, clock.first + (span[1] - 1) / clock.rate)
+            for e, span, exposed in zip(exposures, self._spans, self._exposed, strict=True)
+        ]
+        self.t0, self.t1 = np.array(windows, np.float64).T
         self.samples = np.array([stop - start for start, stop in self._spans], np.int64)
         fewest = int(self.samples.min())
         self.bins = min(MOST_BINS, fewest) if bins is None else bins

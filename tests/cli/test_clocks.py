@@ -12,10 +12,12 @@ import yaml
 from bench_camera import GEOMETRY, blurred, photograph, record, scene
 
 from spikedeblur.cli import main
+from spikedeblur.model.neighbours import Near
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.frames.images import read_rgb, to_uint8, write_png
 from spikedeblur.pipeline.frames.listing import list_images
 from spikedeblur.pipeline.frames.video import read_video
+from spikedeblur.pipeline.methods.exposures import Exposures
 from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.spikes import parse_geometry, read_spikes
 
@@ -160,6 +162,42 @@ def test_exposures_of_any_length_are_restored_as_each_alone(rate, method, tmp_pa
         difference = psnr(together, truth) - psnr(by_itself, truth)
         print(f"{lengths[i]} ms: {psnr(together, truth):.2f} dB, {difference:+.3f} to alone")
         assert abs(difference) < 0.5
+
+
+def test_path_takes_neighbours_of_other_lengths_but_not_across_dropped_frames(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    record(tmp_path / "spike.dat", 0.2, 4000.0, threshold=0.7)
+    # In milliseconds: at once, after a gap of 4, at once, and after four dropped frames.
+    spans = [(5, 25), (25, 33), (37, 53), (53, 63), (141, 161), (163, 172)]
+    exposed = {f"IMG_{i}.png": (1e-3 * a, 1e-3 * b) for i, (a, b) in enumerate(spans)}
+    photograph(tmp_path / "own", exposed)
+    rows = [f"IMG_{i},{a},{b}\n" for i, (a, b) in enumerate(spans)]
+    (tmp_path / "own/times.csv").write_text("file,start_ms,end_ms\n" + "".join(rows))
+    neighbours = {}
+
+    def near(exposures: Exposures, window: int) -> Near | None:
+        beside = known(exposures, window)
+        neighbours[window] = len(beside.neighbours) if beside else 0
+        return beside
+
+    known = Exposures.near
+    monkeypatch.setattr(Exposures, "near", near)
+    how = ["--times", tmp_path / "own/times.csv", "--method", "path"]
+    assert restore(tmp_path, "own", tmp_path / "near", *how) == 0
+    assert "left out" not in capsys.readouterr().err
+    # Frame 1 is less than half as long as the frame before it, which has more blur.
+    assert neighbours == {0: 1, 1: 1, 2: 2, 3: 1, 4: 1, 5: 0}
+    monkeypatch.setattr(Exposures, "near", lambda exposures, window: None)
+    assert restore(tmp_path, "own", tmp_path / "alone", *how) == 0
+    for name, (start, end) in exposed.items():
+        truth = to_uint8(scene((start + end) / 2))
+        blur, alone, found = (
+            psnr(read_rgb(tmp_path / f / name), truth) for f in ("own", "alone", "near")
+        )
+        print(f"{name}: {blur:.2f} dB blurred, {alone:.2f} alone, {found:.2f} with neighbours")
+        assert found > blur + 2
+        assert found > alone - 0.5
 
 
 def test_gaps_in_the_names_are_pointed_at(bench, tmp_path, capsys) -> None:

@@ -89,7 +89,7 @@ class Windows(WindowSequence):
         start = self.starts[window]
         beside = beside if self.kept else 0
         first = max(0, start - beside)
-        spikes = self.scene.spikes[first : start + SAMPLES + beside]
+        spikes = self.scene.spikes[first : start + self.samples[window] + beside]
         return spikes[:, slice(*box[0]), slice(*box[1])], start - first
 
 
@@ -164,6 +164,28 @@ def test_what_is_further_than_an_exposure_away_or_out_of_order_is_no_neighbour(t
     windows.t0 = windows.t0[1] + away * SAMPLES / RATE * np.array([-1, 0, 1])
     windows.t1 = windows.t0 + (SAMPLES - 1) / RATE
     np.testing.assert_array_equal(middle(windows), alone(windows, 1))
+
+
+@pytest.mark.parametrize("gap", [-20, 0, 4, 30])
+@pytest.mark.parametrize("lengths", [(128, 64), (64, 128), (150, 64), (64, 40)])
+def test_ways_between_unequal_exposures_stay_inside_their_windows(turning, lengths, gap):
+    windows = Windows(turning, slice(0, 2))
+    windows.starts = [10, 10 + lengths[0] + gap]
+    windows.samples = np.array(lengths)
+    windows.t0 = np.array(windows.starts) / RATE
+    windows.t1 = windows.t0 + (windows.samples - 1) / RATE
+    exposures = Exposures(windows)
+    for window, long in ((0, lengths[1] / lengths[0]), (1, lengths[0] / lengths[1])):
+        near = exposures.near(window)
+        if long > 2:
+            assert near is None
+            continue
+        (beside,) = near.neighbours
+        sign = 1 if window == 0 else -1
+        first, *others = (sign * step.time for step in beside.steps)
+        assert all(0 < time < 0.5 + 1 / 16 for time in (first, *others))
+        distance = sum(lengths) / 2 + gap
+        assert first * lengths[window] + sum(others) * min(lengths) == pytest.approx(distance)
 
 
 def test_each_exposure_has_both_its_neighbours_and_the_ends_one(turning, monkeypatch):

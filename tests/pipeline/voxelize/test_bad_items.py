@@ -180,10 +180,10 @@ def test_an_unforeseen_error_costs_its_sequence_only(
     def read(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
         if BAD in str(path):
             raise ZeroDivisionError("a library's fault")
-        return read_rgb(path, shape)
+        return read_frame(path, shape)
 
-    read_rgb = sources_module.read_rgb
-    monkeypatch.setattr(sources_module, "read_rgb", read)
+    read_frame = sources_module.read_frame
+    monkeypatch.setattr(sources_module, "read_frame", read)
     failed = data.voxelize(tmp_path / "s", on_error="skip").failed
     assert [f.seq for f in failed] == [BAD]
     assert "ZeroDivisionError: a library's fault" in failed[0].error
