@@ -52,7 +52,8 @@ class Restoring(ModelOptions):
         """Refuse what can't be done.
 
         Raises:
-            RestoreError: an unknown method, a model too many or none, or less than one frame.
+            RestoreError: an unknown method, a model too many or none, options of a model without
+                one, or less than one frame.
             ImageError: 16 bits without OpenCV.
         """
         if self.method not in METHODS:
@@ -66,6 +67,10 @@ class Restoring(ModelOptions):
         if self.method != "model" and self.run is not None:
             raise RestoreError(
                 f"the method {self.method} takes no trained model; give one or the other, not both"
+            )
+        if self.method != "model" and (self.tile is not None or self.flips):
+            raise RestoreError(
+                f"tiles and flips are of trained models; the method {self.method} takes neither"
             )
         if self.frames_per_exposure < 1:
             raise RestoreError(

@@ -75,6 +75,7 @@ MISTAKES = [
     (f"restore {RECORDING} --out sharp", 2, "--method"),
     (f"restore --method sdmm {RECORDING} --out sharp", 2, "sdmm"),
     (f"restore --model small {RECORDING} --tile big --out sharp", 2, "--tile"),
+    (f"restore --method path {RECORDING} --tile 64 --out sharp", 2, "tiles and flips"),
     (f"restore --method sdm {RECORDING} --log log.txt --out sharp", 2, "--log"),
     ("restore --model small --out sharp --spikes spike.dat", 2, "--blur"),
     (f"restore --method sdm {RECORDING.replace('33', '32')} {SPEC} --out sharp", 1, "found 32"),

@@ -54,6 +54,24 @@ def test_residual_block_is_conv_relu_conv_add_relu():
     torch.testing.assert_close(block(x), expected)
 
 
+@pytest.mark.parametrize("clips", [1, 2])
+@pytest.mark.parametrize("stride", [1, (1, 2, 2)])
+def test_one_clip_is_convolved_like_several(clips, stride):
+    torch.manual_seed(0)
+    conv = Conv3d(4, 6, 3, stride=stride, padding=1)
+    x = torch.randn(clips, 4, 3, 8, 10, requires_grad=True)
+    exact = [p.detach().double().requires_grad_() for p in (x, *conv.parameters())]
+    expected = F.conv3d(*exact, stride=stride, padding=1)
+    expected.square().sum().backward()
+    y = conv(x)
+    y.square().sum().backward()
+    torch.testing.assert_close(y, expected.float())
+    for ours, wanted in zip((x, *conv.parameters()), exact, strict=True):
+        torch.testing.assert_close(ours.grad, wanted.grad.float(), rtol=1e-4, atol=1e-4)
+    with torch.inference_mode():
+        torch.testing.assert_close(conv(x), expected.float())
+
+
 def test_encoder_refuses_a_wrong_number_of_strides():
     with pytest.raises(ValueError, match="expected 3 strides"):
         SpikeEncoder3D(2, (4,) * 4, spatial_strides=[2, 2])
