@@ -34,10 +34,9 @@ SMALLEST = 8
 """Fewest rows and columns of a frame, in pixels: in fewer, nothing is seen to move."""
 LONGEST_GAP = 1.0
 """Longest time between two exposures that are neighbours, in the shorter one's lengths."""
-MOST_UNEQUAL = 4.0
-"""Longest exposure that a neighbour helps, in the neighbour's lengths: windows are as short."""
-LONGEST_HELP = 2.0
-"""Longest neighbour that helps an exposure, in the exposure's lengths: it has more blur."""
+HELPFUL = (0.4, 1.5)
+"""Least and greatest length of a neighbour that helps an exposure, in the exposure's own length:
+longer ones have more blur, and the way into shorter ones is long."""
 NO_GAP = 1 / 8
 """Time between two exposures up to which their own spikes show the motion there, in the shorter
 one's lengths."""
@@ -160,10 +159,10 @@ class Exposures:
         own = self.exposure(window)
         neighbours = []
         for other, first in ((window - 1, window - 1), (window + 1, window)):
-            if not 0 <= other < self.windows.length:
+            if not (0 <= other < self.windows.length and self._helps(other, window)):
                 continue
             connection = self._connections[first]
-            if connection is None or self._is_long(other, window):
+            if connection is None:
                 continue
             between, times = connection.paths, connection.there
             if other < window:
@@ -206,11 +205,13 @@ class Exposures:
         rate = (samples - 1) / (last - first)
         return Span((first + last) / 2, samples / rate, rate)
 
-    def _is_long(self, other: int, window: int) -> bool:
-        """Whether a neighbour is too long to help a window."""
-        spans = self._span(other), self._span(window)
-        lengths = [0.0 if span is None else span.length for span in spans]
-        return lengths[0] > LONGEST_HELP * lengths[1]
+    def _helps(self, other: int, window: int) -> bool:
+        """Whether a neighbour's length is one that helps a window."""
+        beside, own = self._span(other), self._span(window)
+        if beside is None or own is None:
+            return False
+        shortest, longest = HELPFUL
+        return shortest <= beside.length / own.length <= longest
 
     def _connect(self, first: int) -> Connection | None:
         """Find the way between a window and the next one; None: it can't be known."""
@@ -220,14 +221,12 @@ class Exposures:
         if own is None or other is None or not own.may_be_on_the_clock_of(other):
             return None
         distance = other.middle - own.middle
-        shorter, longer = sorted((own.length, other.length))
+        shorter = min(own.length, other.length)
         within = (0.5 + _BEYOND) * shorter
         if 0 < distance <= within:
             return Connection((), (distance / own.length,), (-distance / other.length,))
         gap = distance - (own.length + other.length) / 2
         if distance <= within or gap > (LONGEST_GAP + _BEYOND) * shorter:
-            return None
-        if longer > MOST_UNEQUAL * shorter:
             return None
         without = gap <= NO_GAP * shorter
         followed = distance - max(0.0, gap) if without else distance

@@ -166,26 +166,47 @@ def test_what_is_further_than_an_exposure_away_or_out_of_order_is_no_neighbour(t
     np.testing.assert_array_equal(middle(windows), alone(windows, 1))
 
 
-@pytest.mark.parametrize("gap", [-20, 0, 4, 30])
-@pytest.mark.parametrize("lengths", [(128, 64), (64, 128), (150, 64), (64, 40)])
-def test_ways_between_unequal_exposures_stay_inside_their_windows(turning, lengths, gap):
-    windows = Windows(turning, slice(0, 2))
+def unequal(scene: Scene, lengths: tuple[int, int], gap: int) -> Windows:
+    windows = Windows(scene, slice(0, 2))
     windows.starts = [10, 10 + lengths[0] + gap]
     windows.samples = np.array(lengths)
     windows.t0 = np.array(windows.starts) / RATE
     windows.t1 = windows.t0 + (windows.samples - 1) / RATE
-    exposures = Exposures(windows)
-    for window, long in ((0, lengths[1] / lengths[0]), (1, lengths[0] / lengths[1])):
-        near = exposures.near(window)
-        if long > 2:
-            assert near is None
+    return windows
+
+
+@pytest.mark.parametrize("gap", [-20, 0, 4, 30])
+@pytest.mark.parametrize("lengths", [(128, 64), (64, 128), (150, 64), (56, 40)])
+def test_ways_between_unequal_exposures_stay_inside_their_windows(turning, lengths, gap):
+    exposures = Exposures(unequal(turning, lengths, gap))
+    for window, sign in ((0, 1), (1, -1)):
+        if lengths[1 - window] > 1.5 * lengths[window]:
+            assert exposures.near(window) is None  # the neighbour has more blur
             continue
-        (beside,) = near.neighbours
-        sign = 1 if window == 0 else -1
-        first, *others = (sign * step.time for step in beside.steps)
+        (neighbour,) = exposures.near(window).neighbours
+        first, *others = (sign * step.time for step in neighbour.steps)
         assert all(0 < time < 0.5 + 1 / 16 for time in (first, *others))
         distance = sum(lengths) / 2 + gap
         assert first * lengths[window] + sum(others) * min(lengths) == pytest.approx(distance)
+
+
+@pytest.mark.parametrize("lengths", [(32, 96), (96, 32)])
+def test_exposures_of_very_different_lengths_are_no_neighbours(turning, lengths):
+    exposures = Exposures(unequal(turning, lengths, 0))
+    assert exposures.near(0) is exposures.near(1) is None
+
+
+def test_exposures_of_a_sample_more_or_less_are_on_one_clock(turning):
+    windows = unequal(turning, (40, 39), 0)
+    windows.t1[0] -= 0.9 / RATE
+    windows.t1[1] += 0.9 / RATE
+    assert Exposures(windows).near(0) is not None
+
+
+def test_exposures_on_clocks_of_different_rates_are_no_neighbours(turning):
+    windows = unequal(turning, (64, 64), 0)
+    windows.t1[1] += 5 / RATE
+    assert Exposures(windows).near(0) is None
 
 
 def test_each_exposure_has_both_its_neighbours_and_the_ends_one(turning, monkeypatch):

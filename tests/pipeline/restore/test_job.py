@@ -506,6 +506,16 @@ def test_an_exposure_too_short_for_the_models_bins_is_refused(recording) -> None
     assert RecordingSequence(slow, None).bins == 4
 
 
+@pytest.mark.parametrize("at", [-1 / 3, 0.0, 1 / 3])
+def test_windows_around_another_instant_have_its_times(at, recording, moving_scene) -> None:
+    sequence = RecordingSequence(found(recording), 16, at=at)
+    lasts = (sequence.samples - 1) / moving_scene.rate
+    np.testing.assert_allclose(sequence.t1 - sequence.t0, lasts)
+    sample = 1 / moving_scene.rate
+    middles = np.array(moving_scene.centres) / 1000 + at * (0.032 + sample)
+    np.testing.assert_allclose((sequence.t0 + sequence.t1) / 2, middles, atol=sample)
+
+
 def test_crops_of_a_recording_are_cut_exactly(recording) -> None:
     sequence = RecordingSequence(found(recording), 32)
     assert sequence.voxel_dtype == sequence.voxels(0, 1).dtype
