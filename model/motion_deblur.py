@@ -82,7 +82,7 @@ _FURTHER = 1.05  # factor by which colours may leave those, for blur mixes them
 _FAINT = 1e-4  # squared slope of luminance below which there is no pattern
 _DARK = 0.02  # luminance below which ratios fade to 1
 _PIXELS = 1 << 18  # frame pixels of several windows that are corrected at once
-_LARGEST_BAND = 3 << 18  # pixels of a frame that are corrected at once, in about 1.2 GB
+_LARGEST_BAND = 3 << 17  # pixels of a frame that are corrected at once
 _BESIDE = 16  # spike rows beside a band by which its corrections are right up to its edge
 
 
