@@ -115,7 +115,7 @@ class Way(NamedTuple):
     own: Span
     other: Span
     length: float
-    """Of a window, in seconds."""
+    """Length of a window, in seconds."""
     step: float
     """Time from middle to middle, in seconds."""
     windows: int

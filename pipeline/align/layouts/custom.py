@@ -22,14 +22,12 @@ order in `blur`.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -41,28 +39,16 @@ from pydantic import (
 from ...clocks.camera import CameraClock
 from ...clocks.durations import TimelineError, parse_duration
 from ...clocks.exposures import Exposures
-from ...frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
+from ...frames.listing import IMAGE_SUFFIXES, shorten
 from ...host.validation import read_yaml
 from ...spikes.dat import SPIKE_SUFFIXES
 from ...spikes.presets import GeometrySpec, SpikePreset, parse_geometry
 from .contract import AlignmentError, FoundSequence, FoundWindow, in_order
 from .pairing import leftovers, pair_frames
+from .patterns import Key, Pattern, collect, files_below, filled, require_pattern, words_of
 
 LAYOUT_SUFFIXES = (".yaml", ".yml")
 
-_WORD = re.compile(r"\{([a-z][a-z0-9_]*)\}")
-
-
-def _require_pattern(pattern: str) -> str:
-    parts = pattern.split("/")
-    if any(part in ("", ".", "..") or part.startswith(".") for part in parts) or "\\" in pattern:
-        raise ValueError("expected a path below the root, such as {clip}/blur/{frame}.png")
-    if set("{}") & set(_WORD.sub("", pattern)):
-        raise ValueError("expected words of lower-case letters in braces, such as {clip}")
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_require_pattern)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -218,18 +204,18 @@ class LayoutFile(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> LayoutFile:
-        words, in_spikes = set(_words(self.blur)), set(_words(self.spikes.files))
+        words, in_spikes = set(words_of(self.blur)), set(words_of(self.spikes.files))
         if self.camera is not None and self.camera.times is not None:
-            _require_pattern(self.camera.times)
-            if extra := sorted(set(_words(self.camera.times)) - (words - {"frame"})):
+            require_pattern(self.camera.times)
+            if extra := sorted(set(words_of(self.camera.times)) - (words - {"frame"})):
                 raise ValueError(f"camera.times: {{{extra[0]}}} is no word of a sequence in blur")
         sharp = self.sharp.files if self.sharp else self.blur
         for key, pattern in (("blur", self.blur), ("sharp", sharp)):
             if not pattern.lower().endswith(IMAGE_SUFFIXES):
                 raise ValueError(f"{key}: expected an ending of {', '.join(IMAGE_SUFFIXES)}")
-            if "frame" not in _words(pattern):
+            if "frame" not in words_of(pattern):
                 raise ValueError(f"{key}: expected {{frame}}, the frame's number")
-            if set(_words(pattern)) != words:
+            if set(words_of(pattern)) != words:
                 raise ValueError(f"{key}: expected the same {{words}} as in blur")
         if extra := sorted(in_spikes - words):
             raise ValueError(f"spikes.files: {{{extra[0]}}} is not in blur")
@@ -264,10 +250,10 @@ class CustomLayout:
             raise AlignmentError(
                 f"{self._where}: camera.exposure already gives the exposure; leave --exposure out"
             )
-        files = list(_files(root))
-        blurs = _collect(root, files, content.blur)
-        sharps = _collect(root, files, content.sharp.files) if content.sharp else {}
-        spikes = _collect(root, files, content.spikes.files)
+        files = list(files_below(root))
+        blurs = collect(root, files, content.blur)
+        sharps = collect(root, files, content.sharp.files) if content.sharp else {}
+        spikes = collect(root, files, content.spikes.files)
         if not blurs:
             raise AlignmentError(
                 f"{root}: expected blurred frames {content.blur} ({self._where}), found none "
@@ -296,14 +282,14 @@ class CustomLayout:
     def _sequence(
         self,
         root: Path,
-        key: _Key,
+        key: Key,
         blurs: dict[int, Path],
         sharps: dict[int, Path],
-        spikes: Mapping[_Key, dict[int, Path]],
+        spikes: Mapping[Key, dict[int, Path]],
         exposure: int | None,
     ) -> FoundSequence:
         content = self._content
-        words = _words(content.spikes.files)
+        words = words_of(content.spikes.files)
         files = spikes.get(tuple(item for item in key if item[0] in words), {})
         own_files = "frame" in words
         if files and not own_files:
@@ -323,7 +309,7 @@ class CustomLayout:
             sharps = paired
         windows = pair_frames(blurs, sharps, files, f"{root}/{content.spikes.files}")
         names = dict(key)
-        parts = [names[word] for word in _words(content.blur) if word not in ("split", "frame")]
+        parts = [names[word] for word in words_of(content.blur) if word not in ("split", "frame")]
         split = content.split or names["split"]
         fps, windows, exposures = _timed(content, windows, root, names)
         stated = content.spikes
@@ -374,62 +360,6 @@ def read_layout(path: str | os.PathLike[str], *, taken: frozenset[str]) -> Custo
     return CustomLayout(layout, os.fspath(path))
 
 
-_Key = tuple[tuple[str, str], ...]
-"""Pairs of a word other than {frame} and what it stands for, in order of the word."""
-
-
-def _words(pattern: str) -> list[str]:
-    """Return the words of a pattern, each once, in order."""
-    return list(dict.fromkeys(_WORD.findall(pattern)))
-
-
-def _expression(pattern: str) -> re.Pattern[str]:
-    text = ""
-    parts = _WORD.split(pattern)
-    for i, part in enumerate(parts):
-        if i % 2 == 0:
-            text += _any_case_ending(part) if i == len(parts) - 1 else re.escape(part)
-        elif f"(?P<{part}>" in text:
-            text += f"(?P={part})"
-        else:
-            text += f"(?P<{part}>{'[0-9]{1,9}' if part == 'frame' else '[^/]+'})"
-    return re.compile(text)
-
-
-def _any_case_ending(text: str) -> str:
-    """Return an expression for text whose ending, such as .png, may be upper-case."""
-    before, dot, suffix = text.rpartition(".")
-    return f"{re.escape(before + dot)}(?i:{re.escape(suffix)})"
-
-
-def _files(root: Path) -> Iterator[str]:
-    """Yield all visible files below `root`, relative to it, in order."""
-    for folder, _, names in walk_folders(root):
-        top = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
-        for name in names:
-            yield top + name
-
-
-def _collect(root: Path, files: list[str], pattern: str) -> dict[_Key, dict[int, Path]]:
-    """Return the files that fit a pattern, by words and number; without {frame} the number is 0."""
-    expression = _expression(pattern)
-    collected: dict[_Key, dict[int, Path]] = {}
-    for file in files:
-        match = expression.fullmatch(file)
-        if match is None:
-            continue
-        words = match.groupdict()
-        number = int(words.pop("frame", "0"))
-        frames = collected.setdefault(tuple(sorted(words.items())), {})
-        if number in frames:
-            raise AlignmentError(
-                f"{root}: {frames[number].relative_to(root)} and {file} are both frame {number} "
-                f"by {pattern}; remove one"
-            )
-        frames[number] = root / file
-    return collected
-
-
 def _timed(
     content: LayoutFile, windows: tuple[FoundWindow, ...], root: Path, names: Mapping[str, str]
 ) -> tuple[float, tuple[FoundWindow, ...], Exposures | None]:
@@ -450,7 +380,7 @@ def _timed(
             "write a longer exposure with its unit, such as 16ms",
         )
         return 1 / camera.period, windows, exposures
-    times = camera.times and root / _WORD.sub(lambda word: names[word[1]], camera.times)
+    times = camera.times and root / filled(camera.times, names)
     clock = CameraClock(
         frame_rate=camera.frame_rate, shutter=camera.shutter, start=camera.start, times=times
     )
