@@ -170,7 +170,7 @@ def test_a_manifest_restores_each_recording_as_by_itself(
     capsys.readouterr()
     assert main(command) == 0
     assert "1 frames of 2 recordings restored by sdm" in capsys.readouterr().out
-    assert main([*command, "--flips", "--short-bins", "3"]) == 1
+    assert main([*command, "--short-bins", "3"]) == 1
     assert "short_bins" in capsys.readouterr().err
 
 
