@@ -56,6 +56,8 @@ def train(
     """
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
+    if dry_run and find_rate:
+        raise typer.BadParameter("--dry-run and --find-rate exclude each other")
     from ..configs import load_config
     from .progress import progress_bar
 

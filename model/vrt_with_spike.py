@@ -24,6 +24,9 @@ from .spike_motion import INTEGRALS, about_middle
 STAGE_MULTIPLE = 8  # stages 1-4 run at 1, 1/2, 1/4, 1/8
 SHORT = 5 / 32
 """Width of SDM's short window, as a share of the exposure."""
+LEAST = 0.5
+"""Share of the light along the motion that a network leaves at least: less, beside bright edges, is
+a blot that no camera saw."""
 
 
 class VRTWithSpike(nn.Module):
@@ -203,6 +206,8 @@ class VRTWithSpike(nn.Module):
         restored: Tensor = F.pixel_shuffle(out, self.trunk_scale)[..., :height, :width]
         if self.use_spike and self.residual_base == "sdm":
             restored = restored + (base - rgb_clip)
+            if self.spike_motion and not self.training:
+                restored = torch.maximum(restored, LEAST * base)
         return restored
 
     def spike_features(self, voxels: Tensor) -> list[Tensor]:

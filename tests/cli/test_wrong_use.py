@@ -54,6 +54,7 @@ MISTAKES = [
     (f"train {QUICKSTART} --set DATA.ROOT=set --run begun", 1, "begun: holds a run already"),
     (f"train {QUICKSTART} --set DATA.ROOT=set --set MODEL.PRETRAINED=vrt.pth", 1, "vrt.pth"),
     (f"train {QUICKSTART} --resume --overwrite", 2, "--resume and --overwrite"),
+    (f"train {QUICKSTART} --dry-run --find-rate", 2, "--dry-run and --find-rate"),
     # A trained model.
     (f"restore --model smal {RECORDING} --out sharp", 1, "smal: expected a model"),
     (f"restore --model gone.safetensors {RECORDING} --out sharp", 1, "gone.safetensors"),

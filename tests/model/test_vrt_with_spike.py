@@ -367,6 +367,17 @@ def test_a_new_network_is_its_base_where_that_is_no_blurred_frame(motion):
     torch.testing.assert_close(out[right], base[right], atol=1e-6, rtol=1e-5)
 
 
+def test_a_trained_network_leaves_half_of_its_base_but_learns_freely():
+    keys = ["MODEL.SPIKE_MOTION=true"]
+    network = build_model(load_config("configs/deblur/quickstart.yaml", keys))
+    rgb, voxels = torch.rand(1, 2, 3, 32, 32), torch.zeros(1, 2, 32, 16, 16)
+    with torch.no_grad():
+        network.vrt.conv_last.bias.fill_(-10.0)
+        base = network.follow(rgb, voxels)[:, :, :3]
+        assert network.train()(rgb, voxels).max() < -8
+        torch.testing.assert_close(network.eval()(rgb, voxels), 0.5 * base)
+
+
 def test_motion_needs_spikes_that_fit_no_more_than_the_network_does():
     _, moved = both_bases(motion=True)
     with torch.no_grad():
