@@ -141,7 +141,7 @@ model: $(INSTALLED)
 	$(RUN) align data/small --layout x4k1000fps --log outputs/logs/small.txt
 	$(RUN) voxelize outputs/logs/small.json data/small.zarr
 	$(RUN) train --config configs/deblur/small.yaml --run outputs/small --resume
-	$(RUN) export outputs/small model/trained/small.safetensors --overwrite
+	$(RUN) export outputs/small model/trained/small.safetensors --clip-len 1 --overwrite
 
 # Whether two commits make the same: OLD=<revision>; NEW is the working tree by default.
 # ONLY=convert takes the rows with that in their names.

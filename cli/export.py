@@ -34,6 +34,14 @@ def export(
         int | None,
         typer.Option(min=1, help="For a program: frames of a clip.", show_default="as in training"),
     ] = None,
+    clip_len: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="For a .safetensors: windows that the network sees together when it restores.",
+            show_default="as in training",
+        ),
+    ] = None,
     overwrite: Annotated[bool, overwrites("a file that is there")] = False,
 ) -> None:
     """Write the best weights of a run, with their configuration, as one safe file.
@@ -51,6 +59,10 @@ def export(
         )
     require_local(out, "OUT")
     if out.suffix in _PROGRAMS:
+        if clip_len is not None:
+            raise typer.BadParameter(
+                "a program's windows are its --frames", param_hint="--clip-len"
+            )
         if size is None:
             raise typer.BadParameter("a program has one input shape; give HxW", param_hint="--size")
         from ..pipeline.trained.model_file import find_model, require_trained
@@ -81,7 +93,7 @@ def export(
         )
     from ..pipeline.trained.model_file import export_model
 
-    facts = export_model(run, out, overwrite=overwrite)
+    facts = export_model(run, out, clip_len=clip_len, overwrite=overwrite)
     typer.echo(
         f"{out}: {facts['parameters'] / 1e6:.2f} M parameters of step {facts['step']}, validation "
         f"{facts['validation_psnr'] or float('nan'):.2f} dB, {out.stat().st_size / 1e6:.1f} MB"

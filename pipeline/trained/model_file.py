@@ -159,13 +159,19 @@ def _located(source: str | os.PathLike[str]) -> Path:
 
 
 def export_model(
-    run: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    clip_len: int | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write the best weights of a run as one file.
 
     Args:
         run: folder or URL of a run with a checkpoint.
         out: file to write, `*.safetensors`.
+        clip_len: number of windows that the network sees together when it restores; None: as in
+            training.
         overwrite: replace a file that is there.
 
     Returns:
@@ -188,6 +194,9 @@ def export_model(
         "validation_psnr": state["best_psnr"],
         "base": base_of(state),
     }
+    if clip_len is not None:
+        data = config.DATA.model_copy(update={"CLIP_LEN": clip_len})
+        config = config.model_copy(update={"DATA": data})
     return write_model(out, model, config, facts, overwrite=overwrite)
 
 

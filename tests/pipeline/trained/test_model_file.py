@@ -67,6 +67,14 @@ def test_an_exported_model_is_the_runs_best_with_its_configuration(run, tmp_path
     assert trained.find_model(out) == out
 
 
+def test_a_model_may_see_other_clips_than_in_training(run, tmp_path):
+    out = tmp_path / "m.safetensors"
+    trained.export_model(run, out, clip_len=CONFIG.DATA.CLIP_LEN + 3)
+    _, config = trained.load_trained(out)
+    assert config.DATA.CLIP_LEN == CONFIG.DATA.CLIP_LEN + 3
+    assert config.MODEL == CONFIG.MODEL
+
+
 def test_a_model_says_which_base_it_was_trained_on(run, tmp_path, caplog):
     """Files of earlier releases say nothing; theirs is base 1."""
     out = tmp_path / "m.safetensors"

@@ -91,12 +91,12 @@ def test_the_shipped_model_runs_in_onnxruntime(tmp_path, capsys):
 
     out = tmp_path / "small.onnx"
     assert main(["export", "small", str(out), "--size", "64x64"]) == 0
-    assert "blurred 1x3x3x64x64, voxels 1x3x32x32x32" in capsys.readouterr().out
-    inputs = clip(3, (64, 64), 32, (32, 32))
+    assert "blurred 1x1x3x64x64, voxels 1x1x32x32x32" in capsys.readouterr().out
+    inputs = clip(1, (64, 64), 32, (32, 32))
     wanted = by_network(find_model("small"), *inputs)
     np.testing.assert_allclose(by_onnxruntime(out, *inputs), wanted, atol=5e-4)
     (facts,) = (p.value for p in onnx.load(out).metadata_props if p.key == program.FACTS)
-    assert json.loads(facts)["inputs"]["voxels"] == [1, 3, 32, 32, 32]
+    assert json.loads(facts)["inputs"]["voxels"] == [1, 1, 32, 32, 32]
 
 
 @pytest.mark.slow
