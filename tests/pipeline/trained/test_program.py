@@ -46,11 +46,6 @@ def exported(folder: Path, config: Config) -> Path:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    return exported(tmp_path, load_config("configs/deblur/quickstart.yaml", SMALL))
-
-
-@pytest.fixture
 def quick(tmp_path: Path) -> Path:
     """A network that is exported in a second, for it follows no motion."""
     keys = (*SMALL, "MODEL.SPIKE_MOTION=false", "MODEL.RESIDUAL_BASE=blur")
@@ -107,13 +102,13 @@ def test_the_shipped_model_runs_in_onnxruntime(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_odd_sizes_and_fewer_frames_are_a_program_too(tiny, tmp_path):
+def test_odd_sizes_and_fewer_frames_are_a_program_too(quick, tmp_path):
     out = tmp_path / "m.onnx"
-    summary = program.export_program(tiny, out, size=(35, 50), spike_size=(20, 30), frames=2)
+    summary = program.export_program(quick, out, size=(35, 50), spike_size=(20, 30), frames=2)
     bins = summary.inputs["voxels"][2]
     assert summary.inputs == {"blurred": (1, 2, 3, 35, 50), "voxels": (1, 2, bins, 20, 30)}
     inputs = clip(2, (35, 50), bins, (20, 30))
-    np.testing.assert_allclose(by_onnxruntime(out, *inputs), by_network(tiny, *inputs), atol=1e-4)
+    np.testing.assert_allclose(by_onnxruntime(out, *inputs), by_network(quick, *inputs), atol=1e-4)
 
 
 @pytest.mark.slow
@@ -130,9 +125,9 @@ def test_flow_and_deformable_alignment_are_written_too(tmp_path):
 
 
 @pytest.mark.slow
-def test_torch_alone_runs_a_pt2(tiny, tmp_path):
+def test_torch_alone_runs_a_pt2(quick, tmp_path):
     out = tmp_path / "m.pt2"
-    shapes = program.export_program(tiny, out, size=(32, 32)).inputs
+    shapes = program.export_program(quick, out, size=(32, 32)).inputs
     _, frames, bins, *spike_size = shapes["voxels"]
     blurred, voxels = clip(frames, (32, 32), bins, spike_size)
     np.savez(tmp_path / "in.npz", blurred=blurred, voxels=voxels)
@@ -145,7 +140,7 @@ def test_torch_alone_runs_a_pt2(tiny, tmp_path):
         "numpy.save('out.npy', out.detach().numpy())\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-    wanted = by_network(tiny, blurred, voxels)
+    wanted = by_network(quick, blurred, voxels)
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), wanted, atol=1e-5)
 
 
