@@ -47,7 +47,7 @@ def exported(folder: Path, config: Config) -> Path:
 
 @pytest.fixture
 def quick(tmp_path: Path) -> Path:
-    """A network that is exported in a second, for it follows no motion."""
+    """A network that is exported in seconds, for it follows no motion."""
     keys = (*SMALL, "MODEL.SPIKE_MOTION=false", "MODEL.RESIDUAL_BASE=blur")
     return exported(tmp_path, load_config("configs/deblur/quickstart.yaml", keys))
 
