@@ -18,6 +18,7 @@ from ..spikes.settings import SpikeSettings
 from .layouts import AlignmentError, FoundSequence
 from .log import require_seq
 from .manifest import AlignedSequence, FileRecord, Window
+from .readout import as_rolled, delays_of
 
 
 def with_clock(
@@ -137,6 +138,7 @@ def plan_sequence(
         geometry=settings.geometry.describe(),
         rate=settings.rate,
         gain=settings.gain,
+        readout=settings.readout,
         windows=tuple(windows),
         files={name: _record(path) for name, path in paths.items()},
         links=links,
@@ -158,6 +160,7 @@ def count_spikes(sequence: FoundSequence, planned: AlignedSequence, root: Path) 
     geometry = planned.spike_geometry()
     files = dict(planned.files)
     open_once = lru_cache(1)(SpikeFile.open)
+    delays = delays_of(planned, root)
     windows = []
     for window in planned.windows:
         path = root / window.spikes
@@ -177,7 +180,7 @@ def count_spikes(sequence: FoundSequence, planned: AlignedSequence, root: Path) 
             start, stop = clock.require_inside(window.t0, window.t1, spikes.n_frames, where)
         except SpikeWindowError as error:
             raise AlignmentError(f"{error}, or let --estimate find it from the frames") from error
-        count = spikes.count_spikes(start, stop)
+        count = as_rolled(spikes, delays).count_spikes(start, stop)
         windows.append(window.model_copy(update={"spike_count": count}))
         if files[window.spikes].sha256 is None:
             files[window.spikes] = _hashed(path, files[window.spikes])

@@ -72,6 +72,11 @@ class SpikeFile:
             raise SpikeFileError(f"{path}: {error}") from error
         return cls(path, geometry, n_frames, "packed", data)._equalised()
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file's bits are the spikes as they are read: packed, without a mosaic."""
+        return self.encoding == "packed" and self.shares is None
+
     def read(
         self,
         start: int = 0,
@@ -147,7 +152,7 @@ class SpikeFile:
         uint8, or uint16 where a bin holds more than 255 samples. Raises as `count_spikes` does.
         """
         start, stop = self._checked_window(start, stop)
-        if self.encoding == "packed" and self.shares is None:
+        if self.is_plain:
             return count_spikes(self.data, self.geometry, bins, start, stop, rows, columns, out=out)
         edges = start + bin_edges(stop - start, bins)
         dtype = count_type(stop - start, bins)
@@ -185,8 +190,7 @@ class SpikeFile:
         """
         self._checked_window(start, stop)
         geometry = self.geometry
-        plain = self.encoding == "packed" and self.shares is None
-        if plain and geometry.rows_are_bytes and not geometry.drop_columns:
+        if self.is_plain and geometry.rows_are_bytes and not geometry.drop_columns:
             frame_bytes = geometry.frame_bits // 8
             frames = self.data[start * frame_bytes : stop * frame_bytes]
             rows = frames.reshape(stop - start, geometry.height, -1)  # (T, H, W / 8)

@@ -12,7 +12,6 @@ stay bits, and counting commutes with it, so all readers give the same numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -20,9 +19,8 @@ import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
 from .dat import SpikeFile
-from .geometry import SpikeGeometry
 from .packed import Bytes, Range, pack_bits
-from .parts import SpikeParts, open_stream
+from .parts import SpikeParts
 
 Matrix = tuple[float, float, float, float, float, float, float, float, float]
 """3x3, row by row."""
@@ -69,6 +67,13 @@ class Registration:
         u, v, depth = (row[0] * x + row[1] * y + row[2] for row in rows)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.stack([u / depth, v / depth], axis=-1)
+
+    def frame_rows(self) -> npt.NDArray[np.float64]:
+        """Return (h,): the row of the frame at which the middle of each row of spikes looks."""
+        h, w = self.spike_shape
+        rows = np.array(self.matrix, np.float64).reshape(3, 3)
+        _, y, depth = rows @ np.stack([np.full(h, w / 2), np.arange(h) + 0.5, np.ones(h)])
+        return np.asarray(y / depth - 0.5)
 
     def sources(self) -> npt.NDArray[np.int32]:
         """Return (h, w) int32: for each pixel of the new grid the flat index of its spike pixel.
@@ -156,13 +161,3 @@ class _Box:
         taken = planes.reshape(len(planes), -1)[:, self.index]
         taken[:, self.index < 0] = 0
         return taken
-
-
-Spikes = SpikeFile | SpikeParts | RegisteredSpikes
-"""A spike stream, read in one way whatever files it is in and wherever its pixels look."""
-
-
-def open_spikes(path: Path, geometry: SpikeGeometry, registration: Registration | None) -> Spikes:
-    """Open a stream in one file or in parts; with a registration, seen from the colour camera."""
-    file = open_stream(path, geometry)
-    return file if registration is None else RegisteredSpikes(file, registration)

@@ -32,7 +32,7 @@ from ..frames.images import as_type, frame_type, image_shape, read_frame
 from ..host.files import StrPath, all_inside, inside, sha256_file
 from ..host.reporter import SILENT, Reporter
 from ..spikes.clock import SpikeWindowError
-from ..spikes.registration import Spikes, open_spikes
+from ..spikes.rolling import Spikes, open_spikes, row_delays, whole_samples
 from ..storage.base import Storage, StoreError, check_key
 from ..storage.fetch import fetch
 from ..storage.locate import local_path, open_storage
@@ -234,14 +234,17 @@ class TaskSources:
         """Open a recording, registered to the frames; refuse one without samples [start, stop)."""
         if self._open is None or self._open[0] != relative:
             self._check(relative, hashed=self._expected[relative].hashed_here)
-            task = self._task
-            file = open_spikes(self.path(relative), task.geometry, task.registration)
+            task, record = self._task, self._task.record
+            rows, frame_rows = record.voxel_shape[0], record.frame_shape[0]
+            delays = row_delays(record.readout, record.rate, rows, frame_rows)
+            file = open_spikes(self.path(relative), task.geometry, task.registration, delays)
             self._open = relative, file
         file = self._open[1]
-        if not 0 <= start < stop <= file.n_frames:
+        first, end = whole_samples(file)
+        if not first <= start < stop <= end:
             raise SpikeWindowError(
                 f"{file.path}: a window needs spike samples {start} to {stop - 1}, but the file "
-                f"has 0 to {file.n_frames - 1}; run `align` again"
+                f"has {first} to {end - 1}; run `align` again"
             )
         return file
 

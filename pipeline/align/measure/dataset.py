@@ -12,9 +12,11 @@ from ...frames.images import read_frame
 from ...frames.listing import shorten
 from ...spikes.camera import luminance
 from ...spikes.dat import SpikeFile
+from ...spikes.rolling import whole_samples
 from ..correct_clock import correct_clock, drop_outside, has_one_clock, with_windows
 from ..layouts.contract import AlignmentError
 from ..manifest import AlignedSequence, Space, Verification
+from ..readout import as_rolled, delays_of
 from .registration import Model, Plane, Timed, find_lag_anywhere, register
 from .suspects import name_owner, name_suspect
 from .verify import LIKELY, PROVED, FrameAt, spread, verify_sequence
@@ -35,7 +37,8 @@ def frames_of(sequence: AlignedSequence, root: Path) -> list[FrameAt]:
     """Return a sequence's exposures with their files, at the times of its own clock."""
     geometry = sequence.spike_geometry()
     registration = sequence.registration()
-    open_once = cache(lambda name: SpikeFile.open(root / name, geometry))
+    delays = delays_of(sequence, root)
+    open_once = cache(lambda name: as_rolled(SpikeFile.open(root / name, geometry), delays))
     return [
         FrameAt(
             blur=root / window.blur,
@@ -163,7 +166,8 @@ def measure_space(
             (frame, start + lag, stop + lag)
             for frame in frames
             for start, stop in [frame.clock.samples(frame.t0, frame.t1)]
-            if 0 <= start + lag < stop + lag <= frame.spikes.n_frames
+            for first, end in [whole_samples(frame.spikes)]
+            if first <= start + lag < stop + lag <= end
         ]
         return [
             _timed(frame, start, stop, read_luminance(frame.blur))
@@ -194,7 +198,8 @@ def _timed(frame: FrameAt, start: int, stop: int, blur: Plane) -> Timed:
     file = frame.spikes
     # In one sample the TFP loses the first of its samples and gains the next one.
     unit = max(1, (stop - start) // 16)
-    before, after = max(0, start - unit), min(file.n_frames, stop + unit)
+    first, end = whole_samples(file)
+    before, after = max(first, start - unit), min(end, stop + unit)
     gained = file.tfp(after - unit, after) - file.tfp(before, before + unit)
     return file.tfp(start, stop), blur, gained / np.float32(stop - start)
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...spikes.dat import SpikeFile
+from ...spikes.rolling import whole_samples
+from ..readout import SpikeView
 
 BANDS = 8
 """G, bands of rows. Each has its mean taken away, so that shading over them proves nothing."""
@@ -34,7 +35,7 @@ class Reference:
 
     image: Plane
     """(h, w) luminance at the spikes' pixels; NaN where they see past the frame."""
-    spikes: SpikeFile
+    spikes: SpikeView
     at: float
     """Sample of the exposure's middle; may be fractional, or outside the recording."""
     widths: tuple[int, ...]
@@ -126,6 +127,7 @@ def slide(
     """
     n_lags = int((lags[1] - lags[0]) // step) + 1
     results = []
+    earliest, end = whole_samples(reference.spikes)
     centred = _centred(box.of(reference.image))
     image_powers = np.einsum("gp,gp->g", centred, centred).astype(np.float64)
     for width in widths:
@@ -134,7 +136,7 @@ def slide(
         first = round(reference.at + lags[0] - (length - 1) / 2)
         exact = first + (length - 1) / 2 - reference.at
         starts = first + step * np.arange(n_lags)
-        inside = np.flatnonzero((starts >= 0) & (starts + length <= reference.spikes.n_frames))
+        inside = np.flatnonzero((starts >= earliest) & (starts + length <= end))
         products, powers = (np.full((len(centred), n_lags), np.nan) for _ in range(2))
         if inside.size:
             a, b = int(starts[inside[0]]), int(starts[inside[-1]]) + length
@@ -145,7 +147,7 @@ def slide(
 
 
 def _planes(
-    spikes: SpikeFile, start: int, stop: int, box: Box, step: int
+    spikes: SpikeView, start: int, stop: int, box: Box, step: int
 ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Return spikes (steps, h, w) summed over `step` samples each."""
     if step == 1:

@@ -22,9 +22,10 @@ from PIL import Image
 from ...frames.images import read_frame
 from ...spikes.camera import luminance
 from ...spikes.clock import SpikeClock
-from ...spikes.dat import SpikeFile
 from ...spikes.registration import Registration
+from ...spikes.rolling import whole_samples
 from ..manifest import Problem, ReferenceKind, Verification
+from ..readout import SpikeView
 from .lag import Match, find_lag
 from .registration import seen_by_spikes
 from .sliding import Plane, Reference
@@ -56,7 +57,7 @@ class FrameAt:
 
     blur: Path | None
     sharp: Path | None
-    spikes: SpikeFile
+    spikes: SpikeView
     clock: SpikeClock
     t0: float
     """Start of the exposure, in seconds."""
@@ -140,7 +141,8 @@ def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES
 
 def _comparable(frame: FrameAt, kind: ReferenceKind) -> bool:
     """Whether there is a frame, and room in the recording for its TFP to slide."""
-    room = frame.spikes.n_frames - frame.samples
+    first, stop = whole_samples(frame.spikes)
+    room = stop - first - frame.samples
     return frame.has(kind) and (kind == "sharp" or room >= frame.samples / 2)
 
 
