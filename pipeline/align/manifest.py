@@ -78,7 +78,7 @@ Unproved = Literal["flat", "still", "unlike", "edge", "rival", "unsure"]
 """Why the frames prove no lag."""
 Misread = Literal["rows flipped", "columns flipped", "rotated", "transposed", "geometry", "swapped"]
 """How the spikes fit the frames better than as they were read."""
-Problem = Literal[Unproved, Misread, "sharp apart"]
+Problem = Literal[Unproved, Misread, "sharp apart", "rolling shutter"]
 """What the frames show to be wrong, or why they prove nothing; see docs/alignment.md."""
 
 
@@ -113,6 +113,16 @@ class Verification(_Record):
     """Best correlation outside the main lobe; None: there is no lag outside."""
     applied: bool = False
     """Whether the sequence's clock was corrected by this lag and drift."""
+    readout: float | None = None
+    """Time from a frame's first row to its last one, in seconds, that the lags of bands of rows
+    show; None: none is known to be missing."""
+
+    @model_serializer(mode="wrap")
+    def _without_readout(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        content: dict[str, object] = dump(self)
+        if self.readout is None:
+            del content["readout"]
+        return content
 
 
 class Space(_Record):

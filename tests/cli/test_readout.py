@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rolling_camera import CAMERA, photograph, record, sharp
+import yaml
+from rolling_camera import (
+    CAMERA,
+    GEOMETRY,
+    PERIOD,
+    RATE,
+    SCALE,
+    SIDE,
+    START,
+    photograph,
+    record,
+    sharp,
+)
 
 from spikedeblur.cli import main
+from spikedeblur.pipeline.clocks import CameraClock
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.frames.images import read_rgb
 from spikedeblur.pipeline.frames.listing import list_images
+from spikedeblur.pipeline.sequences import open_store
+from spikedeblur.pipeline.sequences.find_recording import (
+    ExposureTimes,
+    find_recording,
+    recordings_of,
+)
+from spikedeblur.pipeline.sequences.recording import RecordingSequence
+from spikedeblur.pipeline.spikes import parse_geometry, read_spikes
+from spikedeblur.pipeline.spikes.settings import SpikeOptions
 
 READOUTS = {"rolling": 0.02, "upwards": -0.02, "still": 0.0}
 
@@ -34,7 +58,7 @@ def restore(bench: Path, blur: str, out: Path, *more: str, method: str = "sdm") 
 def quality(out: Path, readout: float) -> float:
     """Return the mean PSNR against rows in the middle of their own exposures."""
     inner = slice(8, -8), slice(8, -8)
-    frames = [read_rgb(out / f"IMG_{i}.png")[inner] for i in range(len(list_images(out)))]
+    frames = [read_rgb(out / f"{i:04d}.png")[inner] for i in range(len(list_images(out)))]
     return float(np.mean([psnr(f, sharp(i, readout)[inner]) for i, f in enumerate(frames)]))
 
 
@@ -65,10 +89,147 @@ def test_paths_are_found_in_rows_as_under_a_global_shutter(bench, tmp_path) -> N
     for name in READOUTS:
         (few / name).mkdir(parents=True)
         for i in range(3):
-            (few / name / f"IMG_{i}.png").write_bytes((bench / name / f"IMG_{i}.png").read_bytes())
+            (few / name / f"{i:04d}.png").write_bytes((bench / name / f"{i:04d}.png").read_bytes())
     for file in bench.glob("spike.dat*"):
         (few / file.name).symlink_to(file)
     found = qualities(few, tmp_path, "path")
     assert abs(found["rolling"] - found["still"]) < 0.3, found
     assert abs(found["upwards"] - found["still"]) < 0.3, found
     assert found["unknown"] < found["rolling"] - 3, found
+
+
+LAYOUT = {
+    "name": "bench",
+    "split": "test",
+    "blur": "{clip}/rgb/{frame}.png",
+    "spikes": {"files": "spike.dat"},
+    "camera": {"frame_rate": 40, "shutter": "12ms", "start": "30ms"},
+}
+
+
+@pytest.fixture
+def clip(bench, tmp_path):
+    """A function that makes the folder and the layout file of one camera's frames."""
+
+    def make(name: str, **camera: object) -> list[str]:
+        root = tmp_path / f"data_{name}"
+        (root / "clip").mkdir(parents=True, exist_ok=True)
+        for link, target in (("clip/rgb", name), ("spike.dat", "spike.dat")):
+            if not (root / link).exists():
+                (root / link).symlink_to(bench / target)
+        if not (root / "spike.dat.json").exists():
+            (root / "spike.dat.json").symlink_to(bench / "spike.dat.json")
+        layout = tmp_path / "layout.yaml"
+        layout.write_text(yaml.safe_dump(LAYOUT | {"camera": LAYOUT["camera"] | camera}))
+        products = ["--log", tmp_path / f"{name}.txt", "--manifest", tmp_path / f"{name}.json"]
+        return [str(part) for part in ("align", root, "--layout", layout, *products)]
+
+    return make
+
+
+def sequence_of(file: Path) -> dict:
+    return json.loads(file.read_text())["sequences"][0]
+
+
+@pytest.mark.parametrize("name", ["rolling", "upwards"])
+def test_align_names_a_rolling_shutter_and_its_readout(name, clip, tmp_path, capsys) -> None:
+    align = clip(name)
+    assert main([*align, "--strict"]) == 1
+    assert "as under a rolling shutter: give --readout " in capsys.readouterr().err
+    assert main(align) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "as under a rolling shutter: give --readout " in said
+    seen = sequence_of(tmp_path / f"{name}.json")["verification"]["readout"]
+    assert seen == pytest.approx(READOUTS[name], rel=0.1)
+    assert main([*align, "--readout", f"{1e3 * READOUTS[name]:g}ms", "--strict"]) == 0
+    sequence = sequence_of(tmp_path / f"{name}.json")
+    assert sequence["readout"] == READOUTS[name]
+    assert "readout" not in sequence["verification"]
+    assert abs(sequence["verification"]["lag_frames"]) < 1.5
+
+
+def test_align_says_nothing_of_a_global_shutter(clip, tmp_path) -> None:
+    assert main([*clip("still"), "--strict"]) == 0
+    sequence = sequence_of(tmp_path / "still.json")
+    assert "readout" not in sequence
+    assert "readout" not in sequence["verification"]
+
+
+@pytest.mark.parametrize("name", ["rolling", "upwards"])
+def test_stores_logs_and_manifests_give_each_row_its_own_exposure(
+    name, bench, clip, tmp_path
+) -> None:
+    flag = f"{1e3 * READOUTS[name]:g}ms"
+    assert main([*clip(name, readout=flag), "--no-verify"]) == 0
+    log, manifest = tmp_path / f"{name}.txt", tmp_path / f"{name}.json"
+    clock = CameraClock(frame_rate=40.0, shutter=0.012, start=0.03)
+    typed = SpikeOptions(readout=READOUTS[name])
+    by_flag = find_recording(bench / name, bench / "spike.dat", ExposureTimes(camera=clock), typed)
+    by_log = find_recording(
+        bench / name, bench / "spike.dat", ExposureTimes(log=log, seq="test/clip")
+    )
+    (by_manifest,) = recordings_of(manifest)
+    sequences = [RecordingSequence(found, 16) for found in (by_flag, by_log, by_manifest)]
+    for kind in ("packed", "counts"):
+        store = tmp_path / f"{kind}.zarr"
+        words = ["voxelize", manifest, store, "--bins", 16, "--kind", kind, "--workers", 1]
+        assert main([str(word) for word in words]) == 0
+        sequences += open_store(store)
+    packed = sequences[3]
+    # Truth: rows of the file, each read alone.
+    whole = read_spikes(bench / "spike.dat", parse_geometry(GEOMETRY))
+    for row in (0, 20, SIDE // SCALE - 1):
+        late = READOUTS[name] * (SCALE * row + 0.5) / (SIDE - 1)
+        first = [math.floor(RATE * at + 0.5) for at in (START + 2 * PERIOD, late)]
+        spikes = whole[sum(first) : sum(first) + 96, row]
+        counts = spikes.reshape(16, 6, -1).sum(axis=1)
+        for sequence in sequences:
+            assert sequence.samples[2] == 96
+            np.testing.assert_array_equal(sequence.voxels(2, 3)[0, :, row], counts)
+        for sequence in sequences[:4]:
+            np.testing.assert_array_equal(sequence.spikes(2)[:, row], spikes)
+    for sequence in sequences[:3]:
+        around, before = sequence.spikes_beside(2, 30, (5, 40), (3, 20))
+        inside = slice(before, before + 96)
+        np.testing.assert_array_equal(around[inside], packed.spikes(2)[:, 5:40, 3:20])
+        assert len(around) == 156
+    for sequence in sequences:
+        np.testing.assert_array_equal(sequence.t0, sequences[0].t0)
+    assert packed.record.readout == READOUTS[name]
+
+
+def test_the_record_of_a_product_names_the_readout(bench, tmp_path) -> None:
+    assert restore(bench, "rolling", tmp_path / "a", "--readout", "20ms") == 0
+    assert json.loads((tmp_path / "a/restore.json").read_text())["inputs"]["readout"] == 0.02
+    assert restore(bench, "rolling", tmp_path / "b") == 0
+    assert "readout" not in (tmp_path / "b/restore.json").read_text()
+    assert restore(bench, "rolling", tmp_path / "c", "--readout", "0") == 0
+    frames = [list_images(tmp_path / name) for name in "bc"]
+    assert all(b.read_bytes() == c.read_bytes() for b, c in zip(*frames, strict=True))
+    assert restore(bench, "rolling", tmp_path / "a", "--readout", "21ms") == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "expected"),
+    [
+        ("soon", 2, "s, ms, us or ns, found 'soon'"),
+        ("nan", 2, "found 'nan'"),
+        ("20 lines", 2, "found '20 lines'"),
+        ("20", 1, "or --readout"),
+        ("-50ms", 1, "or --readout"),
+        ("100ms", 1, "or --readout"),
+        ("1e99", 1, "such as --readout 20ms"),
+    ],
+)
+def test_readouts_that_cannot_be_are_told(typed, code, expected, bench, tmp_path, capsys) -> None:
+    assert restore(bench, "rolling", tmp_path / "out", "--readout", typed) == code
+    error = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert expected in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("out/*.png"))
+
+
+def test_a_layout_file_refuses_a_readout_that_is_no_time(clip, capsys) -> None:
+    for readout in ("soon", float("nan")):
+        assert main(clip("rolling", readout=readout)) == 1
+        assert "readout" in capsys.readouterr().err

@@ -46,12 +46,12 @@ def delays(readout: float) -> np.ndarray:
 
 
 def photograph(folder: Path, readout: float) -> None:
-    """Write the blurred frames, `IMG_<i>.png`."""
+    """Write the blurred frames, `0000.png` and so on."""
     for i in range(FRAMES):
         first = START + i * PERIOD + delays(readout)
         shares = (np.arange(48) + 0.5) / 48
         frame = np.mean([scene(first + SHUTTER * share) for share in shares], axis=0)
-        write_png(folder / f"IMG_{i}.png", to_uint8(frame))
+        write_png(folder / f"{i:04d}.png", to_uint8(frame))
 
 
 def sharp(i: int, readout: float) -> np.ndarray:

@@ -18,6 +18,7 @@ from ..layouts.contract import AlignmentError
 from ..manifest import AlignedSequence, Space, Verification
 from ..readout import as_rolled, delays_of
 from .registration import Model, Plane, Timed, find_lag_anywhere, register
+from .rolling import with_readout_seen
 from .suspects import name_owner, name_suspect
 from .verify import LIKELY, PROVED, FrameAt, spread, verify_sequence
 
@@ -62,6 +63,10 @@ def measure(
         return known
     frames = frames_of(planned, root)
     measured = verify_sequence(frames)
+    if measured is not None and planned.readout is None:
+        measured = with_readout_seen(frames, measured)
+        if measured.readout is not None:
+            return measured
     return None if measured is None else name_suspect(frames, measured)
 
 
@@ -233,7 +238,7 @@ def find_owners(sequences: list[AlignedSequence], root: Path, each: Map) -> list
 
 
 def _looks_odd(measured: Verification | None) -> bool:
-    if measured is None or measured.correlation >= LIKELY:
+    if measured is None or measured.correlation >= LIKELY or measured.readout is not None:
         return False
     unclear = ("unlike", "edge", "still", "rival", "unsure")
     return measured.confident or measured.problem in unclear

@@ -257,7 +257,7 @@ def _refine(
             _jackknife([_vertex(part.lags, part.curve(band), n)[0] for band in bands])
             for part in parts
         ]
-        drift, drift_error = _slope(at, np.array(lags_alone), np.array(errors))
+        drift, drift_error = slope(at, np.array(lags_alone), np.array(errors))
     return Match(
         lag=lag,
         at=float(at.mean()),
@@ -280,22 +280,22 @@ def _vertex(lags: Curve, curve: Curve, n: int) -> tuple[float, float]:
     if len(known) < 3 or top in (known[0], known[-1]):
         return float(lags[top]), peak
     x = lags[known] - lags[top]
-    square, slope, _ = np.polyfit(x, curve[known], 2)
+    square, linear, _ = np.polyfit(x, curve[known], 2)
     if square >= 0:
         return float(lags[top]), peak
-    return float(lags[top] + np.clip(-slope / (2 * square), x[0], x[-1])), peak
+    return float(lags[top] + np.clip(-linear / (2 * square), x[0], x[-1])), peak
 
 
-def _slope(at: Curve, lags: Curve, errors: Curve) -> tuple[float | None, float | None]:
-    """Return the slope of lags over samples and its standard error; None: all are at one time."""
+def slope(at: Curve, lags: Curve, errors: Curve) -> tuple[float | None, float | None]:
+    """Return the slope of three lags or more, and its standard error; None: all are at one time."""
     weights = 1 / (np.where(np.isfinite(errors), errors, 1.0) ** 2 + _LEAST_ERROR**2)
     centre = float((weights * at).sum() / weights.sum())
     spread = float((weights * (at - centre) ** 2).sum())
     if spread <= 0:
         return None, None
     mean = float((weights * lags).sum() / weights.sum())
-    slope = float((weights * (at - centre) * (lags - mean)).sum() / spread)
-    left = lags - mean - slope * (at - centre)
+    growth = float((weights * (at - centre) * (lags - mean)).sum() / spread)
+    left = lags - mean - growth * (at - centre)
     # Where lags scatter more than their errors allow, the scatter counts.
     scale = max(1.0, float((weights * left**2).sum()) / (len(at) - 2))
-    return slope, math.sqrt(scale / spread)
+    return growth, math.sqrt(scale / spread)

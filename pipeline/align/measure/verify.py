@@ -106,14 +106,14 @@ def verify_sequence(frames: list[FrameAt]) -> Verification | None:
         return None
     rate, samples = frames[0].clock.rate, frames[0].samples
 
-    def judge(kind: ReferenceKind, most: int) -> Verification | None:
-        if not any(_comparable(frame, kind) for frame in frames):
+    def judged(kind: ReferenceKind, most: int) -> Verification | None:
+        if not any(comparable(frame, kind) for frame in frames):
             return None
-        return _judge(find_best(frames, kind, most), kind, rate, samples)
+        return judge(find_best(frames, kind, most), kind, rate, samples)
 
-    blur = judge("blur", MAX_FRAMES)
+    blur = judged("blur", MAX_FRAMES)
     proved = blur is not None and blur.confident
-    sharp = judge("sharp", _FRAMES_TO_AGREE if proved else MAX_FRAMES)
+    sharp = judged("sharp", _FRAMES_TO_AGREE if proved else MAX_FRAMES)
     if sharp is None or (blur is not None and not sharp.confident):
         return blur
     return _agreeing(blur, sharp) if blur is not None and proved else sharp
@@ -121,7 +121,7 @@ def verify_sequence(frames: list[FrameAt]) -> Verification | None:
 
 def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES) -> Match | None:
     """Return where up to `most` frames of a kind fit best; None: none is there, or all are flat."""
-    chosen = spread([frame for frame in frames if _comparable(frame, kind)], most)
+    chosen = spread([frame for frame in frames if comparable(frame, kind)], most)
     if not chosen:
         return None
     samples = chosen[0].samples
@@ -139,7 +139,7 @@ def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES
     return find_lag(references, *search_range(samples))
 
 
-def _comparable(frame: FrameAt, kind: ReferenceKind) -> bool:
+def comparable(frame: FrameAt, kind: ReferenceKind) -> bool:
     """Whether there is a frame, and room in the recording for its TFP to slide."""
     first, stop = whole_samples(frame.spikes)
     room = stop - first - frame.samples
@@ -179,7 +179,15 @@ def confidence(match: Match, samples: int) -> float:
     return round(precise * right_lobe, 4)
 
 
-def _judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) -> Verification:
+def judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) -> Verification:
+    """Return the lag of a match, in words for people too.
+
+    Args:
+        match: the best match; None: there is none.
+        kind: kind of the frames that were compared.
+        rate: spike samples a second, in Hz.
+        samples: samples of an exposure.
+    """
     if match is None:
         return Verification(
             lag_frames=0.0,
