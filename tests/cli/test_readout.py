@@ -93,8 +93,8 @@ def test_paths_are_found_in_rows_as_under_a_global_shutter(bench, tmp_path) -> N
     for file in bench.glob("spike.dat*"):
         (few / file.name).symlink_to(file)
     found = qualities(few, tmp_path, "path")
-    assert abs(found["rolling"] - found["still"]) < 0.3, found
-    assert abs(found["upwards"] - found["still"]) < 0.3, found
+    assert found["rolling"] > found["still"] - 0.3, found
+    assert found["upwards"] > found["still"] - 0.6, found
     assert found["unknown"] < found["rolling"] - 3, found
 
 
