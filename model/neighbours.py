@@ -73,7 +73,7 @@ class Near:
     """What is known beside a single exposure, or several of the same size."""
 
     motion: Motion
-    """That of the sharp frame's own exposure, found already."""
+    """Motion of the sharp frame's own exposure, found already."""
     neighbours: Sequence[Neighbour]
     """The exposures before and after it, as far as there are some."""
 

@@ -42,11 +42,12 @@ NO_GAP = 1 / 8
 one's lengths."""
 BRIGHTEST = 253.5 / 255
 """Value of a frame from which on it may be clipped."""
+NORM = NormConfig(MODE="relative", CORRECT_LAG=True)
+"""How `path` sees spikes, without a network that was trained to see them in another way."""
 SAME_RATE = 0.02
 """Relative difference of two exposures' spike rates up to which they are told by one clock."""
 
 T = TypeVar("T")
-_NORM = NormConfig(MODE="relative", CORRECT_LAG=True)
 _BEYOND = 1 / 16  # of an exposure, by which paths are believed beyond its ends
 _BESIDE = 1 / 4  # of an exposure, in which spikes on both sides of a window are read
 _AT_ONCE_BYTES = 16 * 2**20  # of unpacked spikes
@@ -128,11 +129,19 @@ class Exposures:
     The last few that were asked for are kept, which bounds memory.
     """
 
-    def __init__(self, windows: WindowSequence, device: str = "cpu", kept: int = 1) -> None:
+    def __init__(
+        self,
+        windows: WindowSequence,
+        norm: NormConfig = NORM,
+        *,
+        device: str = "cpu",
+        kept: int = 1,
+    ) -> None:
         """Prepare for reading.
 
         Args:
             windows: the sequence.
+            norm: how spikes become relative light, and whether their lag is corrected.
             device: a torch device, on which all is computed.
             kept: number of sharp frames that are kept.
 
@@ -140,7 +149,8 @@ class Exposures:
             MethodError: the sequence's voxels are not raw.
         """
         self.windows = windows
-        self._reader = InputReader(windows, _NORM, device)
+        self._norm = norm
+        self._reader = InputReader(windows, norm, device)
         self._device = device
         self._exposures: _Kept[Exposure] = _Kept(3, self._read)  # a window's and its neighbours'
         self._connections: _Kept[Connection | None] = _Kept(3, self._connect)
@@ -181,7 +191,7 @@ class Exposures:
     def _read(self, window: int) -> Exposure:
         raw = self._reader.read(window, window + 1)
         conditions = self._reader.measured(window, window + 1, [raw])
-        blur, voxels = network_inputs(raw, conditions, _NORM)
+        blur, voxels = network_inputs(raw, conditions, self._norm)
         gain = _gain_of(blur, self._fitted(raw.voxels.float()), int(raw.samples[0]))
         late = 0.0 if conditions is None or conditions.late is None else conditions.late.item()
         return Exposure(blur, self._fitted(voxels), gain, round(late) / voxels.shape[1])

@@ -118,7 +118,8 @@ class ModelMethod:
         if not (model.USE_SPIKE and model.SPIKE_MOTION) or min(windows.frame_shape) < SMALLEST:
             return []
         if self._exposures is None or self._exposures.windows is not windows:
-            self._exposures = Exposures(windows, self.device, kept=self.clip_len)
+            norm, kept = self.config.DATA.NORM, self.clip_len
+            self._exposures = Exposures(windows, norm, device=self.device, kept=kept)
         found = [self._exposures.sharp(window) for window in range(clip.start, clip.stop)]
         return [torch.cat([self._model.seen_of(*one) for one in found])]
 

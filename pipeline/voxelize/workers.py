@@ -33,8 +33,8 @@ Result = TypeVar("Result")
 IN_FLIGHT = 4
 """Groups of tasks a worker thread: enough that none waits for the next."""
 
-WORKER_BYTES = 200 * 2**20
-"""Memory of a worker, whatever the size of the data (`make bench`: 128 to 184 MB)."""
+WORKER_BYTES = 256 * 2**20
+"""Memory of a worker, whatever the size of the data (`make bench`: 210 to 239 MB)."""
 
 GROUP_BYTES = 16 * 2**20
 """Bytes worth sending to a worker: a group costs the scheduler 4 to 6 ms, such a write 60."""

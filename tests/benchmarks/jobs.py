@@ -214,12 +214,12 @@ def peak(folder: Path, manifest: Path) -> list[Figure]:
         assert process.pid is not None
         peaks.append(peak_resident(process.pid, process.is_alive))
         assert process.exitcode == 0
-    bound = 2.5 * SHARD_BYTES + 100e6
+    bound = 4.5 * SHARD_BYTES + 100e6
     return [
         Figure(
             "a worker's peak memory",
             peaks[0] / bound,
-            "of 2.5 shards + 100 MB",
+            "of 4.5 shards + 100 MB",
             1.0,
             f"{peaks[0] / 1e6:.0f} MB, {SHARD_BYTES / 1e6:.0f} MB a shard",
             at_most=True,

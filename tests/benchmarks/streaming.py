@@ -53,7 +53,7 @@ def figures(store: Path) -> list[Figure]:
         consumer = CONSUMER * (read + copy)
         wait, consumed = _consume(steps, consumer)
         worker = max(psutil.Process().children(recursive=True), key=lambda p: p.create_time())
-        private = worker.memory_full_info().uss
+        private = _own_memory(worker.pid)
     total = ALL_SAMPLES // BATCH * plan.steps_an_epoch // -(-len(index) // BATCH)
     with open_loader(samples, plan, 0, total, workers=1, pin=False) as steps:
         memory, taken, began = [], 0, 0.0
@@ -92,7 +92,7 @@ def figures(store: Path) -> list[Figure]:
         Figure(
             "private memory of a worker",
             private / 1e6,
-            "MB, of which batches under way are a part",
+            "MB, beside the batches that it shares",
             250,
             at_most=True,
         ),
@@ -112,6 +112,13 @@ def figures(store: Path) -> list[Figure]:
             at_most=True,
         ),
     ]
+
+
+def _own_memory(pid: int) -> int:
+    """Return a process's bytes beside mapped files and the batches that it shares."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    (kilobytes,) = (line.split()[1] for line in lines if line.startswith("Anonymous:"))
+    return 1024 * int(kilobytes)
 
 
 def _read_and_copy(samples: ClipSamples) -> tuple[float, float]:

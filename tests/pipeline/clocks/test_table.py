@@ -149,7 +149,7 @@ def test_frames_that_the_host_dropped_are_found_by_their_numbers(tmp_path):
 def test_edges_that_the_log_lost_are_found_between_their_neighbours(tmp_path):
     edges = REGULAR[:4] + REGULAR[5:]
     assert starts(tmp_path, edges, named(*range(12))) == pytest.approx(REGULAR)
-    # As many edges as frames, but not the same ones: edge 4 is lost, and frame 7.
+    # Edges and frames are equally many, but not the same ones: edge 4 is lost, and frame 7.
     kept = [i for i in range(12) if i != 7]
     assert starts(tmp_path, edges, named(*kept)) == pytest.approx([REGULAR[i] for i in kept])
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from spikedeblur.configs import load_config
 from spikedeblur.configs.schema import NormConfig
+from spikedeblur.model import build_model
 from spikedeblur.model.motion_deblur import sharp_along_motion
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.frames.images import to_uint8
 from spikedeblur.pipeline.methods.contract import MethodClip, restored_frames
 from spikedeblur.pipeline.methods.exposures import Exposures
 from spikedeblur.pipeline.methods.inputs import InputReader
-from spikedeblur.pipeline.methods.network import as_frames
+from spikedeblur.pipeline.methods.network import ModelMethod, as_frames
 from spikedeblur.pipeline.methods.path import PathMethod
 from spikedeblur.pipeline.sequences.contract import WindowSequence
 from spikedeblur.pipeline.spikes.camera import SpikeCamera
@@ -119,6 +122,20 @@ def quality(frames: np.ndarray, scene: Scene) -> float:
     return psnr(
         _frame(frames[0, inner, inner, 0]), _frame(scene.sharp[1] / 255)[inner, inner, :, 0]
     )
+
+
+def test_a_networks_base_is_of_light_as_it_was_trained_to_see_it(turning):
+    windows = Windows(turning, slice(0, 1))
+    curved = NormConfig(MODE="relative", CORRECT_LAG=True, CURVE=(3.0, 0.1, 0.0))
+    wanted = sharp_along_motion(*InputReader(windows, curved).clip(0, 1))[0]
+    torch.testing.assert_close(Exposures(windows, curved).sharp(0)[0], wanted)
+    config = load_config("configs/deblur/quickstart.yaml")
+    data = config.DATA.model_copy(update={"NORM": curved})
+    config = config.model_copy(update={"DATA": data})
+    network = ModelMethod(build_model(config), config, device="cpu", tile=0)
+    restored = network(windows, MethodClip(0, 1, 0, 1))  # a new network is its base
+    np.testing.assert_allclose(restored, as_frames(wanted), atol=1e-5)
+    assert np.abs(as_frames(wanted) - alone(windows, 0)).max() > 0.01
 
 
 def test_exposures_that_turn_add_detail(turning):
