@@ -23,7 +23,7 @@ from PIL import Image
 from ..frames.images import read_frame, to_8_bits
 from ..host.files import write_text
 from ..host.overwrite import require_free
-from ..spikes.rolling import open_spikes, whole_samples
+from ..spikes.rolling import open_spikes
 from .manifest import AlignedSequence, Manifest, Window
 from .measure.dataset import frames_of
 from .measure.lag import Match
@@ -196,7 +196,7 @@ def _tfp_place(frames: list[FrameAt], match: Match | None) -> tuple[int, int, in
         if match is not None and frame.sharp and match.width < frame.samples:
             width = match.width
         middle = round(frame.at + lag)
-        first, stop = whole_samples(frame.spikes)
+        first, stop = frame.spikes.whole
         if first + width // 2 <= middle < stop - width // 2:
             return i, middle, width
     return None
@@ -209,7 +209,7 @@ def _figures(
     sharp = to_8_bits(read_frame(root / window.sharp)) if window.sharp else None
     geometry, delays = sequence.spike_geometry(), delays_of(sequence, root, registered=True)
     spikes = open_spikes(root / window.spikes, geometry, sequence.registration(), delays)
-    first, stop = whole_samples(spikes)
+    first, stop = spikes.whole
     start = max(first, middle - width // 2)
     rate = spikes.counts(1, start, min(stop, start + width))[0].astype(np.float32)
     # Scaled to a photograph's brightness, since spikes are seldom at full scale.

@@ -1,16 +1,12 @@
-"""A sequence's spikes as its rolling shutter sees them, in the pixels of the spike camera."""
+"""When the rolling shutter of a sequence exposes each row of its spikes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..frames.images import image_shape
-from ..spikes.dat import SpikeFile
-from ..spikes.rolling import Delays, RolledSpikes, delays_at, row_delays
+from ..spikes.rolling import Delays, delays_at, row_delays
 from .manifest import AlignedSequence
-
-SpikeView = SpikeFile | RolledSpikes
-"""A spike file, in which each row may be read as late as it was exposed."""
 
 
 def delays_of(sequence: AlignedSequence, root: Path, *, registered: bool = False) -> Delays | None:
@@ -29,8 +25,3 @@ def delays_of(sequence: AlignedSequence, root: Path, *, registered: bool = False
         rows = sequence.spike_geometry().shape[0]
         return row_delays(sequence.readout, sequence.rate, rows, height)
     return delays_at(registration.frame_rows(), sequence.readout, sequence.rate, height)
-
-
-def as_rolled(file: SpikeFile, delays: Delays | None) -> SpikeView:
-    """Return a file whose rows are read with their delays."""
-    return file if delays is None else RolledSpikes(file, delays)

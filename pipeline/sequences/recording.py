@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import SpikeDeblurError
 from ..frames.images import DeepRGB, as_type, image_shape, read_frame, to_uint8, to_uint16, to_unit
 from ..spikes.reconstruct import sdm
-from ..spikes.rolling import open_spikes, row_delays, whole_samples
+from ..spikes.rolling import open_spikes, row_delays
 from ..spikes.settings import SpikeSettings
 from ..store.schema import voxel_type
 from .contract import Box, FrameKind, Span, WindowSequence
@@ -107,7 +107,7 @@ class RecordingSequence(WindowSequence):
             )
             for e in exposures
         ]
-        self._whole = whole_samples(self._file)
+        self._whole = self._file.whole
         self._spans = [_span_around(span, at, self._whole) for span in self._exposed]
         self.length = len(exposures)
         self.frame_index = np.array([e.frame_index for e in exposures], np.int64)

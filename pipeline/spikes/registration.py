@@ -18,16 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
-from .dat import SpikeFile
-from .packed import Bytes, Range, pack_bits
-from .parts import SpikeParts
+from .packed import Range
+from .stream import SpikeStream
 
 Matrix = tuple[float, float, float, float, float, float, float, float, float]
 """3x3, row by row."""
 
 _Count = TypeVar("_Count", bound=np.unsignedinteger)
-
-_AT_ONCE_BYTES = 1 << 24
 
 
 class RegistrationError(SpikeDeblurError):
@@ -89,10 +86,10 @@ class Registration:
         return np.where(inside, row * w + column, np.int32(-1)).astype(np.int32)
 
 
-class RegisteredSpikes:
-    """A spike file seen from the colour camera; reads as `SpikeFile` does."""
+class RegisteredSpikes(SpikeStream):
+    """A spike stream seen from the colour camera."""
 
-    def __init__(self, file: SpikeFile | SpikeParts, registration: Registration) -> None:
+    def __init__(self, file: SpikeStream, registration: Registration) -> None:
         if file.geometry.shape != registration.spike_shape:
             raise RegistrationError(
                 f"{file.path}: expected spikes of {registration.spike_shape[0]}x"
@@ -106,7 +103,7 @@ class RegisteredSpikes:
     def read(
         self, start: int = 0, stop: int | None = None, rows: Range = None, columns: Range = None
     ) -> npt.NDArray[np.uint8]:
-        """Return spikes (T, h, w) uint8 of 0/1, as `SpikeFile.read` does."""
+        """Decode samples [start, stop) of a crop, as `SpikeStream.read` says."""
         box = self._box(rows, columns)
         return box.taken(self._file.read(start, stop, box.rows, box.columns))
 
@@ -120,7 +117,7 @@ class RegisteredSpikes:
         *,
         out: npt.NDArray[np.generic] | None = None,
     ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        """Return counts (K, h, w) uint8 or uint16, as `SpikeFile.counts` does."""
+        """Count spikes in temporal bins, as `SpikeStream.counts` says."""
         box = self._box(rows, columns)
         counts: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
         counts = self._file.counts(bins, start, stop, box.rows, box.columns)
@@ -128,13 +125,6 @@ class RegisteredSpikes:
         if out is not None:
             out[...] = counts
         return counts
-
-    def packed(self, start: int, stop: int, out: Bytes) -> None:
-        """Write spikes (T, h, ceil(w / 8)) uint8 packed by rows, as `SpikeFile.packed` does."""
-        at_once = max(1, _AT_ONCE_BYTES // self._sources.size)
-        for first in range(start, stop, at_once):
-            last = min(first + at_once, stop)
-            out[first - start : last - start] = pack_bits(self.read(first, last))
 
     def _box(self, rows: Range, columns: Range) -> _Box:
         width = self._sources.shape[1]

@@ -15,17 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from .clock import SpikeWindowError, round_half_up
-from .counts import MOST_IN_BIN, count_type, count_windows
+from .counts import count_type, count_windows
 from .dat import SpikeFile
 from .geometry import SpikeGeometry
-from .packed import Bytes, Range, Region, pack_bits
-from .parts import SpikeParts, open_stream
+from .packed import Range, Region
+from .parts import open_stream
 from .registration import RegisteredSpikes, Registration
+from .stream import SpikeStream
 
 Delays = npt.NDArray[np.int64]
 """(h,) samples by which each row of spikes is exposed later than row 0 of the frame."""
-
-_AT_ONCE_BYTES = 1 << 24
 
 
 def row_delays(readout: float | None, rate: float, height: int, frame_height: int) -> Delays | None:
@@ -53,32 +52,33 @@ def delays_at(
     return delays if delays.any() else None
 
 
-class RolledSpikes:
-    """A spike stream seen by a rolling shutter; reads as `SpikeFile` does.
+class RolledSpikes(SpikeStream):
+    """A spike stream seen by a rolling shutter.
 
     Args:
         file: the stream, perhaps registered to the frames.
         delays: delay of each of its rows.
     """
 
-    def __init__(self, file: SpikeFile | SpikeParts | RegisteredSpikes, delays: Delays) -> None:
+    def __init__(self, file: SpikeStream, delays: Delays) -> None:
         if delays.shape != file.geometry.shape[:1]:
             raise SpikeWindowError(
                 f"{file.path}: expected a delay for each of {file.geometry.shape[0]} rows, got "
                 f"{delays.shape}"
             )
         self.path, self.geometry, self.n_frames = file.path, file.geometry, file.n_frames
-        self.whole = (
-            max(0, -int(delays.min())),
-            min(file.n_frames, file.n_frames - int(delays.max())),
-        )
-        """Samples [start, stop) of which each row is in the recording."""
         self._file, self._delays = file, delays
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """Samples [start, stop) of which each row is in the recording."""
+        first, last = int(self._delays.min()), int(self._delays.max())
+        return max(0, -first), min(self.n_frames, self.n_frames - last)
 
     def read(
         self, start: int = 0, stop: int | None = None, rows: Range = None, columns: Range = None
     ) -> npt.NDArray[np.uint8]:
-        """Return spikes (T, h, w) uint8 of 0/1, as `SpikeFile.read` does."""
+        """Decode samples [start, stop) of a crop, as `SpikeStream.read` says."""
         stop = self.n_frames if stop is None else stop
         parts = [
             self._file.read(start + late, stop + late, band, columns)
@@ -96,7 +96,7 @@ class RolledSpikes:
         *,
         out: npt.NDArray[np.generic] | None = None,
     ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        """Return counts (K, h, w) uint8 or uint16, as `SpikeFile.counts` does."""
+        """Count spikes in temporal bins, as `SpikeStream.counts` says."""
         stop = self.n_frames if stop is None else stop
         if out is None:
             shape = Region.of(self.geometry, rows, columns).shape
@@ -122,27 +122,6 @@ class RolledSpikes:
             top = bottom
         return out  # type: ignore[return-value]
 
-    def tfp(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32]:
-        """Return the mean rate of samples [start, stop), as `SpikeFile.tfp` does."""
-        stop = self.n_frames if stop is None else stop
-        bins = -(-(stop - start) // MOST_IN_BIN)
-        counts = self.counts(bins, start, stop).sum(axis=0, dtype=np.uint32)
-        return np.asarray(counts / np.float32(stop - start), np.float32)
-
-    def count_spikes(self, start: int, stop: int) -> int:
-        """Return how many spikes the samples [start, stop) hold, over all pixels."""
-        bins = -(-(stop - start) // MOST_IN_BIN)
-        return int(self.counts(bins, start, stop).sum(dtype=np.int64))
-
-    def packed(self, start: int, stop: int, out: Bytes) -> None:
-        """Write spikes (T, h, ceil(w / 8)) uint8 packed by rows, as `SpikeFile.packed` does."""
-        for (top, bottom), late in self._bands(None):
-            at_once = max(1, _AT_ONCE_BYTES // ((bottom - top) * self.geometry.shape[1]))
-            for first in range(start, stop, at_once):
-                last = min(first + at_once, stop)
-                spikes = self._file.read(first + late, last + late, (top, bottom))
-                out[first - start : last - start, top:bottom] = pack_bits(spikes)
-
     def _bands(self, rows: Range) -> Iterator[tuple[tuple[int, int], int]]:
         """Yield runs of rows of one delay, and that delay."""
         top, bottom = rows or (0, len(self._delays))
@@ -152,16 +131,12 @@ class RolledSpikes:
             yield (top + first, top + last), late[first]
 
 
-Spikes = SpikeFile | SpikeParts | RegisteredSpikes | RolledSpikes
-"""A spike stream, read in one way whatever files it is in and however its pixels look."""
-
-
 def open_spikes(
     path: Path,
     geometry: SpikeGeometry,
     registration: Registration | None,
     delays: Delays | None = None,
-) -> Spikes:
+) -> SpikeStream:
     """Open a stream in one file or in parts, as the colour camera sees it.
 
     Args:
@@ -171,10 +146,5 @@ def open_spikes(
         delays: delay of each row of the registered spikes; None: all rows are exposed at once.
     """
     file = open_stream(path, geometry)
-    seen = file if registration is None else RegisteredSpikes(file, registration)
+    seen: SpikeStream = file if registration is None else RegisteredSpikes(file, registration)
     return seen if delays is None else RolledSpikes(seen, delays)
-
-
-def whole_samples(spikes: Spikes) -> tuple[int, int]:
-    """Return the samples [start, stop) of which each row is in the recording."""
-    return spikes.whole if isinstance(spikes, RolledSpikes) else (0, spikes.n_frames)

@@ -11,12 +11,11 @@ import numpy as np
 from ...frames.images import read_frame
 from ...frames.listing import shorten
 from ...spikes.camera import luminance
-from ...spikes.dat import SpikeFile
-from ...spikes.rolling import whole_samples
+from ...spikes.rolling import open_spikes
 from ..correct_clock import correct_clock, drop_outside, has_one_clock, with_windows
 from ..layouts.contract import AlignmentError
 from ..manifest import AlignedSequence, Space, Verification
-from ..readout import as_rolled, delays_of
+from ..readout import delays_of
 from .registration import Model, Plane, Timed, find_lag_anywhere, register
 from .rolling import with_readout_seen
 from .suspects import name_owner, name_suspect
@@ -39,7 +38,7 @@ def frames_of(sequence: AlignedSequence, root: Path) -> list[FrameAt]:
     geometry = sequence.spike_geometry()
     registration = sequence.registration()
     delays = delays_of(sequence, root)
-    open_once = cache(lambda name: as_rolled(SpikeFile.open(root / name, geometry), delays))
+    open_once = cache(lambda name: open_spikes(root / name, geometry, None, delays))
     return [
         FrameAt(
             blur=root / window.blur,
@@ -171,7 +170,7 @@ def measure_space(
             (frame, start + lag, stop + lag)
             for frame in frames
             for start, stop in [frame.clock.samples(frame.t0, frame.t1)]
-            for first, end in [whole_samples(frame.spikes)]
+            for first, end in [frame.spikes.whole]
             if first <= start + lag < stop + lag <= end
         ]
         return [
@@ -203,7 +202,7 @@ def _timed(frame: FrameAt, start: int, stop: int, blur: Plane) -> Timed:
     file = frame.spikes
     # In one sample the TFP loses the first of its samples and gains the next one.
     unit = max(1, (stop - start) // 16)
-    first, end = whole_samples(file)
+    first, end = file.whole
     before, after = max(first, start - unit), min(end, stop + unit)
     gained = file.tfp(after - unit, after) - file.tfp(before, before + unit)
     return file.tfp(start, stop), blur, gained / np.float32(stop - start)

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...spikes.rolling import whole_samples
-from ..readout import SpikeView
+from ...spikes.stream import SpikeStream
 
 BANDS = 8
 """G, bands of rows. Each has its mean taken away, so that shading over them proves nothing."""
@@ -35,7 +34,7 @@ class Reference:
 
     image: Plane
     """(h, w) luminance at the spikes' pixels; NaN where they see past the frame."""
-    spikes: SpikeView
+    spikes: SpikeStream
     at: float
     """Sample of the exposure's middle; may be fractional, or outside the recording."""
     widths: tuple[int, ...]
@@ -127,7 +126,7 @@ def slide(
     """
     n_lags = int((lags[1] - lags[0]) // step) + 1
     results = []
-    earliest, end = whole_samples(reference.spikes)
+    earliest, end = reference.spikes.whole
     centred = _centred(box.of(reference.image))
     image_powers = np.einsum("gp,gp->g", centred, centred).astype(np.float64)
     for width in widths:
@@ -147,7 +146,7 @@ def slide(
 
 
 def _planes(
-    spikes: SpikeView, start: int, stop: int, box: Box, step: int
+    spikes: SpikeStream, start: int, stop: int, box: Box, step: int
 ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Return spikes (steps, h, w) summed over `step` samples each."""
     if step == 1:

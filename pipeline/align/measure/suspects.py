@@ -18,8 +18,8 @@ from ...spikes.dat import SpikeFile
 from ...spikes.geometry import SpikeGeometry
 from ...spikes.infer import neighbour_correlation
 from ...spikes.presets import PRESETS
+from ...spikes.stream import SpikeStream
 from ..manifest import Problem, ReferenceKind, Verification
-from ..readout import SpikeView
 from .lag import Match, find_lag
 from .sliding import Plane, Reference
 from .verify import LIKELY, FrameAt, read_luminance, search_range, sharp_widths, spread
@@ -120,7 +120,7 @@ def _search(frames: list[FrameAt], kind: ReferenceKind, reading: _Reading) -> Ma
     return find_lag(references, *search_range(frames[0].samples))
 
 
-def _is_picture(spikes: SpikeView, geometry: SpikeGeometry) -> bool:
+def _is_picture(spikes: SpikeStream, geometry: SpikeGeometry) -> bool:
     """Whether the file holds whole frames of this geometry, in which neighbours are alike."""
     try:
         read = SpikeFile.open(spikes.path, geometry)

@@ -23,9 +23,8 @@ from ...frames.images import read_frame
 from ...spikes.camera import luminance
 from ...spikes.clock import SpikeClock
 from ...spikes.registration import Registration
-from ...spikes.rolling import whole_samples
+from ...spikes.stream import SpikeStream
 from ..manifest import Problem, ReferenceKind, Verification
-from ..readout import SpikeView
 from .lag import Match, find_lag
 from .registration import seen_by_spikes
 from .sliding import Plane, Reference
@@ -57,7 +56,7 @@ class FrameAt:
 
     blur: Path | None
     sharp: Path | None
-    spikes: SpikeView
+    spikes: SpikeStream
     clock: SpikeClock
     t0: float
     """Start of the exposure, in seconds."""
@@ -141,7 +140,7 @@ def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES
 
 def comparable(frame: FrameAt, kind: ReferenceKind) -> bool:
     """Whether there is a frame, and room in the recording for its TFP to slide."""
-    first, stop = whole_samples(frame.spikes)
+    first, stop = frame.spikes.whole
     room = stop - first - frame.samples
     return frame.has(kind) and (kind == "sharp" or room >= frame.samples / 2)
 

@@ -8,7 +8,7 @@ import pytest
 from spikedeblur.pipeline.spikes import SpikeClock, SpikeWindowError, parse_geometry, write_spikes
 from spikedeblur.pipeline.spikes.packed import pack_bits
 from spikedeblur.pipeline.spikes.registration import Registration
-from spikedeblur.pipeline.spikes.rolling import open_spikes, row_delays, whole_samples
+from spikedeblur.pipeline.spikes.rolling import open_spikes, row_delays
 
 H, W, T = 10, 13, 60
 DELAYS = np.array([0, 0, 1, 3, 3, 4, 7, 7, 8, 12])
@@ -55,7 +55,7 @@ def test_each_row_is_read_as_much_later_as_it_is_exposed(form, sign, tmp_path) -
     np.testing.assert_array_equal(packed, pack_bits(truth))
     np.testing.assert_allclose(rolled.tfp(a, b), truth.mean(axis=0), rtol=1e-6)
     assert rolled.count_spikes(a, b) == truth.sum()
-    first, stop = whole_samples(rolled)
+    first, stop = rolled.whole
     rolled.read(first, stop)
     assert (first, stop) == ((0, len(whole) - 12) if sign > 0 else (12, len(whole)))
     with pytest.raises(SpikeWindowError):
