@@ -13,7 +13,7 @@ from training_sets import SMALL
 
 from spikedeblur.configs import load_config
 from spikedeblur.model import build_model
-from spikedeblur.pipeline.adapt import Adapting, adapt
+from spikedeblur.pipeline.adapt import Adapting, job
 from spikedeblur.pipeline.adapt.camera import Camera, fit_curve
 from spikedeblur.pipeline.clocks import CameraClock
 from spikedeblur.pipeline.sequences.find_recording import ExposureTimes, find_recording
@@ -32,7 +32,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recording]
     folder = tmp_path_factory.mktemp("bench")
     record(folder / "spike.dat")
     found = {}
-    for name, readout in (("still", 0.0), ("rolling", 0.02), ("upwards", -0.02)):
+    for name, readout in (("still", 0.0), ("rolling", 0.02)):
         photograph(folder / name, readout)
         spikes = SpikeOptions(readout=readout or None)
         found[name] = find_recording(folder / name, folder / "spike.dat", CLOCK, spikes)
@@ -48,12 +48,14 @@ def test_spikes_of_each_row_have_the_light_of_its_own_exposure(recordings) -> No
         rate, light = camera.seen()
         left[name] = float(np.std(light - np.polyval(fit_curve([camera]), rate)))
     assert left["rolling"] < 1.1 * left["still"], left
-    assert left["upwards"] < 1.1 * left["still"], left
     assert left["unknown"] > 3 * left["still"], left
 
 
 @pytest.mark.slow
-def test_a_model_is_fitted_to_rows_as_to_whole_frames(recordings, tmp_path: Path) -> None:
+def test_a_model_is_fitted_to_rows_as_to_whole_frames(
+    recordings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "TRIALS", 2)
     torch.manual_seed(0)
     model = tmp_path / "start.safetensors"
     write_model(model, build_model(CONFIG), CONFIG, {})
@@ -61,7 +63,7 @@ def test_a_model_is_fitted_to_rows_as_to_whole_frames(recordings, tmp_path: Path
     for name in ("still", "rolling", "unknown"):
         out = tmp_path / f"{name}.safetensors"
         how = Adapting(steps=1, crop=16)
-        losses[name] = adapt(model, [recordings[name]], out, how=how).loss_before
+        losses[name] = job.adapt(model, [recordings[name]], out, how=how).loss_before
     assert losses["rolling"] < 1.2 * losses["still"], losses
     assert losses["unknown"] > 2 * losses["still"], losses
     assert describe_model(tmp_path / "rolling.safetensors")["adapt"]["readout"] == [0.02]
