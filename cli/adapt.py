@@ -26,6 +26,7 @@ def adapt(
     frame_rate: options.FrameRate = None,
     shutter: options.Shutter = None,
     start: options.Start = None,
+    readout: options.Readout = None,
     times: Annotated[
         list[Path] | None,
         typer.Option(
@@ -74,7 +75,7 @@ def adapt(
     files: list[Path | None] = [*times] if times else [None] * len(blur)
     clocks = [camera_clock(frame_rate, shutter, start, file, fps, exposure) for file in files]
     exposed = [exposure_times(log, exposure=exposure, fps=fps, camera=clock) for clock in clocks]
-    spiking = spike_options(geometry, rate, gain, first)
+    spiking = spike_options(geometry, rate, gain, first, readout=readout)
     require_model_file(out, overwrite=overwrite)
     source = trained_model(run, "small" if model is None and run is None else model)
     assert source is not None
@@ -99,6 +100,7 @@ def adapt(
             *(("--times", times[0]) if times else ()),
             *(("--shutter", f"{shutter:.9g}") if shutter is not None else ()),
             *(("--start", f"{start:.9g}") if start is not None else ()),
+            *(("--readout", f"{readout:.9g}") if readout is not None else ()),
             *("--out", out.with_suffix("")),
         ),
     )

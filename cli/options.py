@@ -57,6 +57,14 @@ Start = Annotated[
         "When the first exposure began, on the spikes' clock.", show_default="0, or as --times says"
     ),
 ]
+Readout = Annotated[
+    float | None,
+    duration(
+        "Rolling shutter: time from a frame's first row to its last; < 0: upwards. All other times "
+        "are the first row's.",
+        show_default="as align recorded, else all rows at once",
+    ),
+]
 Times = Annotated[
     Path | None,
     typer.Option(
@@ -140,12 +148,18 @@ def spike_options(
     gain: float | None = None,
     first: float | None = None,
     calibration: Path | None = None,
+    readout: float | None = None,
 ) -> SpikeOptions:
-    """Return what the user said about the spike camera."""
+    """Return what the user said about the spike camera, and how the frames' rows see it."""
     from ..pipeline.spikes.settings import SpikeOptions
 
     return SpikeOptions(
-        geometry=geometry, rate=rate, gain=gain, first=first, calibration=calibration
+        geometry=geometry,
+        rate=rate,
+        gain=gain,
+        first=first,
+        calibration=calibration,
+        readout=readout,
     )
 
 

@@ -21,7 +21,7 @@ from .output import report, require_local
 
 _OF_ONE_RECORDING = (
     *("blur", "spikes", "frame_rate", "shutter", "start", "times", "log", "seq", "exposure", "fps"),
-    *("rate", "geometry", "gain", "first", "calibration", "step", "video"),
+    *("rate", "geometry", "gain", "first", "calibration", "readout", "step", "video"),
 )
 """Parameters that a manifest makes needless."""
 
@@ -48,6 +48,7 @@ def restore(
     frame_rate: options.FrameRate = None,
     shutter: options.Shutter = None,
     start: options.Start = None,
+    readout: options.Readout = None,
     times: options.Times = None,
     log: options.Log = None,
     seq: options.Seq = None,
@@ -138,7 +139,7 @@ def restore(
         else:
             clock = camera_clock(frame_rate, shutter, start, times, fps, exposure)
             exposed = exposure_times(log, seq, exposure, fps, step, clock)
-            spiking = spike_options(geometry, rate, gain, first, calibration)
+            spiking = spike_options(geometry, rate, gain, first, calibration, readout)
             recording = find_recording(blur, spikes, exposed, spiking, decode_to=out)
             summary = job.restore(recording, out, how, overwrite=overwrite, reporter=reporter)
             words = f" restored by {method}"

@@ -130,6 +130,7 @@ def adapt(
     after = clips.trial(average, config.DATA.NORM)
     if not after < least:  # training made it worse, or no number
         average, after = fitted, least
+    readouts = [recording.settings.readout for recording in recordings]
     facts = {
         "adapted_from_sha256": sha256_file(weights_file(source)),
         "adapted_to_sha256": [hash_stream(recording.dat) for recording in recordings],
@@ -138,6 +139,7 @@ def adapt(
             "rate": how.learning_rate,
             "crop": how.crop,
             "seed": how.seed,
+            **({"readout": readouts} if any(each is not None for each in readouts) else {}),
         },
     }
     write_model(out, average, config, facts, overwrite=overwrite)

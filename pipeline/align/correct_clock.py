@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from ..frames.images import image_shape
+from ..spikes.clock import SpikeWindowError
 from ..spikes.dat import SpikeFile
 from ..spikes.registration import Registration
 from .layouts.contract import AlignmentError
@@ -63,8 +65,8 @@ def drop_outside(sequence: AlignedSequence, root: Path) -> tuple[AlignedSequence
     n_frames = SpikeFile.open(root / sequence.windows[0].spikes, sequence.spike_geometry()).n_frames
     kept = set()
     for window in sequence.windows:
-        start, stop = sequence.clock(window).samples(window.t0, window.t1)
-        if 0 <= start < stop <= n_frames:
+        with suppress(SpikeWindowError):
+            sequence.clock(window).require_inside(window.t0, window.t1, n_frames, window.spikes)
             kept.add(window.frame_index)
     dropped = [w.frame_index for w in sequence.windows if w.frame_index not in kept]
     return with_windows(sequence, kept), dropped

@@ -78,7 +78,7 @@ Unproved = Literal["flat", "still", "unlike", "edge", "rival", "unsure"]
 """Why the frames prove no lag."""
 Misread = Literal["rows flipped", "columns flipped", "rotated", "transposed", "geometry", "swapped"]
 """How the spikes fit the frames better than as they were read."""
-Problem = Literal[Unproved, Misread, "sharp apart"]
+Problem = Literal[Unproved, Misread, "sharp apart", "rolling shutter"]
 """What the frames show to be wrong, or why they prove nothing; see docs/alignment.md."""
 
 
@@ -113,6 +113,16 @@ class Verification(_Record):
     """Best correlation outside the main lobe; None: there is no lag outside."""
     applied: bool = False
     """Whether the sequence's clock was corrected by this lag and drift."""
+    readout: float | None = None
+    """Time from a frame's first row to its last one, in seconds, that the lags of bands of rows
+    show; None: none is known to be missing."""
+
+    @model_serializer(mode="wrap")
+    def _without_readout(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        content: dict[str, object] = dump(self)
+        if self.readout is None:
+            del content["readout"]
+        return content
 
 
 class Space(_Record):
@@ -185,16 +195,21 @@ class AlignedSequence(_Record):
     """What was filmed, where the data set says; None: see `scene_name`."""
     assigned_split: str | None = Field(default=None, pattern=r"^[^/]+$")
     """Split by `spikedeblur split`; None: the first part of `seq`."""
+    readout: float | None = None
+    """Time from the exposure of a frame's first row to that of its last one, in seconds; less than
+    0: the last row comes first. None: not known. The windows' times are those of the first row."""
     space: Space | None = None
     """Registration of the spikes; None: both cameras see the same field."""
     verification: Verification | None = None
     """Measured lag; None: not measured."""
 
     @model_serializer(mode="wrap")
-    def _without_empty_links(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _without_what_few_have(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         content: dict[str, object] = dump(self)
         if not self.links:
             del content["links"]
+        if self.readout is None:
+            del content["readout"]
         return content
 
     @model_validator(mode="after")
@@ -251,11 +266,12 @@ class AlignedSequence(_Record):
         files = {name: (seen.size, seen.mtime_ns) for name, seen in self.files.items()}
         known = (self.seq, self.geometry, self.rate, self.gain, self.scene, self.blur_kind)
         calibrated = self.space is not None and self.space.by == "calibration"
-        return *known, self.space if calibrated else None, windows, files, self.links
+        space = self.space if calibrated else None
+        return *known, self.readout, space, windows, files, self.links
 
     def clock(self, window: Window) -> SpikeClock:
         """Return the clock of the file that holds the window's spikes."""
-        return SpikeClock(rate=self.rate, first=window.first)
+        return SpikeClock(rate=self.rate, first=window.first, readout=self.readout or 0.0)
 
 
 class SplitRecord(_Record):
@@ -397,6 +413,6 @@ def manifest_beside(log: str | os.PathLike[str]) -> Manifest | None:
 
 
 def was_corrected(sequence: AlignedSequence) -> bool:
-    """Whether `align` corrected the clock or registered the spikes, beyond what side files say."""
+    """Whether clock, registration or readout are other than side files say."""
     applied = sequence.verification is not None and sequence.verification.applied
-    return applied or sequence.space is not None
+    return applied or sequence.space is not None or bool(sequence.readout)

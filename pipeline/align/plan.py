@@ -12,12 +12,13 @@ from ..clocks.camera import CameraClock
 from ..clocks.exposures import Exposures
 from ..host.files import all_inside, links_out, sha256_file
 from ..spikes.clock import SpikeWindowError
-from ..spikes.dat import SpikeFile
 from ..spikes.geometry import SpikeGeometry
+from ..spikes.rolling import open_spikes
 from ..spikes.settings import SpikeSettings
 from .layouts import AlignmentError, FoundSequence
 from .log import require_seq
 from .manifest import AlignedSequence, FileRecord, Window
+from .readout import delays_of
 
 
 def with_clock(
@@ -137,6 +138,7 @@ def plan_sequence(
         geometry=settings.geometry.describe(),
         rate=settings.rate,
         gain=settings.gain,
+        readout=settings.readout,
         windows=tuple(windows),
         files={name: _record(path) for name, path in paths.items()},
         links=links,
@@ -157,11 +159,12 @@ def count_spikes(sequence: FoundSequence, planned: AlignedSequence, root: Path) 
     """
     geometry = planned.spike_geometry()
     files = dict(planned.files)
-    open_once = lru_cache(1)(SpikeFile.open)
+    delays = delays_of(planned, root)
+    open_once = lru_cache(1)(lambda path: open_spikes(path, geometry, None, delays))
     windows = []
     for window in planned.windows:
         path = root / window.spikes
-        spikes = open_once(path, geometry)
+        spikes = open_once(path)
         clock = planned.clock(window)
         if sequence.own_files:
             stop = clock.samples(window.t0, window.t1)[1]

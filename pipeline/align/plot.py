@@ -23,11 +23,12 @@ from PIL import Image
 from ..frames.images import read_frame, to_8_bits
 from ..host.files import write_text
 from ..host.overwrite import require_free
-from ..spikes.registration import open_spikes
+from ..spikes.rolling import open_spikes
 from .manifest import AlignedSequence, Manifest, Window
 from .measure.dataset import frames_of
 from .measure.lag import Match
 from .measure.verify import FrameAt, find_best
+from .readout import delays_of
 
 MOST_SEQUENCES = 200
 """Most sequences on one page: those with a problem, then others, spread over the data set."""
@@ -35,7 +36,7 @@ MOST_SEQUENCES = 200
 _MARK = "<!-- spikedeblur align -->"
 _WIDTH = 232
 """Width of a picture on the page, in pixels."""
-_MEASURED = (None, "edge", "rival", "unsure", "sharp apart")
+_MEASURED = (None, "edge", "rival", "unsure", "sharp apart", "rolling shutter")
 """Problems with which a lag was measured."""
 _TILES = 8
 """Tiles of the chequerboard, from left to right."""
@@ -195,7 +196,8 @@ def _tfp_place(frames: list[FrameAt], match: Match | None) -> tuple[int, int, in
         if match is not None and frame.sharp and match.width < frame.samples:
             width = match.width
         middle = round(frame.at + lag)
-        if width // 2 <= middle < frame.spikes.n_frames - width // 2:
+        first, stop = frame.spikes.whole
+        if first + width // 2 <= middle < stop - width // 2:
             return i, middle, width
     return None
 
@@ -205,9 +207,11 @@ def _figures(
 ) -> list[str]:
     blur = to_8_bits(read_frame(root / window.blur))
     sharp = to_8_bits(read_frame(root / window.sharp)) if window.sharp else None
-    spikes = open_spikes(root / window.spikes, sequence.spike_geometry(), sequence.registration())
-    start = max(0, middle - width // 2)
-    rate = spikes.counts(1, start, min(spikes.n_frames, start + width))[0].astype(np.float32)
+    geometry, delays = sequence.spike_geometry(), delays_of(sequence, root, registered=True)
+    spikes = open_spikes(root / window.spikes, geometry, sequence.registration(), delays)
+    first, stop = spikes.whole
+    start = max(first, middle - width // 2)
+    rate = spikes.counts(1, start, min(stop, start + width))[0].astype(np.float32)
     # Scaled to a photograph's brightness, since spikes are seldom at full scale.
     tfp = _gray(np.clip(rate / (float(np.percentile(rate, 99.5)) or 1.0), 0, 1) * 255)
     registered = ", registered" if sequence.space else ""

@@ -9,7 +9,14 @@ from ..clocks.camera import FPS_OR_FRAME_RATE, CameraClock
 from ..frames.images import image_shape
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.presets import parse_geometry
-from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, require_above_0, settle
+from ..spikes.settings import (
+    AS_RECORDED,
+    SpikeOptions,
+    SpikeSettings,
+    first_known,
+    require_above_0,
+    settle,
+)
 from ..spikes.sidefile import SideFile, read_side_file
 from .layouts import AlignmentError, FoundSequence
 from .layouts.custom import is_layout_file
@@ -82,6 +89,7 @@ def settle_sequence(
     where = f"{sequence.seq} ({sequence.windows[0].spikes})"
     _require_row_order(sequence, options.geometry, side)
     settings = settle(where, options, side, sequence.preset)
+    settings = replace(settings, readout=first_known(options.readout, sequence.readout))
     warnings = list(settings.warnings)
     if settings.gain is None:
         warnings.append("gain not known, so counts can't be brought to luminance; give --gain")

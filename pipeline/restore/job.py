@@ -315,6 +315,7 @@ def _inputs(
         "gain": settings.gain,
         "first": settings.first,
         **({"matrix": settings.registration.matrix} if settings.registration else {}),
+        **({"readout": settings.readout} if settings.readout is not None else {}),
         **({"bits": how.bits} if how.bits != 8 else {}),
         "frames": {
             e.path.stem: {"t0": e.t0, "t1": e.t1, "blur_sha256": sha256_file(e.path)}

@@ -6,10 +6,7 @@ numbers; geometry, clock and gain from options, side file or preset.
 
 from __future__ import annotations
 
-import itertools
-import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from ..align.layouts.pairing import is_stream_name
 from ..align.log import read_alignment_log
 from ..align.manifest import manifest_beside, read_manifest
 from ..clocks.camera import FPS_OR_FRAME_RATE, CameraClock
+from ..clocks.durations import describe_duration
 from ..clocks.exposures import Exposures
 from ..clocks.names import gaps_in, natural_order
 from ..frames.listing import IMAGE_SUFFIXES, folder_names, list_frames, list_images, shorten
@@ -34,9 +32,8 @@ from ..spikes.parts import open_stream
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, has_own_side_file
 from .contract import STREAM as STREAM
+from .find_seq import find_seq
 from .recording import Exposure, Recording, RecordingError
-
-_BLUR_FOLDER = re.compile(r"(.+)_blurry_[1-9][0-9]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,6 +209,7 @@ def recordings_of(manifest: StrPath, split: str | None = None) -> list[Recording
             gain=sequence.gain,
             first=first,
             registration=sequence.registration(),
+            readout=sequence.readout,
         )
         frames = {
             w.frame_index: inside(root, w.blur, manifest, sequence.links) for w in sequence.windows
@@ -350,7 +348,7 @@ def exposures_by_log(
 def as_aligned(
     settings: SpikeSettings, log: StrPath, seq: str, *, keep_clock: bool
 ) -> SpikeSettings:
-    """Return a stream's settings with the clock and registration that `align` measured.
+    """Return a stream's settings with the clock, registration and readout that `align` recorded.
 
     They are read from the manifest that `align` wrote beside the log. A manifest that isn't there,
     or belongs to another log, changes nothing.
@@ -371,6 +369,11 @@ def as_aligned(
     if sequence.space is not None:
         settings = replace(settings, registration=sequence.registration())
         warnings.append(f"spikes are registered to the frames as {path} says")
+    if sequence.readout is not None and settings.readout is None:
+        settings = replace(settings, readout=sequence.readout)
+        warnings.append(
+            f"rows are read out in {describe_duration(sequence.readout)}, as {path} says"
+        )
     if verification is not None and verification.applied and not keep_clock:
         first = sequence.windows[0].first
         settings = replace(settings, first=first, rate=sequence.rate)
@@ -378,51 +381,6 @@ def as_aligned(
             f"clock corrected as {path} says: first sample at {first:.6f} s, {sequence.rate:g} Hz"
         )
     return replace(settings, warnings=tuple(warnings))
-
-
-def find_seq(blur: Path, seqs: Iterable[str], seq: str | None, log: StrPath) -> str:
-    """Return the name of a folder's sequence in a log.
-
-    `seq` is taken if it is given. The folder `.../<split>_blurry_<L>/<group>/<clip>` is exactly
-    `<split>/<group>/<clip>`. Any other folder is the one sequence whose name shares most last
-    parts with its path; a last part `blur` or `blur_gamma`, as in the layout unified, doesn't
-    count.
-
-    Args:
-        blur: folder of blurred frames.
-        seqs: names of the log's sequences.
-        seq: the name that the user gave, or None.
-        log: the log, for messages.
-
-    Raises:
-        RecordingError: none fits, or several; lists them.
-    """
-    known = sorted(seqs)
-    blur_folder = blur.parent if blur.is_file() else blur
-    parts = Path(os.path.normpath(blur_folder.absolute())).parts
-    if seq is None:
-        for i, part in enumerate(parts[:-1]):
-            if match := _BLUR_FOLDER.fullmatch(part):
-                seq = "/".join((match[1], *parts[i + 1 :]))
-                break
-    if seq is not None:
-        if seq not in known:
-            raise RecordingError(
-                f"{log}: expected the sequence {seq!r} for {blur}, found "
-                f"{shorten(known) or 'no rows'}; give one of them as --seq"
-            )
-        return seq
-    if parts[-1] in ("blur", "blur_gamma"):
-        parts = parts[:-1]
-    shared = {name: _shared_last_parts(name.split("/"), parts) for name in known}
-    most = max(shared.values(), default=0)
-    fitting = [name for name in known if shared[name] == most > 0]
-    if len(fitting) == 1:
-        return fitting[0]
-    raise RecordingError(
-        f"{log}: {'several sequences fit' if fitting else 'no sequence fits'} {blur}: "
-        f"{shorten(fitting or known, 20) or 'there are none'}; give one as --seq"
-    )
 
 
 def settle_spikes(dat: StrPath, options: SpikeOptions) -> SpikeSettings:
@@ -441,8 +399,3 @@ def settle_spikes(dat: StrPath, options: SpikeOptions) -> SpikeSettings:
             )
         side = side.model_copy(update={"first": options.first})
     return settle(str(dat), options, side)
-
-
-def _shared_last_parts(a: Sequence[str], b: Sequence[str]) -> int:
-    pairs = zip(reversed(a), reversed(b), strict=False)
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import SpikeDeblurError
-from ..frames.images import DeepRGB, as_type, read_frame, to_uint8, to_uint16, to_unit
+from ..frames.images import DeepRGB, as_type, image_shape, read_frame, to_uint8, to_uint16, to_unit
 from ..spikes.reconstruct import sdm
-from ..spikes.registration import open_spikes
+from ..spikes.rolling import open_spikes, row_delays
 from ..spikes.settings import SpikeSettings
 from ..store.schema import voxel_type
 from .contract import Box, FrameKind, Span, WindowSequence
@@ -64,7 +64,11 @@ class Recording:
 
 
 class RecordingSequence(WindowSequence):
-    """Windows of a recording, which has no sharp frames."""
+    """Windows of a recording, which has no sharp frames.
+
+    Under a rolling shutter `t0` and `t1` are those of the frames' first row, and voxels and spikes
+    are each row's own: as much later as the row is exposed.
+    """
 
     has_sharp = False
     has_spikes = True
@@ -91,15 +95,20 @@ class RecordingSequence(WindowSequence):
         settings, dat, exposures = recording.settings, recording.dat, recording.exposures
         self.seq = recording.seq
         self.gain = settings.gain
-        self._file = open_spikes(dat, settings.geometry, settings.registration)
         self._paths = [exposure.path for exposure in exposures]
+        delays = None
+        if settings.readout is not None:
+            rows, frame_rows = settings.geometry.shape[0], image_shape(self._paths[0])[0]
+            delays = row_delays(settings.readout, settings.rate, rows, frame_rows)
+        self._file = open_spikes(dat, settings.geometry, settings.registration, delays)
         self._exposed = [
             settings.clock.require_inside(
                 e.t0, e.t1, self._file.n_frames, f"{dat}, frame {e.path.name}"
             )
             for e in exposures
         ]
-        self._spans = [_span_around(span, at, self._file.n_frames) for span in self._exposed]
+        self._whole = self._file.whole
+        self._spans = [_span_around(span, at, self._whole) for span in self._exposed]
         self.length = len(exposures)
         self.frame_index = np.array([e.frame_index for e in exposures], np.int64)
         clock = settings.clock
@@ -144,7 +153,7 @@ class RecordingSequence(WindowSequence):
 
     def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         start, stop = self._spans[window]
-        first, last = max(0, start - beside), min(stop + beside, self._file.n_frames)
+        first, last = max(self._whole[0], start - beside), min(stop + beside, self._whole[1])
         return self._file.read(first, last, *box), start - first
 
     def _frame(self, i: int) -> DeepRGB:
@@ -169,9 +178,9 @@ class RecordingSequence(WindowSequence):
         return to_uint8(moved) if frame.dtype == np.uint8 else to_uint16(moved)
 
 
-def _span_around(exposed: Span, at: float, samples: int) -> Span:
-    """Return samples [start, stop) around an instant, inside a recording of so many samples."""
+def _span_around(exposed: Span, at: float, whole: Span) -> Span:
+    """Return samples [start, stop) around an instant, inside those that a recording has."""
     start, stop = exposed
     middle = (start + stop) / 2 + at * (stop - start)
-    half = min((stop - start) / 2, middle, samples - middle)
+    half = min((stop - start) / 2, middle - whole[0], whole[1] - middle)
     return round(middle - half), round(middle + half)

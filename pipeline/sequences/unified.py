@@ -373,7 +373,7 @@ def _require_uncorrected(paths: Iterable[StrPath], split: str) -> None:
         ]
         if corrected:
             raise StoreError(
-                f"{path}: align corrected the clock or the registration of the spikes of "
+                f"{path}: align knows the clock, the registration or the readout of the spikes of "
                 f"{shorten(corrected)}, which reading .dat files directly would miss; voxelize its "
                 "manifest and read that store"
             )

@@ -23,12 +23,20 @@ class SpikeClock:
     """Spike frames a second, in Hz."""
     first: float = 0.0
     """Time of sample 0, in seconds."""
+    readout: float = 0.0
+    """Time from the exposure of a frame's first row to that of its last one, in seconds; less than
+    0: the last row comes first. Times are those of the first row."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.rate) and self.rate > 0 and math.isfinite(self.first)):
             raise SpikeWindowError(
                 f"expected a rate above 0 Hz and a finite first time, got rate {self.rate} and "
                 f"first {self.first}; check the clock"
+            )
+        if not abs(self.readout) * self.rate < _MAX_SAMPLES:
+            raise SpikeWindowError(
+                f"--readout: expected the time from a frame's first row to its last one, found "
+                f"{self.readout:g} s; type it with its unit, such as --readout 20ms"
             )
 
     def samples(self, t0: float, t1: float) -> tuple[int, int]:
@@ -47,8 +55,8 @@ class SpikeClock:
                 "fps and the first sample's time"
             )
         # Half up, so that windows of one length always hold the same number of samples.
-        start = math.floor((t0 - self.first) * self.rate + 0.5)
-        last = math.floor((t1 - self.first) * self.rate + 0.5)
+        start = round_half_up((t0 - self.first) * self.rate)
+        last = round_half_up((t1 - self.first) * self.rate)
         return start, last + 1
 
     def require_inside(
@@ -59,7 +67,7 @@ class SpikeClock:
         name: str,
         remedy: str = "check rate, fps and the first sample's time",
     ) -> tuple[int, int]:
-        """Return `samples(t0, t1)`, refusing a window that leaves the recording.
+        """Return `samples(t0, t1)`, refusing a window of which a row leaves the recording.
 
         Args:
             t0: start of the exposure, in seconds.
@@ -72,11 +80,20 @@ class SpikeClock:
             SpikeWindowError: a sample of the window is not in the recording.
         """
         start, stop = self.samples(t0, t1)
-        if not 0 <= start < stop <= n_samples:
+        last_row = round_half_up(self.readout * self.rate)
+        first, after = start + min(0, last_row), stop + max(0, last_row)
+        if not (first >= 0 and start < stop and after <= n_samples):
             end = self.first + (n_samples - 1) / self.rate
+            rows = f" in all rows, read out in {self.readout:g} s," if self.readout else ""
+            remedy += ", or --readout" if self.readout else ""
             raise SpikeWindowError(
-                f"{name}: exposure [{t0:.6f}, {t1:.6f}] s needs spike samples {start} to "
-                f"{stop - 1}, but the recording has 0 to {n_samples - 1} "
+                f"{name}: exposure [{t0:.6f}, {t1:.6f}] s needs{rows} spike samples "
+                f"{first} to {after - 1}, but the recording has 0 to {n_samples - 1} "
                 f"([{self.first:.6f}, {end:.6f}] s at {self.rate:g} Hz); {remedy}"
             )
         return start, stop
+
+
+def round_half_up(samples: float) -> int:
+    """Return the nearest whole number; of two, the larger."""
+    return math.floor(samples + 0.5)

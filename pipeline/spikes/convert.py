@@ -24,12 +24,13 @@ from ..host.files import AsideFile, atomic_write
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
 from ..host.reporter import SILENT, Reporter, Throughput
-from .dat import SPIKE_SUFFIXES, SpikeFile, pack_spikes
+from .dat import SPIKE_SUFFIXES, pack_spikes
 from .geometry import SpikeGeometry, SpikeGeometryError
-from .parts import SpikeParts, is_stream, open_stream, stream_files
+from .parts import is_stream, open_stream, stream_files
 from .presets import PRESETS, parse_geometry
 from .settings import first_known, require_above_0
 from .sidefile import SideFile, format_side_file, read_side_file, side_file_path
+from .stream import SpikeStream
 
 _MOST_PIXELS = 1 << 27  # in a frame: a hundred times the largest spike camera's
 _AT_ONCE = 1 << 26  # values read at once
@@ -131,7 +132,7 @@ def convert(
 
 def _pack(
     source: Path,
-    frames: _Array | SpikeFile | SpikeParts,
+    frames: _Array | SpikeStream,
     target: SpikeGeometry,
     file: AsideFile,
     reporter: Reporter,
@@ -155,7 +156,7 @@ def _pack(
 
 
 class _Array:
-    """Frames of an array (T, H, W) that is read a slice at a time, as a `SpikeFile` is."""
+    """Frames of an array (T, H, W) that is read a slice at a time, as a `SpikeStream` is."""
 
     def __init__(self, source: Path, array: Any, spec: str | None) -> None:
         shape: tuple[int, ...] = getattr(array, "shape", ())
@@ -240,9 +241,7 @@ def _explained(source: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _open(
-    source: Path, spec: str | None, key: str | None
-) -> Iterator[_Array | SpikeFile | SpikeParts]:
+def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | SpikeStream]:
     suffix = source.suffix.lower()
     if source.is_dir() or suffix in SPIKE_SUFFIXES:
         if spec is None:

@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
 from ..host.files import atomic_write
-from .clock import SpikeWindowError
-from .counts import MOST_IN_BIN, bin_edges, count_spikes, count_type
+from .counts import bin_edges, count_spikes, count_type
 from .geometry import SpikeGeometry, SpikeGeometryError
 from .mosaic import BLOCK, Shares, place_rates, shares_of, thin
 from .packed import Bytes, Range, Region, pack_bits, reverse_bits
+from .stream import SpikeStream
 
 SPIKE_SUFFIXES = (".dat", ".bin")
 """Suffixes of spike files, in lower case."""
@@ -39,7 +39,7 @@ class SpikeFileError(SpikeDeblurError):
 
 
 @dataclass(frozen=True, slots=True)
-class SpikeFile:
+class SpikeFile(SpikeStream):
     """An open `.dat`; `read` and `counts` touch only the bytes they need."""
 
     path: Path
@@ -72,6 +72,11 @@ class SpikeFile:
             raise SpikeFileError(f"{path}: {error}") from error
         return cls(path, geometry, n_frames, "packed", data)._equalised()
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file's bits are the spikes as they are read: packed, without a mosaic."""
+        return self.encoding == "packed" and self.shares is None
+
     def read(
         self,
         start: int = 0,
@@ -79,12 +84,7 @@ class SpikeFile:
         rows: Range = None,
         columns: Range = None,
     ) -> npt.NDArray[np.uint8]:
-        """Decode samples [start, stop) of a crop: (T, h, w) uint8 of 0/1, upright.
-
-        Raises:
-            SpikeWindowError: samples outside the recording.
-            SpikeGeometryError: a crop outside the image.
-        """
+        """Decode samples [start, stop) of a crop, as `SpikeStream.read` says."""
         start, stop = self._checked_window(start, stop)
         region = Region.of(self.geometry, rows, columns)
         if self.shares is None:
@@ -122,16 +122,6 @@ class SpikeFile:
                 out[first - start : last - start, :, to] = pixels[..., of]
         return out
 
-    def tfp(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32]:
-        """Return the mean rate of samples [start, stop), undecoded: (H, W) float32, upright.
-
-        Raises as `count_spikes` does.
-        """
-        start, stop = self._checked_window(start, stop)
-        bins = -(-(stop - start) // MOST_IN_BIN)
-        counts = self.counts(bins, start, stop).sum(axis=0, dtype=np.uint32)
-        return np.asarray(counts / np.float32(stop - start), np.float32)
-
     def counts(
         self,
         bins: int,
@@ -142,12 +132,9 @@ class SpikeFile:
         *,
         out: npt.NDArray[np.generic] | None = None,
     ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        """Count spikes of samples [start, stop) in temporal bins: (K, h, w), upright.
-
-        uint8, or uint16 where a bin holds more than 255 samples. Raises as `count_spikes` does.
-        """
+        """Count spikes in temporal bins, as `SpikeStream.counts` says."""
         start, stop = self._checked_window(start, stop)
-        if self.encoding == "packed" and self.shares is None:
+        if self.is_plain:
             return count_spikes(self.data, self.geometry, bins, start, stop, rows, columns, out=out)
         edges = start + bin_edges(stop - start, bins)
         dtype = count_type(stop - start, bins)
@@ -166,45 +153,25 @@ class SpikeFile:
         start, stop = self._checked_window(start, stop)
         geometry = self.geometry
         whole = geometry.pixels % 8 == 0 and not geometry.drop_columns
-        if not whole or self.encoding == "bytes" or self.shares is not None:
-            spans = ((i, min(i + BLOCK, stop)) for i in range(start, stop, BLOCK))
-            return sum(int(self.read(*span).sum()) for span in spans)
+        if not (whole and self.is_plain):
+            return SpikeStream.count_spikes(self, start, stop)
         frame_bytes = geometry.pixels // 8
         packed = self.data[start * frame_bytes : stop * frame_bytes]
         pieces = range(0, packed.size, _SCAN_BYTES)
         return sum(int(np.bitwise_count(packed[i : i + _SCAN_BYTES]).sum()) for i in pieces)
 
     def packed(self, start: int, stop: int, out: Bytes) -> None:
-        """Write samples [start, stop) to `out`, upright and packed row by row.
-
-        Args:
-            start: first sample.
-            stop: one past the last.
-            out: (T, H, ceil(W / 8)) uint8; pixel x of a row is bit x % 8 of byte x // 8, and bits
-                past the width are 0. Dropped columns are left out.
-        """
+        """Write samples [start, stop) packed row by row, as `SpikeStream.packed` says."""
         self._checked_window(start, stop)
         geometry = self.geometry
-        plain = self.encoding == "packed" and self.shares is None
-        if plain and geometry.rows_are_bytes and not geometry.drop_columns:
+        if self.is_plain and geometry.rows_are_bytes and not geometry.drop_columns:
             frame_bytes = geometry.frame_bits // 8
             frames = self.data[start * frame_bytes : stop * frame_bytes]
             rows = frames.reshape(stop - start, geometry.height, -1)  # (T, H, W / 8)
             rows = rows[:, ::-1] if geometry.flip_rows else rows
             out[...] = reverse_bits(rows) if geometry.msb_first else rows
             return
-        for i in range(start, stop, BLOCK):
-            last = min(i + BLOCK, stop)
-            out[i - start : last - start] = pack_bits(self.read(i, last))
-
-    def _checked_window(self, start: int, stop: int | None) -> tuple[int, int]:
-        stop = self.n_frames if stop is None else stop
-        if not 0 <= start < stop <= self.n_frames:
-            raise SpikeWindowError(
-                f"{self.path}: expected samples inside 0:{self.n_frames}, got {start}:{stop}; "
-                "check the window"
-            )
-        return start, stop
+        SpikeStream.packed(self, start, stop, out)
 
 
 def read_spikes(

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from .dat import SpikeFile, SpikeFileError
+from .dat import SpikeFileError
 from .geometry import SpikeGeometry, SpikeGeometryError
-from .parts import SpikeParts, open_stream
+from .parts import open_stream
 from .presets import PRESETS
+from .stream import SpikeStream
 
 _SAMPLES = 200
 _CLEAR_LEAD = 0.1
@@ -96,7 +97,7 @@ def likelier_order(path: str | os.PathLike[str], geometry: SpikeGeometry) -> Lik
     return LikelierOrder(replace(geometry, msb_first=other.msb_first), turned, stated)
 
 
-def _likeness_across(spikes: SpikeFile | SpikeParts) -> float:
+def _likeness_across(spikes: SpikeStream) -> float:
     """Return the correlation of the last column of each byte with the first of the next one."""
     counts = spikes.counts(1, 0, min(spikes.n_frames, _SAMPLES))[0].astype(np.float32)
     return _alike(counts[:, 7:-1:8], counts[:, 8::8])

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .clock import SpikeWindowError
-from .counts import MOST_IN_BIN, bin_edges, count_type
+from .counts import bin_edges, count_type
 from .dat import SPIKE_SUFFIXES, SpikeFile, SpikeFileError
 from .geometry import SpikeGeometry
 from .packed import Bytes, Range, Region
+from .stream import SpikeStream
 
 _PATTERN = re.compile(r"[*?[]")
 _PIECE_BYTES = 1 << 20
@@ -103,7 +103,7 @@ def open_stream(path: str | os.PathLike[str], geometry: SpikeGeometry) -> SpikeF
     return SpikeParts(Path(path), files) if is_in_parts(path) else files[0]
 
 
-class SpikeParts:
+class SpikeParts(SpikeStream):
     """A stream of several files, which reads as `SpikeFile` does.
 
     Args:
@@ -126,16 +126,9 @@ class SpikeParts:
         rows: Range = None,
         columns: Range = None,
     ) -> npt.NDArray[np.uint8]:
-        """Decode samples [start, stop) of a crop, as `SpikeFile.read` does."""
+        """Decode samples [start, stop) of a crop, as `SpikeStream.read` says."""
         pieces = self._pieces(*self._checked_window(start, stop))
         return np.concatenate([file.read(*span, rows, columns) for file, span in pieces])
-
-    def tfp(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32]:
-        """Return the mean rate of samples [start, stop), as `SpikeFile.tfp` does."""
-        start, stop = self._checked_window(start, stop)
-        bins = -(-(stop - start) // MOST_IN_BIN)
-        counts = self.counts(bins, start, stop).sum(axis=0, dtype=np.uint32)
-        return np.asarray(counts / np.float32(stop - start), np.float32)
 
     def counts(
         self,
@@ -147,7 +140,7 @@ class SpikeParts:
         *,
         out: npt.NDArray[np.generic] | None = None,
     ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        """Count spikes of samples [start, stop) in temporal bins, as `SpikeFile.counts` does."""
+        """Count spikes of samples [start, stop) in temporal bins, as `SpikeStream.counts` says."""
         start, stop = self._checked_window(start, stop)
         pieces = list(self._pieces(start, stop))
         if len(pieces) == 1:
@@ -164,13 +157,8 @@ class SpikeParts:
             out[...] = counts
         return counts
 
-    def count_spikes(self, start: int = 0, stop: int | None = None) -> int:
-        """Return how many spikes the samples [start, stop) hold, over all pixels."""
-        pieces = self._pieces(*self._checked_window(start, stop))
-        return sum(file.count_spikes(*span) for file, span in pieces)
-
     def packed(self, start: int, stop: int, out: Bytes) -> None:
-        """Write samples [start, stop) packed row by row, as `SpikeFile.packed` does."""
+        """Write samples [start, stop) packed row by row, as `SpikeStream.packed` says."""
         self._checked_window(start, stop)
         at = 0
         for file, (first, last) in self._pieces(start, stop):
@@ -186,12 +174,3 @@ class SpikeParts:
             last = min(stop, end)
             yield file, (start - before, last - before)
             start, part = last, part + 1
-
-    def _checked_window(self, start: int, stop: int | None) -> tuple[int, int]:
-        stop = self.n_frames if stop is None else stop
-        if not 0 <= start < stop <= self.n_frames:
-            raise SpikeWindowError(
-                f"{self.path}: expected samples inside 0:{self.n_frames}, got {start}:{stop}; "
-                "check the window"
-            )
-        return start, stop

@@ -12,24 +12,19 @@ stay bits, and counting commutes with it, so all readers give the same numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
-from .dat import SpikeFile
-from .geometry import SpikeGeometry
-from .packed import Bytes, Range, pack_bits
-from .parts import SpikeParts, open_stream
+from .packed import Range
+from .stream import SpikeStream
 
 Matrix = tuple[float, float, float, float, float, float, float, float, float]
 """3x3, row by row."""
 
 _Count = TypeVar("_Count", bound=np.unsignedinteger)
-
-_AT_ONCE_BYTES = 1 << 24
 
 
 class RegistrationError(SpikeDeblurError):
@@ -70,6 +65,13 @@ class Registration:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.stack([u / depth, v / depth], axis=-1)
 
+    def frame_rows(self) -> npt.NDArray[np.float64]:
+        """Return (h,): the row of the frame at which the middle of each row of spikes looks."""
+        h, w = self.spike_shape
+        rows = np.array(self.matrix, np.float64).reshape(3, 3)
+        _, y, depth = rows @ np.stack([np.full(h, w / 2), np.arange(h) + 0.5, np.ones(h)])
+        return np.asarray(y / depth - 0.5)
+
     def sources(self) -> npt.NDArray[np.int32]:
         """Return (h, w) int32: for each pixel of the new grid the flat index of its spike pixel.
 
@@ -84,10 +86,10 @@ class Registration:
         return np.where(inside, row * w + column, np.int32(-1)).astype(np.int32)
 
 
-class RegisteredSpikes:
-    """A spike file seen from the colour camera; reads as `SpikeFile` does."""
+class RegisteredSpikes(SpikeStream):
+    """A spike stream seen from the colour camera."""
 
-    def __init__(self, file: SpikeFile | SpikeParts, registration: Registration) -> None:
+    def __init__(self, file: SpikeStream, registration: Registration) -> None:
         if file.geometry.shape != registration.spike_shape:
             raise RegistrationError(
                 f"{file.path}: expected spikes of {registration.spike_shape[0]}x"
@@ -101,7 +103,7 @@ class RegisteredSpikes:
     def read(
         self, start: int = 0, stop: int | None = None, rows: Range = None, columns: Range = None
     ) -> npt.NDArray[np.uint8]:
-        """Return spikes (T, h, w) uint8 of 0/1, as `SpikeFile.read` does."""
+        """Decode samples [start, stop) of a crop, as `SpikeStream.read` says."""
         box = self._box(rows, columns)
         return box.taken(self._file.read(start, stop, box.rows, box.columns))
 
@@ -115,7 +117,7 @@ class RegisteredSpikes:
         *,
         out: npt.NDArray[np.generic] | None = None,
     ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        """Return counts (K, h, w) uint8 or uint16, as `SpikeFile.counts` does."""
+        """Count spikes in temporal bins, as `SpikeStream.counts` says."""
         box = self._box(rows, columns)
         counts: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
         counts = self._file.counts(bins, start, stop, box.rows, box.columns)
@@ -123,13 +125,6 @@ class RegisteredSpikes:
         if out is not None:
             out[...] = counts
         return counts
-
-    def packed(self, start: int, stop: int, out: Bytes) -> None:
-        """Write spikes (T, h, ceil(w / 8)) uint8 packed by rows, as `SpikeFile.packed` does."""
-        at_once = max(1, _AT_ONCE_BYTES // self._sources.size)
-        for first in range(start, stop, at_once):
-            last = min(first + at_once, stop)
-            out[first - start : last - start] = pack_bits(self.read(first, last))
 
     def _box(self, rows: Range, columns: Range) -> _Box:
         width = self._sources.shape[1]
@@ -156,13 +151,3 @@ class _Box:
         taken = planes.reshape(len(planes), -1)[:, self.index]
         taken[:, self.index < 0] = 0
         return taken
-
-
-Spikes = SpikeFile | SpikeParts | RegisteredSpikes
-"""A spike stream, read in one way whatever files it is in and wherever its pixels look."""
-
-
-def open_spikes(path: Path, geometry: SpikeGeometry, registration: Registration | None) -> Spikes:
-    """Open a stream in one file or in parts; with a registration, seen from the colour camera."""
-    file = open_stream(path, geometry)
-    return file if registration is None else RegisteredSpikes(file, registration)

@@ -31,6 +31,8 @@ class SpikeOptions:
     """Time of the stream's sample 0, in seconds."""
     calibration: str | os.PathLike[str] | None = None
     """File that says where spike pixels lie in the frames; see `align.calibration`."""
+    readout: float | None = None
+    """Time from the exposure of a frame's first row to that of its last one, in seconds."""
 
 
 AS_RECORDED = SpikeOptions()
@@ -54,13 +56,16 @@ class SpikeSettings:
     """Time of sample 0, in seconds."""
     registration: Registration | None = None
     """Where spike pixels lie in the frames; None: both cameras see the same."""
+    readout: float | None = None
+    """Time from the exposure of a frame's first row to that of its last one, in seconds; None: not
+    known, so all rows count as exposed at once."""
     warnings: tuple[str, ...] = ()
     """Sentences about options that contradict the side file, and were taken."""
 
     @property
     def clock(self) -> SpikeClock:
         """When each sample was taken."""
-        return SpikeClock(rate=self.rate, first=self.first)
+        return SpikeClock(rate=self.rate, first=self.first, readout=self.readout or 0.0)
 
 
 def settle(
@@ -118,6 +123,7 @@ def settle(
         rate=rate,
         gain=choose("gain"),
         first=choose("first") or 0.0,
+        readout=options.readout,
         warnings=tuple(warnings),
     )
 

@@ -160,8 +160,9 @@ class SequenceRecord(BaseModel):
     has_sharp: bool
     codec: Codec = "lz4"
     """Compression of counts; nothing else is compressed."""
-    readout: float | None = Field(default=None, ge=0)
-    """Seconds from the exposure of a frame's first row to that of its last; None: not known."""
+    readout: float | None = None
+    """Seconds from the exposure of a frame's first row to that of its last; less than 0: the last
+    row comes first. None: not known. Each row has its own spikes and counts; times are row 0's."""
     arrays: tuple[ArraySpec, ...] = ()
     """All arrays of the sequence; where none are given, those that `voxelize` makes."""
     blur_kind: str | None = None

@@ -248,6 +248,7 @@ def _record(
         frame_shape=frame_shape,
         has_sharp=_has_sharp(sequence),
         codec=target.codec,
+        readout=sequence.readout,
         blur_kind=sequence.blur_kind,
         plan_sha256=plan_digest(sequence, target.kind, target.bins),
     )
@@ -313,6 +314,8 @@ def plan_digest(sequence: AlignedSequence, kind: Kind, bins: int) -> str:
     }
     if sequence.space is not None:  # only then: other stores keep their digest
         content["matrix"] = sequence.space.matrix
+    if sequence.readout is not None:
+        content["readout"] = sequence.readout
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

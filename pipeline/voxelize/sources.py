@@ -32,7 +32,8 @@ from ..frames.images import as_type, frame_type, image_shape, read_frame
 from ..host.files import StrPath, all_inside, inside, sha256_file
 from ..host.reporter import SILENT, Reporter
 from ..spikes.clock import SpikeWindowError
-from ..spikes.registration import Spikes, open_spikes
+from ..spikes.rolling import open_spikes, row_delays
+from ..spikes.stream import SpikeStream
 from ..storage.base import Storage, StoreError, check_key
 from ..storage.fetch import fetch
 from ..storage.locate import local_path, open_storage
@@ -208,7 +209,7 @@ class TaskSources:
         self._root = root
         self._links = dict(task.links)
         self._expected = {source.path: source for source in task.sources}
-        self._open: tuple[str, Spikes] | None = None
+        self._open: tuple[str, SpikeStream] | None = None
         self.sha256: dict[str, str] = {}
         """SHA-256 of each file that was read whole, by path."""
         for source in task.sources:
@@ -230,18 +231,21 @@ class TaskSources:
         frame = read_frame(path, record.frame_shape)
         return frame if record.kind == "npy" else as_type(frame, record.frame_dtype, path)
 
-    def spikes(self, relative: str, start: int, stop: int) -> Spikes:
+    def spikes(self, relative: str, start: int, stop: int) -> SpikeStream:
         """Open a recording, registered to the frames; refuse one without samples [start, stop)."""
         if self._open is None or self._open[0] != relative:
             self._check(relative, hashed=self._expected[relative].hashed_here)
-            task = self._task
-            file = open_spikes(self.path(relative), task.geometry, task.registration)
+            task, record = self._task, self._task.record
+            rows, frame_rows = record.voxel_shape[0], record.frame_shape[0]
+            delays = row_delays(record.readout, record.rate, rows, frame_rows)
+            file = open_spikes(self.path(relative), task.geometry, task.registration, delays)
             self._open = relative, file
         file = self._open[1]
-        if not 0 <= start < stop <= file.n_frames:
+        first, end = file.whole
+        if not first <= start < stop <= end:
             raise SpikeWindowError(
                 f"{file.path}: a window needs spike samples {start} to {stop - 1}, but the file "
-                f"has 0 to {file.n_frames - 1}; run `align` again"
+                f"has {first} to {end - 1}; run `align` again"
             )
         return file
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from spikedeblur.pipeline.spikes import SpikeFile, SpikeGeometry
-from spikedeblur.pipeline.spikes.registration import RegisteredSpikes
+from spikedeblur.pipeline.spikes import SpikeGeometry
+from spikedeblur.pipeline.spikes.stream import SpikeStream
 
 
-def packed(file: SpikeFile | RegisteredSpikes, start: int, stop: int) -> np.ndarray:
+def packed(file: SpikeStream, start: int, stop: int) -> np.ndarray:
     """Return samples [start, stop), (T, H, ceil(W / 8)) uint8."""
     height, width = file.geometry.shape
     out = np.empty((stop - start, height, -(-width // 8)), np.uint8)

@@ -45,6 +45,8 @@ class FoundSequence:
     """Whether each window has a `.dat` of its own; else one stream holds all exposures."""
     exposures: Exposures | None = None
     """Exposure of each window by a camera's clock; None: `exposure` frames about each centre."""
+    readout: float | None = None
+    """Time from a frame's first row to its last one, in seconds, where the layout states it."""
     lead_samples: int = 0
     """Samples before the exposure in a window's own file."""
     tail_samples: tuple[int, ...] = (0,)

@@ -136,6 +136,9 @@ class Camera(_Section):
     """Instant at which the first exposure begins, in seconds; None: 0, or as `times` says."""
     times: str | None = None
     """Pattern of a table of exposures or log of trigger edges, one for each sequence."""
+    readout: Seconds | None = None
+    """Time from a frame's first row to its last one, in seconds, of a rolling shutter; less than 0:
+    the last row comes first. All other times are the first row's."""
 
     @model_validator(mode="after")
     def _check(self) -> Camera:
@@ -326,6 +329,7 @@ class CustomLayout:
             fps=fps,
             own_files=own_files,
             exposures=exposures,
+            readout=content.camera.readout if content.camera else None,
             lead_samples=stated.before,
             tail_samples=stated.after,
             first=stated.first,

@@ -11,13 +11,15 @@ import numpy as np
 from ...frames.images import read_frame
 from ...frames.listing import shorten
 from ...spikes.camera import luminance
-from ...spikes.dat import SpikeFile
+from ...spikes.rolling import open_spikes
 from ..correct_clock import correct_clock, drop_outside, has_one_clock, with_windows
 from ..layouts.contract import AlignmentError
 from ..manifest import AlignedSequence, Space, Verification
+from ..readout import delays_of
 from .registration import Model, Plane, Timed, find_lag_anywhere, register
+from .rolling import with_readout_seen
 from .suspects import name_owner, name_suspect
-from .verify import LIKELY, PROVED, FrameAt, spread, verify_sequence
+from .verify import LIKELY, PROVED, FrameAt, match_sequence, spread
 
 _LAGS = 16
 """Lags to each side, an eighth of the exposure apart, at which a registration is tried."""
@@ -35,7 +37,8 @@ def frames_of(sequence: AlignedSequence, root: Path) -> list[FrameAt]:
     """Return a sequence's exposures with their files, at the times of its own clock."""
     geometry = sequence.spike_geometry()
     registration = sequence.registration()
-    open_once = cache(lambda name: SpikeFile.open(root / name, geometry))
+    delays = delays_of(sequence, root)
+    open_once = cache(lambda name: open_spikes(root / name, geometry, None, delays))
     return [
         FrameAt(
             blur=root / window.blur,
@@ -58,7 +61,11 @@ def measure(
     if known is not None:
         return known
     frames = frames_of(planned, root)
-    measured = verify_sequence(frames)
+    measured, match = match_sequence(frames)
+    if measured is not None and match is not None and planned.readout is None:
+        measured = with_readout_seen(frames, measured, match)
+        if measured.readout is not None:
+            return measured
     return None if measured is None else name_suspect(frames, measured)
 
 
@@ -163,7 +170,8 @@ def measure_space(
             (frame, start + lag, stop + lag)
             for frame in frames
             for start, stop in [frame.clock.samples(frame.t0, frame.t1)]
-            if 0 <= start + lag < stop + lag <= frame.spikes.n_frames
+            for first, end in [frame.spikes.whole]
+            if first <= start + lag < stop + lag <= end
         ]
         return [
             _timed(frame, start, stop, read_luminance(frame.blur))
@@ -194,7 +202,8 @@ def _timed(frame: FrameAt, start: int, stop: int, blur: Plane) -> Timed:
     file = frame.spikes
     # In one sample the TFP loses the first of its samples and gains the next one.
     unit = max(1, (stop - start) // 16)
-    before, after = max(0, start - unit), min(file.n_frames, stop + unit)
+    first, end = file.whole
+    before, after = max(first, start - unit), min(end, stop + unit)
     gained = file.tfp(after - unit, after) - file.tfp(before, before + unit)
     return file.tfp(start, stop), blur, gained / np.float32(stop - start)
 
@@ -228,7 +237,7 @@ def find_owners(sequences: list[AlignedSequence], root: Path, each: Map) -> list
 
 
 def _looks_odd(measured: Verification | None) -> bool:
-    if measured is None or measured.correlation >= LIKELY:
+    if measured is None or measured.correlation >= LIKELY or measured.readout is not None:
         return False
     unclear = ("unlike", "edge", "still", "rival", "unsure")
     return measured.confident or measured.problem in unclear

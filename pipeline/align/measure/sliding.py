@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...spikes.dat import SpikeFile
+from ...spikes.stream import SpikeStream
 
 BANDS = 8
 """G, bands of rows. Each has its mean taken away, so that shading over them proves nothing."""
@@ -34,7 +34,7 @@ class Reference:
 
     image: Plane
     """(h, w) luminance at the spikes' pixels; NaN where they see past the frame."""
-    spikes: SpikeFile
+    spikes: SpikeStream
     at: float
     """Sample of the exposure's middle; may be fractional, or outside the recording."""
     widths: tuple[int, ...]
@@ -61,6 +61,11 @@ class Likeness:
         with np.errstate(invalid="ignore", divide="ignore"):
             curve = self.products[kept].sum(axis=0) / np.sqrt(power)
         return np.where(power > 0, curve, np.nan)
+
+    def of_band(self, band: int) -> Likeness:
+        """Return the covariances of one band alone."""
+        only = slice(band, band + 1)
+        return Likeness(self.lags, self.products[only], self.powers[only], self.image_powers[only])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,7 @@ def slide(
     """
     n_lags = int((lags[1] - lags[0]) // step) + 1
     results = []
+    earliest, end = reference.spikes.whole
     centred = _centred(box.of(reference.image))
     image_powers = np.einsum("gp,gp->g", centred, centred).astype(np.float64)
     for width in widths:
@@ -134,7 +140,7 @@ def slide(
         first = round(reference.at + lags[0] - (length - 1) / 2)
         exact = first + (length - 1) / 2 - reference.at
         starts = first + step * np.arange(n_lags)
-        inside = np.flatnonzero((starts >= 0) & (starts + length <= reference.spikes.n_frames))
+        inside = np.flatnonzero((starts >= earliest) & (starts + length <= end))
         products, powers = (np.full((len(centred), n_lags), np.nan) for _ in range(2))
         if inside.size:
             a, b = int(starts[inside[0]]), int(starts[inside[-1]]) + length
@@ -145,7 +151,7 @@ def slide(
 
 
 def _planes(
-    spikes: SpikeFile, start: int, stop: int, box: Box, step: int
+    spikes: SpikeStream, start: int, stop: int, box: Box, step: int
 ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Return spikes (steps, h, w) summed over `step` samples each."""
     if step == 1:

@@ -18,6 +18,7 @@ from ...spikes.dat import SpikeFile
 from ...spikes.geometry import SpikeGeometry
 from ...spikes.infer import neighbour_correlation
 from ...spikes.presets import PRESETS
+from ...spikes.stream import SpikeStream
 from ..manifest import Problem, ReferenceKind, Verification
 from .lag import Match, find_lag
 from .sliding import Plane, Reference
@@ -119,7 +120,7 @@ def _search(frames: list[FrameAt], kind: ReferenceKind, reading: _Reading) -> Ma
     return find_lag(references, *search_range(frames[0].samples))
 
 
-def _is_picture(spikes: SpikeFile, geometry: SpikeGeometry) -> bool:
+def _is_picture(spikes: SpikeStream, geometry: SpikeGeometry) -> bool:
     """Whether the file holds whole frames of this geometry, in which neighbours are alike."""
     try:
         read = SpikeFile.open(spikes.path, geometry)

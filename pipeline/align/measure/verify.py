@@ -22,8 +22,8 @@ from PIL import Image
 from ...frames.images import read_frame
 from ...spikes.camera import luminance
 from ...spikes.clock import SpikeClock
-from ...spikes.dat import SpikeFile
 from ...spikes.registration import Registration
+from ...spikes.stream import SpikeStream
 from ..manifest import Problem, ReferenceKind, Verification
 from .lag import Match, find_lag
 from .registration import seen_by_spikes
@@ -56,7 +56,7 @@ class FrameAt:
 
     blur: Path | None
     sharp: Path | None
-    spikes: SpikeFile
+    spikes: SpikeStream
     clock: SpikeClock
     t0: float
     """Start of the exposure, in seconds."""
@@ -101,26 +101,32 @@ def verify_sequence(frames: list[FrameAt]) -> Verification | None:
     Raises:
         ImageError: an image can't be read.
     """
+    return match_sequence(frames)[0]
+
+
+def match_sequence(frames: list[FrameAt]) -> tuple[Verification | None, Match | None]:
+    """Return what `verify_sequence` does, and where the blurred frames fit best."""
     if not frames:
-        return None
+        return None, None
     rate, samples = frames[0].clock.rate, frames[0].samples
 
-    def judge(kind: ReferenceKind, most: int) -> Verification | None:
-        if not any(_comparable(frame, kind) for frame in frames):
-            return None
-        return _judge(find_best(frames, kind, most), kind, rate, samples)
+    def judged(kind: ReferenceKind, most: int) -> tuple[Verification | None, Match | None]:
+        if not any(comparable(frame, kind) for frame in frames):
+            return None, None
+        match = find_best(frames, kind, most)
+        return judge(match, kind, rate, samples), match
 
-    blur = judge("blur", MAX_FRAMES)
+    blur, match = judged("blur", MAX_FRAMES)
     proved = blur is not None and blur.confident
-    sharp = judge("sharp", _FRAMES_TO_AGREE if proved else MAX_FRAMES)
+    sharp, _ = judged("sharp", _FRAMES_TO_AGREE if proved else MAX_FRAMES)
     if sharp is None or (blur is not None and not sharp.confident):
-        return blur
-    return _agreeing(blur, sharp) if blur is not None and proved else sharp
+        return blur, match
+    return _agreeing(blur, sharp) if blur is not None and proved else sharp, match
 
 
 def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES) -> Match | None:
     """Return where up to `most` frames of a kind fit best; None: none is there, or all are flat."""
-    chosen = spread([frame for frame in frames if _comparable(frame, kind)], most)
+    chosen = spread([frame for frame in frames if comparable(frame, kind)], most)
     if not chosen:
         return None
     samples = chosen[0].samples
@@ -138,9 +144,10 @@ def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES
     return find_lag(references, *search_range(samples))
 
 
-def _comparable(frame: FrameAt, kind: ReferenceKind) -> bool:
+def comparable(frame: FrameAt, kind: ReferenceKind) -> bool:
     """Whether there is a frame, and room in the recording for its TFP to slide."""
-    room = frame.spikes.n_frames - frame.samples
+    first, stop = frame.spikes.whole
+    room = stop - first - frame.samples
     return frame.has(kind) and (kind == "sharp" or room >= frame.samples / 2)
 
 
@@ -177,7 +184,15 @@ def confidence(match: Match, samples: int) -> float:
     return round(precise * right_lobe, 4)
 
 
-def _judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) -> Verification:
+def judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) -> Verification:
+    """Return the lag of a match, in words for people too.
+
+    Args:
+        match: the best match; None: there is none.
+        kind: kind of the frames that were compared.
+        rate: spike samples a second, in Hz.
+        samples: samples of an exposure.
+    """
     if match is None:
         return Verification(
             lag_frames=0.0,

@@ -31,9 +31,9 @@ from spikedeblur.pipeline.sequences.find_recording import (
     ExposureTimes,
     find_frames,
     find_recording,
-    find_seq,
     settle_spikes,
 )
+from spikedeblur.pipeline.sequences.find_seq import find_seq
 from spikedeblur.pipeline.sequences.recording import Recording, RecordingError, RecordingSequence
 from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
 from spikedeblur.pipeline.spikes.settings import SpikeOptions, SpikeSettingsError
