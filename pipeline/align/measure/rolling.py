@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...clocks.durations import describe_duration
 from ...frames.images import image_shape
+from ...spikes.dat import SpikeFile
+from ...spikes.rolling import delays_at
 from ..manifest import Verification
+from ..readout import as_rolled
 from .lag import find_lag, slope
 from .sliding import Plane, Reference, busiest_box
 from .verify import FrameAt, comparable, judge, read_luminance, search_range, spread
@@ -26,6 +29,8 @@ _FRAMES = 4
 """Most frames of a sequence that are compared."""
 _LONGEST = 0.04
 """Longest readout that is searched for, in seconds, where exposures are short."""
+_PASSES = 1
+"""Times that a readout is refined."""
 _SURE = 1 / 20
 """Largest standard error of a band's lag, in exposures."""
 _LEAST = 1 / 20
@@ -93,14 +98,36 @@ def estimate_readout(frames: list[FrameAt]) -> float | None:
     if len(sure) == 2 and not _differ(*sure):
         return None
     sure += filter(None, (_lag_of(chosen, images, band, places) for band in bands[1:-1]))
-    if len(sure) < _FEWEST_BANDS:
-        return None
-    place, lags, errors = np.array([(band.place, band.lag, band.error) for band in sure]).T
-    samples, error = slope(place, lags, errors)
+    samples, error = _growth(sure)
     if samples is None or error is None or abs(samples) < _CLEAR * error:
         return None
-    clear = max(2.0, _LEAST * first.samples)
-    return samples / first.clock.rate if abs(samples) >= clear else None
+    if abs(samples) < max(2.0, _LEAST * first.samples):
+        return None
+    # The rows of a band were not exposed at once either, so its lag is only about right. Read with
+    # this readout, they nearly were, and what is left of the slope says how far it was off.
+    rate = first.clock.rate
+    for _ in range(_PASSES):
+        delays = delays_at(rows, samples / rate, rate, height)
+        rolled = [replace(f, spikes=as_rolled(_unrolled(f), delays)) for f in chosen]
+        lags = [_lag_of(rolled, images, band, places) for band in bands]
+        left, _ = _growth([lag for lag in lags if lag is not None])
+        if left is None:
+            break
+        samples += left
+    return samples / rate
+
+
+def _unrolled(frame: FrameAt) -> SpikeFile:
+    assert isinstance(frame.spikes, SpikeFile), "no readout is known yet"
+    return frame.spikes
+
+
+def _growth(bands: list[_BandLag]) -> tuple[float | None, float | None]:
+    """Return by how many samples the lag grows from the first row to the last, and the error."""
+    if len(bands) < _FEWEST_BANDS:
+        return None, None
+    place, lags, errors = np.array([(band.place, band.lag, band.error) for band in bands]).T
+    return slope(place, lags, errors)
 
 
 def _differ(a: _BandLag, b: _BandLag) -> bool:
