@@ -215,7 +215,7 @@ def camera_clock(
 
 def leave_out(context: typer.Context, parameters: Sequence[str], because: str) -> None:
     """Refuse options (exit code 2) that were typed though another one makes them needless."""
-    # By name, because the class is click's with some versions of Typer, and Typer's own with others.
+    # By name, because the class is click's or Typer's own, by Typer's version.
     typed = {
         name
         for name in parameters

@@ -10,7 +10,6 @@ import typer
 from .options import Json, Split, leave_out, overwrites
 from .output import command_line, parse_size, report
 
-
 _OF_CLIPS = (
     *("frames", "scenes", "size", "length", "split", "exposure", "stride", "fps", "spike_scale"),
     *("spikes_per_frame", "threshold", "noise", "linear_light", "fastest", "workers"),

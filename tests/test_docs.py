@@ -20,6 +20,7 @@ from spikedeblur.configs.schema import Config
 from spikedeblur.pipeline.frames.images import write_png
 from spikedeblur.pipeline.simulate.clips import scene_clips
 
+
 def commands(page: Path) -> list[list[str]]:
     lines = [
         line.removeprefix("$ ").strip()
