@@ -133,7 +133,7 @@ def test_the_guide_finds_lag_and_readout_as_it_says(guided: Path) -> None:
     assert sequence["verification"]["lag_seconds"] == pytest.approx(bench.late, abs=1e-4)
     first = sequence["windows"][0]["first"]
     assert first == pytest.approx(-bench.late, abs=1e-4)
-    assert set(re.findall(r"--first (-7\S*)ms", page)) == {f"{1e3 * first:.6g}"}
+    assert set(re.findall(r"--first (-7\S*)ms", page)) == {f"{1e3 * first:.3f}"}
     unread = ["align", str(guided / "bench"), "--layout", str(guided / "bench/layout.yaml")]
     assert main([*unread, "--log", str(guided / "again.txt")]) == 0
     (sequence,) = json.loads((guided / "again.json").read_text())["sequences"]

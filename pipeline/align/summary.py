@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 
-from ..clocks.durations import describe_duration
 from .correct_clock import clear_drift
 from .manifest import AlignedSequence, Manifest
 
@@ -88,6 +87,6 @@ def _is_corrected(sequence: AlignedSequence) -> bool:
 def _options(sequence: AlignedSequence) -> str:
     """Return the options of a corrected clock, as a user types them."""
     assert sequence.verification is not None
-    first = describe_duration(round(sequence.windows[0].first, 9)).replace(" ", "")
     drift = clear_drift(sequence.verification)
-    return f"--first {first}" + (f" --rate {sequence.rate:.9g}" if drift else "")
+    first = f"--first {1e3 * sequence.windows[0].first:.3f}ms"
+    return first + (f" --rate {sequence.rate:.9g}" if drift else "")
