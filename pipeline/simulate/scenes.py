@@ -145,7 +145,7 @@ def render_scene(
 
 
 def _layers(
-    rng: np.random.Generator, size: tuple[int, int], fastest: float, given: float | None
+    rng: np.random.Generator, size: tuple[int, int], fastest: float, given: float | None = None
 ) -> list[_Layer]:
     """Return the layers of a scene, from the back to the front; `given` is its speed."""
     side = min(size)
