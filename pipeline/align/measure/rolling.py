@@ -29,8 +29,6 @@ _FRAMES = 4
 """Most frames of a sequence that are compared."""
 _LONGEST = 0.04
 """Longest readout that is searched for, in seconds, where exposures are short."""
-_PASSES = 1
-"""Times that a readout is refined."""
 _SURE = 1 / 20
 """Largest standard error of a band's lag, in exposures."""
 _LEAST = 1 / 20
@@ -106,15 +104,11 @@ def estimate_readout(frames: list[FrameAt]) -> float | None:
     # The rows of a band were not exposed at once either, so its lag is only about right. Read with
     # this readout, they nearly were, and what is left of the slope says how far it was off.
     rate = first.clock.rate
-    for _ in range(_PASSES):
-        delays = delays_at(rows, samples / rate, rate, height)
-        rolled = [replace(f, spikes=as_rolled(_unrolled(f), delays)) for f in chosen]
-        lags = [_lag_of(rolled, images, band, places) for band in bands]
-        left, _ = _growth([lag for lag in lags if lag is not None])
-        if left is None:
-            break
-        samples += left
-    return samples / rate
+    delays = delays_at(rows, samples / rate, rate, height)
+    rolled = [replace(f, spikes=as_rolled(_unrolled(f), delays)) for f in chosen]
+    lags = [_lag_of(rolled, images, band, places) for band in bands]
+    left, _ = _growth([lag for lag in lags if lag is not None])
+    return (samples + (left or 0.0)) / rate
 
 
 def _unrolled(frame: FrameAt) -> SpikeFile:
