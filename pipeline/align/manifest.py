@@ -117,6 +117,11 @@ class Verification(_Record):
     """Time from a frame's first row to its last one, in seconds, that the lags of bands of rows
     show; None: none is known to be missing."""
 
+    @property
+    def open_warning(self) -> str | None:
+        """What is still wrong, in a sentence: a sound lag is not, once the clock is corrected."""
+        return None if self.applied and self.problem is None else self.warning
+
     @model_serializer(mode="wrap")
     def _without_readout(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         content: dict[str, object] = dump(self)

@@ -174,8 +174,8 @@ def _words(sequence: AlignedSequence) -> str:
             )
         if measured.applied:
             words.append("<b>clock corrected by it; below is what is left</b>")
-        if measured.warning:
-            words.append(f'<span class="bad">{html.escape(measured.warning)}</span>')
+        if measured.open_warning:
+            words.append(f'<span class="bad">{html.escape(measured.open_warning)}</span>')
     if sequence.space is not None:
         error = sequence.space.error_pixels
         corners = f", corners to &plusmn; {error:.2f} frame pixels" if error is not None else ""
