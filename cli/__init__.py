@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import signal
 import sys
 import threading
@@ -119,6 +120,8 @@ def main(arguments: list[str] | None = None) -> int:
             again = "the same command begins anew"
         elif options[:1] == ["train"] and "--resume" not in options:
             again = "the same command with --resume goes on from here"
+        # Tasks of zarr's event loop stay undone, which asyncio would tell after the last line.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         print(f"spikedeblur: stopped; {again}", file=sys.stderr)
         return 128 + stopped.signal
     return 0

@@ -20,25 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .corrections import LITTLE, Exposed, NearExplanation, Seen, bounded, corrected, gray
+from .corrections import Exposed, NearExplanation, Seen, corrected, gray
 from .neighbours import INSTANTS as NEAR_INSTANTS
-from .neighbours import Near, Ways, at_instants, light_in, mean_along, ways_into
+from .neighbours import Near, Ways, at_instants, mean_along, ways_into
 from .normalize import DARK, LIMIT
 from .path_sums import enlarged_sources, sources_of
-from .paths import Paths, bin_times, points_at, resized, sampled, shifts, speed
-from .picture_noise import less_noise, noise_variance, variance_of
-from .spike_motion import (
-    INTEGRALS,
-    PARTS,
-    about_middle,
-    along_motion,
-    less_chance,
-    motion,
-    slopes,
-    smooth,
-    visibility,
-    weights_at,
-)
+from .paths import Paths, bin_times, resized, shifts
+from .picture_noise import less_noise, noise_variance
+from .spike_motion import INTEGRALS, PARTS, about, along_motion, smooth, weights_at
+from .told_by_spikes import FLOOR, SHORT, Told, as_seen, told_by_spikes
 
 BASE = 2
 """Version of what networks with `MODEL.SPIKE_MOTION` correct. 1: paths of degree 2, all points
@@ -51,36 +41,12 @@ SCATTER = 1 / 5
 """Share of the variance between parts of an exposure that is noise in their mean. It is less than
 1 because what integrate-and-fire counts too little in one part, it counts in the next, and because
 paths that are a little wrong differ between parts too."""
-SHORT = 3 / 32
-"""Share of the exposure, about its middle, whose light the frame must show, path or not."""
-SHORT_NOISE = 2.0
-"""Variance of the noise in that light, over that between neighbouring groups along paths."""
-SHORT_ERROR = 2.0
-"""The same, over the variance of its difference from the frame, which shows the noise of few
-spikes."""
-SPIKES = 3.0
-"""Number of spikes that a pixel must have within `SHORT` for the frame to show them in full."""
-FEWEST = 1.5
-"""Number of spikes that a pixel must have within an exposure for anything to move."""
-BINS = 16
-"""Number of bins with which spikes are believed in full, and not at all with half of them, where
-less than half of the bins hold spikes: exposures of so few samples show chance."""
-FINE = (0.3, 0.8)
-"""Detail finer than the spikes' pixels, see `_aliasing`, up to which motion is believed in full,
-and from which on it is not."""
-STILL, MOVING = 1.0, 3.0
-"""Speed in pixels an exposure up to which a frame stays as it is, and how much more moves fully."""
-SURE = 5.0
-"""Variance of paths by noise, over that which `motion` tells, above which something moves."""
-
 MAPS = INTEGRALS + 4
 """Number of maps that `sharp_along_motion` returns."""
 
 _TIMES = bin_times(INSTANTS)
 _NEAR = 12  # pixels of half the size in which the blurred frame has a frame's colours
 _FURTHER = 1.05  # factor by which colours may leave those, for blur mixes them
-_FAINT = 1e-4  # squared slope of luminance below which there is no pattern
-_DARK = 0.02  # luminance below which ratios fade to 1
 _PIXELS = 1 << 18  # frame pixels of several windows that are corrected at once
 _LARGEST_BAND = 3 << 17  # pixels of a frame that are corrected at once
 _BESIDE = 16  # spike rows beside a band by which its corrections are right up to its edge
@@ -120,70 +86,21 @@ def _sharp_along_motion(
     blur: Tensor, voxels: Tensor, near: Near | None = None
 ) -> tuple[Tensor, Tensor]:
     scale = blur.shape[-1] // voxels.shape[-1]
-    light = light_in(blur, voxels)  # (N, K, h, w)
-    paths, chance = motion(light) if near is None else near.motion
-    visible, variance = visibility(light, paths)  # (N, G, h, w), (N, 1, 1, 1)
-    spikes, enough = _believed(voxels)
-    blur_noise = noise_variance(blur)
-    sure = enough * (spikes - FEWEST).clamp(0, 1)
-    finer = _aliasing(blur, scale, blur_noise)
-    fine = ((FINE[1] - finer) / (FINE[1] - FINE[0])).clamp(0, 1)
-    pace = sure * fine * speed(less_chance(paths, SURE * chance))
-    told = enough * (SHORT * spikes / SPIKES).clamp(max=1)
-    along = _Along(light, paths, visible, pace, sure, told)
-    beside = [] if near is None else _beside(near, mean_along(light, paths, visible))
-    noise = blur_noise, SHORT_NOISE * variance
+    told = told_by_spikes(blur, voxels, None if near is None else near.motion)
+    paths = told.paths
+    beside = [] if near is None else _beside(near, mean_along(told.light, paths, told.visible))
+    noise = noise_variance(blur)
     parts = []
     for (first, last), (above, below) in _bands(blur.shape[-2:], scale, paths, beside):
         band = blur[..., above * scale : below * scale, :]
         kept = slice((first - above) * scale, (last - above) * scale)
         there = [other.rows(above, below) for other in beside]
-        found = _sharp_in_band(band, along.rows(above, below), *noise, there)
+        found = _sharp_in_band(band, told.rows(above, below), noise, there)
         parts.append([x[..., kept, :] for x in found])
     if len(parts) == 1:
         return parts[0][0], parts[0][1]
     sharp, maps = zip(*parts, strict=True)
     return torch.cat(sharp, 2), torch.cat(maps, 2)
-
-
-def _believed(voxels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how many spikes bins hold, and how far their light is believed.
-
-    Light changes with each spike, so the share of bins in which it changes tells the number of
-    spikes, as long as some bins have none.
-
-    Args:
-        voxels: (N, K, h, w), relative.
-
-    Returns:
-        (N, 1, h, w), spikes an exposure; and (N, 1, h, w), 0 to 1: less where bins are few and
-        most of them hold no spike, as in exposures of few samples.
-    """
-    steps = voxels.diff(dim=1)
-    number = max(1, steps.shape[1])
-    share = smooth((steps != 0).sum(1, keepdim=True).to(voxels) / number)
-    spikes = -number * torch.log1p(-share.clamp(max=0.999))
-    of_bins = max(0.0, min(1.0, 2 * voxels.shape[1] / BINS - 1))
-    return spikes, (4 * share - 2).clamp(of_bins, 1.0)  # exporters take numbers of one type only
-
-
-def _aliasing(blur: Tensor, scale: int, noise: Tensor) -> Tensor:
-    """Return how much of the blurred frame is finer than the spikes' pixels: (N, 1, h, w).
-
-    It is the squared difference from its luminance at their size, over the squared slopes of that:
-    below 0.3 in most photographs. Patterns as fine seem to move as they do not.
-
-    Args:
-        blur: (N, 3, H, W).
-        scale: rows of a frame in a spike row.
-        noise: (N, 3, 1, 1), variance of the noise in it.
-    """
-    seen = gray(blur)
-    coarse = F.avg_pool2d(seen, scale)
-    fine = F.avg_pool2d((seen - resized(coarse, seen.shape[-2:])).square(), scale)
-    slope_x, slope_y = slopes(coarse)
-    fine = smooth((fine - noise.mean(1, keepdim=True)).clamp(min=0))
-    return fine / (smooth(slope_x.square() + slope_y.square()) + _FAINT)
 
 
 def _bands(
@@ -215,27 +132,6 @@ def _bands(
     ]
 
 
-class _Along(NamedTuple):
-    """What the spikes tell of a frame, at their size."""
-
-    light: Tensor
-    """(N, K, h, w), luminance in each bin."""
-    paths: Paths
-    """Paths of the light."""
-    visible: Tensor
-    """What `visibility` returns."""
-    pace: Tensor
-    """(N, 1, h, w), the speed that is sure, in pixels of the light an exposure."""
-    sure: Tensor
-    """(N, 1, h, w), share by which spikes are enough to show motion, 0 to 1."""
-    told: Tensor
-    """(N, 1, h, w), share by which light about the middle is believed, 0 to 1."""
-
-    def rows(self, first: int, last: int) -> _Along:
-        """Return the same of rows from `first` to before `last`."""
-        return _Along(*(maps[..., first:last, :] for maps in self))
-
-
 class _Beside(NamedTuple):
     """A neighbouring exposure."""
 
@@ -264,14 +160,14 @@ class _Beside(NamedTuple):
         shift = scale * self.ways.shift
         pace = NEAR_INSTANTS * shift.diff(dim=1).square().sum(2).mean(1, keepdim=True).sqrt()
         exposed = Exposed(
-            blur=self.blur + _DARK,
+            blur=self.blur + FLOOR,
             noise=self.noise,
             shift=resized(shift.flatten(1, 2), size).unflatten(1, (NEAR_INSTANTS, 2)),
             visible=resized(self.ways.seen, size),
             share=_share(self.light, self.blur),
             pace=resized(pace, size),
         )
-        return NearExplanation(exposed, exposed.sources(), self.brightest + _DARK)
+        return NearExplanation(exposed, exposed.sources(), self.brightest + FLOOR)
 
 
 def _beside(near: Near, mean: Tensor) -> list[_Beside]:
@@ -291,26 +187,24 @@ def _beside(near: Near, mean: Tensor) -> list[_Beside]:
 def _share(light: Tensor, blur: Tensor) -> Tensor:
     """Return light (N, I, h, w) at instants relative to the exposure's, at the frames' size."""
     coarse = F.avg_pool2d(gray(blur), blur.shape[-1] // light.shape[-1])
-    return resized((light.clamp(min=0) + _DARK) / (coarse + _DARK), blur.shape[-2:])
+    return resized((light.clamp(min=0) + FLOOR) / (coarse + FLOOR), blur.shape[-2:])
 
 
 def _sharp_in_band(
     blur: Tensor,
-    along: _Along,
+    told: Told,
     blur_noise: Tensor,
-    middle_noise: Tensor,
     beside: Sequence[_Beside] = (),
 ) -> tuple[Tensor, Tensor]:
     """Correct a band of rows of frames, or all rows.
 
     Args:
         blur: (N, 3, H, W).
-        along: what the spikes tell of the same rows.
+        told: what the spikes tell of the same rows.
         blur_noise: (N, 3, 1, 1), variance of the noise in the blurred frames.
-        middle_noise: (N, 1, 1, 1), that in the light about the middle.
         beside: the same rows of neighbouring exposures.
     """
-    light, paths, visible, pace, sure, told = along
+    light, paths, visible = told.light, told.paths, told.visible
     scale = blur.shape[-1] // light.shape[-1]
     seen = gray(blur)  # (N, 1, H, W)
     mean, middle, deviation = along_motion(light, paths, scale, visible).split(1, 1)
@@ -318,14 +212,14 @@ def _sharp_in_band(
     noise = SCATTER * smooth(deviation.square()) / (PARTS - 1)
     larger = partial(resized, size=blur.shape[-2:])
     own = Exposed(
-        blur=blur + _DARK,
+        blur=blur + FLOOR,
         noise=blur_noise,
         shift=larger(scale * shifts(paths, _TIMES).flatten(1, 2)).unflatten(1, (INSTANTS, 2)),
         visible=larger(weights_at(visible, _TIMES)),
         share=_share(at_instants(light, INSTANTS), blur),
-        pace=larger(scale * pace),
+        pace=larger(scale * told.pace),
     )
-    explained = (seen + less_noise(mean - seen, noise)).clamp(min=0) + _DARK
+    explained = (seen + less_noise(mean - seen, noise)).clamp(min=0) + FLOOR
     full = Seen(own, explained, noise, spike_pixel=scale)
     half = full.halved()
     sources = sources_of(half.own.shift, half.own.visible)
@@ -342,13 +236,13 @@ def _sharp_in_band(
         near=[other.explanation() for other in beside],
     )
     sharp = _in_colours_of(own.blur, sharp)
-    # Where nothing moves, the blurred frame is sharp, and corrections would only add noise.
-    moves = torch.minimum(((own.pace - STILL) / MOVING).clamp(0, 1), larger(sure))
-    sharp = torch.lerp(own.blur, sharp, moves)
-    middle = about_middle(light, SHORT) + _DARK
-    sharp, differs = _as_seen_in_the_middle(sharp, full, middle, told, middle_noise)
+    sharp = torch.lerp(own.blur, sharp, told.moves(scale))
+    # The frame moves on within that time, by half a gap between instants to each side.
+    about_middle = slice(INSTANTS // 2 - 1, INSTANTS // 2 + 1)
+    moved = 2 * INSTANTS * SHORT / 3 * own.shift[:, about_middle]
+    sharp, differs = as_seen(sharp, told, about(light, SHORT) + FLOOR, moved)
     maps = torch.cat([integrals, 1 - visible, residue, differs, own.pace.log1p()], 1)
-    return (sharp - _DARK).clamp(0, 1), maps.clamp(-LIMIT, LIMIT)
+    return (sharp - FLOOR).clamp(0, 1), maps.clamp(-LIMIT, LIMIT)
 
 
 def _in_colours_of(blur: Tensor, sharp: Tensor) -> Tensor:
@@ -371,43 +265,3 @@ def _in_colours_of(blur: Tensor, sharp: Tensor) -> Tensor:
 def _largest_around(maps: Tensor) -> Tensor:
     rows = F.max_pool2d(maps, (2 * _NEAR + 1, 1), 1, (_NEAR, 0))
     return F.max_pool2d(rows, (1, 2 * _NEAR + 1), 1, (0, _NEAR))
-
-
-def _as_seen_in_the_middle(
-    sharp: Tensor, seen: Seen, middle: Tensor, told: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Correct frames (N, 3, H, W) by what the spikes saw about the middle, without any path.
-
-    Where a path is right, that differs from the frame by noise only, and nothing happens. Where it
-    is wrong, as on things too thin to be followed, the frame becomes what SDM makes of it.
-
-    Args:
-        sharp: (N, 3, H, W).
-        seen: What the cameras saw, of the same size.
-        middle: (N, 1, h, w), the spikes' luminance over `SHORT` of the exposure.
-        told: (N, 1, h, w), share by which it is believed, 0 to 1.
-        noise: (N, 1, 1, 1), variance of the noise in it.
-
-    Returns:
-        (N, 3, H, W), frames; and (N, 1, H, W), by what share the light about the middle was more
-        than theirs, noise included.
-    """
-    scale = int(seen.spike_pixel)
-    # The frame moves on between the thirds of that time, half a gap between instants apart.
-    gap = 2 * INSTANTS * SHORT / 3
-    about = slice(INSTANTS // 2 - 1, INSTANTS // 2 + 1)
-    points, inside = points_at(-gap * seen.own.shift[:, about], sharp.shape[-2:])
-    weights = inside / (1 + inside.sum(1, keepdim=True))
-    for step in range(2):
-        still = gray(sharp)
-        moved = torch.cat([sampled(still, points[:, i]) for i in range(points.shape[1])], 1)
-        moved = still + (weights * (moved - still)).sum(1, keepdim=True)
-        expected = F.avg_pool2d(moved, scale).clamp(min=LITTLE)  # (N, 1, h, w)
-        if step == 0:
-            beside = bounded(middle / expected) - 1
-            noise = torch.maximum(
-                noise, SHORT_ERROR * variance_of((middle - expected)[..., ::2, ::2])
-            )
-        ratio = 1 + told * less_noise(middle - expected, noise) / expected
-        sharp = sharp * resized(bounded(ratio), sharp.shape[-2:])
-    return sharp, resized(beside, sharp.shape[-2:])

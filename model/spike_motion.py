@@ -178,16 +178,19 @@ def grouped(light: Tensor, groups: int) -> Tensor:
     return light.unflatten(1, (groups, bins // groups)).mean(2)
 
 
-def about_middle(light: Tensor, width: float) -> Tensor:
-    """Return the mean of light (N, K, h, w) about the middle of the exposure: (N, 1, h, w).
+def about(light: Tensor, width: float, time: float = 0.0) -> Tensor:
+    """Return the mean of light (N, K, h, w) about an instant of the exposure: (N, 1, h, w).
 
     Args:
         light: Luminance in each bin.
         width: Share of the exposure; bins in part inside count in part.
+        time: The instant, in exposures from the middle; nearer to it where the light would not
+            all be of the exposure.
     """
     bins = light.shape[1]
-    middle = torch.arange(bins, device=light.device) + 0.5 - bins / 2
-    weights = (width / 2 * bins + 0.5 - middle.abs()).clamp(0, 1).to(light)
+    time = max(width / 2 - 0.5, min(time, 0.5 - width / 2))
+    distance = torch.arange(bins, device=light.device) + 0.5 - bins * (time + 0.5)
+    weights = (width / 2 * bins + 0.5 - distance.abs()).clamp(0, 1).to(light)
     return torch.einsum("nkhw,k->nhw", light, weights / weights.sum())[:, None]
 
 

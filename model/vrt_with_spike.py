@@ -19,7 +19,7 @@ from .fusion import MultiScaleTemporalCrossAttnFuse
 from .motion_deblur import MAPS, sharp_along_motion
 from .spike_attention import SpikeTemporalSA
 from .spike_encoder import SpikeEncoder3D
-from .spike_motion import INTEGRALS, about_middle
+from .spike_motion import INTEGRALS, about
 
 STAGE_MULTIPLE = 8  # stages 1-4 run at 1, 1/2, 1/4, 1/8
 SHORT = 5 / 32
@@ -313,7 +313,7 @@ def _relative_change(voxels: Tensor, size: torch.Size) -> Tensor:
     Returns:
         (B, T, 1, H, W): short TFP over exposure TFP, less 1; 0 in the dark.
     """
-    change = about_middle(voxels.flatten(0, 1), SHORT).unflatten(0, voxels.shape[:2])
+    change = about(voxels.flatten(0, 1), SHORT).unflatten(0, voxels.shape[:2])
     return F.interpolate(change[:, :, 0], list(size), mode="bilinear")[:, :, None]
 
 

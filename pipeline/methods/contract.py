@@ -7,9 +7,10 @@ pixels, h and w the spikes'.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from ...errors import SpikeDeblurError
 from ..frames.images import to_uint8, to_uint16
 from ..sequences.contract import WindowSequence
 from ..spikes.camera import luminance
+
+if TYPE_CHECKING:
+    from .exposures import Exposures
 
 Frames = npt.NDArray[np.float32]
 
@@ -36,8 +40,8 @@ class MethodClip:
     keep_stop: int
 
 
-class Method(Protocol):
-    """Turns windows of one sequence into sharp frames."""
+class Method(ABC):
+    """Turns windows of one sequence into sharp frames, at the middles of their exposures."""
 
     name: str
     """One of `make_method.METHODS`."""
@@ -45,6 +49,7 @@ class Method(Protocol):
     clip_len: int
     """Number of windows that it sees together."""
 
+    @abstractmethod
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the kept windows' frames (T, H, W, 3) float32 RGB, about in [0, 1].
 
@@ -52,24 +57,67 @@ class Method(Protocol):
             MethodError: the sequence lacks what the method needs.
         """
 
+    def exposures(self, windows: WindowSequence) -> Exposures | None:
+        """Return how exposures of a sequence move, which tells frames at their other instants.
+
+        None: the method does not follow motion there.
+        """
+        return None
+
 
 def restored_frames(
     method: Method,
     windows: WindowSequence,
     wanted: Callable[[int], bool] = lambda window: True,
-    bits: Literal[8, 16] = 8,
-) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """Yield (window, frame (H, W, 3)) in order; clips with no wanted window are skipped.
 
+    Raises:
+        MethodError: the method can't work on the sequence, or gave values that are no numbers.
+    """
+    for window, frame in _restored(method, windows, wanted):
+        yield window, to_uint8(frame)
+
+
+def restored_instants(
+    method: Method,
+    windows: WindowSequence,
+    times: Sequence[float],
+    wanted: Sequence[Sequence[bool]],
+    bits: Literal[8, 16] = 8,
+) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
+    """Yield (window, i, frame (H, W, 3)) at the instants of each window, in order of time.
+
     Frames are uint8, or with 16 `bits` uint16; the whole range is light from 0 to 1.
+
+    Args:
+        method: follows the sequence's motion, unless the middle is the only instant.
+        windows: the sequence.
+        times: the instants, in exposures from the middle; -1/2 to 1/2.
+        wanted: of each window, which instants are.
+        bits: bits of a channel.
 
     Raises:
         MethodError: the method can't work on the sequence, or gave values that are no numbers.
     """
     rounded = to_uint8 if bits == 8 else to_uint16
+    exposures = None if len(times) == 1 else method.exposures(windows)
+    for window, middle in _restored(method, windows, lambda window: any(wanted[window])):
+        for i, time in enumerate(times):
+            if wanted[window][i]:
+                frame = middle
+                if time != 0:
+                    assert exposures is not None
+                    frame = exposures.moved(window, middle, time)
+                yield window, i, rounded(frame)
+
+
+def _restored(
+    method: Method, windows: WindowSequence, wanted: Callable[[int], bool]
+) -> Iterator[tuple[int, Frames]]:
     for clip in plan_clips(windows.length, method.clip_len):
         kept = range(clip.keep_start, clip.keep_stop)
-        if not any(wanted(window) for window in kept):
+        if not any(map(wanted, kept)):
             continue
         frames = method(windows, clip)
         if not np.isfinite(frames).all():
@@ -80,7 +128,7 @@ def restored_frames(
             )
         for window, frame in zip(kept, frames, strict=True):
             if wanted(window):
-                yield window, rounded(frame)
+                yield window, frame
 
 
 def plan_clips(windows: int, clip_len: int) -> list[MethodClip]:

@@ -22,12 +22,14 @@ from torch import Tensor
 from ...configs.schema import NormConfig
 from ...model.corrections import gray
 from ...model.inputs import network_inputs
+from ...model.instants import at_instant
 from ...model.motion_deblur import sharp_along_motion
 from ...model.neighbours import Motion, Near, Neighbour, Step, light_in, motion_in
 from ...model.paths import Paths, bin_times
 from ...model.spike_motion import weights_at
 from ..sequences.contract import WindowSequence
 from ..spikes.intervals import light_of_spikes
+from .contract import Frames
 from .inputs import InputReader
 
 SMALLEST = 8
@@ -143,7 +145,7 @@ class Exposures:
             windows: the sequence.
             norm: how spikes become relative light, and whether their lag is corrected.
             device: a torch device, on which all is computed.
-            kept: number of sharp frames that are kept.
+            kept: number of sharp frames that are kept, with their exposures and one on each side.
 
         Raises:
             MethodError: the sequence's voxels are not raw.
@@ -152,13 +154,28 @@ class Exposures:
         self._norm = norm
         self._reader = InputReader(windows, norm, device)
         self._device = device
-        self._exposures: _Kept[Exposure] = _Kept(3, self._read)  # a window's and its neighbours'
+        self._exposures: _Kept[Exposure] = _Kept(kept + 2, self._read)
         self._connections: _Kept[Connection | None] = _Kept(3, self._connect)
         self._sharp: _Kept[tuple[Tensor, Tensor]] = _Kept(kept, self._restore)
 
     def sharp(self, window: int) -> tuple[Tensor, Tensor]:
         """Return a window's frame (1, 3, H, W), and maps; see `sharp_along_motion`."""
         return self._sharp[window]
+
+    def moved(self, window: int, middle: Frames, time: float) -> Frames:
+        """Return a window's frame (H, W, 3) at another instant of its exposure.
+
+        Args:
+            window: index of the window.
+            middle: (H, W, 3), the frame at the exposure's middle, whatever method restored it.
+            time: the instant, in exposures from the middle; -1/2 to 1/2.
+        """
+        own = self.exposure(window)
+        sharp = torch.from_numpy(middle).to(own.blur).permute(2, 0, 1)[None]  # (1, 3, H, W)
+        with torch.inference_mode():
+            there = at_instant(sharp, own.blur, own.voxels, time, own.motion)
+            frame: Frames = as_frames(there)[0]
+        return frame
 
     def exposure(self, window: int) -> Exposure:
         """Return an exposure."""
@@ -306,6 +323,12 @@ class Exposures:
         unit = exposure.gain * (stop - start) / bins
         whole = torch.from_numpy(np.concatenate(parts, 1)).to(self._device)
         return self._fitted(whole[None] / unit)
+
+
+def as_frames(restored: Tensor) -> Frames:
+    """(T, 3, H, W) -> (T, H, W, 3), in main memory."""
+    frames: Frames = restored.permute(0, 2, 3, 1).float().cpu().numpy()
+    return frames
 
 
 def _gain_of(blur: Tensor, light: Tensor, samples: int) -> float:

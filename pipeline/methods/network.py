@@ -12,13 +12,13 @@ from ...configs.schema import Config
 from ...model import VRTWithSpike
 from ..host.device_memory import explained_shortage
 from ..sequences.contract import WindowSequence
-from .contract import Frames, MethodClip, MethodError
-from .exposures import SMALLEST, Exposures
+from .contract import Frames, Method, MethodClip, MethodError
+from .exposures import SMALLEST, Exposures, as_frames
 from .inputs import InputReader
 from .tiling import Blender, choose_tile, plan_tiles
 
 
-class ModelMethod:
+class ModelMethod(Method):
     """A trained network: whole frames, or overlapping tiles blended into whole frames."""
 
     name = "model"
@@ -114,23 +114,24 @@ class ModelMethod:
         Returns:
             A list of one; none if the network has no use for it, or frames are too small.
         """
+        exposures = self.exposures(windows)
+        if exposures is None:
+            return []
+        found = [exposures.sharp(window) for window in range(clip.start, clip.stop)]
+        return [torch.cat([self._model.seen_of(*one) for one in found])]
+
+    def exposures(self, windows: WindowSequence) -> Exposures | None:
+        """Return how exposures move; None: the network does not follow it in frames so small."""
         model = self.config.MODEL
         if not (model.USE_SPIKE and model.SPIKE_MOTION) or min(windows.frame_shape) < SMALLEST:
-            return []
+            return None
         if self._exposures is None or self._exposures.windows is not windows:
             norm, kept = self.config.DATA.NORM, self.clip_len
             self._exposures = Exposures(windows, norm, device=self.device, kept=kept)
-        found = [self._exposures.sharp(window) for window in range(clip.start, clip.stop)]
-        return [torch.cat([self._model.seen_of(*one) for one in found])]
+        return self._exposures
 
     def _mirrored(self, *inputs: Tensor) -> Tensor:
         """Return the network's output for a clip, or the mean over its mirrored copies."""
         mirrors: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.flips else [()]
         flipped = [self._model(*(x.flip(m) for x in inputs)).flip(m) for m in mirrors]
         return torch.stack(flipped).mean(0)
-
-
-def as_frames(restored: Tensor) -> Frames:
-    """(T, 3, H, W) -> (T, H, W, 3), in main memory."""
-    frames: Frames = restored.permute(0, 2, 3, 1).float().cpu().numpy()
-    return frames

@@ -5,19 +5,18 @@ from __future__ import annotations
 import torch
 
 from ..sequences.contract import WindowSequence
-from .contract import Frames, MethodClip, MethodError, require_raw
-from .exposures import SMALLEST, Exposures
-from .network import as_frames
+from .contract import Frames, Method, MethodClip, MethodError, require_raw
+from .exposures import SMALLEST, Exposures, as_frames
 
 
-class PathMethod:
+class PathMethod(Method):
     """The blurred frame made sharp along the paths of what moves; see `model.motion_deblur`.
 
     The blurred frames of the exposures before and after it help, where they are near enough.
     """
 
     name = "path"
-    clip_len = 4  # of which the middle two are kept, so that each has both its neighbours
+    clip_len = 1
 
     def __init__(self) -> None:
         self._exposures: Exposures | None = None
@@ -32,9 +31,12 @@ class PathMethod:
                 f"{windows.seq}: path needs frames of at least {SMALLEST}x{SMALLEST} pixels, found "
                 f"{height}x{width}; use sdm"
             )
+        exposures = self.exposures(windows)
+        found = [exposures.sharp(window)[0] for window in range(clip.keep_start, clip.keep_stop)]
+        return as_frames(torch.cat(found))
+
+    def exposures(self, windows: WindowSequence) -> Exposures:
+        """Return how the sequence's exposures move."""
         if self._exposures is None or self._exposures.windows is not windows:
             self._exposures = Exposures(windows)
-        found = [
-            self._exposures.sharp(window)[0] for window in range(clip.keep_start, clip.keep_stop)
-        ]
-        return as_frames(torch.cat(found))
+        return self._exposures

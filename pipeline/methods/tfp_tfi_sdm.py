@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..frames.images import to_unit
 from ..sequences.contract import WindowSequence
 from ..spikes import reconstruct, samples_per_bin
-from .contract import Frames, MethodClip, MethodError, gain_of, require_raw
+from .contract import Frames, Method, MethodClip, MethodError, gain_of, require_raw
 
 SHORT_BINS = (1, 3, 5, 7, 9)
 """Widths that `evaluate` chooses from for tfp and sdm."""
@@ -26,7 +26,7 @@ DEFAULT_SHORT_BINS = 5
 scenes at an exposure of 33 frames."""
 
 
-class BlurMethod:
+class BlurMethod(Method):
     """The blurred frame, untouched."""
 
     name = "blur"
@@ -38,7 +38,7 @@ class BlurMethod:
 
 
 @dataclass(frozen=True)
-class TfpMethod:
+class TfpMethod(Method):
     """Texture from playback over a short window, enlarged bilinearly, on three channels."""
 
     name = "tfp"
@@ -53,7 +53,7 @@ class TfpMethod:
         return _as_rgb(short, windows.frame_shape)
 
 
-class TfiMethod:
+class TfiMethod(Method):
     """Texture from interval at the exposure's middle, enlarged bilinearly, on three channels."""
 
     name = "tfi"
@@ -69,7 +69,7 @@ class TfiMethod:
 
 
 @dataclass(frozen=True)
-class SdmMethod:
+class SdmMethod(Method):
     """Spike-guided division: blur times short TFP over exposure TFP."""
 
     name = "sdm"

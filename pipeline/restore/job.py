@@ -7,7 +7,7 @@ only when it is whole, so those that are there are done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,7 @@ from ..frames.images import colour_profile, require_png16, write_png, write_png1
 from ..host.files import StrPath, inside, sha256_file, sweep
 from ..host.locks import only_writer
 from ..host.reporter import SILENT, Reporter
-from ..methods.contract import restored_frames
+from ..methods.contract import Method, restored_instants
 from ..methods.make_method import METHODS, UNTRAINED, ModelOptions, make_method
 from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.find_recording import recordings_of
@@ -178,6 +178,20 @@ def restore_manifest(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Frames of a recording that one method restores."""
+
+    method: Method
+    windows: RecordingSequence
+    indices: Sequence[int]
+    """Which of the recording's exposures the windows are."""
+    numbers: Sequence[int]
+    """Which of an exposure's sharp frames."""
+    times: Sequence[float]
+    """Their instants, in windows from the middle."""
+
+
 class _Job:
     """One run: its method, and how many frames are done."""
 
@@ -191,17 +205,9 @@ class _Job:
         how, model = self._how, self._model
         if out.resolve() == recording.exposures[0].path.parent.resolve():
             raise RestoreError(f"{out}: the blurred frames are there; choose another --out")
-        bins = model.config.DATA.K if model else None
         each = how.frames_per_exposure
-        # A network sees exposures together; other methods, each with as many bins as it has alone.
-        groups = [list(range(len(recording.exposures)))] if model else _alike(recording)
-        parts = [
-            (group, m, RecordingSequence(recording.only(group), bins, at=(m + 0.5) / each - 0.5))
-            for group in groups
-            for m in range(each)
-        ]
-        sequences = [sequence for _, _, sequence in parts]
-        shortest = min(sequences, key=lambda sequence: sequence.bins)
+        parts = list(self._parts(recording))
+        shortest = min((part.windows for part in parts), key=lambda windows: windows.bins)
         short_bins = min(how.short_bins, shortest.bins)
         if model is not None:
             model.tile = tile_before(out) if how.tile is None and not self._overwrite else how.tile
@@ -212,7 +218,8 @@ class _Job:
             "seq": recording.seq,
             "run": None if how.run is None else str(how.run),
         }
-        warnings = tuple(_warnings(how.method, recording, sequences[each // 2], model))
+        middle = parts[len(parts) // 2].windows
+        warnings = tuple(_warnings(how.method, recording, middle, model))
         for warning in warnings:
             self._reporter.warn(warning)
         message = f"{out}: another `restore` is writing there; wait for it, or stop it"
@@ -230,13 +237,14 @@ class _Job:
             self._done += len(files) - sum(missing)
             write: Callable[[Path, Any, bytes | None], None]
             write = write_png if how.bits == 8 else write_png16
-            for group, m, sequence in parts:
-                method = model or make_method(how.method, min(how.short_bins, sequence.bins))
-                places = [i * each + m for i in group]
-                wanted = [missing[place] for place in places].__getitem__
-                for window, frame in restored_frames(method, sequence, wanted, how.bits):
-                    file = files[places[window]]
-                    write(file, frame, colour_profile(recording.exposures[group[window]].path))
+            for part in parts:
+                wanted = [[missing[i * each + m] for m in part.numbers] for i in part.indices]
+                for window, instant, frame in restored_instants(
+                    part.method, part.windows, part.times, wanted, how.bits
+                ):
+                    exposure = part.indices[window]
+                    file = files[exposure * each + part.numbers[instant]]
+                    write(file, frame, colour_profile(recording.exposures[exposure].path))
                     self._done += 1
                     self._reporter.progress(self._done, self._total, file.name)
             write_record(out, inputs, sources, complete=True)
@@ -250,6 +258,27 @@ class _Job:
             tile=tile,
             warnings=warnings,
         )
+
+    def _parts(self, recording: Recording) -> Iterator[_Part]:
+        """Yield what to restore, and by which method.
+
+        A network sees exposures together; other methods, those of as many bins. Where the method
+        does not follow motion, each instant has windows of its own around it.
+        """
+        how, model, each = self._how, self._model, self._how.frames_per_exposure
+        times = [(m + 0.5) / each - 0.5 for m in range(each)]
+        bins = model.config.DATA.K if model else None
+        for group in [range(len(recording.exposures))] if model else _alike(recording):
+            exposed = recording.only(group)
+            windows = RecordingSequence(exposed, bins)
+            method = model or make_method(how.method, min(how.short_bins, windows.bins))
+            if each == 1 or method.exposures(windows) is not None:
+                yield _Part(method, windows, group, range(each), times)
+                continue
+            for m, time in enumerate(times):
+                around = RecordingSequence(exposed, bins, at=time)
+                method = model or make_method(how.method, min(how.short_bins, around.bins))
+                yield _Part(method, around, group, [m], [0.0])
 
 
 def _alike(recording: Recording) -> list[list[int]]:

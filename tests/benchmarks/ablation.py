@@ -74,7 +74,17 @@ VARIANTS = (
     Variant(
         "fusion instead of the late skip", ("MODEL.SPIKE_SKIP=false", "MODEL.FUSE.ENABLED=true")
     ),
-    Variant("fusion too", ("MODEL.FUSE.ENABLED=true",)),
+    Variant("without fusion", ("MODEL.FUSE.ENABLED=false",)),
+    Variant("without mutual attention", ("MODEL.VRT.mul_attn_ratio=0",)),
+    Variant(
+        "late skip alone",
+        (
+            "MODEL.FUSE.ENABLED=false",
+            "MODEL.VRT.mul_attn_ratio=0",
+            "MODEL.SPIKE_TSA.ENABLED=false",
+        ),
+    ),
+    Variant("without the residues", ("MODEL.SPIKE_ENCODER.SEES_RESIDUES=false",)),
     Variant("late skip of the full scale alone", ("MODEL.SPIKE_SKIP_SCALES=1",)),
     Variant("spike encoder without the blurred frame", ("MODEL.SPIKE_ENCODER.SEES_BLUR=false",)),
     Variant("without temporal attention", ("MODEL.SPIKE_TSA.ENABLED=false",)),

@@ -84,3 +84,27 @@ def test_train_is_told_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert main(words) == 128 + signal.SIGTERM
     assert "the same command with --resume goes on from here" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+_STOPPED_IN_ZARR = """
+import asyncio, os, signal, sys
+import spikedeblur.pipeline.inspect as module
+from spikedeblur.cli import main
+from zarr.core.sync import sync
+
+async def write():
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(60)
+
+module.inspect = lambda *_: sync(write())
+sys.exit(main(["inspect", "any"]))
+"""
+
+
+def test_nothing_is_said_after_the_line_that_says_how_to_go_on() -> None:
+    """Zarr's event loop is left with a task that asyncio calls destroyed as the process ends."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _STOPPED_IN_ZARR], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 128 + signal.SIGINT, ended.stderr
+    assert ended.stderr == "spikedeblur: stopped; the same command goes on from here\n"

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from moving_texture import BINS, SIDE, inside, moving
 
-from spikedeblur.model import corrections, motion_deblur, path_sums, picture_noise
+from spikedeblur.model import corrections, motion_deblur, path_sums, picture_noise, told_by_spikes
 from spikedeblur.model.motion_deblur import MAPS, sharp_along_motion
 from spikedeblur.model.paths import DEGREE, bin_times
 from spikedeblur.model.spike_motion import INTEGRALS
@@ -97,11 +97,9 @@ def test_what_large_spike_pixels_blur_is_made_fine_along_the_motion():
     sharp = (0.5 + 0.2 * torch.sin(math.pi / 2 * at)).expand(3, SIDE, SIDE)
     paths = straight((8.0, 0.0), SIDE // 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(motion_deblur, "motion", surely(paths))
+        patch.setattr(told_by_spikes, "motion_in", surely(paths))
         # What spikes see without paths would hide how much the paths are worth.
-        patch.setattr(
-            motion_deblur, "_as_seen_in_the_middle", lambda sharp, *_: (sharp, sharp[:, :1])
-        )
+        patch.setattr(motion_deblur, "as_seen", lambda sharp, *_: (sharp, sharp[:, :1]))
         found, _ = sharp_along_motion(blur, voxels)
         patch.setattr(motion_deblur, "CORRECTIONS", (0, 0))
         divided, _ = sharp_along_motion(blur, voxels)
@@ -231,7 +229,7 @@ def test_what_a_thing_hides_and_uncovers_has_no_ghost():
 
 def test_what_is_too_thin_to_follow_is_as_spikes_saw_it(monkeypatch):
     blur, voxels, sharp, mask = crossing(half=1)
-    monkeypatch.setattr(motion_deblur, "motion", surely(straight((0.0, 0.0), SIDE)))
+    monkeypatch.setattr(told_by_spikes, "motion_in", surely(straight((0.0, 0.0), SIDE)))
     found, _ = sharp_along_motion(blur, voxels)
     thing = mask[0] > 0.5
     weights = torch.tensor([0.299, 0.587, 0.114])
@@ -252,18 +250,18 @@ def test_parts_are_corrected_as_the_whole(monkeypatch):
 def test_a_path_looked_at_too_coarsely_is_not_corrected_by_the_blurred_frame(monkeypatch):
     blur, voxels, _ = seen_by_both((0.0, 0.0))
     far = 5 * motion_deblur.INSTANTS * corrections.FINE_GAP
-    monkeypatch.setattr(motion_deblur, "motion", surely(straight((far, far), SIDE)))
+    monkeypatch.setattr(told_by_spikes, "motion_in", surely(straight((far, far), SIDE)))
     found, _ = sharp_along_motion(blur, voxels)
     monkeypatch.setattr(motion_deblur, "CORRECTIONS", (0, 0))
     divided, _ = sharp_along_motion(blur, voxels)
     # Spikes change each colour alike; only the blurred frame could tell them apart.
-    ratio = (found + motion_deblur._DARK) / (divided + motion_deblur._DARK)
+    ratio = (found + told_by_spikes.FLOOR) / (divided + told_by_spikes.FLOOR)
     torch.testing.assert_close(ratio, ratio.mean(1, keepdim=True).expand_as(ratio))
 
 
 def test_what_leaves_the_picture_at_once_stays_as_it_is(monkeypatch):
     blur, voxels, _ = seen_by_both((0.0, 0.0))
-    monkeypatch.setattr(motion_deblur, "motion", surely(straight((1e4, 1e4), SIDE)))
+    monkeypatch.setattr(told_by_spikes, "motion_in", surely(straight((1e4, 1e4), SIDE)))
     found, maps = sharp_along_motion(blur, voxels)
     torch.testing.assert_close(found, blur, atol=4e-3, rtol=0)
     assert maps[:, :INTEGRALS].abs().max() < 3e-3

@@ -12,7 +12,7 @@ from spikedeblur.pipeline.methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 @pytest.mark.parametrize("name", UNTRAINED)
 def test_each_method_is_made_by_its_name(name):
     method = make_method(name, 3)
-    assert (method.name, method.clip_len) == (name, 4 if name == "path" else 1)
+    assert (method.name, method.clip_len) == (name, 1)
     if UNTRAINED[name].has_short_window:
         assert method.short_bins == 3
         assert make_method(name).short_bins == DEFAULT_SHORT_BINS

@@ -23,6 +23,7 @@ from spikedeblur.pipeline.frames.images import (
     write_png16,
 )
 from spikedeblur.pipeline.host.reporter import SILENT, Reporter
+from spikedeblur.pipeline.methods import exposures
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.restore import job
 from spikedeblur.pipeline.restore.record import RECORD, restored_files
@@ -158,6 +159,30 @@ def test_several_frames_of_an_exposure_show_what_happened_in_between(recording) 
     assert restore(recording, "more", frames_per_exposure=3).restored == 1
     with pytest.raises(job.RestoreError, match="frames_per_exposure"):
         restore(recording, "more", frames_per_exposure=5)
+
+
+def test_frames_of_an_exposure_share_what_moves_in_it(recording, moving_scene, monkeypatch) -> None:
+    looked: list[int] = []
+    read = exposures.Exposures._read
+    monkeypatch.setattr(
+        exposures.Exposures,
+        "_read",
+        lambda self, window: looked.append(window) or read(self, window),
+    )
+    summary = restore(recording, method="path", frames_per_exposure=3)
+    assert summary.restored == 9
+    assert looked == [0, 1, 2]
+    middle = moving_scene.sharp[1]
+    for m, shift in enumerate((-11, 0, 11)):  # a pixel a frame, to the left
+        found = read_rgb(recording / "out" / f"0031_{m}.png")[:, 16:-16]
+        there = np.roll(middle, -shift, axis=1)[:, 16:-16]
+        assert psnr(found, there) > 27, m
+    (recording / "out/0031_2.png").unlink()
+    looked.clear()
+    assert restore(recording, method="path", frames_per_exposure=3).restored == 1
+    restore(recording, "one", method="path")
+    one, more = (recording / out for out in ("one/0031.png", "out/0031_1.png"))
+    assert one.read_bytes() == more.read_bytes()
 
 
 def test_instants_near_a_recordings_end_get_shorter_windows(recording) -> None:
