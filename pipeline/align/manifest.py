@@ -78,7 +78,7 @@ Unproved = Literal["flat", "still", "unlike", "edge", "rival", "unsure"]
 """Why the frames prove no lag."""
 Misread = Literal["rows flipped", "columns flipped", "rotated", "transposed", "geometry", "swapped"]
 """How the spikes fit the frames better than as they were read."""
-Problem = Literal[Unproved, Misread, "sharp apart", "rolling shutter"]
+Problem = Literal[Unproved, Misread, "sharp apart", "rolling shutter", "late", "early"]
 """What the frames show to be wrong, or why they prove nothing; see docs/alignment.md."""
 
 
@@ -116,6 +116,12 @@ class Verification(_Record):
     readout: float | None = None
     """Time from a frame's first row to its last one, in seconds, that the lags of bands of rows
     show; None: none is known to be missing."""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether something is known to be wrong; where nothing could be told, nothing is."""
+        proves_nothing = self.problem in ("flat", "still", "edge", "rival", "unsure")
+        return self.problem is not None and not proves_nothing and not self.applied
 
     @model_serializer(mode="wrap")
     def _without_readout(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:

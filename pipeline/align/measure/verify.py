@@ -41,7 +41,7 @@ PROVED = 0.9
 LIKELY = 0.8
 """Correlation below which other orientations, geometries and recordings are tried as well."""
 
-_MIN_CORRELATION = 0.5
+ALIKE = 0.5
 """Correlation below which likeness may be chance: REDS reaches 0.85 to 0.98, upside down 0.3."""
 _MIN_DROP = 0.01
 """Least fall of the curve on both sides of its peak; with less, nothing moves."""
@@ -224,30 +224,31 @@ def _what_is_wrong(
     sure, lobe, lag = confidence(match, samples), match.lobe, round(match.lag, 4)
     where = f"best match at {lag:+.1f} samples ({1000 * lag / rate:+.3f} ms)"
     other_fields = "if the cameras see different fields, give --calibration or --estimate-space"
-    if match.peak < _MIN_CORRELATION:
+    if match.peak < ALIKE:
         return "unlike", (
             f"spikes and {kind} frames do not look alike (correlation {match.peak:.2f} at best): "
             f"check geometry, row order and that they belong together, or, {other_fields}"
         )
+    if np.nanmax(lobe.curve) - np.nanmin(lobe.curve) < _MIN_DROP:
+        return _still(match)
     if lobe.at_edge:
         return "edge", f"{where}, at the end of the search: the true lag may lie beyond"
     if lobe.drop < _MIN_DROP:
-        return "still", (
-            f"the correlation hardly changes with time ({match.peak:.3f}, falling by "
-            f"{lobe.drop:.3f}): nothing moves, so the lag is not proved"
-        )
+        return _still(match)
     if sure < PROVED and lobe.rival is not None and lobe.lead < 2:
         rival = f"{lobe.rival[1]:.3f} to {match.peak:.3f}"
         return "rival", f"{where}, but another time matches as well ({rival})"
     if sure < PROVED:
         warning = f"{where}, but only to +-{match.error:.1f} samples: the lag is not proved"
         return "unsure", warning + (f"; {other_fields}" if match.peak < LIKELY else "")
-    if abs(lag) > (samples - 1) / 2:
-        return None, (
-            f"{where}, more than half an exposure away: check fps, rate and first sample, or let "
-            "--estimate correct the clock"
-        )
     return None, None
+
+
+def _still(match: Match) -> tuple[Problem, str]:
+    return "still", (
+        f"the correlation hardly changes with time ({match.peak:.3f}, falling by "
+        f"{match.lobe.drop:.3f}): nothing moves, so the lag is not proved"
+    )
 
 
 def _agreeing(blur: Verification, sharp: Verification) -> Verification:
