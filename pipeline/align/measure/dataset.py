@@ -19,7 +19,7 @@ from ..readout import delays_of
 from .registration import Model, Plane, Timed, find_lag_anywhere, register
 from .rolling import with_readout_seen
 from .suspects import name_owner, name_suspect
-from .verify import LIKELY, PROVED, FrameAt, spread, verify_sequence
+from .verify import LIKELY, PROVED, FrameAt, match_sequence, spread
 
 _LAGS = 16
 """Lags to each side, an eighth of the exposure apart, at which a registration is tried."""
@@ -61,9 +61,9 @@ def measure(
     if known is not None:
         return known
     frames = frames_of(planned, root)
-    measured = verify_sequence(frames)
-    if measured is not None and planned.readout is None:
-        measured = with_readout_seen(frames, measured)
+    measured, match = match_sequence(frames)
+    if measured is not None and match is not None and planned.readout is None:
+        measured = with_readout_seen(frames, measured, match)
         if measured.readout is not None:
             return measured
     return None if measured is None else name_suspect(frames, measured)

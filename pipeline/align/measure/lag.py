@@ -22,6 +22,8 @@ from .sliding import Box, Curve, Likeness, Reference, busiest_box, slide
 _FINE = 24
 """Samples to each side of the top to which a parabola is fitted. Measured on blurred frames, the
 lag is off by 0.07 to 0.1 samples with 24, by 0.15 to 0.25 with 8 and by 0.3 to 0.5 with 48."""
+_COARSE = 3
+"""Steps of the coarse search to each side of its top to which a parabola is fitted."""
 _LEAST_ERROR = 0.1
 """Least standard error of a lag, in samples, since a real curve is no parabola."""
 _MOST_MOVES = 8
@@ -78,6 +80,31 @@ class Match:
     """Length of the TFP that fits best, in samples."""
     lobe: Lobe
     """The curve that the coarse search found."""
+    parts: list[Likeness]
+    """Correlations of each image with its recording, of the coarse search."""
+    box: Box
+    """The pixels that were compared."""
+
+    def band_lags(self, half: float) -> tuple[Curve, Curve]:
+        """Return the lags in the bands of the box and their errors, in samples (G,).
+
+        They are from the coarse search, within `half` of its top. Errors are relative: the less
+        the correlation falls, the larger; infinite where a band shows nothing.
+        """
+        grid, step = self.lobe.lags, self.lobe.lags[1] - self.lobe.lags[0]
+        near = np.abs(grid - grid[self.lobe.top]) <= half
+        # An image whose search ends within the range would bend the common curve.
+        curves = [_on_grid(part, grid, None) for part in self.parts]
+        inside = [p for p, c in zip(self.parts, curves, strict=True) if np.isfinite(c[near]).all()]
+        lags, drops = (np.zeros(len(self.parts[0].image_powers)) for _ in range(2))
+        for band in range(len(lags)):
+            parts = (part.of_band(band) for part in inside or self.parts)
+            curve = combine([_on_grid(part, grid, None)[near] for part in parts])
+            if curve is not None:
+                lags[band], top = _vertex(grid[near], curve, _COARSE)
+                drops[band] = top - float(np.nanmin(curve))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return lags, step / 4 * np.where(drops > 0, drops.max() / drops, np.inf)
 
 
 def find_lag(references: list[Reference], reach: int, step: int) -> Match | None:
@@ -111,7 +138,7 @@ def find_lag(references: list[Reference], reach: int, step: int) -> Match | None
     wanted, coarse_width = references[0].widths, widths[best] * step
     near = [width for width in wanted if coarse_width / 2.2 <= width <= coarse_width * 2.2]
     near = near or [min(wanted, key=lambda width: abs(width - coarse_width))]
-    matches = [_refine(references, box, width, step, lobe) for width in near]
+    matches = [_refine(references, box, width, step, lobe, chosen) for width in near]
     return max(filter(None, matches), key=lambda match: match.peak, default=None)
 
 
@@ -207,7 +234,12 @@ def _jackknife(estimates: list[float]) -> float:
 
 
 def _refine(
-    references: list[Reference], box: Box, width: int, step: int, lobe: Lobe
+    references: list[Reference],
+    box: Box,
+    width: int,
+    step: int,
+    lobe: Lobe,
+    coarse: list[Likeness],
 ) -> Match | None:
     """Return the match to a fraction of a sample, from single samples around the lobe's top.
 
@@ -267,6 +299,8 @@ def _refine(
         peak=peak,
         width=width,
         lobe=lobe,
+        parts=coarse,
+        box=box,
     )
 
 

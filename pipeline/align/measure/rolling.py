@@ -1,61 +1,49 @@
 """Does the lag grow from a frame's top to its bottom? Then its rows were exposed one after another.
 
-The lag is measured in bands of rows alone. Only bands that show theirs surely count, and the slope
-through their lags must be far above its error: what moves differently in each band moves the
-bands' lags, too.
+The search for the lag of whole frames knows the lag in each band of rows as well. A slope through
+these far above its error shows a rolling shutter. The spikes are then read as that shutter sees
+them, and compared once more: the slope that is left corrects the readout, because within a band,
+too, rows are exposed one after another; and frames must fit better than without it.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
 from ...clocks.durations import describe_duration
 from ...frames.images import image_shape
+from ...spikes.rolling import RolledSpikes, delays_at
 from ..manifest import Verification
-from .lag import find_lag, slope
-from .sliding import Plane, Reference, busiest_box
-from .verify import FrameAt, comparable, judge, read_luminance, search_range, spread
+from .lag import Match, slope
+from .sliding import Curve
+from .verify import FrameAt, find_best
 
-_BANDS = 4
-_FEWEST_BANDS = 3
-_FRAMES = 4
-"""Most frames of a sequence that are compared."""
+_FEWEST_BANDS = 4
 _LONGEST = 0.04
 """Longest readout that is searched for, in seconds, where exposures are short."""
-_SURE = 1 / 20
-"""Largest standard error of a band's lag, in exposures."""
 _LEAST = 1 / 20
 """Least difference of the lags of the first and the last row, in exposures."""
 _CLEAR = 5.0
 """Slope, in its standard errors, from which it is clear."""
+_PASSES = 4
+"""Most times that frames are compared with a readout."""
 _UNSURE = (None, "unsure", "rival", "edge", "sharp apart", "unlike")
 """Problems of a whole frame's lag that a rolling shutter may have caused."""
 
 
-@dataclass(frozen=True, slots=True)
-class _BandLag:
-    place: float
-    """Middle of the band, from 0 in the frame's first row to 1 in its last one."""
-    lag: float
-    """Lag of the spikes in it, in samples."""
-    error: float
-    """Standard error of the lag."""
-
-
-def with_readout_seen(frames: list[FrameAt], measured: Verification) -> Verification:
+def with_readout_seen(frames: list[FrameAt], measured: Verification, match: Match) -> Verification:
     """Return `measured`, with the readout of a rolling shutter if the bands' lags show one.
 
     Args:
         frames: exposures of one sequence, read as if all rows were exposed at once.
         measured: lag of the whole frames.
+        match: where the blurred frames fit best.
     """
     if measured.problem not in _UNSURE:
         return measured
-    readout = estimate_readout(frames)
+    readout = estimate_readout(frames, match)
     if readout is None:
         return measured
     flag = f"--readout {describe_duration(float(f'{readout:.3g}')).replace(' ', '')}"
@@ -68,67 +56,52 @@ def with_readout_seen(frames: list[FrameAt], measured: Verification) -> Verifica
     return measured.model_copy(update=update)
 
 
-def estimate_readout(frames: list[FrameAt]) -> float | None:
+def estimate_readout(frames: list[FrameAt], match: Match) -> float | None:
     """Return the time from a frame's first row to its last one, in seconds; None: it isn't clear.
 
     Args:
         frames: exposures of one sequence, read as if all rows were exposed at once.
+        match: where their blurred frames fit best.
     """
-    chosen = spread([frame for frame in frames if comparable(frame, "blur")], _FRAMES)
-    if not chosen:
-        return None
-    first = chosen[0]
-    height, shape = image_shape(first.image("blur"))[0], first.spikes.geometry.shape
+    first = frames[0]
+    height, rate = image_shape(first.image("blur"))[0], first.clock.rate
     if first.registration is not None:
         rows = first.registration.frame_rows()
     else:
-        rows = (np.arange(shape[0]) + 0.5) * height / shape[0] - 0.5
+        spike_rows = first.spikes.geometry.shape[0]
+        rows = (np.arange(spike_rows) + 0.5) * height / spike_rows - 0.5
     places = rows / max(1, height - 1)
-    images = [read_luminance(f.image("blur"), shape, f.registration) for f in chosen]
-    edges = np.linspace(0, shape[0], _BANDS + 1).round().astype(int).tolist()
-    bands = [(top, bottom) for top, bottom in itertools.pairwise(edges) if top < bottom]
-    # Under a global shutter, which is the rule, the outer bands alone show that.
-    outer = [_lag_of(chosen, images, band, places) for band in (bands[0], bands[-1])]
-    sure = [lag for lag in outer if lag is not None]
-    if len(sure) == 2 and not _differ(*sure):
-        return None
-    sure += filter(None, (_lag_of(chosen, images, band, places) for band in bands[1:-1]))
-    if len(sure) < _FEWEST_BANDS:
-        return None
-    place, lags, errors = np.array([(band.place, band.lag, band.error) for band in sure]).T
-    samples, error = slope(place, lags, errors)
-    if samples is None or error is None or abs(samples) < _CLEAR * error:
-        return None
-    clear = max(2.0, _LEAST * first.samples)
-    return samples / first.clock.rate if abs(samples) >= clear else None
+    least = max(2.0, _LEAST * first.samples)
+    readout, rolled = 0.0, match
+    for _ in range(_PASSES):
+        samples, error = _slope_left(rolled, places, rate)
+        readout += samples / rate
+        if abs(readout) * rate < max(_CLEAR * error, least):
+            return None
+        if rolled is not match and abs(samples) < max(1.0, error):
+            break
+        delays = delays_at(rows, readout, rate, height)
+        assert delays is not None, "a clear readout is longer than a sample"
+        seen = [replace(frame, spikes=RolledSpikes(frame.spikes, delays)) for frame in frames]
+        better = find_best(seen, "blur")
+        if better is None:
+            return None
+        rolled = better
+    return readout if rolled.peak > match.peak else None
 
 
-def _differ(a: _BandLag, b: _BandLag) -> bool:
-    return abs(a.lag - b.lag) > max(1.0, 3 * math.hypot(a.error, b.error))
+def _slope_left(match: Match, places: Curve, rate: float) -> tuple[float, float]:
+    """Return how far the last row's lag is above the first row's, in samples, and its error.
 
-
-def _lag_of(
-    frames: list[FrameAt], images: list[Plane], band: tuple[int, int], places: np.ndarray
-) -> _BandLag | None:
-    """Return the lag in a band of rows; None: it isn't sure."""
-    top, bottom = band
-    seen = []
-    for image in images:
-        alone = np.full_like(image, np.nan)
-        alone[top:bottom] = image[top:bottom]
-        seen.append(alone)
-    box = busiest_box(seen)
-    if box is None:
-        return None
-    samples, rate = frames[0].samples, frames[0].clock.rate
-    references = [
-        Reference(image=image, spikes=frame.spikes, at=frame.at, widths=(samples,))
-        for image, frame in zip(seen, frames, strict=True)
-    ]
-    reach, step = search_range(samples)
-    match = find_lag(references, max(reach, round(_LONGEST * rate)), step)
-    found = judge(match, "blur", rate, samples)
-    sure = found.problem in (None, "unsure") and found.error_frames is not None
-    if match is None or not sure or match.error > _SURE * samples:
-        return None
-    return _BandLag(float(places[slice(*box.rows)].mean()), match.lag, match.error)
+    Args:
+        match: where frames fit best.
+        places: where rows of spikes lie, from 0 in the frame's first row to 1 in its last one.
+        rate: spike samples a second, in Hz.
+    """
+    lags, errors = match.band_lags(max(0.75 * match.width, _LONGEST * rate / 2))
+    known = np.isfinite(errors)
+    if known.sum() < _FEWEST_BANDS:
+        return 0.0, np.inf
+    middles = places[slice(*match.box.rows)].reshape(len(lags), -1).mean(axis=1)
+    samples, error = slope(middles[known], lags[known], errors[known])
+    return (0.0, np.inf) if samples is None or error is None else (samples, error)

@@ -62,6 +62,11 @@ class Likeness:
             curve = self.products[kept].sum(axis=0) / np.sqrt(power)
         return np.where(power > 0, curve, np.nan)
 
+    def of_band(self, band: int) -> Likeness:
+        """Return the covariances of one band alone."""
+        only = slice(band, band + 1)
+        return Likeness(self.lags, self.products[only], self.powers[only], self.image_powers[only])
+
 
 @dataclass(frozen=True, slots=True)
 class Box:

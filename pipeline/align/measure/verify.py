@@ -101,21 +101,27 @@ def verify_sequence(frames: list[FrameAt]) -> Verification | None:
     Raises:
         ImageError: an image can't be read.
     """
+    return match_sequence(frames)[0]
+
+
+def match_sequence(frames: list[FrameAt]) -> tuple[Verification | None, Match | None]:
+    """Return what `verify_sequence` does, and where the blurred frames fit best."""
     if not frames:
-        return None
+        return None, None
     rate, samples = frames[0].clock.rate, frames[0].samples
 
-    def judged(kind: ReferenceKind, most: int) -> Verification | None:
+    def judged(kind: ReferenceKind, most: int) -> tuple[Verification | None, Match | None]:
         if not any(comparable(frame, kind) for frame in frames):
-            return None
-        return judge(find_best(frames, kind, most), kind, rate, samples)
+            return None, None
+        match = find_best(frames, kind, most)
+        return judge(match, kind, rate, samples), match
 
-    blur = judged("blur", MAX_FRAMES)
+    blur, match = judged("blur", MAX_FRAMES)
     proved = blur is not None and blur.confident
-    sharp = judged("sharp", _FRAMES_TO_AGREE if proved else MAX_FRAMES)
+    sharp, _ = judged("sharp", _FRAMES_TO_AGREE if proved else MAX_FRAMES)
     if sharp is None or (blur is not None and not sharp.confident):
-        return blur
-    return _agreeing(blur, sharp) if blur is not None and proved else sharp
+        return blur, match
+    return _agreeing(blur, sharp) if blur is not None and proved else sharp, match
 
 
 def find_best(frames: list[FrameAt], kind: ReferenceKind, most: int = MAX_FRAMES) -> Match | None:
