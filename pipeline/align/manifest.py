@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import pydantic_core
 from pydantic import (
@@ -116,6 +116,12 @@ class Verification(_Record):
     readout: float | None = None
     """Time from a frame's first row to its last one, in seconds, that the lags of bands of rows
     show; None: none is known to be missing."""
+
+    @property
+    def is_unlike(self) -> bool:
+        """Whether spikes and frames, as they were read, are not of one scene."""
+        misread = self.problem in get_args(Misread)
+        return self.problem == "unlike" or misread
 
     @property
     def is_wrong(self) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from ..manifest import Verification
 from .rolling import with_readout_seen
 from .suspects import name_suspect
-from .verify import ALIKE, MAX_FRAMES, FrameAt, spread, verify_sequence
+from .verify import ALIKE, MAX_FRAMES, FrameAt, match_sequence, spread
 
 NOTABLE = 0.05
 """Largest lag that fits, as a share of the exposure."""
@@ -31,11 +31,11 @@ def look(frames: list[FrameAt], *, readout_known: bool = False) -> Verification 
     Raises:
         ImageError: an image can't be read.
     """
-    measured = verify_sequence(frames)
+    measured, match = match_sequence(frames)
     if measured is None:
         return None
-    if not readout_known:
-        measured = with_readout_seen(frames, measured)
+    if match is not None and not readout_known:
+        measured = with_readout_seen(frames, measured, match)
         if measured.readout is not None:
             return measured
     measured = name_suspect(frames, measured)
