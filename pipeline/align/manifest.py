@@ -215,6 +215,12 @@ class AlignedSequence(_Record):
     verification: Verification | None = None
     """Measured lag; None: not measured."""
 
+    @property
+    def finding(self) -> str | None:
+        """What the frames show to be wrong with the spikes, in a sentence; None: nothing."""
+        measured = self.verification
+        return measured.warning if measured is not None and measured.is_wrong else None
+
     @model_serializer(mode="wrap")
     def _without_what_few_have(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         content: dict[str, object] = dump(self)

@@ -24,6 +24,9 @@ class AlignSummary:
     """Spikes in all exposures together."""
     verified: int
     """Sequences whose lag the frames prove."""
+    fitting: int
+    """Sequences among these whose spikes fit their frames, or do since their clock was corrected.
+    """
     corrected: int
     """Sequences whose clock was corrected by a proved lag."""
     worst_lag_seconds: float | None
@@ -66,6 +69,7 @@ def summarise(
         windows=len(windows),
         spikes=sum(window.spike_count for window in windows),
         verified=len(proved),
+        fitting=sum(lag.problem is None or lag.applied for lag in proved.values()),
         corrected=sum(lag.applied for lag in lags.values()),
         worst_lag_seconds=proved[worst].lag_seconds if worst else None,
         worst_lag_frames=proved[worst].lag_frames if worst else None,

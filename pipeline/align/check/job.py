@@ -157,6 +157,8 @@ def check_sequence(
     bad = _check_bad_pixels(checking, sums)
     gain = _check_gain(checking)
     rate, unknown = _check_rate(checking, root)
+    if sequence.finding is not None:
+        checking.note("alignment", sequence.finding)
     return SequenceCheck(
         seq=sequence.seq,
         windows=len(sequence.windows),
