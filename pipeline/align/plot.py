@@ -36,7 +36,7 @@ MOST_SEQUENCES = 200
 _MARK = "<!-- spikedeblur align -->"
 _WIDTH = 232
 """Width of a picture on the page, in pixels."""
-_MEASURED = (None, "edge", "rival", "unsure", "sharp apart", "rolling shutter")
+_MEASURED = (None, "edge", "rival", "unsure", "sharp apart", "rolling shutter", "late", "early")
 """Problems with which a lag was measured."""
 _TILES = 8
 """Tiles of the chequerboard, from left to right."""

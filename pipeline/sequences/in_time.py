@@ -43,18 +43,18 @@ def require_one_scene(
         return measured, []
     if measured.problem in ("late", "early"):
         settings = recording.settings
-        first = describe_duration(float(f"{settings.first - measured.lag_seconds:.7g}"))
+        hundredths = round(100 * settings.rate * (settings.first - measured.lag_seconds))
+        first = describe_duration(hundredths / (100 * settings.rate)).replace(" ", "")
         cause = measured.warning.partition(":")[0]
-        return measured, [f"{cause}: give --first {first.replace(' ', '')}, or {_ALIGN}"]
+        return measured, [
+            f"{cause}: give --first {first}, or let `align --estimate` correct the clock"
+        ]
     if measured.is_unlike and not force:
         raise RecordingError(
             f"{recording.dat}: {measured.warning}; is it the recording of these frames? --force "
             "goes on all the same"
         )
     return measured, [measured.warning]
-
-
-_ALIGN = "let `align --estimate` correct the clock"
 
 
 def _frames(recording: Recording) -> list[FrameAt]:
