@@ -24,6 +24,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
+from rolling_scenes import LONGEST, photograph_rows
+
 from spikedeblur.pipeline.align import AlignOptions, align
 from spikedeblur.pipeline.align.measure.rolling import estimate_readout
 from spikedeblur.pipeline.align.measure.verify import FrameAt, find_best
@@ -149,40 +151,16 @@ def silence(dat: Path, share: float) -> None:
     write_spikes(dat, spikes * alive.astype(np.uint8), geometry)
 
 
-def photograph(root: Path, clip: SourceClip, rig: Rig, readout: float) -> None:
-    """Write the frames that a camera takes row by row, in place of those in the data set."""
-    frames = np.stack([*clip.render(rig.seed)]).astype(np.float32)
-    total = np.concatenate([np.zeros_like(frames[:1]), frames.cumsum(axis=0, dtype=np.float32)])
-    height = frames.shape[1]
-    late = readout * rig.fps * np.arange(height) / (height - 1)
-    whole, part = np.floor(late).astype(int), (late % 1)[:, None, None]
-    rows, half = np.arange(height), rig.exposure // 2
-    _, blurred, sharp = clip_folders(root, clip, rig)
-    for path in sorted(sharp.iterdir()):
-        path.unlink()
-    for path in sorted(blurred.iterdir()):
-        first = int(path.stem) - half
-        if first + rig.exposure + readout * rig.fps + 1 > clip.n_frames:
-            path.unlink()
-            continue
-        means = [
-            total[first + whole + k + rig.exposure, rows] - total[first + whole + k, rows]
-            for k in (0, 1)
-        ]
-        mean = ((1 - part) * means[0] + part * means[1]) / rig.exposure
-        write_png(path, to_uint8(mean / 255))
-
-
 def see_rolling(index: int) -> list[tuple[float, Seen]]:
     """Record a scene with rolling shutters; returns the true readouts, and what `align` said."""
     rig = Rig()
-    clip = clip_of(index, 5.0 if index % 2 else 1.0, LENGTH + 34)
+    clip = clip_of(index, 5.0 if index % 2 else 1.0, LENGTH + round(1000 * LONGEST))
     seen = []
     for readout in READOUTS:
         with tempfile.TemporaryDirectory() as work:
             root = Path(work)
             simulate(root, [clip], rig, workers=1)
-            photograph(root, clip, rig, readout)
+            photograph_rows(root, clip, rig, readout)
             said, _ = seen_by_align(root, rig.exposure)
         seen.append((readout, Seen("rolling", said["problem"], said.get("readout"))))
     return seen

@@ -21,6 +21,7 @@ from rolling_camera import (
     record,
     sharp,
 )
+from rolling_scenes import photograph_rows
 
 from spikedeblur.cli import main
 from spikedeblur.pipeline.clocks import CameraClock
@@ -34,6 +35,10 @@ from spikedeblur.pipeline.sequences.find_recording import (
     recordings_of,
 )
 from spikedeblur.pipeline.sequences.recording import RecordingSequence
+from spikedeblur.pipeline.simulate import simulate
+from spikedeblur.pipeline.simulate.clips import SourceClip
+from spikedeblur.pipeline.simulate.record import clip_folders
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.spikes import parse_geometry, read_spikes
 from spikedeblur.pipeline.spikes.settings import SpikeOptions
 
@@ -96,6 +101,34 @@ def test_paths_are_found_in_rows_as_under_a_global_shutter(bench, tmp_path) -> N
     assert found["rolling"] > found["still"] - 0.3, found
     assert found["upwards"] > found["still"] - 0.6, found
     assert found["unknown"] < found["rolling"] - 3, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scene", [0, 1, 2])
+def test_fast_scenes_of_20_ms_are_restored_as_by_a_global_shutter(scene, tmp_path, capsys) -> None:
+    clip = SourceClip(seq=f"val/scenes/{scene:05d}", size=(128, 128), length=163, fastest=5.0)
+    found = {}
+    for name, readout in (("global", 0.0), ("rolling", 0.02)):
+        root = tmp_path / name
+        simulate(root, [clip], Rig(), workers=1)
+        truth = photograph_rows(root, clip, Rig(), readout)
+        spikes, blur, _ = clip_folders(root, clip, Rig())
+        for known in dict.fromkeys((0.0, readout)):
+            out = tmp_path / f"{name}_{known:g}"
+            words = ["restore", "--blur", blur, "--spikes", spikes / "spike.dat", "--out", out]
+            words += ["--exposure", 33, "--fps", 1000, "--method", "sdm", "--readout", f"{known}s"]
+            assert main([str(word) for word in words]) == 0
+            each = [psnr(read_rgb(out / file), rows) for file, rows in truth.items()]
+            found[f"{name}, {known:g} s"] = float(np.mean(each))
+    assert found["rolling, 0.02 s"] > found["global, 0 s"] - 0.3, found
+    assert found["rolling, 0 s"] < found["rolling, 0.02 s"] - 1, found
+    capsys.readouterr()
+    align = ["align", tmp_path / "rolling", "--layout", "x4k1000fps"]
+    align += ["--log", tmp_path / "a.txt", "--manifest", tmp_path / "a.json"]
+    assert main([str(word) for word in align]) == 0
+    assert "give --readout" in " ".join(capsys.readouterr().err.split())
+    seen = sequence_of(tmp_path / "a.json")["verification"]["readout"]
+    assert seen == pytest.approx(0.02, abs=0.001)
 
 
 LAYOUT = {
@@ -196,6 +229,82 @@ def test_stores_logs_and_manifests_give_each_row_its_own_exposure(
     for sequence in sequences:
         np.testing.assert_array_equal(sequence.t0, sequences[0].t0)
     assert packed.record.readout == READOUTS[name]
+
+
+CORNER = 6.0, -4.0
+
+
+@pytest.fixture(scope="module")
+def moved(bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `bench`, but the spike camera looks further to the right and up; `calibration.yaml`."""
+    folder = tmp_path_factory.mktemp("moved")
+    record(folder / "spike.dat", CORNER)
+    for name in ("rolling", "still"):
+        (folder / name).symlink_to(bench / name)
+    calibration = {
+        "homography": [[SCALE, 0, CORNER[0]], [0, SCALE, CORNER[1]]],
+        "spike_size": [SIDE // SCALE] * 2,
+        "frame_size": [SIDE] * 2,
+    }
+    (folder / "calibration.yaml").write_text(yaml.safe_dump(calibration))
+    (folder / "layout.yaml").write_text(
+        yaml.safe_dump(LAYOUT | {"split": "test", "blur": "{clip}/{frame}.png"})
+    )
+    return folder
+
+
+def align_moved(moved: Path, work: Path, *more: str) -> dict:
+    """Align the rolling camera's frames with the spikes beside them; returns the sequence."""
+    root = work / "data"
+    root.mkdir(exist_ok=True)
+    for name in ("rolling", "spike.dat", "spike.dat.json"):
+        if not (root / name).exists():
+            (root / name).symlink_to(moved / name)
+    words = ["align", root, "--layout", moved / "layout.yaml", "--overwrite"]
+    words += ["--log", work / "a.txt", "--manifest", work / "a.json", *more]
+    assert main([str(word) for word in words]) == 0
+    return sequence_of(work / "a.json")
+
+
+def test_a_readout_is_seen_and_undone_where_spikes_are_registered(moved, tmp_path) -> None:
+    calibration = "--calibration", str(moved / "calibration.yaml")
+    seen = align_moved(moved, tmp_path, *calibration)["verification"]
+    assert seen["problem"] == "rolling shutter"
+    assert seen["readout"] == pytest.approx(0.02, abs=0.0005)
+    known = align_moved(moved, tmp_path, *calibration, "--readout", "20ms")
+    assert known["verification"]["problem"] is None
+    assert abs(known["verification"]["lag_frames"]) < 1
+    found = {
+        name: restored_moved(moved, tmp_path / name, blur, *more)
+        for name, blur, more in (
+            ("still", "still", (*CAMERA, *calibration)),
+            ("rolling", "rolling", (*CAMERA, *calibration, "--readout", "20ms")),
+            ("by_log", "rolling", ("--log", str(tmp_path / "a.txt"), "--seq", "test/rolling")),
+            ("unknown", "rolling", (*CAMERA, *calibration)),
+        )
+    }
+    assert abs(found["rolling"] - found["still"]) < 0.3, found
+    assert found["unknown"] < found["rolling"] - 0.5, found
+    by_flag, by_log = (list_images(tmp_path / name) for name in ("rolling", "by_log"))
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(by_flag, by_log, strict=True))
+
+
+def restored_moved(moved: Path, out: Path, blur: str, *more: str) -> float:
+    """Restore frames by SDM; returns the PSNR."""
+    paths = ["--blur", str(moved / blur), "--spikes", str(moved / "spike.dat"), "--out", str(out)]
+    assert main(["restore", *paths, "--method", "sdm", *more]) == 0
+    return quality(out, READOUTS[blur])
+
+
+def test_the_place_of_spikes_is_found_under_a_known_readout(moved, tmp_path) -> None:
+    given = "--estimate-space", "similarity", "--readout", "20ms"
+    sequence = align_moved(moved, tmp_path, *given)
+    matrix = np.reshape(sequence["space"]["matrix"], (3, 3))
+    for x, y in ((0, 0), (48, 0), (0, 48), (48, 48)):
+        place = matrix @ (x, y, 1)
+        expected = SCALE * x + CORNER[0], SCALE * y + CORNER[1]
+        np.testing.assert_allclose(place[:2] / place[2], expected, atol=0.5)
+    assert sequence["verification"]["problem"] is None
 
 
 def test_the_record_of_a_product_names_the_readout(bench, tmp_path) -> None:

@@ -23,13 +23,15 @@ _WAVES = ((19.0, 0.3, 0.5), (13.0, 1.4, 1.9), (27.0, 2.2, 4.1), (33.0, 0.9, 2.6)
 """Length in pixels, direction and phase in radians."""
 
 
-def scene(instants: np.ndarray | float) -> np.ndarray:
+def scene(instants: np.ndarray | float, corner: tuple[float, float] = (0, 0)) -> np.ndarray:
     """Return the sharp frame (SIDE, SIDE, 3) in [0, 1].
 
     Args:
         instants: one instant for all rows, or one for each, (SIDE,), in seconds.
+        corner: (x, y) of the view's corner, in pixels.
     """
     y, x = np.mgrid[:SIDE, :SIDE] + 0.5
+    x, y = x + corner[0], y + corner[1]
     at = np.broadcast_to(instants, SIDE)[:, None]
     x, y = x - VELOCITY[0] * at, y - VELOCITY[1] * at
     waves = [
@@ -59,11 +61,16 @@ def sharp(i: int, readout: float) -> np.ndarray:
     return to_uint8(scene(START + i * PERIOD + SHUTTER / 2 + delays(readout)))
 
 
-def record(dat: Path) -> None:
-    """Write what a spike camera sees from instant 0 on, and its side file."""
+def record(dat: Path, corner: tuple[float, float] = (0, 0)) -> None:
+    """Write what a spike camera sees from instant 0 on, and its side file.
+
+    Args:
+        dat: the file.
+        corner: (x, y) of the view's corner in the frames, in pixels.
+    """
     side = SIDE // SCALE
     planes = (
-        luminance(scene(i / RATE)).reshape(side, SCALE, side, SCALE).mean(axis=(1, 3))
+        luminance(scene(i / RATE, corner)).reshape(side, SCALE, side, SCALE).mean(axis=(1, 3))
         for i in range(round(SECONDS * RATE))
     )
     camera = SpikeCamera(threshold=2.0)
