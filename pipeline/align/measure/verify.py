@@ -25,7 +25,7 @@ from ...spikes.clock import SpikeClock
 from ...spikes.registration import Registration
 from ...spikes.stream import SpikeStream
 from ..manifest import Problem, ReferenceKind, Verification
-from .lag import Match, find_lag
+from .lag import Lobe, Match, find_lag
 from .registration import seen_by_spikes
 from .sliding import Plane, Reference
 
@@ -43,6 +43,8 @@ LIKELY = 0.8
 
 ALIKE = 0.5
 """Correlation below which likeness may be chance: REDS reaches 0.85 to 0.98, upside down 0.3."""
+_EDGE = 1 / 8
+"""Share of the search at each end, where a curve that hardly falls may go on to rise."""
 _MIN_DROP = 0.01
 """Least fall of the curve on both sides of its peak; with less, nothing moves."""
 
@@ -237,7 +239,7 @@ def _what_is_wrong(
         )
     if np.nanmax(lobe.curve) - np.nanmin(lobe.curve) < _MIN_DROP:
         return _still(match)
-    if lobe.at_edge:
+    if lobe.at_edge or (lobe.drop < _MIN_DROP and _is_near_the_edge(lobe)):
         return "edge", f"{where}, at the end of the search: the true lag may lie beyond"
     if lobe.drop < _MIN_DROP:
         return _still(match)
@@ -248,6 +250,11 @@ def _what_is_wrong(
         warning = f"{where}, but only to +-{match.error:.1f} samples: the lag is not proved"
         return "unsure", warning + (f"; {other_fields}" if match.peak < LIKELY else "")
     return None, None
+
+
+def _is_near_the_edge(lobe: Lobe) -> bool:
+    known = np.flatnonzero(np.isfinite(lobe.curve))
+    return bool(min(lobe.top - known[0], known[-1] - lobe.top) < _EDGE * len(known))
 
 
 def _still(match: Match) -> tuple[Problem, str]:
