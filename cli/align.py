@@ -31,6 +31,10 @@ LAYOUT_NAMES = ("x4k1000fps", "spk-gopro", "s-vrt-gopro", "s-sdm", "unified", "s
 """Names of `layouts.LAYOUTS`, which help does not import because that takes time."""
 
 
+_MOST_CORRECTIONS = 4
+"""Most sequences of which the corrected clock is printed."""
+
+
 def _layout(value: str) -> str:
     if value not in ("auto", *LAYOUT_NAMES) and not value.lower().endswith((".yaml", ".yml")):
         raise typer.BadParameter(
@@ -147,12 +151,18 @@ def align(
             reporter=reporter,
         )
     summary = summarise(result, log, manifest, reporter.warnings)
-    store = root.with_name(f"{root.name}.zarr") if root.name else Path("store.zarr")
+    if any(window.sharp for sequence in result.sequences for window in sequence.windows):
+        store = root.with_name(f"{root.name}.zarr") if root.name else Path("store.zarr")
+        following = command_line("voxelize", manifest, store)
+    else:  # nothing to train on
+        following = command_line(
+            *("restore", "--model", "small", "--manifest", manifest, "--out", "sharp")
+        )
     report(
         summary,
         _in_words(summary, verify or estimate) + (f"\nPictures {plot}" if plot else ""),
         json=json,
-        next_command=command_line("voxelize", manifest, store),
+        next_command=following,
     )
 
 
@@ -179,5 +189,7 @@ def _in_words(summary: AlignSummary, verify: bool) -> str:
         lines.append(line)
     if summary.corrected:
         lines.append(f"Clock corrected in {summary.corrected} sequences, as the manifest says")
+        shown = list(summary.corrections.items())[:_MOST_CORRECTIONS]
+        lines += [f"  {seq}, restored without it: {options}" for seq, options in shown]
     lines.append(f"Log {summary.log}, manifest {summary.manifest}")
     return "\n".join(lines)

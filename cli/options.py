@@ -218,10 +218,14 @@ def camera_clock(
 
 
 def leave_out(context: typer.Context, parameters: Sequence[str], because: str) -> None:
-    """Refuse options (exit code 2) that were given though another one makes them needless."""
-    needless = [
-        f"--{name.replace('_', '-')}" for name in parameters if context.params[name] is not None
-    ]
+    """Refuse options (exit code 2) that were typed though another one makes them needless."""
+    # By name, because the class is click's or Typer's own, by Typer's version.
+    typed = {
+        name
+        for name in parameters
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    needless = [f"--{name.replace('_', '-')}" for name in parameters if name in typed]
     if needless:
         raise typer.BadParameter(f"{because}; leave out {', '.join(needless)}")
 

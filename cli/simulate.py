@@ -7,11 +7,18 @@ from typing import Annotated
 
 import typer
 
-from .options import Json, Split, overwrites
+from .options import Json, Split, leave_out, overwrites
 from .output import command_line, parse_size, report
+
+_OF_CLIPS = (
+    *("frames", "scenes", "size", "length", "split", "exposure", "stride", "fps", "spike_scale"),
+    *("spikes_per_frame", "threshold", "noise", "linear_light", "fastest", "workers"),
+)
+"""Parameters that say what `--rig` has decided."""
 
 
 def simulate(
+    context: typer.Context,
     out: Annotated[Path, typer.Argument(help="Folder to add the recordings to.")],
     frames: Annotated[
         Path | None,
@@ -23,6 +30,14 @@ def simulate(
     scenes: Annotated[
         int | None, typer.Option(min=1, help="Embedded procedural scenes to render instead.")
     ] = None,
+    rig: Annotated[
+        bool,
+        typer.Option(
+            "--rig",
+            help="An example of your own bench instead: two cameras with clocks of their own, "
+            "480x640 frames at 30 Hz through a rolling shutter, 240x320 spikes at 20 kHz.",
+        ),
+    ] = False,
     size: Annotated[str, typer.Option(help="HxW of the scenes, in pixels.")] = "128x128",
     length: Annotated[int, typer.Option(min=1, help="Frames of a scene.")] = 65,
     split: Annotated[
@@ -58,14 +73,18 @@ def simulate(
 
     Example: spikedeblur simulate data/my --scenes 8 --split train
     """
+    if rig:
+        leave_out(context, _OF_CLIPS, "--rig makes one recording with settings of its own")
+        _simulate_bench(out, seed, overwrite=overwrite, json=json)
+        return
     if (frames is None) == (scenes is None):
         number = "none" if frames is None else "both"
-        raise typer.BadParameter(f"expected one of --frames or --scenes, got {number}")
+        raise typer.BadParameter(f"expected one of --frames, --scenes or --rig, got {number}")
     from ..pipeline.simulate import job
     from ..pipeline.simulate.clips import SPLITS, folder_clips, scene_clips
     from .progress import progress_bar
 
-    rig = job.Rig(
+    cameras = job.Rig(
         exposure=exposure,
         stride=stride,
         fps=fps,
@@ -82,7 +101,7 @@ def simulate(
         else:
             clips = scene_clips(split or "train", scenes or 0, parse_size(size), length, fastest)
         summary = job.simulate(
-            out, clips, rig, workers=workers, overwrite=overwrite, reporter=reporter
+            out, clips, cameras, workers=workers, overwrite=overwrite, reporter=reporter
         )
     report(
         summary,
@@ -91,5 +110,24 @@ def simulate(
         next_command=command_line("align", out, "--layout", "x4k1000fps")
         + f" --exposure {exposure}"
         + (f" --fps {fps:g}" if fps != 1000 else ""),
+        json=json,
+    )
+
+
+def _simulate_bench(out: Path, seed: int, *, overwrite: bool, json: bool) -> None:
+    from ..pipeline.simulate.bench import Bench, simulate_bench
+    from .progress import progress_bar
+
+    with progress_bar("Recording", "frames") as reporter:
+        summary = simulate_bench(out, Bench(seed=seed), overwrite=overwrite, reporter=reporter)
+    kept = "" if summary.written else ", there already"
+    report(
+        summary,
+        f"{summary.take}: {summary.frames} blurred frames, {summary.dropped} more were dropped, "
+        f"stamps.csv of the others, and {summary.samples} spike samples{kept}\n"
+        "Known are frames of 30 Hz with a shutter of 12 ms; to be found are the time by which they "
+        "come late on the spikes' clock, and the readout of their rolling shutter\n"
+        "docs/how-to/own-camera.md goes on with it",
+        next_command=command_line("align", out, "--layout", Path(summary.layout)),
         json=json,
     )

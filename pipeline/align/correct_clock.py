@@ -40,6 +40,14 @@ def has_one_clock(sequence: AlignedSequence) -> bool:
     return len({(window.spikes, window.first) for window in sequence.windows}) == 1
 
 
+def clear_drift(measured: Verification) -> float:
+    """Return how far the true rate is above the stated one, as a share of it; 0: not clear."""
+    ppm, error_ppm = measured.drift_ppm, measured.drift_error_ppm
+    if ppm is None or error_ppm is None or abs(ppm) < _CLEAR_DRIFT * error_ppm:
+        return 0.0
+    return ppm * 1e-6
+
+
 def correct_clock(sequence: AlignedSequence, measured: Verification) -> AlignedSequence:
     """Return the sequence with its clock corrected; all windows are kept.
 
@@ -47,10 +55,7 @@ def correct_clock(sequence: AlignedSequence, measured: Verification) -> AlignedS
     _CLEAR_DRIFT standard errors counts as none.
     """
     assert measured.at_frame is not None
-    ppm, error_ppm = measured.drift_ppm, measured.drift_error_ppm
-    drift = 0.0
-    if ppm is not None and error_ppm is not None and abs(ppm) >= _CLEAR_DRIFT * error_ppm:
-        drift = ppm * 1e-6
+    drift = clear_drift(measured)
     rate = sequence.rate * (1 + drift)
     shift = (measured.lag_frames - drift * measured.at_frame) / rate
     windows = tuple(

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 
-from .manifest import Manifest
+from .correct_clock import clear_drift
+from .manifest import AlignedSequence, Manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +30,8 @@ class AlignSummary:
     """
     corrected: int
     """Sequences whose clock was corrected by a proved lag."""
+    corrections: dict[str, str]
+    """Options that say the corrected clock of each of these, for commands without a manifest."""
     worst_lag_seconds: float | None
     """Largest proved lag, in seconds; None: no lag is proved."""
     worst_lag_frames: float | None
@@ -71,6 +74,7 @@ def summarise(
         verified=len(proved),
         fitting=sum(lag.problem is None or lag.applied for lag in proved.values()),
         corrected=sum(lag.applied for lag in lags.values()),
+        corrections={s.seq: _options(s) for s in result.sequences if _is_corrected(s)},
         worst_lag_seconds=proved[worst].lag_seconds if worst else None,
         worst_lag_frames=proved[worst].lag_frames if worst else None,
         worst_lag_seq=worst,
@@ -78,3 +82,15 @@ def summarise(
         verification={seq: lag.model_dump() for seq, lag in lags.items()},
         warnings=list(warnings),
     )
+
+
+def _is_corrected(sequence: AlignedSequence) -> bool:
+    return sequence.verification is not None and sequence.verification.applied
+
+
+def _options(sequence: AlignedSequence) -> str:
+    """Return the options of a corrected clock, as a user types them."""
+    assert sequence.verification is not None
+    drift = clear_drift(sequence.verification)
+    first = f"--first {1e3 * sequence.windows[0].first:.3f}ms"
+    return first + (f" --rate {sequence.rate:.9g}" if drift else "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..spikes.clock import SpikeClock
 from .durations import TimelineError, describe_duration
@@ -193,6 +193,10 @@ class Exposures:
         if len(self.starts) == 1:
             return 1 / (self.ends[0] - self.starts[0])
         return (len(self.starts) - 1) / (self.starts[-1] - self.starts[0])
+
+    def only(self, place: int) -> Exposures:
+        """Return the exposure of one frame, by its place among all."""
+        return replace(self, starts=(self.starts[place],), ends=(self.ends[place],))
 
     def windows(self, clock: SpikeClock, names: Sequence[str]) -> list[Window]:
         """Return (t0, t1) of each exposure: the closed window of the samples that it takes.

@@ -151,8 +151,14 @@ def _of_folder(blur: Path, times: ExposureTimes) -> _Timed:
         return exposures_by_log(blur, times.log, times.seq)
     seq = times.seq or (blur.parent if blur.is_file() else blur).name
     if times.camera is not None:
-        frames = camera_frames(blur)
-        return seq, frames, times.camera.exposures([path.name for path in frames.values()])
+        alone = _is_image(blur)
+        frames = camera_frames(blur.parent if alone else blur)
+        exposures = times.camera.exposures([path.name for path in frames.values()])
+        if not alone:
+            return seq, frames, exposures
+        # The other frames of its folder say when it was exposed.
+        place = next(place for place, path in frames.items() if path.name == blur.name)
+        return seq, {place: frames[place]}, exposures.only(place)
     frames = find_frames(blur)
     return seq, frames, times.averaged(frames)
 
@@ -233,6 +239,10 @@ def recordings_of(manifest: StrPath, split: str | None = None) -> list[Recording
     return recordings
 
 
+def _is_image(blur: Path) -> bool:
+    return blur.is_file() and blur.suffix.lower() in IMAGE_SUFFIXES
+
+
 def find_frames(blur: Path) -> dict[int, Path]:
     """Return a folder's frames by number, in order; an image is returned alone.
 
@@ -240,7 +250,7 @@ def find_frames(blur: Path) -> dict[int, Path]:
         RecordingError: no folder or image, no frames in it, or an image whose name is no frame's.
         FrameNameError: two files with one number.
     """
-    alone = blur.is_file() and blur.suffix.lower() in IMAGE_SUFFIXES
+    alone = _is_image(blur)
     folder = blur.parent if alone else blur
     if not folder.is_dir() or (blur.is_file() and not alone):
         raise RecordingError(
@@ -269,7 +279,9 @@ def camera_frames(blur: Path) -> dict[int, Path]:
         RecordingError: no folder, no images in it, or two that differ in their ending only.
     """
     if not blur.is_dir():
-        raise RecordingError(f"{blur}: expected a folder of blurred frames; check --blur")
+        raise RecordingError(
+            f"{blur}: expected a folder of blurred frames or one of them; check --blur"
+        )
     images = {path.name: path for path in list_images(blur)}
     if not images:
         raise RecordingError(

@@ -100,29 +100,48 @@ def simulate(
 
 def _todo(out: Path, clips: list[SourceClip], rig: Rig, overwrite: bool) -> list[SourceClip]:
     """Return the clips to record: those that are not there from the same inputs."""
-    todo = []
-    for clip in clips:
-        folders = clip_folders(out, clip, rig)
-        for folder in folders:
-            require_inside(out, folder)
-        side = read_side_file(folders[0] / DAT)
-        made_from = None if side is None else side.made_by.get("inputs", "another tool")
-        if overwrite:
-            todo.append(clip)
-        elif made_from is None:
-            foreign = [folder for folder in folders if folder.is_dir() and any(folder.iterdir())]
-            if foreign and not (folders[0] / UNFINISHED).exists():
-                raise SimulateError(
-                    f"{foreign[0]}: holds files that `simulate` did not write; use another output "
-                    "folder, or --overwrite to replace the clip"
-                )
-            todo.append(clip)
-        elif made_from != inputs_digest(clip, rig):
+    return [
+        clip
+        for clip in clips
+        if must_record(
+            out, clip_folders(out, clip, rig), inputs_digest(clip, rig), overwrite=overwrite
+        )
+    ]
+
+
+def must_record(top: Path, folders: list[Path], inputs: str, *, overwrite: bool) -> bool:
+    """Return whether a recording is not there yet, or is to be replaced.
+
+    Args:
+        top: folder that the recording must stay in.
+        folders: folders of its spikes and frames, that of the spikes first.
+        inputs: digest of everything that it is made from.
+        overwrite: replace a recording from other inputs, and files of others.
+
+    Raises:
+        SimulateError: another recording is there, or files of others, and `overwrite` is not set.
+        UnsafePathError: a folder is a link that leaves `top`.
+    """
+    for folder in folders:
+        require_inside(top, folder)
+    if overwrite:
+        return True
+    dat = folders[0] / DAT
+    side = read_side_file(dat)
+    if side is None:
+        foreign = [folder for folder in folders if folder.is_dir() and any(folder.iterdir())]
+        if foreign and not (folders[0] / UNFINISHED).exists():
             raise SimulateError(
-                f"{folders[0] / DAT}: made from other frames or settings; use another output "
-                "folder, or --overwrite to replace the clip"
+                f"{foreign[0]}: holds files that `simulate` did not write; use another output "
+                "folder, or --overwrite to replace them"
             )
-    return todo
+        return True
+    if side.made_by.get("inputs") != inputs:
+        raise SimulateError(
+            f"{dat}: made from other frames or settings; use another output folder, or "
+            "--overwrite to replace it"
+        )
+    return False
 
 
 def _require_room(out: Path, clips: list[SourceClip], rig: Rig) -> None:

@@ -41,15 +41,7 @@ def record_clip(out: Path, clip: SourceClip, rig: Rig) -> int:
     """Record one clip with both cameras; returns the bytes of its spike file."""
     spike_folder, blurred, sharp = clip_folders(out, clip, rig)
     dat = spike_folder / DAT
-    write_text(spike_folder / UNFINISHED, "")
-    side_file_path(dat).unlink(missing_ok=True)
-    sweep(spike_folder)
-    dat.unlink(missing_ok=True)
-    for folder in (blurred, sharp):
-        if folder.is_symlink():
-            folder.unlink()
-        elif folder.exists():
-            shutil.rmtree(folder)
+    begin_recording(dat, (blurred, sharp))
 
     def light() -> Iterator[npt.NDArray[np.float32]]:
         """Yield the spike camera's light (h, w), writing the colour frames on the way."""
@@ -71,13 +63,11 @@ def record_clip(out: Path, clip: SourceClip, rig: Rig) -> int:
             yield area_mean(luminance(values), rig.spike_scale)
 
     camera, clock = rig.camera(), rig.clock(clip.first)
-    samples = _interpolate(light(), rig.spikes_per_frame)
+    samples = interpolate(light(), rig.spikes_per_frame)
     spikes = camera.record(samples, rng(rig.seed, clip.seq, "camera"))
     height, width = (side // rig.spike_scale for side in clip.shape())
     geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
-    with atomic_write(dat) as file:
-        while block := list(itertools.islice(spikes, SAMPLES_AT_ONCE)):
-            file.write(pack_spikes(np.stack(block), geometry))
+    write_stream(dat, spikes, geometry)
     side = SideFile(
         geometry=geometry.describe(),
         rate=clock.rate,
@@ -91,9 +81,41 @@ def record_clip(out: Path, clip: SourceClip, rig: Rig) -> int:
             **asdict(rig),
         },
     )
-    write_side_file(dat, side)
-    (spike_folder / UNFINISHED).unlink()
+    end_recording(dat, side)
     return dat.stat().st_size
+
+
+def begin_recording(dat: Path, folders: Iterable[Path]) -> None:
+    """Mark a recording as unfinished, and remove what is there of a former one.
+
+    Args:
+        dat: its spikes.
+        folders: folders of its frames.
+    """
+    write_text(dat.parent / UNFINISHED, "")
+    side_file_path(dat).unlink(missing_ok=True)
+    sweep(dat.parent)
+    dat.unlink(missing_ok=True)
+    for folder in folders:
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+
+
+def write_stream(
+    dat: Path, spikes: Iterator[npt.NDArray[np.bool_]], geometry: SpikeGeometry
+) -> None:
+    """Write spike frames (h, w) to a file, atomically."""
+    with atomic_write(dat) as file:
+        while block := list(itertools.islice(spikes, SAMPLES_AT_ONCE)):
+            file.write(pack_spikes(np.stack(block), geometry))
+
+
+def end_recording(dat: Path, side: SideFile) -> None:
+    """Write the side file, which marks a recording as complete."""
+    write_side_file(dat, side)
+    (dat.parent / UNFINISHED).unlink()
 
 
 def inputs_digest(clip: SourceClip, rig: Rig) -> str:
@@ -114,7 +136,7 @@ def area_mean(image: npt.NDArray[np.float32], scale: int) -> npt.NDArray[np.floa
     return np.asarray(squares.mean(axis=(1, 3), dtype=np.float32))
 
 
-def _interpolate(
+def interpolate(
     light: Iterable[npt.NDArray[np.float32]], per_frame: int
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Yield `per_frame` linearly interpolated images for each frame interval, then the last."""

@@ -119,7 +119,12 @@ def layers_area(fastest: float) -> float:
 
 
 def render_scene(
-    rng: np.random.Generator, size: tuple[int, int], length: int, fastest: float = 1.0
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    length: int,
+    fastest: float = 1.0,
+    *,
+    speed: float | None = None,
 ) -> Iterator[RGB]:
     """Yield `length` frames (H, W, 3) uint8 of one scene, made from `rng` alone.
 
@@ -128,8 +133,9 @@ def render_scene(
         size: (H, W) in pixels.
         length: number of frames.
         fastest: largest speed, in the usual speed; half of all scenes stay below its fourth root.
+        speed: speed of all that moves, the background among it, in the usual speed; None: drawn.
     """
-    layers = _layers(rng, size, fastest)
+    layers = _layers(rng, size, fastest, speed)
     for i in range(length):
         s = 2 * i / max(length - 1, 1) - 1
         frame = Image.new("RGB", (size[1], size[0]))
@@ -138,8 +144,10 @@ def render_scene(
         yield np.asarray(frame)
 
 
-def _layers(rng: np.random.Generator, size: tuple[int, int], fastest: float) -> list[_Layer]:
-    """Return the layers of a scene, from the back to the front."""
+def _layers(
+    rng: np.random.Generator, size: tuple[int, int], fastest: float, given: float | None = None
+) -> list[_Layer]:
+    """Return the layers of a scene, from the back to the front; `given` is its speed."""
     side = min(size)
     speed = float(fastest ** rng.random() ** 2)
     kind = rng.random()
@@ -147,7 +155,8 @@ def _layers(rng: np.random.Generator, size: tuple[int, int], fastest: float) -> 
         speed = 0.0
     elif kind < _STILL + _SLOW:
         speed = min(3 * rng.random() / (_PATH[1] * side), 1.0)
-    camera_rests = rng.random() < 0.15
+    camera_rests = rng.random() < 0.15 and given is None
+    speed = speed if given is None else given
     far = _motion(
         rng,
         (size[0] / 2, size[1] / 2),

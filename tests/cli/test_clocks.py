@@ -64,6 +64,14 @@ def test_a_frame_rate_and_a_shutter_restore_as_renamed_frames_do(method, bench, 
     assert len(list_images(tmp_path / "own")) == 11
 
 
+def test_one_frame_alone_is_timed_as_among_those_of_its_folder(bench, tmp_path) -> None:
+    assert restore(bench, "own", tmp_path / "all", *CAMERA) == 0
+    assert restore(bench, "own/IMG_10.png", tmp_path / "one", *CAMERA) == 0
+    (alone,) = list_images(tmp_path / "one")
+    assert alone.read_bytes() == (tmp_path / "all" / alone.name).read_bytes()
+    assert alone.name == "IMG_10.png"
+
+
 def test_a_table_and_a_log_of_edges_restore_as_the_frame_rate_does(bench, tmp_path) -> None:
     assert restore(bench, "own", tmp_path / "rate", *CAMERA) == 0
     starts = [1e3 * (START + i * PERIOD) for i in range(11)]

@@ -181,8 +181,10 @@ def test_align_names_a_rolling_shutter_and_its_readout(name, clip, tmp_path, cap
     assert abs(sequence["verification"]["lag_frames"]) < 1.5
 
 
-def test_align_says_nothing_of_a_global_shutter(clip, tmp_path) -> None:
+def test_align_says_nothing_of_a_global_shutter(clip, tmp_path, capsys) -> None:
     assert main([*clip("still"), "--strict"]) == 0
+    said = capsys.readouterr().out
+    assert "Next: spikedeblur restore --model small --manifest" in said, "nothing to train on"
     sequence = sequence_of(tmp_path / "still.json")
     assert "readout" not in sequence
     assert "readout" not in sequence["verification"]

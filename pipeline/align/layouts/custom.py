@@ -49,6 +49,11 @@ from .patterns import Key, Pattern, collect, files_below, filled, require_patter
 
 LAYOUT_SUFFIXES = (".yaml", ".yml")
 
+_JOIN = (
+    "if one recording is in several files, join them first: spikedeblur convert 'rec_*.dat' "
+    "spike.dat --geometry ..."
+)
+
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -88,6 +93,8 @@ class Spikes(_Section):
     @model_validator(mode="after")
     def _check(self) -> Spikes:
         own_files = "{frame}" in self.files
+        if set("*?[") & set(self.files):
+            raise ValueError(f"files: expected {{words}} in place of *; {_JOIN}")
         if not self.files.lower().endswith(SPIKE_SUFFIXES):
             raise ValueError("files: expected a pattern that ends with .dat or .bin")
         if self.geometry is None and (self.rate, self.gain) != (None, None):
@@ -221,7 +228,7 @@ class LayoutFile(_Section):
             if set(words_of(pattern)) != words:
                 raise ValueError(f"{key}: expected the same {{words}} as in blur")
         if extra := sorted(in_spikes - words):
-            raise ValueError(f"spikes.files: {{{extra[0]}}} is not in blur")
+            raise ValueError(f"spikes.files: {{{extra[0]}}} is not in blur; {_JOIN}")
         if "frame" in in_spikes and in_spikes != words:
             raise ValueError("spikes.files: with {frame}, expected the same {words} as in blur")
         if ("split" in words) == (self.split is not None):

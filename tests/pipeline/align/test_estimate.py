@@ -11,6 +11,7 @@ from aligning import run_align
 from spikedeblur.pipeline.align import AlignmentError, read_manifest
 from spikedeblur.pipeline.align.correct_clock import correct_clock
 from spikedeblur.pipeline.align.manifest import AlignedSequence, FileRecord, Verification, Window
+from spikedeblur.pipeline.align.summary import summarise
 from spikedeblur.pipeline.spikes import parse_geometry, read_spikes, write_spikes
 from spikedeblur.pipeline.spikes.sidefile import read_side_file
 
@@ -93,6 +94,21 @@ def test_exposures_outside_the_corrected_recording_are_left_out_by_name(tmp_path
     assert [w.frame_index for w in sequence.windows] == [16, 24]
     assert any("frames 8 are outside" in warning for warning in warnings)
     assert sequence.windows[0].first == pytest.approx(24 / 4000, abs=0.5 / 4000)
+
+
+def test_a_corrected_lag_is_no_warning_and_is_told_as_an_option(tmp_path, make_clip):
+    make_clip(tmp_path, speed=1.5, frames=60)
+    late(tmp_path, -20)
+    warnings: list[str] = []
+    run(tmp_path, warnings=warnings)
+    assert ["more than half an exposure away" in warning for warning in warnings] == [True]
+    corrected = run(tmp_path, estimate=True, strict=True)
+    summary = summarise(corrected, "a.txt", "a.json", [])
+    (option,) = summary.corrections.values()
+    first = corrected.sequences[0].windows[0].first
+    assert option == f"--first {1e3 * first:.3f}ms"
+    run(tmp_path, warnings=warnings)
+    assert len(warnings) == 2, "without --estimate it is a warning again"
 
 
 def test_nothing_is_corrected_that_the_frames_do_not_prove(tmp_path, make_clip):

@@ -67,6 +67,8 @@ def changed(of: object = CONTENT, **keys: object) -> dict[str, object]:
         ({"blur": "blur/{frame}.png", "spikes__files": "a.dat"}, "expected a word for the seq"),
         ({"sharp": "{other}/{frame}.png"}, "sharp: expected the same {words}"),
         ({"spikes__files": "{clip}/{run}.dat"}, "spikes.files: {run} is not in blur"),
+        ({"spikes__files": "{clip}/{run}.dat"}, "spikedeblur convert 'rec_*.dat' spike.dat"),
+        ({"spikes__files": "{clip}/rec_*.dat"}, "spikedeblur convert 'rec_*.dat' spike.dat"),
         ({"spikes__files": "{frame}.dat"}, "spikes.files: with {frame}, expected the same"),
         ({"spikes__files": "{clip}.raw"}, "files: expected a pattern that ends with .dat"),
         ({"spikes__geometry": "32x40"}, "spikes.geometry: "),
