@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-memory bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation model compare clean
+.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-memory bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation bench-in-time bench-rolling model compare clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -127,6 +127,13 @@ bench-path: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.calm
 	$(BIN)/python -m tests.benchmarks.recordings
 	$(BIN)/python -m tests.benchmarks.path_cost
+
+# Do spikes and frames belong together, and is a shutter rolling? How often the answer is right.
+bench-in-time: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.in_time
+
+bench-rolling: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.rolling
 
 bench-adaptation: $(OUT)/.done
 	$(BIN)/python -m tests.benchmarks.adaptation $(OUT)

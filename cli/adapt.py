@@ -47,6 +47,7 @@ def adapt(
         float, typer.Option(help="Learning rate at the start; it falls to 0.")
     ] = 1e-3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of random clips and crops.")] = 0,
+    force: options.Force = False,
     overwrite: Annotated[bool, overwrites("a model that is there")] = False,
     json: options.Json = False,
 ) -> None:
@@ -84,7 +85,7 @@ def adapt(
     from ..pipeline.adapt import Adapting  # with torch: seconds
     from ..pipeline.adapt import adapt as job
 
-    how = Adapting(steps=steps, learning_rate=learning_rate, seed=seed)
+    how = Adapting(steps=steps, learning_rate=learning_rate, seed=seed, force=force)
     with progress_bar("Adapting", "steps") as reporter:
         summary = job(source, recordings, out, how=how, overwrite=overwrite, reporter=reporter)
     report(

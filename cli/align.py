@@ -177,7 +177,10 @@ def _in_words(summary: AlignSummary, verify: bool) -> str:
     elif not summary.verification:
         lines.append("Not verified: no sharp frames, and recordings end with the exposures")
     else:
-        line = f"Lag proved by the images in {summary.verified} of {summary.sequences} sequences"
+        line = (
+            f"Lag proved by the images in {summary.verified} of {summary.sequences} sequences; "
+            f"spikes fit the frames in {summary.fitting}"
+        )
         if summary.worst_lag_seconds is not None:
             line += (
                 f"; largest {1000 * summary.worst_lag_seconds:+.3f} ms "

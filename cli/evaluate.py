@@ -124,6 +124,8 @@ def _page_command(run: str | None, json: Path | None) -> str | None:
 
 
 def _print(evaluation: Evaluation) -> None:
+    from ..pipeline.sequences.provenance import warning_of
+
     backbone = evaluation.lpips_backbone
     figures = "PSNR in dB / SSIM" + (f" / LPIPS ({backbone})" if backbone else "")
     data = {
@@ -151,6 +153,8 @@ def _print(evaluation: Evaluation) -> None:
     ]
     if gains:
         typer.echo(f"Gain over blur in dB, 95 % interval over sequences: {', '.join(gains)}")
+    if evaluation.findings:
+        typer.echo(f"Warning: {warning_of(evaluation.findings)}")
     if evaluation.misaligned:
         worst, lag = max(evaluation.misaligned.items(), key=lambda item: abs(item[1]))
         typer.echo(

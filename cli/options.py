@@ -125,6 +125,10 @@ Tile = Annotated[
         show_default="whole up to 512x512, else 256; less if memory is short",
     ),
 ]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Go on where spikes and frames are not alike at any lag."),
+]
 Flips = Annotated[
     bool,
     typer.Option(

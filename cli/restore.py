@@ -84,6 +84,7 @@ def restore(
     video_fps: Annotated[
         float, typer.Option(min=0.1, help="Frames a second at which it plays.")
     ] = 30.0,
+    force: options.Force = False,
     overwrite: Annotated[bool, overwrites("frames made from other inputs")] = False,
     json: options.Json = False,
 ) -> None:
@@ -118,6 +119,7 @@ def restore(
             short_bins=short_bins,
             frames_per_exposure=frames_per_exposure,
             bits=16 if bits == "16" else 8,
+            force=force,
         )
     except job.RestoreError as error:
         raise typer.BadParameter(str(error), param_hint="--run / --model / --method") from error

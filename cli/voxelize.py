@@ -75,6 +75,10 @@ def voxelize(
     kind: Kind = None,
     codec: Codec = None,
     overwrite: Annotated[bool, overwrites("sequences that differ")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Make sequences whose spikes don't fit their frames, too."),
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Read what is there back; make anew what is damaged.")
     ] = False,
@@ -112,6 +116,7 @@ def voxelize(
         kind=kind,
         codec=codec,
         overwrite=overwrite,
+        force=force,
         check=check,
         on_error=on_error,
         dry_run=dry_run,

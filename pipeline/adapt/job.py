@@ -33,6 +33,7 @@ from ...model import CharbonnierLoss, RawWindows, VRTWithSpike, network_inputs
 from ...model.normalize import luminance
 from ..host.files import sha256_file
 from ..host.reporter import SILENT, Reporter
+from ..sequences.in_time import require_one_scene
 from ..sequences.recording import Recording
 from ..spikes.parts import hash_stream
 from ..train.ema import averaged_copy, update_average
@@ -75,6 +76,8 @@ class Adapting:
     """Seed of clips and crops."""
     device: str | None = None
     """A torch device; None: the GPU where there is one."""
+    force: bool = False
+    """Go on even where spikes and frames are not alike at any lag."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +124,9 @@ def adapt(
             f"expected at least 1 step and a crop of a multiple of {multiple} pixels, got "
             f"{how.steps} and {how.crop}"
         )
+    for recording in recordings:
+        for warning in require_one_scene(recording, force=how.force)[1]:
+            reporter.warn(warning)
     clips = _Clips(recordings, config, how)
     model.to(clips.device)
     before = clips.trial(model, config.DATA.NORM)

@@ -61,7 +61,8 @@ def correct_clock(sequence: AlignedSequence, measured: Verification) -> AlignedS
     windows = tuple(
         window.model_copy(update={"first": window.first - shift}) for window in sequence.windows
     )
-    applied = measured.model_copy(update={"applied": True})
+    solved = {"problem": None, "warning": None} if measured.problem in ("late", "early") else {}
+    applied = measured.model_copy(update={"applied": True, **solved})
     return sequence.model_copy(update={"rate": rate, "windows": windows, "verification": applied})
 
 

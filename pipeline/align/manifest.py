@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import pydantic_core
 from pydantic import (
@@ -78,7 +78,7 @@ Unproved = Literal["flat", "still", "unlike", "edge", "rival", "unsure"]
 """Why the frames prove no lag."""
 Misread = Literal["rows flipped", "columns flipped", "rotated", "transposed", "geometry", "swapped"]
 """How the spikes fit the frames better than as they were read."""
-Problem = Literal[Unproved, Misread, "sharp apart", "rolling shutter"]
+Problem = Literal[Unproved, Misread, "sharp apart", "rolling shutter", "late", "early"]
 """What the frames show to be wrong, or why they prove nothing; see docs/alignment.md."""
 
 
@@ -118,9 +118,16 @@ class Verification(_Record):
     show; None: none is known to be missing."""
 
     @property
-    def open_warning(self) -> str | None:
-        """What is still wrong, in a sentence: a sound lag is not, once the clock is corrected."""
-        return None if self.applied and self.problem is None else self.warning
+    def is_unlike(self) -> bool:
+        """Whether spikes and frames, as they were read, are not of one scene."""
+        misread = self.problem in get_args(Misread)
+        return self.problem == "unlike" or misread
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether something is known to be wrong; where nothing could be told, nothing is."""
+        proves_nothing = self.problem in ("flat", "still", "edge", "rival", "unsure")
+        return self.problem is not None and not proves_nothing and not self.applied
 
     @model_serializer(mode="wrap")
     def _without_readout(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -207,6 +214,12 @@ class AlignedSequence(_Record):
     """Registration of the spikes; None: both cameras see the same field."""
     verification: Verification | None = None
     """Measured lag; None: not measured."""
+
+    @property
+    def finding(self) -> str | None:
+        """What the frames show to be wrong with the spikes, in a sentence; None: nothing."""
+        measured = self.verification
+        return measured.warning if measured is not None and measured.is_wrong else None
 
     @model_serializer(mode="wrap")
     def _without_what_few_have(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:

@@ -36,7 +36,7 @@ MOST_SEQUENCES = 200
 _MARK = "<!-- spikedeblur align -->"
 _WIDTH = 232
 """Width of a picture on the page, in pixels."""
-_MEASURED = (None, "edge", "rival", "unsure", "sharp apart", "rolling shutter")
+_MEASURED = (None, "edge", "rival", "unsure", "sharp apart", "rolling shutter", "late", "early")
 """Problems with which a lag was measured."""
 _TILES = 8
 """Tiles of the chequerboard, from left to right."""
@@ -174,8 +174,8 @@ def _words(sequence: AlignedSequence) -> str:
             )
         if measured.applied:
             words.append("<b>clock corrected by it; below is what is left</b>")
-        if measured.open_warning:
-            words.append(f'<span class="bad">{html.escape(measured.open_warning)}</span>')
+        if measured.warning:
+            words.append(f'<span class="bad">{html.escape(measured.warning)}</span>')
     if sequence.space is not None:
         error = sequence.space.error_pixels
         corners = f", corners to &plusmn; {error:.2f} frame pixels" if error is not None else ""

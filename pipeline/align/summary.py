@@ -25,6 +25,9 @@ class AlignSummary:
     """Spikes in all exposures together."""
     verified: int
     """Sequences whose lag the frames prove."""
+    fitting: int
+    """Sequences among these whose spikes fit their frames, or do since their clock was corrected.
+    """
     corrected: int
     """Sequences whose clock was corrected by a proved lag."""
     corrections: dict[str, str]
@@ -69,6 +72,7 @@ def summarise(
         windows=len(windows),
         spikes=sum(window.spike_count for window in windows),
         verified=len(proved),
+        fitting=sum(lag.problem is None or lag.applied for lag in proved.values()),
         corrected=sum(lag.applied for lag in lags.values()),
         corrections={s.seq: _options(s) for s in result.sequences if _is_corrected(s)},
         worst_lag_seconds=proved[worst].lag_seconds if worst else None,

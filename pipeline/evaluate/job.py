@@ -23,7 +23,7 @@ from ..methods.make_method import UNTRAINED, ModelOptions, make_method
 from ..methods.tfp_tfi_sdm import SHORT_BINS
 from ..sequences.contract import WindowSequence
 from ..sequences.lag import exposure_lag
-from ..sequences.provenance import blur_kinds, describe_data
+from ..sequences.provenance import blur_kinds, describe_data, findings
 from .lpips import Backbone, Lpips
 from .metrics import Score, psnr, ssim
 from .motion import MotionMeter
@@ -241,6 +241,7 @@ def evaluate_sequences(
         sdm_bins=best.get("sdm"),
         tile=max((side for side in tiles if side is not None), default=None),
         gain_estimated=tuple(s.seq for s in sequences if s.gain is None and best),
+        findings=findings(sequences),
         lags={s.seq: exposure_lag(s) if s.windows_are_raw else None for s in sequences},
         motion=meter.scores() if meter is not None else {},
     )

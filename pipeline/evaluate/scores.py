@@ -58,6 +58,8 @@ class Evaluation:
     """Side of the model's tiles in pixels; None: whole frames, or no model."""
     gain_estimated: tuple[str, ...]
     """Names of sequences without a recorded gain: tfp and sdm take it from the blurred frames."""
+    findings: dict[str, str]
+    """What `align` found wrong with sequences that were voxelized all the same, by name."""
     lags: dict[str, float | None]
     """Lag of each sequence's spikes as a share of the exposure, late > 0; None: not measurable."""
     store: str = ""
@@ -135,6 +137,7 @@ class Evaluation:
             "psnr_interval": {name: self.interval(name) for name in self.methods},
             "psnr_gain_over_blur_interval": self.gain_intervals(),
             "lag_in_exposures": self.lags,
+            "findings": self.findings,
             "motion": {name: asdict(score) for name, score in self.motion.items()},
             "frames": [
                 {

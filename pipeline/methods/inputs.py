@@ -78,12 +78,3 @@ class InputReader:
         )
         samples = torch.from_numpy(np.array(self._windows.samples[start:stop]))
         return RawWindows(blur.permute(0, 3, 1, 2), voxels, samples)
-
-
-def lag_in_bins(windows: WindowSequence, start: int, stop: int) -> float:
-    """Return by how many bins the spikes of windows [start, stop) come late, by their counts.
-
-    Less than 0: early. 0: the blurred frames show no lag, or log1p of the counts is taken.
-    """
-    conditions = InputReader(windows, NormConfig(CORRECT_LAG=True)).conditions(start, stop)
-    return 0.0 if conditions is None or conditions.late is None else conditions.late.item()

@@ -19,7 +19,7 @@ from ..host.files import sha256_file
 from ..sequences import open_store
 from ..sequences.contract import WindowSequence
 from ..sequences.lag import NOTABLE
-from ..sequences.provenance import describe_data
+from ..sequences.provenance import describe_data, warning_of
 from ..storage.base import StoreError
 from ..train.run.runs import RunRecord, read_run
 from ..trained.model_file import weights_file
@@ -137,6 +137,8 @@ def _read_run(
             f"{name}: the spikes of {late} of {len(lags)} sequences are not where their sharp "
             "frames are; correct the alignment before you trust the figures"
         )
+    if found := scores.get("findings"):
+        notes.append(f"{name}: {warning_of(found)}")
     evaluated = scores.get("checkpoint_sha256")
     has_model = "model" in scores.get("methods", ())
     if has_model and (evaluated is None or evaluated != run.weights_sha256):

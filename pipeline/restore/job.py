@@ -20,16 +20,13 @@ from ..methods.contract import Method, restored_instants
 from ..methods.make_method import METHODS, UNTRAINED, ModelOptions, make_method
 from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.find_recording import recordings_of
-from ..sequences.lag import NOTABLE
+from ..sequences.in_time import require_one_scene
 from ..sequences.recording import MOST_BINS, Recording, RecordingSequence
 from ..spikes.parts import hash_stream
 from .record import Inputs, RestoreError, frame_stems, prepare_out, tile_before, write_record
 
 if TYPE_CHECKING:
-    from ..methods.network import ModelMethod
-
-LAG_EXPOSURES = 16
-"""Number of first exposures on which the spikes' lag is measured."""
+    pass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +44,8 @@ class Restoring(ModelOptions):
     exposure."""
     bits: Literal[8, 16] = 8
     """Bits of a channel in the PNGs; 16 need the extra `png16`."""
+    force: bool = False
+    """Restore even where spikes and frames are not alike at any lag."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be done.
@@ -218,8 +217,7 @@ class _Job:
             "seq": recording.seq,
             "run": None if how.run is None else str(how.run),
         }
-        middle = parts[len(parts) // 2].windows
-        warnings = tuple(_warnings(how.method, recording, middle, model))
+        warnings = tuple(_warnings(how, recording))
         for warning in warnings:
             self._reporter.warn(warning)
         message = f"{out}: another `restore` is writing there; wait for it, or stop it"
@@ -324,22 +322,15 @@ def _inputs(
     }
 
 
-def _warnings(
-    method: str, recording: Recording, sequence: RecordingSequence, model: ModelMethod | None
-) -> Iterator[str]:
-    """Yield what may be wrong with a recording, or with what the user said about it."""
-    yield from recording.settings.warnings
-    if model is None:
-        if recording.settings.gain is None and UNTRAINED[method].needs_gain:
-            yield "gain not known: taken from the blurred frames' brightness; give --gain"
-        return
-    from ..methods.inputs import lag_in_bins
+def _warnings(how: Restoring, recording: Recording) -> Iterator[str]:
+    """Yield what may be wrong with a recording, or with what the user said about it.
 
-    lag = lag_in_bins(sequence, 0, min(sequence.length, LAG_EXPOSURES)) / sequence.bins
-    if abs(lag) > NOTABLE:
-        when = "late" if lag > 0 else "early"
-        moved = "; the model was given them in time" if model.config.DATA.NORM.CORRECT_LAG else ""
-        yield (
-            f"by the blurred frames the spikes come {when} by {abs(lag):.0%} of the exposure"
-            f"{moved}; check --fps and --first, or let `align --estimate` correct the clock"
-        )
+    Raises:
+        RecordingError: its spikes are of another scene.
+    """
+    settings = recording.settings
+    yield from settings.warnings
+    if how.run is None and settings.gain is None and UNTRAINED[how.method].needs_gain:
+        yield "gain not known: taken from the blurred frames' brightness; give --gain"
+    if how.method != "blur":
+        yield from require_one_scene(recording, force=how.force)[1]

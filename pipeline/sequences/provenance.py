@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,3 +60,15 @@ def blur_kinds(sequences: Sequence[WindowSequence]) -> tuple[str, ...]:
     """Return the names of the ways in which frames were averaged, sorted; results depend on it."""
     records = [sequence.record for sequence in sequences if isinstance(sequence, StoreSequence)]
     return tuple(sorted({record.blur_kind for record in records if record.blur_kind is not None}))
+
+
+def findings(sequences: Sequence[WindowSequence]) -> dict[str, str]:
+    """Return what `align` found wrong with sequences that were voxelized all the same, by name."""
+    records = [sequence.record for sequence in sequences if isinstance(sequence, StoreSequence)]
+    return {record.seq: record.finding for record in records if record.finding is not None}
+
+
+def warning_of(found: Mapping[str, str]) -> str:
+    """Return a sentence about `findings`, at least one."""
+    seq, finding = next(iter(found.items()))
+    return f"{len(found)} sequences do not fit their frames, as `align` found; {seq}: {finding}"

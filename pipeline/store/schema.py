@@ -31,7 +31,16 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from ... import __version__
 from ..host.files import stays_below
@@ -167,9 +176,18 @@ class SequenceRecord(BaseModel):
     """All arrays of the sequence; where none are given, those that `voxelize` makes."""
     blur_kind: str | None = None
     """Way in which the data set averaged frames: GoPro's blur or blur_gamma."""
+    finding: str | None = None
+    """What `align` found to be wrong with the spikes, where they were voxelized all the same."""
     plan_sha256: str
     """SHA-256 of all that decides the content, except the source files themselves."""
     complete: Completion | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_finding(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        content: dict[str, object] = dump(self)
+        if self.finding is None:
+            del content["finding"]
+        return content
 
     @model_validator(mode="after")
     def _check_sizes(self) -> SequenceRecord:

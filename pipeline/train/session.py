@@ -15,7 +15,7 @@ from ...third_party.VRT import set_recompute
 from ..host.reporter import SILENT, Reporter
 from ..sequences.contract import WindowSequence
 from ..sequences.light import seen_by
-from ..sequences.provenance import describe_data
+from ..sequences.provenance import describe_data, findings, warning_of
 from ..weights.checkpoint import forms_of, outline_that_fits, without_pretrained
 from ..weights.files import checkpoint_path
 from .data.order import ClipIndex, StepPlan
@@ -150,6 +150,8 @@ class Session:
             for weights in filter(None, (state["model"], state["ema"])):
                 outline_that_fits(config, forms_of(weights, path), path)
         splits = open_splits(config)
+        if found := findings([*splits[0], *splits[1]]):
+            reporter.warn(warning_of(found))
         torch.manual_seed(config.TRAIN.SEED)
         model = build_model(config if state is None else without_pretrained(config))
         session = cls(config, group, objective, model, splits, run=run, state=state)

@@ -46,6 +46,7 @@ Problem = Literal[
     "unreadable",  # the disk or network failed
     "source-missing",  # what it was made from isn't there
     "source-changed",  # what it was made from is another file now
+    "alignment",  # `align` found that spikes and frames do not fit
     "absent",  # the manifest has a sequence that the store lacks
 ]
 
@@ -227,6 +228,8 @@ def _check_sequence(
             checked.add("incomplete", mark, "a run of `voxelize` was stopped here")
         else:
             _check_files(folder, record, checked)
+            if record.finding is not None:
+                checked.add("alignment", mark, f"was voxelized by --force, though {record.finding}")
             if sources is not None:
                 _check_sources(sources, record, checked)
     except SpikeDeblurError as error:

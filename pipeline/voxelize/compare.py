@@ -128,6 +128,10 @@ def _compare_one(job: VoxelizeJob, sequence: AlignedSequence, compared: Compared
             f"{folder}: expected nothing or a sequence that `voxelize` wrote, found other "
             "files; use --overwrite to replace them, or another store"
         )
+    if sequence.finding is not None and not job.options.force:
+        raise StoreError(
+            f"{sequence.seq}: {sequence.finding}; align again, or let --force make it as it is"
+        )
     _require_aligned(job, sequence, seen)
     compared.todo.append((sequence, seen))
 

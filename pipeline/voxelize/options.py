@@ -44,6 +44,8 @@ class VoxelizeOptions:
     """Whether complete sequences that differ are made anew."""
     check: bool = False
     """Whether complete sequences are read back, and damaged ones made anew."""
+    force: bool = False
+    """Whether sequences are made whose spikes do not fit their frames, as `align` found."""
     on_error: str = "stop"
     """stop: a sequence that can't be made ends the run; skip: it is reported at the end."""
     dry_run: bool = False

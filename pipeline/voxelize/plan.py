@@ -250,6 +250,7 @@ def _record(
         codec=target.codec,
         readout=sequence.readout,
         blur_kind=sequence.blur_kind,
+        finding=sequence.finding,
         plan_sha256=plan_digest(sequence, target.kind, target.bins),
     )
 

@@ -14,7 +14,7 @@ class CheckFinding:
 
     kind: str
     """missing, unreadable, cut, changed, touched, size, black, frozen, dead, hot, empty, exposure,
-    gain or rate."""
+    gain, rate or alignment."""
     message: str
     wrong: bool = True
     """False: only a note."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from ...spikes.clock import SpikeWindowError
 from ...spikes.dat import SpikeFile, SpikeFileError
 from ..manifest import AlignedSequence, Manifest, ManifestError, Window, read_manifest
 from ..measure.dataset import frames_of
+from ..measure.in_time import look
 from ..measure.verify import verify_sequence
 from .findings import CheckFinding, Checking
 from .frames import check_images
@@ -157,6 +158,7 @@ def check_sequence(
     bad = _check_bad_pixels(checking, sums)
     gain = _check_gain(checking)
     rate, unknown = _check_rate(checking, root)
+    _check_alignment(checking, root)
     return SequenceCheck(
         seq=sequence.seq,
         windows=len(sequence.windows),
@@ -283,6 +285,18 @@ def _check_gain(checking: Checking) -> float | None:
             "--gain, and whether light was averaged linearly",
         )
     return measured
+
+
+def _check_alignment(checking: Checking, root: Path) -> None:
+    """Repeat what `align` found to be wrong, or look where it was told not to."""
+    sequence = checking.sequence
+    if sequence.verification is None and not checking.unreadable:
+        with suppress(SpikeDeblurError):  # what can't be read is a finding already
+            known = sequence.readout is not None
+            measured = look(frames_of(sequence, root), readout_known=known)
+            sequence = sequence.model_copy(update={"verification": measured})
+    if sequence.finding is not None:
+        checking.note("alignment", sequence.finding)
 
 
 def _check_rate(checking: Checking, root: Path) -> tuple[float | None, str | None]:

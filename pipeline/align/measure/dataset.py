@@ -16,10 +16,10 @@ from ..correct_clock import correct_clock, drop_outside, has_one_clock, with_win
 from ..layouts.contract import AlignmentError
 from ..manifest import AlignedSequence, Space, Verification
 from ..readout import delays_of
+from .in_time import look
 from .registration import Model, Plane, Timed, find_lag_anywhere, register
-from .rolling import with_readout_seen
-from .suspects import name_owner, name_suspect
-from .verify import LIKELY, PROVED, FrameAt, match_sequence, spread
+from .suspects import name_owner
+from .verify import LIKELY, PROVED, FrameAt, spread
 
 _LAGS = 16
 """Lags to each side, an eighth of the exposure apart, at which a registration is tried."""
@@ -60,13 +60,7 @@ def measure(
     known = None if former is None else _known(former, planned)
     if known is not None:
         return known
-    frames = frames_of(planned, root)
-    measured, match = match_sequence(frames)
-    if measured is not None and match is not None and planned.readout is None:
-        measured = with_readout_seen(frames, measured, match)
-        if measured.readout is not None:
-            return measured
-    return None if measured is None else name_suspect(frames, measured)
+    return look(frames_of(planned, root), readout_known=planned.readout is not None)
 
 
 def _known(former: AlignedSequence, planned: AlignedSequence) -> Verification | None:

@@ -25,7 +25,7 @@ from ...spikes.clock import SpikeClock
 from ...spikes.registration import Registration
 from ...spikes.stream import SpikeStream
 from ..manifest import Problem, ReferenceKind, Verification
-from .lag import Match, find_lag
+from .lag import Lobe, Match, find_lag
 from .registration import seen_by_spikes
 from .sliding import Plane, Reference
 
@@ -41,8 +41,10 @@ PROVED = 0.9
 LIKELY = 0.8
 """Correlation below which other orientations, geometries and recordings are tried as well."""
 
-_MIN_CORRELATION = 0.5
+ALIKE = 0.5
 """Correlation below which likeness may be chance: REDS reaches 0.85 to 0.98, upside down 0.3."""
+_EDGE = 1 / 8
+"""Share of the search at each end, where a curve that hardly falls may go on to rise."""
 _MIN_DROP = 0.01
 """Least fall of the curve on both sides of its peak; with less, nothing moves."""
 
@@ -230,30 +232,36 @@ def _what_is_wrong(
     sure, lobe, lag = confidence(match, samples), match.lobe, round(match.lag, 4)
     where = f"best match at {lag:+.1f} samples ({1000 * lag / rate:+.3f} ms)"
     other_fields = "if the cameras see different fields, give --calibration or --estimate-space"
-    if match.peak < _MIN_CORRELATION:
+    if match.peak < ALIKE:
         return "unlike", (
             f"spikes and {kind} frames do not look alike (correlation {match.peak:.2f} at best): "
             f"check geometry, row order and that they belong together, or, {other_fields}"
         )
-    if lobe.at_edge:
+    if np.nanmax(lobe.curve) - np.nanmin(lobe.curve) < _MIN_DROP:
+        return _still(match)
+    if lobe.at_edge or (lobe.drop < _MIN_DROP and _is_near_the_edge(lobe)):
         return "edge", f"{where}, at the end of the search: the true lag may lie beyond"
     if lobe.drop < _MIN_DROP:
-        return "still", (
-            f"the correlation hardly changes with time ({match.peak:.3f}, falling by "
-            f"{lobe.drop:.3f}): nothing moves, so the lag is not proved"
-        )
+        return _still(match)
     if sure < PROVED and lobe.rival is not None and lobe.lead < 2:
         rival = f"{lobe.rival[1]:.3f} to {match.peak:.3f}"
         return "rival", f"{where}, but another time matches as well ({rival})"
     if sure < PROVED:
         warning = f"{where}, but only to +-{match.error:.1f} samples: the lag is not proved"
         return "unsure", warning + (f"; {other_fields}" if match.peak < LIKELY else "")
-    if abs(lag) > (samples - 1) / 2:
-        return None, (
-            f"{where}, more than half an exposure away: check fps, rate and first sample, or let "
-            "--estimate correct the clock"
-        )
     return None, None
+
+
+def _is_near_the_edge(lobe: Lobe) -> bool:
+    known = np.flatnonzero(np.isfinite(lobe.curve))
+    return bool(min(lobe.top - known[0], known[-1] - lobe.top) < _EDGE * len(known))
+
+
+def _still(match: Match) -> tuple[Problem, str]:
+    return "still", (
+        f"the correlation hardly changes with time ({match.peak:.3f}, falling by "
+        f"{match.lobe.drop:.3f}): nothing moves, so the lag is not proved"
+    )
 
 
 def _agreeing(blur: Verification, sharp: Verification) -> Verification:

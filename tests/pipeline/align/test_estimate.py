@@ -127,7 +127,7 @@ def test_second_run_measures_nothing_again_and_gives_the_same_bytes(
     assert run(tmp_path).sequences[0].verification.applied is False
     run(tmp_path, estimate=True)
     assert (tmp_path / "o" / "a.json").read_bytes() == first
-    monkeypatch.setattr("spikedeblur.pipeline.align.measure.dataset.match_sequence", None)
+    monkeypatch.setattr("spikedeblur.pipeline.align.measure.dataset.look", None)
     run(tmp_path, estimate=True)
     assert (tmp_path / "o" / "a.json").read_bytes() == first
 

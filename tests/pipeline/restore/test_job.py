@@ -14,6 +14,7 @@ from PIL import ImageCms
 from spikedeblur.configs.schema import Config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.align.log import AlignmentRow, write_alignment_log
+from spikedeblur.pipeline.clocks.durations import parse_duration
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.frames.images import (
     colour_profile,
@@ -295,9 +296,9 @@ def test_frames_of_other_inputs_are_neither_kept_nor_replaced(recording) -> None
     blurred = recording / "test_blurry_33/Type1/clip/0031.png"
     write_png(blurred, 255 - read_rgb(blurred))
     with pytest.raises(job.RestoreError, match=r"other inputs \(frames\)"):
-        restore(recording)
+        restore(recording, force=True)
     assert (recording / "out" / "0031.png").read_bytes() == before
-    restore(recording, overwrite=True)
+    restore(recording, overwrite=True, force=True)
     assert (recording / "out" / "0031.png").read_bytes() != before
 
 
@@ -503,25 +504,16 @@ def test_a_model_restores_clips_and_resumes(recording, monkeypatch: pytest.Monke
         restore(recording, run=recording / "run", tile=32)
 
 
-@pytest.mark.parametrize("correct", [True, False])
-@pytest.mark.parametrize(("first", "expected"), [(-0.004, "early by 12%"), (0.004, "late by 12%")])
-def test_spikes_of_another_time_are_warned_of_without_sharp_frames(
-    recording, monkeypatch: pytest.MonkeyPatch, correct, first, expected
-) -> None:
-    config = Config.model_validate({"DATA": {"CLIP_LEN": 2, "NORM": {"CORRECT_LAG": correct}}})
-    monkeypatch.setattr(
-        job.Restoring, "open", lambda how, run: ModelMethod(Passing(), config, device="cpu")
-    )
-    best = recording / "run" / "checkpoints" / "best.pt"
-    best.parent.mkdir(parents=True)
-    best.write_bytes(b"weights")
-    assert restore(recording, run=recording / "run").warnings == ()
+@pytest.mark.parametrize("method", ["sdm", "tfp", "path"])
+@pytest.mark.parametrize(("first", "expected"), [(-0.004, "early by 12"), (0.004, "late by 12")])
+def test_any_method_warns_of_spikes_of_another_time(recording, method, first, expected) -> None:
+    assert restore(recording, method=method).warnings == ()
     for other in ("0016.png", "0046.png"):
         (recording / "test_blurry_33/Type1/clip" / other).unlink()
-    moved = restore(recording, "moved", run=recording / "run", first=first)
-    (warning,) = (w for w in moved.warnings if "blurred frames" in w)
+    *_, warning = restore(recording, "moved", method=method, first=first).warnings
     assert expected in warning
-    assert ("given them in time" in warning) == correct
+    right = warning.partition("give --first ")[2].partition(",")[0]
+    assert parse_duration(right) == pytest.approx(0, abs=2e-4)
 
 
 def test_an_exposure_too_short_for_the_models_bins_is_refused(recording) -> None:

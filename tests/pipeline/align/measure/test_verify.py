@@ -31,7 +31,8 @@ def test_lag_beyond_half_an_exposure_is_a_warning(tmp_path, make_clip):
     make_clip(tmp_path, lag=22, speed=1.5)
     (sequence,) = _align(tmp_path).sequences
     assert sequence.verification.lag_frames == pytest.approx(22, abs=1.0)
-    assert "more than half an exposure" in sequence.verification.warning
+    assert sequence.verification.problem == "late"
+    assert "of the exposure" in sequence.verification.warning
 
 
 @pytest.mark.parametrize("scene", [{"flat": True}, {"speed": 0.0}])
