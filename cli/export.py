@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import overwrites
-from .output import command_line, parse_size, require_local, say_next
+from .output import command_line, parse_size, require_local, say, say_next
 
 _PROGRAMS = (".pt2", ".onnx")
 
@@ -81,7 +81,7 @@ def export(
         shapes = ", ".join(
             f"{name} {'x'.join(map(str, shape))}" for name, shape in summary.inputs.items()
         )
-        typer.echo(
+        say(
             f"{out}: takes {shapes}; within {summary.difference:.1g} of the network's range, "
             f"{out.stat().st_size / 1e6:.1f} MB"
         )
@@ -94,7 +94,7 @@ def export(
     from ..pipeline.trained.model_file import export_model
 
     facts = export_model(run, out, clip_len=clip_len, overwrite=overwrite)
-    typer.echo(
+    say(
         f"{out}: {facts['parameters'] / 1e6:.2f} M parameters of step {facts['step']}, validation "
         f"{facts['validation_psnr'] or float('nan'):.2f} dB, {out.stat().st_size / 1e6:.1f} MB"
     )

@@ -14,15 +14,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from ...errors import SpikeDeblurError
 from ..host.files import write_text
+from ..host.reading import read_file
 
 HEADER = "frame_idx,t0,t1,event_count,seq"
 
 _LATEST = 1e11
 """Latest time, in seconds. Clocks may count from 1970; none counts further."""
+
+_MOST_BYTES = 1 << 28
+"""Most bytes of a log; a million rows have 50 million."""
 
 _REMEDY = "correct the row, or write the log again with `spikedeblur align`"
 
@@ -100,7 +103,7 @@ def read_alignment_log(path: str | os.PathLike[str]) -> dict[tuple[str, int], Al
     """
     try:
         # utf-8-sig: a log that passed through a spreadsheet begins with a byte order mark.
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_file(path, _MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise AlignmentLogError(
             f"{path}: can't read the alignment log, UTF-8 text ({error}); write one with "

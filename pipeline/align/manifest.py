@@ -24,8 +24,10 @@ from pydantic import (
 
 from ... import __version__
 from ...errors import SpikeDeblurError
+from ..host.documents import MAX_JSON_BYTES
 from ..host.files import stays_below, write_text
 from ..host.header import ProductFormat
+from ..host.reading import read_file
 from ..host.validation import first_problem
 from ..spikes.clock import SpikeClock
 from ..spikes.geometry import SpikeGeometry
@@ -347,7 +349,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         ManifestError: missing, not JSON, another format or version, or a wrong entry.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_file(path, MAX_JSON_BYTES)
     except OSError as error:
         raise ManifestError(
             f"{path}: can't read the manifest ({error.strerror}); {_REMEDY}"
@@ -390,7 +392,7 @@ def manifest_beside(log: str | os.PathLike[str]) -> Manifest | None:
         return None
     try:
         manifest = read_manifest(beside)
-        same = format_alignment_log(manifest.log_rows()).encode() == Path(log).read_bytes()
+        same = format_alignment_log(manifest.log_rows()).encode() == read_file(log, MAX_JSON_BYTES)
     except (ManifestError, OSError):
         return None
     return manifest if same else None

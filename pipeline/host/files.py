@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SpikeDeblurError
-
-StrPath = str | os.PathLike[str]
-"""A path as text or as an object, such as `pathlib.Path`."""
+from .reading import StrPath as StrPath
+from .reading import open_file
 
 
 class UnsafePathError(SpikeDeblurError):
@@ -170,7 +169,7 @@ def write_text(path: StrPath, text: str) -> None:
 
 def sha256_file(path: StrPath) -> str:
     """Return the hex SHA-256 of a file's content; memory does not grow with its size."""
-    with Path(path).open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import SpikeDeblurError
 from ..host.files import write_text
+from ..host.reading import read_file
 from ..host.validation import first_problem
 from .geometry import SpikeGeometry
 from .parts import stream_files
@@ -110,10 +111,12 @@ def format_side_file(side: SideFile) -> str:
 
 
 def _parse(path: Path) -> SideFile:
-    with path.open("rb") as file:
-        content = file.read(_MAX_BYTES)
     try:
-        return SideFile.model_validate_json(content)
+        return SideFile.model_validate_json(read_file(path, _MAX_BYTES))
+    except OSError as error:
+        raise SideFileError(
+            f"{path}: can't read the side file ({error.strerror}); restore it or remove it"
+        ) from error
     except ValidationError as error:
         raise SideFileError(
             f"{path}: expected a spikedeblur side file, but {first_problem(error)}; correct it "

@@ -14,10 +14,11 @@ import torch
 
 from ...configs import ConfigError, check_config
 from ...configs.schema import Config
-from ...configs.yaml_text import YamlError, read_yaml
 from ...model import VRTWithSpike, build_model, outline_model, parameter_table
 from ...third_party.VRT import load_torch_file
+from ..host.documents import DocumentError, parse_yaml
 from ..host.header import ProductFormat
+from ..host.reading import open_file
 from .base import base_of, describe_base, tell_former_base
 from .files import CheckpointError, find_checkpoint
 from .parts import describe_parts
@@ -117,7 +118,7 @@ def _require_whole(path: Path) -> None:
         CheckpointError: an entry is damaged, or compressed, as torch's never are.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with open_file(path) as opened, zipfile.ZipFile(opened) as file:
             packed = [info for info in file.infolist() if info.compress_type != zipfile.ZIP_STORED]
             damaged = packed[0].filename if packed else file.testzip()
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
@@ -162,8 +163,8 @@ def checkpoint_config(state: dict[str, Any], path: str | os.PathLike[str]) -> Co
         CheckpointError: this release can't read it.
     """
     try:
-        return check_config(read_yaml(str(state["config"])), path)
-    except (ConfigError, YamlError) as error:
+        return check_config(parse_yaml(str(state["config"])), path)
+    except (ConfigError, DocumentError) as error:
         where = "" if isinstance(error, ConfigError) else f"{path}: "
         raise CheckpointError(
             f"{where}{error}; its configuration does not fit this release (it was written by "

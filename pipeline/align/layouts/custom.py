@@ -40,7 +40,7 @@ from ...clocks.camera import CameraClock
 from ...clocks.durations import TimelineError, parse_duration
 from ...clocks.exposures import Exposures
 from ...frames.listing import IMAGE_SUFFIXES, shorten
-from ...host.validation import read_yaml
+from ...host.validation import read_checked
 from ...spikes.dat import SPIKE_SUFFIXES
 from ...spikes.presets import GeometrySpec, SpikePreset, parse_geometry
 from .contract import AlignmentError, FoundSequence, FoundWindow, in_order
@@ -354,7 +354,7 @@ def read_layout(path: str | os.PathLike[str], *, taken: frozenset[str]) -> Custo
             the key.
     """
     remedy = "docs/datasets.md explains each key and has examples"
-    layout = read_yaml(path, LayoutFile, AlignmentError, "a layout file", remedy)
+    layout = read_checked(path, LayoutFile, AlignmentError, "a layout file", remedy)
     if layout.name in taken:
         raise AlignmentError(f"{path}: name: {layout.name} is a built-in layout; choose another")
     return CustomLayout(layout, os.fspath(path))

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...frames.listing import shorten, subfolders, walk_folders
+from ...host.documents import DocumentError, read_yaml
 from ...host.validation import first_problem
 from ...spikes.dat import SPIKE_SUFFIXES
 from . import spk_gopro
@@ -30,8 +30,6 @@ VARIANTS = ()
 
 CONFIG = "config.yaml"
 SPLITS = ("train", "val", "test")
-
-_MAX_BYTES = 1 << 20
 
 
 class SpikeCVConfig(BaseModel):
@@ -136,9 +134,7 @@ def _read_config(path: Path) -> SpikeCVConfig | None:
 
 
 def _load(path: Path) -> object:
-    if path.stat().st_size > _MAX_BYTES:
-        return None
     try:
-        return yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
+        return read_yaml(path)
+    except DocumentError as error:
         raise AlignmentError(f"{path}: expected YAML ({error}); correct the file") from error

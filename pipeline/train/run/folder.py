@@ -19,6 +19,7 @@ from ....configs import ConfigError, dump_config, load_config
 from ....configs.schema import Config
 from ...host.files import atomic_write, require_inside, sweep, write_text
 from ...host.locks import LOCK, only_writer
+from ...host.reading import open_file
 from ...weights.files import FOLDER, checkpoint_path
 from .runs import RunFolderError, leaves, read_metrics
 
@@ -209,8 +210,8 @@ class MetricsFile:
             OSError: not all of it could be written; names the file.
         """
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, allow_nan=False) + "\n")
+            with open_file(self.path, "ab") as file:
+                file.write((json.dumps(line, allow_nan=False) + "\n").encode())
         except OSError as error:
             error.filename = str(self.path)
             raise

@@ -1,10 +1,10 @@
-"""YAML from anybody."""
+"""YAML and JSON from anybody."""
 
 from __future__ import annotations
 
 import pytest
 
-from spikedeblur.configs.yaml_text import YamlError, read_yaml
+from spikedeblur.pipeline.host.documents import DocumentError, parse_yaml
 
 BOMB = "\n".join(
     [
@@ -20,7 +20,7 @@ BOMB = "\n".join(
         (BOMB, "aliases"),
         ("&a [*a]", "aliases"),
         ("[" * 5_000, "nested"),
-        ("x: " + "9" * 5_000, "can't be read"),
+        ("x: " + "9" * 5_000, "digits"),
         ("x: 2001-99-99", "can't be read"),
         ("? [a]\n: b", "name as key"),
         ("a: 1\na: 2", "given twice"),
@@ -30,13 +30,13 @@ BOMB = "\n".join(
     ],
 )
 def test_what_is_no_plain_value_is_an_error_in_one_line(text: str, message: str) -> None:
-    with pytest.raises(YamlError, match=message) as caught:
-        read_yaml(text)
+    with pytest.raises(DocumentError, match=message) as caught:
+        parse_yaml(text)
     assert "\n" not in str(caught.value)
 
 
 def test_anchors_within_bounds_are_read() -> None:
-    assert read_yaml("a: &x [1, 2]\nb: *x\nc: {<<: {d: 1}, e: 2}") == {
+    assert parse_yaml("a: &x [1, 2]\nb: *x\nc: {<<: {d: 1}, e: 2}") == {
         "a": [1, 2],
         "b": [1, 2],
         "c": {"d": 1, "e": 2},
