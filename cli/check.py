@@ -33,7 +33,9 @@ def check(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="For a manifest: sequences at once; default: one a core, at most 8."
+            min=1,
+            max=1024,
+            help="For a manifest: sequences at once; default: one a core, at most 8.",
         ),
     ] = None,
     json: Json = False,

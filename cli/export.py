@@ -32,12 +32,15 @@ def export(
     ] = None,
     frames: Annotated[
         int | None,
-        typer.Option(min=1, help="For a program: frames of a clip.", show_default="as in training"),
+        typer.Option(
+            min=1, max=2000, help="For a program: frames of a clip.", show_default="as in training"
+        ),
     ] = None,
     clip_len: Annotated[
         int | None,
         typer.Option(
             min=1,
+            max=2000,
             help="For a .safetensors: windows that the network sees together when it restores.",
             show_default="as in training",
         ),

@@ -55,11 +55,12 @@ def voxelize(
             help="Folder or URL (s3://, gs://, az://) to write; a stopped run continues in it."
         ),
     ],
-    bins: Annotated[int, typer.Option(min=1, help="Temporal bins a window (K).")] = 32,
+    bins: Annotated[int, typer.Option(min=1, max=4096, help="Temporal bins a window (K).")] = 32,
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
+            max=1024,
             help="Processes, or jobs of --cluster; 1: this process.",
             show_default="one a core",
         ),

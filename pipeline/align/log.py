@@ -18,11 +18,9 @@ from functools import lru_cache
 from ...errors import SpikeDeblurError
 from ..host.files import write_text
 from ..host.reading import read_file
+from ..spikes.bounds import MOST_SECONDS
 
 HEADER = "frame_idx,t0,t1,event_count,seq"
-
-_LATEST = 1e11
-"""Latest time, in seconds. Clocks may count from 1970; none counts further."""
 
 _MOST_BYTES = 1 << 28
 """Most bytes of a log; a million rows have 50 million."""
@@ -60,7 +58,7 @@ class AlignmentRow:
                 f"expected frame_idx and event_count of 0 or more, found {self.frame_idx} and "
                 f"{self.event_count}"
             )
-        if not -_LATEST <= self.t0 <= self.t1 <= _LATEST:
+        if not -MOST_SECONDS <= self.t0 <= self.t1 <= MOST_SECONDS:
             raise AlignmentLogError(
                 f"expected finite times with t0 <= t1, found t0 {self.t0} and t1 {self.t1}"
             )

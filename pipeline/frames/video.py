@@ -226,7 +226,7 @@ def _opened(path: Path) -> Iterator[InputContainer]:
             if not video.streams.video:
                 raise VideoError(f"{path}: expected a video, found none in the file")
             yield video
-    except OSError as error:  # FFmpeg's errors, too
+    except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{path}: can't read the video ({error.strerror}); restore it") from error
 
 

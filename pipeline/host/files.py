@@ -24,6 +24,7 @@ class UnsafePathError(SpikeDeblurError):
     """A path read from a file would leave the folder it must stay in."""
 
 
+_PIECE_BYTES = 1 << 20
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -170,7 +171,10 @@ def write_text(path: StrPath, text: str) -> None:
 def sha256_file(path: StrPath) -> str:
     """Return the hex SHA-256 of a file's content; memory does not grow with its size."""
     with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+        return digest.hexdigest()
 
 
 def require_inside(root: StrPath, folder: StrPath) -> None:

@@ -29,6 +29,8 @@ def open_file(
 
 
 def _without_waiting(path: str, flags: int) -> int:
+    if flags & os.O_WRONLY:  # a pipe that nobody reads opens too, and is refused by its kind
+        flags ^= os.O_WRONLY | os.O_RDWR
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 

@@ -48,8 +48,8 @@ class SpikeGeometry:
         sides = (self.height, self.width)
         if min(sides) < 1 or max(sides) > MAX_SIDE or not 8 <= self.pixels <= MOST_PIXELS:
             raise SpikeGeometryError(
-                f"expected sides of 1 to {MAX_SIDE} pixels, and 8 to {MOST_PIXELS} pixels in all, found "
-                f"{self.height}x{self.width}; check height and width"
+                f"expected sides of 1 to {MAX_SIDE} pixels and 8 to {MOST_PIXELS} pixels in all, "
+                f"found {self.height}x{self.width}; check height and width"
             )
         end = 0
         for start, stop in self.drop_columns:

@@ -20,6 +20,7 @@ from ...frames.listing import shorten, subfolders, walk_folders
 from ...host.documents import DocumentError, read_yaml
 from ...host.validation import first_problem
 from ...spikes.dat import SPIKE_SUFFIXES
+from ...spikes.geometry import MAX_SIDE
 from . import spk_gopro
 from .contract import AlignmentError, FoundSequence, in_order
 from .pairing import index_frames, leftovers, pair_frames
@@ -37,9 +38,9 @@ class SpikeCVConfig(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    spike_h: int = Field(ge=1)
+    spike_h: int = Field(ge=1, le=MAX_SIDE)
     """Rows, in pixels."""
-    spike_w: int = Field(ge=1)
+    spike_w: int = Field(ge=1, le=MAX_SIDE)
     """Columns, in pixels."""
 
 

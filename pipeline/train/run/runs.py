@@ -21,6 +21,7 @@ from ...host.documents import (
     read_json,
 )
 from ...host.reading import read_file
+from ...weights.same import leaves
 
 _NOT_COMPARED = ("TRAIN.LOG_INTERVAL", "TRAIN.SAVE_INTERVAL", "TRAIN.NUM_WORKERS")
 
@@ -208,14 +209,3 @@ def _facts(record: RunRecord, differ: Sequence[str]) -> RunFacts:
         seconds=sum(float(x.get("seconds", 0)) for x in lines if x["kind"] == "train"),
         settings={name: record.settings.get(name) for name in differ},
     )
-
-
-def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the values of a tree of dictionaries by their names, joined by dots."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {
-        key: value
-        for name, below in tree.items()
-        for key, value in leaves(below, f"{prefix}.{name}" if prefix else name).items()
-    }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from spikedeblur.pipeline.host.documents import DocumentError, parse_yaml
+from spikedeblur.pipeline.host.documents import DocumentError, parse_json, parse_yaml, shown
 
 BOMB = "\n".join(
     [
@@ -41,3 +43,41 @@ def test_anchors_within_bounds_are_read() -> None:
         "b": [1, 2],
         "c": {"d": 1, "e": 2},
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "levels"),
+        ('{"a":' * 100_000, "levels"),
+        ("[" * 65 + "]" * 65, "levels"),
+        ("9" * 6_000, "40 digits"),
+        ("-" + "9" * 41, "40 digits"),
+        ("NaN", "finite"),
+        ("[1e999]", "finite"),
+        ("-Infinity", "finite"),
+        (b"\xff\xfe", "utf-8"),
+        ("{'a': 1}", "property name"),
+        ("", "Expecting value"),
+    ],
+)
+def test_what_is_no_plain_json_is_an_error_in_one_line(text: str | bytes, message: str) -> None:
+    with pytest.raises(DocumentError, match=message) as caught:
+        parse_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_brackets_in_texts_and_side_by_side_are_no_depth() -> None:
+    many = json.dumps({"a": "[" * 1000 + '\\"', "b": [[] for _ in range(1000)]})
+    assert parse_json(many) == json.loads(many)
+
+
+def test_a_refused_value_is_shown_in_a_few_words() -> None:
+    for value in (10**6000, ["x" * 10**6] * 10**6, {"a": {"b": "y" * 10**6}}):
+        assert len(shown(value)) < 5000
+
+
+def test_yaml_of_a_few_hundred_levels_is_too_deep() -> None:
+    with pytest.raises(DocumentError, match="nested"):
+        parse_yaml("[" * 100 + "]" * 100)
+    assert parse_yaml("[" * 30 + "]" * 30) is not None
