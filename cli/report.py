@@ -25,7 +25,7 @@ def report(
         str | None,
         typer.Option(
             help="Store to take pictures from.",
-            show_default="as evaluated or trained, if in a folder",
+            show_default="the folder evaluated, or trained on",
         ),
     ] = None,
     evaluation: Annotated[
