@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from .output import LogFormat, chosen_log_format
+from .output import LogFormat, chosen_log_format, say
 
 app = typer.Typer(
     name="spikedeblur",
@@ -50,13 +50,23 @@ for _command, _summary in _COMMANDS.items():
     app.command(short_help=_summary)(getattr(import_module(f".{_command}", __name__), _command))
 
 
+class _Said(logging.Handler):
+    """Prints what the package logs as `say` does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record), err=True)
+
+
+_logger = logging.getLogger(__name__.partition(".")[0])
+_logger.addHandler(_Said(logging.WARNING))
+
 _LONGEST = 4_000
 """Most characters of an error message that are printed."""
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"spikedeblur {__version__}")
+        say(f"spikedeblur {__version__}")
         raise typer.Exit
 
 
@@ -106,13 +116,13 @@ def main(arguments: list[str] | None = None) -> int:
     options, log_format = _without_log_format(options)
     try:
         with _signals_that_stop():
-            app([*log_format, *options, *rest], standalone_mode=True)
+            code = app([*log_format, *options, *rest], standalone_mode=False)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     except (SpikeDeblurError, OSError, MemoryError) as error:
         if debug:
             raise
-        print(f"spikedeblur: {_one_paragraph(_in_words(error))}", file=sys.stderr)
+        say(f"spikedeblur: {_one_paragraph(_in_words(error))}", err=True)
         return 1
     except _StopError as stopped:
         again = "the same command goes on from here"
@@ -122,9 +132,16 @@ def main(arguments: list[str] | None = None) -> int:
             again = "the same command with --resume goes on from here"
         # Tasks of zarr's event loop stay undone, which asyncio would tell after the last line.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        print(f"spikedeblur: stopped; {again}", file=sys.stderr)
+        say(f"spikedeblur: stopped; {again}", err=True)
         return 128 + stopped.signal
-    return 0
+    except Exception as wrong_use:
+        if not hasattr(wrong_use, "show"):
+            raise
+        words = io.StringIO()
+        wrong_use.show(words)
+        say(words.getvalue().rstrip(), err=True)
+        return int(getattr(wrong_use, "exit_code", 2))
+    return code if isinstance(code, int) else 0
 
 
 def _without_log_format(options: list[str]) -> tuple[list[str], list[str]]:
@@ -168,14 +185,8 @@ def _signals_that_stop() -> Iterator[None]:
 
 
 def _one_paragraph(message: str) -> str:
-    """Return a message without control characters, shortened to `_LONGEST` characters.
-
-    File names and values come from outside, and may hold anything.
-    """
-    shown = "".join(
-        c if c.isprintable() else " " if c in "\n\t" else c.encode("unicode_escape").decode()
-        for c in message
-    )
+    """Return a message in one line, shortened to `_LONGEST` characters."""
+    shown = message.replace("\n", " ").replace("\t", " ")
     if len(shown) <= _LONGEST:
         return shown
     return f"{shown[: _LONGEST // 2]} [...] {shown[-_LONGEST // 2 :]}"

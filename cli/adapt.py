@@ -41,12 +41,14 @@ def adapt(
     gain: options.Gain = None,
     first: options.First = None,
     steps: Annotated[
-        int, typer.Option(min=1, help="Training steps; 300 take minutes on one core.")
+        int, typer.Option(min=1, max=10**7, help="Training steps; 300 take minutes on one core.")
     ] = 300,
     learning_rate: Annotated[
         float, typer.Option(help="Learning rate at the start; it falls to 0.")
     ] = 1e-3,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of random clips and crops.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of random clips and crops.")
+    ] = 0,
     force: options.Force = False,
     overwrite: Annotated[bool, overwrites("a model that is there")] = False,
     json: options.Json = False,

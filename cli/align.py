@@ -80,7 +80,10 @@ def align(
     exposure: Annotated[
         int | None,
         typer.Option(
-            help="Sharp frames that make a blurred one; odd.", show_default="33; GoPro: by name"
+            min=1,
+            max=10**6,
+            help="Sharp frames that make a blurred one; odd.",
+            show_default="33; GoPro: by name",
         ),
     ] = None,
     fps: Annotated[

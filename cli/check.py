@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import Json
-from .output import print_json, print_table
+from .output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from ..pipeline.align.check.job import ManifestCheck, SequenceCheck
@@ -33,7 +33,9 @@ def check(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="For a manifest: sequences at once; default: one a core, at most 8."
+            min=1,
+            max=1024,
+            help="For a manifest: sequences at once; default: one a core, at most 8.",
         ),
     ] = None,
     json: Json = False,
@@ -77,20 +79,20 @@ def check(
 
 def _print_store(store: StoreCheck) -> None:
     sources = f", {store.sources} source files" if store.sources else ""
-    typer.echo(
+    say(
         f"{store.store}: {store.sequences} sequences, {store.files} files, "
         f"{store.bytes / 1e6:.1f} MB{sources}: "
         + ("all as written" if store.whole else f"{len(store.findings)} findings")
     )
     if store.without_checksums:
-        typer.echo(
+        say(
             f"{store.without_checksums} sequences were written by a release without checksums: "
             "only sizes and indices were compared"
         )
     for finding in store.findings[:_MAX_FINDINGS]:
-        typer.echo(f"{finding.problem}: {finding.message}")
+        say(f"{finding.problem}: {finding.message}")
     if len(store.findings) > _MAX_FINDINGS:
-        typer.echo(f"and {len(store.findings) - _MAX_FINDINGS} more; --json lists all")
+        say(f"and {len(store.findings) - _MAX_FINDINGS} more; --json lists all")
 
 
 def _print_manifest(aligned: ManifestCheck) -> None:
@@ -99,23 +101,23 @@ def _print_manifest(aligned: ManifestCheck) -> None:
     print_table(rows + [_row(sequence) for sequence in shown])
     if len(shown) < len(aligned.sequences):
         rest = len(aligned.sequences) - len(shown)
-        typer.echo(f"and {rest} more; all are in the output of --json")
+        say(f"and {rest} more; all are in the output of --json")
     for sequence in shown:
         for finding in sequence.findings:
             mark = "WRONG" if finding.wrong else "note"
-            typer.echo(f"{mark} {sequence.seq}: {finding.message}")
+            say(f"{mark} {sequence.seq}: {finding.message}")
     reasons = [s.rate_unknown for s in aligned.sequences if s.rate_unknown is not None]
     if reasons:
         why = "; ".join(sorted(set(reasons)))
-        typer.echo(f"Rate not judged in {len(reasons)} sequences: {why}")
+        say(f"Rate not judged in {len(reasons)} sequences: {why}")
     dark = sum(s.pixels_judged < 0.5 for s in aligned.sequences)
     if dark:
-        typer.echo(
+        say(
             "Dead pixels don't show in the dark, which is over half the picture in "
             f"{dark} sequences"
         )
     verdict = f"wrong in {aligned.wrong} of" if aligned.wrong else "nothing wrong in"
-    typer.echo(
+    say(
         f"{aligned.path}: {verdict} {len(aligned.sequences)} sequences, {aligned.files} files, "
         f"{aligned.bytes / 1e6:.1f} MB read"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import typer
+from .output import say
 
 
 def config_schema() -> None:
@@ -16,4 +16,4 @@ def config_schema() -> None:
 
     from ..configs.json_schema import config_json_schema
 
-    typer.echo(json.dumps(config_json_schema(), indent=1))
+    say(json.dumps(config_json_schema(), indent=1))

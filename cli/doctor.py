@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from .options import Json
-from .output import print_json
+from .output import print_json, say
 
 
 def doctor(json: Json = False) -> None:
@@ -22,9 +22,9 @@ def doctor(json: Json = False) -> None:
         for finding in findings:
             advice = f"  -> {finding.advice}" if finding.advice else ""
             mark = "ok " if finding.ok else "BAD"
-            typer.echo(f"{mark} {finding.what:18} {finding.found}{advice}")
+            say(f"{mark} {finding.what:18} {finding.found}{advice}")
         bad = sum(not finding.ok for finding in findings)
         better = sum(finding.ok and bool(finding.advice) for finding in findings)
-        typer.echo(f"{bad} to mend, {better} that could be better")
+        say(f"{bad} to mend, {better} that could be better")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

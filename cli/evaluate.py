@@ -9,7 +9,7 @@ import typer
 
 from . import options
 from .options import overwrites, trained_model
-from .output import command_line, print_table, say_next
+from .output import command_line, print_table, say, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.evaluate.metrics import Score
@@ -110,9 +110,9 @@ def evaluate(
         )
     _print(evaluation)
     if picture is not None:
-        typer.echo(f"Picture {picture}: frame {shown.frame_index} of {shown.seq}")
+        say(f"Picture {picture}: frame {shown.frame_index} of {shown.seq}")
     if json is not None:
-        typer.echo(f"Figures {json}")
+        say(f"Figures {json}")
     say_next(_page_command(run, json))
 
 
@@ -145,25 +145,25 @@ def _print(evaluation: Evaluation) -> None:
     widths = {"TFP": evaluation.tfp_bins, "SDM": evaluation.sdm_bins}
     chosen = [f"{name} {bins}" for name, bins in widths.items() if bins is not None]
     if chosen:
-        typer.echo(f"Short window, best on this split, in bins: {', '.join(chosen)}")
+        say(f"Short window, best on this split, in bins: {', '.join(chosen)}")
     gains = [
         f"{name} {interval[0]:+.2f} to {interval[1]:+.2f}"
         for name, interval in evaluation.gain_intervals().items()
         if interval is not None
     ]
     if gains:
-        typer.echo(f"Gain over blur in dB, 95 % interval over sequences: {', '.join(gains)}")
+        say(f"Gain over blur in dB, 95 % interval over sequences: {', '.join(gains)}")
     if evaluation.findings:
-        typer.echo(f"Warning: {warning_of(evaluation.findings)}")
+        say(f"Warning: {warning_of(evaluation.findings)}")
     if evaluation.misaligned:
         worst, lag = max(evaluation.misaligned.items(), key=lambda item: abs(item[1]))
-        typer.echo(
+        say(
             f"Warning: the spikes of {len(evaluation.misaligned)} sequences are not where their "
             f"sharp frames are, most of all {worst}: {abs(lag):.0%} of the exposure too "
             f"{'late' if lag > 0 else 'early'}; correct the alignment before you trust the figures"
         )
     if evaluation.gain_estimated:
-        typer.echo(
+        say(
             f"Gain not recorded for {len(evaluation.gain_estimated)} sequences: taken from the "
             "blurred frames' brightness"
         )

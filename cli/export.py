@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import overwrites
-from .output import command_line, parse_size, require_local, say_next
+from .output import command_line, parse_size, require_local, say, say_next
 
 _PROGRAMS = (".pt2", ".onnx")
 
@@ -32,12 +32,15 @@ def export(
     ] = None,
     frames: Annotated[
         int | None,
-        typer.Option(min=1, help="For a program: frames of a clip.", show_default="as in training"),
+        typer.Option(
+            min=1, max=2000, help="For a program: frames of a clip.", show_default="as in training"
+        ),
     ] = None,
     clip_len: Annotated[
         int | None,
         typer.Option(
             min=1,
+            max=2000,
             help="For a .safetensors: windows that the network sees together when it restores.",
             show_default="as in training",
         ),
@@ -81,7 +84,7 @@ def export(
         shapes = ", ".join(
             f"{name} {'x'.join(map(str, shape))}" for name, shape in summary.inputs.items()
         )
-        typer.echo(
+        say(
             f"{out}: takes {shapes}; within {summary.difference:.1g} of the network's range, "
             f"{out.stat().st_size / 1e6:.1f} MB"
         )
@@ -94,7 +97,7 @@ def export(
     from ..pipeline.trained.model_file import export_model
 
     facts = export_model(run, out, clip_len=clip_len, overwrite=overwrite)
-    typer.echo(
+    say(
         f"{out}: {facts['parameters'] / 1e6:.2f} M parameters of step {facts['step']}, validation "
         f"{facts['validation_psnr'] or float('nan'):.2f} dB, {out.stat().st_size / 1e6:.1f} MB"
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import Geometry, Json
-from .output import print_json, print_table
+from .output import print_json, print_table, say
 
 
 def inspect(
@@ -31,8 +31,8 @@ def inspect(
     if json:
         print_json(described)
         return
-    typer.echo(f"{described.path}: {described.kind}")
+    say(f"{described.path}: {described.kind}")
     for name, value in described.facts.items():
-        typer.echo(f"  {name}: {value}")
+        say(f"  {name}: {value}")
     if described.table:
         print_table(described.table)

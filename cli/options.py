@@ -77,7 +77,8 @@ Seq = Annotated[
     str | None, typer.Option(help="Sequence in the log.", show_default="by the folder's name")
 ]
 Exposure = Annotated[
-    int | None, typer.Option(min=1, help="Simulated data: sharp frames in a blurred one; odd.")
+    int | None,
+    typer.Option(min=1, max=10**6, help="Simulated data: sharp frames in a blurred one; odd."),
 ]
 Fps = Annotated[
     float | None,
@@ -121,6 +122,7 @@ Tile = Annotated[
     int | None,
     typer.Option(
         min=0,
+        max=2**15,
         help="Side of the model's tiles, in pixels; 0: whole frames.",
         show_default="whole up to 512x512, else 256; less if memory is short",
     ),

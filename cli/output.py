@@ -36,10 +36,27 @@ def begin(*, quiet: bool) -> None:
     _began.set(time.monotonic())
 
 
+def clean(text: str) -> str:
+    """Return text without control characters, which would act on the terminal; lines stay apart.
+
+    Names and values come from outside, and may hold anything.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a cleaned text and the end of its line; nothing else of the commands prints text."""
+    print(clean(text), file=sys.stderr if err else sys.stdout, flush=True)
+
+
 def note(text: str) -> None:
     """Print on stderr what is good to know, but not with --quiet."""
     if not is_quiet.get():
-        typer.echo(text, err=True)
+        say(text, err=True)
 
 
 def report(summary: Any, text: str, *, json: bool, next_command: str | None = None) -> None:
@@ -47,7 +64,7 @@ def report(summary: Any, text: str, *, json: bool, next_command: str | None = No
     if json:
         print_json(summary)
         return
-    typer.echo(text)
+    say(text)
     say_next(next_command)
 
 
@@ -57,7 +74,7 @@ def print_json(value: Any) -> None:
     def plain(part: Any) -> Any:
         return dataclasses.asdict(part) if dataclasses.is_dataclass(type(part)) else str(part)
 
-    typer.echo(json.dumps(value, indent=2, default=plain))
+    say(json.dumps(value, indent=2, default=plain))
 
 
 def say_next(command: str | None) -> None:
@@ -66,9 +83,9 @@ def say_next(command: str | None) -> None:
         return
     began = _began.get(None)
     if began is not None:
-        typer.echo(f"Took {duration(time.monotonic() - began)}")
+        say(f"Took {duration(time.monotonic() - began)}")
     if command is not None:
-        typer.echo(f"Next: {command}")
+        say(f"Next: {command}")
 
 
 def command_line(*words: str | Path) -> str:
@@ -109,17 +126,26 @@ def print_table(rows: Sequence[Sequence[str]], *, title: str = "", has_total: bo
     from rich.table import Table
 
     heading, *body = rows
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE, show_edge=False)
+    table = Table(
+        title=_cell(title) or None,
+        title_justify="left",
+        box=box.SIMPLE,
+        show_edge=False,
+    )
     for i, name in enumerate(heading):
         numeric = all(_is_number(row[i]) for row in body)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(_cell(name), justify="right" if numeric else "left", overflow="fold")
     for row in body:
         if has_total and row is body[-1]:
             table.add_section()
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        table.add_row(*(_cell(cell) for cell in row))
     # A file or pipe has no width of its own, and 80 columns would cut sequences' names.
     width = None if sys.stdout.isatty() else 160
     Console(width=width, markup=True, highlight=False).print(table)
+
+
+def _cell(text: str) -> str:
+    return clean(text).replace("[", r"\[")
 
 
 def _is_number(cell: str) -> bool:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 from ..pipeline.host.reporter import Reporter, duration
-from .output import chosen_log_format, is_quiet, note
+from .output import chosen_log_format, clean, is_quiet, note, say
 
 Show = Callable[[int, int, str], None]
 """A function `show(done, total, note)`, in units of the job's own work items."""
@@ -71,10 +71,10 @@ def progress_bar(title: str, unit: str = "") -> Iterator[TerminalReporter]:
 
 def _print_warnings(warnings: list[str]) -> None:
     for warning in warnings[:_MOST_WARNINGS]:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", err=True)
     if len(warnings) > _MOST_WARNINGS:
         rest = len(warnings) - _MOST_WARNINGS
-        print(f"warning: and {rest} more; --json lists all", file=sys.stderr)
+        say(f"warning: and {rest} more; --json lists all", err=True)
 
 
 class _Pace:
@@ -138,7 +138,7 @@ def _bar(title: str, unit: str) -> Iterator[Show]:
 
         def show(done: int, total: int, note: str) -> None:
             pace.update(done, total)
-            bar.update(task, completed=done, total=total, pace=_words(pace, unit), note=note)
+            bar.update(task, completed=done, total=total, pace=_words(pace, unit), note=clean(note))
 
         yield show
 
@@ -171,7 +171,7 @@ def _lines(title: str, unit: str, *, as_json: bool) -> Show:
             took = f"in {duration(pace.seconds)}" if done >= total else ""
             words = [f"{title}: {done}/{total} {_words(pace, unit)}".rstrip(), took, note]
             text = ", ".join(filter(None, words))
-        print(text, file=sys.stderr, flush=True)
+        say(text, err=True)
 
     return show
 

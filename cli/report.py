@@ -23,7 +23,10 @@ def report(
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="Store to take pictures from.", show_default="as evaluated or trained"),
+        typer.Option(
+            help="Store to take pictures from.",
+            show_default="the folder evaluated, or trained on",
+        ),
     ] = None,
     evaluation: Annotated[
         Path | None,

@@ -62,15 +62,18 @@ def restore(
     tile: options.Tile = None,
     flips: options.Flips = False,
     short_bins: Annotated[
-        int, typer.Option(min=1, help="Short window of sdm and tfp, in bins of 32 an exposure.")
+        int,
+        typer.Option(min=1, max=32, help="Short window of sdm and tfp, in bins of 32 an exposure."),
     ] = 5,
     frames_per_exposure: Annotated[
-        int, typer.Option(min=1, help="Sharp frames from each blurred one, <frame>_<m>.png.")
+        int,
+        typer.Option(min=1, max=1000, help="Sharp frames from each blurred one, <frame>_<m>.png."),
     ] = 1,
     step: Annotated[
         int | None,
         typer.Option(
             min=1,
+            max=10**6,
             help="With an MP4 and --fps: sharp frames from one blurred frame to the next.",
             show_default="the exposure",
         ),
@@ -82,7 +85,7 @@ def restore(
         Path | None, typer.Option(help="MP4 to write of all sharp frames; needs PyAV.")
     ] = None,
     video_fps: Annotated[
-        float, typer.Option(min=0.1, help="Frames a second at which it plays.")
+        float, typer.Option(min=0.1, max=1e4, help="Frames a second at which it plays.")
     ] = 30.0,
     force: options.Force = False,
     overwrite: Annotated[bool, overwrites("frames made from other inputs")] = False,

@@ -28,7 +28,8 @@ def simulate(
         ),
     ] = None,
     scenes: Annotated[
-        int | None, typer.Option(min=1, help="Embedded procedural scenes to render instead.")
+        int | None,
+        typer.Option(min=1, max=10**6, help="Embedded procedural scenes to render instead."),
     ] = None,
     rig: Annotated[
         bool,
@@ -39,17 +40,21 @@ def simulate(
         ),
     ] = False,
     size: Annotated[str, typer.Option(help="HxW of the scenes, in pixels.")] = "128x128",
-    length: Annotated[int, typer.Option(min=1, help="Frames of a scene.")] = 65,
+    length: Annotated[int, typer.Option(min=1, max=10**6, help="Frames of a scene.")] = 65,
     split: Annotated[
         Split | None, typer.Option(help="The split to write, or the only one to take.")
     ] = None,
-    exposure: Annotated[int, typer.Option(min=1, help="Frames in one blur; odd.")] = 33,
-    stride: Annotated[int, typer.Option(min=1, help="Frames from one blur to the next.")] = 15,
+    exposure: Annotated[int, typer.Option(min=1, max=10**6, help="Frames in one blur; odd.")] = 33,
+    stride: Annotated[
+        int, typer.Option(min=1, max=10**6, help="Frames from one blur to the next.")
+    ] = 15,
     fps: Annotated[float, typer.Option(help="Sharp frames a second, in Hz.")] = 1000.0,
     spike_scale: Annotated[
-        int, typer.Option(min=1, help="Side of a spike pixel, in colour pixels.")
+        int, typer.Option(min=1, max=1000, help="Side of a spike pixel, in colour pixels.")
     ] = 2,
-    spikes_per_frame: Annotated[int, typer.Option(min=1, help="Spike samples a sharp frame.")] = 8,
+    spikes_per_frame: Annotated[
+        int, typer.Option(min=1, max=1000, help="Spike samples a sharp frame.")
+    ] = 8,
     threshold: Annotated[
         float, typer.Option(help="Spike camera's threshold; gain is 1 / threshold.")
     ] = 2.0,
@@ -60,9 +65,11 @@ def simulate(
     fastest: Annotated[
         float, typer.Option(help="Scenes move up to so many times as fast as usual; 1 to 8.")
     ] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of scenes, phases and noise.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of scenes, phases and noise.")
+    ] = 0,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; all cores by default.")
+        int | None, typer.Option(min=1, max=1024, help="Processes; all cores by default.")
     ] = None,
     overwrite: Annotated[bool, overwrites("clips made from other inputs")] = False,
     json: Json = False,

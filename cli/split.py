@@ -23,7 +23,9 @@ def split(
         Literal["scene", "clip", "folders"],
         typer.Option(help="What stays together; folders: undo a split."),
     ] = "scene",
-    seed: Annotated[int, typer.Option(help="Seed of the order in which scenes are drawn.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of the order in which scenes are drawn.")
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Manifest to write.", show_default="MANIFEST itself")
     ] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import Json, overwrites
-from .output import command_line, print_table, report, require_local
+from .output import command_line, print_table, report, require_local, say
 
 if TYPE_CHECKING:
     from ..pipeline.train.clock import Profile
@@ -114,7 +114,7 @@ def _print_summary(summary: TrainSummary, again: str, evaluate: str, *, json: bo
     if summary.profile is not None and not json:
         _print_profile(summary.profile)
     if summary.signal is not None:
-        typer.echo(
+        say(
             f"stopped after step {summary.step} of {summary.total_steps}, the checkpoint is "
             f"written; go on with: {again}",
             err=True,
@@ -129,7 +129,7 @@ def _print_summary(summary: TrainSummary, again: str, evaluate: str, *, json: bo
         best += f" (blurred input {summary.psnr_blur:.2f} dB)"
     report(summary, f"{summary.run}: {summary.step} steps{best}", json=json, next_command=evaluate)
     for seq, why in summary.unread.items():
-        typer.echo(f"left out: {seq}: {why}", err=True)
+        say(f"left out: {seq}: {why}", err=True)
 
 
 def _print_profile(profile: Profile) -> None:

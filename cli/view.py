@@ -9,6 +9,7 @@ import typer
 
 from . import options
 from .options import spike_options
+from .output import say
 
 
 def view(
@@ -40,5 +41,5 @@ def view(
         groups,
         port=port,
         browser=browser,
-        on_ready=lambda url: typer.echo(f"{path}: {len(groups)} sequences at {url} (Ctrl-C ends)"),
+        on_ready=lambda url: say(f"{path}: {len(groups)} sequences at {url} (Ctrl-C ends)"),
     )

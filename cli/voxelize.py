@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .options import Json, overwrites
-from .output import command_line, print_json, say_next
+from .output import command_line, print_json, say, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.voxelize.estimate import Estimate
@@ -55,11 +55,12 @@ def voxelize(
             help="Folder or URL (s3://, gs://, az://) to write; a stopped run continues in it."
         ),
     ],
-    bins: Annotated[int, typer.Option(min=1, help="Temporal bins a window (K).")] = 32,
+    bins: Annotated[int, typer.Option(min=1, max=4096, help="Temporal bins a window (K).")] = 32,
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
+            max=1024,
             help="Processes, or jobs of --cluster; 1: this process.",
             show_default="one a core",
         ),
@@ -131,28 +132,28 @@ def voxelize(
     else:
         _print_summary(summary, store)
         if script is not None:
-            typer.echo(f"Each of {workers} jobs:\n{script.rstrip()}")
+            say(f"Each of {workers} jobs:\n{script.rstrip()}")
     if summary.failed:
         raise typer.Exit(1)
 
 
 def _print_summary(summary: VoxelizeSummary, store: str) -> None:
     verb = "would be written" if summary.dry_run else "written"
-    typer.echo(
+    say(
         f"{store}: {summary.sequences_written} sequences {verb} ({summary.windows} windows), "
         f"{summary.sequences_kept} kept unchanged"
         + (f", {len(summary.failed)} failed" if summary.failed else "")
     )
     for failure in summary.failed[:_SHOWN]:
-        typer.echo(f"failed: {failure.seq}: {failure.error}", err=True)
+        say(f"failed: {failure.seq}: {failure.error}", err=True)
     if len(summary.failed) > _SHOWN:
-        typer.echo(f"and {len(summary.failed) - _SHOWN} more; --json lists all", err=True)
+        say(f"and {len(summary.failed) - _SHOWN} more; --json lists all", err=True)
     if summary.estimate is not None:
         _print_estimate(summary.estimate)
     if summary.dry_run or not summary.sequences_written + summary.sequences_kept:
         return
     if summary.windows_per_second is not None and summary.compression is not None:
-        typer.echo(
+        say(
             f"{summary.bytes_in / 1e6:.1f} MB of packed spikes in, {summary.bytes_out / 1e6:.1f} "
             f"MB out (spikes {summary.bytes_voxels / 1e6:.1f} MB, {summary.compression:.1f}x less "
             f"than their counts), {summary.windows_per_second:.1f} windows/s"
@@ -177,7 +178,7 @@ def _print_estimate(expected: Estimate) -> None:
     from ..pipeline.host.reporter import duration
 
     times = ", ".join(f"{n} workers {duration(expected.seconds(n))}" for n in (1, 8, 64))
-    typer.echo(
+    say(
         f"About {expected.bytes_in / 1e9:.2f} GB to read and {expected.bytes_out / 1e9:.2f} GB to "
         f"write. On cores like this one: {times.replace('1 workers', '1 worker', 1)}, if disks "
         f"and network keep up ({100 * expected.measured:.2g} % of it was done to measure)"

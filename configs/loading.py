@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,20 +12,16 @@ import yaml
 from pydantic import ValidationError
 
 from ..errors import SpikeDeblurError
+from ..pipeline.host.documents import DocumentError, parse_yaml, read_yaml, shown
 from .schema import Config
 from .schema.model import ModelConfig, VRTOptions
 from .schema.values import Section
-from .yaml_text import MAX_CHARACTERS, YamlError, read_yaml
 
 S = TypeVar("S", bound=Section)
 
 PACKAGE = Path(__file__).resolve().parents[1]
 MOST_SHOWN = 16
 """Most wrong values that one message names."""
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
-_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 16
 
 
 class ConfigError(SpikeDeblurError):
@@ -96,11 +91,8 @@ def find_file(path: str | os.PathLike[str], what: str) -> Path:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        size = path.stat().st_size
-        if size > 4 * MAX_CHARACTERS:  # bytes of a character, at most
-            raise ConfigError(f"{path}: expected a configuration, found {size} bytes; check it")
-        data = read_yaml(path.read_text(encoding="utf-8"))
-    except (YamlError, UnicodeDecodeError) as error:
+        data = read_yaml(path)
+    except DocumentError as error:
         raise ConfigError(f"{path}: expected YAML, got an error: {error}") from error
     if data is None:
         return {}
@@ -120,8 +112,8 @@ def _apply(data: dict[str, Any], overrides: Iterable[str]) -> set[str]:
                 f"--set {override}: expected SECTION.KEY=VALUE, such as TRAIN.OPTIM.LR=1e-4"
             )
         try:
-            value = read_yaml(text)
-        except YamlError as error:
+            value = parse_yaml(text)
+        except DocumentError as error:
             raise ConfigError(f"--set {override}: the value is no YAML; quote it") from error
         section = data
         for key in keys[:-1]:
@@ -185,16 +177,8 @@ def _explain(
     reason = reason[:1].lower() + reason[1:] if reason.startswith("Input") else reason
     # A section's own message already shows the values; a field's does not.
     shows_values = item["type"] == "value_error" and isinstance(item["input"], dict)
-    value = "" if shows_values else f", got {_shown(item['input'])}"
+    value = "" if shows_values else f", got {shown(item['input'])}"
     return f"{source}: {key_path + ': ' if key_path else ''}{reason}{value}"
-
-
-def _shown(value: object) -> str:
-    """Return a value's text, cut short: with aliases a small file may stand for gigabytes."""
-    try:
-        return _SHORT.repr(value)
-    except ValueError:  # a number of more digits than Python writes
-        return "what can't be written out"
 
 
 def _within(key_path: str, section: str) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import SpikeDeblurError
-from ..host.validation import read_yaml
+from ..host.validation import read_checked
 from ..spikes.registration import Matrix, Registration, RegistrationError
 
 _REMEDY = "give homography (3x3, or 2x3), spike_size [h, w] and frame_size [H, W]"
@@ -46,7 +46,7 @@ def read_calibration(path: str | os.PathLike[str]) -> Registration:
     Raises:
         CalibrationError: missing, no JSON or YAML, or without a usable matrix.
     """
-    calibration = read_yaml(path, _Calibration, CalibrationError, "a calibration", _REMEDY)
+    calibration = read_checked(path, _Calibration, CalibrationError, "a calibration", _REMEDY)
     matrix = np.array([*calibration.homography, [0.0, 0.0, 1.0]][:3], np.float64)
     if calibration.origin == "centre":
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])

@@ -14,15 +14,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from ...errors import SpikeDeblurError
 from ..host.files import write_text
+from ..host.reading import read_file
+from ..spikes.bounds import MOST_SECONDS
 
 HEADER = "frame_idx,t0,t1,event_count,seq"
 
-_LATEST = 1e11
-"""Latest time, in seconds. Clocks may count from 1970; none counts further."""
+_MOST_BYTES = 1 << 28
+"""Most bytes of a log; a million rows have 50 million."""
 
 _REMEDY = "correct the row, or write the log again with `spikedeblur align`"
 
@@ -57,7 +58,7 @@ class AlignmentRow:
                 f"expected frame_idx and event_count of 0 or more, found {self.frame_idx} and "
                 f"{self.event_count}"
             )
-        if not -_LATEST <= self.t0 <= self.t1 <= _LATEST:
+        if not -MOST_SECONDS <= self.t0 <= self.t1 <= MOST_SECONDS:
             raise AlignmentLogError(
                 f"expected finite times with t0 <= t1, found t0 {self.t0} and t1 {self.t1}"
             )
@@ -100,7 +101,7 @@ def read_alignment_log(path: str | os.PathLike[str]) -> dict[tuple[str, int], Al
     """
     try:
         # utf-8-sig: a log that passed through a spreadsheet begins with a byte order mark.
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_file(path, _MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise AlignmentLogError(
             f"{path}: can't read the alignment log, UTF-8 text ({error}); write one with "

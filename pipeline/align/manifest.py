@@ -24,9 +24,12 @@ from pydantic import (
 
 from ... import __version__
 from ...errors import SpikeDeblurError
+from ..host.documents import MAX_JSON_BYTES
 from ..host.files import stays_below, write_text
 from ..host.header import ProductFormat
+from ..host.reading import read_file
 from ..host.validation import first_problem
+from ..spikes.bounds import MOST_COUNT, Count, Gain, Hertz, Instant
 from ..spikes.clock import SpikeClock
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.presets import GeometrySpec, parse_geometry
@@ -54,6 +57,7 @@ def _require_climbing(path: str) -> str:
     return path
 
 
+Nanoseconds = Annotated[int, Field(ge=-MOST_COUNT, le=MOST_COUNT)]
 RelativePath = Annotated[str, AfterValidator(_require_relative)]
 
 
@@ -64,9 +68,9 @@ class _Record(BaseModel):
 class FileRecord(_Record):
     """Size, time and hash of a file when `align` saw it, for later stages to compare."""
 
-    size: int = Field(ge=0)
+    size: Count
     """Size in bytes."""
-    mtime_ns: int
+    mtime_ns: Nanoseconds
     """Time of the last change, in nanoseconds since 1970."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Hex SHA-256 of the content; None: the content was not read."""
@@ -157,17 +161,17 @@ class Space(_Record):
 class Window(_Record):
     """One blurred frame and the spikes of its exposure."""
 
-    frame_index: int = Field(ge=0)
+    frame_index: Count
     """The frame's number, as in its file name."""
-    t0: float
+    t0: Instant
     """Start of the exposure, in seconds."""
-    t1: float
+    t1: Instant
     """End of the exposure, in seconds; it belongs to the exposure."""
-    spike_count: int = Field(ge=0)
+    spike_count: Count
     """Spikes of all pixels in [t0, t1]."""
     spikes: RelativePath
     """The `.dat` that holds the exposure's spikes."""
-    first: float
+    first: Instant
     """Time of sample 0 of `spikes`, in seconds."""
     blur: RelativePath
     sharp: RelativePath | None = None
@@ -191,9 +195,9 @@ class AlignedSequence(_Record):
     """`<split>/<group>/<clip>`; in the unified layout `<split>/<sequence>`."""
     geometry: GeometrySpec
     """How spikes lie in the files, as `SpikeGeometry.describe` writes it."""
-    rate: float = Field(gt=0)
+    rate: Hertz
     """Spike samples a second, in Hz."""
-    gain: float | None = Field(default=None, gt=0)
+    gain: Gain | None = None
     """Spikes a sample at unit luminance; None: not known."""
     windows: tuple[Window, ...]
     """Exposures in ascending order of `frame_index`."""
@@ -301,7 +305,7 @@ class SplitRecord(_Record):
     """Share of the exposures outside the test set that validation should get."""
     test: float = Field(ge=0, lt=1)
     """Share of the exposures outside the test set that should be added to it."""
-    seed: int
+    seed: int = Field(ge=-MOST_COUNT, le=MOST_COUNT)
     """Seed of the order in which scenes are drawn."""
 
 
@@ -315,9 +319,9 @@ class Manifest(_Record):
     layout: str
     root: Annotated[str, AfterValidator(_require_climbing)]
     """The data set's folder, relative to the manifest's; may climb with `..`."""
-    fps: float = Field(gt=0)
+    fps: Hertz
     """Sharp frames a second, in Hz."""
-    exposure_frames: int | None = Field(default=None, ge=1)
+    exposure_frames: int | None = Field(default=None, ge=1, le=MOST_COUNT)
     """Sharp frames that make a blurred one; None: sequences differ."""
     linear_light: bool | None = None
     """True: frames averaged in linear light; False: in gamma space; None: not known."""
@@ -381,7 +385,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         ManifestError: missing, not JSON, another format or version, or a wrong entry.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_file(path, MAX_JSON_BYTES)
     except OSError as error:
         raise ManifestError(
             f"{path}: can't read the manifest ({error.strerror}); {_REMEDY}"
@@ -424,7 +428,7 @@ def manifest_beside(log: str | os.PathLike[str]) -> Manifest | None:
         return None
     try:
         manifest = read_manifest(beside)
-        same = format_alignment_log(manifest.log_rows()).encode() == Path(log).read_bytes()
+        same = format_alignment_log(manifest.log_rows()).encode() == read_file(log, MAX_JSON_BYTES)
     except (ManifestError, OSError):
         return None
     return manifest if same else None

@@ -23,6 +23,7 @@ from PIL import Image
 from ..frames.images import read_frame, to_8_bits
 from ..host.files import write_text
 from ..host.overwrite import require_free
+from ..host.reading import read_start
 from ..spikes.rolling import open_spikes
 from .manifest import AlignedSequence, Manifest, Window
 from .measure.dataset import frames_of
@@ -71,7 +72,7 @@ def require_page_free(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     require_free(
         path,
         overwrite=overwrite,
-        is_ours=lambda page: _MARK.encode() in page.read_bytes()[:200],
+        is_ours=lambda page: _MARK.encode() in read_start(page, 200),
         what="an alignment page",
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..host.files import atomic_write, sweep
 from ..host.overwrite import require_free
+from ..host.reading import read_file
 from .log import format_alignment_log
 from .manifest import Manifest, ManifestError, format_manifest, read_manifest
 
@@ -29,7 +30,7 @@ def read_former(log: Path, manifest: Path, *, overwrite: bool) -> Manifest | Non
     require_free(
         log,
         overwrite=overwrite,
-        is_ours=lambda path: path.read_bytes() == rows,
+        is_ours=lambda path: read_file(path, len(rows or b"")) == rows,
         what=f"the log of {manifest}, both",
     )
     return former

@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 
 from ...errors import SpikeDeblurError
+from ..spikes.bounds import MOST_SECONDS
 
 UNITS = {
     "s": Fraction(1),
@@ -50,7 +51,12 @@ def exact_duration(text: str, what: str, unit: str = "s") -> Fraction:
             f"{what}: expected a number with a unit, s, ms, us or ns, found {text[:40]!r}; write "
             "for example 16ms or 0.016"
         )
-    return Fraction(match[1]) / int(match[2] or 1) * UNITS[written or unit]
+    seconds = Fraction(match[1]) / int(match[2] or 1) * UNITS[written or unit]
+    if abs(seconds) > MOST_SECONDS:
+        raise TimelineError(
+            f"{what}: expected at most {MOST_SECONDS:g} s, found {text[:40]!r}; check the unit"
+        )
+    return seconds
 
 
 def describe_duration(seconds: float) -> str:

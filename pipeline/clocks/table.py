@@ -18,9 +18,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
-from ..host.files import StrPath
+from ..host.reading import StrPath, read_file
 from .durations import UNITS, TimelineError, exact_duration
 from .edges import UncertainMatchError, match_edges
 from .exposures import Exposures, require_shutter
@@ -295,9 +294,7 @@ def _pulses(table: _Table, *, with_ends: bool) -> tuple[list[tuple[Fraction, int
 def _read(path: StrPath) -> _Table:
     """Read a table and find out what its columns hold."""
     try:
-        if Path(path).stat().st_size > _MOST_BYTES:
-            raise TimelineError(f"{path}: expected a table of times, found a file over 256 MB")
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_file(path, _MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise TimelineError(

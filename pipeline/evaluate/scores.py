@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ...errors import SpikeDeblurError
+from ..host.documents import DocumentError, read_json
 from ..host.files import StrPath, write_text
 from ..host.header import ProductFormat
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
+from ..host.validation import first_problem
 from ..sequences.lag import NOTABLE
 from .metrics import Score
 from .motion import MotionScore
@@ -153,6 +156,76 @@ class Evaluation:
         }
 
 
+class _Scores(BaseModel):
+    psnr: float
+    ssim: float
+    lpips: float | None = None
+
+
+class _Frame(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Scores]
+
+    seq: str
+    frame: int
+
+
+class _Motion(BaseModel):
+    warping_error: float | None
+    psnr: dict[str, float]
+
+
+class _EvaluationFile(BaseModel):
+    """What is read of an evaluation's file."""
+
+    version: str
+    methods: dict[str, _Scores]
+    sequences: dict[str, dict[str, _Scores]]
+    sequence_windows: dict[str, int]
+    windows: int
+    store: str
+    split: str
+    data_sha256: str
+    checkpoint_sha256: str | None
+    psnr_gain_over_blur_interval: dict[str, tuple[float, float] | None]
+    lag_in_exposures: dict[str, float | None] = {}
+    motion: dict[str, _Motion] = {}
+    frames: tuple[_Frame, ...] = ()
+    tfp_bins: int | None = None
+    sdm_bins: int | None = None
+
+    @model_validator(mode="after")
+    def _require_all(self) -> _EvaluationFile:
+        names = self.methods.keys()
+        if any(scores.keys() != names for scores in self.sequences.values()):
+            raise ValueError("sequences: expected the scores of each method of each sequence")
+        if self.sequence_windows.keys() != self.sequences.keys():
+            raise ValueError("sequence_windows: expected a number for each sequence")
+        if any(frame.__pydantic_extra__.keys() != names for frame in self.frames):
+            raise ValueError("frames: expected the scores of each method of each frame")
+        return self
+
+
+def read_evaluation(path: StrPath, error: type[SpikeDeblurError]) -> dict[str, Any]:
+    """Return the content of an evaluation's file, once all that is read of it is there.
+
+    Raises:
+        SpikeDeblurError: the class `error`: no file, no JSON, no evaluation, or a wrong entry.
+    """
+    remedy = "evaluate again, or give --evaluation"
+    try:
+        content: dict[str, Any] = read_json(path)
+        EVALUATION.require(content, path, error, remedy)
+        _EvaluationFile.model_validate(content)
+    except OSError as problem:
+        raise error(f"{path}: can't be read ({problem.strerror}); {remedy}") from problem
+    except ValidationError as problem:
+        raise error(f"{path}: {first_problem(problem)}; {remedy}") from problem
+    except DocumentError as problem:
+        raise error(f"{path}: expected JSON, found something else ({problem})") from problem
+    return content
+
+
 def write_evaluation(path: StrPath, evaluation: Evaluation, *, overwrite: bool = False) -> None:
     """Write the evaluation as JSON, atomically; a former one is replaced.
 
@@ -172,6 +245,6 @@ def require_own_json(path: StrPath, *, overwrite: bool = False) -> None:
     """
 
     def is_ours(path: Path) -> bool:
-        return EVALUATION.heads(json.loads(path.read_text(encoding="utf-8")))
+        return EVALUATION.heads(read_json(path))
 
     require_free(path, overwrite=overwrite, is_ours=is_ours, what="an evaluation")

@@ -24,9 +24,13 @@ from PIL import Image
 from ...errors import SpikeDeblurError
 from ..host.extras import from_extra
 from ..host.files import atomic_write
+from ..host.reading import open_file, read_file
 
 MAX_SIDE = 1 << 15
 """Largest side of a frame, in pixels."""
+
+_MOST_BYTES = 1 << 28
+"""Most bytes of an image file: 44 million pixels of 16 bits without compression."""
 
 RGB = npt.NDArray[np.uint8]
 DeepRGB = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -49,7 +53,7 @@ def read_rgb(path: str | os.PathLike[str], shape: tuple[int, int] | None = None)
     Raises:
         ImageError: as `decode_frame`, or more than 8 bits.
     """
-    return decode_rgb(_content(Path(path)), Path(path), shape)
+    return decode_rgb(read_image(Path(path)), Path(path), shape)
 
 
 def decode_rgb(content: bytes, path: Path, shape: tuple[int, int] | None = None) -> RGB:
@@ -65,7 +69,7 @@ def decode_rgb(content: bytes, path: Path, shape: tuple[int, int] | None = None)
 
 def read_frame(path: str | os.PathLike[str], shape: tuple[int, int] | None = None) -> DeepRGB:
     """Read an image file as (H, W, 3) RGB, uint8 or uint16; see `decode_frame`."""
-    return decode_frame(_content(Path(path)), Path(path), shape)
+    return decode_frame(read_image(Path(path)), Path(path), shape)
 
 
 def decode_frame(content: bytes, path: Path, shape: tuple[int, int] | None = None) -> DeepRGB:
@@ -116,7 +120,7 @@ def frame_type(path: Path) -> FrameType:
     Raises:
         ImageError: missing, not an image, or neither 8 nor 16 bits.
     """
-    with _explained(path), path.open("rb") as file:
+    with _explained(path), open_file(path) as file:
         start = file.read(25)
         if start.startswith(_PNG_SIGNATURE) and len(start) == 25:
             return "uint16" if start[24] == 16 else "uint8"
@@ -131,7 +135,7 @@ def colour_profile(path: Path) -> bytes | None:
     Raises:
         ImageError: missing, not an image, or a profile of other colours than RGB.
     """
-    with _explained(path), Image.open(path, formats=_FORMATS) as image:
+    with _explained(path), open_file(path) as file, Image.open(file, formats=_FORMATS) as image:
         profile = image.info.get("icc_profile")
     if not profile:
         return None
@@ -144,9 +148,14 @@ def colour_profile(path: Path) -> bytes | None:
     return bytes(profile)
 
 
-def _content(path: Path) -> bytes:
+def read_image(path: Path) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        ImageError: missing, no regular file, or larger than the largest image could be.
+    """
     with _explained(path):
-        return path.read_bytes()
+        return read_file(path, _MOST_BYTES)
 
 
 def _depth(image: Image.Image, content: bytes, path: Path) -> int:
@@ -201,7 +210,7 @@ def image_shape(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: missing or not an image.
     """
-    with _explained(path), path.open("rb") as file:
+    with _explained(path), open_file(path) as file:
         start = file.read(24)
         # The size is at a fixed place in a PNG; Pillow takes ten times as long to find it.
         if len(start) == 24 and start.startswith(_PNG_SIGNATURE) and start[12:16] == b"IHDR":

@@ -20,6 +20,7 @@ from ..host.extras import from_extra
 from ..host.files import atomic_write, sha256_file
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
+from ..host.reading import open_file
 from .images import RGB, image_shape, read_rgb, write_png
 
 if TYPE_CHECKING:
@@ -33,14 +34,20 @@ class VideoError(SpikeDeblurError):
 
 
 def count_frames(path: Path) -> int:
-    """Return the number of frames that the file's index has; decodes nothing.
+    """Return the number of frames that the file holds; decodes nothing.
 
     Raises:
-        VideoError: missing, not a video, or no PyAV.
+        VideoError: missing, not a video, no PyAV, or fewer frames than its index claims.
     """
     with _opened(path) as video:
         stream = video.streams.video[0]
-        return stream.frames or sum(packet.size > 0 for packet in video.demux(stream))
+        held = sum(packet.size > 0 for packet in video.demux(stream))
+        if stream.frames > held:
+            raise VideoError(
+                f"{path}: expected the {stream.frames} frames of its index, found {held}; the "
+                "file is cut or damaged: download it again"
+            )
+        return held
 
 
 def video_shape(path: Path) -> tuple[int, int]:
@@ -214,11 +221,12 @@ def write_video(path: Path, images: Sequence[Path], fps: float, *, overwrite: bo
 def _opened(path: Path) -> Iterator[InputContainer]:
     av = _pyav(path)
     try:
-        with av.open(str(path)) as video:
+        # As this format alone: others, such as playlists, name further files and addresses.
+        with open_file(path) as file, av.open(file, format="mp4") as video:
             if not video.streams.video:
                 raise VideoError(f"{path}: expected a video, found none in the file")
             yield video
-    except av.FFmpegError as error:
+    except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{path}: can't read the video ({error.strerror}); restore it") from error
 
 

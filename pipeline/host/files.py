@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SpikeDeblurError
-
-StrPath = str | os.PathLike[str]
-"""A path as text or as an object, such as `pathlib.Path`."""
+from .reading import StrPath as StrPath
+from .reading import open_file
 
 
 class UnsafePathError(SpikeDeblurError):
     """A path read from a file would leave the folder it must stay in."""
 
 
+_PIECE_BYTES = 1 << 20
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -170,8 +170,11 @@ def write_text(path: StrPath, text: str) -> None:
 
 def sha256_file(path: StrPath) -> str:
     """Return the hex SHA-256 of a file's content; memory does not grow with its size."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_file(path) as file:
+        digest = hashlib.sha256()
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+        return digest.hexdigest()
 
 
 def require_inside(root: StrPath, folder: StrPath) -> None:

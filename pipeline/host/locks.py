@@ -15,11 +15,13 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from ...errors import SpikeDeblurError
-from .files import StrPath, shortened
+from .files import shortened
+from .reading import StrPath, open_file
 
 LOCK = ".lock"
 """Name of the lock's file in a folder."""
@@ -71,12 +73,7 @@ def _held(path: Path, message: str) -> Iterator[None]:
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     while True:
-        try:
-            file = path.open("a")  # NFS locks only what is open for writing
-        except OSError as error:
-            error.filename = str(folder)  # users don't know the lock's own file
-            raise
-        with file:
+        with _opened(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -98,10 +95,30 @@ def _held(path: Path, message: str) -> Iterator[None]:
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)
+                with suppress(PermissionError):  # another user's, where folders are shared
+                    path.unlink(missing_ok=True)
                 if made and not any(folder.iterdir()):
                     folder.rmdir()
             return
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a lock's file; one that another user's process left is locked as well."""
+    try:
+        return open_file(path, "ab")  # NFS locks only what is open for writing
+    except OSError as error:
+        if isinstance(error, PermissionError) and path.exists():
+            try:
+                return open_file(path)
+            except PermissionError:
+                raise HeldError(
+                    f"{path}: belongs to another user, so that nobody else can tell whether "
+                    "it is held; remove it once nothing of that user's writes there"
+                ) from error
+        if error.errno == errno.EINVAL:
+            raise HeldError(f"{path}: {error.strerror}; remove it") from error
+        error.filename = str(path.parent)  # users don't know the lock's own file
+        raise
 
 
 def end_with_parent() -> None:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 from typing import TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from ...errors import SpikeDeblurError
-from .files import StrPath
+from .documents import DocumentError, read_yaml, shown
+from .reading import StrPath
 
 Model = TypeVar("Model", bound=BaseModel)
-
-_LONGEST = 80
-"""Most characters of a refused value in a message."""
-_MOST_BYTES = 1 << 20
 
 
 def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> str:
@@ -27,14 +22,14 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None) 
         model: the mapping that it was checked against; None: keys like unknown ones aren't named.
     """
     first = error.errors(include_url=False)[0]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-    reason = first["msg"].removeprefix("Value error, ")
+    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p[:80]}" for p in first["loc"])
+    reason = first["msg"].removeprefix("Value error, ")[:400]
     if first["type"] == "extra_forbidden":
         near = _nearest_key(first["loc"], model)
         reason = "no such key" + (f", did you mean {near}?" if near else "")
-    found = repr(first["input"])
+    found = shown(first["input"])
     if not isinstance(first["input"], dict) and found not in reason:
-        reason += f", found {found if len(found) <= _LONGEST else found[: _LONGEST - 3] + '...'}"
+        reason += f", found {found}"
     return f"{place.lstrip('.')}: {reason}" if place else reason
 
 
@@ -51,13 +46,13 @@ def _nearest_key(place: tuple[int | str, ...], model: type[BaseModel] | None) ->
     return near[0] if near else None
 
 
-def read_yaml(
+def read_checked(
     path: StrPath, model: type[Model], error: type[SpikeDeblurError], what: str, remedy: str
 ) -> Model:
     """Return the content of a YAML or JSON file, with every value checked.
 
     Args:
-        path: the file; more than a megabyte of it is not read.
+        path: the file.
         model: the mapping that it must hold.
         error: class to raise.
         what: name of such a file with its article, for messages: "a calibration".
@@ -68,11 +63,10 @@ def read_yaml(
             impossible; names the entry.
     """
     try:
-        with Path(path).open("rb") as file:
-            content = yaml.safe_load(file.read(_MOST_BYTES))
+        content = read_yaml(path)
     except OSError as problem:
         raise error(f"{path}: can't read {what} ({problem.strerror}); check the path") from problem
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except DocumentError as problem:
         raise error(f"{path}: expected {what} in YAML or JSON ({problem}); {remedy}") from problem
     if not isinstance(content, dict):
         raise error(f"{path}: expected {what}, found {type(content).__name__}; {remedy}")

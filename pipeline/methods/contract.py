@@ -10,7 +10,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from ...errors import SpikeDeblurError
 from ..frames.images import to_uint8, to_uint16
 from ..sequences.contract import WindowSequence
 from ..spikes.camera import luminance
-
-if TYPE_CHECKING:
-    from .exposures import Exposures
 
 Frames = npt.NDArray[np.float32]
 
@@ -38,6 +35,19 @@ class MethodClip:
     stop: int
     keep_start: int
     keep_stop: int
+
+
+class Followed(Protocol):
+    """How the exposures of a sequence move."""
+
+    def moved(self, window: int, middle: Frames, time: float) -> Frames:
+        """Return a window's frame (H, W, 3) at another instant than its exposure's middle.
+
+        Args:
+            window: index of the window.
+            middle: (H, W, 3), the frame at the middle, whatever method restored it.
+            time: the instant, in exposures from the middle; -1/2 to 1/2.
+        """
 
 
 class Method(ABC):
@@ -57,7 +67,7 @@ class Method(ABC):
             MethodError: the sequence lacks what the method needs.
         """
 
-    def exposures(self, windows: WindowSequence) -> Exposures | None:
+    def exposures(self, windows: WindowSequence) -> Followed | None:
         """Return how exposures of a sequence move, which tells frames at their other instants.
 
         None: the method does not follow motion there.

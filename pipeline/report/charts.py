@@ -54,6 +54,7 @@ def validation_curve(runs: Several[Run]) -> Spec | None:
         {"run": run.name, "step": line["step"], "psnr": line["psnr"], "blur": line["psnr_blur"]}
         for run in runs
         for line in run.lines("val")
+        if {"psnr", "psnr_blur"} <= line.keys()
     ]
     if not rows:
         return None

@@ -5,7 +5,6 @@ Only the run folder is needed. The page notes what else is missing, and which co
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field, fields
@@ -14,7 +13,7 @@ from typing import Any
 
 from ...errors import SpikeDeblurError
 from ..align.manifest import Manifest, ManifestError, read_manifest
-from ..evaluate.scores import EVALUATION
+from ..evaluate.scores import read_evaluation
 from ..host.files import sha256_file
 from ..sequences import open_store
 from ..sequences.contract import WindowSequence
@@ -75,7 +74,7 @@ def gather(
     Args:
         runs: run folders, each once.
         store: Zarr store to take pictures from; None: the one that the first run was evaluated
-            on, or trained on.
+            on, or trained on, if it is in a folder.
         evaluation: evaluation of the first run; None: `evaluation.json` in its folder, as for the
             other runs.
         manifest: manifest of the training data; None: the one beside the first run's alignment
@@ -151,30 +150,29 @@ def _read_run(
 
 def _evaluation(path: Path, *, required: bool) -> dict[str, Any]:
     """Return an evaluation; empty where none is required or there."""
-    if not path.is_file():
-        if required:
-            raise ReportError(
-                f"{path}: expected what `spikedeblur evaluate --json` writes, found no such file; "
-                "give another --evaluation"
-            )
-        return {}
-    try:
-        evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ReportError(f"{path}: expected JSON, found something else ({error})") from error
-    EVALUATION.require(evaluation, path, ReportError, "evaluate again, or give --evaluation")
-    return evaluation
+    if os.path.lexists(path):
+        return read_evaluation(path, ReportError)
+    if required:
+        raise ReportError(
+            f"{path}: expected what `spikedeblur evaluate --json` writes, found no such file; "
+            "give another --evaluation"
+        )
+    return {}
 
 
 def _open(
     store: str | None, run: Run, split: str, notes: list[str]
 ) -> tuple[str | None, tuple[WindowSequence, ...]]:
-    """Open the split in `store`; None: in the first store recorded for the run that is there."""
+    """Open the split in `store`; None: in the first folder recorded for the run that is there."""
     if store is not None:
         return store, tuple(open_store(store, split))
     recorded = [run.evaluation.get("store"), run.settings.get("DATA.ROOT")]
     for place in dict.fromkeys(str(name) for name in recorded if name):
-        if "://" not in place and not (Path(place) / "zarr.json").is_file():
+        if "://" in place:
+            # The run may be a stranger's: nothing is asked of an address, nor signed, for him.
+            notes.append(f"The store {place} is not asked: no pictures from it (give --store)")
+            continue
+        if not (Path(place) / "zarr.json").is_file():
             notes.append(f"The store {place} is not there: no pictures from it (give --store)")
             continue
         try:
@@ -187,8 +185,9 @@ def _open(
 def _manifest(path: str | os.PathLike[str] | None, run: Run, notes: list[str]) -> Manifest | None:
     if path is not None:
         return read_manifest(path)
-    for log in run.settings.get("DATA.ALIGN_LOG_PATHS") or ():
-        file = Path(log).with_suffix(".json")
+    logs = run.settings.get("DATA.ALIGN_LOG_PATHS")
+    for log in logs if isinstance(logs, list) else ():
+        file = Path(str(log)).with_suffix(".json")
         # The log of this name may describe other data by now.
         if file.is_file() and sha256_file(file) in run.data.get("manifests_sha256", ()):
             try:

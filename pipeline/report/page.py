@@ -12,6 +12,7 @@ from ... import __version__
 from ..host.files import write_text
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
+from ..host.reading import read_start
 from ..host.reporter import SILENT, Reporter
 from . import pictures
 from .material import ReportError, ReportMaterial, gather
@@ -92,8 +93,7 @@ def write_report(
 
 
 def _is_report(path: Path) -> bool:
-    with path.open("rb") as file:
-        return MARK.encode() in file.read(_HEAD_BYTES)
+    return MARK.encode() in read_start(path, _HEAD_BYTES)
 
 
 def render(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...configs import check_config
-from ...configs.yaml_text import read_yaml
 from ...errors import SpikeDeblurError
+from ..host.documents import parse_yaml
 from ..host.reporter import duration
 from ..sequences.stored import StoreSequence
 from ..train.run.runs import differing
@@ -69,7 +69,7 @@ def facts(run: Run) -> Iterator[tuple[str, str, str]]:
         yield "best validation", f"{best_line['psnr']:.2f} dB", f"at step {best_line['step']}"
     if run.metrics:
         seconds = sum(seconds_of(run).values())
-        device = run.starts[-1]["device"] if run.starts else "device unknown"
+        device = run.starts[-1].get("device") if run.starts else "device unknown"
         yield "training", duration(seconds), f"{run.metrics[-1]['step']} steps, {device}"
     if run.weights_sha256 is not None:
         from ..trained.model_file import weights_file
@@ -94,6 +94,7 @@ def results(material: ReportMaterial) -> Table | None:
         # Figures of other data do not compare.
         if "model" in run.evaluation.get("methods", ())
         and run.evaluation["data_sha256"] == first["data_sha256"]
+        and run.evaluation["sequences"].keys() == first["sequences"].keys()
     ]
     rows = [
         (
@@ -277,7 +278,7 @@ def parts(run: Run) -> dict[str, str]:
     from ..weights.parts import describe_parts
 
     try:
-        return describe_parts(check_config(read_yaml(run.config_text), run.name).MODEL)
+        return describe_parts(check_config(parse_yaml(run.config_text), run.name).MODEL)
     except SpikeDeblurError:  # a configuration of another release
         return {}
 
@@ -296,7 +297,8 @@ def _first_evaluation(material: ReportMaterial) -> dict[str, Any]:
 
 
 def _best_validation(run: Run) -> dict[str, Any] | None:
-    return max(run.lines("val"), key=lambda line: line["psnr"], default=None)
+    lines = [line for line in run.lines("val") if line.get("psnr") is not None]
+    return max(lines, key=lambda line: line["psnr"], default=None)
 
 
 def _title(method: str) -> str:

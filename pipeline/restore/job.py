@@ -7,12 +7,13 @@ only when it is whole, so those that are there are done.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from ..frames.images import colour_profile, require_png16, write_png, write_png16
+from ..frames.images import colour_profile, read_image, require_png16, write_png, write_png16
 from ..host.files import StrPath, inside, sha256_file, sweep
 from ..host.locks import only_writer
 from ..host.reporter import SILENT, Reporter
@@ -23,10 +24,15 @@ from ..sequences.find_recording import recordings_of
 from ..sequences.in_time import require_one_scene
 from ..sequences.recording import MOST_BINS, Recording, RecordingSequence
 from ..spikes.parts import hash_stream
-from .record import Inputs, RestoreError, frame_stems, prepare_out, tile_before, write_record
-
-if TYPE_CHECKING:
-    pass
+from .record import (
+    MOST_FRAMES_PER_EXPOSURE,
+    Inputs,
+    RestoreError,
+    frame_stems,
+    prepare_out,
+    tile_before,
+    write_record,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,9 +77,10 @@ class Restoring(ModelOptions):
             raise RestoreError(
                 f"tiles and flips are of trained models; the method {self.method} takes neither"
             )
-        if self.frames_per_exposure < 1:
+        if not 1 <= self.frames_per_exposure <= MOST_FRAMES_PER_EXPOSURE:
             raise RestoreError(
-                f"expected at least 1 frame an exposure, got {self.frames_per_exposure}"
+                f"expected 1 to {MOST_FRAMES_PER_EXPOSURE} frames an exposure, got "
+                f"{self.frames_per_exposure}"
             )
         if self.bits == 16:
             require_png16("--bits 16")
@@ -288,6 +295,10 @@ def _alike(recording: Recording) -> list[list[int]]:
     return list(groups.values())
 
 
+def _image_sha256(path: Path) -> str:
+    return hashlib.sha256(read_image(path)).hexdigest()
+
+
 def _inputs(
     how: Restoring, recording: Recording, *, bins: int, short_bins: int, tile: int | None
 ) -> Inputs:
@@ -316,7 +327,7 @@ def _inputs(
         **({"readout": settings.readout} if settings.readout is not None else {}),
         **({"bits": how.bits} if how.bits != 8 else {}),
         "frames": {
-            e.path.stem: {"t0": e.t0, "t1": e.t1, "blur_sha256": sha256_file(e.path)}
+            e.path.stem: {"t0": e.t0, "t1": e.t1, "blur_sha256": _image_sha256(e.path)}
             for e in recording.exposures
         },
     }

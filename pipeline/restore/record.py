@@ -9,6 +9,7 @@ from typing import Any
 
 from ... import __version__
 from ...errors import SpikeDeblurError
+from ..host.documents import read_json
 from ..host.files import StrPath, inside, write_text
 from ..host.header import ProductFormat
 
@@ -16,6 +17,9 @@ RESTORATION = ProductFormat("spikedeblur.restore", 1)
 RECORD = "restore.json"
 """Name of the record in its folder."""
 
+
+MOST_FRAMES_PER_EXPOSURE = 1000
+"""Most sharp frames of one exposure: cameras take at most a few hundred spike samples in it."""
 
 Inputs = dict[str, Any]
 """What decides every pixel of the frames; frames of equal inputs are kept."""
@@ -96,7 +100,7 @@ def _difference(record: dict[str, Any], inputs: Inputs) -> str:
 def _read_record(path: Path) -> dict[str, Any] | None:
     """Return the record that `restore` wrote, or None where there is none."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except (OSError, ValueError):
         return None
     if (
@@ -105,10 +109,15 @@ def _read_record(path: Path) -> dict[str, Any] | None:
         and isinstance(record.get("version"), str)
         and isinstance(record.get("inputs"), dict)
         and isinstance(record["inputs"].get("frames"), dict)
-        and isinstance(record["inputs"].get("frames_per_exposure", 1), int)
+        and _is_count(record["inputs"].get("frames_per_exposure", 1))
+        and isinstance(record["inputs"].get("tile"), int | None)
     ):
         return dict(record)
     return None
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 1 <= value <= MOST_FRAMES_PER_EXPOSURE
 
 
 def write_record(out: Path, inputs: Inputs, sources: Mapping[str, Any], *, complete: bool) -> None:

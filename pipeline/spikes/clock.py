@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ...errors import SpikeDeblurError
+from .bounds import MOST_HZ, MOST_SECONDS
 
 _MAX_SAMPLES = 2.0**53
 """Most samples from the first: beyond, float64 can't tell one sample from the next."""
@@ -28,10 +29,10 @@ class SpikeClock:
     0: the last row comes first. Times are those of the first row."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.rate) and self.rate > 0 and math.isfinite(self.first)):
+        if not (1 / MOST_SECONDS <= self.rate <= MOST_HZ and abs(self.first) <= MOST_SECONDS):
             raise SpikeWindowError(
-                f"expected a rate above 0 Hz and a finite first time, got rate {self.rate} and "
-                f"first {self.first}; check the clock"
+                f"expected a rate above 0 and at most {MOST_HZ:g} Hz, and a first time within "
+                f"{MOST_SECONDS:g} s, got rate {self.rate} and first {self.first}; check the clock"
             )
         if not abs(self.readout) * self.rate < _MAX_SAMPLES:
             raise SpikeWindowError(

@@ -23,18 +23,20 @@ from ..host.extras import from_extra
 from ..host.files import AsideFile, atomic_write
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
+from ..host.reading import open_file
 from ..host.reporter import SILENT, Reporter, Throughput
 from .dat import SPIKE_SUFFIXES, pack_spikes
-from .geometry import SpikeGeometry, SpikeGeometryError
+from .geometry import MOST_PIXELS, SpikeGeometry, SpikeGeometryError
 from .parts import is_stream, open_stream, stream_files
 from .presets import PRESETS, parse_geometry
 from .settings import first_known, require_above_0
 from .sidefile import SideFile, format_side_file, read_side_file, side_file_path
 from .stream import SpikeStream
 
-_MOST_PIXELS = 1 << 27  # in a frame: a hundred times the largest spike camera's
-_AT_ONCE = 1 << 26  # values read at once
-_FRAMES_AT_ONCE = 256  # a multiple of 8, so that pieces of any geometry end on whole bytes
+_AT_ONCE = 1 << 24  # values read at once, or as many as end on a whole byte
+_FRAMES_AT_ONCE = 256
+_MOST_CHUNK_BYTES = 1 << 27  # of a chunk of HDF5, which is decoded whole
+_MOST_TIMES = 2000  # size of an HDF5 array over what the file holds of it; deflate reaches 1030
 
 _DAMAGED = (
     *(ValueError, EOFError, OverflowError, TypeError, RuntimeError),  # NumPy; encrypted members
@@ -141,7 +143,9 @@ def _pack(
     spikes = 0
     written = Throughput()
     pixels = target.height * target.width
-    at_once = max(8, min(_FRAMES_AT_ONCE, _AT_ONCE // pixels) // 8 * 8)
+    ends_on_byte = 8 // math.gcd(8, pixels)
+    at_once = min(_FRAMES_AT_ONCE, max(1, _AT_ONCE // pixels)) // ends_on_byte * ends_on_byte
+    at_once = max(ends_on_byte, at_once)
     for start in range(0, frames.n_frames, at_once):
         stop = min(start + at_once, frames.n_frames)
         block = frames.read(start, stop)
@@ -166,9 +170,9 @@ class _Array:
                 "transpose or choose another array with --key"
             )
         height, width = int(shape[1]), int(shape[2])
-        if height * width > _MOST_PIXELS:
+        if height * width > MOST_PIXELS:
             raise ConvertError(
-                f"{source}: expected frames of at most {_MOST_PIXELS} pixels, got "
+                f"{source}: expected frames of at most {MOST_PIXELS} pixels, got "
                 f"{height}x{width}; transpose the array if its axes are others"
             )
         if array.dtype.kind not in "biuf":
@@ -187,14 +191,25 @@ class _Array:
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return frames [start, stop), upright."""
         try:
-            block = np.asarray(self._array[start:stop])
+            # One at a time: values may take eight times the bytes of spikes.
+            block = np.stack([self._values(i) for i in range(start, stop)])
         except OSError as error:  # HDF5 does not name the file
             raise ConvertError(f"{self._source}: can't be read ({error}); copy it again") from error
         return block[:, ::-1] if self.geometry.flip_rows else block
 
+    def _values(self, frame: int) -> npt.NDArray[np.bool_]:
+        values = np.asarray(self._array[frame])
+        spikes = values.astype(np.bool_)
+        if not np.array_equal(spikes, values):
+            raise ConvertError(
+                f"{self._source}: expected spikes of 0 and 1 only, found others in frame {frame}; "
+                "threshold the values first"
+            )
+        return spikes
+
 
 class _Zipped:
-    """An array in an `.npz`, read slice after slice, so that memory stays flat."""
+    """An array in an `.npz`, read frame after frame, so that memory stays flat."""
 
     def __init__(self, source: Path, member: IO[bytes]) -> None:
         self._source, self._member, self._at = source, member, 0
@@ -215,18 +230,16 @@ class _Zipped:
     def __len__(self) -> int:
         return int(self.shape[0])
 
-    def __getitem__(self, part: slice) -> npt.NDArray[Any]:
-        assert part.start == self._at, "slices follow one another"
-        shape = (part.stop - part.start, *self.shape[1:])
-        size = math.prod(shape) * self.dtype.itemsize
+    def __getitem__(self, frame: int) -> npt.NDArray[Any]:
+        assert frame == self._at, "frames follow one another"
+        size = math.prod(self.shape[1:]) * self.dtype.itemsize
         content = self._member.read(size)
         if len(content) != size:
             raise ConvertError(
-                f"{self._source}: ends in frame {self._at + len(content) * shape[0] // size} of "
-                f"{len(self)}; copy or save it again"
+                f"{self._source}: ends in frame {frame} of {len(self)}; copy or save it again"
             )
-        self._at = part.stop
-        return np.frombuffer(content, self.dtype).reshape(shape)
+        self._at += 1
+        return np.frombuffer(content, self.dtype).reshape(self.shape[1:])
 
 
 @contextmanager
@@ -263,7 +276,7 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
         with from_extra("hdf5", f"{source}: reading HDF5 needs h5py", ConvertError):
             import h5py
         try:
-            opened = h5py.File(source, "r")  # type: ignore[no-untyped-call]
+            opened = h5py.File(open_file(source), "r")  # type: ignore[no-untyped-call]
         except OSError as error:
             raise ConvertError(f"{source}: not a whole HDF5 file ({error})") from error
         with opened as file:
@@ -272,13 +285,37 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
                 lambda name, item: names.append(name) if hasattr(item, "dtype") else None
             )
             array = file[_choose(source, names, key)]
-            if array.size and not array.id.get_storage_size():
-                raise ConvertError(f"{source}: {array.name} holds no data; record it again")
+            _require_held(source, array)
             yield _Array(source, array, spec)
     else:
         raise ConvertError(
             f"{source}: expected .npy, .npz, .h5, .hdf5, .dat or .bin, got "
             f"{source.suffix or 'no suffix'}"
+        )
+
+
+def _require_held(source: Path, array: Any) -> None:
+    """Refuse an HDF5 array that claims more than the file holds of it, or lies in other files."""
+    if array.is_virtual or array.external:
+        raise ConvertError(
+            f"{source}: {array.name} names other files, which are not read; copy the spikes into "
+            "one file"
+        )
+    held = array.id.get_storage_size()
+    chunks = [
+        -(-side // chunk) for side, chunk in zip(array.shape, array.chunks or (), strict=False)
+    ]
+    if array.size and (not held or (chunks and array.id.get_num_chunks() < math.prod(chunks))):
+        raise ConvertError(f"{source}: {array.name} lacks data; record or copy it again")
+    if array.size * array.dtype.itemsize > _MOST_TIMES * held:
+        raise ConvertError(
+            f"{source}: {array.name} claims {array.size * array.dtype.itemsize} bytes, of which "
+            f"the file holds {held}; record it again"
+        )
+    if math.prod(array.chunks or ()) * array.dtype.itemsize > _MOST_CHUNK_BYTES:
+        raise ConvertError(
+            f"{source}: expected chunks of at most {_MOST_CHUNK_BYTES} bytes, found "
+            f"{array.chunks}; write the array with chunks of a few frames"
         )
 
 

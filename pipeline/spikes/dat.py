@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
 from ..host.files import atomic_write
+from ..host.reading import open_file
 from .counts import bin_edges, count_spikes, count_type
 from .geometry import SpikeGeometry, SpikeGeometryError
 from .mosaic import BLOCK, Shares, place_rates, shares_of, thin
@@ -30,6 +32,7 @@ Encoding = Literal["packed", "bytes"]
 
 _FIRST_BYTES = 1 << 12  # enough to see that a file is packed
 _SCAN_BYTES = 1 << 22
+_MOST_SCANNED = 64  # pieces of a file that show how it is encoded
 _SAMPLED_FRAMES = 64
 _DECODED_BYTES = 1 << 18  # decoded at once: they stay in a core's own cache
 
@@ -57,7 +60,7 @@ class SpikeFile(SpikeStream):
 
         A file is read as one byte a pixel if it is a whole number of frames that way and holds
         nothing but zeros and one other value, 1 or 255 or any, at least 16 times; as packed bits
-        otherwise.
+        otherwise. Of a file above 256 MB, parts from its beginning to its end show which it is.
 
         Raises:
             SpikeFileError: missing, empty, a Prophesee event file, or no whole number of frames.
@@ -246,9 +249,10 @@ def pack_spikes(spikes: npt.NDArray[np.generic], geometry: SpikeGeometry) -> Byt
 def _map(path: Path) -> Bytes:
     if not path.is_file():
         raise SpikeFileError(f"{path}: expected a spike file, found none; check the path")
-    if path.stat().st_size == 0:
-        raise SpikeFileError(f"{path}: the file is empty; copy or record it again")
-    data = np.memmap(path, dtype=np.uint8, mode="r")
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise SpikeFileError(f"{path}: the file is empty; copy or record it again")
+        data = np.memmap(file, dtype=np.uint8, mode="r")
     head = bytes(data[:256])
     first_line = head.split(b"\n", 1)[0]
     if head.startswith(b"% ") and b"\n" in head and first_line.strip().isascii():
@@ -264,9 +268,9 @@ def _map(path: Path) -> Bytes:
 def _is_bytes(data: Bytes, geometry: SpikeGeometry) -> bool:
     if data.size % geometry.pixels:
         return False
-    ones = high = 0
-    for start in (0, *range(_FIRST_BYTES, data.size, _SCAN_BYTES)):
-        block = data[start : start + (_SCAN_BYTES if start else _FIRST_BYTES)]
+    ones = high = seen = 0
+    for block in (data[:_FIRST_BYTES], *_pieces(data[_FIRST_BYTES:])):
+        seen += block.size
         peak = int(block.max())
         if peak == 0:
             continue
@@ -278,23 +282,36 @@ def _is_bytes(data: Bytes, geometry: SpikeGeometry) -> bool:
     # Packed bits with values 0 and 1 only: spikes in every eighth column alone, 1 in 8 a spike.
     if ones < 16 or high == 1:
         return ones >= 16
-    if high.bit_count() == 1 and 64 * ones < data.size:
+    if high.bit_count() == 1 and 64 * ones < seen:
         return False  # a hot pixel in the dark
-    return not _is_packed_flat(data, ones, geometry)
+    return not (ones == seen or _is_packed_flat(data, geometry))
 
 
-def _is_packed_flat(data: Bytes, ones: int, geometry: SpikeGeometry) -> bool:
+def _pieces(data: Bytes, unit: int = 1) -> Iterator[Bytes]:
+    """Yield consecutive parts of whole units; of a large file some, from its beginning to its end.
+
+    A file of zeros takes no disk, whatever its size.
+    """
+    piece = max(1, _SCAN_BYTES // unit) * unit
+    count = -(-data.size // piece)
+    for i in np.unique(np.linspace(0, count - 1, min(count, _MOST_SCANNED)).astype(int)).tolist():
+        yield data[i * piece : (i + 1) * piece]
+
+
+def _is_packed_flat(data: Bytes, geometry: SpikeGeometry) -> bool:
     """Whether packed frames of zeros and one value are all the same, or each of one value.
 
     Those of an even scene are; eighths of frames of a byte a pixel are not.
     """
     frame_bytes, spare = divmod(geometry.frame_bits, 8)
-    if ones == data.size or spare:
-        return ones == data.size
-    frames = data.reshape(-1, frame_bytes)
-    if (frames == frames[:1]).all():
-        return True
-    if (frames != frames[:, :1]).any():
+    if spare or data.size % frame_bytes:
         return False
-    whole = data.reshape(-1, geometry.pixels)
-    return bool((whole != whole[:, :1]).any())
+
+    def frames(size: int) -> Iterator[Bytes]:
+        return (piece.reshape(-1, size) for piece in _pieces(data, size))
+
+    if all((part == data[:frame_bytes]).all() for part in frames(frame_bytes)):
+        return True
+    if any((part != part[:, :1]).any() for part in frames(frame_bytes)):
+        return False
+    return any(bool((part != part[:, :1]).any()) for part in frames(geometry.pixels))

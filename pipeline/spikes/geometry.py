@@ -13,6 +13,8 @@ from ...errors import SpikeDeblurError
 MAX_SIDE = 2**16
 """Largest side in pixels, far above any camera's, so that no file's claim exhausts the memory."""
 
+MOST_PIXELS = 2**24
+"""Most pixels of a frame: sixteen times those of the largest spike camera."""
 
 BAYER_ORDERS = ("RGGB", "BGGR", "GRBG", "GBRG")
 """Colours of the first two rows' first two pixels, upright, row by row."""
@@ -44,10 +46,10 @@ class SpikeGeometry:
     def __post_init__(self) -> None:
         # Under 8 pixels, padding at the file's end could pass for a frame.
         sides = (self.height, self.width)
-        if min(sides) < 1 or max(sides) > MAX_SIDE or self.pixels < 8:
+        if min(sides) < 1 or max(sides) > MAX_SIDE or not 8 <= self.pixels <= MOST_PIXELS:
             raise SpikeGeometryError(
-                f"expected sides of 1 to {MAX_SIDE} pixels and at least 8 pixels in all, found "
-                f"{self.height}x{self.width}; check height and width"
+                f"expected sides of 1 to {MAX_SIDE} pixels and 8 to {MOST_PIXELS} pixels in all, "
+                f"found {self.height}x{self.width}; check height and width"
             )
         end = 0
         for start, stop in self.drop_columns:

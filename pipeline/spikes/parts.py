@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..host.reading import open_file
 from .counts import bin_edges, count_type
 from .dat import SPIKE_SUFFIXES, SpikeFile, SpikeFileError
 from .geometry import SpikeGeometry
@@ -84,7 +85,7 @@ def hash_stream(path: str | os.PathLike[str]) -> str:
     """Return the hex SHA-256 of a stream's bytes, the same however it is cut into files."""
     digest = hashlib.sha256()
     for part in stream_files(path):
-        with part.open("rb") as file:
+        with open_file(part) as file:
             while piece := file.read(_PIECE_BYTES):
                 digest.update(piece)
     return digest.hexdigest()

@@ -5,11 +5,11 @@ They can't be read off the spikes, so they are given or the recording is refused
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 
 from ...errors import SpikeDeblurError
+from .bounds import LEAST_GAIN, MOST_GAIN, MOST_HZ, MOST_SECONDS
 from .clock import SpikeClock
 from .geometry import SpikeGeometry
 from .presets import PRESETS, SpikePreset, parse_geometry
@@ -129,10 +129,11 @@ def settle(
 
 
 def require_above_0(error: type[SpikeDeblurError], **options: float | None) -> None:
-    """Refuse values of options, by name, that are not finite or not above 0; None passes."""
+    """Refuse values of options, by name, that no camera has; None passes."""
     for name, value in options.items():
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise error(f"expected --{name} above 0, found {value}")
+        least, most = (LEAST_GAIN, MOST_GAIN) if name == "gain" else (1 / MOST_SECONDS, MOST_HZ)
+        if value is not None and not least <= value <= most:
+            raise error(f"expected --{name} above 0 and at most {most:g}, found {value}")
 
 
 def first_known(*values: float | None) -> float | None:

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import SpikeDeblurError
 from ..host.files import write_text
+from ..host.reading import read_file
 from ..host.validation import first_problem
+from .bounds import Gain, Hertz, Instant
 from .geometry import SpikeGeometry
 from .parts import stream_files
 from .presets import GeometrySpec, parse_geometry
@@ -36,11 +38,11 @@ class SideFile(BaseModel):
     schema_version: Literal[1] = 1
     geometry: GeometrySpec
     """A geometry SPEC, such as `250x400,bottom-up`."""
-    rate: float | None = Field(default=None, gt=0)
+    rate: Hertz | None = None
     """Spike frames a second, in Hz."""
-    first: float = 0.0
+    first: Instant = 0.0
     """Time of the first spike frame, in seconds. Not used in a folder's side file."""
-    gain: float | None = Field(default=None, gt=0)
+    gain: Gain | None = None
     """Spikes a sample at unit luminance."""
     made_by: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Tool, version, seed and camera settings; no sample's value depends on them."""
@@ -110,10 +112,12 @@ def format_side_file(side: SideFile) -> str:
 
 
 def _parse(path: Path) -> SideFile:
-    with path.open("rb") as file:
-        content = file.read(_MAX_BYTES)
     try:
-        return SideFile.model_validate_json(content)
+        return SideFile.model_validate_json(read_file(path, _MAX_BYTES))
+    except OSError as error:
+        raise SideFileError(
+            f"{path}: can't read the side file ({error.strerror}); restore it or remove it"
+        ) from error
     except ValidationError as error:
         raise SideFileError(
             f"{path}: expected a spikedeblur side file, but {first_problem(error)}; correct it "

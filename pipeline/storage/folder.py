@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..host.files import StrPath, atomic_write, path_aside, require_inside, sweep
+from ..host.reading import open_file
 from .base import (
     PIECE,
     READ_LIMIT,
@@ -41,11 +42,11 @@ class Folder(Storage):
         with _explained(path, "read"):
             try:
                 # Unbuffered: one read takes it all.
-                with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # half the time
+                with open_file(path, buffered=False) as file:
                     size = os.fstat(file.fileno()).st_size
                     if size > limit:
                         raise too_large(path, size, limit)
-                    return file.read()
+                    return file.read(size)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
@@ -55,7 +56,7 @@ class Folder(Storage):
         # Not mapped: where the disk fails, reading a mapping would kill the process.
         with _explained(path, "read"):
             try:
-                file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115
+                file = open_file(path, buffered=False)
             except (FileNotFoundError, NotADirectoryError):
                 raise missing(path) from None
             with file:
@@ -134,7 +135,7 @@ class Folder(Storage):
         path = self._path(key)
         with _explained(path, "read"):
             try:
-                file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115
+                file = open_file(path, buffered=False)
             except (FileNotFoundError, NotADirectoryError):
                 raise missing(path) from None
             with file:

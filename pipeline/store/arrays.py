@@ -31,6 +31,7 @@ LEVEL: Final[dict[Codec, int]] = {"lz4": 5, "zstd": 1}
 # Limits on what metadata from outside may claim. They are checked before anything is allocated.
 MAX_SHARD_BYTES = 2**33
 MAX_CHUNKS = 2**24
+MAX_CHUNK_BYTES = 2**28
 
 DType = Literal["uint8", "uint16", "int64", "float32", "float64"]
 
@@ -63,6 +64,9 @@ class ArraySpec:
             raise ValueError("expected shards over the whole of all axes but the first")
         if math.prod(shards) * self.itemsize > MAX_SHARD_BYTES or self.chunks_a_shard > MAX_CHUNKS:
             raise ValueError(f"expected shards of at most {MAX_SHARD_BYTES} bytes, found {shards}")
+
+        if self.chunk_bytes > MAX_CHUNK_BYTES:
+            raise ValueError(f"expected chunks of at most {MAX_CHUNK_BYTES} bytes, found {chunks}")
 
     @property
     def itemsize(self) -> int:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..host.documents import DocumentError, parse_json
 from ..host.locks import LOCK, only_writer
 from ..storage.base import Storage, StoreError
 from ..storage.checksum import content_checksum
@@ -279,8 +280,8 @@ def _read_json(storage: Storage, key: str) -> Any:
     if content is None:
         return None
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
+        return parse_json(content)
+    except DocumentError as error:
         raise StoreError(
             f"{storage}: {key}: expected JSON, found something else ({error}); restore the file or "
             "voxelize again into another folder"

@@ -46,6 +46,7 @@ from ... import __version__
 from ..host.files import stays_below
 from ..host.header import ProductFormat
 from ..host.validation import first_problem
+from ..spikes.bounds import MOST_COUNT, MOST_SECONDS, Count, Gain, Hertz, Instant
 from ..spikes.presets import parse_geometry
 from ..spikes.registration import Matrix
 from ..storage.base import StoreError
@@ -102,9 +103,9 @@ class SourceMark(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    size: int = Field(ge=0)
+    size: Count
     """Size in bytes."""
-    mtime_ns: int
+    mtime_ns: int = Field(ge=-MOST_COUNT, le=MOST_COUNT)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
@@ -122,7 +123,7 @@ class Completion(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    files: dict[InsidePath, int]
+    files: dict[InsidePath, Count]
     """Size in bytes of each file with data; a missing one would read as zeros."""
     crc32: dict[InsidePath, str] = Field(default_factory=dict)
     """Checksum of each file, metadata too, in hex; empty in stores of earlier releases."""
@@ -149,11 +150,11 @@ class SequenceRecord(BaseModel):
     """K, temporal bins; in kind packed only the default of readers."""
     geometry: str
     """Geometry of the source's `.dat`, as `SpikeGeometry.describe()` writes it."""
-    rate: float = Field(gt=0)
+    rate: Hertz
     """Spike samples a second, in Hz."""
-    first: float | None
+    first: Instant | None
     """Time in seconds of the recording's sample 0; None where each window has its own file."""
-    gain: float | None = Field(gt=0)
+    gain: Gain | None
     """Spikes a sample at unit luminance; None: not known."""
     registered_by: Matrix | None = None
     """Homography from spike to frame pixels, 3x3, row by row; None: both cameras see the same."""
@@ -169,7 +170,7 @@ class SequenceRecord(BaseModel):
     has_sharp: bool
     codec: Codec = "lz4"
     """Compression of counts; nothing else is compressed."""
-    readout: float | None = None
+    readout: float | None = Field(default=None, ge=-MOST_SECONDS, le=MOST_SECONDS)
     """Seconds from the exposure of a frame's first row to that of its last; less than 0: the last
     row comes first. None: not known. Each row has its own spikes and counts; times are row 0's."""
     arrays: tuple[ArraySpec, ...] = ()

@@ -19,15 +19,18 @@ from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ...model.motion_deblur import BASE
 from ..host.reporter import SILENT, Reporter
+from ..sequences.provenance import describe_data
+from ..storage.base import StoreError
 from ..weights.base import base_of
 from .clock import Clock, Profile
 from .data.loader import Batch, open_loader, prepare_cache
+from .data.splits import open_splits
 from .distributed import process_group
 from .optimizer import learning_rate_at, warmup_steps
 from .run import folder as run_folder
 from .run.checkpoint import Checkpoints
 from .run.records import Position, Records, open_records
-from .session import Session, find_start
+from .session import Session, find_start, require_same_data
 from .step import Learner, NonFiniteError, StepResult
 from .stop import stop_request
 from .validation import Validator
@@ -91,6 +94,10 @@ def train(
         state = find_start(config, group, run, resume=resume, overwrite=overwrite)
         at = Position.of(state)
         if state is not None and at.step == at.validated_step == state["total_steps"]:
+            try:
+                require_same_data(state, describe_data(open_splits(config)[0]))
+            except StoreError as error:
+                reporter.note(f"its data can't be compared: {error}")
             reporter.note(f"{run}: this run is finished, {at.step} steps; nothing to do")
             best = at.best_step, at.best_psnr
             return TrainSummary(

@@ -55,6 +55,23 @@ def find_start(
     return None
 
 
+def require_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:
+    """Refuse a training split that a run was not begun with.
+
+    Args:
+        state: content of the run's checkpoint.
+        data: description of the split, from `describe_data`.
+
+    Raises:
+        RunFolderError: it is another one.
+    """
+    if state["data"] != data["sha256"]:
+        raise run_folder.RunFolderError(
+            "can't continue: the training split is not the one that the run was begun with "
+            "(other sequences, windows or sources); restore it, or use another --run"
+        )
+
+
 class Session:
     """Network, data, loss and plan of a run, checked against each other before its first step.
 
@@ -190,11 +207,7 @@ class Session:
 
     def _require_continuation(self, state: dict[str, Any]) -> None:
         plan = self.plan
-        if state["data"] != self.data["sha256"]:
-            raise run_folder.RunFolderError(
-                "can't continue: the training split is not the one that the run was begun with "
-                "(other sequences, windows or sources); restore it, or use another --run"
-            )
+        require_same_data(state, self.data)
         if state["samples_a_step"] != plan.samples_a_step:
             raise run_folder.RunFolderError(
                 f"can't continue: the run has {state['samples_a_step']} clips a step, now "

@@ -183,9 +183,9 @@ def export_model(
     require_model_file(out, overwrite=overwrite)
     path = find_checkpoint(fetched(run))
     from ..weights.base import base_of
-    from ..weights.checkpoint import model_of, read_checkpoint
+    from ..weights.checkpoint import model_of, read_own
 
-    state = read_checkpoint(path)
+    state = read_own(path)
     model, config = model_of(state, path)
     facts = {
         "step": state["step"],

@@ -30,6 +30,7 @@ from ..align.manifest import (
 )
 from ..frames.images import as_type, frame_type, image_shape, read_frame
 from ..host.files import StrPath, all_inside, inside, sha256_file
+from ..host.reading import open_file
 from ..host.reporter import SILENT, Reporter
 from ..spikes.clock import SpikeWindowError
 from ..spikes.rolling import open_spikes, row_delays
@@ -275,7 +276,7 @@ def _read_ahead(path: Path) -> None:
     """Let the system read a file while the one before is worked on."""
     # Reading a file that can't be opened fails with a message later.
     if hasattr(os, "posix_fadvise"):
-        with suppress(OSError), path.open("rb", buffering=0) as file:
+        with suppress(OSError), open_file(path, buffered=False) as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 

@@ -7,20 +7,23 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...configs import ConfigError, check_config
+from ...configs import ConfigError, check_config, load_config
 from ...configs.schema import Config
-from ...configs.yaml_text import YamlError, read_yaml
 from ...model import VRTWithSpike, build_model, outline_model, parameter_table
 from ...third_party.VRT import load_torch_file
+from ..host.documents import DocumentError, parse_yaml, read_json
 from ..host.header import ProductFormat
+from ..host.reading import open_file
 from .base import base_of, describe_base, tell_former_base
 from .files import CheckpointError, find_checkpoint
 from .parts import describe_parts
+from .same import differences
 
 CHECKPOINT = ProductFormat("spikedeblur.checkpoint", 1)
 
@@ -49,7 +52,31 @@ def load_run(run: str | os.PathLike[str], which: str = "best") -> tuple[VRTWithS
         CheckpointError: no such checkpoint, or it can't be used; the message says why.
     """
     path = find_checkpoint(run, which)
-    return model_of(read_checkpoint(path), path)
+    return model_of(read_own(path), path)
+
+
+def read_own(path: Path) -> dict[str, Any]:
+    """Read a run folder's checkpoint, as `read_checkpoint`; refuse one of another run.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`; or config.yaml and environment.json beside it name
+            another configuration or other data.
+    """
+    state = read_checkpoint(path)
+    run = path.parent.parent
+    differ = []
+    # A folder may lack them, and the checkpoint holds what is needed.
+    with suppress(OSError, ConfigError):
+        differ = differences(load_config(run / "config.yaml"), checkpoint_config(state, path))
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        data = read_json(run / "environment.json")["data"]["sha256"]
+        differ += ["the training data"] * (data != state["data"])
+    if differ:
+        raise CheckpointError(
+            f"{path}: is of another run than this folder's config.yaml and environment.json: "
+            f"{'; '.join(differ)}. Put the run's own there, or give the other run's folder"
+        )
+    return state
 
 
 def model_of(state: dict[str, Any], path: Path) -> tuple[VRTWithSpike, Config]:
@@ -117,7 +144,7 @@ def _require_whole(path: Path) -> None:
         CheckpointError: an entry is damaged, or compressed, as torch's never are.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with open_file(path) as opened, zipfile.ZipFile(opened) as file:
             packed = [info for info in file.infolist() if info.compress_type != zipfile.ZIP_STORED]
             damaged = packed[0].filename if packed else file.testzip()
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
@@ -162,8 +189,8 @@ def checkpoint_config(state: dict[str, Any], path: str | os.PathLike[str]) -> Co
         CheckpointError: this release can't read it.
     """
     try:
-        return check_config(read_yaml(str(state["config"])), path)
-    except (ConfigError, YamlError) as error:
+        return check_config(parse_yaml(str(state["config"])), path)
+    except (ConfigError, DocumentError) as error:
         where = "" if isinstance(error, ConfigError) else f"{path}: "
         raise CheckpointError(
             f"{where}{error}; its configuration does not fit this release (it was written by "

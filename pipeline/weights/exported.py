@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from pathlib import Path
@@ -15,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 from ...configs import ConfigError, check_config
 from ...configs.schema import Config
-from ...configs.yaml_text import read_yaml
 from ...errors import SpikeDeblurError
+from ..host.documents import parse_json, parse_yaml
 from ..host.header import ProductFormat
 
 if TYPE_CHECKING:  # the header is read without torch
@@ -90,11 +89,11 @@ def _header(path: Path) -> tuple[dict[str, Any], Config, str | None]:
         raise TrainedModelError(f"{path}: expected an exported model, found no such file")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
+            header = parse_json((file.metadata() or {})[HEADER])
         facts = header["facts"]
-        config = read_yaml(header["config"])
+        config = parse_yaml(header["config"])
         recorded = header.get("crc32")
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainedModelError(
             f"{path}: expected a model that `spikedeblur export` wrote, found another file, or a "
             f"part of one ({type(error).__name__}); published weights go to MODEL.PRETRAINED"

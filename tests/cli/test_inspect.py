@@ -69,7 +69,7 @@ def test_a_run_that_was_killed_while_it_wrote_is_described(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(dump_config(load_config(QUICKSTART)))
     facts = facts_of(tmp_path, capsys)["facts"]
     assert (facts["logged"], facts["last"], facts["weights"]) == (0, "nothing", "none yet")
-    whole = {"kind": "train", "step": 50}
+    whole = {"kind": "train", "step": 50, "seconds": 2.0, "data_wait": 0.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(whole) + '\n{"kind": "train", "st')
     facts = facts_of(tmp_path, capsys)["facts"]
     assert (facts["logged"], facts["last"]) == (1, whole)

@@ -113,7 +113,7 @@ MISTAKES = [
     ("convert missing.npy out.dat", 1, "missing.npy"),
     ("convert spikes.npy out.dat --geometry 4x4,sideways", 1, "sideways"),
     # A data set.
-    ("simulate out", 2, "--frames or --scenes"),
+    ("simulate out", 2, "--frames, --scenes or --rig"),
     ("simulate out --scenes 1 --size 64", 2, "64"),
     ("simulate out --scenes 1 --exposure 32", 1, "32"),
     ("simulate out --scenes 1 --split tets", 2, "tets"),

@@ -40,7 +40,8 @@ def main() -> int:
             print(f"killed {outcome.kills} times: {outcome.stage}: {len(outcome.faults)} faults")
             print(*(f"  {fault}\n" for fault in outcome.faults), sep="", end="", flush=True)
         disks = [
-            str(Path(__file__).with_name(f"test_{name}.py")) for name in ("disks", "last_part")
+            str(Path(__file__).with_name(f"test_{name}.py"))
+            for name in ("disks", "last_part", "claims")
         ]
         faults += pytest.main(["-q", "-m", "slow", *disks]) != 0
         faults += hostile.run_all(folder / "hostile", share=1.0, processes=10)

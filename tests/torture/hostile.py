@@ -175,6 +175,28 @@ KINDS: tuple[Kind, ...] = (
         count=200,
         named_by="val/scenes/00000",
     ),
+    Kind(
+        "evaluation",
+        "run/evaluation.json",
+        mutate.json_text,
+        ("report {f}/run --no-restore --out {out}.html",),
+        count=100,
+    ),
+    Kind(
+        "environment",
+        "run/environment.json",
+        mutate.json_text,
+        ("inspect {f}/run", "report {f}/run --no-restore --out {out}.html"),
+        count=60,
+        named_by="best.pt",  # whose data are not those that the file names
+    ),
+    Kind(
+        "metrics",
+        "run/metrics.jsonl",
+        mutate.json_lines,
+        ("runs {f}", "report {f}/run --no-restore --out {out}.html"),
+        count=60,
+    ),
 )
 
 
@@ -188,6 +210,8 @@ def prepare(folder: Path) -> None:
     (folder / "config.yaml").write_text(dump_config(config))
     _run("train", "--config", folder / "config.yaml", "--run", folder / "run")
     _run("export", folder / "run", folder / "model.safetensors")
+    scores = ("--split", "val", "--json", folder / "run/evaluation.json")
+    _run("evaluate", folder / "store", "--run", folder / "run", *scores)
 
 
 def prepare_data(folder: Path, run: Callable[..., object]) -> None:

@@ -209,6 +209,12 @@ def json_text(content: bytes, rng: random.Random) -> bytes:
     return json.dumps(_changed(json.loads(content), rng)).encode("utf-8", "surrogatepass")
 
 
+def json_lines(content: bytes, rng: random.Random) -> bytes:
+    """Lines of JSON, the last of which is as of `json_text`."""
+    *lines, last = content.splitlines()
+    return b"\n".join([*lines, json_text(last, rng), b""])
+
+
 def yaml_text(content: bytes, rng: random.Random) -> bytes:
     """YAML: mostly well-formed with one wrong value; bombs and object tags."""
     how = rng.randrange(12)

@@ -16,6 +16,7 @@ LIGHT = [
     replace(kind, commands=tuple(c for c in kind.commands if not c.startswith("evaluate")))
     for kind in KINDS
     if kind.name not in ("configuration", "checkpoint", "model")
+    and not kind.file.startswith("run/")
 ]
 """Those that need no trained network, nor torch."""
 

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...pipeline.host.reading import open_file
+
 MOST_TIMES = 4
 """Largest size of all tensors and texts, over the file's: shared weights have several names."""
 
@@ -55,7 +57,7 @@ def load_torch_file(path: str | os.PathLike[str], device: str | torch.device = "
 
 def _require_known_names(path: Path, size: int) -> None:
     """Refuse what is neither a tensor nor a container: a name may stand for a large allocation."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         if file.read(4) == _ZIP:  # torch's own test
             try:
                 with zipfile.ZipFile(file) as parts:

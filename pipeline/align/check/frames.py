@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...frames.images import ImageError, decode_frame, to_8_bits
+from ...frames.images import ImageError, decode_frame, read_image, to_8_bits
 from ...frames.listing import shorten
 from ...frames.srgb import decode_srgb
 from ...spikes.camera import luminance
@@ -34,9 +34,9 @@ def check_images(checking: Checking, linear: bool) -> None:
                 continue
             path = Path(checking.paths[name])
             try:
-                content = path.read_bytes()
+                content = read_image(path)
                 frame = decode_frame(content, path)
-            except (ImageError, OSError) as error:
+            except ImageError as error:
                 checking.note("unreadable", str(error))
                 checking.unreadable.add(name)
                 continue

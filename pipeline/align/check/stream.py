@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ...host.reading import open_file
 from ...spikes.dat import SpikeFile
 
 BLOCK_BYTES = 1 << 20
@@ -119,7 +120,7 @@ def _blocks(file: SpikeFile) -> Iterator[tuple[SpikeFile, bytes]]:
     eight = file.geometry.frame_bits if file.encoding == "packed" else 8 * file.geometry.pixels
     groups = max(1, BLOCK_BYTES // eight)
     left = file.n_frames
-    with file.path.open("rb") as stream:
+    with open_file(file.path) as stream:
         while left > 0:
             n_frames = min(8 * groups, left)
             left -= n_frames

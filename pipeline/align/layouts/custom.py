@@ -40,7 +40,8 @@ from ...clocks.camera import CameraClock
 from ...clocks.durations import TimelineError, parse_duration
 from ...clocks.exposures import Exposures
 from ...frames.listing import IMAGE_SUFFIXES, shorten
-from ...host.validation import read_yaml
+from ...host.validation import read_checked
+from ...spikes.bounds import Gain, Hertz, Instant
 from ...spikes.dat import SPIKE_SUFFIXES
 from ...spikes.presets import GeometrySpec, SpikePreset, parse_geometry
 from .contract import AlignmentError, FoundSequence, FoundWindow, in_order
@@ -54,16 +55,17 @@ _JOIN = (
     "spike.dat --geometry ..."
 )
 
-Positive = Annotated[float, Field(gt=0)]
+_MOST_NUMBER = 10**9
+"""Largest number of a frame, and most samples of an exposure."""
 
 
 def _seconds(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
+Seconds = Annotated[Instant, BeforeValidator(_seconds)]
 """Seconds; in the file a number, or a text with its unit, such as 16ms."""
-PositiveSeconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+PositiveSeconds = Annotated[Instant, BeforeValidator(_seconds), Field(gt=0)]
 
 
 class _Section(BaseModel):
@@ -77,17 +79,17 @@ class Spikes(_Section):
     """Pattern of one stream for each sequence; with {frame}, of one file for each exposure."""
     geometry: GeometrySpec | None = None
     """Geometry SPEC or preset; None: side files or --geometry give it."""
-    rate: Positive | None = None
+    rate: Hertz | None = None
     """Spike samples a second, in Hz."""
-    gain: Positive | None = None
+    gain: Gain | None = None
     """Spikes a sample at unit luminance."""
     first: Seconds = 0.0
     """Time of sample 0 of a stream on the frames' time axis, in seconds."""
-    before: int = Field(default=0, ge=0)
+    before: int = Field(default=0, ge=0, le=_MOST_NUMBER)
     """Samples before the exposure in a file of its own."""
     after: Annotated[tuple[int, ...], Field(strict=False)] = (0,)
     """Samples after the exposure in a file of its own: each number that occurs."""
-    scale: int | None = Field(default=None, ge=1)
+    scale: int | None = Field(default=None, ge=1, le=1000)
     """Size of the blurred frame over that of the spikes; None: not checked."""
 
     @model_validator(mode="after")
@@ -103,7 +105,7 @@ class Spikes(_Section):
             raise ValueError("first: expected with one stream only; for own files give before")
         if not own_files and (self.before, self.after) != (0, (0,)):
             raise ValueError("before and after: expected with {frame} in files only")
-        if min(self.after, default=-1) < 0:
+        if not all(0 <= samples <= _MOST_NUMBER for samples in self.after or (-1,)):
             raise ValueError("after: expected numbers of samples, 0 or more")
         return self
 
@@ -111,13 +113,13 @@ class Spikes(_Section):
 class Frames(_Section):
     """The section `frames`: blurred frame n averages the sharp ones around offset + step n."""
 
-    fps: Positive
+    fps: Hertz
     """Sharp frames a second, in Hz."""
-    exposure: int = Field(ge=1)
+    exposure: int = Field(ge=1, le=_MOST_NUMBER)
     """Sharp frames that make a blurred one; odd."""
-    step: int = Field(default=1, ge=1)
+    step: int = Field(default=1, ge=1, le=_MOST_NUMBER)
     """Sharp frames from one number to the next."""
-    offset: int = 0
+    offset: int = Field(default=0, ge=-_MOST_NUMBER, le=_MOST_NUMBER)
     """Number of the sharp frame in the middle of blurred frame 0."""
 
 
@@ -135,7 +137,7 @@ class Camera(_Section):
     """Length of an exposure, in seconds."""
     first: Seconds = 0.0
     """Start of the exposure of frame 0, in seconds."""
-    frame_rate: Positive | None = None
+    frame_rate: Hertz | None = None
     """Frames a second, in Hz."""
     shutter: PositiveSeconds | None = None
     """Length of an exposure, in seconds."""
@@ -187,9 +189,9 @@ class Sharp(_Section):
 
     files: Pattern
     """Pattern of the sharp frames."""
-    step: int = Field(default=1, ge=1)
+    step: int = Field(default=1, ge=1, le=_MOST_NUMBER)
     """Sharp frames from one blurred frame's number to the next."""
-    offset: int = 0
+    offset: int = Field(default=0, ge=-_MOST_NUMBER, le=_MOST_NUMBER)
     """Number of the sharp frame that belongs to blurred frame 0."""
 
 
@@ -365,7 +367,7 @@ def read_layout(path: str | os.PathLike[str], *, taken: frozenset[str]) -> Custo
             the key.
     """
     remedy = "docs/datasets.md explains each key and has examples"
-    layout = read_yaml(path, LayoutFile, AlignmentError, "a layout file", remedy)
+    layout = read_checked(path, LayoutFile, AlignmentError, "a layout file", remedy)
     if layout.name in taken:
         raise AlignmentError(f"{path}: name: {layout.name} is a built-in layout; choose another")
     return CustomLayout(layout, os.fspath(path))

@@ -12,6 +12,10 @@ from pydantic import AfterValidator
 from ...frames.listing import walk_folders
 from .contract import AlignmentError
 
+MOST_SPLITS = 3
+"""Most words of a pattern that share a name with the word before: the time to match a long name
+grows with its length to this power."""
+
 _WORD = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
@@ -26,6 +30,13 @@ def require_pattern(pattern: str) -> str:
         raise ValueError("expected a path below the root, such as {clip}/blur/{frame}.png")
     if set("{}") & set(_WORD.sub("", pattern)):
         raise ValueError("expected words of lower-case letters in braces, such as {clip}")
+    if "}{" in pattern:
+        raise ValueError("expected text between two words, such as {scene}_{clip}")
+    if sum(max(0, len(_WORD.findall(part)) - 1) for part in parts) > MOST_SPLITS:
+        raise ValueError(
+            f"expected at most {MOST_SPLITS} places where a name is cut in two, as in "
+            "{scene}_{clip}_{frame}.png; make folders of the other words"
+        )
     return pattern
 
 

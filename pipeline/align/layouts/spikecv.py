@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...frames.listing import shorten, subfolders, walk_folders
+from ...host.documents import DocumentError, read_yaml
 from ...host.validation import first_problem
 from ...spikes.dat import SPIKE_SUFFIXES
+from ...spikes.geometry import MAX_SIDE
 from . import spk_gopro
 from .contract import AlignmentError, FoundSequence, in_order
 from .pairing import index_frames, leftovers, pair_frames
@@ -31,17 +32,15 @@ VARIANTS = ()
 CONFIG = "config.yaml"
 SPLITS = ("train", "val", "test")
 
-_MAX_BYTES = 1 << 20
-
 
 class SpikeCVConfig(BaseModel):
     """The keys of a `config.yaml` that are read; the others are about labels."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    spike_h: int = Field(ge=1)
+    spike_h: int = Field(ge=1, le=MAX_SIDE)
     """Rows, in pixels."""
-    spike_w: int = Field(ge=1)
+    spike_w: int = Field(ge=1, le=MAX_SIDE)
     """Columns, in pixels."""
 
 
@@ -136,9 +135,7 @@ def _read_config(path: Path) -> SpikeCVConfig | None:
 
 
 def _load(path: Path) -> object:
-    if path.stat().st_size > _MAX_BYTES:
-        return None
     try:
-        return yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
+        return read_yaml(path)
+    except DocumentError as error:
         raise AlignmentError(f"{path}: expected YAML ({error}); correct the file") from error

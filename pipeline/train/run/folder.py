@@ -19,35 +19,10 @@ from ....configs import ConfigError, dump_config, load_config
 from ....configs.schema import Config
 from ...host.files import atomic_write, require_inside, sweep, write_text
 from ...host.locks import LOCK, only_writer
+from ...host.reading import open_file
 from ...weights.files import FOLDER, checkpoint_path
-from .runs import RunFolderError, leaves, read_metrics
-
-HARMLESS = frozenset(
-    {
-        "DATA.ROOT",
-        "DATA.ALIGN_LOG_PATHS",
-        "DATA.USE_RAM_CACHE",
-        "DATA.CACHE_SIZE_GB",
-        "DATA.VERIFY",
-        "MODEL.VRT_CFG",
-        "MODEL.PRETRAINED",
-        "TRAIN.BATCH_SIZE",
-        "TRAIN.GRADIENT_ACCUMULATION_STEPS",
-        "MODEL.USE_CHECKPOINT_ATTN",
-        "MODEL.USE_CHECKPOINT_FFN",
-        "MODEL.RECOMPUTE",
-        "TRAIN.MEMORY_BUDGET",
-        "TRAIN.EARLY_STOP",
-        "TRAIN.NUM_WORKERS",
-        "TRAIN.NON_FINITE",
-        "TRAIN.PREFETCH_MB",
-        "TRAIN.LOG_INTERVAL",
-        "TRAIN.SAVE_INTERVAL",
-    }
-)
-"""Keys that may differ when a run continues: they change no weight, or their effect is compared
-instead (the data's content, the clips a step)."""
-
+from ...weights.same import differences
+from .runs import RunFolderError, read_metrics
 
 _PRODUCTS = (
     f"{FOLDER}/last.pt",  # first: without it, a start that is killed here is no run to resume
@@ -142,12 +117,7 @@ def require_same(before: Config, now: Config, run: Path) -> None:
     Raises:
         RunFolderError: names the keys that differ, with both values.
     """
-    old, new = leaves(before.model_dump(mode="json")), leaves(now.model_dump(mode="json"))
-    differ = [
-        f"{key} ({old.get(key)!r} before, {new.get(key)!r} now)"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in HARMLESS
-    ]
+    differ = differences(before, now)
     if differ:
         raise RunFolderError(
             f"{run}: can't continue with another configuration: {'; '.join(differ)}. Use the "
@@ -209,8 +179,8 @@ class MetricsFile:
             OSError: not all of it could be written; names the file.
         """
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, allow_nan=False) + "\n")
+            with open_file(self.path, "ab") as file:
+                file.write((json.dumps(line, allow_nan=False) + "\n").encode())
         except OSError as error:
             error.filename = str(self.path)
             raise

@@ -17,6 +17,7 @@ import torch
 from .... import __version__
 from ....configs.schema.train import TrainConfig
 from ...host.device_memory import peak_memory
+from ...host.documents import read_json
 from ...host.files import write_text
 from ..clock import STEP_PARTS, Clock
 from ..session import Session
@@ -97,7 +98,7 @@ def _write_environment(session: Session, step: int) -> None:
     """Record software and device of this start of the run, and nothing of the host."""
     path = session.run / "environment.json"
     try:
-        starts = list(json.loads(path.read_text(encoding="utf-8"))["starts"])
+        starts = list(read_json(path)["starts"])
     except (OSError, ValueError, KeyError, TypeError):
         starts = []
     device = session.group.device

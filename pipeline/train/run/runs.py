@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....configs.yaml_text import YamlError, read_yaml
+from pydantic import BaseModel, Field
+
 from ....errors import SpikeDeblurError
+from ...host.documents import (
+    MAX_CHARACTERS,
+    MAX_JSON_BYTES,
+    DocumentError,
+    parse_json,
+    parse_yaml,
+    read_json,
+)
+from ...host.reading import read_file
+from ...weights.same import leaves
 
 _NOT_COMPARED = ("TRAIN.LOG_INTERVAL", "TRAIN.SAVE_INTERVAL", "TRAIN.NUM_WORKERS")
+
+
+class _Data(BaseModel):
+    """What is read of `describe_data` in environment.json."""
+
+    sequences: int
+    windows: int
+    sha256: str
+    manifests_sha256: list[str]
+
+
+class _Environment(BaseModel):
+    starts: list[dict[str, str | int | float | None]]
+    data: _Data
+
+
+class _Line(BaseModel):
+    """What is read of a line of metrics.jsonl, of any kind."""
+
+    kind: str
+    step: int = Field(ge=0)
+    psnr: float | None = None
+    psnr_blur: float | None = None
+    seconds: float = 0.0
+    loss: float | None = None
+    lr: float | None = None
+    grad_norm: float | None = None
+    samples_per_s: float | None = None
+    data_wait: float | None = None
+    peak_memory: float | None = None
 
 
 class RunFolderError(SpikeDeblurError):
@@ -48,23 +90,24 @@ def read_run(folder: Path) -> RunRecord:
             "in it; check the path"
         )
     try:
-        text = path.read_text(encoding="utf-8")
-        settings = leaves(read_yaml(text))
-    except (UnicodeDecodeError, YamlError) as error:
+        text = read_file(path, MAX_CHARACTERS).decode("utf-8")
+        settings = leaves(parse_yaml(text))
+    except (OSError, UnicodeDecodeError, DocumentError) as error:
         raise RunFolderError(
             f"{path}: expected YAML, found something else ({error}); restore the file"
         ) from error
     starts: tuple[dict[str, Any], ...] = ()
     data: dict[str, Any] = {}
     path = folder / "environment.json"
-    if path.is_file():
+    if path.exists():
         try:
-            environment = json.loads(path.read_text(encoding="utf-8"))
-            starts, data = tuple(environment["starts"]), dict(environment["data"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            environment = read_json(path)
+            _Environment.model_validate(environment)
+        except (OSError, ValueError) as error:
             raise RunFolderError(
                 f"{path}: expected what `train` writes, found something else; remove the file"
             ) from error
+        starts, data = tuple(environment["starts"]), environment["data"]
     return RunRecord(
         folder=folder,
         config_text=text,
@@ -84,15 +127,18 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         RunFolderError: another line is no such object; names it.
     """
     path = run / "metrics.jsonl"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    try:
+        whole, _, _ = read_file(path, MAX_JSON_BYTES).rpartition(b"\n")
+    except OSError as error:
+        raise RunFolderError(f"{path}: can't be read ({error.strerror}); restore it") from error
     lines = []
     for number, text in enumerate(whole.splitlines(), 1):
         try:
-            line = json.loads(text)
-            line["kind"], line["step"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            line = parse_json(text)
+            _Line.model_validate(line)
+        except ValueError as error:
             raise RunFolderError(
                 f"{path}, line {number}: expected what `train` writes, found {text[:40]!r}; "
                 "remove the line"
@@ -152,7 +198,7 @@ def differing(settings: Sequence[dict[str, Any]]) -> list[str]:
 def _facts(record: RunRecord, differ: Sequence[str]) -> RunFacts:
     lines = record.metrics
     # The PSNR of a validation whose result was no number is None.
-    validations = [line for line in lines if line["kind"] == "val" and line["psnr"] is not None]
+    validations = [x for x in lines if x["kind"] == "val" and x.get("psnr") is not None]
     best = max(validations, key=lambda line: float(line["psnr"]), default={})
     return RunFacts(
         run=str(record.folder),
@@ -160,17 +206,6 @@ def _facts(record: RunRecord, differ: Sequence[str]) -> RunFacts:
         best_psnr=best.get("psnr"),
         best_step=best.get("step"),
         psnr_blur=best.get("psnr_blur"),
-        seconds=sum(float(line["seconds"]) for line in lines if line["kind"] == "train"),
+        seconds=sum(float(x.get("seconds", 0)) for x in lines if x["kind"] == "train"),
         settings={name: record.settings.get(name) for name in differ},
     )
-
-
-def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the values of a tree of dictionaries by their names, joined by dots."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {
-        key: value
-        for name, below in tree.items()
-        for key, value in leaves(below, f"{prefix}.{name}" if prefix else name).items()
-    }

@@ -87,6 +87,14 @@ WINDOW = ("sequences", 0, "windows", 0)
         (_edit("sequences", 0, "rate", value="fast"), "rate"),
         (_edit("sequences", 0, "files", "s.dat", "sha256", value="abc"), "sha256"),
         (_edit("sequences", value={}), "sequences"),
+        (_edit("fps", value=1e308), "fps"),
+        (_edit(*WINDOW, "t0", value=-1e300), "t0"),
+        (_edit(*WINDOW, "frame_index", value=10**4000), "frame_index"),
+        (_edit(*WINDOW, "spike_count", value=2**64), "spike_count"),
+        (_edit("sequences", 0, "gain", value=1e308), "gain"),
+        (_edit("sequences", 0, "gain", value=1e-308), "gain"),
+        (_edit("sequences", 0, "rate", value=10**4000), "rate"),
+        (_edit("sequences", 0, "x" * 10**5, value="y" * 10**6), "no such key|Extra"),
     ],
 )
 def test_hostile_value_is_named_with_its_file(tmp_path, manifest, edit, expected):

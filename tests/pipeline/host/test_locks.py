@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from spikedeblur.pipeline.host import locks
-from spikedeblur.pipeline.host.files import sweep
+from spikedeblur.pipeline.host.files import atomic_write, sweep
 from spikedeblur.pipeline.host.locks import HeldError, only_writer, only_writer_of
 
 HOLD = """
@@ -140,3 +140,74 @@ def test_a_held_file_is_refused_and_others_beside_it_are_not(tmp_path):
         with only_writer_of(tmp_path / "b.txt"):
             pass
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_lock_that_is_no_file_is_named_at_once(make, tmp_path):
+    make(tmp_path / ".lock")
+    named = pytest.raises(HeldError, match=r"\.lock: expected a regular file.*remove it")
+    with named, only_writer(tmp_path, "wait"):
+        pass
+
+
+def as_another_user(work) -> int:
+    """Run a function as a user without rights; returns its exit code."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            work()
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+@pytest.mark.parametrize("sticky", [0o777, 0o1777])
+def test_a_lock_that_another_users_killed_process_left_is_no_lock(sticky, tmp_path):
+    for above in (tmp_path, *tmp_path.parents[:3]):
+        above.chmod(0o755 if above != tmp_path else sticky)
+    (tmp_path / ".lock").touch(0o644)
+
+    def write() -> None:
+        with only_writer(tmp_path, "wait"):
+            (tmp_path / "product").write_text("x")
+
+    assert as_another_user(write) == 0
+    assert (tmp_path / "product").read_text() == "x"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_a_lock_that_nobody_else_may_read_is_named_with_what_to_do(tmp_path, capfd):
+    for above in (tmp_path, *tmp_path.parents[:3]):
+        above.chmod(0o755 if above != tmp_path else 0o777)
+    (tmp_path / ".lock").touch(0o600)
+
+    def write() -> None:
+        named = pytest.raises(HeldError, match=r"belongs to another user.*remove it")
+        with named, only_writer(tmp_path, "wait"):
+            pass
+
+    assert as_another_user(write) == 0, capfd.readouterr().err
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_a_folder_that_may_not_be_written_is_told_by_its_own_name(tmp_path, capfd):
+    for above in (tmp_path, *tmp_path.parents[:3]):
+        above.chmod(0o755)
+
+    def write() -> None:
+        for what in (only_writer(tmp_path, "wait"), only_writer_of(tmp_path / "x.json")):
+            with pytest.raises(PermissionError) as caught, what:
+                pass
+            assert caught.value.filename == str(tmp_path)
+        with pytest.raises(PermissionError) as caught, atomic_write(tmp_path / "x.json"):
+            pass
+        assert caught.value.filename == str(tmp_path / "x.json")
+
+    assert as_another_user(write) == 0, capfd.readouterr().err

@@ -148,8 +148,11 @@ def test_equal_inputs_give_equal_bytes(one, trained, tmp_path):
 def test_runs_are_compared_by_figures_curves_pictures_and_keys(trained, tmp_path):
     slow = tmp_path / "slow"
     shutil.copytree(trained / "runs/fast", slow)
-    config = (slow / "config.yaml").read_text()
-    (slow / "config.yaml").write_text(config.replace("LR: 0.001\n", "LR: 0.0001\n"))
+    config = (slow / "config.yaml").read_text().replace("LR: 0.001\n", "LR: 0.0001\n")
+    (slow / "config.yaml").write_text(config)
+    best = slow / "checkpoints/best.pt"
+    state = {k: v for k, v in read_checkpoint(best).items() if k not in WRITTEN}
+    write_checkpoint(best, state | {"config": config})
     assert write_report([trained / "runs/fast", slow], tmp_path / "two.html").runs == 2
     page = Page(tmp_path / "two.html")
     assert "TRAIN.OPTIM.LR 0.001 0.0001" in page.words
@@ -252,3 +255,93 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunFolderError, match=r"found no config\.yaml"):
         write_report([tmp_path / "missing"], tmp_path / "no.html")
     assert not list(tmp_path.iterdir())
+
+
+def without(*keys):
+    def change(found):
+        for key in keys:
+            del found[key]
+
+    return change
+
+
+def nothing(found):
+    kept = {key: found[key] for key in ("format", "schema_version")}
+    found.clear()
+    found.update(kept)
+
+
+def one_method_less(found):
+    next(iter(found["sequences"].values())).popitem()
+
+
+def text_for_a_score(found):
+    next(iter(found["methods"].values()))["psnr"] = "high"
+
+
+def frames_of_nothing(found):
+    found["frames"] = [{"seq": "val/a/b", "frame": 1}]
+
+
+def windows_of_none(found):
+    found["sequence_windows"] = {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(nothing, one_method_less, text_for_a_score, frames_of_nothing, windows_of_none),
+        without("sequences"),
+        without("data_sha256", "store"),
+        without("psnr_gain_over_blur_interval"),
+    ],
+)
+def test_an_evaluation_that_lacks_what_is_shown_is_refused(change, trained, alone):
+    found = json.loads((trained / "runs/fast/evaluation.json").read_text())
+    change(found)
+    (alone / "evaluation.json").write_text(json.dumps(found))
+    with pytest.raises(ReportError, match=r"evaluation\.json: .*evaluate again"):
+        write_report([alone])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"format": ' * 5000,
+        "9" * 6000,
+        '{"format": "spikedeblur.evaluation", "a": NaN}',
+    ],
+    ids=["brackets", "braces", "digits", "NaN"],
+)
+def test_an_evaluation_that_is_no_plain_json_is_refused(text, alone):
+    (alone / "evaluation.json").write_text(text)
+    with pytest.raises(ReportError, match=r"evaluation\.json"):
+        write_report([alone])
+
+
+@pytest.mark.parametrize("by", ["evaluation", "config"])
+@pytest.mark.parametrize("url", ["s3://a-bucket/store", "gs://a-bucket/s", "az://a/s", "file:///s"])
+def test_an_address_in_a_run_is_not_asked(by, url, trained, alone, monkeypatch):
+    asked = []
+    monkeypatch.setattr("spikedeblur.pipeline.report.material.open_store", asked.append)
+    if by == "evaluation":
+        found = json.loads((trained / "runs/fast/evaluation.json").read_text())
+        (alone / "evaluation.json").write_text(json.dumps(found | {"store": url}))
+    config = alone / "config.yaml"
+    root = next(line for line in config.read_text().splitlines() if "ROOT:" in line)
+    config.write_text(config.read_text().replace(root, f"  ROOT: {url}"))
+    notes = write_report([alone]).notes
+    assert any(url in note and "--store" in note for note in notes)
+    assert asked == []
+
+
+@pytest.mark.parametrize("logs", ["5", "abc", "{a: 1}", "[1, [2]]"])
+def test_logs_of_any_type_are_no_manifest(logs, alone):
+    config = alone / "config.yaml"
+    lines = config.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if "ALIGN_LOG_PATHS" in line)
+    end = next(i for i in range(at + 1, len(lines)) if not lines[i].lstrip().startswith("-"))
+    lines[at:end] = [f"  ALIGN_LOG_PATHS: {logs}"]
+    config.write_text("\n".join(lines))
+    assert any("--manifest" in note for note in write_report([alone]).notes)

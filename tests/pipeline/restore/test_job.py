@@ -347,7 +347,7 @@ def test_wrong_use_is_refused(recording) -> None:
         restore(recording, run=recording, method="sdm")
     with pytest.raises(job.RestoreError, match="'sdn'"):
         restore(recording, method="sdn")
-    with pytest.raises(job.RestoreError, match="at least 1 frame"):
+    with pytest.raises(job.RestoreError, match="1 to 1000 frames"):
         restore(recording, frames_per_exposure=0)
 
 

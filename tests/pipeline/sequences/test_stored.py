@@ -113,7 +113,13 @@ def test_a_shard_that_vanishes_after_opening_is_an_error_and_not_zeros(
 
 @pytest.mark.parametrize(
     ("entry", "what"),
-    [((2**64 - 1, 2**64 - 1), "a chunk is missing"), ((2**40, 8), "outside"), (None, "overlap")],
+    [
+        ((2**64 - 1, 2**64 - 1), "a chunk is missing"),
+        ((2**40, 8), "outside"),
+        ((8, 2**64 - 8), "outside"),
+        ((1, 16), "overlap"),
+        (None, "overlap"),
+    ],
 )
 def test_an_index_with_a_valid_checksum_must_still_be_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: tuple[int, int] | None, what: str

@@ -141,7 +141,7 @@ def test_an_npz_is_read_a_few_frames_at_a_time(tmp_path, monkeypatch):
 
     monkeypatch.setattr(zipfile.ZipExtFile, "read", watched)
     assert convert(tmp_path / "in.npz", tmp_path / "out.dat").frames == 600
-    assert max(asked) == 64 * 64 * 16
+    assert max(asked) == 64 * 64
     assert min(asked) >= 0
 
 
@@ -191,10 +191,10 @@ def test_a_damaged_npz_is_refused_and_leaves_nothing(tmp_path, spikes, make, mes
 def test_hdf5_that_declares_more_than_it_holds_is_refused(tmp_path):
     with h5py.File(tmp_path / "empty.h5", "w") as file:
         file.create_dataset("a", (10, 100, 100), "uint8")
-    with pytest.raises(ConvertError, match="holds no data"):
+    with pytest.raises(ConvertError, match="lacks data"):
         convert(tmp_path / "empty.h5", tmp_path / "out.dat")
     with h5py.File(tmp_path / "huge.h5", "w") as file:
         file.create_dataset("a", (10, 60000, 60000), "uint8", chunks=(1, 100, 100))
         file["a"][0, 0, 0] = 1
-    with pytest.raises(ConvertError, match="at most 134217728 pixels, got 60000x60000"):
+    with pytest.raises(ConvertError, match="lacks data"):
         convert(tmp_path / "huge.h5", tmp_path / "out.dat")

@@ -1,5 +1,6 @@
 import os
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,3 +262,34 @@ def test_a_region_of_columns_is_kept(tmp_path):
     assert geometry.shape == (8, 16)
     with pytest.raises(SpikeGeometryError, match="columns inside 0:32, got 4:33"):
         parse_geometry("8x32,bottom-up,columns=4:33")
+
+
+@pytest.mark.parametrize("encoding", ["bytes", "packed"])
+def test_a_file_larger_than_what_is_looked_at_is_read_as_a_small_one(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces of 1 kB stand for those of 4 MB."""
+    monkeypatch.setattr("spikedeblur.pipeline.spikes.dat._FIRST_BYTES", 64)
+    monkeypatch.setattr("spikedeblur.pipeline.spikes.dat._SCAN_BYTES", 1024)
+    monkeypatch.setattr("spikedeblur.pipeline.spikes.dat._MOST_SCANNED", 8)
+    geometry = SpikeGeometry(height=16, width=16, flip_rows=False)
+    spikes = np.random.default_rng(0).random((2000, 16, 16)) < 0.1
+    if encoding == "bytes":
+        spikes.astype(np.uint8).tofile(tmp_path / "a.dat")
+    else:
+        write_spikes(tmp_path / "a.dat", spikes, geometry)
+    file = SpikeFile.open(tmp_path / "a.dat", geometry)
+    assert (file.encoding, file.n_frames) == (encoding, 2000)
+    np.testing.assert_array_equal(file.read(), spikes)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "spec", ["250x400,top-down", "250x401,top-down", "251x401,bottom-up,padded"]
+)
+def test_a_terabyte_of_zeros_is_opened_from_a_part_of_it(spec: str, tmp_path: Path) -> None:
+    geometry = parse_geometry(spec)
+    with (tmp_path / "a.dat").open("wb") as file:
+        whole = geometry.pixels * -(-geometry.frame_bits // 8)  # frames of either encoding
+        file.truncate(10**12 // whole * whole)  # takes no disk
+    assert SpikeFile.open(tmp_path / "a.dat", geometry).encoding == "packed"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from training_sets import SMALL, Listener, MemorySequence, TinyNetwork, tiny_config
+from training_sets import SMALL, Listener, MemorySequence, TinyNetwork, make_store, tiny_config
 
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
@@ -455,6 +455,13 @@ def test_the_whole_run_on_a_store(tmp_path, small_store):
     again = train(config, tmp_path / "run", resume=True, reporter=listener)
     assert again.was_finished
     assert "this run is finished" in listener.notes[-1]
+
+    other = make_store(tmp_path / "other", (32, 64))
+    with pytest.raises(RunFolderError, match="training split is not the one"):
+        train(small_config(other), tmp_path / "run", resume=True)
+    gone = train(small_config(tmp_path / "gone"), tmp_path / "run", resume=True, reporter=listener)
+    assert gone.was_finished
+    assert "can't be compared" in listener.notes[-2]
 
 
 def best_validation_and_path(run: Path, store: Path) -> tuple[float, float]:

@@ -19,6 +19,8 @@ from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.align import AlignmentError, align
 from spikedeblur.pipeline.align.check import check_manifest
 from spikedeblur.pipeline.align.layouts import find_layout
+from spikedeblur.pipeline.align.layouts.custom import read_layout
+from spikedeblur.pipeline.align.layouts.patterns import collect, require_pattern
 from spikedeblur.pipeline.spikes.sidefile import SideFile, write_side_file
 
 CONTENT = {
@@ -357,3 +359,52 @@ def test_upper_case_endings_fit_a_pattern(tmp_path):
         path.rename(path.with_suffix(path.suffix.upper()))
     manifest, _ = run(tmp_path / "data", tree.layout)
     assert len(manifest.log_rows()) == len(tree.windows)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{a}{b}{c}{d}{e}{f}{g}{h}/{frame}.png",
+        "{a}{frame}.png",
+        "x{a}_{b}{c}/{frame}.png",
+        "{a}_{b}_{c}_{d}_{frame}.png",
+        "{a}_{b}/{c}_{d}/{e}_{f}_{frame}.png",
+    ],
+)
+def test_words_of_a_pattern_are_told_apart_and_few_share_a_name(pattern):
+    with pytest.raises(ValueError, match=r"text between two words|cut in two"):
+        require_pattern(pattern)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("{a}_{b}_{frame}.png", "_" * 250 + "1.pn"),
+        ("{a}_{b}/{c}_{frame}.png", "/".join(["_" * 250] * 2)),
+        ("{a}-{b}/{b}-{c}.dat", "/".join(["-" * 250] * 2)),
+    ],
+)
+def test_no_name_takes_long_to_compare_with_a_pattern(pattern, name, tmp_path):
+    require_pattern(pattern)
+    assert collect(tmp_path, [name] * 20, pattern) == {}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"spikes__rate": 1e308},
+        {"spikes__gain": 1e308},
+        {"spikes__gain": 1e-308},
+        {"spikes__before": 10**23},
+        {"spikes__scale": 10**4000},
+        {"spikes__first": 1e300},
+        {"frames__exposure": 10**23},
+    ],
+    ids=lambda keys: next(iter(keys)),
+)
+def test_numbers_that_no_camera_has_are_refused(tmp_path, keys):
+    path = write(tmp_path, changed(**keys))
+    with pytest.raises(AlignmentError, match=r"mine\.yaml") as caught:
+        read_layout(path, taken=frozenset())
+    assert len(str(caught.value)) < 1000

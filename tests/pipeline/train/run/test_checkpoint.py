@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 from pathlib import Path
@@ -12,6 +13,7 @@ from training_sets import SMALL
 from spikedeblur.configs import dump_config, load_config
 from spikedeblur.model import build_model
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
+from spikedeblur.pipeline.trained.model_file import export_model
 from spikedeblur.pipeline.weights.checkpoint import describe_checkpoint, load_run, read_checkpoint
 from spikedeblur.pipeline.weights.files import CheckpointError, checkpoint_path
 
@@ -171,3 +173,59 @@ def test_half_written_checkpoints_are_not_offered(tmp_path: Path):
     write_checkpoint(checkpoint_path(tmp_path, "last"), state())
     with pytest.raises(CheckpointError, match=r"best\.pt: expected a checkpoint, found last\.pt;"):
         load_run(tmp_path)
+
+
+def own_run(run: Path, **changes: object) -> None:
+    (run / "config.yaml").write_text(dump_config(CONFIG))
+    (run / "environment.json").write_text(json.dumps({"data": {"sha256": "a" * 64}, "starts": []}))
+    write_checkpoint(checkpoint_path(run, "best"), state(data="a" * 64) | changes)
+
+
+def other(**sections: dict[str, object]) -> str:
+    """Return this run's configuration with other values, as YAML."""
+    content = CONFIG.model_dump(mode="json")
+    for section, values in sections.items():
+        content[section] |= values
+    return dump_config(type(CONFIG).model_validate(content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config": other(TRAIN={"SEED": 7})}, r"TRAIN\.SEED"),
+        ({"config": other(DATA={"CLIP_LEN": 3})}, r"DATA\.CLIP_LEN"),
+        ({"data": "b" * 64}, "the training data"),
+    ],
+)
+def test_the_best_checkpoint_of_another_run_is_refused(tmp_path: Path, changes, said):
+    own_run(tmp_path, **changes)
+    with pytest.raises(CheckpointError, match=rf"best\.pt: is of another run.*{said}"):
+        load_run(tmp_path)
+    with pytest.raises(CheckpointError, match="is of another run"):
+        export_model(tmp_path, tmp_path / "a.safetensors")
+
+
+def test_what_may_differ_within_a_run_and_what_is_not_there_is_no_other_run(tmp_path: Path):
+    own_run(tmp_path, config=other(DATA={"ROOT": "/elsewhere"}, TRAIN={"LOG_INTERVAL": 7}))
+    load_run(tmp_path)
+    (tmp_path / "environment.json").unlink()
+    (tmp_path / "config.yaml").write_text("not: [ours")
+    load_run(tmp_path)
+
+
+def test_exported_models_and_checkpoints_have_the_rights_that_the_umask_leaves(tmp_path: Path):
+    before = os.umask(0o022)
+    try:
+        own_run(tmp_path)
+        export_model(tmp_path, tmp_path / "a.safetensors")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "a.safetensors", checkpoint_path(tmp_path, "best")):
+        assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.timeout(60)
+def test_a_checkpoint_that_is_no_file_is_refused_at_once(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.pt")
+    with pytest.raises((CheckpointError, OSError), match=r"a\.pt"):
+        read_checkpoint(tmp_path / "a.pt")

@@ -11,7 +11,6 @@ from spikedeblur.configs import dump_config, load_config
 from spikedeblur.pipeline.host.files import UnsafePathError
 from spikedeblur.pipeline.host.locks import HeldError
 from spikedeblur.pipeline.train.run.folder import (
-    HARMLESS,
     MetricsFile,
     begin,
     hold,
@@ -21,6 +20,7 @@ from spikedeblur.pipeline.train.run.folder import (
     sweep_run,
 )
 from spikedeblur.pipeline.train.run.runs import RunFolderError, read_metrics
+from spikedeblur.pipeline.weights.same import HARMLESS
 
 
 def test_a_second_process_is_refused_and_a_dead_ones_lock_is_not(tmp_path: Path):
