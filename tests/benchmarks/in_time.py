@@ -8,6 +8,7 @@ many kinds, none of which may be.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 from collections import Counter
@@ -23,6 +24,7 @@ from alignment_cases import make_wrong, of_another, record_scene
 from rolling_scenes import LONGEST, photograph_rows
 
 from spikedeblur.pipeline.align.measure.in_time import look
+from spikedeblur.pipeline.align.measure.verify import FrameAt
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.frames.images import read_rgb
 from spikedeblur.pipeline.methods.contract import Method, restored_frames
@@ -34,11 +36,12 @@ from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import SourceClip
 from spikedeblur.pipeline.simulate.record import clip_folders
 from spikedeblur.pipeline.simulate.rig import Rig
+from spikedeblur.pipeline.spikes import SpikeClock, SpikeFile, parse_geometry
 from spikedeblur.pipeline.spikes.settings import SpikeOptions
 from spikedeblur.pipeline.trained.model_file import find_model
 
 from .figures import Figure
-from .rolling import KINDS, LENGTH, REALDATA, clip_of, real_frames, seen_by_align, silence
+from .rolling import KINDS, LENGTH, REALDATA, clip_of, record_kind, seen_by_align
 
 SMALL = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
 LAGS = sorted([0.0, *SMALL, *(-x for x in SMALL), *(k / 5 for k in range(-10, 11) if k)])
@@ -108,11 +111,8 @@ def true_pairs(number: int) -> Iterator[tuple[str, str | None]]:
         for i in range(number):
             with tempfile.TemporaryDirectory() as work:
                 root = Path(work)
-                clip = clip_of(5000 + 100 * k + i, kind.fastest, LENGTH)
-                simulate(root, [clip], kind.rig, workers=1)
-                if kind.dead:
-                    silence(clip_folders(root, clip, kind.rig)[0] / "spike.dat", kind.dead)
-                said, _ = seen_by_align(root, kind.rig.exposure)
+                record_kind(root, kind, 5000 + 100 * k + i)
+                said, _ = seen_by_align(root / "data", kind.rig.exposure)
             yield kind.what, said["problem"]
     rig = Rig()
     for i in range(number):
@@ -123,11 +123,18 @@ def true_pairs(number: int) -> Iterator[tuple[str, str | None]]:
             photograph_rows(root, clip, rig, 0.02)
             said, _ = seen_by_align(root, rig.exposure, 0.02)
         yield "rolling shutter of 20 ms that is told", said["problem"]
-    if REALDATA.exists():
-        with tempfile.TemporaryDirectory() as work:
-            for _, frames in real_frames(Path(work)):
-                found = look(frames)
-                yield "real recordings", None if found is None else found.problem
+    for frames in real_pairs():
+        found = look(frames)
+        yield "real recordings, by their sharp frame", None if found is None else found.problem
+
+
+def real_pairs() -> Iterator[list[FrameAt]]:
+    """Yield recordings of others with their sharp frame, sample 150, in exposures of any length."""
+    for dat, length in itertools.product(sorted(REALDATA.glob("reds_spike/*.dat")), (65, 97, 121)):
+        spikes = SpikeFile.open(dat, parse_geometry("250x400,bottom-up"))
+        t0, t1 = (150 - length // 2) / 1000, (150 + length // 2) / 1000
+        png, clock = dat.with_suffix(".png"), SpikeClock(rate=1000.0)
+        yield [FrameAt(blur=None, sharp=png, spikes=spikes, clock=clock, t0=t0, t1=t1)]
 
 
 def figures(number: int, wrong: int) -> Iterator[Figure]:

@@ -118,22 +118,27 @@ class Seen:
     """CPU time of `align` that is told of a global shutter."""
 
 
+def record_kind(root: Path, kind: Kind, index: int) -> None:
+    """Record a scene in `root / "data"` as a kind of camera sees it."""
+    clip = clip_of(index, kind.fastest, LENGTH)
+    if kind.light < 1:
+        for i, frame in enumerate(clip.render(kind.rig.seed)):
+            path = root / "frames" / clip.seq / f"{i:04d}.png"
+            write_png(path, np.rint(kind.light * frame).astype(np.uint8))
+        frames = tuple(sorted((root / "frames" / clip.seq).iterdir()))
+        clip = replace(clip, frames=frames, size=(0, 0), length=0)
+    simulate(root / "data", [clip], kind.rig, workers=1)
+    if kind.dead:
+        dat = clip_folders(root / "data", clip, kind.rig)[0] / "spike.dat"
+        silence(dat, kind.dead)
+
+
 def see_global(case: tuple[Kind, int]) -> Seen:
     """Record a scene with a global shutter, and align it."""
     kind, index = case
-    clip = clip_of(index, kind.fastest, LENGTH)
     with tempfile.TemporaryDirectory() as work:
         root = Path(work)
-        if kind.light < 1:
-            for i, frame in enumerate(clip.render(kind.rig.seed)):
-                path = root / "frames" / clip.seq / f"{i:04d}.png"
-                write_png(path, np.rint(kind.light * frame).astype(np.uint8))
-            frames = tuple(sorted((root / "frames" / clip.seq).iterdir()))
-            clip = replace(clip, frames=frames, size=(0, 0), length=0)
-        simulate(root / "data", [clip], kind.rig, workers=1)
-        if kind.dead:
-            dat = clip_folders(root / "data", clip, kind.rig)[0] / "spike.dat"
-            silence(dat, kind.dead)
+        record_kind(root, kind, index)
         seen_by_align(root / "data", kind.rig.exposure)  # what is slow once
         told = [seen_by_align(root / "data", kind.rig.exposure, 0.0)[1] for _ in range(2)]
         asked = [seen_by_align(root / "data", kind.rig.exposure) for _ in range(2)]
