@@ -61,8 +61,7 @@ def correct_clock(sequence: AlignedSequence, measured: Verification) -> AlignedS
     windows = tuple(
         window.model_copy(update={"first": window.first - shift}) for window in sequence.windows
     )
-    solved = {"problem": None, "warning": None} if measured.problem in ("late", "early") else {}
-    applied = measured.model_copy(update={"applied": True, **solved})
+    applied = measured.model_copy(update={"applied": True})
     return sequence.model_copy(update={"rate": rate, "windows": windows, "verification": applied})
 
 

@@ -177,8 +177,8 @@ class _Run:
         warnings: list[str] = []
         for before, sequence in zip(done, result.sequences, strict=True):
             warnings += before.warnings
-            if sequence.verification is not None and sequence.verification.warning:
-                warnings.append(f"{sequence.seq}: {sequence.verification.warning}")
+            if sequence.verification is not None and sequence.verification.open_warning:
+                warnings.append(f"{sequence.seq}: {sequence.verification.open_warning}")
         new = [sequence.seq for sequence in result.sequences if sequence.seq not in self.former]
         if result.split is not None and new:
             warnings.append(

@@ -131,7 +131,17 @@ class Verification(_Record):
     def is_wrong(self) -> bool:
         """Whether something is known to be wrong; where nothing could be told, nothing is."""
         proves_nothing = self.problem in ("flat", "still", "edge", "rival", "unsure")
-        return self.problem is not None and not proves_nothing and not self.applied
+        return self.open_problem is not None and not proves_nothing
+
+    @property
+    def open_problem(self) -> Problem | None:
+        """What is still wrong: no longer a lag, once the clock is corrected by it."""
+        return None if self.applied and self.problem in ("late", "early") else self.problem
+
+    @property
+    def open_warning(self) -> str | None:
+        """The same in a sentence."""
+        return None if self.open_problem is None else self.warning
 
     @model_serializer(mode="wrap")
     def _without_readout(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:

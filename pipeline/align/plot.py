@@ -92,8 +92,8 @@ def write_page(path: str | os.PathLike[str], manifest: Manifest, root: Path, eac
 
 
 def _chosen(sequences: Sequence[AlignedSequence]) -> list[AlignedSequence]:
-    odd = [s for s in sequences if s.verification is None or s.verification.problem]
-    even = [s for s in sequences if s.verification is not None and not s.verification.problem]
+    odd = [s for s in sequences if s.verification is None or s.verification.open_problem]
+    even = [s for s in sequences if s.verification is not None and not s.verification.open_problem]
     room = max(0, MOST_SEQUENCES - len(odd))
     if len(even) > room:
         even = [even[i * len(even) // room] for i in range(room)]
@@ -105,7 +105,7 @@ def _page(manifest: Manifest, shown: int, sections: Iterable[str]) -> str:
     proved = sum(lag.confident for lag in measured)
     applied = sum(lag.applied for lag in measured)
     windows = sum(len(sequence.windows) for sequence in manifest.sequences)
-    problems = Counter(lag.problem for lag in measured if lag.problem)
+    problems = Counter(lag.open_problem for lag in measured if lag.open_problem)
     named = ", ".join(f"{n} {name}" for name, n in sorted(problems.items()))
     left = len(manifest.sequences) - shown
     lines = [
@@ -163,8 +163,8 @@ def _words(sequence: AlignedSequence) -> str:
         lag += f" samples ({measured.lag_frames * 1000 / sequence.rate:+.3f} ms)"
         if measured.problem not in _MEASURED:
             lag = "no lag"
-        state = "good" if measured.confident and not measured.problem else "bad"
-        what = measured.problem or ("proved" if measured.confident else "not proved")
+        state = "good" if measured.confident and not measured.open_problem else "bad"
+        what = measured.open_problem or ("proved" if measured.confident else "not proved")
         words.append(
             f'<span class="{state}">{html.escape(what)}</span>: {lag}, by the {measured.by} '
             f"frames, confidence {measured.confidence:.2f}, correlation {measured.correlation:.3f}"
@@ -175,8 +175,8 @@ def _words(sequence: AlignedSequence) -> str:
             )
         if measured.applied:
             words.append("<b>clock corrected by it; below is what is left</b>")
-        if measured.warning:
-            words.append(f'<span class="bad">{html.escape(measured.warning)}</span>')
+        if measured.open_warning:
+            words.append(f'<span class="bad">{html.escape(measured.open_warning)}</span>')
     if sequence.space is not None:
         error = sequence.space.error_pixels
         corners = f", corners to &plusmn; {error:.2f} frame pixels" if error is not None else ""

@@ -72,7 +72,7 @@ def summarise(
         windows=len(windows),
         spikes=sum(window.spike_count for window in windows),
         verified=len(proved),
-        fitting=sum(lag.problem is None or lag.applied for lag in proved.values()),
+        fitting=sum(lag.open_problem is None for lag in proved.values()),
         corrected=sum(lag.applied for lag in lags.values()),
         corrections={s.seq: _options(s) for s in result.sequences if _is_corrected(s)},
         worst_lag_seconds=proved[worst].lag_seconds if worst else None,

@@ -224,9 +224,10 @@ class _Job:
             "seq": recording.seq,
             "run": None if how.run is None else str(how.run),
         }
-        warnings = tuple(_warnings(how, recording))
-        for warning in warnings:
+        warnings = []
+        for warning in _warnings(how, recording):
             self._reporter.warn(warning)
+            warnings.append(warning)
         message = f"{out}: another `restore` is writing there; wait for it, or stop it"
         files = [out / f"{stem}.png" for stem in frame_stems(inputs)]
         if len(set(files)) < len(recording.exposures) * each:
@@ -261,7 +262,7 @@ class _Job:
             restored=sum(missing),
             kept=len(files) - sum(missing),
             tile=tile,
-            warnings=warnings,
+            warnings=tuple(warnings),
         )
 
     def _parts(self, recording: Recording) -> Iterator[_Part]:

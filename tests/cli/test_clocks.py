@@ -211,7 +211,7 @@ def test_path_takes_neighbours_of_other_lengths_but_not_across_dropped_frames(
 def test_gaps_in_the_names_are_pointed_at(bench, tmp_path, capsys) -> None:
     for i in (0, 1, 2, 5, 6):
         write_png(tmp_path / "f" / f"IMG_{i}.png", read_rgb(bench / "own" / f"IMG_{i}.png"))
-    assert restore(bench, tmp_path / "f", tmp_path / "out", *CAMERA) == 0
+    assert restore(bench, tmp_path / "f", tmp_path / "out", *CAMERA, "--force") == 0
     assert "after IMG_2.png comes IMG_5.png" in capsys.readouterr().err
 
 

@@ -329,7 +329,7 @@ def test_the_record_of_a_product_names_the_readout(bench, tmp_path) -> None:
         ("20", 1, "or --readout"),
         ("-50ms", 1, "or --readout"),
         ("100ms", 1, "or --readout"),
-        ("1e99", 1, "such as --readout 20ms"),
+        ("1e99", 2, "found '1e99'"),
     ],
 )
 def test_readouts_that_cannot_be_are_told(typed, code, expected, bench, tmp_path, capsys) -> None:

@@ -16,7 +16,7 @@ from ..correct_clock import correct_clock, drop_outside, has_one_clock, with_win
 from ..layouts.contract import AlignmentError
 from ..manifest import AlignedSequence, Space, Verification
 from ..readout import delays_of
-from .in_time import look
+from .in_time import BESIDE_AN_ESTIMATE, NOTABLE, look
 from .registration import Model, Plane, Timed, find_lag_anywhere, register
 from .suspects import name_owner
 from .verify import LIKELY, PROVED, FrameAt, spread
@@ -60,7 +60,12 @@ def measure(
     known = None if former is None else _known(former, planned)
     if known is not None:
         return known
-    return look(frames_of(planned, root), readout_known=planned.readout is not None)
+    estimated = planned.space is not None and planned.space.by != "calibration"
+    return look(
+        frames_of(planned, root),
+        readout_known=planned.readout is not None,
+        notable=BESIDE_AN_ESTIMATE if estimated else NOTABLE,
+    )
 
 
 def _known(former: AlignedSequence, planned: AlignedSequence) -> Verification | None:

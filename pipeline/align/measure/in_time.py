@@ -13,17 +13,23 @@ from .verify import ALIKE, MAX_FRAMES, FrameAt, match_sequence, spread
 
 NOTABLE = 0.05
 """Largest lag that fits, as a share of the exposure."""
+BESIDE_AN_ESTIMATE = 0.1
+"""The same where the registration was estimated from the frames: what moves looks displaced by a
+lag, so a small lag may be in the registration."""
 
 _LEAST_SIGNAL = 0.2
 """Share of the variance of spike rates that is not noise, below which likeness tells nothing."""
 
 
-def look(frames: list[FrameAt], *, readout_known: bool = False) -> Verification | None:
+def look(
+    frames: list[FrameAt], *, readout_known: bool = False, notable: float = NOTABLE
+) -> Verification | None:
     """Return the lag of spikes behind frames, and what is wrong.
 
     Args:
         frames: exposures of one sequence in order of time, of one rate and length.
         readout_known: do not look for a rolling shutter.
+        notable: largest lag that fits, as a share of the exposure.
 
     Returns:
         The lag; None: spikes are known of the exposures alone, which tells none.
@@ -41,13 +47,13 @@ def look(frames: list[FrameAt], *, readout_known: bool = False) -> Verification 
     measured = name_suspect(frames, measured)
     if measured.problem == "unlike":
         return _if_spikes_are_enough(measured, frames)
-    return _against_the_exposure(measured, frames[0].samples)
+    return _against_the_exposure(measured, frames[0].samples, notable)
 
 
-def _against_the_exposure(measured: Verification, samples: int) -> Verification:
-    """Return `measured`; a lag that is proved, and more than `NOTABLE`, is what is wrong."""
+def _against_the_exposure(measured: Verification, samples: int, notable: float) -> Verification:
+    """Return `measured`; a lag that is proved, and more than is `notable`, is what is wrong."""
     share = measured.lag_frames / samples
-    if measured.problem is not None or abs(share) <= NOTABLE:
+    if measured.problem is not None or abs(share) <= notable:
         return measured
     when = "late" if share > 0 else "early"
     warning = (

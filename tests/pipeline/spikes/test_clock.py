@@ -31,7 +31,7 @@ def test_a_window_that_leaves_the_recording_names_both(t0, t1):
 
 @pytest.mark.parametrize(("t1", "rate"), [(1e200, 1e200), (float("nan"), 8000), (1e300, 8000)])
 def test_a_window_that_no_recording_can_hold_is_refused_in_short(t1, rate):
-    with pytest.raises(SpikeWindowError, match="check rate") as refused:
+    with pytest.raises(SpikeWindowError, match=r"check (rate|the clock)") as refused:
         SpikeClock(rate=rate).require_inside(0.0, t1, 513, "clip.dat")
     assert len(str(refused.value)) < 300
 
