@@ -8,8 +8,17 @@ import numpy as np
 
 from ..manifest import Verification
 from .rolling import with_readout_seen
+from .sliding import Reference, busiest_box, slide
 from .suspects import name_suspect
-from .verify import ALIKE, MAX_FRAMES, FrameAt, match_sequence, spread
+from .verify import (
+    ALIKE,
+    MAX_FRAMES,
+    FrameAt,
+    match_sequence,
+    read_luminance,
+    search_range,
+    spread,
+)
 
 NOTABLE = 0.05
 """Largest lag that fits, as a share of the exposure."""
@@ -32,14 +41,15 @@ def look(
         notable: largest lag that fits, as a share of the exposure.
 
     Returns:
-        The lag; None: spikes are known of the exposures alone, which tells none.
+        The lag; None: spikes are known of the exposures alone, which tells none. Even then, frames
+        that are not like them are named.
 
     Raises:
         ImageError: an image can't be read.
     """
     measured, match = match_sequence(frames)
     if measured is None:
-        return None
+        return _unlike_where_they_are(frames)
     if match is not None and not readout_known:
         measured = with_readout_seen(frames, measured, match)
         if measured.readout is not None:
@@ -48,6 +58,42 @@ def look(
     if measured.problem == "unlike":
         return _if_spikes_are_enough(measured, frames)
     return _against_the_exposure(measured, frames[0].samples, notable)
+
+
+def _unlike_where_they_are(frames: list[FrameAt]) -> Verification | None:
+    """Compare blurred frames with the spikes of just their exposures; None: they are alike."""
+    seen = [frame for frame in spread(frames, MAX_FRAMES) if frame.has("blur")]
+    if not seen:
+        return None
+    samples, curves = seen[0].samples, []
+    step = search_range(samples)[1]
+    for frame in seen:
+        shape = frame.spikes.geometry.shape
+        image = read_luminance(frame.image("blur"), shape, frame.registration)
+        box = busiest_box([image])
+        if box is None:
+            continue
+        reference = Reference(image=image, spikes=frame.spikes, at=frame.at, widths=(samples,))
+        (found,) = slide(reference, box, (samples // step,), (0.0, 0.0), step)
+        curves.append(found.curve())
+    known = [float(curve[0]) for curve in curves if np.isfinite(curve[0])]
+    if not known or float(np.median(known)) >= ALIKE:
+        return None
+    peak = float(np.median(known))
+    measured = Verification(
+        lag_frames=0.0,
+        lag_seconds=0.0,
+        correlation=round(peak, 6),
+        confident=False,
+        by="blur",
+        problem="unlike",
+        warning=(
+            f"spikes and blur frames do not look alike (correlation {peak:.2f}): check geometry, "
+            "row order and that they belong together"
+        ),
+    )
+    measured = _if_spikes_are_enough(measured, frames)
+    return measured if measured.problem == "unlike" else None
 
 
 def _against_the_exposure(measured: Verification, samples: int, notable: float) -> Verification:

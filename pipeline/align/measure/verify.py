@@ -43,6 +43,8 @@ LIKELY = 0.8
 
 ALIKE = 0.5
 """Correlation below which likeness may be chance: REDS reaches 0.85 to 0.98, upside down 0.3."""
+_LARGEST_DRIFT_ERROR = 0.01
+"""Standard error, as a share of the rate, above which nothing is known of a drift."""
 _EDGE = 1 / 8
 """Share of the search at each end, where a curve that hardly falls may go on to rise."""
 _MIN_DROP = 0.01
@@ -208,6 +210,7 @@ def judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) -
     lag, sure = round(match.lag, 4), confidence(match, samples)
     problem, warning = _what_is_wrong(match, kind, rate, samples)
     proved = problem is None
+    drifts = match.drift_error is not None and match.drift_error <= _LARGEST_DRIFT_ERROR
     return Verification(
         lag_frames=lag,
         lag_seconds=round(lag / rate, 9),
@@ -218,8 +221,8 @@ def judge(match: Match | None, kind: ReferenceKind, rate: float, samples: int) -
         problem=problem,
         error_frames=round(match.error, 4) if math.isfinite(match.error) else None,
         at_frame=round(match.at, 4),
-        drift_ppm=None if match.drift is None else round(1e6 * match.drift, 1),
-        drift_error_ppm=None if match.drift_error is None else round(1e6 * match.drift_error, 1),
+        drift_ppm=round(1e6 * (match.drift or 0.0), 1) if drifts else None,
+        drift_error_ppm=round(1e6 * (match.drift_error or 0.0), 1) if drifts else None,
         rival=None if match.lobe.rival is None else round(match.lobe.rival[1], 6),
         confidence=sure if proved or problem in ("rival", "unsure") else 0.0,
     )

@@ -11,6 +11,7 @@ from alignment_cases import Truth, make_wrong, of_another, record_scene, record_
 
 from spikedeblur.pipeline.align.measure.in_time import NOTABLE, look
 from spikedeblur.pipeline.align.measure.verify import FrameAt
+from spikedeblur.pipeline.spikes import SpikeClock, SpikeFile, parse_geometry, write_spikes
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +80,21 @@ def test_where_nothing_moves_nothing_is_said_to_be_wrong(tmp_path: Path, flat: b
     assert measured is not None
     assert measured.problem == ("flat" if flat else "still")
     assert not measured.is_wrong
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_spikes_of_just_one_exposure_are_compared_as_they_are(scenes, tmp_path, other) -> None:
+    """There is no room in the stream to look at other lags."""
+    frame = scenes[0].frames(sharp=False)[3]
+    start, stop = frame.clock.samples(frame.t0, frame.t1)
+    spikes = scenes[1 if other else 0].spikes()[start:stop]
+    geometry = parse_geometry(scenes[0].geometry)
+    write_spikes(tmp_path / "alone.dat", spikes, geometry)
+    clock = SpikeClock(rate=frame.clock.rate, first=frame.t0)
+    alone = replace(
+        frame, spikes=SpikeFile.open(tmp_path / "alone.dat", geometry), clock=clock, sharp=None
+    )
+    measured = look([alone])
+    assert (measured is None) == (not other)
+    if other:
+        assert measured.is_unlike
