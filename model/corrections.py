@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .normalize import luminance
 from .path_sums import PathSums, blurred_by, enlarged_sources, sources_of, spline
-from .paths import points_at, sampled
+from .paths import are_inside, each_sampled, points_at, sampled
 from .picture_noise import less_noise, unevenness
 from .spike_motion import mean_around
 
@@ -118,17 +118,17 @@ class Explanation:
         self.blur, self.noise = exposed.blur, exposed.noise
         self.slow = ((2 * FINE_GAP - exposed.pace / instants) / FINE_GAP).clamp(0, 1)
         """(N, 1, H, W), share by which the blurred frame corrects."""
-        points, inside = points_at(exposed.shift, size)
-        weights = inside * exposed.visible
+        points = points_at(exposed.shift, size)
+        weights = are_inside(points) * exposed.visible
         self.number = weights.sum(1, keepdim=True)
         """(N, 1, H, W), instants at which a point is seen."""
         self.seen = self.number / instants
         """(N, 1, H, W), the same as a share of the exposure."""
         self._forward = PathSums(points, weights / (LITTLE + self.number))
         self._itself = LITTLE / (LITTLE + self.number)
-        points, inside = points_at(sources, size)
-        came = sampled(exposed.visible.flatten(0, 1)[:, None], points.flatten(0, 1))
-        came = self._surely(came.view_as(inside) * inside, exposed.shift, sources, points)
+        points = points_at(sources, size)
+        came = are_inside(points) * each_sampled(exposed.visible, points)
+        came = self._surely(came, exposed.shift, sources, points)
         self._backward = PathSums(points, came / instants)
         self._hidden = ((1 - came) * exposed.share).mean(1, keepdim=True) * exposed.blur
 

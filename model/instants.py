@@ -11,7 +11,7 @@ from torch import Tensor
 from .corrections import gray, halved
 from .neighbours import Motion
 from .path_sums import enlarged_sources, sources_of
-from .paths import points_at, resized, sampled, shifts
+from .paths import are_inside, points_at, resized, sampled, shifts
 from .spike_motion import about, weights_at
 from .told_by_spikes import FLOOR, SHORT, as_seen, told_by_spikes
 
@@ -44,8 +44,8 @@ def at_instant(
     there, beside = shift[:, :1], shift[:, 1:] - shift[:, :1]  # (N, 1, 2, H, W), (N, 2, 2, H, W)
     half = halved(there[:, 0])[:, None] / 2
     sources = enlarged_sources(sources_of(half, halved(visible)), there)
-    points, inside = points_at(sources, size)  # (N, 1, H, W, 2), (N, 1, H, W)
-    came = 1 - moves * (1 - inside * sampled(visible, points[:, 0]))
+    points = points_at(sources, size)  # (N, 1, H, W, 2)
+    came = 1 - moves * (1 - are_inside(points) * sampled(visible, points[:, 0]))
     moved = F.grid_sample(
         sharp + FLOOR, points[:, 0], mode="bicubic", padding_mode="border", align_corners=False
     )

@@ -20,7 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .normalize import DARK, luminance
-from .paths import Paths, bin_times, follow, points_at, resized, sampled, shifts
+from .paths import (
+    Paths,
+    are_inside,
+    bin_times,
+    each_sampled,
+    follow,
+    points_at,
+    resized,
+    sampled,
+    shifts,
+)
 from .spike_motion import alike, grouped, motion, slopes, smooth
 
 INSTANTS = 8
@@ -132,9 +142,9 @@ def ways_into(neighbour: Neighbour, mean: Tensor) -> Ways:
     moved = torch.zeros_like(neighbour.paths[:, 0])  # (N, 2, h, w)
     size = moved.shape[-2:]
     for step in neighbour.steps:
-        points, _ = points_at(moved[:, None], size)
+        points = points_at(moved[:, None], size)
         moved = moved + sampled(shifts(step.paths, [step.time])[:, 0], points[:, 0])
-    points, _ = points_at(moved[:, None], size)
+    points = points_at(moved[:, None], size)
     here = sampled(neighbour.paths.flatten(1, 2), points[:, 0]).view_as(neighbour.paths)
     shift = moved[:, None] + shifts(here, bin_times(INSTANTS))
     light = at_instants(neighbour.light, INSTANTS)
@@ -177,7 +187,6 @@ def _offset(light: Tensor, shift: Tensor, mean: Tensor, steps: int) -> Tensor:
 
 def _followed(light: Tensor, shift: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """Return by how much light on ways departs from the mean, and weights: both (N, I, h, w)."""
-    points, inside = points_at(shift, light.shape[-2:])
-    followed = sampled(light.flatten(0, 1)[:, None], points.flatten(0, 1)).view_as(inside)
-    departs = followed - mean
-    return departs, inside * alike(departs, mean)
+    points = points_at(shift, light.shape[-2:])
+    departs = each_sampled(light, points) - mean
+    return departs, are_inside(points) * alike(departs, mean)

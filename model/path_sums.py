@@ -103,7 +103,7 @@ def _reversed(shift: Tensor) -> Tensor:
 
 def _once_nearer(shift: Tensor, back: Tensor) -> Tensor:
     """One step of the fixed point back(x) = -shift(x + back(x))."""
-    points, _ = points_at(back, shift.shape[-2:])
+    points = points_at(back, shift.shape[-2:])
     return -sampled(shift.flatten(0, 1), points.flatten(0, 1)).view_as(shift)
 
 

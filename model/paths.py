@@ -64,12 +64,11 @@ def speed(paths: Paths) -> Tensor:
     return torch.einsum("nkahw,kj,njahw->nhw", paths, squares, paths)[:, None].clamp(min=0).sqrt()
 
 
-def points_at(shift: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+def points_at(shift: Tensor, size: Sequence[int]) -> Tensor:
     """Return where shifts (N, I, 2, H, W), in the pixels of a picture of this size, lead.
 
     Returns:
-        (N, I, H, W, 2), columns first, from -1 to 1 inside, as `grid_sample` takes it; and
-        (N, I, H, W): 1 where that is inside the picture, 0 elsewhere.
+        (N, I, H, W, 2), columns first, from -1 to 1 inside, as `grid_sample` takes it.
     """
     columns, rows = (
         (torch.arange(side, device=shift.device, dtype=shift.dtype) + 0.5) / side * 2 - 1
@@ -77,9 +76,13 @@ def points_at(shift: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     )
     start = torch.stack([columns.expand(shift.shape[-2:]), rows[:, None].expand(shift.shape[-2:])])
     to_unit = shift.new_tensor([2 / size[1], 2 / size[0]])[:, None, None]
-    points = torch.addcmul(start, shift, to_unit)  # (N, I, 2, H, W)
-    inside = (points.abs().amax(2) <= 1).to(shift)
-    return points.movedim(2, -1), inside
+    return torch.addcmul(start, shift, to_unit).movedim(2, -1)
+
+
+def are_inside(points: Tensor) -> Tensor:
+    """Return where `points_at` are inside the picture: (N, I, H, W), 1 there and 0 elsewhere."""
+    x, y = points.unbind(-1)
+    return ((x.abs() <= 1) & (y.abs() <= 1)).to(points)
 
 
 def sampled(pictures: Tensor, points: Tensor) -> Tensor:
@@ -87,12 +90,17 @@ def sampled(pictures: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(pictures, points, padding_mode="border", align_corners=False)
 
 
+def each_sampled(pictures: Tensor, points: Tensor) -> Tensor:
+    """Return pictures (N, I, h, w), each at its own points (N, I, H, W, 2): (N, I, H, W)."""
+    seen = sampled(pictures.flatten(0, 1)[:, None], points.flatten(0, 1))  # (N I, 1, H, W)
+    return seen.view(points.shape[:-1])
+
+
 def follow(light: Tensor, paths: Paths, times: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Sample pictures of light (N, I, h, w), each at its own time, where paths then are.
 
     Returns:
-        (N, I, H, W), and whether that is inside, see `points_at`.
+        (N, I, H, W), and what `are_inside` returns.
     """
-    points, inside = points_at(shifts(paths, times), light.shape[-2:])
-    seen = sampled(light.flatten(0, 1)[:, None], points.flatten(0, 1))  # (N I, 1, H, W)
-    return seen.view_as(inside), inside
+    points = points_at(shifts(paths, times), light.shape[-2:])
+    return each_sampled(light, points), are_inside(points)

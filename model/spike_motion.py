@@ -27,13 +27,14 @@ from torch import Tensor
 from .paths import (
     DEGREE,
     Paths,
+    are_inside,
     basis,
     bin_times,
+    each_sampled,
     enlarged,
     follow,
     points_at,
     resized,
-    sampled,
     shifts,
 )
 from .picture_noise import middling
@@ -305,12 +306,11 @@ def _cost(light: Tensor, shift: Tensor, noise: Tensor) -> Tensor:
         shift: (N, G, 2, h, w), of paths at the groups' times.
         noise: (N, 1, 1, 1), what `_noise_in` returns.
     """
-    points, inside = points_at(shift, light.shape[-2:])
-    followed = sampled(light.flatten(0, 1)[:, None], points.flatten(0, 1)).view_as(inside)
-    departs, middle = _departure(followed)
+    points = points_at(shift, light.shape[-2:])
+    departs, middle = _departure(each_sampled(light, points))
     noise = noise + _ALIKE_SHARE * middle
     costs = (departs / noise).square().clamp(max=_HIDDEN_COST)
-    costs = torch.where(inside > 0, costs, _HIDDEN_COST / 2)
+    costs = torch.where(are_inside(points) > 0, costs, _HIDDEN_COST / 2)
     return mean_around(costs.mean(1, keepdim=True), 2)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .corrections import LITTLE, bounded, gray
 from .neighbours import Motion, light_in, motion_in
-from .paths import Paths, points_at, resized, sampled, speed
+from .paths import Paths, are_inside, points_at, resized, sampled, speed
 from .picture_noise import less_noise, noise_variance, variance_of
 from .spike_motion import less_chance, slopes, smooth, visibility
 
@@ -122,8 +122,9 @@ def as_seen(sharp: Tensor, told: Told, light: Tensor, moved: Tensor) -> tuple[Te
         than theirs, noise included.
     """
     scale = sharp.shape[-1] // light.shape[-1]
-    points, inside = points_at(-moved, sharp.shape[-2:])
-    weights = inside / (1 + inside.sum(1, keepdim=True))
+    points = points_at(-moved, sharp.shape[-2:])
+    weights = are_inside(points)
+    weights = weights / (1 + weights.sum(1, keepdim=True))
     noise = told.short_noise
     for step in range(2):
         still = gray(sharp)
