@@ -37,6 +37,9 @@ def view(
     from ..pipeline.view import open_clips, serve
 
     groups = open_clips(path, spike_options(geometry, rate, gain))
+    for group in groups:
+        if group.finding is not None:
+            say(f"warning: {group.name}: {group.finding}", err=True)
     serve(
         groups,
         port=port,

@@ -71,6 +71,8 @@ class ViewedGroup:
     """Which frames of the colour camera there are: blur, sharp."""
     clip: Callable[[int], ViewedClip]
     """`clip(index)` returns one of the clips."""
+    finding: str | None = None
+    """What `align` found to be wrong with the spikes; None: nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,6 +193,7 @@ def _store(root: Path, path: Path) -> tuple[ViewedGroup, ...]:
                 clips=tuple(f"frame {i}" for i in sequence.frame_index),
                 frames=("blur", "sharp") if sequence.has_sharp else ("blur",),
                 clip=partial(_window, sequence),
+                finding=sequence.record.finding,
             )
         )
     if not groups:

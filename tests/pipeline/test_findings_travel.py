@@ -10,6 +10,8 @@ import pytest
 from spikedeblur.cli import main
 from spikedeblur.pipeline.sequences.provenance import findings
 from spikedeblur.pipeline.sequences.stored import open_store
+from spikedeblur.pipeline.spikes.settings import SpikeOptions
+from spikedeblur.pipeline.view import open_clips
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,8 @@ def test_voxelize_makes_such_sequences_by_force_only(late, tmp_path, capsys) -> 
     assert run("evaluate", store, "--split", "val", "--methods", "blur", "--json", file) == 0
     assert "do not fit their frames" in capsys.readouterr().out
     assert len(json.loads(file.read_text())["findings"]) == 2
+    shown = open_clips(store, SpikeOptions())
+    assert ["of the exposure" in group.finding for group in shown] == [True, True]
 
 
 def test_restore_says_which_first_is_right(late, tmp_path, capsys) -> None:
