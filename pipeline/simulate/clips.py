@@ -16,9 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import SpikeDeblurError
-from ..frames.images import RGB, ImageError, image_shape, read_rgb
+from ..frames.colours import read_srgb
+from ..frames.images import RGB, ImageError, image_shape
 from ..frames.listing import FrameFiles, list_frames, subfolders
-from ..frames.video import VIDEO_SUFFIX, count_frames, read_video, video_shape
+from ..frames.video import (
+    VIDEO_SUFFIX,
+    VideoError,
+    count_frames,
+    read_video,
+    video_colours,
+    video_shape,
+)
 from ..host.reporter import SILENT, Reporter
 from .scenes import render_scene
 
@@ -72,16 +80,21 @@ class SourceClip:
         return image_shape(self.frames[0]) if self.frames else self.size
 
     def render(self, seed: int) -> Iterator[RGB]:
-        """Yield the clip's frames (H, W, 3) uint8."""
+        """Yield the clip's frames (H, W, 3) uint8 sRGB."""
         if not self.frames:
             random = rng(seed, self.seq, "scene")
             yield from render_scene(random, self.size, self.length, self.fastest)
         elif self.is_video:
+            if not (colours := video_colours(self.frames[0])).are_srgb:
+                raise VideoError(
+                    f"{self.frames[0]}: expected colours near sRGB, such as BT.709's, found "
+                    f"{colours.describe()}; convert the video to BT.709"
+                )
             yield from read_video(self.frames[0], self.length)
         else:
             shape = None
             for path in self.frames:
-                frame = read_rgb(path, shape)
+                frame = read_srgb(path, shape)
                 shape = frame.shape[:2]
                 yield frame
 

@@ -16,8 +16,8 @@ from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.align.log import AlignmentRow, write_alignment_log
 from spikedeblur.pipeline.clocks.durations import parse_duration
 from spikedeblur.pipeline.evaluate.metrics import psnr
+from spikedeblur.pipeline.frames.colours import Colours, colours_of
 from spikedeblur.pipeline.frames.images import (
-    colour_profile,
     read_frame,
     read_rgb,
     write_png,
@@ -604,19 +604,19 @@ def test_a_file_that_is_no_image_is_refused_as_blurred_frames(recording) -> None
 def test_16_bits_in_are_16_bits_out(recording, moving_scene, method) -> None:
     """Values between the levels of 8 bits survive, and a colour profile is carried."""
     clip = recording / "test_blurry_33/Type1/clip"
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    colours = Colours(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     rng = np.random.default_rng(5)
     deep = {}
     for centre, frame in zip(moving_scene.centres, moving_scene.blur, strict=True):
         between = frame.astype(np.uint16) * 257 + rng.integers(1, 120, frame.shape, np.uint16)
         deep[centre] = np.minimum(between, 65534)
-        write_png16(clip / f"{centre:04d}.png", deep[centre], profile)
+        write_png16(clip / f"{centre:04d}.png", deep[centre], colours.chunks())
     assert RecordingSequence(found(recording), 32).frame_dtype == "uint16"
     restore(recording, method=method, bits=16)
     for centre, frame in deep.items():
         restored = read_frame(recording / "out" / f"{centre:04d}.png")
         assert restored.dtype == np.uint16
-        assert colour_profile(recording / "out" / f"{centre:04d}.png") == profile
+        assert colours_of(recording / "out" / f"{centre:04d}.png") == colours
         if method == "blur":
             np.testing.assert_array_equal(restored, frame)
     if method == "sdm":
