@@ -22,7 +22,7 @@ order in `blur`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -39,10 +39,10 @@ from pydantic import (
 from ...clocks.camera import CameraClock
 from ...clocks.durations import TimelineError, parse_duration
 from ...clocks.exposures import Exposures
-from ...frames.listing import IMAGE_SUFFIXES, shorten
+from ...frames.listing import DATA_SUFFIXES, IMAGE_SUFFIXES, shorten
 from ...host.validation import read_yaml
 from ...spikes.dat import SPIKE_SUFFIXES
-from ...spikes.presets import GeometrySpec, SpikePreset, parse_geometry
+from ...spikes.presets import Gain, GeometrySpec, SpikePreset, parse_geometry
 from .contract import AlignmentError, FoundSequence, FoundWindow, in_order
 from .pairing import leftovers, pair_frames
 from .patterns import Key, Pattern, collect, files_below, filled, require_pattern, words_of
@@ -79,7 +79,7 @@ class Spikes(_Section):
     """Geometry SPEC or preset; None: side files or --geometry give it."""
     rate: Positive | None = None
     """Spike samples a second, in Hz."""
-    gain: Positive | None = None
+    gain: Gain | None = None
     """Spikes a sample at unit luminance."""
     first: Seconds = 0.0
     """Time of sample 0 of a stream on the frames' time axis, in seconds."""
@@ -240,6 +240,17 @@ class LayoutFile(_Section):
         return self
 
 
+def _misfits(
+    root: Path, files: Iterable[str], collected: Iterable[dict[Key, dict[int, Path]]]
+) -> list[str]:
+    """Return a sentence about pictures and spikes beside those that fit a pattern, if there are."""
+    fitting = {path for kind in collected for frames in kind.values() for path in frames.values()}
+    folders = {path.parent for path in fitting}
+    paths = (root / file for file in files if file.lower().endswith(DATA_SUFFIXES))
+    misfits = [str(path) for path in paths if path.parent in folders and path not in fitting]
+    return [f"{shorten(misfits)}: fits no pattern; left out"] if misfits else []
+
+
 class CustomLayout:
     """A layout that a file describes; see `Layout`."""
 
@@ -279,6 +290,7 @@ class CustomLayout:
                     f"{root}: expected {name} {pattern} ({self._where}), found none; correct the "
                     f"pattern{' or leave sharp out' if collected is sharps else ''}"
                 )
+        all_sharp = dict(sharps)
         sequences = [
             self._sequence(root, key, frames, sharps.pop(key, {}), spikes, exposure)
             for key, frames in sorted(blurs.items())
@@ -287,6 +299,7 @@ class CustomLayout:
         used = {window.spikes for sequence in sequences for window in sequence.windows}
         unused += [p for frames in spikes.values() for p in frames.values() if p not in used]
         left_out = [f"{path}: no blurred frame belongs to it; left out" for path in unused]
+        left_out += _misfits(root, files, (blurs, all_sharp, spikes))
         return in_order(root, self.NEEDS, sequences, left_out)
 
     def _sequence(

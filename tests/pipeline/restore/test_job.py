@@ -14,6 +14,7 @@ from PIL import ImageCms
 from spikedeblur.configs.schema import Config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.align.log import AlignmentRow, write_alignment_log
+from spikedeblur.pipeline.clocks.camera import CameraClock
 from spikedeblur.pipeline.clocks.durations import parse_duration
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.frames.colours import Colours, colours_of
@@ -635,3 +636,46 @@ def test_frames_of_8_and_16_bits_are_not_mixed_where_bits_would_be_lost(recordin
         SpikeDeblurError, match=r"0046\.png: expected 8 bits a channel as in the se"
     ):
         restore(recording)
+
+
+def test_what_a_folder_lacks_or_holds_besides_is_said(recording) -> None:
+    clip = recording / "test_blurry_33/Type1/clip"
+    images = sorted(clip.glob("*.png"))
+    assert not any("missing" in warning for warning in found(recording).settings.warnings)
+    (clip / "0600.webp").write_bytes(images[0].read_bytes())
+    images[0].rename(clip / "0000.png")  # outside the recording, if it were exposed so early
+    images[1].unlink()
+    by_clock = ExposureTimes(camera=CameraClock(frame_rate=100, shutter=5e-3))
+    warnings = " ".join(found(recording, by_clock).settings.warnings)
+    assert "0600.webp: not read by ending" in warnings
+    (clip / "00.png").write_bytes((clip / "0000.png").read_bytes())
+    with pytest.raises(RecordingError, match=r"00\.png and 0000\.png are both the frame"):
+        found(recording, by_clock)
+    (clip / "00.png").rename(clip / "other_1.png")
+    warnings = " ".join(found(recording, by_clock).settings.warnings)
+    assert "names are of several kinds, such as 0000.png and other_1.png" in warnings
+
+
+def test_a_hole_in_the_numbers_is_named(recording) -> None:
+    clip = recording / "test_blurry_33/Type1/clip"
+    frame = (clip / "0031.png").read_bytes()
+    for number in (32, 33, 35):
+        (clip / f"{number:04d}.png").write_bytes(frame)
+    for number in (16, 46):
+        (clip / f"{number:04d}.png").unlink()
+    assert any(
+        "after 0033.png comes 0035.png; the frames between them are missing" in warning
+        for warning in found(recording).settings.warnings
+    )
+
+
+def test_frames_that_mean_different_colours_are_named_and_keep_theirs(recording) -> None:
+    clip = recording / "test_blurry_33/Type1/clip"
+    linear = Colours(gamma=100_000)
+    write_png(clip / "0031.png", read_rgb(clip / "0031.png"), linear.chunks())
+    summary = restore(recording)
+    (warning,) = (warning for warning in summary.warnings if "colours differ" in warning)
+    assert "0016.png has none" in warning
+    assert "0031.png has a gamma of 1" in warning
+    assert colours_of(recording / "out/0031.png") == linear
+    assert colours_of(recording / "out/0016.png") == Colours()
