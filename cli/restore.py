@@ -102,6 +102,7 @@ def restore(
     All recordings of a data set: spikedeblur restore --model small --manifest manifest.json
     --split test --out sharp
     """
+    from ..pipeline.frames.colours import convertible_colours
     from ..pipeline.frames.video import require_new_video, write_video
     from ..pipeline.restore import job
     from ..pipeline.restore.record import restored_files
@@ -146,6 +147,8 @@ def restore(
             exposed = exposure_times(log, seq, exposure, fps, step, clock)
             spiking = spike_options(geometry, rate, gain, first, calibration, readout)
             recording = find_recording(blur, spikes, exposed, spiking, decode_to=out)
+            for exposed_frame in recording.exposures if video is not None else ():
+                convertible_colours(exposed_frame.path)
             summary = job.restore(recording, out, how, overwrite=overwrite, reporter=reporter)
             words = f" restored by {method}"
             words += f" in tiles of {summary.tile}" if summary.tile else ""

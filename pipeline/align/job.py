@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import __version__
-from ..frames.listing import shorten
+from ..frames.listing import left_out_around, shorten
 from ..host.locks import only_writer_of
 from ..host.reporter import SILENT, Reporter
 from ..host.threads import thread_pool
@@ -21,7 +21,7 @@ from .correct_clock import with_calibration
 from .layouts import AlignmentError, FoundSequence, choose_layout
 from .manifest import AlignedSequence, Manifest, relative_root
 from .measure.dataset import find_owners, measure, with_clock_seen, with_space_seen
-from .plan import common_fps, count_spikes, plan_sequence, with_clock
+from .plan import common_fps, count_spikes, incomplete, plan_sequence, with_clock
 from .plot import require_page_free, write_page
 from .products import read_former, write_products
 from .settings import AlignOptions, settle_sequence
@@ -80,6 +80,10 @@ def align(
     with only_writer_of(log), only_writer_of(manifest):
         former = read_former(log, manifest, overwrite=overwrite)
         found = chosen.find(root, options.exposure, options.variant)
+        windows = [window for sequence in found for window in sequence.windows]
+        used = (path for w in windows for path in (w.blur, w.sharp, w.spikes) if path is not None)
+        for sentence in left_out_around(root, used):
+            reporter.note(sentence)
         paired = with_clock(root, found, options.camera)
         calibration = options.spikes.calibration
         run = _Run(
@@ -147,7 +151,8 @@ class _Run:
         options, root, former = self.options, self.root, self.former.get(paired.seq)
         settings, linear_light = settle_sequence(paired, options.spikes, self.fps)
         warnings = [
-            f"{paired.seq}: {warning}" for warning in (*paired.warnings, *settings.warnings)
+            f"{paired.seq}: {warning}"
+            for warning in (*paired.warnings, *incomplete(paired), *settings.warnings)
         ]
         planned = plan_sequence(paired, root, settings, self.fps)
         if former is not None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ..clocks.camera import CameraClock
 from ..clocks.exposures import Exposures
+from ..clocks.names import describe_gaps, gaps_between
+from ..frames.listing import shorten
 from ..host.files import all_inside, links_out, sha256_file
 from ..spikes.clock import SpikeWindowError
 from ..spikes.geometry import SpikeGeometry
@@ -55,6 +57,26 @@ def with_clock(
         fps = camera.frame_rate or exposures.frame_rate
         timed.append(replace(sequence, exposures=exposures, exposure=None, fps=fps))
     return timed
+
+
+def incomplete(sequence: FoundSequence) -> list[str]:
+    """Return a sentence about frames whose numbers leave a gap, and one about those without sharp.
+
+    Args:
+        sequence: the sequence's files.
+    """
+    sentences = []
+    names = [window.blur.name for window in sequence.windows]
+    gaps = gaps_between(names, [window.frame_index for window in sequence.windows])
+    if gaps:
+        sentences.append(f"{sequence.windows[0].blur.parent}: {describe_gaps(gaps)}")
+    without = [window.blur.name for window in sequence.windows if window.sharp is None]
+    if 0 < len(without) < len(sequence.windows):
+        sentences.append(
+            f"{sequence.windows[0].blur.parent}: no sharp frames for {shorten(without)}, but for "
+            "the others"
+        )
+    return sentences
 
 
 def common_fps(root: Path, sequences: list[FoundSequence], fps: float | None) -> float:

@@ -20,6 +20,13 @@ def _natural(name: str) -> tuple[list[tuple[str, int]], str]:
     return [(t.lower(), int(n)) for t, n in zip(texts, numbers, strict=True)], name
 
 
+def same_number(one: str, other: str) -> bool:
+    """Whether two names are one frame's: they differ in leading zeros, or their ending, only."""
+    stems = (name.rpartition(".")[0] or name for name in (one, other))
+    first, second = (_natural(stem)[0] for stem in stems)
+    return first == second
+
+
 def numbers_in(names: Sequence[str]) -> list[int] | None:
     """Return the last number in each name without ending, if nothing else tells them apart.
 
@@ -39,9 +46,31 @@ def numbers_in(names: Sequence[str]) -> list[int] | None:
 def gaps_in(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return pairs of neighbours whose numbers are at least one and a half usual steps apart."""
     numbers = numbers_in(names)
-    if numbers is None or len(numbers) < 3:
+    return [] if numbers is None else gaps_between(names, numbers)
+
+
+def gaps_between(names: Sequence[str], numbers: Sequence[int]) -> list[tuple[str, str]]:
+    """Return pairs of neighbours, as `gaps_in`, of frames whose numbers are known and ascend."""
+    if len(numbers) < 3:
         return []
     steps = [b - a for a, b in itertools.pairwise(numbers)]
-    usual = sorted(steps)[len(steps) // 2]
+    usual = sorted(steps)[(len(steps) - 1) // 2]
     pairs = zip(itertools.pairwise(names), steps, strict=True)
     return [pair for pair, step in pairs if step >= 1.5 * usual]
+
+
+def describe_gaps(gaps: Sequence[tuple[str, str]]) -> str:
+    """Return words about gaps, at least one, in the numbers of frames."""
+    (before, after), *others = gaps
+    more = f", and so in {len(others)} more places" if others else ""
+    return f"after {before} comes {after}{more}; the frames between them are missing"
+
+
+def two_kinds_in(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return two names that differ in more than the numbers in them; None: there are none."""
+    kinds: dict[tuple[str, ...], str] = {}
+    for name in names:
+        texts = _DIGITS.split((name.rpartition(".")[0] or name).lower())[::2]
+        kinds.setdefault(tuple(texts), name)
+    first, second, *_ = (*kinds.values(), None, None)
+    return None if first is None or second is None else (first, second)

@@ -36,11 +36,14 @@ RGB = npt.NDArray[np.uint8]
 DeepRGB = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 FrameType = Literal["uint8", "uint16"]
 
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+"""Formats that are read, by Pillow's names."""
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _GRAY, _RGB = 1, 2  # values of _PHOTOMETRIC
 _ORIENTATION = 0x0112
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+"""First bytes of a PNG."""
+_HEADER_END = 33  # bytes of a PNG's signature and its first chunk
 
 
 class ImageError(SpikeDeblurError):
@@ -87,7 +90,7 @@ def decode_frame(content: bytes, path: Path, shape: tuple[int, int] | None = Non
         ImageError: not an image, cut, another size, CMYK, transparent, rotated by EXIF, neither 8
             nor 16 bits, or 16 bits without OpenCV, the extra `png16`.
     """
-    with _explained(path), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+    with explained(path), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         # Before decoding: the header may claim any size.
         if shape is not None and (image.height, image.width) != tuple(shape):
             raise ImageError(
@@ -120,32 +123,13 @@ def frame_type(path: Path) -> FrameType:
     Raises:
         ImageError: missing, not an image, or neither 8 nor 16 bits.
     """
-    with _explained(path), open_file(path) as file:
+    with explained(path), open_file(path) as file:
         start = file.read(25)
-        if start.startswith(_PNG_SIGNATURE) and len(start) == 25:
+        if start.startswith(PNG_SIGNATURE) and len(start) == 25:
             return "uint16" if start[24] == 16 else "uint8"
         file.seek(0)
-        with Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return "uint16" if _depth(image, start, path) == 16 else "uint8"
-
-
-def colour_profile(path: Path) -> bytes | None:
-    """Return the ICC profile of an image's colours; None: it has none, and means sRGB.
-
-    Raises:
-        ImageError: missing, not an image, or a profile of other colours than RGB.
-    """
-    with _explained(path), open_file(path) as file, Image.open(file, formats=_FORMATS) as image:
-        profile = image.info.get("icc_profile")
-    if not profile:
-        return None
-    if profile[16:20] != b"RGB ":
-        kind = profile[16:20].decode("ascii", "replace").strip()
-        raise ImageError(
-            f"{path}: expected a colour profile for RGB, found one for {kind}, which restored "
-            "frames can't carry; convert the frames to sRGB, or remove the profile"
-        )
-    return bytes(profile)
 
 
 def read_image(path: Path) -> bytes:
@@ -154,14 +138,14 @@ def read_image(path: Path) -> bytes:
     Raises:
         ImageError: missing, no regular file, or larger than the largest image could be.
     """
-    with _explained(path):
+    with explained(path):
         return read_file(path, _MOST_BYTES)
 
 
 def _depth(image: Image.Image, content: bytes, path: Path) -> int:
     """Return 8 or 16, the bits of a channel, from an image's header."""
     depth, whole = 8, not image.mode.startswith("F")
-    if content.startswith(_PNG_SIGNATURE):
+    if content.startswith(PNG_SIGNATURE):
         depth = max(8, content[24])
     elif image.format == "TIFF":
         tags: Any = image.tag_v2  # type: ignore[attr-defined]
@@ -183,7 +167,7 @@ def _depth(image: Image.Image, content: bytes, path: Path) -> int:
 
 def _decode_16(content: bytes, path: Path) -> npt.NDArray[np.uint16]:
     cv2 = require_png16(path, "reading 16 bits", ", or convert the frames to 8 bits")
-    if content.startswith(_PNG_SIGNATURE):
+    if content.startswith(PNG_SIGNATURE):
         with Image.open(io.BytesIO(content)) as image:
             image.verify()  # OpenCV may take a damaged file for a picture
     decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -210,23 +194,45 @@ def image_shape(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: missing or not an image.
     """
-    with _explained(path), open_file(path) as file:
+    with explained(path), open_file(path) as file:
         start = file.read(24)
         # The size is at a fixed place in a PNG; Pillow takes ten times as long to find it.
-        if len(start) == 24 and start.startswith(_PNG_SIGNATURE) and start[12:16] == b"IHDR":
+        if len(start) == 24 and start.startswith(PNG_SIGNATURE) and start[12:16] == b"IHDR":
             width, height = struct.unpack(">II", start[16:])
             return height, width
         file.seek(0)
-        with Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return image.height, image.width
 
 
-def write_png(path: str | os.PathLike[str], rgb: RGB, profile: bytes | None = None) -> None:
-    """Write (H, W, 3) or (H, W) uint8 as PNG, atomically, with an ICC profile if one is given."""
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+SRGB = png_chunk(b"sRGB", b"\0")
+"""Chunk of a PNG that says that its colours are sRGB, to be shown as they look best."""
+
+
+def write_png(path: str | os.PathLike[str], rgb: RGB, colours: bytes = SRGB) -> None:
+    """Write (H, W, 3) or (H, W) uint8 as PNG, atomically.
+
+    Args:
+        path: the file.
+        rgb: its numbers.
+        colours: chunks that say what these mean; see `Colours.chunks`.
+    """
+    content = io.BytesIO()
+    # Level 1 is 4 times as fast as the default for 10 % more bytes on noisy frames.
+    Image.fromarray(np.ascontiguousarray(rgb)).save(content, format="PNG", compress_level=1)
+    _write_with(path, content.getbuffer(), colours)
+
+
+def _write_with(path: str | os.PathLike[str], png: bytes | memoryview, chunks: bytes) -> None:
     with atomic_write(path) as file:
-        # Level 1 is 4 times as fast as the default for 10 % more bytes on noisy frames.
-        picture = Image.fromarray(np.ascontiguousarray(rgb))
-        picture.save(file, format="PNG", compress_level=1, icc_profile=profile)
+        file.write(png[:_HEADER_END])
+        file.write(chunks)
+        file.write(png[_HEADER_END:])
 
 
 def require_png16(
@@ -245,7 +251,7 @@ def require_png16(
 
 
 def write_png16(
-    path: str | os.PathLike[str], rgb: npt.NDArray[np.uint16], profile: bytes | None = None
+    path: str | os.PathLike[str], rgb: npt.NDArray[np.uint16], colours: bytes = SRGB
 ) -> None:
     """Write (H, W, 3) uint16 as PNG of 16 bits a channel, atomically; Pillow has no such mode.
 
@@ -254,20 +260,7 @@ def write_png16(
     """
     cv2 = require_png16(path)
     _, encoded = cv2.imencode(".png", rgb[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    content = encoded.tobytes()
-    if profile is not None:
-        content = content[:_HEADER_END] + _profile_chunk(profile) + content[_HEADER_END:]
-    with atomic_write(path) as file:
-        file.write(content)
-
-
-_HEADER_END = 33  # bytes of a PNG's signature and its first chunk
-
-
-def _profile_chunk(profile: bytes) -> bytes:
-    """Return the chunk of a PNG that holds an ICC profile."""
-    body = b"iCCP" + b"ICC Profile\0\0" + zlib.compress(profile)
-    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    _write_with(path, encoded.tobytes(), colours)
 
 
 def to_unit(frames: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
@@ -323,7 +316,7 @@ def _to_rgb(image: Image.Image, path: Path) -> RGB:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turn Pillow's and the system's errors about one file into an `ImageError`."""
     try:
         with warnings.catch_warnings():

@@ -16,6 +16,15 @@ from ...errors import SpikeDeblurError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 """Suffixes of image files that are read, in lower case."""
 
+DATA_SUFFIXES = (
+    *IMAGE_SUFFIXES,
+    *(".webp", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".ppm", ".pgm", ".tga", ".exr"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf", ".dpx", ".hdr"),
+    *(".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts"),
+    *(".dat", ".bin", ".raw", ".npy", ".npz", ".h5", ".hdf5", ".mat", ".aedat4"),
+)
+"""Suffixes of pictures, videos and spikes, read or not, in lower case."""
+
 INTERPOLATION = 4
 """Frames of Spk-X4K1000FPS for each recorded one: itself and three interpolated ones."""
 
@@ -166,6 +175,24 @@ def names_are_interpolated(stems: Iterable[str]) -> bool:
     """
     known = list(stems)
     return any(map(_BETWEEN.fullmatch, known)) and any(map(_PLAIN.fullmatch, known))
+
+
+def left_out_around(top: Path, used: Iterable[Path]) -> list[str]:
+    """Return a sentence that names the folders which hold data and none that is used; or none.
+
+    Args:
+        top: the data set's folder.
+        used: files of which something is read.
+    """
+    read = {path.parent for path in used}
+    others = [
+        "." if folder == top else folder.relative_to(top).as_posix()
+        for folder, _, names in walk_folders(top)
+        if folder not in read and any(name.lower().endswith(DATA_SUFFIXES) for name in names)
+    ]
+    if not others:
+        return []
+    return [f"{top}: pictures, videos or spikes that are not read: in {shorten(others)}"]
 
 
 def list_images(folder: Path) -> list[Path]:

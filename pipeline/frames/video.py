@@ -1,7 +1,8 @@
 """Frames from and to video files, such as those in which X4K1000FPS is published.
 
-This needs PyAV, the extra `video`. Colours are converted as FFmpeg does by default: by the matrix
-and range that the stream names, BT.601 and limited range where it names none.
+This needs PyAV, the extra `video`. Colours become RGB by the matrix and range that the stream
+names, as FFmpeg does: BT.601 and limited range where it names none. What is written names its own:
+BT.709, limited range, and sRGB.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ from ..host.files import atomic_write, sha256_file
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
 from ..host.reading import open_file
-from .images import RGB, image_shape, read_rgb, write_png
+from .colours import Colours, colours_of_video, read_srgb
+from .images import RGB, image_shape, write_png
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 VIDEO_SUFFIX = ".mp4"
+
+_MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)  # of H.273, those by which FFmpeg makes RGB; 2: none is named
+_BT709, _SRGB_TRANSFER, _LIMITED = 1, 13, 1
 
 
 class VideoError(SpikeDeblurError):
@@ -40,7 +46,7 @@ def count_frames(path: Path) -> int:
         VideoError: missing, not a video, no PyAV, or fewer frames than its index claims.
     """
     with _opened(path) as video:
-        stream = video.streams.video[0]
+        stream = _only_video(video, path)
         held = sum(packet.size > 0 for packet in video.demux(stream))
         if stream.frames > held:
             raise VideoError(
@@ -57,7 +63,19 @@ def video_shape(path: Path) -> tuple[int, int]:
         VideoError: missing, not a video, or no PyAV.
     """
     with _opened(path) as video:
-        return video.streams.video[0].height, video.streams.video[0].width
+        stream = _only_video(video, path)
+        return stream.height, stream.width
+
+
+def video_colours(path: Path) -> Colours:
+    """Return what the numbers of a video's frames mean, once they are RGB.
+
+    Raises:
+        VideoError: missing, not a video, or no PyAV.
+    """
+    with _opened(path) as video:
+        codec = _only_video(video, path).codec_context
+        return colours_of_video(int(codec.color_primaries), int(codec.color_trc))
 
 
 def read_video(path: Path, n_frames: int) -> Iterator[RGB]:
@@ -68,11 +86,12 @@ def read_video(path: Path, n_frames: int) -> Iterator[RGB]:
         n_frames: frames that it must have, from `count_frames`.
 
     Raises:
-        VideoError: not that many frames can be decoded, more than 8 bits, interlaced or rotated.
+        VideoError: not that many frames can be decoded, more than 8 bits, interlaced or rotated,
+            transparent, or colours from which FFmpeg makes no RGB.
     """
     read = 0
     with _opened(path) as video:
-        for frame in video.decode(video=0):
+        for frame in video.decode(_only_video(video, path)):
             if frame.format.components[0].bits > 8:
                 raise VideoError(
                     f"{path}: expected 8 bits a channel, found {frame.format.name}; convert it to "
@@ -87,6 +106,11 @@ def read_video(path: Path, n_frames: int) -> Iterator[RGB]:
                 raise VideoError(
                     f"{path}: its metadata rotate it by {frame.rotation} degrees, which does not "
                     "fit spikes; store the pixels upright"
+                )
+            if int(frame.colorspace) not in _MATRICES or len(frame.format.components) == 4:
+                raise VideoError(
+                    f"{path}: expected opaque RGB or YCbCr, found {frame.format.name} with matrix "
+                    f"{int(frame.colorspace)} of H.273; convert it to BT.709"
                 )
             read += 1
             yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
@@ -104,7 +128,7 @@ def read_stamps(path: Path) -> tuple[float, ...]:
         VideoError: missing, not a video, no PyAV, or frames without stamps or with equal ones.
     """
     with _opened(path) as video:
-        stream = video.streams.video[0]
+        stream = _only_video(video, path)
         packets = [p for p in video.demux(stream) if p.size > 0 and not p.is_discard]
         unit = stream.time_base
     stamps = sorted(p.pts for p in packets if p.pts is not None)
@@ -149,9 +173,10 @@ def decode_frames(path: Path, files: Sequence[Path]) -> None:
         VideoError: the video can't be decoded, has more than 8 bits, or is interlaced or rotated.
     """
     if not all(file.is_file() for file in files):
+        colours = video_colours(path).chunks()
         for file, frame in zip(files, read_video(path, len(files)), strict=True):
             if not file.is_file():
-                write_png(file, frame)
+                write_png(file, frame, colours)
 
 
 def decode_to_folder(path: Path, out: Path, first: int, step: int) -> Path:
@@ -188,17 +213,18 @@ def require_new_video(path: Path, *, overwrite: bool) -> None:
 
 
 def write_video(path: Path, images: Sequence[Path], fps: float, *, overwrite: bool = False) -> None:
-    """Write images as H.264, atomically; nearly lossless, one in memory at a time.
+    """Write images as H.264 in sRGB, atomically; nearly lossless, one in memory at a time.
 
     Args:
         path: the file, `*.mp4`.
-        images: of one size, in order of time.
+        images: of one size, in order of time; colours of an ICC profile are converted.
         fps: frames a second at which it plays.
         overwrite: replace a file that is there.
 
     Raises:
         VideoError, OverwriteError: as `require_new_video`.
-        ImageError: an image that can't be read, or of another size than the first.
+        ImageError: an image that can't be read, of another size than the first, or with colours
+            that can't be converted.
     """
     av = _pyav(path)
     shape = image_shape(images[0])
@@ -211,10 +237,32 @@ def write_video(path: Path, images: Sequence[Path], fps: float, *, overwrite: bo
             even = shape[0] % 2 == 0 and shape[1] % 2 == 0
             # Half-size colour is what all players show.
             stream.pix_fmt = "yuv420p" if even else "yuv444p"
+            codec = stream.codec_context
+            codec.color_primaries = codec.colorspace = _BT709
+            codec.color_trc, codec.color_range = _SRGB_TRANSFER, _LIMITED
             for image in images:
-                frame = av.VideoFrame.from_ndarray(read_rgb(image, shape), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(read_srgb(image, shape), format="rgb24")
+                frame = frame.reformat(
+                    format=stream.pix_fmt, dst_colorspace=_BT709, dst_color_range=_LIMITED
+                )
                 video.mux(stream.encode(frame))
             video.mux(stream.encode())
+
+
+def _only_video(container: InputContainer, path: Path) -> VideoStream:
+    """Return the video of a file, which may hold a cover picture beside it.
+
+    Raises:
+        VideoError: none in the file, or several.
+    """
+    covers = _pyav(path).stream.Disposition.attached_pic
+    videos = [s for s in container.streams.video if not s.disposition & covers]
+    if len(videos) != 1:
+        raise VideoError(
+            f"{path}: expected one video, found {len(videos) or 'none'} in the file; keep the one "
+            "of the camera that the spikes belong to"
+        )
+    return videos[0]
 
 
 @contextmanager
@@ -223,8 +271,6 @@ def _opened(path: Path) -> Iterator[InputContainer]:
     try:
         # As this format alone: others, such as playlists, name further files and addresses.
         with open_file(path) as file, av.open(file, format="mp4") as video:
-            if not video.streams.video:
-                raise VideoError(f"{path}: expected a video, found none in the file")
             yield video
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{path}: can't read the video ({error.strerror}); restore it") from error

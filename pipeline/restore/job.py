@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..frames.images import colour_profile, read_image, require_png16, write_png, write_png16
+from ..frames.colours import colours_of, common_colours
+from ..frames.images import read_image, require_png16, write_png, write_png16
 from ..host.files import StrPath, inside, sha256_file, sweep
 from ..host.locks import only_writer
 from ..host.reporter import SILENT, Reporter
@@ -241,7 +242,7 @@ class _Job:
             prepare_out(out, inputs, sources, self._overwrite)
             missing = [not file.exists() for file in files]
             self._done += len(files) - sum(missing)
-            write: Callable[[Path, Any, bytes | None], None]
+            write: Callable[[Path, Any, bytes], None]
             write = write_png if how.bits == 8 else write_png16
             for part in parts:
                 wanted = [[missing[i * each + m] for m in part.numbers] for i in part.indices]
@@ -250,7 +251,7 @@ class _Job:
                 ):
                     exposure = part.indices[window]
                     file = files[exposure * each + part.numbers[instant]]
-                    write(file, frame, colour_profile(recording.exposures[exposure].path))
+                    write(file, frame, colours_of(recording.exposures[exposure].path).chunks())
                     self._done += 1
                     self._reporter.progress(self._done, self._total, file.name)
             write_record(out, inputs, sources, complete=True)
@@ -344,5 +345,8 @@ def _warnings(how: Restoring, recording: Recording) -> Iterator[str]:
     yield from settings.warnings
     if how.run is None and settings.gain is None and UNTRAINED[how.method].needs_gain:
         yield "gain not known: taken from the blurred frames' brightness; give --gain"
+    colours = {exposure.path.name: colours_of(exposure.path) for exposure in recording.exposures}
+    if differ := common_colours(colours):
+        yield differ
     if how.method != "blur":
         yield from require_one_scene(recording, force=how.force)[1]

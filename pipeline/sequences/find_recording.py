@@ -6,6 +6,7 @@ numbers; geometry, clock and gain from options, side file or preset.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,14 @@ from ..align.manifest import manifest_beside, read_manifest
 from ..clocks.camera import FPS_OR_FRAME_RATE, CameraClock
 from ..clocks.durations import describe_duration
 from ..clocks.exposures import Exposures
-from ..clocks.names import gaps_in, natural_order
+from ..clocks.names import (
+    describe_gaps,
+    gaps_between,
+    gaps_in,
+    natural_order,
+    same_number,
+    two_kinds_in,
+)
 from ..frames.listing import IMAGE_SUFFIXES, folder_names, list_frames, list_images, shorten
 from ..frames.video import (
     VIDEO_SUFFIX,
@@ -111,9 +119,9 @@ def find_recording(
     if times.log is not None:
         clock_given = options.rate is not None or options.first is not None
         settings = as_aligned(settings, times.log, seq, keep_clock=clock_given)
-    if times.camera is not None and times.camera.times is None and not decode:
-        warnings = (*settings.warnings, *_gaps(frames))
-        settings = replace(settings, warnings=warnings)
+    if not decode and (times.camera is None or times.camera.times is None):
+        in_order = _gaps_in_order if times.camera is not None else _gaps_in_numbers
+        settings = replace(settings, warnings=(*settings.warnings, *in_order(frames)))
     windows = exposures.windows(settings.clock, [str(path) for path in frames.values()])
     samples = open_stream(spikes, settings.geometry).n_frames
     for window, path in zip(windows, frames.values(), strict=True):
@@ -254,8 +262,8 @@ def find_frames(blur: Path) -> dict[int, Path]:
     folder = blur.parent if alone else blur
     if not folder.is_dir() or (blur.is_file() and not alone):
         raise RecordingError(
-            f"{blur}: expected a folder of blurred frames or one of them "
-            f"({', '.join(IMAGE_SUFFIXES)}); check --blur"
+            f"{blur}: expected a folder of blurred frames, one of them "
+            f"({', '.join(IMAGE_SUFFIXES)}) or a video ({VIDEO_SUFFIX}); check --blur"
         )
     listed = list_frames(folder)
     odd = [path for path in listed.unnamed if not alone or path == blur]
@@ -288,14 +296,13 @@ def camera_frames(blur: Path) -> dict[int, Path]:
             f"{blur}: expected images, found {shorten(list(folder_names(blur))) or 'nothing'}; "
             "check --blur"
         )
-    stems: dict[str, str] = {}
-    for name, path in images.items():
-        if path.stem in stems:
+    ordered = natural_order(images)
+    for before, name in itertools.pairwise(ordered):
+        if same_number(before, name):
             raise RecordingError(
-                f"{blur}: {stems[path.stem]} and {name} are both the frame {path.stem}; remove one"
+                f"{blur}: {before} and {name} are both the frame {Path(name).stem}; remove one"
             )
-        stems[path.stem] = name
-    return dict(enumerate(images[name] for name in natural_order(images)))
+    return dict(enumerate(images[name] for name in ordered))
 
 
 def _left_out(blur: Path, camera: CameraClock | None) -> list[str]:
@@ -312,15 +319,26 @@ def _left_out(blur: Path, camera: CameraClock | None) -> list[str]:
     return list_frames(blur, names=others).left_out()
 
 
-def _gaps(frames: dict[int, Path]) -> list[str]:
-    """Return a warning where numbers are missing between frames that are taken as neighbours."""
-    gaps = gaps_in([path.name for path in frames.values()])
-    if not gaps:
-        return []
-    return [
-        f"after {gaps[0][0]} comes {gaps[0][1]}{' and so on' * (len(gaps) > 1)}, and they are "
-        "taken as neighbours in time; if frames were dropped between them, give --times"
-    ]
+def _gaps_in_order(frames: dict[int, Path]) -> list[str]:
+    """Return a warning where frames that are taken as neighbours in time may not be any."""
+    names = [path.name for path in frames.values()]
+    warnings = []
+    if gaps := gaps_in(names):
+        warnings.append(
+            f"after {gaps[0][0]} comes {gaps[0][1]}{' and so on' * (len(gaps) > 1)}, and they are "
+            "taken as neighbours in time; if frames were dropped between them, give --times"
+        )
+    if kinds := two_kinds_in(names):
+        warnings.append(
+            f"names are of several kinds, such as {kinds[0]} and {kinds[1]}; all are taken as "
+            f"frames of one camera, from {names[0]} to {names[-1]}"
+        )
+    return warnings
+
+
+def _gaps_in_numbers(frames: dict[int, Path]) -> list[str]:
+    gaps = gaps_between([path.name for path in frames.values()], list(frames))
+    return [describe_gaps(gaps)] if gaps else []
 
 
 def _exposed(frames: dict[int, Path], windows: Iterable[tuple[float, float]]) -> list[Exposure]:

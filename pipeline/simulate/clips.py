@@ -16,9 +16,23 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import SpikeDeblurError
-from ..frames.images import RGB, ImageError, image_shape, read_rgb
-from ..frames.listing import FrameFiles, list_frames, subfolders
-from ..frames.video import VIDEO_SUFFIX, count_frames, read_video, video_shape
+from ..frames.colours import read_srgb
+from ..frames.images import RGB, ImageError, image_shape
+from ..frames.listing import (
+    FrameFiles,
+    folder_names,
+    left_out_around,
+    list_frames,
+    subfolders,
+)
+from ..frames.video import (
+    VIDEO_SUFFIX,
+    VideoError,
+    count_frames,
+    read_video,
+    video_colours,
+    video_shape,
+)
 from ..host.reporter import SILENT, Reporter
 from .scenes import render_scene
 
@@ -72,16 +86,21 @@ class SourceClip:
         return image_shape(self.frames[0]) if self.frames else self.size
 
     def render(self, seed: int) -> Iterator[RGB]:
-        """Yield the clip's frames (H, W, 3) uint8."""
+        """Yield the clip's frames (H, W, 3) uint8 sRGB."""
         if not self.frames:
             random = rng(seed, self.seq, "scene")
             yield from render_scene(random, self.size, self.length, self.fastest)
         elif self.is_video:
+            if not (colours := video_colours(self.frames[0])).are_srgb:
+                raise VideoError(
+                    f"{self.frames[0]}: expected colours near sRGB, such as BT.709's, found "
+                    f"{colours.describe()}; convert the video to BT.709"
+                )
             yield from read_video(self.frames[0], self.length)
         else:
             shape = None
             for path in self.frames:
-                frame = read_rgb(path, shape)
+                frame = read_srgb(path, shape)
                 shape = frame.shape[:2]
                 yield frame
 
@@ -151,7 +170,7 @@ def folder_clips(
             seq = f"{split}/{path.parent.name}/{path.name}"
             clips[seq] = _frames_clip(seq, listed, reporter)
         for top in (f"encoded_{split}", split):
-            for path in sorted(folder.glob(f"{top}/*/*{VIDEO_SUFFIX}")):
+            for path in _videos_below(folder / top, reporter):
                 seq = f"{split}/{path.parent.name}/{path.stem}"
                 if seq not in clips:
                     clips[seq] = SourceClip(seq=seq, frames=(path,), length=count_frames(path))
@@ -161,7 +180,23 @@ def folder_clips(
             "encoded_<split>/<group>/<clip>.mp4, found none; check the folder, or take --scenes "
             "for embedded scenes"
         )
+    for sentence in left_out_around(
+        folder, (path for clip in clips.values() for path in clip.frames)
+    ):
+        reporter.note(sentence)
     return list(clips.values())
+
+
+def _videos_below(top: Path, reporter: Reporter) -> Iterator[Path]:
+    """Yield the videos of a split's groups, and note what else lies beside them."""
+    for group in subfolders(top):
+        names = folder_names(group)
+        videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIX)]
+        yield from (group / name for name in videos)
+        others = [name for name in names if name not in videos]
+        if videos:
+            for sentence in list_frames(group, names=others, suffixes=()).left_out():
+                reporter.note(sentence)
 
 
 def _frames_clip(seq: str, listed: FrameFiles, reporter: Reporter) -> SourceClip:

@@ -110,6 +110,18 @@ def write_splits(store: Storage, splits: Mapping[str, str]) -> None:
         _write_root(store, METADATA, attributes | {"splits": listed})
 
 
+def drop_consolidated(store: Storage) -> bool:
+    """Remove the copy of all metadata that other tools put into the root's; return if it was there.
+
+    Zarr's readers believe it, so that sequences written afterwards would not be seen.
+    """
+    content = _read_json(store, METADATA)
+    if not isinstance(content, dict) or "consolidated_metadata" not in content:
+        return False
+    _write_metadata(store, METADATA, read_attributes(store, METADATA) or {})
+    return True
+
+
 def read_record(folder: Storage, kind: Kind = "counts") -> SequenceRecord | None:
     """Return the record of the sequence in this storage, or None where there is none.
 

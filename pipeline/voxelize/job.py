@@ -25,6 +25,7 @@ from ..storage.locate import open_storage
 from ..store.records import (
     NPY_VOXELS,
     begin_sequence,
+    drop_consolidated,
     exclusive,
     lacks_root,
     mark_complete,
@@ -221,6 +222,12 @@ def _make(job: VoxelizeJob, written: _Written, workers: Workers, reporter: Repor
     compared = compare(job)
     reporter.progress(0, compared.windows)
     if job.kind != "npy":
+        grows = compared.todo or any(r.bins != job.options.bins for r in compared.kept)
+        if grows and drop_consolidated(job.store):
+            reporter.note(
+                f"{job.store}: consolidated metadata removed, since they lack what is written now; "
+                "run zarr.consolidate_metadata again if your reader wants them"
+            )
         write_splits(job.store, {s.seq: s.split for s in job.manifest.sequences})
     for record in compared.kept:
         if job.options.check and job.kind != "npy":

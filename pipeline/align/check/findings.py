@@ -13,8 +13,8 @@ class CheckFinding:
     """One thing that is wrong with a sequence, or worth a note."""
 
     kind: str
-    """missing, unreadable, cut, changed, touched, size, black, frozen, dead, hot, empty, exposure,
-    gain, rate or alignment."""
+    """missing, unreadable, cut, changed, touched, size, colours, black, frozen, dead, hot, empty,
+    exposure, gain, rate or alignment."""
     message: str
     wrong: bool = True
     """False: only a note."""

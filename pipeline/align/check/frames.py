@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...frames.colours import Colours, colours_of, common_colours
 from ...frames.images import ImageError, decode_frame, read_image, to_8_bits
 from ...frames.listing import shorten
 from ...frames.srgb import decode_srgb
@@ -28,6 +29,7 @@ def check_images(checking: Checking, linear: bool) -> None:
     black: list[str] = []
     frozen: list[str] = []
     before: dict[str, bytes] = {}
+    colours: dict[str, Colours] = {}
     for window in checking.sequence.windows:
         for kind, name in (("blur", window.blur), ("sharp", window.sharp)):
             if name is None or name in checking.unreadable:
@@ -36,6 +38,7 @@ def check_images(checking: Checking, linear: bool) -> None:
             try:
                 content = read_image(path)
                 frame = decode_frame(content, path)
+                colours[name] = colours_of(path, content)
             except ImageError as error:
                 checking.note("unreadable", str(error))
                 checking.unreadable.add(name)
@@ -57,9 +60,11 @@ def check_images(checking: Checking, linear: bool) -> None:
             elif before.get(kind) == pixels:
                 frozen.append(name)
             before[kind] = pixels
-            if kind == "blur" and name not in black:
+            if kind == "blur" and name not in black and (colours[name].are_srgb or not linear):
                 light = luminance(decode_srgb(frame) if linear else frame)
                 checking.luminances[name] = float(light.mean(dtype=np.float64))
+    if colours and (differ := common_colours(colours)):
+        checking.note("colours", differ)
     if black:
         checking.note("black", f"{len(black)} frames are black: {shorten(black)}")
     if frozen:

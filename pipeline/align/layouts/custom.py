@@ -22,7 +22,7 @@ order in `blur`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +39,7 @@ from pydantic import (
 from ...clocks.camera import CameraClock
 from ...clocks.durations import TimelineError, parse_duration
 from ...clocks.exposures import Exposures
-from ...frames.listing import IMAGE_SUFFIXES, shorten
+from ...frames.listing import DATA_SUFFIXES, IMAGE_SUFFIXES, shorten
 from ...host.validation import read_checked
 from ...spikes.bounds import Gain, Hertz, Instant
 from ...spikes.dat import SPIKE_SUFFIXES
@@ -242,6 +242,17 @@ class LayoutFile(_Section):
         return self
 
 
+def _misfits(
+    root: Path, files: Iterable[str], collected: Iterable[dict[Key, dict[int, Path]]]
+) -> list[str]:
+    """Return a sentence about pictures and spikes beside those that fit a pattern, if there are."""
+    fitting = {path for kind in collected for frames in kind.values() for path in frames.values()}
+    folders = {path.parent for path in fitting}
+    paths = (root / file for file in files if file.lower().endswith(DATA_SUFFIXES))
+    misfits = [str(path) for path in paths if path.parent in folders and path not in fitting]
+    return [f"{shorten(misfits)}: fits no pattern; left out"] if misfits else []
+
+
 class CustomLayout:
     """A layout that a file describes; see `Layout`."""
 
@@ -281,6 +292,7 @@ class CustomLayout:
                     f"{root}: expected {name} {pattern} ({self._where}), found none; correct the "
                     f"pattern{' or leave sharp out' if collected is sharps else ''}"
                 )
+        all_sharp = dict(sharps)
         sequences = [
             self._sequence(root, key, frames, sharps.pop(key, {}), spikes, exposure)
             for key, frames in sorted(blurs.items())
@@ -289,6 +301,7 @@ class CustomLayout:
         used = {window.spikes for sequence in sequences for window in sequence.windows}
         unused += [p for frames in spikes.values() for p in frames.values() if p not in used]
         left_out = [f"{path}: no blurred frame belongs to it; left out" for path in unused]
+        left_out += _misfits(root, files, (blurs, all_sharp, spikes))
         return in_order(root, self.NEEDS, sequences, left_out)
 
     def _sequence(

@@ -139,6 +139,8 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
             spikes = index(window_top / clip, names=windowed[clip], suffixes=SPIKE_SUFFIXES)
         else:
             spikes = dict.fromkeys(blurs, stream_top / clip / stream)
+            beside = [name for name in streams[clip] if not name.lower().endswith(SPIKE_SUFFIXES)]
+            index(stream_top / clip, names=tuple(beside), suffixes=SPIKE_SUFFIXES)
         if not blurs:
             orphans += warnings
             orphans.append(f"{blur_top / clip}: no frame in it has a frame's name; left out")

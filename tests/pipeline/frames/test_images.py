@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from spikedeblur.pipeline.frames.images import (
     ImageError,
-    colour_profile,
     frame_type,
     image_shape,
     read_frame,
@@ -13,7 +12,6 @@ from spikedeblur.pipeline.frames.images import (
     to_16_bits,
     to_unit,
     write_png,
-    write_png16,
 )
 
 
@@ -145,26 +143,6 @@ def test_what_16_bits_can_not_be_is_refused_by_name(tmp_path, deep, kind):
         path.write_bytes(content[:-20] if kind == "cut" else content)
     with pytest.raises(ImageError, match=rf"a\.{path.suffix[1:]}: "):
         read_frame(path)
-
-
-def test_a_profile_is_read_and_written_with_8_and_16_bits(tmp_path, picture, deep):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Image.fromarray(picture).save(tmp_path / "in.jpg", icc_profile=profile)
-    assert colour_profile(tmp_path / "in.jpg") == profile
-    write_png(tmp_path / "8.png", picture, profile)
-    write_png16(tmp_path / "16.png", deep, profile)
-    for name in ("8.png", "16.png"):
-        assert colour_profile(tmp_path / name) == profile
-    np.testing.assert_array_equal(read_frame(tmp_path / "16.png"), deep)
-    np.testing.assert_array_equal(read_frame(tmp_path / "8.png"), picture)
-
-
-def test_a_profile_of_other_colours_is_refused_by_name(tmp_path, picture):
-    gray = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    gray[16:20] = b"GRAY"
-    Image.fromarray(picture[..., 0]).save(tmp_path / "g.png", icc_profile=bytes(gray))
-    with pytest.raises(ImageError, match=r"g\.png: expected a colour profile for RGB.*GRAY"):
-        colour_profile(tmp_path / "g.png")
 
 
 def test_8_bits_fit_into_16_and_back(picture):

@@ -8,6 +8,7 @@ import pytest
 
 from spikedeblur.pipeline.frames.listing import (
     FrameNameError,
+    left_out_around,
     list_frames,
     names_are_interpolated,
     subfolders,
@@ -62,3 +63,11 @@ def test_folders_of_file_servers_are_skipped_and_links_followed(tmp_path):
     assert [path.name for path in subfolders(tmp_path / "data")] == ["clip"]
     walked = {folder.name: names for folder, _, names in walk_folders(tmp_path / "data")}
     assert walked == {"data": (), "clip": ("1.png",)}
+
+
+def test_folders_with_data_of_which_none_is_read_are_named(tmp_path):
+    touch(tmp_path, "a/1.png", "a/2.webp", "b/1.HEIC", "c/d/x.mov", "e/notes.txt", "0.dat")
+    (sentence,) = left_out_around(tmp_path, [tmp_path / "a/1.png"])
+    assert sentence.endswith("not read: in ., b, c/d")
+    everything = [tmp_path / name for name in ("a/1.png", "b/1.HEIC", "c/d/x.mov", "0.dat")]
+    assert left_out_around(tmp_path, everything) == []

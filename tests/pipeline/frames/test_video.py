@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 
 from spikedeblur.cli import main
+from spikedeblur.pipeline.frames.colours import Colours, colours_of
 from spikedeblur.pipeline.frames.images import ImageError, read_rgb, write_png
-from spikedeblur.pipeline.frames.video import VideoError, count_frames, read_video, video_shape
+from spikedeblur.pipeline.frames.video import (
+    VideoError,
+    count_frames,
+    decode_frames,
+    decoded_files,
+    read_video,
+    video_shape,
+)
 from spikedeblur.pipeline.frames.video import write_video as to_video
 from spikedeblur.pipeline.host.overwrite import OverwriteError
 from spikedeblur.pipeline.simulate import simulate
@@ -136,3 +144,85 @@ def test_a_video_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(ImageError, match=r"1\.png"):
         to_video(tmp_path / "out.mp4", [tmp_path / "0.png", tmp_path / "1.png"], 25)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
+
+
+CODES = (120, 100, 170)
+"""Y, Cb and Cr of the videos below."""
+
+
+def write_plain(path: Path, *, matrix: int, full: bool, primaries: int, transfer: int) -> None:
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("libx264", rate=30, options={"qp": "0"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv444p"
+        codec = stream.codec_context
+        codec.colorspace, codec.color_range = matrix, 2 if full else 1
+        codec.color_primaries, codec.color_trc = primaries, transfer
+        frame = av.VideoFrame(64, 48, "yuv444p")
+        for plane, code in zip(frame.planes, CODES, strict=True):
+            plane.update(bytes([code]) * plane.buffer_size)
+        video.mux(stream.encode(frame))
+        video.mux(stream.encode())
+
+
+def rgb_by_h273(red: float, blue: float, full: bool) -> np.ndarray:
+    """RGB of `CODES` by the formulas of ITU-T H.273, from the weights of red and blue in luma."""
+    y, cb, cr = CODES
+    luma = y / 255 if full else (y - 16) / 219
+    cb, cr = ((c - 128) / (255 if full else 224) for c in (cb, cr))
+    r, b = luma + 2 * (1 - red) * cr, luma + 2 * (1 - blue) * cb
+    return 255 * np.array([r, (luma - red * r - blue * b) / (1 - red - blue), b])
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("matrix", "red", "blue"),
+    [(1, 0.2126, 0.0722), (2, 0.299, 0.114), (6, 0.299, 0.114), (9, 0.2627, 0.0593)],
+)
+def test_matrix_and_range_of_a_video_are_used(tmp_path, matrix, red, blue, full) -> None:
+    write_plain(tmp_path / "a.mp4", matrix=matrix, full=full, primaries=1, transfer=1)
+    (frame,) = read_video(tmp_path / "a.mp4", 1)
+    assert np.abs(frame[24, 32] - rgb_by_h273(red, blue, full)).max() < 1.5
+
+
+def test_wide_colours_of_a_video_stand_in_its_frames(tmp_path) -> None:
+    for name, coded in (("hdr", (9, 16)), ("plain", (1, 1))):
+        path = tmp_path / f"{name}.mp4"
+        write_plain(path, matrix=9, full=False, primaries=coded[0], transfer=coded[1])
+        files = decoded_files(path, tmp_path, range(1))
+        decode_frames(path, files)
+        assert colours_of(files[0]) == Colours(coded=coded if name == "hdr" else None)
+    (tmp_path / "in/train/g").mkdir(parents=True)
+    (tmp_path / "hdr.mp4").rename(tmp_path / "in/train/g/c.mp4")
+    (clip,) = folder_clips(tmp_path / "in")
+    with pytest.raises(VideoError, match=r"c\.mp4: expected colours near sRGB.*9 and.*16"):
+        list(clip.render(0))
+
+
+@pytest.mark.parametrize("size", [(48, 64), (47, 63)])
+def test_a_written_video_names_its_colours_and_has_them(tmp_path, size) -> None:
+    colour = np.array([200, 60, 30])
+    write_png(tmp_path / "0.png", np.broadcast_to(colour, (*size, 3)).astype(np.uint8))
+    to_video(tmp_path / "out.mp4", [tmp_path / "0.png"], 25)
+    with av.open(str(tmp_path / "out.mp4")) as video:
+        codec = video.streams.video[0].codec_context
+        tags = (codec.color_primaries, codec.color_trc, codec.colorspace, codec.color_range)
+        assert tuple(map(int, tags)) == (1, 13, 1, 1)
+        frame = next(video.decode(video=0))
+        codes = [bytes(plane)[10] for plane in frame.planes]
+    r, g, b = colour / 255
+    y = 0.2126 * r + 0.7152 * g + 0.0722 * b
+    truth = [16 + 219 * y, 128 + 224 * (b - y) / 1.8556, 128 + 224 * (r - y) / 1.5748]
+    assert np.abs(np.subtract(codes, truth)).max() < 2
+    assert b"colr" in (tmp_path / "out.mp4").read_bytes()
+
+
+def test_a_second_video_in_a_file_is_not_passed_over(tmp_path) -> None:
+    with av.open(str(tmp_path / "two.mp4"), "w") as video:
+        streams = [video.add_stream("libx264", rate=30) for _ in range(2)]
+        for stream in streams:
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for stream in streams:
+            frame = av.VideoFrame.from_ndarray(smooth_frames(1)[0], format="rgb24")
+            video.mux([*stream.encode(frame), *stream.encode()])
+    with pytest.raises(VideoError, match=r"two\.mp4: expected one video, found 2"):
+        count_frames(tmp_path / "two.mp4")

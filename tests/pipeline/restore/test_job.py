@@ -14,10 +14,11 @@ from PIL import ImageCms
 from spikedeblur.configs.schema import Config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.align.log import AlignmentRow, write_alignment_log
+from spikedeblur.pipeline.clocks.camera import CameraClock
 from spikedeblur.pipeline.clocks.durations import parse_duration
 from spikedeblur.pipeline.evaluate.metrics import psnr
+from spikedeblur.pipeline.frames.colours import Colours, colours_of
 from spikedeblur.pipeline.frames.images import (
-    colour_profile,
     read_frame,
     read_rgb,
     write_png,
@@ -596,7 +597,7 @@ def test_one_image_is_restored_as_it_is_among_others(recording, times) -> None:
 
 
 def test_a_file_that_is_no_image_is_refused_as_blurred_frames(recording) -> None:
-    with pytest.raises(RecordingError, match=r"spike\.dat: expected a folder of blurred frames or"):
+    with pytest.raises(RecordingError, match=r"spike\.dat: expected a folder of blurred frames, one"):
         find_recording(recording / "spike.dat", recording / "spike.dat", BY_NUMBER)
 
 
@@ -604,19 +605,19 @@ def test_a_file_that_is_no_image_is_refused_as_blurred_frames(recording) -> None
 def test_16_bits_in_are_16_bits_out(recording, moving_scene, method) -> None:
     """Values between the levels of 8 bits survive, and a colour profile is carried."""
     clip = recording / "test_blurry_33/Type1/clip"
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    colours = Colours(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     rng = np.random.default_rng(5)
     deep = {}
     for centre, frame in zip(moving_scene.centres, moving_scene.blur, strict=True):
         between = frame.astype(np.uint16) * 257 + rng.integers(1, 120, frame.shape, np.uint16)
         deep[centre] = np.minimum(between, 65534)
-        write_png16(clip / f"{centre:04d}.png", deep[centre], profile)
+        write_png16(clip / f"{centre:04d}.png", deep[centre], colours.chunks())
     assert RecordingSequence(found(recording), 32).frame_dtype == "uint16"
     restore(recording, method=method, bits=16)
     for centre, frame in deep.items():
         restored = read_frame(recording / "out" / f"{centre:04d}.png")
         assert restored.dtype == np.uint16
-        assert colour_profile(recording / "out" / f"{centre:04d}.png") == profile
+        assert colours_of(recording / "out" / f"{centre:04d}.png") == colours
         if method == "blur":
             np.testing.assert_array_equal(restored, frame)
     if method == "sdm":
@@ -635,3 +636,46 @@ def test_frames_of_8_and_16_bits_are_not_mixed_where_bits_would_be_lost(recordin
         SpikeDeblurError, match=r"0046\.png: expected 8 bits a channel as in the se"
     ):
         restore(recording)
+
+
+def test_what_a_folder_lacks_or_holds_besides_is_said(recording) -> None:
+    clip = recording / "test_blurry_33/Type1/clip"
+    images = sorted(clip.glob("*.png"))
+    assert not any("missing" in warning for warning in found(recording).settings.warnings)
+    (clip / "0600.webp").write_bytes(images[0].read_bytes())
+    images[0].rename(clip / "0000.png")  # outside the recording, if it were exposed so early
+    images[1].unlink()
+    by_clock = ExposureTimes(camera=CameraClock(frame_rate=100, shutter=5e-3))
+    warnings = " ".join(found(recording, by_clock).settings.warnings)
+    assert "0600.webp: not read by ending" in warnings
+    (clip / "00.png").write_bytes((clip / "0000.png").read_bytes())
+    with pytest.raises(RecordingError, match=r"00\.png and 0000\.png are both the frame"):
+        found(recording, by_clock)
+    (clip / "00.png").rename(clip / "other_1.png")
+    warnings = " ".join(found(recording, by_clock).settings.warnings)
+    assert "names are of several kinds, such as 0000.png and other_1.png" in warnings
+
+
+def test_a_hole_in_the_numbers_is_named(recording) -> None:
+    clip = recording / "test_blurry_33/Type1/clip"
+    frame = (clip / "0031.png").read_bytes()
+    for number in (32, 33, 35):
+        (clip / f"{number:04d}.png").write_bytes(frame)
+    for number in (16, 46):
+        (clip / f"{number:04d}.png").unlink()
+    assert any(
+        "after 0033.png comes 0035.png; the frames between them are missing" in warning
+        for warning in found(recording).settings.warnings
+    )
+
+
+def test_frames_that_mean_different_colours_are_named_and_keep_theirs(recording) -> None:
+    clip = recording / "test_blurry_33/Type1/clip"
+    linear = Colours(gamma=100_000)
+    write_png(clip / "0031.png", read_rgb(clip / "0031.png"), linear.chunks())
+    summary = restore(recording)
+    (warning,) = (warning for warning in summary.warnings if "colours differ" in warning)
+    assert "0016.png has none" in warning
+    assert "0031.png has a gamma of 1" in warning
+    assert colours_of(recording / "out/0031.png") == linear
+    assert colours_of(recording / "out/0016.png") == Colours()

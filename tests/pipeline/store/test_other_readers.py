@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from data_sets import DataSet
 
+from spikedeblur.pipeline.align.manifest import read_manifest, write_manifest
 from spikedeblur.pipeline.sequences.stored import open_store
 
 SEQ = "val/b/two"
@@ -62,6 +63,35 @@ def test_xarray_finds_all_sequences_as_a_tree(data: DataSet, store: Path) -> Non
     xarray = pytest.importorskip("xarray")
     tree = xarray.open_datatree(store, engine="zarr", consolidated=False)
     assert {f"/{seq}" for seq in data.seqs} == {node.path for node in tree.leaves}
+
+
+def test_consolidated_metadata_are_not_left_behind_when_a_store_grows(
+    data: DataSet, tmp_path: Path
+) -> None:
+    """zarr-python believes them: the new sequence would not be seen, nor changed attributes."""
+    import zarr
+
+    store, whole = tmp_path / "s.zarr", read_manifest(data.manifest)
+    write_manifest(data.manifest, whole.model_copy(update={"sequences": whole.sequences[:1]}))
+    data.voxelize(store)
+    root = (store / "zarr.json").read_bytes()
+
+    zarr.consolidate_metadata(store)
+    kept = (store / "zarr.json").read_bytes()
+    data.voxelize(store)
+    assert (store / "zarr.json").read_bytes() == kept  # nothing grew
+
+    write_manifest(data.manifest, whole)
+    data.voxelize(store)
+    assert (store / "zarr.json").read_bytes() == root
+    assert SEQ in zarr.open_group(store, mode="r")
+    np.testing.assert_array_equal(
+        zarr.open_group(store, mode="r")[SEQ]["frame_index"], data.centres
+    )
+
+    zarr.consolidate_metadata(store)
+    data.voxelize(store, bins=4)
+    assert zarr.open_group(store, mode="r")[SEQ].attrs["bins"] == 4
 
 
 def test_tensorstore_reads_whole_arrays_and_crops(store: Path, kind: str) -> None:
