@@ -597,7 +597,9 @@ def test_one_image_is_restored_as_it_is_among_others(recording, times) -> None:
 
 
 def test_a_file_that_is_no_image_is_refused_as_blurred_frames(recording) -> None:
-    with pytest.raises(RecordingError, match=r"spike\.dat: expected a folder of blurred frames, one"):
+    with pytest.raises(
+        RecordingError, match=r"spike\.dat: expected a folder of blurred frames, one"
+    ):
         find_recording(recording / "spike.dat", recording / "spike.dat", BY_NUMBER)
 
 
