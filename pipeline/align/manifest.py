@@ -29,7 +29,7 @@ from ..host.header import ProductFormat
 from ..host.validation import first_problem
 from ..spikes.clock import SpikeClock
 from ..spikes.geometry import SpikeGeometry
-from ..spikes.presets import GeometrySpec, parse_geometry
+from ..spikes.presets import Gain, GeometrySpec, parse_geometry
 from ..spikes.registration import Matrix, Registration
 from .log import AlignmentRow, format_alignment_log, require_seq
 
@@ -193,7 +193,7 @@ class AlignedSequence(_Record):
     """How spikes lie in the files, as `SpikeGeometry.describe` writes it."""
     rate: float = Field(gt=0)
     """Spike samples a second, in Hz."""
-    gain: float | None = Field(default=None, gt=0)
+    gain: Gain | None = None
     """Spikes a sample at unit luminance; None: not known."""
     windows: tuple[Window, ...]
     """Exposures in ascending order of `frame_index`."""

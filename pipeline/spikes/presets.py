@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from .geometry import SpikeGeometry, SpikeGeometryError
+
+LEAST_GAIN, MOST_GAIN = 1e-6, 1e6
+"""Gains of any camera, in spikes a sample at unit luminance, with a wide margin."""
+
+Gain = Annotated[float, Field(ge=LEAST_GAIN, le=MOST_GAIN)]
+"""Spikes a sample at unit luminance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ...errors import SpikeDeblurError
 from .clock import SpikeClock
 from .geometry import SpikeGeometry
-from .presets import PRESETS, SpikePreset, parse_geometry
+from .presets import LEAST_GAIN, MOST_GAIN, PRESETS, SpikePreset, parse_geometry
 from .registration import Registration
 from .sidefile import SideFile
 
@@ -129,10 +129,18 @@ def settle(
 
 
 def require_above_0(error: type[SpikeDeblurError], **options: float | None) -> None:
-    """Refuse values of options, by name, that are not finite or not above 0; None passes."""
+    """Refuse values of options, by name, that are not finite or not above 0; None passes.
+
+    A gain must be one that a camera can have, too.
+    """
     for name, value in options.items():
         if value is not None and not (math.isfinite(value) and value > 0):
             raise error(f"expected --{name} above 0, found {value}")
+        if name == "gain" and value is not None and not LEAST_GAIN <= value <= MOST_GAIN:
+            raise error(
+                f"expected --gain of {LEAST_GAIN:g} to {MOST_GAIN:g} spikes a sample, found "
+                f"{value:g}; leave it out if it isn't known"
+            )
 
 
 def first_known(*values: float | None) -> float | None:

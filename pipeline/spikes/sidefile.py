@@ -14,7 +14,7 @@ from ..host.files import write_text
 from ..host.validation import first_problem
 from .geometry import SpikeGeometry
 from .parts import stream_files
-from .presets import GeometrySpec, parse_geometry
+from .presets import Gain, GeometrySpec, parse_geometry
 
 FOLDER_SIDE_FILE = "spikes.json"
 """Name of one side file for all `.dat` files of a folder."""
@@ -40,7 +40,7 @@ class SideFile(BaseModel):
     """Spike frames a second, in Hz."""
     first: float = 0.0
     """Time of the first spike frame, in seconds. Not used in a folder's side file."""
-    gain: float | None = Field(default=None, gt=0)
+    gain: Gain | None = None
     """Spikes a sample at unit luminance."""
     made_by: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Tool, version, seed and camera settings; no sample's value depends on them."""

@@ -46,7 +46,7 @@ from ... import __version__
 from ..host.files import stays_below
 from ..host.header import ProductFormat
 from ..host.validation import first_problem
-from ..spikes.presets import parse_geometry
+from ..spikes.presets import Gain, parse_geometry
 from ..spikes.registration import Matrix
 from ..storage.base import StoreError
 from .arrays import DAMAGED, ArraySpec, Codec, DType, divide
@@ -153,7 +153,7 @@ class SequenceRecord(BaseModel):
     """Spike samples a second, in Hz."""
     first: float | None
     """Time in seconds of the recording's sample 0; None where each window has its own file."""
-    gain: float | None = Field(gt=0)
+    gain: Gain | None
     """Spikes a sample at unit luminance; None: not known."""
     registered_by: Matrix | None = None
     """Homography from spike to frame pixels, 3x3, row by row; None: both cameras see the same."""
