@@ -27,6 +27,11 @@ SHORT = 5 / 32
 LEAST = 0.5
 """Share of the light along the motion that a network leaves at least: less, beside bright edges, is
 a blot that no camera saw."""
+STILL, MOVING = 0.5, 1.0
+"""Speed in pixels an exposure up to which a network leaves its base alone, and how much more lets
+it correct in full: it could only add what it takes for noise, where all is sharp."""
+REACH = 8
+"""Pixels around what moves where a network corrects, too."""
 
 
 class VRTWithSpike(nn.Module):
@@ -208,6 +213,8 @@ class VRTWithSpike(nn.Module):
             restored = restored + (base - rgb_clip)
             if self.spike_motion and not self.training:
                 restored = torch.maximum(restored, LEAST * base)
+                if followed is not None and self._maps == MAPS:
+                    restored = torch.lerp(base, restored, _near_motion(followed[:, :, -1:]))
         return restored
 
     def spike_features(self, voxels: Tensor) -> list[Tensor]:
@@ -295,6 +302,12 @@ def _require_voxels(rgb: Tensor, voxels: Tensor | None) -> Tensor:
             f"{tuple(voxels.shape)}"
         )
     return voxels
+
+
+def _near_motion(pace: Tensor) -> Tensor:
+    """(B, T, 1, H, W), log1p of the speed -> how surely something moves nearby, 0 to 1."""
+    moves = ((pace.exp() - 1 - STILL) / MOVING).clamp(0, 1)
+    return F.max_pool2d(moves.flatten(0, 1), 2 * REACH + 1, 1, REACH).view_as(pace)
 
 
 def _mapped(layer: nn.Module, features: Tensor) -> Tensor:

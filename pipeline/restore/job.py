@@ -25,6 +25,7 @@ from ..sequences.find_recording import recordings_of
 from ..sequences.in_time import require_one_scene
 from ..sequences.recording import MOST_BINS, Recording, RecordingSequence
 from ..spikes.parts import hash_stream
+from ..spikes.rolling import open_spikes
 from .record import (
     MOST_FRAMES_PER_EXPOSURE,
     Inputs,
@@ -213,6 +214,7 @@ class _Job:
         if out.resolve() == recording.exposures[0].path.parent.resolve():
             raise RestoreError(f"{out}: the blurred frames are there; choose another --out")
         each = how.frames_per_exposure
+        _require_samples(recording, each)
         parts = list(self._parts(recording))
         shortest = min((part.windows for part in parts), key=lambda windows: windows.bins)
         short_bins = min(how.short_bins, shortest.bins)
@@ -288,6 +290,40 @@ class _Job:
                 yield _Part(method, around, group, [m], [0.0])
 
 
+def _without_light(recording: Recording) -> Iterator[str]:
+    """Yield a warning if no pixel fired in the first, middle or last exposure, or all always."""
+    settings, exposures = recording.settings, recording.exposures
+    spikes = open_spikes(recording.dat, settings.geometry, None)
+    height, width = settings.geometry.shape
+    for i in sorted({0, len(exposures) // 2, len(exposures) - 1}):
+        start, stop = settings.clock.samples(exposures[i].t0, exposures[i].t1)
+        start, stop = max(0, start), min(stop, spikes.n_frames)
+        count = spikes.count_spikes(start, stop) if start < stop else None
+        if count == 0 or count == (stop - start) * height * width:
+            what = "no pixel fires" if count == 0 else "every pixel fires in every sample"
+            yield (
+                f"{exposures[i].path.name}: {what} during the exposure, so its spikes show nothing "
+                "of the scene; check the lens, the light, --geometry and --first"
+            )
+            return
+
+
+def _require_samples(recording: Recording, each: int) -> None:
+    """Refuse more sharp frames than an exposure has spike samples.
+
+    Raises:
+        RestoreError: it is so; names the frame.
+    """
+    clock = recording.settings.clock
+    for exposure in recording.exposures if each > 1 else ():
+        start, stop = clock.samples(exposure.t0, exposure.t1)
+        if each > stop - start:
+            raise RestoreError(
+                f"{exposure.path}: expected at most {stop - start} sharp frames, one for each "
+                f"spike sample of its exposure, found {each}; give fewer --frames-per-exposure"
+            )
+
+
 def _alike(recording: Recording) -> list[list[int]]:
     """Return indices of exposures, those that have the same number of bins together."""
     groups: dict[int, list[int]] = {}
@@ -349,4 +385,5 @@ def _warnings(how: Restoring, recording: Recording) -> Iterator[str]:
     if differ := common_colours(colours):
         yield differ
     if how.method != "blur":
+        yield from _without_light(recording)
         yield from require_one_scene(recording, force=how.force)[1]

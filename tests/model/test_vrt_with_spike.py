@@ -373,9 +373,26 @@ def test_a_trained_network_leaves_half_of_its_base_but_learns_freely():
     rgb, voxels = torch.rand(1, 2, 3, 32, 32), torch.zeros(1, 2, 32, 16, 16)
     with torch.no_grad():
         network.vrt.conv_last.bias.fill_(-10.0)
-        base = network.follow(rgb, voxels)[:, :, :3]
+        followed = network.follow(rgb, voxels)
+        base = followed[:, :, :3]
         assert network.train()(rgb, voxels).max() < -8
-        torch.testing.assert_close(network.eval()(rgb, voxels), 0.5 * base)
+        followed[:, :, -1] = 1  # log1p of the speed
+        torch.testing.assert_close(network.eval()(rgb, voxels, followed), 0.5 * base)
+
+
+def test_a_trained_network_leaves_its_base_where_nothing_moves_nearby():
+    network = build_model(
+        load_config("configs/deblur/quickstart.yaml", ["MODEL.SPIKE_MOTION=true"])
+    )
+    rgb, voxels = torch.rand(1, 2, 3, 32, 64), torch.zeros(1, 2, 32, 16, 32)
+    with torch.no_grad():
+        network.vrt.conv_last.bias.fill_(-10.0)
+        followed = network.follow(rgb, voxels)
+        torch.testing.assert_close(network.eval()(rgb, voxels), followed[:, :, :3])
+        followed[:, :, -1, :, :20] = 1
+        out = network(rgb, voxels, followed) / followed[:, :, :3]
+    assert (out[..., :28] == 0.5).all()
+    assert (out[..., 28:] == 1).all()
 
 
 def test_motion_needs_spikes_that_fit_no_more_than_the_network_does():

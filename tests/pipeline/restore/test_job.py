@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -681,3 +682,31 @@ def test_frames_that_mean_different_colours_are_named_and_keep_theirs(recording)
     assert "0031.png has a gamma of 1" in warning
     assert colours_of(recording / "out/0031.png") == linear
     assert colours_of(recording / "out/0016.png") == Colours()
+
+
+@pytest.mark.parametrize(("fires", "expected"), [(0, "no pixel fires"), (1, "every pixel fires")])
+@pytest.mark.parametrize("method", ["sdm", "tfp"])
+def test_spikes_that_show_nothing_are_named(recording, moving_scene, fires, expected, method):
+    spikes = np.full_like(moving_scene.spikes, fires)
+    write_spikes(recording / "spike.dat", spikes, parse_geometry(GEOMETRY))
+    summary = restore(recording, method=method)
+    assert any(f"0016.png: {expected}" in warning for warning in summary.warnings)
+    if method == "sdm":
+        blurred = recording / "test_blurry_33/Type1/clip/0031.png"
+        np.testing.assert_array_equal(read_rgb(recording / "out/0031.png"), read_rgb(blurred))
+
+
+@pytest.mark.parametrize("each", [10**9, 10**6])
+def test_more_sharp_frames_than_samples_are_refused_at_once(recording, each) -> None:
+    with pytest.raises(job.RestoreError, match=r"0016\.png: expected at most [0-9]+ sharp frames"):
+        restore(recording, frames_per_exposure=each)
+
+
+@pytest.mark.parametrize("gain", [1e308, 1e-308, 5e-324, 1e7])
+def test_a_gain_that_no_camera_has_is_refused(recording, gain) -> None:
+    with pytest.raises(SpikeDeblurError, match="expected --gain of 1e-06 to 1e\\+06"):
+        found(recording, gain=gain)
+    side = recording / "spike.dat.json"
+    side.write_text(re.sub(r'"gain": [0-9.]+', f'"gain": {gain}', side.read_text()))
+    with pytest.raises(SpikeDeblurError, match=r"spike\.dat\.json.*gain"):
+        found(recording)

@@ -16,11 +16,12 @@ from layout_trees import GEOMETRY, custom_camera, custom_frames, x4k_recorded
 from PIL import Image
 
 from spikedeblur.errors import SpikeDeblurError
-from spikedeblur.pipeline.align import AlignmentError, align
+from spikedeblur.pipeline.align import AlignmentError, AlignOptions, align
 from spikedeblur.pipeline.align.check import check_manifest
 from spikedeblur.pipeline.align.layouts import find_layout
 from spikedeblur.pipeline.align.layouts.custom import read_layout
 from spikedeblur.pipeline.align.layouts.patterns import collect, require_pattern
+from spikedeblur.pipeline.host.reporter import Reporter
 from spikedeblur.pipeline.spikes.sidefile import SideFile, write_side_file
 
 CONTENT = {
@@ -408,3 +409,30 @@ def test_numbers_that_no_camera_has_are_refused(tmp_path, keys):
     with pytest.raises(AlignmentError, match=r"mine\.yaml") as caught:
         read_layout(path, taken=frozenset())
     assert len(str(caught.value)) < 1000
+
+
+def test_what_a_layout_file_does_not_read_is_named(tmp_path):
+    root = tmp_path / "data"
+    tree = custom_frames(root)
+    frames = sorted(path for path in root.rglob("*.png") if "street" in str(path))
+    (other := frames[0].with_suffix(".webp")).touch()
+    (root / "elsewhere/deeper").mkdir(parents=True)
+    (root / "elsewhere/deeper/1.heic").touch()
+    heard = Heard()
+    log, manifest = tmp_path / "log.txt", tmp_path / "manifest.json"
+    options = AlignOptions(verify=False)
+    align(root, tree.layout, log=log, manifest=manifest, options=options, reporter=heard)
+    assert any(f"{other}: fits no pattern" in warning for warning in heard.warnings)
+    assert [note for note in heard.notes if note.endswith("not read: in elsewhere/deeper")]
+
+
+class Heard(Reporter):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.notes: list[str] = []
+
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
