@@ -262,8 +262,8 @@ def find_frames(blur: Path) -> dict[int, Path]:
     folder = blur.parent if alone else blur
     if not folder.is_dir() or (blur.is_file() and not alone):
         raise RecordingError(
-            f"{blur}: expected a folder of blurred frames, one of them "
-            f"({', '.join(IMAGE_SUFFIXES)}) or a video ({VIDEO_SUFFIX}); check --blur"
+            f"{blur}: expected a folder of blurred frames or one of them "
+            f"({', '.join(IMAGE_SUFFIXES)}), or a video ({VIDEO_SUFFIX}); check --blur"
         )
     listed = list_frames(folder)
     odd = [path for path in listed.unnamed if not alone or path == blur]
