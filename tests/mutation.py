@@ -5,10 +5,11 @@
 
 A mutant is one change: a comparison, a plus or minus, a number by one, `and` for `or`, a negated
 condition, a statement left out, None returned. It is killed if a test fails, or takes ten times as
-long as it does. Tests are those that run the changed lines, or all of the folder's where the change
-is outside functions, the quickest first. They run in a process that is forked from one which has
-imported and collected everything, with the changed function's code put in place of the other's, so
-that a mutant costs its tests only; a change outside functions needs a process that imports it anew.
+long as it does. Tests are those of the folder that run the changed lines, or any line of the file
+where the change is outside functions, the quickest first. They run in a process that is forked from
+one which has imported and collected everything, with the changed function's code put in place of
+the other's, so that a mutant costs its tests only; a change outside functions needs a process that
+imports it anew.
 
 `mutation.toml` lists, with reasons, changes that change nothing, which are not drawn, and
 survivors. The exit code is 1 if less than `BAR` are killed or a survivor has no reason.
@@ -443,13 +444,12 @@ def watch(checkout: Checkout, part: str, tests: str) -> dict[str, Any]:
 
 
 def tests_for(mutant: Mutant, seen: dict[str, Any]) -> list[str]:
-    """Return the tests that may notice a mutant, the likeliest and quickest first."""
+    """Return the tests that may notice a mutant, the quickest first."""
     seconds, by_line = seen["seconds"], seen["lines"].get(mutant.file, {})
     of_file = {test for tests in by_line.values() for test in tests}
-    if mutant.lines:
-        of_lines = {test for line in mutant.lines for test in by_line.get(str(line), ())}
-        return sorted(of_lines, key=seconds.__getitem__)
-    return sorted(seconds, key=lambda test: (test not in of_file, seconds[test]))
+    of_lines = {test for line in mutant.lines for test in by_line.get(str(line), ())}
+    chosen = of_lines if mutant.lines else of_file or seconds
+    return sorted(chosen, key=seconds.__getitem__)
 
 
 def run_tests(items: list[Any], seconds: dict[str, float]) -> int:
