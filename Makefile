@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all test-minimal lint docs torture bench bench-memory bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation bench-in-time bench-rolling model compare clean
+.PHONY: all install browser test test-all test-minimal lint docs torture mutation bench bench-memory bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation bench-in-time bench-rolling model compare clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -103,6 +103,10 @@ docs: $(INSTALLED)
 # Kills at random moments, full disks, damaged files by the thousand, a long soak: half an hour.
 torture: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
+
+# Changes the core in small ways and counts which of them the tests notice: under an hour.
+mutation: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation --jobs 2
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks

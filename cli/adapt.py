@@ -34,6 +34,13 @@ def adapt(
         ),
     ] = None,
     log: options.Log = None,
+    seq: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Sequence in the log of each --blur, in the same order.",
+            show_default="by the folder's name",
+        ),
+    ] = None,
     exposure: options.Exposure = None,
     fps: options.Fps = None,
     rate: options.Rate = None,
@@ -75,9 +82,17 @@ def adapt(
             f"expected one --times for each --blur, got {len(times)} for {len(blur)}",
             param_hint="--times",
         )
+    if seq and len(seq) != len(blur):
+        raise typer.BadParameter(
+            f"expected one --seq for each --blur, got {len(seq)} for {len(blur)}",
+            param_hint="--seq",
+        )
     files: list[Path | None] = [*times] if times else [None] * len(blur)
     clocks = [camera_clock(frame_rate, shutter, start, file, fps, exposure) for file in files]
-    exposed = [exposure_times(log, exposure=exposure, fps=fps, camera=clock) for clock in clocks]
+    exposed = [
+        exposure_times(log, name, exposure, fps, camera=clock)
+        for clock, name in zip(clocks, seq or [None] * len(blur), strict=True)
+    ]
     spiking = spike_options(geometry, rate, gain, first, readout=readout)
     require_model_file(out, overwrite=overwrite)
     source = trained_model(run, "small" if model is None and run is None else model)
@@ -97,7 +112,12 @@ def adapt(
         json=json,
         next_command=command_line(
             *("restore", "--model", out, "--blur", blur[0], "--spikes", spikes[0]),
+            *(("--geometry", geometry) if geometry is not None else ()),
+            *(("--rate", f"{rate:.9g}") if rate is not None else ()),
+            *(("--gain", f"{gain:.9g}") if gain is not None else ()),
+            *(("--first", f"{first:.9g}") if first is not None else ()),
             *(("--log", log) if log is not None else ()),
+            *(("--seq", seq[0]) if seq else ()),
             *(("--exposure", str(exposure), "--fps", f"{fps:g}") if fps is not None else ()),
             *(("--frame-rate", f"{frame_rate:g}") if frame_rate is not None else ()),
             *(("--times", times[0]) if times else ()),

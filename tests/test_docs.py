@@ -1,4 +1,4 @@
-"""The documentation does what it says: commands run, options exist, messages are ours."""
+"""The documentation does what it says: commands run, links lead somewhere, messages are ours."""
 
 from __future__ import annotations
 
@@ -10,25 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer.main
 from pages import BLOCK, DOCS, PAGES, blocks, run_page
 
-from spikedeblur.cli import app, main
+from spikedeblur.cli import main
 from spikedeblur.configs.json_schema import config_json_schema
 from spikedeblur.configs.loading import key_paths
 from spikedeblur.configs.schema import Config
 from spikedeblur.pipeline.frames.images import write_png
 from spikedeblur.pipeline.simulate.clips import scene_clips
-
-
-def commands(page: Path) -> list[list[str]]:
-    lines = [
-        line.removeprefix("$ ").strip()
-        for _, text in blocks(page, "bash", "console")
-        for line in text.splitlines()
-    ]
-    return [shlex.split(line) for line in lines if line.startswith("spikedeblur ")]
-
 
 ALONE = "own-camera"
 """Page whose commands `test_rig` runs, to look at what they make."""
@@ -41,25 +30,6 @@ RUN = [page for page in PAGES if blocks(page, "bash") and page.stem != ALONE]
 def test_every_command_and_every_example_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_page(page)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
-def test_every_option_on_a_page_exists(page):
-    group = typer.main.get_command(app)
-    for words in commands(page):
-        command = group if words[1].startswith("-") else group.commands[words[1]]
-        known = {name for parameter in command.params for name in parameter.opts}
-        known |= {name for parameter in command.params for name in parameter.secondary_opts}
-        used = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
-        assert used <= known | {"--help"}, words
-
-
-@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
-def test_every_configuration_key_on_a_page_exists(page):
-    text = page.read_text(encoding="utf-8")
-    keys = set(key_paths(Config))
-    for used in re.findall(r"\b(?:DATA|MODEL|TRAIN|LOSS)(?:\.[A-Z_0-9]+)+\b", text):
-        assert used in keys or any(key.startswith(used) for key in keys), used
 
 
 def headings(page: Path) -> list[str]:

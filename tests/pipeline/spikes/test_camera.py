@@ -51,3 +51,20 @@ def test_the_same_seed_gives_the_same_stream():
 def test_impossible_cameras_are_refused(wrong):
     with pytest.raises(SpikeDeblurError):
         SpikeCamera(**wrong)
+
+
+class FromZero:
+    """A generator whose integrals begin at 0; without noise nothing else is drawn."""
+
+    def uniform(self, low, high, shape):
+        return np.zeros(shape)
+
+
+def test_a_pixel_fires_in_the_sample_that_fills_its_integral():
+    light = np.array([[0.5, 1.0, 0.25]], np.float32)
+    spikes = np.stack(list(SpikeCamera(threshold=1.0).record([light] * 4, FromZero())))
+    assert spikes[:, 0].T.tolist() == [
+        [False, True, False, True],
+        [True] * 4,
+        [False, False, False, True],
+    ]

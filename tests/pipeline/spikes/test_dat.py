@@ -1,5 +1,6 @@
 import os
 import resource
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from spikedeblur.pipeline.spikes import (
 )
 from spikedeblur.pipeline.spikes.dat import pack_spikes
 from spikedeblur.pipeline.spikes.reconstruct import tfp
+from spikedeblur.pipeline.spikes.rolling import RolledSpikes
 
 EIGHT = parse_geometry("8x8,bottom-up")
 in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -293,3 +295,28 @@ def test_a_terabyte_of_zeros_is_opened_from_a_part_of_it(spec: str, tmp_path: Pa
         whole = geometry.pixels * -(-geometry.frame_bits // 8)  # frames of either encoding
         file.truncate(10**12 // whole * whole)  # takes no disk
     assert SpikeFile.open(tmp_path / "a.dat", geometry).encoding == "packed"
+
+
+def test_columns_between_several_dropped_ranges_are_read_from_their_places(tmp_path):
+    """As in sps100-raw, which has headers in the middle and at the end."""
+    bits = (np.random.default_rng(5).random((20, 4, 32)) < 0.5).astype(np.uint8)
+    (tmp_path / "s.dat").write_bytes(np.packbits(bits, bitorder="little").tobytes())
+    geometry = parse_geometry("4x32,top-down,drop=6:10,drop=20:23,drop=29:32")
+    kept = np.delete(bits, [*range(6, 10), *range(20, 23), *range(29, 32)], axis=2)
+    spikes = SpikeFile.open(tmp_path / "s.dat", geometry)
+    np.testing.assert_array_equal(spikes.read(0, 20), kept)
+    for start, stop in ((0, 22), (3, 9), (5, 17), (12, 22), (16, 22)):
+        counted = spikes.counts(1, 0, 20, columns=(start, stop))
+        np.testing.assert_array_equal(counted[0], kept[:, :, start:stop].sum(axis=0))
+
+
+@pytest.mark.parametrize("window", [(3, 3), (5, 4), (-1, 3), (0, 21)])
+def test_a_window_without_samples_or_outside_of_them_is_refused(tmp_path, window):
+    write_spikes(tmp_path / "s.dat", np.zeros((20, 8, 8), np.uint8), EIGHT)
+    spikes = SpikeFile.open(tmp_path / "s.dat", EIGHT)
+    rolled = RolledSpikes(spikes, np.zeros(8, np.int64))
+    out = np.empty((20, 8, 1), np.uint8)
+    plain = spikes.read, spikes.tfp, spikes.count_spikes
+    for read in (*plain, partial(spikes.packed, out=out), partial(rolled.packed, out=out)):
+        with pytest.raises(SpikeWindowError, match="expected samples inside 0:20"):
+            read(*window)

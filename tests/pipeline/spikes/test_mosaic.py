@@ -90,3 +90,15 @@ def test_impossible_orders_and_dark_colours_are_safe():
     with pytest.raises(SpikeGeometryError, match="expected bayer among RGGB"):
         parse_geometry("24x40,bottom-up,bayer=RGBG")
     assert shares_of(np.array([0.0, 0.1, 0.1, 0.2]), "RGGB") == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_greens_may_differ_by_little_of_what_separates_the_colours():
+    dim, bright = 1.0, 2.0
+    for apart, orders in ((0.04, ("RGGB", "BGGR")), (0.1, ())):
+        rates = np.array([dim, 1.5 - apart / 2, 1.5 + apart / 2, bright])
+        assert likely_orders(rates) == orders, apart
+
+
+def test_equal_or_dark_rates_show_no_mosaic():
+    assert likely_orders(np.array([1.0, 1.0, 1.0, 1.0])) == ()
+    assert likely_orders(np.array([0.0, 1.0, 1.0, 2.0])) == ()

@@ -8,7 +8,7 @@ import pytest
 from spikedeblur.pipeline.spikes import SpikeClock, SpikeWindowError, parse_geometry, write_spikes
 from spikedeblur.pipeline.spikes.packed import pack_bits
 from spikedeblur.pipeline.spikes.registration import Registration
-from spikedeblur.pipeline.spikes.rolling import open_spikes, row_delays
+from spikedeblur.pipeline.spikes.rolling import delays_at, open_spikes, row_delays
 
 H, W, T = 10, 13, 60
 DELAYS = np.array([0, 0, 1, 3, 3, 4, 7, 7, 8, 12])
@@ -92,3 +92,10 @@ def test_an_exposure_of_all_rows_lies_in_the_recording(readout, t0, inside) -> N
 def test_a_readout_that_no_camera_has_is_refused(readout) -> None:
     with pytest.raises(SpikeWindowError, match="--readout 20ms"):
         SpikeClock(rate=10_000.0, readout=readout)
+
+
+def test_the_last_of_two_rows_is_a_whole_readout_later():
+    delays = delays_at(np.array([0.0, 0.5, 1.0, 1.5]), 0.01, 1000.0, 2)
+    assert delays is not None
+    assert delays.tolist() == [0, 5, 10, 10]
+    assert delays_at(np.array([0.0]), 0.01, 1000.0, 1) is None

@@ -46,3 +46,13 @@ def test_a_side_file_that_is_not_ours_is_refused_by_name(tmp_path, content):
     side_file_path(tmp_path / "spike.dat").write_bytes(content)
     with pytest.raises(SideFileError, match=r"spike\.dat\.json"):
         read_side_file(tmp_path / "spike.dat")
+
+
+@pytest.mark.parametrize("key", ["rate", "gain"])
+def test_any_rate_and_gain_above_0_can_be_recorded(tmp_path, key):
+    side = SIDE.model_copy(update={key: 0.001})
+    write_side_file(tmp_path / "spike.dat", side)
+    assert read_side_file(tmp_path / "spike.dat") == side
+    (tmp_path / "spike.dat.json").write_text(f'{{"geometry": "8x8,top-down", "{key}": 0}}')
+    with pytest.raises(SideFileError, match=key):
+        read_side_file(tmp_path / "spike.dat")
