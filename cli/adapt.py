@@ -88,10 +88,11 @@ def adapt(
             param_hint="--seq",
         )
     files: list[Path | None] = [*times] if times else [None] * len(blur)
+    names: list[str | None] = [*seq] if seq else [None] * len(blur)
     clocks = [camera_clock(frame_rate, shutter, start, file, fps, exposure) for file in files]
     exposed = [
         exposure_times(log, name, exposure, fps, camera=clock)
-        for clock, name in zip(clocks, seq or [None] * len(blur), strict=True)
+        for clock, name in zip(clocks, names, strict=True)
     ]
     spiking = spike_options(geometry, rate, gain, first, readout=readout)
     require_model_file(out, overwrite=overwrite)

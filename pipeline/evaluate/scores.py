@@ -212,7 +212,7 @@ def read_evaluation(path: StrPath, error: type[SpikeDeblurError]) -> dict[str, A
     Raises:
         SpikeDeblurError: the class `error`: no file, no JSON, no evaluation, or a wrong entry.
     """
-    remedy = "evaluate again, or give --evaluation"
+    remedy = "evaluate again, or give `report` another by --evaluation"
     try:
         content: dict[str, Any] = read_json(path)
         EVALUATION.require(content, path, error, remedy)
