@@ -8,7 +8,7 @@ from pydantic import Field
 
 MOST_HZ = 1e12
 """Most samples or frames a second."""
-LEAST_GAIN, MOST_GAIN = 1e-9, 1e9
+LEAST_GAIN, MOST_GAIN = 1e-6, 1e6
 """Spikes a sample at unit luminance."""
 MOST_SECONDS = 1e11
 """Latest time, and earliest below 0. Clocks may count from 1970; none counts further."""

@@ -5,6 +5,7 @@ They can't be read off the spikes, so they are given or the recording is refused
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -133,7 +134,8 @@ def require_above_0(error: type[SpikeDeblurError], **options: float | None) -> N
     for name, value in options.items():
         least, most = (LEAST_GAIN, MOST_GAIN) if name == "gain" else (1 / MOST_SECONDS, MOST_HZ)
         if value is not None and not least <= value <= most:
-            raise error(f"expected --{name} above 0 and at most {most:g}, found {value}")
+            bounds = f"of {least:g} to {most:g}" if 0 < value < math.inf else "above 0"
+            raise error(f"expected --{name} {bounds}, found {value}")
 
 
 def first_known(*values: float | None) -> float | None:

@@ -598,9 +598,7 @@ def test_one_image_is_restored_as_it_is_among_others(recording, times) -> None:
 
 
 def test_a_file_that_is_no_image_is_refused_as_blurred_frames(recording) -> None:
-    with pytest.raises(
-        RecordingError, match=r"spike\.dat: expected a folder of blurred frames, one"
-    ):
+    with pytest.raises(RecordingError, match=r"spike\.dat: expected a folder of blurred frames or"):
         find_recording(recording / "spike.dat", recording / "spike.dat", BY_NUMBER)
 
 
@@ -696,9 +694,9 @@ def test_spikes_that_show_nothing_are_named(recording, moving_scene, fires, expe
         np.testing.assert_array_equal(read_rgb(recording / "out/0031.png"), read_rgb(blurred))
 
 
-@pytest.mark.parametrize("each", [10**9, 10**6])
+@pytest.mark.parametrize("each", [10**9, 1001, 1000])
 def test_more_sharp_frames_than_samples_are_refused_at_once(recording, each) -> None:
-    with pytest.raises(job.RestoreError, match=r"0016\.png: expected at most [0-9]+ sharp frames"):
+    with pytest.raises(job.RestoreError, match=r"expected at most 257 sharp|expected 1 to 1000"):
         restore(recording, frames_per_exposure=each)
 
 
