@@ -155,7 +155,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "nounit.csv").write_text("start,end\n1,2\n", encoding="utf-8")
     (folder / "rows.csv").write_text("start_ms,end_ms\n1,20\n30,40\n", encoding="utf-8")
     (folder / "flash.yaml").write_text(FLASH, encoding="utf-8")
-    (folder / "spike.dat").write_bytes(bytes(2 * 100))
+    (folder / "spike.dat").write_bytes(b"\xff\xff\0\0" * 50)  # every pixel, every other sample
     np.save(folder / "spikes.npy", np.zeros((3, 4, 4), np.uint8))
     for name in ("set/train", "set/val", "set/val_blurry_33", "set/val_spike_2xds", "begun"):
         (folder / name).mkdir(parents=True)
