@@ -135,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"spikedeblur: stopped; {again}", err=True)
         return 128 + stopped.signal
     except Exception as wrong_use:
-        if not hasattr(wrong_use, "show"):
+        if not hasattr(wrong_use, "show"):  # by which Typer's releases all know a wrong use
             raise
         words = io.StringIO()
         wrong_use.show(words)

@@ -269,7 +269,7 @@ def _only_video(container: InputContainer, path: Path) -> VideoStream:
 def _opened(path: Path) -> Iterator[InputContainer]:
     av = _pyav(path)
     try:
-        # As this format alone: others, such as playlists, name further files and addresses.
+        # MP4 alone is allowed: other formats, such as playlists, name further files and addresses.
         with open_file(path) as file, av.open(file, format="mp4") as video:
             yield video
     except (av.FFmpegError, OSError) as error:

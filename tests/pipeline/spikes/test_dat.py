@@ -298,7 +298,7 @@ def test_a_terabyte_of_zeros_is_opened_from_a_part_of_it(spec: str, tmp_path: Pa
 
 
 def test_columns_between_several_dropped_ranges_are_read_from_their_places(tmp_path):
-    """As in sps100-raw, which has headers in the middle and at the end."""
+    """The preset sps100-raw has such headers in the middle and at the end."""
     bits = (np.random.default_rng(5).random((20, 4, 32)) < 0.5).astype(np.uint8)
     (tmp_path / "s.dat").write_bytes(np.packbits(bits, bitorder="little").tobytes())
     geometry = parse_geometry("4x32,top-down,drop=6:10,drop=20:23,drop=29:32")
