@@ -50,7 +50,7 @@ def with_readout_seen(frames: list[FrameAt], measured: Verification, match: Matc
     warning = (
         f"from the first to the last row, the frames are {1e3 * readout:+.3g} ms later on the "
         f"spikes' clock, as under a rolling shutter: give {flag}, or, if one camera is turned "
-        "against the other, --estimate-space"
+        "against the other, `align --estimate-space`"
     )
     update = {"problem": "rolling shutter", "warning": warning, "readout": round(readout, 9)}
     return measured.model_copy(update=update)

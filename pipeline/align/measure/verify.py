@@ -234,7 +234,9 @@ def _what_is_wrong(
     """Return why the match proves no lag, and what is wrong, in a sentence; None: nothing."""
     sure, lobe, lag = confidence(match, samples), match.lobe, round(match.lag, 4)
     where = f"best match at {lag:+.1f} samples ({1000 * lag / rate:+.3f} ms)"
-    other_fields = "if the cameras see different fields, give --calibration or --estimate-space"
+    other_fields = (
+        "if the cameras see different fields, give --calibration, or `align --estimate-space`"
+    )
     if match.peak < ALIKE:
         return "unlike", (
             f"spikes and {kind} frames do not look alike (correlation {match.peak:.2f} at best): "
