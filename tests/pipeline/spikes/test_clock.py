@@ -40,3 +40,8 @@ def test_a_window_that_no_recording_can_hold_is_refused_in_short(t1, rate):
 def test_an_impossible_rate_is_refused(rate):
     with pytest.raises(SpikeWindowError):
         SpikeClock(rate=rate)
+
+
+def test_a_window_counts_from_the_recording_s_first_sample_however_late_that_is():
+    first = 7.5e10
+    assert SpikeClock(rate=80000, first=first).samples(first, first + 1) == (0, 80001)

@@ -81,3 +81,10 @@ def test_impossible_sides_are_refused(sides):
 def test_dropping_every_column_is_refused():
     with pytest.raises(SpikeGeometryError, match="leaves no column"):
         SpikeGeometry(height=4, width=8, flip_rows=True, drop_columns=((0, 8),))
+
+
+def test_columns_that_hold_no_pixels_are_dropped_where_the_cameras_write_them():
+    raw = parse_geometry("sps100-raw")
+    assert raw.drop_columns == ((500, 512), (1000, 1012))
+    assert raw.shape == (1000, 1000)
+    assert parse_geometry("vidar-raw").shape == parse_geometry("vidar").shape == (250, 400)

@@ -75,3 +75,8 @@ def test_the_likelier_bit_order_is_named(tmp_path):
     assert likelier_order(tmp_path / "m.dat", found.geometry) is None
     facts = inspect(tmp_path / "m.dat", "180x320,bottom-up").facts
     assert "give --geometry 180x320,bottom-up,msb-first" in facts["bit order"]
+
+
+def test_a_file_of_one_frame_is_ranked_too(tmp_path):
+    write_scene(tmp_path / "one.dat", textured(), samples=1)
+    assert [guess.n_frames for guess in rank_geometries(tmp_path / "one.dat")] == [1]

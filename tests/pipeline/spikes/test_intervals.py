@@ -128,3 +128,12 @@ def test_the_finer_the_instants_are_known_the_nearer_light_is_to_the_truth(thres
     ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < errors[0] / 2.5
+
+
+def test_samples_before_the_exposure_that_hold_no_spike_change_nothing_for_a_lone_one():
+    spikes = np.zeros((12, 1, 1), np.uint8)
+    spikes[7] = 1
+    silent = np.zeros((9, 1, 1), np.uint8)
+    np.testing.assert_array_equal(
+        light_of_spikes(np.concatenate([silent, spikes]), 3, before=9), light_of_spikes(spikes, 3)
+    )

@@ -102,3 +102,10 @@ def test_greens_may_differ_by_little_of_what_separates_the_colours():
 def test_equal_or_dark_rates_show_no_mosaic():
     assert likely_orders(np.array([1.0, 1.0, 1.0, 1.0])) == ()
     assert likely_orders(np.array([0.0, 1.0, 1.0, 2.0])) == ()
+
+
+def test_each_place_of_two_by_two_pixels_has_its_own_mean_and_odd_edges_are_left_out():
+    pixels = np.random.default_rng(0).random((3, 9, 7))
+    whole = pixels[:, :8, :6]
+    places = [whole[:, y::2, x::2].mean() for y, x in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    np.testing.assert_allclose(place_rates(pixels), places)

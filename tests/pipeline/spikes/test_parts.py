@@ -106,3 +106,12 @@ def test_inspect_and_convert_take_parts(folder, spikes, tmp_path):
     summary = convert(folder / "rec_*.dat", tmp_path / "joined.dat", geometry=SPEC)
     assert summary.frames == 60
     np.testing.assert_array_equal(SpikeFile.open(tmp_path / "joined.dat", GEOMETRY).read(), spikes)
+
+
+def test_counts_take_the_type_that_the_window_needs_wherever_it_lies(tmp_path):
+    spikes = np.ones((500, 8, 16), np.uint8)
+    for name, part in (("a_1.dat", spikes[:250]), ("a_2.dat", spikes[250:])):
+        write_spikes(tmp_path / name, part, GEOMETRY)
+    counts = open_stream(tmp_path / "a_*.dat", GEOMETRY).counts(1, 200, 450)
+    assert counts.dtype == np.uint8
+    assert (counts == 250).all()
