@@ -87,8 +87,7 @@ def register(pairs: list[tuple[Plane, Plane]], model: Model = "homography") -> R
     for i, level in enumerate(reversed(levels)):
         guess = _descend(level, guess, "similarity" if i == 0 else "affine")[0]
     fine = levels[0]
-    if model != "affine":
-        guess = _descend(fine, guess, model)[0]
+    guess = _descend(fine, guess, model)[0]
     correlation = _correlation(fine, guess)
     scale = max(height / h, width / w)
     corners = _corners(guess)

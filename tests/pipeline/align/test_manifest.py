@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from spikedeblur.pipeline.align import (
     read_manifest,
     write_manifest,
 )
+from spikedeblur.pipeline.align.products import write_products
 
 
 @pytest.fixture
@@ -126,3 +128,32 @@ def test_windows_and_sequences_are_sorted_and_unique(manifest):
     (sequence,) = manifest.sequences
     with pytest.raises(ValueError, match="ascending"):
         Manifest(layout="x", root=".", fps=1.0, sequences=(sequence, sequence))
+
+
+@pytest.mark.parametrize("fails", ["m.json", "a.txt"])
+def test_no_log_lies_beside_the_manifest_of_another_run(tmp_path, manifest, monkeypatch, fails):
+    """A run that ends while it replaces them leaves the former pair, or no log."""
+    log, path = tmp_path / "a.txt", tmp_path / "m.json"
+    write_products(log, path, manifest)
+    former = log.read_bytes(), path.read_bytes()
+    seen = []
+    replace = Path.replace
+
+    def fail(self, target):
+        if Path(target).name == fails:
+            seen.append((log.exists(), path.read_bytes()))
+            raise OSError("no")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    other = manifest.model_copy(update={"fps": 999.0})
+    with pytest.raises(OSError, match="no"):
+        write_products(log, path, other)
+    # While the manifest takes its name there is no log, and none of the former one after it.
+    assert [there for there, _ in seen] == [False]
+    if fails == "m.json":
+        assert (log.read_bytes(), path.read_bytes()) == former
+    else:
+        assert read_manifest(path).fps == 999.0
+        assert not log.exists()
+    assert sorted(tmp_path.iterdir()) == [p for p in (log, path) if p.exists()]

@@ -35,6 +35,25 @@ def test_page_needs_nothing_else_and_shows_what_is_wrong_first(two):
     assert "peak at +1." in text or "peak at +0.9" in text
 
 
+def test_the_top_counts_what_is_wrong(two):
+    run(two)
+    text = (two / "o" / "page.html").read_text()
+    assert re.search(r'1 proved</span>; <span class="bad">1 (still|rival|unsure)</span>', text)
+
+
+def test_the_curve_lies_within_its_axes_and_its_peak_is_marked(two):
+    run(two)
+    for chart in re.findall(r"<svg.*?</svg>", (two / "o" / "page.html").read_text()):
+        line = re.search(r'<polyline points="([^"]+)"', chart)[1]
+        points = [tuple(map(float, point.split(","))) for point in line.split()]
+        assert all(34 <= x <= 330 and 16 <= y <= 160 for x, y in points)
+        x, y = map(float, re.search(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="4"', chart).groups())
+        assert 34 <= x <= 330
+        assert y == pytest.approx(min(y for _, y in points), abs=3)
+        assert 'text-anchor="middle">lag, samples' in chart
+        assert re.search(r'x="182\.0" y="187\.0" text-anchor="middle">lag, samples', chart)
+
+
 def test_after_correction_the_page_shows_what_is_left(two):
     run(two, estimate=True)
     text = (two / "o" / "page.html").read_text()

@@ -21,6 +21,7 @@ from spikedeblur.pipeline.align.split import (
     split,
 )
 from spikedeblur.pipeline.host.overwrite import OverwriteError
+from spikedeblur.pipeline.host.reporter import Reporter
 
 
 def sequence(seq: str, windows: int = 3, **keys: object) -> AlignedSequence:
@@ -192,6 +193,17 @@ def test_the_manifest_says_how_it_was_split_and_the_same_bytes_come_again(data):
     assert data.read_bytes() == text
     split(data, by="folders")
     assert data.read_bytes() == before
+
+
+def test_every_picture_that_is_looked_at_is_told(data):
+    told = []
+
+    class Heard(Reporter):
+        def progress(self, done, total, note=""):
+            told.append((done, total))
+
+    split(data, val=0.3, seed=1, reporter=Heard())
+    assert told == [(done, 6) for done in range(1, 7)]
 
 
 def test_another_manifest_can_be_written_elsewhere(data, tmp_path):

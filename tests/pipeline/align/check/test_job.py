@@ -18,7 +18,12 @@ from PIL import Image
 from spikedeblur.cli import main
 from spikedeblur.pipeline.align import ManifestError, read_manifest, write_manifest
 from spikedeblur.pipeline.align.check import check_manifest
-from spikedeblur.pipeline.align.check.stream import SpikeSums, find_bad_pixels, neighbour_median
+from spikedeblur.pipeline.align.check.stream import (
+    MIN_SPIKES,
+    SpikeSums,
+    find_bad_pixels,
+    neighbour_median,
+)
 from spikedeblur.pipeline.host.files import sha256_file
 from spikedeblur.pipeline.spikes import SpikeFile, SpikeGeometry, parse_geometry, write_spikes
 
@@ -277,6 +282,13 @@ def test_a_dark_corner_has_no_dead_pixels():
     sums.samples = 1000
     bad = find_bad_pixels(sums)
     assert (bad.dead, bad.hot, bad.dead_lines, bad.hot_lines) == (0, 0, (), ())
+
+
+def test_pixels_are_judged_from_so_few_samples_on():
+    for samples, hot in ((MIN_SPIKES, 1), (MIN_SPIKES - 1, 0)):
+        sums = SpikeSums(np.zeros((9, 9), np.int64))
+        sums.spikes[4, 4] = sums.samples = samples
+        assert find_bad_pixels(sums).hot == hot
 
 
 @pytest.mark.parametrize(

@@ -219,3 +219,23 @@ def test_spikecv_config_of_a_data_set_below_counts_for_it_alone(tmp_path):
     (tmp_path / "two" / "config.yaml").write_text("spike_w: wide\nspike_h: 4\n")
     with pytest.raises(AlignmentError, match=r"two/config\.yaml: spike_w"):
         LAYOUTS["spikecv"].find(tmp_path, 9)
+
+
+def test_spikecv_is_recognised_by_the_two_sizes_alone(tmp_path):
+    (tmp_path / "config.yaml").write_text("spike_w: 8\nspike_h: 4\n")
+    assert detect(tmp_path)[0] is LAYOUTS["spikecv"]
+    (tmp_path / "config.yaml").write_text("spike_w: 8\n")
+    with pytest.raises(AlignmentError, match="spikecv needs"):
+        detect(tmp_path)
+
+
+def test_unified_has_a_split_above_each_sequence(tmp_path):
+    _touch(tmp_path, "blur/0016.png", "spike.dat", "test/blur/0016.png", "test/spike.dat", *UNIFIED)
+    assert [s.seq for s in LAYOUTS["unified"].find(tmp_path, 9)] == ["test/deep/s"]
+
+
+@pytest.mark.parametrize("averaged", ["06", "08"])
+def test_an_even_number_of_averaged_frames_has_no_middle(tmp_path, averaged):
+    _touch(tmp_path, *(name.replace("_11_", f"_{averaged}_") for name in GOPRO))
+    with pytest.raises(AlignmentError, match="odd number of averaged"):
+        LAYOUTS["spk-gopro"].find(tmp_path, None)

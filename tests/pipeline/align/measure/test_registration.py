@@ -11,6 +11,7 @@ from PIL import Image
 
 from spikedeblur.pipeline.align.calibration import CalibrationError, read_calibration
 from spikedeblur.pipeline.align.measure.registration import register, seen_by_spikes
+from spikedeblur.pipeline.spikes.registration import Registration
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,34 @@ def test_planted_shift_turn_and_scale_are_found(moved, model):
     assert furthest(found.registration, truth) < 0.5
     assert found.correlation > 0.99
     assert 0 < found.error < 1.0
+
+
+def planted(matrix: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """TFP (64, 64) and frame (128, 128) of a sum of waves, each evaluated where it is seen."""
+    random = np.random.default_rng(4)
+    waves = [(*random.uniform(-0.3, 0.3, 2), random.uniform(0, 2 * np.pi)) for _ in range(40)]
+
+    def light(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        image = sum(np.cos(u * x + v * y + phase) for u, v, phase in waves)
+        return (0.5 + 0.02 * image).astype(np.float32)
+
+    def centres(side: int) -> np.ndarray:
+        y, x = np.mgrid[:side, :side] + 0.5
+        return np.stack([x, y, np.ones_like(x)])  # (3, side, side)
+
+    x, y, depth = np.tensordot(matrix, centres(64), 1)
+    return [(light(x / depth, y / depth), light(*centres(128)[:2]))]
+
+
+@pytest.mark.parametrize(
+    ("model", "shear", "perspective"), [("affine", 0.06, 0.0), ("homography", 0.03, 4e-4)]
+)
+def test_far_shifts_turns_shears_and_perspective_are_found(model, shear, perspective):
+    c, s = 1.9 * np.cos(0.08), 1.9 * np.sin(0.08)
+    matrix = np.array([[c, -s + shear, 24.0], [s, c, -15.0], [perspective, -perspective, 1.0]])
+    truth = Registration(tuple(matrix.ravel()), (64, 64), (128, 128))
+    assert furthest(same_view((64, 64), (128, 128)), truth) > 25
+    assert furthest(register(planted(matrix), model).registration, truth) < 0.1
 
 
 def test_nothing_is_found_on_flat_images(moved):
