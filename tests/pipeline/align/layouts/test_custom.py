@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import small_clips
 import yaml
 from aligning import run_align
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from layout_trees import GEOMETRY, custom_camera, custom_frames, x4k_recorded
 from PIL import Image
+from small_clips import record, texture, write_gray
 
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.align import AlignmentError, AlignOptions, align
@@ -22,6 +25,7 @@ from spikedeblur.pipeline.align.layouts import find_layout
 from spikedeblur.pipeline.align.layouts.custom import read_layout
 from spikedeblur.pipeline.align.layouts.patterns import collect, require_pattern
 from spikedeblur.pipeline.host.reporter import Reporter
+from spikedeblur.pipeline.spikes import parse_geometry, write_spikes
 from spikedeblur.pipeline.spikes.sidefile import SideFile, write_side_file
 
 CONTENT = {
@@ -343,6 +347,37 @@ def test_sharp_frames_on_another_axis_are_found_by_step_and_offset(tmp_path):
     content["sharp"]["offset"] = 5
     with pytest.raises(AlignmentError, match=r"correct sharp\.step and sharp\.offset in .*mine"):
         find_layout(write(tmp_path, content)).find(tmp_path / "data", None)
+
+
+@pytest.mark.parametrize(("offset", "apart"), [(8, None), (12, 16), (6, -8)])
+def test_sharp_frames_of_another_instant_are_named_on_an_axis_of_their_own(tmp_path, offset, apart):
+    """Blurred frame n averages frames 8 n + 4 to 8 n + 12, so its sharp one is frame 8 n + 8."""
+    folder = tmp_path / "data" / "c"
+    (folder / "blur").mkdir(parents=True)
+    spikes = record(partial(texture, speed=1.5), 4 * 56 + 1, 4, 0)
+    write_spikes(folder / "spikes.dat", spikes, parse_geometry(small_clips.GEOMETRY))
+    for n in range(6):
+        during = [texture(i, speed=1.5) for i in range(8 * n + 4, 8 * n + 13)]
+        write_gray(folder / "blur" / f"{n}.png", np.mean(during, axis=0))
+    for i in range(56):
+        write_gray(folder / "sharp" / f"{i}.png", texture(i, speed=1.5))
+    layout = write(
+        tmp_path,
+        changed(
+            spikes__geometry=small_clips.GEOMETRY,
+            spikes__gain=0.5,
+            sharp={"files": "{clip}/sharp/{frame}.png", "step": 8, "offset": offset},
+            frames={"fps": 1000, "exposure": 9, "step": 8, "offset": 8},
+        ),
+    )
+    manifest, warnings = run_align(tmp_path / "data", layout, tmp_path / "a.txt")
+    found = manifest.sequences[0].verification
+    if apart is None:
+        assert (found.problem, warnings) == (None, [])
+        return
+    assert found.problem == "sharp apart"
+    measured = re.search(r"sharp frames lie ([+-][\d.]+) samples", "".join(warnings))
+    assert float(measured[1]) == pytest.approx(apart, abs=1.5)
 
 
 def test_samples_too_many_say_which_key_takes_them(tmp_path):
