@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -214,6 +216,24 @@ def _cut_windows(root: Path, spikes: np.ndarray, folder: Path, samples: int = 33
             parse_geometry(GEOMETRY),
         )
     write_folder_side_file(folder, SideFile(geometry=GEOMETRY, rate=4000.0, gain=0.5))
+
+
+def test_spikes_of_no_stated_geometry_must_have_the_size_that_folder_names_say(tmp_path, make_clip):
+    make_clip(tmp_path, centres=(16,), side=False)
+    sharp = tmp_path / "val_fullRGB/Type1/TEST01_003_f0433/0016.png"
+    shutil.copy(sharp, sharp.with_name("0016_002.png"))  # names of Spk-X4K1000FPS, of 256x256
+    with pytest.raises(AlignmentError, match=r"expected spikes of 32x40.*give --geometry"):
+        run(tmp_path)
+    _, warnings = run(tmp_path, geometry="64x20,bottom-up", verify=False)
+    assert any("expected spikes of 32x40" in warning for warning in warnings)
+
+
+def test_what_few_cameras_have_is_not_written_for_the_others(tmp_path, make_clip):
+    make_clip(tmp_path, speed=1.5)
+    run(tmp_path)
+    (sequence,) = json.loads((tmp_path / "o" / "a.json").read_text())["sequences"]
+    assert not {"readout", "links"} & sequence.keys()
+    assert "readout" not in sequence["verification"]
 
 
 def test_window_files_give_the_same_log_as_the_stream(tmp_path, make_clip):
