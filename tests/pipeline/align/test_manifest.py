@@ -14,6 +14,7 @@ from spikedeblur.pipeline.align import (
     read_manifest,
     write_manifest,
 )
+from spikedeblur.pipeline.align.manifest import Verification
 from spikedeblur.pipeline.align.products import write_products
 
 
@@ -128,6 +129,24 @@ def test_windows_and_sequences_are_sorted_and_unique(manifest):
     (sequence,) = manifest.sequences
     with pytest.raises(ValueError, match="ascending"):
         Manifest(layout="x", root=".", fps=1.0, sequences=(sequence, sequence))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("correlation", 1.5),
+        ("correlation", -1.5),
+        ("confidence", 1.5),
+        ("confidence", -0.5),
+        ("error_frames", -0.5),
+        ("drift_error_ppm", -0.5),
+    ],
+)
+def test_what_no_measure_gives_is_refused(name, value):
+    measured = {"lag_frames": 1.0, "lag_seconds": 0.001, "correlation": 0.9, "confident": True}
+    Verification(**measured)
+    with pytest.raises(ValueError, match=name):
+        Verification(**measured | {name: value})
 
 
 @pytest.mark.parametrize("fails", ["m.json", "a.txt"])

@@ -129,6 +129,9 @@ def test_too_few_scenes_are_an_error_that_offers_clips():
     assert sorted(s.split for s in dealt.sequences) == ["train", "train", "train", "val"]
     with pytest.raises(SplitError, match="leave some to train"):
         deal(manifest, val=0.5, test=0.5, by="clip", seed=0)
+    two = manifest_of(sequence("train/a/0"), sequence("train/b/0"))
+    with pytest.raises(SplitError, match="at least 3 scenes"):
+        deal(two, val=0.1, test=0.1, by="scene", seed=0)
 
 
 def picture(path: Path, plane: np.ndarray) -> None:

@@ -285,10 +285,12 @@ def test_a_dark_corner_has_no_dead_pixels():
 
 
 def test_pixels_are_judged_from_so_few_samples_on():
-    for samples, hot in ((MIN_SPIKES, 1), (MIN_SPIKES - 1, 0)):
-        sums = SpikeSums(np.zeros((9, 9), np.int64))
-        sums.spikes[4, 4] = sums.samples = samples
-        assert find_bad_pixels(sums).hot == hot
+    for samples, hot in ((MIN_SPIKES, True), (MIN_SPIKES - 1, False)):
+        pixel, line = (SpikeSums(np.zeros((9, 9), np.int64)) for _ in range(2))
+        pixel.spikes[4, 4] = pixel.samples = samples
+        assert find_bad_pixels(pixel).hot == hot
+        line.spikes[3] = line.samples = samples
+        assert find_bad_pixels(line).hot_lines == ("row 3",) * hot
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,12 @@ def test_spikecv_is_recognised_by_the_two_sizes_alone(tmp_path):
         detect(tmp_path)
 
 
+def test_unified_is_of_the_reference_s_exposure_unless_it_is_told(tmp_path):
+    _touch(tmp_path, *UNIFIED)
+    found = [LAYOUTS["unified"].find(tmp_path, told)[0].exposure for told in (None, 9)]
+    assert found == [33, 9]
+
+
 def test_unified_has_a_split_above_each_sequence(tmp_path):
     _touch(tmp_path, "blur/0016.png", "spike.dat", "test/blur/0016.png", "test/spike.dat", *UNIFIED)
     assert [s.seq for s in LAYOUTS["unified"].find(tmp_path, 9)] == ["test/deep/s"]

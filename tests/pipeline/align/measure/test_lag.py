@@ -7,7 +7,7 @@ import pytest
 from small_clips import GEOMETRY, record, texture, write_gray
 
 from spikedeblur.pipeline.align.measure.lag import combine, slope
-from spikedeblur.pipeline.align.measure.verify import FrameAt, verify_sequence
+from spikedeblur.pipeline.align.measure.verify import FrameAt, spread, verify_sequence
 from spikedeblur.pipeline.spikes import SpikeClock, SpikeFile, parse_geometry, write_spikes
 
 
@@ -35,7 +35,12 @@ def test_curves_that_end_elsewhere_are_joined_without_a_step():
     early, late = curve + 0.2, curve - 0.3
     early[30:], late[:10] = np.nan, np.nan
     joined = combine([early, late])
-    np.testing.assert_allclose(np.diff(joined), np.diff(curve), atol=1e-6)
+    np.testing.assert_allclose(joined, curve - 0.05, atol=1e-6)  # in the middle of the two
+
+
+def test_images_are_chosen_evenly_with_the_first_and_the_last():
+    assert spread(list(range(10)), 3) == [0, 4, 9]
+    assert spread([5, 6], 3) == [5, 6]
 
 
 def test_a_scene_that_comes_back_has_a_rival(tmp_path):
