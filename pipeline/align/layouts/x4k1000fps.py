@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -158,12 +159,12 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
                 own_files=own_files,
                 preset=PRESETS[_PUBLISHED[split]] if interpolated and split in _PUBLISHED else None,
                 spike_scale=scale,
-                warnings=tuple(warnings + orphans),
+                warnings=tuple(warnings),
             )
         )
-        orphans = []
     if not sequences:
         raise AlignmentError(f"{blur_top}: expected names such as 0031.png, {shorten(orphans)}")
+    sequences[0] = replace(sequences[0], warnings=(*sequences[0].warnings, *orphans))
     return sequences
 
 

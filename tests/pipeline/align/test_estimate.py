@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from aligning import run_align
+from alignment_cases import Moved, furthest, record_moved
+from PIL import Image
 
 from spikedeblur.pipeline.align import AlignmentError, read_manifest
 from spikedeblur.pipeline.align.correct_clock import correct_clock
@@ -178,3 +181,33 @@ def test_calibration_is_kept_and_another_size_refused(tmp_path, make_clip):
         run(tmp_path, calibration=file)
     with pytest.raises(AlignmentError, match="give one"):
         run(tmp_path, calibration=file, estimate_space="affine")
+
+
+@pytest.fixture(scope="module")
+def moved() -> Moved:
+    return record_moved(1, 96, shift=(6.0, -4.0), turn=2.0, scale=0.97, length=65)
+
+
+def test_place_and_lag_are_found_together_and_kept_where_nothing_changed(moved, tmp_path):
+    moved.write(tmp_path, (24, 32, 40), late=20.0)
+    how = {"estimate": True, "estimate_space": "similarity", "workers": 1}
+    manifest, _ = run_align(tmp_path, "x4k1000fps", tmp_path / "o" / "a.txt", **how)
+    (sequence,) = manifest.sequences
+    assert furthest(sequence.registration(), moved.place) < 0.7
+    assert sequence.verification.applied
+    assert sequence.windows[0].first == pytest.approx(0, abs=2.5 / 8000)
+    assert sequence.space.error_pixels < 1
+    again, _ = run_align(tmp_path, "x4k1000fps", tmp_path / "o" / "a.txt", **how)
+    assert again == manifest
+
+
+def test_frames_that_do_not_show_the_place_are_told(moved, tmp_path):
+    moved.write(tmp_path, (32,))
+    blur = next(tmp_path.glob("val_blurry_*/moved/clip/*.png"))
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    Image.fromarray(noise).save(blur)
+    manifest, warnings = run_align(
+        tmp_path, "x4k1000fps", tmp_path / "o" / "a.txt", estimate_space="similarity"
+    )
+    assert manifest.sequences[0].space is None
+    assert any("both cameras are taken to see the same; give --calibration" in w for w in warnings)

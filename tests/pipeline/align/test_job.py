@@ -20,6 +20,7 @@ from spikedeblur.pipeline.align import (
     read_manifest,
 )
 from spikedeblur.pipeline.align.check import check_manifest
+from spikedeblur.pipeline.align.readout import delays_of
 from spikedeblur.pipeline.host.files import sha256_file
 from spikedeblur.pipeline.host.locks import HeldError, only_writer_of
 from spikedeblur.pipeline.host.overwrite import OverwriteError
@@ -421,3 +422,22 @@ def test_a_log_or_manifest_that_is_being_written_is_refused(tmp_path, make_clip,
     ):
         run(tmp_path)
     assert products(tmp_path) == before
+
+
+def test_side_files_of_one_sequence_must_agree(tmp_path, make_clip):
+    spikes = make_clip(tmp_path)
+    (tmp_path / DAT).unlink()
+    (tmp_path / f"{DAT}.json").unlink()
+    folder = tmp_path / "val_spike_2xds_9" / "Type1" / "TEST01_003_f0433"
+    _cut_windows(tmp_path, spikes, folder)
+    write_side_file(folder / "0016.dat", SideFile(geometry=GEOMETRY, rate=8000.0, gain=0.5))
+    with pytest.raises(AlignmentError, match=r"0016\.dat: its side file disagrees with .*0008"):
+        run(tmp_path, verify=False)
+
+
+def test_each_row_has_the_delay_of_the_frame_s_row_that_it_looks_at(tmp_path, make_clip):
+    make_clip(tmp_path)
+    manifest, _ = run(tmp_path, verify=False, readout=0.004)
+    delays = delays_of(manifest.sequences[0], tmp_path)
+    # Row i of 32 looks at the middle of rows 2 i and 2 i + 1 of 64, which take 16 samples.
+    np.testing.assert_array_equal(delays, np.floor((2 * np.arange(32) + 0.5) * 16 / 63 + 0.5))

@@ -14,7 +14,7 @@ from spikedeblur.pipeline.align import (
     read_manifest,
     write_manifest,
 )
-from spikedeblur.pipeline.align.manifest import Verification
+from spikedeblur.pipeline.align.manifest import Verification, format_manifest
 from spikedeblur.pipeline.align.products import write_products
 
 
@@ -176,3 +176,9 @@ def test_no_log_lies_beside_the_manifest_of_another_run(tmp_path, manifest, monk
         assert read_manifest(path).fps == 999.0
         assert not log.exists()
     assert sorted(tmp_path.iterdir()) == [p for p in (log, path) if p.exists()]
+
+
+def test_a_name_that_is_no_text_is_refused_in_words(manifest):
+    odd = manifest.model_copy(update={"root": "a\udcff"})
+    with pytest.raises(ManifestError, match="no text in UTF-8"):
+        format_manifest(odd)

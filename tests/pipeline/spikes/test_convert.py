@@ -198,3 +198,21 @@ def test_hdf5_that_declares_more_than_it_holds_is_refused(tmp_path):
         file["a"][0, 0, 0] = 1
     with pytest.raises(ConvertError, match="lacks data"):
         convert(tmp_path / "huge.h5", tmp_path / "out.dat")
+
+
+def test_what_only_looks_like_hdf5_or_numpy_is_refused_by_name(tmp_path):
+    (tmp_path / "in.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(ConvertError, match=r"in\.h5: not a whole HDF5 file"):
+        convert(tmp_path / "in.h5", tmp_path / "out.dat", rate=20_000)
+    with zipfile.ZipFile(tmp_path / "in.npz", "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x07\x00" + bytes(100))
+    with pytest.raises(ConvertError, match=r"in\.npz: .*NumPy array, found its version \(7, 0\)"):
+        convert(tmp_path / "in.npz", tmp_path / "out.dat", rate=20_000)
+
+
+def test_values_that_are_no_spikes_are_refused_with_the_name_of_the_file(tmp_path, spikes):
+    spikes[250, 3, 3] = 2
+    np.save(tmp_path / "in.npy", spikes)
+    with pytest.raises(ConvertError, match=r"in\.npy: expected spikes of 0 and 1 only"):
+        convert(tmp_path / "in.npy", tmp_path / "out.dat", rate=20_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.npy"]

@@ -85,3 +85,9 @@ def test_a_matrix_that_maps_to_no_picture_is_refused(matrix):
 def test_spikes_of_another_size_are_refused(file):
     with pytest.raises(RegistrationError, match="20x27"):
         RegisteredSpikes(file, same_view((20, 20), (40, 40)))
+
+
+def test_each_row_of_spikes_looks_at_its_row_of_the_frame():
+    # Row i of spikes spans the frame's rows 2 i and 2 i + 1, whose middle is 2 i + 0.5.
+    rows = same_view((20, 27), (40, 54)).frame_rows()
+    np.testing.assert_allclose(rows, 2 * np.arange(20) + 0.5)

@@ -83,6 +83,10 @@ def changed(of: object = CONTENT, **keys: object) -> dict[str, object]:
         ({"spikes__rate": -1}, "spikes.rate: "),
         ({"spikes__rate": "fast"}, "spikes.rate: "),
         ({"spikes__before": 3}, "before and after: expected with {frame}"),
+        (
+            {"spikes__files": "{clip}/{frame}.dat", "spikes__first": 0.5},
+            "first: expected with one stream only",
+        ),
         ({"frames__exposure": 2.5}, "frames.exposure: "),
         ({"spikes__geometri": "32x40"}, "spikes.geometri: no such key, did you mean geometry?"),
         ({"shrp": "a"}, "shrp: no such key, did you mean sharp?"),

@@ -245,3 +245,10 @@ def test_an_even_number_of_averaged_frames_has_no_middle(tmp_path, averaged):
     _touch(tmp_path, *(name.replace("_11_", f"_{averaged}_") for name in GOPRO))
     with pytest.raises(AlignmentError, match="odd number of averaged"):
         LAYOUTS["spk-gopro"].find(tmp_path, None)
+
+
+def test_a_clip_in_which_no_name_is_a_frame_s_is_left_out_by_name(tmp_path):
+    _touch(tmp_path, *X4K, "val_blurry_33/Type1/other/cover.png")
+    (sequence,) = LAYOUTS["x4k1000fps"].find(tmp_path, 33)
+    assert sequence.seq == "val/Type1/c"
+    assert any("no frame in it has a frame's name; left out" in w for w in sequence.warnings)

@@ -46,7 +46,7 @@ def test_a_wrong_reading_is_named(scenes, problem):
     assert not found.confident or found.correlation < 0.8
     named = name_suspect(frames, found)
     assert named.problem == problem
-    assert not named.confident
+    assert (named.confident, named.confidence) == (False, 0.0)
     if problem == "geometry":
         assert "--geometry 32x48,bottom-up" in named.warning
 
