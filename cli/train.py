@@ -30,6 +30,19 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
     ] = False,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="Start from weights: the name of a model that ships, an exported model, a run "
+            "folder, a checkpoint, a state dict (.safetensors, .pt, .pth); a path or a URL.",
+            show_default=False,
+        ),
+    ] = None,
+    init_partial: Annotated[
+        bool,
+        typer.Option("--init-partial", help="Take what fits of --init, and list what is left out."),
+    ] = False,
     overwrite: Annotated[bool, overwrites("a run that is in the folder")] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Print the time of each part of the steps.")
@@ -58,6 +71,10 @@ def train(
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     if dry_run and find_rate:
         raise typer.BadParameter("--dry-run and --find-rate exclude each other")
+    if init_partial and init is None:
+        raise typer.BadParameter("--init-partial needs --init")
+    if find_rate and init is not None:
+        raise typer.BadParameter("--find-rate starts from random weights; leave out --init")
     from ..configs import load_config
     from .progress import progress_bar
 
@@ -67,7 +84,10 @@ def train(
     from ..pipeline.train.early_checks import require_startable
 
     writes = None if find_rate or (dry_run and run is None) else folder
-    require_startable(checked, writes, resume=resume, overwrite=overwrite)
+    require_startable(checked, writes, resume=resume, overwrite=overwrite, init=init)
+    from ..pipeline.weights.find import Init
+
+    start = None if init is None else Init(init, init_partial)
     if dry_run:
         from ..pipeline.train.dry_run import plan_run
 
@@ -77,6 +97,7 @@ def train(
                 folder if run is not None or resume else None,
                 resume=resume,
                 overwrite=overwrite,
+                init=start,
                 reporter=reporter,
             )
         report(plan, _described(plan), json=json)
@@ -97,7 +118,13 @@ def train(
 
     with progress_bar("Training", "steps") as reporter:
         summary = run_training(
-            checked, folder, resume=resume, overwrite=overwrite, profile=profile, reporter=reporter
+            checked,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            init=start,
+            profile=profile,
+            reporter=reporter,
         )
     if summary.is_first:
         sets = [word for override in overrides or () for word in ("--set", override)]

@@ -17,11 +17,10 @@ from pathlib import Path
 
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
-from ...model.motion_deblur import BASE
 from ..host.reporter import SILENT, Reporter
 from ..sequences.provenance import describe_data
 from ..storage.base import StoreError
-from ..weights.base import base_of
+from ..weights.find import Init
 from .clock import Clock, Profile
 from .data.loader import Batch, open_loader, prepare_cache
 from .data.splits import open_splits
@@ -69,6 +68,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    init: Init | str | os.PathLike[str] | None = None,
     profile: bool = False,
     reporter: Reporter = SILENT,
 ) -> TrainSummary:
@@ -79,6 +79,8 @@ def train(
         run: folder for all that the run writes.
         resume: go on from the folder's last checkpoint; from the start if there is none.
         overwrite: replace a run that is in the folder.
+        init: weights that a new run starts from, at step 0 and with its own schedule; a run that
+            goes on has its own.
         profile: time each part of the steps; on a GPU this waits for it between them.
         reporter: hears the steps done, with loss, PSNR and data wait, and what is decided.
 
@@ -103,7 +105,8 @@ def train(
             return TrainSummary(
                 run, at.step, at.step, *best, was_finished=True, is_first=group.is_first
             )
-        session = Session.open(config, group, run=run, state=state, reporter=reporter)
+        start = None if init is None else Init.of(init)
+        session = Session.open(config, group, run=run, state=state, init=start, reporter=reporter)
         return fit(session, profile=profile, reporter=reporter)
 
 
@@ -126,9 +129,6 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
         reporter.note(f"validating the start on {clips} clips before the first step")
     else:
         reporter.note(f"continuing after step {at.step} of {total}")
-        base = base_of(session.state)
-        if session.config.MODEL.SPIKE_MOTION and base != BASE:
-            reporter.note(f"the run was begun on base {base}, and goes on on base {BASE}")
     with ExitStack() as opened:
         stop = opened.enter_context(stop_request())
         workers = prepare_cache(

@@ -18,6 +18,8 @@ from ..sequences.light import seen_by
 from ..sequences.provenance import describe_data, findings, warning_of
 from ..weights.checkpoint import forms_of, outline_that_fits, without_pretrained
 from ..weights.files import checkpoint_path
+from ..weights.find import Init
+from ..weights.initial import start_from
 from .data.order import ClipIndex, StepPlan
 from .data.samples import ClipSamples
 from .data.splits import open_splits
@@ -68,7 +70,8 @@ def require_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:
     if state["data"] != data["sha256"]:
         raise run_folder.RunFolderError(
             "can't continue: the training split is not the one that the run was begun with "
-            "(other sequences, windows or sources); restore it, or use another --run"
+            "(other sequences, windows or sources); restore it, or train on from these weights "
+            "with another --run and --init"
         )
 
 
@@ -108,6 +111,8 @@ class Session:
         self.precision = Precision.choose(options.AMP, group.device)
         self.recompute = configured_recompute(config.MODEL)
         """Parts of the network that a step computes twice."""
+        self.init: dict[str, Any] | None = None
+        """Origin of the weights that a new run starts from, as environment.json tells it."""
         self.trial: Trial | None = None
         """Memory and time of a step, where TRAIN.MEMORY_BUDGET had it tried."""
         index = ClipIndex.every_start([s.length for s in training], data.CLIP_LEN)
@@ -141,6 +146,7 @@ class Session:
         *,
         run: Path = Path(),
         state: dict[str, Any] | None = None,
+        init: Init | None = None,
         reporter: Reporter = SILENT,
     ) -> Session:
         """Open all that a configuration names, and refuse what can't be trained.
@@ -150,7 +156,8 @@ class Session:
             group: the processes, and this one's device.
             run: run folder; it is not looked at here.
             state: content of its last checkpoint, if the run goes on.
-            reporter: hears which parts are recomputed.
+            init: weights that a new run starts from; not read where there is a state.
+            reporter: hears which parts are recomputed, and what is taken of the weights.
 
         Raises:
             SpikeDeblurError: a package, the loss's or the network's weights, the data, memory or
@@ -170,8 +177,13 @@ class Session:
         if found := findings([*splits[0], *splits[1]]):
             reporter.warn(warning_of(found))
         torch.manual_seed(config.TRAIN.SEED)
-        model = build_model(config if state is None else without_pretrained(config))
+        anew = state is None
+        model = build_model(config if anew else without_pretrained(config), note=reporter.note)
         session = cls(config, group, objective, model, splits, run=run, state=state)
+        if init is not None and anew:
+            session.init = start_from(init, model, config, reporter.note)
+        elif init is not None:
+            reporter.note("--init is not read: the run goes on from its own weights")
         low = session.precision.dtype == torch.bfloat16 and group.device.type == "cpu"
         if low and not cpu_computes_bf16():
             reporter.note(NO_BF16)

@@ -98,9 +98,12 @@ def _write_environment(session: Session, step: int) -> None:
     """Record software and device of this start of the run, and nothing of the host."""
     path = session.run / "environment.json"
     try:
-        starts = list(read_json(path)["starts"])
+        before = read_json(path)
+        starts, init = list(before["starts"]), before.get("init")
     except (OSError, ValueError, KeyError, TypeError):
-        starts = []
+        starts, init = [], None
+    if session.state is None:
+        init = session.init
     device = session.group.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     starts.append(
@@ -117,7 +120,8 @@ def _write_environment(session: Session, step: int) -> None:
             "threads": torch.get_num_threads(),
         }
     )
-    write_text(path, json.dumps({"data": session.data, "starts": starts}, indent=2) + "\n")
+    content = {"data": session.data, "starts": starts} | ({} if init is None else {"init": init})
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 class Records:
