@@ -263,10 +263,12 @@ def test_metrics_say_what_happened(undisturbed):
     assert read_checkpoint(checkpoint_path(undisturbed, "best"))["step"] == best["step"]
     assert list(undisturbed.glob("events.out.tfevents.*"))
     picture = np.asarray(Image.open(undisturbed / "samples" / "step_0000004.png"))
-    assert picture.shape == (24, 3 * 32, 3)
-    blur = MemorySequence("val/d", 3).blur(1, 2)[0]
-    np.testing.assert_array_equal(picture[:, :32], blur)
-    np.testing.assert_array_equal(picture[:, 64:], 255 - blur)
+    assert picture.shape == (3 * (2 * 18 + 2 * 24) + 2 * 4, 3 * 64 + 2 * 4, 3)
+    for window in range(3):
+        row = picture[window * (84 + 4) :][36:84]  # below a title and captions
+        blur = MemorySequence("val/d", 3).blur(window, window + 1)[0].repeat(2, 0).repeat(2, 1)
+        np.testing.assert_array_equal(row[:, :64], blur)
+        np.testing.assert_array_equal(row[:, 136:], 255 - blur)
 
 
 def test_validation_psnr_of_the_blur_is_that_of_its_definition(undisturbed):

@@ -371,7 +371,8 @@ def test_a_run_of_another_base_or_network_is_not_continued_but_begun_from(tmp_pa
     ],
 )
 def test_wrong_use_is_told_before_anything_is_read(words, code, said, capsys, tmp_path):
-    (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    for split in ("train", "val"):
+        (tmp_path / split / "a/blur").mkdir(parents=True)
     asked = ["train", "--config", QUICKSTART, "--set", f"DATA.ROOT={tmp_path}", *words]
     assert main([*asked, "--run", str(tmp_path / "run")]) == code
     assert said in " ".join(capsys.readouterr().err.replace("│", " ").split())
