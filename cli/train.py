@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import Json, overwrites
-from .output import command_line, print_table, report, require_local, say
+from .output import command_line, is_quiet, print_table, report, require_local, say
 
 if TYPE_CHECKING:
     from ..pipeline.train.clock import Profile
@@ -157,6 +158,8 @@ def _print_summary(summary: TrainSummary, again: str, evaluate: str, *, json: bo
     report(summary, f"{summary.run}: {summary.step} steps{best}", json=json, next_command=evaluate)
     for seq, why in summary.unread.items():
         say(f"left out: {seq}: {why}", err=True)
+    if not json and not is_quiet.get():
+        say(f"Curves: {shlex.join(('tensorboard', '--logdir', str(summary.run)))}")
 
 
 def _print_profile(profile: Profile) -> None:

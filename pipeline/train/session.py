@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 from ...configs.schema import Config
 from ...model import build_model, configured_recompute
 from ...third_party.VRT import set_recompute
+from ..host.machine import MEMORY
 from ..host.reporter import SILENT, Reporter
 from ..sequences.contract import WindowSequence
 from ..sequences.light import seen_by
@@ -25,7 +27,7 @@ from .data.samples import ClipSamples
 from .data.splits import open_splits
 from .distributed import Group
 from .memory_advice import require_room
-from .memory_budget import Trial, fit_in_budget
+from .memory_budget import Trial, fit_in_budget, require_step_fits
 from .objective import Objective
 from .optimizer import total_steps
 from .precision import Precision, cpu_computes_bf16
@@ -114,7 +116,7 @@ class Session:
         self.init: dict[str, Any] | None = None
         """Origin of the weights that a new run starts from, as environment.json tells it."""
         self.trial: Trial | None = None
-        """Memory and time of a step, where TRAIN.MEMORY_BUDGET had it tried."""
+        """Memory and time of a step, where one was tried: for TRAIN.MEMORY_BUDGET, or a limit."""
         index = ClipIndex.every_start([s.length for s in training], data.CLIP_LEN)
         self.training = ClipSamples(
             seen_by(data.NORM, training),
@@ -195,6 +197,10 @@ class Session:
             reporter.note(
                 f"recomputing {recompute}: a step takes {trial.peak_bytes / 1e9:.2f} GB and "
                 f"{trial.seconds:.2f} s"
+            )
+        elif os.environ.get(MEMORY) and group.device.type == "cpu":
+            session.trial = group.on_first(
+                lambda: require_step_fits(config, group.device, group.local_world, reporter)
             )
         return session
 

@@ -32,6 +32,7 @@ _PRODUCTS = (
     "metrics.jsonl",
     "events.out.tfevents.*",
     "samples/step_*.png",
+    "memory_*.pickle",
     "evaluation.json",  # scores, picture and page of the weights that go
     "before_after.png",
     "report.html",

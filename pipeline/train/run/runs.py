@@ -52,6 +52,8 @@ class _Line(BaseModel):
     lr: float | None = None
     grad_norm: float | None = None
     samples_per_s: float | None = None
+    tflops: float | None = None
+    peak_share: float | None = None
     data_wait: float | None = None
     peak_memory: float | None = None
 

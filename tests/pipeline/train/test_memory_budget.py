@@ -11,12 +11,19 @@ from training_sets import SMALL, Listener, make_store
 
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
-from spikedeblur.pipeline.host.device_memory import free_memory, peak_memory
+from spikedeblur.pipeline.host.device_memory import (
+    NotEnoughMemoryError,
+    free_memory,
+    peak_memory,
+)
+from spikedeblur.pipeline.train import memory_budget
 from spikedeblur.pipeline.train.dry_run import plan_run
 from spikedeblur.pipeline.train.memory_budget import (
     CHOICES,
     MemoryBudgetError,
+    Trial,
     fit_in_budget,
+    require_step_fits,
     try_step,
 )
 from spikedeblur.third_party.VRT import Recompute
@@ -43,6 +50,37 @@ def test_a_budget_that_nothing_fits_in_is_refused_after_all_ways_were_tried(monk
         fit_in_budget(small("TRAIN.MEMORY_BUDGET=1MB"), CPU, listener)
     assert len(listener.notes) == len(CHOICES)
     assert listener.notes[0] == "recomputing nothing: more, of 0.00 GB that are allowed"
+
+
+def test_a_step_within_the_limit_of_memory_is_tried_once(monkeypatch):
+    tried = []
+    monkeypatch.setattr(memory_budget, "free_main_memory", lambda: 10**9)
+
+    def trial(config, device, recompute=None, *, limit=None):
+        tried.append(limit)
+        return Trial(limit, 1.0, extrapolated=False)
+
+    monkeypatch.setattr(memory_budget, "try_step", trial)
+    assert require_step_fits(small(), CPU, 4).peak_bytes == 250_000_000
+    assert tried == [250_000_000]
+
+
+@pytest.mark.parametrize(("taken", "less"), [(2.0, ", 60% less"), (None, "")])
+def test_a_step_above_the_limit_names_what_helps_and_by_how_much(monkeypatch, taken, less):
+    monkeypatch.setattr(memory_budget, "free_main_memory", lambda: 10**9)
+
+    def trial(config, device, recompute=None, *, limit=None):
+        if recompute == CHOICES[2]:
+            return Trial(800_000_000, 1.0, extrapolated=False)
+        return None if taken is None else Trial(int(taken * 1e9), 1.0, extrapolated=False)
+
+    monkeypatch.setattr(memory_budget, "try_step", trial)
+    with pytest.raises(NotEnoughMemoryError) as raised:
+        require_step_fits(small(), CPU)
+    said = str(raised.value)
+    assert ("would take more" if taken is None else "would take 2.00 GB") in said
+    assert f"recomputing {CHOICES[2]}, a step takes 0.80 GB{less}, with the same" in said
+    assert "SPIKEDEBLUR_MEMORY leaves each of 1 processes 1.00 GB" in said
 
 
 def test_an_error_in_a_trial_is_told():
