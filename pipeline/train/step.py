@@ -136,11 +136,15 @@ class Learner:
             return self._step(batches, done, clock, raw=raw)
 
     def _step(self, batches: list[Batch], done: int, clock: Clock, *, raw: bool) -> StepResult:
-        frozen = done < self.config.TRAIN.OPTIM.FLOW_FROZEN_STEPS
+        optim = self.config.TRAIN.OPTIM
+        frozen = {
+            "flow": done < max(optim.FLOW_FROZEN_STEPS, optim.BACKBONE_FROZEN_STEPS),
+            "backbone": done < optim.BACKBONE_FROZEN_STEPS,
+        }
         loss, quality = self._backward(batches, clock, done, raw=raw)
         clock.start("optimizer")
-        for settings in self.optimizer.param_groups if frozen else ():
-            if settings["part"] == "flow":
+        for settings in self.optimizer.param_groups:
+            if frozen.get(settings["part"]):
                 for parameter in settings["params"]:
                     parameter.grad = None  # neither clipped with the others nor followed
         self.scaler.unscale_(self.optimizer)
