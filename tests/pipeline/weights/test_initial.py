@@ -21,6 +21,7 @@ from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import build_model
 from spikedeblur.model.motion_deblur import BASE
 from spikedeblur.pipeline.host.files import sha256_file
+from spikedeblur.pipeline.inspect import inspect
 from spikedeblur.pipeline.train import train
 from spikedeblur.pipeline.train.dry_run import plan_run
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
@@ -332,6 +333,8 @@ def test_a_run_begins_at_the_weights_and_says_so(tmp_path, weights, store):
     environment = json.loads((tmp_path / "run/environment.json").read_text())
     assert environment["init"]["name"] == str(source)
     assert environment["init"]["sha256"] == sha256_file(weights_file(source))
+    began_with = inspect(tmp_path / "run").facts["began with"]
+    assert began_with == f"{source} ({environment['init']['sha256'][:12]})"
     # A run that goes on has its own weights, and keeps where they came from.
     shutil.rmtree(source)
     train(config, tmp_path / "run", resume=True, init=source, reporter=listener)
