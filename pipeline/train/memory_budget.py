@@ -13,12 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import torch
 
 from ...configs.schema import Config
+from ...configs.schema.model import RecomputedPart
 from ...errors import SpikeDeblurError
 from ...model import build_model
 from ...third_party.VRT import Recompute, set_recompute
@@ -119,7 +120,8 @@ def require_step_fits(
     if trial is not None and trial.peak_bytes <= limit:
         return trial
     reporter.note("a step takes too much memory; trying what it takes with parts recomputed")
-    taken = "more" if trial is None else f"{trial.peak_bytes / 1e9:.2f} GB"
+    taken = "" if trial is None else f"{trial.peak_bytes / 1e9:.2f} GB, "
+    each = f" for each of {processes} processes" if processes > 1 else ""
     beside = " without MODEL.RECOMPUTE" if config.MODEL.RECOMPUTE is not None else ""
     train = config.TRAIN.model_copy(update={"MEMORY_BUDGET": int(SHARE * limit)})
     try:
@@ -131,10 +133,12 @@ def require_step_fits(
             f"{lower.peak_bytes / 1e9:.2f} GB{less}, with the same result"
         )
     except MemoryBudgetError:
-        helps = f"recomputing does not suffice; {training_advice(config)}"
+        every = {"RECOMPUTE": get_args(RecomputedPart)}
+        leanest = {"MODEL": config.MODEL.model_copy(update=every)}
+        advice = training_advice(config.model_copy(update=leanest))
+        helps = f"recomputing does not suffice; {advice}"
     raise NotEnoughMemoryError(
-        f"a step would take {taken}, and {MEMORY} leaves each of {processes} processes "
-        f"{limit / 1e9:.2f} GB; {helps}"
+        f"a step would take {taken}more than {MEMORY} leaves ({limit / 1e9:.2f} GB{each}); {helps}"
     )
 
 

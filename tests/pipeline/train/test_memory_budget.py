@@ -78,9 +78,20 @@ def test_a_step_above_the_limit_names_what_helps_and_by_how_much(monkeypatch, ta
     with pytest.raises(NotEnoughMemoryError) as raised:
         require_step_fits(small(), CPU)
     said = str(raised.value)
-    assert ("would take more" if taken is None else "would take 2.00 GB") in said
+    assert ("would take more than" if taken is None else "would take 2.00 GB, more than") in said
     assert f"recomputing {CHOICES[2]}, a step takes 0.80 GB{less}, with the same" in said
-    assert "SPIKEDEBLUR_MEMORY leaves each of 1 processes 1.00 GB" in said
+    assert "SPIKEDEBLUR_MEMORY leaves (1.00 GB); set TRAIN.MEMORY_BUDGET=auto: " in said
+
+
+def test_where_recomputing_does_not_suffice_only_other_settings_are_named(monkeypatch):
+    monkeypatch.setattr(memory_budget, "free_main_memory", lambda: 10**9)
+    monkeypatch.setattr(memory_budget, "try_step", lambda *_, **__: None)
+    with pytest.raises(NotEnoughMemoryError) as raised:
+        require_step_fits(small("TRAIN.BATCH_SIZE=4"), CPU, 2)
+    said = str(raised.value)
+    assert "leaves (0.50 GB for each of 2 processes); recomputing does not suffice; set " in said
+    assert "TRAIN.BATCH_SIZE=2 with TRAIN.GRADIENT_ACCUMULATION_STEPS=2 (half" in said
+    assert not any(key in said for key in ("USE_CHECKPOINT", "RECOMPUTE", "MEMORY_BUDGET"))
 
 
 def test_an_error_in_a_trial_is_told():
