@@ -154,7 +154,7 @@ CASES = {
         arrange=lambda s: s.monkeypatch.setenv("SPIKEDEBLUR_MEMORY", "1KB"),
     ),
     "a step above the limit of memory": Case(
-        r"would take 9.00 GB, more than SPIKEDEBLUR_MEMORY leaves \(8.00 GB\); recomputing does not",
+        r"would take 9.00 GB, more than SPIKEDEBLUR_MEMORY leaves \(8.00 GB\); recomputing does",
         arrange=above_the_limit,
     ),
     "a budget that no step fits in": Case(
