@@ -68,7 +68,7 @@ def export(
             )
         if size is None:
             raise typer.BadParameter("a program has one input shape; give HxW", param_hint="--size")
-        from ..pipeline.trained.model_file import find_model, require_trained
+        from ..pipeline.weights.find import find_model, require_trained
 
         source = require_trained(Path(run) if Path(run).is_dir() else find_model(run))
         from ..pipeline.trained.program import export_program  # with torch: seconds

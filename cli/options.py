@@ -243,7 +243,7 @@ def trained_model(run: str | Path | None, model: str | None) -> Path | None:
     """
     if run is not None and model is not None:
         raise typer.BadParameter("give --run or --model, not both", param_hint="--model")
-    from ..pipeline.trained.model_file import fetched, find_model, require_trained
+    from ..pipeline.weights.find import fetched, find_model, require_trained
 
     if run is not None:
         return require_trained(fetched(run))

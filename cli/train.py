@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import Json, overwrites
-from .output import command_line, print_table, report, require_local, say
+from .output import command_line, is_quiet, print_table, report, require_local, say
 
 if TYPE_CHECKING:
     from ..pipeline.train.clock import Profile
@@ -29,6 +30,19 @@ def train(
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
+    ] = False,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="Start from weights: the name of a model that ships, an exported model, a run "
+            "folder, a checkpoint, a state dict (.safetensors, .pt, .pth); a path or a URL.",
+            show_default=False,
+        ),
+    ] = None,
+    init_partial: Annotated[
+        bool,
+        typer.Option("--init-partial", help="Take what fits of --init, and list what is left out."),
     ] = False,
     overwrite: Annotated[bool, overwrites("a run that is in the folder")] = False,
     profile: Annotated[
@@ -58,6 +72,10 @@ def train(
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     if dry_run and find_rate:
         raise typer.BadParameter("--dry-run and --find-rate exclude each other")
+    if init_partial and init is None:
+        raise typer.BadParameter("--init-partial needs --init")
+    if find_rate and init is not None:
+        raise typer.BadParameter("--find-rate starts from random weights; leave out --init")
     from ..configs import load_config
     from .progress import progress_bar
 
@@ -67,7 +85,10 @@ def train(
     from ..pipeline.train.early_checks import require_startable
 
     writes = None if find_rate or (dry_run and run is None) else folder
-    require_startable(checked, writes, resume=resume, overwrite=overwrite)
+    require_startable(checked, writes, resume=resume, overwrite=overwrite, init=init)
+    from ..pipeline.weights.find import Init
+
+    start = None if init is None else Init(init, init_partial)
     if dry_run:
         from ..pipeline.train.dry_run import plan_run
 
@@ -77,6 +98,7 @@ def train(
                 folder if run is not None or resume else None,
                 resume=resume,
                 overwrite=overwrite,
+                init=start,
                 reporter=reporter,
             )
         report(plan, _described(plan), json=json)
@@ -97,7 +119,13 @@ def train(
 
     with progress_bar("Training", "steps") as reporter:
         summary = run_training(
-            checked, folder, resume=resume, overwrite=overwrite, profile=profile, reporter=reporter
+            checked,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            init=start,
+            profile=profile,
+            reporter=reporter,
         )
     if summary.is_first:
         sets = [word for override in overrides or () for word in ("--set", override)]
@@ -130,6 +158,8 @@ def _print_summary(summary: TrainSummary, again: str, evaluate: str, *, json: bo
     report(summary, f"{summary.run}: {summary.step} steps{best}", json=json, next_command=evaluate)
     for seq, why in summary.unread.items():
         say(f"left out: {seq}: {why}", err=True)
+    if not json and not is_quiet.get():
+        say(f"Curves: {shlex.join(('tensorboard', '--logdir', str(summary.run)))}")
 
 
 def _print_profile(profile: Profile) -> None:

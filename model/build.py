@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,16 +13,22 @@ from ..configs.schema.model import AttentionConfig, ModelConfig
 from ..third_party.VRT import VRT, Recompute, load_pretrained, set_recompute
 from .vrt_with_spike import VRTWithSpike
 
+_logger = logging.getLogger(__name__)
 
-def build_model(config: Config) -> VRTWithSpike:
+
+def build_model(config: Config, *, note: Callable[[str], object] = _logger.info) -> VRTWithSpike:
     """Build the network of a configuration, with published weights if it names a file.
+
+    Args:
+        config: The whole configuration.
+        note: Hears what was done to find the weights in that file.
 
     Raises:
         SpikeDeblurError: Sizes do not fit, or `MODEL.PRETRAINED` can't be loaded.
     """
     network = _assembled(config)
     if config.MODEL.PRETRAINED is not None:
-        load_pretrained(network.vrt, config.MODEL.PRETRAINED)
+        load_pretrained(network.vrt, config.MODEL.PRETRAINED, note=note)
     return network
 
 

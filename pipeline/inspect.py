@@ -210,6 +210,8 @@ def _run(path: Path) -> Facts:
         "last": record.metrics[-1] if record.metrics else "nothing",
         "data": record.settings.get("DATA.ROOT"),
     }
+    if record.began_with is not None:
+        facts["began with"] = record.began_with
     # A run that was stopped before its first validation has no best checkpoint yet.
     for which in ("best", "last"):
         file = checkpoint_path(path, which)

@@ -7,7 +7,7 @@ from calm_scenes import KINDS, write_frames
 
 from spikedeblur.pipeline.evaluate.job import evaluate_sequences
 from spikedeblur.pipeline.methods.make_method import ModelOptions
-from spikedeblur.pipeline.trained.model_file import find_model
+from spikedeblur.pipeline.weights.find import find_model
 from tests.benchmarks.calm import ENOUGH, over_input, scores
 from tests.benchmarks.cameras import NEAR, record
 

@@ -14,7 +14,7 @@ from real_recordings import (
 )
 
 from spikedeblur.pipeline.methods.make_method import ModelOptions
-from spikedeblur.pipeline.trained.model_file import find_model
+from spikedeblur.pipeline.weights.find import find_model
 
 NEEDED = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no real recordings in {FOLDER.name}/")
 

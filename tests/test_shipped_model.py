@@ -17,8 +17,8 @@ from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import folder_clips
 from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.trained import load_trained
-from spikedeblur.pipeline.trained.model_file import find_model
 from spikedeblur.pipeline.weights.exported import describe_model
+from spikedeblur.pipeline.weights.find import find_model
 
 CLIP = "china/clip0"
 

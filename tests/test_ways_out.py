@@ -48,6 +48,7 @@ OTHERS = {
     "Dask's worker": {"--dashboard-address", "--no-dashboard", "--lifetime", "--lifetime-stagger"}
     | {"--nthreads", "--nworkers"},
     "aws s3": {"--recursive"},
+    "TensorBoard": {"--logdir"},
     "other tools, on pages about them": {"--auto", "--launcher", "--generate-lmdb"},
 }
 """Options of other programs that our words name."""

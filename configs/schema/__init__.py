@@ -52,6 +52,11 @@ class Config(Section):
             )
         if model.USE_SPIKE:
             yield from self._spike_misfits()
+        elif self.TRAIN.OPTIM.BACKBONE_FROZEN_STEPS:
+            yield (
+                "TRAIN.OPTIM.BACKBONE_FROZEN_STEPS: without MODEL.USE_SPIKE there is nothing else "
+                "to train; set it to 0"
+            )
 
     def _spike_misfits(self) -> Iterator[str]:
         model, mode = self.MODEL, self.DATA.NORM.MODE

@@ -35,6 +35,9 @@ class OptimConfig(Section):
     beside a new spike branch."""
     FLOW_FROZEN_STEPS: NaturalInt = 0
     """Steps at the start that leave the flow network unchanged."""
+    BACKBONE_FROZEN_STEPS: NaturalInt = 0
+    """Steps at the start that leave the published network unchanged, flow included, so that the
+    spike branch alone is trained; for weights from `train --init` or MODEL.PRETRAINED."""
 
 
 class SchedulerConfig(Section):

@@ -37,7 +37,8 @@ from ..sequences.in_time import require_one_scene
 from ..sequences.recording import Recording
 from ..spikes.parts import hash_stream
 from ..train.ema import averaged_copy, update_average
-from ..trained.model_file import load_trained, require_model_file, weights_file, write_model
+from ..trained.model_file import load_trained, require_model_file, write_model
+from ..weights.find import weights_file
 from .camera import AdaptError, Camera, Crop, Curve, fit_curve
 
 LIGHT_WEIGHT = 3.0

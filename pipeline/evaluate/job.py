@@ -84,7 +84,7 @@ def evaluate(
             another protocol's data, no weights for LPIPS, no OpenCV for motion.
     """
     from ..sequences.stored import open_store
-    from ..trained.model_file import source_name, weights_file
+    from ..weights.find import source_name, weights_file
 
     names = checked_methods(methods, run=run, control=control)
     lpips = None if how.lpips is None else Lpips(how.lpips, how.device)

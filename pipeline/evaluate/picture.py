@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ... import __version__
 from ..frames.images import to_8_bits
+from ..frames.panels import Row, draw_panels
 from ..host.files import StrPath, atomic_write
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
@@ -102,30 +103,17 @@ def median_window(evaluation: Evaluation, method: str) -> WindowScores:
     return evaluation.windows[gains.index(statistics.median_low(gains))]
 
 
-_CAPTION_ROWS = 18
-"""Height of the captions, in pixels."""
-_GAP = 4
-"""Distance of the panels, in pixels."""
 _SMALLEST_PANEL = 160
 """Least width of a panel, in pixels."""
 
 
 def _write_picture(path: Path, panels: Sequence[tuple[str, npt.NDArray[np.uint8]]]) -> None:
     """Write panels side by side with captions above; small frames are enlarged by whole pixels."""
-    from PIL import Image, ImageDraw
+    from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     zoom = -(-_SMALLEST_PANEL // panels[0][1].shape[1])
-    height, width = (zoom * side for side in panels[0][1].shape[:2])
-    picture = Image.new(
-        "RGB", (len(panels) * (width + _GAP) - _GAP, height + _CAPTION_ROWS), (255, 255, 255)
-    )
-    draw = ImageDraw.Draw(picture)
-    for i, (caption, frame) in enumerate(panels):
-        x = i * (width + _GAP)
-        draw.text((x + 3, 3), caption, fill=(0, 0, 0))
-        panel = Image.fromarray(np.ascontiguousarray(frame))
-        picture.paste(panel.resize((width, height), Image.Resampling.NEAREST), (x, _CAPTION_ROWS))
+    picture = Image.fromarray(draw_panels([Row("", panels)], zoom))
     mark = PngInfo()
     mark.add_text("Software", f"{_SOFTWARE} {__version__}")
     with atomic_write(path) as file:

@@ -43,6 +43,21 @@ def explained_shortage(doing: str, advice: str) -> Iterator[None]:
         raise NotEnoughMemoryError(f"{doing}: out of memory ({first}); {advice}") from error
 
 
+def write_memory_snapshot(path: Path, device: torch.device) -> bool:
+    """Write what holds a GPU's memory, and who took it where torch records that.
+
+    Returns:
+        False if nothing is written: the device is no GPU, or the file can't be.
+    """
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.memory._dump_snapshot(str(path))
+    except OSError:
+        return False
+    return True
+
+
 def free_memory(device: torch.device) -> int:
     """Return the bytes that this process could still take on a device."""
     if device.type == "cuda":

@@ -27,6 +27,7 @@ _CURVES = (
     ("lr", "Learning rate", "linear", "~g"),
     ("grad_norm", "Gradient norm", "log", "~g"),
     ("samples_per_s", "Clips a second", "linear", "~g"),
+    ("tflops", "TFLOP/s", "linear", "~g"),
     ("data_wait", "Waiting for data, of the steps' time", "linear", "~%"),
     ("peak_memory", "Peak memory, bytes", "linear", "~s"),
 )

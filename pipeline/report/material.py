@@ -21,7 +21,7 @@ from ..sequences.lag import NOTABLE
 from ..sequences.provenance import describe_data, warning_of
 from ..storage.base import StoreError
 from ..train.run.runs import RunRecord, read_run
-from ..trained.model_file import weights_file
+from ..weights.find import weights_file
 
 
 class ReportError(SpikeDeblurError):

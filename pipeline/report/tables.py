@@ -72,8 +72,8 @@ def facts(run: Run) -> Iterator[tuple[str, str, str]]:
         device = run.starts[-1].get("device") if run.starts else "device unknown"
         yield "training", duration(seconds), f"{run.metrics[-1]['step']} steps, {device}"
     if run.weights_sha256 is not None:
-        from ..trained.model_file import weights_file
         from ..weights.checkpoint import describe_checkpoint
+        from ..weights.find import weights_file
 
         try:
             parameters = describe_checkpoint(weights_file(run.folder))[0]["parameters"]

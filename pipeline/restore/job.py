@@ -344,7 +344,7 @@ def _inputs(
     settings = recording.settings
     model_hash = None
     if how.run is not None:
-        from ..trained.model_file import weights_file
+        from ..weights.find import weights_file
 
         model_hash = sha256_file(weights_file(how.run))
     untrained = UNTRAINED.get(how.method)

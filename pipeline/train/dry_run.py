@@ -11,6 +11,7 @@ import torch
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ..host.reporter import SILENT, Reporter
+from ..weights.find import Init
 from .distributed import process_group
 from .memory_budget import try_step
 from .run import folder as run_folder
@@ -52,6 +53,7 @@ def plan_run(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    init: Init | str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> RunPlan:
     """Refuse what `train` refuses before its first step, and try a step; nothing is written.
@@ -61,6 +63,7 @@ def plan_run(
         run: run folder to check; None: none.
         resume: the run would go on from the folder's last checkpoint.
         overwrite: the run would replace one that is in the folder.
+        init: weights that a new run would start from.
         reporter: hears which parts are recomputed.
 
     Raises:
@@ -71,7 +74,10 @@ def plan_run(
         if run is not None:
             group.on_first(lambda: run_folder.require_not_held(folder))
             state = find_start(config, group, folder, resume=resume, overwrite=overwrite)
-        session = Session.open(config, group, run=folder, state=state, reporter=reporter)
+        start = None if init is None else Init.of(init)
+        session = Session.open(
+            config, group, run=folder, state=state, init=start, reporter=reporter
+        )
         trial = session.trial or try_step(config, group.device)
         if trial is None:
             raise SpikeDeblurError(

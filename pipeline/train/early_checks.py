@@ -7,6 +7,8 @@ from pathlib import Path
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ..sequences.unified import is_store, require_split_folder
+from ..weights.files import checkpoint_path
+from ..weights.find import find_initial
 from .run.folder import require_new
 
 
@@ -15,7 +17,12 @@ class MissingFileError(SpikeDeblurError):
 
 
 def require_startable(
-    config: Config, run: Path | None, *, resume: bool = False, overwrite: bool = False
+    config: Config,
+    run: Path | None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    init: str | None = None,
 ) -> None:
     """Refuse a run whose data, weights or folder are not what they should be; opens none of them.
 
@@ -24,10 +31,12 @@ def require_startable(
         run: folder to write; None: nothing is written.
         resume: the run goes on, and has its weights.
         overwrite: replace a run that is in the folder.
+        init: weights that a new run starts from, as for `Init`.
 
     Raises:
         StoreError: neither a store nor a unified folder is at DATA.ROOT.
         MissingFileError: a file with weights is not there.
+        TrainedModelError: no weights to start from are of that name.
         RunFolderError: the folder holds a run.
     """
     data, vgg = config.DATA, config.LOSS.VGG_PERCEPTUAL
@@ -44,3 +53,6 @@ def require_startable(
             )
     if run is not None and not resume:
         require_new(run, overwrite=overwrite)
+    goes_on = resume and run is not None and checkpoint_path(run, "last").is_file()
+    if init is not None and not goes_on:
+        find_initial(init)

@@ -15,17 +15,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
-from ...model.motion_deblur import BASE
+from ..host.device_memory import NotEnoughMemoryError
 from ..host.reporter import SILENT, Reporter
 from ..sequences.provenance import describe_data
 from ..storage.base import StoreError
-from ..weights.base import base_of
+from ..weights.find import Init
 from .clock import Clock, Profile
 from .data.loader import Batch, open_loader, prepare_cache
 from .data.splits import open_splits
 from .distributed import process_group
+from .flops import measure_work
+from .memory_advice import shortage_in_run
 from .optimizer import learning_rate_at, warmup_steps
 from .run import folder as run_folder
 from .run.checkpoint import Checkpoints
@@ -69,6 +73,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    init: Init | str | os.PathLike[str] | None = None,
     profile: bool = False,
     reporter: Reporter = SILENT,
 ) -> TrainSummary:
@@ -79,6 +84,8 @@ def train(
         run: folder for all that the run writes.
         resume: go on from the folder's last checkpoint; from the start if there is none.
         overwrite: replace a run that is in the folder.
+        init: weights that a new run starts from, at step 0 and with its own schedule; a run that
+            goes on has its own.
         profile: time each part of the steps; on a GPU this waits for it between them.
         reporter: hears the steps done, with loss, PSNR and data wait, and what is decided.
 
@@ -103,7 +110,8 @@ def train(
             return TrainSummary(
                 run, at.step, at.step, *best, was_finished=True, is_first=group.is_first
             )
-        session = Session.open(config, group, run=run, state=state, reporter=reporter)
+        start = None if init is None else Init.of(init)
+        session = Session.open(config, group, run=run, state=state, init=start, reporter=reporter)
         return fit(session, profile=profile, reporter=reporter)
 
 
@@ -126,9 +134,8 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
         reporter.note(f"validating the start on {clips} clips before the first step")
     else:
         reporter.note(f"continuing after step {at.step} of {total}")
-        base = base_of(session.state)
-        if session.config.MODEL.SPIKE_MOTION and base != BASE:
-            reporter.note(f"the run was begun on base {base}, and goes on on base {BASE}")
+    if profile and group.device.type == "cuda":
+        torch.cuda.memory._record_memory_history(max_entries=100_000)  # for `shortage_in_run`
     with ExitStack() as opened:
         stop = opened.enter_context(stop_request())
         workers = prepare_cache(
@@ -146,6 +153,7 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
                 prefetch_bytes=options.PREFETCH_MB * 10**6,
             )
         )
+        work = measure_work(session, learner) if group.is_first else None
         clock = Clock(group.device, exact=profile)
         checkpoints = Checkpoints(session, learner, at, clock)
         validator = Validator(session, learner, at, clock)
@@ -167,13 +175,16 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
                 clock.start("other")
                 left_out.note_unread(batches)
                 result = left_out.step(learner, batches, learning_rate, clock)
-            except SpikeDeblurError:
-                checkpoints.write("last")
+            except SpikeDeblurError as error:
+                if learner.is_whole:
+                    checkpoints.write("last")
+                    if isinstance(error, NotEnoughMemoryError):
+                        raise shortage_in_run(error, session.run, at.step, group) from error
                 raise
             at.note_step(result)
             clock.count(batches)
             reporter.progress(at.step, total, clock.note(result.loss, result.psnr))
-            records.training_if_due(learning_rate, result.gradient_norm, clock)
+            records.training_if_due(learning_rate, result.gradient_norm, clock, work)
 
     if ended and at.step < total:
         reporter.note(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 from ...configs.schema import Config
 from ...configs.schema.model import RecomputedPart
 from ...model import outline_model
-from ..host.device_memory import NotEnoughMemoryError
+from ..host.device_memory import NotEnoughMemoryError, write_memory_snapshot
 from ..host.machine import free_main_memory
+from .distributed import Group
 
 # Shares of the memory that a step of deblurring VRT keeps for its backward pass
 # (float32, 3 frames of 64x64: 1.97 and 1.83 of 4.39 GB).
@@ -47,6 +49,27 @@ def training_advice(config: Config) -> str:
     if not helps:
         return "use a smaller network, or a device with more memory"
     return "set " + ", or ".join(helps)
+
+
+def shortage_in_run(
+    error: NotEnoughMemoryError, run: Path, step: int, group: Group
+) -> NotEnoughMemoryError:
+    """Return the error of a step that ran out of memory, with what is kept and where to look.
+
+    Args:
+        error: as the step raised it; it still holds what the step held, for the snapshot.
+        run: folder of the run.
+        step: steps before the one that failed; its checkpoint is written.
+        group: the processes, and this one's device.
+    """
+    text = (
+        f"{error}. The checkpoint of step {step} is written; go on with --resume and a setting "
+        "that leaves the result the same"
+    )
+    snapshot = run / f"memory_{group.rank}.pickle"
+    if write_memory_snapshot(snapshot, group.device):
+        text += f". What held the memory: {snapshot} (a snapshot for pytorch.org/memory_viz)"
+    return NotEnoughMemoryError(text)
 
 
 def require_room(config: Config) -> None:

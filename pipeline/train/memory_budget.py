@@ -13,21 +13,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import torch
 
 from ...configs.schema import Config
+from ...configs.schema.model import RecomputedPart
 from ...errors import SpikeDeblurError
 from ...model import build_model
 from ...third_party.VRT import Recompute, set_recompute
 from ..host.allocator import keep_share_of_freed_memory
 from ..host.device_memory import NotEnoughMemoryError, free_memory, peak_memory
+from ..host.machine import MEMORY, free_main_memory
 from ..host.reporter import SILENT, Reporter
 from ..weights.checkpoint import without_pretrained
 from .clock import Clock
 from .distributed import Group
+from .memory_advice import training_advice
 from .objective import Objective
 from .precision import Precision
 from .step import Learner
@@ -95,6 +98,47 @@ def fit_in_budget(
         f"TRAIN.MEMORY_BUDGET: a step takes more than {limit / 1e9:.2f} GB even with everything "
         f"recomputed; lower TRAIN.BATCH_SIZE (now {config.TRAIN.BATCH_SIZE}), DATA.CROP_SIZE "
         f"({data.CROP_SIZE}) or DATA.CLIP_LEN ({data.CLIP_LEN})"
+    )
+
+
+def require_step_fits(
+    config: Config, device: torch.device, processes: int = 1, reporter: Reporter = SILENT
+) -> Trial:
+    """Try a step, and refuse one that is foretold to take more than `SPIKEDEBLUR_MEMORY`.
+
+    Args:
+        config: the run's configuration, without a budget.
+        device: a CPU; the variable says nothing of a GPU's memory.
+        processes: training processes that share the memory.
+        reporter: hears what was tried in search of a setting that helps.
+
+    Raises:
+        NotEnoughMemoryError: the step takes more; names the setting that helps, and by how much.
+    """
+    limit = free_main_memory() // processes
+    trial = try_step(config, device, limit=limit)
+    if trial is not None and trial.peak_bytes <= limit:
+        return trial
+    reporter.note("a step takes too much memory; trying what it takes with parts recomputed")
+    taken = "" if trial is None else f"{trial.peak_bytes / 1e9:.2f} GB, "
+    each = f" for each of {processes} processes" if processes > 1 else ""
+    beside = " without MODEL.RECOMPUTE" if config.MODEL.RECOMPUTE is not None else ""
+    train = config.TRAIN.model_copy(update={"MEMORY_BUDGET": int(SHARE * limit)})
+    try:
+        budgeted = config.model_copy(update={"TRAIN": train})
+        recompute, lower = fit_in_budget(budgeted, device, reporter)
+        less = "" if trial is None else f", {1 - lower.peak_bytes / trial.peak_bytes:.0%} less"
+        helps = (
+            f"set TRAIN.MEMORY_BUDGET=auto{beside}: recomputing {recompute}, a step takes "
+            f"{lower.peak_bytes / 1e9:.2f} GB{less}, with the same result"
+        )
+    except MemoryBudgetError:
+        every = {"RECOMPUTE": get_args(RecomputedPart)}
+        leanest = {"MODEL": config.MODEL.model_copy(update=every)}
+        advice = training_advice(config.model_copy(update=leanest))
+        helps = f"recomputing does not suffice; {advice}"
+    raise NotEnoughMemoryError(
+        f"a step would take {taken}more than {MEMORY} leaves ({limit / 1e9:.2f} GB{each}); {helps}"
     )
 
 

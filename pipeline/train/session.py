@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,21 @@ from torch import nn
 from ...configs.schema import Config
 from ...model import build_model, configured_recompute
 from ...third_party.VRT import set_recompute
+from ..host.machine import MEMORY
 from ..host.reporter import SILENT, Reporter
 from ..sequences.contract import WindowSequence
 from ..sequences.light import seen_by
 from ..sequences.provenance import describe_data, findings, warning_of
 from ..weights.checkpoint import forms_of, outline_that_fits, without_pretrained
 from ..weights.files import checkpoint_path
+from ..weights.find import Init
+from ..weights.initial import start_from
 from .data.order import ClipIndex, StepPlan
 from .data.samples import ClipSamples
 from .data.splits import open_splits
 from .distributed import Group
 from .memory_advice import require_room
-from .memory_budget import Trial, fit_in_budget
+from .memory_budget import Trial, fit_in_budget, require_step_fits
 from .objective import Objective
 from .optimizer import total_steps
 from .precision import Precision, cpu_computes_bf16
@@ -68,7 +72,8 @@ def require_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:
     if state["data"] != data["sha256"]:
         raise run_folder.RunFolderError(
             "can't continue: the training split is not the one that the run was begun with "
-            "(other sequences, windows or sources); restore it, or use another --run"
+            "(other sequences, windows or sources); restore it, or train on from these weights "
+            "with another --run and --init"
         )
 
 
@@ -108,8 +113,10 @@ class Session:
         self.precision = Precision.choose(options.AMP, group.device)
         self.recompute = configured_recompute(config.MODEL)
         """Parts of the network that a step computes twice."""
+        self.init: dict[str, Any] | None = None
+        """Origin of the weights that a new run starts from, as environment.json tells it."""
         self.trial: Trial | None = None
-        """Memory and time of a step, where TRAIN.MEMORY_BUDGET had it tried."""
+        """Memory and time of a step, where one was tried: for TRAIN.MEMORY_BUDGET, or a limit."""
         index = ClipIndex.every_start([s.length for s in training], data.CLIP_LEN)
         self.training = ClipSamples(
             seen_by(data.NORM, training),
@@ -141,6 +148,7 @@ class Session:
         *,
         run: Path = Path(),
         state: dict[str, Any] | None = None,
+        init: Init | None = None,
         reporter: Reporter = SILENT,
     ) -> Session:
         """Open all that a configuration names, and refuse what can't be trained.
@@ -150,7 +158,8 @@ class Session:
             group: the processes, and this one's device.
             run: run folder; it is not looked at here.
             state: content of its last checkpoint, if the run goes on.
-            reporter: hears which parts are recomputed.
+            init: weights that a new run starts from; not read where there is a state.
+            reporter: hears which parts are recomputed, and what is taken of the weights.
 
         Raises:
             SpikeDeblurError: a package, the loss's or the network's weights, the data, memory or
@@ -170,8 +179,13 @@ class Session:
         if found := findings([*splits[0], *splits[1]]):
             reporter.warn(warning_of(found))
         torch.manual_seed(config.TRAIN.SEED)
-        model = build_model(config if state is None else without_pretrained(config))
+        anew = state is None
+        model = build_model(config if anew else without_pretrained(config), note=reporter.note)
         session = cls(config, group, objective, model, splits, run=run, state=state)
+        if init is not None and anew:
+            session.init = start_from(init, model, config, reporter.note)
+        elif init is not None:
+            reporter.note("--init is not read: the run goes on from its own weights")
         low = session.precision.dtype == torch.bfloat16 and group.device.type == "cpu"
         if low and not cpu_computes_bf16():
             reporter.note(NO_BF16)
@@ -183,6 +197,10 @@ class Session:
             reporter.note(
                 f"recomputing {recompute}: a step takes {trial.peak_bytes / 1e9:.2f} GB and "
                 f"{trial.seconds:.2f} s"
+            )
+        elif os.environ.get(MEMORY) and group.device.type == "cpu":
+            session.trial = group.on_first(
+                lambda: require_step_fits(config, group.device, group.local_world, reporter)
             )
         return session
 

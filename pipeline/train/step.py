@@ -79,6 +79,8 @@ class Learner:
         self.wrapped = group.wrap(model, some_unused=some_unused)
         """The model, with its gradients averaged over the processes."""
         self.scaler = precision.scaler()
+        self.is_whole = True
+        """Whether all that steps change is of one step; not so where an update was cut short."""
 
     def state(self) -> dict[str, Any]:
         """Return all that steps change, as a checkpoint holds it."""
@@ -127,15 +129,22 @@ class Learner:
             NonFiniteError: a loss or the gradient is not finite; raised on all processes alike.
             NotEnoughMemoryError: memory does not suffice; the message names settings that help.
         """
-        frozen = done < self.config.TRAIN.OPTIM.FLOW_FROZEN_STEPS
         for settings in self.optimizer.param_groups:
             settings["lr"] = learning_rate * settings["scale"]
         torch.manual_seed(_step_seed(self.config.TRAIN.SEED, done, self.group.rank))
         with explained_shortage(f"step {done + 1}", training_advice(self.config)):
-            loss, quality = self._backward(batches, clock, done, raw=raw)
+            return self._step(batches, done, clock, raw=raw)
+
+    def _step(self, batches: list[Batch], done: int, clock: Clock, *, raw: bool) -> StepResult:
+        optim = self.config.TRAIN.OPTIM
+        frozen = {
+            "flow": done < max(optim.FLOW_FROZEN_STEPS, optim.BACKBONE_FROZEN_STEPS),
+            "backbone": done < optim.BACKBONE_FROZEN_STEPS,
+        }
+        loss, quality = self._backward(batches, clock, done, raw=raw)
         clock.start("optimizer")
-        for settings in self.optimizer.param_groups if frozen else ():
-            if settings["part"] == "flow":
+        for settings in self.optimizer.param_groups:
+            if frozen.get(settings["part"]):
                 for parameter in settings["params"]:
                     parameter.grad = None  # neither clipped with the others nor followed
         self.scaler.unscale_(self.optimizer)
@@ -144,12 +153,14 @@ class Learner:
         ).item()
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             raise self._not_finite(done, f"the gradient's norm is {norm}", batches)
+        self.is_whole = False
         self.scaler.step(self.optimizer)  # leaves the step out if fp16 overflowed
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             decay = self.config.TRAIN.EMA_DECAY or 0.0
             update_average(self.average, self.model, ema_decay(decay, done))
+        self.is_whole = True
         clock.start("other")
         return StepResult(loss, quality, norm)
 

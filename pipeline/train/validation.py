@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..frames.panels import Row, draw_panels
 from ..sequences.contract import Span
 from .clock import Clock
 from .data.loader import collate
+from .data.order import ClipIndex
 from .objective import psnr, to_inputs
 from .run.checkpoint import Checkpoints
 from .run.records import Position, Records
 from .session import Session
 from .step import Learner
 from .stop import StopRequest
+
+SHOWN = 4
+"""Windows in a validation's picture, evenly spread over those that are validated."""
+
+SHOWN_SIDE = 256
+"""Most pixels that are shown of a side, from the middle."""
+
+ZOOM = 2
+"""Side of the square that a pixel becomes in the picture, in pixels."""
+
+
+class ShownWindow(NamedTuple):
+    """A window that was validated, for the picture."""
+
+    number: int
+    """Number of the window among those that are shown."""
+    title: str
+    psnr_blur: float
+    """PSNR of the blurred frame, in dB, as validated."""
+    psnr: float
+    images: tuple[np.ndarray, ...]
+    """Blur, output and sharp frame, each (H, W, 3) uint8."""
 
 
 class Validator:
@@ -29,6 +54,7 @@ class Validator:
     def __init__(self, session: Session, learner: Learner, at: Position, clock: Clock) -> None:
         self._session, self._at, self._clock = session, at, clock
         self._model = learner.model if learner.average is None else learner.average
+        self._shown = _spread(session.validation.index)
         self.psnr_blur: float | None = None
         """PSNR of the blurred input at the last validation, in dB; None: there was none."""
 
@@ -74,15 +100,16 @@ class Validator:
 
         Returns:
             Sums over all processes: PSNR and the blurred input's PSNR of all windows in dB, the
-            number of windows, and of processes that were stopped; and a picture (H, 3 W, 3) uint8
-            of the first clip's middle window: blur, output, sharp; on the first process only.
+            number of windows, and of processes that were stopped; and a picture (H, W, 3) uint8
+            of `SHOWN` windows, the same in each validation: blur, output and sharp in a row each,
+            with PSNR; on the first process only.
         """
         session, model = self._session, self._model
         samples, data, group = session.validation, session.config.DATA, session.group
         was_training = model.training
         model.eval()
         sums = np.zeros(4)
-        picture = None
+        shown: list[ShownWindow] = []
         for clip in range(group.rank, len(samples.index), group.world):
             if stop:
                 sums[3] = 1
@@ -96,14 +123,16 @@ class Validator:
                 output = model(inputs.blur, inputs.voxels)
             output = to_8_bits(output)[0]  # (T, 3, H, W)
             blur, sharp = inputs.blur[0], inputs.sharp[0]
-            sums[0] += psnr(output, sharp).sum().item()
-            sums[1] += psnr(blur, sharp).sum().item()
-            sums[2] += output.shape[0]
-            if clip == 0:
-                middle = output.shape[0] // 2
-                picture = _side_by_side(blur[middle], output[middle], sharp[middle])
+            of_output, of_blur = psnr(output, sharp).tolist(), psnr(blur, sharp).tolist()
+            sums += [sum(of_output), sum(of_blur), output.shape[0], 0]
+            for number, t in self._shown.get(clip, ()):
+                images = tuple(_shown_part(frames[t]) for frames in (blur, output, sharp))
+                title = f"{batch['seq'][0]}, frame {batch['frame_index'][0][t]}"
+                shown.append(ShownWindow(number, title, of_blur[t], of_output[t], images))
         model.train(was_training)
-        return group.sum(sums.tolist()), picture
+        total = group.sum(sums.tolist())
+        windows = sorted(window for of_process in group.gather(shown) for window in of_process)
+        return total, _drawn(windows) if group.is_first and windows else None
 
 
 def to_8_bits(image: Tensor) -> Tensor:
@@ -117,6 +146,28 @@ def _middle(side: int, most: int, ratio: int) -> Span:
     return start, start + length
 
 
-def _side_by_side(*images: Tensor) -> np.ndarray:
-    joined = torch.cat(images, dim=-1)  # (3, H, 3 W)
-    return (joined * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+def _spread(index: ClipIndex) -> dict[int, list[tuple[int, int]]]:
+    """Return which windows are shown: by clip, the number of each and its place in the clip."""
+    ends = np.cumsum([index[clip].length for clip in range(len(index))])
+    total = int(ends[-1])
+    shown: dict[int, list[tuple[int, int]]] = {}
+    for number in range(min(SHOWN, total)):
+        window = (2 * number + 1) * total // (2 * min(SHOWN, total))
+        clip = int(np.searchsorted(ends, window, side="right"))
+        shown.setdefault(clip, []).append((number, window - int(ends[clip]) + index[clip].length))
+    return shown
+
+
+def _shown_part(image: Tensor) -> np.ndarray:
+    """Return the middle of (3, H, W) in [0, 1] as (H, W, 3) uint8."""
+    top, left = (max(0, side - SHOWN_SIDE) // 2 for side in image.shape[1:])
+    part = image[:, top : top + SHOWN_SIDE, left : left + SHOWN_SIDE]
+    return (part * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def _drawn(windows: list[ShownWindow]) -> np.ndarray:
+    def row(window: ShownWindow) -> Row:
+        captions = f"blur {window.psnr_blur:.2f} dB", f"output {window.psnr:.2f} dB", "sharp"
+        return Row(window.title, list(zip(captions, window.images, strict=True)))
+
+    return draw_panels([row(window) for window in windows], ZOOM)

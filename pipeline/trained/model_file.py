@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,107 +22,16 @@ from ..weights.exported import (
     MODEL,
     SUFFIX,
     TrainedModelError,
-    describe_model,
     read_exported,
     weights_checksum,
 )
-from ..weights.files import checkpoint_path, find_checkpoint
+from ..weights.files import find_checkpoint
+from ..weights.find import fetched, located, shipped_names
 
 if TYPE_CHECKING:  # names and paths are checked without torch
     from torch import nn
 
     from ...model import VRTWithSpike
-
-_fetched: dict[str, tempfile.TemporaryDirectory[str]] = {}
-"""Folders with what was fetched from buckets, by URL; they go when this process ends."""
-
-_SHIPPED = Path(__file__).parents[2] / "model" / "trained"
-
-
-def find_model(name: str | os.PathLike[str]) -> Path:
-    """Return the file of an exported model: by its path or URL, or by the name of a shipped one.
-
-    Raises:
-        TrainedModelError: there is none; the message names the models that ship.
-    """
-    path = _shipped().get(str(name)) or fetched(name)
-    if path.suffix == SUFFIX and path.is_file():
-        return path
-    raise TrainedModelError(
-        f"{name}: expected a model that ships ({_names()}) or a file that `spikedeblur export` "
-        f"wrote (*{SUFFIX}); for a run folder give --run"
-    )
-
-
-def _shipped() -> dict[str, Path]:
-    return {file.stem: file for file in sorted(_SHIPPED.glob(f"*{SUFFIX}"))}
-
-
-def _names() -> str:
-    return ", ".join(_shipped()) or "none here"
-
-
-def fetched(source: str | os.PathLike[str]) -> Path:
-    """Return the path of a run folder or an exported model; of one at a URL, once it is fetched.
-
-    Only `config.yaml` and the best weights of a run are fetched.
-
-    Raises:
-        TrainedModelError: neither is at the URL.
-        StoreError: the URL or the bucket can't be used.
-    """
-    from ..storage.fetch import fetch
-    from ..storage.locate import local_path, open_storage
-
-    path, text = local_path(source), os.fspath(source)
-    if path is not None:
-        return path
-    storage = open_storage(text)
-    if text.endswith(SUFFIX):
-        above, _, name = text.rpartition("/")
-        storage, keys = open_storage(above), [name]
-    else:
-        name, keys = "", ["config.yaml", checkpoint_path("", "best").as_posix()]
-    if text not in _fetched:
-        missing = [key for key in keys if storage.size(key) is None]
-        if missing:
-            raise TrainedModelError(
-                f"{text}: expected a run folder or an exported model (*{SUFFIX}), found no "
-                f"{' and no '.join(missing)}; correct the URL, or copy all of it there"
-            )
-        folder = tempfile.TemporaryDirectory()
-        fetch(storage, keys, Path(folder.name))
-        _fetched[text] = folder
-    return Path(_fetched[text].name, name)
-
-
-def weights_file(source: str | os.PathLike[str]) -> Path:
-    """Return the file that the weights of a trained model are in, named as for `load_trained`."""
-    path = _located(source)
-    return path if path.suffix == SUFFIX else checkpoint_path(path, "best")
-
-
-def require_trained(source: Path) -> Path:
-    """Return a run folder or an exported model, once its weights are there.
-
-    Raises:
-        CheckpointError: the run has no best checkpoint.
-        TrainedModelError: no such file, or not an exported model.
-    """
-    if source.suffix == SUFFIX:
-        describe_model(source)
-    else:
-        find_checkpoint(source)
-    return source
-
-
-def source_name(source: str | os.PathLike[str]) -> str:
-    """Return the name of a model in products: that of a shipped one, else its path or URL."""
-    path = Path(source)
-    for url, folder in _fetched.items():
-        if path.is_relative_to(folder.name):
-            return url
-    return path.stem if path.parent == _SHIPPED else os.fspath(source)
 
 
 def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
@@ -136,7 +44,7 @@ def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
     Raises:
         SpikeDeblurError: there is none, or it can't be used; the message says why.
     """
-    path = _located(source)
+    path = located(source)
     if path.suffix == SUFFIX:
         from ..weights.checkpoint import model_with
 
@@ -145,17 +53,11 @@ def load_trained(source: str | os.PathLike[str]) -> tuple[VRTWithSpike, Config]:
     if not path.exists():
         raise TrainedModelError(
             f"{source}: expected a run folder, an exported model (*{SUFFIX}) or one that ships "
-            f"({_names()}), found none of that name; check the path"
+            f"({shipped_names()}), found none of that name; check the path"
         )
     from ..weights.checkpoint import load_run
 
     return load_run(path)
-
-
-def _located(source: str | os.PathLike[str]) -> Path:
-    """Return the run folder or file of a trained model; a folder goes before a shipped name."""
-    path = fetched(source)
-    return path if path.is_dir() else _shipped().get(str(source), path)
 
 
 def export_model(

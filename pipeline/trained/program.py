@@ -29,7 +29,8 @@ from ...errors import SpikeDeblurError
 from ..host.files import AsideFile, atomic_write
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
-from .model_file import load_trained, source_name
+from ..weights.find import source_name
+from .model_file import load_trained
 
 PROGRAM_SUFFIXES = (".pt2", ".onnx")
 FACTS = "spikedeblur"

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...configs.schema.model import ModelConfig
 from ...model.motion_deblur import BASE
+from .files import CheckpointError
 
 _logger = logging.getLogger(__name__)
 
@@ -33,12 +34,38 @@ def describe_base(model: ModelConfig, trained_on: int) -> str:
     return f"{corrected}, trained on {trained_on} (now {BASE})"
 
 
+def require_same_base(
+    model: ModelConfig, record: Mapping[str, Any], run: str | os.PathLike[str]
+) -> None:
+    """Refuse to continue a run whose network corrects another base than it would from now on.
+
+    Args:
+        model: the run's configuration.
+        record: content of its checkpoint.
+        run: its folder, for the message.
+
+    Raises:
+        CheckpointError: the base's version is another.
+    """
+    begun_on = base_of(record)
+    if _corrects_motion(model) and begun_on != BASE:
+        raise CheckpointError(
+            f"{run}: can't continue: the run was begun on base {begun_on}, and this release has "
+            f"base {BASE}. Continue with the release that it was begun with, or train on from its "
+            f"weights with another --run and --init {run}"
+        )
+
+
+def _corrects_motion(model: ModelConfig) -> bool:
+    return model.USE_SPIKE and model.SPIKE_MOTION
+
+
 def tell_former_base(model: ModelConfig, trained_on: int, path: str | os.PathLike[str]) -> None:
     """Log that a network corrects another base than it was trained on."""
-    if model.USE_SPIKE and model.SPIKE_MOTION and trained_on != BASE:
+    if _corrects_motion(model) and trained_on != BASE:
         _logger.info(
-            "%s: trained on base %d and used on base %d, which is sharper; training it anew may "
-            "gain",
+            "%s: trained on base %d and used on base %d, which is sharper; training on with "
+            "`train --init` may gain",
             path,
             trained_on,
             BASE,

@@ -59,10 +59,20 @@ def read_own(path: Path) -> dict[str, Any]:
     """Read a run folder's checkpoint, as `read_checkpoint`; refuse one of another run.
 
     Raises:
-        CheckpointError: as `read_checkpoint`; or config.yaml and environment.json beside it name
-            another configuration or other data.
+        CheckpointError: as `read_checkpoint` and `require_own`.
     """
     state = read_checkpoint(path)
+    require_own(state, path)
+    return state
+
+
+def require_own(state: dict[str, Any], path: Path) -> None:
+    """Refuse a checkpoint that is not of the run in whose folder it is.
+
+    Raises:
+        CheckpointError: config.yaml and environment.json beside it name another configuration or
+            other data.
+    """
     run = path.parent.parent
     differ = []
     # A folder may lack them, and the checkpoint holds what is needed.
@@ -76,7 +86,6 @@ def read_own(path: Path) -> dict[str, Any]:
             f"{path}: is of another run than this folder's config.yaml and environment.json: "
             f"{'; '.join(differ)}. Put the run's own there, or give the other run's folder"
         )
-    return state
 
 
 def model_of(state: dict[str, Any], path: Path) -> tuple[VRTWithSpike, Config]:
@@ -90,10 +99,15 @@ def model_of(state: dict[str, Any], path: Path) -> tuple[VRTWithSpike, Config]:
         CheckpointError: its weights do not fit the network of its configuration.
     """
     config = checkpoint_config(state, path)
-    weights = state["model"] if state["ema"] is None else state["ema"]
+    weights = best_weights(state)
     outline_that_fits(config, forms_of(weights, path), path)
     tell_former_base(config.MODEL, base_of(state), path)
     return model_with(weights, config), config
+
+
+def best_weights(state: dict[str, Any]) -> Any:
+    """Return what a checkpoint is kept for: averaged weights where there are any."""
+    return state["model"] if state["ema"] is None else state["ema"]
 
 
 def model_with(weights: Mapping[str, torch.Tensor], config: Config) -> VRTWithSpike:
@@ -107,34 +121,52 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint; code in it is never run, and memory taken for no more than it holds.
 
     Raises:
-        CheckpointError: no checkpoint, cut, from another schema version, or a pickle that wants
-            to run code or stands for more than the file holds.
+        CheckpointError: as `read_torch_file` and `checked_state`.
+    """
+    return checked_state(read_torch_file(path), path)
+
+
+def read_torch_file(path: str | os.PathLike[str]) -> Any:
+    """Read a torch file; code in it is never run, and memory taken for no more than it holds.
+
+    Raises:
+        CheckpointError: none, cut or damaged, or a pickle that wants to run code or stands for
+            more than the file holds.
     """
     _require_whole(Path(path))
     try:
         with warnings.catch_warnings():
             # Pickles that torch did not write are refused below in our own words.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            state: dict[str, Any] = load_torch_file(path, "cpu")
+            return load_torch_file(path, "cpu")
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint; check the path") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused: it holds more than tensors and plain values, and loading it could "
-            "run code or take any memory; use a checkpoint that `spikedeblur train` wrote"
+            "run code or take any memory; use a checkpoint that `spikedeblur train` wrote, or save "
+            "its state dict alone"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: expected a checkpoint, can't read it ({reason})") from error
+
+
+def checked_state(state: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the content of a checkpoint, once it is one.
+
+    Raises:
+        CheckpointError: another file, or of another schema version.
+    """
     remedy = (
         "use a checkpoint that this release's `spikedeblur train` wrote; published weights are "
-        "named by MODEL.PRETRAINED instead"
+        "named by MODEL.PRETRAINED, others by `train --init`"
     )
     CHECKPOINT.require(state, path, CheckpointError, remedy)
     missing = sorted(KEYS - state.keys())
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; it is damaged")
-    return state
+    return dict(state)
 
 
 def _require_whole(path: Path) -> None:

@@ -32,6 +32,15 @@ class TrainedModelError(SpikeDeblurError):
     """A trained model is missing, or can't be read or written."""
 
 
+def is_exported(path: Path) -> bool:
+    """Whether a safetensors file says that `spikedeblur export` wrote it."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return HEADER in (file.metadata() or {})
+    except SafetensorError:
+        return False
+
+
 def describe_model(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the facts in the header of an exported model.
 

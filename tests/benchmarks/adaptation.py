@@ -17,7 +17,7 @@ from spikedeblur.pipeline.evaluate.job import evaluate_sequences
 from spikedeblur.pipeline.methods.make_method import ModelOptions
 from spikedeblur.pipeline.sequences.find_recording import recordings_of
 from spikedeblur.pipeline.simulate.rig import Rig
-from spikedeblur.pipeline.trained.model_file import find_model
+from spikedeblur.pipeline.weights.find import find_model
 
 from .cameras import record
 from .figures import Figure

@@ -36,7 +36,7 @@ from spikedeblur.pipeline.methods.make_method import ModelOptions
 from spikedeblur.pipeline.methods.path import PathMethod
 from spikedeblur.pipeline.methods.tfp_tfi_sdm import SHORT_BINS, BlurMethod, SdmMethod
 from spikedeblur.pipeline.simulate.rig import Rig
-from spikedeblur.pipeline.trained.model_file import find_model
+from spikedeblur.pipeline.weights.find import find_model
 
 from .cameras import CAMERAS, path_by_camera, record
 

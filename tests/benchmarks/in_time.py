@@ -38,7 +38,7 @@ from spikedeblur.pipeline.simulate.record import clip_folders
 from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.spikes import SpikeClock, SpikeFile, parse_geometry
 from spikedeblur.pipeline.spikes.settings import SpikeOptions
-from spikedeblur.pipeline.trained.model_file import find_model
+from spikedeblur.pipeline.weights.find import find_model
 
 from .figures import Figure
 from .rolling import KINDS, LENGTH, REALDATA, clip_of, record_kind, seen_by_align

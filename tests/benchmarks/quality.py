@@ -27,7 +27,7 @@ from spikedeblur.pipeline.evaluate.scores import Evaluation
 from spikedeblur.pipeline.methods.make_method import ModelOptions
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.simulate.rig import Rig
-from spikedeblur.pipeline.trained.model_file import find_model
+from spikedeblur.pipeline.weights.find import find_model
 
 from .cameras import CAMERAS, WITHOUT_MODEL, Changed, path_by_camera, record, recordings, told
 from .figures import Figure

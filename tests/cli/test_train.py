@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -37,6 +38,8 @@ def test_a_run_goes_to_a_folder_named_after_its_configuration(store, tmp_path, m
     assert Path("outputs/quickstart/checkpoints/best.pt").is_file()
     assert "best validation PSNR" in result.stdout
     assert f"Next: spikedeblur evaluate {store} --run outputs/quickstart" in result.stdout
+    last = result.stdout.splitlines()[-1]
+    assert last.endswith("tensorboard --logdir outputs/quickstart")
 
     again = run(store, "--resume")
     assert again.exit_code == 0
@@ -49,6 +52,9 @@ def test_a_run_goes_to_a_folder_named_after_its_configuration(store, tmp_path, m
     replaced = run(store, "--overwrite", "--set", "TRAIN.MAX_STEPS=1")
     assert replaced.exit_code == 0
     assert ": 1 steps" in replaced.stdout
+
+    as_json = run(store, "--overwrite", "--set", "TRAIN.MAX_STEPS=1", "--json")
+    assert json.loads(as_json.stdout)["step"] == 1
 
 
 def test_a_stopped_run_says_how_to_go_on(store, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ and shapes, so that published weights load. See README.md beside this file.
 from .network import VRT, VRTConfigError, pad_to_multiple
 from .recompute import Recompute, set_recompute
 from .torch_file import load_torch_file
-from .weights import WeightsError, load_pretrained
+from .weights import WeightsError, load_pretrained, plain_state_dict, read_state_dict
 
 __all__ = [
     "VRT",
@@ -17,5 +17,7 @@ __all__ = [
     "load_pretrained",
     "load_torch_file",
     "pad_to_multiple",
+    "plain_state_dict",
+    "read_state_dict",
     "set_recompute",
 ]

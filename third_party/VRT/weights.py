@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -16,21 +18,41 @@ from .torch_file import load_torch_file
 NAMED = 5
 """Most names that an error lists, of possibly a thousand."""
 
+HOLDERS = ("params_ema", "params", "state_dict")
+"""Keys under which files hold a state dict; averaged weights are taken before the others."""
+
+WRAPPER, COMPILED = "module.", "_orig_mod."
+"""Words that names get from DistributedDataParallel and AveragedModel, and from torch.compile."""
+
+_logger = logging.getLogger(__name__)
+
 
 class WeightsError(SpikeDeblurError):
     """A weights file is missing, unreadable, or does not fit the model."""
 
 
+class StateDict(NamedTuple):
+    """Weights by their plain names, and what was done to find them."""
+
+    weights: dict[str, Tensor]
+    notes: tuple[str, ...]
+    """Half sentences, such as which of two keys was taken."""
+
+
 def load_pretrained(
-    model: nn.Module, path: str | Path, strict: bool = True
+    model: nn.Module,
+    path: str | Path,
+    strict: bool = True,
+    *,
+    note: Callable[[str], object] = _logger.info,
 ) -> tuple[list[str], list[str]]:
     """Load a weights file into `model`, in place.
 
     Args:
         model: A VRT, or any module whose state-dict names the file has.
-        path: `.safetensors`, or a torch file with the state dict under `params` (the published
-            checkpoints) or bare. Pickled code is never run.
+        path: As for `read_state_dict`.
         strict: Whether every name must be on both sides. A shape must fit in any case.
+        note: Hears what was done to find the weights.
 
     Returns:
         The model's names that the file lacks, and the file's names that the model lacks; both
@@ -41,7 +63,7 @@ def load_pretrained(
             model is unchanged then.
     """
     path = Path(path)
-    weights = _read(path)
+    weights, notes = read_state_dict(path)
     state = model.state_dict()
     missing = [name for name in state if name not in weights]
     unexpected = [name for name in weights if name not in state]
@@ -52,7 +74,10 @@ def load_pretrained(
             "weights have the same configuration, or load with strict=False"
         )
     if len(missing) == len(state):
-        raise WeightsError(f"{path}: none of its {len(weights)} names is one of the model's")
+        raise WeightsError(
+            f"{path}: none of its {len(weights)} names is one of the model's; check that it is of "
+            "this network"
+        )
     unfit = [
         f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
         for name, tensor in state.items()
@@ -64,15 +89,27 @@ def load_pretrained(
             "Check that model and weights have the same configuration"
         )
     model.load_state_dict(weights, strict=strict)
+    for done in notes:
+        note(f"{path}: {done}")
     return missing, unexpected
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path) -> StateDict:
+    """Read a file of weights; pickled code is never run.
+
+    Args:
+        path: `.safetensors`, or a torch file with a state dict, bare or under one of `HOLDERS`.
+            Names may begin with `WRAPPER`, and have `COMPILED` in them.
+
+    Raises:
+        WeightsError: No such file, or no weights in it.
+    """
+    path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: expected a weights file, found none; check the path")
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return plain_state_dict(load_file(path), path)
         except SafetensorError as error:
             raise WeightsError(f"{path}: not a safetensors file ({error})") from error
     try:
@@ -92,18 +129,48 @@ def _read(path: Path) -> dict[str, Tensor]:
         OSError,
     ) as error:
         raise WeightsError(f"{path}: not a readable torch file ({error})") from error
-    if isinstance(content, Mapping) and isinstance(content.get("params"), Mapping):
-        content = content["params"]
+    return plain_state_dict(content, path)
+
+
+def plain_state_dict(content: object, path: str | Path) -> StateDict:
+    """Return the state dict in a file's content, bare or under one of `HOLDERS`.
+
+    Args:
+        content: What the file holds.
+        path: The file, for the message.
+
+    Raises:
+        WeightsError: There is none.
+    """
+    notes = []
+    if isinstance(content, Mapping):
+        held = [key for key in HOLDERS if isinstance(content.get(key), Mapping)]
+        if held:
+            content = content[held[0]]
+            beside = f", not {' or '.join(held[1:])}" if held[1:] else ""
+            if held != ["params"]:  # the published form
+                notes.append(f"the weights under {held[0]} are taken{beside}")
     if not (
         isinstance(content, Mapping)
         and content
         and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
     ):
         raise WeightsError(
-            f"{path}: expected a state dict (names and tensors), bare or under the key 'params', "
-            f"found {_described(content)}"
+            f"{path}: expected a state dict (names and tensors), bare or under one of the keys "
+            f"{', '.join(HOLDERS)}, found {_described(content)}. Weights of a whole model that "
+            "spikedeblur wrote go to `train --init`"
         )
-    return dict(content)
+    weights = dict(content)
+    if any(COMPILED in name for name in weights):
+        weights = {name.replace(COMPILED, ""): value for name, value in weights.items()}
+        notes.append(f"{COMPILED} is left out of the names")
+    counted = {"n_averaged"} if "n_averaged" in weights else set()  # AveragedModel's own
+    if all(name.startswith(WRAPPER) for name in weights.keys() - counted):
+        weights = {n.removeprefix(WRAPPER): v for n, v in weights.items() if n not in counted}
+        notes.append(f"{WRAPPER} is left out of the names")
+    if len(weights) < len(content) - len(counted):
+        raise WeightsError(f"{path}: names are there twice, with and without {COMPILED}")
+    return StateDict(weights, tuple(notes))
 
 
 def _described(content: object) -> str:

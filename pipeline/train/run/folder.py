@@ -32,6 +32,7 @@ _PRODUCTS = (
     "metrics.jsonl",
     "events.out.tfevents.*",
     "samples/step_*.png",
+    "memory_*.pickle",
     "evaluation.json",  # scores, picture and page of the weights that go
     "before_after.png",
     "report.html",
@@ -97,14 +98,16 @@ def read_resumable(run: Path, config: Config) -> dict[str, Any] | None:
 
     Raises:
         RunFolderError: the configuration differs; names the keys.
-        CheckpointError: the checkpoint can't be read.
+        CheckpointError: the checkpoint can't be read, or is of another base.
     """
     path = checkpoint_path(run, "last")
     if path.is_file():
+        from ...weights.base import require_same_base
         from ...weights.checkpoint import checkpoint_config, read_checkpoint
 
         state = read_checkpoint(path)
         require_same(checkpoint_config(state, path), config, run)
+        require_same_base(config.MODEL, state, run)
         return state
     if (run / "config.yaml").is_file():
         require_same(load_config(run / "config.yaml"), config, run)
@@ -121,7 +124,8 @@ def require_same(before: Config, now: Config, run: Path) -> None:
     if differ:
         raise RunFolderError(
             f"{run}: can't continue with another configuration: {'; '.join(differ)}. Use the "
-            "run's own (its config.yaml), or another --run"
+            "run's own (its config.yaml), or train on from its weights with another --run and "
+            f"--init {run}"
         )
 
 

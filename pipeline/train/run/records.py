@@ -20,6 +20,7 @@ from ...host.device_memory import peak_memory
 from ...host.documents import read_json
 from ...host.files import write_text
 from ..clock import STEP_PARTS, Clock
+from ..flops import Work
 from ..session import Session
 from ..step import StepResult
 from . import folder as run_folder
@@ -98,9 +99,12 @@ def _write_environment(session: Session, step: int) -> None:
     """Record software and device of this start of the run, and nothing of the host."""
     path = session.run / "environment.json"
     try:
-        starts = list(read_json(path)["starts"])
+        before = read_json(path)
+        starts, init = list(before["starts"]), before.get("init")
     except (OSError, ValueError, KeyError, TypeError):
-        starts = []
+        starts, init = [], None
+    if session.state is None:
+        init = session.init
     device = session.group.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     starts.append(
@@ -117,7 +121,8 @@ def _write_environment(session: Session, step: int) -> None:
             "threads": torch.get_num_threads(),
         }
     )
-    write_text(path, json.dumps({"data": session.data, "starts": starts}, indent=2) + "\n")
+    content = {"data": session.data, "starts": starts} | ({} if init is None else {"init": init})
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 class Records:
@@ -126,19 +131,32 @@ class Records:
     def __init__(self, session: Session, at: Position) -> None:
         self._session, self._at = session, at
 
-    def training_if_due(self, learning_rate: float, norm: float, clock: Clock) -> None:
-        """After TRAIN.LOG_INTERVAL steps, write the interval's means and begin a new one."""
+    def training_if_due(
+        self, learning_rate: float, norm: float, clock: Clock, work: Work | None = None
+    ) -> None:
+        """After TRAIN.LOG_INTERVAL steps, write the interval's means and begin a new one.
+
+        Args:
+            learning_rate: learning rate of the step.
+            norm: norm of its gradient.
+            clock: time and clips of the interval.
+            work: what a clip costs; None: not counted.
+        """
         at, interval = self._at, self._at.interval
         if at.step % self._session.config.TRAIN.LOG_INTERVAL and at.step != self._session.steps:
             return
         clock.start("saving")
+        world = self._session.group.world
+        rate = clock.samples / clock.seconds * world
         values = {
             "loss": interval.loss / interval.steps if interval.steps else None,
             "psnr": interval.psnr / interval.steps if interval.steps else None,
             "lr": learning_rate,
             "grad_norm": norm if math.isfinite(norm) else None,
             "data_wait": clock.data_wait,
-            "samples_per_s": clock.samples / clock.seconds * self._session.group.world,
+            "samples_per_s": rate,
+            "tflops": None if work is None else work.tflops(rate),
+            "peak_share": None if work is None else work.share(rate, world),
             "seconds": clock.seconds,
             "cache_hits": clock.hits,
             "cache_misses": clock.misses,

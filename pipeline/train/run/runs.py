@@ -35,9 +35,17 @@ class _Data(BaseModel):
     manifests_sha256: list[str]
 
 
+class _Init(BaseModel):
+    """What is read of the weights that a run began with."""
+
+    name: str
+    sha256: str
+
+
 class _Environment(BaseModel):
     starts: list[dict[str, str | int | float | None]]
     data: _Data
+    init: _Init | None = None
 
 
 class _Line(BaseModel):
@@ -52,6 +60,8 @@ class _Line(BaseModel):
     lr: float | None = None
     grad_norm: float | None = None
     samples_per_s: float | None = None
+    tflops: float | None = None
+    peak_share: float | None = None
     data_wait: float | None = None
     peak_memory: float | None = None
 
@@ -75,6 +85,8 @@ class RunRecord:
     """Content of the training split, from `describe_data`."""
     metrics: tuple[dict[str, Any], ...]
     """Objects of metrics.jsonl, from `read_metrics`."""
+    began_with: str | None = None
+    """Weights of `train --init`: name, and the beginning of their SHA-256; None: none."""
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -98,16 +110,18 @@ def read_run(folder: Path) -> RunRecord:
         ) from error
     starts: tuple[dict[str, Any], ...] = ()
     data: dict[str, Any] = {}
+    began_with = None
     path = folder / "environment.json"
     if path.exists():
         try:
             environment = read_json(path)
-            _Environment.model_validate(environment)
+            init = _Environment.model_validate(environment).init
         except (OSError, ValueError) as error:
             raise RunFolderError(
                 f"{path}: expected what `train` writes, found something else; remove the file"
             ) from error
         starts, data = tuple(environment["starts"]), environment["data"]
+        began_with = None if init is None else f"{init.name} ({init.sha256[:12]})"
     return RunRecord(
         folder=folder,
         config_text=text,
@@ -115,6 +129,7 @@ def read_run(folder: Path) -> RunRecord:
         starts=starts,
         data=data,
         metrics=tuple(read_metrics(folder)),
+        began_with=began_with,
     )
 
 

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from training_sets import tiny_config
 
-from spikedeblur.pipeline.host.device_memory import NotEnoughMemoryError, explained_shortage
+from spikedeblur.pipeline.host.device_memory import (
+    NotEnoughMemoryError,
+    explained_shortage,
+    write_memory_snapshot,
+)
 from spikedeblur.pipeline.train.memory_advice import training_advice
 
 
@@ -35,6 +41,18 @@ def test_a_real_allocation_that_is_too_large_is_recognised():
         explained_shortage("step 1", "do less"),
     ):
         torch.empty(2**58, dtype=torch.uint8)
+
+
+def test_a_snapshot_is_written_for_a_gpu_only_and_may_fail(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        torch.cuda.memory, "_dump_snapshot", lambda name: Path(name).write_bytes(b"held")
+    )
+    gpu, path = torch.device("cuda", 0), tmp_path / "memory_0.pickle"
+    assert not write_memory_snapshot(path, torch.device("cpu"))
+    assert not path.exists()
+    assert write_memory_snapshot(path, gpu)
+    assert path.read_bytes() == b"held"
+    assert not write_memory_snapshot(tmp_path / "none" / "memory.pickle", gpu)
 
 
 def test_advice_names_settings_that_are_not_at_their_least_already():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,7 +24,7 @@ from spikedeblur.pipeline.sequences.stored import open_store
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import scene_clips
 from spikedeblur.pipeline.simulate.rig import Rig
-from spikedeblur.pipeline.train import job
+from spikedeblur.pipeline.train import job, memory_advice
 from spikedeblur.pipeline.train.clock import STEP_PARTS
 from spikedeblur.pipeline.train.data.loader import collate
 from spikedeblur.pipeline.train.data.order import ClipIndex
@@ -45,6 +46,7 @@ from spikedeblur.pipeline.weights.files import checkpoint_path
 
 CPU = torch.device("cpu")
 MEASURED = {"data_wait", "samples_per_s", "seconds", "cache_hits", "cache_misses", "peak_memory"}
+MEASURED |= {"tflops", "peak_share"}
 MEASURED |= {f"seconds_{part}" for part in (*STEP_PARTS, "saving")}
 
 
@@ -263,10 +265,12 @@ def test_metrics_say_what_happened(undisturbed):
     assert read_checkpoint(checkpoint_path(undisturbed, "best"))["step"] == best["step"]
     assert list(undisturbed.glob("events.out.tfevents.*"))
     picture = np.asarray(Image.open(undisturbed / "samples" / "step_0000004.png"))
-    assert picture.shape == (24, 3 * 32, 3)
-    blur = MemorySequence("val/d", 3).blur(1, 2)[0]
-    np.testing.assert_array_equal(picture[:, :32], blur)
-    np.testing.assert_array_equal(picture[:, 64:], 255 - blur)
+    assert picture.shape == (3 * (2 * 18 + 2 * 24) + 2 * 4, 3 * 64 + 2 * 4, 3)
+    for window in range(3):
+        row = picture[window * (84 + 4) :][36:84]  # below a title and captions
+        blur = MemorySequence("val/d", 3).blur(window, window + 1)[0].repeat(2, 0).repeat(2, 1)
+        np.testing.assert_array_equal(row[:, :64], blur)
+        np.testing.assert_array_equal(row[:, 136:], 255 - blur)
 
 
 def test_validation_psnr_of_the_blur_is_that_of_its_definition(undisturbed):
@@ -369,8 +373,45 @@ class TooLarge(TinyNetwork):
 
 
 def test_a_step_that_does_not_fit_says_which_setting_helps(tmp_path):
-    with pytest.raises(NotEnoughMemoryError, match=r"^step 2: .*TRAIN.BATCH_SIZE=1 with"):
+    with pytest.raises(NotEnoughMemoryError, match=r"^step 2: .*TRAIN.BATCH_SIZE=1 with") as raised:
         run_fit(tmp_path, tiny_config(), model=TooLarge())
+    assert "The checkpoint of step 1 is written; go on with --resume" in str(raised.value)
+    assert "memory_viz" not in str(raised.value)  # there is no GPU
+    assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == 1
+
+
+def test_a_shortage_names_the_snapshot_of_a_gpu_taken_while_the_step_is_still_held(
+    tmp_path, monkeypatch
+):
+    held = []
+
+    def snapshot(path: Path, device: torch.device) -> bool:
+        error = sys.exc_info()[1]
+        assert isinstance(error, NotEnoughMemoryError)
+        assert isinstance(error.__cause__, torch.OutOfMemoryError)
+        held.append(error.__cause__.__traceback__)
+        return path == tmp_path / "memory_0.pickle"
+
+    monkeypatch.setattr(memory_advice, "write_memory_snapshot", snapshot)
+    with pytest.raises(NotEnoughMemoryError, match=rf"held the memory: {tmp_path}/memory_0.pickle"):
+        run_fit(tmp_path, tiny_config(), model=TooLarge())
+    assert held[0] is not None
+
+
+def test_an_update_that_was_cut_short_is_no_checkpoint(tmp_path, monkeypatch):
+    config = tiny_config(SAVE_INTERVAL=2)
+    whole, updates = torch.optim.AdamW.step, []
+
+    def step(self, closure=None):
+        updates.append(whole(self))
+        if len(updates) == 4:  # the weights are changed already
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(NotEnoughMemoryError, match=r"^step 4: ") as raised:
+        run_fit(tmp_path, config)
+    assert "is written" not in str(raised.value)
+    assert read_checkpoint(checkpoint_path(tmp_path, "last"))["step"] == 2
 
 
 class BadGradient(nn.Module):

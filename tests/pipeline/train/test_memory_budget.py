@@ -11,12 +11,19 @@ from training_sets import SMALL, Listener, make_store
 
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
-from spikedeblur.pipeline.host.device_memory import free_memory, peak_memory
+from spikedeblur.pipeline.host.device_memory import (
+    NotEnoughMemoryError,
+    free_memory,
+    peak_memory,
+)
+from spikedeblur.pipeline.train import memory_budget
 from spikedeblur.pipeline.train.dry_run import plan_run
 from spikedeblur.pipeline.train.memory_budget import (
     CHOICES,
     MemoryBudgetError,
+    Trial,
     fit_in_budget,
+    require_step_fits,
     try_step,
 )
 from spikedeblur.third_party.VRT import Recompute
@@ -43,6 +50,48 @@ def test_a_budget_that_nothing_fits_in_is_refused_after_all_ways_were_tried(monk
         fit_in_budget(small("TRAIN.MEMORY_BUDGET=1MB"), CPU, listener)
     assert len(listener.notes) == len(CHOICES)
     assert listener.notes[0] == "recomputing nothing: more, of 0.00 GB that are allowed"
+
+
+def test_a_step_within_the_limit_of_memory_is_tried_once(monkeypatch):
+    tried = []
+    monkeypatch.setattr(memory_budget, "free_main_memory", lambda: 10**9)
+
+    def trial(config, device, recompute=None, *, limit=None):
+        tried.append(limit)
+        return Trial(limit, 1.0, extrapolated=False)
+
+    monkeypatch.setattr(memory_budget, "try_step", trial)
+    assert require_step_fits(small(), CPU, 4).peak_bytes == 250_000_000
+    assert tried == [250_000_000]
+
+
+@pytest.mark.parametrize(("taken", "less"), [(2.0, ", 60% less"), (None, "")])
+def test_a_step_above_the_limit_names_what_helps_and_by_how_much(monkeypatch, taken, less):
+    monkeypatch.setattr(memory_budget, "free_main_memory", lambda: 10**9)
+
+    def trial(config, device, recompute=None, *, limit=None):
+        if recompute == CHOICES[2]:
+            return Trial(800_000_000, 1.0, extrapolated=False)
+        return None if taken is None else Trial(int(taken * 1e9), 1.0, extrapolated=False)
+
+    monkeypatch.setattr(memory_budget, "try_step", trial)
+    with pytest.raises(NotEnoughMemoryError) as raised:
+        require_step_fits(small(), CPU)
+    said = str(raised.value)
+    assert ("would take more than" if taken is None else "would take 2.00 GB, more than") in said
+    assert f"recomputing {CHOICES[2]}, a step takes 0.80 GB{less}, with the same" in said
+    assert "SPIKEDEBLUR_MEMORY leaves (1.00 GB); set TRAIN.MEMORY_BUDGET=auto: " in said
+
+
+def test_where_recomputing_does_not_suffice_only_other_settings_are_named(monkeypatch):
+    monkeypatch.setattr(memory_budget, "free_main_memory", lambda: 10**9)
+    monkeypatch.setattr(memory_budget, "try_step", lambda *_, **__: None)
+    with pytest.raises(NotEnoughMemoryError) as raised:
+        require_step_fits(small("TRAIN.BATCH_SIZE=4"), CPU, 2)
+    said = str(raised.value)
+    assert "leaves (0.50 GB for each of 2 processes); recomputing does not suffice; set " in said
+    assert "TRAIN.BATCH_SIZE=2 with TRAIN.GRADIENT_ACCUMULATION_STEPS=2 (half" in said
+    assert not any(key in said for key in ("USE_CHECKPOINT", "RECOMPUTE", "MEMORY_BUDGET"))
 
 
 def test_an_error_in_a_trial_is_told():

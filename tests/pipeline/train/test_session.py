@@ -80,6 +80,13 @@ def unfitting_weights(setting: Setting) -> None:
     torch.save({"params": {"other": torch.zeros(2)}}, "other.pth")
 
 
+def above_the_limit(setting: Setting) -> None:
+    setting.monkeypatch.setenv("SPIKEDEBLUR_MEMORY", "8GB")
+    setting.monkeypatch.setattr(memory_budget, "free_main_memory", lambda: 8 * 10**9)
+    trial = memory_budget.Trial(9 * 10**9, 2.0, extrapolated=False)
+    setting.monkeypatch.setattr(memory_budget, "try_step", lambda *_, **__: trial)
+
+
 def held(setting: Setting) -> None:
     setting.opened.enter_context(run_folder.hold(setting.run))
 
@@ -145,6 +152,10 @@ CASES = {
     "a network that main memory can't hold": Case(
         "the network's weights take",
         arrange=lambda s: s.monkeypatch.setenv("SPIKEDEBLUR_MEMORY", "1KB"),
+    ),
+    "a step above the limit of memory": Case(
+        r"would take 9.00 GB, more than SPIKEDEBLUR_MEMORY leaves \(8.00 GB\); recomputing does",
+        arrange=above_the_limit,
     ),
     "a budget that no step fits in": Case(
         "a step takes more than",

@@ -5,6 +5,7 @@ import torch
 from training_sets import SMALL
 
 from spikedeblur.configs import load_config
+from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import build_model
 from spikedeblur.pipeline.train.clock import Clock
 from spikedeblur.pipeline.train.distributed import Group
@@ -72,6 +73,23 @@ def test_flow_is_frozen_for_the_first_steps_and_then_learns():
         found = changes(ours, done)
         assert (max(v for n, v in found.items() if n.startswith("vrt.spynet.")) > 0) == moves
         assert max(v for n, v in found.items() if n.startswith("spike")) > 0
+
+
+def test_the_backbone_is_frozen_for_the_first_steps_and_its_flow_with_it():
+    ours = learner("TRAIN.OPTIM.BACKBONE_FROZEN_STEPS=2", "TRAIN.OPTIM.FLOW_FROZEN_STEPS=1")
+    for done, moves in ((0, False), (1, False), (2, True)):
+        found = changes(ours, done)
+        for part in ("vrt.spynet.", "vrt.stage1"):
+            assert (max(v for n, v in found.items() if n.startswith(part)) > 0) == moves
+        assert max(v for n, v in found.items() if n.startswith("spike")) > 0
+
+
+def test_a_network_without_spikes_is_not_frozen():
+    with pytest.raises(SpikeDeblurError, match="there is nothing else to train"):
+        load_config(
+            "configs/deblur/quickstart.yaml",
+            ("MODEL.USE_SPIKE=false", "TRAIN.OPTIM.BACKBONE_FROZEN_STEPS=2"),
+        )
 
 
 def test_every_parameter_is_in_one_group():

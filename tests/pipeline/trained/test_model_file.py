@@ -21,6 +21,7 @@ from spikedeblur.pipeline.weights import checkpoint
 from spikedeblur.pipeline.weights.checkpoint import load_run, read_checkpoint
 from spikedeblur.pipeline.weights.exported import describe_model
 from spikedeblur.pipeline.weights.files import checkpoint_path
+from spikedeblur.pipeline.weights.find import find_model, source_name, weights_file
 
 CONFIG = load_config("configs/deblur/quickstart.yaml", SMALL)
 
@@ -61,10 +62,10 @@ def test_an_exported_model_is_the_runs_best_with_its_configuration(run, tmp_path
         ours.state_dict().items(), theirs.state_dict().values(), strict=True
     ):
         assert torch.equal(value, other), name
-    assert trained.weights_file(out) == out
+    assert weights_file(out) == out
     shown = inspect(out)
     assert (shown.kind, shown.facts["step"]) == ("model", 7)
-    assert trained.find_model(out) == out
+    assert find_model(out) == out
 
 
 def test_a_model_may_see_other_clips_than_in_training(run, tmp_path):
@@ -96,7 +97,7 @@ def test_a_model_says_which_base_it_was_trained_on(run, tmp_path, caplog):
 
 
 def test_the_shipped_model_runs_on_the_base_of_today_and_says_which_was_its_own(caplog):
-    path = trained.find_model("small")
+    path = find_model("small")
     with caplog.at_level("INFO"):
         model, config = trained.load_trained("small")
     own = describe_model(path).get("base", 1)
@@ -145,9 +146,9 @@ def test_files_that_are_none_of_ours_are_refused(run, tmp_path):
 
 def test_a_model_is_loaded_by_the_name_that_it_ships_with(tmp_path, monkeypatch, run):
     _, config = trained.load_trained("small")
-    assert config == trained.load_trained(trained.find_model("small"))[1]
-    assert trained.weights_file("small") == trained.find_model("small")
-    assert trained.source_name("small") == "small"
+    assert config == trained.load_trained(find_model("small"))[1]
+    assert weights_file("small") == find_model("small")
+    assert source_name("small") == "small"
     monkeypatch.chdir(tmp_path)
     run.rename("small")  # a folder of that name comes first
     assert trained.load_trained("small")[1] == CONFIG
@@ -157,7 +158,7 @@ def test_a_model_is_loaded_by_the_name_that_it_ships_with(tmp_path, monkeypatch,
 
 def test_an_unknown_name_says_what_there_is():
     with pytest.raises(SpikeDeblurError, match="nonsense: expected a model that ships"):
-        trained.find_model("nonsense")
+        find_model("nonsense")
 
 
 def test_weights_are_compared_by_the_header_and_then_read(run, tmp_path, monkeypatch):
@@ -183,7 +184,7 @@ def test_weights_are_compared_by_the_header_and_then_read(run, tmp_path, monkeyp
 
 def test_the_shipped_model_computes_its_tables_as_a_network_that_is_built_alone(tmp_path):
     """Outlining one first leaves nothing behind: buffers are computed, not empty."""
-    path = trained.find_model("small")
+    path = find_model("small")
     loaded, config = trained.load_trained(path)
     alone = build_model(config)
     alone.load_state_dict(load_file(path))

@@ -18,7 +18,8 @@ from spikedeblur.configs.schema import Config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import build_model
 from spikedeblur.pipeline.trained import load_trained, program
-from spikedeblur.pipeline.trained.model_file import find_model, write_model
+from spikedeblur.pipeline.trained.model_file import write_model
+from spikedeblur.pipeline.weights.find import find_model
 
 ALIGNED = (
     "DATA.K=8",

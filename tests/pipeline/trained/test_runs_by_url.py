@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from s3_server import environment, make_bucket, s3_server
 from training_sets import SMALL, make_store
 
 from spikedeblur.cli import main
+from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.storage.locate import open_storage
+from spikedeblur.pipeline.weights.find import source_name
+from spikedeblur.pipeline.weights.initial import read_weights
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,20 @@ def test_export_and_restore_take_a_run_or_a_model_by_url(
     }
     assert restored["run"]
     assert restored["run"] == restored["model"]
+
+
+@pytest.mark.slow
+def test_a_run_a_model_and_a_checkpoint_by_url_are_weights_to_start_from(
+    made: Path, bucket: str
+) -> None:
+    expected = read_weights(made / "run").weights
+    for name in ("mine", "m.safetensors", "mine/checkpoints/best.pt"):
+        found = read_weights(f"{bucket}/{name}")
+        assert found.weights.keys() == expected.keys(), name
+        assert all(torch.equal(value, expected[n]) for n, value in found.weights.items()), name
+        assert source_name(f"{bucket}/{name}") == f"{bucket}/{name}"
+    with pytest.raises(SpikeDeblurError, match=r"none\.pt: expected a run folder"):
+        read_weights(f"{bucket}/none.pt")
 
 
 def test_run_that_is_not_there_is_named(bucket: str, tmp_path: Path, capsys) -> None:

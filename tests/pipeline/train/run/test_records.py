@@ -30,6 +30,7 @@ def session(run: Path, *, state: Any = None, first: bool = True, world: int = 1,
     return SimpleNamespace(
         run=run,
         state=state,
+        init=None,
         group=group,
         steps=steps,
         config=tiny_config(LOG_INTERVAL=2),
