@@ -45,12 +45,21 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
         ConfigError: no such file, not YAML, an unknown key, or an impossible value.
     """
     file = find_file(path, "configuration")
-    data = _read_mapping(file)
-    overridden = _apply(data, overrides)
-    if "TRAIN.EPOCHS" in overridden and "TRAIN.MAX_STEPS" not in overridden:
-        data["TRAIN"]["MAX_STEPS"] = None
-    _complete_vrt(data, file, overridden)
-    return _validate(Config, data, file, overridden)
+    return _configured(_read_mapping(file), file, overrides)
+
+
+def override_config(config: Config, overrides: Iterable[str], path: Path) -> Config:
+    """Return a configuration with other values, as `load_config` reads it from a file.
+
+    Args:
+        config: the configuration.
+        overrides: as for `load_config`.
+        path: the file that holds it, for the message.
+
+    Raises:
+        ConfigError: an unknown key, or an impossible value.
+    """
+    return _configured(config.model_dump(mode="json"), path, overrides)
 
 
 def check_config(data: object, path: str | os.PathLike[str]) -> Config:
@@ -87,6 +96,14 @@ def find_file(path: str | os.PathLike[str], what: str) -> Path:
         f"{path}: expected a {what} file, found none here ({Path.cwd()}) and none of that "
         "name in the package; check the path"
     )
+
+
+def _configured(data: dict[str, Any], file: Path, overrides: Iterable[str]) -> Config:
+    overridden = _apply(data, overrides)
+    if "TRAIN.EPOCHS" in overridden and "TRAIN.MAX_STEPS" not in overridden:
+        data["TRAIN"]["MAX_STEPS"] = None
+    _complete_vrt(data, file, overridden)
+    return _validate(Config, data, file, overridden)
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

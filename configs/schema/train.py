@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ByteSize, Field
 
-from .values import Bool, Fraction, Int, Name, NaturalFloat, PositiveFloat, PositiveInt, Section
+from .values import (
+    Bool,
+    Fraction,
+    Int,
+    Name,
+    NaturalFloat,
+    Number,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
 
 NaturalInt = Annotated[Int, Field(ge=0, le=10**9)]
 Clips = Annotated[Int, Field(ge=1, le=100_000)]
@@ -38,11 +48,18 @@ class OptimConfig(Section):
 
 
 class SchedulerConfig(Section):
-    """Learning rate over the run: linear warm-up, then cosine to MIN_LR at the last step."""
+    """Learning rate over the run: linear warm-up, then down to MIN_LR at the last step."""
 
+    TYPE: Literal["cosine", "wsd"] = "cosine"
+    """How it falls. `cosine`: from the warm-up on, over the whole run. `wsd` (warm-up, stable,
+    decay): only in the run's last part, DECAY; checkpoints/stable.pt is kept from before it, and a
+    longer MAX_STEPS goes on from there, as if the run had been planned so long."""
     WARMUP_STEPS: NaturalInt = 1000
-    """Optimizer steps from 0 to OPTIM.LR; at most half of the run, or 20 steps if that is more: a
-    run of fewer steps does not reach OPTIM.LR. 0: no warm-up."""
+    """Optimizer steps from 0 to OPTIM.LR. With `cosine` at most half of the run, or 20 steps if
+    that is more: a run of fewer steps does not reach OPTIM.LR. 0: no warm-up."""
+    DECAY: Annotated[Number, Field(gt=0, lt=1)] = 0.2
+    """Share of the run's steps, at its end, in which `wsd` takes the learning rate from OPTIM.LR to
+    MIN_LR, as 1 minus the square root of the share that is done."""
     MIN_LR: NaturalFloat = 1e-7
     """Learning rate at the end."""
 
@@ -53,8 +70,8 @@ class TrainConfig(Section):
     EPOCHS: PositiveInt = 80
     """Passes over the training windows; used where MAX_STEPS is null."""
     MAX_STEPS: PositiveInt | None = None
-    """Length of the run in steps, over EPOCHS. `--set TRAIN.EPOCHS=N` sets it to null
-    unless it is given by `--set` as well."""
+    """Length of the run in steps, over EPOCHS; may grow when the run goes on. `--set
+    TRAIN.EPOCHS=N` sets it to null unless it is given by `--set` as well."""
     BATCH_SIZE: Clips = 1
     """Clips in a batch of one process."""
     NUM_WORKERS: Annotated[Int, Field(ge=0, le=1000)] | Literal["auto"] = 8

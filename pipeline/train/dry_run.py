@@ -78,7 +78,7 @@ def plan_run(
                 "a step takes more memory than there is; set TRAIN.MEMORY_BUDGET=auto, or lower "
                 "TRAIN.BATCH_SIZE, DATA.CROP_SIZE or DATA.CLIP_LEN"
             )
-        if state is not None:
+        if session.state is not None:
             session.learner()  # its optimizer may be of another release
         device, data, steps = group.device, config.DATA, session.steps
         return RunPlan(
@@ -94,6 +94,6 @@ def plan_run(
             peak_bytes=trial.peak_bytes,
             cache_bytes=int(data.USE_RAM_CACHE * data.CACHE_SIZE_GB * 2**30),
             seconds_a_step=trial.seconds,
-            seconds=(steps - (state["step"] if state else 0)) * trial.seconds,
+            seconds=(steps - (session.state["step"] if session.state else 0)) * trial.seconds,
             extrapolated=trial.extrapolated,
         )

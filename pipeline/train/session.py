@@ -25,9 +25,10 @@ from .distributed import Group
 from .memory_advice import require_room
 from .memory_budget import Trial, fit_in_budget
 from .objective import Objective
-from .optimizer import total_steps
+from .optimizer import decay_start, total_steps
 from .precision import Precision, cpu_computes_bf16
 from .run import folder as run_folder
+from .run.continuation import Continuation, continue_run
 from .run.wandb import require_wandb
 from .step import Learner
 
@@ -87,7 +88,9 @@ class Session:
 
     Raises:
         SampleError: the crop does not fit the frames, or frames and voxels don't fit each other.
-        RunFolderError: the data or the clips a step are not those of `state`.
+        RunFolderError: the data or the clips a step are not those of `state`, or it has done more
+            steps than the run has.
+        CheckpointError: the checkpoint from before the decay is needed, and can't be read.
     """
 
     def __init__(
@@ -130,8 +133,14 @@ class Session:
         """Steps of the whole run."""
         self.data = describe_data(training)
         """Content of the training split."""
+        self.decay_start = decay_start(options, self.steps) or None
+        """Steps before the decay, whose checkpoint is kept; None: the rate falls all along."""
+        self.continuation: Continuation | None = None
+        """What is new of a run that goes on; None: it begins."""
         if state is not None:
             self._require_continuation(state)
+            self.continuation = continue_run(state, config, self.steps, run)
+            self.state = self.continuation.state
 
     @classmethod
     def open(
@@ -215,4 +224,3 @@ class Session:
                 f"{plan.batch_size}, TRAIN.GRADIENT_ACCUMULATION_STEPS {plan.accumulation}); set "
                 "them so that their product is the same"
             )
-        assert state["total_steps"] == self.steps  # configuration, data and clips a step are equal

@@ -99,6 +99,7 @@ class Learner:
         Raises:
             CheckpointError: the optimizer has other parameter groups.
         """
+        own = [(part["scale"], part["weight_decay"]) for part in self.optimizer.param_groups]
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["ema"])
@@ -109,7 +110,10 @@ class Learner:
                 f"{path}: its optimizer does not fit this release ({error}); continue with the "
                 "one that the run was begun with"
             ) from error
-        self.scaler.load_state_dict(state["scaler"])
+        for part, (scale, weight_decay) in zip(self.optimizer.param_groups, own, strict=True):
+            part.update(scale=scale, weight_decay=weight_decay)
+        if state["scaler"]:  # empty, where TRAIN.AMP was not fp16 before
+            self.scaler.load_state_dict(state["scaler"])
 
     def step(
         self, batches: list[Batch], done: int, learning_rate: float, clock: Clock, *, raw: bool

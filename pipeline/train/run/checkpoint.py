@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,19 @@ import torch
 from ....configs import dump_config
 from ....model.motion_deblur import BASE
 from ...host.files import atomic_write
+from ...host.reading import open_file
 from ...weights.checkpoint import CHECKPOINT, KEYS, read_checkpoint
 from ...weights.files import CheckpointError, checkpoint_path
 from ..clock import Clock
 from ..session import Session
 from ..step import Learner
+from . import folder as run_folder
+from .continuation import STABLE, STABLE_BEST
 from .records import Position
 
 
 class Checkpoints:
-    """A run's checkpoints `last` and `best`; only the first process writes them."""
+    """A run's checkpoints; only the first process writes them."""
 
     def __init__(self, session: Session, learner: Learner, at: Position, clock: Clock) -> None:
         self._session, self._learner = session, learner
@@ -37,8 +41,15 @@ class Checkpoints:
             self.write("last")
             self._written = position
 
+    def keep_stable_if_due(self) -> None:
+        """Keep this position, and the best so far, if the next step is the first of a decay."""
+        if self._at.step == self._session.decay_start and self._session.group.is_first:
+            self._clock.start("saving")
+            _copy_best(self._session.run, "best", STABLE_BEST)
+            self.write(STABLE)
+
     def write(self, which: str) -> None:
-        """Write `last` or `best`."""
+        """Write `last`, `best` or `stable`."""
         session = self._session
         if not session.group.is_first:
             return
@@ -54,6 +65,39 @@ class Checkpoints:
             **self._learner.state(),
         }
         write_checkpoint(checkpoint_path(session.run, which), state)
+
+
+def take_up(session: Session) -> None:
+    """Make the run folder that of a run which goes on longer, or otherwise, than it was.
+
+    The configuration comes first and the checkpoint `last` after it, so whoever is killed in
+    between finds the new settings, and decides the same once more.
+    """
+    plan, run = session.continuation, session.run
+    if plan is None or not session.group.is_first:
+        return
+    run_folder.update_config(run, session.config, begins_anew=plan.goes_back)
+    if plan.keeps_stable:
+        _copy_best(run, "best", STABLE_BEST)
+        write_checkpoint(checkpoint_path(run, STABLE), _bare(plan.state))
+    if plan.changed or plan.goes_back:
+        now = {"config": dump_config(session.config), "total_steps": session.steps}
+        write_checkpoint(checkpoint_path(run, "last"), _bare(plan.state) | now)
+    if plan.best_is_stable:
+        _copy_best(run, STABLE_BEST, "best")
+
+
+def _bare(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name not in CHECKPOINT.header()}
+
+
+def _copy_best(run: Path, source: str, target: str) -> None:
+    """Copy a checkpoint that is the best, or was; there is none before a validation."""
+    if not checkpoint_path(run, source).is_file():
+        return
+    path = checkpoint_path(run, target)
+    with open_file(checkpoint_path(run, source)) as best, atomic_write(path) as file:
+        shutil.copyfileobj(best, file)
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:

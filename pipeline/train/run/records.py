@@ -88,7 +88,7 @@ def open_records(session: Session, at: Position) -> Iterator[Records]:
     if session.state is None:
         run_folder.begin(run, session.config)
     else:
-        run_folder.restore_config(run, session.config)
+        run_folder.drop_pictures(run, at.validated_step)
     _write_environment(session, at.step)
     with closing(RunRecords(session, at)) as records:
         yield records
@@ -117,6 +117,8 @@ def _write_environment(session: Session, step: int) -> None:
             "threads": torch.get_num_threads(),
         }
     )
+    if session.continuation is not None and session.continuation.changed:
+        starts[-1]["changed"] = "; ".join(session.continuation.changed)
     write_text(path, json.dumps({"data": session.data, "starts": starts}, indent=2) + "\n")
 
 
