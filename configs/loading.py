@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -207,7 +207,8 @@ def _nearest(schema: type[Section], keys: list[str]) -> str:
     *sections, wrong = keys
     section: Any = schema
     for key in sections:
-        section = section.model_fields[key].annotation
+        # Within a list, a number stands for one of its sections.
+        section = get_args(section)[0] if key.isdecimal() else section.model_fields[key].annotation
     by_upper = {name.upper(): name for name in section.model_fields}
     near = difflib.get_close_matches(wrong.upper(), by_upper, n=1, cutoff=0.6)
     if near:

@@ -13,6 +13,7 @@ from ...errors import SpikeDeblurError
 from ..host.reporter import SILENT, Reporter
 from .distributed import process_group
 from .memory_budget import try_step
+from .phases import epochs_at, relative_time
 from .run import folder as run_folder
 from .session import Session, find_start
 
@@ -39,7 +40,7 @@ class RunPlan:
     cache_bytes: int
     """Most main memory beside it: windows that are kept, `DATA.CACHE_SIZE_GB`."""
     seconds_a_step: float
-    """Time of a step, without waiting for data."""
+    """Time of a step, the largest if there are phases, without waiting for data."""
     seconds: float
     """Time of all steps that are left, without validation."""
     extrapolated: bool
@@ -80,6 +81,7 @@ def plan_run(
             )
         if session.state is not None:
             session.learner()  # its optimizer may be of another release
+        done = session.state["step"] if session.state else 0
         device, data, steps = group.device, config.DATA, session.steps
         return RunPlan(
             parameters=sum(p.numel() for p in session.model.parameters() if p.requires_grad),
@@ -88,12 +90,12 @@ def plan_run(
             sequences=len(session.training.sequences),
             clips=len(session.training.index),
             steps=steps,
-            epochs=steps / session.plan.steps_an_epoch,
+            epochs=epochs_at(session.phases, steps),
             clips_a_step=session.plan.samples_a_step,
             recomputed=str(session.recompute),
             peak_bytes=trial.peak_bytes,
             cache_bytes=int(data.USE_RAM_CACHE * data.CACHE_SIZE_GB * 2**30),
             seconds_a_step=trial.seconds,
-            seconds=(steps - (session.state["step"] if session.state else 0)) * trial.seconds,
+            seconds=relative_time(session.phases, done, steps) * trial.seconds,
             extrapolated=trial.extrapolated,
         )

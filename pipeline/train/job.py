@@ -26,10 +26,11 @@ from ..weights.base import base_of
 from ..weights.checkpoint import checkpoint_config
 from ..weights.files import checkpoint_path
 from .clock import Clock, Profile
-from .data.loader import Batch, open_loader, prepare_cache
+from .data.loader import Batch, prepare_cache
 from .data.splits import open_splits
 from .distributed import process_group
 from .optimizer import learning_rate_at, warmup_steps
+from .phases import open_phases
 from .run import folder as run_folder
 from .run.checkpoint import Checkpoints, take_up
 from .run.records import Position, Records, open_records
@@ -142,9 +143,8 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
         )
         records = opened.enter_context(open_records(session, at))
         steps = opened.enter_context(
-            open_loader(
-                session.training,
-                session.plan,
+            open_phases(
+                session.phases,
                 at.step,
                 total,
                 workers=workers,
@@ -217,6 +217,11 @@ def _announce(session: Session, at: Position, reporter: Reporter) -> None:
             f"the warm-up of {warmup} steps is not over when the learning rate falls, after step "
             f"{decay}; lower TRAIN.SCHEDULER.WARMUP_STEPS"
         )
+    for phase in session.phases:
+        if phase.start >= total:
+            reporter.note(
+                f"TRAIN.PHASES: that from step {phase.start} on is not reached: the run has {total}"
+            )
     if session.state is None or session.continuation is None:
         clips = len(session.validation.index)
         reporter.note(f"validating the start on {clips} clips before the first step")

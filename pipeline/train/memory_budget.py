@@ -29,6 +29,7 @@ from ..weights.checkpoint import without_pretrained
 from .clock import Clock
 from .distributed import Group
 from .objective import Objective
+from .phases import largest_phase
 from .precision import Precision
 from .step import Learner
 
@@ -90,6 +91,7 @@ def fit_in_budget(
             return recompute, trial
         taken = "more" if trial is None else f"{trial.peak_bytes / 1e9:.2f} GB"
         reporter.note(f"recomputing {recompute}: {taken}, of {limit / 1e9:.2f} GB that are allowed")
+    config = largest_phase(config)
     data = config.DATA
     raise MemoryBudgetError(
         f"TRAIN.MEMORY_BUDGET: a step takes more than {limit / 1e9:.2f} GB even with everything "
@@ -106,7 +108,7 @@ def try_step(
     limit: int | None = None,
     patience: float = PATIENCE,
 ) -> Trial | None:
-    """Try a step of training on random clips.
+    """Try a step of training on random clips, one of the largest phase if there are several.
 
     Args:
         config: the run's configuration; weights to start from are not read.
@@ -122,6 +124,7 @@ def try_step(
     Raises:
         SpikeDeblurError: the step failed.
     """
+    config = largest_phase(config)
     limit = free_memory(device) if limit is None else limit
     spawn = get_context("spawn")
     near, far = spawn.Pipe()

@@ -44,6 +44,7 @@ STEERING = frozenset(
         "TRAIN.SCHEDULER.WARMUP_STEPS",
         "TRAIN.SCHEDULER.MIN_LR",
         "TRAIN.SCHEDULER.DECAY",
+        "TRAIN.PHASES",
         "TRAIN.GRAD_CLIP",
         "TRAIN.AMP",
         "TRAIN.COMPILE",
@@ -54,7 +55,8 @@ STEERING = frozenset(
         "TRAIN.WANDB",
     }
 )
-"""Keys that may be set anew when a run goes on: they change the steps to come, as asked."""
+"""Keys that may be set anew when a run goes on: they change the steps to come, as asked. Phases
+that have begun are compared."""
 
 
 def differences(before: Config, now: Config) -> list[str]:

@@ -13,7 +13,7 @@ from ....configs import dump_config
 from ....model.motion_deblur import BASE
 from ...host.files import atomic_write
 from ...host.reading import open_file
-from ...weights.checkpoint import CHECKPOINT, KEYS, read_checkpoint
+from ...weights.checkpoint import CHECKPOINT, KEYS, MORE, read_checkpoint
 from ...weights.files import CheckpointError, checkpoint_path
 from ..clock import Clock
 from ..session import Session
@@ -53,18 +53,19 @@ class Checkpoints:
         session = self._session
         if not session.group.is_first:
             return
-        epoch, step_in_epoch = divmod(self._at.step, session.plan.steps_an_epoch)
+        phase = session.phase_of(self._at.step)
+        epoch, step_in_epoch = divmod(self._at.step - phase.start, phase.plan.steps_an_epoch)
         state = {
-            "config": dump_config(session.config),
             "data": session.data["sha256"],
-            "samples_a_step": session.plan.samples_a_step,
-            "total_steps": session.steps,
+            "samples_a_step": session.phase_of(self._at.step - 1).plan.samples_a_step,
             "epoch": epoch,
             "step_in_epoch": step_in_epoch,
             **asdict(self._at),
             **self._learner.state(),
         }
-        write_checkpoint(checkpoint_path(session.run, which), state)
+        if which == "best":  # no run goes on from it, so the other averages would be of no use
+            state.pop("averages", None)
+        write_checkpoint(checkpoint_path(session.run, which), state | _plan(session))
 
 
 def take_up(session: Session) -> None:
@@ -79,16 +80,24 @@ def take_up(session: Session) -> None:
     run_folder.update_config(run, session.config, begins_anew=plan.goes_back)
     if plan.keeps_stable:
         _copy_best(run, "best", STABLE_BEST)
-        write_checkpoint(checkpoint_path(run, STABLE), _bare(plan.state))
+        write_checkpoint(checkpoint_path(run, STABLE), _bare(plan.state) | _plan(session))
     if plan.changed or plan.goes_back:
-        now = {"config": dump_config(session.config), "total_steps": session.steps}
-        write_checkpoint(checkpoint_path(run, "last"), _bare(plan.state) | now)
+        write_checkpoint(checkpoint_path(run, "last"), _bare(plan.state) | _plan(session))
     if plan.best_is_stable:
         _copy_best(run, STABLE_BEST, "best")
 
 
+def _plan(session: Session) -> dict[str, Any]:
+    """Return what a checkpoint holds of a run's steps to come."""
+    plan: dict[str, Any] = {"config": dump_config(session.config), "total_steps": session.steps}
+    if session.config.TRAIN.PHASES:
+        plan["phases"] = [phase.facts() for phase in session.phases]
+    return plan
+
+
 def _bare(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if name not in CHECKPOINT.header()}
+    gone = CHECKPOINT.header().keys() | {"phases"}
+    return {name: value for name, value in state.items() if name not in gone}
 
 
 def _copy_best(run: Path, source: str, target: str) -> None:
@@ -107,7 +116,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         CheckpointError: it can't be written, or does not read back.
     """
     state = CHECKPOINT.header() | {"base": BASE} | state
-    assert state.keys() == KEYS | {"base"}
+    assert state.keys() - MORE == KEYS | {"base"}
     try:
         with atomic_write(path) as file:
             torch.save(state, file)

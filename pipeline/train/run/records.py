@@ -20,6 +20,7 @@ from ...host.device_memory import peak_memory
 from ...host.documents import read_json
 from ...host.files import write_text
 from ..clock import STEP_PARTS, Clock
+from ..phases import epochs_at
 from ..session import Session
 from ..step import StepResult
 from . import folder as run_folder
@@ -191,7 +192,7 @@ class RunRecords(Records):
 
     def _write(self, kind: str, values: dict[str, Any]) -> None:
         step = self._at.step
-        epoch = step / self._session.plan.steps_an_epoch
+        epoch = epochs_at(self._session.phases, step)
         self._metrics.write({"kind": kind, "step": step, "epoch": epoch, **values})
         known = {f"{kind}/{name}": value for name, value in values.items() if value is not None}
         for name, value in known.items():

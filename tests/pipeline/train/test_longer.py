@@ -24,9 +24,26 @@ from .test_job import Killed, assert_same_state, metrics_not_measured, run_fit, 
 WSD = {"TYPE": "wsd", "WARMUP_STEPS": 3, "DECAY": 0.25}
 
 
+PHASES = [
+    {"FROM": 5, "CROP_SIZE": 32, "CLIP_LEN": 3},
+    {"FROM": 10, "BATCH_SIZE": 1, "GRADIENT_ACCUMULATION_STEPS": 3},
+]
+
+
 def planned(steps: int, **options: object):
-    usual = {"SCHEDULER": WSD, "LOG_INTERVAL": 3, "VAL_INTERVAL": 3, "SAVE_INTERVAL": 4, "SEED": 1}
-    return tiny_config(**usual | options, MAX_STEPS=steps)
+    usual = {"SCHEDULER": WSD, "PHASES": PHASES, "SEED": 1}
+    intervals = {"LOG_INTERVAL": 3, "VAL_INTERVAL": 3, "SAVE_INTERVAL": 4}
+    return tiny_config(**usual | intervals | options, MAX_STEPS=steps)
+
+
+def large_sets():
+    shape = (16, 24)
+    training = [MemorySequence(f"train/{n}", n, voxel_shape=shape) for n in (6, 5, 1)]
+    return training, [MemorySequence("val/d", 3, voxel_shape=shape)]
+
+
+def take(run: Path, config, **options):
+    return run_fit(run, config, data=large_sets(), **options)
 
 
 def held(run: Path, which: str):
@@ -49,7 +66,7 @@ def assert_same_run(found: Path, expected: Path) -> None:
 def run_of_8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("8")
     torch.set_num_threads(1)
-    run_fit(run, planned(8))
+    take(run, planned(8))
     return run
 
 
@@ -57,7 +74,7 @@ def run_of_8(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_of_16(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("16")
     torch.set_num_threads(1)
-    run_fit(run, planned(16))
+    take(run, planned(16))
     return run
 
 
@@ -67,7 +84,7 @@ def test_a_finished_run_made_longer_equals_one_that_was_planned_so(tmp_path, run
     assert held(run, "best")["step"] == 8 > held(run, "stable_best")["step"]
     assert (run / "samples/step_0000008.png").is_file()
     listener = Listener()
-    run_fit(run, planned(16), resume=True, reporter=listener)
+    take(run, planned(16), resume=True, reporter=listener)
     assert any(note.startswith("going back to step 6, before the") for note in listener.notes)
     assert_same_run(run, run_of_16)
 
@@ -75,7 +92,7 @@ def test_a_finished_run_made_longer_equals_one_that_was_planned_so(tmp_path, run
 def test_a_dropped_decay_is_the_best_no_more(tmp_path, run_of_8):
     run = shutil.copytree(run_of_8, tmp_path / "run")
     before = held(run, "stable_best")
-    summary = run_fit(run, planned(16), resume=True, reporter=signal_at(7))
+    summary = take(run, planned(16), resume=True, reporter=signal_at(7))
     assert (summary.step, summary.best_step) == (7, before["step"])
     assert_same_state(held(run, "best"), before)
     assert max(line["step"] for line in read_metrics(run)) <= 7
@@ -84,8 +101,8 @@ def test_a_dropped_decay_is_the_best_no_more(tmp_path, run_of_8):
 @pytest.mark.parametrize("stop", [4, 6, 7])
 def test_a_run_made_longer_before_its_end_equals_one_that_was_planned_so(tmp_path, run_of_16, stop):
     """Stopped while the learning rate was stable, as the decay began, and within it."""
-    run_fit(tmp_path, planned(8), reporter=signal_at(stop))
-    run_fit(tmp_path, planned(16), resume=True)
+    take(tmp_path, planned(8), reporter=signal_at(stop))
+    take(tmp_path, planned(16), resume=True)
     assert_same_run(tmp_path, run_of_16)
 
 
@@ -93,8 +110,8 @@ def test_a_run_made_longer_before_its_end_equals_one_that_was_planned_so(tmp_pat
 def test_a_longer_run_that_is_stopped_again_goes_on_the_same(tmp_path, run_of_8, run_of_16, stops):
     run = shutil.copytree(run_of_8, tmp_path / "run")
     for stop in stops:
-        assert run_fit(run, planned(16), resume=True, reporter=signal_at(stop)).step == stop
-    run_fit(run, planned(16), resume=True)
+        assert take(run, planned(16), resume=True, reporter=signal_at(stop)).step == stop
+    take(run, planned(16), resume=True)
     assert_same_run(run, run_of_16)
 
 
@@ -105,8 +122,8 @@ def test_a_run_killed_in_its_decay_may_be_made_longer(tmp_path, run_of_16, steps
             raise Killed
 
     with pytest.raises(Killed):
-        run_fit(tmp_path, planned(steps), reporter=Listener(end))
-    run_fit(tmp_path, planned(16), resume=True)
+        take(tmp_path, planned(steps), reporter=Listener(end))
+    take(tmp_path, planned(16), resume=True)
     assert_same_run(tmp_path, run_of_16)
 
 
@@ -136,38 +153,38 @@ def test_a_run_killed_while_it_is_made_longer_goes_on_the_same(
         for name in ("write_checkpoint", "_copy_best"):
             patched.setattr(run_checkpoint, name, until_killed(getattr(run_checkpoint, name)))
         with pytest.raises(Killed):
-            run_fit(run, planned(16), resume=True)
+            take(run, planned(16), resume=True)
     assert WRITES[write] in str(done[-1])
     config = run_folder.own_config(run, () if write else ["TRAIN.MAX_STEPS=16"])
     assert config == planned(16)
-    run_fit(run, config, resume=True)
+    take(run, config, resume=True)
     assert_same_run(run, run_of_16)
 
 
 def test_a_run_may_be_made_longer_more_than_once(tmp_path, run_of_8, run_of_16):
     run = shutil.copytree(run_of_8, tmp_path / "run")
     for steps in (12, 16):
-        run_fit(run, planned(steps), resume=True)
+        take(run, planned(steps), resume=True)
     assert_same_run(run, run_of_16)
 
 
 def test_a_decay_may_be_asked_for_now(tmp_path, run_of_8):
     """A run planned too long is cut where its decay then begins."""
-    run_fit(tmp_path, planned(400), reporter=signal_at(6))
+    take(tmp_path, planned(400), reporter=signal_at(6))
     listener = Listener()
-    run_fit(tmp_path, planned(8), resume=True, reporter=listener)
+    take(tmp_path, planned(8), resume=True, reporter=listener)
     assert_same_run(tmp_path, run_of_8)
     assert not any("not the run" in note for note in listener.notes)
 
 
 def test_a_decay_that_comes_too_late_is_said_and_does_not_end_what_is_stable(tmp_path, run_of_16):
-    run_fit(tmp_path, planned(400), reporter=signal_at(7))
+    take(tmp_path, planned(400), reporter=signal_at(7))
     listener = Listener()
-    run_fit(tmp_path, planned(8), resume=True, reporter=listener)
+    take(tmp_path, planned(8), resume=True, reporter=listener)
     assert any("TRAIN.MAX_STEPS=9 or more" in note for note in listener.notes)
     assert held(tmp_path, "stable")["step"] == 7
-    run_fit(tmp_path, planned(9), resume=True)
-    run_fit(tmp_path, planned(16), resume=True)
+    take(tmp_path, planned(9), resume=True)
+    take(tmp_path, planned(16), resume=True)
     assert_same_run(tmp_path, run_of_16)
 
 
@@ -175,7 +192,7 @@ def test_without_the_checkpoint_from_before_the_decay_a_longer_run_is_refused(tm
     run = shutil.copytree(run_of_8, tmp_path / "run")
     checkpoint_path(run, "stable").unlink()
     with pytest.raises(CheckpointError, match=r"stable\.pt: expected the checkpoint from before"):
-        run_fit(run, planned(16), resume=True)
+        take(run, planned(16), resume=True)
     assert held(run, "last")["step"] == 8
 
 

@@ -34,7 +34,7 @@ def session(run: Path, *, state: Any = None, first: bool = True, world: int = 1,
         steps=steps,
         config=tiny_config(LOG_INTERVAL=2),
         data={"digest": "abc"},
-        plan=SimpleNamespace(steps_an_epoch=4),
+        phases=[SimpleNamespace(start=0, plan=SimpleNamespace(steps_an_epoch=4))],
         continuation=None,
     )
 
