@@ -210,6 +210,9 @@ def _run(path: Path) -> Facts:
         "last": record.metrics[-1] if record.metrics else "nothing",
         "data": record.settings.get("DATA.ROOT"),
     }
+    if (stable := checkpoint_path(path, "stable")).is_file():
+        step = read_checkpoint(stable)["step"]
+        facts["before the decay"] = f"stable.pt, step {step}: a longer run goes on from there"
     # A run that was stopped before its first validation has no best checkpoint yet.
     for which in ("best", "last"):
         file = checkpoint_path(path, which)

@@ -73,6 +73,8 @@ def plan_run(
             group.on_first(lambda: run_folder.require_not_held(folder))
             state = find_start(config, group, folder, resume=resume, overwrite=overwrite)
         session = Session.open(config, group, run=folder, state=state, reporter=reporter)
+        for sentence in session.continuation.sentences if session.continuation else ():
+            reporter.note(sentence)
         trial = session.trial or try_step(config, group.device)
         if trial is None:
             raise SpikeDeblurError(

@@ -226,10 +226,8 @@ def _announce(session: Session, at: Position, reporter: Reporter) -> None:
         clips = len(session.validation.index)
         reporter.note(f"validating the start on {clips} clips before the first step")
         return
-    for change in session.continuation.changed:
-        reporter.note(f"from here on with another {change}")
-    for note in session.continuation.notes:
-        reporter.note(note)
+    for sentence in session.continuation.sentences:
+        reporter.note(sentence)
     reporter.note(f"continuing after step {at.step} of {total}")
     base = base_of(session.state)
     if session.config.MODEL.SPIKE_MOTION and base != BASE:

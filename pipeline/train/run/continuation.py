@@ -41,6 +41,11 @@ class Continuation:
     best_is_stable: bool = False
     """Whether the best checkpoint is that of `stable_best` again."""
 
+    @property
+    def sentences(self) -> list[str]:
+        """What the user should know of it."""
+        return [*(f"from here on with another {change}" for change in self.changed), *self.notes]
+
 
 def continue_run(state: dict[str, Any], config: Config, total: int, run: Path) -> Continuation:
     """Decide what a run goes on from.

@@ -11,6 +11,7 @@ import torch
 from training_sets import Listener, MemorySequence, TinyNetwork, tiny_config
 
 from spikedeblur.configs import load_config
+from spikedeblur.pipeline.inspect import inspect
 from spikedeblur.pipeline.train.optimizer import learning_rate_at
 from spikedeblur.pipeline.train.run import checkpoint as run_checkpoint
 from spikedeblur.pipeline.train.run import folder as run_folder
@@ -194,6 +195,19 @@ def test_without_the_checkpoint_from_before_the_decay_a_longer_run_is_refused(tm
     with pytest.raises(CheckpointError, match=r"stable\.pt: expected the checkpoint from before"):
         take(run, planned(16), resume=True)
     assert held(run, "last")["step"] == 8
+
+
+def test_a_run_says_what_is_kept_from_before_its_decay(tmp_path, run_of_8):
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("config.yaml", "checkpoints/stable.pt"):
+        shutil.copy(run_of_8 / name, tmp_path / name)
+    assert inspect(tmp_path).facts["before the decay"].startswith("stable.pt, step 6: ")
+
+
+def test_starting_anew_removes_what_was_kept_from_before_the_decay(tmp_path, run_of_8):
+    run = shutil.copytree(run_of_8, tmp_path / "run")
+    run_folder.begin(run, planned(4))
+    assert not list((run / "checkpoints").iterdir())
 
 
 def test_a_longer_cosine_goes_on_and_says_that_it_is_another_run(tmp_path):
