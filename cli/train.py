@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
 def train(
     config: Annotated[
-        Path, typer.Option(metavar="YAML", help="Configuration, a file here or in the package.")
-    ],
+        Path | None,
+        typer.Option(
+            metavar="YAML",
+            help="Configuration, a file here or in the package; with --resume that of the run.",
+            show_default=False,
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
@@ -64,6 +69,9 @@ def train(
 ) -> None:
     """Train a model. Ctrl-C and SIGTERM write a checkpoint first; --resume goes on from there.
 
+    A run that goes on may be longer, or have another learning rate: --run RUN --resume --set
+    TRAIN.MAX_STEPS=2000.
+
     Several GPUs: scripts/train_multi_gpu.sh GPUS, then the same options.
 
     Example: spikedeblur train --config configs/deblur/quickstart.yaml --set DATA.ROOT=my.zarr
@@ -79,9 +87,16 @@ def train(
     from ..configs import load_config
     from .progress import progress_bar
 
-    folder = run or Path("outputs", config.stem)
+    folder = run or (config and Path("outputs", config.stem))
+    if folder is None or (config is None and not resume):
+        raise typer.BadParameter("expected --config, or --run with --resume")
     require_local(folder, "--run")
-    checked = load_config(config, overrides or ())
+    if config is None:
+        from ..pipeline.train.run.folder import own_config
+
+        checked = own_config(folder, overrides or ())
+    else:
+        checked = load_config(config, overrides or ())
     from ..pipeline.train.early_checks import require_startable
 
     writes = None if find_rate or (dry_run and run is None) else folder
@@ -128,8 +143,7 @@ def train(
             reporter=reporter,
         )
     if summary.is_first:
-        sets = [word for override in overrides or () for word in ("--set", override)]
-        again = command_line("train", "--config", config, *sets, "--run", folder, "--resume")
+        again = command_line("train", "--run", folder, "--resume")
         evaluate = command_line("evaluate", checked.DATA.ROOT, "--run", folder)
         _print_summary(summary, again, evaluate, json=json)
     if summary.signal is not None:

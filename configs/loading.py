@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -45,12 +45,21 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
         ConfigError: no such file, not YAML, an unknown key, or an impossible value.
     """
     file = find_file(path, "configuration")
-    data = _read_mapping(file)
-    overridden = _apply(data, overrides)
-    if "TRAIN.EPOCHS" in overridden and "TRAIN.MAX_STEPS" not in overridden:
-        data["TRAIN"]["MAX_STEPS"] = None
-    _complete_vrt(data, file, overridden)
-    return _validate(Config, data, file, overridden)
+    return _configured(_read_mapping(file), file, overrides)
+
+
+def override_config(config: Config, overrides: Iterable[str], path: Path) -> Config:
+    """Return a configuration with other values, as `load_config` reads it from a file.
+
+    Args:
+        config: the configuration.
+        overrides: as for `load_config`.
+        path: the file that holds it, for the message.
+
+    Raises:
+        ConfigError: an unknown key, or an impossible value.
+    """
+    return _configured(config.model_dump(mode="json"), path, overrides)
 
 
 def check_config(data: object, path: str | os.PathLike[str]) -> Config:
@@ -87,6 +96,14 @@ def find_file(path: str | os.PathLike[str], what: str) -> Path:
         f"{path}: expected a {what} file, found none here ({Path.cwd()}) and none of that "
         "name in the package; check the path"
     )
+
+
+def _configured(data: dict[str, Any], file: Path, overrides: Iterable[str]) -> Config:
+    overridden = _apply(data, overrides)
+    if "TRAIN.EPOCHS" in overridden and "TRAIN.MAX_STEPS" not in overridden:
+        data["TRAIN"]["MAX_STEPS"] = None
+    _complete_vrt(data, file, overridden)
+    return _validate(Config, data, file, overridden)
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
@@ -190,7 +207,8 @@ def _nearest(schema: type[Section], keys: list[str]) -> str:
     *sections, wrong = keys
     section: Any = schema
     for key in sections:
-        section = section.model_fields[key].annotation
+        # Within a list, a number stands for one of its sections.
+        section = get_args(section)[0] if key.isdecimal() else section.model_fields[key].annotation
     by_upper = {name.upper(): name for name in section.model_fields}
     near = difflib.get_close_matches(wrong.upper(), by_upper, n=1, cutoff=0.6)
     if near:

@@ -212,6 +212,9 @@ def _run(path: Path) -> Facts:
     }
     if record.began_with is not None:
         facts["began with"] = record.began_with
+    if (stable := checkpoint_path(path, "stable")).is_file():
+        step = read_checkpoint(stable)["step"]
+        facts["before the decay"] = f"stable.pt, step {step}: a longer run goes on from there"
     # A run that was stopped before its first validation has no best checkpoint yet.
     for which in ("best", "last"):
         file = checkpoint_path(path, which)

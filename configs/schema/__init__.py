@@ -40,6 +40,12 @@ class Config(Section):
                 f"DATA.CROP_SIZE: expected a multiple of {multiple} (8 * MODEL.TRUNK_SCALE), "
                 f"got {self.DATA.CROP_SIZE}"
             )
+        for phase in self.TRAIN.PHASES:
+            if phase.CROP_SIZE is not None and phase.CROP_SIZE % multiple:
+                yield (
+                    f"TRAIN.PHASES: from step {phase.FROM} on: CROP_SIZE: expected a multiple of "
+                    f"{multiple} (8 * MODEL.TRUNK_SCALE), got {phase.CROP_SIZE}"
+                )
         if schedule.MIN_LR > self.TRAIN.OPTIM.LR:
             yield (
                 "TRAIN.SCHEDULER.MIN_LR: expected at most TRAIN.OPTIM.LR "

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict, StringConstraints, model_validator
 
-from .values import Bool, Extent, Fraction, Name, Number, PositiveFloat, Section
+from .values import Bool, Extent, Fraction, Name, Number, PositiveFloat, Section, Windows
 
 Float = Annotated[Number, Field(ge=-1e15, le=1e15)]
 Bins = Annotated[int, Strict(), Field(ge=1, le=4096)]
@@ -107,7 +107,7 @@ class DataConfig(Section):
         "outputs/logs/align_x4k1000fps.txt",
     )
     """Unified layout: alignment logs that give each frame's exposure [t0, t1] in seconds."""
-    CLIP_LEN: Annotated[int, Strict(), Field(ge=1, le=2000)] = 5
+    CLIP_LEN: Windows = 5
     """Windows (frames) in a training clip, T. A shorter sequence is used whole."""
     CROP_SIZE: Extent = 256
     """Side of the square training crop, in pixels of the blurred frame. A multiple of

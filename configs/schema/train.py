@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ByteSize, Field
 
-from .values import Bool, Fraction, Int, Name, NaturalFloat, PositiveFloat, PositiveInt, Section
+from .values import (
+    Bool,
+    Extent,
+    Fraction,
+    Int,
+    Name,
+    NaturalFloat,
+    Number,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Windows,
+)
 
 NaturalInt = Annotated[Int, Field(ge=0, le=10**9)]
 Clips = Annotated[Int, Field(ge=1, le=100_000)]
+Decays = Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=8)]
 VGGLayer = Literal["relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"]
 
 
@@ -41,13 +55,35 @@ class OptimConfig(Section):
 
 
 class SchedulerConfig(Section):
-    """Learning rate over the run: linear warm-up, then cosine to MIN_LR at the last step."""
+    """Learning rate over the run: linear warm-up, then down to MIN_LR at the last step."""
 
+    TYPE: Literal["cosine", "wsd"] = "cosine"
+    """How it falls. `cosine`: from the warm-up on, over the whole run. `wsd` (warm-up, stable,
+    decay): only in the run's last part, DECAY; checkpoints/stable.pt is kept from before it, and a
+    longer MAX_STEPS goes on from there, as if the run had been planned so long."""
     WARMUP_STEPS: NaturalInt = 1000
-    """Optimizer steps from 0 to OPTIM.LR; at most half of the run, or 20 steps if that is more: a
-    run of fewer steps does not reach OPTIM.LR. 0: no warm-up."""
+    """Optimizer steps from 0 to OPTIM.LR. With `cosine` at most half of the run, or 20 steps if
+    that is more: a run of fewer steps does not reach OPTIM.LR. 0: no warm-up."""
+    DECAY: Annotated[Number, Field(gt=0, lt=1)] = 0.2
+    """Share of the run's steps, at its end, in which `wsd` takes the learning rate from OPTIM.LR to
+    MIN_LR, as 1 minus the square root of the share that is done."""
     MIN_LR: NaturalFloat = 1e-7
     """Learning rate at the end."""
+
+
+class PhaseConfig(Section):
+    """Size of samples and batches from a step on. What is null is as in DATA and TRAIN."""
+
+    FROM: NaturalInt
+    """Steps before the phase. Phases before it end there; DATA and TRAIN hold before the first."""
+    CROP_SIZE: Extent | None = None
+    """Side of the square training crop, in pixels, as DATA.CROP_SIZE."""
+    CLIP_LEN: Windows | None = None
+    """Windows in a training clip, as DATA.CLIP_LEN."""
+    BATCH_SIZE: Clips | None = None
+    """Clips in a batch of one process."""
+    GRADIENT_ACCUMULATION_STEPS: Clips | None = None
+    """Batches a step."""
 
 
 class TrainConfig(Section):
@@ -56,8 +92,8 @@ class TrainConfig(Section):
     EPOCHS: PositiveInt = 80
     """Passes over the training windows; used where MAX_STEPS is null."""
     MAX_STEPS: PositiveInt | None = None
-    """Length of the run in steps, over EPOCHS. `--set TRAIN.EPOCHS=N` sets it to null
-    unless it is given by `--set` as well."""
+    """Length of the run in steps, over EPOCHS; may grow when the run goes on. `--set
+    TRAIN.EPOCHS=N` sets it to null unless it is given by `--set` as well."""
     BATCH_SIZE: Clips = 1
     """Clips in a batch of one process."""
     NUM_WORKERS: Annotated[Int, Field(ge=0, le=1000)] | Literal["auto"] = 8
@@ -68,6 +104,9 @@ class TrainConfig(Section):
     process; a worker always has one under way."""
     GRADIENT_ACCUMULATION_STEPS: Clips = 6
     """Batches a step."""
+    PHASES: Annotated[tuple[PhaseConfig, ...], Field(max_length=100)] = ()
+    """Other crops, clips and batches from given steps on, in rising order; validation and restoring
+    keep DATA's. Phases that are not begun may change when the run goes on. Needs MAX_STEPS."""
     MEMORY_BUDGET: Literal["auto"] | Annotated[ByteSize, Field(ge=0, le=10**15)] | None = None
     """Memory that a training process may take, such as 16GB; GPU memory where there is a GPU.
     Trial steps before the first one choose what is recomputed in the backward pass: the fastest
@@ -93,8 +132,9 @@ class TrainConfig(Section):
     COMPILE: Bool = False
     """Compile the network (torch.compile) for the shape of the training clips: minutes at the
     start, for faster steps on a GPU. On a CPU it gains nothing."""
-    EMA_DECAY: Fraction | None = 0.999
-    """Decay a step of the averaged weights that are validated and kept; null: none."""
+    EMA_DECAY: Fraction | Decays | None = 0.999
+    """Decay a step of the averaged weights that are validated and kept; null: none. Averages of
+    several decays, such as [0.99, 0.999], are all validated, and the best is kept."""
     SEED: Annotated[Int, Field(ge=0, le=2**63 - 1)] = 0
     """Seed of weights, order, crops and augmentation."""
     LOG_INTERVAL: PositiveInt = 50
@@ -111,6 +151,26 @@ class TrainConfig(Section):
     """Project on Weights & Biases that gets the metrics too, by the extra `wandb`; null: none."""
     VAL_MAX_WINDOWS: PositiveInt | None = None
     """Validate on at most so many windows, evenly spread over the split; null: all."""
+
+    @property
+    def ema_decays(self) -> tuple[float, ...]:
+        """Decay of each average of the weights."""
+        if self.EMA_DECAY is None:
+            return ()
+        return self.EMA_DECAY if isinstance(self.EMA_DECAY, tuple) else (self.EMA_DECAY,)
+
+    def misfits(self) -> Iterator[str]:
+        """Yield why values do not fit each other."""
+        if len(set(self.ema_decays)) < len(self.ema_decays):
+            yield f"EMA_DECAY: expected decays that differ, got two alike in {self.EMA_DECAY}"
+        starts = [phase.FROM for phase in self.PHASES]
+        if any(a >= b for a, b in itertools.pairwise(starts)):
+            yield f"PHASES: expected FROM to rise from phase to phase, got {starts}"
+        if starts and self.MAX_STEPS is None:
+            yield (
+                "PHASES: phases begin at steps, so the run's length is needed in steps too: "
+                "expected MAX_STEPS, got null"
+            )
 
 
 class CharbonnierConfig(Section):

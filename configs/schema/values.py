@@ -33,6 +33,7 @@ Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 Extent = Annotated[Int, Field(ge=1, le=2**15)]
+Windows = Annotated[Int, Field(ge=1, le=2000)]
 
 
 class Section(BaseModel):

@@ -51,8 +51,11 @@ def config() -> str:
         for key, key_schema in section["properties"].items():
             if "$ref" not in key_schema:
                 effect = _text(key_schema.get("description", ""))
+                default = "to be given"
+                if "default" in key_schema:
+                    default = f"default `{json.dumps(key_schema['default'])}`"
                 lines += [
-                    f"`{key}`, {_type(key_schema)}, default `{json.dumps(key_schema['default'])}`",
+                    f"`{key}`, {_type(key_schema)}, {default}",
                     f": {effect}",
                     "",
                 ]
@@ -64,14 +67,18 @@ def _sections(
 ) -> Iterator[tuple[str, dict[str, Any], str]]:
     yield path, section, section.get("description", "")
     for key, value in section["properties"].items():
-        if "$ref" in value:
-            below = schema["$defs"][value["$ref"].rpartition("/")[2]]
-            yield from _sections(schema, below, f"{path}.{key}" if path else key)
+        each = value.get("items", {})
+        for part, name in ((value, key), (each, f"{key}, each")):
+            if "$ref" in part:
+                below = schema["$defs"][part["$ref"].rpartition("/")[2]]
+                yield from _sections(schema, below, f"{path}.{name}" if path else name)
 
 
 def _type(key: dict[str, Any]) -> str:
     if "anyOf" in key:
         return " or ".join(dict.fromkeys(_type(part) for part in key["anyOf"]))
+    if "$ref" in key:
+        return "with keys of its own"
     if "const" in key:
         return f"`{key['const']}`"
     if "enum" in key:

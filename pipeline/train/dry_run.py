@@ -14,6 +14,7 @@ from ..host.reporter import SILENT, Reporter
 from ..weights.find import Init
 from .distributed import process_group
 from .memory_budget import try_step
+from .phases import epochs_at, relative_time
 from .run import folder as run_folder
 from .session import Session, find_start
 
@@ -40,7 +41,7 @@ class RunPlan:
     cache_bytes: int
     """Most main memory beside it: windows that are kept, `DATA.CACHE_SIZE_GB`."""
     seconds_a_step: float
-    """Time of a step, without waiting for data."""
+    """Time of a step, the largest if there are phases, without waiting for data."""
     seconds: float
     """Time of all steps that are left, without validation."""
     extrapolated: bool
@@ -78,14 +79,17 @@ def plan_run(
         session = Session.open(
             config, group, run=folder, state=state, init=start, reporter=reporter
         )
+        for sentence in session.continuation.sentences if session.continuation else ():
+            reporter.note(sentence)
         trial = session.trial or try_step(config, group.device)
         if trial is None:
             raise SpikeDeblurError(
                 "a step takes more memory than there is; set TRAIN.MEMORY_BUDGET=auto, or lower "
                 "TRAIN.BATCH_SIZE, DATA.CROP_SIZE or DATA.CLIP_LEN"
             )
-        if state is not None:
+        if session.state is not None:
             session.learner()  # its optimizer may be of another release
+        done = session.state["step"] if session.state else 0
         device, data, steps = group.device, config.DATA, session.steps
         return RunPlan(
             parameters=sum(p.numel() for p in session.model.parameters() if p.requires_grad),
@@ -94,12 +98,12 @@ def plan_run(
             sequences=len(session.training.sequences),
             clips=len(session.training.index),
             steps=steps,
-            epochs=steps / session.plan.steps_an_epoch,
+            epochs=epochs_at(session.phases, steps),
             clips_a_step=session.plan.samples_a_step,
             recomputed=str(session.recompute),
             peak_bytes=trial.peak_bytes,
             cache_bytes=int(data.USE_RAM_CACHE * data.CACHE_SIZE_GB * 2**30),
             seconds_a_step=trial.seconds,
-            seconds=(steps - (state["step"] if state else 0)) * trial.seconds,
+            seconds=relative_time(session.phases, done, steps) * trial.seconds,
             extrapolated=trial.extrapolated,
         )

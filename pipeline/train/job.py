@@ -14,6 +14,7 @@ import signal
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,16 +24,19 @@ from ..host.device_memory import NotEnoughMemoryError
 from ..host.reporter import SILENT, Reporter
 from ..sequences.provenance import describe_data
 from ..storage.base import StoreError
+from ..weights.checkpoint import checkpoint_config
+from ..weights.files import checkpoint_path
 from ..weights.find import Init
 from .clock import Clock, Profile
-from .data.loader import Batch, open_loader, prepare_cache
+from .data.loader import Batch, prepare_cache
 from .data.splits import open_splits
 from .distributed import process_group
 from .flops import measure_work
 from .memory_advice import shortage_in_run
 from .optimizer import learning_rate_at, warmup_steps
+from .phases import open_phases
 from .run import folder as run_folder
-from .run.checkpoint import Checkpoints
+from .run.checkpoint import Checkpoints, take_up
 from .run.records import Position, Records, open_records
 from .session import Session, find_start, require_same_data
 from .step import Learner, NonFiniteError, StepResult
@@ -99,8 +103,8 @@ def train(
         reporter = reporter if group.is_first else SILENT
         group.on_first(lambda: held.enter_context(run_folder.hold(run)))
         state = find_start(config, group, run, resume=resume, overwrite=overwrite)
-        at = Position.of(state)
-        if state is not None and at.step == at.validated_step == state["total_steps"]:
+        if state is not None and _is_finished(state, config, run):
+            at = Position.of(state)
             try:
                 require_same_data(state, describe_data(open_splits(config)[0]))
             except StoreError as error:
@@ -115,6 +119,18 @@ def train(
         return fit(session, profile=profile, reporter=reporter)
 
 
+def _is_finished(state: dict[str, Any], config: Config, run: Path) -> bool:
+    """Whether a run has taken all its steps, and is to have no more; reads no data."""
+    if not state["step"] == state["validated_step"] == state["total_steps"]:
+        return False
+    before, now = checkpoint_config(state, checkpoint_path(run, "last")).TRAIN, config.TRAIN
+    if now.MAX_STEPS is None:
+        same = before.MAX_STEPS is None and before.EPOCHS == now.EPOCHS
+    else:
+        same = state["total_steps"] == now.MAX_STEPS
+    return same and before.SCHEDULER.DECAY == now.SCHEDULER.DECAY
+
+
 def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT) -> TrainSummary:
     """Take the steps of a run that are left.
 
@@ -124,16 +140,10 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
         reporter: hears the steps done, and what is decided.
     """
     options, group, total = session.config.TRAIN, session.group, session.steps
-    warmup = warmup_steps(options, total)
-    if warmup < options.SCHEDULER.WARMUP_STEPS:
-        reporter.note(f"warm-up shortened to {warmup} steps: the run has {total}")
     learner = session.learner()
     at = Position.of(session.state)
-    if session.state is None:
-        clips = len(session.validation.index)
-        reporter.note(f"validating the start on {clips} clips before the first step")
-    else:
-        reporter.note(f"continuing after step {at.step} of {total}")
+    _announce(session, at, reporter)
+    take_up(session)
     if profile and group.device.type == "cuda":
         torch.cuda.memory._record_memory_history(max_entries=100_000)  # for `shortage_in_run`
     with ExitStack() as opened:
@@ -143,9 +153,8 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
         )
         records = opened.enter_context(open_records(session, at))
         steps = opened.enter_context(
-            open_loader(
-                session.training,
-                session.plan,
+            open_phases(
+                session.phases,
                 at.step,
                 total,
                 workers=workers,
@@ -168,6 +177,7 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
             if ended or stopping:
                 break
 
+            checkpoints.keep_stable_if_due()
             learning_rate = learning_rate_at(options, at.step, total)
             try:
                 clock.start("data")
@@ -208,6 +218,31 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
         profile=clock.profile() if profile else None,
         unread=left_out.unread,
     )
+
+
+def _announce(session: Session, at: Position, reporter: Reporter) -> None:
+    """Note how the run begins or goes on, and what of that the user may not expect."""
+    options, total = session.config.TRAIN, session.steps
+    warmup, decay = warmup_steps(options, total), session.decay_start
+    if warmup < options.SCHEDULER.WARMUP_STEPS:
+        reporter.note(f"warm-up shortened to {warmup} steps: the run has {total}")
+    if decay is not None and warmup > decay:
+        reporter.note(
+            f"the warm-up of {warmup} steps is not over when the learning rate falls, after step "
+            f"{decay}; lower TRAIN.SCHEDULER.WARMUP_STEPS"
+        )
+    for phase in session.phases:
+        if phase.start >= total:
+            reporter.note(
+                f"TRAIN.PHASES: that from step {phase.start} on is not reached: the run has {total}"
+            )
+    if session.state is None or session.continuation is None:
+        clips = len(session.validation.index)
+        reporter.note(f"validating the start on {clips} clips before the first step")
+        return
+    for sentence in session.continuation.sentences:
+        reporter.note(sentence)
+    reporter.note(f"continuing after step {at.step} of {total}")
 
 
 class LeftOut:

@@ -32,6 +32,7 @@ from .clock import Clock
 from .distributed import Group
 from .memory_advice import training_advice
 from .objective import Objective
+from .phases import largest_phase
 from .precision import Precision
 from .step import Learner
 
@@ -93,6 +94,7 @@ def fit_in_budget(
             return recompute, trial
         taken = "more" if trial is None else f"{trial.peak_bytes / 1e9:.2f} GB"
         reporter.note(f"recomputing {recompute}: {taken}, of {limit / 1e9:.2f} GB that are allowed")
+    config = largest_phase(config)
     data = config.DATA
     raise MemoryBudgetError(
         f"TRAIN.MEMORY_BUDGET: a step takes more than {limit / 1e9:.2f} GB even with everything "
@@ -150,7 +152,7 @@ def try_step(
     limit: int | None = None,
     patience: float = PATIENCE,
 ) -> Trial | None:
-    """Try a step of training on random clips.
+    """Try a step of training on random clips, one of the largest phase if there are several.
 
     Args:
         config: the run's configuration; weights to start from are not read.
@@ -166,6 +168,7 @@ def try_step(
     Raises:
         SpikeDeblurError: the step failed.
     """
+    config = largest_phase(config)
     limit = free_memory(device) if limit is None else limit
     spawn = get_context("spawn")
     near, far = spawn.Pipe()

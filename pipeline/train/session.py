@@ -18,20 +18,22 @@ from ..host.reporter import SILENT, Reporter
 from ..sequences.contract import WindowSequence
 from ..sequences.light import seen_by
 from ..sequences.provenance import describe_data, findings, warning_of
-from ..weights.checkpoint import forms_of, outline_that_fits, without_pretrained
+from ..weights.checkpoint import checkpoint_config, forms_of, outline_that_fits, without_pretrained
 from ..weights.files import checkpoint_path
 from ..weights.find import Init
 from ..weights.initial import start_from
 from .data.order import ClipIndex, StepPlan
-from .data.samples import ClipSamples
+from .data.samples import ClipSamples, SampleError
 from .data.splits import open_splits
 from .distributed import Group
 from .memory_advice import require_room
 from .memory_budget import Trial, fit_in_budget, require_step_fits
 from .objective import Objective
-from .optimizer import total_steps
+from .optimizer import decay_start, total_steps
+from .phases import Phase, phase_configs, phase_seed
 from .precision import Precision, cpu_computes_bf16
 from .run import folder as run_folder
+from .run.continuation import Continuation, continue_run
 from .run.wandb import require_wandb
 from .step import Learner
 
@@ -92,7 +94,9 @@ class Session:
 
     Raises:
         SampleError: the crop does not fit the frames, or frames and voxels don't fit each other.
-        RunFolderError: the data or the clips a step are not those of `state`.
+        RunFolderError: the data or the clips a step are not those of `state`, or it has done more
+            steps than the run has.
+        CheckpointError: the checkpoint from before the decay is needed, and can't be read.
     """
 
     def __init__(
@@ -117,28 +121,51 @@ class Session:
         """Origin of the weights that a new run starts from, as environment.json tells it."""
         self.trial: Trial | None = None
         """Memory and time of a step, where one was tried: for TRAIN.MEMORY_BUDGET, or a limit."""
-        index = ClipIndex.every_start([s.length for s in training], data.CLIP_LEN)
-        self.training = ClipSamples(
-            seen_by(data.NORM, training),
-            index,
-            crop_size=data.CROP_SIZE,
-            augment=data.AUGMENT,
-            seed=options.SEED,
-            replace_unreadable=options.ON_ERROR == "skip",
-        )
+        seen = seen_by(data.NORM, training)
+        self.phases = [self._phase(start, part, seen) for start, part in phase_configs(config)]
+        """Samples and plan of each of TRAIN.PHASES; most runs have one."""
+        self.training, self.plan = self.phases[0].training, self.phases[0].plan
         lengths = [s.length for s in validation]
         shown = ClipIndex.each_window_once(lengths, data.CLIP_LEN, options.VAL_MAX_WINDOWS)
         self.validation = ClipSamples(seen_by(data.NORM, validation), shown)
-        accumulation = options.GRADIENT_ACCUMULATION_STEPS
-        self.plan = StepPlan(
-            index, options.BATCH_SIZE, accumulation, options.SEED, group.rank, group.world
-        )
         self.steps = total_steps(options, self.plan.steps_an_epoch)
         """Steps of the whole run."""
         self.data = describe_data(training)
         """Content of the training split."""
+        self.decay_start = decay_start(options, self.steps) or None
+        """Steps before the decay, whose checkpoint is kept; None: the rate falls all along."""
+        self.continuation: Continuation | None = None
+        """What is new of a run that goes on; None: it begins."""
         if state is not None:
             self._require_continuation(state)
+            self.continuation = continue_run(state, config, self.steps, run)
+            self.state = self.continuation.state
+
+    def _phase(self, start: int, config: Config, sequences: Sequence[WindowSequence]) -> Phase:
+        options, data, group = config.TRAIN, config.DATA, self.group
+        seed = phase_seed(options.SEED, start)
+        index = ClipIndex.every_start([s.length for s in sequences], data.CLIP_LEN)
+        accumulation = options.GRADIENT_ACCUMULATION_STEPS
+        plan = StepPlan(index, options.BATCH_SIZE, accumulation, seed, group.rank, group.world)
+        try:
+            samples = ClipSamples(
+                sequences,
+                index,
+                crop_size=data.CROP_SIZE,
+                augment=data.AUGMENT,
+                seed=seed,
+                replace_unreadable=options.ON_ERROR == "skip",
+            )
+        except SampleError as error:
+            if not self.config.TRAIN.PHASES:
+                raise
+            raise SampleError(f"TRAIN.PHASES: from step {start} on: {error}") from error
+        return Phase(start, config, samples, plan)
+
+    def phase_of(self, step: int) -> Phase:
+        """Return the phase of a step; of those before the first one, too."""
+        begun = [phase for phase in self.phases if phase.start <= step]
+        return begun[-1] if begun else self.phases[0]
 
     @classmethod
     def open(
@@ -173,7 +200,8 @@ class Session:
             require_room(config)
         else:
             path = checkpoint_path(run, "last")
-            for weights in filter(None, (state["model"], state["ema"])):
+            averages = state.get("averages", {}).values()
+            for weights in filter(None, (state["model"], state["ema"], *averages)):
                 outline_that_fits(config, forms_of(weights, path), path)
         splits = open_splits(config)
         if found := findings([*splits[0], *splits[1]]):
@@ -217,14 +245,15 @@ class Session:
             self.objective,
             self.precision,
             # Clips of one window have no flow between neighbours.
-            some_unused=1 in self.training.index.length or self.config.DATA.SPIKE_AUGMENT.THIN > 0,
+            some_unused=any(1 in phase.training.index.length for phase in self.phases)
+            or self.config.DATA.SPIKE_AUGMENT.THIN > 0,
         )
         if self.state is not None:
             learner.restore(self.state, checkpoint_path(self.run, "last"))
         return learner
 
     def _require_continuation(self, state: dict[str, Any]) -> None:
-        plan = self.plan
+        plan = self.phase_of(state["step"] - 1).plan
         require_same_data(state, self.data)
         if state["samples_a_step"] != plan.samples_a_step:
             raise run_folder.RunFolderError(
@@ -233,4 +262,22 @@ class Session:
                 f"{plan.batch_size}, TRAIN.GRADIENT_ACCUMULATION_STEPS {plan.accumulation}); set "
                 "them so that their product is the same"
             )
-        assert state["total_steps"] == self.steps  # configuration, data and clips a step are equal
+        self._require_same_phases(state)
+
+    def _require_same_phases(self, state: dict[str, Any]) -> None:
+        """Refuse other phases than those that have begun, and others to come unless asked for."""
+        before = checkpoint_config(state, checkpoint_path(self.run, "last"))
+        now = [phase.facts() for phase in self.phases]
+        data = before.DATA
+        alone = [0, data.CROP_SIZE, data.CLIP_LEN, state["samples_a_step"]]
+        begun = state.get("phases", [alone])
+        if before.TRAIN.PHASES != self.config.TRAIN.PHASES:
+            begun, now = (
+                [facts for facts in phases if facts[0] < state["step"]] for phases in (begun, now)
+            )
+        if begun != now:
+            raise run_folder.RunFolderError(
+                "can't continue: TRAIN.PHASES: those that have begun, and those to come unless "
+                "they are set anew, were [first step, crop, clip length, clips a step] "
+                f"{begun}, and are now {now}; set them as they were"
+            )

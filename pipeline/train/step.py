@@ -23,6 +23,7 @@ from .ema import averaged_copy, update_average
 from .memory_advice import training_advice
 from .objective import psnr, to_inputs
 from .optimizer import ema_decay, parameter_groups
+from .phases import phase_configs
 from .precision import Precision
 
 
@@ -72,7 +73,10 @@ class Learner:
             weight_decay=options.OPTIM.WEIGHT_DECAY,
             fused=True,  # one pass over all weights; 2 against 12 ms a step for the quickstart's
         )
-        self.average = averaged_copy(model) if options.EMA_DECAY is not None else None
+        self.averages = {decay: averaged_copy(model) for decay in options.ema_decays}
+        """Averaged weights by their decay; empty: none are kept."""
+        self.best_decay = next(iter(self.averages), None)
+        """Decay of the average that the last validation found best."""
         model.train()
         if options.COMPILE:
             _compile(model, config, precision)
@@ -84,12 +88,18 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Return all that steps change, as a checkpoint holds it."""
+        averages = {decay: average.state_dict() for decay, average in self.averages.items()}
+        several = {"averages": averages, "ema_decay": self.best_decay}
         return {
             "model": self.model.state_dict(),
-            "ema": None if self.average is None else self.average.state_dict(),
+            "ema": None if self.best_decay is None else averages[self.best_decay],
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-        }
+        } | (several if len(averages) > 1 else {})
+
+    def kept(self) -> list[tuple[float | None, nn.Module]]:
+        """Return the averages, each after its decay, or the model itself where there are none."""
+        return [*self.averages.items()] or [(None, self.model)]
 
     def restore(self, state: dict[str, Any], path: Path) -> None:
         """Go back to what `state` returned.
@@ -101,9 +111,12 @@ class Learner:
         Raises:
             CheckpointError: the optimizer has other parameter groups.
         """
+        own = [(part["scale"], part["weight_decay"]) for part in self.optimizer.param_groups]
         self.model.load_state_dict(state["model"])
-        if self.average is not None:
-            self.average.load_state_dict(state["ema"])
+        self.best_decay = state.get("ema_decay", self.best_decay)
+        averages = state.get("averages", {self.best_decay: state["ema"]})
+        for decay, average in self.averages.items():
+            average.load_state_dict(averages[decay])
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError as error:
@@ -111,7 +124,10 @@ class Learner:
                 f"{path}: its optimizer does not fit this release ({error}); continue with the "
                 "one that the run was begun with"
             ) from error
-        self.scaler.load_state_dict(state["scaler"])
+        for part, (scale, weight_decay) in zip(self.optimizer.param_groups, own, strict=True):
+            part.update(scale=scale, weight_decay=weight_decay)
+        if state["scaler"]:  # empty, where TRAIN.AMP was not fp16 before
+            self.scaler.load_state_dict(state["scaler"])
 
     def step(
         self, batches: list[Batch], done: int, learning_rate: float, clock: Clock, *, raw: bool
@@ -157,9 +173,8 @@ class Learner:
         self.scaler.step(self.optimizer)  # leaves the step out if fp16 overflowed
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            decay = self.config.TRAIN.EMA_DECAY or 0.0
-            update_average(self.average, self.model, ema_decay(decay, done))
+        for decay, average in self.averages.items():
+            update_average(average, self.model, ema_decay(decay, done))
         self.is_whole = True
         clock.start("other")
         return StepResult(loss, quality, norm)
@@ -211,15 +226,16 @@ class Learner:
 
 
 def _compile(model: nn.Module, config: Config, precision: Precision) -> None:
-    """Have the model compiled when it runs next."""
-    clip = (config.TRAIN.BATCH_SIZE, config.DATA.CLIP_LEN)
-    side, trunk = config.DATA.CROP_SIZE, config.DATA.CROP_SIZE // config.MODEL.TRUNK_SCALE
+    """Have the model compiled when it runs next, for the clips of each phase."""
     device = precision.device
-    with torch.no_grad(), precision.autocast():  # windows are planned outside of the graph
-        model(
-            torch.zeros(*clip, 3, side, side, device=device),
-            torch.zeros(*clip, config.DATA.K, trunk, trunk, device=device),
-        )
+    for _, phase in phase_configs(config):
+        clip = (phase.TRAIN.BATCH_SIZE, phase.DATA.CLIP_LEN)
+        side, trunk = phase.DATA.CROP_SIZE, phase.DATA.CROP_SIZE // config.MODEL.TRUNK_SCALE
+        with torch.no_grad(), precision.autocast():  # windows are planned outside of the graph
+            model(
+                torch.zeros(*clip, 3, side, side, device=device),
+                torch.zeros(*clip, config.DATA.K, trunk, trunk, device=device),
+            )
     model.compile(dynamic=False)
 
 

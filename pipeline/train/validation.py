@@ -47,13 +47,13 @@ class ShownWindow(NamedTuple):
 class Validator:
     """Validates a run before its first step, every TRAIN.VAL_INTERVAL steps and after the last.
 
-    The averaged weights are validated where there are any. PSNR is that of output rounded to 8
-    bits.
+    The averaged weights are validated where there are any; of several the best are kept. PSNR is
+    that of output rounded to 8 bits.
     """
 
     def __init__(self, session: Session, learner: Learner, at: Position, clock: Clock) -> None:
         self._session, self._at, self._clock = session, at, clock
-        self._model = learner.model if learner.average is None else learner.average
+        self._learner, self._model = learner, learner.model
         self._shown = _spread(session.validation.index)
         self.psnr_blur: float | None = None
         """PSNR of the blurred input at the last validation, in dB; None: there was none."""
@@ -73,11 +73,19 @@ class Validator:
         """
         before = self._clock.total("validation")
         self._clock.start("validation")
-        sums, picture = self._restore_all(stop)
+        means: dict[float | None, float] = {}
+        pictures = {}
+        for decay, model in self._learner.kept():
+            self._model = model
+            sums, pictures[decay] = self._restore_all(stop)
+            if bool(sums[3]):
+                self._clock.start("saving")
+                return False
+            means[decay], self.psnr_blur = sums[0] / sums[2], sums[1] / sums[2]
         self._clock.start("saving")
-        if bool(sums[3]):
-            return False
-        mean, self.psnr_blur = sums[0] / sums[2], sums[1] / sums[2]
+        finite = {decay: mean for decay, mean in means.items() if math.isfinite(mean)}
+        chosen = max(finite or means, key=means.__getitem__)
+        mean, self._learner.best_decay = means[chosen], chosen
         best = self._at.note_validation(mean)
         values = {
             "seconds": self._clock.total("validation") - before,
@@ -86,7 +94,9 @@ class Validator:
             "windows": int(sums[2]),
             "best": best,
         }
-        records.validation(values, picture)
+        if len(means) > 1:
+            values |= {f"psnr_ema_{decay}": finite.get(decay) for decay in means}
+        records.validation(values, pictures[chosen])
         if best:
             checkpoints.write("best")
         return True

@@ -33,6 +33,9 @@ _VALIDATION = ("validated_step", "best_step", "best_psnr")
 _TENSORS = ("model", "ema", "optimizer", "scaler")
 KEYS = frozenset((*_HEADER, *_PLACE, *_VALIDATION, *_TENSORS))
 """Entries of every checkpoint; there is `base` too, but in those of earlier releases."""
+MORE = frozenset(("phases", "averages", "ema_decay"))
+"""Entries of some checkpoints: `phases`, of a run with TRAIN.PHASES; `averages` of the weights by
+their decay, where there are several, and `ema_decay`, that of `ema`."""
 
 Form = tuple[tuple[int, ...], torch.dtype | str]
 """Shape and dtype of a tensor."""
@@ -206,7 +209,7 @@ def describe_checkpoint(
         "best validation PSNR (dB)": state["best_psnr"],
         "at step": state["best_step"],
         "clips a step": state["samples_a_step"],
-        "averaged weights": state["ema"] is not None,
+        "averaged weights": state.get("ema_decay", state["ema"] is not None),
         "base": describe_base(config.MODEL, base_of(state)),
         "data": config.DATA.ROOT,
         "parameters": sum(count for _, count in parts),

@@ -1,4 +1,4 @@
-"""Whether two configurations train the same weights."""
+"""Whether two configurations are of one run."""
 
 from __future__ import annotations
 
@@ -32,15 +32,50 @@ HARMLESS = frozenset(
 """Keys that may differ within one run: they change no weight, or their effect is compared
 instead (the data's content, the clips a step)."""
 
+STEERING = frozenset(
+    {
+        "TRAIN.MAX_STEPS",
+        "TRAIN.EPOCHS",
+        "TRAIN.OPTIM.LR",
+        "TRAIN.OPTIM.WEIGHT_DECAY",
+        "TRAIN.OPTIM.FLOW_LR_SCALE",
+        "TRAIN.OPTIM.BACKBONE_LR_SCALE",
+        "TRAIN.OPTIM.FLOW_FROZEN_STEPS",
+        "TRAIN.SCHEDULER.WARMUP_STEPS",
+        "TRAIN.SCHEDULER.MIN_LR",
+        "TRAIN.SCHEDULER.DECAY",
+        "TRAIN.PHASES",
+        "TRAIN.GRAD_CLIP",
+        "TRAIN.AMP",
+        "TRAIN.COMPILE",
+        "TRAIN.THREADS",
+        "TRAIN.ON_ERROR",
+        "TRAIN.VAL_INTERVAL",
+        "TRAIN.VAL_MAX_WINDOWS",
+        "TRAIN.WANDB",
+    }
+)
+"""Keys that may be set anew when a run goes on: they change the steps to come, as asked. Phases
+that have begun are compared."""
+
 
 def differences(before: Config, now: Config) -> list[str]:
-    """Return each key that changes a run's result and differs, with both values."""
-    old, new = leaves(before.model_dump(mode="json")), leaves(now.model_dump(mode="json"))
+    """Return each key that no run may have two values of and that differs, with both values."""
     return [
-        f"{key} ({old.get(key)!r} before, {new.get(key)!r} now)"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in HARMLESS
+        f"{key} ({old!r} before, {new!r} now)"
+        for key, (old, new) in changes(before, now).items()
+        if key not in HARMLESS | STEERING
     ]
+
+
+def changes(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
+    """Return each key that differs, with its value before and now."""
+    old, new = leaves(before.model_dump(mode="json")), leaves(now.model_dump(mode="json"))
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    }
 
 
 def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:

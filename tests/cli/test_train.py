@@ -68,8 +68,28 @@ def test_a_stopped_run_says_how_to_go_on(store, tmp_path, monkeypatch):
     result = run(store, "--run", str(tmp_path), "--set", "DATA.USE_RAM_CACHE=false")
     assert result.exit_code == 130
     assert "stopped after step 1 of 2, the checkpoint is written; go on with: " in result.stderr
-    assert "--set 'MODEL.VRT.num_heads=[2, 2, 2, 2, 2, 2, 2, 2]'" in result.stderr
-    assert result.stderr.rstrip().endswith(f"--run {tmp_path} --resume")
+    assert result.stderr.rstrip().endswith(f"spikedeblur train --run {tmp_path} --resume")
+    monkeypatch.undo()
+    longer = CliRunner().invoke(
+        app, ["--run", str(tmp_path), "--resume", "--set", "TRAIN.MAX_STEPS=3"]
+    )
+    assert longer.exit_code == 0, longer.output
+    assert ": 3 steps" in longer.stdout
+    assert "another TRAIN.MAX_STEPS (2 before, 3 now)" in longer.stderr
+    assert "continuing after step 1 of 3" in longer.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--resume"], ["--run", "outputs/a"]])
+def test_without_a_configuration_only_a_run_that_is_named_goes_on(options):
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 2
+    assert "--config" in result.output
+
+
+def test_a_folder_without_a_run_is_not_resumed_without_a_configuration(tmp_path):
+    result = CliRunner().invoke(app, ["--run", str(tmp_path), "--resume"])
+    assert result.exit_code == 1
+    assert "give --config to begin one" in str(result.exception)
 
 
 def test_resume_and_overwrite_exclude_each_other(store):

@@ -3,11 +3,14 @@
 config.yaml        as resolved           metrics.jsonl     one JSON object a line
 environment.json   versions, data        events.out.*      the same for TensorBoard
 checkpoints/       last.pt, best.pt      samples/          blur | output | sharp
+                   stable.pt, stable_best.pt: from before the decay of TRAIN.SCHEDULER.TYPE wsd
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ....configs import ConfigError, dump_config, load_config
+from ....configs import ConfigError, dump_config, load_config, override_config
 from ....configs.schema import Config
 from ...host.files import atomic_write, require_inside, sweep, write_text
 from ...host.locks import LOCK, only_writer
@@ -27,6 +30,8 @@ from .runs import RunFolderError, read_metrics
 _PRODUCTS = (
     f"{FOLDER}/last.pt",  # first: without it, a start that is killed here is no run to resume
     f"{FOLDER}/best.pt",
+    f"{FOLDER}/stable.pt",
+    f"{FOLDER}/stable_best.pt",
     "config.yaml",
     "environment.json",
     "metrics.jsonl",
@@ -115,7 +120,7 @@ def read_resumable(run: Path, config: Config) -> dict[str, Any] | None:
 
 
 def require_same(before: Config, now: Config, run: Path) -> None:
-    """Refuse to continue a run with a configuration that would change its result.
+    """Refuse to continue a run with a configuration that is of another run.
 
     Raises:
         RunFolderError: names the keys that differ, with both values.
@@ -123,18 +128,56 @@ def require_same(before: Config, now: Config, run: Path) -> None:
     differ = differences(before, now)
     if differ:
         raise RunFolderError(
-            f"{run}: can't continue with another configuration: {'; '.join(differ)}. Use the "
-            "run's own (its config.yaml), or train on from its weights with another --run and "
-            f"--init {run}"
+            f"{run}: can't continue with another configuration: {'; '.join(differ)}. Leave out "
+            "--config, which takes the run's own, or train on from its weights with another --run "
+            f"and --init {run}"
         )
 
 
-def restore_config(run: Path, config: Config) -> None:
-    """Write the configuration of a run that goes on, if its file is missing or damaged."""
+def update_config(run: Path, config: Config, *, begins_anew: bool = False) -> None:
+    """Write the configuration of a run that goes on, unless its file says the same.
+
+    Args:
+        run: the run folder.
+        config: its configuration from now on.
+        begins_anew: steps that were recorded are dropped.
+    """
+    path = run / "config.yaml"
+    try:
+        if load_config(path) == config:
+            return
+        begun = path.stat().st_mtime_ns
+    except ConfigError:
+        begins_anew = True
+    write_text(path, dump_config(config))
+    if not begins_anew:  # Weights & Biases knows the run by this time
+        os.utime(path, ns=(begun, begun))
+
+
+def own_config(run: Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the configuration that a run has, from its config.yaml or its last checkpoint.
+
+    Args:
+        run: the run folder.
+        overrides: `SECTION.KEY=VALUE`, as for `load_config`.
+
+    Raises:
+        RunFolderError: no run was begun in the folder.
+        ConfigError: an override can't be used.
+        CheckpointError: config.yaml is missing or damaged, and so is the checkpoint.
+    """
     try:
         load_config(run / "config.yaml")
     except ConfigError:
-        write_text(run / "config.yaml", dump_config(config))
+        path = checkpoint_path(run, "last")
+        if not path.is_file():
+            raise RunFolderError(
+                f"{run}: expected a run to go on with, found none; give --config to begin one"
+            ) from None
+        from ...weights.checkpoint import checkpoint_config, read_checkpoint
+
+        return override_config(checkpoint_config(read_checkpoint(path), path), overrides, path)
+    return load_config(run / "config.yaml", overrides)
 
 
 def begin(run: Path, config: Config) -> None:
@@ -156,6 +199,14 @@ def sweep_run(run: Path) -> None:
     """
     for folder in own_folders(run):
         sweep(folder)
+
+
+def drop_pictures(run: Path, validated_step: int) -> None:
+    """Remove the sample pictures of later validations, which come again or are dropped."""
+    for path in run.glob("samples/step_*.png"):
+        number = path.stem.removeprefix("step_")
+        if number.isdecimal() and int(number) > validated_step:
+            path.unlink()
 
 
 class MetricsFile:

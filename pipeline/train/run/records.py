@@ -21,6 +21,7 @@ from ...host.documents import read_json
 from ...host.files import write_text
 from ..clock import STEP_PARTS, Clock
 from ..flops import Work
+from ..phases import epochs_at
 from ..session import Session
 from ..step import StepResult
 from . import folder as run_folder
@@ -89,7 +90,7 @@ def open_records(session: Session, at: Position) -> Iterator[Records]:
     if session.state is None:
         run_folder.begin(run, session.config)
     else:
-        run_folder.restore_config(run, session.config)
+        run_folder.drop_pictures(run, at.validated_step)
     _write_environment(session, at.step)
     with closing(RunRecords(session, at)) as records:
         yield records
@@ -121,6 +122,8 @@ def _write_environment(session: Session, step: int) -> None:
             "threads": torch.get_num_threads(),
         }
     )
+    if session.continuation is not None and session.continuation.changed:
+        starts[-1]["changed"] = "; ".join(session.continuation.changed)
     content = {"data": session.data, "starts": starts} | ({} if init is None else {"init": init})
     write_text(path, json.dumps(content, indent=2) + "\n")
 
@@ -207,7 +210,7 @@ class RunRecords(Records):
 
     def _write(self, kind: str, values: dict[str, Any]) -> None:
         step = self._at.step
-        epoch = step / self._session.plan.steps_an_epoch
+        epoch = epochs_at(self._session.phases, step)
         self._metrics.write({"kind": kind, "step": step, "epoch": epoch, **values})
         known = {f"{kind}/{name}": value for name, value in values.items() if value is not None}
         for name, value in known.items():

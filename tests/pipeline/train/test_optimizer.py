@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from training_sets import tiny_config
 
 from spikedeblur.pipeline.train.ema import averaged_copy, update_average
 from spikedeblur.pipeline.train.optimizer import (
+    decay_start,
     ema_decay,
     learning_rate_at,
     total_steps,
@@ -41,6 +43,24 @@ def test_the_warm_up_takes_at_most_half_of_a_short_run_or_twenty_steps():
     assert learning_rate_at(options, 11, 12) == pytest.approx(12e-3 / 20)
     asked = train(SCHEDULER={"WARMUP_STEPS": 0})
     assert learning_rate_at(asked, 0, 12) == pytest.approx(1e-3)
+
+
+def test_wsd_is_stable_whatever_the_length_and_falls_as_one_minus_a_root():
+    options = train(SCHEDULER={"TYPE": "wsd", "WARMUP_STEPS": 30, "DECAY": 0.25, "MIN_LR": 1e-5})
+    assert [decay_start(options, total) for total in (1, 2, 40, 100)] == [0, 1, 30, 75]
+    of_40, of_100 = ([learning_rate_at(options, s, n) for s in range(n)] for n in (40, 100))
+    assert of_40[:30] == of_100[:30] == pytest.approx([1e-3 * (s + 1) / 30 for s in range(30)])
+    assert set(of_100[30:75]) == {1e-3}
+    assert of_100[99] == of_40[39] == pytest.approx(1e-5)
+    done = np.arange(1, 26) / 25
+    assert of_100[75:] == pytest.approx(1e-5 + 99e-5 * (1 - np.sqrt(done)))
+
+
+def test_a_decay_that_begins_within_the_warm_up_falls_from_what_was_reached():
+    options = train(SCHEDULER={"TYPE": "wsd", "WARMUP_STEPS": 100, "DECAY": 0.5})
+    learning_rates = [learning_rate_at(options, step, 20) for step in range(20)]
+    assert max(learning_rates) == learning_rates[9] == pytest.approx(1e-4)
+    assert all(a > b for a, b in itertools.pairwise(learning_rates[9:]))
 
 
 def test_steps_come_before_epochs():

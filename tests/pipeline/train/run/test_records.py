@@ -35,7 +35,8 @@ def session(run: Path, *, state: Any = None, first: bool = True, world: int = 1,
         steps=steps,
         config=tiny_config(LOG_INTERVAL=2),
         data={"digest": "abc"},
-        plan=SimpleNamespace(steps_an_epoch=4),
+        phases=[SimpleNamespace(start=0, plan=SimpleNamespace(steps_an_epoch=4))],
+        continuation=None,
     )
 
 
@@ -215,14 +216,14 @@ def test_other_processes_write_nothing(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_half_written_files_are_swept_and_a_lost_configuration_is_restored(tmp_path: Path):
-    with open_records(session(tmp_path), Position()):
+def test_pictures_of_validations_that_come_again_are_removed(tmp_path: Path):
+    (tmp_path / "samples").mkdir()
+    for name in ("step_0000004.png", "step_0000008.png", "step_mine.png", "holiday.png"):
+        (tmp_path / "samples" / name).write_text("x")
+    with open_records(session(tmp_path, state={}), Position(step=6, validated_step=4)):
         pass
-    config = (tmp_path / "config.yaml").read_text()
-    (tmp_path / "config.yaml").write_text("{")
-    with open_records(session(tmp_path, state={}), Position()):
-        pass
-    assert (tmp_path / "config.yaml").read_text() == config
+    found = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert found == ["holiday.png", "step_0000004.png", "step_mine.png"]
 
 
 def test_what_is_logged_also_goes_to_a_service_which_is_told_the_end(tmp_path, monkeypatch):
