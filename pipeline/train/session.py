@@ -132,7 +132,8 @@ class Session:
         """Steps of the whole run."""
         self.data = describe_data(training)
         """Content of the training split."""
-        self.decay_start = decay_start(options, self.steps) or None
+        falls = options.SCHEDULER.TYPE == "cosine"
+        self.decay_start = None if falls else decay_start(options, self.steps)
         """Steps before the decay, whose checkpoint is kept; None: the rate falls all along."""
         self.continuation: Continuation | None = None
         """What is new of a run that goes on; None: it begins."""

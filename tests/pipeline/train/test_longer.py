@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_sets import Listener, MemorySequence, TinyNetwork, tiny_config
+from training_sets import SMALL, Listener, MemorySequence, TinyNetwork, tiny_config
 
 from spikedeblur.configs import load_config
 from spikedeblur.pipeline.inspect import inspect
+from spikedeblur.pipeline.train.job import train
 from spikedeblur.pipeline.train.optimizer import learning_rate_at
 from spikedeblur.pipeline.train.run import checkpoint as run_checkpoint
 from spikedeblur.pipeline.train.run import folder as run_folder
@@ -167,6 +168,41 @@ def test_a_run_may_be_made_longer_more_than_once(tmp_path, run_of_8, run_of_16):
     for steps in (12, 16):
         take(run, planned(steps), resume=True)
     assert_same_run(run, run_of_16)
+
+
+def test_a_run_that_decayed_from_its_first_step_may_be_made_longer(tmp_path, run_of_16):
+    take(tmp_path, planned(1))
+    assert held(tmp_path, "stable")["step"] == 0
+    take(tmp_path, planned(16), resume=True)
+    assert_same_run(tmp_path, run_of_16)
+
+
+def test_weights_and_biases_knows_the_run_again_unless_steps_are_dropped(tmp_path, run_of_8):
+    """Its name there follows from when config.yaml was written."""
+    run = shutil.copytree(run_of_8, tmp_path / "run")
+    before = (run / "config.yaml").stat().st_mtime_ns
+    take(run, planned(16), resume=True, reporter=signal_at(7))
+    longer = (run / "config.yaml").stat().st_mtime_ns
+    assert longer != before
+    otherwise = planned(16, VAL_INTERVAL=5)
+    take(run, otherwise, resume=True, reporter=signal_at(8))
+    assert load_config(run / "config.yaml") == otherwise
+    assert (run / "config.yaml").stat().st_mtime_ns == longer
+
+
+@pytest.mark.slow
+def test_a_finished_run_gets_more_epochs_and_is_finished_again(tmp_path, small_store):
+    def config(*more: str):
+        sets = (*SMALL, f"DATA.ROOT={small_store}", "TRAIN.MAX_STEPS=null", *more)
+        return load_config("configs/deblur/quickstart.yaml", sets)
+
+    once = train(config("TRAIN.EPOCHS=1"), tmp_path)
+    for epochs in (1, 2, 2):
+        found = train(config(f"TRAIN.EPOCHS={epochs}"), tmp_path, resume=True)
+        assert found.step == epochs * once.step
+    assert found.was_finished
+    same = train(config("TRAIN.EPOCHS=1", f"TRAIN.MAX_STEPS={found.step}"), tmp_path, resume=True)
+    assert same.was_finished
 
 
 def test_a_decay_may_be_asked_for_now(tmp_path, run_of_8):
