@@ -56,7 +56,9 @@ class TrainConfig(Section):
     """Length of the run in steps, over EPOCHS. `--set TRAIN.EPOCHS=N` sets it to null
     unless it is given by `--set` as well."""
     BATCH_SIZE: Clips = 1
-    """Clips in a batch of one process."""
+    """Clips in a batch of one process. A step has BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS *
+    processes clips, as the run begins; it keeps them, whatever number of processes go on with
+    batches of what size."""
     NUM_WORKERS: Annotated[Int, Field(ge=0, le=1000)] | Literal["auto"] = 8
     """Loading processes of one training process, at most its share of the cores; 0 loads in
     the training process; `auto`: one core less than its share, at most 8."""
@@ -64,7 +66,7 @@ class TrainConfig(Section):
     """Memory for batches that workers have ready before they are needed, in MB a training
     process; a worker always has one under way."""
     GRADIENT_ACCUMULATION_STEPS: Clips = 6
-    """Batches a step."""
+    """Batches a step of each process, when the run begins."""
     MEMORY_BUDGET: Literal["auto"] | Annotated[ByteSize, Field(ge=0, le=10**15)] | None = None
     """Memory that a training process may take, such as 16GB; GPU memory where there is a GPU.
     Trial steps before the first one choose what is recomputed in the backward pass: the fastest

@@ -1,9 +1,9 @@
 """The training run: `train` opens a session, `fit` takes its steps. Both read from top to bottom.
 
-A step is one update of the weights from `BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS` clips of each
-process; it minimises the mean over all of them. Everything random in a step follows from the
-seed, the step and the process, so a checkpoint needs no random state and a continued run equals
-one that was never stopped.
+A step is one update of the weights; it minimises the mean over its clips. How many they are is
+fixed when the run begins: `BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS` of each process. Everything
+random in a step follows from the seed, the step and the clips, so a checkpoint needs no random
+state, and a continued run equals one that was never stopped, whatever number of processes go on.
 """
 
 from __future__ import annotations

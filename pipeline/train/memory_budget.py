@@ -214,7 +214,9 @@ def _random_batch(config: Config, clips: int, height: int, width: int) -> dict[s
         "voxels": bytes_below(8, bins, height // scale, width // scale),
         "gain": torch.full((clips,), 0.5),
         "samples": torch.full((clips, frames), 8 * bins),
+        "changes": list(range(clips)),
         "weight": 1.0,
+        "place": 0,
         "seq": ["trial"] * clips,
         "frame_index": [[0] * frames] * clips,
     }

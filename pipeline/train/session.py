@@ -87,7 +87,7 @@ class Session:
 
     Raises:
         SampleError: the crop does not fit the frames, or frames and voxels don't fit each other.
-        RunFolderError: the data or the clips a step are not those of `state`.
+        RunFolderError: the data are not those of `state`.
     """
 
     def __init__(
@@ -124,14 +124,21 @@ class Session:
         self.validation = ClipSamples(seen_by(data.NORM, validation), shown)
         accumulation = options.GRADIENT_ACCUMULATION_STEPS
         self.plan = StepPlan(
-            index, options.BATCH_SIZE, accumulation, options.SEED, group.rank, group.world
+            index,
+            options.BATCH_SIZE,
+            accumulation,
+            options.SEED,
+            group.rank,
+            group.world,
+            0 if state is None else state["samples_a_step"],
         )
         self.steps = total_steps(options, self.plan.steps_an_epoch)
         """Steps of the whole run."""
         self.data = describe_data(training)
         """Content of the training split."""
         if state is not None:
-            self._require_continuation(state)
+            require_same_data(state, self.data)
+            assert state["total_steps"] == self.steps  # configuration and data are equal
 
     @classmethod
     def open(
@@ -175,6 +182,13 @@ class Session:
         low = session.precision.dtype == torch.bfloat16 and group.device.type == "cpu"
         if low and not cpu_computes_bf16():
             reporter.note(NO_BF16)
+        plan = session.plan
+        if plan.accumulation * plan.batch_size * plan.world != plan.samples_a_step:
+            reporter.note(
+                f"a step keeps the {plan.samples_a_step} clips that the run began with; "
+                f"{plan.world} processes take them in {plan.batches_a_step} batches of at most "
+                f"{plan.batch_size}"
+            )
         if config.TRAIN.MEMORY_BUDGET is not None:
             session.recompute, session.trial = recompute, trial = group.on_first(
                 lambda: fit_in_budget(config, group.device, reporter)
@@ -204,15 +218,3 @@ class Session:
         if self.state is not None:
             learner.restore(self.state, checkpoint_path(self.run, "last"))
         return learner
-
-    def _require_continuation(self, state: dict[str, Any]) -> None:
-        plan = self.plan
-        require_same_data(state, self.data)
-        if state["samples_a_step"] != plan.samples_a_step:
-            raise run_folder.RunFolderError(
-                f"can't continue: the run has {state['samples_a_step']} clips a step, now "
-                f"{plan.samples_a_step} ({plan.world} processes, TRAIN.BATCH_SIZE "
-                f"{plan.batch_size}, TRAIN.GRADIENT_ACCUMULATION_STEPS {plan.accumulation}); set "
-                "them so that their product is the same"
-            )
-        assert state["total_steps"] == self.steps  # configuration, data and clips a step are equal

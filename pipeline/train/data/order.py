@@ -15,11 +15,16 @@ import numpy as np
 
 from .shuffle import shuffled
 
-CROP = 1
-"""Random stream of a seed from which crops are drawn."""
+CROP, IN_NETWORK, THINNING, CHANGES = 1, 2, 4, 5
+"""Random streams of a seed: crops, dropout, the windows of SPIKE_AUGMENT.THIN, other cameras."""
 _CLIP_ORDER, _STEP_ORDER = 0, 3
 
 _STEPS_AT_ONCE = 128  # shuffling a few thousand places costs hardly more than one
+
+
+def seed_of(*key: int) -> int:
+    """Return a seed for torch that follows from some numbers."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
 class IndexedClip(NamedTuple):
@@ -128,11 +133,14 @@ class ClipIndex:
 class MicroBatch(NamedTuple):
     """Clips that one process loads and backpropagates at once."""
 
-    epoch: int
+    epochs: np.ndarray
+    """(b,) int64, how often each clip came before."""
     clips: np.ndarray
     """(b,) int64, numbers of clips of one length."""
     weight: float
     """Weight of the batch's mean loss: the step's gradient is then the mean over its samples."""
+    place: int
+    """Place of its first clip among those of the step; what is random in the network follows."""
     ends_step: bool
     """Whether the weights are updated after it."""
 
@@ -141,25 +149,31 @@ class MicroBatch(NamedTuple):
 class StepPlan:
     """Clips of each step, and how they are dealt to processes.
 
-    A step takes `batch_size * accumulation * world` clips of one length T from a shuffled
-    order. The last step of each length takes what is left, so nothing is carried into the next
-    epoch. Which clips a step holds depends on their number only: one process with accumulation
-    6, or two with a batch of 3, see the same.
+    A step takes `samples_a_step` clips of one length T from a shuffled order. The last step of
+    each length takes what is left, so nothing is carried into the next epoch. Which clips a step
+    holds depends on their number only: any number of processes see the same.
     """
 
     index: ClipIndex
     batch_size: int
     """Clips of one process's batch."""
     accumulation: int = 1
-    """Batches of a step."""
+    """Batches of a process in a step, if it follows from them how many clips a step has."""
     seed: int = 0
     rank: int = 0
     world: int = 1
+    samples_a_step: int = 0
+    """Clips of a full step, all processes together, as the run began with; 0: it begins with
+    `batch_size * accumulation * world`."""
 
-    @property
-    def samples_a_step(self) -> int:
-        """Clips of a full step, all processes together."""
-        return self.batch_size * self.accumulation * self.world
+    def __post_init__(self) -> None:
+        whole = self.samples_a_step or self.batch_size * self.accumulation * self.world
+        object.__setattr__(self, "samples_a_step", whole)
+
+    @cached_property
+    def batches_a_step(self) -> int:
+        """Batches of a full step, of each process."""
+        return -(-self.samples_a_step // (self.batch_size * self.world))
 
     @cached_property
     def steps_an_epoch(self) -> int:
@@ -178,7 +192,7 @@ class StepPlan:
             epoch, place = divmod(step, self.steps_an_epoch)
             stop = min(place + _STEPS_AT_ONCE, self.steps_an_epoch, place + to_step - step)
             for clips in self.clips(epoch, place, stop):
-                yield from self._deal(epoch, clips)
+                yield from self._deal(np.full_like(clips, epoch), clips)
             step += stop - place
 
     def clips(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
@@ -203,12 +217,13 @@ class StepPlan:
                 taken[step] = clips_of_step
         return taken
 
-    def _deal(self, epoch: int, clips: np.ndarray) -> Iterator[MicroBatch]:
+    def _deal(self, epochs: np.ndarray, clips: np.ndarray) -> Iterator[MicroBatch]:
         stride = self.batch_size * self.world
         for start in range(0, clips.size, stride):
-            together = clips[start : start + stride]
+            together = np.arange(start, min(start + stride, clips.size))
             dealt = np.array_split(together, self.world)[self.rank]
             weight = dealt.size * self.world / clips.size
             # Every process must take part in the gradient exchange, if only with weight 0.
             dealt = dealt if dealt.size else together[:1]
-            yield MicroBatch(epoch, dealt, weight, start + stride >= clips.size)
+            ends_step = start + stride >= clips.size
+            yield MicroBatch(epochs[dealt], clips[dealt], weight, int(dealt[0]), ends_step)

@@ -20,7 +20,7 @@ from ...frames.images import to_unit
 from ...sequences.contract import Span, WindowSequence
 from ...storage.side_by_side import together
 from .cache import Arrays, LRUCache
-from .order import CROP, ClipIndex
+from .order import CHANGES, CROP, ClipIndex, seed_of
 
 MOST_REPLACED = 20
 """Most consecutive sequences that can't be read before training stops."""
@@ -85,8 +85,8 @@ class ClipSamples:
         Returns:
             `blur`, `sharp` (T, 3, S, S) uint8, or float32 if `deep`; `voxels` (T, K, s, s) as
             stored; `samples` (T,) int64; `gain` float (NaN: unknown); its origin `seq`,
-            `frame_index`, `t0`, `t1` (lists of T; seconds); and `unread`, (seq, why) of each clip
-            that it replaces.
+            `frame_index`, `t0`, `t1` (lists of T; seconds); `changes`, seed of what SPIKE_AUGMENT
+            does to it; and `unread`, (seq, why) of each clip that it replaces.
 
         Raises:
             SpikeDeblurError: the clip can't be read and is not replaced, or none of the next
@@ -121,15 +121,16 @@ class ClipSamples:
         left = ratio * int(random.integers((width - size) // ratio + 1))
         turns, flip = int(random.integers(4)), bool(random.integers(2))
         sample = self.cut(clip, (top, top + size), (left, left + size))
+        sample["changes"] = seed_of(self.seed, CHANGES, epoch, clip)
         if self.augment:
             for name in ("blur", "sharp", "voxels"):
                 turned = np.rot90(sample[name], turns, axes=(-2, -1))
                 sample[name] = turned[..., ::-1] if flip else turned
         return sample
 
-    def samples(self, epoch: int, clips: Sequence[int]) -> list[dict[str, Any]]:
+    def samples(self, epochs: Sequence[int], clips: Sequence[int]) -> list[dict[str, Any]]:
         """Return several samples, in order; those in a bucket are read side by side."""
-        cuts = [partial(self.sample, epoch, clip) for clip in clips]
+        cuts = [partial(self.sample, *each) for each in zip(epochs, clips, strict=True)]
         return together(cuts, side_by_side=self.is_remote)
 
     def cut(self, clip: int, rows: Span, columns: Span) -> dict[str, Any]:

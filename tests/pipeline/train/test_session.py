@@ -162,9 +162,6 @@ CASES = {
         Setting.continued,
         {"resume": True},
     ),
-    "another batch": Case(
-        "clips a step, now", ("TRAIN.BATCH_SIZE=3",), Setting.continued, {"resume": True}
-    ),
     "other data": Case(
         "not the one that the run was begun with",
         (),
