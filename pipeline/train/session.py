@@ -191,7 +191,13 @@ class Session:
             )
         if config.TRAIN.MEMORY_BUDGET is not None:
             session.recompute, session.trial = recompute, trial = group.on_first(
-                lambda: fit_in_budget(config, group.device, reporter)
+                lambda: fit_in_budget(
+                    config,
+                    group.device,
+                    reporter,
+                    world=group.world,
+                    batches=plan.batches_a_step,
+                )
             )
             set_recompute(model, recompute)
             reporter.note(

@@ -246,7 +246,7 @@ def test_a_dry_run_and_a_search_recompute_what_the_budget_says(small_store, monk
     whole = memory_budget.try_step
     tried = []
 
-    def trial(config, device, recompute=None, *, limit=None):
+    def trial(config, device, recompute=None, **_):
         tried.append(recompute)
         return whole() if len(tried) % 2 == 0 else None
 
