@@ -129,7 +129,8 @@ def train(
         words: list[str | Path] = ["--config", config, *sets, "--run", folder, "--resume"]
         words += [] if gpus is None else ["--gpus", gpus]
         again = command_line("train", *words)
-        evaluate = command_line("evaluate", checked.DATA.ROOT, "--run", folder)
+        first = checked.DATA.stores[0].ROOT
+        evaluate = command_line("evaluate", first, "--run", folder)
         _print_summary(summary, again, evaluate, json=json)
     if summary.signal is not None:
         raise typer.Exit(128 + summary.signal)

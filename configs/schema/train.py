@@ -51,7 +51,8 @@ class TrainConfig(Section):
     """Length, pace and records of a run. A step is one update of the weights."""
 
     EPOCHS: PositiveInt = 80
-    """Passes over the training windows; used where MAX_STEPS is null."""
+    """Passes over the training windows; used where MAX_STEPS is null. One over several stores takes
+    as many clips as all of them hold, by their weights."""
     MAX_STEPS: PositiveInt | None = None
     """Length of the run in steps, over EPOCHS. `--set TRAIN.EPOCHS=N` sets it to null
     unless it is given by `--set` as well."""
@@ -109,7 +110,8 @@ class TrainConfig(Section):
     WANDB: Name | None = None
     """Project on Weights & Biases that gets the metrics too, by the extra `wandb`; null: none."""
     VAL_MAX_WINDOWS: PositiveInt | None = None
-    """Validate on at most so many windows, evenly spread over the split; null: all."""
+    """Validate on at most so many windows, evenly spread over the split, of several stores on one
+    of each at least; null: all."""
 
 
 class CharbonnierConfig(Section):

@@ -51,8 +51,11 @@ def config() -> str:
         for key, key_schema in section["properties"].items():
             if "$ref" not in key_schema:
                 effect = _text(key_schema.get("description", ""))
+                default = "to be given"
+                if "default" in key_schema:
+                    default = f"default `{json.dumps(key_schema['default'])}`"
                 lines += [
-                    f"`{key}`, {_type(key_schema)}, default `{json.dumps(key_schema['default'])}`",
+                    f"`{key}`, {_type(key_schema)}, {default}",
                     f": {effect}",
                     "",
                 ]
@@ -64,14 +67,27 @@ def _sections(
 ) -> Iterator[tuple[str, dict[str, Any], str]]:
     yield path, section, section.get("description", "")
     for key, value in section["properties"].items():
+        name = f"{path}.{key}" if path else key
+        for reference in _references(value):
+            below = schema["$defs"][reference.rpartition("/")[2]]
+            yield from _sections(schema, below, name if "$ref" in value else f"{name}, of each")
+
+
+def _references(value: Any) -> Iterator[str]:
+    """Yield the sections that a value is, or may hold."""
+    if isinstance(value, dict):
         if "$ref" in value:
-            below = schema["$defs"][value["$ref"].rpartition("/")[2]]
-            yield from _sections(schema, below, f"{path}.{key}" if path else key)
+            yield value["$ref"]
+        value = list(value.values())
+    for below in value if isinstance(value, list) else ():
+        yield from _references(below)
 
 
 def _type(key: dict[str, Any]) -> str:
-    if "anyOf" in key:
-        return " or ".join(dict.fromkeys(_type(part) for part in key["anyOf"]))
+    if several := key.get("anyOf", key.get("oneOf")):
+        return " or ".join(dict.fromkeys(_type(part) for part in several))
+    if "$ref" in key:
+        return "a mapping, see below"
     if "const" in key:
         return f"`{key['const']}`"
     if "enum" in key:

@@ -19,7 +19,6 @@ from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ...model.motion_deblur import BASE
 from ..host.reporter import SILENT, Reporter
-from ..sequences.provenance import describe_data
 from ..storage.base import StoreError
 from ..weights.base import base_of
 from .clock import Clock, Profile
@@ -95,7 +94,7 @@ def train(
         at = Position.of(state)
         if state is not None and at.step == at.validated_step == state["total_steps"]:
             try:
-                require_same_data(state, describe_data(open_splits(config)[0]))
+                require_same_data(state, open_splits(config).describe())
             except StoreError as error:
                 reporter.note(f"its data can't be compared: {error}")
             reporter.note(f"{run}: this run is finished, {at.step} steps; nothing to do")
@@ -155,6 +154,8 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
             stopping = group.any(bool(stop))
             if validator.is_due and not stopping:
                 stopping = not validator.validate(stop, records, checkpoints)
+                if validator.by_store and not stopping:
+                    reporter.note(f"step {at.step}: {validator.described()}")
             ended = at.step == total or at.is_stale(options)
             checkpoints.write_if_due(now=ended or stopping)
             if ended or stopping:

@@ -14,13 +14,10 @@ from ...model import build_model, configured_recompute
 from ...third_party.VRT import set_recompute
 from ..host.reporter import SILENT, Reporter
 from ..sequences.contract import WindowSequence
-from ..sequences.light import seen_by
-from ..sequences.provenance import describe_data, findings, warning_of
+from ..sequences.provenance import warning_of
 from ..weights.checkpoint import forms_of, outline_that_fits, without_pretrained
 from ..weights.files import checkpoint_path
-from .data.order import ClipIndex, StepPlan
-from .data.samples import ClipSamples
-from .data.splits import open_splits
+from .data.splits import Splits, open_splits
 from .distributed import Group
 from .memory_advice import require_room
 from .memory_budget import Trial, fit_in_budget
@@ -60,7 +57,7 @@ def require_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:
 
     Args:
         state: content of the run's checkpoint.
-        data: description of the split, from `describe_data`.
+        data: description of the split, from `Splits.describe`.
 
     Raises:
         RunFolderError: it is another one.
@@ -68,7 +65,8 @@ def require_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:
     if state["data"] != data["sha256"]:
         raise run_folder.RunFolderError(
             "can't continue: the training split is not the one that the run was begun with "
-            "(other sequences, windows or sources); restore it, or use another --run"
+            "(other sequences, windows, sources or weights of stores); restore it, or use another "
+            "--run"
         )
 
 
@@ -96,45 +94,27 @@ class Session:
         group: Group,
         objective: nn.Module,
         model: nn.Module,
-        splits: tuple[Sequence[WindowSequence], Sequence[WindowSequence]],
+        splits: Splits | tuple[Sequence[WindowSequence], Sequence[WindowSequence]],
         *,
         run: Path = Path(),
         state: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.group, self.run, self.state = config, group, run, state
         self.objective, self.model = objective, model
-        options, data = config.TRAIN, config.DATA
-        training, validation = splits
+        options = config.TRAIN
+        self.splits = splits = Splits(*splits)
         self.precision = Precision.choose(options.AMP, group.device)
         self.recompute = configured_recompute(config.MODEL)
         """Parts of the network that a step computes twice."""
         self.trial: Trial | None = None
         """Memory and time of a step, where TRAIN.MEMORY_BUDGET had it tried."""
-        index = ClipIndex.every_start([s.length for s in training], data.CLIP_LEN)
-        self.training = ClipSamples(
-            seen_by(data.NORM, training),
-            index,
-            crop_size=data.CROP_SIZE,
-            augment=data.AUGMENT,
-            seed=options.SEED,
-            replace_unreadable=options.ON_ERROR == "skip",
-        )
-        lengths = [s.length for s in validation]
-        shown = ClipIndex.each_window_once(lengths, data.CLIP_LEN, options.VAL_MAX_WINDOWS)
-        self.validation = ClipSamples(seen_by(data.NORM, validation), shown)
-        accumulation = options.GRADIENT_ACCUMULATION_STEPS
-        self.plan = StepPlan(
-            index,
-            options.BATCH_SIZE,
-            accumulation,
-            options.SEED,
-            group.rank,
-            group.world,
-            0 if state is None else state["samples_a_step"],
-        )
+        self.training = splits.training_samples(config)
+        self.validation = splits.validation_samples(config)
+        begun = 0 if state is None else state["samples_a_step"]
+        self.plan = splits.plan(config, self.training.index, group.rank, group.world, begun)
         self.steps = total_steps(options, self.plan.steps_an_epoch)
         """Steps of the whole run."""
-        self.data = describe_data(training)
+        self.data = splits.describe()
         """Content of the training split."""
         if state is not None:
             require_same_data(state, self.data)
@@ -173,8 +153,8 @@ class Session:
             path = checkpoint_path(run, "last")
             for weights in filter(None, (state["model"], state["ema"])):
                 outline_that_fits(config, forms_of(weights, path), path)
-        splits = open_splits(config)
-        if found := findings([*splits[0], *splits[1]]):
+        splits = Splits(*open_splits(config))
+        if found := splits.findings():
             reporter.warn(warning_of(found))
         torch.manual_seed(config.TRAIN.SEED)
         model = build_model(config if state is None else without_pretrained(config))
@@ -182,6 +162,8 @@ class Session:
         low = session.precision.dtype == torch.bfloat16 and group.device.type == "cpu"
         if low and not cpu_computes_bf16():
             reporter.note(NO_BF16)
+        if splits.parts:
+            reporter.note(f"stores: {splits.mixture(config.DATA.CLIP_LEN)}")
         plan = session.plan
         if plan.accumulation * plan.batch_size * plan.world != plan.samples_a_step:
             reporter.note(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +29,13 @@ class Validator:
 
     def __init__(self, session: Session, learner: Learner, at: Position, clock: Clock) -> None:
         self._session, self._at, self._clock = session, at, clock
+        self._sums_by_store: list[list[float]] = []
         self._model = learner.model if learner.average is None else learner.average
         self.psnr_blur: float | None = None
         """PSNR of the blurred input at the last validation, in dB; None: there was none."""
+        self.by_store: dict[str, dict[str, float]] = {}
+        """PSNR of the output and of the blurred input at the last validation, in dB, and the number
+        of windows, of each of several stores that have some."""
 
     @property
     def is_due(self) -> bool:
@@ -52,18 +57,34 @@ class Validator:
         if bool(sums[3]):
             return False
         mean, self.psnr_blur = sums[0] / sums[2], sums[1] / sums[2]
+        self.by_store = {
+            part.name: {"psnr": own / windows, "psnr_blur": blur / windows, "windows": int(windows)}
+            for part, (own, blur, windows) in zip(
+                self._session.splits.parts, self._sums_by_store, strict=False
+            )
+            if windows
+        }
         best = self._at.note_validation(mean)
-        values = {
+        values: dict[str, Any] = {
             "seconds": self._clock.total("validation") - before,
             "psnr": mean if math.isfinite(mean) else None,
             "psnr_blur": self.psnr_blur,
             "windows": int(sums[2]),
             "best": best,
         }
+        if self.by_store:
+            values["stores"] = self.by_store
         records.validation(values, picture)
         if best:
             checkpoints.write("best")
         return True
+
+    def described(self) -> str:
+        """Return a line about the PSNR of each store at the last validation."""
+        return ", ".join(
+            f"{name} {values['psnr']:.2f} dB (blurred input {values['psnr_blur']:.2f} dB)"
+            for name, values in self.by_store.items()
+        )
 
     @torch.no_grad()
     def _restore_all(self, stop: StopRequest) -> tuple[list[float], np.ndarray | None]:
@@ -82,6 +103,9 @@ class Validator:
         was_training = model.training
         model.eval()
         sums = np.zeros(4)
+        parts = session.splits.parts
+        of_stores = np.zeros((len(parts), 3))
+        ends = np.cumsum([part.validation for part in parts])
         picture = None
         for clip in range(group.rank, len(samples.index), group.world):
             if stop:
@@ -99,10 +123,18 @@ class Validator:
             sums[0] += psnr(output, sharp).sum().item()
             sums[1] += psnr(blur, sharp).sum().item()
             sums[2] += output.shape[0]
+            if parts:
+                number = samples.index[clip].sequence
+                own = (psnr(output, sharp), psnr(blur, sharp), torch.ones(len(output)))
+                store = int(np.searchsorted(ends, number, side="right"))
+                of_stores[store] += [values.sum().item() for values in own]
             if clip == 0:
                 middle = output.shape[0] // 2
                 picture = _side_by_side(blur[middle], output[middle], sharp[middle])
         model.train(was_training)
+        if parts:
+            sums_by_store = group.sum(of_stores.ravel().tolist())
+            self._sums_by_store = np.reshape(sums_by_store, (-1, 3)).tolist()
         return group.sum(sums.tolist()), picture
 
 

@@ -52,15 +52,18 @@ class ClipSamples:
     """Seed of crops and augmentation."""
     cache: LRUCache | None = None
     """Windows kept in memory."""
+    names: Sequence[str] = ()
+    """Names of the sequences, for all that is printed or recorded; none: their own."""
     replace_unreadable: bool = False
     """Whether a clip that can't be read is replaced by the next of its length, of another
     sequence."""
 
     def __post_init__(self) -> None:
         self.is_remote = any(sequence.is_remote for sequence in self.sequences)
+        self.names = self.names or [sequence.seq for sequence in self.sequences]
         ratios: dict[int, str] = {}
-        for sequence in self.sequences:
-            ratios.setdefault(_checked_ratio(sequence, self.crop_size), sequence.seq)
+        for name, sequence in zip(self.names, self.sequences, strict=True):
+            ratios.setdefault(_checked_ratio(sequence, self.crop_size, name), name)
         if len(ratios) > 1:
             several = ", ".join(f"{ratio} ({seq})" for ratio, seq in ratios.items())
             raise SampleError(
@@ -95,7 +98,7 @@ class ClipSamples:
         unread: dict[int, str] = {}
         for other in self._in_its_place(clip, unread):
             try:
-                named = [(self.sequences[number].seq, why) for number, why in unread.items()]
+                named = [(self.names[number], why) for number, why in unread.items()]
                 return self._augmented(epoch, other) | {"unread": named}
             except SpikeDeblurError as error:
                 unread[self.index[other].sequence] = str(error)
@@ -150,7 +153,7 @@ class ClipSamples:
             "voxels": voxels,  # (T, K, s, s)
             "samples": np.asarray(sequence.samples[start:stop], np.int64),
             "gain": float("nan") if sequence.gain is None else float(sequence.gain),
-            "seq": sequence.seq,
+            "seq": self.names[number],
             "frame_index": [int(i) for i in sequence.frame_index[start:stop]],
             "t0": [float(t) for t in sequence.t0[start:stop]],
             "t1": [float(t) for t in sequence.t1[start:stop]],
@@ -227,23 +230,23 @@ def window_bytes(sequence: WindowSequence) -> int:
     return 6 * frame * height * width + voxel * sequence.bins * small_height * small_width
 
 
-def _checked_ratio(sequence: WindowSequence, crop_size: int | None) -> int:
+def _checked_ratio(sequence: WindowSequence, crop_size: int | None, name: str) -> int:
     """Return how many frame pixels a voxel spans on a side, if the sequence can be trained on."""
     (height, width), (h, w) = sequence.frame_shape, sequence.voxel_shape
     ratio = height // h
     if ratio < 1 or (h * ratio, w * ratio) != (height, width):
         raise SampleError(
-            f"{sequence.seq}: expected frames a whole multiple of the spikes' size, got "
+            f"{name}: expected frames a whole multiple of the spikes' size, got "
             f"{height}x{width} and {h}x{w}; crop or resize one of them"
         )
     if not sequence.has_sharp:
         raise SampleError(
-            f"{sequence.seq}: has no sharp frames, which training and validation compare "
+            f"{name}: has no sharp frames, which training and validation compare "
             "with; choose another split or data set"
         )
     if crop_size is not None and min(height, width) < crop_size:
         raise SampleError(
-            f"{sequence.seq}: frames of {height}x{width} are smaller than DATA.CROP_SIZE "
+            f"{name}: frames of {height}x{width} are smaller than DATA.CROP_SIZE "
             f"{crop_size}; set a smaller one"
         )
     return ratio
