@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from .output import LogFormat, chosen_log_format, say
+from .output import LogFormat, chosen_log_format, say, typed
 
 app = typer.Typer(
     name="spikedeblur",
@@ -107,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may be any bytes
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    typed.set(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     options, rest = arguments[:end], arguments[end:]
     debug = "--debug" in options

@@ -26,6 +26,9 @@ chosen_log_format: ContextVar[LogFormat] = ContextVar("log_format", default="tex
 is_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 """Whether --quiet was given: no progress, notes and next command."""
 
+typed: ContextVar[list[str]] = ContextVar("typed")
+"""The command line, without the program's name."""
+
 _began: ContextVar[float] = ContextVar("began")
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import Json, overwrites
-from .output import command_line, is_quiet, print_table, report, require_local, say
+from .output import command_line, is_quiet, note, print_table, report, require_local, say, typed
 
 if TYPE_CHECKING:
     from ..pipeline.train.clock import Profile
     from ..pipeline.train.dry_run import RunPlan
     from ..pipeline.train.job import TrainSummary
+
+MOST_GPUS = 1024
+"""Most GPUs that --gpus takes."""
 
 
 def train(
@@ -65,14 +70,21 @@ def train(
         bool,
         typer.Option("--find-rate", help="Train 100 steps at rising learning rates; suggest one."),
     ] = False,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="GPUs of this machine to train on, a process each; without a GPU, N processes. "
+            "With --dry-run they need not be there.",
+            show_default="1",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a model. Ctrl-C and SIGTERM write a checkpoint first; --resume goes on from there.
 
     A run that goes on may be longer, or have another learning rate: --run RUN --resume --set
     TRAIN.MAX_STEPS=2000.
-
-    Several GPUs: scripts/train_multi_gpu.sh GPUS, then the same options.
 
     Example: spikedeblur train --config configs/deblur/quickstart.yaml --set DATA.ROOT=my.zarr
     """
@@ -84,8 +96,14 @@ def train(
         raise typer.BadParameter("--init-partial needs --init")
     if find_rate and init is not None:
         raise typer.BadParameter("--find-rate starts from random weights; leave out --init")
+    if gpus is not None and find_rate:
+        raise typer.BadParameter("--gpus and --find-rate exclude each other")
     from ..configs import load_config
+    from ..pipeline.train.launch import end_with_launcher, is_launched, launch
     from .progress import progress_bar
+
+    if is_launched():
+        end_with_launcher()
 
     folder = run or (config and Path("outputs", config.stem))
     if folder is None or (config is None and not resume):
@@ -104,6 +122,7 @@ def train(
     from ..pipeline.weights.find import Init
 
     start = None if init is None else Init(init, init_partial)
+    processes = None if gpus is None or is_launched() else _processes(gpus, there=not dry_run)
     if dry_run:
         from ..pipeline.train.dry_run import plan_run
 
@@ -114,6 +133,7 @@ def train(
                 resume=resume,
                 overwrite=overwrite,
                 init=start,
+                processes=processes,
                 reporter=reporter,
             )
         report(plan, _described(plan), json=json)
@@ -126,6 +146,11 @@ def train(
         more = "" if rates.diverged else "; no learning rate was too high for so few steps"
         report(rates, f"TRAIN.OPTIM.LR={rates.suggested:g}{more}", json=json)
         return
+    if processes is not None and processes > 1:
+        code = launch(processes, typed.get())
+        if code == 128 + signal.SIGKILL:
+            say(f"a process of {processes} was killed, most often for lack of memory", err=True)
+        raise typer.Exit(code)
     if checked.TRAIN.NUM_WORKERS != 0:
         from ..pipeline.train.data.workers import start_fork_server
 
@@ -143,13 +168,46 @@ def train(
             reporter=reporter,
         )
     if summary.is_first:
-        again = command_line("train", "--run", folder, "--resume")
-        evaluate = command_line("evaluate", checked.DATA.ROOT, "--run", folder)
+        words: list[str | Path] = ["--run", folder, "--resume"]
+        words += [] if gpus is None else ["--gpus", gpus]
+        again = command_line("train", *words)
+        first = checked.DATA.stores[0].ROOT
+        evaluate = command_line("evaluate", first, "--run", folder)
         _print_summary(summary, again, evaluate, json=json)
     if summary.signal is not None:
         raise typer.Exit(128 + summary.signal)
     if summary.unread:
         raise typer.Exit(1)
+
+
+def _processes(gpus: str, *, there: bool) -> int:
+    """Return the number of processes that --gpus asks for; `there`: on GPUs of this machine.
+
+    Raises:
+        typer.BadParameter: no such number, or no such GPUs.
+    """
+    if "WORLD_SIZE" in os.environ:
+        raise typer.BadParameter(
+            "this process is one of several already (WORLD_SIZE is set, as torchrun does); leave "
+            "out --gpus",
+            param_hint="--gpus",
+        )
+    if gpus != "auto" and not (gpus.isascii() and gpus.isdigit() and 0 < int(gpus) <= MOST_GPUS):
+        raise typer.BadParameter(
+            f"expected a number from 1 to {MOST_GPUS}, or auto, got {gpus!r}", param_hint="--gpus"
+        )
+    import torch
+
+    found = torch.cuda.device_count()
+    if gpus == "auto":
+        if not found:
+            note("--gpus auto: no GPU here, so one process trains on the CPU")
+        return max(found, 1)
+    if there and 0 < found < int(gpus):
+        raise typer.BadParameter(
+            f"expected at most the {found} GPUs of this machine, got {gpus}", param_hint="--gpus"
+        )
+    return int(gpus)
 
 
 def _print_summary(summary: TrainSummary, again: str, evaluate: str, *, json: bool) -> None:
@@ -188,16 +246,26 @@ def _print_profile(profile: Profile) -> None:
 def _described(plan: RunPlan) -> str:
     how = "from smaller trial steps" if plan.extrapolated else "a step was tried"
     seconds = round(plan.seconds)
+    each = " a GPU" if plan.processes > 1 else ""
     left = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     lines = [
         f"network  {plan.parameters / 1e6:.2f} M parameters, {plan.precision} on {plan.device}",
         f"data     {plan.clips} clips in {plan.sequences} sequences",
         f"run      {plan.steps} steps of {plan.clips_a_step} clips, {plan.epochs:.1f} epochs",
-        f"memory   {plan.peak_bytes / 1e9:.2f} GB ({how}); recomputed: {plan.recomputed}",
+        f"memory   {plan.peak_bytes / 1e9:.2f} GB{each} ({how}); recomputed: {plan.recomputed}",
         f"         and at most {plan.cache_bytes / 1e9:.2f} GB of main memory for windows that "
-        "are kept (DATA.CACHE_SIZE_GB)",
+        f"are kept{each} (DATA.CACHE_SIZE_GB)",
         f"time     {plan.seconds_a_step:.2f} s a step, {left} in all without validation ({how})",
     ]
     if not plan.cache_bytes:
         del lines[4]
+    if plan.processes > 1:
+        rounds = "1 batch" if plan.batches_a_step == 1 else f"{plan.batches_a_step} batches"
+        lines.insert(3, f"gpus     {plan.processes} processes, {rounds} a step each")
+    if plan.pretended:
+        lines.append(
+            "         measured: the first process with the gradients' exchange set up (DDP), on "
+            f"{plan.device}; not measured: the exchange, what NCCL takes for it"
+            + (", and a GPU" if plan.device == "cpu" else "")
+        )
     return "\n".join(lines)

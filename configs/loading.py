@@ -180,7 +180,7 @@ def _explain(
     schema: type[Section], item: Mapping[str, Any], path: Path, overridden: Set[str]
 ) -> str:
     """Say where the wrong value stands, what was expected and what was found."""
-    keys = [str(key) for key in item["loc"]]
+    keys = [str(key) for key in item["loc"] if not str(key).startswith("<")]  # forms of a value
     key_path = ".".join(keys)
     unknown = item["type"] == "extra_forbidden"
     source = str(path)
@@ -207,8 +207,8 @@ def _nearest(schema: type[Section], keys: list[str]) -> str:
     *sections, wrong = keys
     section: Any = schema
     for key in sections:
-        # Within a list, a number stands for one of its sections.
-        section = get_args(section)[0] if key.isdecimal() else section.model_fields[key].annotation
+        if not key.isdecimal():  # else one of a list
+            section = _section_in(section.model_fields[key].annotation)
     by_upper = {name.upper(): name for name in section.model_fields}
     near = difflib.get_close_matches(wrong.upper(), by_upper, n=1, cutoff=0.6)
     if near:
@@ -217,6 +217,13 @@ def _nearest(schema: type[Section], keys: list[str]) -> str:
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
     return f"expected one of {', '.join(section.model_fields)}"
+
+
+def _section_in(annotation: Any) -> Any:
+    """Return the section that a key's type is, or that it may hold; None: there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
 def key_paths(schema: type[Section], prefix: str = "") -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..configs.schema.data import roots_of
 from ..errors import SpikeDeblurError
 from .spikes.dat import SPIKE_SUFFIXES
 from .spikes.infer import likelier_order, rank_geometries
@@ -208,7 +209,7 @@ def _run(path: Path) -> Facts:
     facts: dict[str, Any] = {
         "logged": len(record.metrics),
         "last": record.metrics[-1] if record.metrics else "nothing",
-        "data": record.settings.get("DATA.ROOT"),
+        "data": ", ".join(roots_of(record.settings.get("DATA.ROOT"))),
     }
     if record.began_with is not None:
         facts["began with"] = record.began_with
@@ -243,7 +244,9 @@ def _model(path: Path) -> Facts:
     model, config = load_trained(path)
     facts = describe_model(path)
     base = describe_base(config.MODEL, base_of(facts))
-    facts |= {"data": config.DATA.ROOT, "base": base} | describe_parts(config.MODEL)
+    facts |= {"data": ", ".join(roots_of(config.DATA.ROOT)), "base": base} | describe_parts(
+        config.MODEL
+    )
     return _with_parameters(path, "model", facts, model)
 
 
@@ -255,7 +258,7 @@ def _config(path: Path) -> Facts:
     config = load_config(path)
     train = config.TRAIN
     facts = {
-        "data": config.DATA.ROOT,
+        "data": ", ".join(roots_of(config.DATA.ROOT)),
         "clip (windows)": config.DATA.CLIP_LEN,
         "crop (pixels)": config.DATA.CROP_SIZE,
         "bins": config.DATA.K,

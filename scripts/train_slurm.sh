@@ -24,7 +24,7 @@ trap 'stopped=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 python=${PYTHON:-python}
 processes=${SLURM_GPUS_ON_NODE:-1}
 if [[ $SLURM_JOB_NUM_NODES == 1 ]]; then
-  srun "$python" -m spikedeblur.pipeline.train.launch "$processes" --resume "$@" &
+  srun "$python" -m spikedeblur train --gpus "$processes" --resume "$@" &
 else # nodes meet at a port of the first, which takes whoever reaches it: docs/reliability.md
   head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
   srun "$python" -m torch.distributed.run \

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict, StringConstraints, model_validator
+from pydantic import Discriminator, Field, Strict, StringConstraints, Tag, model_validator
 
-from .values import Bool, Extent, Fraction, Name, Number, PositiveFloat, Section, Windows
+from .values import (
+    Bool,
+    Extent,
+    Fraction,
+    Name,
+    NaturalFloat,
+    Number,
+    PositiveFloat,
+    Section,
+    Windows,
+)
 
 Float = Annotated[Number, Field(ge=-1e15, le=1e15)]
 Bins = Annotated[int, Strict(), Field(ge=1, le=4096)]
@@ -87,12 +97,60 @@ class SpikeAugmentConfig(Section):
         return self.CHANCE > 0 and (self.THRESHOLD > 1 or max(shares) > 0)
 
 
+class StoreConfig(Section):
+    """One of several stores that are trained on together."""
+
+    ROOT: Name
+    """A Zarr store, or a folder in the unified layout, as DATA.ROOT."""
+    WEIGHT: NaturalFloat | None = None
+    """Its share of the training clips, over the sum of all stores' weights: 60, 30 and 10 are 60 %,
+    30 % and 10 %, whatever the stores' sizes. null, for all stores: by the number of their clips,
+    so that every clip comes equally often."""
+    INCLUDE: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)] = ("*",)
+    """Patterns of names of sequences that are taken, in both splits; `*` stands for any characters,
+    `?` for one. A pattern is compared with the name (`train/Type1/TEST01`) and with the name
+    without its split (`Type1/TEST01`)."""
+    EXCLUDE: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
+    """Patterns of names that are left out all the same."""
+    FRACTION: Annotated[PositiveFloat, Field(le=1)] = 1.0
+    """Share of its training sequences that are trained on, chosen by TRAIN.SEED: at least one, and
+    rounded up. It is validated on all of its validation split."""
+
+    def misfits(self) -> Iterator[str]:
+        """Yield why values do not fit each other."""
+        if self.WEIGHT == 0:
+            yield "WEIGHT: expected more than 0, got 0; leave the store out of DATA.ROOT instead"
+
+
+def _one_form(value: object) -> str:
+    return "<store>" if isinstance(value, dict | StoreConfig) else "<path>"
+
+
+def _form(value: object) -> str:
+    return "<list>" if isinstance(value, list | tuple) else "<path>"
+
+
+_Path = Annotated[Name, Tag("<path>")]
+_Store = Annotated[_Path | Annotated[StoreConfig, Tag("<store>")], Discriminator(_one_form)]
+_Stores = Annotated[tuple[_Store, ...], Field(max_length=100), Tag("<list>")]
+
+
+def roots_of(value: object) -> list[str]:
+    """Return the paths in a value of DATA.ROOT, as it is checked or as YAML has it."""
+    several = value if isinstance(value, list | tuple) else [value]
+    paths = (each.get("ROOT") if isinstance(each, dict) else each for each in several)
+    paths = (path.ROOT if isinstance(path, StoreConfig) else path for path in paths)
+    return [str(path) for path in paths if path is not None]
+
+
 class DataConfig(Section):
     """Where samples come from and how they are cut."""
 
-    ROOT: Name = "data/processed/gopro_spike_unified"
+    ROOT: Annotated[_Path | _Stores, Discriminator(_form)] = "data/processed/gopro_spike_unified"
     """A Zarr store, or a folder in the unified layout
-    `<ROOT>/<split>/<sequence>/{blur,sharp,spike}/`. Relative to the current folder."""
+    `<ROOT>/<split>/<sequence>/{blur,sharp,spike}/`. Relative to the current folder. Or a list of
+    several, which are trained on together: each a path, or a mapping of ROOT, WEIGHT, INCLUDE,
+    EXCLUDE and FRACTION. They have the same splits, K and form of voxels."""
     TRAIN_SPLIT: Name = "train"
     """Split to train on."""
     VAL_SPLIT: Name = "val"
@@ -138,6 +196,12 @@ class DataConfig(Section):
     SPIKE_AUGMENT: SpikeAugmentConfig = SpikeAugmentConfig()
     """Other cameras."""
 
+    @property
+    def stores(self) -> tuple[StoreConfig, ...]:
+        """The stores of ROOT, with all that can be said of one."""
+        several = (self.ROOT,) if isinstance(self.ROOT, str) else self.ROOT
+        return tuple(StoreConfig(ROOT=one) if isinstance(one, str) else one for one in several)
+
     @model_validator(mode="before")
     @classmethod
     def _one_number_of_bins(cls, data: Any) -> Any:
@@ -147,6 +211,14 @@ class DataConfig(Section):
 
     def misfits(self) -> Iterator[str]:
         """Yield why values do not fit each other."""
+        if not self.ROOT:
+            yield "ROOT: expected a store, or a list of some, got an empty list"
+        weights = [store.WEIGHT for store in self.stores]
+        if None in weights and any(weights):
+            yield (
+                "ROOT: expected a WEIGHT for all stores or for none (then by their clips), got "
+                f"{', '.join('none' if weight is None else f'{weight:g}' for weight in weights)}"
+            )
         if self.K != self.NUM_VOXEL_BINS:
             yield (
                 f"expected K and NUM_VOXEL_BINS equal, got {self.K} and {self.NUM_VOXEL_BINS}; set "

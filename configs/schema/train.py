@@ -90,12 +90,15 @@ class TrainConfig(Section):
     """Length, pace and records of a run. A step is one update of the weights."""
 
     EPOCHS: PositiveInt = 80
-    """Passes over the training windows; used where MAX_STEPS is null."""
+    """Passes over the training windows; used where MAX_STEPS is null. One over several stores takes
+    as many clips as all of them hold, by their weights."""
     MAX_STEPS: PositiveInt | None = None
     """Length of the run in steps, over EPOCHS; may grow when the run goes on. `--set
     TRAIN.EPOCHS=N` sets it to null unless it is given by `--set` as well."""
     BATCH_SIZE: Clips = 1
-    """Clips in a batch of one process."""
+    """Clips in a batch of one process. A step has BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS *
+    processes clips, as the run begins; it keeps them, whatever number of processes go on with
+    batches of what size."""
     NUM_WORKERS: Annotated[Int, Field(ge=0, le=1000)] | Literal["auto"] = 8
     """Loading processes of one training process, at most its share of the cores; 0 loads in
     the training process; `auto`: one core less than its share, at most 8."""
@@ -103,7 +106,7 @@ class TrainConfig(Section):
     """Memory for batches that workers have ready before they are needed, in MB a training
     process; a worker always has one under way."""
     GRADIENT_ACCUMULATION_STEPS: Clips = 6
-    """Batches a step."""
+    """Batches a step of each process, when the run begins."""
     PHASES: Annotated[tuple[PhaseConfig, ...], Field(max_length=100)] = ()
     """Other crops, clips and batches from given steps on, in rising order; validation and restoring
     keep DATA's. Phases that are not begun may change when the run goes on. Needs MAX_STEPS."""
@@ -150,7 +153,8 @@ class TrainConfig(Section):
     WANDB: Name | None = None
     """Project on Weights & Biases that gets the metrics too, by the extra `wandb`; null: none."""
     VAL_MAX_WINDOWS: PositiveInt | None = None
-    """Validate on at most so many windows, evenly spread over the split; null: all."""
+    """Validate on at most so many windows, evenly spread over the split, of several stores on one
+    of each at least; null: all."""
 
     @property
     def ema_decays(self) -> tuple[float, ...]:

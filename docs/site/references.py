@@ -67,18 +67,27 @@ def _sections(
 ) -> Iterator[tuple[str, dict[str, Any], str]]:
     yield path, section, section.get("description", "")
     for key, value in section["properties"].items():
-        each = value.get("items", {})
-        for part, name in ((value, key), (each, f"{key}, each")):
-            if "$ref" in part:
-                below = schema["$defs"][part["$ref"].rpartition("/")[2]]
-                yield from _sections(schema, below, f"{path}.{name}" if path else name)
+        name = f"{path}.{key}" if path else key
+        for reference in _references(value):
+            below = schema["$defs"][reference.rpartition("/")[2]]
+            yield from _sections(schema, below, name if "$ref" in value else f"{name}, of each")
+
+
+def _references(value: Any) -> Iterator[str]:
+    """Yield the sections that a value is, or may hold."""
+    if isinstance(value, dict):
+        if "$ref" in value:
+            yield value["$ref"]
+        value = list(value.values())
+    for below in value if isinstance(value, list) else ():
+        yield from _references(below)
 
 
 def _type(key: dict[str, Any]) -> str:
-    if "anyOf" in key:
-        return " or ".join(dict.fromkeys(_type(part) for part in key["anyOf"]))
+    if several := key.get("anyOf", key.get("oneOf")):
+        return " or ".join(dict.fromkeys(_type(part) for part in several))
     if "$ref" in key:
-        return "with keys of its own"
+        return "a mapping, see below"
     if "const" in key:
         return f"`{key['const']}`"
     if "enum" in key:

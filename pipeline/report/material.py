@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ...configs.schema.data import roots_of
 from ...errors import SpikeDeblurError
 from ..align.manifest import Manifest, ManifestError, read_manifest
 from ..evaluate.scores import read_evaluation
@@ -166,7 +167,7 @@ def _open(
     """Open the split in `store`; None: in the first folder recorded for the run that is there."""
     if store is not None:
         return store, tuple(open_store(store, split))
-    recorded = [run.evaluation.get("store"), run.settings.get("DATA.ROOT")]
+    recorded = [run.evaluation.get("store"), *roots_of(run.settings.get("DATA.ROOT"))]
     for place in dict.fromkeys(str(name) for name in recorded if name):
         if "://" in place:
             # The run may be a stranger's: nothing is asked of an address, nor signed, for him.

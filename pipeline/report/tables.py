@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...configs import check_config
+from ...configs.schema.data import roots_of
 from ...errors import SpikeDeblurError
 from ..host.documents import parse_yaml
 from ..host.reporter import duration
@@ -233,9 +234,10 @@ def provenance(material: ReportMaterial) -> Iterator[tuple[str, str]]:
         data, evaluation = run.data, run.evaluation
         of_run = f"{run.name}: " if len(material.runs) > 1 else ""
         if data:
+            stores = ", ".join(roots_of(run.settings.get("DATA.ROOT")))
             yield (
                 f"{of_run}training split",
-                f"{run.settings.get('DATA.ROOT')}, {data['sequences']} sequences, "
+                f"{stores}, {data['sequences']} sequences, "
                 f"{data['windows']} windows, SHA-256 {data['sha256']}",
             )
             for digest in data["manifests_sha256"]:

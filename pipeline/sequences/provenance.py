@@ -56,6 +56,32 @@ def describe_data(sequences: Sequence[WindowSequence]) -> dict[str, Any]:
     }
 
 
+def describe_mixture(
+    stores: Mapping[str, tuple[float | None, Sequence[WindowSequence]]],
+) -> dict[str, Any]:
+    """Return what identifies the content of several stores that are trained on together.
+
+    The hash covers each store's and its weight, in their order, and no name.
+
+    Args:
+        stores: weight and sequences of each store, by its name.
+
+    Returns:
+        As `describe_data`, and `stores`, the same of each store with its `weight`.
+    """
+    each = {name: describe_data(sequences) for name, (_, sequences) in stores.items()}
+    hashed = [(each[name]["sha256"], weight) for name, (weight, _) in stores.items()]
+    together = [sequence for _, sequences in stores.values() for sequence in sequences]
+    return {
+        "sequences": len(together),
+        "windows": sum(one["windows"] for one in each.values()),
+        "sha256": hashlib.sha256(repr(hashed).encode()).hexdigest(),
+        "manifests_sha256": sorted({x for one in each.values() for x in one["manifests_sha256"]}),
+        "blur_kinds": list(blur_kinds(together)),
+        "stores": {name: {"weight": stores[name][0], **each[name]} for name in stores},
+    }
+
+
 def blur_kinds(sequences: Sequence[WindowSequence]) -> tuple[str, ...]:
     """Return the names of the ways in which frames were averaged, sorted; results depend on it."""
     records = [sequence.record for sequence in sequences if isinstance(sequence, StoreSequence)]

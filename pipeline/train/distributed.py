@@ -1,9 +1,10 @@
-"""One training process, or several that torchrun started, with the same code."""
+"""One training process, or several that `launch` or torchrun started, with the same code."""
 
 from __future__ import annotations
 
 import datetime
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,16 +13,15 @@ from typing import Any, TypeVar, cast
 import psutil
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...errors import SpikeDeblurError
+from .launch import MEETING
 
 T = TypeVar("T")
 
-MEETING = "SPIKEDEBLUR_MEETING"
-"""Environment variable: a private file in which the processes of one machine find each other."""
-
+_PRETENDED = "fake"  # PyTorch's own backend for processes that are not there
 _PATIENCE = datetime.timedelta(hours=1)  # the first process may preload or validate meanwhile
 
 
@@ -86,14 +86,22 @@ class Group:
         if self.world == 1:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(
-            model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=some_unused
-        )
+        with warnings.catch_warnings():
+            # Releases from 2.14 on have another name for it, which those before don't know.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            wrapped = DistributedDataParallel(
+                model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=some_unused
+            )
+        if dist.get_backend() == _PRETENDED:
+            wrapped.register_comm_hook(None, _exchanged_with_nobody)
+        return wrapped
 
 
 @contextmanager
 def process_group() -> Iterator[Group]:
-    """Yield the group of this process, by torchrun's environment; without it, of one process.
+    """Yield the group of this process, by the environment that `launch` or torchrun gave it.
+
+    Without such an environment, it is alone.
 
     Each process has a GPU with nccl, or the CPU with gloo. If all are on this machine, they listen
     on its loopback only.
@@ -110,8 +118,8 @@ def process_group() -> Iterator[Group]:
         torch.cuda.set_device(device)
     else:
         raise SpikeDeblurError(
-            f"torchrun started process {local + 1} here, but there are "
-            f"{torch.cuda.device_count()} GPUs; use --nproc-per-node {torch.cuda.device_count()}"
+            f"process {local + 1} was started here, but there are {torch.cuda.device_count()} "
+            "GPUs; start one process for each (torchrun: --nproc-per-node)"
         )
     if world == 1:
         yield Group(0, 1, device)
@@ -129,6 +137,36 @@ def process_group() -> Iterator[Group]:
         yield Group(dist.get_rank(), dist.get_world_size(), device, local_world)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def pretended_group(world: int, device: torch.device | None = None) -> Iterator[Group]:
+    """Yield the group of the first of several processes of one machine; the others are not there.
+
+    What it would exchange with them is left as it is.
+
+    Args:
+        world: number of processes; 1: it is alone.
+        device: its device; None: the first GPU, or the CPU.
+    """
+    if device is None:
+        device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    if world == 1:
+        yield Group(0, 1, device)
+        return
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group(_PRETENDED, store=FakeStore(), rank=0, world_size=world)
+    try:
+        yield Group(0, world, device, world)
+    finally:
+        dist.destroy_process_group()
+
+
+def _exchanged_with_nobody(state, bucket):  # DDP refuses types that are words
+    future: torch.futures.Future[Tensor] = torch.futures.Future()
+    future.set_result(bucket.buffer())
+    return future
 
 
 def _loopback() -> str:

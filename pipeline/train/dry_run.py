@@ -12,7 +12,7 @@ from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ..host.reporter import SILENT, Reporter
 from ..weights.find import Init
-from .distributed import process_group
+from .distributed import pretended_group, process_group
 from .memory_budget import try_step
 from .phases import epochs_at, relative_time
 from .run import folder as run_folder
@@ -21,7 +21,7 @@ from .session import Session, find_start
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunPlan:
-    """Steps, memory and time of a run on one process of this machine."""
+    """Steps, memory and time of a run."""
 
     parameters: int
     """Parameters of the network that are trained."""
@@ -34,12 +34,20 @@ class RunPlan:
     steps: int
     epochs: float
     clips_a_step: int
+    """Clips of all processes together."""
+    processes: int
+    """Processes that train, one for each GPU."""
+    pretended: bool
+    """The other processes were not there: nothing was exchanged with them, and NCCL took nothing.
+    """
+    batches_a_step: int
+    """Batches of a process in a step."""
     recomputed: str
     """Parts of the network that a step computes twice."""
     peak_bytes: int
-    """Most memory that a step takes: all of the process; on a GPU, what torch takes there."""
+    """Most memory that a step takes of one process: all of it; on a GPU, what torch takes there."""
     cache_bytes: int
-    """Most main memory beside it: windows that are kept, `DATA.CACHE_SIZE_GB`."""
+    """Most main memory beside it: windows that a process keeps, `DATA.CACHE_SIZE_GB`."""
     seconds_a_step: float
     """Time of a step, the largest if there are phases, without waiting for data."""
     seconds: float
@@ -55,6 +63,7 @@ def plan_run(
     resume: bool = False,
     overwrite: bool = False,
     init: Init | str | os.PathLike[str] | None = None,
+    processes: int | None = None,
     reporter: Reporter = SILENT,
 ) -> RunPlan:
     """Refuse what `train` refuses before its first step, and try a step; nothing is written.
@@ -65,12 +74,14 @@ def plan_run(
         resume: the run would go on from the folder's last checkpoint.
         overwrite: the run would replace one that is in the folder.
         init: weights that a new run would start from.
+        processes: processes of one machine that would train; the first of them is tried, with
+            PyTorch's fake process group for the others. None: those that are there.
         reporter: hears which parts are recomputed.
 
     Raises:
         SpikeDeblurError: `train` would not start, or would run out of memory.
     """
-    with process_group() as group:
+    with process_group() if processes is None else pretended_group(processes) as group:
         state, folder = None, Path() if run is None else Path(run)
         if run is not None:
             group.on_first(lambda: run_folder.require_not_held(folder))
@@ -81,7 +92,8 @@ def plan_run(
         )
         for sentence in session.continuation.sentences if session.continuation else ():
             reporter.note(sentence)
-        trial = session.trial or try_step(config, group.device)
+        batches = session.largest_phase.plan.batches_a_step
+        trial = session.trial or try_step(config, group.device, world=group.world, batches=batches)
         if trial is None:
             raise SpikeDeblurError(
                 "a step takes more memory than there is; set TRAIN.MEMORY_BUDGET=auto, or lower "
@@ -100,6 +112,9 @@ def plan_run(
             steps=steps,
             epochs=epochs_at(session.phases, steps),
             clips_a_step=session.plan.samples_a_step,
+            processes=group.world,
+            pretended=processes is not None and group.world > 1,
+            batches_a_step=batches,
             recomputed=str(session.recompute),
             peak_bytes=trial.peak_bytes,
             cache_bytes=int(data.USE_RAM_CACHE * data.CACHE_SIZE_GB * 2**30),

@@ -40,9 +40,10 @@ def require_startable(
         RunFolderError: the folder holds a run.
     """
     data, vgg = config.DATA, config.LOSS.VGG_PERCEPTUAL
-    if not is_store(data.ROOT):
-        for split in (data.TRAIN_SPLIT, data.VAL_SPLIT):
-            require_split_folder(data.ROOT, split)
+    for root in (store.ROOT for store in data.stores):
+        if not is_store(root):
+            for split in (data.TRAIN_SPLIT, data.VAL_SPLIT):
+                require_split_folder(root, split)
     for key, file in (
         ("MODEL.PRETRAINED", None if resume else config.MODEL.PRETRAINED),
         ("LOSS.VGG_PERCEPTUAL.WEIGHTS", vgg.WEIGHTS if vgg.WEIGHT else None),

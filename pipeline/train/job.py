@@ -1,9 +1,9 @@
 """The training run: `train` opens a session, `fit` takes its steps. Both read from top to bottom.
 
-A step is one update of the weights from `BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS` clips of each
-process; it minimises the mean over all of them. Everything random in a step follows from the
-seed, the step and the process, so a checkpoint needs no random state and a continued run equals
-one that was never stopped.
+A step is one update of the weights; it minimises the mean over its clips. How many they are is
+fixed when the run begins: `BATCH_SIZE * GRADIENT_ACCUMULATION_STEPS` of each process. Everything
+random in a step follows from the seed, the step and the clips, so a checkpoint needs no random
+state, and a continued run equals one that was never stopped, whatever number of processes go on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ..host.device_memory import NotEnoughMemoryError
 from ..host.reporter import SILENT, Reporter
-from ..sequences.provenance import describe_data
 from ..storage.base import StoreError
 from ..weights.checkpoint import checkpoint_config
 from ..weights.files import checkpoint_path
@@ -106,7 +105,7 @@ def train(
         if state is not None and _is_finished(state, config, run):
             at = Position.of(state)
             try:
-                require_same_data(state, describe_data(open_splits(config)[0]))
+                require_same_data(state, open_splits(config).describe())
             except StoreError as error:
                 reporter.note(f"its data can't be compared: {error}")
             reporter.note(f"{run}: this run is finished, {at.step} steps; nothing to do")
@@ -172,6 +171,8 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
             stopping = group.any(bool(stop))
             if validator.is_due and not stopping:
                 stopping = not validator.validate(stop, records, checkpoints)
+                if validator.by_store and not stopping:
+                    reporter.note(f"step {at.step}: {validator.described()}")
             ended = at.step == total or at.is_stale(options)
             checkpoints.write_if_due(now=ended or stopping)
             if ended or stopping:

@@ -29,7 +29,7 @@ from ..host.machine import MEMORY, free_main_memory
 from ..host.reporter import SILENT, Reporter
 from ..weights.checkpoint import without_pretrained
 from .clock import Clock
-from .distributed import Group
+from .distributed import pretended_group
 from .memory_advice import training_advice
 from .objective import Objective
 from .phases import largest_phase
@@ -73,7 +73,12 @@ class Trial:
 
 
 def fit_in_budget(
-    config: Config, device: torch.device, reporter: Reporter = SILENT
+    config: Config,
+    device: torch.device,
+    reporter: Reporter = SILENT,
+    *,
+    world: int = 1,
+    batches: int | None = None,
 ) -> tuple[Recompute, Trial]:
     """Choose what to recompute by `TRAIN.MEMORY_BUDGET`: the first of `CHOICES` that fits.
 
@@ -81,6 +86,8 @@ def fit_in_budget(
         config: the run's configuration, with a budget.
         device: device to train on.
         reporter: hears every choice that does not fit.
+        world: processes that train together.
+        batches: batches that a process accumulates in a step; None: as configured.
 
     Raises:
         MemoryBudgetError: none fits.
@@ -89,7 +96,7 @@ def fit_in_budget(
     assert budget is not None
     limit = int(SHARE * free_memory(device)) if budget == "auto" else budget
     for recompute in CHOICES:
-        trial = try_step(config, device, recompute, limit=limit)
+        trial = try_step(config, device, recompute, limit=limit, world=world, batches=batches)
         if trial is not None and trial.peak_bytes <= limit:
             return recompute, trial
         taken = "more" if trial is None else f"{trial.peak_bytes / 1e9:.2f} GB"
@@ -151,6 +158,8 @@ def try_step(
     *,
     limit: int | None = None,
     patience: float = PATIENCE,
+    world: int = 1,
+    batches: int | None = None,
 ) -> Trial | None:
     """Try a step of training on random clips, one of the largest phase if there are several.
 
@@ -160,6 +169,9 @@ def try_step(
         recompute: parts recomputed; None: those of the configuration.
         limit: most bytes that the step may take before it is stopped; None: what is free.
         patience: seconds that a step may take on a CPU and still be tried in its full size.
+        world: processes that train together; memory for the exchange of gradients is taken too,
+            but nothing is exchanged.
+        batches: batches that a process accumulates in a step; None: as configured.
 
     Returns:
         None if it took more than the limit, or than there is. An extrapolated peak may lie above
@@ -172,7 +184,8 @@ def try_step(
     limit = free_memory(device) if limit is None else limit
     spawn = get_context("spawn")
     near, far = spawn.Pipe()
-    arguments = (far, config, device, recompute, patience)
+    batches = batches or config.TRAIN.GRADIENT_ACCUMULATION_STEPS
+    arguments = (far, config, device, recompute, patience, world, batches)
     process = spawn.Process(target=_answer, args=arguments, daemon=True)
     process.start()
     far.close()  # so that a process that dies is noticed
@@ -204,7 +217,12 @@ def _answer(link: Connection, *arguments: Any) -> None:
 
 
 def _measure(
-    config: Config, device: torch.device, recompute: Recompute | None, patience: float
+    config: Config,
+    device: torch.device,
+    recompute: Recompute | None,
+    patience: float,
+    world: int,
+    batches: int,
 ) -> Trial:
     if config.TRAIN.THREADS is not None:
         torch.set_num_threads(config.TRAIN.THREADS)
@@ -215,9 +233,14 @@ def _measure(
         set_recompute(model, recompute)
     precision = Precision.choose(config.TRAIN.AMP, device)
     objective = Objective(config.LOSS).to(device)
-    learner = Learner(config, Group(0, 1, device), model.to(device), objective, precision)
+    with pretended_group(world, device) as group:
+        learner = Learner(config, group, model.to(device), objective, precision)
+        return _trial(learner, patience, batches)
+
+
+def _trial(learner: Learner, patience: float, batches: int) -> Trial:
+    config, device = learner.config, learner.group.device
     clips, side = config.TRAIN.BATCH_SIZE, config.DATA.CROP_SIZE
-    batches = config.TRAIN.GRADIENT_ACCUMULATION_STEPS
     small = SMALL_SIDE * config.MODEL.TRUNK_SCALE
     times = clips * side * side / small**2
     tried_whole = device.type == "cuda" or times <= 2
@@ -261,7 +284,9 @@ def _random_batch(config: Config, clips: int, height: int, width: int) -> dict[s
         "voxels": bytes_below(8, bins, height // scale, width // scale),
         "gain": torch.full((clips,), 0.5),
         "samples": torch.full((clips, frames), 8 * bins),
+        "changes": list(range(clips)),
         "weight": 1.0,
+        "place": 0,
         "seq": ["trial"] * clips,
         "frame_index": [[0] * frames] * clips,
     }

@@ -17,7 +17,7 @@ from ...model import (
     network_inputs,
     unit_range,
 )
-from .data.spike_augment import augment_spikes, grain, thin, tint
+from .data.spike_augment import as_other_cameras, thin
 
 _LEAST_MSE = 1e-10  # 100 dB, for images that are equal
 
@@ -65,6 +65,7 @@ def to_inputs(
     *,
     raw: bool = True,
     augment: SpikeAugmentConfig | None = None,
+    thinning: int = 0,
 ) -> Inputs:
     """Copy a collated batch to the device as bytes, and make the network's inputs there.
 
@@ -75,21 +76,20 @@ def to_inputs(
         device: the device of the model.
         norm: how counts are normalised.
         raw: False: log1p of the voxels is done already, and they are taken as they are.
-        augment: how clips are changed first; spikes only if they are raw. None: not at all.
+        augment: how clips are changed first, each by its own seed; spikes only if they are raw.
+            None: not at all.
+        thinning: seed of the windows that are left of all clips of a step.
     """
-    if augment is not None:
-        batch = thin(batch, augment)
+    if augment is not None and augment.THIN > 0:
+        batch = thin(batch, augment, thinning)
     blur, sharp = (unit_range(batch[n].to(device, non_blocking=True)) for n in ("blur", "sharp"))
     voxels = batch["voxels"].to(device, non_blocking=True)
     if not raw:
         return Inputs(blur, voxels, sharp)
     if augment is not None and augment.changes_clips:
-        batch = augment_spikes(batch | {"voxels": voxels}, augment)
-        voxels = batch["voxels"]
-        if augment.TINT > 0:
-            blur, sharp = tint(blur, sharp, augment)
-        if augment.GRAIN > 0:
-            blur = grain(blur, augment)
+        batch = batch | {"blur": blur, "sharp": sharp, "voxels": voxels}
+        batch = as_other_cameras(batch, augment)
+        blur, sharp, voxels = batch["blur"], batch["sharp"], batch["voxels"]
     windows = RawWindows(blur, voxels, batch["samples"])
     gain = batch["gain"][:, None].expand(windows.samples.shape)  # (B, T)
     conditions = measure_conditions([windows], gain, norm)

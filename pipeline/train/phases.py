@@ -64,10 +64,11 @@ def _with(config: Config, data: dict[str, Any], train: dict[str, Any]) -> Config
 
 def largest_phase(config: Config) -> Config:
     """Return the configuration of the phase whose steps take the most memory."""
-    return max((settings for _, settings in phase_configs(config)), key=_pixels)
+    return max((settings for _, settings in phase_configs(config)), key=pixels)
 
 
-def _pixels(config: Config) -> int:
+def pixels(config: Config) -> int:
+    """Return the pixels of a batch: clips, windows and both sides of the crop."""
     return config.TRAIN.BATCH_SIZE * config.DATA.CLIP_LEN * config.DATA.CROP_SIZE**2
 
 
@@ -100,11 +101,10 @@ def epochs_at(phases: Sequence[Phase], step: int) -> float:
 
 def relative_time(phases: Sequence[Phase], from_step: int, to_step: int) -> float:
     """Return the time of steps [from_step, to_step), in steps of the largest phase."""
-    config = max((phase.config for phase in phases), key=_pixels)
-    whole = _pixels(config) * config.TRAIN.GRADIENT_ACCUMULATION_STEPS
+    largest = max(phases, key=lambda phase: pixels(phase.config))
+    whole = pixels(largest.config) * largest.plan.batches_a_step
     return sum(
-        (last - first)
-        * (_pixels(phase.config) * phase.config.TRAIN.GRADIENT_ACCUMULATION_STEPS / whole)
+        (last - first) * (pixels(phase.config) * phase.plan.batches_a_step / whole)
         for phase, first, last in spans(phases, from_step, to_step)
     )
 

@@ -16,21 +16,19 @@ from ...third_party.VRT import set_recompute
 from ..host.machine import MEMORY
 from ..host.reporter import SILENT, Reporter
 from ..sequences.contract import WindowSequence
-from ..sequences.light import seen_by
-from ..sequences.provenance import describe_data, findings, warning_of
+from ..sequences.provenance import warning_of
 from ..weights.checkpoint import checkpoint_config, forms_of, outline_that_fits, without_pretrained
 from ..weights.files import checkpoint_path
 from ..weights.find import Init
 from ..weights.initial import start_from
-from .data.order import ClipIndex, StepPlan
-from .data.samples import ClipSamples, SampleError
-from .data.splits import open_splits
+from .data.samples import SampleError
+from .data.splits import Splits, open_splits
 from .distributed import Group
 from .memory_advice import require_room
 from .memory_budget import Trial, fit_in_budget, require_step_fits
 from .objective import Objective
 from .optimizer import decay_start, total_steps
-from .phases import Phase, phase_configs, phase_seed
+from .phases import Phase, phase_configs, phase_seed, pixels
 from .precision import Precision, cpu_computes_bf16
 from .run import folder as run_folder
 from .run.continuation import Continuation, continue_run
@@ -66,7 +64,7 @@ def require_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:
 
     Args:
         state: content of the run's checkpoint.
-        data: description of the split, from `describe_data`.
+        data: description of the split, from `Splits.describe`.
 
     Raises:
         RunFolderError: it is another one.
@@ -74,8 +72,8 @@ def require_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:
     if state["data"] != data["sha256"]:
         raise run_folder.RunFolderError(
             "can't continue: the training split is not the one that the run was begun with "
-            "(other sequences, windows or sources); restore it, or train on from these weights "
-            "with another --run and --init"
+            "(other sequences, windows, sources or weights of stores); restore it, or train on "
+            "from these weights with another --run and --init"
         )
 
 
@@ -94,8 +92,8 @@ class Session:
 
     Raises:
         SampleError: the crop does not fit the frames, or frames and voxels don't fit each other.
-        RunFolderError: the data or the clips a step are not those of `state`, or it has done more
-            steps than the run has.
+        RunFolderError: the data are not those of `state`, or it has done more steps than the run
+            has.
         CheckpointError: the checkpoint from before the decay is needed, and can't be read.
     """
 
@@ -105,15 +103,15 @@ class Session:
         group: Group,
         objective: nn.Module,
         model: nn.Module,
-        splits: tuple[Sequence[WindowSequence], Sequence[WindowSequence]],
+        splits: Splits | tuple[Sequence[WindowSequence], Sequence[WindowSequence]],
         *,
         run: Path = Path(),
         state: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.group, self.run, self.state = config, group, run, state
         self.objective, self.model = objective, model
-        options, data = config.TRAIN, config.DATA
-        training, validation = splits
+        options = config.TRAIN
+        self.splits = splits = Splits(*splits)
         self.precision = Precision.choose(options.AMP, group.device)
         self.recompute = configured_recompute(config.MODEL)
         """Parts of the network that a step computes twice."""
@@ -121,16 +119,16 @@ class Session:
         """Origin of the weights that a new run starts from, as environment.json tells it."""
         self.trial: Trial | None = None
         """Memory and time of a step, where one was tried: for TRAIN.MEMORY_BUDGET, or a limit."""
-        seen = seen_by(data.NORM, training)
-        self.phases = [self._phase(start, part, seen) for start, part in phase_configs(config)]
+        clips = {} if state is None else self._clips_a_step(state)
+        self.phases = [
+            self._phase(start, part, clips.get(start, 0)) for start, part in phase_configs(config)
+        ]
         """Samples and plan of each of TRAIN.PHASES; most runs have one."""
         self.training, self.plan = self.phases[0].training, self.phases[0].plan
-        lengths = [s.length for s in validation]
-        shown = ClipIndex.each_window_once(lengths, data.CLIP_LEN, options.VAL_MAX_WINDOWS)
-        self.validation = ClipSamples(seen_by(data.NORM, validation), shown)
+        self.validation = splits.validation_samples(config)
         self.steps = total_steps(options, self.plan.steps_an_epoch)
         """Steps of the whole run."""
-        self.data = describe_data(training)
+        self.data = splits.describe()
         """Content of the training split."""
         falls = options.SCHEDULER.TYPE == "cosine"
         self.decay_start = None if falls else decay_start(options, self.steps)
@@ -138,35 +136,51 @@ class Session:
         self.continuation: Continuation | None = None
         """What is new of a run that goes on; None: it begins."""
         if state is not None:
-            self._require_continuation(state)
+            require_same_data(state, self.data)
+            self._require_same_phases(state)
             self.continuation = continue_run(state, config, self.steps, run)
             self.state = self.continuation.state
 
-    def _phase(self, start: int, config: Config, sequences: Sequence[WindowSequence]) -> Phase:
-        options, data, group = config.TRAIN, config.DATA, self.group
-        seed = phase_seed(options.SEED, start)
-        index = ClipIndex.every_start([s.length for s in sequences], data.CLIP_LEN)
-        accumulation = options.GRADIENT_ACCUMULATION_STEPS
-        plan = StepPlan(index, options.BATCH_SIZE, accumulation, seed, group.rank, group.world)
+    def _phase(self, start: int, config: Config, clips: int) -> Phase:
+        """Return a phase that begins at a step; `clips` a step, or as many as it says itself."""
+        seed = phase_seed(config.TRAIN.SEED, start)
+        train = config.TRAIN.model_copy(update={"SEED": seed})
+        config = config.model_copy(update={"TRAIN": train})
         try:
-            samples = ClipSamples(
-                sequences,
-                index,
-                crop_size=data.CROP_SIZE,
-                augment=data.AUGMENT,
-                seed=seed,
-                replace_unreadable=options.ON_ERROR == "skip",
-            )
+            samples = self.splits.training_samples(config)
         except SampleError as error:
             if not self.config.TRAIN.PHASES:
                 raise
             raise SampleError(f"TRAIN.PHASES: from step {start} on: {error}") from error
+        group = self.group
+        plan = self.splits.plan(config, samples.index, group.rank, group.world, clips)
         return Phase(start, config, samples, plan)
+
+    def _clips_a_step(self, state: dict[str, Any]) -> dict[int, int]:
+        """Return the clips a step of the phases that keep theirs, by their first step."""
+        before = checkpoint_config(state, checkpoint_path(self.run, "last"))
+        kept = before.TRAIN.PHASES == self.config.TRAIN.PHASES
+        return {
+            start: clips
+            for start, _, _, clips in self._phases_of(state)
+            if kept or start < max(state["step"], 1)
+        }
+
+    def _phases_of(self, state: dict[str, Any]) -> list[list[int]]:
+        """Return `Phase.facts` of each phase that the run had."""
+        data = checkpoint_config(state, checkpoint_path(self.run, "last")).DATA
+        alone = [0, data.CROP_SIZE, data.CLIP_LEN, state["samples_a_step"]]
+        return list(state.get("phases", [alone]))
 
     def phase_of(self, step: int) -> Phase:
         """Return the phase of a step; of those before the first one, too."""
         begun = [phase for phase in self.phases if phase.start <= step]
         return begun[-1] if begun else self.phases[0]
+
+    @property
+    def largest_phase(self) -> Phase:
+        """The phase whose steps take the most memory."""
+        return max(self.phases, key=lambda phase: pixels(phase.config))
 
     @classmethod
     def open(
@@ -204,8 +218,8 @@ class Session:
             averages = state.get("averages", {}).values()
             for weights in filter(None, (state["model"], state["ema"], *averages)):
                 outline_that_fits(config, forms_of(weights, path), path)
-        splits = open_splits(config)
-        if found := findings([*splits[0], *splits[1]]):
+        splits = Splits(*open_splits(config))
+        if found := splits.findings():
             reporter.warn(warning_of(found))
         torch.manual_seed(config.TRAIN.SEED)
         anew = state is None
@@ -218,9 +232,24 @@ class Session:
         low = session.precision.dtype == torch.bfloat16 and group.device.type == "cpu"
         if low and not cpu_computes_bf16():
             reporter.note(NO_BF16)
+        if splits.parts:
+            reporter.note(f"stores: {splits.mixture(config.DATA.CLIP_LEN)}")
+        plan = session.phase_of(0 if session.state is None else session.state["step"]).plan
+        if plan.accumulation * plan.batch_size * plan.world != plan.samples_a_step:
+            reporter.note(
+                f"a step keeps the {plan.samples_a_step} clips that the run began with; "
+                f"{plan.world} processes take them in {plan.batches_a_step} batches of at most "
+                f"{plan.batch_size}"
+            )
         if config.TRAIN.MEMORY_BUDGET is not None:
             session.recompute, session.trial = recompute, trial = group.on_first(
-                lambda: fit_in_budget(config, group.device, reporter)
+                lambda: fit_in_budget(
+                    config,
+                    group.device,
+                    reporter,
+                    world=group.world,
+                    batches=session.largest_phase.plan.batches_a_step,
+                )
             )
             set_recompute(model, recompute)
             reporter.note(
@@ -253,25 +282,10 @@ class Session:
             learner.restore(self.state, checkpoint_path(self.run, "last"))
         return learner
 
-    def _require_continuation(self, state: dict[str, Any]) -> None:
-        plan = self.phase_of(state["step"] - 1).plan
-        require_same_data(state, self.data)
-        if state["samples_a_step"] != plan.samples_a_step:
-            raise run_folder.RunFolderError(
-                f"can't continue: the run has {state['samples_a_step']} clips a step, now "
-                f"{plan.samples_a_step} ({plan.world} processes, TRAIN.BATCH_SIZE "
-                f"{plan.batch_size}, TRAIN.GRADIENT_ACCUMULATION_STEPS {plan.accumulation}); set "
-                "them so that their product is the same"
-            )
-        self._require_same_phases(state)
-
     def _require_same_phases(self, state: dict[str, Any]) -> None:
         """Refuse other phases than those that have begun, and others to come unless asked for."""
         before = checkpoint_config(state, checkpoint_path(self.run, "last"))
-        now = [phase.facts() for phase in self.phases]
-        data = before.DATA
-        alone = [0, data.CROP_SIZE, data.CLIP_LEN, state["samples_a_step"]]
-        begun = state.get("phases", [alone])
+        begun, now = self._phases_of(state), [phase.facts() for phase in self.phases]
         if before.TRAIN.PHASES != self.config.TRAIN.PHASES:
             begun, now = (
                 [facts for facts in phases if facts[0] < state["step"]] for phases in (begun, now)

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +17,7 @@ from ..host.device_memory import explained_shortage
 from ..weights.files import CheckpointError
 from .clock import Clock
 from .data.loader import Batch
+from .data.order import IN_NETWORK, THINNING, seed_of
 from .distributed import Group
 from .ema import averaged_copy, update_average
 from .memory_advice import training_advice
@@ -147,7 +147,6 @@ class Learner:
         """
         for settings in self.optimizer.param_groups:
             settings["lr"] = learning_rate * settings["scale"]
-        torch.manual_seed(_step_seed(self.config.TRAIN.SEED, done, self.group.rank))
         with explained_shortage(f"step {done + 1}", training_advice(self.config)):
             return self._step(batches, done, clock, raw=raw)
 
@@ -183,12 +182,20 @@ class Learner:
         self, batches: list[Batch], clock: Clock, done: int, *, raw: bool
     ) -> tuple[float, float]:
         """Accumulate the gradient of a step; return mean loss and PSNR over its samples."""
-        group, data = self.group, self.config.DATA
+        group, data, seed = self.group, self.config.DATA, self.config.TRAIN.SEED
         sums = torch.zeros(2, dtype=torch.float64, device=group.device)
         bad: list[Batch] = []
         for number, batch in enumerate(batches, 1):
             clock.start("to_device")
-            inputs = to_inputs(batch, group.device, data.NORM, raw=raw, augment=data.SPIKE_AUGMENT)
+            inputs = to_inputs(
+                batch,
+                group.device,
+                data.NORM,
+                raw=raw,
+                augment=data.SPIKE_AUGMENT,
+                thinning=seed_of(seed, THINNING, done),
+            )
+            torch.manual_seed(seed_of(seed, IN_NETWORK, done, batch["place"]))
             # Gradients are exchanged once a step, in the last batch's backward pass.
             exchange = number == len(batches) or group.world == 1
             with nullcontext() if exchange else self.wrapped.no_sync():  # type: ignore[operator]
@@ -237,7 +244,3 @@ def _compile(model: nn.Module, config: Config, precision: Precision) -> None:
                 torch.zeros(*clip, config.DATA.K, trunk, trunk, device=device),
             )
     model.compile(dynamic=False)
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, 2, step, rank]).generate_state(1, np.uint64)[0] >> 1)

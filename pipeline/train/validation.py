@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,8 +55,12 @@ class Validator:
         self._session, self._at, self._clock = session, at, clock
         self._learner, self._model = learner, learner.model
         self._shown = _spread(session.validation.index)
+        self._sums_by_store: list[list[float]] = []
         self.psnr_blur: float | None = None
         """PSNR of the blurred input at the last validation, in dB; None: there was none."""
+        self.by_store: dict[str, dict[str, float]] = {}
+        """PSNR of the output and of the blurred input at the last validation, in dB, and the number
+        of windows, of each of several stores that have some."""
 
     @property
     def is_due(self) -> bool:
@@ -74,7 +78,7 @@ class Validator:
         before = self._clock.total("validation")
         self._clock.start("validation")
         means: dict[float | None, float] = {}
-        pictures = {}
+        pictures, by_store = {}, {}
         for decay, model in self._learner.kept():
             self._model = model
             sums, pictures[decay] = self._restore_all(stop)
@@ -82,12 +86,20 @@ class Validator:
                 self._clock.start("saving")
                 return False
             means[decay], self.psnr_blur = sums[0] / sums[2], sums[1] / sums[2]
+            by_store[decay] = self._sums_by_store
         self._clock.start("saving")
         finite = {decay: mean for decay, mean in means.items() if math.isfinite(mean)}
         chosen = max(finite or means, key=means.__getitem__)
         mean, self._learner.best_decay = means[chosen], chosen
+        self.by_store = {
+            part.name: {"psnr": own / windows, "psnr_blur": blur / windows, "windows": int(windows)}
+            for part, (own, blur, windows) in zip(
+                self._session.splits.parts, by_store[chosen], strict=False
+            )
+            if windows
+        }
         best = self._at.note_validation(mean)
-        values = {
+        values: dict[str, Any] = {
             "seconds": self._clock.total("validation") - before,
             "psnr": mean if math.isfinite(mean) else None,
             "psnr_blur": self.psnr_blur,
@@ -96,10 +108,19 @@ class Validator:
         }
         if len(means) > 1:
             values |= {f"psnr_ema_{decay}": finite.get(decay) for decay in means}
+        if self.by_store:
+            values["stores"] = self.by_store
         records.validation(values, pictures[chosen])
         if best:
             checkpoints.write("best")
         return True
+
+    def described(self) -> str:
+        """Return a line about the PSNR of each store at the last validation."""
+        return ", ".join(
+            f"{name} {values['psnr']:.2f} dB (blurred input {values['psnr_blur']:.2f} dB)"
+            for name, values in self.by_store.items()
+        )
 
     @torch.no_grad()
     def _restore_all(self, stop: StopRequest) -> tuple[list[float], np.ndarray | None]:
@@ -120,6 +141,9 @@ class Validator:
         model.eval()
         sums = np.zeros(4)
         shown: list[ShownWindow] = []
+        parts = session.splits.parts
+        of_stores = np.zeros((len(parts), 3))
+        ends = np.cumsum([part.validation for part in parts])
         for clip in range(group.rank, len(samples.index), group.world):
             if stop:
                 sums[3] = 1
@@ -135,12 +159,18 @@ class Validator:
             blur, sharp = inputs.blur[0], inputs.sharp[0]
             of_output, of_blur = psnr(output, sharp).tolist(), psnr(blur, sharp).tolist()
             sums += [sum(of_output), sum(of_blur), output.shape[0], 0]
+            if parts:
+                store = np.searchsorted(ends, samples.index[clip].sequence, side="right")
+                of_stores[store] += [sum(of_output), sum(of_blur), output.shape[0]]
             for number, t in self._shown.get(clip, ()):
                 images = tuple(_shown_part(frames[t]) for frames in (blur, output, sharp))
                 title = f"{batch['seq'][0]}, frame {batch['frame_index'][0][t]}"
                 shown.append(ShownWindow(number, title, of_blur[t], of_output[t], images))
         model.train(was_training)
         total = group.sum(sums.tolist())
+        if parts:
+            summed = group.sum(of_stores.ravel().tolist())
+            self._sums_by_store = np.reshape(summed, (-1, 3)).tolist()
         windows = sorted(window for of_process in group.gather(shown) for window in of_process)
         return total, _drawn(windows) if group.is_first and windows else None
 

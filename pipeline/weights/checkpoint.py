@@ -15,6 +15,7 @@ import torch
 
 from ...configs import ConfigError, check_config, load_config
 from ...configs.schema import Config
+from ...configs.schema.data import roots_of
 from ...model import VRTWithSpike, build_model, outline_model, parameter_table
 from ...third_party.VRT import load_torch_file
 from ..host.documents import DocumentError, parse_yaml, read_json
@@ -211,7 +212,7 @@ def describe_checkpoint(
         "clips a step": state["samples_a_step"],
         "averaged weights": state.get("ema_decay", state["ema"] is not None),
         "base": describe_base(config.MODEL, base_of(state)),
-        "data": config.DATA.ROOT,
+        "data": ", ".join(roots_of(config.DATA.ROOT)),
         "parameters": sum(count for _, count in parts),
     } | describe_parts(config.MODEL)
     return facts, [("part", "parameters"), *((name, f"{count:,}") for name, count in parts)]

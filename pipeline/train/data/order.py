@@ -7,7 +7,8 @@ epoch of ten million clips costs what an epoch of ten costs, to set up and to se
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,11 +16,21 @@ import numpy as np
 
 from .shuffle import shuffled
 
-CROP = 1
-"""Random stream of a seed from which crops are drawn."""
+CROP, IN_NETWORK, THINNING, CHANGES = 1, 2, 4, 5
+"""Random streams of a seed: crops, dropout, the windows of SPIKE_AUGMENT.THIN, other cameras."""
 _CLIP_ORDER, _STEP_ORDER = 0, 3
+_STORE_ORDER, _ORDER_IN_STORE = 6, 7
+
+_BLOCK = 100
+"""Samples of a mixture in which stores come by their shares, at least; the square of the number of
+stores if that is more."""
 
 _STEPS_AT_ONCE = 128  # shuffling a few thousand places costs hardly more than one
+
+
+def seed_of(*key: int) -> int:
+    """Return a seed for torch that follows from some numbers."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
 class IndexedClip(NamedTuple):
@@ -50,6 +61,24 @@ class ClipIndex:
     """(R,) int64: T of the run's clips; falling."""
     count: np.ndarray
     """(R,) int64: clips of the run."""
+
+    @classmethod
+    def joined(cls, stores: Sequence[tuple[ClipIndex, int]]) -> ClipIndex:
+        """Return the clips of several stores, those of each in their order, store after store.
+
+        Args:
+            stores: clips of each store, and the number of its sequences.
+        """
+        if len(stores) == 1:
+            return stores[0][0]
+        before = np.cumsum([0, *(sequences for _, sequences in stores)])
+        indices = [
+            replace(index, sequence=index.sequence + first)
+            for (index, _), first in zip(stores, before[:-1], strict=True)
+        ]
+        names = ("sequence", "start", "length", "count")
+        columns = {name: np.concatenate([getattr(i, name) for i in indices]) for name in names}
+        return cls(stride=indices[0].stride, **columns)
 
     @classmethod
     def every_start(cls, lengths: Sequence[int], clip_len: int) -> ClipIndex:
@@ -128,11 +157,14 @@ class ClipIndex:
 class MicroBatch(NamedTuple):
     """Clips that one process loads and backpropagates at once."""
 
-    epoch: int
+    epochs: np.ndarray
+    """(b,) int64, how often each clip came before."""
     clips: np.ndarray
     """(b,) int64, numbers of clips of one length."""
     weight: float
     """Weight of the batch's mean loss: the step's gradient is then the mean over its samples."""
+    place: int
+    """Place of its first clip among those of the step; what is random in the network follows."""
     ends_step: bool
     """Whether the weights are updated after it."""
 
@@ -141,25 +173,31 @@ class MicroBatch(NamedTuple):
 class StepPlan:
     """Clips of each step, and how they are dealt to processes.
 
-    A step takes `batch_size * accumulation * world` clips of one length T from a shuffled
-    order. The last step of each length takes what is left, so nothing is carried into the next
-    epoch. Which clips a step holds depends on their number only: one process with accumulation
-    6, or two with a batch of 3, see the same.
+    A step takes `samples_a_step` clips of one length T from a shuffled order. The last step of
+    each length takes what is left, so nothing is carried into the next epoch. Which clips a step
+    holds depends on their number only: any number of processes see the same.
     """
 
     index: ClipIndex
     batch_size: int
     """Clips of one process's batch."""
     accumulation: int = 1
-    """Batches of a step."""
+    """Batches of a process in a step, if it follows from them how many clips a step has."""
     seed: int = 0
     rank: int = 0
     world: int = 1
+    samples_a_step: int = 0
+    """Clips of a full step, all processes together, as the run began with; 0: it begins with
+    `batch_size * accumulation * world`."""
 
-    @property
-    def samples_a_step(self) -> int:
-        """Clips of a full step, all processes together."""
-        return self.batch_size * self.accumulation * self.world
+    def __post_init__(self) -> None:
+        whole = self.samples_a_step or self.batch_size * self.accumulation * self.world
+        object.__setattr__(self, "samples_a_step", whole)
+
+    @cached_property
+    def batches_a_step(self) -> int:
+        """Batches of a full step, of each process."""
+        return -(-self.samples_a_step // (self.batch_size * self.world))
 
     @cached_property
     def steps_an_epoch(self) -> int:
@@ -178,7 +216,7 @@ class StepPlan:
             epoch, place = divmod(step, self.steps_an_epoch)
             stop = min(place + _STEPS_AT_ONCE, self.steps_an_epoch, place + to_step - step)
             for clips in self.clips(epoch, place, stop):
-                yield from self._deal(epoch, clips)
+                yield from self._deal(np.full_like(clips, epoch), clips, [clips.size])
             step += stop - place
 
     def clips(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
@@ -203,12 +241,100 @@ class StepPlan:
                 taken[step] = clips_of_step
         return taken
 
-    def _deal(self, epoch: int, clips: np.ndarray) -> Iterator[MicroBatch]:
-        stride = self.batch_size * self.world
-        for start in range(0, clips.size, stride):
-            together = clips[start : start + stride]
+    def _deal(
+        self, epochs: np.ndarray, clips: np.ndarray, ends: Sequence[int]
+    ) -> Iterator[MicroBatch]:
+        """Yield this process's batches of a step, whose clips change their length at `ends`."""
+        stride, start = self.batch_size * self.world, 0
+        while start < clips.size:
+            stop = min(start + stride, next(end for end in ends if end > start))
+            together = np.arange(start, stop)
             dealt = np.array_split(together, self.world)[self.rank]
             weight = dealt.size * self.world / clips.size
             # Every process must take part in the gradient exchange, if only with weight 0.
             dealt = dealt if dealt.size else together[:1]
-            yield MicroBatch(epoch, dealt, weight, start + stride >= clips.size)
+            ends_step = stop == clips.size
+            yield MicroBatch(epochs[dealt], clips[dealt], weight, int(dealt[0]), ends_step)
+            start = stop
+
+
+@dataclass(frozen=True)
+class MixturePlan(StepPlan):
+    """Clips of each step, from several stores by their shares.
+
+    Samples are numbered over the whole run, and a step takes the next `samples_a_step` of them.
+    Which store a sample comes from is shuffled within blocks, in each of which the stores have
+    their shares; what a share does not fill is carried into the next block. Each store has a
+    shuffled order of its own, in which each of its clips comes once before any comes twice.
+    """
+
+    counts: tuple[int, ...] = ()
+    """Clips of each store; the index has them one after another."""
+    shares: tuple[Fraction, ...] = ()
+    """Share of the samples that come from each store; together 1."""
+
+    @cached_property
+    def batches_a_step(self) -> int:
+        """Most batches of a step, of each process: clips of one length each."""
+        lengths = np.unique(self.index.length).size
+        return -(-self.samples_a_step // (self.batch_size * self.world)) + lengths - 1
+
+    @cached_property
+    def steps_an_epoch(self) -> int:
+        """Steps that take as many clips as all stores hold."""
+        return -(-len(self.index) // self.samples_a_step)
+
+    def batches(self, from_step: int, to_step: int) -> Iterator[MicroBatch]:
+        """Yield this process's batches of some steps; those of a step are sorted by length."""
+        size = self.samples_a_step
+        for step in range(from_step, to_step, _STEPS_AT_ONCE):
+            stop = min(step + _STEPS_AT_ONCE, to_step)
+            epochs, clips = self.samples(step * size, stop * size)
+            for start in range(0, clips.size, size):
+                at = slice(start, start + size)
+                yield from self._deal_by_length(epochs[at], clips[at])
+
+    def samples(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return how often each of the run's samples [start, stop) came before, and its clip."""
+        block = max(_BLOCK, len(self.counts) ** 2)
+        first = start // block
+        parts = [self._block(number, block) for number in range(first, -(-stop // block))]
+        stores, numbers = (
+            np.concatenate(of_parts)[start - first * block : stop - first * block]
+            for of_parts in zip(*parts, strict=True)
+        )
+        epochs, clips = np.empty_like(numbers), np.empty_like(numbers)
+        before = np.cumsum([0, *self.counts])
+        for store in np.unique(stores).tolist():
+            count = self.counts[store]
+            at = np.flatnonzero(stores == store)
+            epochs[at], places = np.divmod(numbers[at], count)
+            for epoch in np.unique(epochs[at]).tolist():
+                here = epochs[at] == epoch
+                key = (self.seed, _ORDER_IN_STORE, store, epoch)
+                clips[at[here]] = before[store] + shuffled(places[here], count, key)
+        return epochs, clips
+
+    def _block(self, number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the store of each sample of a block, and its number among all of that store."""
+        before, after = (self._samples_before(n * size) for n in (number, number + 1))
+        places = shuffled(np.arange(size), size, (self.seed, _STORE_ORDER, number))
+        stores = np.searchsorted(np.cumsum(after - before), places, side="right")
+        numbers = np.empty(size, np.int64)
+        for store, first in enumerate(before.tolist()):
+            at = np.flatnonzero(stores == store)
+            numbers[at] = first + np.arange(at.size)
+        return stores, numbers
+
+    def _samples_before(self, sample: int) -> np.ndarray:
+        """Return how many samples of each store come before the start of a block."""
+        counts = np.array([sample * s.numerator // s.denominator for s in self.shares], np.int64)
+        # The largest share takes what rounding leaves, and is large enough never to give back.
+        counts[self.shares.index(max(self.shares))] += sample - counts.sum()
+        return counts
+
+    def _deal_by_length(self, epochs: np.ndarray, clips: np.ndarray) -> Iterator[MicroBatch]:
+        lengths = np.array([self.index[clip].length for clip in clips.tolist()])
+        order = np.argsort(-lengths, kind="stable")
+        ends = [*(np.flatnonzero(np.diff(lengths[order])) + 1).tolist(), clips.size]
+        yield from self._deal(epochs[order], clips[order], ends)

@@ -20,7 +20,7 @@ from ...frames.images import to_unit
 from ...sequences.contract import Span, WindowSequence
 from ...storage.side_by_side import together
 from .cache import Arrays, LRUCache
-from .order import CROP, ClipIndex
+from .order import CHANGES, CROP, ClipIndex, seed_of
 
 MOST_REPLACED = 20
 """Most consecutive sequences that can't be read before training stops."""
@@ -52,15 +52,18 @@ class ClipSamples:
     """Seed of crops and augmentation."""
     cache: LRUCache | None = None
     """Windows kept in memory."""
+    names: Sequence[str] = ()
+    """Names of the sequences, for all that is printed or recorded; none: their own."""
     replace_unreadable: bool = False
     """Whether a clip that can't be read is replaced by the next of its length, of another
     sequence."""
 
     def __post_init__(self) -> None:
         self.is_remote = any(sequence.is_remote for sequence in self.sequences)
+        self.names = self.names or [sequence.seq for sequence in self.sequences]
         ratios: dict[int, str] = {}
-        for sequence in self.sequences:
-            ratios.setdefault(_checked_ratio(sequence, self.crop_size), sequence.seq)
+        for name, sequence in zip(self.names, self.sequences, strict=True):
+            ratios.setdefault(_checked_ratio(sequence, self.crop_size, name), name)
         if len(ratios) > 1:
             several = ", ".join(f"{ratio} ({seq})" for ratio, seq in ratios.items())
             raise SampleError(
@@ -85,8 +88,8 @@ class ClipSamples:
         Returns:
             `blur`, `sharp` (T, 3, S, S) uint8, or float32 if `deep`; `voxels` (T, K, s, s) as
             stored; `samples` (T,) int64; `gain` float (NaN: unknown); its origin `seq`,
-            `frame_index`, `t0`, `t1` (lists of T; seconds); and `unread`, (seq, why) of each clip
-            that it replaces.
+            `frame_index`, `t0`, `t1` (lists of T; seconds); `changes`, seed of what SPIKE_AUGMENT
+            does to it; and `unread`, (seq, why) of each clip that it replaces.
 
         Raises:
             SpikeDeblurError: the clip can't be read and is not replaced, or none of the next
@@ -95,7 +98,7 @@ class ClipSamples:
         unread: dict[int, str] = {}
         for other in self._in_its_place(clip, unread):
             try:
-                named = [(self.sequences[number].seq, why) for number, why in unread.items()]
+                named = [(self.names[number], why) for number, why in unread.items()]
                 return self._augmented(epoch, other) | {"unread": named}
             except SpikeDeblurError as error:
                 unread[self.index[other].sequence] = str(error)
@@ -121,15 +124,16 @@ class ClipSamples:
         left = ratio * int(random.integers((width - size) // ratio + 1))
         turns, flip = int(random.integers(4)), bool(random.integers(2))
         sample = self.cut(clip, (top, top + size), (left, left + size))
+        sample["changes"] = seed_of(self.seed, CHANGES, epoch, clip)
         if self.augment:
             for name in ("blur", "sharp", "voxels"):
                 turned = np.rot90(sample[name], turns, axes=(-2, -1))
                 sample[name] = turned[..., ::-1] if flip else turned
         return sample
 
-    def samples(self, epoch: int, clips: Sequence[int]) -> list[dict[str, Any]]:
+    def samples(self, epochs: Sequence[int], clips: Sequence[int]) -> list[dict[str, Any]]:
         """Return several samples, in order; those in a bucket are read side by side."""
-        cuts = [partial(self.sample, epoch, clip) for clip in clips]
+        cuts = [partial(self.sample, *each) for each in zip(epochs, clips, strict=True)]
         return together(cuts, side_by_side=self.is_remote)
 
     def cut(self, clip: int, rows: Span, columns: Span) -> dict[str, Any]:
@@ -149,7 +153,7 @@ class ClipSamples:
             "voxels": voxels,  # (T, K, s, s)
             "samples": np.asarray(sequence.samples[start:stop], np.int64),
             "gain": float("nan") if sequence.gain is None else float(sequence.gain),
-            "seq": sequence.seq,
+            "seq": self.names[number],
             "frame_index": [int(i) for i in sequence.frame_index[start:stop]],
             "t0": [float(t) for t in sequence.t0[start:stop]],
             "t1": [float(t) for t in sequence.t1[start:stop]],
@@ -226,23 +230,23 @@ def window_bytes(sequence: WindowSequence) -> int:
     return 6 * frame * height * width + voxel * sequence.bins * small_height * small_width
 
 
-def _checked_ratio(sequence: WindowSequence, crop_size: int | None) -> int:
+def _checked_ratio(sequence: WindowSequence, crop_size: int | None, name: str) -> int:
     """Return how many frame pixels a voxel spans on a side, if the sequence can be trained on."""
     (height, width), (h, w) = sequence.frame_shape, sequence.voxel_shape
     ratio = height // h
     if ratio < 1 or (h * ratio, w * ratio) != (height, width):
         raise SampleError(
-            f"{sequence.seq}: expected frames a whole multiple of the spikes' size, got "
+            f"{name}: expected frames a whole multiple of the spikes' size, got "
             f"{height}x{width} and {h}x{w}; crop or resize one of them"
         )
     if not sequence.has_sharp:
         raise SampleError(
-            f"{sequence.seq}: has no sharp frames, which training and validation compare "
+            f"{name}: has no sharp frames, which training and validation compare "
             "with; choose another split or data set"
         )
     if crop_size is not None and min(height, width) < crop_size:
         raise SampleError(
-            f"{sequence.seq}: frames of {height}x{width} are smaller than DATA.CROP_SIZE "
+            f"{name}: frames of {height}x{width} are smaller than DATA.CROP_SIZE "
             f"{crop_size}; set a smaller one"
         )
     return ratio

@@ -6,6 +6,8 @@ Letters in shapes: B clips, T windows, K bins, h and w a voxel grid's.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +19,36 @@ from ....model import delay
 
 _FAINT = 1e-4
 """Light of dark bins, in spikes a bin; so little reaches no threshold."""
+
+
+@contextmanager
+def drawn_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Have torch draw random numbers from a seed, and from where it was afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def as_other_cameras(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[str, Any]:
+    """Return the batch with each clip changed by its own seed, whatever clips are beside it.
+
+    Args:
+        batch: `blur`, `sharp` (B, T, 3, H, W) in [0, 1], `voxels`, `samples` and `gain` as
+            `augment_spikes` takes them, on one device; `changes`, B seeds.
+        options: largest change of each kind.
+    """
+    names = ("blur", "sharp", "voxels", "samples", "gain")
+    changed = []
+    for number, seed in enumerate(batch["changes"]):
+        one = {name: batch[name][number : number + 1] for name in names}
+        with drawn_from(seed, one["voxels"].device):
+            one = augment_spikes(one, options)
+            if options.TINT > 0:
+                one["blur"], one["sharp"] = tint(one["blur"], one["sharp"], options)
+            if options.GRAIN > 0:
+                one["blur"] = grain(one["blur"], options)
+        changed.append(one)
+    return batch | {name: torch.cat([one[name] for one in changed]) for name in names}
 
 
 def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[str, Any]:
@@ -65,18 +97,20 @@ def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[s
     return batch | {"voxels": counts, "gain": batch["gain"].to(device) / factor}
 
 
-def thin(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[str, Any]:
+def thin(batch: dict[str, Any], options: SpikeAugmentConfig, seed: int) -> dict[str, Any]:
     """Return the batch, by chance with only some of its windows, the same of all clips.
 
     Args:
         batch: `blur`, `sharp`, `voxels`, `samples` (B, T, ...).
         options: THIN, the chance.
+        seed: seed of the step, so that all its batches are left the same windows.
     """
     windows = batch["samples"].shape[1]
-    if windows == 1 or torch.rand(()) >= options.THIN:
+    random = torch.Generator().manual_seed(seed)
+    if windows == 1 or torch.rand((), generator=random) >= options.THIN:
         return batch
-    number = int(torch.randint(1, windows, ()))
-    kept = torch.randperm(windows)[:number].sort().values
+    number = int(torch.randint(1, windows, (), generator=random))
+    kept = torch.randperm(windows, generator=random)[:number].sort().values
     names = ("blur", "sharp", "voxels", "samples")
     return batch | {name: batch[name][:, kept.to(batch[name].device)] for name in names}
 

@@ -1,22 +1,171 @@
-"""The sequences to train and to validate on, checked against the configuration."""
+"""The sequences to train and to validate on, of one store or several, and what is made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from ....configs.schema import Config, NormConfig
+from ....configs.schema.data import StoreConfig
 from ...sequences.contract import WindowSequence
-from ...sequences.light import is_plain_log1p
+from ...sequences.light import is_plain_log1p, seen_by
+from ...sequences.provenance import describe_data, describe_mixture, findings
 from ...sequences.unified import UnifiedFiles, open_windows
-from .samples import SampleError
+from ...storage.locate import open_storage
+from .order import ClipIndex, MixturePlan, StepPlan
+from .samples import ClipSamples, SampleError
+from .shuffle import shuffled
+
+Split = Literal["training", "validation"]
+
+_FRACTION = 8  # random stream of a seed that chooses the sequences of StoreConfig.FRACTION
 
 
-def open_splits(config: Config) -> tuple[list[WindowSequence], list[WindowSequence]]:
+class Part(NamedTuple):
+    """What is used of one of several stores."""
+
+    name: str
+    """Its name, which stands before those of its sequences."""
+    weight: float | None
+    """Its share over the sum of all; None: its clips."""
+    training: int
+    """Number of its sequences to train on."""
+    validation: int
+    """Number of its sequences to validate on."""
+
+
+class Splits(NamedTuple):
+    """Sequences of the training and of the validation split, store after store."""
+
+    training: Sequence[WindowSequence]
+    validation: Sequence[WindowSequence]
+    parts: Sequence[Part] = ()
+    """The stores that they are from; empty where there is one."""
+
+    def by_store(self, split: Split) -> list[Sequence[WindowSequence]]:
+        """Return the sequences of a split, those of each store apart."""
+        sequences: Sequence[WindowSequence] = getattr(self, split)
+        lengths = [getattr(part, split) for part in self.parts] or [len(sequences)]
+        ends = np.cumsum([0, *lengths]).tolist()
+        return [sequences[a:b] for a, b in itertools.pairwise(ends)]
+
+    def names(self, split: Split) -> list[str]:
+        """Return the names of the sequences of a split, each after its store's."""
+        before = [f"{part.name}:" for part in self.parts] or [""]
+        stores = zip(before, self.by_store(split), strict=True)
+        return [name + sequence.seq for name, sequences in stores for sequence in sequences]
+
+    def training_samples(self, config: Config) -> ClipSamples:
+        """Return the clips to train on, without a cache.
+
+        Raises:
+            SampleError: the crop does not fit the frames, or frames and voxels don't fit each
+                other.
+        """
+        data, options = config.DATA, config.TRAIN
+        return ClipSamples(
+            seen_by(data.NORM, self.training),
+            ClipIndex.joined(self._every_start(data.CLIP_LEN)),
+            crop_size=data.CROP_SIZE,
+            augment=data.AUGMENT,
+            seed=options.SEED,
+            names=self.names("training"),
+            replace_unreadable=options.ON_ERROR == "skip",
+        )
+
+    def validation_samples(self, config: Config) -> ClipSamples:
+        """Return the clips to validate on, each window once.
+
+        With TRAIN.VAL_MAX_WINDOWS, a store has its part of them, and one window at least.
+
+        Raises:
+            SampleError: frames and voxels don't fit each other.
+        """
+        most, parts = config.TRAIN.VAL_MAX_WINDOWS, []
+        total = sum(sequence.length for sequence in self.validation)
+        for sequences in self.by_store("validation"):
+            lengths = [sequence.length for sequence in sequences]
+            own = most if most is None else max(1, most * sum(lengths) // total)
+            index = ClipIndex.each_window_once(lengths, config.DATA.CLIP_LEN, own)
+            parts.append((index, len(sequences)))
+        return ClipSamples(
+            seen_by(config.DATA.NORM, self.validation),
+            ClipIndex.joined(parts),
+            names=self.names("validation"),
+        )
+
+    def plan(
+        self, config: Config, index: ClipIndex, rank: int, world: int, samples_a_step: int = 0
+    ) -> StepPlan:
+        """Return the clips of each step.
+
+        Args:
+            config: TRAIN.BATCH_SIZE, TRAIN.GRADIENT_ACCUMULATION_STEPS, TRAIN.SEED.
+            index: of `training_samples`.
+            rank: number of this process.
+            world: number of processes.
+            samples_a_step: clips a step of a run that goes on; 0: it begins.
+        """
+        options = config.TRAIN
+        batches = (options.BATCH_SIZE, options.GRADIENT_ACCUMULATION_STEPS)
+        dealt = (*batches, options.SEED, rank, world, samples_a_step)
+        if not self.parts:
+            return StepPlan(index, *dealt)
+        counts = tuple(len(clips) for clips, _ in self._every_start(config.DATA.CLIP_LEN))
+        return MixturePlan(index, *dealt, counts=counts, shares=self._shares(counts))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what identifies the training split's content; see `describe_data`."""
+        if not self.parts:
+            return describe_data(self.training)
+        return describe_mixture(
+            {
+                part.name: (part.weight, sequences)
+                for part, sequences in zip(self.parts, self.by_store("training"), strict=True)
+            }
+        )
+
+    def findings(self) -> dict[str, str]:
+        """Return what `align` found wrong with sequences, by their names."""
+        named = [*zip(self.names("training"), self.training, strict=True)]
+        named += zip(self.names("validation"), self.validation, strict=True)
+        return {name: finding for name, one in named for finding in findings([one]).values()}
+
+    def mixture(self, clip_len: int) -> str:
+        """Return a line about the share of each of several stores."""
+        counts = tuple(len(clips) for clips, _ in self._every_start(clip_len))
+        return ", ".join(
+            f"{part.name} {float(share):.1%} ({count:,} clips)"
+            for part, share, count in zip(self.parts, self._shares(counts), counts, strict=True)
+        )
+
+    def _every_start(self, clip_len: int) -> list[tuple[ClipIndex, int]]:
+        return [
+            (ClipIndex.every_start([s.length for s in sequences], clip_len), len(sequences))
+            for sequences in self.by_store("training")
+        ]
+
+    def _shares(self, counts: Sequence[int]) -> tuple[Fraction, ...]:
+        """Return the share of each store, whose sum is 1 to the last bit."""
+        weights = [
+            Fraction(count if part.weight is None else part.weight)
+            for part, count in zip(self.parts, counts, strict=True)
+        ]
+        return tuple(weight / sum(weights) for weight in weights)
+
+
+def open_splits(config: Config) -> Splits:
     """Open the training and the validation split, and check them against the configuration.
 
     Raises:
-        SpikeDeblurError: a split is missing or empty, both are the same, or bins, gains or voxels
-            do not fit.
+        SpikeDeblurError: a split is missing or empty, both are the same, patterns match nothing,
+            or stores, bins, gains or voxels do not fit.
     """
     data = config.DATA
     if data.TRAIN_SPLIT == data.VAL_SPLIT:
@@ -24,6 +173,31 @@ def open_splits(config: Config) -> tuple[list[WindowSequence], list[WindowSequen
             f"DATA.VAL_SPLIT: expected another split than DATA.TRAIN_SPLIT {data.TRAIN_SPLIT!r}; "
             "a model is not judged by what it was trained on"
         )
+    opened = [_open(store, config) for store in data.stores]
+    training = [sequence for one in opened for sequence in one[0]]
+    validation = [sequence for one in opened for sequence in one[1]]
+    parts: list[Part] = []
+    if len(opened) > 1:
+        _require_once(data.stores, opened)
+        names = names_of([store.ROOT for store in data.stores])
+        parts = [
+            Part(name, store.WEIGHT, *map(len, one))
+            for name, store, one in zip(names, data.stores, opened, strict=True)
+        ]
+    if not validation:
+        raise SampleError(
+            f"DATA.ROOT: INCLUDE and EXCLUDE leave nothing of the split {data.VAL_SPLIT!r} to "
+            "validate on; choose other patterns"
+        )
+    splits = Splits(training, validation, parts)
+    require_usable(training, data.NORM, splits.names("training"))
+    require_usable(validation, data.NORM, splits.names("validation"))
+    return splits
+
+
+def _open(store: StoreConfig, config: Config) -> tuple[list[WindowSequence], list[WindowSequence]]:
+    """Open what is used of a store's two splits."""
+    data = config.DATA
     files = UnifiedFiles(
         log_paths=data.ALIGN_LOG_PATHS,
         precomputed=data.USE_PRECOMPUTED_VOXELS,
@@ -31,36 +205,104 @@ def open_splits(config: Config) -> tuple[list[WindowSequence], list[WindowSequen
         voxel_dir=data.VOXEL_CACHE_DIRNAME,
         image_exts=data.IMAGE_EXTS,
     )
-    splits = []
-    for split in (data.TRAIN_SPLIT, data.VAL_SPLIT):
-        sequences = open_windows(data.ROOT, split, bins=data.K, files=files, verify=data.VERIFY)
-        require_usable(sequences, data.NORM)
-        splits.append(sequences)
-    return splits[0], splits[1]
+    training, validation = (
+        open_windows(store.ROOT, split, bins=data.K, files=files, verify=data.VERIFY)
+        for split in (data.TRAIN_SPLIT, data.VAL_SPLIT)
+    )
+    for key, patterns in (("INCLUDE", store.INCLUDE), ("EXCLUDE", store.EXCLUDE)):
+        for pattern in patterns:
+            if not any(_matches(s.seq, [pattern]) for s in (*training, *validation)):
+                raise SampleError(
+                    f"{store.ROOT}: DATA.ROOT: the pattern {pattern!r} of {key} matches none of "
+                    f"its sequences, such as {training[0].seq}; correct it"
+                )
+    training, validation = (
+        [s for s in split if _matches(s.seq, store.INCLUDE) and not _matches(s.seq, store.EXCLUDE)]
+        for split in (training, validation)
+    )
+    if not training:
+        raise SampleError(
+            f"{store.ROOT}: DATA.ROOT: INCLUDE and EXCLUDE leave nothing of the split "
+            f"{data.TRAIN_SPLIT!r} to train on; choose other patterns, or leave the store out"
+        )
+    kept = math.ceil(store.FRACTION * len(training))
+    order = shuffled(np.arange(kept), len(training), (config.TRAIN.SEED, _FRACTION))
+    return [training[number] for number in sorted(order.tolist())], validation
 
 
-def require_usable(sequences: Sequence[WindowSequence], norm: NormConfig) -> None:
+def _matches(seq: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern fits a sequence's name, with or without its split."""
+    names = (seq, seq.partition("/")[2])
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+
+def _require_once(
+    stores: Sequence[StoreConfig],
+    opened: Sequence[tuple[Sequence[WindowSequence], Sequence[WindowSequence]]],
+) -> None:
+    """Refuse a sequence that is taken twice, by a store that is named twice."""
+    seen: set[tuple[str, str]] = set()
+    for store, splits in zip(stores, opened, strict=True):
+        place = str(open_storage(store.ROOT))
+        taken = {(place, sequence.seq) for split in splits for sequence in split}
+        if twice := sorted(taken & seen):
+            raise SampleError(
+                f"{store.ROOT}: DATA.ROOT: the store is there twice, and {twice[0][1]} is in both; "
+                "name it once, or give INCLUDE and EXCLUDE that share no sequence"
+            )
+        seen |= taken
+
+
+def names_of(roots: Sequence[str]) -> list[str]:
+    """Return a name for each of several stores: the last parts of its path that tell them apart.
+
+    One that is there several times has a number behind it.
+    """
+    parts = [tuple(part for part in root.split("/") if part) for root in roots]
+    different = len(set(parts))
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(of_path[-length:]) for of_path in parts]
+        if len(set(names)) == different:
+            break
+    return list(_numbered(names))
+
+
+def _numbered(names: Sequence[str]) -> Iterator[str]:
+    for number, name in enumerate(names):
+        earlier = names[:number].count(name)
+        yield f"{name}#{earlier + 1}" if earlier else name
+
+
+def require_usable(
+    sequences: Sequence[WindowSequence], norm: NormConfig, names: Sequence[str] = ()
+) -> None:
     """Check gains and the voxels' form against the configuration.
+
+    Args:
+        sequences: all of a split.
+        norm: how counts are normalised.
+        names: their names, for the message; none: their own.
 
     Raises:
         SampleError: names the sequence and the key.
     """
+    names = names or [sequence.seq for sequence in sequences]
     raw = sequences[0].windows_are_raw
-    for sequence in sequences:
+    for name, sequence in zip(names, sequences, strict=True):
         if sequence.windows_are_raw != raw:
             raise SampleError(
-                f"{sequence.seq}: integer and floating voxels are mixed in this split; "
+                f"{name}: integer and floating voxels are mixed, here and in {names[0]}; "
                 "voxelize all of it alike"
             )
         if not raw and not is_plain_log1p(norm):
             raise SampleError(
-                f"{sequence.seq}: its voxels are floating, log1p is done already, so they can't "
+                f"{name}: its voxels are floating, log1p is done already, so they can't "
                 f"be normalised by DATA.NORM.MODE {norm.MODE}; set log1p without MEAN and STD, or "
                 "set DATA.USE_PRECOMPUTED_VOXELS=false"
             )
         if norm.MODE == "rate" and sequence.gain is None:
             raise SampleError(
-                f"{sequence.seq}: DATA.NORM.MODE rate needs the gain (spikes a sample at unit "
+                f"{name}: DATA.NORM.MODE rate needs the gain (spikes a sample at unit "
                 "luminance), and it is not known; give it to `spikedeblur align --gain`, or use "
                 "relative or log1p"
             )

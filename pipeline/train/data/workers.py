@@ -94,10 +94,11 @@ def batch_bytes(samples: ClipSamples, batch_size: int) -> int:
 
 
 def cut_batch(samples: ClipSamples, planned: MicroBatch, memory: np.ndarray | None = None) -> Batch:
-    """Return a batch of `stack`, with `cache` (hits, misses), `weight` and `ends_step`."""
-    batch = stack(samples.samples(planned.epoch, [int(c) for c in planned.clips]), memory)
+    """Return a batch of `stack`, with `cache` (hits, misses), `weight`, `place`, `ends_step`."""
+    batch = stack(samples.samples(planned.epochs.tolist(), planned.clips.tolist()), memory)
     batch["cache"] = samples.cache.since_last() if samples.cache else (0, 0)
     batch["weight"] = planned.weight
+    batch["place"] = planned.place
     batch["ends_step"] = planned.ends_step
     return batch
 
@@ -127,9 +128,9 @@ def open_workers(
         SpikeDeblurError: a sample can't be read.
     """
     size = batch_bytes(samples, plan.batch_size)
-    messages = 2**15 // (256 + 8 * plan.batch_size)  # that a pipe takes without blocking
+    messages = 2**15 // (512 + 16 * plan.batch_size)  # that a pipe takes without blocking
     ahead = max(min(prefetch_bytes // (size * workers), MOST_AHEAD, messages), 1)
-    each = ahead + plan.accumulation
+    each = ahead + plan.batches_a_step
     memory = _SharedMemory(workers * each * size)
     pickled = pickle.dumps(samples)  # once: thousands of sequences take their time
     with ExitStack() as opened:

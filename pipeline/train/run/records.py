@@ -19,6 +19,7 @@ from ....configs.schema.train import TrainConfig
 from ...host.device_memory import peak_memory
 from ...host.documents import read_json
 from ...host.files import write_text
+from ...weights.same import leaves
 from ..clock import STEP_PARTS, Clock
 from ..flops import Work
 from ..phases import epochs_at
@@ -212,7 +213,8 @@ class RunRecords(Records):
         step = self._at.step
         epoch = epochs_at(self._session.phases, step)
         self._metrics.write({"kind": kind, "step": step, "epoch": epoch, **values})
-        known = {f"{kind}/{name}": value for name, value in values.items() if value is not None}
+        flat = leaves(values)
+        known = {f"{kind}/{name}": value for name, value in flat.items() if value is not None}
         for name, value in known.items():
             self._board.add_scalar(name, value, step)
         self._board.flush()

@@ -31,21 +31,27 @@ def test_one_process_needs_no_group():
     assert group.on_first(lambda: 3) == 3
 
 
-def command(processes: int, run: Path, store: Path, *more: str) -> list[str]:
+def command(
+    processes: int, run: Path, store: Path, *more: str, by_torchrun: bool = False
+) -> list[str]:
     overrides = (*SMALL, f"DATA.ROOT={store}", "DATA.AUGMENT=false", "TRAIN.MAX_STEPS=10")
     arguments = ["--config", "configs/deblur/quickstart.yaml", "--run", str(run)]
     for override in overrides:
         arguments += ["--set", override]
-    script = Path(__file__).resolve().parents[3] / "scripts" / "train_multi_gpu.sh"
-    return [str(script), str(processes), *arguments, *more]
+    if by_torchrun:
+        words = ["torch.distributed.run", "--nnodes=1", f"--nproc-per-node={processes}"]
+        words += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "--", "spikedeblur"]
+        return [sys.executable, "-m", *words, "train", *arguments, *more]
+    gpus = ["--gpus", str(processes)]
+    return [sys.executable, "-m", "spikedeblur", "train", *gpus, *arguments, *more]
 
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def start(processes: int, run: Path, store: Path, *more: str) -> str:
+def start(processes: int, run: Path, store: Path, *more: str, by_torchrun: bool = False) -> str:
     done = subprocess.run(
-        command(processes, run, store, *more),
+        command(processes, run, store, *more, by_torchrun=by_torchrun),
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -88,14 +94,14 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, small_store):
 def test_two_processes_refuse_a_used_folder_together(tmp_path, small_store):
     (tmp_path / "config.yaml").write_text("{}")
     with pytest.raises(AssertionError, match="holds a run already"):
-        start(2, tmp_path, small_store)
+        start(2, tmp_path, small_store, by_torchrun=True)
 
 
 @pytest.mark.slow
-def test_two_killed_processes_resumed_equal_two_undisturbed(tmp_path, small_store):
+def test_two_killed_processes_resumed_equal_two_undisturbed_of_torchrun(tmp_path, small_store):
     """Killed while they train, two batches a step, and across the end of an epoch."""
     more = ("--set", "TRAIN.GRADIENT_ACCUMULATION_STEPS=2", "--set", "TRAIN.SAVE_INTERVAL=1")
-    start(2, tmp_path / "whole", small_store, *more)
+    start(2, tmp_path / "whole", small_store, *more, by_torchrun=True)
     run = tmp_path / "killed"
     process = subprocess.Popen(
         command(2, run, small_store, *more), env=ENVIRONMENT, start_new_session=True
@@ -105,7 +111,7 @@ def test_two_killed_processes_resumed_equal_two_undisturbed(tmp_path, small_stor
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()  # they end with the one that launched them
     process.wait()
     start(2, run, small_store, *more, "--resume")
     for which in ("last", "best"):
@@ -132,5 +138,30 @@ def test_while_two_processes_train_no_other_machine_reaches_them(tmp_path, small
     assert process.returncode == 0
     assert seen  # gloo's
     assert beyond_this_machine(seen) == set()
-    assert modes["processes"] == modes["torchrun"] == 0o700
+    assert modes["processes"] == 0o700
     assert not list(private.glob("*/processes"))
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_stopped_leave_a_checkpoint_and_pass_the_signal_on(
+    tmp_path, small_store
+):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        command(2, run, small_store, "--set", "TRAIN.MAX_STEPS=1000"),
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or len(read_metrics(run)) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, said
+    assert said.count("the checkpoint is written") == 1
+    assert "Traceback" not in said
+    assert 0 < read_checkpoint(checkpoint_path(run, "last"))["step"] < 1000

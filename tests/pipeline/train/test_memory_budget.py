@@ -16,7 +16,7 @@ from spikedeblur.pipeline.host.device_memory import (
     free_memory,
     peak_memory,
 )
-from spikedeblur.pipeline.train import memory_budget
+from spikedeblur.pipeline.train import distributed, memory_budget
 from spikedeblur.pipeline.train.dry_run import plan_run
 from spikedeblur.pipeline.train.memory_budget import (
     CHOICES,
@@ -169,6 +169,27 @@ def test_a_dry_run_tells_what_a_run_would_be_and_writes_nothing(tmp_path, monkey
     assert plan.seconds == pytest.approx(30 * plan.seconds_a_step)
     assert plan.recomputed == "nothing"
     assert not plan.extrapolated
+
+
+@pytest.mark.slow
+def test_a_dry_run_for_eight_gpus_needs_none(tmp_path):
+    keys = (f"DATA.ROOT={make_store(tmp_path)}", "TRAIN.MAX_STEPS=5", "TRAIN.BATCH_SIZE=1")
+    plan = plan_run(small(*keys, "TRAIN.GRADIENT_ACCUMULATION_STEPS=3"), processes=8)
+    assert (plan.clips_a_step, plan.processes, plan.batches_a_step) == (24, 8, 3)
+    assert plan.pretended
+    assert 1e8 < plan.peak_bytes < free_memory(CPU)
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_trial_for_several_processes_wraps_the_network_as_training_does():
+    with distributed.pretended_group(8) as group:
+        assert group.is_first
+        assert group.sum([1.5]) == [1.5]
+        assert group.on_first(lambda: 3) == 3
+        model = group.wrap(torch.nn.Linear(2, 1, bias=False), some_unused=True)
+        assert isinstance(model, torch.nn.parallel.DistributedDataParallel)
+        model(torch.ones(3, 2)).sum().backward()
+        assert model.module.weight.grad.tolist() == [[3, 3]]
 
 
 def test_a_dry_run_needs_the_data_that_training_needs(tmp_path):

@@ -173,9 +173,6 @@ CASES = {
         Setting.continued,
         {"resume": True},
     ),
-    "another batch": Case(
-        "clips a step, now", ("TRAIN.BATCH_SIZE=3",), Setting.continued, {"resume": True}
-    ),
     "other data": Case(
         "not the one that the run was begun with",
         (),
@@ -260,7 +257,7 @@ def test_a_dry_run_and_a_search_recompute_what_the_budget_says(small_store, monk
     whole = memory_budget.try_step
     tried = []
 
-    def trial(config, device, recompute=None, *, limit=None):
+    def trial(config, device, recompute=None, **_):
         tried.append(recompute)
         return whole() if len(tried) % 2 == 0 else None
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from training_sets import SMALL
+from training_sets import SMALL, TinyNetwork, tiny_config
 
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
@@ -37,6 +37,7 @@ def batch() -> dict:
         "gain": torch.tensor([0.5]),
         "samples": torch.full((1, 2), 64),
         "weight": 1.0,
+        "place": 0,
         "seq": ["a"],
         "frame_index": [[0, 1]],
     }
@@ -97,3 +98,21 @@ def test_every_parameter_is_in_one_group():
     groups = parameter_groups(model, load_config("configs/deblur/quickstart.yaml").TRAIN.OPTIM)
     found = [id(p) for group in groups for p in group["params"]]
     assert sorted(found) == sorted(id(p) for p in model.parameters())
+
+
+def test_dropout_of_a_batch_follows_from_its_place_in_the_step_and_not_from_who_has_it():
+    config, seen = tiny_config(GRADIENT_ACCUMULATION_STEPS=1), []
+    first, second = batch(), batch() | {"place": 1}
+    for mine in ([first, second], [second], [first]):
+        torch.manual_seed(0)
+        model = TinyNetwork(bins=8, dropout=0.5)
+        objective, precision = Objective(config.LOSS), Precision.choose("off", CPU)
+        ours = Learner(config, Group(0, 1, CPU), model, objective, precision)
+        dropped: list[torch.Tensor] = []
+        model.dropout.register_forward_hook(lambda *call, kept=dropped: kept.append(call[-1]))
+        ours.step(mine, 3, 0.0, Clock(CPU), raw=True)
+        seen.append(dropped)
+    (one, two), (two_alone,), (one_alone,) = seen
+    assert torch.equal(one, one_alone)
+    assert torch.equal(two, two_alone)
+    assert not torch.equal(one, two)

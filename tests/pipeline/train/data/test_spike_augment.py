@@ -8,6 +8,7 @@ from spikedeblur.configs.schema.data import SpikeAugmentConfig
 from spikedeblur.model import delay
 from spikedeblur.pipeline.spikes.intervals import light_of_spikes
 from spikedeblur.pipeline.train.data.spike_augment import (
+    as_other_cameras,
     augment_spikes,
     grain,
     raise_threshold,
@@ -193,17 +194,34 @@ def test_grain_stays_in_range():
 
 
 def test_some_steps_see_only_some_windows_in_order():
-    torch.manual_seed(0)
     clips = {
         name: torch.arange(3).view(1, 3, *[1] * (ndim - 2)).expand(2, *[3] * (ndim - 1))
         for name, ndim in (("blur", 5), ("sharp", 5), ("voxels", 5), ("samples", 2))
     }
     seen = []
-    for _ in range(400):
-        out = thin(clips, SpikeAugmentConfig(THIN=0.5))
+    for seed in range(400):
+        out = thin(clips, SpikeAugmentConfig(THIN=0.5), seed)
         (kept,) = {tuple(x.flatten(2).amax(-1)[0].tolist()) for x in list(out.values())[:3]}
         assert out["samples"][1].tolist() == list(kept)
         seen.append(kept)
     assert 160 < seen.count((0, 1, 2)) < 240
     assert set(seen) == {(0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,)}
-    assert thin(clips, SpikeAugmentConfig()) is clips
+    assert thin(clips, SpikeAugmentConfig(), 0) is clips
+
+
+def test_a_clip_is_changed_alike_in_whatever_batch_it_comes():
+    options = SpikeAugmentConfig(
+        CHANCE=0.7, THRESHOLD=4, NOISE=0.1, DEAD=0.2, ROWS=0.1, LATE=0.2, TINT=0.3, GRAIN=0.02
+    )
+    frames = torch.rand(2, 6, 2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    whole = batch(6) | {"blur": frames[0], "sharp": frames[1], "changes": [4, 8, 15, 16, 23, 42]}
+    out = as_other_cameras(whole, options)
+    assert not torch.equal(out["voxels"], whole["voxels"])
+    state = torch.get_rng_state()
+    for part in ([0, 1, 2], [5], [4, 3]):
+        some = {name: value[part] for name, value in whole.items() if name != "changes"}
+        seeds = [whole["changes"][clip] for clip in part]
+        changed = as_other_cameras(some | {"changes": seeds}, options)
+        for name in ("blur", "sharp", "voxels", "gain"):
+            assert torch.equal(changed[name], out[name][part]), name
+    assert torch.equal(torch.get_rng_state(), state)

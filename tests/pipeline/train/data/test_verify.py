@@ -31,7 +31,7 @@ def flipped(tmp_path: Path) -> Path:
 def sample(store: Path, **more: bool) -> None:
     """Read what `train` reads first of the split with the flipped bit."""
     data = {"ROOT": str(store), "TRAIN_SPLIT": "val", "VAL_SPLIT": "train", "K": 8, **more}
-    train, _ = open_splits(Config.model_validate({"DATA": data}))
+    train, *_ = open_splits(Config.model_validate({"DATA": data}))
     index = ClipIndex.every_start([s.length for s in train], 2)
     ClipSamples(train, index, crop_size=16).sample(0, 0)
 
