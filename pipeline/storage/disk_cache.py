@@ -158,7 +158,8 @@ class DiskCache:
                 ) from error
             self._is_prepared = True
 
-    def name(self, url: str, version: str, part: str) -> str:
+    @staticmethod
+    def name(url: str, version: str, part: str) -> str:
         """Return the name of the entry for a part of a version of an object."""
         text = "\0".join(("1", url, version, part))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from bucket_server import BucketServer, bucket_server
 from s3_server import environment
 from training_sets import make_store
 
 from spikedeblur.pipeline.sequences.stored import open_store
+from spikedeblur.pipeline.storage.disk_cache import FOLDER, LIMIT
+from spikedeblur.pipeline.train.clock import Clock
 from spikedeblur.pipeline.train.data.cache import LRUCache
 from spikedeblur.pipeline.train.data.loader import open_loader
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
@@ -78,6 +81,59 @@ def test_opening_and_reading_wait_for_several_answers_at_once(server: BucketServ
     requests = counted.requests + counted.lists
     assert counted.most_at_once >= 8
     assert seconds < 0.1 * requests / 2
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_batches_say_what_they_took_from_the_bucket(
+    server: BucketServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setenv(LIMIT, "100MB")
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    took = []
+    for _ in range(2):
+        samples = samples_of("s3://bucket/spikes.zarr")
+        server.counters()
+        plan, clock = StepPlan(samples.index, 2), Clock(torch.device("cpu"))
+        with open_loader(samples, plan, 0, 6, workers=workers, pin=False) as steps:
+            for step in steps:
+                clock.count(step)
+        counted = server.counters()
+        assert clock.traffic.fetched == counted.bytes
+        assert clock.traffic.requests == counted.requests
+        took.append(clock.remote())
+    first, second = took
+    assert 0 < first["fetched_over_used"] < 1.5
+    assert first["requests_per_step"] > 1
+    assert second == {"fetched_over_used": 0, "requests_per_step": 0}
+
+
+def test_nothing_is_said_of_buckets_where_none_is_read(folder: Path) -> None:
+    samples, clock = samples_of(str(folder / "spikes.zarr")), Clock(torch.device("cpu"))
+    with open_loader(samples, StepPlan(samples.index, 2), 0, 2, workers=0, pin=False) as steps:
+        for step in steps:
+            clock.count(step)
+    assert clock.remote() == {}
+
+
+@pytest.mark.slow
+def test_a_cache_that_fails_in_the_workers_is_one_word_of_the_training_process(
+    server: BucketServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(LIMIT, "100MB")
+    monkeypatch.setenv(FOLDER, str(tmp_path / "cache"))
+    samples = samples_of("s3://bucket/spikes.zarr")
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")
+    clock = Clock(torch.device("cpu"))
+    with open_loader(samples, StepPlan(samples.index, 2), 0, 6, workers=2, pin=False) as steps:
+        for step in steps:
+            clock.count(step)
+    assert len(caplog.records) == 1
+    assert "the disk cache takes nothing more" in caplog.text
+    assert "disk cache" not in capfd.readouterr().err
 
 
 @pytest.mark.slow
