@@ -58,7 +58,7 @@ FOLDERS = 4096
 PAGE = 4096
 """Bytes by which files take space on disks."""
 
-ADMIT = 16
+ADMIT = 32
 """Parts that come for each one that a full cache takes."""
 
 SAMPLED = 64
