@@ -8,7 +8,8 @@
 An entry is a part of one version of one object: its name is the hash of URL, entity tag and span.
 Its space is counted in the ledger before the file is made, and the file takes its name once it is
 whole, so that the limit holds and nothing is torn whenever a process is killed. Whoever finds the
-ledger locked, torn or of an earlier boot goes on without it, or counts anew.
+ledger locked keeps nothing meanwhile; whoever finds it torn, or at the start of an earlier boot,
+after which it may be too low, counts anew.
 
 Training reads all of a store once before any of it twice. Were each new part kept, the least
 recently used one, which is dropped for it, would be the next to be read. So a full cache takes
@@ -147,6 +148,7 @@ class DiskCache:
                     )
                 with self._held(patience=5.0) as ledger:
                     if ledger:
+                        ledger.require_this_boot()
                         self._make_room(ledger, 0)
                         self._require_space(PAGE)
                         ledger.write()
@@ -315,11 +317,23 @@ class _Ledger:
 
     def __init__(self, folder: Path, descriptor: int) -> None:
         self._folder, self._descriptor = folder, descriptor
+        self._boot = _boot()
         self.sizes = np.zeros(FOLDERS, np.int64)
         content = os.pread(descriptor, _LEDGER.size + self.sizes.nbytes + 1, 0)
-        if content[: _LEDGER.size] == _ledger_head(content[_LEDGER.size :]):
-            self.sizes[:] = np.frombuffer(content, np.int64, offset=_LEDGER.size)
-            return
+        head, body = content[: _LEDGER.size], content[_LEDGER.size :]
+        if len(body) == self.sizes.nbytes and head == _ledger_head(head[:36], body):
+            self._boot = head[:36]
+            self.sizes[:] = np.frombuffer(body, np.int64)
+        else:
+            self._count_all_anew()
+
+    def require_this_boot(self) -> None:
+        """Count anew what was counted before the machine was started, or on another one."""
+        if self._boot != _boot():
+            self._boot = _boot()
+            self._count_all_anew()
+
+    def _count_all_anew(self) -> None:
         for number in range(FOLDERS):
             self.count_anew(number)
         self.write()
@@ -337,7 +351,7 @@ class _Ledger:
     def write(self) -> None:
         """Write the sizes; a kill in the middle leaves what is seen to be torn."""
         body = self.sizes.tobytes()
-        os.pwrite(self._descriptor, _ledger_head(body) + body, 0)
+        os.pwrite(self._descriptor, _ledger_head(self._boot, body) + body, 0)
 
     def count_anew(self, number: int) -> list[_Entry]:
         """Return the entries of a folder and correct its size; half entries are removed."""
@@ -359,18 +373,18 @@ class _Ledger:
         return found
 
 
-def _ledger_head(body: bytes) -> bytes:
-    boot = _boot()
+def _ledger_head(boot: bytes, body: bytes) -> bytes:
     return _LEDGER.pack(boot, google_crc32c.value(boot + body))
 
 
 @functools.lru_cache(1)
 def _boot() -> bytes:
-    """Return what names this start of the machine: after a power cut, a ledger may be too low."""
+    """Return 36 bytes that name this start of the machine."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()[:36]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
     except OSError:
-        return f"{psutil.boot_time():.0f}".encode()
+        boot = f"{psutil.boot_time():.0f}".encode()
+    return boot[:36].ljust(36)
 
 
 def _head(name: str, content: bytes) -> bytes:

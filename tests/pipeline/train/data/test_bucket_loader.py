@@ -136,6 +136,37 @@ def test_a_cache_that_fails_in_the_workers_is_one_word_of_the_training_process(
     assert "disk cache" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(("share", "epochs"), [(0, [1, 1]), (1, [1, 0])])
+def test_the_model_of_the_cache_says_what_reading_takes(
+    folder: Path,
+    server: BucketServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    share: int,
+    epochs: list[int],
+) -> None:
+    """A cache that holds all, and none; beside chunks, only indices and small arrays come."""
+    from tests.benchmarks import feeding
+
+    sequences = open_store(str(folder / "spikes.zarr"), "train", bins=8)
+    steps = feeding.steps_of(sequences, clip=2, crop=16, batch=2)
+    model = feeding.ModelCache(share * 1e9)
+    monkeypatch.setenv(LIMIT, f"{100 * share}MB")
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    samples = samples_of("s3://bucket/spikes.zarr")
+    plan = StepPlan(samples.index, 2)
+    for epoch, fetches in enumerate(epochs):
+        spans = [s for step in steps[epoch] for read in step for s in model.fetched(read)]
+        server.counters()
+        for planned in plan.batches(epoch * plan.steps_an_epoch, (epoch + 1) * plan.steps_an_epoch):
+            for clip in planned.clips.tolist():
+                samples.sample(epoch, clip)
+        counted = server.counters().bytes
+        told = sum(stop - start for start, stop in spans)
+        assert (told > 0) == bool(fetches)
+        assert told <= counted <= told + (20_000 if epoch == 0 else 0)
+
+
 @pytest.mark.slow
 def test_what_a_loader_transfers_stays_near_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
