@@ -72,7 +72,8 @@ SPARE = 2**30
 """Bytes of the disk that stay free, or a twentieth of it if that is less."""
 
 _NOTICED = 60.0  # seconds between the uses of an entry that are noted
-_PATIENCE = 0.05  # seconds to wait for the ledger; then a part is not kept
+_PATIENCE = 1.0  # seconds to wait for the ledger, which a stopped process may hold
+_PAUSE = 60.0  # seconds in which nothing is kept after that
 _HEAD = struct.Struct("<16sI")  # hash, CRC-32C of hash and content
 _LEDGER = struct.Struct("<36sI")  # boot, CRC-32C of boot and sizes
 _HALF = ".new"
@@ -127,6 +128,7 @@ class DiskCache:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
         self._is_prepared = self._is_off = False
+        self._pause_ends = 0.0
         self._lock, self._writing = threading.Lock(), threading.Lock()
 
     def prepare(self) -> None:
@@ -202,13 +204,15 @@ class DiskCache:
 
     def put(self, parts: Mapping[str, Buffer]) -> None:
         """Keep parts by the names of their entries, as far as there is room."""
-        if self._is_off:
+        if self._is_off or time.monotonic() < self._pause_ends:
             return
         try:
             with self._held(patience=_PATIENCE) as ledger:
-                if ledger:
-                    for name, content in parts.items():
-                        self._put(ledger, name, bytes(content))
+                if ledger is None:
+                    self._pause_ends = time.monotonic() + _PAUSE
+                    return
+                for name, content in parts.items():
+                    self._put(ledger, name, bytes(content))
         except OSError as error:
             self.turn_off(
                 f"{self.folder}: {(error.strerror or str(error)).lower()}; the disk cache takes "

@@ -46,6 +46,7 @@ class Clock:
         self._part: Part = "other"
         self._seconds: dict[Part, float] = dict.fromkeys((*STEP_PARTS, "validation", "saving"), 0.0)
         self._steps = 0
+        self._is_remote = False
         self._began = self._marked = time.perf_counter()
         self.restart()
 
@@ -93,13 +94,18 @@ class Clock:
         """Share of the interval's steps that was spent waiting for data, 0 to 1."""
         return self.spent("data") / self.seconds
 
-    def remote(self) -> dict[str, float]:
-        """Return what the interval took from buckets, for the log; empty: nothing was there."""
-        if not self.traffic.used:
+    def remote(self) -> dict[str, float | None]:
+        """Return what the interval took from buckets, for the log; empty: the run reads none.
+
+        Workers read ahead, so an interval of few steps may have read nothing.
+        """
+        self._is_remote |= self.traffic.used > 0
+        if not self._is_remote:
             return {}
+        used = self.traffic.used
         return {
-            "fetched_over_used": self.traffic.fetched / self.traffic.used,
-            "requests_per_step": self.traffic.requests / self.steps,
+            "fetched_over_used": self.traffic.fetched / used if used else None,
+            "requests_per_step": self.traffic.requests / max(self.steps, 1),
         }
 
     def profile(self) -> Profile:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from bucket_server import BucketServer, bucket_server
 from s3_server import environment
-from small_disks import remount
+from small_disks import remount, used_pages
 
 from spikedeblur.pipeline.host.machine import MachineError
 from spikedeblur.pipeline.storage import disk_cache as module
@@ -203,18 +203,25 @@ def test_what_a_kill_or_a_power_cut_leaves_is_counted_and_removed(
     assert not half.exists()
 
 
-def test_a_stopped_process_that_holds_the_ledger_stops_nobody(tmp_path: Path) -> None:
-    one, other = names_of(2)
+def test_a_stopped_process_that_holds_the_ledger_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(module, "_PAUSE", 1.0)
+    one, other, third = names_of(3)
     cache = made(tmp_path / "c")
     fill(cache, [one])
     with (tmp_path / "c/ledger").open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         began = time.monotonic()
-        fill(cache, [other])
-        assert time.monotonic() - began < 2
+        fill(cache, [other, *names_of(50)[3:]])
+        assert 0.2 <= time.monotonic() - began < 1, "it waited once"
         assert held(cache, [one, other]) == [one]
     fill(cache, [other])
-    assert held(cache, [one, other]) == [one, other]
+    assert held(cache, [one, other]) == [one], "it waits no more for a while"
+    time.sleep(max(0, began + 1.3 - time.monotonic()))
+    fill(cache, [third])
+    assert held(cache, [one, other, third]) == [one, third]
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
@@ -316,6 +323,8 @@ def test_a_disk_that_fills_up_or_turns_read_only_turns_it_off_with_a_word(
     there = held(cache, names)
     assert there[:4] == names[:4], "what is held still serves"
     assert len(there) < 40
+    if options != "ro":
+        assert used_pages(small_disk) <= 0.95 * 40, "a twentieth stays free"
 
 
 def test_a_folder_that_is_removed_turns_it_off_with_a_word(

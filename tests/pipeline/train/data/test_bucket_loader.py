@@ -15,6 +15,7 @@ from s3_server import environment
 from training_sets import make_store
 
 from spikedeblur.pipeline.sequences.stored import open_store
+from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.storage.disk_cache import FOLDER, LIMIT
 from spikedeblur.pipeline.train.clock import Clock
 from spikedeblur.pipeline.train.data.cache import LRUCache
@@ -105,6 +106,18 @@ def test_batches_say_what_they_took_from_the_bucket(
     assert 0 < first["fetched_over_used"] < 1.5
     assert first["requests_per_step"] > 1
     assert second == {"fetched_over_used": 0, "requests_per_step": 0}
+    clock.restart()
+    assert clock.remote() == {"fetched_over_used": None, "requests_per_step": 0}, "read ahead"
+
+
+def test_a_cache_that_cannot_be_used_is_an_error_before_anything_is_read(
+    server: BucketServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv(LIMIT, "100MB")
+    monkeypatch.setenv(FOLDER, str(tmp_path / "file"))
+    with pytest.raises(StoreError, match=f"{tmp_path}/file: .*; choose another folder by {FOLDER}"):
+        samples_of("s3://bucket/spikes.zarr")
 
 
 def test_nothing_is_said_of_buckets_where_none_is_read(folder: Path) -> None:
