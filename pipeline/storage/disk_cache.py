@@ -26,7 +26,6 @@ import hashlib
 import logging
 import os
 import random
-import re
 import stat
 import struct
 import threading
@@ -34,14 +33,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
-import psutil
 
 from ..host.machine import MachineError, size_from_environment
 from .base import Buffer, StoreError
+from .disk_ledger import HALF, PAGE, SAFELY, Entry, Ledger, opened_folder, pages
 from .traffic import TRAFFIC
 
 LIMIT = "SPIKEDEBLUR_CACHE"
@@ -52,12 +50,6 @@ FOLDER = "SPIKEDEBLUR_CACHE_FOLDER"
 
 SMALLEST = 2**20
 """Bytes of the smallest disk cache, since less is a unit forgotten."""
-
-FOLDERS = 4096
-"""Folders that entries are spread over, by the first three digits of their names."""
-
-PAGE = 4096
-"""Bytes by which files take space on disks."""
 
 ADMIT = 32
 """Parts that come for each one that a full cache takes."""
@@ -75,10 +67,6 @@ _NOTICED = 60.0  # seconds between the uses of an entry that are noted
 _PATIENCE = 1.0  # seconds to wait for the ledger, which a stopped process may hold
 _PAUSE = 60.0  # seconds in which nothing is kept after that
 _HEAD = struct.Struct("<16sI")  # hash, CRC-32C of hash and content
-_LEDGER = struct.Struct("<36sI")  # boot, CRC-32C of boot and sizes
-_HALF = ".new"
-_NAME = re.compile(r"[0-9a-f]{32}(\.new)?")
-_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _chance = random.SystemRandom()  # a program's own seed is left alone
 _logger = logging.getLogger(__name__)
@@ -178,7 +166,7 @@ class DiskCache:
         """
         path = f"{self.folder}/{name[:3]}/{name}"
         try:
-            descriptor = os.open(path, os.O_RDONLY | _SAFELY)
+            descriptor = os.open(path, os.O_RDONLY | SAFELY)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 _discard(path)
@@ -230,12 +218,12 @@ class DiskCache:
         else:
             _logger.warning("%s", reason)
 
-    def _put(self, ledger: _Ledger, name: str, content: bytes) -> None:
-        size = _pages(_HEAD.size + len(content))
+    def _put(self, ledger: Ledger, name: str, content: bytes) -> None:
+        size = pages(_HEAD.size + len(content))
         number = int(name[:3], 16)
         if not content or size > self.limit:
             return
-        with _opened_folder(self.folder, number, make=True) as folder:
+        with opened_folder(self.folder, number, make=True) as folder:
             if folder is None or _is_there(name, folder):  # from another process
                 return
             if ledger.total + size > self.limit:
@@ -244,7 +232,7 @@ class DiskCache:
                 self._make_room(ledger, size)
             self._require_space(size)
             ledger.add(number, size)
-            half = f"{name}{_HALF}"
+            half = f"{name}{HALF}"
             with suppress(FileNotFoundError):
                 os.unlink(half, dir_fd=folder)
             try:
@@ -256,10 +244,10 @@ class DiskCache:
                 ledger.add(number, -size)
                 raise
 
-    def _make_room(self, ledger: _Ledger, size: int) -> None:
+    def _make_room(self, ledger: Ledger, size: int) -> None:
         """Drop what was not used for long, until `size` bytes more are within the limit."""
         while ledger.total + size > self.limit:
-            entries: list[_Entry] = []
+            entries: list[Entry] = []
             folders = np.flatnonzero(ledger.sizes).tolist()
             _chance.shuffle(folders)
             for number in folders:
@@ -271,9 +259,10 @@ class DiskCache:
                 enough = ledger.total + size <= self.limit or place > len(entries) // 4
                 if enough and entry.used > stale_before:
                     break
-                with _opened_folder(self.folder, entry.folder) as folder:
+                with opened_folder(self.folder, entry.folder) as folder:
                     if folder is not None:
-                        os.unlink(entry.name, dir_fd=folder)
+                        with suppress(FileNotFoundError):
+                            os.unlink(entry.name, dir_fd=folder)
                         ledger.sizes[entry.folder] -= entry.size
             ledger.write()
 
@@ -284,14 +273,14 @@ class DiskCache:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
 
     @contextmanager
-    def _held(self, patience: float) -> Iterator[_Ledger | None]:
+    def _held(self, patience: float) -> Iterator[Ledger | None]:
         """Hold the ledger; None: others held it for `patience` seconds."""
         end = time.monotonic() + patience
         if not self._writing.acquire(timeout=patience):
             yield None
             return
         try:
-            descriptor = os.open(self.folder / "ledger", os.O_RDWR | os.O_CREAT | _SAFELY, 0o600)
+            descriptor = os.open(self.folder / "ledger", os.O_RDWR | os.O_CREAT | SAFELY, 0o600)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise OSError(errno.EINVAL, "its ledger is no regular file")
@@ -300,95 +289,12 @@ class DiskCache:
                         yield None
                         return
                     time.sleep(0.001)
-                yield _Ledger(self.folder, descriptor)
+                yield Ledger(self.folder, descriptor)
             finally:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that is being started has it too
                 os.close(descriptor)
         finally:
             self._writing.release()
-
-
-class _Entry(NamedTuple):
-    used: float
-    """Time of the last use that was noted."""
-    size: int
-    folder: int
-    name: str
-
-
-class _Ledger:
-    """Space that each folder takes, at least, in bytes; for the process that holds its lock."""
-
-    def __init__(self, folder: Path, descriptor: int) -> None:
-        self._folder, self._descriptor = folder, descriptor
-        self._boot = _boot()
-        self.sizes = np.zeros(FOLDERS, np.int64)
-        content = os.pread(descriptor, _LEDGER.size + self.sizes.nbytes + 1, 0)
-        head, body = content[: _LEDGER.size], content[_LEDGER.size :]
-        if len(body) == self.sizes.nbytes and head == _ledger_head(head[:36], body):
-            self._boot = head[:36]
-            self.sizes[:] = np.frombuffer(body, np.int64)
-        else:
-            self._count_all_anew()
-
-    def require_this_boot(self) -> None:
-        """Count anew what was counted before the machine was started, or on another one."""
-        if self._boot != _boot():
-            self._boot = _boot()
-            self._count_all_anew()
-
-    def _count_all_anew(self) -> None:
-        for number in range(FOLDERS):
-            self.count_anew(number)
-        self.write()
-
-    @property
-    def total(self) -> int:
-        """Bytes of all folders."""
-        return int(self.sizes.sum())
-
-    def add(self, number: int, size: int) -> None:
-        """Note that a folder takes `size` bytes more."""
-        self.sizes[number] += size
-        self.write()
-
-    def write(self) -> None:
-        """Write the sizes; a kill in the middle leaves what is seen to be torn."""
-        body = self.sizes.tobytes()
-        os.pwrite(self._descriptor, _ledger_head(self._boot, body) + body, 0)
-
-    def count_anew(self, number: int) -> list[_Entry]:
-        """Return the entries of a folder and correct its size; half entries are removed."""
-        found: list[_Entry] = []
-        with _opened_folder(self._folder, number) as folder:
-            if folder is not None:
-                with os.scandir(folder) as listed:
-                    names = [entry for entry in listed if _NAME.fullmatch(entry.name)]
-                for entry in names:
-                    status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISDIR(status.st_mode):
-                        continue
-                    if entry.name.endswith(_HALF) or not stat.S_ISREG(status.st_mode):
-                        os.unlink(entry.name, dir_fd=folder)
-                        continue
-                    size = _pages(status.st_size)
-                    found.append(_Entry(status.st_mtime, size, number, entry.name))
-        self.sizes[number] = sum(entry.size for entry in found)
-        return found
-
-
-def _ledger_head(boot: bytes, body: bytes) -> bytes:
-    return _LEDGER.pack(boot, google_crc32c.value(boot + body))
-
-
-@functools.lru_cache(1)
-def _boot() -> bytes:
-    """Return 36 bytes that name this start of the machine."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
-    except OSError:
-        boot = f"{psutil.boot_time():.0f}".encode()
-    return boot[:36].ljust(36)
 
 
 def _head(name: str, content: bytes) -> bytes:
@@ -403,10 +309,6 @@ def _discard(path: str) -> None:
         Path(path).unlink()
 
 
-def _pages(size: int) -> int:
-    return -(-size // PAGE) * PAGE
-
-
 def _is_there(name: str, folder: int) -> bool:
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -416,7 +318,7 @@ def _is_there(name: str, folder: int) -> bool:
 
 
 def _write_new(name: str, folder: int, *parts: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFELY
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFELY
     descriptor = os.open(name, flags, 0o600, dir_fd=folder)
     try:
         for part in parts:
@@ -433,23 +335,3 @@ def _locks(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-@contextmanager
-def _opened_folder(above: Path, number: int, *, make: bool = False) -> Iterator[int | None]:
-    """Open a folder of entries; None: there is none, or a link or something else in its place."""
-    path = above / f"{number:03x}"
-    if make:
-        with suppress(FileExistsError):
-            path.mkdir(0o700)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _SAFELY)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            raise
-        yield None
-        return
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -19,7 +19,8 @@ from small_disks import remount, used_pages
 from spikedeblur.pipeline.host.machine import MachineError
 from spikedeblur.pipeline.storage import disk_cache as module
 from spikedeblur.pipeline.storage.base import Storage, StoreError
-from spikedeblur.pipeline.storage.disk_cache import FOLDER, LIMIT, PAGE, DiskCache, disk_cache
+from spikedeblur.pipeline.storage.disk_cache import FOLDER, LIMIT, DiskCache, disk_cache
+from spikedeblur.pipeline.storage.disk_ledger import FOLDERS, PAGE, ledger_head
 from spikedeblur.pipeline.storage.locate import open_storage
 from spikedeblur.pipeline.storage.traffic import TRAFFIC
 
@@ -172,12 +173,12 @@ def tear(ledger: Path) -> None:
 
 
 def restart_the_machine(ledger: Path) -> None:
-    body = bytes(8 * module.FOLDERS)
-    ledger.write_bytes(module._ledger_head(b"an earlier boot".ljust(36), body) + body)
+    body = bytes(8 * FOLDERS)
+    ledger.write_bytes(ledger_head(b"an earlier boot".ljust(36), body) + body)
 
 
 def lie(ledger: Path) -> None:
-    ledger.write_bytes(ledger.read_bytes()[:40] + bytes(8 * module.FOLDERS))
+    ledger.write_bytes(ledger.read_bytes()[:40] + bytes(8 * FOLDERS))
 
 
 def remove(ledger: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -138,6 +139,8 @@ def test_a_cache_that_fails_in_the_workers_is_one_word_of_the_training_process(
 ) -> None:
     monkeypatch.setenv(LIMIT, "100MB")
     monkeypatch.setenv(FOLDER, str(tmp_path / "cache"))
+    # The command line's own handler writes what the workers must not.
+    monkeypatch.setattr(logging.getLogger("spikedeblur"), "handlers", [])
     samples = samples_of("s3://bucket/spikes.zarr")
     (tmp_path / "cache").rename(tmp_path / "elsewhere")
     clock = Clock(torch.device("cpu"))

@@ -17,7 +17,8 @@ from spikedeblur.pipeline.align import align
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import scene_clips
 from spikedeblur.pipeline.simulate.rig import Rig
-from spikedeblur.pipeline.storage.disk_cache import FOLDER, LIMIT, PAGE, DiskCache
+from spikedeblur.pipeline.storage.disk_cache import FOLDER, LIMIT, DiskCache
+from spikedeblur.pipeline.storage.disk_ledger import PAGE
 from spikedeblur.pipeline.voxelize import Workers, voxelize_manifest
 
 pytestmark = pytest.mark.slow
