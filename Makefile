@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all test-minimal lint docs torture mutation bench bench-memory bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation bench-in-time bench-rolling model compare clean
+.PHONY: all install browser test test-all test-minimal lint docs torture mutation bench bench-io bench-memory bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation bench-in-time bench-rolling model compare clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -110,6 +110,11 @@ mutation: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks
+
+# Which disk cache and network keep steps of STEP seconds fed from the store STORE in a bucket.
+STEP := 1
+bench-io: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.feeding $(STORE) --step $(STEP)
 
 bench-memory: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.memory

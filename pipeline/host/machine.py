@@ -43,13 +43,29 @@ def free_main_memory() -> int:
     limit, used = cgroup_value("memory.max"), cgroup_value("memory.current")
     if limit.isdigit() and used.isdigit():
         free = min(free, int(limit) - int(used))
-    wanted = os.environ.get(MEMORY)
+    wanted = size_from_environment(MEMORY, "8GB")
+    return free if wanted is None else min(free, wanted)
+
+
+def size_from_environment(variable: str, example: str) -> int | None:
+    """Return the bytes that an environment variable names, or None where it is not set.
+
+    Args:
+        variable: its name.
+        example: a fitting value, for the message.
+
+    Raises:
+        MachineError: its value is no size.
+    """
+    wanted = os.environ.get(variable)
     if not wanted:
-        return free
+        return None
     try:
-        return min(free, TypeAdapter(ByteSize).validate_python(wanted))
+        return TypeAdapter(ByteSize).validate_python(wanted)
     except ValidationError as error:
-        raise MachineError(f"{MEMORY}: expected a size such as 8GB, found {wanted!r}") from error
+        raise MachineError(
+            f"{variable}: expected a size such as {example}, found {wanted!r}"
+        ) from error
 
 
 def workers_that_fit(worker_bytes: int) -> int:

@@ -125,7 +125,7 @@ class StoreSequence(WindowSequence):
         self.has_sharp, self.has_spikes = record.has_sharp, record.kind == "packed"
         self.is_remote = not store.is_local
         self._store = store
-        self._storage = store.child(seq)
+        self._storage = store.child(seq).cached()
         self._specs = record.specs
         self._arrays: dict[str, StoredArray] = {}
         self._loading = threading.RLock()

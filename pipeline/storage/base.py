@@ -55,6 +55,16 @@ class Storage(Protocol):
     def child(self, key: str) -> Storage:
         """Return the storage below this one."""
 
+    def cached(self) -> Storage:
+        """Return the same storage, read through this machine's disk cache (`disk_cache.py`).
+
+        Files whose size was asked for by `sizes_of` are: what it found tells one version of them
+        from the next. A folder has no cache, and a bucket has one where the user asks for it.
+
+        Raises:
+            StoreError: the cache's folder can't be used.
+        """
+
     def read(self, key: str, limit: int = READ_LIMIT) -> bytes | None:
         """Return a whole file, or None where there is none.
 

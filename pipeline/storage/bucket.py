@@ -39,8 +39,11 @@ from .base import (
     missing,
     too_large,
 )
+from .disk_cache import DiskCache, disk_cache
+from .traffic import TRAFFIC
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ClientConfig, RetryConfig
 
 _REFUSED = {
@@ -89,9 +92,6 @@ _RETRY: RetryConfig = {
     },
 }
 
-TRAFFIC = {"requests": 0, "bytes": 0}
-"""Requests of this process for spans of objects, and the bytes that came."""
-
 _reading = threading.BoundedSemaphore(READS)
 
 _runtime_pid: int | None = None
@@ -114,6 +114,8 @@ class Bucket(Storage):
         super().__init__(location)
         self._scheme, self._bucket, self._prefix = scheme, bucket, prefix
         self._opened: tuple[int, _Bucket] | None = None
+        self._versions: dict[str, str] | None = None
+        """Entity tags of the objects that the disk cache may hold, by key; None: no cache."""
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
@@ -122,8 +124,32 @@ class Bucket(Storage):
         """Return the storage below."""
         return Bucket(self._scheme, self._bucket, self._object(key, may_be_top=True))
 
+    def cached(self) -> Bucket:
+        """Return the same storage with the disk cache, where the user asks for one."""
+        cache = disk_cache()
+        if cache is None:
+            return self
+        cache.prepare()
+        bucket = self.child("")
+        bucket._versions = {}
+        return bucket
+
     def read(self, key: str, limit: int = READ_LIMIT) -> bytes | None:
         """Return a whole object, or None."""
+        cache, version = self._cache_of(key)
+        if cache is None:
+            return self._read(key, limit)
+        name = cache.name(self._url(key), version, "whole")
+        content = cache.get(name, limit=limit)
+        if content is not None:
+            TRAFFIC.count(used=len(content))
+            return content
+        content = self._read(key, limit)
+        if content is not None:
+            cache.put({name: content})
+        return content
+
+    def _read(self, key: str, limit: int) -> bytes | None:
         with _reading, self._explained(key):
             try:
                 result = obstore.get(self._client, self._object(key))
@@ -133,7 +159,9 @@ class Bucket(Storage):
             size = result.meta["size"]
             if size > limit:
                 raise too_large(self._url(key), size, limit)
-            return bytes(result.bytes())
+            content = bytes(result.bytes())
+        TRAFFIC.count(requests=1, fetched=len(content), used=len(content))
+        return content
 
     def stream(self, key: str) -> Iterator[bytes]:
         """Get an object piece by piece."""
@@ -177,13 +205,18 @@ class Bucket(Storage):
         """Return every object's size below, by one listing."""
         skip = len(self._prefix) + 1 if self._prefix else 0
         below = len(key) + 1 if key else 0
-        named = ((name[skip:], size) for name, size in self._list(key))
+        named = ((meta["path"][skip:], meta["size"]) for meta in self._list(key))
         return {k: size for k, size in named if not any(map(is_hidden, k[below:].split("/")))}
 
     def sizes_of(self, keys: Iterable[str]) -> dict[str, int]:
         """Return their sizes, by one listing."""
+        skip = len(self._prefix) + 1 if self._prefix else 0
         wanted = set(keys)
-        return {key: size for key, size in self.sizes().items() if key in wanted}
+        listed = {meta["path"][skip:]: meta for meta in self._list("")}
+        if self._versions is not None:
+            tags = {key: listed[key]["e_tag"] for key in listed.keys() & wanted}
+            self._versions |= {key: tag for key, tag in tags.items() if tag}
+        return {key: meta["size"] for key, meta in listed.items() if key in wanted}
 
     def folders(self, key: str = "") -> list[str]:
         """Return the names directly below that have something below them."""
@@ -196,7 +229,7 @@ class Bucket(Storage):
     def remove(self, key: str) -> None:
         """Remove all objects below, metadata first: without it nothing is taken for whole."""
         with self._explained(key, StoreWriteError):
-            names = [name for name, _ in self._list(key)]
+            names = [meta["path"] for meta in self._list(key)]
             if key and self.size(key) is not None:
                 names.append(self._object(key))
             marks = [name for name in names if name.endswith(".json")]
@@ -209,10 +242,47 @@ class Bucket(Storage):
 
     def read_ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[Buffer]:
         """Return the bytes of an object at each span, by few requests at once."""
-        name, url = self._object(key), self._url(key)
         for span in spans:
-            check_span(url, span)
-        wanted = merge_spans([(at, at + size) for at, size in spans if size], COALESCE)
+            check_span(self._url(key), span)
+        cache, version = self._cache_of(key)
+        if cache is None:
+            contents = self._fetch(key, spans)
+        else:
+            contents = self._read_through(cache, version, key, spans)
+        TRAFFIC.count(used=sum(map(len, contents)))
+        return contents
+
+    def _read_through(
+        self, cache: DiskCache, version: str, key: str, spans: Sequence[tuple[int, int]]
+    ) -> list[Buffer]:
+        names = [cache.name(self._url(key), version, f"{at}+{size}") for at, size in spans]
+        held: dict[str, Buffer] = {}
+        absent: dict[str, tuple[int, int]] = {}
+        for name, span in zip(names, spans, strict=True):
+            content = cache.get(name, span[1])
+            if content is None:
+                absent[name] = span
+            else:
+                held[name] = content
+        if absent:
+            # What lies between absent spans may be held, and is not to be fetched again.
+            contents = self._fetch(key, list(absent.values()), gap=0 if held else COALESCE)
+            fetched = dict(zip(absent, contents, strict=True))
+            cache.put(fetched)
+            held |= fetched
+        return [held[name] for name in names]
+
+    def _cache_of(self, key: str) -> tuple[DiskCache | None, str]:
+        """Return the disk cache, if it may hold parts of the object, and the object's version."""
+        version = self._versions.get(key) if self._versions is not None else None
+        return (None, "") if version is None else (disk_cache(), version)
+
+    def _fetch(
+        self, key: str, spans: Sequence[tuple[int, int]], gap: int = COALESCE
+    ) -> list[Buffer]:
+        """Return the bytes at each span; spans at most `gap` apart come by one request."""
+        name, url = self._object(key), self._url(key)
+        wanted = merge_spans([(at, at + size) for at, size in spans if size], gap)
         with _reading, self._explained(key):
             try:
                 # Obstore would merge too, but panics when the object ends between two spans.
@@ -227,8 +297,7 @@ class Bucket(Storage):
                 self._require_bucket(error)
                 raise missing(url) from error
         views = [memoryview(content) for content in got]
-        TRAFFIC["requests"] += len(wanted)
-        TRAFFIC["bytes"] += sum(map(len, views))
+        TRAFFIC.count(requests=len(wanted), fetched=sum(map(len, views)))
         out: list[Buffer] = []
         for offset, length in spans:
             if not length:
@@ -267,12 +336,11 @@ class Bucket(Storage):
     def _url(self, key: str) -> str:
         return f"{self.location}/{key}" if key else self.location
 
-    def _list(self, key: str) -> Iterator[tuple[str, int]]:
+    def _list(self, key: str) -> Iterator[ObjectMeta]:
         prefix = self._object(key, may_be_top=True) or None
         with self._explained(key):
             for batch in obstore.list(self._client, prefix, chunk_size=1000):
-                for meta in batch:
-                    yield meta["path"], meta["size"]
+                yield from batch
 
     def _require_bucket(self, error: Exception) -> None:
         """Let an object be missing, but not the bucket."""

@@ -36,6 +36,10 @@ class Folder(Storage):
         """Return the folder below."""
         return Folder(self._path(key, may_be_top=True))
 
+    def cached(self) -> Folder:
+        """Return this storage; see `Storage`."""
+        return self
+
     def read(self, key: str, limit: int = READ_LIMIT) -> bytes | None:
         """Return a whole file, or None; see `Storage`."""
         path = self._path(key)

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 
 import torch
 
+from ..storage.disk_cache import turn_off
+from ..storage.traffic import Traffic
 from .data.loader import Batch
 
 StepPart = Literal["data", "to_device", "forward", "backward", "optimizer", "other"]
@@ -44,13 +46,15 @@ class Clock:
         self._part: Part = "other"
         self._seconds: dict[Part, float] = dict.fromkeys((*STEP_PARTS, "validation", "saving"), 0.0)
         self._steps = 0
+        self._is_remote = False
         self._began = self._marked = time.perf_counter()
         self.restart()
 
     def restart(self) -> None:
         """Begin a new interval."""
         self._before = dict(self._seconds)
-        self.samples = self.hits = self.misses = 0
+        self.samples = self.hits = self.misses = self.steps = 0
+        self.traffic = Traffic()
 
     def start(self, part: Part) -> None:
         """End the part before, and begin this one."""
@@ -63,10 +67,14 @@ class Clock:
     def count(self, batches: list[Batch]) -> None:
         """Count a step."""
         self._steps += 1
+        self.steps += 1
         for batch in batches:
             self.samples += len(batch["seq"]) if batch["weight"] else 0
             self.hits += batch["cache"][0]
             self.misses += batch["cache"][1]
+            self.traffic += batch["traffic"]
+        if self.traffic.trouble:
+            turn_off(self.traffic.trouble)
 
     def spent(self, part: Part) -> float:
         """Return seconds of the interval that went into a part which has ended."""
@@ -85,6 +93,20 @@ class Clock:
     def data_wait(self) -> float:
         """Share of the interval's steps that was spent waiting for data, 0 to 1."""
         return self.spent("data") / self.seconds
+
+    def remote(self) -> dict[str, float | None]:
+        """Return what the interval took from buckets, for the log; empty: the run reads none.
+
+        Workers read ahead, so an interval of few steps may have read nothing.
+        """
+        self._is_remote |= self.traffic.used > 0
+        if not self._is_remote:
+            return {}
+        used = self.traffic.used
+        return {
+            "fetched_over_used": self.traffic.fetched / used if used else None,
+            "requests_per_step": self.traffic.requests / max(self.steps, 1),
+        }
 
     def profile(self) -> Profile:
         """Return the time of each part since the start."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from unittest import mock
 import numpy as np
 
 from spikedeblur.pipeline.sequences import open_store
+from spikedeblur.pipeline.storage.disk_cache import FOLDER, LIMIT
 from spikedeblur.pipeline.store import shard as shard_module
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.samples import ClipSamples
@@ -65,6 +67,8 @@ def figures(folder: Path, store: str, *, steps: int = 12) -> list[Figure]:
         server.counters()
         rates = {workers: read(0, 4 * steps, workers) for workers in (0, 1)}
         at_once = server.counters().most_at_once
+        server.set_delay(0)
+        held, local = _hit_and_local(folder, store, steps)
     return [
         Figure(
             "bucket: bytes transferred",
@@ -97,7 +101,38 @@ def figures(folder: Path, store: str, *, steps: int = 12) -> list[Figure]:
             0.3,
             f"{rates[1]:.1f} samples/s",
         ),
+        Figure(
+            "bucket: all in the disk cache, CPU time",
+            held / local,
+            "x from a folder",
+            4.0,
+            f"{held * 1e3:.1f} ms a sample against {local * 1e3:.1f}",
+            at_most=True,
+        ),
     ]
+
+
+def _hit_and_local(folder: Path, store: str, steps: int) -> tuple[float, float]:
+    """Return CPU seconds a sample from a disk cache that holds all, and from the folder."""
+    taken: dict[str, list[float]] = {}
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        mock.patch.dict(os.environ, {LIMIT: "1GB", FOLDER: cache}),
+    ):
+        readers = {}
+        for place in (f"s3://{folder.name}/{store}", str(folder / store)):
+            sequences = open_store(place)
+            index = ClipIndex.every_start([s.length for s in sequences], CLIP)
+            readers[place] = ClipSamples(sequences, index, crop_size=CROP, augment=True), index
+        for turn in range(4):
+            for place, (samples, index) in readers.items():
+                began = time.process_time()
+                for planned in StepPlan(index, BATCH).batches(0, steps):
+                    samples.samples(planned.epoch, planned.clips.tolist())
+                if turn:  # the first fills the cache
+                    taken.setdefault(place, []).append(time.process_time() - began)
+    held, local = (min(each) / (steps * BATCH) for each in taken.values())
+    return held, local
 
 
 @contextmanager
@@ -140,8 +175,6 @@ def _side_by_side(bucket: str, chunks: list[tuple[str, int, int]]) -> float:
 
 def main() -> None:
     """Measure alone."""
-    import tempfile
-
     from spikedeblur.pipeline.voxelize import Workers, voxelize_manifest
 
     from .store import record

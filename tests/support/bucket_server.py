@@ -79,7 +79,7 @@ class _Server:
         if not file.is_file():
             _send(writer, 404, b"<Error><Code>NoSuchKey</Code></Error>")
             return
-        size = file.stat().st_size
+        size, tag = file.stat().st_size, _tag(file)
         start, stop, status, more = 0, size, 200, ""
         if "range" in headers:
             first, _, last = headers["range"].removeprefix("bytes=").partition("-")
@@ -89,7 +89,7 @@ class _Server:
             opened.seek(start)
             body = b"" if method == "HEAD" else opened.read(stop - start)
         self.counters.bytes += len(body) * counted
-        _send(writer, status, body, more, stop - start)
+        _send(writer, status, body, f"{more}ETag: {tag}\r\n", stop - start)
 
     def list(self, bucket: str, query: dict[str, list[str]]) -> bytes:
         top = self.folder / bucket.strip("/")
@@ -106,7 +106,8 @@ class _Server:
             key = path.relative_to(top).as_posix()
             content.append(
                 f"<Contents><Key>{escape(key)}</Key><Size>{path.stat().st_size}</Size>"
-                '<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>"0"</ETag></Contents>'
+                "<LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+                f"<ETag>{_tag(path)}</ETag></Contents>"
             )
         common = (
             f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>" for name in folders
@@ -117,13 +118,18 @@ class _Server:
         ).encode()
 
 
+def _tag(file: Path) -> str:
+    status = file.stat()
+    return f'"{status.st_mtime_ns:x}-{status.st_ino:x}"'
+
+
 def _send(
     writer: asyncio.StreamWriter, status: int, body: bytes, more: str = "", length: int = -1
 ) -> None:
     length = len(body) if length < 0 else length
     writer.write(
         f"HTTP/1.1 {status} OK\r\nContent-Length: {length}\r\n{more}"
-        'Content-Type: application/xml\r\nETag: "0"\r\n'
+        "Content-Type: application/xml\r\n"
         "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\n".encode()
         + body
     )

@@ -8,7 +8,7 @@ they read; a window may then be held by several of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -21,8 +21,9 @@ from ....errors import SpikeDeblurError
 from ...host.machine import available_cores
 from ...host.reporter import SILENT, Reporter
 from ...storage.side_by_side import AT_ONCE
+from ...storage.traffic import TRAFFIC
 from .cache import Arrays, LRUCache
-from .order import StepPlan
+from .order import MicroBatch, StepPlan
 from .samples import ClipSamples, window_bytes
 from .workers import Batch, cut_batch, open_workers, stack
 
@@ -132,12 +133,18 @@ def open_loader(
     """
     planned = plan.batches(from_step, to_step)
     if not workers:
-        yield _by_step((cut_batch(samples, each) for each in planned), pin)
+        yield _by_step(_cut_here(samples, planned), pin)
         return
     with open_workers(
         samples, plan, planned, workers=workers, prefetch_bytes=prefetch_bytes
     ) as batches:
         yield _by_step(batches, pin)
+
+
+def _cut_here(samples: ClipSamples, planned: Iterable[MicroBatch]) -> Iterator[Batch]:
+    for each in planned:
+        TRAFFIC.since_last()  # a validation's is no batch's
+        yield cut_batch(samples, each)
 
 
 def _by_step(batches: Iterator[dict[str, Any]], pin: bool) -> Iterator[list[Batch]]:

@@ -31,6 +31,7 @@ import numpy as np
 
 from ....errors import SpikeDeblurError
 from ...host.allocator import keep_freed_memory
+from ...storage.traffic import TRAFFIC
 from .order import MicroBatch, StepPlan
 from .samples import ClipSamples
 
@@ -94,9 +95,14 @@ def batch_bytes(samples: ClipSamples, batch_size: int) -> int:
 
 
 def cut_batch(samples: ClipSamples, planned: MicroBatch, memory: np.ndarray | None = None) -> Batch:
-    """Return a batch of `stack`, with `cache` (hits, misses), `weight`, `place`, `ends_step`."""
+    """Return a batch of `stack`, with `cache` (hits, misses), `traffic`, `weight`, `place`,
+    `ends_step`.
+
+    The traffic is that of this process since the batch before.
+    """
     batch = stack(samples.samples(planned.epochs.tolist(), planned.clips.tolist()), memory)
     batch["cache"] = samples.cache.since_last() if samples.cache else (0, 0)
+    batch["traffic"] = TRAFFIC.since_last()
     batch["weight"] = planned.weight
     batch["place"] = planned.place
     batch["ends_step"] = planned.ends_step
@@ -232,6 +238,7 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     keep_freed_memory()
+    TRAFFIC.is_handed_on = True
     slots = memory.view.reshape(-1, size)
     samples: ClipSamples = pickle.loads(pickled)  # from the process that started this one
     with suppress(EOFError, OSError):

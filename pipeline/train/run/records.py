@@ -166,6 +166,7 @@ class Records:
             "cache_misses": clock.misses,
             "peak_memory": peak_memory(clock.device),
         }
+        values |= clock.remote()
         values |= {f"seconds_{part}": clock.spent(part) for part in STEP_PARTS}
         self._write("train", values | {"seconds_saving": clock.spent("saving")})
         clock.start("other")

@@ -322,12 +322,16 @@ def test_near_spans_are_one_request_and_far_ones_are_not():
 
 
 def test_requests_and_bytes_are_counted(bucket):
-    from spikedeblur.pipeline.storage.bucket import COALESCE, TRAFFIC
+    from spikedeblur.pipeline.storage.bucket import COALESCE
+    from spikedeblur.pipeline.storage.traffic import TRAFFIC, Traffic
 
     bucket.write("c", [bytes(3 * COALESCE)])
-    before = dict(TRAFFIC)
+    TRAFFIC.since_last()
     bucket.read_ranges("c", [(0, 10), (20, 10), (2 * COALESCE, 5)])
-    assert {name: TRAFFIC[name] - before[name] for name in TRAFFIC} == {"requests": 2, "bytes": 35}
+    assert TRAFFIC.since_last() == Traffic(requests=2, fetched=35, used=25)
+    bucket.read("c")
+    assert TRAFFIC.since_last() == Traffic(1, 3 * COALESCE, 3 * COALESCE)
+    assert TRAFFIC.since_last() == Traffic()
 
 
 def test_metadata_is_removed_before_the_data(bucket, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -9,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from bucket_server import BucketServer, bucket_server
 from s3_server import environment
 from training_sets import make_store
 
 from spikedeblur.pipeline.sequences.stored import open_store
+from spikedeblur.pipeline.storage.base import StoreError
+from spikedeblur.pipeline.storage.disk_cache import FOLDER, LIMIT
+from spikedeblur.pipeline.train.clock import Clock
 from spikedeblur.pipeline.train.data.cache import LRUCache
 from spikedeblur.pipeline.train.data.loader import open_loader
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
@@ -78,6 +83,104 @@ def test_opening_and_reading_wait_for_several_answers_at_once(server: BucketServ
     requests = counted.requests + counted.lists
     assert counted.most_at_once >= 8
     assert seconds < 0.1 * requests / 2
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_batches_say_what_they_took_from_the_bucket(
+    server: BucketServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setenv(LIMIT, "100MB")
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    took = []
+    for _ in range(2):
+        samples = samples_of("s3://bucket/spikes.zarr")
+        server.counters()
+        plan, clock = StepPlan(samples.index, 2), Clock(torch.device("cpu"))
+        with open_loader(samples, plan, 0, 6, workers=workers, pin=False) as steps:
+            for step in steps:
+                clock.count(step)
+        counted = server.counters()
+        assert clock.traffic.fetched == counted.bytes
+        assert clock.traffic.requests == counted.requests
+        took.append(clock.remote())
+    first, second = took
+    assert 0 < first["fetched_over_used"] < 1.5
+    assert first["requests_per_step"] > 1
+    assert second == {"fetched_over_used": 0, "requests_per_step": 0}
+    clock.restart()
+    assert clock.remote() == {"fetched_over_used": None, "requests_per_step": 0}, "read ahead"
+
+
+def test_a_cache_that_cannot_be_used_is_an_error_before_anything_is_read(
+    server: BucketServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv(LIMIT, "100MB")
+    monkeypatch.setenv(FOLDER, str(tmp_path / "file"))
+    with pytest.raises(StoreError, match=f"{tmp_path}/file: .*; choose another folder by {FOLDER}"):
+        samples_of("s3://bucket/spikes.zarr")
+
+
+def test_nothing_is_said_of_buckets_where_none_is_read(folder: Path) -> None:
+    samples, clock = samples_of(str(folder / "spikes.zarr")), Clock(torch.device("cpu"))
+    with open_loader(samples, StepPlan(samples.index, 2), 0, 2, workers=0, pin=False) as steps:
+        for step in steps:
+            clock.count(step)
+    assert clock.remote() == {}
+
+
+@pytest.mark.slow
+def test_a_cache_that_fails_in_the_workers_is_one_word_of_the_training_process(
+    server: BucketServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(LIMIT, "100MB")
+    monkeypatch.setenv(FOLDER, str(tmp_path / "cache"))
+    # The command line's own handler writes what the workers must not.
+    monkeypatch.setattr(logging.getLogger("spikedeblur"), "handlers", [])
+    samples = samples_of("s3://bucket/spikes.zarr")
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")
+    clock = Clock(torch.device("cpu"))
+    with open_loader(samples, StepPlan(samples.index, 2), 0, 6, workers=2, pin=False) as steps:
+        for step in steps:
+            clock.count(step)
+    assert len(caplog.records) == 1
+    assert "the disk cache takes nothing more" in caplog.text
+    assert "disk cache" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("share", "epochs"), [(0, [1, 1]), (1, [1, 0])])
+def test_the_model_of_the_cache_says_what_reading_takes(
+    folder: Path,
+    server: BucketServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    share: int,
+    epochs: list[int],
+) -> None:
+    """A cache that holds all, and none; beside chunks, only indices and small arrays come."""
+    from tests.benchmarks import feeding
+
+    sequences = open_store(str(folder / "spikes.zarr"), "train", bins=8)
+    steps = feeding.steps_of(sequences, clip=2, crop=16, batch=2)
+    model = feeding.ModelCache(share * 1e9)
+    monkeypatch.setenv(LIMIT, f"{100 * share}MB")
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    samples = samples_of("s3://bucket/spikes.zarr")
+    plan = StepPlan(samples.index, 2)
+    for epoch, fetches in enumerate(epochs):
+        spans = [s for step in steps[epoch] for read in step for s in model.fetched(read)]
+        server.counters()
+        for planned in plan.batches(epoch * plan.steps_an_epoch, (epoch + 1) * plan.steps_an_epoch):
+            for clip in planned.clips.tolist():
+                samples.sample(epoch, clip)
+        counted = server.counters().bytes
+        told = sum(stop - start for start, stop in spans)
+        assert (told > 0) == bool(fetches)
+        assert told <= counted <= told + (20_000 if epoch == 0 else 0)
 
 
 @pytest.mark.slow

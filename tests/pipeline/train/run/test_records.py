@@ -17,6 +17,7 @@ from training_sets import tiny_config
 
 from spikedeblur import __version__
 from spikedeblur.configs.schema.train import TrainConfig
+from spikedeblur.pipeline.storage.traffic import Traffic
 from spikedeblur.pipeline.train.clock import STEP_PARTS, Clock
 from spikedeblur.pipeline.train.run import wandb
 from spikedeblur.pipeline.train.run.records import Interval, Position, Records, open_records
@@ -112,6 +113,21 @@ def test_lines_hold_means_of_their_interval_and_the_last_step_has_one(tmp_path: 
     assert 0 <= first["data_wait"] <= 1
     assert {f"seconds_{part}" for part in (*STEP_PARTS, "saving")} <= set(first)
     assert at.interval == Interval()
+
+
+def test_a_line_says_what_came_from_a_bucket_if_anything_did(tmp_path: Path):
+    at = Position()
+    with open_records(session(tmp_path, steps=2), at) as records:
+        for traffic in (Traffic(requests=30, fetched=50, used=200), Traffic()):
+            at.note_step(StepResult(0.5, 10.0, 1.0))
+            timer = clock()
+            timer.count([{"seq": [], "weight": 0, "cache": (0, 0), "traffic": traffic}])
+            timer.steps = 2
+            at.step = 2
+            records.training_if_due(1e-3, 0.5, timer)
+    with_bucket, without = lines(tmp_path)
+    assert (with_bucket["fetched_over_used"], with_bucket["requests_per_step"]) == (0.25, 15)
+    assert not {"fetched_over_used", "requests_per_step"} & without.keys()
 
 
 def test_a_line_begins_a_new_interval_of_the_clock(tmp_path: Path):
