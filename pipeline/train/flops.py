@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from .phases import Phase
 from .precision import Precision
 from .session import Session
 from .step import Learner
@@ -36,21 +37,22 @@ class Work:
         return clips_per_s * self.clip_flops / (processes * self.peak)
 
 
-def measure_work(session: Session, learner: Learner) -> Work:
-    """Count a clip's operations, and measure the device's peak."""
-    return Work(count_clip_flops(session, learner), measure_peak(learner.precision))
+def measure_work(session: Session, learner: Learner) -> dict[int, Work]:
+    """Count a clip's operations in each phase, by its first step, and measure the device's peak."""
+    peak = measure_peak(learner.precision)
+    return {phase.start: Work(count_clip_flops(phase, learner), peak) for phase in session.phases}
 
 
 @torch.no_grad()
-def count_clip_flops(session: Session, learner: Learner) -> int:
-    """Return the floating-point operations of training on one clip of zeros.
+def count_clip_flops(phase: Phase, learner: Learner) -> int:
+    """Return the floating-point operations of training on one clip of a phase.
 
     Counted is one forward pass of the network, by torch's `FlopCounterMode`: matrix products,
     convolutions and attention, a multiplication and its addition as two. It is taken three times,
     because the gradient of a product takes two more. Left out are the loss, the optimizer, what is
     only added, sampled or normalised, and what is computed twice to save memory.
     """
-    samples, config, device = session.training, session.config, session.group.device
+    samples, config, device = phase.training, phase.config, learner.precision.device
     length, side = int(samples.index.length.max()), config.DATA.CROP_SIZE
     small = side // samples.ratio
     blur = torch.zeros(1, length, 3, side, side, device=device)

@@ -161,7 +161,7 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
                 prefetch_bytes=options.PREFETCH_MB * 10**6,
             )
         )
-        work = measure_work(session, learner) if group.is_first else None
+        work = measure_work(session, learner) if group.is_first else {}
         clock = Clock(group.device, exact=profile)
         checkpoints = Checkpoints(session, learner, at, clock)
         validator = Validator(session, learner, at, clock)
@@ -195,7 +195,8 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
             at.note_step(result)
             clock.count(batches)
             reporter.progress(at.step, total, clock.note(result.loss, result.psnr))
-            records.training_if_due(learning_rate, result.gradient_norm, clock, work)
+            cost = work.get(session.phase_of(at.step - 1).start)
+            records.training_if_due(learning_rate, result.gradient_norm, clock, cost)
 
     if ended and at.step < total:
         reporter.note(

@@ -112,8 +112,7 @@ def steps_of(
                 epoch * plan.steps_an_epoch, (epoch + 1) * plan.steps_an_epoch
             ):
                 reads.clear()
-                for number in planned.clips.tolist():
-                    samples.sample(planned.epoch, number)
+                samples.samples(planned.epochs.tolist(), planned.clips.tolist())
                 steps.append(list(reads))
             epochs.append(steps)
     return epochs

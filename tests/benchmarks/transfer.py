@@ -128,7 +128,7 @@ def _hit_and_local(folder: Path, store: str, steps: int) -> tuple[float, float]:
             for place, (samples, index) in readers.items():
                 began = time.process_time()
                 for planned in StepPlan(index, BATCH).batches(0, steps):
-                    samples.samples(planned.epoch, planned.clips.tolist())
+                    samples.samples(planned.epochs.tolist(), planned.clips.tolist())
                 if turn:  # the first fills the cache
                     taken.setdefault(place, []).append(time.process_time() - began)
     held, local = (min(each) / (steps * BATCH) for each in taken.values())

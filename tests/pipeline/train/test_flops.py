@@ -36,7 +36,7 @@ def test_operations_of_a_clip_are_those_of_its_products_three_times():
     by_hand = 2 * 8 * 3 * 9 * side**2 + 2 * 8 * 4 * small**2 + 2 * 3 * 8 * side**2
     learner = ours.learner()
     before = torch.get_rng_state()
-    assert count_clip_flops(ours, learner) == 3 * frames * by_hand
+    assert count_clip_flops(ours.phases[0], learner) == 3 * frames * by_hand
     assert learner.model.training
     assert torch.equal(torch.get_rng_state(), before)
     assert all(parameter.grad is None for parameter in learner.model.parameters())
@@ -67,7 +67,8 @@ def test_the_peak_is_what_a_large_product_reaches():
 def test_each_line_of_a_run_tells_operations_a_second_and_their_share(tmp_path, monkeypatch):
     monkeypatch.setattr(flops, "measure_peak", lambda precision: 1e12)
     ours = session(tmp_path, MAX_STEPS=6, LOG_INTERVAL=3)
-    cost = measure_work(ours, SimpleNamespace(model=TinyNetwork(), precision=Precision(CPU, None)))
+    learner = SimpleNamespace(model=TinyNetwork(), precision=Precision(CPU, None))
+    cost = measure_work(ours, learner)[0]
     fit(ours)
     lines = [line for line in read_metrics(tmp_path) if line["kind"] == "train"]
     assert len(lines) == 2

@@ -56,7 +56,7 @@ def test_a_step_within_the_limit_of_memory_is_tried_once(monkeypatch):
     tried = []
     monkeypatch.setattr(memory_budget, "free_main_memory", lambda: 10**9)
 
-    def trial(config, device, recompute=None, *, limit=None):
+    def trial(config, device, recompute=None, *, limit=None, **_):
         tried.append(limit)
         return Trial(limit, 1.0, extrapolated=False)
 
@@ -69,7 +69,7 @@ def test_a_step_within_the_limit_of_memory_is_tried_once(monkeypatch):
 def test_a_step_above_the_limit_names_what_helps_and_by_how_much(monkeypatch, taken, less):
     monkeypatch.setattr(memory_budget, "free_main_memory", lambda: 10**9)
 
-    def trial(config, device, recompute=None, *, limit=None):
+    def trial(config, device, recompute=None, *, limit=None, **_):
         if recompute == CHOICES[2]:
             return Trial(800_000_000, 1.0, extrapolated=False)
         return None if taken is None else Trial(int(taken * 1e9), 1.0, extrapolated=False)

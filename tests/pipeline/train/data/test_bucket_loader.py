@@ -77,7 +77,7 @@ def test_opening_and_reading_wait_for_several_answers_at_once(server: BucketServ
     server.counters()
     began = time.perf_counter()
     samples = samples_of("s3://bucket/spikes.zarr")
-    samples.samples(0, range(4))
+    samples.samples([0] * 4, range(4))
     seconds = time.perf_counter() - began
     counted = server.counters()
     requests = counted.requests + counted.lists
