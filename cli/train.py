@@ -253,8 +253,8 @@ def _described(plan: RunPlan) -> str:
         f"data     {plan.clips} clips in {plan.sequences} sequences",
         f"run      {plan.steps} steps of {plan.clips_a_step} clips, {plan.epochs:.1f} epochs",
         f"memory   {plan.peak_bytes / 1e9:.2f} GB{each} ({how}); recomputed: {plan.recomputed}",
-        f"         and at most {plan.cache_bytes / 1e9:.2f} GB of main memory for windows that "
-        f"are kept{each} (DATA.CACHE_SIZE_GB)",
+        f"         and at most {plan.cache_bytes / 1e9:.2f} GB of main memory{each} for windows "
+        "that are kept (DATA.CACHE_SIZE_GB)",
         f"time     {plan.seconds_a_step:.2f} s a step, {left} in all without validation ({how})",
     ]
     if not plan.cache_bytes:

@@ -30,7 +30,7 @@ HARMLESS = frozenset(
     }
 )
 """Keys that may differ within one run: they change no weight, or their effect is compared
-instead (the data's content, the clips a step)."""
+instead (the data's content). Clips a step are the run's own, whatever batches they come in."""
 
 STEERING = frozenset(
     {

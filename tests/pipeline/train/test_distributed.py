@@ -98,8 +98,11 @@ def test_two_processes_refuse_a_used_folder_together(tmp_path, small_store):
 
 
 @pytest.mark.slow
-def test_two_killed_processes_resumed_equal_two_undisturbed_of_torchrun(tmp_path, small_store):
-    """Killed while they train, two batches a step, and across the end of an epoch."""
+def test_two_killed_processes_resumed_equal_two_undisturbed(tmp_path, small_store):
+    """Killed while they train, two batches a step, and across the end of an epoch.
+
+    The undisturbed ones are torchrun's.
+    """
     more = ("--set", "TRAIN.GRADIENT_ACCUMULATION_STEPS=2", "--set", "TRAIN.SAVE_INTERVAL=1")
     start(2, tmp_path / "whole", small_store, *more, by_torchrun=True)
     run = tmp_path / "killed"
