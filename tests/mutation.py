@@ -5,11 +5,11 @@
 
 A mutant is one change: a comparison, a plus or minus, a number by one, `and` for `or`, a negated
 condition, a statement left out, None returned. It is killed if a test fails, or takes ten times as
-long as it does. Tests are those of the folder that run the changed lines, or any line of the file
-where the change is outside functions, the quickest first. They run in a process that is forked from
-one which has imported and collected everything, with the changed function's code put in place of
-the other's, so that a mutant costs its tests only; a change outside functions needs a process that
-imports it anew.
+long as it does. Tests are those of the folder that run the changed lines, the quickest first; where
+the change is outside functions, those that run any line of the file and those of its test file.
+They run in a process that is forked from one which has imported and collected everything, with the
+changed function's code put in place of the other's, so that a mutant costs its tests only; a change
+outside functions needs a process that imports it anew.
 
 `mutation.toml` lists, with reasons, changes that change nothing, which are not drawn, and
 survivors. The exit code is 1 if less than `BAR` are killed or a survivor has no reason.
@@ -446,7 +446,9 @@ def watch(checkout: Checkout, part: str, tests: str) -> dict[str, Any]:
 def tests_for(mutant: Mutant, seen: dict[str, Any]) -> list[str]:
     """Return the tests that may notice a mutant, the quickest first."""
     seconds, by_line = seen["seconds"], seen["lines"].get(mutant.file, {})
+    own = f"/test_{Path(mutant.file).stem}.py::"  # bounds of a class's fields are no lines that run
     of_file = {test for tests in by_line.values() for test in tests}
+    of_file |= {test for test in seconds if own in test}
     of_lines = {test for line in mutant.lines for test in by_line.get(str(line), ())}
     chosen = of_lines if mutant.lines else of_file or seconds
     return sorted(chosen, key=seconds.__getitem__)

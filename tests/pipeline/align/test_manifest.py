@@ -144,7 +144,7 @@ def test_windows_and_sequences_are_sorted_and_unique(manifest):
 )
 def test_what_no_measure_gives_is_refused(name, value):
     measured = {"lag_frames": 1.0, "lag_seconds": 0.001, "correlation": 0.9, "confident": True}
-    Verification(**measured)
+    Verification(**measured, confidence=0.5, error_frames=0.5, drift_error_ppm=0.5)
     with pytest.raises(ValueError, match=name):
         Verification(**measured | {name: value})
 

@@ -103,6 +103,13 @@ def test_a_share_for_test_is_added_to_it():
     assert not scenes & {s.scene_name for s in dealt.sequences if s.split != "test"}
 
 
+def test_a_large_share_for_test_leaves_a_scene_to_each_split():
+    three = manifest_of(*(sequence(f"train/{name}/0") for name in "abc"))
+    for seed in range(5):
+        dealt, _ = deal(three, val=0.05, test=0.9, by="scene", seed=seed)
+        assert sorted(s.split for s in dealt.sequences) == ["test", "train", "val"]
+
+
 def test_sequences_cut_from_one_recording_are_one_scene():
     parts = [sequence(f"train/GOPR0372_07_{i:02d}", scene="GOPR0372") for i in range(5)]
     others = [sequence(f"train/GOPR0{i}_07_00", scene=f"GOPR0{i}") for i in range(400, 404)]
