@@ -51,7 +51,7 @@ KEPT = ROOT / "build" / "mutation"
 CORE = {
     "pipeline/spikes": "tests/pipeline/spikes",
     "pipeline/align": "tests/pipeline/align",
-    "pipeline/train/data/order.py": "tests/pipeline/train/data/test_order.py",
+    "pipeline/train/data/order.py": "tests/pipeline/train/data",
     "pipeline/train/run/records.py": "tests/pipeline/train/run",
     "pipeline/store/records.py": "tests/pipeline/store",
     "model/inputs.py": "tests/model/test_inputs.py",

@@ -16,12 +16,16 @@ from ...errors import SpikeDeblurError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 """Suffixes of image files that are read, in lower case."""
 
+ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".mat", ".aedat4")
+"""Suffixes of files in which others keep spikes or events, in lower case."""
+
 DATA_SUFFIXES = (
     *IMAGE_SUFFIXES,
     *(".webp", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".ppm", ".pgm", ".tga", ".exr"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf", ".dpx", ".hdr"),
     *(".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts"),
-    *(".dat", ".bin", ".raw", ".npy", ".npz", ".h5", ".hdf5", ".mat", ".aedat4"),
+    *(".dat", ".bin", ".raw"),
+    *ARRAY_SUFFIXES,
 )
 """Suffixes of pictures, videos and spikes, read or not, in lower case."""
 

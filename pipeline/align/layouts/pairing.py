@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ...frames.listing import IMAGE_SUFFIXES, FrameNameError, folder_names, list_frames, shorten
+from ...frames.listing import (
+    ARRAY_SUFFIXES,
+    IMAGE_SUFFIXES,
+    FrameNameError,
+    folder_names,
+    list_frames,
+    shorten,
+)
 from ...spikes.dat import SPIKE_SUFFIXES
 from .contract import AlignmentError, FoundWindow
 
@@ -44,6 +51,21 @@ def index_frames(
             f"{shorten(left_out) or 'none'}"
         )
     return frames
+
+
+def unread_arrays(folder: Path) -> list[str]:
+    """Return a sentence about files beside spikes that may hold spikes too; none: there are none.
+
+    Args:
+        folder: may be missing.
+    """
+    names = [name for name in folder_names(folder) if name.lower().endswith(ARRAY_SUFFIXES)]
+    if not names:
+        return []
+    return [
+        f"{folder}: {shorten(names)}: not read by ending; left out (`spikedeblur convert` makes a "
+        ".dat of spikes)"
+    ]
 
 
 STREAM = "spike"

@@ -23,7 +23,7 @@ from ...spikes.dat import SPIKE_SUFFIXES
 from ...spikes.geometry import MAX_SIDE
 from . import spk_gopro
 from .contract import AlignmentError, FoundSequence, in_order
-from .pairing import index_frames, leftovers, pair_frames
+from .pairing import index_frames, leftovers, pair_frames, unread_arrays
 
 NAME = "spikecv"
 NEEDS = "config.yaml with spike_h and spike_w, above recordings <name>.dat"
@@ -85,7 +85,10 @@ def find(root: Path, exposure: int | None, variant: str | None = None) -> list[F
             f"{frames}"
         )
     if sequences:
-        return in_order(root, NEEDS, sequences, alone)
+        firsts = [sequence.windows[0] for sequence in sequences]
+        around = {w.spikes.parent for w in firsts} | {w.blur.parents[1] for w in firsts}
+        beside = [sentence for folder in sorted(around) for sentence in unread_arrays(folder)]
+        return in_order(root, NEEDS, sequences, [*alone, *beside])
     what = "found none; check the path"
     if alone:
         what = (

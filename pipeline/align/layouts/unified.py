@@ -15,7 +15,14 @@ from pathlib import Path
 from ...frames.listing import folder_names, shorten, walk_folders
 from ...spikes.dat import SPIKE_SUFFIXES
 from .contract import AlignmentError, FoundSequence, in_order
-from .pairing import find_streams, index_frames, is_stream_name, leftovers, pair_frames
+from .pairing import (
+    find_streams,
+    index_frames,
+    is_stream_name,
+    leftovers,
+    pair_frames,
+    unread_arrays,
+)
 
 NAME = "unified"
 NEEDS = "<split>/<sequence>/blur/ beside <split>/<sequence>/spike/"
@@ -80,5 +87,10 @@ def _find_sequence(folder: Path, seq: str, exposure: int) -> FoundSequence:
         exposure=exposure,
         fps=None,
         own_files=not streams,
-        warnings=(*warnings, *leftovers(blurs, spikes, sharps)),
+        warnings=(
+            *warnings,
+            *leftovers(blurs, spikes, sharps),
+            *unread_arrays(folder),
+            *unread_arrays(folder / "spike"),
+        ),
     )

@@ -113,7 +113,7 @@ def test_a_wrong_key_is_named(tmp_path, keys, expected):
 
 def test_the_examples_of_the_documentation_are_layout_files(repository, tmp_path):
     text = (repository / "docs/datasets.md").read_text()
-    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    examples = re.findall(r"```yaml\n(name: .*?)```", text, re.DOTALL)
     assert [find_layout(write(tmp_path, example)).NAME for example in examples] == [
         "my-camera",
         "my-averages",

@@ -252,3 +252,17 @@ def test_a_clip_in_which_no_name_is_a_frame_s_is_left_out_by_name(tmp_path):
     (sequence,) = LAYOUTS["x4k1000fps"].find(tmp_path, 33)
     assert sequence.seq == "val/Type1/c"
     assert any("no frame in it has a frame's name; left out" in w for w in sequence.warnings)
+
+
+@pytest.mark.parametrize("layout", ["unified", "spikecv"])
+def test_arrays_beside_spikes_are_named_because_they_may_be_spikes_too(tmp_path, layout):
+    if layout == "unified":
+        _touch(tmp_path, *UNIFIED, "test/deep/s/spike/0017.npz", "test/deep/s/events.H5")
+    else:
+        _touch(tmp_path, "a.dat", "a/blur/0004.png", "0017.npz", "a/events.H5")
+        (tmp_path / "config.yaml").write_text(SPIKECV)
+    (sequence,) = LAYOUTS[layout].find(tmp_path, 9)
+    said = "".join(sequence.warnings)
+    assert "0017.npz: not read by ending" in said
+    assert "events.H5: not read by ending" in said
+    assert "spikedeblur convert" in said
