@@ -93,6 +93,7 @@ from spikedeblur.cli import main
 from zarr.core.sync import sync
 
 async def write():
+    await asyncio.sleep(0.5)  # until the main thread waits
     os.kill(os.getpid(), signal.SIGINT)
     await asyncio.sleep(60)
 
