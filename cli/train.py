@@ -246,12 +246,14 @@ def _print_profile(profile: Profile) -> None:
 def _described(plan: RunPlan) -> str:
     how = "from smaller trial steps" if plan.extrapolated else "a step was tried"
     seconds = round(plan.seconds)
+    clips = plan.clips_a_step, *plan.later_clips_a_step
     each = " a GPU" if plan.processes > 1 else ""
     left = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     lines = [
         f"network  {plan.parameters / 1e6:.2f} M parameters, {plan.precision} on {plan.device}",
         f"data     {plan.clips} clips in {plan.sequences} sequences",
-        f"run      {plan.steps} steps of {plan.clips_a_step} clips, {plan.epochs:.1f} epochs",
+        f"run      {plan.steps} steps of {', then '.join(map(str, clips))} clips, "
+        f"{plan.epochs:.1f} epochs",
         f"memory   {plan.peak_bytes / 1e9:.2f} GB{each} ({how}); recomputed: {plan.recomputed}",
         f"         and at most {plan.cache_bytes / 1e9:.2f} GB of main memory{each} for windows "
         "that are kept (DATA.CACHE_SIZE_GB)",

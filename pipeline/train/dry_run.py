@@ -35,6 +35,8 @@ class RunPlan:
     epochs: float
     clips_a_step: int
     """Clips of all processes together."""
+    later_clips_a_step: tuple[int, ...]
+    """The same of each further of TRAIN.PHASES."""
     processes: int
     """Processes that train, one for each GPU."""
     pretended: bool
@@ -85,7 +87,14 @@ def plan_run(
         state, folder = None, Path() if run is None else Path(run)
         if run is not None:
             group.on_first(lambda: run_folder.require_not_held(folder))
-            state = find_start(config, group, folder, resume=resume, overwrite=overwrite)
+            state = find_start(
+                config,
+                group,
+                folder,
+                resume=resume,
+                overwrite=overwrite,
+                has_init=init is not None,
+            )
         start = None if init is None else Init.of(init)
         session = Session.open(
             config, group, run=folder, state=state, init=start, reporter=reporter
@@ -112,6 +121,7 @@ def plan_run(
             steps=steps,
             epochs=epochs_at(session.phases, steps),
             clips_a_step=session.plan.samples_a_step,
+            later_clips_a_step=tuple(p.plan.samples_a_step for p in session.phases[1:]),
             processes=group.world,
             pretended=processes is not None and group.world > 1,
             batches_a_step=batches,

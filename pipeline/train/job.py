@@ -101,7 +101,9 @@ def train(
     with process_group() as group, ExitStack() as held:
         reporter = reporter if group.is_first else SILENT
         group.on_first(lambda: held.enter_context(run_folder.hold(run)))
-        state = find_start(config, group, run, resume=resume, overwrite=overwrite)
+        state = find_start(
+            config, group, run, resume=resume, overwrite=overwrite, has_init=init is not None
+        )
         if state is not None and _is_finished(state, config, run):
             at = Position.of(state)
             try:
@@ -174,7 +176,8 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
                 if validator.by_store and not stopping:
                     reporter.note(f"step {at.step}: {validator.described()}")
             ended = at.step == total or at.is_stale(options)
-            checkpoints.write_if_due(now=ended or stopping)
+            begun = at.step == 0 and session.init is not None  # a resumed run reads no --init
+            checkpoints.write_if_due(now=ended or stopping or begun)
             if ended or stopping:
                 break
 
@@ -195,13 +198,15 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
             at.note_step(result)
             clock.count(batches)
             reporter.progress(at.step, total, clock.note(result.loss, result.psnr))
-            cost = work.get(session.phase_of(at.step - 1).start)
+            first = at.step - 1 - (at.step - 1) % options.LOG_INTERVAL
+            phase = session.phase_of(at.step - 1)
+            cost = work.get(phase.start) if session.phase_of(first) is phase else None
             records.training_if_due(learning_rate, result.gradient_norm, clock, cost)
 
     if ended and at.step < total:
         reporter.note(
             f"ended after step {at.step} of {total}: {options.EARLY_STOP} validations were no "
-            f"better than that of step {at.best_step} (TRAIN.EARLY_STOP)"
+            f"better than that of step {at.best_step}; TRAIN.EARLY_STOP=null lets it go on"
         )
     if ended and at.best_step == 0:
         reporter.note(

@@ -111,7 +111,13 @@ def fit_in_budget(
 
 
 def require_step_fits(
-    config: Config, device: torch.device, processes: int = 1, reporter: Reporter = SILENT
+    config: Config,
+    device: torch.device,
+    processes: int = 1,
+    reporter: Reporter = SILENT,
+    *,
+    world: int = 1,
+    batches: int | None = None,
 ) -> Trial:
     """Try a step, and refuse one that is foretold to take more than `SPIKEDEBLUR_MEMORY`.
 
@@ -120,12 +126,14 @@ def require_step_fits(
         device: a CPU; the variable says nothing of a GPU's memory.
         processes: training processes that share the memory.
         reporter: hears what was tried in search of a setting that helps.
+        world: processes that train together.
+        batches: batches that a process accumulates in a step; None: as configured.
 
     Raises:
         NotEnoughMemoryError: the step takes more; names the setting that helps, and by how much.
     """
     limit = free_main_memory() // processes
-    trial = try_step(config, device, limit=limit)
+    trial = try_step(config, device, limit=limit, world=world, batches=batches)
     if trial is not None and trial.peak_bytes <= limit:
         return trial
     reporter.note("a step takes too much memory; trying what it takes with parts recomputed")
@@ -135,7 +143,7 @@ def require_step_fits(
     train = config.TRAIN.model_copy(update={"MEMORY_BUDGET": int(SHARE * limit)})
     try:
         budgeted = config.model_copy(update={"TRAIN": train})
-        recompute, lower = fit_in_budget(budgeted, device, reporter)
+        recompute, lower = fit_in_budget(budgeted, device, reporter, world=world, batches=batches)
         less = "" if trial is None else f", {1 - lower.peak_bytes / trial.peak_bytes:.0%} less"
         helps = (
             f"set TRAIN.MEMORY_BUDGET=auto{beside}: recomputing {recompute}, a step takes "

@@ -42,19 +42,37 @@ NO_BF16 = (
 
 
 def find_start(
-    config: Config, group: Group, run: Path, *, resume: bool, overwrite: bool
+    config: Config,
+    group: Group,
+    run: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    has_init: bool = False,
 ) -> dict[str, Any] | None:
     """Return the content of the checkpoint that a run goes on from; None: it begins anew.
 
+    Args:
+        config: the run's configuration.
+        group: the processes.
+        run: run folder.
+        resume: go on from the last checkpoint, if there is one.
+        overwrite: replace a run that is in the folder.
+        has_init: whether weights are given, in case it begins anew.
+
     Raises:
         UnsafePathError: a folder in the run folder is a link that leaves it.
-        RunFolderError: the folder holds a run that is neither continued nor replaced, or one that
-            was begun with another configuration.
+        RunFolderError: the folder holds a run that is neither continued nor replaced, one that was
+            begun with another configuration, or one without a checkpoint whose weights to begin
+            with are not given again.
         CheckpointError: the checkpoint can't be read.
     """
     run_folder.own_folders(run)
     if resume:
-        return run_folder.read_resumable(run, config)
+        state = run_folder.read_resumable(run, config)
+        if state is None and not has_init:
+            run_folder.require_own_start(run)
+        return state
     group.on_first(lambda: run_folder.require_new(run, overwrite=overwrite))
     return None
 
@@ -130,6 +148,8 @@ class Session:
         """Steps of the whole run."""
         self.data = splits.describe()
         """Content of the training split."""
+        self.validated_on = splits.hash_validation(options.VAL_MAX_WINDOWS)
+        """Hash of what is validated on."""
         falls = options.SCHEDULER.TYPE == "cosine"
         self.decay_start = None if falls else decay_start(options, self.steps)
         """Steps before the decay, whose checkpoint is kept; None: the rate falls all along."""
@@ -138,7 +158,7 @@ class Session:
         if state is not None:
             require_same_data(state, self.data)
             self._require_same_phases(state)
-            self.continuation = continue_run(state, config, self.steps, run)
+            self.continuation = continue_run(state, config, self.steps, run, self.validated_on)
             self.state = self.continuation.state
 
     def _phase(self, start: int, config: Config, clips: int) -> Phase:
@@ -237,9 +257,9 @@ class Session:
         plan = session.phase_of(0 if session.state is None else session.state["step"]).plan
         if plan.accumulation * plan.batch_size * plan.world != plan.samples_a_step:
             reporter.note(
-                f"a step keeps the {plan.samples_a_step} clips that the run began with; "
-                f"{plan.world} processes take them in {plan.batches_a_step} batches of at most "
-                f"{plan.batch_size}"
+                f"a step keeps the {plan.samples_a_step} clips that the run began with, "
+                f"{plan.batch_size} at most in a batch of each process (processes: {plan.world}, "
+                f"batches a step: {plan.batches_a_step})"
             )
         if config.TRAIN.MEMORY_BUDGET is not None:
             session.recompute, session.trial = recompute, trial = group.on_first(
@@ -258,7 +278,14 @@ class Session:
             )
         elif os.environ.get(MEMORY) and group.device.type == "cpu":
             session.trial = group.on_first(
-                lambda: require_step_fits(config, group.device, group.local_world, reporter)
+                lambda: require_step_fits(
+                    config,
+                    group.device,
+                    group.local_world,
+                    reporter,
+                    world=group.world,
+                    batches=session.largest_phase.plan.batches_a_step,
+                )
             )
         return session
 

@@ -34,9 +34,10 @@ _VALIDATION = ("validated_step", "best_step", "best_psnr")
 _TENSORS = ("model", "ema", "optimizer", "scaler")
 KEYS = frozenset((*_HEADER, *_PLACE, *_VALIDATION, *_TENSORS))
 """Entries of every checkpoint; there is `base` too, but in those of earlier releases."""
-MORE = frozenset(("phases", "averages", "ema_decay"))
-"""Entries of some checkpoints: `phases`, of a run with TRAIN.PHASES; `averages` of the weights by
-their decay, where there are several, and `ema_decay`, that of `ema`."""
+MORE = frozenset(("phases", "averages", "ema_decay", "validated_on"))
+"""Entries of some checkpoints: `validated_on`, hash of what was validated on; `phases`, of a run
+with TRAIN.PHASES; `averages` of the weights by their decay, where there are several, and
+`ema_decay`, that of `ema`. Those of earlier releases have none."""
 
 Form = tuple[tuple[int, ...], torch.dtype | str]
 """Shape and dtype of a tensor."""

@@ -122,11 +122,11 @@ def find_initial(source: str | os.PathLike[str]) -> Path:
     path = located(source, (SUFFIX, *TORCH_SUFFIXES))
     if path.is_dir():
         return find_checkpoint(path)
-    if not path.is_file():
+    if not path.is_file() or path.suffix not in (SUFFIX, *TORCH_SUFFIXES):
         raise TrainedModelError(
             f"--init: {source}: expected a model that ships ({shipped_names()}), a run folder or "
             f"a file of weights ({', '.join((SUFFIX, *TORCH_SUFFIXES))}), found none of that "
-            "name; check the path"
+            "name and ending; check the path"
         )
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -130,6 +131,15 @@ class Splits(NamedTuple):
                 for part, sequences in zip(self.parts, self.by_store("training"), strict=True)
             }
         )
+
+    def hash_validation(self, most: int | None) -> str:
+        """Return the hex SHA-256 of what is validated on.
+
+        Args:
+            most: TRAIN.VAL_MAX_WINDOWS.
+        """
+        content = [describe_data(part)["sha256"] for part in self.by_store("validation")]
+        return hashlib.sha256(repr((content, most)).encode()).hexdigest()
 
     def findings(self) -> dict[str, str]:
         """Return what `align` found wrong with sequences, by their names."""

@@ -89,7 +89,11 @@ def take_up(session: Session) -> None:
 
 def _plan(session: Session) -> dict[str, Any]:
     """Return what a checkpoint holds of a run's steps to come."""
-    plan: dict[str, Any] = {"config": dump_config(session.config), "total_steps": session.steps}
+    plan: dict[str, Any] = {
+        "config": dump_config(session.config),
+        "total_steps": session.steps,
+        "validated_on": session.validated_on,
+    }
     if session.config.TRAIN.PHASES:
         plan["phases"] = [phase.facts() for phase in session.phases]
     return plan

@@ -47,7 +47,9 @@ class Continuation:
         return [*(f"from here on with another {change}" for change in self.changed), *self.notes]
 
 
-def continue_run(state: dict[str, Any], config: Config, total: int, run: Path) -> Continuation:
+def continue_run(
+    state: dict[str, Any], config: Config, total: int, run: Path, validated_on: str = ""
+) -> Continuation:
     """Decide what a run goes on from.
 
     Args:
@@ -55,6 +57,7 @@ def continue_run(state: dict[str, Any], config: Config, total: int, run: Path) -
         config: the configuration from now on, which may differ in `HARMLESS` and `STEERING` keys.
         total: length of the run from now on, in steps.
         run: the run folder.
+        validated_on: hash of what is validated on from now on.
 
     Raises:
         RunFolderError: more steps are done than the run has now.
@@ -85,7 +88,7 @@ def continue_run(state: dict[str, Any], config: Config, total: int, run: Path) -
         else:
             keeps_stable = start_then >= done > start
             notes += _not_as_planned(config.TRAIN, done, former, total, kept["step"])
-    if "TRAIN.VAL_MAX_WINDOWS" in changed and done < total:
+    if state["step"] < total and _is_validated_otherwise(state, config, run, validated_on):
         notes.append("validations so far were of other windows, so the best is chosen anew")
         state = _without_best(state)
     best_is_stable = _is_of(run, STABLE_BEST, state) and not _is_of(run, "best", state)
@@ -94,6 +97,16 @@ def continue_run(state: dict[str, Any], config: Config, total: int, run: Path) -
         state = _without_best(state)
     said = tuple(f"{key} ({old!r} before, {new!r} now)" for key, (old, new) in changed.items())
     return Continuation(state, said, tuple(notes), goes_back, keeps_stable, best_is_stable)
+
+
+def _is_validated_otherwise(
+    state: dict[str, Any], config: Config, run: Path, validated_on: str
+) -> bool:
+    """Whether validations of a checkpoint were of other windows than those to come."""
+    if "validated_on" in state:
+        return bool(state["validated_on"] != validated_on)
+    before = checkpoint_config(state, checkpoint_path(run, "last"))  # of an earlier release
+    return "TRAIN.VAL_MAX_WINDOWS" in changes(before, config)
 
 
 def _not_as_planned(

@@ -20,6 +20,7 @@ from PIL import Image
 
 from ....configs import ConfigError, dump_config, load_config, override_config
 from ....configs.schema import Config
+from ...host.documents import read_json
 from ...host.files import atomic_write, require_inside, sweep, write_text
 from ...host.locks import LOCK, only_writer
 from ...host.reading import open_file
@@ -119,6 +120,22 @@ def read_resumable(run: Path, config: Config) -> dict[str, Any] | None:
     return None
 
 
+def require_own_start(run: Path) -> None:
+    """Refuse to begin a run anew from random weights that was begun with others (`--init`).
+
+    Raises:
+        RunFolderError: it was.
+    """
+    try:
+        init = read_json(run / "environment.json")["init"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    raise RunFolderError(
+        f"{run}: was begun with --init {str(init)[:200]} and stopped before its first checkpoint; "
+        "give --init again, or replace the run with --overwrite"
+    )
+
+
 def require_same(before: Config, now: Config, run: Path) -> None:
     """Refuse to continue a run with a configuration that is of another run.
 
@@ -128,9 +145,9 @@ def require_same(before: Config, now: Config, run: Path) -> None:
     differ = differences(before, now)
     if differ:
         raise RunFolderError(
-            f"{run}: can't continue with another configuration: {'; '.join(differ)}. Leave out "
-            "--config, which takes the run's own, or train on from its weights with another --run "
-            f"and --init {run}"
+            f"{run}: can't continue with another configuration: {'; '.join(differ)}. Leave them as "
+            "they were (without --config a run has its own), or train on from its weights with "
+            f"another --run and --init {run}"
         )
 
 

@@ -100,6 +100,24 @@ def metrics_not_measured(run: Path):
     return [{k: v for k, v in line.items() if k not in MEASURED} for line in read_metrics(run)]
 
 
+def test_weights_that_a_run_began_with_are_in_a_checkpoint_before_its_first_step(tmp_path):
+    def kill(done, total, note):
+        raise KeyboardInterrupt
+
+    group, objective = Group(0, 1, CPU), Objective(tiny_config().LOSS)
+    for init, kept in ((None, False), ({"name": "small"}, True)):
+        run = tmp_path / str(kept)
+        session = Session(tiny_config(), group, objective, TinyNetwork(), sets(), run=run)
+        session.init = init
+        began = {name: value.clone() for name, value in session.model.state_dict().items()}
+        with pytest.raises(KeyboardInterrupt):
+            fit(session, reporter=Listener(kill))
+        state = read_resumable(run, tiny_config())
+        assert (state is not None) == kept
+    assert state["step"] == 0
+    assert_same_state(dict(state["model"]), began)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("undisturbed")

@@ -325,6 +325,32 @@ def test_a_best_of_other_windows_is_not_compared_with(tmp_path):
     assert summary.best_step == 9 == held(tmp_path, "best")["step"]
 
 
+def test_a_best_of_other_scenes_is_not_compared_with(tmp_path):
+    training = [MemorySequence("train/a")]
+    run_fit(tmp_path, tiny_config(MAX_STEPS=8), data=(training, [MemorySequence("val/d", 6)]))
+    listener, other = Listener(), (training, [MemorySequence("val/e", 6)])
+    longer = tiny_config(MAX_STEPS=9, **STILL)
+    summary = run_fit(tmp_path, longer, resume=True, data=other, reporter=listener)
+    assert any("best is chosen anew" in note for note in listener.notes)
+    assert summary.best_step == 9 == held(tmp_path, "best")["step"]
+
+
+def test_a_best_of_before_the_decay_is_forgotten_where_it_was_of_other_windows(tmp_path):
+    def config(steps: int, **keys):
+        schedule = {"TYPE": "wsd", "DECAY": 0.5, "WARMUP_STEPS": 0}
+        return tiny_config(MAX_STEPS=steps, VAL_INTERVAL=2, SCHEDULER=schedule, **keys)
+
+    data = ([MemorySequence("train/a")], [MemorySequence("val/d", 6)])
+    run_fit(tmp_path, config(8), data=data, reporter=signal_at(6))
+    run_fit(tmp_path, config(8, VAL_MAX_WINDOWS=2), data=data, resume=True)
+    listener = Listener()
+    longer = config(12, VAL_MAX_WINDOWS=2)
+    summary = run_fit(tmp_path, longer, data=data, resume=True, reporter=listener)
+    assert any("going back to step 4" in note for note in listener.notes)
+    assert any("best is chosen anew" in note for note in listener.notes)
+    assert summary.best_step > 4
+
+
 def test_a_best_of_steps_that_come_otherwise_is_forgotten(tmp_path):
     def kill(done, total, note):
         if done == 9:

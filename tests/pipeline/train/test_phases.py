@@ -230,3 +230,10 @@ def test_phases_are_read_from_a_file_and_from_set_and_written_back(tmp_path):
     assert load_config(tmp_path / "c.yaml") == phased()
     words = "TRAIN.PHASES=[{FROM: 4, CROP_SIZE: 32, CLIP_LEN: 3}]"
     assert load_config(tmp_path / "c.yaml", [words]) == phased(LARGER)
+
+
+def test_work_is_told_of_intervals_within_one_phase(tmp_path):
+    run_fit(tmp_path, phased(LOG_INTERVAL=3), data=sets(), model=TinyNetwork(dropout=0))
+    told = {x["step"]: x["tflops"] for x in read_metrics(tmp_path) if x["kind"] == "train"}
+    assert [step for step, value in told.items() if value is None] == [6, 9]
+    assert told[3] > 0

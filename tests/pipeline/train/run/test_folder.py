@@ -16,6 +16,7 @@ from spikedeblur.pipeline.train.run.folder import (
     hold,
     read_resumable,
     require_new,
+    require_own_start,
     require_same,
     sweep_run,
 )
@@ -138,3 +139,12 @@ def test_damaged_metrics_are_an_error_with_the_line(tmp_path: Path):
         (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([good, bad, good, b""]))
         with pytest.raises(RunFolderError, match="line 2"):
             read_metrics(tmp_path)
+
+
+def test_a_run_that_began_with_weights_is_not_begun_anew_without_them(tmp_path):
+    require_own_start(tmp_path)
+    (tmp_path / "environment.json").write_text('{"starts": []}')
+    require_own_start(tmp_path)
+    (tmp_path / "environment.json").write_text('{"init": {"name": "small"}, "starts": []}')
+    with pytest.raises(RunFolderError, match=r"begun with --init small .* give --init again"):
+        require_own_start(tmp_path)
