@@ -28,7 +28,7 @@ from .hostile import SMALL
 
 RECORDING = "--size 64x96 --length 49 --exposure 9 --stride 4"
 
-CLOCKS = ("data_wait", "samples_per_s", "seconds", "cache_", "peak_memory")
+CLOCKS = ("data_wait", "samples_per_s", "seconds", "cache_", "peak_memory", "tflops", "peak_share")
 """How fields of metrics.jsonl begin that tell the machine's state, not the run's."""
 
 
