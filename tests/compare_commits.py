@@ -63,7 +63,9 @@ MASKS = {
     "torch names a checkpoint's archive after a file with a random name": (
         r'(?<="checkpoint_sha256": )"\w*"'
     ),
-    "time and memory": r'"(seconds\w*|data_wait|samples_per_s|peak_memory|tflops|peak_share)": [^,}\n]*',
+    "time and memory": (
+        r'"(seconds\w*|data_wait|samples_per_s|peak_memory|tflops|peak_share)": [^,}\n]*'
+    ),
 }
 MASK = re.compile("|".join(f"(?:{pattern})" for pattern in MASKS.values()))
 
