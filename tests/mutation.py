@@ -51,12 +51,13 @@ KEPT = ROOT / "build" / "mutation"
 CORE = {
     "pipeline/spikes": "tests/pipeline/spikes",
     "pipeline/align": "tests/pipeline/align",
-    "pipeline/train/data/order.py": "tests/pipeline/train/data",
+    "pipeline/train/data/order.py": "tests/pipeline/train/data/test_order.py "
+    "tests/pipeline/train/data/test_mixture.py",
     "pipeline/train/run/records.py": "tests/pipeline/train/run",
     "pipeline/store/records.py": "tests/pipeline/store",
     "model/inputs.py": "tests/model/test_inputs.py",
 }
-"""Tests of each part of the core."""
+"""Tests of each part of the core: a folder, or files."""
 SEED, BAR = 29, 0.85
 SCREEN = os.dup(1)
 """Where results are told, also by processes that are silent."""
@@ -421,7 +422,7 @@ class Watched:
 def watch(checkout: Checkout, part: str, tests: str) -> dict[str, Any]:
     """Run the tests of a part once; returns what `Watched` saw, kept while both stay the same."""
     digest = hashlib.sha256()
-    for place in (ROOT / part, ROOT / tests, ROOT / "tests" / "support"):
+    for place in (ROOT / part, *map(ROOT.joinpath, tests.split()), ROOT / "tests" / "support"):
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(path.read_bytes())
     kept = KEPT / f"{digest.hexdigest()[:32]}.json"
@@ -432,7 +433,7 @@ def watch(checkout: Checkout, part: str, tests: str) -> dict[str, Any]:
         def work() -> int:
             watched = Watched(checkout.root, part)
             watched.coverage.start()
-            run_pytest([tests], watched)
+            run_pytest(tests.split(), watched)
             watched.coverage.stop()
             kept.write_text(json.dumps(watched.result()), encoding="utf-8")
             return 0
@@ -531,14 +532,14 @@ def try_part(checkout: Checkout, tests: str, mutants: list[Mutant], seen: dict[s
     """Try the mutants of a part, those outside functions in processes that import them anew."""
     inside = [mutant for mutant in mutants if mutant.lines]
     if inside:
-        checkout.run(lambda: run_pytest([tests], Collected(checkout, inside, seen)))
+        checkout.run(lambda: run_pytest(tests.split(), Collected(checkout, inside, seen)))
     for mutant in mutants:
         if not mutant.lines:
             began = time.monotonic()
             with checkout.changed(mutant):
                 one = Collected(checkout, [], seen)
                 one.alone = mutant
-                code = checkout.run(functools.partial(run_pytest, [tests], one))
+                code = checkout.run(functools.partial(run_pytest, tests.split(), one))
             note(checkout, mutant, code, began)
 
 
