@@ -78,7 +78,7 @@ browser:
 		echo "no Chromium: the tests of pages will be skipped" >&2
 
 test-all: $(INSTALLED) browser
-	$(PYTEST) -m slow
+	$(PYTEST) --no-loadscope-reorder -m slow
 
 # The lowest versions that pyproject.toml allows; downloads a few gigabytes, then takes some minutes.
 LOWEST := build/minimal/bin/python

@@ -36,3 +36,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte, of which tests may change the size."""
     with mounted(tmp_path / "disk") as disk:
         yield disk
+
+
+LONGEST = (
+    "torture/test_hostile.py",
+    "tests/test_docs.py",
+    "trained/test_program.py",
+    "train/test_slurm_script.py",
+    "torture/test_kills.py",
+    "tests/test_rig.py",
+)
+"""Files whose slow tests take minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no worker is left with one while the other waits."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((i for i, name in enumerate(LONGEST) if str(item.path).endswith(name)), 99)
+
+    items.sort(key=rank)
