@@ -190,3 +190,10 @@ def test_neighbours_do_not_stay_together():
     together = sum(int((np.abs(np.diff(order)) == 1).sum()) for order in orders)
     expected = draws * 2 * (size - 1) / size
     assert abs(together - expected) < 5 * math.sqrt(expected)
+
+
+def test_the_clips_of_two_stores_come_one_store_after_the_other():
+    first, second = ClipIndex.every_start([5, 2], 2), ClipIndex.every_start([3], 2)
+    both = ClipIndex.joined([(first, 2), (second, 1)])
+    assert list(both) == [*first, *((2, start, length) for _, start, length in second)]
+    assert ClipIndex.joined([(first, 2)]) is first
