@@ -92,6 +92,8 @@ import spikedeblur.pipeline.inspect as module
 from spikedeblur.cli import main
 from zarr.core.sync import sync
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+
 async def write():
     await asyncio.sleep(0.5)  # until the main thread waits
     os.kill(os.getpid(), signal.SIGINT)
