@@ -52,7 +52,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
             "WORLD_SIZE": str(processes),
             "LOCAL_WORLD_SIZE": str(processes),
         }
-        # As torchrun does: the cores are shared. TRAIN.THREADS says otherwise.
+        # The processes share the cores: one thread each, as under torchrun, or TRAIN.THREADS.
         environment = {"OMP_NUM_THREADS": "1"} | os.environ | shared
         started: list[subprocess.Popen[bytes]] = []
         try:

@@ -34,7 +34,7 @@ class Init:
     @classmethod
     def of(cls, init: Init | str | os.PathLike[str]) -> Init:
         """Return `init`, or the whole weights of a source."""
-        return init if isinstance(init, cls) else cls(init)  # type: ignore[arg-type]
+        return init if isinstance(init, Init) else cls(init)
 
 
 def find_model(name: str | os.PathLike[str]) -> Path:

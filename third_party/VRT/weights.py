@@ -111,7 +111,7 @@ def read_state_dict(path: str | Path) -> StateDict:
         try:
             return plain_state_dict(load_file(path), path)
         except SafetensorError as error:
-            raise WeightsError(f"{path}: not a safetensors file ({error})") from error
+            raise WeightsError(f"{path}: not a safetensors file ({error}); get it anew") from error
     try:
         content = load_torch_file(path)
     except pickle.UnpicklingError as error:

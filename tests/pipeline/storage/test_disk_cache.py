@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -326,6 +327,19 @@ def test_a_disk_that_fills_up_or_turns_read_only_turns_it_off_with_a_word(
     assert len(there) < 40
     if options != "ro":
         assert used_pages(small_disk) <= 0.95 * 40, "a twentieth stays free"
+
+
+@pytest.mark.parametrize(("blocks", "spare"), [(10_000, 500), (10**9, 2**30 // 4096)])
+def test_a_gigabyte_or_a_twentieth_of_the_disk_stays_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, spare: int
+) -> None:
+    """Disks of 41 MB and of 4 TB: what would leave less is not kept."""
+    cache, names = made(tmp_path / "c"), names_of(2)
+    for name, free in zip(names, (spare + 100, spare), strict=True):
+        disk = SimpleNamespace(f_blocks=blocks, f_frsize=4096, f_bavail=free)
+        monkeypatch.setattr(os, "statvfs", lambda _, disk=disk: disk)
+        fill(cache, [name])
+    assert held(cache, names) == names[:1]
 
 
 def test_a_folder_that_is_removed_turns_it_off_with_a_word(
