@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -131,8 +132,9 @@ def main(arguments: list[str] | None = None) -> int:
             again = "the same command begins anew"
         elif options[:1] == ["train"] and "--resume" not in options:
             again = "the same command with --resume goes on from here"
-        # Tasks of zarr's event loop stay undone, which asyncio would tell after the last line.
+        # Zarr's event loop leaves work undone, which Python would tell after the last line.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         say(f"spikedeblur: stopped; {again}", err=True)
         return 128 + stopped.signal
     except Exception as wrong_use:

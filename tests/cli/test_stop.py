@@ -99,15 +99,27 @@ async def write():
     os.kill(os.getpid(), signal.SIGINT)
     await asyncio.sleep(60)
 
-module.inspect = lambda *_: sync(write())
+def stopped_before_zarr_waits():
+    writing = write()
+    os.kill(os.getpid(), signal.SIGINT)
+    sync(writing)
+
+def stopped_while_zarr_waits():
+    sync(write())
+
+module.inspect = lambda *_: globals()[sys.argv[1]]()
 sys.exit(main(["inspect", "any"]))
 """
 
 
-def test_nothing_is_said_after_the_line_that_says_how_to_go_on() -> None:
-    """Zarr's event loop is left with a task that asyncio calls destroyed as the process ends."""
+@pytest.mark.parametrize("when", ["before_zarr_waits", "while_zarr_waits"])
+def test_nothing_is_said_after_the_line_that_says_how_to_go_on(when: str) -> None:
+    """Zarr is left with a coroutine or a task, which Python calls never awaited or destroyed."""
     ended = subprocess.run(
-        [sys.executable, "-c", _STOPPED_IN_ZARR], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", _STOPPED_IN_ZARR, f"stopped_{when}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert ended.returncode == 128 + signal.SIGINT, ended.stderr
     assert ended.stderr == "spikedeblur: stopped; the same command goes on from here\n"
