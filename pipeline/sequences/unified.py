@@ -92,7 +92,7 @@ def require_split_folder(root: StrPath, split: str) -> Path:
     if not folder.is_dir():
         raise StoreError(
             f"{folder}: expected a store, or a folder <root>/<split>/<sequence>/blur, found none; "
-            "check DATA.ROOT and the split"
+            "check the split, and DATA.ROOT (--set DATA.ROOT=FOLDER)"
         )
     return folder
 
