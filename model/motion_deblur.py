@@ -69,7 +69,8 @@ def sharp_along_motion(
         first `INTEGRALS` maps are those of `along_motion`, means less the blurred luminance, all
         relative to it; 0 in the dark. The others tell where the frame is unsure: the share of the
         exposure for which the point is hidden, by what share the blurred frame and the light about
-        the middle are more than the frame explains, and log1p of the speed in pixels an exposure.
+        the middle are more than the frame explains, and log1p of the speed in pixels an exposure,
+        the only one that may be more than `LIMIT`.
     """
     if near is not None:
         return _sharp_along_motion(blur, voxels, near)
@@ -241,8 +242,8 @@ def _sharp_in_band(
     about_middle = slice(INSTANTS // 2 - 1, INSTANTS // 2 + 1)
     moved = 2 * INSTANTS * SHORT / 3 * own.shift[:, about_middle]
     sharp, differs = as_seen(sharp, told, about(light, SHORT) + FLOOR, moved)
-    maps = torch.cat([integrals, 1 - visible, residue, differs, own.pace.log1p()], 1)
-    return (sharp - FLOOR).clamp(0, 1), maps.clamp(-LIMIT, LIMIT)
+    unsure = torch.cat([integrals, 1 - visible, residue, differs], 1).clamp(-LIMIT, LIMIT)
+    return (sharp - FLOOR).clamp(0, 1), torch.cat([unsure, own.pace.log1p()], 1)
 
 
 def _in_colours_of(blur: Tensor, sharp: Tensor) -> Tensor:

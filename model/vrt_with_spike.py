@@ -6,6 +6,7 @@ s MODEL.TRUNK_SCALE.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from ..third_party.VRT import VRT, pad_to_multiple
 from .fusion import MultiScaleTemporalCrossAttnFuse
 from .motion_deblur import MAPS, sharp_along_motion
+from .normalize import LIMIT
 from .spike_attention import SpikeTemporalSA
 from .spike_encoder import SpikeEncoder3D
 from .spike_motion import INTEGRALS, about
@@ -30,6 +32,9 @@ a blot that no camera saw."""
 STILL, MOVING = 0.5, 1.0
 """Speed in pixels an exposure up to which a network leaves its base alone, and how much more lets
 it correct in full: it could only add what it takes for noise, where all is sharp."""
+FAST = math.expm1(LIMIT)
+"""Speed in pixels an exposure beyond which a network corrects the less, the faster things move: all
+such speeds look alike to it."""
 REACH = 8
 """Pixels around what moves where a network corrects, too."""
 
@@ -191,7 +196,8 @@ class VRTWithSpike(nn.Module):
             seen = [self._at_trunk_size(rgb_clip, voxels)]
             if self.spike_motion and followed is not None:
                 base = followed[:, :, :3]
-                seen.append(F.pixel_unshuffle(self._padded(followed), self.trunk_scale))
+                maps = self._padded(followed.clamp(max=LIMIT))
+                seen.append(F.pixel_unshuffle(maps, self.trunk_scale))
             elif self.residual_base == "sdm":
                 base = rgb_clip * (1 + _relative_change(voxels, rgb_clip.shape[-2:]))
             if self.encoder_sees_blur:
@@ -214,7 +220,7 @@ class VRTWithSpike(nn.Module):
             if self.spike_motion and not self.training:
                 restored = torch.maximum(restored, LEAST * base)
                 if followed is not None and self._maps == MAPS:
-                    restored = torch.lerp(base, restored, _near_motion(followed[:, :, -1:]))
+                    restored = torch.lerp(base, restored, _trust(followed[:, :, -1:]))
         return restored
 
     def spike_features(self, voxels: Tensor) -> list[Tensor]:
@@ -304,10 +310,12 @@ def _require_voxels(rgb: Tensor, voxels: Tensor | None) -> Tensor:
     return voxels
 
 
-def _near_motion(pace: Tensor) -> Tensor:
-    """(B, T, 1, H, W), log1p of the speed -> how surely something moves nearby, 0 to 1."""
-    moves = ((pace.exp() - 1 - STILL) / MOVING).clamp(0, 1)
-    return F.max_pool2d(moves.flatten(0, 1), 2 * REACH + 1, 1, REACH).view_as(pace)
+def _trust(pace: Tensor) -> Tensor:
+    """(B, T, 1, H, W), log1p of the speed -> how far a network corrects, 0 to 1."""
+    speed = pace.expm1()
+    moves = ((speed - STILL) / MOVING).clamp(0, 1)
+    near = F.max_pool2d(moves.flatten(0, 1), 2 * REACH + 1, 1, REACH).view_as(pace)
+    return near * (FAST / speed.clamp(min=FAST))
 
 
 def _mapped(layer: nn.Module, features: Tensor) -> Tensor:

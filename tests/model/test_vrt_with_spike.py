@@ -1,9 +1,12 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from spikedeblur.configs import load_config
 from spikedeblur.model import VRTWithSpike, build_model, parameter_table
+from spikedeblur.model.vrt_with_spike import FAST
 from spikedeblur.third_party.VRT import VRT
 
 DIM = 8
@@ -393,6 +396,23 @@ def test_a_trained_network_leaves_its_base_where_nothing_moves_nearby():
         out = network(rgb, voxels, followed) / followed[:, :, :3]
     assert (out[..., :28] == 0.5).all()
     assert (out[..., 28:] == 1).all()
+
+
+def test_a_trained_network_corrects_the_less_the_faster_things_move_beyond_what_it_can_tell():
+    network = build_model(
+        load_config("configs/deblur/quickstart.yaml", ["MODEL.SPIKE_MOTION=true"])
+    )
+    rgb, voxels = torch.rand(1, 2, 3, 32, 32), torch.zeros(1, 2, 32, 16, 16)
+    corrections = []
+    with torch.no_grad():
+        network.vrt.conv_last.bias.fill_(0.1)
+        followed = network.follow(rgb, voxels)
+        for speed in (FAST, 2 * FAST, 8 * FAST):
+            followed[:, :, -1] = math.log1p(speed)
+            corrections.append(network.eval()(rgb, voxels, followed) - followed[:, :, :3])
+    full, half, eighth = corrections  # of one input, for the network sees no speed above FAST
+    torch.testing.assert_close(half, full / 2, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(eighth, full / 8, atol=1e-6, rtol=1e-5)
 
 
 def test_motion_needs_spikes_that_fit_no_more_than_the_network_does():
