@@ -85,6 +85,10 @@ def window_of(spikes: np.ndarray, exposure: int) -> OneWindow:
 
 def restored(method: Method, window: OneWindow) -> np.ndarray:
     """Return a frame's luminance at the spikes' size (h, w)."""
-    frame = method(window, MethodClip(0, 1, 0, 1))[0].mean(-1)
-    height, width = window.voxel_shape
-    return frame.reshape(height, 2, width, 2).mean((1, 3))
+    return as_seen(method(window, MethodClip(0, 1, 0, 1))[0].mean(-1), window.voxel_shape)
+
+
+def as_seen(luminance: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return luminance at the spikes' size (h, w), half its own."""
+    height, width = size
+    return luminance.reshape(height, 2, width, 2).mean((1, 3))
