@@ -1,11 +1,14 @@
-"""The figures of the concepts page, computed by the code that they explain."""
+"""The figures of the pages, computed by the code that they explain."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -14,11 +17,22 @@ import numpy.typing as npt
 import vl_convert
 from PIL import Image
 
-from spikedeblur.pipeline.frames.images import to_uint8
+from spikedeblur.pipeline.evaluate.metrics import psnr
+from spikedeblur.pipeline.frames.images import read_rgb, to_uint8, write_png
+from spikedeblur.pipeline.restore import Restoring, restore
+from spikedeblur.pipeline.sequences.find_recording import ExposureTimes, find_recording
 from spikedeblur.pipeline.simulate.record import area_mean
 from spikedeblur.pipeline.simulate.scenes import render_scene
-from spikedeblur.pipeline.spikes import samples_per_bin, sdm, tfi, tfp
+from spikedeblur.pipeline.spikes import (
+    parse_geometry,
+    samples_per_bin,
+    sdm,
+    tfi,
+    tfp,
+    write_spikes,
+)
 from spikedeblur.pipeline.spikes.camera import SpikeCamera, luminance
+from spikedeblur.pipeline.spikes.settings import SpikeOptions
 
 EXPOSURE, PER_FRAME, FPS = 33, 8, 1000.0
 _INK, _MUTED, _RULE = (
@@ -157,8 +171,9 @@ def gain() -> str:
     return _svg(chart, "Measured rate of a simulated camera: a straight line through zero")
 
 
+@cache
 def reconstructions() -> str:
-    """One exposure as blur, TFP, TFI, SDM and the sharp truth."""
+    """One exposure as blur, TFP, TFI, SDM, path, the shipped model and the sharp truth."""
     stream, frames = _recording()
     t0, t1 = _span()
     inside = stream[t0:t1].astype(np.uint8)
@@ -166,19 +181,57 @@ def reconstructions() -> str:
     first = (len(frames) - EXPOSURE) // 2
     blurred = frames[first : first + EXPOSURE].mean(axis=0) / np.float32(255)
     short = tfp(inside[middle - 16 : middle + 17], 0.5)
-    pictures = {
-        "blur": to_uint8(blurred),
+    gray = {
         "TFP, whole exposure": to_uint8(tfp(inside, 0.5)),
         "TFP, 33 samples": to_uint8(short),
         "TFI": to_uint8(tfi(inside, middle, 0.5)),
-        "SDM": to_uint8(sdm(blurred.astype(np.float32), short, tfp(inside, 0.5))),
-        "sharp": frames[len(frames) // 2],
     }
+    colour = {
+        "SDM": to_uint8(sdm(blurred.astype(np.float32), short, tfp(inside, 0.5))),
+        **_restored(to_uint8(blurred), stream),
+    }
+    sharp = frames[len(frames) // 2]
     cells = "".join(
         f'<figure><img src="{_uri(picture)}" alt="{name}"><figcaption>{name}</figcaption></figure>'
-        for name, picture in pictures.items()
+        for name, picture in (
+            _scored("blur", to_uint8(blurred), sharp),
+            *gray.items(),
+            *(_scored(name, picture, sharp) for name, picture in colour.items()),
+            ("sharp", sharp),
+        )
     )
     return f'<div class="strip">{cells}</div>'
+
+
+def _scored(
+    name: str, picture: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]
+) -> tuple[str, npt.NDArray[np.uint8]]:
+    """Return a picture with its name and PSNR."""
+    return f"{name}, {psnr(picture, sharp):.1f} dB", picture
+
+
+def _restored(
+    blurred: npt.NDArray[np.uint8], stream: npt.NDArray[np.bool_]
+) -> dict[str, npt.NDArray[np.uint8]]:
+    """Return the frame (H, W, 3) that `path` and the shipped model restore."""
+    height, width = stream.shape[1:]
+    geometry = f"{height}x{width},bottom-up"
+    with tempfile.TemporaryDirectory() as folder:
+        spikes, frame = Path(folder, "spike.dat"), Path(folder, "frames/0024.png")
+        write_spikes(spikes, stream, parse_geometry(geometry))
+        write_png(frame, blurred)
+        recording = find_recording(
+            frame.parent,
+            spikes,
+            ExposureTimes(exposure=EXPOSURE, fps=FPS),
+            SpikeOptions(geometry=geometry, rate=FPS * PER_FRAME, gain=0.5),
+        )
+        ways = {"path": Restoring(method="path"), "model": Restoring(run="small")}
+        pictures = {}
+        for name, how in ways.items():
+            restore(recording, Path(folder, name), how)
+            pictures[name] = read_rgb(Path(folder, name, frame.name))
+    return pictures
 
 
 FIGURES: dict[str, Callable[[], str]] = {

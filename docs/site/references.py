@@ -37,11 +37,11 @@ def config() -> str:
     lines = [
         "# Configuration keys",
         "",
-        "Every key of a training configuration, from the schema that checks it "
-        "(`configs/schema/`). An unknown key is refused, with the nearest right name. "
-        "`--set TRAIN.OPTIM.LR=1e-4` overrides one. For completion in an editor, put "
-        "`# yaml-language-server: $schema=config.schema.json` on the first line of a YAML file, "
-        "with the file that `spikedeblur config-schema > config.schema.json` writes.",
+        "This page lists every key of a training configuration, with its type, default and effect. "
+        "It is made from the schema that checks configurations (`configs/schema/`). "
+        "`--set TRAIN.OPTIM.LR=1e-4` overrides a key. An unknown key is refused, and the message "
+        "gives the nearest right name. [Completion in the "
+        "editor](../how-to/install.md#completion-in-the-editor) shows keys while you type.",
         "",
     ]
     for path, section, effect in _sections(schema, schema, ""):
@@ -51,7 +51,7 @@ def config() -> str:
         for key, key_schema in section["properties"].items():
             if "$ref" not in key_schema:
                 effect = _text(key_schema.get("description", ""))
-                default = "to be given"
+                default = "required"
                 if "default" in key_schema:
                     default = f"default `{json.dumps(key_schema['default'])}`"
                 lines += [
@@ -70,7 +70,7 @@ def _sections(
         name = f"{path}.{key}" if path else key
         for reference in _references(value):
             below = schema["$defs"][reference.rpartition("/")[2]]
-            yield from _sections(schema, below, name if "$ref" in value else f"{name}, of each")
+            yield from _sections(schema, below, name if "$ref" in value else f"{name}, each entry")
 
 
 def _references(value: Any) -> Iterator[str]:
