@@ -249,7 +249,9 @@ def _explained(source: Path) -> Iterator[None]:
         yield
     except SpikeDeblurError:
         raise
-    except _DAMAGED as error:
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         raise ConvertError(f"{source}: not a NumPy file without pickles ({error})") from error
 
 

@@ -114,6 +114,15 @@ def test_lists_of_the_same_lists_and_of_themselves_are_refused(tmp_path: Path) -
         load_torch_file(rewritten(path, lambda _: deep))
 
 
+def test_a_directory_that_lies_before_the_file_is_refused(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    end = content.rindex(b"PK\6\6")
+    struct.pack_into("<Q", content, end + 48, 2**40)  # where the directory begins
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="cut or damaged"):
+        load_torch_file(file)
+
+
 def test_parts_that_lie_upon_each_other_are_refused(file: Path) -> None:
     with zipfile.ZipFile(file, "a") as parts:
         data = next(info for info in parts.infolist() if info.filename.endswith("data/0"))

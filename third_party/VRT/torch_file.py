@@ -67,8 +67,8 @@ def _require_known_names(path: Path, size: int) -> None:
                         if name.endswith("data.pkl"):
                             with parts.open(name) as pickled:
                                 _require_known(pickled)
-            except (zipfile.BadZipFile, NotImplementedError) as error:
-                raise ValueError(f"cut or damaged: {error}") from error
+            except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+                raise ValueError(f"cut or damaged: {error}") from error  # it may point outside
         elif size:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pickled:
                 for _ in range(_LEGACY_PICKLES):

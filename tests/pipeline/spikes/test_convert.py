@@ -1,4 +1,5 @@
 import io
+import struct
 import zipfile
 
 import h5py
@@ -159,6 +160,14 @@ def flip_a_byte(path, spikes):
     path.write_bytes(content)
 
 
+def name_a_place_before_the_file(path, spikes):
+    np.savez(path, spikes)
+    content = bytearray(path.read_bytes())
+    end = content.rindex(b"PK\5\6")
+    struct.pack_into("<I", content, end + 16, 2**31)  # where the directory begins
+    path.write_bytes(content)
+
+
 def of_objects(path, spikes):
     np.savez(path, np.array([[[None]]]))
 
@@ -176,6 +185,7 @@ def no_zip(path, spikes):
     [
         (cut_member, "ends in frame"),
         (flip_a_byte, "not a NumPy file"),
+        (name_a_place_before_the_file, "not a NumPy file"),
         (of_objects, "Python objects"),
         (by_columns, "ascontiguousarray"),
         (no_zip, "not a NumPy file"),
