@@ -184,7 +184,7 @@ class Learner:
         """Accumulate the gradient of a step; return mean loss and PSNR over its samples."""
         group, data, seed = self.group, self.config.DATA, self.config.TRAIN.SEED
         sums = torch.zeros(2, dtype=torch.float64, device=group.device)
-        bad: list[Batch] = []
+        finite: list[torch.Tensor] = []
         for number, batch in enumerate(batches, 1):
             clock.start("to_device")
             inputs = to_inputs(
@@ -209,9 +209,11 @@ class Learner:
             clock.start("other")
             mean_psnr = psnr(output, inputs.sharp).mean()
             sums += torch.stack([loss.detach(), mean_psnr]).double() * batch["weight"]
-            if not torch.isfinite(loss):
-                bad.append(batch)
-        loss_sum, psnr_sum, any_bad = group.sum([*sums.tolist(), float(len(bad))])
+            finite.append(torch.isfinite(loss.detach()))
+        # All is read at once: before, a GPU would wait for the next batch, not the batch for it.
+        loss_sum, psnr_sum, *are_finite = torch.cat([sums, torch.stack(finite).double()]).tolist()
+        bad = [batch for batch, is_finite in zip(batches, are_finite, strict=True) if not is_finite]
+        loss_sum, psnr_sum, any_bad = group.sum([loss_sum, psnr_sum, float(len(bad))])
         if any_bad:
             raise self._not_finite(done, f"the loss is {loss_sum}", bad)
         return loss_sum / group.world, psnr_sum / group.world
