@@ -58,7 +58,7 @@ def blocks_of(number: int, **changes: Any) -> list[Block]:
 
 def through(blocks: list[Block], shape: tuple[int, ...] = (2, 2, 8, 8)) -> torch.Tensor:
     torch.manual_seed(1)
-    x = torch.rand(*shape, 8, dtype=torch.float64)
+    x = torch.rand(*shape, 8, dtype=torch.float64, requires_grad=True)
     for block in blocks:
         x = block.double()(x)
     return x
