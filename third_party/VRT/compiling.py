@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from .recompute import Recomputable
 
 MOST_KINDS = 512
-"""Most graphs of one function, before torch goes on without compiling: a network of 72 blocks has
-20 kinds for each size and length of clips."""
+"""Most graphs of one function, before torch goes on without compiling: the baseline's 80
+blocks are of 27 kinds for each size and length of clips."""
 
 
 class CompilableBlock(Recomputable):
