@@ -14,7 +14,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all test-minimal lint docs torture mutation bench bench-io bench-memory bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation bench-in-time bench-rolling model compare clean
+.PHONY: all install browser test test-all test-minimal lint docs torture mutation bench bench-io bench-memory bench-device bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation bench-in-time bench-rolling model compare clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -118,6 +118,10 @@ bench-io: $(INSTALLED)
 
 bench-memory: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.memory
+
+# On a GPU, under ten minutes: the network, light, path, the loader. QUICK=--quick tries it on a CPU.
+bench-device: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks.device $(QUICK)
 
 bench-model: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.model

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import SpikeDeblurError
-from ..third_party.VRT.recompute import Recomputable, run
+from ..third_party.VRT.compiling import CompilableBlock
+from ..third_party.VRT.recompute import run
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Chunk(NamedTuple):
     columns: int
 
 
-class BaseChunkableAttention(Recomputable):
+class BaseChunkableAttention(CompilableBlock):
     """Base of blocks that treat every pixel by itself and mix only its frames.
 
     Pixels don't meet, so cutting the map changes no result, only how much is in memory at

@@ -82,9 +82,10 @@ class TemporalCrossAttnFuseBlock(BaseChunkableAttention):
                 f"{tuple(frames.shape)} and {tuple(spikes.shape)}"
             )
         pixels = [x.permute(0, 1, 3, 4, 2) for x in (frames, spikes)]  # (B, T, H, W, C)
-        return self.in_chunks(self._block, *pixels).permute(0, 1, 4, 2, 3)
+        return self.in_chunks(self.computed(), *pixels).permute(0, 1, 4, 2, 3)
 
-    def _block(self, frames: Tensor, spikes: Tensor) -> Tensor:
+    def compute(self, frames: Tensor, spikes: Tensor) -> Tensor:
+        """(b, T, h, w, C) and (b, T', h, w, C) -> (b, T, h, w, C)."""
         x: Tensor = frames + self.attn(self.norm_q(frames), self.norm_kv(spikes))
         x = x + self.ffn(self.norm_ffn(x))
         return x

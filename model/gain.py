@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .constants import constant, numbers
 from .normalize import LUMINANCE
 
 
@@ -22,9 +23,8 @@ def gain_from_blur(counts: Tensor, samples: Tensor, blur: Tensor) -> Tensor:
     Returns:
         (...) float32; 1 where there are no spikes or no light.
     """
-    rate = counts.to(torch.float32).sum(-3).mean((-2, -1)) / samples.to(
-        counts.device, torch.float32
-    )
-    weights = torch.tensor(LUMINANCE, dtype=torch.float32, device=blur.device)
-    light = (blur.float().mean((-2, -1)) * weights).sum(-1)
+    exposed = samples.to(counts.device, torch.float32, non_blocking=True)
+    rate = counts.to(torch.float32).sum(-3).mean((-2, -1)) / exposed
+    colours = blur.float().mean((-2, -1))  # (..., 3)
+    light = (colours * constant(numbers, *LUMINANCE, like=colours)).sum(-1)
     return torch.where((rate > 0) & (light > 0), rate / light, 1.0)

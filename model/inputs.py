@@ -67,7 +67,9 @@ def measure_conditions(parts: Iterable[RawWindows], gain: Tensor, norm: NormConf
         gain: (..., T) spikes a sample at unit luminance; NaN: unknown.
         norm: what the network was trained with.
     """
-    needs_gain = norm.MODE == "relative" and norm.CURVE is None and bool(gain.isnan().any())
+    needs_gain = norm.MODE == "relative" and norm.CURVE is None
+    if gain.device.type == "cpu":  # to ask a GPU would wait for it
+        needs_gain = needs_gain and bool(gain.isnan().any())
     if not (needs_gain or norm.CORRECT_LAG):
         return Conditions(gain, None)
     shown, planes, bins = [], [], 0
@@ -80,7 +82,7 @@ def measure_conditions(parts: Iterable[RawWindows], gain: Tensor, norm: NormConf
             planes.append(lag_planes(voxels, frames))
     if needs_gain:
         measured = torch.cat(shown, -1)
-        gain = gain.to(measured)
+        gain = gain.to(measured, non_blocking=True)
         gain = torch.where(gain.isnan(), measured, gain)
     late = lag_of_planes(torch.cat(planes, -1)) * bins if planes else None
     return Conditions(gain, late)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..configs.schema import NormConfig
 from ..errors import SpikeDeblurError
+from .constants import constant, numbers
 
 EPS = 1e-12
 """Least standard deviation that is divided by."""
@@ -65,7 +66,7 @@ def normalize_counts(
 
 def luminance(frames: Tensor) -> Tensor:
     """Return the luminance (..., H, W) of RGB frames (..., 3, H, W)."""
-    return torch.einsum("...chw,c->...hw", frames, frames.new_tensor(LUMINANCE))
+    return torch.einsum("...chw,c->...hw", frames, constant(numbers, *LUMINANCE, like=frames))
 
 
 def _along(curve: Sequence[float], rate: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +94,7 @@ def _samples_per_bin(values: Tensor, samples: Tensor) -> Tensor:
         )
     edges = torch.arange(bins + 1, device=samples.device) * samples[..., None].long()
     edges = -torch.div(-edges, bins, rounding_mode="floor")
-    return edges.diff()[..., None, None].to(values)
+    return edges.diff()[..., None, None].to(values, non_blocking=True)
 
 
 def _known(gain: float | Tensor | None, rate: Tensor, mode: str) -> Tensor:
@@ -106,9 +107,9 @@ def _known(gain: float | Tensor | None, rate: Tensor, mode: str) -> Tensor:
             "DATA.NORM.MODE rate needs the gain (spikes a sample at unit luminance), and a "
             "recording has none; give it to `spikedeblur align --gain`, or use relative or log1p"
         )
-    if (known <= 0).any():
+    if known.device.type == "cpu" and (known <= 0).any():  # others are measured, and to ask waits
         raise NormalizeError(f"expected a gain above 0, got {float(known.min())}")
-    return known[..., None, None, None].to(rate.device)
+    return known[..., None, None, None].to(rate.device, non_blocking=True)
 
 
 def _standardize(values: Tensor, norm: NormConfig) -> Tensor:

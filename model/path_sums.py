@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .constants import constant, numbers
 from .paths import points_at, sampled
 
 _POINTS = 1 << 19  # points that are put together at once
@@ -81,7 +82,8 @@ def sources_of(shift: Tensor, visible: Tensor) -> Tensor:
     columns = torch.arange(width, device=shift.device).expand(height, width)
     place = torch.stack([columns, rows])  # (2, H, W)
     landed = (place + shift).round()
-    outside = (landed < 0) | (landed > landed.new_tensor([width - 1, height - 1])[:, None, None])
+    last = constant(numbers, width - 1, height - 1, like=landed)[:, None, None]
+    outside = (landed < 0) | (landed > last)
     target = landed[:, :, 1].clamp(0, height - 1) * width + landed[:, :, 0].clamp(0, width - 1)
     key = (255 * visible).round().long() * (height * width) + rows * width + columns
     key = torch.where(outside.any(2), -1, key)

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .constants import constant, numbers
+
 DEGREE = 4
 """Degree of a path's polynomials."""
 
@@ -43,12 +45,16 @@ def enlarged(paths: Paths, scale: int) -> Paths:
 
 def basis(times: Sequence[float], like: Tensor) -> Tensor:
     """Return P_k(2 t) - P_k(0), k from 1 to DEGREE: (I, DEGREE)."""
+    return constant(_legendre, *times, like=like)
+
+
+def _legendre(*times: float) -> Tensor:
     x = 2 * torch.tensor([*times, 0.0], dtype=torch.float64)
     legendre = [torch.ones_like(x), x]
     for k in range(1, DEGREE):
         legendre.append(((2 * k + 1) * x * legendre[k] - k * legendre[k - 1]) / (k + 1))
     values = torch.stack(legendre[1:], 1)  # (I + 1, DEGREE)
-    return (values[:-1] - values[-1]).to(like)
+    return values[:-1] - values[-1]
 
 
 def shifts(paths: Paths, times: Sequence[float]) -> Tensor:
@@ -75,7 +81,7 @@ def points_at(shift: Tensor, size: Sequence[int]) -> Tensor:
         for side in shift.shape[:-3:-1]
     )
     start = torch.stack([columns.expand(shift.shape[-2:]), rows[:, None].expand(shift.shape[-2:])])
-    to_unit = shift.new_tensor([2 / size[1], 2 / size[0]])[:, None, None]
+    to_unit = constant(numbers, 2 / size[1], 2 / size[0], like=shift)[:, None, None]
     return torch.addcmul(start, shift, to_unit).movedim(2, -1)
 
 

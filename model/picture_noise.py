@@ -10,6 +10,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
+from .constants import constant, numbers
+
 _EDGE = 0.01  # difference between neighbours above which an edge counts alike, however high
 _MEDIAN_OF_NORMAL = 0.6745  # median of what is normally distributed, without signs, in deviations
 
@@ -49,7 +51,7 @@ def noise_variance(frames: Tensor) -> Tensor:
     It is measured by a filter to which smooth pictures are 0 (Immerkaer, CVIU 1996), in the median
     of all blocks of 8 x 8 pixels, so that edges do not count.
     """
-    second = frames.new_tensor([1.0, -2.0, 1.0])
+    second = constant(numbers, 1.0, -2.0, 1.0, like=frames)
     kernel = (second[:, None] * second)[None, None].expand(3, 1, 3, 3)
     rough = F.conv2d(frames, kernel, groups=3).abs()
     blocks = F.avg_pool2d(rough, 8, ceil_mode=True).flatten(2)

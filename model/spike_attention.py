@@ -61,9 +61,10 @@ class SpikeTemporalSelfAttention(BaseChunkableAttention):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C, H, W) -> the same."""
         pixels = x.permute(0, 1, 3, 4, 2)  # (B, T, H, W, C)
-        return self.in_chunks(self._block, pixels).permute(0, 1, 4, 2, 3)
+        return self.in_chunks(self.computed(), pixels).permute(0, 1, 4, 2, 3)
 
-    def _block(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
+        """(b, T, h, w, C) -> the same."""
         x = x + self.attn(self.norm1(x))
         x = x + self.mlp(self.norm2(x))
         return x

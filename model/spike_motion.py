@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .constants import constant, numbers
 from .paths import (
     DEGREE,
     Paths,
@@ -258,10 +259,13 @@ def _departure(followed: Tensor) -> tuple[Tensor, Tensor]:
 
 def weights_at(visible: Tensor, times: Sequence[float]) -> Tensor:
     """Return weights (N, G, H, W) of groups at I times between theirs: (N, I, H, W)."""
-    groups = visible.shape[1]
-    place = ((torch.tensor(times, dtype=torch.float64) + 0.5) * groups - 0.5).clamp(0, groups - 1)
-    share = (1 - (place[:, None] - torch.arange(groups)).abs()).clamp(min=0)  # (I, G)
-    return torch.einsum("ig,nghw->nihw", share.to(visible), visible)
+    shares = constant(_shares, visible.shape[1], *times, like=visible)  # (I, G)
+    return torch.einsum("ig,nghw->nihw", shares, visible)
+
+
+def _shares(groups: int, *times: float) -> Tensor:
+    place = ((numbers(*times) + 0.5) * groups - 0.5).clamp(0, groups - 1)
+    return (1 - (place[:, None] - torch.arange(groups)).abs()).clamp(min=0)
 
 
 def _best_of_neighbours(light: Tensor, paths: Paths) -> Paths:

@@ -133,8 +133,8 @@ class TrainConfig(Section):
     """Mixed precision. `auto`: bf16 where the GPU or the CPU has instructions for it, fp16 on
     other GPUs, off on other CPUs. true means `auto`, false `off`."""
     COMPILE: Bool = False
-    """Compile the network (torch.compile) for the shape of the training clips: minutes at the
-    start, for faster steps on a GPU. On a CPU it gains nothing."""
+    """Compile the blocks of the network (torch.compile) for the shapes of the training clips: a
+    while at the first start, for faster steps on a GPU. On a CPU it gains nothing."""
     EMA_DECAY: Fraction | Decays | None = 0.999
     """Decay a step of the averaged weights that are validated and kept; null: none. Averages of
     several decays, such as [0.99, 0.999], are all validated, and the best is kept."""

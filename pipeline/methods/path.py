@@ -18,7 +18,9 @@ class PathMethod(Method):
     name = "path"
     clip_len = 1
 
-    def __init__(self) -> None:
+    def __init__(self, *, device: str | None = None) -> None:
+        """Prepare for restoring on a torch device; None: the GPU where there is one."""
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._exposures: Exposures | None = None
         """Those of the sequence of the last call."""
 
@@ -38,5 +40,5 @@ class PathMethod(Method):
     def exposures(self, windows: WindowSequence) -> Exposures:
         """Return how the sequence's exposures move."""
         if self._exposures is None or self._exposures.windows is not windows:
-            self._exposures = Exposures(windows)
+            self._exposures = Exposures(windows, device=self.device)
         return self._exposures

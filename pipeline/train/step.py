@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from torch import nn
 
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
+from ...third_party.VRT import compile_blocks
 from ..host.device_memory import explained_shortage
 from ..weights.files import CheckpointError
 from .clock import Clock
@@ -23,7 +25,6 @@ from .ema import averaged_copy, update_average
 from .memory_advice import training_advice
 from .objective import psnr, to_inputs
 from .optimizer import ema_decay, parameter_groups
-from .phases import phase_configs
 from .precision import Precision
 
 
@@ -40,6 +41,16 @@ class StepResult(NamedTuple):
     """Mean over the same samples, dB."""
     gradient_norm: float
     """Norm before clipping; not finite where fp16 overflowed and the step was left out."""
+
+
+def keep_compiled() -> None:
+    """Have the compiler keep its code where the next start finds it, unless the user says where.
+
+    That is `$XDG_CACHE_HOME/spikedeblur/compiled` (`~/.cache` where it isn't set). Torch itself
+    keeps it in the folder of temporary files, which computers empty when they start.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(caches, "spikedeblur", "compiled")))
 
 
 class Learner:
@@ -79,7 +90,8 @@ class Learner:
         """Decay of the average that the last validation found best."""
         model.train()
         if options.COMPILE:
-            _compile(model, config, precision)
+            keep_compiled()
+            compile_blocks(model)
         self.wrapped = group.wrap(model, some_unused=some_unused)
         """The model, with its gradients averaged over the processes."""
         self.scaler = precision.scaler()
@@ -184,7 +196,7 @@ class Learner:
         """Accumulate the gradient of a step; return mean loss and PSNR over its samples."""
         group, data, seed = self.group, self.config.DATA, self.config.TRAIN.SEED
         sums = torch.zeros(2, dtype=torch.float64, device=group.device)
-        bad: list[Batch] = []
+        finite: list[torch.Tensor] = []
         for number, batch in enumerate(batches, 1):
             clock.start("to_device")
             inputs = to_inputs(
@@ -209,9 +221,11 @@ class Learner:
             clock.start("other")
             mean_psnr = psnr(output, inputs.sharp).mean()
             sums += torch.stack([loss.detach(), mean_psnr]).double() * batch["weight"]
-            if not torch.isfinite(loss):
-                bad.append(batch)
-        loss_sum, psnr_sum, any_bad = group.sum([*sums.tolist(), float(len(bad))])
+            finite.append(torch.isfinite(loss.detach()))
+        # All is read at once: before, a GPU would wait for the next batch, not the batch for it.
+        loss_sum, psnr_sum, *are_finite = torch.cat([sums, torch.stack(finite).double()]).tolist()
+        bad = [batch for batch, is_finite in zip(batches, are_finite, strict=True) if not is_finite]
+        loss_sum, psnr_sum, any_bad = group.sum([loss_sum, psnr_sum, float(len(bad))])
         if any_bad:
             raise self._not_finite(done, f"the loss is {loss_sum}", bad)
         return loss_sum / group.world, psnr_sum / group.world
@@ -230,17 +244,3 @@ class Learner:
             f"those of step {done}. Look at these samples, lower TRAIN.OPTIM.LR, set "
             "TRAIN.AMP=off, or go on with --resume --set TRAIN.NON_FINITE=skip"
         )
-
-
-def _compile(model: nn.Module, config: Config, precision: Precision) -> None:
-    """Have the model compiled when it runs next, for the clips of each phase."""
-    device = precision.device
-    for _, phase in phase_configs(config):
-        clip = (phase.TRAIN.BATCH_SIZE, phase.DATA.CLIP_LEN)
-        side, trunk = phase.DATA.CROP_SIZE, phase.DATA.CROP_SIZE // config.MODEL.TRUNK_SCALE
-        with torch.no_grad(), precision.autocast():  # windows are planned outside of the graph
-            model(
-                torch.zeros(*clip, 3, side, side, device=device),
-                torch.zeros(*clip, config.DATA.K, trunk, trunk, device=device),
-            )
-    model.compile(dynamic=False)

@@ -4,6 +4,7 @@ Written from a specification, not from the published code; parameters keep the p
 and shapes, so that published weights load. See README.md beside this file.
 """
 
+from .compiling import compile_blocks
 from .network import VRT, VRTConfigError, pad_to_multiple
 from .recompute import Recompute, set_recompute
 from .torch_file import load_torch_file
@@ -14,6 +15,7 @@ __all__ = [
     "Recompute",
     "VRTConfigError",
     "WeightsError",
+    "compile_blocks",
     "load_pretrained",
     "load_torch_file",
     "pad_to_multiple",

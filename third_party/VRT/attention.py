@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .compiling import CompilableBlock
 from .packed_attention import attend
-from .recompute import Recomputable, run
+from .recompute import run
 from .windows import Size, WindowPlan, fit_window, plan_windows
 
 
@@ -34,7 +35,7 @@ class BlockGroup(nn.Module):
         return x
 
 
-class Block(Recomputable):
+class Block(CompilableBlock):
     """Attention in windows, then a feed-forward part, each with its residual: (B, D, H, W, C).
 
     Args:
@@ -68,30 +69,38 @@ class Block(Recomputable):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""
-        return run(self._both, self.recompute.block, x)
-
-    def _both(self, x: Tensor) -> Tensor:
-        x = x + self._dropped(run(self._attend, self.recompute.attention, x))
-        return x + self._dropped(run(self._feed_forward, self.recompute.feed_forward, x))
-
-    def _attend(self, x: Tensor) -> Tensor:
         batch, *size = x.shape[:4]
         window, shift = fit_window(
             (size[0], size[1], size[2]), self.window, self.shifted, self.mutual
         )
         plan = plan_windows((batch, size[0], size[1], size[2]), window, shift, x.device)
+        weights = self._branch_weights(x), self._branch_weights(x)
+        return run(self.computed(), self.recompute.block, x, plan, *weights)
+
+    def compute(
+        self, x: Tensor, plan: WindowPlan, of_attention: Tensor | None, of_mlp: Tensor | None
+    ) -> Tensor:
+        """Return the features after both branches, each weighted: (B, D, H, W, C)."""
+        x = x + _weighted(run(self._attend, self.recompute.attention, x, plan), of_attention)
+        return x + _weighted(run(self._feed_forward, self.recompute.feed_forward, x), of_mlp)
+
+    def _attend(self, x: Tensor, plan: WindowPlan) -> Tensor:
         tokens = plan.cut(self.norm1(x))  # (n, N, C)
         return plan.join(self.attn(tokens, plan))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.mlp(self.norm2(x))
 
-    def _dropped(self, branch: Tensor) -> Tensor:
-        """Leave the branch out for some clips, and scale it up for the others."""
+    def _branch_weights(self, x: Tensor) -> Tensor | None:
+        """Return 0 for clips whose branch is left out, above 1 for the others: (B, 1, 1, 1, 1)."""
         if not self.training or self.drop_path == 0:
-            return branch
-        kept = branch.new_empty(len(branch), 1, 1, 1, 1).bernoulli_(1 - self.drop_path)
-        return branch * (kept / (1 - self.drop_path))
+            return None
+        kept = x.new_empty(len(x), 1, 1, 1, 1).bernoulli_(1 - self.drop_path)
+        return kept / (1 - self.drop_path)
+
+
+def _weighted(branch: Tensor, weights: Tensor | None) -> Tensor:
+    return branch if weights is None else branch * weights.to(branch.dtype)
 
 
 class WindowAttention(nn.Module):

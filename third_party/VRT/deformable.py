@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import deform_conv2d
 
+BY_KERNEL = ("cuda", "meta")
+"""Devices on which torchvision's kernel convolves."""
 SAMPLED_BYTES = 32 << 20
 """Most bytes of samples at once."""
 
@@ -30,7 +32,7 @@ def deform_conv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: T
     Returns:
         (B, C', H, W).
     """
-    if x.device.type == "cuda":
+    if x.device.type in BY_KERNEL:
         return deform_conv2d(x, offset, weight, bias, padding=(1, 1), mask=mask)
     batch, channels, height, width = x.shape
     groups = mask.shape[1] // 9

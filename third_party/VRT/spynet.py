@@ -94,6 +94,6 @@ class FlowUpdate(nn.Module):
 
 def _resize_flow(flow: Tensor, height: int, width: int) -> Tensor:
     """Resize (B, 2, H, W) and scale its vectors with it."""
-    ratio = flow.new_tensor([width / flow.shape[-1], height / flow.shape[-2]])
+    wider, taller = width / flow.shape[-1], height / flow.shape[-2]
     flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
-    return flow * ratio.view(1, 2, 1, 1)
+    return torch.stack([flow[:, 0] * wider, flow[:, 1] * taller], 1)

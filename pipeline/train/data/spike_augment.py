@@ -66,7 +66,8 @@ def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[s
     """
     counts = batch["voxels"].to(torch.float32)
     clips, device = len(counts), counts.device
-    samples = batch["samples"].to(counts)[..., None, None, None] / counts.shape[2]  # a bin
+    samples = batch["samples"].to(counts, non_blocking=True)
+    samples = samples[..., None, None, None] / counts.shape[2]  # a bin
     changed = torch.rand(clips, device=device) < options.CHANCE
 
     def amounts(most: float) -> Tensor:
@@ -94,7 +95,8 @@ def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[s
         by = changed * (2 * torch.rand(clips, device=device) - 1) * options.LATE
         bins = (by * counts.shape[2]).round().long()[:, None].expand(counts.shape[:2])
         counts = delay(counts, bins)
-    return batch | {"voxels": counts, "gain": batch["gain"].to(device) / factor}
+    gain = batch["gain"].to(device, non_blocking=True) / factor
+    return batch | {"voxels": counts, "gain": gain}
 
 
 def thin(batch: dict[str, Any], options: SpikeAugmentConfig, seed: int) -> dict[str, Any]:

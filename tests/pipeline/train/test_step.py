@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from training_sets import SMALL, TinyNetwork, tiny_config
@@ -7,12 +9,14 @@ from training_sets import SMALL, TinyNetwork, tiny_config
 from spikedeblur.configs import load_config
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.model import build_model
+from spikedeblur.pipeline.train import step
 from spikedeblur.pipeline.train.clock import Clock
 from spikedeblur.pipeline.train.distributed import Group
 from spikedeblur.pipeline.train.objective import Objective
 from spikedeblur.pipeline.train.optimizer import parameter_groups
 from spikedeblur.pipeline.train.precision import Precision
 from spikedeblur.pipeline.train.step import Learner
+from spikedeblur.third_party.VRT import compile_blocks
 
 CPU = torch.device("cpu")
 
@@ -116,3 +120,26 @@ def test_dropout_of_a_batch_follows_from_its_place_in_the_step_and_not_from_who_
     assert torch.equal(one, one_alone)
     assert torch.equal(two, two_alone)
     assert not torch.equal(one, two)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_what_the_written_one_does(monkeypatch, tmp_path):
+    compiled = []
+
+    def counted(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # set by `Learner` otherwise
+    monkeypatch.setattr(step, "compile_blocks", partial(compile_blocks, backend=counted))
+    weights = []
+    for compile_it in ("false", "true"):
+        ours = learner(f"TRAIN.COMPILE={compile_it}")
+        for done in range(2):
+            ours.step([batch()], done, 1e-4, Clock(CPU), raw=True)
+        weights.append(ours.model.state_dict())
+    assert compiled
+    for name, expected in weights[0].items():
+        torch.testing.assert_close(weights[1][name], expected, rtol=1e-3, atol=1e-4)
+    torch._dynamo.reset()
