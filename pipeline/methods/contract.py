@@ -10,7 +10,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from ...errors import SpikeDeblurError
 from ..frames.images import to_uint8, to_uint16
 from ..sequences.contract import WindowSequence
 from ..spikes.camera import luminance
+
+if TYPE_CHECKING:
+    from .shared import SharedExposures
 
 Frames = npt.NDArray[np.float32]
 
@@ -39,6 +42,9 @@ class MethodClip:
 
 class Followed(Protocol):
     """How the exposures of a sequence move."""
+
+    def expect(self, windows: Sequence[int]) -> None:
+        """Hear of which windows frames will be asked for, in order."""
 
     def moved(self, window: int, middle: Frames, time: float) -> Frames:
         """Return a window's frame (H, W, 3) at another instant than its exposure's middle.
@@ -67,12 +73,19 @@ class Method(ABC):
             MethodError: the sequence lacks what the method needs.
         """
 
+    shared: SharedExposures | None = None
+    """What it may share with other methods; None: it has nothing to share."""
+
     def exposures(self, windows: WindowSequence) -> Followed | None:
         """Return how exposures of a sequence move, which tells frames at their other instants.
 
         None: the method does not follow motion there.
         """
         return None
+
+    def passes(self, windows: WindowSequence) -> int:
+        """Return in how many parts a network works on a clip; 0: there is none."""
+        return 0
 
 
 def restored_frames(
@@ -125,10 +138,12 @@ def restored_instants(
 def _restored(
     method: Method, windows: WindowSequence, wanted: Callable[[int], bool]
 ) -> Iterator[tuple[int, Frames]]:
-    for clip in plan_clips(windows.length, method.clip_len):
+    clips = clips_of(method, windows, wanted)
+    followed = method.exposures(windows) if clips else None
+    if followed is not None:
+        followed.expect(sorted({i for clip in clips for i in range(clip.start, clip.stop)}))
+    for clip in clips:
         kept = range(clip.keep_start, clip.keep_stop)
-        if not any(map(wanted, kept)):
-            continue
         frames = method(windows, clip)
         if not np.isfinite(frames).all():
             raise MethodError(
@@ -139,6 +154,17 @@ def _restored(
         for window, frame in zip(kept, frames, strict=True):
             if wanted(window):
                 yield window, frame
+
+
+def clips_of(
+    method: Method, windows: WindowSequence, wanted: Callable[[int], bool] = lambda window: True
+) -> list[MethodClip]:
+    """Return the clips by which a method restores the wanted windows."""
+    return [
+        clip
+        for clip in plan_clips(windows.length, method.clip_len)
+        if any(map(wanted, range(clip.keep_start, clip.keep_stop)))
+    ]
 
 
 def plan_clips(windows: int, clip_len: int) -> list[MethodClip]:

@@ -6,7 +6,8 @@ import torch
 
 from ..sequences.contract import WindowSequence
 from .contract import Frames, Method, MethodClip, MethodError, require_raw
-from .exposures import SMALLEST, Exposures, as_frames
+from .exposures import NORM, SMALLEST, Exposures, as_frames
+from .shared import SharedExposures
 
 
 class PathMethod(Method):
@@ -19,12 +20,10 @@ class PathMethod(Method):
     clip_len = 1
 
     def __init__(self) -> None:
-        self._exposures: Exposures | None = None
-        """Those of the sequence of the last call."""
+        self.shared = SharedExposures()
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the frames (T, H, W, 3) whose means along the paths are the blurred frames."""
-        require_raw(windows, self.name)
         height, width = windows.frame_shape
         if min(height, width) < SMALLEST:
             raise MethodError(
@@ -36,7 +35,10 @@ class PathMethod(Method):
         return as_frames(torch.cat(found))
 
     def exposures(self, windows: WindowSequence) -> Exposures:
-        """Return how the sequence's exposures move."""
-        if self._exposures is None or self._exposures.windows is not windows:
-            self._exposures = Exposures(windows)
-        return self._exposures
+        """Return how the sequence's exposures move.
+
+        Raises:
+            MethodError: the sequence's voxels are not raw.
+        """
+        require_raw(windows, self.name)
+        return self.shared.of(windows, NORM)
