@@ -201,7 +201,7 @@ def evaluate_sequences(
     ]
     ready = {name: trained.get(name) or make_method(name) for name in methods}
     length = sum(s.length for s in sequences)
-    reporter.progress(0, length)
+    work = Parts(reporter, length, GUESSES | _GUESSES)
     shared = SharedExposures()
     for method in ready.values():
         if method.shared is not None:
@@ -209,7 +209,7 @@ def evaluate_sequences(
     parts = Counter({"widths": length if searched else 0, "scores": length})
     for sequence in sequences:
         parts.update(parts_of(ready.values(), sequence))
-    work = Parts(reporter, length, parts, GUESSES | _GUESSES)
+    work.expect(parts)
     shared.heard = work.did
     best = _best_widths(searched, sequences, widths, work)
     ready.update({name: make_method(name, width) for name, width in best.items()})

@@ -43,29 +43,26 @@ class Parts:
     average. A kind of which none is done yet is taken by its guess.
     """
 
-    def __init__(
-        self,
-        reporter: Reporter,
-        items: int,
-        parts: Mapping[str, int],
-        guesses: Mapping[str, float],
-        done: int = 0,
-    ) -> None:
-        """Begin, and report it.
+    def __init__(self, reporter: Reporter, items: int, guesses: Mapping[str, float]) -> None:
+        """Begin, and report the number of items.
 
         Args:
             reporter: hears of each part.
             items: number of work items.
-            parts: number of parts of each kind.
-            guesses: time of a part of each kind, in any unit.
-            done: items that are done already, and have no parts here.
+            guesses: time of a part of each kind, in any unit; 0: not known.
         """
-        self._reporter, self._items, self._done = reporter, items, done
-        self._parts, self._guesses = dict(parts), guesses
-        self._taken = dict.fromkeys(parts, 0.0)
-        self._number = dict.fromkeys(parts, 0)
+        self._reporter, self._items, self._done = reporter, items, 0
+        self._guesses = guesses
+        self._taken = dict.fromkeys(guesses, 0.0)
+        self._number = dict.fromkeys(guesses, 0)
+        self._left = dict.fromkeys(guesses, 0.0)
         self._last = time.monotonic()
-        reporter.progress(done, items)
+        reporter.progress(0, items)
+
+    def expect(self, parts: Mapping[str, float], done: int = 0) -> None:
+        """Take these for all parts that are left, of each kind; `done` items have none."""
+        self._left = dict.fromkeys(self._guesses, 0.0) | parts
+        self._done += done
 
     def did(self, kind: str, note: str = "", *, finished: int = 0) -> None:
         """Take all time since the last part, or the beginning, for that of one part.
@@ -78,28 +75,24 @@ class Parts:
         now = time.monotonic()
         self._taken[kind] += now - self._last
         self._number[kind] += 1
+        self._left[kind] = max(0.0, self._left[kind] - 1)
         self._last = now
         self._done += finished
-        self._reporter.remaining(self._left())
+        left = 0.0 if self._done >= self._items else self._seconds_left()
+        if left is not None:
+            self._reporter.remaining(left)
         self._reporter.progress(self._done, self._items, note)
 
-    def skip(self, kind: str, number: int) -> None:
-        """Leave out parts that turn out to be needless."""
-        self._parts[kind] -= number
-
-    def _left(self) -> float:
-        """Return the time left in seconds."""
-        if self._done >= self._items:
-            return 0.0
+    def _seconds_left(self) -> float | None:
+        """Return the time left; None: nothing tells it yet."""
         measured = [kind for kind, number in self._number.items() if number]
         guessed = sum(self._number[kind] * self._guesses[kind] for kind in measured)
-        unit = sum(self._taken[kind] for kind in measured) / guessed if guessed else 0.0
-        left = 0.0
-        for kind, parts in self._parts.items():
-            number = self._number[kind]
-            each = self._taken[kind] / number if number else unit * self._guesses[kind]
-            left += max(0, parts - number) * each
-        return left
+        if not guessed:
+            return None
+        unit = sum(self._taken[kind] for kind in measured if self._guesses[kind]) / guessed
+        each = {kind: unit * guess for kind, guess in self._guesses.items()}
+        each |= {kind: self._taken[kind] / self._number[kind] for kind in measured}
+        return sum(number * each[kind] for kind, number in self._left.items())
 
 
 class Throughput:

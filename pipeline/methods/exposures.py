@@ -204,7 +204,7 @@ class Exposures:
         list(side_by_side(lambda i: self.exposure(i).motion, sorted(moving), self._device))
         sharp = side_by_side(self._sharp.__getitem__, found, self._device)
         for i, _ in zip(found, sharp, strict=True):
-            self._heard(f"{self.windows.seq}, frame {int(self.windows.frame_index[i])}")
+            self._heard(f"{self.windows.seq}, motion in window {i + 1} of {self.windows.length}")
 
     def moved(self, window: int, middle: Frames, time: float) -> Frames:
         """Return a window's frame (H, W, 3) at another instant of its exposure.
