@@ -61,7 +61,8 @@ def progress_bar(title: str, unit: str = "") -> Iterator[TerminalReporter]:
         unit: what is counted, such as windows.
     """
     with ExitStack() as opened:
-        pace, show = _Pace(), _nothing
+        pace = _Pace()
+        show: Show = _nothing
         if chosen_log_format.get() == "json" and not is_quiet.get():
             show = _lines(title, unit, pace, as_json=True)
         elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_quiet.get():
@@ -105,7 +106,7 @@ class _Pace:
             now = time.monotonic()
             # A first item among many has just been done, from the job's start; more were there.
             first = self._last == (-1, -1) and done <= 1
-            self._start = (0, self.began) if first else (done, now)
+            self._start = (0, self.began) if first and done else (done, now)
             if not first:
                 self.began = now
                 self.expected = None

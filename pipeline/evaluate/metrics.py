@@ -76,9 +76,7 @@ def ssim(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float
     return ssims([restored], sharp)[0]
 
 
-def ssims(
-    restored: Sequence[npt.NDArray[np.uint8]], sharp: npt.NDArray[np.uint8]
-) -> list[float]:
+def ssims(restored: Sequence[npt.NDArray[np.uint8]], sharp: npt.NDArray[np.uint8]) -> list[float]:
     """Return each frame's mean structural similarity: Gaussian window of 11 pixels, sigma 1.5.
 
     Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to

@@ -61,7 +61,7 @@ class Parts:
 
     def expect(self, parts: Mapping[str, float], done: int = 0) -> None:
         """Take these for all parts that are left, of each kind; `done` items have none."""
-        self._left = dict.fromkeys(self._guesses, 0.0) | parts
+        self._left = dict.fromkeys(self._guesses, 0.0) | dict(parts)
         self._done += done
 
     def did(self, kind: str, note: str = "", *, finished: int = 0) -> None:

@@ -5,6 +5,9 @@ The letters in shapes are those of `contract`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -16,7 +19,7 @@ from .contract import Frames, Method, MethodClip, MethodError
 from .exposures import SMALLEST, Exposures, as_frames
 from .inputs import InputReader
 from .shared import SharedExposures
-from .tiling import Blender, Tile, choose_tile, plan_tiles
+from .tiling import Blender, Tile, batches, choose_tile, plan_tiles, tiles_at_once
 
 
 class ModelMethod(Method):
@@ -50,7 +53,7 @@ class ModelMethod(Method):
         self.flips = flips
         self.clip_len = config.DATA.CLIP_LEN
         self._model = model.to(self.device).eval()
-        self.shared = SharedExposures()
+        self.shared: SharedExposures = SharedExposures()
         self._read: tuple[WindowSequence, InputReader] | None = None
         """The reader of the sequence of the last call."""
         self._chosen: dict[tuple[tuple[int, int], int], int | None] = {}
@@ -92,17 +95,20 @@ class ModelMethod(Method):
             followed = self._followed(windows, clip)
             exposures = self.exposures(windows)
             reader = exposures.reader if exposures is not None else self._reader(windows)
-            if len(tiles) == 1:
-                frames = self._restored(*reader.clip(clip.start, clip.stop), *followed)[kept]
-                self.shared.heard("network", windows.seq)
-                return frames
-            conditions = reader.conditions(clip.start, clip.stop)
             blender = Blender(clip.keep_stop - clip.keep_start, windows.frame_shape)
-            for i, tile in enumerate(tiles, 1):
-                inputs = reader.part(clip.start, clip.stop, conditions, tile)
-                parts = (x[:, :, *tile.box] for x in followed)
-                blender.add(tile, self._restored(*inputs, *parts)[kept])
-                self.shared.heard("network", f"{windows.seq}, tile {i} of {len(tiles)}")
+            conditions = reader.conditions(clip.start, clip.stop)
+
+            def restore(batch: Sequence[Tile]) -> None:
+                read = (reader.part(clip.start, clip.stop, conditions, tile) for tile in batch)
+                parts = ([x[:, :, *tile.box] for tile in batch] for x in followed)
+                inputs = (torch.stack(list(x)) for x in (*zip(*read, strict=True), *parts))
+                for tile, frames in zip(batch, self._mirrored(*inputs), strict=True):
+                    blender.add(tile, as_frames(frames)[kept])
+                    self.shared.heard("network", _words(windows, tiles, tile))
+
+            at_once = tiles_at_once(partial(restore, tiles[:1]), torch.device(self.device))
+            for batch in batches(tiles[1:], at_once):
+                restore(batch)
             return blender.result()
 
     def passes(self, windows: WindowSequence) -> int:
@@ -122,10 +128,6 @@ class ModelMethod(Method):
         if self._read is None or self._read[0] is not windows:
             self._read = windows, InputReader(windows, self.config.DATA.NORM, self.device)
         return self._read[1]
-
-    def _restored(self, *inputs: Tensor) -> Frames:
-        """Return a clip, or one tile of it, as (T, H, W, 3) float32."""
-        return as_frames(self._mirrored(*(x[None] for x in inputs))[0])
 
     def _followed(self, windows: WindowSequence, clip: MethodClip) -> list[Tensor]:
         """Return what `VRTWithSpike.follow` does, of whole frames (T, C, H, W) and with neighbours.
@@ -148,7 +150,12 @@ class ModelMethod(Method):
         return self.shared.of(windows, norm, device=self.device, kept=kept)
 
     def _mirrored(self, *inputs: Tensor) -> Tensor:
-        """Return the network's output for a clip, or the mean over its mirrored copies."""
+        """Return the network's output for clips (B, T, ...), or the mean over mirrored copies."""
         mirrors: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.flips else [()]
         flipped = [self._model(*(x.flip(m) for x in inputs)).flip(m) for m in mirrors]
         return torch.stack(flipped).mean(0)
+
+
+def _words(windows: WindowSequence, tiles: Sequence[Tile], tile: Tile) -> str:
+    of_many = f", tile {tiles.index(tile) + 1} of {len(tiles)}" if len(tiles) > 1 else ""
+    return f"{windows.seq}{of_many}"

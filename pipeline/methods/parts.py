@@ -1,4 +1,4 @@
-"""In which parts methods restore a sequence, so that a job knows from the start what is to be done."""
+"""The parts in which methods restore a sequence, by which a job knows what is to be done."""
 
 from __future__ import annotations
 

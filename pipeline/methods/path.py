@@ -20,7 +20,7 @@ class PathMethod(Method):
     clip_len = 1
 
     def __init__(self) -> None:
-        self.shared = SharedExposures()
+        self.shared: SharedExposures = SharedExposures()
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the frames (T, H, W, 3) whose means along the paths are the blurred frames."""

@@ -25,7 +25,8 @@ PIXEL_BYTES = 2200
 SHARE_OF_MEMORY = 0.5
 """Share of the free memory that these frames may take together."""
 
-A, T = TypeVar("A"), TypeVar("T")
+A = TypeVar("A")
+T = TypeVar("T")
 
 
 def threads_that_fit(frame_shape: tuple[int, int]) -> int:

@@ -8,7 +8,6 @@ only when it is whole, so those that are there are done.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -284,7 +283,8 @@ class _Job:
         each, here = self._how.frames_per_exposure, len(recording.exposures)
         self._to_come.remove(here)
         later = sum(self._to_come) / here
-        left = Counter({"checks": float(len(self._to_come)), "frames": later * here * each})
+        left = dict.fromkeys(GUESSES | _GUESSES, 0.0)
+        left |= {"checks": len(self._to_come), "frames": later * here * each}
         missing = sum(sum(window) for part in wanted for window in part)
         left["frames"] += missing
         for part, of_part in zip(parts, wanted, strict=True):
