@@ -98,7 +98,7 @@ def tiles_at_once(first: Callable[[], None], device: torch.device) -> int:
 
 def batches(tiles: Sequence[Tile], at_once: int) -> Iterator[list[Tile]]:
     """Yield tiles in order, of one size and at most `at_once` together."""
-    for _, alike in itertools.groupby(tiles, lambda tile: tile.weights().shape):
+    for _, alike in itertools.groupby(tiles, lambda tile: [x.stop - x.start for x in tile.box]):
         several = list(alike)
         for first in range(0, len(several), at_once):
             yield several[first : first + at_once]

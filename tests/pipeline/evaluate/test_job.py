@@ -23,7 +23,7 @@ from spikedeblur.pipeline.evaluate import scores as product
 from spikedeblur.pipeline.evaluate.metrics import psnr, ssim
 from spikedeblur.pipeline.host.overwrite import OverwriteError
 from spikedeblur.pipeline.host.reporter import Reporter
-from spikedeblur.pipeline.methods import exposures
+from spikedeblur.pipeline.methods import exposures, network
 from spikedeblur.pipeline.methods.contract import MethodError, restored_frames
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.methods.tfp_tfi_sdm import SHORT_BINS, SdmMethod
@@ -232,6 +232,22 @@ def test_tiles_see_the_same_places_of_frame_and_spikes(sequences) -> None:
     assert all(np.array_equal(one[i], whole[i]) for i in whole)
 
 
+def test_tiles_go_through_the_network_together_where_memory_allows(sequences, monkeypatch) -> None:
+    def together(first: Any, device: torch.device) -> int:
+        first()
+        return 3
+
+    alone, several = SpikeShift(), SpikeShift()
+    expected = list(restored_frames(model_method(alone, tile=32), sequences[1]))
+    monkeypatch.setattr(network, "tiles_at_once", together)
+    found = list(restored_frames(model_method(several, tile=32), sequences[1]))
+    for (_, frame), (_, other) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(frame, other)
+    numbers = [rgb[0] for rgb, _ in several.seen]
+    assert (numbers[:3], max(numbers)) == ([1, 3, 3], 3)
+    assert sum(numbers) == len(alone.seen)
+
+
 def test_mirrored_copies_are_restored_and_mirrored_back(sequences) -> None:
     """The stand-in works pixel by pixel, so the mean of its copies is what one gives."""
     plain = dict(restored_frames(model_method(SpikeShift()), sequences[1]))
@@ -335,12 +351,12 @@ def test_methods_together_score_as_each_alone_and_read_and_find_once(
     monkeypatch.setattr(exposures, "sharp_along_motion", restore)
     config = load_config("configs/deblur/quickstart.yaml", ["DATA.CLIP_LEN=2"])
     torch.manual_seed(0)
-    network = build_model(config).eval()
-    last = network.vrt.conv_last.weight
+    built = build_model(config).eval()
+    last = built.vrt.conv_last.weight
     torch.nn.init.normal_(last, std=0.01)  # a new network would give its base
 
     def model() -> dict[str, ModelMethod]:
-        return {"model": ModelMethod(network, config, tile=tile, device="cpu")}
+        return {"model": ModelMethod(built, config, tile=tile, device="cpu")}
 
     names = ("blur", "tfp", "sdm", "path", "model")
     alone = {}
