@@ -9,6 +9,7 @@ sequence has them.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -171,7 +172,7 @@ class Exposures:
         self._exposures.most = max(self._exposures.most, kept + 2)
 
     def expect(self, windows: Sequence[int]) -> None:
-        """Hear which sharp frames will be asked for, in order: the next ones are found early."""
+        """Hear of which windows sharp frames will be asked for, in order: some are found early."""
         self._expected = windows
 
     def sharp(self, window: int) -> tuple[Tensor, Tensor]:
@@ -183,8 +184,9 @@ class Exposures:
     def _find(self, window: int) -> None:
         """Find a sharp frame, and side by side with it the next ones that are expected."""
         number = threads_that_fit(self.windows.frame_shape) if self._device == "cpu" else 1
-        after = [i for i in self._expected if i > window and i not in self._sharp]
-        found = [window, *after[: number - 1]]
+        coming = bisect_right(self._expected, window)
+        after = self._expected[coming : coming + number - 1]
+        found = [window, *(i for i in after if i not in self._sharp)]
         self.keep(len(found) + 1)
         self._connections.most = max(self._connections.most, len(found) + 2)
         pairs = [
