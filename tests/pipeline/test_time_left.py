@@ -17,7 +17,7 @@ from spikedeblur.pipeline.evaluate import job as evaluating
 from spikedeblur.pipeline.frames.images import write_png
 from spikedeblur.pipeline.host import reporter as reporting
 from spikedeblur.pipeline.host.reporter import Parts, Reporter
-from spikedeblur.pipeline.methods import exposures
+from spikedeblur.pipeline.methods import exposures, side_by_side
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.restore import job as restoring
 from spikedeblur.pipeline.sequences.find_recording import ExposureTimes, find_recording
@@ -169,10 +169,24 @@ def test_a_kind_that_was_not_met_is_guessed_and_then_measured(clock) -> None:
 def test_frames_side_by_side_are_those_of_one_thread(moving_scene, tmp_path, monkeypatch) -> None:
     windows = RecordingSequence(recorded(moving_scene, tmp_path), 32)
     found = {}
-    for threads in (1, 2, 3):
-        monkeypatch.setattr(exposures, "threads_that_fit", lambda shape, n=threads: n)
-        several = exposures.Exposures(windows)
-        several.expect(range(3))
-        found[threads] = torch.cat([several.sharp(i)[0] for i in range(3)]).numpy()
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            monkeypatch.setattr(exposures, "threads_that_fit", lambda shape, n=threads: n)
+            torch.set_num_threads(threads)  # with which torch's results differ in the last bits
+            several = exposures.Exposures(windows)
+            several.expect(range(3))
+            found[threads] = torch.cat([several.sharp(i)[0] for i in range(3)]).numpy()
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
     np.testing.assert_array_equal(found[1], found[2])
     np.testing.assert_array_equal(found[1], found[3])
+
+
+@pytest.mark.parametrize(("free", "expected"), [(1e12, 6), (10e6, 3), (2e6, 1), (0, 1)])
+def test_as_many_frames_as_memory_holds_are_found_at_once(monkeypatch, free, expected) -> None:
+    monkeypatch.setattr(side_by_side, "available_cores", lambda: 6)
+    monkeypatch.setattr(side_by_side, "free_main_memory", lambda: int(free))
+    monkeypatch.setattr(side_by_side, "PIXEL_BYTES", 150)
+    assert side_by_side.threads_that_fit((100, 100)) == expected
