@@ -10,7 +10,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from ...errors import SpikeDeblurError
 from ..frames.images import to_uint8, to_uint16
 from ..sequences.contract import WindowSequence
 from ..spikes.camera import luminance
-
-if TYPE_CHECKING:
-    from .shared import SharedExposures
 
 Frames = npt.NDArray[np.float32]
 
@@ -56,6 +53,14 @@ class Followed(Protocol):
         """
 
 
+class Shared(Protocol):
+    """What methods that restore the same windows share; `shared.SharedExposures` is one."""
+
+    heard: Callable[[str, str], None]
+    """Called after each part of the methods' work, with its kind, of `parts.GUESSES`, and its
+    name."""
+
+
 class Method(ABC):
     """Turns windows of one sequence into sharp frames, at the middles of their exposures."""
 
@@ -73,7 +78,7 @@ class Method(ABC):
             MethodError: the sequence lacks what the method needs.
         """
 
-    shared: SharedExposures | None = None
+    shared: Shared | None = None
     """What it may share with other methods; None: it has nothing to share."""
 
     def exposures(self, windows: WindowSequence) -> Followed | None:

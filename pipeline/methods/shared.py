@@ -22,8 +22,7 @@ class SharedExposures:
         self._windows: WindowSequence | None = None
         self._found: list[tuple[NormConfig, str, Exposures]] = []
         self.heard: Callable[[str, str], None] = lambda kind, note: None
-        """Called after each part of the methods' work, with its kind, of `parts.GUESSES`, and its
-        name."""
+        """As in `contract.Shared`."""
 
     def of(
         self, windows: WindowSequence, norm: NormConfig, *, device: str = "cpu", kept: int = 1
