@@ -140,6 +140,7 @@ bench-path: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.calm
 	$(BIN)/python -m tests.benchmarks.recordings
 	$(BIN)/python -m tests.benchmarks.path_cost
+	$(BIN)/python -m tests.benchmarks.evaluating
 
 # Do spikes and frames belong together, and is a shutter rolling? How often the answer is right.
 bench-in-time: $(INSTALLED)

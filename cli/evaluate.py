@@ -72,6 +72,7 @@ def evaluate(
     """
     from ..pipeline.evaluate import job, scores
     from ..pipeline.evaluate.picture import before_after, require_own_picture
+    from ..pipeline.host.allocator import keep_freed_memory
     from .progress import progress_bar
 
     names = None if methods is None else [name.strip() for name in methods.split(",")]
@@ -85,6 +86,7 @@ def evaluate(
     if picture is not None:
         require_own_picture(picture, overwrite=overwrite)
     how = job.Evaluating(lpips=lpips, motion=motion, verify=verify, tile=tile, flips=flips)
+    keep_freed_memory()
     with progress_bar("Evaluating", "windows") as reporter:
         evaluation = job.evaluate(
             store,

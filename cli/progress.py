@@ -27,13 +27,17 @@ _MOST_WARNINGS = 20
 class TerminalReporter(Reporter):
     """Shows progress and notes on stderr, and keeps warnings until the job has ended."""
 
-    def __init__(self, show: Show) -> None:
-        self._show = show
+    def __init__(self, show: Show, pace: _Pace) -> None:
+        self._show, self._pace = show, pace
         self.warnings: list[str] = []
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         """Move the bar."""
         self._show(done, total, note)
+
+    def remaining(self, seconds: float) -> None:
+        """Show this in place of what the pace so far tells."""
+        self._pace.expected = seconds
 
     def note(self, sentence: str) -> None:
         """Print the sentence, but not with --quiet."""
@@ -57,16 +61,21 @@ def progress_bar(title: str, unit: str = "") -> Iterator[TerminalReporter]:
         unit: what is counted, such as windows.
     """
     with ExitStack() as opened:
-        if is_quiet.get():
-            reporter = TerminalReporter(lambda done, total, note: None)
-        elif chosen_log_format.get() == "json":
-            reporter = TerminalReporter(_lines(title, unit, as_json=True))
-        elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            reporter = TerminalReporter(opened.enter_context(_bar(title, unit)))
-        else:
-            reporter = TerminalReporter(_lines(title, unit, as_json=False))
+        pace = _Pace()
+        show: Show = _nothing
+        if chosen_log_format.get() == "json" and not is_quiet.get():
+            show = _lines(title, unit, pace, as_json=True)
+        elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_quiet.get():
+            show = opened.enter_context(_bar(title, unit, pace))
+        elif not is_quiet.get():
+            show = _lines(title, unit, pace, as_json=False)
+        reporter = TerminalReporter(show, pace)
         opened.callback(_print_warnings, reporter.warnings)
         yield reporter
+
+
+def _nothing(done: int, total: int, note: str) -> None:
+    pass
 
 
 def _print_warnings(warnings: list[str]) -> None:
@@ -87,6 +96,8 @@ class _Pace:
         self.began = time.monotonic()
         self._start = (0, self.began)
         self._last = (-1, -1)
+        self.expected: float | None = None
+        """Time left in seconds, as the job itself tells it; None: it doesn't."""
 
     def update(self, done: int, total: int) -> bool:
         """Take a report, and return whether a phase began with it."""
@@ -95,9 +106,10 @@ class _Pace:
             now = time.monotonic()
             # A first item among many has just been done, from the job's start; more were there.
             first = self._last == (-1, -1) and done <= 1
-            self._start = (0, self.began) if first else (done, now)
+            self._start = (0, self.began) if first and done else (done, now)
             if not first:
                 self.began = now
+                self.expected = None
         self._last = (done, total)
         return begins
 
@@ -115,12 +127,14 @@ class _Pace:
     @property
     def left(self) -> float | None:
         """Time left in seconds; None: not known yet."""
+        if self.expected is not None:
+            return self.expected
         rate = self.rate
         return None if rate is None else (self._last[1] - self._last[0]) / rate
 
 
 @contextmanager
-def _bar(title: str, unit: str) -> Iterator[Show]:
+def _bar(title: str, unit: str, pace: _Pace) -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -134,7 +148,6 @@ def _bar(title: str, unit: str) -> Iterator[Show]:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None, pace=unit, note="")
-        pace = _Pace()
 
         def show(done: int, total: int, note: str) -> None:
             pace.update(done, total)
@@ -143,8 +156,7 @@ def _bar(title: str, unit: str) -> Iterator[Show]:
         yield show
 
 
-def _lines(title: str, unit: str, *, as_json: bool) -> Show:
-    pace = _Pace()
+def _lines(title: str, unit: str, pace: _Pace, *, as_json: bool) -> Show:
     last = pace.began
     interval = _SECONDS_BETWEEN_OBJECTS if as_json else _SECONDS_BETWEEN_LINES
 

@@ -199,6 +199,7 @@ def _fit_inputs(
     tried: list[tuple[float, Config]] = []
     inputs = list(itertools.product((clips.curve, None), TRUSTS))
     reporter.note(f"trying {len(inputs)} inputs before the first step")
+    reporter.progress(0, len(inputs))
     for curve, trust in inputs:
         fitted = for_camera(config, curve, trust)
         model.spike_trust = trust
@@ -220,6 +221,7 @@ def _train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=how.learning_rate, weight_decay=0.0)
     random = np.random.default_rng(how.seed)
     torch.manual_seed(how.seed)
+    reporter.progress(0, how.steps)
     for step in range(how.steps):
         for settings in optimizer.param_groups:
             settings["lr"] = how.learning_rate * 0.5 * (1 + np.cos(np.pi * step / how.steps))

@@ -8,24 +8,29 @@ evaluated: a baseline should be as strong as it can be.
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..frames.images import to_8_bits
 from ..frames.listing import shorten
 from ..host.files import StrPath, sha256_file
-from ..host.reporter import SILENT, Reporter
-from ..methods.contract import Method, restored_frames
+from ..host.reporter import SILENT, Parts, Reporter
+from ..methods.contract import restored_frames
 from ..methods.make_method import UNTRAINED, ModelOptions, make_method
+from ..methods.parts import GUESSES, parts_of
+from ..methods.shared import SharedExposures
 from ..methods.tfp_tfi_sdm import SHORT_BINS
 from ..sequences.contract import WindowSequence
-from ..sequences.lag import exposure_lag
+from ..sequences.kept import KeptSequence
+from ..sequences.lag import median_lag, window_lag
 from ..sequences.provenance import blur_kinds, describe_data, findings
 from .lpips import Backbone, Lpips
-from .metrics import Score, psnr, ssim
+from .metrics import Score, psnr, ssims
 from .motion import MotionMeter
 from .protocols import protocol_split, require_protocol
 from .scores import Evaluation, EvaluationError, WindowScores
@@ -76,7 +81,7 @@ def evaluate(
         methods: names; None: all that can be; tfi needs a store with the spikes themselves.
         protocol: one of `evaluate.protocols.PROTOCOLS`; other data than the protocol's are refused.
         how: how models are run, and what else is measured.
-        reporter: receives progress in windows of each method.
+        reporter: receives progress in windows, and the time left.
 
     Raises:
         EvaluationError: an unknown method, `model` without a run, no sharp frames.
@@ -187,44 +192,49 @@ def evaluate_sequences(
         trained: the networks of `model` and `rgb`.
         lpips: measures LPIPS; None: not measured.
         meter: measures by motion; None: not measured.
-        reporter: receives progress in windows of each method.
+        reporter: receives progress in windows, and the time left.
     """
     trained = trained or {}
     widths = [width for width in SHORT_BINS if width <= min(s.bins for s in sequences)]
     searched = [
         name for name in methods if name not in trained and UNTRAINED[name].has_short_window
     ]
-    steps = sum(s.length for s in sequences) * (1 + len(searched) * len(widths))
-    done = 0
-
-    def step(note: str) -> None:
-        nonlocal done
-        done += 1
-        reporter.progress(done, steps, note)
-
-    best = {name: _best_width(name, sequences, widths, step) for name in searched}
-    ready: dict[str, Method] = {
-        name: trained.get(name) or make_method(name, best.get(name)) for name in methods
-    }
-    windows = []
+    ready = {name: trained.get(name) or make_method(name) for name in methods}
+    length = sum(s.length for s in sequences)
+    work = Parts(reporter, length, GUESSES | _GUESSES)
+    shared = SharedExposures()
+    for method in ready.values():
+        if method.shared is not None:
+            method.shared = shared
+    parts = Counter({"widths": length if searched else 0, "scores": length})
     for sequence in sequences:
+        parts.update(parts_of(ready.values(), sequence))
+    work.expect(parts)
+    shared.heard = work.did
+    best = _best_widths(searched, sequences, widths, work)
+    ready.update({name: make_method(name, width) for name, width in best.items()})
+    windows, lags = [], {}
+    for sequence in map(KeptSequence, sequences):
         if meter is not None:
             meter.begin_sequence()
         restoring = {name: restored_frames(ready[name], sequence) for name in methods}
+        found = []
         for window in range(sequence.length):
             sharp = to_8_bits(sequence.sharp(window, window + 1)[0])
             frames = {name: next(restored)[1] for name, restored in restoring.items()}
+            similar = ssims(list(frames.values()), sharp)
             scores = {
-                name: Score(
-                    psnr(frame, sharp), ssim(frame, sharp), lpips(frame, sharp) if lpips else None
-                )
-                for name, frame in frames.items()
+                name: Score(psnr(frame, sharp), likeness, lpips(frame, sharp) if lpips else None)
+                for (name, frame), likeness in zip(frames.items(), similar, strict=True)
             }
             if meter is not None:
                 t0, t1 = float(sequence.t0[window]), float(sequence.t1[window])
                 meter.add(sharp, frames, (t0 + t1) / 2, t1 - t0)
             windows.append(WindowScores(sequence.seq, int(sequence.frame_index[window]), scores))
-            step(sequence.seq)
+            if sequence.windows_are_raw:
+                found.append(window_lag(sequence, window))
+            work.did("scores", sequence.seq, finished=1)
+        lags[sequence.seq] = median_lag(found)
     tiles = {
         model.tile_side(s.frame_shape, s.length) for model in trained.values() for s in sequences
     }
@@ -242,28 +252,41 @@ def evaluate_sequences(
         tile=max((side for side in tiles if side is not None), default=None),
         gain_estimated=tuple(s.seq for s in sequences if s.gain is None and best),
         findings=findings(sequences),
-        lags={s.seq: exposure_lag(s) if s.windows_are_raw else None for s in sequences},
+        lags=lags,
         motion=meter.scores() if meter is not None else {},
     )
 
 
-def _best_width(
-    name: str,
+_GUESSES = {"widths": 0.05, "scores": 0.05}
+"""Time to choose short windows on a window, and to score it, as `methods.parts.GUESSES`."""
+
+
+def _best_widths(
+    names: Sequence[str],
     sequences: Sequence[WindowSequence],
     widths: Sequence[int],
-    step: Callable[[str], None],
-) -> int:
-    """Return the width with the highest mean PSNR over all windows, the smallest of equals."""
-    means = []
-    for width in widths:
-        values = []
-        for sequence in sequences:
-            for window, frame in restored_frames(make_method(name, width), sequence):
-                sharp = to_8_bits(sequence.sharp(window, window + 1)[0])
-                values.append(psnr(frame, sharp))
-                step(f"window of {width} bins on {sequence.seq}")
-        means.append(statistics.fmean(values))
-    return widths[means.index(max(means))]
+    work: Parts,
+) -> dict[str, int]:
+    """Return each method's width of the highest mean PSNR over all windows, the least of equals.
+
+    All widths are tried on a window before the next one is read. Frames of the width chosen are
+    restored once more for the other scores, which takes less than to score those of all widths.
+    """
+    if not names:
+        return {}
+    methods = {
+        (name, width): make_method(name, width) for name, width in itertools.product(names, widths)
+    }
+    values: dict[tuple[str, int], list[float]] = {key: [] for key in methods}
+    for sequence in map(KeptSequence, sequences):
+        restoring = {key: restored_frames(method, sequence) for key, method in methods.items()}
+        for window in range(sequence.length):
+            sharp = to_8_bits(sequence.sharp(window, window + 1)[0])
+            for key, restored in restoring.items():
+                values[key].append(psnr(next(restored)[1], sharp))
+            work.did("widths", f"choosing short windows on {sequence.seq}")
+    means = {key: statistics.fmean(each) for key, each in values.items()}
+    return {name: max(widths, key=lambda width: means[name, width]) for name in names}
 
 
 def _means(methods: Iterable[str], windows: Sequence[WindowScores]) -> dict[str, Score]:

@@ -8,6 +8,7 @@ frame, as its authors do; pixels at the border take part through those windows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -23,6 +24,9 @@ SSIM_WINDOW = 11
 
 SSIM_SIGMA = 1.5
 """Standard deviation of the Gaussian window, in pixels."""
+
+
+_BAND_PIXELS = 1 << 13  # of a plane, worked through at once: they stay in the core's cache
 
 
 class MetricError(SpikeDeblurError):
@@ -68,56 +72,78 @@ def psnr_of(mean_square: float) -> float:
 
 
 def ssim(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float:
-    """Return the mean structural similarity: Gaussian window of 11 pixels, sigma 1.5.
+    """Return the SSIM of one frame; see `ssims`."""
+    return ssims([restored], sharp)[0]
+
+
+def ssims(restored: Sequence[npt.NDArray[np.uint8]], sharp: npt.NDArray[np.uint8]) -> list[float]:
+    """Return each frame's mean structural similarity: Gaussian window of 11 pixels, sigma 1.5.
 
     Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to
-    Structural Similarity", IEEE TIP 2004, with its constants (0.01, 0.03).
+    Structural Similarity", IEEE TIP 2004, with its constants (0.01, 0.03). What is of the sharp
+    frame alone is computed once for all.
 
     Args:
-        restored: (H, W, 3) uint8.
+        restored: frames (H, W, 3) uint8.
         sharp: (H, W, 3) uint8, the truth.
 
     Raises:
         MetricError: frames of other shapes or types, or smaller than the window.
     """
-    _require_frames(restored, sharp)
+    for frame in restored:
+        _require_frames(frame, sharp)
     if min(sharp.shape[:2]) < SSIM_WINDOW:
         raise MetricError(
             f"expected frames of at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels for SSIM, got "
             f"{sharp.shape[0]}x{sharp.shape[1]}; evaluate larger frames"
         )
-    # A channel at a time bounds the memory: about 10 planes of float64.
-    return float(np.mean([_ssim_plane(restored[..., c], sharp[..., c]) for c in range(3)]))
+    # A channel at a time bounds the memory: a plane of float64 a frame, and bands.
+    channels = [_ssim_planes([x[..., c] for x in restored], sharp[..., c]) for c in range(3)]
+    return [float(np.mean(values)) for values in zip(*channels, strict=True)]
 
 
-def _ssim_plane(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> float:
+def _ssim_planes(
+    restored: Sequence[npt.NDArray[np.uint8]], sharp: npt.NDArray[np.uint8]
+) -> list[float]:
     # Not torchmetrics': in float32 its variances are off by 2e-4 of SSIM on flat images, its
     # float64 convolution needs 121 times the frame in memory, and whether it averages over
     # mirrored borders depends on its release (1.9 does).
-    x, y = restored / 255.0, sharp / 255.0
-    mean_x, mean_y = _smooth(x), _smooth(y)
-    var_x = _smooth(x * x) - mean_x * mean_x
-    var_y = _smooth(y * y) - mean_y * mean_y
-    covariance = _smooth(x * y) - mean_x * mean_y
+    height, width = (side - SSIM_WINDOW + 1 for side in sharp.shape)
+    similarity = np.empty((len(restored), height, width))
+    rows = max(1, _BAND_PIXELS // sharp.shape[1])
     c1, c2 = 0.01**2, 0.03**2
-    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    similarity /= (mean_x * mean_x + mean_y * mean_y + c1) * (var_x + var_y + c2)
-    return float(similarity.mean())
+    for top in range(0, height, rows):
+        band = slice(top, min(top + rows, height))
+        read = slice(top, band.stop + SSIM_WINDOW - 1)
+        y = sharp[read] / 255.0
+        mean_y, square_y = _smooth(np.stack([y, y * y]))
+        mean_y_square = mean_y * mean_y
+        var_y = square_y - mean_y_square
+        for frame, out in zip(restored, similarity[:, band], strict=True):
+            x = frame[read] / 255.0
+            mean_x, square_x, product = _smooth(np.stack([x, x * x, x * y]))
+            mean_x_square = mean_x * mean_x
+            var_x = square_x - mean_x_square
+            covariance = product - mean_x * mean_y
+            np.multiply(2 * mean_x * mean_y + c1, 2 * covariance + c2, out=out)
+            out /= (mean_x_square + mean_y_square + c1) * (var_x + var_y + c2)
+    return [float(plane.mean()) for plane in similarity]
 
 
-def _smooth(plane: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the Gaussian mean (H - 10, W - 10) around each pixel whose window fits."""
+def _smooth(planes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the Gaussian means (n, H - 10, W - 10) around each pixel whose window fits."""
     offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     weights = np.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
     weights /= weights.sum()
-    height, width = plane.shape[0] - SSIM_WINDOW + 1, plane.shape[1] - SSIM_WINDOW + 1
-    down = np.zeros((height, plane.shape[1]))
-    for i, weight in enumerate(weights):
-        down += weight * plane[i : i + height]
-    across = np.zeros((height, width))
-    for i, weight in enumerate(weights):
-        across += weight * down[:, i : i + width]
-    return across
+    for axis in (1, 2):
+        length = planes.shape[axis] - SSIM_WINDOW + 1
+        before = (slice(None),) * axis
+        total = weights[0] * planes[*before, :length]
+        product = np.empty_like(total)
+        for i, weight in enumerate(weights[1:], 1):
+            total += np.multiply(planes[*before, i : i + length], weight, out=product)
+        planes = total
+    return planes
 
 
 def _require_frames(restored: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]) -> None:

@@ -17,6 +17,7 @@ from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
 from ..methods.contract import restored_frames
 from ..methods.make_method import ModelOptions, make_method
+from ..sequences.kept import KeptSequence
 from .job import Evaluating, evaluate
 from .scores import Evaluation, EvaluationError, WindowScores
 
@@ -80,7 +81,7 @@ def before_after(
         how = Evaluating(tile=options.tile, flips=options.flips, device=options.device)
         evaluation = evaluate(store, run=run, split=split, methods=names, how=how)
     shown = median_window(evaluation, names[-1])
-    sequence = next(s for s in open_store(store, split) if s.seq == shown.seq)
+    sequence = KeptSequence(next(s for s in open_store(store, split) if s.seq == shown.seq))
     window = int(np.flatnonzero(np.asarray(sequence.frame_index) == shown.frame_index)[0])
     assert evaluation.sdm_bins is not None
     methods = [make_method("blur"), make_method("sdm", evaluation.sdm_bins)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 
 _logger = logging.getLogger(__name__)
 
@@ -17,6 +18,12 @@ class Reporter:
     def progress(self, done: int, total: int, note: str = "") -> None:
         """Hear how far the job is, in units of its own work items; `note` names the item."""
 
+    def remaining(self, seconds: float) -> None:
+        """Hear how long the rest will take, where the job knows better than its work items tell.
+
+        It comes before the call of `progress` for which it holds.
+        """
+
     def note(self, sentence: str) -> None:
         """Hear what the job decided, and what is good to know."""
 
@@ -27,6 +34,65 @@ class Reporter:
 
 SILENT = Reporter()
 """The default of every job."""
+
+
+class Parts:
+    """Progress of a job whose work items consist of parts of several kinds, unequal in time.
+
+    The time left is that of the parts left, each as long as those of its kind have taken so far on
+    average. A kind of which none is done yet is taken by its guess.
+    """
+
+    def __init__(self, reporter: Reporter, items: int, guesses: Mapping[str, float]) -> None:
+        """Begin, and report the number of items.
+
+        Args:
+            reporter: hears of each part.
+            items: number of work items.
+            guesses: time of a part of each kind, in any unit; 0: not known.
+        """
+        self._reporter, self._items, self._done = reporter, items, 0
+        self._guesses = guesses
+        self._taken = dict.fromkeys(guesses, 0.0)
+        self._number = dict.fromkeys(guesses, 0)
+        self._left = dict.fromkeys(guesses, 0.0)
+        self._last = time.monotonic()
+        reporter.progress(0, items)
+
+    def expect(self, parts: Mapping[str, float], done: int = 0) -> None:
+        """Take these for all parts that are left, of each kind; `done` items have none."""
+        self._left = dict.fromkeys(self._guesses, 0.0) | dict(parts)
+        self._done += done
+
+    def did(self, kind: str, note: str = "", *, finished: int = 0) -> None:
+        """Take all time since the last part, or the beginning, for that of one part.
+
+        Args:
+            kind: the part's kind.
+            note: names the part.
+            finished: number of items that are done with it.
+        """
+        now = time.monotonic()
+        self._taken[kind] += now - self._last
+        self._number[kind] += 1
+        self._left[kind] = max(0.0, self._left[kind] - 1)
+        self._last = now
+        self._done += finished
+        left = 0.0 if self._done >= self._items else self._seconds_left()
+        if left is not None:
+            self._reporter.remaining(left)
+        self._reporter.progress(self._done, self._items, note)
+
+    def _seconds_left(self) -> float | None:
+        """Return the time left; None: nothing tells it yet."""
+        measured = [kind for kind, number in self._number.items() if number]
+        guessed = sum(self._number[kind] * self._guesses[kind] for kind in measured)
+        if not guessed:
+            return None
+        unit = sum(self._taken[kind] for kind in measured if self._guesses[kind]) / guessed
+        each = {kind: unit * guess for kind, guess in self._guesses.items()}
+        each |= {kind: self._taken[kind] / self._number[kind] for kind in measured}
+        return sum(number * each[kind] for kind, number in self._left.items())
 
 
 class Throughput:

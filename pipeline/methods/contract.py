@@ -40,6 +40,9 @@ class MethodClip:
 class Followed(Protocol):
     """How the exposures of a sequence move."""
 
+    def expect(self, windows: Sequence[int]) -> None:
+        """Hear of which windows frames will be asked for, in order."""
+
     def moved(self, window: int, middle: Frames, time: float) -> Frames:
         """Return a window's frame (H, W, 3) at another instant than its exposure's middle.
 
@@ -48,6 +51,14 @@ class Followed(Protocol):
             middle: (H, W, 3), the frame at the middle, whatever method restored it.
             time: the instant, in exposures from the middle; -1/2 to 1/2.
         """
+
+
+class Shared(Protocol):
+    """What methods that restore the same windows share; `shared.SharedExposures` is one."""
+
+    heard: Callable[[str, str], None]
+    """Called after each part of the methods' work, with its kind, of `parts.GUESSES`, and its
+    name."""
 
 
 class Method(ABC):
@@ -67,12 +78,19 @@ class Method(ABC):
             MethodError: the sequence lacks what the method needs.
         """
 
+    shared: Shared | None = None
+    """What it may share with other methods; None: it has nothing to share."""
+
     def exposures(self, windows: WindowSequence) -> Followed | None:
         """Return how exposures of a sequence move, which tells frames at their other instants.
 
         None: the method does not follow motion there.
         """
         return None
+
+    def passes(self, windows: WindowSequence) -> int:
+        """Return in how many parts a network works on a clip; 0: there is none."""
+        return 0
 
 
 def restored_frames(
@@ -125,10 +143,12 @@ def restored_instants(
 def _restored(
     method: Method, windows: WindowSequence, wanted: Callable[[int], bool]
 ) -> Iterator[tuple[int, Frames]]:
-    for clip in plan_clips(windows.length, method.clip_len):
+    clips = clips_of(method, windows, wanted)
+    followed = method.exposures(windows) if clips else None
+    if followed is not None:
+        followed.expect(sorted({i for clip in clips for i in range(clip.start, clip.stop)}))
+    for clip in clips:
         kept = range(clip.keep_start, clip.keep_stop)
-        if not any(map(wanted, kept)):
-            continue
         frames = method(windows, clip)
         if not np.isfinite(frames).all():
             raise MethodError(
@@ -139,6 +159,17 @@ def _restored(
         for window, frame in zip(kept, frames, strict=True):
             if wanted(window):
                 yield window, frame
+
+
+def clips_of(
+    method: Method, windows: WindowSequence, wanted: Callable[[int], bool] = lambda window: True
+) -> list[MethodClip]:
+    """Return the clips by which a method restores the wanted windows."""
+    return [
+        clip
+        for clip in plan_clips(windows.length, method.clip_len)
+        if any(map(wanted, range(clip.keep_start, clip.keep_stop)))
+    ]
 
 
 def plan_clips(windows: int, clip_len: int) -> list[MethodClip]:

@@ -9,6 +9,7 @@ sequence has them.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -31,6 +32,7 @@ from ..sequences.contract import WindowSequence
 from ..spikes.intervals import light_of_spikes
 from .contract import Frames
 from .inputs import InputReader
+from .side_by_side import side_by_side, threads_that_fit
 
 SMALLEST = 8
 """Fewest rows and columns of a frame, in pixels: in fewer, nothing is seen to move."""
@@ -128,7 +130,8 @@ class Way(NamedTuple):
 class Exposures:
     """Reads exposures of a sequence, and finds what moves in them and between them, once each.
 
-    The last few that were asked for are kept, which bounds memory.
+    The last few that were asked for are kept, which bounds memory. On a CPU, several sharp frames
+    are found side by side, each on one thread, so that they are the same on any number of cores.
     """
 
     def __init__(
@@ -138,6 +141,7 @@ class Exposures:
         *,
         device: str = "cpu",
         kept: int = 1,
+        heard: Callable[[str], None] = lambda note: None,
     ) -> None:
         """Prepare for reading.
 
@@ -146,21 +150,63 @@ class Exposures:
             norm: how spikes become relative light, and whether their lag is corrected.
             device: a torch device, on which all is computed.
             kept: number of sharp frames that are kept, with their exposures and one on each side.
+            heard: called after each sharp frame that is found, with its name.
 
         Raises:
             MethodError: the sequence's voxels are not raw.
         """
         self.windows = windows
         self._norm = norm
-        self._reader = InputReader(windows, norm, device)
+        self.reader = InputReader(windows, norm, device)
+        """Reads what the frames were made from."""
         self._device = device
+        self._heard = heard
+        self._expected: Sequence[int] = ()
         self._exposures: _Kept[Exposure] = _Kept(kept + 2, self._read)
         self._connections: _Kept[Connection | None] = _Kept(3, self._connect)
         self._sharp: _Kept[tuple[Tensor, Tensor]] = _Kept(kept, self._restore)
 
+    def keep(self, kept: int) -> None:
+        """Keep at least so many sharp frames."""
+        self._sharp.most = max(self._sharp.most, kept)
+        self._exposures.most = max(self._exposures.most, kept + 2)
+
+    def expect(self, windows: Sequence[int]) -> None:
+        """Hear of which windows sharp frames will be asked for, in order: some are found early."""
+        self._expected = windows
+
     def sharp(self, window: int) -> tuple[Tensor, Tensor]:
         """Return a window's frame (1, 3, H, W), and maps; see `sharp_along_motion`."""
+        if window not in self._sharp:
+            self._find(window)
         return self._sharp[window]
+
+    def _find(self, window: int) -> None:
+        """Find a sharp frame, and side by side with it the next ones that are expected."""
+        number = threads_that_fit(self.windows.frame_shape) if self._device == "cpu" else 1
+        coming = bisect_right(self._expected, window)
+        after = self._expected[coming : coming + number - 1]
+        found = [window, *(i for i in after if i not in self._sharp)]
+        self.keep(len(found) + 1)
+        self._connections.most = max(self._connections.most, len(found) + 2)
+        pairs = [
+            (i, other)
+            for i in found
+            for other in (i - 1, i + 1)
+            if 0 <= other < self.windows.length and self._helps(other, i)
+        ]
+        steps: list[tuple[Callable[[int], object], set[int]]] = [
+            (self.exposure, {*found, *(other for _, other in pairs)}),
+            (self._connections.__getitem__, {min(pair) for pair in pairs}),
+        ]
+        for step, windows in steps:
+            list(side_by_side(step, sorted(windows), self._device))
+        connected = [pair for pair in pairs if self._connections[min(pair)] is not None]
+        moving = {i for pair in connected for i in pair}
+        list(side_by_side(lambda i: self.exposure(i).motion, sorted(moving), self._device))
+        sharp = side_by_side(self._sharp.__getitem__, found, self._device)
+        for i, _ in zip(found, sharp, strict=True):
+            self._heard(f"{self.windows.seq}, motion in window {i + 1} of {self.windows.length}")
 
     def moved(self, window: int, middle: Frames, time: float) -> Frames:
         """Return a window's frame (H, W, 3) at another instant of its exposure.
@@ -206,8 +252,8 @@ class Exposures:
         return sharp_along_motion(own.blur, own.voxels, self.near(window))
 
     def _read(self, window: int) -> Exposure:
-        raw = self._reader.read(window, window + 1)
-        conditions = self._reader.measured(window, window + 1, [raw])
+        raw = self.reader.read(window, window + 1)
+        conditions = self.reader.measured(window, window + 1, [raw])
         blur, voxels = network_inputs(raw, conditions, self._norm)
         gain = _gain_of(blur, self._fitted(raw.voxels.float()), int(raw.samples[0]))
         late = 0.0 if conditions is None or conditions.late is None else conditions.late.item()
@@ -354,12 +400,12 @@ class _Kept(OrderedDict[int, T]):
 
     def __init__(self, most: int, find: Callable[[int], T]) -> None:
         super().__init__()
-        self._most = most
+        self.most = most
         self._find = find
 
     def __missing__(self, window: int) -> T:
         found = self._find(window)
         self[window] = found
-        if len(self) > self._most:
+        if len(self) > self.most:
             self.popitem(last=False)
         return found

@@ -15,13 +15,17 @@ from torch import Tensor
 from ...configs.schema import NormConfig
 from ...model import Conditions, RawWindows, measure_conditions, network_inputs
 from ..sequences.contract import WindowSequence
+from ..sequences.kept import KeptSequence
 from ..sequences.light import is_plain_log1p, seen_by
 from .contract import MethodError
 from .tiling import Tile
 
 
 class InputReader:
-    """Reads windows of a sequence as the network is given them: whole frames, or tiles of them."""
+    """Reads windows of a sequence as the network is given them: whole frames, or tiles of them.
+
+    Each window is read once, and its light found once, as long as windows are asked for in order.
+    """
 
     def __init__(self, windows: WindowSequence, norm: NormConfig, device: str = "cpu") -> None:
         """Prepare for reading.
@@ -34,13 +38,13 @@ class InputReader:
                 f"{windows.seq}: these voxels have log1p done, and the model was trained on "
                 f"counts normalised by {norm.MODE}; count the spikes anew with `voxelize`"
             )
-        [self._windows] = seen_by(norm, [windows])
+        self._windows = KeptSequence(*seen_by(norm, [windows]))
         self._norm = norm
         self._device = device
 
     def clip(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Return whole frames (T, 3, H, W) and voxels (T, K, h, w) of windows [start, stop)."""
-        read = self.read(start, stop)  # once: light takes long
+        read = self.read(start, stop)
         return network_inputs(read, self.measured(start, stop, [read]), self._norm)
 
     def conditions(self, start: int, stop: int) -> Conditions | None:

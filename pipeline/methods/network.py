@@ -5,6 +5,9 @@ The letters in shapes are those of `contract`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -15,7 +18,8 @@ from ..sequences.contract import WindowSequence
 from .contract import Frames, Method, MethodClip, MethodError
 from .exposures import SMALLEST, Exposures, as_frames
 from .inputs import InputReader
-from .tiling import Blender, choose_tile, plan_tiles
+from .shared import SharedExposures
+from .tiling import Blender, Tile, batches, choose_tile, plan_tiles, tiles_at_once
 
 
 class ModelMethod(Method):
@@ -49,8 +53,9 @@ class ModelMethod(Method):
         self.flips = flips
         self.clip_len = config.DATA.CLIP_LEN
         self._model = model.to(self.device).eval()
-        self._exposures: Exposures | None = None
-        """Those of the sequence of the last call."""
+        self.shared: SharedExposures = SharedExposures()
+        self._read: tuple[WindowSequence, InputReader] | None = None
+        """The reader of the sequence of the last call."""
         self._chosen: dict[tuple[tuple[int, int], int], int | None] = {}
 
     def tile_side(self, frame_shape: tuple[int, int], windows: int) -> int | None:
@@ -81,32 +86,48 @@ class ModelMethod(Method):
                 f"{windows.seq}: expected voxels of {self.config.DATA.K} bins as in training, "
                 f"found {windows.bins}; voxelize with --bins {self.config.DATA.K}"
             )
-        tiles = plan_tiles(
-            windows.frame_shape,
-            windows.voxel_shape,
-            self.tile_side(windows.frame_shape, windows.length),
-            multiple=8 * self.config.MODEL.TRUNK_SCALE,
-        )
+        tiles = self._tiles(windows)
         kept = slice(clip.keep_start - clip.start, clip.keep_stop - clip.start)
-        reader = InputReader(windows, self.config.DATA.NORM, self.device)
         height, width = (span.stop - span.start for span in tiles[0].box)
         smaller = max(min(height, width) // 2 // 64 * 64, 64)
         advice = f"give --tile {smaller}, which takes a quarter or less"
         with torch.inference_mode(), explained_shortage(f"{windows.seq}: {height}x{width}", advice):
             followed = self._followed(windows, clip)
-            if len(tiles) == 1:
-                return self._restored(*reader.clip(clip.start, clip.stop), *followed)[kept]
-            conditions = reader.conditions(clip.start, clip.stop)
+            exposures = self.exposures(windows)
+            reader = exposures.reader if exposures is not None else self._reader(windows)
             blender = Blender(clip.keep_stop - clip.keep_start, windows.frame_shape)
-            for tile in tiles:
-                inputs = reader.part(clip.start, clip.stop, conditions, tile)
-                parts = (x[:, :, *tile.box] for x in followed)
-                blender.add(tile, self._restored(*inputs, *parts)[kept])
+            conditions = reader.conditions(clip.start, clip.stop)
+
+            def restore(batch: Sequence[Tile]) -> None:
+                read = (reader.part(clip.start, clip.stop, conditions, tile) for tile in batch)
+                parts = ([x[:, :, *tile.box] for tile in batch] for x in followed)
+                inputs = (torch.stack(list(x)) for x in (*zip(*read, strict=True), *parts))
+                for tile, frames in zip(batch, self._mirrored(*inputs), strict=True):
+                    blender.add(tile, as_frames(frames)[kept])
+                    self.shared.heard("network", _words(windows, tiles, tile))
+
+            at_once = tiles_at_once(partial(restore, tiles[:1]), torch.device(self.device))
+            for batch in batches(tiles[1:], at_once):
+                restore(batch)
             return blender.result()
 
-    def _restored(self, *inputs: Tensor) -> Frames:
-        """Return a clip, or one tile of it, as (T, H, W, 3) float32."""
-        return as_frames(self._mirrored(*(x[None] for x in inputs))[0])
+    def passes(self, windows: WindowSequence) -> int:
+        """Return in how many tiles a clip is restored."""
+        return len(self._tiles(windows))
+
+    def _tiles(self, windows: WindowSequence) -> list[Tile]:
+        return plan_tiles(
+            windows.frame_shape,
+            windows.voxel_shape,
+            self.tile_side(windows.frame_shape, windows.length),
+            multiple=8 * self.config.MODEL.TRUNK_SCALE,
+        )
+
+    def _reader(self, windows: WindowSequence) -> InputReader:
+        """Return the reader of a sequence whose motion is not followed."""
+        if self._read is None or self._read[0] is not windows:
+            self._read = windows, InputReader(windows, self.config.DATA.NORM, self.device)
+        return self._read[1]
 
     def _followed(self, windows: WindowSequence, clip: MethodClip) -> list[Tensor]:
         """Return what `VRTWithSpike.follow` does, of whole frames (T, C, H, W) and with neighbours.
@@ -125,13 +146,16 @@ class ModelMethod(Method):
         model = self.config.MODEL
         if not (model.USE_SPIKE and model.SPIKE_MOTION) or min(windows.frame_shape) < SMALLEST:
             return None
-        if self._exposures is None or self._exposures.windows is not windows:
-            norm, kept = self.config.DATA.NORM, self.clip_len
-            self._exposures = Exposures(windows, norm, device=self.device, kept=kept)
-        return self._exposures
+        norm, kept = self.config.DATA.NORM, self.clip_len
+        return self.shared.of(windows, norm, device=self.device, kept=kept)
 
     def _mirrored(self, *inputs: Tensor) -> Tensor:
-        """Return the network's output for a clip, or the mean over its mirrored copies."""
+        """Return the network's output for clips (B, T, ...), or the mean over mirrored copies."""
         mirrors: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.flips else [()]
         flipped = [self._model(*(x.flip(m) for x in inputs)).flip(m) for m in mirrors]
         return torch.stack(flipped).mean(0)
+
+
+def _words(windows: WindowSequence, tiles: Sequence[Tile], tile: Tile) -> str:
+    of_many = f", tile {tiles.index(tile) + 1} of {len(tiles)}" if len(tiles) > 1 else ""
+    return f"{windows.seq}{of_many}"

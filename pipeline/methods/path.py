@@ -6,7 +6,8 @@ import torch
 
 from ..sequences.contract import WindowSequence
 from .contract import Frames, Method, MethodClip, MethodError, require_raw
-from .exposures import SMALLEST, Exposures, as_frames
+from .exposures import NORM, SMALLEST, Exposures, as_frames
+from .shared import SharedExposures
 
 
 class PathMethod(Method):
@@ -21,12 +22,10 @@ class PathMethod(Method):
     def __init__(self, *, device: str | None = None) -> None:
         """Prepare for restoring on a torch device; None: the GPU where there is one."""
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._exposures: Exposures | None = None
-        """Those of the sequence of the last call."""
+        self.shared: SharedExposures = SharedExposures()
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the frames (T, H, W, 3) whose means along the paths are the blurred frames."""
-        require_raw(windows, self.name)
         height, width = windows.frame_shape
         if min(height, width) < SMALLEST:
             raise MethodError(
@@ -38,7 +37,10 @@ class PathMethod(Method):
         return as_frames(torch.cat(found))
 
     def exposures(self, windows: WindowSequence) -> Exposures:
-        """Return how the sequence's exposures move."""
-        if self._exposures is None or self._exposures.windows is not windows:
-            self._exposures = Exposures(windows, device=self.device)
-        return self._exposures
+        """Return how the sequence's exposures move.
+
+        Raises:
+            MethodError: the sequence's voxels are not raw.
+        """
+        require_raw(windows, self.name)
+        return self.shared.of(windows, NORM, device=self.device)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,9 @@ WHOLE_PIXELS = 512 * 512
 
 SHARE_OF_GPU, SHARE_OF_MAIN = 0.8, 0.5
 """Share of the free memory that a tile may take; other programs need some main memory, too."""
+
+MOST_AT_ONCE = 16
+"""Most tiles that go through the network together: more hardly fill a GPU better."""
 
 _TRIED_SIDE = 128
 """Side of the tile that is tried, in pixels of the network's trunk: large enough that memory which
@@ -72,6 +77,31 @@ def choose_tile(
     if pixels <= room and (device.type == "cuda" or pixels <= WHOLE_PIXELS):
         return None
     return next((side for side in SIDES if side * side <= room), SIDES[-1])
+
+
+def tiles_at_once(first: Callable[[], None], device: torch.device) -> int:
+    """Restore a first tile, and return how many of its size may go through the network together.
+
+    On a CPU that is one: tiles of 256x256 gain nothing in company, and the result of smaller ones,
+    which gain a tenth to a quarter, would depend on their number in the last bits.
+
+    Args:
+        first: restores a tile.
+        device: where the network is.
+    """
+    if device.type != "cuda":
+        first()
+        return 1
+    taken = memory_taken(first, device)
+    return max(1, min(MOST_AT_ONCE, int(SHARE_OF_GPU * free_memory(device)) // max(taken, 1)))
+
+
+def batches(tiles: Sequence[Tile], at_once: int) -> Iterator[list[Tile]]:
+    """Yield tiles in order, of one size and at most `at_once` together."""
+    for _, alike in itertools.groupby(tiles, lambda tile: [x.stop - x.start for x in tile.box]):
+        several = list(alike)
+        for first in range(0, len(several), at_once):
+            yield several[first : first + at_once]
 
 
 @dataclass(frozen=True, slots=True)

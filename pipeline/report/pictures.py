@@ -21,8 +21,10 @@ from ..frames.images import to_8_bits, to_uint8
 from ..host.reporter import SILENT, Reporter
 from ..methods.contract import Method, restored_frames
 from ..methods.make_method import ModelOptions
+from ..methods.shared import SharedExposures
 from ..methods.tfp_tfi_sdm import BlurMethod, SdmMethod, TfpMethod
 from ..sequences.contract import WindowSequence
+from ..sequences.kept import KeptSequence
 from ..sequences.lag import likeness_curve
 from ..sequences.stored import StoreSequence
 from ..spikes import samples_per_bin
@@ -117,8 +119,14 @@ def compare(
     methods = _methods(material, restore)
     chosen = choose_windows(material)
     done, total = 0, len(chosen) * len(methods)
+    reporter.progress(done, total)
+    shared = SharedExposures()
+    for _, method in methods:
+        if method.shared is not None:
+            method.shared = shared
     comparisons = []
-    for title, sequence, window in chosen:
+    for title, stored, window in chosen:
+        sequence = KeptSequence(stored)
         wanted = partial(operator.eq, window)
         sharp = None
         if sequence.has_sharp:

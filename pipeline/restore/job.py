@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +18,10 @@ from ..frames.colours import colours_of, common_colours
 from ..frames.images import read_image, require_png16, write_png, write_png16
 from ..host.files import StrPath, inside, sha256_file, sweep
 from ..host.locks import only_writer
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import SILENT, Parts, Reporter
 from ..methods.contract import Method, restored_instants
 from ..methods.make_method import METHODS, UNTRAINED, ModelOptions, make_method
+from ..methods.parts import GUESSES, parts_of
 from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.find_recording import recordings_of
 from ..sequences.in_time import require_one_scene
@@ -141,7 +143,7 @@ def restore(
         RestoreError: frames in `out` from other inputs.
         SpikeDeblurError: an input that can't be used; names it.
     """
-    job = _Job(how, overwrite, reporter, len(recording.exposures))
+    job = _Job(how, overwrite, reporter, [len(recording.exposures)])
     return job.restore(recording, Path(out))
 
 
@@ -172,7 +174,7 @@ def restore_manifest(
         SpikeDeblurError: a recording that can't be used; those before it are done.
     """
     recordings = recordings_of(manifest, split)
-    exposures = sum(len(recording.exposures) for recording in recordings)
+    exposures = [len(recording.exposures) for recording in recordings]
     job = _Job(how, overwrite, reporter, exposures)
     summaries = tuple(
         job.restore(recording, inside(Path(out), recording.seq, manifest))
@@ -203,10 +205,14 @@ class _Part:
 class _Job:
     """One run: its method, and how many frames are done."""
 
-    def __init__(self, how: Restoring, overwrite: bool, reporter: Reporter, exposures: int) -> None:
+    def __init__(
+        self, how: Restoring, overwrite: bool, reporter: Reporter, exposures: list[int]
+    ) -> None:
         self._how, self._overwrite, self._reporter = how, overwrite, reporter
+        self._work = Parts(reporter, sum(exposures) * how.frames_per_exposure, GUESSES | _GUESSES)
         self._model = None if how.run is None else how.open(how.run)
-        self._done, self._total = 0, exposures * how.frames_per_exposure
+        self._to_come = exposures
+        """Numbers of exposures of the recordings to come."""
 
     def restore(self, recording: Recording, out: Path) -> RestoreSummary:
         """Restore one recording's frames to a folder."""
@@ -243,19 +249,21 @@ class _Job:
             sweep(out)
             prepare_out(out, inputs, sources, self._overwrite)
             missing = [not file.exists() for file in files]
-            self._done += len(files) - sum(missing)
+            wanted = [
+                [[missing[i * each + m] for m in part.numbers] for i in part.indices]
+                for part in parts
+            ]
+            self._expect(recording, parts, wanted)
             write: Callable[[Path, Any, bytes], None]
             write = write_png if how.bits == 8 else write_png16
-            for part in parts:
-                wanted = [[missing[i * each + m] for m in part.numbers] for i in part.indices]
+            for part, wanted_here in zip(parts, wanted, strict=True):
                 for window, instant, frame in restored_instants(
-                    part.method, part.windows, part.times, wanted, how.bits
+                    part.method, part.windows, part.times, wanted_here, how.bits
                 ):
                     exposure = part.indices[window]
                     file = files[exposure * each + part.numbers[instant]]
                     write(file, frame, colours_of(recording.exposures[exposure].path).chunks())
-                    self._done += 1
-                    self._reporter.progress(self._done, self._total, file.name)
+                    self._work.did("frames", file.name, finished=1)
             write_record(out, inputs, sources, complete=True)
         return RestoreSummary(
             out=str(out),
@@ -267,6 +275,28 @@ class _Job:
             tile=tile,
             warnings=tuple(warnings),
         )
+
+    def _expect(
+        self, recording: Recording, parts: Sequence[_Part], wanted: Sequence[list[list[bool]]]
+    ) -> None:
+        """Tell what is left: in this recording, and in those to come, as if they were like it."""
+        each, here = self._how.frames_per_exposure, len(recording.exposures)
+        self._to_come.remove(here)
+        later = sum(self._to_come) / here
+        left = dict.fromkeys(GUESSES | _GUESSES, 0.0)
+        left |= {"checks": len(self._to_come), "frames": later * here * each}
+        missing = sum(sum(window) for part in wanted for window in part)
+        left["frames"] += missing
+        for part, of_part in zip(parts, wanted, strict=True):
+            if part.method.shared is not None:
+                part.method.shared.heard = self._work.did
+            some = partial(_any_of, of_part)
+            for kind, number in parts_of([part.method], part.windows, some).items():
+                left[kind] += number
+            for kind, number in parts_of([part.method], part.windows).items():
+                left[kind] += later * number
+        self._work.expect(left, done=here * each - missing)
+        self._work.did("checks", recording.seq)
 
     def _parts(self, recording: Recording) -> Iterator[_Part]:
         """Yield what to restore, and by which method.
@@ -288,6 +318,15 @@ class _Job:
                 around = RecordingSequence(exposed, bins, at=time)
                 method = model or make_method(how.method, min(how.short_bins, around.bins))
                 yield _Part(method, around, group, [m], [0.0])
+
+
+_GUESSES = {"frames": 0.05, "checks": 0.0}
+"""Time to make and write one of several frames that move along, as `methods.parts.GUESSES`, and to
+look whether a recording is fit, which is not guessed."""
+
+
+def _any_of(wanted: Sequence[Sequence[bool]], window: int) -> bool:
+    return any(wanted[window])
 
 
 def _without_light(recording: Recording) -> Iterator[str]:

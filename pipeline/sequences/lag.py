@@ -8,6 +8,7 @@ the median of its windows' lags.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +38,13 @@ def exposure_lag(sequence: WindowSequence) -> float | None:
     Args:
         sequence: a sequence with sharp frames and raw counts.
     """
-    lags = [lag for i in range(sequence.length) if (lag := _window_lag(sequence, i)) is not None]
-    return statistics.median(lags) if lags else None
+    return median_lag(window_lag(sequence, i) for i in range(sequence.length))
+
+
+def median_lag(lags: Iterable[float | None]) -> float | None:
+    """Return the lag of a sequence from those of its windows; None: not measurable in any."""
+    measured = [lag for lag in lags if lag is not None]
+    return statistics.median(measured) if measured else None
 
 
 def likeness_curve(sequence: WindowSequence, window: int) -> tuple[Floats, Floats]:
@@ -59,7 +65,8 @@ def likeness_curve(sequence: WindowSequence, window: int) -> tuple[Floats, Float
     return (np.array(starts) - first) / bins, curve
 
 
-def _window_lag(sequence: WindowSequence, window: int) -> float | None:
+def window_lag(sequence: WindowSequence, window: int) -> float | None:
+    """Return the lag of one window; see `exposure_lag`."""
     offsets, curve = likeness_curve(sequence, window)
     if len(curve) < 3:
         return None

@@ -67,6 +67,7 @@ def count_clip_flops(phase: Phase, learner: Learner) -> int:
 
 def _deformable() -> dict[Any, Any]:
     """Return the count of torchvision's deformable convolution, which torch doesn't know."""
+    import torchvision  # noqa: F401  # makes its operators known
 
     def count(x: Any, weight: Any, *rest: Any, out_shape: Any = None, **options: Any) -> int:
         batch, channels, height, width = out_shape

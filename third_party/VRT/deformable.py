@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import deform_conv2d
 
 BY_KERNEL = ("cuda", "meta")
 """Devices on which torchvision's kernel convolves."""
@@ -33,6 +32,8 @@ def deform_conv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: T
         (B, C', H, W).
     """
     if x.device.type in BY_KERNEL:
+        from torchvision.ops import deform_conv2d  # takes seconds, and only GPUs need it
+
         return deform_conv2d(x, offset, weight, bias, padding=(1, 1), mask=mask)
     batch, channels, height, width = x.shape
     groups = mask.shape[1] // 9

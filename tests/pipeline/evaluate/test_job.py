@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
+from spikedeblur.configs import load_config
 from spikedeblur.configs.schema import Config
+from spikedeblur.model import build_model
+from spikedeblur.model.motion_deblur import sharp_along_motion
 from spikedeblur.pipeline.evaluate import job
 from spikedeblur.pipeline.evaluate import picture as pictures
 from spikedeblur.pipeline.evaluate import scores as product
 from spikedeblur.pipeline.evaluate.metrics import psnr, ssim
 from spikedeblur.pipeline.host.overwrite import OverwriteError
 from spikedeblur.pipeline.host.reporter import Reporter
+from spikedeblur.pipeline.methods import exposures, network
 from spikedeblur.pipeline.methods.contract import MethodError, restored_frames
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.methods.tfp_tfi_sdm import SHORT_BINS, SdmMethod
@@ -227,6 +232,22 @@ def test_tiles_see_the_same_places_of_frame_and_spikes(sequences) -> None:
     assert all(np.array_equal(one[i], whole[i]) for i in whole)
 
 
+def test_tiles_go_through_the_network_together_where_memory_allows(sequences, monkeypatch) -> None:
+    def together(first: Any, device: torch.device) -> int:
+        first()
+        return 3
+
+    alone, several = SpikeShift(), SpikeShift()
+    expected = list(restored_frames(model_method(alone, tile=32), sequences[1]))
+    monkeypatch.setattr(network, "tiles_at_once", together)
+    found = list(restored_frames(model_method(several, tile=32), sequences[1]))
+    for (_, frame), (_, other) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(frame, other)
+    numbers = [rgb[0] for rgb, _ in several.seen]
+    assert (numbers[:3], max(numbers)) == ([1, 3, 3], 3)
+    assert sum(numbers) == len(alone.seen)
+
+
 def test_mirrored_copies_are_restored_and_mirrored_back(sequences) -> None:
     """The stand-in works pixel by pixel, so the mean of its copies is what one gives."""
     plain = dict(restored_frames(model_method(SpikeShift()), sequences[1]))
@@ -289,7 +310,7 @@ def test_log1p_voxels_go_to_a_log1p_model_untouched_and_to_no_other(sequences) -
 def test_model_is_evaluated_beside_the_baselines(sequences) -> None:
     steps: list[tuple[int, int]] = []
     reporter = Reporter()
-    reporter.progress = lambda done, total, note: steps.append((done, total))
+    reporter.progress = lambda done, total, note="": steps.append((done, total))
     result = job.evaluate_sequences(
         sequences,
         ("blur", "sdm", "model"),
@@ -297,8 +318,60 @@ def test_model_is_evaluated_beside_the_baselines(sequences) -> None:
         reporter=reporter,
     )
     assert result.methods.keys() == {"blur", "sdm", "model"}
-    assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
-    assert steps[-1][0] == steps[-1][1]
+    assert (steps[0], steps[-1]) == ((0, 3), (3, 3))  # the total from the start
+    assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize("tile", [0, 32])
+def test_methods_together_score_as_each_alone_and_read_and_find_once(
+    sequences, tile, monkeypatch
+) -> None:
+    reads: Counter[tuple[str, str, int]] = Counter()
+    found: Counter[int] = Counter()
+
+    class Counted(Windows):
+        """A sequence that counts how often each window is read."""
+
+        def voxels(self, start: int, stop: int, *box: Any) -> np.ndarray:
+            reads.update(("voxels", self.seq, window) for window in range(start, stop))
+            return super().voxels(start, stop, *box)
+
+        def blur(self, start: int, stop: int, *box: Any) -> np.ndarray:
+            reads.update(("blur", self.seq, window) for window in range(start, stop))
+            return super().blur(start, stop, *box)
+
+        def sharp(self, start: int, stop: int, *box: Any) -> np.ndarray:
+            reads.update(("sharp", self.seq, window) for window in range(start, stop))
+            return super().sharp(start, stop)
+
+    def restore(blur: torch.Tensor, *rest: Any) -> Any:
+        found[round(float(blur.sum()))] += 1
+        return sharp_along_motion(blur, *rest)
+
+    monkeypatch.setattr(exposures, "sharp_along_motion", restore)
+    config = load_config("configs/deblur/quickstart.yaml", ["DATA.CLIP_LEN=2"])
+    torch.manual_seed(0)
+    built = build_model(config).eval()
+    last = built.vrt.conv_last.weight
+    torch.nn.init.normal_(last, std=0.01)  # a new network would give its base
+
+    def model() -> dict[str, ModelMethod]:
+        return {"model": ModelMethod(built, config, tile=tile, device="cpu")}
+
+    names = ("blur", "tfp", "sdm", "path", "model")
+    alone = {}
+    for name in names:
+        trained = model() if name == "model" else {}
+        alone[name] = job.evaluate_sequences(sequences, (name,), trained=trained)
+    found.clear()
+    counted = [Counted(**vars(sequence)) for sequence in sequences]
+    together = job.evaluate_sequences(counted, names, trained=model())
+    assert together.methods == {name: result.methods[name] for name, result in alone.items()}
+    assert together.lags == alone["blur"].lags
+    assert (together.tfp_bins, together.sdm_bins) == (alone["tfp"].tfp_bins, alone["sdm"].sdm_bins)
+    assert together.methods["model"] != together.methods["path"]
+    assert sorted(found.values()) == [1, 1, 1]  # three windows, two methods
+    assert max(reads.values()) <= 2  # once to choose the width, once to score
 
 
 def test_window_of_the_picture_has_the_median_gain(sequences) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikedeblur.pipeline.methods.tiling import Blender, TilingError, plan_axis, plan_tiles
+from spikedeblur.pipeline.methods.tiling import Blender, TilingError, batches, plan_axis, plan_tiles
 
 
 @given(
@@ -72,3 +72,12 @@ def test_a_step_between_neighbouring_tiles_becomes_a_smooth_ramp() -> None:
 def test_tiles_below_a_pixel_are_refused() -> None:
     with pytest.raises(TilingError, match="--tile"):
         plan_tiles((90, 60), (45, 30), 0)
+
+
+def test_tiles_of_one_size_come_together_in_order():
+    tiles = plan_tiles((100, 100), (50, 50), 48, multiple=16)
+    found = list(batches(tiles, 2))
+    assert [tile for batch in found for tile in batch] == tiles
+    assert {len(batch) for batch in found} == {1, 2}
+    for batch in found:
+        assert len({tile.weights().shape for tile in batch}) == 1

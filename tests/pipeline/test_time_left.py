@@ -1,0 +1,192 @@
+"""The time left that `evaluate` and `restore` tell, on a clock that only their parts move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from spikedeblur.configs import load_config
+from spikedeblur.model.motion_deblur import MAPS
+from spikedeblur.pipeline.evaluate import job as evaluating
+from spikedeblur.pipeline.frames.images import write_png
+from spikedeblur.pipeline.host import reporter as reporting
+from spikedeblur.pipeline.host.reporter import Parts, Reporter
+from spikedeblur.pipeline.methods import exposures, side_by_side
+from spikedeblur.pipeline.methods.network import ModelMethod
+from spikedeblur.pipeline.restore import job as restoring
+from spikedeblur.pipeline.sequences.find_recording import ExposureTimes, find_recording
+from spikedeblur.pipeline.sequences.recording import RecordingSequence
+from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
+from spikedeblur.pipeline.spikes.settings import SpikeOptions
+
+
+class Clock(Reporter):
+    """A clock, and what was told at which time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.told: list[tuple[float, int, int, float | None]] = []
+        self._left: float | None = None
+
+    def remaining(self, seconds: float) -> None:
+        self._left = seconds
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        self.told.append((self.now, done, total, self._left))
+
+    def took(self, seconds: float, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that takes some time."""
+
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            self.now += seconds
+            return call(*arguments, **keywords)
+
+        return timed
+
+    def require_honest(self) -> None:
+        """The total is told at once, and from a tenth on the time left is right within a third."""
+        assert self.told[0][:2] == (0.0, 0)
+        assert len({total for _, _, total, _ in self.told}) == 1
+        assert self.told[-1][1:] == (self.told[0][2], self.told[0][2], 0.0)
+        judged = [(now, left) for now, _, _, left in self.told if now >= self.now / 10]
+        assert len(judged) > 10
+        for now, left in judged:
+            assert left == pytest.approx(self.now - now, rel=1 / 3), f"{now} of {self.now} s"
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(reporting, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(exposures, "threads_that_fit", lambda shape: 1)  # one moves the clock
+    monkeypatch.setattr(exposures.Exposures, "_helps", lambda *windows: False)
+    monkeypatch.setattr(exposures, "sharp_along_motion", clock.took(5.0, blurred))
+    return clock
+
+
+def blurred(blur: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return blur, torch.zeros_like(blur[:, :1]).expand(-1, MAPS, -1, -1)
+
+
+def model(clock: Clock, seconds: float, tile: int, clip_len: int) -> ModelMethod:
+    """Return a method whose network takes some seconds a pass, and gives its base."""
+
+    class Network(torch.nn.Module):
+        def seen_of(self, sharp: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+            return torch.cat([sharp, maps], 1)
+
+        def forward(self, rgb: torch.Tensor, voxels: torch.Tensor, followed: torch.Tensor) -> Any:
+            clock.now += seconds
+            return followed[:, :, :3]
+
+    config = load_config("configs/deblur/quickstart.yaml", [f"DATA.CLIP_LEN={clip_len}"])
+    return ModelMethod(Network(), config, tile=tile, device="cpu")
+
+
+@pytest.mark.parametrize("tile", [0, 32])
+@pytest.mark.parametrize(("seconds", "clip_len"), [(0.5, 2), (20.0, 1), (20.0, 2)])
+def test_evaluate_knows_how_long_it_will_take(
+    clock, moving_scene, tile, seconds, clip_len, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(evaluating, "psnr", clock.took(0.02, evaluating.psnr))
+    monkeypatch.setattr(evaluating, "ssims", clock.took(0.3, evaluating.ssims))
+    windows = recorded(moving_scene, tmp_path)
+    sequences = []
+    for i in range(4):
+        sequence = RecordingSequence(windows, 32)
+        sequence.seq, sequence.has_sharp = f"test/a/{i}", True
+        monkeypatch.setattr(sequence, "sharp", lambda a, b: moving_scene.sharp[a:b], raising=False)
+        sequences.append(sequence)
+    trained = {"model": model(clock, seconds, tile, clip_len)}
+    names = ("blur", "tfp", "sdm", "path", "model")
+    monkeypatch.setattr(evaluating, "describe_data", lambda sequences: {"sha256": ""})
+    monkeypatch.setattr(evaluating, "blur_kinds", lambda sequences: ())
+    monkeypatch.setattr(evaluating, "findings", lambda sequences: {})
+    evaluating.evaluate_sequences(sequences, names, trained=trained, reporter=clock)
+    clock.require_honest()
+
+
+@pytest.mark.parametrize("each", [1, 3])
+@pytest.mark.parametrize(("method", "tile"), [("path", 0), ("model", 0), ("model", 32)])
+def test_restore_knows_how_long_it_will_take(
+    clock, moving_scene, method, tile, each, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(restoring, "write_png", clock.took(0.4, restoring.write_png))
+    monkeypatch.setattr(
+        restoring, "require_one_scene", clock.took(1.0, lambda recording, force: (None, []))
+    )
+    how = {"method": method, "frames_per_exposure": each}
+    if method == "model":
+        best = tmp_path / "run" / "checkpoints" / "best.pt"
+        best.parent.mkdir(parents=True)
+        best.write_bytes(b"weights")
+        how["run"] = tmp_path / "run"
+        network = model(clock, 2.0, tile, 1)
+        monkeypatch.setattr(restoring.Restoring, "open", lambda how, run: network)
+        how["tile"] = tile
+    recordings = [recorded(moving_scene, tmp_path, f"test/a/{i}") for i in range(3)]
+    monkeypatch.setattr(restoring, "recordings_of", lambda manifest, split: recordings)
+    restoring.restore_manifest(
+        tmp_path / "m.json", tmp_path / "out", restoring.Restoring(**how), reporter=clock
+    )
+    assert clock.told[-1][2] == 9 * each
+    clock.require_honest()
+
+
+def recorded(scene: Any, folder: Any, seq: str = "test/a/0") -> Any:
+    """Return a recording of the scene, whose files are in a folder."""
+    for centre, frame in zip(scene.centres, scene.blur, strict=True):
+        write_png(folder / seq / f"{centre:04d}.png", frame)
+    dat = folder / "spike.dat"
+    geometry = "48x48,bottom-up"
+    write_spikes(dat, scene.spikes, parse_geometry(geometry))
+    write_side_file(dat, SideFile(geometry=geometry, rate=scene.rate, gain=scene.gain))
+    found = find_recording(
+        folder / seq, dat, ExposureTimes(exposure=33, fps=1000.0), SpikeOptions()
+    )
+    return replace(found, seq=seq)
+
+
+def test_a_kind_that_was_not_met_is_guessed_and_then_measured(clock) -> None:
+    parts = Parts(clock, 4, {"large": 10.0, "small": 1.0, "once": 0.0})
+    parts.expect({"large": 2, "small": 4, "once": 1})
+    for kind, seconds in (("once", 3.0), ("large", 20.0), ("small", 4.0)):
+        clock.now += seconds
+        parts.did(kind)
+    assert [left for *_, left in clock.told] == [None, None, 20 + 4 * 2, 20 + 3 * 4]
+    parts.expect({"small": 2}, done=2)
+    clock.now += 8.0
+    parts.did("small", finished=1)
+    assert clock.told[-1] == (35.0, 3, 4, 6.0)
+
+
+def test_frames_side_by_side_are_those_of_one_thread(moving_scene, tmp_path, monkeypatch) -> None:
+    windows = RecordingSequence(recorded(moving_scene, tmp_path), 32)
+    found = {}
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            monkeypatch.setattr(exposures, "threads_that_fit", lambda shape, n=threads: n)
+            torch.set_num_threads(threads)  # with which torch's results differ in the last bits
+            several = exposures.Exposures(windows)
+            several.expect(range(3))
+            found[threads] = torch.cat([several.sharp(i)[0] for i in range(3)]).numpy()
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[1], found[2])
+    np.testing.assert_array_equal(found[1], found[3])
+
+
+@pytest.mark.parametrize(("free", "expected"), [(1e12, 6), (10e6, 3), (2e6, 1), (0, 1)])
+def test_as_many_frames_as_memory_holds_are_found_at_once(monkeypatch, free, expected) -> None:
+    monkeypatch.setattr(side_by_side, "available_cores", lambda: 6)
+    monkeypatch.setattr(side_by_side, "free_main_memory", lambda: int(free))
+    monkeypatch.setattr(side_by_side, "PIXEL_BYTES", 150)
+    assert side_by_side.threads_that_fit((100, 100)) == expected
