@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,27 +26,27 @@ def make_voxels(batch: dict[str, Any], device: torch.device, *, light: bool) -> 
         (B, T, K, h, w) float16 light in spikes, or integer counts, on the device.
     """
     spikes = batch["spikes"].to(device, non_blocking=True)  # (S + 1, h, b)
-    _, height, row = spikes.shape
-    windows, samples = batch["spans"].flatten(0, 1), batch["samples"].flatten()  # (B * T, ...)
-    bins, silent = batch["bins"][0], len(spikes) - 1
-    lengths = samples.unique().tolist()
-    dtype = torch.float16 if light else torch.uint8
-    if not light and max(lengths) > 255 * bins:
-        dtype = torch.int32
-    voxels = torch.empty(len(windows), bins, height, 8 * row, dtype=dtype, device=device)
-    for length in lengths:
-        chosen = (samples == length).nonzero()[:, 0]
-        first, start, stop = windows[chosen, :, None].unbind(1)  # (W, 1)
+    silent, (height, row) = len(spikes) - 1, spikes.shape[1:]
+    bins = batch["bins"][0]
+    samples = np.array(batch["samples"].tolist()).ravel()  # (B * T)
+    spans = np.array(batch["spans"].tolist()).reshape(-1, 3, 1)  # (B * T, 3, 1)
+    deep = samples.max() > 255 * bins
+    dtype = torch.float16 if light else torch.int32 if deep else torch.uint8
+    voxels = torch.empty(len(spans), bins, height, 8 * row, dtype=dtype, device=device)
+    for length in np.unique(samples).tolist():
+        (chosen,) = np.nonzero(samples == length)  # (W)
+        first, start, stop = spans[chosen].swapaxes(0, 1)  # each (W, 1)
         beside = int(BESIDE * length) if light else 0
-        places = start + torch.arange(-beside, length + beside)  # (W, n)
-        places = torch.where((places >= first) & (places < stop), places, silent)
-        packed = spikes[places.to(device)]  # (W, n, h, b)
-        if light:
-            made = light_of_packed(packed, bins, beside, length)
-        else:
-            made = counts_of_packed(packed, bins)
-        voxels[chosen.to(device)] = made.to(dtype)
-    clips = voxels.unflatten(0, batch["samples"].shape)  # (B, T, K, h, 8 * b)
+        places = start + np.arange(-beside, length + beside)  # (W, n)
+        places = np.where((places >= first) & (places < stop), places, silent)
+        packed = spikes[torch.from_numpy(places).to(device)]  # (W, n, h, b)
+        made = (
+            light_of_packed(packed, bins, beside, length)
+            if light
+            else counts_of_packed(packed, bins)
+        )
+        voxels[torch.from_numpy(chosen).to(device)] = made.to(dtype)
+    clips = voxels.unflatten(0, batch["samples"].shape[:2])  # (B, T, K, h, 8 * b)
     turned = []
     for clip, (left, right), (turns, flip) in zip(
         clips, batch["columns"], batch["turned"], strict=True

@@ -107,12 +107,13 @@ def batch_bytes(samples: ClipSamples, batch_size: int) -> int:
     assert samples.crop_size is not None
     side, small = samples.crop_size, samples.crop_size // samples.ratio
     windows = batch_size * int(samples.index.length.max(initial=1))
+    frames = 6 * side * side * (4 if samples.deep else 1)
     if samples.beside is not None:
         row = small * row_bytes(small)  # of a sample
         known = max(known_at_most(s, samples.beside) for s in samples.sequences)
-        return int(windows * (6 * side * side + known * row) + row)
+        return int(windows * (frames + known * row) + row)
     voxels = max(s.bins * np.dtype(s.voxel_dtype).itemsize for s in samples.sequences)
-    return int(windows * (6 * side * side + voxels * small * small))
+    return int(windows * (frames + voxels * small * small))
 
 
 def cut_batch(samples: ClipSamples, planned: MicroBatch, memory: np.ndarray | None = None) -> Batch:
@@ -154,7 +155,7 @@ def open_workers(
         WorkerError: a process died.
         SpikeDeblurError: a sample can't be read.
     """
-    size = batch_bytes(samples, plan.batch_size)
+    size = -(-batch_bytes(samples, plan.batch_size) // 8) * 8  # a type may begin at eights only
     messages = 2**15 // (512 + 16 * plan.batch_size)  # that a pipe takes without blocking
     ahead = max(min(prefetch_bytes // (size * workers), MOST_AHEAD, messages), 1)
     each = ahead + plan.batches_a_step

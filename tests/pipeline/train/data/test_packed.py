@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from data_sets import DataSet, make_data_set
+from torch._subclasses.fake_tensor import FakeTensorMode
 from training_sets import Listener, MemorySequence, TinyNetwork, tiny_config
 
 from spikedeblur.configs.schema import NormConfig
@@ -98,7 +101,8 @@ def test_crops_turned_and_mirrored_have_the_same_voxels_either_way(folder, norm)
         assert voxels.dtype == batch["voxels"].dtype
         assert torch.equal(voxels, batch["voxels"])
         seen |= {
-            (columns[0], *turned) for columns, turned in zip(other["columns"], other["turned"])
+            (columns[0], *turned)
+            for columns, turned in zip(other["columns"], other["turned"], strict=True)
         }
         lengths |= set(other["samples"].flatten().tolist())
     assert lengths == {33, 17}
@@ -141,6 +145,28 @@ def test_the_network_is_given_the_same_numbers(folder, norm, augment):
             assert torch.equal(one, two)
         windows.add(found.voxels.shape[1])
     assert len(windows) == (1 if augment is None else 3)  # THIN left 1, 2 and 3
+
+
+@both_norms
+def test_a_gpu_is_given_bits_and_makes_the_rest(folder, norm):
+    _, packed = cutters(opened(folder), norm)
+    batch = next(batches(packed))
+    with FakeTensorMode(allow_non_fake_inputs=True):  # tensors of a GPU, without any
+        voxels = make_voxels(batch, torch.device("cuda"), light=norm is LIGHT)
+    assert (voxels.device.type, voxels.shape) == ("cuda", (4, 3, 8, 12, 12))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@both_norms
+def test_a_gpu_makes_the_voxels_of_a_cpu_within_a_step_of_float16(folder, norm):
+    ordinary, packed = cutters(opened(folder), norm)
+    for batch, other in zip(batches(ordinary), batches(packed), strict=True):
+        found = make_voxels(other, torch.device("cuda"), light=norm is LIGHT).cpu()
+        if norm is COUNTS:
+            assert torch.equal(found, batch["voxels"])
+        else:
+            steps = found.view(torch.int16).int() - batch["voxels"].view(torch.int16).int()
+            assert steps.abs().max() <= 1
 
 
 def test_bins_of_more_samples_than_a_byte_counts_are_the_same(tmp_path):
@@ -286,9 +312,6 @@ def test_a_run_has_the_same_weights_and_scores_and_may_go_on_the_other_way(folde
 
 class StopAt(Listener):
     def __init__(self, step: int) -> None:
-        import os
-        import signal
-
         def stop(done: int, total: int, note: str) -> None:
             if done == step:
                 os.kill(os.getpid(), signal.SIGTERM)
