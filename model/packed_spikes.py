@@ -23,7 +23,7 @@ from ..pipeline.spikes.counts import bin_edges, count_type
 
 _LONGEST_PIECE = 255  # samples, counted in a byte
 
-_AT_ONCE_BYTES = 128 * 2**20
+_AT_ONCE_BYTES = 256 * 2**20
 """Memory to work in, beside the output, about: as many rows are taken at once, and one at least."""
 
 _PIECE_BYTES = 40  # of a pixel: planes of float32 and of bytes that are there at once, about

@@ -256,9 +256,11 @@ class Session:
         if low and not cpu_computes_bf16():
             reporter.note(NO_BF16)
         if group.device.type == "cuda" and config.DATA.SPIKES_ON_DEVICE and not session.packed:
+            name = splits.without_spikes()
+            why = "windows have more bits than counts" if name is None else f"{name} has no spikes"
             reporter.note(
-                f"{splits.without_spikes()} has counts only, so counts or light of all sequences "
-                "are made before a batch is copied to the GPU (DATA.SPIKES_ON_DEVICE)"
+                f"counts or light are made before a batch is copied to the GPU: {why} "
+                "(DATA.SPIKES_ON_DEVICE)"
             )
         if splits.parts:
             reporter.note(f"stores: {splits.mixture(config.DATA.CLIP_LEN)}")

@@ -8,10 +8,9 @@ import math
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 
 from ....configs.schema import Config, NormConfig
 from ....configs.schema.data import StoreConfig
@@ -23,6 +22,9 @@ from ...storage.locate import open_storage
 from .order import ClipIndex, MixturePlan, StepPlan
 from .samples import ClipSamples, SampleError
 from .shuffle import shuffled
+
+if TYPE_CHECKING:
+    import torch
 
 Split = Literal["training", "validation"]
 
@@ -74,6 +76,10 @@ class Splits(NamedTuple):
     def packs(self, config: Config, device: torch.device) -> bool:
         """Return whether samples hold packed spikes, as DATA.SPIKES_ON_DEVICE says.
 
+        Args:
+            config: DATA.
+            device: device that trains.
+
         Raises:
             SampleError: they are to, and a sequence has counts only.
         """
@@ -86,7 +92,8 @@ class Splits(NamedTuple):
                 f"{name}: DATA.SPIKES_ON_DEVICE: expected spikes, found counts only; voxelize with "
                 "--kind packed, or set it to auto"
             )
-        return name is None
+        few = config.DATA.NORM.MODE == "relative" or all(map(_has_few_bits, self.training))
+        return name is None and (few or wanted is True)
 
     def training_samples(self, config: Config, *, packed: bool = False) -> ClipSamples:
         """Return the clips to train on, without a cache.
@@ -205,6 +212,12 @@ class Splits(NamedTuple):
             for part, count in zip(self.parts, counts, strict=True)
         ]
         return tuple(weight / sum(weights) for weight in weights)
+
+
+def _has_few_bits(sequence: WindowSequence) -> bool:
+    """Return whether the bits of a window take no more bytes than its counts."""
+    counts = np.dtype(sequence.voxel_dtype).itemsize * sequence.bins
+    return sequence.longest_window <= 8 * counts
 
 
 def open_splits(config: Config) -> Splits:

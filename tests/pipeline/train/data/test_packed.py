@@ -11,7 +11,7 @@ import pytest
 import torch
 from data_sets import DataSet, make_data_set
 from torch._subclasses.fake_tensor import FakeTensorMode
-from training_sets import Listener, MemorySequence, TinyNetwork, tiny_config
+from training_sets import Listener, TinyNetwork, tiny_config
 
 from spikedeblur.configs.schema import NormConfig
 from spikedeblur.configs.schema.data import SpikeAugmentConfig
@@ -24,7 +24,7 @@ from spikedeblur.pipeline.train.data.loader import collate, open_loader, prepare
 from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.packed import join
 from spikedeblur.pipeline.train.data.samples import ClipSamples, SampleError, window_bytes
-from spikedeblur.pipeline.train.data.splits import Splits
+from spikedeblur.pipeline.train.data.splits import Part, Splits
 from spikedeblur.pipeline.train.data.voxels import make_voxels
 from spikedeblur.pipeline.train.data.workers import batch_bytes
 from spikedeblur.pipeline.train.distributed import Group
@@ -286,7 +286,8 @@ def config_for(norm: NormConfig, where: object, **train: object):
 
 def session_of(folder: Path, config, run: Path, *, resume: bool = False) -> Session:
     torch.manual_seed(0)
-    splits = [opened(folder, split) for split in ("train", "val")]
+    parts = [Part("long", 1, 2, 1), Part("short", 3, 2, 1)]
+    splits = Splits(*(opened(folder, split) for split in ("train", "val")), parts)
     state = read_resumable(run, config) if resume else None
     group, objective = Group(0, 1, CPU), Objective(config.LOSS)
     return Session(config, group, objective, TinyNetwork(8), splits, run=run, state=state)
@@ -350,6 +351,10 @@ def test_spikes_go_to_a_gpu_unless_a_sequence_has_none(folder, where, device, na
     assert (splits.without_spikes() is None) is (names == "long")
 
 
-def test_a_sequence_of_memory_is_as_it_was():
-    splits = Splits([MemorySequence()], [MemorySequence("val/a")])
-    assert not splits.packs(tiny_config(), CPU)
+@pytest.mark.parametrize(("bins", "packed"), [(8, True), (4, False)])
+def test_bits_go_to_a_gpu_only_if_they_are_fewer_bytes_than_counts(folder, bins, packed):
+    sequences = [s.counted_in(bins) for s in opened(folder, names="long")]  # 33 samples
+    splits, gpu = Splits(sequences, sequences), torch.device("cuda")
+    assert splits.packs(config_for(COUNTS, "auto"), gpu) is packed
+    assert splits.packs(config_for(COUNTS, True), gpu)
+    assert splits.packs(config_for(LIGHT, "auto"), gpu)
