@@ -131,8 +131,9 @@ class Session:
         self.objective, self.model = objective, model
         options = config.TRAIN
         self.splits = splits = Splits(*splits)
-        self.packed = splits.packs(config, group.device)
-        """Whether samples hold packed spikes, of which the device makes counts or light."""
+        self.packed, self.packing_note = splits.packs(config, group.device)
+        """Whether samples hold packed spikes, of which the device makes counts or light; and a note
+        where it is left to loading processes."""
         self.precision = Precision.choose(options.AMP, group.device)
         self.recompute = configured_recompute(config.MODEL)
         """Parts of the network that a step computes twice."""
@@ -255,13 +256,8 @@ class Session:
         low = session.precision.dtype == torch.bfloat16 and group.device.type == "cpu"
         if low and not cpu_computes_bf16():
             reporter.note(NO_BF16)
-        if group.device.type == "cuda" and config.DATA.SPIKES_ON_DEVICE and not session.packed:
-            name = splits.without_spikes()
-            why = "windows have more bits than counts" if name is None else f"{name} has no spikes"
-            reporter.note(
-                f"counts or light are made before a batch is copied to the GPU: {why} "
-                "(DATA.SPIKES_ON_DEVICE)"
-            )
+        if session.packing_note is not None:
+            reporter.note(session.packing_note)
         if splits.parts:
             reporter.note(f"stores: {splits.mixture(config.DATA.CLIP_LEN)}")
         plan = session.phase_of(0 if session.state is None else session.state["step"]).plan

@@ -156,7 +156,7 @@ class ClipSamples:
         sequence = self.sequences[number]
         blur, sharp, voxels = self._read(number, (start, stop), rows, columns)
         if self.beside is None:
-            spikes: dict[str, Any] = {"voxels": np.concatenate(voxels)}  # (T, K, s, s)
+            spikes: dict[str, Any] = {"voxels": voxels[0]}  # (T, K, s, s)
         else:
             known = [sequence.known_samples(i, self.beside) for i in range(start, stop)]
             parts, spans = join(known, voxels)
@@ -191,8 +191,8 @@ class ClipSamples:
         if the box is at least half of it; otherwise only the box is read.
 
         Returns:
-            blur (T, S, S, 3), sharp (T, S, S, 3), voxels in parts (t, K, s, s); with `beside`,
-            packed spikes (n, s, b) of each window.
+            blur (T, S, S, 3), sharp (T, S, S, 3), and a list of the voxels (T, K, s, s); with
+            `beside`, a list of the packed spikes (n, s, b) of each window.
         """
         sequence, cache, ratio = self.sequences[number], self.cache, self.ratio
         box = (rows, columns)
@@ -239,6 +239,8 @@ class ClipSamples:
             blurs.append(blur)
             sharps.append(sharp)
             all_voxels += voxels
+        if self.beside is None:
+            all_voxels = [np.concatenate(all_voxels)]
         return np.concatenate(blurs), np.concatenate(sharps), all_voxels
 
     def read(

@@ -73,27 +73,39 @@ class Splits(NamedTuple):
         ]
         return next((name for name, sequence in named if not sequence.has_spikes), None)
 
-    def packs(self, config: Config, device: torch.device) -> bool:
+    def packs(self, config: Config, device: torch.device) -> tuple[bool, str | None]:
         """Return whether samples hold packed spikes, as DATA.SPIKES_ON_DEVICE says.
 
         Args:
             config: DATA.
             device: device that trains.
 
+        Returns:
+            Also a note on why they don't, where a GPU could make use of them; None: there is none.
+
         Raises:
             SampleError: they are to, and a sequence has counts only.
         """
         wanted = config.DATA.SPIKES_ON_DEVICE
         if not wanted or (wanted == "auto" and device.type != "cuda"):
-            return False
+            return False, None
         name = self.without_spikes()
         if name is not None and wanted is True:
             raise SampleError(
                 f"{name}: DATA.SPIKES_ON_DEVICE: expected spikes, found counts only; voxelize with "
                 "--kind packed, or set it to auto"
             )
-        few = config.DATA.NORM.MODE == "relative" or all(map(_has_few_bits, self.training))
-        return name is None and (few or wanted is True)
+        if name is not None:
+            why = f"{name} has counts only"
+        elif (
+            wanted is True
+            or config.DATA.NORM.MODE == "relative"
+            or all(map(_has_few_bits, self.training))
+        ):
+            return True, None
+        else:
+            why = "the spikes of a window are more bytes than its counts"
+        return False, f"DATA.SPIKES_ON_DEVICE: loading processes make the GPU's voxels, since {why}"
 
     def training_samples(self, config: Config, *, packed: bool = False) -> ClipSamples:
         """Return the clips to train on, without a cache.

@@ -11,8 +11,9 @@ import pytest
 import torch
 from data_sets import DataSet, make_data_set
 from torch._subclasses.fake_tensor import FakeTensorMode
-from training_sets import Listener, TinyNetwork, tiny_config
+from training_sets import SMALL, Listener, TinyNetwork, tiny_config
 
+from spikedeblur.configs import load_config
 from spikedeblur.configs.schema import NormConfig
 from spikedeblur.configs.schema.data import SpikeAugmentConfig
 from spikedeblur.pipeline.sequences.contract import KnownSamples, WindowSequence
@@ -335,26 +336,38 @@ def test_counts_are_refused_by_name_where_spikes_are_asked_for(folder, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("where", "device", "names", "packed"),
+    ("where", "device", "names", "packed", "why"),
     [
-        ("auto", "cpu", "long", False),
-        ("auto", "cuda", "long", True),
-        ("auto", "cuda", "long counts", False),
-        (False, "cuda", "long", False),
-        (True, "cpu", "long", True),
+        ("auto", "cpu", "long", False, None),
+        ("auto", "cuda", "long", True, None),
+        ("auto", "cuda", "long counts", False, "train/a/one has counts only"),
+        (False, "cuda", "counts", False, None),
+        (True, "cpu", "long", True, None),
     ],
 )
-def test_spikes_go_to_a_gpu_unless_a_sequence_has_none(folder, where, device, names, packed):
+def test_spikes_go_to_a_gpu_unless_a_sequence_has_none(folder, where, device, names, packed, why):
     config = config_for(LIGHT, where)
     splits = Splits(*(opened(folder, split, names) for split in ("train", "val")))
-    assert splits.packs(config, torch.device(device)) is packed
-    assert (splits.without_spikes() is None) is (names == "long")
+    found, note = splits.packs(config, torch.device(device))
+    assert found is packed
+    assert note == why or note.endswith(f"loading processes make the GPU's voxels, since {why}")
 
 
 @pytest.mark.parametrize(("bins", "packed"), [(8, True), (4, False)])
 def test_bits_go_to_a_gpu_only_if_they_are_fewer_bytes_than_counts(folder, bins, packed):
     sequences = [s.counted_in(bins) for s in opened(folder, names="long")]  # 33 samples
     splits, gpu = Splits(sequences, sequences), torch.device("cuda")
-    assert splits.packs(config_for(COUNTS, "auto"), gpu) is packed
-    assert splits.packs(config_for(COUNTS, True), gpu)
-    assert splits.packs(config_for(LIGHT, "auto"), gpu)
+    found, note = splits.packs(config_for(COUNTS, "auto"), gpu)
+    assert (found, note is None) == (packed, packed)
+    for norm, where in ((COUNTS, True), (LIGHT, "auto")):
+        assert splits.packs(config_for(norm, where), gpu) == (True, None)
+
+
+def test_a_session_reports_why_a_gpu_is_given_no_spikes(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(Splits, "packs", lambda *_: (False, "a reason"))
+    listener = Listener()
+    config = load_config(
+        "configs/deblur/quickstart.yaml", [*SMALL, f"DATA.ROOT={folder / 'long.zarr'}"]
+    )
+    Session.open(config, Group(0, 1, CPU), run=tmp_path, reporter=listener)
+    assert "a reason" in listener.notes
