@@ -148,6 +148,7 @@ def test_the_network_is_given_the_same_numbers(folder, norm, augment):
     assert len(windows) == (1 if augment is None else 3)  # THIN left 1, 2 and 3
 
 
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch is built for CPUs only")
 @both_norms
 def test_a_gpu_is_given_bits_and_makes_the_rest(folder, norm):
     _, packed = cutters(opened(folder), norm)
