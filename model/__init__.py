@@ -8,6 +8,7 @@ from .inputs import Conditions, RawWindows, measure_conditions, network_inputs, 
 from .lag import delay
 from .losses import CharbonnierLoss, VGGPerceptualLoss
 from .normalize import normalize_counts
+from .packed_spikes import counts_of_packed, light_of_packed
 from .spike_attention import SpikeTemporalSA, SpikeTemporalSelfAttention
 from .spike_encoder import SpikeEncoder3D
 from .vrt_with_spike import VRTWithSpike, parameter_table
@@ -26,8 +27,10 @@ __all__ = [
     "VRTWithSpike",
     "build_model",
     "configured_recompute",
+    "counts_of_packed",
     "delay",
     "gain_from_blur",
+    "light_of_packed",
     "measure_conditions",
     "network_inputs",
     "normalize_counts",

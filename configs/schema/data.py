@@ -191,6 +191,11 @@ class DataConfig(Section):
     VERIFY: Bool = True
     """Compare each file of a store in a folder with its checksum, once in a run, before the first
     of its pixels is read. Costs about a second for each gigabyte of the store, at the beginning."""
+    SPIKES_ON_DEVICE: Bool | Literal["auto"] = "auto"
+    """Where counts or light are made, which are the same. true: on the device that trains, to which
+    the spikes go as bits. false: in the loading processes. auto: on a GPU, where all sequences have
+    spikes and light is wanted, or windows' bits are no more bytes than their counts; on a CPU it
+    would take its time from the steps."""
     AUGMENT: Bool = True
     """Random flips and quarter turns of training clips, alike for frames and spikes."""
     SPIKE_AUGMENT: SpikeAugmentConfig = SpikeAugmentConfig()

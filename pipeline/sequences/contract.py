@@ -8,11 +8,12 @@ pixels of the images, h and w pixels of the voxels.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
 from ..frames.images import FrameType
+from ..spikes.packed import pack_bits
 from ..storage.base import StoreError
 from ..storage.side_by_side import together
 
@@ -34,6 +35,18 @@ gives the time of its first sample, too."""
 
 FrameKind = Literal["blur", "sharp"]
 _FRAMES: tuple[FrameKind, ...] = get_args(FrameKind)
+
+_T = TypeVar("_T")
+
+
+class KnownSamples(NamedTuple):
+    """Samples around an exposure, numbered so that windows which share some agree on them."""
+
+    first: int
+    start: int
+    """First sample of the exposure."""
+    stop: int
+    """One past the last sample."""
 
 
 class WindowSequence(ABC):
@@ -118,13 +131,42 @@ class WindowSequence(ABC):
         Raises:
             StoreError: the sequence has no sharp frames.
         """
+        return self._with_frames(partial(self.voxels, start, stop, *small), start, stop, box)
+
+    def packed_clip(
+        self,
+        start: int,
+        stop: int,
+        beside: float,
+        box: BoxOrAll = (None, None),
+        small: BoxOrAll = (None, None),
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Return blur, sharp and packed spikes of windows [start, stop), read at the same time.
+
+        Args:
+            start: first window.
+            stop: one past the last window.
+            beside: as for `packed`.
+            box: rows and columns of the frames.
+            small: rows and columns of the spikes.
+
+        Raises:
+            StoreError: the sequence has no sharp frames, or counts only.
+        """
+        read = partial(self.packed, start, stop, beside, *small)
+        return self._with_frames(read, start, stop, box)
+
+    def _with_frames(
+        self, read: Callable[[], _T], start: int, stop: int, box: BoxOrAll
+    ) -> tuple[np.ndarray, np.ndarray, _T]:
+        """Return blur and sharp of windows [start, stop), and what `read` returns."""
         self._require_sharp()
         frames = self._box(start, stop, *box, self.frame_shape)
         begun = [self._begin_frames(kind, start, stop, frames) for kind in _FRAMES]
-        # Voxels first, since they are computed: local frames come meanwhile.
-        calls: list[Callable[[], np.ndarray]] = [partial(self.voxels, start, stop, *small), *begun]
-        voxels, blur, sharp = together(calls, side_by_side=self.is_remote)
-        return blur, sharp, voxels
+        # Spikes first, since something is computed of them: local frames come meanwhile.
+        calls: list[Callable[[], Any]] = [read, *begun]
+        spikes, blur, sharp = together(calls, side_by_side=self.is_remote)
+        return blur, sharp, spikes
 
     def spikes(self, window: int, rows: Range = None) -> np.ndarray:
         """Return one exposure's spikes (samples, h, w) uint8 of 0/1, upright.
@@ -146,13 +188,42 @@ class WindowSequence(ABC):
         Raises:
             StoreError: the sequence has counts only.
         """
-        if not self.has_spikes:
-            raise StoreError(
-                f"{self.seq}: expected spikes, found counts in bins; voxelize again with "
-                "--kind packed"
-            )
+        self._require_spikes()
         box = self._box(window, window + 1, rows, columns, self.voxel_shape)
         return self._read_spikes(window, beside, box)
+
+    def packed(
+        self, start: int, stop: int, beside: float, rows: Range = None, columns: Range = None
+    ) -> list[np.ndarray]:
+        """Return the spikes of windows [start, stop) as bits, with what is known beside them.
+
+        Args:
+            start: first window.
+            stop: one past the last window.
+            beside: time on each side of an exposure, as a share of it.
+            rows: rows of the spikes.
+            columns: columns of the spikes.
+
+        Returns:
+            For each window the samples of `known_samples`, (n, h, b) uint8, upright, of the b bytes
+            that hold the columns: column x is bit x % 8, the least significant first, of byte
+            x // 8 less `columns[0] // 8`. Bits outside of the columns may be set.
+
+        Raises:
+            StoreError: the sequence has counts only.
+        """
+        self._require_spikes()
+        box = self._box(start, stop, rows, columns, self.voxel_shape)
+        return self._read_packed(start, stop, beside, box)
+
+    def known_samples(self, window: int, beside: float) -> KnownSamples:
+        """Return which samples `packed` returns of a window."""
+        raise NotImplementedError
+
+    @property
+    def longest_window(self) -> int:
+        """Spike samples of the longest window."""
+        return int(self.samples.max())
 
     @abstractmethod
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
@@ -175,9 +246,25 @@ class WindowSequence(ABC):
                 "evaluation"
             )
 
+    def _require_spikes(self) -> None:
+        if not self.has_spikes:
+            raise StoreError(
+                f"{self.seq}: expected spikes, found counts in bins; voxelize again with "
+                "--kind packed"
+            )
+
     def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         """Read a box of spikes; called where there are some."""
         raise NotImplementedError
+
+    def _read_packed(self, start: int, stop: int, beside: float, box: Box) -> list[np.ndarray]:
+        """Read the bytes of a box of spikes; called where there are some."""
+        rows, (first, last) = box
+        whole = (first // 8 * 8, min(-(-last // 8) * 8, self.voxel_shape[1]))
+        return [
+            pack_bits(self._read_spikes(i, int(beside * self.samples[i]), (rows, whole))[0])
+            for i in range(start, stop)
+        ]
 
     def _box(
         self, start: int, stop: int, rows: Range, columns: Range, shape: tuple[int, int]

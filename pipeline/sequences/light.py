@@ -78,6 +78,11 @@ def seen_by(norm: NormConfig, sequences: Sequence[WindowSequence]) -> list[Windo
     return [LightSequence(s) for s in sequences] if norm.MODE == "relative" else list(sequences)
 
 
+def beside_exposure(norm: NormConfig) -> float:
+    """Return the time on each side of an exposure that voxels need, as a share of it."""
+    return BESIDE if norm.MODE == "relative" else 0.0
+
+
 def is_plain_log1p(norm: NormConfig) -> bool:
     """Return whether log1p is all that is done, so that voxels with log1p done can be used."""
     return norm.MODE == "log1p" and (norm.MEAN, norm.STD) in ((None, None), (0.0, 1.0))

@@ -27,7 +27,7 @@ from ..store.records import (
 )
 from ..store.schema import SMALL_ARRAYS, SequenceRecord, voxel_type
 from ..store.shard import Pending, Spans, StoredArray
-from .contract import Box, FrameKind, Span, WindowSequence
+from .contract import Box, FrameKind, KnownSamples, Span, WindowSequence
 from .verified import Verified
 
 AT_ONCE_BYTES = 4 * 2**20
@@ -183,16 +183,37 @@ class StoreSequence(WindowSequence):
     def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         """Read spikes; beside an exposure, only samples of other exposures are kept."""
         rows, columns = box
-        start = int(self.first_sample[window])
-        stop = start + int(self.samples[window])
-        first, last = start, stop
-        if beside:
-            kept = self._unbroken(window)
-            first, last = max(start - beside, kept[0]), min(stop + beside, kept[1])
+        first, start, stop = self._known(window, beside)
         (x0, x1), (b0, b1) = columns, _row_bytes(columns)
-        packed = self._read("spikes", ((first, last), rows, (b0, b1)))
+        packed = self._read("spikes", ((first, stop), rows, (b0, b1)))
         bits = unpack_bits(packed, count=x1 - 8 * b0)
         return np.ascontiguousarray(bits[..., x0 - 8 * b0 :]), start - first
+
+    def _read_packed(self, start: int, stop: int, beside: float, box: Box) -> list[np.ndarray]:
+        """Read the bytes of a box of spikes, each sample once."""
+        rows, columns = box
+        known = [self.known_samples(window, beside) for window in range(start, stop)]
+        first = min(window.first for window in known)
+        last = max(window.stop for window in known)
+        bits = self._read("spikes", ((first, last), rows, _row_bytes(columns)))
+        return [bits[window.first - first : window.stop - first] for window in known]
+
+    def known_samples(self, window: int, beside: float) -> KnownSamples:
+        """Return the stored samples of a window and beside it; see `WindowSequence`."""
+        return self._known(window, int(beside * self.samples[window]))
+
+    def _known(self, window: int, beside: int) -> KnownSamples:
+        start = int(self.first_sample[window])
+        stop = start + int(self.samples[window])
+        if not beside:
+            return KnownSamples(start, start, stop)
+        kept = self._unbroken(window)
+        return KnownSamples(max(start - beside, kept[0]), start, min(stop + beside, kept[1]))
+
+    @property
+    def longest_window(self) -> int:
+        """Spike samples of the longest window, by the record."""
+        return self.record.longest_window
 
     def _unbroken(self, window: int) -> Span:
         """Return the stored samples around a window that followed one another in the recording."""

@@ -29,7 +29,7 @@ from ..storage.locate import open_storage
 from ..store.records import NPY_VOXELS, read_record, root_kind
 from ..store.schema import voxel_type
 from .contract import STREAM as STREAM
-from .contract import Box, FrameKind, WindowSequence
+from .contract import Box, FrameKind, KnownSamples, WindowSequence
 from .stored import open_store
 
 _Rows = Sequence[AlignmentRow]
@@ -195,6 +195,16 @@ class UnifiedSequence(WindowSequence):
         file, start, stop = self._recorded(window)
         first, last = max(0, start - beside), min(stop + beside, file.n_frames)
         return file.read(first, last, *box), start - first
+
+    def known_samples(self, window: int, beside: float) -> KnownSamples:
+        """Return the samples of a window and beside it; see `WindowSequence`."""
+        file, start, stop = self._recorded(window)
+        more = int(beside * (stop - start))
+        # Where each window has a file of its own, it is numbered after those before.
+        paths = self.paths["voxels"]
+        earlier = 0 if paths[0] == paths[-1] else int(self.samples[:window].sum())
+        first, last = max(0, start - more), min(stop + more, file.n_frames)
+        return KnownSamples(*(earlier + sample for sample in (first, start, last)))
 
     def _recorded(self, window: int) -> tuple[SpikeFile, int, int]:
         """Return a window's recording, and the samples [start, stop) in it."""

@@ -18,6 +18,7 @@ from ...model import (
     unit_range,
 )
 from .data.spike_augment import as_other_cameras, thin
+from .data.voxels import make_voxels
 
 _LEAST_MSE = 1e-10  # 100 dB, for images that are equal
 
@@ -69,7 +70,8 @@ def to_inputs(
 ) -> Inputs:
     """Copy a collated batch to the device as bytes, and make the network's inputs there.
 
-    Gain and lag are measured on the crop, after augmentation; see `model.inputs`.
+    Of packed spikes, counts or light are made first, the same as other batches have. Gain and lag
+    are measured on the crop, after augmentation; see `model.inputs`.
 
     Args:
         batch: as `loader.collate` gives it.
@@ -80,6 +82,9 @@ def to_inputs(
             None: not at all.
         thinning: seed of the windows that are left of all clips of a step.
     """
+    if "spikes" in batch:
+        light = norm.MODE == "relative"
+        batch = batch | {"voxels": make_voxels(batch, device, light=light)}
     if augment is not None and augment.THIN > 0:
         batch = thin(batch, augment, thinning)
     blur, sharp = (unit_range(batch[n].to(device, non_blocking=True)) for n in ("blur", "sharp"))

@@ -109,7 +109,8 @@ class Session:
         state: content of the checkpoint that the run goes on from; None: it begins anew.
 
     Raises:
-        SampleError: the crop does not fit the frames, or frames and voxels don't fit each other.
+        SampleError: the crop does not fit the frames, frames and voxels don't fit each other, or
+            the device can't be given spikes.
         RunFolderError: the data are not those of `state`, or it has done more steps than the run
             has.
         CheckpointError: the checkpoint from before the decay is needed, and can't be read.
@@ -130,6 +131,9 @@ class Session:
         self.objective, self.model = objective, model
         options = config.TRAIN
         self.splits = splits = Splits(*splits)
+        self.packed, self.packing_note = splits.packs(config, group.device)
+        """Whether samples hold packed spikes, of which the device makes counts or light; and a note
+        where it is left to loading processes."""
         self.precision = Precision.choose(options.AMP, group.device)
         self.recompute = configured_recompute(config.MODEL)
         """Parts of the network that a step computes twice."""
@@ -143,7 +147,7 @@ class Session:
         ]
         """Samples and plan of each of TRAIN.PHASES; most runs have one."""
         self.training, self.plan = self.phases[0].training, self.phases[0].plan
-        self.validation = splits.validation_samples(config)
+        self.validation = splits.validation_samples(config, packed=self.packed)
         self.steps = total_steps(options, self.plan.steps_an_epoch)
         """Steps of the whole run."""
         self.data = splits.describe()
@@ -167,7 +171,7 @@ class Session:
         train = config.TRAIN.model_copy(update={"SEED": seed})
         config = config.model_copy(update={"TRAIN": train})
         try:
-            samples = self.splits.training_samples(config)
+            samples = self.splits.training_samples(config, packed=self.packed)
         except SampleError as error:
             if not self.config.TRAIN.PHASES:
                 raise
@@ -252,6 +256,8 @@ class Session:
         low = session.precision.dtype == torch.bfloat16 and group.device.type == "cpu"
         if low and not cpu_computes_bf16():
             reporter.note(NO_BF16)
+        if session.packing_note is not None:
+            reporter.note(session.packing_note)
         if splits.parts:
             reporter.note(f"stores: {splits.mixture(config.DATA.CLIP_LEN)}")
         plan = session.phase_of(0 if session.state is None else session.state["step"]).plan

@@ -13,6 +13,7 @@ HARMLESS = frozenset(
         "DATA.USE_RAM_CACHE",
         "DATA.CACHE_SIZE_GB",
         "DATA.VERIFY",
+        "DATA.SPIKES_ON_DEVICE",
         "MODEL.VRT_CFG",
         "MODEL.PRETRAINED",
         "TRAIN.BATCH_SIZE",

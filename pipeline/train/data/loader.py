@@ -56,7 +56,7 @@ def prepare_cache(
     if not limit:
         samples.cache = None
         return chosen
-    needed = sum(window_bytes(s) * s.length for s in samples.sequences)
+    needed = sum(window_bytes(s, samples.beside) * s.length for s in samples.sequences)
     if needed <= limit:
         reporter.note(f"reading the training split into memory once: {_gib(needed)}, no workers")
         samples.cache = LRUCache(data.CACHE_SIZE_GB)
@@ -88,9 +88,9 @@ def preload(samples: ClipSamples, threads: int = 1, reporter: Reporter = SILENT)
     ]
 
     def read(key: tuple[int, int]) -> Arrays | None:
-        sequence, span = samples.sequences[key[0]], (key[1], key[1] + 1)
+        number, window = key
         try:
-            return sequence.blur(*span), sequence.sharp(*span), sequence.voxels(*span)
+            return samples.read(number, window, window + 1)
         except SpikeDeblurError:
             if samples.replace_unreadable:
                 return None  # it is reported when a step comes to it

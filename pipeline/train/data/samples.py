@@ -17,10 +17,11 @@ import numpy as np
 
 from ....errors import SpikeDeblurError
 from ...frames.images import to_unit
-from ...sequences.contract import Span, WindowSequence
+from ...sequences.contract import BoxOrAll, Span, WindowSequence
 from ...storage.side_by_side import together
 from .cache import Arrays, LRUCache
 from .order import CHANGES, CROP, ClipIndex, seed_of
+from .packed import join
 
 MOST_REPLACED = 20
 """Most consecutive sequences that can't be read before training stops."""
@@ -54,6 +55,9 @@ class ClipSamples:
     """Windows kept in memory."""
     names: Sequence[str] = ()
     """Names of the sequences, for all that is printed or recorded; none: their own."""
+    beside: float | None = None
+    """Time on each side of an exposure, as a share of it, from which samples hold packed spikes;
+    None: they hold voxels."""
     replace_unreadable: bool = False
     """Whether a clip that can't be read is replaced by the next of its length, of another
     sequence."""
@@ -89,7 +93,10 @@ class ClipSamples:
             `blur`, `sharp` (T, 3, S, S) uint8, or float32 if `deep`; `voxels` (T, K, s, s) as
             stored; `samples` (T,) int64; `gain` float (NaN: unknown); its origin `seq`,
             `frame_index`, `t0`, `t1` (lists of T; seconds); `changes`, seed of what SPIKE_AUGMENT
-            does to it; and `unread`, (seq, why) of each clip that it replaces.
+            does to it; and `unread`, (seq, why) of each clip that it replaces. With `beside`,
+            in place of `voxels`: `spikes`, `spans` of `join`; `bins`, K; `columns`, (start, stop)
+            of the crop in their bits; and `turned`, quarter turns and whether it is then
+            mirrored, which are still to be done to the voxels.
 
         Raises:
             SpikeDeblurError: the clip can't be read and is not replaced, or none of the next
@@ -127,8 +134,11 @@ class ClipSamples:
         sample["changes"] = seed_of(self.seed, CHANGES, epoch, clip)
         if self.augment:
             for name in ("blur", "sharp", "voxels"):
-                turned = np.rot90(sample[name], turns, axes=(-2, -1))
-                sample[name] = turned[..., ::-1] if flip else turned
+                if name in sample:
+                    turned = np.rot90(sample[name], turns, axes=(-2, -1))
+                    sample[name] = turned[..., ::-1] if flip else turned
+            if "spikes" in sample:
+                sample["turned"] = (turns, flip)
         return sample
 
     def samples(self, epochs: Sequence[int], clips: Sequence[int]) -> list[dict[str, Any]]:
@@ -145,12 +155,25 @@ class ClipSamples:
         stop = start + length
         sequence = self.sequences[number]
         blur, sharp, voxels = self._read(number, (start, stop), rows, columns)
+        if self.beside is None:
+            spikes: dict[str, Any] = {"voxels": voxels[0]}  # (T, K, s, s)
+        else:
+            known = [sequence.known_samples(i, self.beside) for i in range(start, stop)]
+            parts, spans = join(known, voxels)
+            first, last = (column // self.ratio for column in columns)
+            spikes = {
+                "spikes": parts,  # each (n, s, b)
+                "spans": spans,  # (T, 3)
+                "bins": sequence.bins,
+                "columns": (first % 8, first % 8 + last - first),
+                "turned": (0, False),
+            }
         if self.deep:
             blur, sharp = to_unit(blur), to_unit(sharp)
         return {
             "blur": blur.transpose(0, 3, 1, 2),  # (T, 3, S, S)
             "sharp": sharp.transpose(0, 3, 1, 2),  # (T, 3, S, S)
-            "voxels": voxels,  # (T, K, s, s)
+            **spikes,
             "samples": np.asarray(sequence.samples[start:stop], np.int64),
             "gain": float("nan") if sequence.gain is None else float(sequence.gain),
             "seq": self.names[number],
@@ -159,14 +182,17 @@ class ClipSamples:
             "t1": [float(t) for t in sequence.t1[start:stop]],
         }
 
-    def _read(self, number: int, windows: Span, rows: Span, columns: Span) -> Arrays:
+    def _read(
+        self, number: int, windows: Span, rows: Span, columns: Span
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Read a box of some windows of a sequence, from memory where they are held there.
 
         A window that is not held is read whole, and held from then on, if there is room for it or
         if the box is at least half of it; otherwise only the box is read.
 
         Returns:
-            blur (T, S, S, 3), sharp (T, S, S, 3), voxels (T, K, s, s).
+            blur (T, S, S, 3), sharp (T, S, S, 3), and a list of the voxels (T, K, s, s); with
+            `beside`, a list of the packed spikes (n, s, b) of each window.
         """
         sequence, cache, ratio = self.sequences[number], self.cache, self.ratio
         box = (rows, columns)
@@ -174,19 +200,21 @@ class ClipSamples:
         small_box = ((y0, y1), (x0, x1))
 
         def read(start: int, stop: int, whole: bool) -> Arrays:
-            return sequence.clip(start, stop, *(() if whole else (box, small_box)))
+            return self.read(number, start, stop, *(() if whole else (box, small_box)))
 
         if cache is None:
-            return read(*windows, whole=False)
+            blur, sharp, *voxels = read(*windows, whole=False)
+            return blur, sharp, voxels
+        size = window_bytes(sequence, self.beside)
         height, width = sequence.frame_shape
         mostly = 2 * (rows[1] - rows[0]) * (columns[1] - columns[0]) >= height * width
         parts: list[_Part] = []
         coming = 0  # bytes that will be held
         for window in range(*windows):
             held = cache.get((number, window))
-            whole = held is None and (mostly or cache.has_room(coming + window_bytes(sequence)))
+            whole = held is None and (mostly or cache.has_room(coming + size))
             if whole:
-                coming += window_bytes(sequence)
+                coming += size
             elif held is None and parts and parts[-1].is_box:
                 parts[-1].stop = window + 1  # what lies between held windows comes in one read
                 continue
@@ -199,15 +227,41 @@ class ClipSamples:
             if not part.is_box:
                 cache.put((number, part.start), arrays)
         y, x = (slice(*span) for span in box)
-        small_y, small_x = (slice(*span) for span in small_box)
-        crops = []
+        small_y = slice(y0, y1)
+        small_x = slice(x0, x1) if self.beside is None else slice(x0 // 8, -(-x1 // 8))
+        blurs, sharps, all_voxels = [], [], []
         for part in parts:
             assert part.arrays is not None
-            blur, sharp, voxels = part.arrays
+            blur, sharp, *voxels = part.arrays
             if not part.is_box:
-                blur, sharp, voxels = blur[:, y, x], sharp[:, y, x], voxels[:, :, small_y, small_x]
-            crops.append((blur, sharp, voxels))
-        return tuple(np.concatenate(arrays) for arrays in zip(*crops, strict=True))
+                blur, sharp = blur[:, y, x], sharp[:, y, x]
+                voxels = [each[..., small_y, small_x] for each in voxels]
+            blurs.append(blur)
+            sharps.append(sharp)
+            all_voxels += voxels
+        if self.beside is None:
+            all_voxels = [np.concatenate(all_voxels)]
+        return np.concatenate(blurs), np.concatenate(sharps), all_voxels
+
+    def read(
+        self,
+        number: int,
+        start: int,
+        stop: int,
+        box: BoxOrAll = (None, None),
+        small_box: BoxOrAll = (None, None),
+    ) -> Arrays:
+        """Read windows [start, stop) of a sequence, as they are held in memory.
+
+        Returns:
+            blur (T, S, S, 3), sharp (T, S, S, 3), voxels (T, K, s, s); with `beside`, in their
+            place packed spikes (n, s, b) of each window.
+        """
+        sequence, beside = self.sequences[number], self.beside
+        if beside is None:
+            return sequence.clip(start, stop, box, small_box)
+        blur, sharp, spikes = sequence.packed_clip(start, stop, beside, box, small_box)
+        return blur, sharp, *spikes
 
 
 @dataclass(slots=True)
@@ -221,13 +275,26 @@ class _Part:
     arrays: Arrays | None
 
 
-def window_bytes(sequence: WindowSequence) -> int:
-    """Return the bytes of one whole window in memory: blur, sharp, voxels."""
+def window_bytes(sequence: WindowSequence, beside: float | None = None) -> int:
+    """Return the most bytes of one whole window in memory: blur, sharp, voxels or spikes.
+
+    Args:
+        sequence: the window's.
+        beside: as `ClipSamples.beside`.
+    """
     height, width = sequence.frame_shape
     small_height, small_width = sequence.voxel_shape
+    frames = 6 * np.dtype(sequence.frame_dtype).itemsize * height * width
+    if beside is not None:
+        return frames + known_at_most(sequence, beside) * small_height * -(-small_width // 8)
     voxel = np.dtype(sequence.voxel_dtype).itemsize
-    frame = np.dtype(sequence.frame_dtype).itemsize
-    return 6 * frame * height * width + voxel * sequence.bins * small_height * small_width
+    return frames + voxel * sequence.bins * small_height * small_width
+
+
+def known_at_most(sequence: WindowSequence, beside: float) -> int:
+    """Return the most samples that are known of a window, with those beside it."""
+    longest = sequence.longest_window
+    return longest + 2 * int(beside * longest)
 
 
 def _checked_ratio(sequence: WindowSequence, crop_size: int | None, name: str) -> int:

@@ -8,20 +8,23 @@ import math
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from ....configs.schema import Config, NormConfig
 from ....configs.schema.data import StoreConfig
 from ...sequences.contract import WindowSequence
-from ...sequences.light import is_plain_log1p, seen_by
+from ...sequences.light import beside_exposure, is_plain_log1p, seen_by
 from ...sequences.provenance import describe_data, describe_mixture, findings
 from ...sequences.unified import UnifiedFiles, open_windows
 from ...storage.locate import open_storage
 from .order import ClipIndex, MixturePlan, StepPlan
 from .samples import ClipSamples, SampleError
 from .shuffle import shuffled
+
+if TYPE_CHECKING:
+    import torch
 
 Split = Literal["training", "validation"]
 
@@ -62,8 +65,54 @@ class Splits(NamedTuple):
         stores = zip(before, self.by_store(split), strict=True)
         return [name + sequence.seq for name, sequences in stores for sequence in sequences]
 
-    def training_samples(self, config: Config) -> ClipSamples:
+    def without_spikes(self) -> str | None:
+        """Return the name of a sequence whose spikes can't be read, only counts; None: no such."""
+        named = [
+            *zip(self.names("training"), self.training, strict=True),
+            *zip(self.names("validation"), self.validation, strict=True),
+        ]
+        return next((name for name, sequence in named if not sequence.has_spikes), None)
+
+    def packs(self, config: Config, device: torch.device) -> tuple[bool, str | None]:
+        """Return whether samples hold packed spikes, as DATA.SPIKES_ON_DEVICE says.
+
+        Args:
+            config: DATA.
+            device: device that trains.
+
+        Returns:
+            Also a note on why they don't, where a GPU could make use of them; None: there is none.
+
+        Raises:
+            SampleError: they are to, and a sequence has counts only.
+        """
+        wanted = config.DATA.SPIKES_ON_DEVICE
+        if not wanted or (wanted == "auto" and device.type != "cuda"):
+            return False, None
+        name = self.without_spikes()
+        if name is not None and wanted is True:
+            raise SampleError(
+                f"{name}: DATA.SPIKES_ON_DEVICE: expected spikes, found counts only; voxelize with "
+                "--kind packed, or set it to auto"
+            )
+        if name is not None:
+            why = f"{name} has counts only"
+        elif (
+            wanted is True
+            or config.DATA.NORM.MODE == "relative"
+            or all(map(_has_few_bits, self.training))
+        ):
+            return True, None
+        else:
+            why = "the spikes of a window are more bytes than its counts"
+        return False, f"DATA.SPIKES_ON_DEVICE: loading processes make the GPU's voxels, since {why}"
+
+    def training_samples(self, config: Config, *, packed: bool = False) -> ClipSamples:
         """Return the clips to train on, without a cache.
+
+        Args:
+            config: DATA, TRAIN.SEED and TRAIN.ON_ERROR.
+            packed: samples hold packed spikes, which all sequences have, in place of voxels.
 
         Raises:
             SampleError: the crop does not fit the frames, or frames and voxels don't fit each
@@ -71,8 +120,9 @@ class Splits(NamedTuple):
         """
         data, options = config.DATA, config.TRAIN
         return ClipSamples(
-            seen_by(data.NORM, self.training),
+            self.training if packed else seen_by(data.NORM, self.training),
             ClipIndex.joined(self._every_start(data.CLIP_LEN)),
+            beside=beside_exposure(data.NORM) if packed else None,
             crop_size=data.CROP_SIZE,
             augment=data.AUGMENT,
             seed=options.SEED,
@@ -80,10 +130,14 @@ class Splits(NamedTuple):
             replace_unreadable=options.ON_ERROR == "skip",
         )
 
-    def validation_samples(self, config: Config) -> ClipSamples:
+    def validation_samples(self, config: Config, *, packed: bool = False) -> ClipSamples:
         """Return the clips to validate on, each window once.
 
         With TRAIN.VAL_MAX_WINDOWS, a store has its part of them, and one window at least.
+
+        Args:
+            config: DATA and TRAIN.VAL_MAX_WINDOWS.
+            packed: as for `training_samples`.
 
         Raises:
             SampleError: frames and voxels don't fit each other.
@@ -95,9 +149,11 @@ class Splits(NamedTuple):
             own = most if most is None else max(1, most * sum(lengths) // total)
             index = ClipIndex.each_window_once(lengths, config.DATA.CLIP_LEN, own)
             parts.append((index, len(sequences)))
+        norm = config.DATA.NORM
         return ClipSamples(
-            seen_by(config.DATA.NORM, self.validation),
+            self.validation if packed else seen_by(norm, self.validation),
             ClipIndex.joined(parts),
+            beside=beside_exposure(norm) if packed else None,
             names=self.names("validation"),
         )
 
@@ -168,6 +224,12 @@ class Splits(NamedTuple):
             for part, count in zip(self.parts, counts, strict=True)
         ]
         return tuple(weight / sum(weights) for weight in weights)
+
+
+def _has_few_bits(sequence: WindowSequence) -> bool:
+    """Return whether the bits of a window take no more bytes than its counts."""
+    counts = np.dtype(sequence.voxel_dtype).itemsize * sequence.bins
+    return sequence.longest_window <= 8 * counts
 
 
 def open_splits(config: Config) -> Splits:

@@ -33,14 +33,16 @@ from ....errors import SpikeDeblurError
 from ...host.allocator import keep_freed_memory
 from ...storage.traffic import TRAFFIC
 from .order import MicroBatch, StepPlan
-from .samples import ClipSamples
+from .packed import row_bytes, stack_spikes
+from .samples import ClipSamples, known_at_most
 
 Batch = dict[str, Any]
 
 MOST_AHEAD = 16
 """Most batches that a worker has under way."""
 
-_LARGE = ("voxels", "blur", "sharp")  # voxels first: their type may be wider than a byte
+# Voxels first, and spikes last, which are any number of bytes: types may be wider than a byte.
+_LARGE = ("voxels", "blur", "sharp", "spikes")
 _PATIENCE = 5.0  # seconds that a worker gets to leave
 _NAMED_BY = ("__spec__", "__file__")  # what a new process finds the script by
 
@@ -68,6 +70,8 @@ def start_fork_server() -> None:
 def stack(samples: Sequence[dict[str, Any]], memory: np.ndarray | None = None) -> Batch:
     """Stack samples of one T: arrays get a leading B, everything else becomes a list of B.
 
+    Spikes follow one another, and `spans` (B, T, 3) are where they are.
+
     Args:
         samples: results of `ClipSamples.sample`.
         memory: (n,) uint8 that large arrays are put into, one after another; None: fresh memory.
@@ -76,22 +80,40 @@ def stack(samples: Sequence[dict[str, Any]], memory: np.ndarray | None = None) -
     batch["samples"] = np.stack(batch["samples"])
     batch["gain"] = np.array(batch["gain"], np.float32)
     start = 0
-    for name in _LARGE:
-        parts = batch[name]
-        dtype, shape = np.result_type(*parts), (len(parts), *parts[0].shape)
+
+    def make(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+        nonlocal start
         out = np.empty(shape, dtype) if memory is None else _view(memory, start, shape, dtype)
-        batch[name] = np.stack(parts, out=out)
         start += out.nbytes
+        return out
+
+    for name in _large(batch):
+        parts = batch[name]
+        if name == "spikes":
+            batch["spikes"], batch["spans"] = stack_spikes(parts, batch["spans"], make)
+        else:
+            shape = (len(parts), *parts[0].shape)
+            batch[name] = np.stack(parts, out=make(shape, np.result_type(*parts)))
     return batch
 
 
+def _large(batch: Batch) -> list[str]:
+    """Return the names of a batch's large arrays, in the order in which they share memory."""
+    return [name for name in _LARGE if name in batch]
+
+
 def batch_bytes(samples: ClipSamples, batch_size: int) -> int:
-    """Return the bytes of the large arrays of the largest batch."""
+    """Return the bytes of the large arrays of the largest batch; of packed spikes, at most."""
     assert samples.crop_size is not None
     side, small = samples.crop_size, samples.crop_size // samples.ratio
     windows = batch_size * int(samples.index.length.max(initial=1))
+    frames = 6 * side * side * (4 if samples.deep else 1)
+    if samples.beside is not None:
+        row = small * row_bytes(small)  # of a sample
+        known = max(known_at_most(s, samples.beside) for s in samples.sequences)
+        return int(windows * (frames + known * row) + row)
     voxels = max(s.bins * np.dtype(s.voxel_dtype).itemsize for s in samples.sequences)
-    return int(windows * (6 * side * side + voxels * small * small))
+    return int(windows * (frames + voxels * small * small))
 
 
 def cut_batch(samples: ClipSamples, planned: MicroBatch, memory: np.ndarray | None = None) -> Batch:
@@ -133,7 +155,7 @@ def open_workers(
         WorkerError: a process died.
         SpikeDeblurError: a sample can't be read.
     """
-    size = batch_bytes(samples, plan.batch_size)
+    size = -(-batch_bytes(samples, plan.batch_size) // 8) * 8  # a type may begin at eights only
     messages = 2**15 // (512 + 16 * plan.batch_size)  # that a pipe takes without blocking
     ahead = max(min(prefetch_bytes // (size * workers), MOST_AHEAD, messages), 1)
     each = ahead + plan.batches_a_step
@@ -215,7 +237,7 @@ def _in_order(
         if isinstance(batch, Exception):
             raise batch
         start = 0
-        for name in _LARGE:
+        for name in _large(batch):
             shape, dtype = batch[name]
             batch[name] = _view(memory[slot], start, shape, dtype)
             start += batch[name].nbytes
@@ -267,7 +289,7 @@ def _answer(samples: ClipSamples, planned: MicroBatch, memory: np.ndarray) -> Ba
         return error
     except Exception:
         return RuntimeError(f"in a loading process:\n{traceback.format_exc()}")
-    return batch | {name: (batch[name].shape, batch[name].dtype) for name in _LARGE}
+    return batch | {name: (batch[name].shape, batch[name].dtype) for name in _large(batch)}
 
 
 def _view(memory: np.ndarray, start: int, shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:

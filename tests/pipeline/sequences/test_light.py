@@ -14,6 +14,7 @@ from spikedeblur.pipeline.sequences.find_recording import recordings_of
 from spikedeblur.pipeline.sequences.light import LightSequence
 from spikedeblur.pipeline.sequences.recording import RecordingSequence
 from spikedeblur.pipeline.sequences.stored import open_store
+from spikedeblur.pipeline.sequences.unified import UnifiedFiles, open_windows
 from spikedeblur.pipeline.spikes.intervals import light_of_counts, light_of_spikes
 from spikedeblur.pipeline.storage.base import StoreError
 
@@ -90,3 +91,33 @@ def test_a_recording_has_all_that_is_beside_its_exposures(tmp_path: Path) -> Non
     light = LightSequence(sequence).voxels(0, 2)
     near(light[0], expected(data, 0, BESIDE, BESIDE))
     near(light[1], expected(data, 1, BESIDE, 0))  # the recording ends with the exposure
+
+
+@pytest.mark.parametrize("beside", [0.0, 0.25])
+def test_packed_spikes_are_those_of_each_exposure_and_beside_it(
+    data: DataSet, tmp_path: Path, beside: float
+) -> None:
+    data.voxelize(tmp_path / "s.zarr", kind="packed")
+    data.voxelize(tmp_path / "tree", format="npy")
+    files = UnifiedFiles(log_paths=[data.log], precomputed=False)
+    sequences = [
+        open_store(tmp_path / "s.zarr", "val")[0],
+        open_windows(tmp_path / "tree", "val", bins=8, files=files)[0],
+    ]
+    for sequence in sequences:
+        packed = sequence.packed(1, 5, beside, (3, 17), (13, 35))
+        for window, bits in enumerate(packed, 1):
+            expected, before = sequence.spikes_beside(window, int(33 * beside), (3, 17), (13, 35))
+            found = np.unpackbits(bits, axis=-1, bitorder="little")[..., 5 : 5 + 22]
+            np.testing.assert_array_equal(found, expected)
+            first, start, stop = sequence.known_samples(window, beside)
+            assert (start - first, stop - first) == (before, len(expected))
+        assert sequence.longest_window == 33
+    starts = [sequences[0].known_samples(window, 0).start for window in range(5)]
+    assert starts == [0, 16, 32, 48, 64]  # shared samples have one number
+
+
+def test_counts_have_no_bits(data: DataSet, tmp_path: Path) -> None:
+    data.voxelize(tmp_path / "s.zarr", kind="counts")
+    with pytest.raises(StoreError, match="--kind packed"):
+        open_store(tmp_path / "s.zarr", "val")[0].packed(0, 1, 0.25)

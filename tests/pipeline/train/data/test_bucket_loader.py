@@ -41,11 +41,12 @@ def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketServ
         yield running
 
 
-def samples_of(location: str, cache: int | None = None) -> ClipSamples:
+def samples_of(location: str, cache: int | None = None, beside: float | None = None) -> ClipSamples:
     sequences = open_store(location, "train", bins=8)
     index = ClipIndex.every_start([s.length for s in sequences], 2)
     held = None if cache is None else LRUCache(cache / 2**30)
-    return ClipSamples(sequences, index, crop_size=16, augment=True, cache=held)
+    how = {"crop_size": 16, "augment": True, "cache": held, "beside": beside}
+    return ClipSamples(sequences, index, **how)
 
 
 def batches(samples: ClipSamples, workers: int) -> list[dict]:
@@ -53,7 +54,7 @@ def batches(samples: ClipSamples, workers: int) -> list[dict]:
     with open_loader(samples, plan, 0, 6, workers=workers, pin=False) as steps:
         # A worker's batch is good until the next one is asked for.
         return [
-            {name: batch[name].numpy().copy() for name in ("blur", "sharp", "voxels", "samples")}
+            {n: value.numpy().copy() for n, value in batch.items() if torch.is_tensor(value)}
             for step in steps
             for batch in step
         ]
@@ -61,13 +62,15 @@ def batches(samples: ClipSamples, workers: int) -> list[dict]:
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("cache", [None, 40_000], ids=["no cache", "a cache of some windows"])
+@pytest.mark.parametrize("beside", [None, 0.25], ids=["voxels", "packed spikes"])
 def test_batches_from_a_bucket_are_those_from_a_folder(
-    folder: Path, server: BucketServer, workers: int, cache: int | None
+    folder: Path, server: BucketServer, workers: int, cache: int | None, beside: float | None
 ) -> None:
-    there = batches(samples_of("s3://bucket/spikes.zarr", cache), workers)
-    here = batches(samples_of(str(folder / "spikes.zarr")), 0)
+    there = batches(samples_of("s3://bucket/spikes.zarr", cache, beside), workers)
+    here = batches(samples_of(str(folder / "spikes.zarr"), None, beside), 0)
     assert len(there) == len(here) == 6
     for one, other in zip(there, here, strict=True):
+        assert ("voxels" in one, "spikes" in one) == (beside is None, beside is not None)
         for name, value in other.items():
             np.testing.assert_array_equal(one[name], value)
 

@@ -19,8 +19,9 @@ from spikedeblur.pipeline.train.data.workers import WorkerError, batch_bytes
 INDEX = ClipIndex.every_start([4, 4, 1], 2)
 
 
-def make(light: bool = False, **options) -> ClipSamples:
-    sequences = [MemorySequence("train/a"), MemorySequence("train/bb"), MemorySequence("c", 1)]
+def make(light: bool = False, frames: str = "uint8", **options) -> ClipSamples:
+    names = (("train/a", 4), ("train/bb", 4), ("c", 1))
+    sequences = [MemorySequence(*name, frame_dtype=frames) for name in names]
     if light:
         sequences = [LightSequence(sequence) for sequence in sequences]
     return ClipSamples(sequences, INDEX, crop_size=8, augment=True, **options)
@@ -97,8 +98,9 @@ def test_windows_that_are_not_held_come_in_one_read():
 
 
 @pytest.mark.parametrize("light", [False, True])
-def test_the_bytes_of_a_batch_are_those_of_its_arrays(light):
-    samples = make(light)
+@pytest.mark.parametrize("frames", ["uint8", "uint16"])
+def test_the_bytes_of_a_batch_are_those_of_its_arrays(light, frames):
+    samples = make(light, frames)
     batch = collate([samples.sample(0, clip) for clip in (0, 1)])
     arrays = (batch["blur"], batch["sharp"], batch["voxels"])
     assert batch_bytes(samples, 2) == sum(array.numpy().nbytes for array in arrays)
@@ -142,9 +144,9 @@ def test_counts_of_one_and_of_two_bytes_share_a_batch_unchanged():
         assert stacked.tolist() == sample["voxels"].tolist()
 
 
-def load(workers: int, from_step: int = 0, to_step: int = 8, *, light: bool = False):
+def load(workers: int, from_step: int = 0, to_step: int = 8, **what):
     plan = StepPlan(INDEX, 2, 2, seed=4)
-    with open_loader(make(light), plan, from_step, to_step, workers=workers, pin=False) as steps:
+    with open_loader(make(**what), plan, from_step, to_step, workers=workers, pin=False) as steps:
         return [copy.deepcopy(step) for step in steps]
 
 
@@ -170,8 +172,8 @@ def test_starting_at_a_step_gives_the_rest_of_the_run():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("light", [False, True])
-def test_workers_change_no_batch(light):
-    expected = load(0, light=light)
-    assert_equal(load(2, light=light), expected)
-    assert_equal(load(1, 5, light=light), expected[5:])
+@pytest.mark.parametrize("what", [{}, {"light": True}, {"frames": "uint16"}])
+def test_workers_change_no_batch(what):
+    expected = load(0, **what)
+    assert_equal(load(2, **what), expected)
+    assert_equal(load(1, 5, **what), expected[5:])
