@@ -68,8 +68,8 @@ class LightSequence(WindowSequence):
         for top in range(*rows, at_once):
             part = (top, min(top + at_once, rows[1]))
             spikes, before = self._sequence.spikes_beside(window, beside, part, columns)
-            light = light_of_spikes(spikes, bins, before, samples)
-            out[:, part[0] - rows[0] : part[1] - rows[0]] = light
+            light = out[:, part[0] - rows[0] : part[1] - rows[0]]
+            light_of_spikes(spikes, bins, before, samples, out=light)
         return out
 
 
