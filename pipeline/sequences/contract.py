@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..frames.images import FrameType
+from ..spikes.intervals import HalfLight, Light, light_of_spikes
 from ..storage.base import StoreError
 from ..storage.side_by_side import together
 
@@ -146,13 +147,29 @@ class WindowSequence(ABC):
         Raises:
             StoreError: the sequence has counts only.
         """
-        if not self.has_spikes:
-            raise StoreError(
-                f"{self.seq}: expected spikes, found counts in bins; voxelize again with "
-                "--kind packed"
-            )
+        self._require_spikes()
         box = self._box(window, window + 1, rows, columns, self.voxel_shape)
         return self._read_spikes(window, beside, box)
+
+    def light(
+        self,
+        window: int,
+        beside: int,
+        rows: Range = None,
+        columns: Range = None,
+        *,
+        out: Light | HalfLight,
+    ) -> None:
+        """Write one exposure's light to `out` (K, h, w), from its spikes and those beside it.
+
+        See `light_of_spikes`; the samples are those of `spikes_beside`.
+
+        Raises:
+            StoreError: the sequence has counts only.
+        """
+        self._require_spikes()
+        box = self._box(window, window + 1, rows, columns, self.voxel_shape)
+        self._read_light(window, beside, box, out)
 
     @abstractmethod
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
@@ -175,9 +192,21 @@ class WindowSequence(ABC):
                 "evaluation"
             )
 
+    def _require_spikes(self) -> None:
+        if not self.has_spikes:
+            raise StoreError(
+                f"{self.seq}: expected spikes, found counts in bins; voxelize again with "
+                "--kind packed"
+            )
+
     def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         """Read a box of spikes; called where there are some."""
         raise NotImplementedError
+
+    def _read_light(self, window: int, beside: int, box: Box, out: Light | HalfLight) -> None:
+        """Write the light of a box; called where there are spikes."""
+        spikes, before = self._read_spikes(window, beside, box)
+        light_of_spikes(spikes, self.bins, before, int(self.samples[window]), out=out)
 
     def _box(
         self, start: int, stop: int, rows: Range, columns: Range, shape: tuple[int, int]

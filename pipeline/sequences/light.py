@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..spikes.intervals import light_of_counts, light_of_spikes
+from ..spikes.intervals import light_of_counts
 from .contract import Box, FrameKind, Span, WindowSequence
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ BESIDE = 1 / 4
 """Time on each side of an exposure from which spikes are used, as a share of the exposure."""
 
 _AT_ONCE_BYTES = 16 * 2**20
-"""Bytes of unpacked spikes handled at once; with 32 bins, their light takes 2.2 times as many."""
+"""Samples of pixels handled at once: bytes of spikes, where they are unpacked."""
 
 
 class LightSequence(WindowSequence):
@@ -60,16 +60,15 @@ class LightSequence(WindowSequence):
 
     def _light(self, window: int, rows: Span, columns: Span) -> np.ndarray:
         """Return the light of a box of one window (K, h, w), from its spikes."""
-        bins, samples = self.bins, int(self.samples[window])
+        samples = int(self.samples[window])
         beside = int(BESIDE * samples)
         row_bytes = (samples + 2 * beside) * (columns[1] - columns[0])
         at_once = max(1, _AT_ONCE_BYTES // row_bytes)
-        out = np.empty((bins, rows[1] - rows[0], columns[1] - columns[0]), np.float16)
+        out = np.empty((self.bins, rows[1] - rows[0], columns[1] - columns[0]), np.float16)
         for top in range(*rows, at_once):
             part = (top, min(top + at_once, rows[1]))
-            spikes, before = self._sequence.spikes_beside(window, beside, part, columns)
             light = out[:, part[0] - rows[0] : part[1] - rows[0]]
-            light_of_spikes(spikes, bins, before, samples, out=light)
+            self._sequence.light(window, beside, part, columns, out=light)
         return out
 
 

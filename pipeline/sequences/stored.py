@@ -12,6 +12,7 @@ from ..frames.listing import shorten
 from ..host.files import StrPath
 from ..spikes.counts import count_windows
 from ..spikes.geometry import SpikeGeometry
+from ..spikes.intervals import HalfLight, Light, light_of_packed
 from ..spikes.packed import unpack_bits
 from ..storage.base import Storage, StoreError
 from ..storage.locate import open_storage
@@ -183,16 +184,31 @@ class StoreSequence(WindowSequence):
     def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         """Read spikes; beside an exposure, only samples of other exposures are kept."""
         rows, columns = box
-        start = int(self.first_sample[window])
-        stop = start + int(self.samples[window])
-        first, last = start, stop
-        if beside:
-            kept = self._unbroken(window)
-            first, last = max(start - beside, kept[0]), min(stop + beside, kept[1])
+        (start, _), (first, last) = self._known(window, beside)
         (x0, x1), (b0, b1) = columns, _row_bytes(columns)
         packed = self._read("spikes", ((first, last), rows, (b0, b1)))
         bits = unpack_bits(packed, count=x1 - 8 * b0)
         return np.ascontiguousarray(bits[..., x0 - 8 * b0 :]), start - first
+
+    def _read_light(self, window: int, beside: int, box: Box, out: Light | HalfLight) -> None:
+        """Write light of the bits as they are stored."""
+        rows, columns = box
+        (start, stop), (first, last) = self._known(window, beside)
+        (x0, x1), (b0, b1) = columns, _row_bytes(columns)
+        packed = self._read("spikes", ((first, last), rows, (b0, b1))).reshape(-1)
+        geometry = SpikeGeometry(height=rows[1] - rows[0], width=8 * (b1 - b0), flip_rows=False)
+        cut = (x0 - 8 * b0, x1 - 8 * b0)
+        exposure, known = (start - first, stop - first), (0, last - first)
+        light_of_packed(packed, geometry, self.bins, exposure, known, columns=cut, out=out)
+
+    def _known(self, window: int, beside: int) -> tuple[Span, Span]:
+        """Return the samples of an exposure, and those that are kept around it."""
+        start = int(self.first_sample[window])
+        stop = start + int(self.samples[window])
+        if not beside:
+            return (start, stop), (start, stop)
+        kept = self._unbroken(window)
+        return (start, stop), (max(start - beside, kept[0]), min(stop + beside, kept[1]))
 
     def _unbroken(self, window: int) -> Span:
         """Return the stored samples around a window that followed one another in the recording."""

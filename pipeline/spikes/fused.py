@@ -41,7 +41,7 @@ _compiled = numba.njit(**_OPTIONS)
 @_compiled
 def _unpack(packed, first_bit, row_bits, rows, columns, order, words):
     """Write the pixels of rows to `words`, of which each row begins one."""
-    if first_bit & 7 == 0 and row_bits == columns:
+    if (first_bit | columns) & 7 == 0 and row_bits == columns:
         rows, columns = 1, rows * columns
     width = (columns + 7) >> 3
     for row in range(rows):
