@@ -11,7 +11,8 @@ block, B for `_BLOCK`.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -19,6 +20,9 @@ import numpy.typing as npt
 
 from .packed import Bytes, Region, reverse_bits
 from .spread import pieces_of
+
+Array = npt.NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 _BLOCK = 1024
 """Pixels of a block; whole bytes of bits."""
@@ -35,11 +39,22 @@ _WORDS = _PIXELS.view(np.uint64)[:, 0].copy()
 """Eight pixels of 0 or 255, a byte each, by the byte that holds their bits."""
 
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
-_compiled = numba.njit(**_OPTIONS)
+
+
+def _compiled(function: F) -> F:
+    return cast(F, numba.njit(**_OPTIONS)(function))
 
 
 @_compiled
-def _unpack(packed, first_bit, row_bits, rows, columns, order, words):
+def _unpack(
+    packed: Array,
+    first_bit: int,
+    row_bits: int,
+    rows: int,
+    columns: int,
+    order: Array,
+    words: Array,
+) -> None:
     """Write the pixels of rows to `words`, of which each row begins one."""
     if (first_bit | columns) & 7 == 0 and row_bits == columns:
         rows, columns = 1, rows * columns
@@ -60,19 +75,19 @@ def _unpack(packed, first_bit, row_bits, rows, columns, order, words):
 
 
 @_compiled
-def _fill(value, m, out):
+def _fill(value: Any, m: int, out: Array) -> None:
     for x in range(m):
         out[x] = value
 
 
 @_compiled
-def _copy(source, m, out):
+def _copy(source: Array, m: int, out: Array) -> None:
     for x in range(m):
         out[x] = source[x]
 
 
 @_compiled
-def _take_four(found, m, place, width):
+def _take_four(found: Array, m: int, place: int, width: int) -> None:
     """Add four samples to those of a piece of `width`, from `place` on.
 
     found: (7 B,) uint8. The number of spikes, the place of the last one counted from 1 at the
@@ -97,27 +112,29 @@ def _take_four(found, m, place, width):
 
 
 @_compiled
-def _carry(places, known, m, width, nearest, out):
+def _carry(places: Array, known: Array, m: int, width: int, nearest: int, out: Array) -> None:
     """Write distances from the other side of a piece, in which nearer spikes may be.
 
     places: (B,) uint8, of spikes counted from the far side; 0: none. nearest: the distance of one
     whose place is `width`.
     """
-    width, most = np.int32(width), np.int32(width + nearest)
+    samples, most = np.int32(width), np.int32(width + nearest)
     for x in range(m):
-        place, far = np.int32(places[x]), np.int32(known[x] + width)
+        place, far = np.int32(places[x]), np.int32(known[x] + samples)
         near = np.int32(most - place)
         out[x] = near if place > np.int32(0) else far
 
 
 @_compiled
-def _add(counts, known, m, out):
+def _add(counts: Array, known: Array, m: int, out: Array) -> None:
     for x in range(m):
         out[x] = known[x] + np.float32(counts[x])
 
 
 @_compiled
-def _extend(since, until, number, m, span, lone, mean):
+def _extend(
+    since: Array, until: Array, number: Array, m: int, span: int, lone: Array, mean: Array
+) -> int:
     """Go on with the nearest interval where an edge has no spike on one side.
 
     Returns:
@@ -152,7 +169,7 @@ def _extend(since, until, number, m, span, lone, mean):
 
 
 @_compiled
-def _share(since, until, m, out):
+def _share(since: Array, until: Array, m: int, out: Array) -> None:
     """Write the share of the next spike's light that has come."""
     half, zero = np.float32(0.5), np.float32(0)
     for x in range(m):
@@ -164,7 +181,9 @@ def _share(since, until, m, out):
 
 
 @_compiled
-def _share_of_lone(since, until, edge, lone, mean, out):
+def _share_of_lone(
+    since: Array, until: Array, edge: int, lone: Array, mean: Array, out: Array
+) -> None:
     """Write the same for pixels that have spikes in one bin alone."""
     at, half = np.float32(edge), np.float32(0.5)
     for i in range(len(lone)):
@@ -180,7 +199,7 @@ def _share_of_lone(since, until, edge, lone, mean, out):
 
 
 @_compiled
-def _difference(number, share, before, m, sized):
+def _difference(number: Array, share: Array, before: Array, m: int, sized: Array) -> None:
     """Leave light since the edge before in `share`, and that until here in `before`.
 
     sized: (m,) float32, its size and 1/2, of which the bits are those of a small float16.
@@ -194,7 +213,7 @@ def _difference(number, share, before, m, sized):
 
 
 @_compiled
-def _halve(bits, sized, m, out):
+def _halve(bits: Array, sized: Array, m: int, out: Array) -> None:
     """Write float16, from the bits of float32, rounded to the nearest, ties to even."""
     for x in range(m):
         sign = np.uint32(np.uint32(bits[x] >> np.uint32(16)) & np.uint32(0x8000))
@@ -207,7 +226,16 @@ def _halve(bits, sized, m, out):
         out[x] = np.uint16(half | sign)
 
 
-def _light_of_bits(packed, bits, box, order, edges, pieces, floats, halves):
+def _light_of_bits(
+    packed: Array,
+    bits: tuple[int, ...],
+    box: tuple[int, ...],
+    order: Array,
+    edges: Array,
+    pieces: Array,
+    floats: Array,
+    halves: Array,
+) -> None:
     """Write the light of a box of pixels.
 
     packed: (n_bytes,) uint8. bits: the first one, those from a sample to the next, and from a row
@@ -291,7 +319,7 @@ def _kernel() -> Any:
     )  # fmt: skip
     try:
         return numba.njit(signature, cache=True, **_OPTIONS)(_light_of_bits)
-    except Exception:  # no folder for a cache, a full disk, or a damaged cache
+    except Exception:  # nowhere to write, a full disk, or a damaged cache: it takes seconds more
         return numba.njit(signature, **_OPTIONS)(_light_of_bits)
 
 
@@ -322,7 +350,7 @@ def light_of_region(
     for left, right in region.segments:
         target = out[:, :, to : to + right - left]
         to += right - left
-        flat = target if target.flags.c_contiguous else np.empty(target.shape, target.dtype)
+        flat: Array = target if target.flags.c_contiguous else np.empty_like(target, order="C")
         floats, halves = np.empty(0, np.float32), np.empty(0, np.uint16)
         if target.dtype == np.float16:
             halves = flat.view(np.uint16).reshape(-1)
