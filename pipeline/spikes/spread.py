@@ -145,20 +145,17 @@ class _Ends:
 
     def __init__(self, edges: list[int], since: Distances, until: Distances, none: int) -> None:
         self._edges, self._since, self._until = edges, since, until
-        self._before = _without(since, none)
-        self._after = _without(until[::-1], none)[::-1]
+        # How many edges of each pixel have no spike before (after) them.
+        self._firsts, self._before = _without(since, none)
+        self._lasts, after = _without(until[::-1], none)
+        self._after = after[::-1]
         self.dark = np.concatenate([self._before[-1], self._after[0]])
         """Pixels that fire in no bin, and neither before nor after them, or only there."""
 
     def find_intervals(self, counts: Bytes) -> None:
         """Find the interval nearest to each end, from the counts (P, m) in the bins' pieces."""
         pixels, last = self._since.shape[1], len(self._edges) - 1
-        # The edges between which there are spikes on both sides.
-        firsts, lasts = np.zeros(pixels, np.intp), np.full(pixels, last)
-        for without in self._before:
-            firsts[without] += 1
-        for without in self._after:
-            lasts[without] -= 1
+        firsts, lasts = self._firsts.astype(np.intp), last - self._lasts.astype(np.intp)
         single = np.flatnonzero(firsts > lasts)
         total = counts[:, single].sum(axis=0, dtype=np.uint32).astype(np.float32)
         with np.errstate(divide="ignore"):  # dark
@@ -186,13 +183,22 @@ class _Ends:
             share[without] = np.clip((at - since) / (until - since), 0, 1)
 
 
-def _without(distances: Distances, none: int) -> list[Pixels]:
-    """Return the pixels without a spike on one side of each edge, fewer from edge to edge."""
-    without = []
+def _without(
+    distances: Distances, none: int
+) -> tuple[npt.NDArray[np.unsignedinteger], list[Pixels]]:
+    """Find the pixels without a spike on one side of edges, fewer from edge to edge.
+
+    Returns:
+        (m,) of how many edges that is true, and the pixels of each edge, parts of one array.
+    """
+    edges = np.zeros(distances.shape[1], np.min_scalar_type(len(distances)))
+    numbers = []
     pixels = np.flatnonzero(distances[0] >= none)
+    all_pixels = pixels
     for of_edge in distances:
         if len(pixels):
-            still = of_edge[pixels] >= none
-            pixels = pixels if still.all() else pixels[still]
-        without.append(pixels)
-    return without
+            pixels = pixels[of_edge[pixels] >= none]
+            edges[pixels] += 1
+        numbers.append(len(pixels))
+    longest_first = all_pixels[np.argsort(edges[all_pixels], kind="stable")[::-1]]
+    return edges, [longest_first[:number] for number in numbers]
