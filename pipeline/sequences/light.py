@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..spikes.half import write_rounded
 from ..spikes.intervals import light_of_counts
 from .contract import Box, FrameKind, Span, WindowSequence
 
@@ -55,8 +56,10 @@ class LightSequence(WindowSequence):
         if not sequence.windows_are_raw:
             return voxels
         samples = sequence.samples[start:stop]
-        light = [light_of_counts(*pair) for pair in zip(voxels, samples, strict=True)]
-        return np.stack(light).astype(np.float16)
+        light = np.empty(voxels.shape, np.float16)
+        for counts, number, out in zip(voxels, samples, light, strict=True):
+            write_rounded(light_of_counts(counts, number), out)
+        return light
 
     def _light(self, window: int, rows: Span, columns: Span) -> np.ndarray:
         """Return the light of a box of one window (K, h, w), from its spikes."""

@@ -28,6 +28,7 @@ from .spread import Spreader
 Light = npt.NDArray[np.float32]
 
 HalfLight = npt.NDArray[np.float16]
+_Reader = Callable[[int, int], Bytes]
 
 _AT_ONCE = 1 << 15
 """Pixels handled at once."""
@@ -67,7 +68,7 @@ def light_of_spikes(
         out = np.empty((bins, height, width), np.float32)
     fused = compiled()
     if fused is None or height * width < 8:  # smaller than any geometry
-        _spread(lambda top, bottom: spikes[:, top:bottom], n, edges, out)
+        _spread(lambda *rows: _reader(spikes[:, slice(*rows)]), n, edges, out)
     else:
         packed = pack_bits(spikes)  # (n, h, ceil(w / 8))
         geometry = SpikeGeometry(height=height, width=8 * packed.shape[2], flip_rows=False)
@@ -122,33 +123,47 @@ def light_of_packed(
         fused.light_of_region(packed, region, first, last - first, edges, out)
         return out
 
-    def unpacked(top: int, bottom: int) -> Bytes:
-        band = region.band(top, bottom)
-        pixels = band.upright(band.unpacker(packed)(first, last))
-        if band.is_stored_so:
-            return pixels
-        return np.concatenate([pixels[..., of] for _, of in band.column_pairs], axis=-1)
+    flip = geometry.flip_rows
 
-    _spread(unpacked, last - first, edges, out)
+    def rows_as_stored(top: int, bottom: int) -> _Reader:
+        height = region.shape[0]
+        band = region.band(*((height - bottom, height - top) if flip else (top, bottom)))
+        unpack, pairs = band.unpacker(packed), band.column_pairs
+
+        def read(start: int, stop: int) -> Bytes:
+            pixels = unpack(first + start, first + stop)
+            if band.packed_width != band.shape[1]:
+                pixels = np.concatenate([pixels[..., of] for _, of in pairs], axis=-1)
+            return pixels.reshape(stop - start, -1)
+
+        return read
+
+    _spread(rows_as_stored, last - first, edges, region.upright(out))
     return out
 
 
+def _reader(spikes: Bytes) -> _Reader:
+    """Return a function that reads samples of spikes (n, h, w) as pixels."""
+    return lambda start, stop: spikes[start:stop].reshape(stop - start, -1)
+
+
 def _spread(
-    read: Callable[[int, int], Bytes],
+    rows: Callable[[int, int], _Reader],
     n: int,
     edges: npt.NDArray[np.int64],
     out: Light | HalfLight,
 ) -> None:
-    """Write light to `out` (K, h, w), from spikes (n, rows, w) that `read` gives of some rows."""
+    """Write light to `out` (K, h, w), from what `rows` returns for some rows: see `Spreader`."""
     bins, height, width = out.shape
     step = -(-height // -(-height * width // _AT_ONCE))  # rows at once, as many in each block
     spreader = None
     for top in range(0, height, step):
-        pixels = read(top, min(top + step, height)).reshape(n, -1)
-        if spreader is None or spreader.pixels != pixels.shape[1]:
-            spreader = Spreader(n, edges, pixels.shape[1])
-        light = spreader.light(pixels).reshape(bins, -1, width)
-        write_rounded(light, out[:, top : top + step])
+        bottom = min(top + step, height)
+        pixels = (bottom - top) * width
+        if spreader is None or spreader.pixels != pixels:
+            spreader = Spreader(n, edges, pixels)
+        light = spreader.light(rows(top, bottom)).reshape(bins, -1, width)
+        write_rounded(light, out[:, top:bottom])
 
 
 @functools.cache

@@ -6,7 +6,7 @@ one bin, or of those before or after all bins.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -53,9 +53,13 @@ class Spreader:
         self._floats = np.empty((5, pixels), np.float32)
         self._light = np.empty((self._bins, pixels), np.float32)
 
-    def light(self, spikes: Bytes) -> Floats:
-        """Return the light (K, m) of spikes (n, m) of 0/1; the next call overwrites it."""
-        self._find_spikes(spikes)
+    def light(self, read: Callable[[int, int], Bytes]) -> Floats:
+        """Return the light (K, m); the next call overwrites it.
+
+        Args:
+            read: returns some samples (stop - start, m) of the spikes, as uint8 of 0/1.
+        """
+        self._find_spikes(read)
         since, until, light = self._since, self._until, self._light
         ends = _Ends(self._edges, since, until, self._none)
         within = [p for p, piece in enumerate(self._pieces) if 0 <= piece.bin < self._bins]
@@ -83,12 +87,12 @@ class Spreader:
         light[:, ends.dark] = 0
         return light
 
-    def _find_spikes(self, spikes: Bytes) -> None:
+    def _find_spikes(self, read: Callable[[int, int], Bytes]) -> None:
         """Count the spikes of each piece, and find those nearest to each edge."""
         latest = self._since[0]
         latest.fill(self._none)
         for p, (start, stop, of_bin) in enumerate(self._pieces):
-            samples, width = spikes[start:stop], stop - start
+            samples, width = read(start, stop), stop - start
             silent, marked = self._silent[:width], self._marked[:width]
             np.subtract(samples, np.uint8(1), out=silent)  # 255, or -1, without a spike
             if of_bin >= 0:
