@@ -67,7 +67,7 @@ def light_of_spikes(
     if out is None:
         out = np.empty((bins, height, width), np.float32)
     fused = compiled()
-    if fused is None or height * width < 8:  # smaller than any geometry
+    if fused is None:
         _spread(lambda *rows: _reader(spikes[:, slice(*rows)]), n, edges, out)
     else:
         packed = pack_bits(spikes)  # (n, h, ceil(w / 8))

@@ -198,6 +198,7 @@ def test_both_ways_give_the_same_bits_of_any_stream(
 
 @st.composite
 def crops(draw: st.DrawFn) -> tuple[SpikeGeometry, tuple[int, int], tuple[int, int]]:
+    """Draw a geometry with rows and columns of it, of which each may be all."""
     height, width = draw(st.integers(1, 20)), draw(st.integers(8, 50))
     if draw(st.booleans()):
         width = width // 8 * 8
@@ -210,11 +211,13 @@ def crops(draw: st.DrawFn) -> tuple[SpikeGeometry, tuple[int, int], tuple[int, i
         msb_first=draw(st.booleans()),
         drop_columns=((drop[0], drop[1]),) if len(drop) == 2 else (),
     )
-    rows, columns = (
-        tuple(sorted(draw(st.lists(st.integers(0, side), min_size=2, max_size=2, unique=True))))
-        for side in geometry.shape
-    )
-    return geometry, rows, columns  # type: ignore[return-value]
+
+    def span(side: int) -> tuple[int, int]:
+        first = draw(st.integers(0, side - 1))
+        part = first, draw(st.integers(first + 1, side))
+        return draw(st.sampled_from([(0, side), part]))
+
+    return geometry, span(geometry.shape[0]), span(geometry.shape[1])
 
 
 @same_way
