@@ -148,7 +148,7 @@ def _light() -> Findings:
     if compiled() is not None:
         yield Diagnosis("light of spikes", f"compiled by numba {version}")
     elif version is None:
-        advice = "in half of the time, for TRAIN and `path`: pip install 'spikedeblur[numba]'"
+        advice = "in half of the time or less with numba: pip install 'spikedeblur[numba]'"
         yield Diagnosis("light of spikes", "by NumPy", advice=advice)
     else:
         advice = f"numba {version} does not load; one that fits: pip install -U numba"
