@@ -38,7 +38,7 @@ _PIXELS = np.unpackbits(_ALL_BYTES[:, None], axis=1, bitorder="little") * np.uin
 _WORDS = _PIXELS.view(np.uint64)[:, 0].copy()
 """Eight pixels of 0 or 255, a byte each, by the byte that holds their bits."""
 
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 def _compiled(function: F) -> F:
@@ -311,12 +311,11 @@ def _light_of_bits(
 @functools.cache
 def _kernel() -> Any:
     """Return the compiled function, from numba's cache where a process has compiled it before."""
-    read = numba.types.Array(numba.uint8, 1, "C", readonly=True)
-    integers = [numba.types.UniTuple(numba.int64, length) for length in (3, 5)]
-    signature = numba.void(
-        read, *integers, read, numba.int64[::1], numba.int64[:, ::1], numba.float32[::1],
-        numba.uint16[::1],
-    )  # fmt: skip
+    types: Any = numba.types
+    read = types.Array(types.uint8, 1, "C", readonly=True)
+    integers = [types.UniTuple(types.int64, length) for length in (3, 5)]
+    arrays = (types.int64[::1], types.int64[:, ::1], types.float32[::1], types.uint16[::1])
+    signature = types.void(read, *integers, read, *arrays)
     try:
         return numba.njit(signature, cache=True, **_OPTIONS)(_light_of_bits)
     except Exception:  # nowhere to write, a full disk, or a damaged cache: it takes seconds more

@@ -138,7 +138,7 @@ def light_of_packed(
 
         return read
 
-    _spread(rows_as_stored, last - first, edges, region.upright(out))
+    _spread(rows_as_stored, last - first, edges, out[:, ::-1] if flip else out)
     return out
 
 
