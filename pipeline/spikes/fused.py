@@ -18,7 +18,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from .packed import Bytes, Region, reverse_bits
+from .packed import Bytes, Region, reverse_bits, unpack_bits
 from .spread import pieces_of
 
 Array = npt.NDArray[Any]
@@ -34,7 +34,7 @@ _NONE = 1 << 30
 """Samples to a spike that is not there; more, where they were counted on from elsewhere."""
 
 _ALL_BYTES = np.arange(256, dtype=np.uint8)
-_PIXELS = np.unpackbits(_ALL_BYTES[:, None], axis=1, bitorder="little") * np.uint8(255)
+_PIXELS = unpack_bits(_ALL_BYTES[:, None]) * np.uint8(255)
 _WORDS = _PIXELS.view(np.uint64)[:, 0].copy()
 """Eight pixels of 0 or 255, a byte each, by the byte that holds their bits."""
 
