@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .. import __version__
 from .host.machine import available_cores, cgroup_value
+from .spikes.intervals import compiled
 
 _CORE = (
     "torch",
@@ -79,7 +80,18 @@ def examine() -> list[Diagnosis]:
 
     A file of `PROBE_BYTES` is written in the current folder and removed; nothing else changes.
     """
-    checks = (_software, _clashes, _extras, _cores, _memory, _limits, _disk, _torch, _codecs)
+    checks = (
+        _software,
+        _clashes,
+        _extras,
+        _light,
+        _cores,
+        _memory,
+        _limits,
+        _disk,
+        _torch,
+        _codecs,
+    )
     return [finding for check in checks for finding in check()]
 
 
@@ -128,6 +140,19 @@ def _extras() -> Findings:
             yield Diagnosis(module, "not installed (optional)", advice=advice)
         else:
             yield Diagnosis(module, f"there, for {purpose}")
+
+
+def _light() -> Findings:
+    """Yield which way light of spikes is made, of two that give the same numbers."""
+    version = _version("numba")
+    if compiled() is not None:
+        yield Diagnosis("light of spikes", f"compiled by numba {version}")
+    elif version is None:
+        advice = "in half of the time or less with numba: pip install 'spikedeblur[numba]'"
+        yield Diagnosis("light of spikes", "by NumPy", advice=advice)
+    else:
+        advice = f"numba {version} does not load; one that fits: pip install -U numba"
+        yield Diagnosis("light of spikes", "by NumPy", advice=advice)
 
 
 def _cores() -> Findings:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 import numpy as np
 
 from ..frames.images import FrameType
+from ..spikes.intervals import HalfLight, Light, light_of_spikes
 from ..spikes.packed import pack_bits
 from ..storage.base import StoreError
 from ..storage.side_by_side import together
@@ -192,6 +193,26 @@ class WindowSequence(ABC):
         box = self._box(window, window + 1, rows, columns, self.voxel_shape)
         return self._read_spikes(window, beside, box)
 
+    def light(
+        self,
+        window: int,
+        beside: int,
+        rows: Range = None,
+        columns: Range = None,
+        *,
+        out: Light | HalfLight,
+    ) -> None:
+        """Write one exposure's light to `out` (K, h, w), from its spikes and those beside it.
+
+        See `light_of_spikes`; the samples are those of `spikes_beside`.
+
+        Raises:
+            StoreError: the sequence has counts only.
+        """
+        self._require_spikes()
+        box = self._box(window, window + 1, rows, columns, self.voxel_shape)
+        self._read_light(window, beside, box, out)
+
     def packed(
         self, start: int, stop: int, beside: float, rows: Range = None, columns: Range = None
     ) -> list[np.ndarray]:
@@ -265,6 +286,11 @@ class WindowSequence(ABC):
             pack_bits(self._read_spikes(i, int(beside * self.samples[i]), (rows, whole))[0])
             for i in range(start, stop)
         ]
+
+    def _read_light(self, window: int, beside: int, box: Box, out: Light | HalfLight) -> None:
+        """Write the light of a box; called where there are spikes."""
+        spikes, before = self._read_spikes(window, beside, box)
+        light_of_spikes(spikes, self.bins, before, int(self.samples[window]), out=out)
 
     def _box(
         self, start: int, stop: int, rows: Range, columns: Range, shape: tuple[int, int]

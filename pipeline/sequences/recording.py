@@ -14,6 +14,7 @@ import numpy as np
 
 from ...errors import SpikeDeblurError
 from ..frames.images import DeepRGB, as_type, image_shape, read_frame, to_uint8, to_uint16, to_unit
+from ..spikes.intervals import HalfLight, Light
 from ..spikes.reconstruct import sdm
 from ..spikes.rolling import open_spikes, row_delays
 from ..spikes.settings import SpikeSettings
@@ -155,6 +156,11 @@ class RecordingSequence(WindowSequence):
         start, stop = self._spans[window]
         first, last = max(self._whole[0], start - beside), min(stop + beside, self._whole[1])
         return self._file.read(first, last, *box), start - first
+
+    def _read_light(self, window: int, beside: int, box: Box, out: Light | HalfLight) -> None:
+        start, stop = self._spans[window]
+        known = max(self._whole[0], start - beside), min(stop + beside, self._whole[1])
+        self._file.light(self.bins, (start, stop), known, *box, out=out)
 
     def _frame(self, i: int) -> DeepRGB:
         # Tiles of one clip ask for the same few frames again and again.

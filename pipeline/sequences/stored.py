@@ -12,6 +12,7 @@ from ..frames.listing import shorten
 from ..host.files import StrPath
 from ..spikes.counts import count_windows
 from ..spikes.geometry import SpikeGeometry
+from ..spikes.intervals import HalfLight, Light, light_of_packed
 from ..spikes.packed import unpack_bits
 from ..storage.base import Storage, StoreError
 from ..storage.locate import open_storage
@@ -188,6 +189,19 @@ class StoreSequence(WindowSequence):
         packed = self._read("spikes", ((first, stop), rows, (b0, b1)))
         bits = unpack_bits(packed, count=x1 - 8 * b0)
         return np.ascontiguousarray(bits[..., x0 - 8 * b0 :]), start - first
+
+    def _read_light(self, window: int, beside: int, box: Box, out: Light | HalfLight) -> None:
+        """Write light of the bits as they are stored."""
+        rows, columns = box
+        known = self._known(window, beside)
+        (x0, x1), (b0, b1) = columns, _row_bytes(columns)
+        packed = self._read("spikes", ((known.first, known.stop), rows, (b0, b1))).reshape(-1)
+        geometry = SpikeGeometry(height=rows[1] - rows[0], width=8 * (b1 - b0), flip_rows=False)
+        cut = (x0 - 8 * b0, x1 - 8 * b0)
+        before = known.start - known.first
+        exposure = (before, before + int(self.samples[window]))
+        every = (0, known.stop - known.first)
+        light_of_packed(packed, geometry, self.bins, exposure, every, columns=cut, out=out)
 
     def _read_packed(self, start: int, stop: int, beside: float, box: Box) -> list[np.ndarray]:
         """Read the bytes of a box of spikes, each sample once."""

@@ -24,6 +24,7 @@ from ..host.files import StrPath
 from ..spikes import SideFile, SpikeClock, SpikeFile, read_side_file
 from ..spikes.dat import SPIKE_SUFFIXES
 from ..spikes.geometry import SpikeGeometry
+from ..spikes.intervals import HalfLight, Light
 from ..storage.base import StoreError
 from ..storage.locate import open_storage
 from ..store.records import NPY_VOXELS, read_record, root_kind
@@ -195,6 +196,11 @@ class UnifiedSequence(WindowSequence):
         file, start, stop = self._recorded(window)
         first, last = max(0, start - beside), min(stop + beside, file.n_frames)
         return file.read(first, last, *box), start - first
+
+    def _read_light(self, window: int, beside: int, box: Box, out: Light | HalfLight) -> None:
+        file, start, stop = self._recorded(window)
+        known = max(0, start - beside), min(stop + beside, file.n_frames)
+        file.light(self.bins, (start, stop), known, *box, out=out)
 
     def known_samples(self, window: int, beside: float) -> KnownSamples:
         """Return the samples of a window and beside it; see `WindowSequence`."""

@@ -21,6 +21,7 @@ from ..host.files import atomic_write
 from ..host.reading import open_file
 from .counts import bin_edges, count_spikes, count_type
 from .geometry import SpikeGeometry, SpikeGeometryError
+from .intervals import HalfLight, Light, light_of_packed
 from .mosaic import BLOCK, Shares, place_rates, shares_of, thin
 from .packed import Bytes, Range, Region, pack_bits, reverse_bits
 from .stream import SpikeStream
@@ -150,6 +151,23 @@ class SpikeFile(SpikeStream):
         if out is not None:
             out[...] = counts
         return counts
+
+    def light(
+        self,
+        bins: int,
+        exposure: tuple[int, int],
+        known: tuple[int, int],
+        rows: Range = None,
+        columns: Range = None,
+        *,
+        out: Light | HalfLight,
+    ) -> None:
+        """Write an exposure's light to `out`, as `SpikeStream.light` says."""
+        if not self.is_plain:
+            SpikeStream.light(self, bins, exposure, known, rows, columns, out=out)
+            return
+        self._checked_window(*known)
+        light_of_packed(self.data, self.geometry, bins, exposure, known, rows, columns, out=out)
 
     def count_spikes(self, start: int = 0, stop: int | None = None) -> int:
         """Return how many spikes the samples [start, stop) hold, over all pixels."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from .clock import SpikeWindowError
 from .counts import MOST_IN_BIN
 from .geometry import SpikeGeometry
+from .intervals import HalfLight, Light, light_of_spikes
 from .packed import Bytes, Range, pack_bits
 
 _AT_ONCE_BYTES = 1 << 24
@@ -62,6 +63,21 @@ class SpikeStream(ABC):
 
         uint8, or uint16 where a bin holds more than 255 samples. Raises as `count_spikes` does.
         """
+
+    def light(
+        self,
+        bins: int,
+        exposure: tuple[int, int],
+        known: tuple[int, int],
+        rows: Range = None,
+        columns: Range = None,
+        *,
+        out: Light | HalfLight,
+    ) -> None:
+        """Write an exposure's light to `out` (K, h, w), upright, as `light_of_packed` does."""
+        (start, stop), (first, last) = exposure, known
+        spikes = self.read(first, last, rows, columns)
+        light_of_spikes(spikes, bins, start - first, stop - start, out=out)
 
     def packed(self, start: int, stop: int, out: Bytes) -> None:
         """Write samples [start, stop) to `out`, upright and packed row by row.

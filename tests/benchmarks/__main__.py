@@ -24,7 +24,7 @@ import numpy as np
 from spikedeblur.pipeline.spikes import SpikeFile, SpikeGeometry, count_spikes
 from spikedeblur.pipeline.spikes.dat import pack_spikes
 
-from . import align, jobs, peers, store, streaming, transfer
+from . import align, jobs, light, peers, store, streaming, transfer
 from .figures import Figure, fastest
 
 BINS = 32
@@ -155,6 +155,7 @@ def main() -> int:
         *kernel((257, 180, 320), bar=0.8, repeats=40, most_memory=1.35),
         *kernel((301, 250, 400), bar=0.8, repeats=40),
         *kernel((1000, 1000, 1000), bar=0.7, repeats=3),
+        *light.all_figures(),
     ]
     shared = Path("/dev/shm")
     in_memory = shared if shared.is_dir() else None
