@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .normalize import luminance
 from .path_sums import PathSums, blurred_by, enlarged_sources, sources_of, spline
-from .paths import are_inside, each_sampled, points_at, sampled
+from .paths import are_inside, by_rows, each_sampled, places, points_at, sampled
 from .picture_noise import less_noise, unevenness
 from .spike_motion import mean_around
 
@@ -118,19 +118,31 @@ class Explanation:
         self.blur, self.noise = exposed.blur, exposed.noise
         self.slow = ((2 * FINE_GAP - exposed.pace / instants) / FINE_GAP).clamp(0, 1)
         """(N, 1, H, W), share by which the blurred frame corrects."""
-        points = points_at(exposed.shift, size)
-        weights = are_inside(points) * exposed.visible
-        self.number = weights.sum(1, keepdim=True)
+        place = places(size, exposed.blur)
+
+        def ways(shift: Tensor, visible: Tensor, place: Tensor) -> tuple[Tensor, ...]:
+            points = points_at(shift, size, place)
+            weights = are_inside(points) * visible
+            number = weights.sum(1, keepdim=True)
+            return points.movedim(-1, 2), weights / (LITTLE + number), number
+
+        def back(sources: Tensor, share: Tensor, place: Tensor) -> tuple[Tensor, ...]:
+            points = points_at(sources, size, place)
+            came = are_inside(points) * each_sampled(exposed.visible, points)
+            came = self._surely(came, exposed.shift, sources, points)
+            hidden = ((1 - came) * share).mean(1, keepdim=True)
+            return points.movedim(-1, 2), came / instants, came.mean(1, keepdim=True), hidden
+
+        points, weights, self.number = by_rows(ways, [exposed.shift, exposed.visible, place])
         """(N, 1, H, W), instants at which a point is seen."""
         self.seen = self.number / instants
         """(N, 1, H, W), the same as a share of the exposure."""
-        self._forward = PathSums(points, weights / (LITTLE + self.number))
+        self._forward = PathSums(points.movedim(2, -1), weights)
         self._itself = LITTLE / (LITTLE + self.number)
-        points = points_at(sources, size)
-        came = are_inside(points) * each_sampled(exposed.visible, points)
-        came = self._surely(came, exposed.shift, sources, points)
-        self._backward = PathSums(points, came / instants)
-        self._hidden = ((1 - came) * exposed.share).mean(1, keepdim=True) * exposed.blur
+        points, came, self.explained, hidden = by_rows(back, [sources, exposed.share, place])
+        """(N, 1, H, W), share of the blurred frame's exposure in which points are seen there."""
+        self._backward = PathSums(points.movedim(2, -1), came)
+        self._hidden = hidden * exposed.blur
 
     def _surely(self, came: Tensor, shift: Tensor, sources: Tensor, points: Tensor) -> Tensor:
         """Return how surely the points that are seen came from where their sources say."""
@@ -155,16 +167,14 @@ class NearExplanation(Explanation):
         self._clipped = exposed.blur >= brightest
 
     def _surely(self, came: Tensor, shift: Tensor, sources: Tensor, points: Tensor) -> Tensor:
-        there = sampled(shift.flatten(0, 1), points.flatten(0, 1)).view_as(shift)
+        there = sampled(shift.flatten(0, 1), points.flatten(0, 1)).view_as(sources)
         missed = (there + sources).square().sum(2)
-        came = came / (1 + (missed / LEADS_BACK**2).square())
-        self._explained = came.mean(1, keepdim=True).square()
-        return came
+        return came / (1 + (missed / LEADS_BACK**2).square())
 
     def change(self, sharp: Tensor) -> Tensor:
         """Return by what share the blurred frame is more, as far as its ways explain it."""
         change = super().change(sharp)
-        change = torch.where(self._clipped, change.clamp(min=0), change) * self._explained
+        change = torch.where(self._clipped, change.clamp(min=0), change) * self.explained.square()
         return change / (1 + mean_around(gray(change).square(), 3) / EXPLAINED**2)
 
     def along(self, ratio: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ from torch import Tensor
 
 DEGREE = 4
 """Degree of a path's polynomials."""
+
+_AT_ONCE = 1 << 18  # numbers that a strip's maps hold, few enough for a processor's cache
 
 Paths = Tensor
 """Coefficients (N, DEGREE, 2, H, W), columns before rows, in pixels."""
@@ -64,19 +66,47 @@ def speed(paths: Paths) -> Tensor:
     return torch.einsum("nkahw,kj,njahw->nhw", paths, squares, paths)[:, None].clamp(min=0).sqrt()
 
 
-def points_at(shift: Tensor, size: Sequence[int]) -> Tensor:
+def places(size: Sequence[int], like: Tensor) -> Tensor:
+    """Return where a picture's pixels are, from -1 to 1: (2, H, W), columns first."""
+    rows, columns = (
+        (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side * 2 - 1
+        for side in size
+    )
+    return torch.stack([columns.expand(*size), rows[:, None].expand(*size)])
+
+
+def points_at(shift: Tensor, size: Sequence[int], place: Tensor | None = None) -> Tensor:
     """Return where shifts (N, I, 2, H, W), in the pixels of a picture of this size, lead.
+
+    Args:
+        shift: how far from its pixel each point is.
+        size: (h, w) of the picture.
+        place: (2, H, W), the rows of `places` from which shifts start; None: all of them.
 
     Returns:
         (N, I, H, W, 2), columns first, from -1 to 1 inside, as `grid_sample` takes it.
     """
-    columns, rows = (
-        (torch.arange(side, device=shift.device, dtype=shift.dtype) + 0.5) / side * 2 - 1
-        for side in shift.shape[:-3:-1]
-    )
-    start = torch.stack([columns.expand(shift.shape[-2:]), rows[:, None].expand(shift.shape[-2:])])
+    start = places(shift.shape[-2:], shift) if place is None else place
     to_unit = shift.new_tensor([2 / size[1], 2 / size[0]])[:, None, None]
     return torch.addcmul(start, shift, to_unit).movedim(2, -1)
+
+
+def by_rows(
+    find: Callable[..., tuple[Tensor, ...]], maps: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Find maps in strips of rows, so that what is computed in between stays in the cache.
+
+    Args:
+        find: takes the same rows of each map, and returns maps (..., H, W) of these rows.
+        maps: (..., H, W) each; the first one decides how high a strip is.
+    """
+    height, count = maps[0].shape[-2], -(-maps[0].numel() // _AT_ONCE)
+    if count <= 1 or torch.compiler.is_compiling():
+        return find(*maps)
+    rows = -(-height // count)
+    strips = zip(*(x.split(rows, -2) for x in maps), strict=True)
+    found = zip(*(find(*strip) for strip in strips), strict=True)
+    return tuple(torch.cat(parts, -2) for parts in found)
 
 
 def are_inside(points: Tensor) -> Tensor:
@@ -96,11 +126,19 @@ def each_sampled(pictures: Tensor, points: Tensor) -> Tensor:
     return seen.view(points.shape[:-1])
 
 
-def follow(light: Tensor, paths: Paths, times: Sequence[float]) -> tuple[Tensor, Tensor]:
+def follow(
+    light: Tensor, paths: Paths, times: Sequence[float], place: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Sample pictures of light (N, I, h, w), each at its own time, where paths then are.
+
+    Args:
+        light: the pictures.
+        paths: (N, DEGREE, 2, H, W), in pixels of the light.
+        times: one for each picture.
+        place: see `points_at`.
 
     Returns:
         (N, I, H, W), and what `are_inside` returns.
     """
-    points = points_at(shifts(paths, times), light.shape[-2:])
+    points = points_at(shifts(paths, times), light.shape[-2:], place)
     return each_sampled(light, points), are_inside(points)

@@ -30,9 +30,11 @@ from .paths import (
     are_inside,
     basis,
     bin_times,
+    by_rows,
     each_sampled,
     enlarged,
     follow,
+    places,
     points_at,
     resized,
     shifts,
@@ -90,31 +92,37 @@ def along_motion(light: Tensor, paths: Paths, scale: int, visible: Tensor) -> Te
         and the standard deviation between its parts, which shows where a path is wrong.
     """
     size = [scale * side for side in light.shape[-2:]]
-    paths, visible = enlarged(paths, scale), resized(visible, size)
     # A path that leaves the picture at once has the light of its own pixel.
     still = _LITTLE * F.interpolate(light.mean(1, keepdim=True), size)
-    little = torch.full_like(still, _LITTLE)
-    number, seen, squares = little, still, still.square() / _LITTLE  # (N, 1, H, W)
-    middle_number, middle = little, still
     times = bin_times(light.shape[1])
-    for part in _parts(len(times)):
-        part_number, part_seen = torch.zeros_like(still), torch.zeros_like(still)
-        for bins in part:
-            followed, weights = follow(light[:, bins], paths, times[bins])
-            weights = weights * weights_at(visible, times[bins])
-            weighted = weights * followed  # (N, bins, H, W)
-            part_number = part_number + weights.sum(1, keepdim=True)
-            part_seen = part_seen + weighted.sum(1, keepdim=True)
-            short = [i for i, time in enumerate(times[bins]) if abs(time) < MIDDLE / 2]
-            if short:
-                among = slice(short[0], short[-1] + 1)
-                middle_number = middle_number + weights[:, among].sum(1, keepdim=True)
-                middle = middle + weighted[:, among].sum(1, keepdim=True)
-        number, seen = number + part_number, seen + part_seen
-        squares = squares + part_seen.square() / part_number.clamp(min=_LITTLE)
-    mean = seen / number
-    deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
-    return torch.cat([mean, middle / middle_number, deviation], 1)
+
+    def integrals(paths: Tensor, visible: Tensor, still: Tensor, place: Tensor) -> tuple[Tensor]:
+        paths = paths.unflatten(1, (DEGREE, 2))
+        little = torch.full_like(still, _LITTLE)
+        number, seen, squares = little, still, still.square() / _LITTLE  # (N, 1, H, W)
+        middle_number, middle = little, still
+        for part in _parts(len(times)):
+            part_number, part_seen = torch.zeros_like(still), torch.zeros_like(still)
+            for bins in part:
+                followed, weights = follow(light[:, bins], paths, times[bins], place)
+                weights = weights * weights_at(visible, times[bins])
+                weighted = weights * followed  # (N, bins, H, W)
+                part_number = part_number + weights.sum(1, keepdim=True)
+                part_seen = part_seen + weighted.sum(1, keepdim=True)
+                short = [i for i, time in enumerate(times[bins]) if abs(time) < MIDDLE / 2]
+                if short:
+                    among = slice(short[0], short[-1] + 1)
+                    middle_number = middle_number + weights[:, among].sum(1, keepdim=True)
+                    middle = middle + weighted[:, among].sum(1, keepdim=True)
+            number, seen = number + part_number, seen + part_seen
+            squares = squares + part_seen.square() / part_number.clamp(min=_LITTLE)
+        mean = seen / number
+        deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
+        return (torch.cat([mean, middle / middle_number, deviation], 1),)
+
+    larger = enlarged(paths, scale).flatten(1, 2)
+    maps = [larger, resized(visible, size), still, places(size, light)]
+    return by_rows(integrals, maps)[0]
 
 
 def _parts(bins: int) -> list[list[slice]]:
