@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .normalize import luminance
 from .path_sums import PathSums, blurred_by, enlarged_sources, sources_of, spline
-from .paths import are_inside, by_rows, each_sampled, places, points_at, sampled
+from .paths import are_inside, each_sampled, places, points_at, sampled, strips
 from .picture_noise import less_noise, unevenness
 from .spike_motion import mean_around
 
@@ -119,34 +119,31 @@ class Explanation:
         self.slow = ((2 * FINE_GAP - exposed.pace / instants) / FINE_GAP).clamp(0, 1)
         """(N, 1, H, W), share by which the blurred frame corrects."""
         place = places(size, exposed.blur)
-
-        def ways(shift: Tensor, visible: Tensor, place: Tensor) -> tuple[Tensor, ...]:
-            points = points_at(shift, size, place)
-            weights = are_inside(points) * visible
-            number = weights.sum(1, keepdim=True)
-            return points.movedim(-1, 2), weights / (LITTLE + number), number
-
-        def back(sources: Tensor, share: Tensor, place: Tensor) -> tuple[Tensor, ...]:
-            points = points_at(sources, size, place)
-            came = are_inside(points) * each_sampled(exposed.visible, points)
-            came = self._surely(came, exposed.shift, sources, points)
-            hidden = ((1 - came) * share).mean(1, keepdim=True)
-            return points.movedim(-1, 2), came / instants, came.mean(1, keepdim=True), hidden
-
-        points, weights, self.number = by_rows(ways, [exposed.shift, exposed.visible, place])
+        self._forward, self._backward = PathSums(), PathSums()
+        number, explained, hidden = [], [], []
+        for rows in strips(exposed.shift):
+            points = points_at(exposed.shift[..., rows, :], size, place[:, rows])
+            weights = are_inside(points) * exposed.visible[:, :, rows]
+            number.append(weights.sum(1, keepdim=True))
+            self._forward.add(rows, points, weights / (LITTLE + number[-1]))
+            back = sources[..., rows, :]
+            points = points_at(back, size, place[:, rows])
+            came = are_inside(points) * self._surely(exposed, back, points)
+            explained.append(came.mean(1, keepdim=True))
+            hidden.append(((1 - came) * exposed.share[:, :, rows]).mean(1, keepdim=True))
+            self._backward.add(rows, points, came / instants)
+        self.number = torch.cat(number, 2)
         """(N, 1, H, W), instants at which a point is seen."""
         self.seen = self.number / instants
         """(N, 1, H, W), the same as a share of the exposure."""
-        self._forward = PathSums(points.movedim(2, -1), weights)
-        self._itself = LITTLE / (LITTLE + self.number)
-        points, came, self.explained, hidden = by_rows(back, [sources, exposed.share, place])
+        self.explained = torch.cat(explained, 2)
         """(N, 1, H, W), share of the blurred frame's exposure in which points are seen there."""
-        self._backward = PathSums(points.movedim(2, -1), came)
-        self._hidden = hidden * exposed.blur
+        self._itself = LITTLE / (LITTLE + self.number)
+        self._hidden = torch.cat(hidden, 2) * exposed.blur
 
-    def _surely(self, came: Tensor, shift: Tensor, sources: Tensor, points: Tensor) -> Tensor:
-        """Return how surely the points that are seen came from where their sources say."""
-        return came
+    def _surely(self, exposed: Exposed, sources: Tensor, points: Tensor) -> Tensor:
+        """Return how surely points are seen that come from sources (N, I, 2, h, W), in any rows."""
+        return each_sampled(exposed.visible, points)
 
     def change(self, sharp: Tensor) -> Tensor:
         """Return by what share the blurred frame is more than a sharp one explains."""
@@ -166,10 +163,12 @@ class NearExplanation(Explanation):
         super().__init__(exposed, sources)
         self._clipped = exposed.blur >= brightest
 
-    def _surely(self, came: Tensor, shift: Tensor, sources: Tensor, points: Tensor) -> Tensor:
-        there = sampled(shift.flatten(0, 1), points.flatten(0, 1)).view_as(sources)
-        missed = (there + sources).square().sum(2)
-        return came / (1 + (missed / LEADS_BACK**2).square())
+    def _surely(self, exposed: Exposed, sources: Tensor, points: Tensor) -> Tensor:
+        """Return the same, less where the way there does not lead back."""
+        both = torch.cat([exposed.shift, exposed.visible[:, :, None]], 2)
+        there = sampled(both.flatten(0, 1), points.flatten(0, 1)).unflatten(0, both.shape[:2])
+        missed = (there[:, :, :2] + sources).square().sum(2)
+        return there[:, :, 2] / (1 + (missed / LEADS_BACK**2).square())
 
     def change(self, sharp: Tensor) -> Tensor:
         """Return by what share the blurred frame is more, as far as its ways explain it."""

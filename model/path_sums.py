@@ -11,34 +11,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .paths import by_rows, places, points_at, sampled
+from .paths import by_rows, places, points_at, sampled, strips
 
 _PLACES = 1 << 23  # pixels that fit into 32 bits beside 8 bits of visibility
-_POINTS = 1 << 18  # points that are sampled at once, few enough for a processor's cache
 
 
 class PathSums:
     """Weighted sums over points of pictures: sum over instants of weight times picture."""
 
-    def __init__(self, points: Tensor, weights: Tensor) -> None:
-        """Take points (N, I, H, W, 2), from -1 to 1, and weights (N, I, H, W)."""
-        self._points = points
-        self._weights = weights
+    def __init__(self) -> None:
+        self._strips: list[tuple[slice, Tensor, Tensor]] = []
+
+    def add(self, rows: slice, points: Tensor, weights: Tensor) -> None:
+        """Take points (N, I, h, W, 2), from -1 to 1, and weights (N, I, h, W) of some rows."""
+        self._strips.append((rows, points, weights))
 
     def __call__(self, picture: Tensor) -> Tensor:
         """Return the sums for a picture (N, C, H, W), in its shape."""
-        windows, instants, height, width = self._weights.shape
         if torch.compiler.is_compiling():
-            return _sums(picture, self._points, self._weights)
-        rows = max(1, _POINTS // (instants * width))
-        strips = [(top, min(top + rows, height)) for top in range(0, height, rows)]
+            return torch.cat([_sums(picture, *strip) for _, *strip in self._strips], 2)
         sums = torch.empty_like(picture)
-        for window in range(windows):
-            one = slice(window, window + 1)
-            for top, end in strips:
-                points = self._points[one, :, top:end]
-                weights = self._weights[one, :, top:end]
-                sums[one, :, top:end] = _sums(picture[one], points, weights)
+        for rows, points, weights in self._strips:
+            for window, one in enumerate(picture.split(1)):
+                at = slice(window, window + 1)
+                sums[at, :, rows] = _sums(one, points[at], weights[at])
         return sums
 
 
@@ -67,21 +63,17 @@ def sources_of(shift: Tensor, visible: Tensor) -> Tensor:
     # Visibility and place in one number: the larger one is of the more visible point.
     row = 1 << (width - 1).bit_length()
     whole = torch.int32 if height * row <= _PLACES else torch.int64
-    nowhere = height * width
-
-    def landing(shift: Tensor, visible: Tensor, place: Tensor) -> tuple[Tensor, ...]:
-        x, y = (place + shift).round_().unbind(2)
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        target = torch.where(inside, y * width + x, nowhere)
-        seen = (255 * visible).round().to(whole)
-        return target, seen * _PLACES + (place[1] * row + place[0]).to(whole)
-
     place = torch.stack([columns, rows]).to(shift)  # (2, H, W)
-    target, key = (x.flatten(2) for x in by_rows(landing, [shift, visible, place]))
-    none = key.new_full((len(key), instants, nowhere + 1), -1)
-    best = none.scatter_reduce(2, target.long(), key, "amax")[..., :nowhere]
+    best = visible.new_full((len(shift), instants, height * width + 1), -1, dtype=whole)
+    for strip in strips(shift):
+        x, y = (place[:, strip] + shift[..., strip, :]).round_().unbind(2)
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        target = torch.where(inside, y * width + x, height * width)  # the last one is for outside
+        seen = (255 * visible[:, :, strip]).round().to(whole)
+        key = seen * _PLACES + (place[1, strip] * row + place[0, strip]).to(whole)
+        best = best.scatter_reduce_(2, target.long().flatten(2), key.flatten(2), "amax")
 
-    def back(best: Tensor, start: Tensor, place: Tensor, unit: Tensor) -> tuple[Tensor]:
+    def back(best: Tensor, start: Tensor, place: Tensor, unit: Tensor) -> Tensor:
         found = (best & (_PLACES - 1)).to(shift)
         down = (found / row).floor()
         source = torch.stack([found - down * row, down], 2) - place
@@ -89,10 +81,10 @@ def sources_of(shift: Tensor, visible: Tensor) -> Tensor:
         for _ in range(3):
             turned = _nearer(shift, turned, unit)
         nothing = (best < 0)[:, :, None]
-        return (_nearer(shift, torch.where(nothing, turned, source), unit),)
+        return _nearer(shift, torch.where(nothing, turned, source), unit)
 
-    best = best.unflatten(2, (height, width))
-    return by_rows(back, [best, shift, place, places((height, width), shift)])[0]
+    best = best[..., :-1].unflatten(2, (height, width))
+    return by_rows(back, [best, shift, place, places((height, width), shift)])
 
 
 def _nearer(shift: Tensor, back: Tensor, place: Tensor) -> Tensor:
@@ -106,27 +98,10 @@ def enlarged_sources(sources: Tensor, shift: Tensor) -> Tensor:
     size = shift.shape[-2:]
     back = F.interpolate(sources.flatten(1, 2), size, mode="nearest").view_as(shift)
 
-    def nearer(back: Tensor, place: Tensor) -> tuple[Tensor]:
-        return (_nearer(shift, 2 * back, place),)
+    def nearer(back: Tensor, place: Tensor) -> Tensor:
+        return _nearer(shift, 2 * back, place)
 
-    return by_rows(nearer, [back, places(size, shift)])[0]
-
-
-def _once_nearer(shift: Tensor, back: Tensor) -> Tensor:
-    """One step of the fixed point back(x) = -shift(x + back(x))."""
-    size = shift.shape[-2:]
-
-    def nearer(back: Tensor, place: Tensor) -> tuple[Tensor]:
-        points = points_at(back, size, place)
-        return (-sampled(shift.flatten(0, 1), points.flatten(0, 1)).view_as(back),)
-
-    return by_rows(nearer, [back, places(size, back)])[0]
-
-
-def enlarged_sources(sources: Tensor, shift: Tensor) -> Tensor:
-    """Return sources (N, I, 2, h, w) for shifts (N, I, 2, H, W) of about twice the size."""
-    back = 2 * F.interpolate(sources.flatten(1, 2), shift.shape[-2:], mode="nearest")
-    return _once_nearer(shift, back.view_as(shift))
+    return by_rows(nearer, [back, places(size, shift)])
 
 
 def spline(spike_pixel: float) -> list[float]:

@@ -10,6 +10,7 @@ frames.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -91,28 +92,31 @@ def points_at(shift: Tensor, size: Sequence[int], place: Tensor | None = None) -
     return torch.addcmul(start, shift, to_unit).movedim(2, -1)
 
 
-def by_rows(
-    find: Callable[..., tuple[Tensor, ...]], maps: Sequence[Tensor]
-) -> tuple[Tensor, ...]:
+def strips(maps: Tensor) -> list[slice]:
+    """Cut the rows of maps (N, ..., H, W) so that a window's strips stay in a processor's cache."""
+    height = maps.shape[-2]
+    if torch.compiler.is_compiling():
+        return [slice(0, height)]
+    count = min(height, -(-maps[0].numel() // _AT_ONCE))
+    edges = [height * i // count for i in range(count + 1)]
+    return [slice(*edge) for edge in itertools.pairwise(edges)]
+
+
+def by_rows(find: Callable[..., Tensor], maps: Sequence[Tensor]) -> Tensor:
     """Find maps in strips of rows, so that what is computed in between stays in the cache.
 
     Args:
         find: takes the same rows of each map, and returns maps (..., H, W) of these rows.
         maps: (..., H, W) each; the first one decides how high a strip is.
     """
-    height, count = maps[0].shape[-2], -(-maps[0].numel() // _AT_ONCE)
-    if count <= 1 or torch.compiler.is_compiling():
-        return find(*maps)
-    rows = -(-height // count)
-    strips = zip(*(x.split(rows, -2) for x in maps), strict=True)
-    found = zip(*(find(*strip) for strip in strips), strict=True)
-    return tuple(torch.cat(parts, -2) for parts in found)
+    found = [find(*(x[..., rows, :] for x in maps)) for rows in strips(maps[0])]
+    return torch.cat(found, -2) if len(found) > 1 else found[0]
 
 
 def are_inside(points: Tensor) -> Tensor:
     """Return where `points_at` are inside the picture: (N, I, H, W), 1 there and 0 elsewhere."""
     x, y = points.unbind(-1)
-    return ((x.abs() <= 1) & (y.abs() <= 1)).to(points)
+    return torch.maximum(x.abs(), y.abs()).le_(1)
 
 
 def sampled(pictures: Tensor, points: Tensor) -> Tensor:

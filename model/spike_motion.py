@@ -96,7 +96,7 @@ def along_motion(light: Tensor, paths: Paths, scale: int, visible: Tensor) -> Te
     still = _LITTLE * F.interpolate(light.mean(1, keepdim=True), size)
     times = bin_times(light.shape[1])
 
-    def integrals(paths: Tensor, visible: Tensor, still: Tensor, place: Tensor) -> tuple[Tensor]:
+    def integrals(paths: Tensor, visible: Tensor, still: Tensor, place: Tensor) -> Tensor:
         paths = paths.unflatten(1, (DEGREE, 2))
         little = torch.full_like(still, _LITTLE)
         number, seen, squares = little, still, still.square() / _LITTLE  # (N, 1, H, W)
@@ -118,11 +118,11 @@ def along_motion(light: Tensor, paths: Paths, scale: int, visible: Tensor) -> Te
             squares = squares + part_seen.square() / part_number.clamp(min=_LITTLE)
         mean = seen / number
         deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
-        return (torch.cat([mean, middle / middle_number, deviation], 1),)
+        return torch.cat([mean, middle / middle_number, deviation], 1)
 
     larger = enlarged(paths, scale).flatten(1, 2)
     maps = [larger, resized(visible, size), still, places(size, light)]
-    return by_rows(integrals, maps)[0]
+    return by_rows(integrals, maps)
 
 
 def _parts(bins: int) -> list[list[slice]]:
