@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .paths import by_rows, places, points_at, sampled, strips
 
-_PLACES = 1 << 23  # pixels that fit into 32 bits beside 8 bits of visibility
+_PLACES = 1 << 23  # most pixels of which a number fits into 31 bits beside 8 bits of visibility
 
 
 class PathSums:
@@ -62,7 +62,8 @@ def sources_of(shift: Tensor, visible: Tensor) -> Tensor:
     columns = torch.arange(width, device=shift.device).expand(height, width)
     # Visibility and place in one number: the larger one is of the more visible point.
     row = 1 << (width - 1).bit_length()
-    whole = torch.int32 if height * row <= _PLACES else torch.int64
+    pixels = row << (height - 1).bit_length()
+    whole = torch.int32 if pixels <= _PLACES else torch.int64
     place = torch.stack([columns, rows]).to(shift)  # (2, H, W)
     best = visible.new_full((len(shift), instants, height * width + 1), -1, dtype=whole)
     for strip in strips(shift):
@@ -70,11 +71,11 @@ def sources_of(shift: Tensor, visible: Tensor) -> Tensor:
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         target = torch.where(inside, y * width + x, height * width)  # the last one is for outside
         seen = (255 * visible[:, :, strip]).round().to(whole)
-        key = seen * _PLACES + (place[1, strip] * row + place[0, strip]).to(whole)
+        key = seen * pixels + (place[1, strip] * row + place[0, strip]).to(whole)
         best = best.scatter_reduce_(2, target.long().flatten(2), key.flatten(2), "amax")
 
     def back(best: Tensor, start: Tensor, place: Tensor, unit: Tensor) -> Tensor:
-        found = (best & (_PLACES - 1)).to(shift)
+        found = (best & (pixels - 1)).to(shift)
         down = (found / row).floor()
         source = torch.stack([found - down * row, down], 2) - place
         turned = -start

@@ -20,7 +20,8 @@ from torch import Tensor
 DEGREE = 4
 """Degree of a path's polynomials."""
 
-_AT_ONCE = 1 << 18  # numbers that a strip's maps hold, few enough for a processor's cache
+AT_ONCE = 1 << 18
+"""Numbers that are worked on together, few enough to stay in a processor's cache."""
 
 Paths = Tensor
 """Coefficients (N, DEGREE, 2, H, W), columns before rows, in pixels."""
@@ -97,7 +98,7 @@ def strips(maps: Tensor) -> list[slice]:
     height = maps.shape[-2]
     if torch.compiler.is_compiling():
         return [slice(0, height)]
-    count = min(height, -(-maps[0].numel() // _AT_ONCE))
+    count = min(height, -(-maps[0].numel() // AT_ONCE))
     edges = [height * i // count for i in range(count + 1)]
     return [slice(*edge) for edge in itertools.pairwise(edges)]
 

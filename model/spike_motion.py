@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .paths import (
+    AT_ONCE,
     DEGREE,
     Paths,
     are_inside,
@@ -66,7 +67,7 @@ INTEGRALS = 3
 
 _FAINT = 1e-3  # squared gradient of luminance below which steps are small
 _DAMPING = 0.02  # share of the mean squared gradient that damps steps
-_AT_ONCE = 8  # bins followed together: more are no faster, and take memory
+_FEW = 8  # bins followed together: more are no faster, and take memory
 _LARGEST_STEP = 1.0  # pixels by which a step changes a coefficient at most
 _LITTLE = 1e-3  # weight of the pixel's own light, for paths that lead outside
 _ALIKE = 0.03  # difference of luminance that is noise in the dark, even if there is none
@@ -126,10 +127,10 @@ def along_motion(light: Tensor, paths: Paths, scale: int, visible: Tensor) -> Te
 
 
 def _parts(bins: int) -> list[list[slice]]:
-    """Cut bins into `PARTS` lists, each of slices of at most `_AT_ONCE` bins."""
+    """Cut bins into `PARTS` lists, each of slices of at most `_FEW` bins."""
     bounds = [(i * bins // PARTS, (i + 1) * bins // PARTS) for i in range(PARTS)]
     return [
-        [slice(start, min(start + _AT_ONCE, stop)) for start in range(first, stop, _AT_ONCE)]
+        [slice(start, min(start + _FEW, stop)) for start in range(first, stop, _FEW)]
         for first, stop in bounds
     ]
 
@@ -278,12 +279,14 @@ def _best_of_neighbours(light: Tensor, paths: Paths) -> Paths:
     shift = shifts(paths, times)  # (N, G, 2, h, w)
     followed, _ = follow(light, paths, times)
     noise = _noise_in(_departure(followed)[0])
-    cost = _cost(light, shift, noise) - _BETTER
+    place = places(light.shape[-2:], light)
+    cost = _cost(light, shift, noise, place) - _BETTER
     for reach in REACHES:
         others, pixel = shift.flatten(1, 2), _pixels(shift)
         source = pixel.expand_as(cost)
         for down, right in ((-reach, 0), (reach, 0), (0, -reach), (0, reach)):
-            other_cost = _cost(light, _moved(others, down, right).view_as(shift), noise)
+            moved = _moved(others, down, right).view_as(shift)
+            other_cost = _cost(light, moved, noise, place)
             better = other_cost < cost
             cost = torch.where(better, other_cost, cost)
             source = torch.where(better, _moved(pixel, down, right), source)
@@ -303,7 +306,7 @@ def _pixels(like: Tensor) -> Tensor:
     return torch.arange(height * width, device=like.device).to(like).view(1, 1, height, width)
 
 
-def _cost(light: Tensor, shift: Tensor, noise: Tensor) -> Tensor:
+def _cost(light: Tensor, shift: Tensor, noise: Tensor, place: Tensor) -> Tensor:
     """Cost of paths (N, 1, h, w): how much light along them departs from the middle's.
 
     An instant costs no more than `_HIDDEN_COST`, so that a path is good that is right for as long
@@ -313,13 +316,18 @@ def _cost(light: Tensor, shift: Tensor, noise: Tensor) -> Tensor:
         light: (N, G, h, w).
         shift: (N, G, 2, h, w), of paths at the groups' times.
         noise: (N, 1, 1, 1), what `_noise_in` returns.
+        place: (2, h, w), what `places` returns.
     """
-    points = points_at(shift, light.shape[-2:])
-    departs, middle = _departure(each_sampled(light, points))
-    noise = noise + _ALIKE_SHARE * middle
-    costs = (departs / noise).square().clamp(max=_HIDDEN_COST)
-    costs = torch.where(are_inside(points) > 0, costs, _HIDDEN_COST / 2)
-    return mean_around(costs.mean(1, keepdim=True), 2)
+    size = light.shape[-2:]
+
+    def costs(shift: Tensor, place: Tensor) -> Tensor:
+        points = points_at(shift, size, place)
+        departs, middle = _departure(each_sampled(light, points))
+        costs = (departs / (noise + _ALIKE_SHARE * middle)).square().clamp(max=_HIDDEN_COST)
+        costs = torch.where(are_inside(points) > 0, costs, _HIDDEN_COST / 2)
+        return costs.mean(1, keepdim=True)
+
+    return mean_around(by_rows(costs, [shift, place]), 2)
 
 
 def _moved(maps: Tensor, down: int, right: int) -> Tensor:
@@ -416,12 +424,14 @@ def mean_around(x: Tensor, reach: int) -> Tensor:
     rows = padded[..., :width] / side**2
     for i in range(1, side):
         rows.add_(padded[..., i : i + width], alpha=1 / side**2)
-    mean = rows[..., :height, :].clone()
-    for i in range(1, side):
+    mean = rows[..., :height, :] + rows[..., 1 : height + 1, :]
+    for i in range(2, side):
         mean.add_(rows[..., i : i + height, :])
     return mean
 
 
 def smooth(x: Tensor, reach: int = 3) -> Tensor:
     """Return the mean over the pixels up to `reach` rows and columns away, taken twice."""
-    return mean_around(mean_around(x, reach), reach)
+    few = max(1, AT_ONCE // (x.shape[-2] * x.shape[-1]))  # maps at once
+    found = [mean_around(mean_around(maps, reach), reach) for maps in x.split(few, 1)]
+    return torch.cat(found, 1) if len(found) > 1 else found[0]
