@@ -165,10 +165,11 @@ class NearExplanation(Explanation):
 
     def _surely(self, exposed: Exposed, sources: Tensor, points: Tensor) -> Tensor:
         """Return the same, less where the way there does not lead back."""
-        both = torch.cat([exposed.shift, exposed.visible[:, :, None]], 2)
-        there = sampled(both.flatten(0, 1), points.flatten(0, 1)).unflatten(0, both.shape[:2])
-        missed = (there[:, :, :2] + sources).square().sum(2)
-        return there[:, :, 2] / (1 + (missed / LEADS_BACK**2).square())
+        seen = super()._surely(exposed, sources, points)
+        shift = exposed.shift.flatten(0, 1)
+        there = sampled(shift, points.flatten(0, 1)).view_as(sources)
+        missed = (there + sources).square().sum(2)
+        return seen / (1 + (missed / LEADS_BACK**2).square())
 
     def change(self, sharp: Tensor) -> Tensor:
         """Return by what share the blurred frame is more, as far as its ways explain it."""
