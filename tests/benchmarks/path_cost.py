@@ -30,8 +30,8 @@ from .figures import Figure
 CHECKOUT = Path(__file__).resolve().parents[2]
 SIZES = ((192, 192), (720, 1280))
 """(H, W) of frames, in pixels; spikes are half as large."""
-MOST_GB = 1.5
-"""Memory of a process beside what it imports: with that, it takes less than 2 GB."""
+MOST_GB = 2.0
+"""Most memory of a process beside what it imports."""
 BESIDE = 1 / 4
 """Share of an exposure in which spikes are recorded before the first one and after the last."""
 ALONE, AMONG = (1, 257), (3, 65)
