@@ -6,6 +6,7 @@ program waits for that; so a constant is not made anew on each call.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 _made: dict[tuple[Any, ...], Tensor] = {}
 _MOST = 512
+_changing = threading.Lock()
 
 
 def constant(make: Callable[..., Tensor], *arguments: Hashable, like: Tensor) -> Tensor:
@@ -29,13 +31,16 @@ def constant(make: Callable[..., Tensor], *arguments: Hashable, like: Tensor) ->
     if torch.compiler.is_compiling():
         return make(*arguments).to(like)
     key = (make, arguments, like.dtype, like.device)
-    if key not in _made:
-        if len(_made) >= _MOST:
-            _made.pop(next(iter(_made)))
+    found = _made.get(key)
+    if found is None:
         # Tensors made in inference mode could not be used again in training.
         with torch.inference_mode(False), torch.no_grad():
-            _made[key] = make(*arguments).to(like)
-    return _made[key]
+            found = make(*arguments).to(like)
+        with _changing:  # frames are restored side by side
+            if len(_made) >= _MOST:
+                _made.pop(next(iter(_made)))
+            _made[key] = found
+    return found
 
 
 def numbers(*values: float) -> Tensor:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .normalize import luminance
 from .path_sums import PathSums, blurred_by, enlarged_sources, sources_of, spline
-from .paths import are_inside, each_sampled, points_at, sampled
+from .paths import are_inside, each_sampled, places, points_at, sampled, strips
 from .picture_noise import less_noise, unevenness
 from .spike_motion import mean_around
 
@@ -118,23 +118,32 @@ class Explanation:
         self.blur, self.noise = exposed.blur, exposed.noise
         self.slow = ((2 * FINE_GAP - exposed.pace / instants) / FINE_GAP).clamp(0, 1)
         """(N, 1, H, W), share by which the blurred frame corrects."""
-        points = points_at(exposed.shift, size)
-        weights = are_inside(points) * exposed.visible
-        self.number = weights.sum(1, keepdim=True)
+        place = places(size, exposed.blur)
+        self._forward, self._backward = PathSums(), PathSums()
+        number, explained, hidden = [], [], []
+        for rows in strips(exposed.shift):
+            points = points_at(exposed.shift[..., rows, :], size, place[:, rows])
+            weights = are_inside(points) * exposed.visible[:, :, rows]
+            number.append(weights.sum(1, keepdim=True))
+            self._forward.add(rows, points, weights / (LITTLE + number[-1]))
+            back = sources[..., rows, :]
+            points = points_at(back, size, place[:, rows])
+            came = are_inside(points) * self._surely(exposed, back, points)
+            explained.append(came.mean(1, keepdim=True))
+            hidden.append(((1 - came) * exposed.share[:, :, rows]).mean(1, keepdim=True))
+            self._backward.add(rows, points, came / instants)
+        self.number = torch.cat(number, 2)
         """(N, 1, H, W), instants at which a point is seen."""
         self.seen = self.number / instants
         """(N, 1, H, W), the same as a share of the exposure."""
-        self._forward = PathSums(points, weights / (LITTLE + self.number))
+        self.explained = torch.cat(explained, 2)
+        """(N, 1, H, W), share of the blurred frame's exposure in which points are seen there."""
         self._itself = LITTLE / (LITTLE + self.number)
-        points = points_at(sources, size)
-        came = are_inside(points) * each_sampled(exposed.visible, points)
-        came = self._surely(came, exposed.shift, sources, points)
-        self._backward = PathSums(points, came / instants)
-        self._hidden = ((1 - came) * exposed.share).mean(1, keepdim=True) * exposed.blur
+        self._hidden = torch.cat(hidden, 2) * exposed.blur
 
-    def _surely(self, came: Tensor, shift: Tensor, sources: Tensor, points: Tensor) -> Tensor:
-        """Return how surely the points that are seen came from where their sources say."""
-        return came
+    def _surely(self, exposed: Exposed, sources: Tensor, points: Tensor) -> Tensor:
+        """Return how surely points are seen that come from sources (N, I, 2, h, W), in any rows."""
+        return each_sampled(exposed.visible, points)
 
     def change(self, sharp: Tensor) -> Tensor:
         """Return by what share the blurred frame is more than a sharp one explains."""
@@ -154,17 +163,18 @@ class NearExplanation(Explanation):
         super().__init__(exposed, sources)
         self._clipped = exposed.blur >= brightest
 
-    def _surely(self, came: Tensor, shift: Tensor, sources: Tensor, points: Tensor) -> Tensor:
-        there = sampled(shift.flatten(0, 1), points.flatten(0, 1)).view_as(shift)
+    def _surely(self, exposed: Exposed, sources: Tensor, points: Tensor) -> Tensor:
+        """Return the same, less where the way there does not lead back."""
+        seen = super()._surely(exposed, sources, points)
+        shift = exposed.shift.flatten(0, 1)
+        there = sampled(shift, points.flatten(0, 1)).view_as(sources)
         missed = (there + sources).square().sum(2)
-        came = came / (1 + (missed / LEADS_BACK**2).square())
-        self._explained = came.mean(1, keepdim=True).square()
-        return came
+        return seen / (1 + (missed / LEADS_BACK**2).square())
 
     def change(self, sharp: Tensor) -> Tensor:
         """Return by what share the blurred frame is more, as far as its ways explain it."""
         change = super().change(sharp)
-        change = torch.where(self._clipped, change.clamp(min=0), change) * self._explained
+        change = torch.where(self._clipped, change.clamp(min=0), change) * self.explained.square()
         return change / (1 + mean_around(gray(change).square(), 3) / EXPLAINED**2)
 
     def along(self, ratio: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ _TIMES = bin_times(INSTANTS)
 _NEAR = 12  # pixels of half the size in which the blurred frame has a frame's colours
 _FURTHER = 1.05  # factor by which colours may leave those, for blur mixes them
 _PIXELS = 1 << 18  # frame pixels of several windows that are corrected at once
-_LARGEST_BAND = 3 << 17  # pixels of a frame that are corrected at once
+_LARGEST_BAND = 1 << 20  # pixels of a frame that are corrected at once
 _BESIDE = 16  # spike rows beside a band by which its corrections are right up to its edge
 
 
@@ -264,5 +264,15 @@ def _in_colours_of(blur: Tensor, sharp: Tensor) -> Tensor:
 
 
 def _largest_around(maps: Tensor) -> Tensor:
-    rows = F.max_pool2d(maps, (2 * _NEAR + 1, 1), 1, (_NEAR, 0))
-    return F.max_pool2d(rows, (1, 2 * _NEAR + 1), 1, (0, _NEAR))
+    """Return the largest value up to `_NEAR` rows and columns away, of maps (N, C, H, W)."""
+    side = 2 * _NEAR + 1
+    for axis, pads in ((-2, (0, 0, _NEAR, _NEAR)), (-1, (_NEAR, _NEAR, 0, 0))):
+        length = maps.shape[axis]
+        maps, reach = F.pad(maps, pads, value=-math.inf), 1  # the largest of so many from each on
+        while reach < side:
+            step = min(reach, side - reach)
+            whole = maps.shape[axis] - step
+            maps = torch.maximum(maps.narrow(axis, 0, whole), maps.narrow(axis, step, whole))
+            reach += step
+        maps = maps.narrow(axis, 0, length)
+    return maps

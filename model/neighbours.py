@@ -26,6 +26,7 @@ from .paths import (
     bin_times,
     each_sampled,
     follow,
+    places,
     points_at,
     resized,
     sampled,
@@ -165,9 +166,10 @@ def at_instants(light: Tensor, instants: int) -> Tensor:
 def _offset(light: Tensor, shift: Tensor, mean: Tensor, steps: int) -> Tensor:
     """Return what to add to ways so that the light on them is the mean: (N, 2, h, w)."""
     slope_x, slope_y = slopes(mean)
+    place = places(mean.shape[-2:], mean)
     offset = torch.zeros_like(shift[:, 0])
     for _ in range(steps):
-        departs, weights = _followed(light, shift + offset[:, None], mean)
+        departs, weights = _followed(light, shift + offset[:, None], mean, place)
         number = weights.sum(1, keepdim=True)
         error = (weights * departs).sum(1, keepdim=True)
         products = (
@@ -185,8 +187,10 @@ def _offset(light: Tensor, shift: Tensor, mean: Tensor, steps: int) -> Tensor:
     return offset
 
 
-def _followed(light: Tensor, shift: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+def _followed(
+    light: Tensor, shift: Tensor, mean: Tensor, place: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return by how much light on ways departs from the mean, and weights: both (N, I, h, w)."""
-    points = points_at(shift, light.shape[-2:])
+    points = points_at(shift, light.shape[-2:], place)
     departs = each_sampled(light, points) - mean
     return departs, are_inside(points) * alike(departs, mean)

@@ -11,58 +11,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .constants import constant, numbers
-from .paths import points_at, sampled
+from .paths import by_rows, places, points_at, sampled, strips
 
-_POINTS = 1 << 19  # points that are put together at once
+_PLACES = 1 << 23  # most pixels of which a number fits into 31 bits beside 8 bits of visibility
 
 
 class PathSums:
-    """Weighted sums over points of pictures: sum over instants of weight times picture.
+    """Weighted sums over points of pictures: sum over instants of weight times picture."""
 
-    Points and weights are the same in all corrections, so they are put together once: to the four
-    pixels around each point, with bilinear weights.
-    """
+    def __init__(self) -> None:
+        self._strips: list[tuple[slice, Tensor, Tensor]] = []
 
-    def __init__(self, points: Tensor, weights: Tensor) -> None:
-        """Take points (N, I, H, W, 2), from -1 to 1, and weights (N, I, H, W)."""
-        windows, instants, height, width = weights.shape
-        # Exporters do not know embedding_bag, nor that a number has the type of its tensor.
-        exported = torch.compiler.is_compiling()
-        rows = height if exported else max(1, _POINTS // (windows * instants * width))
-        whole = torch.int64 if exported else torch.int32
-        first = torch.arange(windows, device=weights.device, dtype=whole) * (height * width)
-        indices, shares = [], []
-        for top in range(0, height, rows):
-            column, row, weight = (
-                x[:, :, top : top + rows].movedim(1, -1)  # (N, rows, W, I)
-                for x in (points[..., 0], points[..., 1], weights)
-            )
-            column = ((column + 1) * (width / 2) - 0.5).clamp(0, width - 1)
-            row = ((row + 1) * (height / 2) - 0.5).clamp(0, height - 1)
-            left, above = column.floor().clamp(max=width - 2), row.floor().clamp(max=height - 2)
-            at = above.to(whole) * width + left.to(whole) + first[:, None, None, None]
-            indices.append(torch.stack([at, at + 1, at + width, at + (width + 1)], 3))
-            below = weight * (row - above)
-            above_right = (weight - below) * (column - left)
-            below_right = below * (column - left)
-            corners = weight - below - above_right, above_right, below - below_right, below_right
-            shares.append(torch.stack(corners, 3))
-        self._indices = torch.cat(indices, 1).view(-1, 4 * instants)
-        del indices
-        self._weights = torch.cat(shares, 1).view(-1, 4 * instants)
+    def add(self, rows: slice, points: Tensor, weights: Tensor) -> None:
+        """Take points (N, I, h, W, 2), from -1 to 1, and weights (N, I, h, W) of some rows."""
+        self._strips.append((rows, points, weights))
 
     def __call__(self, picture: Tensor) -> Tensor:
         """Return the sums for a picture (N, C, H, W), in its shape."""
-        pixels = picture.movedim(1, -1).flatten(0, 2).contiguous()  # (N H W, C)
         if torch.compiler.is_compiling():
-            sums = (pixels[self._indices] * self._weights[..., None]).sum(1)
-        else:
-            sums = F.embedding_bag(
-                self._indices, pixels, mode="sum", per_sample_weights=self._weights
-            )
-        windows, channels, height, width = picture.shape
-        return sums.view(windows, height, width, channels).movedim(-1, 1)
+            return torch.cat([_sums(picture, *strip) for _, *strip in self._strips], 2)
+        sums = torch.empty_like(picture)
+        for rows, points, weights in self._strips:
+            for window, one in enumerate(picture.split(1)):
+                at = slice(window, window + 1)
+                sums[at, :, rows] = _sums(one, points[at], weights[at])
+        return sums
+
+
+def _sums(picture: Tensor, points: Tensor, weights: Tensor) -> Tensor:
+    windows, instants = weights.shape[:2]
+    many = picture[:, None].expand(-1, instants, -1, -1, -1).flatten(0, 1)  # (N I, C, H, W)
+    seen = sampled(many, points.flatten(0, 1)).unflatten(0, (windows, instants))
+    return seen.mul_(weights[:, :, None]).sum(1)
 
 
 def sources_of(shift: Tensor, visible: Tensor) -> Tensor:
@@ -77,42 +57,52 @@ def sources_of(shift: Tensor, visible: Tensor) -> Tensor:
     Returns:
         (N, I, 2, H, W), from a pixel to where the point is in the middle.
     """
-    windows, instants, _, height, width = shift.shape
+    instants, _, height, width = shift.shape[1:]
     rows = torch.arange(height, device=shift.device)[:, None].expand(height, width)
     columns = torch.arange(width, device=shift.device).expand(height, width)
-    place = torch.stack([columns, rows])  # (2, H, W)
-    landed = (place + shift).round()
-    last = constant(numbers, width - 1, height - 1, like=landed)[:, None, None]
-    outside = (landed < 0) | (landed > last)
-    target = landed[:, :, 1].clamp(0, height - 1) * width + landed[:, :, 0].clamp(0, width - 1)
-    key = (255 * visible).round().long() * (height * width) + rows * width + columns
-    key = torch.where(outside.any(2), -1, key)
-    best = torch.full_like(key.flatten(2), -1).scatter_reduce(
-        2, target.long().flatten(2), key.flatten(2), "amax"
-    )  # (N, I, H W)
-    source = (best % (height * width)).view(windows, instants, height, width)
-    back = torch.stack([source % width, source // width], 2) - place
-    nothing = (best < 0).view(windows, instants, 1, height, width)
-    return _once_nearer(shift, torch.where(nothing, _reversed(shift), back.to(shift)))
+    # Visibility and place in one number: the larger one is of the more visible point.
+    row = 1 << (width - 1).bit_length()
+    pixels = row << (height - 1).bit_length()
+    whole = torch.int32 if pixels <= _PLACES else torch.int64
+    place = torch.stack([columns, rows]).to(shift)  # (2, H, W)
+    best = visible.new_full((len(shift), instants, height * width + 1), -1, dtype=whole)
+    for strip in strips(shift):
+        x, y = (place[:, strip] + shift[..., strip, :]).round_().unbind(2)
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        target = torch.where(inside, y * width + x, height * width)  # the last one is for outside
+        seen = (255 * visible[:, :, strip]).round().to(whole)
+        key = seen * pixels + (place[1, strip] * row + place[0, strip]).to(whole)
+        best = best.scatter_reduce_(2, target.long().flatten(2), key.flatten(2), "amax")
+
+    def back(best: Tensor, start: Tensor, place: Tensor, unit: Tensor) -> Tensor:
+        found = (best & (pixels - 1)).to(shift)
+        down = (found / row).floor()
+        source = torch.stack([found - down * row, down], 2) - place
+        turned = -start
+        for _ in range(3):
+            turned = _nearer(shift, turned, unit)
+        nothing = (best < 0)[:, :, None]
+        return _nearer(shift, torch.where(nothing, turned, source), unit)
+
+    best = best[..., :-1].unflatten(2, (height, width))
+    return by_rows(back, [best, shift, place, places((height, width), shift)])
 
 
-def _reversed(shift: Tensor) -> Tensor:
-    back = -shift
-    for _ in range(3):
-        back = _once_nearer(shift, back)
-    return back
-
-
-def _once_nearer(shift: Tensor, back: Tensor) -> Tensor:
-    """One step of the fixed point back(x) = -shift(x + back(x))."""
-    points = points_at(back, shift.shape[-2:])
-    return -sampled(shift.flatten(0, 1), points.flatten(0, 1)).view_as(shift)
+def _nearer(shift: Tensor, back: Tensor, place: Tensor) -> Tensor:
+    """One step of the fixed point back(x) = -shift(x + back(x)), in rows of `places`."""
+    points = points_at(back, shift.shape[-2:], place)
+    return sampled(shift.flatten(0, 1), points.flatten(0, 1)).neg_().view_as(back)
 
 
 def enlarged_sources(sources: Tensor, shift: Tensor) -> Tensor:
     """Return sources (N, I, 2, h, w) for shifts (N, I, 2, H, W) of about twice the size."""
-    back = 2 * F.interpolate(sources.flatten(1, 2), shift.shape[-2:], mode="nearest")
-    return _once_nearer(shift, back.view_as(shift))
+    size = shift.shape[-2:]
+    back = F.interpolate(sources.flatten(1, 2), size, mode="nearest").view_as(shift)
+
+    def nearer(back: Tensor, place: Tensor) -> Tensor:
+        return _nearer(shift, 2 * back, place)
+
+    return by_rows(nearer, [back, places(size, shift)])
 
 
 def spline(spike_pixel: float) -> list[float]:

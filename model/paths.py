@@ -10,7 +10,8 @@ frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,9 @@ from .constants import constant, numbers
 
 DEGREE = 4
 """Degree of a path's polynomials."""
+
+AT_ONCE = 1 << 18
+"""Numbers that are worked on together, few enough to stay in a processor's cache."""
 
 Paths = Tensor
 """Coefficients (N, DEGREE, 2, H, W), columns before rows, in pixels."""
@@ -70,25 +74,56 @@ def speed(paths: Paths) -> Tensor:
     return torch.einsum("nkahw,kj,njahw->nhw", paths, squares, paths)[:, None].clamp(min=0).sqrt()
 
 
-def points_at(shift: Tensor, size: Sequence[int]) -> Tensor:
+def places(size: Sequence[int], like: Tensor) -> Tensor:
+    """Return where a picture's pixels are, from -1 to 1: (2, H, W), columns first."""
+    rows, columns = (
+        (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side * 2 - 1
+        for side in size
+    )
+    return torch.stack([columns.expand(*size), rows[:, None].expand(*size)])
+
+
+def points_at(shift: Tensor, size: Sequence[int], place: Tensor | None = None) -> Tensor:
     """Return where shifts (N, I, 2, H, W), in the pixels of a picture of this size, lead.
+
+    Args:
+        shift: how far from its pixel each point is.
+        size: (h, w) of the picture.
+        place: (2, H, W), the rows of `places` from which shifts start; None: all of them.
 
     Returns:
         (N, I, H, W, 2), columns first, from -1 to 1 inside, as `grid_sample` takes it.
     """
-    columns, rows = (
-        (torch.arange(side, device=shift.device, dtype=shift.dtype) + 0.5) / side * 2 - 1
-        for side in shift.shape[:-3:-1]
-    )
-    start = torch.stack([columns.expand(shift.shape[-2:]), rows[:, None].expand(shift.shape[-2:])])
+    start = places(shift.shape[-2:], shift) if place is None else place
     to_unit = constant(numbers, 2 / size[1], 2 / size[0], like=shift)[:, None, None]
     return torch.addcmul(start, shift, to_unit).movedim(2, -1)
+
+
+def strips(maps: Tensor) -> list[slice]:
+    """Cut the rows of maps (N, ..., H, W) so that a window's strips stay in a processor's cache."""
+    height = maps.shape[-2]
+    if torch.compiler.is_compiling():
+        return [slice(0, height)]
+    count = min(height, -(-maps[0].numel() // AT_ONCE))
+    edges = [height * i // count for i in range(count + 1)]
+    return [slice(*edge) for edge in itertools.pairwise(edges)]
+
+
+def by_rows(find: Callable[..., Tensor], maps: Sequence[Tensor]) -> Tensor:
+    """Find maps in strips of rows, so that what is computed in between stays in the cache.
+
+    Args:
+        find: takes the same rows of each map, and returns maps (..., H, W) of these rows.
+        maps: (..., H, W) each; the first one decides how high a strip is.
+    """
+    found = [find(*(x[..., rows, :] for x in maps)) for rows in strips(maps[0])]
+    return torch.cat(found, -2) if len(found) > 1 else found[0]
 
 
 def are_inside(points: Tensor) -> Tensor:
     """Return where `points_at` are inside the picture: (N, I, H, W), 1 there and 0 elsewhere."""
     x, y = points.unbind(-1)
-    return ((x.abs() <= 1) & (y.abs() <= 1)).to(points)
+    return torch.maximum(x.abs(), y.abs()).le_(1)
 
 
 def sampled(pictures: Tensor, points: Tensor) -> Tensor:
@@ -102,11 +137,19 @@ def each_sampled(pictures: Tensor, points: Tensor) -> Tensor:
     return seen.view(points.shape[:-1])
 
 
-def follow(light: Tensor, paths: Paths, times: Sequence[float]) -> tuple[Tensor, Tensor]:
+def follow(
+    light: Tensor, paths: Paths, times: Sequence[float], place: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Sample pictures of light (N, I, h, w), each at its own time, where paths then are.
+
+    Args:
+        light: the pictures.
+        paths: (N, DEGREE, 2, H, W), in pixels of the light.
+        times: one for each picture.
+        place: see `points_at`.
 
     Returns:
         (N, I, H, W), and what `are_inside` returns.
     """
-    points = points_at(shifts(paths, times), light.shape[-2:])
+    points = points_at(shifts(paths, times), light.shape[-2:], place)
     return each_sampled(light, points), are_inside(points)

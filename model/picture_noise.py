@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,8 +18,11 @@ _MEDIAN_OF_NORMAL = 0.6745  # median of what is normally distributed, without si
 
 
 def middling(values: Tensor) -> Tensor:
-    """Return the median of values along the last axis; by sorting, which exporters know."""
-    return values.sort(-1).values[..., values.shape[-1] // 2]
+    """Return the median of values along the last axis, the larger one of an even number's two."""
+    middle = values.shape[-1] // 2
+    if torch.compiler.is_compiling():  # exporters only know sorting
+        return values.sort(-1).values[..., middle]
+    return values.kthvalue(middle + 1).values
 
 
 def variance_of(noise: Tensor) -> Tensor:

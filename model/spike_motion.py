@@ -26,14 +26,17 @@ from torch import Tensor
 
 from .constants import constant, numbers
 from .paths import (
+    AT_ONCE,
     DEGREE,
     Paths,
     are_inside,
     basis,
     bin_times,
+    by_rows,
     each_sampled,
     enlarged,
     follow,
+    places,
     points_at,
     resized,
     shifts,
@@ -65,7 +68,7 @@ INTEGRALS = 3
 
 _FAINT = 1e-3  # squared gradient of luminance below which steps are small
 _DAMPING = 0.02  # share of the mean squared gradient that damps steps
-_AT_ONCE = 8  # bins followed together: more are no faster, and take memory
+_FEW = 8  # bins followed together: more are no faster, and take memory
 _LARGEST_STEP = 1.0  # pixels by which a step changes a coefficient at most
 _LITTLE = 1e-3  # weight of the pixel's own light, for paths that lead outside
 _ALIKE = 0.03  # difference of luminance that is noise in the dark, even if there is none
@@ -91,38 +94,44 @@ def along_motion(light: Tensor, paths: Paths, scale: int, visible: Tensor) -> Te
         and the standard deviation between its parts, which shows where a path is wrong.
     """
     size = [scale * side for side in light.shape[-2:]]
-    paths, visible = enlarged(paths, scale), resized(visible, size)
     # A path that leaves the picture at once has the light of its own pixel.
     still = _LITTLE * F.interpolate(light.mean(1, keepdim=True), size)
-    little = torch.full_like(still, _LITTLE)
-    number, seen, squares = little, still, still.square() / _LITTLE  # (N, 1, H, W)
-    middle_number, middle = little, still
     times = bin_times(light.shape[1])
-    for part in _parts(len(times)):
-        part_number, part_seen = torch.zeros_like(still), torch.zeros_like(still)
-        for bins in part:
-            followed, weights = follow(light[:, bins], paths, times[bins])
-            weights = weights * weights_at(visible, times[bins])
-            weighted = weights * followed  # (N, bins, H, W)
-            part_number = part_number + weights.sum(1, keepdim=True)
-            part_seen = part_seen + weighted.sum(1, keepdim=True)
-            short = [i for i, time in enumerate(times[bins]) if abs(time) < MIDDLE / 2]
-            if short:
-                among = slice(short[0], short[-1] + 1)
-                middle_number = middle_number + weights[:, among].sum(1, keepdim=True)
-                middle = middle + weighted[:, among].sum(1, keepdim=True)
-        number, seen = number + part_number, seen + part_seen
-        squares = squares + part_seen.square() / part_number.clamp(min=_LITTLE)
-    mean = seen / number
-    deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
-    return torch.cat([mean, middle / middle_number, deviation], 1)
+
+    def integrals(paths: Tensor, visible: Tensor, still: Tensor, place: Tensor) -> Tensor:
+        paths = paths.unflatten(1, (DEGREE, 2))
+        little = torch.full_like(still, _LITTLE)
+        number, seen, squares = little, still, still.square() / _LITTLE  # (N, 1, H, W)
+        middle_number, middle = little, still
+        for part in _parts(len(times)):
+            part_number, part_seen = torch.zeros_like(still), torch.zeros_like(still)
+            for bins in part:
+                followed, weights = follow(light[:, bins], paths, times[bins], place)
+                weights = weights * weights_at(visible, times[bins])
+                weighted = weights * followed  # (N, bins, H, W)
+                part_number = part_number + weights.sum(1, keepdim=True)
+                part_seen = part_seen + weighted.sum(1, keepdim=True)
+                short = [i for i, time in enumerate(times[bins]) if abs(time) < MIDDLE / 2]
+                if short:
+                    among = slice(short[0], short[-1] + 1)
+                    middle_number = middle_number + weights[:, among].sum(1, keepdim=True)
+                    middle = middle + weighted[:, among].sum(1, keepdim=True)
+            number, seen = number + part_number, seen + part_seen
+            squares = squares + part_seen.square() / part_number.clamp(min=_LITTLE)
+        mean = seen / number
+        deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
+        return torch.cat([mean, middle / middle_number, deviation], 1)
+
+    larger = enlarged(paths, scale).flatten(1, 2)
+    maps = [larger, resized(visible, size), still, places(size, light)]
+    return by_rows(integrals, maps)
 
 
 def _parts(bins: int) -> list[list[slice]]:
-    """Cut bins into `PARTS` lists, each of slices of at most `_AT_ONCE` bins."""
+    """Cut bins into `PARTS` lists, each of slices of at most `_FEW` bins."""
     bounds = [(i * bins // PARTS, (i + 1) * bins // PARTS) for i in range(PARTS)]
     return [
-        [slice(start, min(start + _AT_ONCE, stop)) for start in range(first, stop, _AT_ONCE)]
+        [slice(start, min(start + _FEW, stop)) for start in range(first, stop, _FEW)]
         for first, stop in bounds
     ]
 
@@ -274,12 +283,14 @@ def _best_of_neighbours(light: Tensor, paths: Paths) -> Paths:
     shift = shifts(paths, times)  # (N, G, 2, h, w)
     followed, _ = follow(light, paths, times)
     noise = _noise_in(_departure(followed)[0])
-    cost = _cost(light, shift, noise) - _BETTER
+    place = places(light.shape[-2:], light)
+    cost = _cost(light, shift, noise, place) - _BETTER
     for reach in REACHES:
         others, pixel = shift.flatten(1, 2), _pixels(shift)
         source = pixel.expand_as(cost)
         for down, right in ((-reach, 0), (reach, 0), (0, -reach), (0, reach)):
-            other_cost = _cost(light, _moved(others, down, right).view_as(shift), noise)
+            moved = _moved(others, down, right).view_as(shift)
+            other_cost = _cost(light, moved, noise, place)
             better = other_cost < cost
             cost = torch.where(better, other_cost, cost)
             source = torch.where(better, _moved(pixel, down, right), source)
@@ -299,7 +310,7 @@ def _pixels(like: Tensor) -> Tensor:
     return torch.arange(height * width, device=like.device).to(like).view(1, 1, height, width)
 
 
-def _cost(light: Tensor, shift: Tensor, noise: Tensor) -> Tensor:
+def _cost(light: Tensor, shift: Tensor, noise: Tensor, place: Tensor) -> Tensor:
     """Cost of paths (N, 1, h, w): how much light along them departs from the middle's.
 
     An instant costs no more than `_HIDDEN_COST`, so that a path is good that is right for as long
@@ -309,13 +320,18 @@ def _cost(light: Tensor, shift: Tensor, noise: Tensor) -> Tensor:
         light: (N, G, h, w).
         shift: (N, G, 2, h, w), of paths at the groups' times.
         noise: (N, 1, 1, 1), what `_noise_in` returns.
+        place: (2, h, w), what `places` returns.
     """
-    points = points_at(shift, light.shape[-2:])
-    departs, middle = _departure(each_sampled(light, points))
-    noise = noise + _ALIKE_SHARE * middle
-    costs = (departs / noise).square().clamp(max=_HIDDEN_COST)
-    costs = torch.where(are_inside(points) > 0, costs, _HIDDEN_COST / 2)
-    return mean_around(costs.mean(1, keepdim=True), 2)
+    size = light.shape[-2:]
+
+    def costs(shift: Tensor, place: Tensor) -> Tensor:
+        points = points_at(shift, size, place)
+        departs, middle = _departure(each_sampled(light, points))
+        costs = (departs / (noise + _ALIKE_SHARE * middle)).square().clamp(max=_HIDDEN_COST)
+        costs = torch.where(are_inside(points) > 0, costs, _HIDDEN_COST / 2)
+        return costs.mean(1, keepdim=True)
+
+    return mean_around(by_rows(costs, [shift, place]), 2)
 
 
 def _moved(maps: Tensor, down: int, right: int) -> Tensor:
@@ -412,12 +428,14 @@ def mean_around(x: Tensor, reach: int) -> Tensor:
     rows = padded[..., :width] / side**2
     for i in range(1, side):
         rows.add_(padded[..., i : i + width], alpha=1 / side**2)
-    mean = rows[..., :height, :].clone()
-    for i in range(1, side):
+    mean = rows[..., :height, :] + rows[..., 1 : height + 1, :]
+    for i in range(2, side):
         mean.add_(rows[..., i : i + height, :])
     return mean
 
 
 def smooth(x: Tensor, reach: int = 3) -> Tensor:
     """Return the mean over the pixels up to `reach` rows and columns away, taken twice."""
-    return mean_around(mean_around(x, reach), reach)
+    few = max(1, AT_ONCE // (x.shape[-2] * x.shape[-1]))  # maps at once
+    found = [mean_around(mean_around(maps, reach), reach) for maps in x.split(few, 1)]
+    return torch.cat(found, 1) if len(found) > 1 else found[0]

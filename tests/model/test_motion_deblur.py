@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from moving_texture import BINS, SIDE, inside, moving
 
-from spikedeblur.model import corrections, motion_deblur, path_sums, picture_noise, told_by_spikes
+from spikedeblur.model import (
+    corrections,
+    motion_deblur,
+    path_sums,
+    paths,
+    picture_noise,
+    told_by_spikes,
+)
 from spikedeblur.model.motion_deblur import MAPS, sharp_along_motion
 from spikedeblur.model.paths import DEGREE, bin_times
 from spikedeblur.model.spike_motion import INTEGRALS
@@ -192,7 +199,43 @@ def test_sums_over_points_are_those_of_sampling():
         picture, points.flatten(1, 2), padding_mode="border", align_corners=False
     ).unflatten(2, (3, 10))
     expected = (weights[:, None] * sampled).sum(2)
-    torch.testing.assert_close(path_sums.PathSums(points, weights)(picture), expected)
+    sums = path_sums.PathSums()
+    for rows in (slice(0, 4), slice(4, 10)):
+        sums.add(rows, points[:, :, rows], weights[:, :, rows])
+    torch.testing.assert_close(sums(picture), expected)
+
+
+def test_a_frame_in_strips_is_that_of_a_whole_one(monkeypatch):
+    blur, voxels, _ = seen_at_half_the_size((9.0, -5.0))
+    whole, maps = sharp_along_motion(blur, voxels)
+    assert len(paths.strips(blur)) == 1
+    monkeypatch.setattr(paths, "AT_ONCE", 1 << 12)
+    assert len(paths.strips(blur)) > 2
+    in_strips, maps_in_strips = sharp_along_motion(blur, voxels)
+    torch.testing.assert_close(in_strips, whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(maps_in_strips, maps, atol=1e-4, rtol=0)
+
+
+def test_large_frames_have_the_sources_of_small_ones(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    shift = 3 * torch.randn(1, 2, 2, 12, 20, generator=generator)
+    visible = torch.rand(1, 2, 12, 20, generator=generator)
+    small = path_sums.sources_of(shift, visible)
+    monkeypatch.setattr(path_sums, "_PLACES", 1)  # numbers of more than 32 bits
+    assert torch.equal(path_sums.sources_of(shift, visible), small)
+
+
+def test_the_largest_value_around_is_that_of_pooling():
+    maps = torch.randn(2, 3, 30, 41, generator=torch.Generator().manual_seed(0))
+    side = 2 * motion_deblur._NEAR + 1
+    pooled = F.max_pool2d(maps, side, 1, motion_deblur._NEAR)
+    assert torch.equal(motion_deblur._largest_around(maps), pooled)
+
+
+@pytest.mark.parametrize("number", [7, 8])
+def test_a_median_is_the_one_in_the_middle_of_sorted_values(number):
+    values = torch.randn(3, number, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(picture_noise.middling(values), values.sort(-1).values[:, number // 2])
 
 
 def crossing(half: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -142,6 +142,7 @@ def test_windows_of_a_batch_are_independent():
     torch.manual_seed(0)
     light = torch.rand(3, 12, 16, 16)  # bins that do not divide into the usual groups
     together = along_its_motion(light, 2)
-    for i in range(3):  # which CPUs round otherwise, and noise has no one path
+    for i in range(3):
+        # Deviations are roots of small differences, which the order of sums changes.
         alone = along_its_motion(light[i : i + 1], 2)[0]
-        torch.testing.assert_close(alone, together[i], atol=1e-4, rtol=0)
+        torch.testing.assert_close(alone, together[i], atol=5e-5, rtol=1e-5)
