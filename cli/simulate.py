@@ -13,6 +13,7 @@ from .output import command_line, parse_size, report
 _OF_CLIPS = (
     *("frames", "scenes", "size", "length", "split", "exposure", "stride", "fps", "spike_scale"),
     *("spikes_per_frame", "threshold", "noise", "linear_light", "fastest", "workers"),
+    *("gain_spread", "dark_rate", "hot", "dead"),
 )
 """Parameters that say what `--rig` has decided."""
 
@@ -59,6 +60,17 @@ def simulate(
         float, typer.Option(help="Spike camera's threshold; gain is 1 / threshold.")
     ] = 2.0,
     noise: Annotated[float, typer.Option(help="False spikes a pixel and sample, in [0, 1).")] = 0.0,
+    gain_spread: Annotated[
+        float,
+        typer.Option(help="Standard deviation of the spike pixels' gains, as a share: 0.08, say."),
+    ] = 0.0,
+    dark_rate: Annotated[
+        float, typer.Option(help="Mean spikes a sample of a spike pixel in the dark.")
+    ] = 0.0,
+    hot: Annotated[
+        int, typer.Option(min=0, max=10**7, help="Spike pixels that fire often in the dark.")
+    ] = 0,
+    dead: Annotated[int, typer.Option(min=0, max=10**7, help="Spike pixels that never fire.")] = 0,
     linear_light: Annotated[
         bool, typer.Option("--linear-light", help="Average and record light, not sRGB values.")
     ] = False,
@@ -76,7 +88,9 @@ def simulate(
 ) -> None:
     """Record blurred frames and spikes of sharp high-speed frames, or of embedded scenes.
 
-    Clips already there from the same inputs are kept.
+    Clips already there from the same inputs are kept. With --gain-spread, --dark-rate, --hot or
+    --dead, the pixels of the one spike camera differ, and OUT/calibration has its recordings for
+    `calibrate`: in the dark, and of a lamp.
 
     Example: spikedeblur simulate data/my --scenes 8 --split train
     """
@@ -88,9 +102,12 @@ def simulate(
         number = "none" if frames is None else "both"
         raise typer.BadParameter(f"expected one of --frames, --scenes or --rig, got {number}")
     from ..pipeline.simulate import job
+    from ..pipeline.simulate.calibration import simulate_calibration, stand_of
     from ..pipeline.simulate.clips import SPLITS, folder_clips, scene_clips
+    from ..pipeline.simulate.flaws import Flaws
     from .progress import progress_bar
 
+    flaws = Flaws(gain_spread=gain_spread, dark_rate=dark_rate, hot=hot, dead=dead)
     cameras = job.Rig(
         exposure=exposure,
         stride=stride,
@@ -101,19 +118,25 @@ def simulate(
         noise=noise,
         linear_light=linear_light,
         seed=seed,
+        flaws=None if flaws == Flaws() else flaws,
     )
     with progress_bar("Simulating", "clips") as reporter:
         if frames is not None:
             clips = folder_clips(frames, (split,) if split else SPLITS, reporter)
         else:
             clips = scene_clips(split or "train", scenes or 0, parse_size(size), length, fastest)
+        stand = stand_of(out, clips, cameras)
         summary = job.simulate(
             out, clips, cameras, workers=workers, overwrite=overwrite, reporter=reporter
         )
+        pixels = ""
+        if stand is not None:
+            folder = simulate_calibration(out, stand, overwrite=overwrite)
+            pixels = f"\n{folder}: recordings in the dark and of a lamp, for `calibrate`"
     report(
         summary,
         f"{summary.clips} clips with {summary.windows} blurred frames in {out}: "
-        f"{summary.written} recorded, {summary.kept} kept",
+        f"{summary.written} recorded, {summary.kept} kept{pixels}",
         next_command=command_line("align", out, "--layout", "x4k1000fps")
         + f" --exposure {exposure}"
         + (f" --fps {fps:g}" if fps != 1000 else ""),

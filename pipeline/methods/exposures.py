@@ -28,6 +28,7 @@ from ...model.neighbours import Motion, Near, Neighbour, Step, light_in, motion_
 from ...model.paths import Paths, bin_times
 from ...model.spike_motion import weights_at
 from ..sequences.contract import WindowSequence
+from ..spikes.counts import samples_per_bin
 from ..spikes.intervals import light_of_spikes
 from .contract import Frames
 from .inputs import InputReader
@@ -321,7 +322,10 @@ class Exposures:
             light = light_of_spikes(read, bins, before + start - skipped, stop - start)
             parts.append(light.astype(np.float32))
         unit = exposure.gain * (stop - start) / bins
-        whole = torch.from_numpy(np.concatenate(parts, 1)).to(self._device)
+        joined = np.concatenate(parts, 1)
+        if windows.sensor is not None:
+            joined = windows.sensor.corrected(joined, samples_per_bin(stop - start, bins))
+        whole = torch.from_numpy(joined).to(self._device)
         return self._fitted(whole[None] / unit)
 
 

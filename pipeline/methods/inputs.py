@@ -76,5 +76,7 @@ class InputReader:
                 self._windows.voxels(start, stop, *voxel_spans),
             )
         )
+        if self._windows.sensor is not None and self._norm.MODE == "log1p":
+            voxels = voxels.clamp(min=0)  # see `PixelCorrection.corrected`
         samples = torch.from_numpy(np.array(self._windows.samples[start:stop]))
         return RawWindows(blur.permute(0, 3, 1, 2), voxels, samples)

@@ -13,6 +13,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..frames.images import FrameType
+from ..spikes.counts import samples_per_bin
+from ..spikes.sensor import PixelCorrection
 from ..storage.base import StoreError
 from ..storage.side_by_side import together
 
@@ -77,7 +79,9 @@ class WindowSequence(ABC):
     windows_are_raw: bool
     """Whether voxels are integer counts; else they are float32 with log1p already taken."""
     voxel_dtype: str
-    """uint8, or uint16 where a bin can exceed 255; float32 where not raw."""
+    """uint8, or uint16 where a bin can exceed 255; float32 where not raw, or with a sensor."""
+    sensor: PixelCorrection | None = None
+    """How the pixels differ, which `voxels` corrects; single spikes stay as they are. None: not."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.seq!r}, {self.length} windows, {self.bins} bins)"
@@ -87,7 +91,30 @@ class WindowSequence(ABC):
     ) -> np.ndarray:
         """Return windows [start, stop) as (T, K, h, w) of `voxel_dtype`."""
         box = self._box(start, stop, rows, columns, self.voxel_shape)
-        return self._read_voxels(start, stop, box)
+        if self.sensor is None:
+            return self._read_voxels(start, stop, box)
+        planes = self._read_voxels(start, stop, self.sensor.around(*box))
+        each = [samples_per_bin(int(n), self.bins) for n in self.samples[start:stop]]
+        return self.sensor.corrected(planes, np.stack(each), *box)
+
+    def correct_pixels(self, sensor: PixelCorrection) -> None:
+        """Have `voxels` correct the differences of pixels from now on.
+
+        Raises:
+            StoreError: the sensor has another shape, or log1p of the voxels is taken already.
+        """
+        if sensor.shape != self.voxel_shape:
+            raise StoreError(
+                f"{self.seq}: expected a sensor of {self.voxel_shape} pixels, as the spikes have, "
+                f"found {sensor.shape}; give the file of this camera"
+            )
+        if not self.windows_are_raw:
+            raise StoreError(
+                f"{self.seq}: a sensor corrects counts, and these voxels have log1p done; count "
+                "the spikes anew with `voxelize`"
+            )
+        self.sensor = sensor
+        self.voxel_dtype = "float32"
 
     def blur(self, start: int, stop: int, rows: Range = None, columns: Range = None) -> np.ndarray:
         """Return the blurred frames of windows [start, stop) as (T, H, W, 3) `frame_dtype`, RGB."""

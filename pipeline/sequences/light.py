@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..spikes.intervals import light_of_counts, light_of_spikes
-from .contract import Box, FrameKind, Span, WindowSequence
+from .contract import Box, FrameKind, Range, Span, WindowSequence
 
 if TYPE_CHECKING:
     from ...configs.schema import NormConfig
@@ -32,7 +32,14 @@ class LightSequence(WindowSequence):
 
     def __init__(self, sequence: WindowSequence) -> None:
         self._sequence = sequence
+        self.sensor = sequence.sensor
         self.voxel_dtype = "float16" if sequence.windows_are_raw else sequence.voxel_dtype
+
+    def voxels(
+        self, start: int, stop: int, rows: Range = None, columns: Range = None
+    ) -> np.ndarray:
+        """Return windows [start, stop); see `WindowSequence`."""
+        return super().voxels(start, stop, rows, columns).astype(self.voxel_dtype, copy=False)
 
     def __getattr__(self, name: str) -> Any:
         if name == "_sequence":  # not there yet: a copy is being unpickled
@@ -51,7 +58,7 @@ class LightSequence(WindowSequence):
         sequence = self._sequence
         if sequence.windows_are_raw and sequence.has_spikes:
             return np.stack([self._light(i, *box) for i in range(start, stop)])
-        voxels = sequence.voxels(start, stop, *box)
+        voxels = sequence._read_voxels(start, stop, box)  # as the camera's pixels are
         if not sequence.windows_are_raw:
             return voxels
         samples = sequence.samples[start:stop]

@@ -19,6 +19,7 @@ from ..spikes.rolling import open_spikes, row_delays
 from ..spikes.settings import SpikeSettings
 from ..store.schema import voxel_type
 from .contract import Box, FrameKind, Span, WindowSequence
+from .corrected import correction
 
 MOST_BINS = 32
 """Bins of an exposure where no model says how many."""
@@ -141,6 +142,8 @@ class RecordingSequence(WindowSequence):
                 "align again"
             )
         self._frames: OrderedDict[int, DeepRGB] = OrderedDict()
+        if settings.sensor is not None:
+            self.correct_pixels(correction(settings.sensor, dat, settings))
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
         spans = self._spans[start:stop]
@@ -170,12 +173,14 @@ class RecordingSequence(WindowSequence):
         """Return the blurred frame (H, W, 3) of window `i`, from that of its exposure."""
         if self._spans[i] == self._exposed[i]:
             return frame
-        in_window, in_exposure = (
-            self._file.counts(1, *span)[0] / np.float32(span[1] - span[0])
-            for span in (self._spans[i], self._exposed[i])
-        )
+        in_window, in_exposure = (self._rates(*span) for span in (self._spans[i], self._exposed[i]))
         moved = sdm(to_unit(frame), in_window, in_exposure)
         return to_uint8(moved) if frame.dtype == np.uint8 else to_uint16(moved)
+
+    def _rates(self, start: int, stop: int) -> np.ndarray:
+        """Return the spikes a sample (h, w) of a span of samples."""
+        rates = self._file.counts(1, start, stop)[0] / np.float32(stop - start)
+        return rates if self.sensor is None else self.sensor.corrected(rates, 1)
 
 
 def _span_around(exposed: Span, at: float, whole: Span) -> Span:

@@ -214,7 +214,8 @@ class StoreSequence(WindowSequence):
         cut = (x0 - 8 * b0, x1 - 8 * b0)
         firsts = self.first_sample[start:stop]
         lasts = firsts + self.samples[start:stop]
-        out = np.empty((stop - start, self.bins, y1 - y0, x1 - x0), self.voxel_dtype)
+        dtype = voxel_type(self.record.longest_window, self.bins)
+        out = np.empty((stop - start, self.bins, y1 - y0, x1 - x0), dtype)
         row = (y1 - y0) * (b1 - b0)
         together = int(lasts.max() - firsts.min()) * row <= AT_ONCE_BYTES
         size = len(firsts) if together else 1
