@@ -51,6 +51,7 @@ def evaluate(
     verify: Annotated[
         bool, typer.Option(help="Compare the files of a store in a folder with their checksums.")
     ] = True,
+    sensor: options.Sensor = None,
     json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     picture: Annotated[
         Path | None,
@@ -84,7 +85,9 @@ def evaluate(
         scores.require_own_json(json, overwrite=overwrite)
     if picture is not None:
         require_own_picture(picture, overwrite=overwrite)
-    how = job.Evaluating(lpips=lpips, motion=motion, verify=verify, tile=tile, flips=flips)
+    how = job.Evaluating(
+        lpips=lpips, motion=motion, verify=verify, tile=tile, flips=flips, sensor=sensor
+    )
     with progress_bar("Evaluating", "windows") as reporter:
         evaluation = job.evaluate(
             store,

@@ -20,6 +20,8 @@ LEAST_HOT = 0.005
 """Dark rate up to which no pixel is hot, in spikes a sample: it is subtracted."""
 HOT_SPREADS, HOT_TIMES = 8, 4
 """Dark rate from which a pixel is hot: so many spreads above the median, and so many medians."""
+MOST_DARK = 0.1
+"""Dark rate above which a hot pixel is filled: by a degree of warmth it changes too much."""
 DEAD, TOO_BRIGHT = 0.5, 2.0
 """Gains below which a pixel is dead, and above which it is hot."""
 SATURATED = 0.95
@@ -45,6 +47,8 @@ class Figures:
 
     hot: int
     """Number of hot pixels."""
+    filled: int
+    """Number of pixels that tell nothing: dead, or hot and unsteady."""
     dead: int
     """Number of dead pixels."""
     dark_rate: float | None
@@ -61,13 +65,18 @@ class Figures:
 
 
 def measure(
-    dark: Fired | None, flat: tuple[Fired, Fired] | None, *, even: bool = False
+    dark: Fired | None,
+    flat: tuple[Fired, Fired] | None,
+    *,
+    unsteady: Mask | None = None,
+    even: bool = False,
 ) -> tuple[Sensor, Figures]:
     """Return the pixels of a sensor.
 
     Args:
         dark: all of a recording without light.
         flat: both halves of a recording of an even surface.
+        unsteady: pixels (H, W) that don't fire evenly in the dark; None: not known.
         even: the light was even, so that smooth differences are the pixels' too.
 
     Raises:
@@ -97,6 +106,9 @@ def measure(
             f"expected most pixels to be good, found {hot.sum()} hot and {dead.sum()} dead of "
             f"{good.size}; check --geometry, and that the dark was dark and the light even"
         )
+    filled = dead | (hot & ((rates > MOST_DARK) | (gain > TOO_BRIGHT * np.median(gain))))
+    if unsteady is not None:
+        filled |= hot & unsteady
     spread = after = error = None
     if flat is not None and light is not None:
         gain = gain / gain[good].mean()
@@ -115,13 +127,15 @@ def measure(
     if flat is None:
         warnings.append("no --flat: gains are taken as equal, and dead pixels stay unseen")
     sensor = Sensor(
-        np.where(good, gain, 1).astype(np.float32),
+        np.where(filled, 1, gain).astype(np.float32),
         rates.astype(np.float32),
         hot,
         dead,
+        filled,
     )
     figures = Figures(
         hot=int(hot.sum()),
+        filled=int(filled.sum()),
         dead=int(dead.sum()),
         dark_rate=None if dark is None else float(rates[good].mean()),
         spread_before=spread,

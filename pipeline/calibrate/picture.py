@@ -31,7 +31,7 @@ def is_own_picture(path: Path) -> bool:
 
 def write_picture(path: Path, sensor: Sensor, figures: Figures) -> None:
     """Write a PNG of four panels: gains, dark rates, bad pixels, and a histogram of the gains."""
-    good = ~sensor.bad
+    good = ~(sensor.hot | sensor.dead)
     reach = max(3 * float(sensor.gain[good].std()), 0.01)
     brightest = max(2 * float(np.quantile(sensor.dark[good], 0.99)), 1e-6)
     gains = _gray((sensor.gain - 1 + reach) / (2 * reach))
@@ -65,7 +65,7 @@ def write_picture(path: Path, sensor: Sensor, figures: Figures) -> None:
 def _title(figures: Figures) -> str:
     if figures.spread_before is None or figures.spread_after is None:
         return "gains not measured"
-    return f"gains spread by {figures.spread_before:.1%}, corrected {figures.spread_after:.2%}"
+    return f"gains spread by {figures.spread_before:.1%}, corrected by {figures.spread_after:.2%}"
 
 
 def _gray(values: Plane) -> RGB:
@@ -90,7 +90,7 @@ def _bars(sensor: Sensor, reach: float) -> RGB:
     """Return a histogram of the good pixels' gains, as large as the sensor."""
     height, width = sensor.shape
     number, _ = np.histogram(
-        sensor.gain[~sensor.bad], bins=min(width, 64), range=(1 - reach, 1 + reach)
+        sensor.gain[~(sensor.hot | sensor.dead)], bins=min(width, 64), range=(1 - reach, 1 + reach)
     )
     heights = np.rint(number / max(number.max(), 1) * height).astype(int)
     column = heights[np.arange(width) * len(heights) // width]

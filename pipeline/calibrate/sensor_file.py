@@ -2,7 +2,7 @@
 
     gain     (H, W) float32   relative to the mean of the good pixels
     dark     (H, W) float32   spikes a sample in the dark
-    flaws    (H, W) uint8     1: hot, 2: dead, 3: both, 0: good
+    flaws    (H, W) uint8     1: hot, 2: dead, 4: filled from neighbours, and sums of these
 
 Rows are upright. The group's attributes say what it was made from and what was found, and hold size
 and checksum of every file.
@@ -40,7 +40,7 @@ SENSOR = ProductFormat("spikedeblur.sensor", 1)
 AGAIN = "calibrate again, or copy the file again"
 
 _ARRAYS: dict[str, DType] = {"gain": "float32", "dark": "float32", "flaws": "uint8"}
-_HOT, _DEAD = 1, 2
+_HOT, _DEAD, _FILLED = 1, 2, 4
 
 
 class Source(BaseModel):
@@ -93,8 +93,8 @@ class SensorFile:
 
     @property
     def sha256(self) -> str:
-        """What tells one sensor from another, in hex."""
-        maps = (self.sensor.gain, self.sensor.dark, self.sensor.hot, self.sensor.dead)
+        """SHA-256 of all that decides how pixels are corrected, in hex."""
+        maps = (self.sensor.gain, self.sensor.dark, self.sensor.filled)
         return hashlib.sha256(b"".join(np.ascontiguousarray(m).tobytes() for m in maps)).hexdigest()
 
 
@@ -137,7 +137,9 @@ def write_sensor(
     from ..store.write import array_files
 
     path = Path(path)
-    flaws = _HOT * sensor.hot.astype(np.uint8) + _DEAD * sensor.dead.astype(np.uint8)
+    flaws = np.zeros(sensor.shape, np.uint8)
+    for value, mask in ((_HOT, sensor.hot), (_DEAD, sensor.dead), (_FILLED, sensor.filled)):
+        flaws[mask] |= value
     planes: dict[str, npt.NDArray[Any]] = {
         "gain": sensor.gain,
         "dark": sensor.dark,
@@ -201,10 +203,10 @@ def read_sensor(path: StrPath) -> SensorFile:
         raise SensorError(f"{path}: expected at most {MOST_PIXELS} pixels, found {record.shape}")
     planes = {name: _plane(path, record, name) for name in _ARRAYS}
     gain, dark, flaws = (planes[name] for name in _ARRAYS)
-    sensor = Sensor(gain, dark, (flaws & _HOT) != 0, (flaws & _DEAD) != 0)
+    sensor = Sensor(gain, dark, *((flaws & value) != 0 for value in (_HOT, _DEAD, _FILLED)))
     possible = bool(np.isfinite(gain).all() and (gain > 0).all())
     possible &= bool(np.isfinite(dark).all() and (dark >= 0).all() and (dark <= 1).all())
-    if not possible or (flaws > _HOT + _DEAD).any() or sensor.bad.all():
+    if not possible or (flaws > _HOT + _DEAD + _FILLED).any() or sensor.filled.all():
         raise SensorError(f"{path}: expected gains above 0 and dark rates of 0 to 1; {AGAIN}")
     return SensorFile(path, sensor, record)
 

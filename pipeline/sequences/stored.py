@@ -165,7 +165,10 @@ class StoreSequence(WindowSequence):
         Raises:
             StoreError: a store of counts, or more bins than the shortest window has samples.
         """
-        return StoreSequence(self._store, self.seq, self.record, bins, self._verified)
+        counted = StoreSequence(self._store, self.seq, self.record, bins, self._verified)
+        if self.sensor is not None:
+            counted.correct_pixels(self.sensor)
+        return counted
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
         if self.has_spikes:

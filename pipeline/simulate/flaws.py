@@ -67,4 +67,4 @@ class Flaws:
         dark[dead] = 0
         gain /= gain[~(hot | dead)].mean()
         gain[dead] = 0
-        return Sensor(gain.astype(np.float32), dark.astype(np.float32), hot, dead)
+        return Sensor(gain.astype(np.float32), dark.astype(np.float32), hot, dead, hot | dead)

@@ -54,16 +54,24 @@ class SpikeCamera:
         Args:
             luminance: the frames.
             rng: draws phases and noise.
-            sensor: gain and dark rate of each pixel; None: all are equal, and dark without light.
+            sensor: gain and dark rate of each pixel, whose dark charge adds to the light's; a hot
+                one fires at random besides. None: all are equal, and silent without light.
         """
+        if sensor is not None:
+            charge = np.where(sensor.hot, 0, sensor.dark * np.float32(self.threshold))
+            hot = np.nonzero(sensor.hot)
         integral: npt.NDArray[np.float32] | None = None
         threshold = np.float32(self.threshold)
         for frame in luminance:
             if integral is None:
                 integral = rng.uniform(0, self.threshold, frame.shape).astype(np.float32)
-            integral += frame if sensor is None else frame * sensor.gain + sensor.dark * threshold
+            if sensor is not None:
+                frame = frame * sensor.gain + charge
+            integral += frame
             fired = integral >= threshold
             integral -= threshold * fired
+            if sensor is not None:
+                fired[hot] |= rng.random(len(hot[0])) < sensor.dark[hot]
             if self.noise > 0:
                 fired |= rng.random(frame.shape, np.float32) < np.float32(self.noise)
             yield fired

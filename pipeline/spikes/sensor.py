@@ -2,8 +2,8 @@
 
 A pixel fires `gain * g * light + dark` times a sample, where `gain` is the camera's and `g` and
 `dark` are the pixel's own. So what it saw is (spikes - dark * samples) / g, in the spikes of the
-camera's mean pixel. A hot pixel fires so often in the dark, and a dead one so seldom in light, that
-nothing can be told of it: it gets the weighted mean of its neighbours.
+camera's mean pixel. A hot pixel is corrected like any other if it is steady. One that fires at
+random, or too often, and a dead one tell nothing: they get the weighted mean of their neighbours.
 
 `PixelCorrection.corrected` is the one place where this is done. It takes counts, light and rates
 alike, because all are sums of spikes.
@@ -41,9 +41,11 @@ class Sensor:
     dark: Plane
     """Spikes a sample without light."""
     hot: Mask
-    """Pixels that fire too often in the dark."""
+    """Pixels that fire far more often in the dark than most."""
     dead: Mask
     """Pixels that fire too seldom in light."""
+    filled: Mask
+    """Pixels that tell nothing and are filled from their neighbours: dead, or hot and unsteady."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -51,14 +53,9 @@ class Sensor:
         height, width = self.gain.shape
         return height, width
 
-    @property
-    def bad(self) -> Mask:
-        """Pixels that are filled from their neighbours."""
-        return np.asarray(self.hot | self.dead)
-
 
 class _Layer(NamedTuple):
-    """Bad pixels that touch known ones: good, or of an earlier layer."""
+    """Filled pixels that touch known ones: usable, or of an earlier layer."""
 
     place: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
     """Rows and columns, (B,) each."""
@@ -71,7 +68,7 @@ class _Layer(NamedTuple):
 class PixelCorrection:
     """Turns what a sensor's pixels counted into what equal pixels would have.
 
-    Bad pixels are filled layer by layer, from the edge of a group inwards.
+    Pixels are filled layer by layer, from the edge of a group inwards.
     """
 
     def __init__(self, sensor: Sensor, registration: Registration | None = None) -> None:
@@ -82,9 +79,9 @@ class PixelCorrection:
             registration: how spikes are brought to the frames; None: they are read as they are.
 
         Raises:
-            SensorError: the registration is for spikes of another size, or no pixel is good.
+            SensorError: the registration is for spikes of another size, or no pixel is usable.
         """
-        gain, dark, bad = sensor.gain, sensor.dark, sensor.bad
+        gain, dark, bad = sensor.gain, sensor.dark, sensor.filled
         if registration is not None:
             if registration.spike_shape != sensor.shape:
                 raise SensorError(
@@ -97,7 +94,7 @@ class PixelCorrection:
             dark = np.where(seen, dark.reshape(-1)[sources], np.float32(0))
             bad = seen & bad.reshape(-1)[sources]
         if bad.all():
-            raise SensorError("expected a sensor with good pixels, found none; calibrate again")
+            raise SensorError("expected a sensor with a usable pixel, found none; calibrate again")
         self.shape: tuple[int, int] = bad.shape
         self._gain = np.where(bad, np.float32(1), gain)
         self._dark = np.where(bad, np.float32(0), dark)
@@ -114,7 +111,7 @@ class PixelCorrection:
 
     def corrected(
         self,
-        planes: npt.NDArray[np.generic],
+        planes: npt.NDArray[np.integer] | npt.NDArray[np.floating],
         samples: npt.NDArray[np.integer] | float,
         rows: Span | None = None,
         columns: Span | None = None,
@@ -152,7 +149,7 @@ class PixelCorrection:
 
 
 def _layers(bad: Mask) -> list[_Layer]:
-    """Return the bad pixels in the order in which they are filled."""
+    """Return the pixels to fill in the order in which they are filled."""
     height, width = bad.shape
     unknown, layers = bad.copy(), []
     steps = np.array(_AROUND).T  # (2, 8)
