@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import Json, Split, leave_out, overwrites
 from .output import command_line, parse_size, report
 
+if TYPE_CHECKING:
+    from ..pipeline.simulate.calibration import SpikeStand
+    from ..pipeline.simulate.flaws import Flaws
+
 _OF_CLIPS = (
     *("frames", "scenes", "size", "length", "split", "exposure", "stride", "fps", "spike_scale"),
     *("spikes_per_frame", "threshold", "noise", "linear_light", "fastest", "workers"),
-    *("gain_spread", "dark_rate", "hot", "dead"),
 )
 """Parameters that say what `--rig` has decided."""
 
@@ -94,20 +97,22 @@ def simulate(
 
     Example: spikedeblur simulate data/my --scenes 8 --split train
     """
+    from ..pipeline.simulate.flaws import Flaws
+
+    chosen = Flaws(gain_spread=gain_spread, dark_rate=dark_rate, hot=hot, dead=dead)
+    flaws = None if chosen == Flaws() else chosen
     if rig:
         leave_out(context, _OF_CLIPS, "--rig makes one recording with settings of its own")
-        _simulate_bench(out, seed, overwrite=overwrite, json=json)
+        _simulate_bench(out, seed, flaws, overwrite=overwrite, json=json)
         return
     if (frames is None) == (scenes is None):
         number = "none" if frames is None else "both"
         raise typer.BadParameter(f"expected one of --frames, --scenes or --rig, got {number}")
     from ..pipeline.simulate import job
-    from ..pipeline.simulate.calibration import simulate_calibration, stand_of
+    from ..pipeline.simulate.calibration import stand_of
     from ..pipeline.simulate.clips import SPLITS, folder_clips, scene_clips
-    from ..pipeline.simulate.flaws import Flaws
     from .progress import progress_bar
 
-    flaws = Flaws(gain_spread=gain_spread, dark_rate=dark_rate, hot=hot, dead=dead)
     cameras = job.Rig(
         exposure=exposure,
         stride=stride,
@@ -118,7 +123,7 @@ def simulate(
         noise=noise,
         linear_light=linear_light,
         seed=seed,
-        flaws=None if flaws == Flaws() else flaws,
+        flaws=flaws,
     )
     with progress_bar("Simulating", "clips") as reporter:
         if frames is not None:
@@ -129,10 +134,7 @@ def simulate(
         summary = job.simulate(
             out, clips, cameras, workers=workers, overwrite=overwrite, reporter=reporter
         )
-        pixels = ""
-        if stand is not None:
-            folder = simulate_calibration(out, stand, overwrite=overwrite)
-            pixels = f"\n{folder}: recordings in the dark and of a lamp, for `calibrate`"
+    pixels = _record_calibration(out, stand, overwrite=overwrite)
     report(
         summary,
         f"{summary.clips} clips with {summary.windows} blurred frames in {out}: "
@@ -144,19 +146,34 @@ def simulate(
     )
 
 
-def _simulate_bench(out: Path, seed: int, *, overwrite: bool, json: bool) -> None:
+def _record_calibration(out: Path, stand: SpikeStand | None, *, overwrite: bool) -> str:
+    """Record the dark and a lamp where pixels differ, and return a line about it."""
+    if stand is None:
+        return ""
+    from ..pipeline.simulate.calibration import simulate_calibration
+
+    folder = simulate_calibration(out, stand, overwrite=overwrite)
+    return f"\n{folder}: recordings in the dark and of a lamp, for `calibrate`"
+
+
+def _simulate_bench(
+    out: Path, seed: int, flaws: Flaws | None, *, overwrite: bool, json: bool
+) -> None:
     from ..pipeline.simulate.bench import Bench, simulate_bench
     from .progress import progress_bar
 
+    bench = Bench(seed=seed, flaws=flaws)
     with progress_bar("Recording", "frames") as reporter:
-        summary = simulate_bench(out, Bench(seed=seed), overwrite=overwrite, reporter=reporter)
+        summary = simulate_bench(out, bench, overwrite=overwrite, reporter=reporter)
+    pixels = _record_calibration(out, bench.stand(), overwrite=overwrite)
     kept = "" if summary.written else ", there already"
     report(
         summary,
         f"{summary.take}: {summary.frames} blurred frames, {summary.dropped} more were dropped, "
         f"stamps.csv of the others, and {summary.samples} spike samples{kept}\n"
         "Known are frames of 30 Hz with a shutter of 12 ms; to be found are the time by which they "
-        "come late on the spikes' clock, and the readout of their rolling shutter\n"
+        "come late on the spikes' clock, and the readout of their rolling shutter"
+        f"{pixels}\n"
         "docs/how-to/own-camera.md goes on with it",
         next_command=command_line("align", out, "--layout", Path(summary.layout)),
         json=json,

