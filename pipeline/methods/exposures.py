@@ -27,7 +27,7 @@ from ...model.motion_deblur import sharp_along_motion
 from ...model.neighbours import Motion, Near, Neighbour, Step, light_in, motion_in
 from ...model.paths import Paths, bin_times
 from ...model.spike_motion import weights_at
-from ..sequences.contract import WindowSequence
+from ..sequences.contract import WindowSequence, sensor_of
 from ..spikes.counts import samples_per_bin
 from ..spikes.intervals import light_of_spikes
 from .contract import Frames
@@ -323,8 +323,9 @@ class Exposures:
             parts.append(light.astype(np.float32))
         unit = exposure.gain * (stop - start) / bins
         joined = np.concatenate(parts, 1)
-        if windows.sensor is not None:
-            joined = windows.sensor.corrected(joined, samples_per_bin(stop - start, bins))
+        sensor = sensor_of(windows)
+        if sensor is not None:
+            joined = sensor.corrected(joined, samples_per_bin(stop - start, bins))
         whole = torch.from_numpy(joined).to(self._device)
         return self._fitted(whole[None] / unit)
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..frames.images import to_unit
-from ..sequences.contract import WindowSequence
+from ..sequences.contract import WindowSequence, sensor_of
 from ..spikes import reconstruct, samples_per_bin
 from .contract import Frames, Method, MethodClip, MethodError, gain_of, require_raw
 
@@ -65,8 +65,9 @@ class TfiMethod(Method):
         # The middle of an even number lies between two samples, and so does this interval's.
         image = reconstruct.tfi(spikes, (len(spikes) - 1) // 2)
         rate = spikes.mean(axis=0, dtype=np.float32)
-        if windows.sensor is not None:  # an interval tells a rate, which is a pixel's own
-            image, rate = (windows.sensor.corrected(plane, 1) for plane in (image, rate))
+        sensor = sensor_of(windows)
+        if sensor is not None:  # an interval tells a rate, which is a pixel's own
+            image, rate = (sensor.corrected(plane, 1) for plane in (image, rate))
         return _as_rgb(image / gain_of(windows, clip.start, rate), windows.frame_shape)
 
 

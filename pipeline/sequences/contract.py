@@ -80,8 +80,9 @@ class WindowSequence(ABC):
     """Whether voxels are integer counts; else they are float32 with log1p already taken."""
     voxel_dtype: str
     """uint8, or uint16 where a bin can exceed 255; float32 where not raw, or with a sensor."""
-    sensor: PixelCorrection | None = None
-    """How the pixels differ, which `voxels` corrects; single spikes stay as they are. None: not."""
+    sensor: PixelCorrection | None
+    """How the pixels differ, which `voxels` corrects; single spikes stay as they are. Not there:
+    they are taken as equal; see `sensor_of`."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.seq!r}, {self.length} windows, {self.bins} bins)"
@@ -91,30 +92,7 @@ class WindowSequence(ABC):
     ) -> np.ndarray:
         """Return windows [start, stop) as (T, K, h, w) of `voxel_dtype`."""
         box = self._box(start, stop, rows, columns, self.voxel_shape)
-        if self.sensor is None:
-            return self._read_voxels(start, stop, box)
-        planes = self._read_voxels(start, stop, self.sensor.around(*box))
-        each = [samples_per_bin(int(n), self.bins) for n in self.samples[start:stop]]
-        return self.sensor.corrected(planes, np.stack(each), *box)
-
-    def correct_pixels(self, sensor: PixelCorrection) -> None:
-        """Have `voxels` correct the differences of pixels from now on.
-
-        Raises:
-            StoreError: the sensor has another shape, or log1p of the voxels is taken already.
-        """
-        if sensor.shape != self.voxel_shape:
-            raise StoreError(
-                f"{self.seq}: expected a sensor of {self.voxel_shape} pixels, as the spikes have, "
-                f"found {sensor.shape}; give the file of this camera"
-            )
-        if not self.windows_are_raw:
-            raise StoreError(
-                f"{self.seq}: a sensor corrects counts, and these voxels have log1p done; count "
-                "the spikes anew with `voxelize`"
-            )
-        self.sensor = sensor
-        self.voxel_dtype = "float32"
+        return self._read_voxels(start, stop, box)
 
     def blur(self, start: int, stop: int, rows: Range = None, columns: Range = None) -> np.ndarray:
         """Return the blurred frames of windows [start, stop) as (T, H, W, 3) `frame_dtype`, RGB."""
@@ -189,6 +167,17 @@ class WindowSequence(ABC):
     def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
         """Read a box of frames."""
 
+    def _of_equal_pixels(
+        self, read: Callable[[int, int, Box], np.ndarray], start: int, stop: int, box: Box
+    ) -> np.ndarray:
+        """Return a box of voxels, corrected; `read` returns them as they were recorded."""
+        sensor = sensor_of(self)
+        if sensor is None:
+            return read(start, stop, box)
+        planes = read(start, stop, sensor.around(*box))
+        each = [samples_per_bin(int(n), self.bins) for n in self.samples[start:stop]]
+        return sensor.corrected(planes, np.stack(each), *box)
+
     def _begin_frames(
         self, kind: FrameKind, start: int, stop: int, box: Box
     ) -> Callable[[], np.ndarray]:
@@ -219,3 +208,9 @@ class WindowSequence(ABC):
                 raise IndexError(f"{self.seq}: pixels {first}:{last} are not in 0:{side}")
             spans.append((first, last))
         return spans[0], spans[1]
+
+
+def sensor_of(windows: WindowSequence) -> PixelCorrection | None:
+    """Return how the pixels of a sequence differ, whatever reads it; None: taken as equal."""
+    sensor: PixelCorrection | None = getattr(windows, "sensor", None)
+    return sensor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..spikes.intervals import light_of_counts, light_of_spikes
-from .contract import Box, FrameKind, Range, Span, WindowSequence
+from .contract import Box, FrameKind, Span, WindowSequence, sensor_of
 
 if TYPE_CHECKING:
     from ...configs.schema import NormConfig
@@ -32,14 +32,7 @@ class LightSequence(WindowSequence):
 
     def __init__(self, sequence: WindowSequence) -> None:
         self._sequence = sequence
-        self.sensor = sequence.sensor
         self.voxel_dtype = "float16" if sequence.windows_are_raw else sequence.voxel_dtype
-
-    def voxels(
-        self, start: int, stop: int, rows: Range = None, columns: Range = None
-    ) -> np.ndarray:
-        """Return windows [start, stop); see `WindowSequence`."""
-        return super().voxels(start, stop, rows, columns).astype(self.voxel_dtype, copy=False)
 
     def __getattr__(self, name: str) -> Any:
         if name == "_sequence":  # not there yet: a copy is being unpickled
@@ -54,11 +47,18 @@ class LightSequence(WindowSequence):
         return self._sequence.spikes_beside(window, beside, *box)
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
-        """Read light; see `spikes.intervals`."""
+        """Read light of equal pixels; see `spikes.intervals`."""
+        light = self._of_equal_pixels(self._recorded_light, start, stop, box)
+        return light.astype(self.voxel_dtype, copy=False)
+
+    def _recorded_light(self, start: int, stop: int, box: Box) -> np.ndarray:
         sequence = self._sequence
         if sequence.windows_are_raw and sequence.has_spikes:
             return np.stack([self._light(i, *box) for i in range(start, stop)])
-        voxels = sequence._read_voxels(start, stop, box)  # as the camera's pixels are
+        if sensor_of(sequence) is None:
+            voxels = sequence.voxels(start, stop, *box)
+        else:
+            voxels = sequence.recorded_counts(start, stop, box)
         if not sequence.windows_are_raw:
             return voxels
         samples = sequence.samples[start:stop]

@@ -18,7 +18,7 @@ from ..spikes.reconstruct import sdm
 from ..spikes.rolling import open_spikes, row_delays
 from ..spikes.settings import SpikeSettings
 from ..store.schema import voxel_type
-from .contract import Box, FrameKind, Span, WindowSequence
+from .contract import Box, FrameKind, Span, WindowSequence, sensor_of
 from .corrected import correction
 
 MOST_BINS = 32
@@ -143,9 +143,14 @@ class RecordingSequence(WindowSequence):
             )
         self._frames: OrderedDict[int, DeepRGB] = OrderedDict()
         if settings.sensor is not None:
-            self.correct_pixels(correction(settings.sensor, dat, settings))
+            self.sensor = correction(settings.sensor, dat, settings)
+            self.voxel_dtype = "float32"
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
+        return self._of_equal_pixels(self.recorded_counts, start, stop, box)
+
+    def recorded_counts(self, start: int, stop: int, box: Box) -> np.ndarray:
+        """Return a box of voxels (T, K, h, w) as the camera's pixels made them."""
         spans = self._spans[start:stop]
         return np.stack([self._file.counts(self.bins, *span, *box) for span in spans])
 
@@ -180,7 +185,8 @@ class RecordingSequence(WindowSequence):
     def _rates(self, start: int, stop: int) -> np.ndarray:
         """Return the spikes a sample (h, w) of a span of samples."""
         rates = self._file.counts(1, start, stop)[0] / np.float32(stop - start)
-        return rates if self.sensor is None else self.sensor.corrected(rates, 1)
+        sensor = sensor_of(self)
+        return rates if sensor is None else sensor.corrected(rates, 1)
 
 
 def _span_around(exposed: Span, at: float, whole: Span) -> Span:

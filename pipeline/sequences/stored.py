@@ -13,6 +13,7 @@ from ..host.files import StrPath
 from ..spikes.counts import count_windows
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.packed import unpack_bits
+from ..spikes.sensor import PixelCorrection
 from ..storage.base import Storage, StoreError
 from ..storage.locate import open_storage
 from ..storage.side_by_side import together
@@ -27,7 +28,7 @@ from ..store.records import (
 )
 from ..store.schema import SMALL_ARRAYS, SequenceRecord, voxel_type
 from ..store.shard import Pending, Spans, StoredArray
-from .contract import Box, FrameKind, Span, WindowSequence
+from .contract import Box, FrameKind, Span, WindowSequence, sensor_of
 from .verified import Verified
 
 AT_ONCE_BYTES = 4 * 2**20
@@ -159,6 +160,14 @@ class StoreSequence(WindowSequence):
         array: np.ndarray = self.__dict__[name]
         return array
 
+    def correct_pixels(self, sensor: PixelCorrection) -> None:
+        """Have voxels correct the differences of pixels from now on.
+
+        Args:
+            sensor: of `voxel_shape`.
+        """
+        self.sensor, self.voxel_dtype = sensor, "float32"
+
     def counted_in(self, bins: int) -> StoreSequence:
         """Return the same sequence with other temporal bins; kind packed only.
 
@@ -166,11 +175,15 @@ class StoreSequence(WindowSequence):
             StoreError: a store of counts, or more bins than the shortest window has samples.
         """
         counted = StoreSequence(self._store, self.seq, self.record, bins, self._verified)
-        if self.sensor is not None:
+        if sensor_of(self) is not None:
             counted.correct_pixels(self.sensor)
         return counted
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
+        return self._of_equal_pixels(self.recorded_counts, start, stop, box)
+
+    def recorded_counts(self, start: int, stop: int, box: Box) -> np.ndarray:
+        """Return a box of voxels (T, K, h, w) as the camera's pixels made them."""
         if self.has_spikes:
             return self._count(start, stop, *box)
         return self._read("voxels", ((start, stop), (0, self.bins), *box))

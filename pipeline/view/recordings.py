@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
 from ..frames.images import to_8_bits
-from ..sequences.contract import STREAM
+from ..host.files import StrPath
+from ..sequences.contract import STREAM, sensor_of
 from ..sequences.corrected import correct_sequences, correction
 from ..sequences.stored import StoreSequence, open_store
 from ..spikes import read_side_file, reconstruct, samples_per_bin
@@ -121,7 +122,7 @@ def pictures(clip: ViewedClip, instant: int, length: int, bins: int) -> Pictures
     return Pictures(
         spikes=around[instant - before],
         tfp=np.asarray(rates / np.float32(gain), np.float32),
-        tfi=_of_equal_pixels(clip, reconstruct.tfi(around, instant - before)) / np.float32(gain),
+        tfi=_of_equal_pixels(clip, reconstruct.tfi(around, instant - before, gain), gain),
         bin=_of_equal_pixels(clip, clip.rates(a, b)) / np.float32(gain),
         bin_index=index,
         bin_samples=(a, b),
@@ -130,9 +131,9 @@ def pictures(clip: ViewedClip, instant: int, length: int, bins: int) -> Pictures
     )
 
 
-def _of_equal_pixels(clip: ViewedClip, rates: Plane) -> Plane:
-    """Return spikes a sample (h, w) as equal pixels would have fired them."""
-    return rates if clip.sensor is None else clip.sensor.corrected(rates, 1)
+def _of_equal_pixels(clip: ViewedClip, rates: Plane, gain: float = 1.0) -> Plane:
+    """Return spikes a sample (h, w), over a gain, as equal pixels would have fired them."""
+    return rates if clip.sensor is None else clip.sensor.corrected(rates, 1 / gain)
 
 
 def span(clip: ViewedClip, instant: int, length: int) -> tuple[int, int]:
@@ -226,7 +227,7 @@ def _window(sequence: StoreSequence, window: int) -> ViewedClip:
         gain=sequence.gain,
         spikes=lambda start, stop: spikes[start:stop],
         rates=lambda start, stop: reconstruct.tfp(spikes[start:stop]),
-        sensor=sequence.sensor,
+        sensor=sensor_of(sequence),
         blur=to_8_bits(sequence.blur(window, window + 1)[0]),
         sharp=to_8_bits(sequence.sharp(window, window + 1)[0]) if sequence.has_sharp else None,
     )

@@ -17,6 +17,7 @@ from spikedeblur.pipeline.calibrate.sensor_file import SensorRecord, write_senso
 from spikedeblur.pipeline.methods.contract import MethodClip
 from spikedeblur.pipeline.methods.exposures import Exposures
 from spikedeblur.pipeline.methods.tfp_tfi_sdm import TfiMethod, TfpMethod
+from spikedeblur.pipeline.sequences.contract import WindowSequence, sensor_of
 from spikedeblur.pipeline.sequences.corrected import correct_sequences
 from spikedeblur.pipeline.sequences.find_recording import recordings_of, settle_spikes
 from spikedeblur.pipeline.sequences.light import LightSequence
@@ -71,6 +72,41 @@ def test_counts_and_light_of_a_recording_are_those_of_equal_pixels(own: DataSet,
     assert np.abs(light - raw).max() > 0.2
     # Spikes are as they were recorded: no bit can be half a spike.
     np.testing.assert_array_equal(found.spikes(0), plain.spikes(0))
+
+
+class Passing(WindowSequence):
+    """A sequence that reads another one, and knows nothing of sensors."""
+
+    def __init__(self, sequence: WindowSequence) -> None:
+        self._sequence = sequence
+
+    def __getattr__(self, name: str):
+        return getattr(self._sequence, name)
+
+    def _read_voxels(self, start, stop, box):
+        return self._sequence.voxels(start, stop, *box)
+
+    def _read_frames(self, kind, start, stop, box):
+        return getattr(self._sequence, kind)(start, stop, *box)
+
+    def _read_spikes(self, window, beside, box):
+        return self._sequence.spikes_beside(window, beside, *box)
+
+
+@pytest.mark.parametrize("kind", ["packed", "counts"])
+def test_what_reads_a_corrected_sequence_corrects_it_once(own: DataSet, tmp_path: Path, kind: str):
+    own.voxelize(tmp_path / "s.zarr", kind=kind)
+    (sequence,) = open_store(tmp_path / "s.zarr")
+    write(tmp_path / "pixels.zarr", sequence.voxel_shape)
+    correct_sequences([sequence], tmp_path / "pixels.zarr")
+    passing = Passing(sequence)
+    np.testing.assert_array_equal(passing.voxels(0, 2), sequence.voxels(0, 2))
+    light = LightSequence(sequence).voxels(0, 2)
+    np.testing.assert_array_equal(LightSequence(passing).voxels(0, 2), light)
+    np.testing.assert_array_equal(Passing(LightSequence(sequence)).voxels(0, 2), light)
+    if kind == "packed":
+        clip = MethodClip(0, 1, 0, 1)
+        np.testing.assert_array_equal(TfiMethod()(passing, clip), TfiMethod()(sequence, clip))
 
 
 @pytest.mark.parametrize("kind", ["packed", "counts"])
@@ -158,7 +194,7 @@ def test_a_side_file_names_the_sensor_of_its_recording(own: DataSet, tmp_path: P
     side_file_path(recording.dat).write_text(format_side_file(named))
     assert recorded(own).settings.sensor == tmp_path / "pixels.zarr"
     assert settle_spikes(recording.dat, SpikeOptions(first=0.0)).sensor == tmp_path / "pixels.zarr"
-    assert RecordingSequence(recorded(own), 8).sensor is not None
+    assert sensor_of(RecordingSequence(recorded(own), 8)) is not None
     other = SpikeOptions(sensor="other.zarr", first=0.0)
     assert settle_spikes(recording.dat, other).sensor == Path("other.zarr")
 
