@@ -57,7 +57,7 @@ def _in_grid(
         (height, width), (h, w) = file.sensor.shape, recorded.shape
         raise SensorError(
             f"{file.path}: expected a sensor of {h}x{w} pixels, as the spikes of {where} have, "
-            f"found one of {height}x{width}; give this camera's --sensor, or correct --geometry"
+            f"found one of {height}x{width}; give the --sensor of this camera"
         )
     if recorded.bayer is not None:
         raise SensorError(

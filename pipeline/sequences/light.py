@@ -52,7 +52,7 @@ class LightSequence(WindowSequence):
         return light.astype(self.voxel_dtype, copy=False)
 
     def _recorded_light(self, start: int, stop: int, box: Box) -> np.ndarray:
-        sequence = self._sequence
+        sequence: Any = self._sequence
         if sequence.windows_are_raw and sequence.has_spikes:
             return np.stack([self._light(i, *box) for i in range(start, stop)])
         if sensor_of(sequence) is None:

@@ -175,8 +175,9 @@ class StoreSequence(WindowSequence):
             StoreError: a store of counts, or more bins than the shortest window has samples.
         """
         counted = StoreSequence(self._store, self.seq, self.record, bins, self._verified)
-        if sensor_of(self) is not None:
-            counted.correct_pixels(self.sensor)
+        sensor = sensor_of(self)
+        if sensor is not None:
+            counted.correct_pixels(sensor)
         return counted
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
