@@ -59,8 +59,8 @@ def calibrate(
             reporter=reporter,
         )
     words = [f"{summary.out}: {summary.height}x{summary.width} pixels, {summary.hot} hot"]
-    words[0] += f", {summary.dead} dead; {summary.filled} tell nothing and are filled from their"
-    words[0] += f" neighbours; {summary.picture} shows them"
+    words[0] += f", {summary.dead} dead; {summary.filled} of these tell nothing and are filled from"
+    words[0] += f" their neighbours; {summary.picture} shows them"
     if summary.dark_rate is not None:
         words.append(f"Dark rate {summary.dark_rate:.3g} spikes a sample")
     if summary.spread_before is not None:

@@ -15,7 +15,7 @@ from ..spikes.sidefile import read_side_file
 from ..spikes.stream import SpikeStream
 from .measure import CalibrateError, measure
 from .picture import is_own_picture, write_picture
-from .rates import Fired, unsteady, watch
+from .rates import Fired, watch
 from .sensor_file import SensorRecord, Source, figures_of, require_free_sensor, write_sensor
 
 
@@ -31,7 +31,7 @@ class CalibrateSummary:
     hot: int
     """Number of hot pixels."""
     filled: int
-    """Number of pixels that tell nothing: dead, or hot and unsteady."""
+    """Number of pixels to fill from their neighbours: dead, or too hot to be corrected."""
     dead: int
     """Number of dead pixels."""
     dark_rate: float | None
@@ -104,7 +104,6 @@ def calibrate(
         sensor, figures = measure(
             watched["dark"][0] if watched["dark"] else None,
             (watched["flat"][0], watched["flat"][1]) if watched["flat"] else None,
-            unsteady=unsteady(streams["dark"]) if "dark" in streams else None,
             even=even,
         )
     except CalibrateError as error:

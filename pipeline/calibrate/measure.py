@@ -21,7 +21,7 @@ LEAST_HOT = 0.005
 HOT_SPREADS, HOT_TIMES = 8, 4
 """Dark rate from which a pixel is hot: so many spreads above the median, and so many medians."""
 MOST_DARK = 0.1
-"""Dark rate above which a hot pixel is filled: by a degree of warmth it changes too much."""
+"""Dark rate above which a hot pixel is filled, in spikes a sample; up to it, it is corrected."""
 DEAD, TOO_BRIGHT = 0.5, 2.0
 """Gains below which a pixel is dead, and above which it is hot."""
 SATURATED = 0.95
@@ -48,7 +48,7 @@ class Figures:
     hot: int
     """Number of hot pixels."""
     filled: int
-    """Number of pixels that tell nothing: dead, or hot and unsteady."""
+    """Number of pixels to fill from their neighbours: dead, or too hot to be corrected."""
     dead: int
     """Number of dead pixels."""
     dark_rate: float | None
@@ -65,18 +65,13 @@ class Figures:
 
 
 def measure(
-    dark: Fired | None,
-    flat: tuple[Fired, Fired] | None,
-    *,
-    unsteady: Mask | None = None,
-    even: bool = False,
+    dark: Fired | None, flat: tuple[Fired, Fired] | None, *, even: bool = False
 ) -> tuple[Sensor, Figures]:
     """Return the pixels of a sensor.
 
     Args:
         dark: all of a recording without light.
         flat: both halves of a recording of an even surface.
-        unsteady: pixels (H, W) that don't fire evenly in the dark; None: not known.
         even: the light was even, so that smooth differences are the pixels' too.
 
     Raises:
@@ -107,8 +102,6 @@ def measure(
             f"{good.size}; check --geometry, and that the dark was dark and the light even"
         )
     filled = dead | (hot & ((rates > MOST_DARK) | (gain > TOO_BRIGHT * np.median(gain))))
-    if unsteady is not None:
-        filled |= hot & unsteady
     spread = after = error = None
     if flat is not None and light is not None:
         gain = gain / gain[good].mean()

@@ -15,13 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..spikes.counts import MOST_IN_BIN
-from ..spikes.sensor import Mask
 from ..spikes.stream import SpikeStream
-
-PARTS = 16
-"""Parts of a recording in which the spikes of a steady pixel are alike."""
-RANDOM = 0.2
-"""Variance over mean of the number of spikes from which a pixel is unsteady; 1: at random."""
 
 _AT_ONCE_BYTES = 1 << 23
 """Bytes of unpacked spikes that are looked at together."""
@@ -54,19 +48,6 @@ class Fired:
         between = (self.number - 1) / np.maximum(self.last - self.first, 1)
         likely = np.clip(between, counted - 1 / self.samples, counted + 1 / self.samples)
         return np.where(self.number > 1, likely, counted)
-
-
-def unsteady(stream: SpikeStream) -> Mask:
-    """Return the pixels (H, W) that do not fire evenly over a recording.
-
-    A steady pixel's numbers of spikes in parts of equal length differ by one at most, and those of
-    a random one by the square root.
-    """
-    part = min(stream.n_frames // PARTS, MOST_IN_BIN)
-    if part < 1:
-        return np.zeros(stream.geometry.shape, np.bool_)
-    numbers = stream.counts(PARTS, 0, PARTS * part).astype(np.float32)  # (PARTS, H, W)
-    return np.asarray(numbers.var(axis=0) > np.maximum(0.5, RANDOM * numbers.mean(axis=0)))
 
 
 def watch(stream: SpikeStream, start: int, stop: int) -> Fired:

@@ -27,7 +27,7 @@ class Flaws:
     dark_rate: float = 0.0
     """Mean spikes a sample of a good pixel in the dark."""
     hot: int = 0
-    """Number of pixels that fire often in the dark, from 2 % of the samples to all."""
+    """Number of pixels that fire at random in the dark, in 2 % of the samples to all."""
     dead: int = 0
     """Number of pixels that never fire."""
 

@@ -2,8 +2,8 @@
 
 A pixel fires `gain * g * light + dark` times a sample, where `gain` is the camera's and `g` and
 `dark` are the pixel's own. So what it saw is (spikes - dark * samples) / g, in the spikes of the
-camera's mean pixel. A hot pixel is corrected like any other if it is steady. One that fires at
-random, or too often, and a dead one tell nothing: they get the weighted mean of their neighbours.
+camera's mean pixel. A hot pixel is corrected like any other, unless it is so hot that nothing can
+be told of it: then, and if it is dead, it gets the weighted mean of its neighbours.
 
 `PixelCorrection.corrected` is the one place where this is done. It takes counts, light and rates
 alike, because all are sums of spikes.
@@ -45,7 +45,7 @@ class Sensor:
     dead: Mask
     """Pixels that fire too seldom in light."""
     filled: Mask
-    """Pixels that tell nothing and are filled from their neighbours: dead, or hot and unsteady."""
+    """Pixels that tell nothing and are filled from their neighbours: dead, or too hot."""
 
     @property
     def shape(self) -> tuple[int, int]:

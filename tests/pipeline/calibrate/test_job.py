@@ -14,7 +14,7 @@ from PIL import Image
 
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.calibrate import calibrate
-from spikedeblur.pipeline.calibrate.rates import unsteady, watch
+from spikedeblur.pipeline.calibrate.rates import watch
 from spikedeblur.pipeline.calibrate.sensor_file import read_sensor
 from spikedeblur.pipeline.simulate.flaws import Flaws
 from spikedeblur.pipeline.spikes import SpikeFile, SpikeGeometry, write_spikes
@@ -66,7 +66,9 @@ def test_gains_dark_rates_and_bad_pixels_are_those_of_the_camera(made: Path, tru
     found = read_sensor(made)
     np.testing.assert_array_equal(found.sensor.hot, truth.hot)
     np.testing.assert_array_equal(found.sensor.dead, truth.dead)
-    np.testing.assert_array_equal(found.sensor.filled, truth.filled)  # they fire at random
+    certain = np.abs(truth.dark - 0.1) > 0.03  # elsewhere chance decides
+    too_hot = truth.dead | (truth.hot & (truth.dark > 0.1))
+    np.testing.assert_array_equal(found.sensor.filled[certain], too_hot[certain])
     good = ~truth.filled
     errors = (found.sensor.gain - truth.gain)[good]
     # What is left is smooth: six coefficients of noise of 8 % in 1,871 pixels are 0.5 %.
@@ -78,7 +80,8 @@ def test_gains_dark_rates_and_bad_pixels_are_those_of_the_camera(made: Path, tru
     assert figures["spread_after"] < 0.002
     assert figures["error"] < 0.001
     assert figures["uneven"] == pytest.approx(0.3 / 0.85, rel=0.1)
-    assert (figures["hot"], figures["dead"], figures["filled"]) == (40, 9, 49)
+    assert (figures["hot"], figures["dead"]) == (40, 9)
+    assert figures["filled"] == found.sensor.filled.sum()
     assert found.record.sources["flat"].samples == SAMPLES
 
 
@@ -96,10 +99,9 @@ def test_a_rate_is_known_far_better_than_to_a_spike(tmp_path: Path):
     halves = watch(stream, 0, 333).then(watch(stream, 333, 1000))
     for name in ("number", "first", "last"):
         np.testing.assert_array_equal(getattr(halves, name), getattr(fired, name))
-    assert not unsteady(stream).any()
 
 
-def test_a_hot_pixel_that_is_steady_is_corrected_and_not_filled(tmp_path: Path, truth: Sensor):
+def test_a_hot_pixel_is_corrected_unless_it_is_too_hot(tmp_path: Path, truth: Sensor):
     leaks = truth.hot & (truth.dark < 0.09)
     steady = replace(truth, hot=np.zeros(SHAPE, np.bool_))  # all dark charge adds to the light's
     record(tmp_path / "dark.dat", np.zeros(SHAPE, np.float32), steady)
@@ -117,7 +119,7 @@ def test_smooth_light_is_left_out_unless_it_is_known_to_be_even(bench: Path, tmp
     summary = calibrate(tmp_path / "even", flat=bench / "flat.dat", options=HERE, even=True)
     assert summary.uneven is None
     smooth = read_sensor(tmp_path / "even").sensor.gain / read_sensor(made).sensor.gain
-    good = ~read_sensor(made).sensor.filled
+    good = ~(read_sensor(made).sensor.hot | read_sensor(made).sensor.dead)
     expected = lamp() / lamp().mean()
     assert np.corrcoef(smooth[good], expected[good])[0, 1] > 0.99
 
@@ -140,7 +142,7 @@ def test_other_readers_of_zarr_open_it_and_the_picture_is_one(made: Path):
     sensor = read_sensor(made).sensor
     np.testing.assert_array_equal(group["gain"][:], sensor.gain)
     np.testing.assert_array_equal(group["dark"][:], sensor.dark)
-    assert set(np.unique(group["flaws"][:])) == {0, 1 + 4, 2 + 4}
+    assert set(np.unique(group["flaws"][:])) == {0, 1, 1 + 4, 2 + 4}
     with Image.open(made.with_suffix(".png")) as picture:
         assert picture.size[0] > 2 * SHAPE[1]
 
