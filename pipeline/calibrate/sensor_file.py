@@ -98,6 +98,11 @@ class SensorFile:
         return hashlib.sha256(b"".join(np.ascontiguousarray(m).tobytes() for m in maps)).hexdigest()
 
 
+def is_sensor(path: StrPath) -> bool:
+    """Whether a sensor's file, in any form, is at a path."""
+    return _attributes(Path(path)) is not None
+
+
 def require_free_sensor(path: StrPath, *, overwrite: bool) -> None:
     """Refuse to write over what is no sensor file, or over one without `overwrite`.
 
@@ -107,8 +112,7 @@ def require_free_sensor(path: StrPath, *, overwrite: bool) -> None:
     path = Path(path)
     if not os.path.lexists(path):
         return
-    ours = path.is_dir() and _attributes(path) is not None
-    if not ours:
+    if not is_sensor(path):
         raise SensorError(
             f"{path}: expected a new name for the sensor's file, found something else there; "
             "choose another --out"

@@ -12,6 +12,7 @@ import pytest
 import zarr
 from PIL import Image
 
+from spikedeblur.cli import main
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.calibrate import calibrate
 from spikedeblur.pipeline.calibrate.rates import watch
@@ -171,6 +172,14 @@ def test_a_sensors_file_is_replaced_only_if_asked_and_nothing_else_ever(
     with pytest.raises(SpikeDeblurError, match=r"mine: .*something else.*--out"):
         calibrate(tmp_path / "mine", dark=bench / "dark.dat", options=HERE, overwrite=True)
     assert (tmp_path / "mine/file").read_text() == "mine"
+
+
+def test_inspect_tells_what_was_found(made: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["inspect", str(made)]) == 0
+    said = capsys.readouterr().out
+    assert f"{made}: sensor" in said
+    for words in ("hot: 40", "dead: 9", "40x48", f"flat.dat, {SAMPLES} samples"):
+        assert words in said
 
 
 def spoil_size(path: Path) -> None:
