@@ -201,9 +201,8 @@ def _doubts(gain: Floats, good: Mask, error: float) -> list[str]:
     doubts = []
     rest = np.where(good, gain - 1, 0)
     power = float((rest * rest).mean())
-    likeness = min(
-        float((rest[1:] * rest[:-1]).mean()), float((rest[:, 1:] * rest[:, :-1]).mean())
-    ) / max(power, 1e-12)
+    pairs = [rest[1:] * rest[:-1], rest[:, 1:] * rest[:, :-1]]
+    likeness = min(float(pair.sum()) / max(pair.size, 1) for pair in pairs) / max(power, 1e-12)
     if likeness > PATTERN and power > (3 * error) ** 2:
         doubts.append(
             f"gains of neighbours go together (correlation {likeness:.2f}), which pixels' own do "

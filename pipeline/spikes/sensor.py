@@ -134,8 +134,11 @@ class PixelCorrection:
         rows, columns = rows or (0, height), columns or (0, width)
         (top, bottom), (left, right) = self.around(rows, columns)
         inside = slice(top, bottom), slice(left, right)
-        each = np.asarray(samples, np.float32)[..., None, None]
-        light = np.asarray((planes - each * self._dark[inside]) / self._gain[inside], np.float32)
+        light = np.array(planes, np.float32)
+        each = np.broadcast_to(np.asarray(samples, np.float32), light.shape[:-2])
+        for i in np.ndindex(each.shape):  # one by one: the temporary values are of one plane
+            light[i] -= each[i] * self._dark[inside]
+            light[i] /= self._gain[inside]
         for place, sources, weights in self._layers:
             # What lies on the margin, and needs more than is there, is cut off below.
             near = (place[0] >= top) & (place[0] < bottom)
