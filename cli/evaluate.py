@@ -51,7 +51,13 @@ def evaluate(
     verify: Annotated[
         bool, typer.Option(help="Compare the files of a store in a folder with their checksums.")
     ] = True,
-    sensor: options.Sensor = None,
+    sensor: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that `calibrate` wrote for the camera of these data: corrects its pixels.",
+            show_default="pixels are taken as equal",
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     picture: Annotated[
         Path | None,

@@ -29,6 +29,7 @@ from spikedeblur.pipeline.spikes.sensor import PixelCorrection, Sensor, SensorEr
 from spikedeblur.pipeline.spikes.settings import SpikeOptions
 from spikedeblur.pipeline.spikes.sidefile import format_side_file, side_file_path
 from spikedeblur.pipeline.storage.base import StoreError
+from spikedeblur.pipeline.view.recordings import open_clips, pictures
 
 SEQ = "val/b/two"
 
@@ -162,6 +163,25 @@ def test_tfp_and_tfi_show_the_light_of_equal_pixels(own: DataSet, tmp_path: Path
         before, after = (method(windows, clip)[0, ..., 0] for windows in (plain, found))
         expected = sensor.corrected(before * 0.5, 1) / 0.5
         np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_viewer_shows_planes_of_equal_pixels_and_spikes_as_they_are(
+    own: DataSet, tmp_path: Path
+):
+    recording = recorded(own)
+    geometry = recording.settings.geometry
+    sensor = PixelCorrection(write(tmp_path / "s.zarr", geometry.shape))
+    options = SpikeOptions(geometry=geometry.describe(), rate=1000, gain=0.5)
+    found = []
+    for named in (options, replace(options, sensor=tmp_path / "s.zarr")):
+        (group,) = open_clips(recording.dat, named)
+        found.append(pictures(group.clip(0), 20, 9, 4))
+    plain, equal = found
+    np.testing.assert_array_equal(equal.spikes, plain.spikes)
+    np.testing.assert_array_equal(equal.rates, sensor.corrected(plain.rates, 1))
+    for name in ("tfp", "tfi", "bin"):
+        expected = sensor.corrected(getattr(plain, name), 1 / 0.5)
+        np.testing.assert_allclose(getattr(equal, name), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_light_between_exposures_is_corrected_as_that_in_them_is(own: DataSet, tmp_path: Path):
