@@ -138,6 +138,7 @@ bench-path: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.quality --without-model
 	$(BIN)/python -m tests.benchmarks.apart --camera threshold4,noise,dead,half,late,quarter
 	$(BIN)/python -m tests.benchmarks.calm
+	$(BIN)/python -m tests.benchmarks.sensor
 	$(BIN)/python -m tests.benchmarks.recordings
 	$(BIN)/python -m tests.benchmarks.path_cost
 	$(BIN)/python -m tests.benchmarks.evaluating

@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 _COMMANDS = {
     "simulate": "Make spikes and blurred frames from sharp video.",
+    "calibrate": "Measure the spike camera's pixels: gain, dark rate, hot ones.",
     "align": "Find each frame's spikes; write the log and the manifest.",
     "check": "Check a manifest or a store for damage and doubtful data.",
     "split": "Deal sequences out to train and val by whole scenes.",

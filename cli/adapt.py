@@ -47,6 +47,7 @@ def adapt(
     geometry: options.Geometry = None,
     gain: options.Gain = None,
     first: options.First = None,
+    sensor: options.Sensor = None,
     steps: Annotated[
         int, typer.Option(min=1, max=10**7, help="Training steps; 300 take minutes on one core.")
     ] = 300,
@@ -94,7 +95,7 @@ def adapt(
         exposure_times(log, name, exposure, fps, camera=clock)
         for clock, name in zip(clocks, names, strict=True)
     ]
-    spiking = spike_options(geometry, rate, gain, first, readout=readout)
+    spiking = spike_options(geometry, rate, gain, first, readout=readout, sensor=sensor)
     require_model_file(out, overwrite=overwrite)
     source = trained_model(run, "small" if model is None and run is None else model)
     assert source is not None

@@ -51,6 +51,13 @@ def evaluate(
     verify: Annotated[
         bool, typer.Option(help="Compare the files of a store in a folder with their checksums.")
     ] = True,
+    sensor: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that `calibrate` wrote for the camera of these data: corrects its pixels.",
+            show_default="pixels are taken as equal",
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     picture: Annotated[
         Path | None,
@@ -85,7 +92,9 @@ def evaluate(
         scores.require_own_json(json, overwrite=overwrite)
     if picture is not None:
         require_own_picture(picture, overwrite=overwrite)
-    how = job.Evaluating(lpips=lpips, motion=motion, verify=verify, tile=tile, flips=flips)
+    how = job.Evaluating(
+        lpips=lpips, motion=motion, verify=verify, tile=tile, flips=flips, sensor=sensor
+    )
     keep_freed_memory()
     with progress_bar("Evaluating", "windows") as reporter:
         evaluation = job.evaluate(

@@ -15,7 +15,7 @@ def inspect(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A .dat or its parts, manifest, log, store, run, checkpoint, model or config."
+            help="A .dat or its parts, sensor, manifest, log, store, run, model or config."
         ),
     ],
     geometry: Geometry = None,

@@ -112,6 +112,13 @@ Calibration = Annotated[
         show_default="what align found, else both cameras see the same",
     ),
 ]
+Sensor = Annotated[
+    Path | None,
+    typer.Option(
+        help="File that `calibrate` wrote: corrects gain, dark rate, hot and dead spike pixels.",
+        show_default="side file, else pixels are taken as equal",
+    ),
+]
 
 # The trained model; `trained_model` takes both.
 Run = Annotated[str | None, typer.Option(help="Run folder of a trained model: a path or a URL.")]
@@ -155,6 +162,7 @@ def spike_options(
     first: float | None = None,
     calibration: Path | None = None,
     readout: float | None = None,
+    sensor: Path | None = None,
 ) -> SpikeOptions:
     """Return what the user said about the spike camera, and how the frames' rows see it."""
     from ..pipeline.spikes.settings import SpikeOptions
@@ -166,6 +174,7 @@ def spike_options(
         first=first,
         calibration=calibration,
         readout=readout,
+        sensor=sensor,
     )
 
 

@@ -59,6 +59,7 @@ def restore(
     gain: options.Gain = None,
     first: options.First = None,
     calibration: options.Calibration = None,
+    sensor: options.Sensor = None,
     tile: options.Tile = None,
     flips: options.Flips = False,
     short_bins: Annotated[
@@ -136,7 +137,13 @@ def restore(
             already = "--manifest already gives these for each recording"
             leave_out(context, _OF_ONE_RECORDING, already)
             summary = job.restore_manifest(
-                manifest, out, how, split=split, overwrite=overwrite, reporter=reporter
+                manifest,
+                out,
+                how,
+                split=split,
+                sensor=sensor,
+                overwrite=overwrite,
+                reporter=reporter,
             )
             words = f" of {len(summary.recordings)} recordings restored by {method}"
         elif blur is None or spikes is None or split is not None:
@@ -147,7 +154,7 @@ def restore(
         else:
             clock = camera_clock(frame_rate, shutter, start, times, fps, exposure)
             exposed = exposure_times(log, seq, exposure, fps, step, clock)
-            spiking = spike_options(geometry, rate, gain, first, calibration, readout)
+            spiking = spike_options(geometry, rate, gain, first, calibration, readout, sensor)
             recording = find_recording(blur, spikes, exposed, spiking, decode_to=out)
             for exposed_frame in recording.exposures if video is not None else ():
                 convertible_colours(exposed_frame.path)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import Json, Split, leave_out, overwrites
 from .output import command_line, parse_size, report
+
+if TYPE_CHECKING:
+    from ..pipeline.simulate.calibration import SpikeStand
+    from ..pipeline.simulate.flaws import Flaws
 
 _OF_CLIPS = (
     *("frames", "scenes", "size", "length", "split", "exposure", "stride", "fps", "spike_scale"),
@@ -59,6 +63,17 @@ def simulate(
         float, typer.Option(help="Spike camera's threshold; gain is 1 / threshold.")
     ] = 2.0,
     noise: Annotated[float, typer.Option(help="False spikes a pixel and sample, in [0, 1).")] = 0.0,
+    gain_spread: Annotated[
+        float,
+        typer.Option(help="Standard deviation of the spike pixels' gains, as a share: 0.08, say."),
+    ] = 0.0,
+    dark_rate: Annotated[
+        float, typer.Option(help="Mean spikes a sample of a spike pixel in the dark.")
+    ] = 0.0,
+    hot: Annotated[
+        int, typer.Option(min=0, max=10**7, help="Spike pixels that fire often in the dark.")
+    ] = 0,
+    dead: Annotated[int, typer.Option(min=0, max=10**7, help="Spike pixels that never fire.")] = 0,
     linear_light: Annotated[
         bool, typer.Option("--linear-light", help="Average and record light, not sRGB values.")
     ] = False,
@@ -76,18 +91,25 @@ def simulate(
 ) -> None:
     """Record blurred frames and spikes of sharp high-speed frames, or of embedded scenes.
 
-    Clips already there from the same inputs are kept.
+    Clips already there from the same inputs are kept. With --gain-spread, --dark-rate, --hot or
+    --dead, the pixels of the one spike camera differ, and OUT/calibration has its recordings for
+    `calibrate`: in the dark, and of a lamp.
 
     Example: spikedeblur simulate data/my --scenes 8 --split train
     """
+    from ..pipeline.simulate.flaws import Flaws
+
+    chosen = Flaws(gain_spread=gain_spread, dark_rate=dark_rate, hot=hot, dead=dead)
+    flaws = None if chosen == Flaws() else chosen
     if rig:
         leave_out(context, _OF_CLIPS, "--rig makes one recording with settings of its own")
-        _simulate_bench(out, seed, overwrite=overwrite, json=json)
+        _simulate_bench(out, seed, flaws, overwrite=overwrite, json=json)
         return
     if (frames is None) == (scenes is None):
         number = "none" if frames is None else "both"
         raise typer.BadParameter(f"expected one of --frames, --scenes or --rig, got {number}")
     from ..pipeline.simulate import job
+    from ..pipeline.simulate.calibration import stand_of
     from ..pipeline.simulate.clips import SPLITS, folder_clips, scene_clips
     from .progress import progress_bar
 
@@ -101,19 +123,22 @@ def simulate(
         noise=noise,
         linear_light=linear_light,
         seed=seed,
+        flaws=flaws,
     )
     with progress_bar("Simulating", "clips") as reporter:
         if frames is not None:
             clips = folder_clips(frames, (split,) if split else SPLITS, reporter)
         else:
             clips = scene_clips(split or "train", scenes or 0, parse_size(size), length, fastest)
+        stand = stand_of(out, clips, cameras)
         summary = job.simulate(
             out, clips, cameras, workers=workers, overwrite=overwrite, reporter=reporter
         )
+    pixels = _record_calibration(out, stand, overwrite=overwrite)
     report(
         summary,
         f"{summary.clips} clips with {summary.windows} blurred frames in {out}: "
-        f"{summary.written} recorded, {summary.kept} kept",
+        f"{summary.written} recorded, {summary.kept} kept{pixels}",
         next_command=command_line("align", out, "--layout", "x4k1000fps")
         + f" --exposure {exposure}"
         + (f" --fps {fps:g}" if fps != 1000 else ""),
@@ -121,19 +146,34 @@ def simulate(
     )
 
 
-def _simulate_bench(out: Path, seed: int, *, overwrite: bool, json: bool) -> None:
+def _record_calibration(out: Path, stand: SpikeStand | None, *, overwrite: bool) -> str:
+    """Record the dark and a lamp where pixels differ, and return a line about it."""
+    if stand is None:
+        return ""
+    from ..pipeline.simulate.calibration import simulate_calibration
+
+    folder = simulate_calibration(out, stand, overwrite=overwrite)
+    return f"\n{folder}: recordings in the dark and of a lamp, for `calibrate`"
+
+
+def _simulate_bench(
+    out: Path, seed: int, flaws: Flaws | None, *, overwrite: bool, json: bool
+) -> None:
     from ..pipeline.simulate.bench import Bench, simulate_bench
     from .progress import progress_bar
 
+    bench = Bench(seed=seed, flaws=flaws)
     with progress_bar("Recording", "frames") as reporter:
-        summary = simulate_bench(out, Bench(seed=seed), overwrite=overwrite, reporter=reporter)
+        summary = simulate_bench(out, bench, overwrite=overwrite, reporter=reporter)
+    pixels = _record_calibration(out, bench.stand(), overwrite=overwrite)
     kept = "" if summary.written else ", there already"
     report(
         summary,
         f"{summary.take}: {summary.frames} blurred frames, {summary.dropped} more were dropped, "
         f"stamps.csv of the others, and {summary.samples} spike samples{kept}\n"
         "Known are frames of 30 Hz with a shutter of 12 ms; to be found are the time by which they "
-        "come late on the spikes' clock, and the readout of their rolling shutter\n"
+        "come late on the spikes' clock, and the readout of their rolling shutter"
+        f"{pixels}\n"
         "docs/how-to/own-camera.md goes on with it",
         next_command=command_line("align", out, "--layout", Path(summary.layout)),
         json=json,

@@ -19,6 +19,7 @@ def view(
     geometry: options.Geometry = None,
     rate: options.Rate = None,
     gain: options.Gain = None,
+    sensor: options.Sensor = None,
     port: Annotated[
         int,
         typer.Option(min=0, max=65535, help="Port of the page.", show_default="any that is free"),
@@ -36,7 +37,7 @@ def view(
     """
     from ..pipeline.view import open_clips, serve
 
-    groups = open_clips(path, spike_options(geometry, rate, gain))
+    groups = open_clips(path, spike_options(geometry, rate, gain, sensor=sensor))
     for group in groups:
         if group.finding is not None:
             say(f"warning: {group.name}: {group.finding}", err=True)

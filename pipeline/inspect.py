@@ -35,7 +35,7 @@ class Facts:
 
     path: str
     kind: str
-    """`spikes`, `manifest`, `log`, `store`, `run`, `checkpoint`, `model` or `config`."""
+    """`spikes`, `sensor`, `manifest`, `log`, `store`, `run`, `checkpoint`, `model` or `config`."""
     facts: dict[str, Any]
     """Plain values by name, in the order in which they are printed."""
     table: Rows = field(default_factory=list)
@@ -46,8 +46,8 @@ def inspect(path: Path, geometry: str | None = None) -> Facts:
     """Recognise `path` by its name, a folder by what is in it, and describe it.
 
     Args:
-        path: a `.dat`, a folder or pattern of the parts of one, a manifest, alignment log, store,
-            run folder, checkpoint, exported model or configuration.
+        path: a `.dat`, a folder or pattern of the parts of one, a sensor's file, a manifest,
+            alignment log, store, run folder, checkpoint, exported model or configuration.
         geometry: SPEC of a `.dat` without side file.
 
     Raises:
@@ -131,6 +131,8 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
             f"{name} is likelier (likeness {likelier.likeness:.2f} against {likelier.stated:.2f}); "
             f"give --geometry {likelier.geometry.describe()}"
         )
+    if side is not None and side.sensor is not None:
+        facts["sensor"] = side.sensor
     if gain is not None:
         facts["mean luminance"] = round(mean / gain, 6)
     return Facts(str(path), "spikes", facts)
@@ -174,6 +176,24 @@ def _log(path: Path) -> Facts:
         facts["exposure (s)"] = f"{min(lengths):.6f} to {max(lengths):.6f}"
     rows = [(seq, str(count)) for seq, count in windows.items()]
     return Facts(str(path), "log", facts, [("sequence", "windows"), *rows])
+
+
+def _zarr(path: Path) -> Facts:
+    from .calibrate.sensor_file import is_sensor
+
+    return _sensor(path) if is_sensor(path) else _store(path)
+
+
+def _sensor(path: Path) -> Facts:
+    from .calibrate.sensor_file import read_sensor
+
+    record = read_sensor(path).record
+    height, width = record.shape
+    facts: dict[str, Any] = {"height x width": f"{height}x{width}", "version": record.version}
+    facts |= {name.replace("_", " "): value for name, value in record.found.items()}
+    for name, source in record.sources.items():
+        facts[f"{name} recording"] = f"{source.name}, {source.samples} samples"
+    return Facts(str(path), "sensor", facts)
 
 
 def _store(path: Path) -> Facts:
@@ -281,7 +301,10 @@ def _with_parameters(path: Path, kind: str, facts: dict[str, Any], model: Any) -
     return Facts(str(path), kind, facts, [("part", "parameters"), *rows])
 
 
-_BY_CONTENT: dict[str, Callable[[Path], Facts]] = {"zarr.json": _store, "config.yaml": _run}
+_BY_CONTENT: dict[str, Callable[[Path], Facts]] = {
+    "zarr.json": _zarr,
+    "config.yaml": _run,
+}
 """Readers of folders, by a file in them."""
 
 _BY_SUFFIX: dict[str, Callable[[Path], Facts]] = {

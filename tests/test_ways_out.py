@@ -62,6 +62,7 @@ STAGES = {
     "pipeline/align/job.py": {"align"},
     "pipeline/align/plan.py": {"align"},
     "pipeline/align/settings.py": {"align"},
+    "pipeline/calibrate": {"calibrate"},
     "pipeline/evaluate": {"evaluate"},
     "pipeline/inspect.py": {"inspect"},
     "pipeline/report": {"report"},
@@ -77,6 +78,7 @@ STAGES = {
 ALL_OF = {
     "pipeline/clocks": {"adapt", "align", "restore"},
     "pipeline/sequences/find_recording.py": {"adapt", "restore"},
+    "pipeline/sequences/corrected.py": {"adapt", "evaluate", "restore", "view"},
     "pipeline/sequences/find_seq.py": {"adapt", "restore"},
     "pipeline/sequences/in_time.py": {"adapt", "restore"},
     "pipeline/spikes/settings.py": {"adapt", "align", "restore", "view"},

@@ -26,6 +26,7 @@ from ..methods.parts import GUESSES, parts_of
 from ..methods.shared import SharedExposures
 from ..methods.tfp_tfi_sdm import SHORT_BINS
 from ..sequences.contract import WindowSequence
+from ..sequences.corrected import correct_sequences
 from ..sequences.kept import KeptSequence
 from ..sequences.lag import median_lag, window_lag
 from ..sequences.provenance import blur_kinds, describe_data, findings
@@ -58,6 +59,8 @@ class Evaluating(ModelOptions):
     """Whether PSNR by motion and the steadiness of the frames are measured."""
     verify: bool = True
     """Whether files of a store in a folder are compared with their checksums."""
+    sensor: StrPath | None = None
+    """File that says how the spike pixels differ; None: they are taken as equal."""
 
 
 def evaluate(
@@ -99,6 +102,7 @@ def evaluate(
     if protocol is not None:
         require_protocol(protocol, split, sequences)
     _require_comparable(store, split, sequences)
+    sensor = None if how.sensor is None else correct_sequences(sequences, how.sensor)
     counted = [sequence.seq for sequence in sequences if not sequence.has_spikes]
     need_spikes = [name for name in names if name in UNTRAINED and UNTRAINED[name].needs_spikes]
     if counted and methods is None:
@@ -128,6 +132,7 @@ def evaluate(
         protocol=protocol,
         lpips_backbone=how.lpips,
         flips=how.flips and bool(trained),
+        sensor_sha256=None if sensor is None else sensor.sha256,
         run=None if run is None else source_name(run),
         control=None if control is None else source_name(control),
         checkpoint_sha256=None if run is None else sha256_file(weights_file(run)),

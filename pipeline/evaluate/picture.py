@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from ..host.files import StrPath, atomic_write
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
 from ..methods.contract import restored_frames
-from ..methods.make_method import ModelOptions, make_method
+from ..methods.make_method import make_method
+from ..sequences.corrected import correct_sequences
 from ..sequences.kept import KeptSequence
 from .job import Evaluating, evaluate
 from .scores import Evaluation, EvaluationError, WindowScores
@@ -49,7 +51,7 @@ def before_after(
     out_png: StrPath,
     *,
     evaluation: Evaluation | None = None,
-    options: ModelOptions = ModelOptions(),  # noqa: B008  # frozen
+    options: Evaluating = Evaluating(),  # noqa: B008  # frozen
     overwrite: bool = False,
 ) -> WindowScores:
     """Write blur | SDM | model | sharp side by side, with PSNR above each.
@@ -64,7 +66,7 @@ def before_after(
         out_png: the picture; a former one is replaced.
         evaluation: evaluation of the same store, run and split, so that nothing is computed
             twice; None, or without blur, sdm or model: one is made.
-        options: how the model is run.
+        options: how the model is run, and the spike pixels' sensor.
         overwrite: replace any file of that name.
 
     Returns:
@@ -78,10 +80,13 @@ def before_after(
     require_own_picture(out_png, overwrite=overwrite)
     names = ("blur", "sdm") if run is None else ("blur", "sdm", "model")
     if evaluation is None or not set(names) <= evaluation.methods.keys():
-        how = Evaluating(tile=options.tile, flips=options.flips, device=options.device)
+        how = replace(options, lpips=None, motion=False)
         evaluation = evaluate(store, run=run, split=split, methods=names, how=how)
     shown = median_window(evaluation, names[-1])
-    sequence = KeptSequence(next(s for s in open_store(store, split) if s.seq == shown.seq))
+    recorded = next(s for s in open_store(store, split) if s.seq == shown.seq)
+    if options.sensor is not None:
+        correct_sequences([recorded], options.sensor)
+    sequence = KeptSequence(recorded)
     window = int(np.flatnonzero(np.asarray(sequence.frame_index) == shown.frame_index)[0])
     assert evaluation.sdm_bins is not None
     methods = [make_method("blur"), make_method("sdm", evaluation.sdm_bins)]

@@ -78,6 +78,8 @@ class Evaluation:
     lpips_backbone: str | None = None
     flips: bool = False
     """Whether models restored mirrored copies too."""
+    sensor_sha256: str | None = None
+    """SHA-256 of the maps by which the spike pixels were corrected; None: they were not."""
     motion: dict[str, MotionScore] = field(default_factory=dict)
     """Figures by motion for each method, and for `sharp` itself; empty: not measured."""
 
@@ -136,6 +138,7 @@ class Evaluation:
             "sdm_bins": self.sdm_bins,
             "tile": self.tile,
             "flips": self.flips,
+            **({} if self.sensor_sha256 is None else {"sensor_sha256": self.sensor_sha256}),
             "gain_estimated": list(self.gain_estimated),
             "psnr_interval": {name: self.interval(name) for name in self.methods},
             "psnr_gain_over_blur_interval": self.gain_intervals(),

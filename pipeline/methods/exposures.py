@@ -28,7 +28,8 @@ from ...model.motion_deblur import sharp_along_motion
 from ...model.neighbours import Motion, Near, Neighbour, Step, light_in, motion_in
 from ...model.paths import Paths, bin_times
 from ...model.spike_motion import weights_at
-from ..sequences.contract import WindowSequence
+from ..sequences.contract import WindowSequence, sensor_of
+from ..spikes.counts import samples_per_bin
 from ..spikes.intervals import light_of_spikes
 from .contract import Frames
 from .inputs import InputReader
@@ -367,7 +368,11 @@ class Exposures:
             light = light_of_spikes(read, bins, before + start - skipped, stop - start)
             parts.append(light.astype(np.float32))
         unit = exposure.gain * (stop - start) / bins
-        whole = torch.from_numpy(np.concatenate(parts, 1)).to(self._device)
+        joined = np.concatenate(parts, 1)
+        sensor = sensor_of(windows)
+        if sensor is not None:
+            joined = sensor.corrected(joined, samples_per_bin(stop - start, bins))
+        whole = torch.from_numpy(joined).to(self._device)
         return self._fitted(whole[None] / unit)
 
 

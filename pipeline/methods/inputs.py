@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...configs.schema import NormConfig
 from ...model import Conditions, RawWindows, measure_conditions, network_inputs
-from ..sequences.contract import WindowSequence
+from ..sequences.contract import WindowSequence, sensor_of
 from ..sequences.kept import KeptSequence
 from ..sequences.light import is_plain_log1p, seen_by
 from .contract import MethodError
@@ -80,5 +80,7 @@ class InputReader:
                 self._windows.voxels(start, stop, *voxel_spans),
             )
         )
+        if sensor_of(self._windows) is not None and self._norm.MODE == "log1p":
+            voxels = voxels.clamp(min=0)  # see `PixelCorrection.corrected`
         samples = torch.from_numpy(np.array(self._windows.samples[start:stop]))
         return RawWindows(blur.permute(0, 3, 1, 2), voxels, samples)

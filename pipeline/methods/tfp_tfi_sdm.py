@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..frames.images import to_unit
-from ..sequences.contract import WindowSequence
+from ..sequences.contract import WindowSequence, sensor_of
 from ..spikes import reconstruct, samples_per_bin
 from .contract import Frames, Method, MethodClip, MethodError, gain_of, require_raw
 
@@ -65,6 +65,9 @@ class TfiMethod(Method):
         # The middle of an even number lies between two samples, and so does this interval's.
         image = reconstruct.tfi(spikes, (len(spikes) - 1) // 2)
         rate = spikes.mean(axis=0, dtype=np.float32)
+        sensor = sensor_of(windows)
+        if sensor is not None:  # an interval tells a rate, which is a pixel's own
+            image, rate = (sensor.corrected(plane, 1) for plane in (image, rate))
         return _as_rgb(image / gain_of(windows, clip.start, rate), windows.frame_shape)
 
 
@@ -123,7 +126,8 @@ def _short_and_whole(
     inside = np.flatnonzero(weights)
     in_short = np.tensordot(weights[inside].astype(np.float32), counts[inside], axes=1)
     short = in_short / np.float32(weights @ samples_per_bin(samples, windows.bins))
-    exposure = counts.sum(axis=0, dtype=np.uint32) / np.float32(samples)
+    whole = np.float32 if counts.dtype == np.float32 else np.uint32
+    exposure = counts.sum(axis=0, dtype=whole) / np.float32(samples)
     exposure = exposure.astype(np.float32)
     gain = gain_of(windows, window, exposure)
     return short.astype(np.float32) / gain, exposure / gain

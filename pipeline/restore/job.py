@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from ..calibrate.sensor_file import read_sensor
 from ..frames.colours import colours_of, common_colours
 from ..frames.images import read_image, require_png16, write_png, write_png16
 from ..host.files import StrPath, inside, sha256_file, sweep
@@ -153,6 +154,7 @@ def restore_manifest(
     how: Restoring,
     *,
     split: str | None = None,
+    sensor: StrPath | None = None,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> RestoreManifestSummary:
@@ -166,6 +168,7 @@ def restore_manifest(
         out: folder to write below.
         how: the method and its settings.
         split: train, val or test; None: all.
+        sensor: file of the sensor that all were recorded with; None: as their side files say.
         overwrite: replace frames made from other inputs.
         reporter: receives progress in frames, and warnings.
 
@@ -173,7 +176,7 @@ def restore_manifest(
         RestoreError: as `restore`, or no recordings in the split.
         SpikeDeblurError: a recording that can't be used; those before it are done.
     """
-    recordings = recordings_of(manifest, split)
+    recordings = recordings_of(manifest, split, sensor)
     exposures = [len(recording.exposures) for recording in recordings]
     job = _Job(how, overwrite, reporter, exposures)
     summaries = tuple(
@@ -402,6 +405,7 @@ def _inputs(
         "first": settings.first,
         **({"matrix": settings.registration.matrix} if settings.registration else {}),
         **({"readout": settings.readout} if settings.readout is not None else {}),
+        **({"sensor_sha256": read_sensor(settings.sensor).sha256} if settings.sensor else {}),
         **({"bits": how.bits} if how.bits != 8 else {}),
         "frames": {
             e.path.stem: {"t0": e.t0, "t1": e.t1, "blur_sha256": _image_sha256(e.path)}

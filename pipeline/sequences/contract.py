@@ -13,8 +13,10 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 import numpy as np
 
 from ..frames.images import FrameType
+from ..spikes.counts import samples_per_bin
 from ..spikes.intervals import HalfLight, Light, light_of_spikes
 from ..spikes.packed import pack_bits
+from ..spikes.sensor import PixelCorrection
 from ..storage.base import StoreError
 from ..storage.side_by_side import together
 
@@ -91,7 +93,10 @@ class WindowSequence(ABC):
     windows_are_raw: bool
     """Whether voxels are integer counts; else they are float32 with log1p already taken."""
     voxel_dtype: str
-    """uint8, or uint16 where a bin can exceed 255; float32 where not raw."""
+    """uint8, or uint16 where a bin can exceed 255; float32 where not raw, or with a sensor."""
+    sensor: PixelCorrection | None
+    """How the pixels differ, which `voxels` corrects; single spikes stay as they are. Not there:
+    they are taken as equal; see `sensor_of`."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.seq!r}, {self.length} windows, {self.bins} bins)"
@@ -254,6 +259,17 @@ class WindowSequence(ABC):
     def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
         """Read a box of frames."""
 
+    def _of_equal_pixels(
+        self, read: Callable[[int, int, Box], np.ndarray], start: int, stop: int, box: Box
+    ) -> np.ndarray:
+        """Return a box of voxels, corrected; `read` returns them as they were recorded."""
+        sensor = sensor_of(self)
+        if sensor is None:
+            return read(start, stop, box)
+        planes = read(start, stop, sensor.around(*box))
+        each = [samples_per_bin(int(n), self.bins) for n in self.samples[start:stop]]
+        return sensor.corrected(planes, np.stack(each), *box)
+
     def _begin_frames(
         self, kind: FrameKind, start: int, stop: int, box: Box
     ) -> Callable[[], np.ndarray]:
@@ -305,3 +321,9 @@ class WindowSequence(ABC):
                 raise IndexError(f"{self.seq}: pixels {first}:{last} are not in 0:{side}")
             spans.append((first, last))
         return spans[0], spans[1]
+
+
+def sensor_of(windows: WindowSequence) -> PixelCorrection | None:
+    """Return how the pixels of a sequence differ, whatever reads it; None: taken as equal."""
+    sensor: PixelCorrection | None = getattr(windows, "sensor", None)
+    return sensor

@@ -37,7 +37,7 @@ from ..frames.video import (
 from ..host.files import StrPath, inside
 from ..spikes import read_side_file
 from ..spikes.parts import open_stream
-from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
+from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, sensor_file, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, has_own_side_file
 from .contract import STREAM as STREAM
 from .find_seq import find_seq
@@ -192,12 +192,15 @@ def _of_video(video: Path, times: ExposureTimes, decode_to: Path) -> _Timed:
     return seq, dict(zip(numbers, files, strict=True)), times.averaged(numbers)
 
 
-def recordings_of(manifest: StrPath, split: str | None = None) -> list[Recording]:
+def recordings_of(
+    manifest: StrPath, split: str | None = None, sensor: StrPath | None = None
+) -> list[Recording]:
     """Return the recordings of a manifest, with the times, clocks and places that it holds.
 
     Args:
         manifest: a manifest that `align` wrote.
         split: train, val or test; None: all.
+        sensor: file of the sensor that all were recorded with; None: as their side files say.
 
     Raises:
         RecordingError: none in the split, or one whose exposures lie in several streams.
@@ -224,6 +227,7 @@ def recordings_of(manifest: StrPath, split: str | None = None) -> list[Recording
             first=first,
             registration=sequence.registration(),
             readout=sequence.readout,
+            sensor=sensor_file(str(dat), SpikeOptions(sensor=sensor), read_side_file(dat)),
         )
         frames = {
             w.frame_index: inside(root, w.blur, manifest, sequence.links) for w in sequence.windows

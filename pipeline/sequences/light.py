@@ -13,7 +13,7 @@ import numpy as np
 
 from ..spikes.half import write_rounded
 from ..spikes.intervals import light_of_counts
-from .contract import Box, FrameKind, Span, WindowSequence
+from .contract import Box, FrameKind, Span, WindowSequence, sensor_of
 
 if TYPE_CHECKING:
     from ...configs.schema import NormConfig
@@ -48,11 +48,18 @@ class LightSequence(WindowSequence):
         return self._sequence.spikes_beside(window, beside, *box)
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
-        """Read light; see `spikes.intervals`."""
-        sequence = self._sequence
+        """Read light of equal pixels; see `spikes.intervals`."""
+        light = self._of_equal_pixels(self._recorded_light, start, stop, box)
+        return light.astype(self.voxel_dtype, copy=False)
+
+    def _recorded_light(self, start: int, stop: int, box: Box) -> np.ndarray:
+        sequence: Any = self._sequence
         if sequence.windows_are_raw and sequence.has_spikes:
             return np.stack([self._light(i, *box) for i in range(start, stop)])
-        voxels = sequence.voxels(start, stop, *box)
+        if sensor_of(sequence) is None:
+            voxels = sequence.voxels(start, stop, *box)
+        else:
+            voxels = sequence.recorded_counts(start, stop, box)
         if not sequence.windows_are_raw:
             return voxels
         samples = sequence.samples[start:stop]

@@ -19,7 +19,8 @@ from ..spikes.reconstruct import sdm
 from ..spikes.rolling import open_spikes, row_delays
 from ..spikes.settings import SpikeSettings
 from ..store.schema import voxel_type
-from .contract import Box, FrameKind, Span, WindowSequence
+from .contract import Box, FrameKind, Span, WindowSequence, sensor_of
+from .corrected import correction
 
 MOST_BINS = 32
 """Bins of an exposure where no model says how many."""
@@ -142,8 +143,15 @@ class RecordingSequence(WindowSequence):
                 "align again"
             )
         self._frames: OrderedDict[int, DeepRGB] = OrderedDict()
+        if settings.sensor is not None:
+            self.sensor = correction(settings.sensor, dat, settings)
+            self.voxel_dtype = "float32"
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
+        return self._of_equal_pixels(self.recorded_counts, start, stop, box)
+
+    def recorded_counts(self, start: int, stop: int, box: Box) -> np.ndarray:
+        """Return a box of voxels (T, K, h, w) as the camera's pixels made them."""
         spans = self._spans[start:stop]
         return np.stack([self._file.counts(self.bins, *span, *box) for span in spans])
 
@@ -176,12 +184,15 @@ class RecordingSequence(WindowSequence):
         """Return the blurred frame (H, W, 3) of window `i`, from that of its exposure."""
         if self._spans[i] == self._exposed[i]:
             return frame
-        in_window, in_exposure = (
-            self._file.counts(1, *span)[0] / np.float32(span[1] - span[0])
-            for span in (self._spans[i], self._exposed[i])
-        )
+        in_window, in_exposure = (self._rates(*span) for span in (self._spans[i], self._exposed[i]))
         moved = sdm(to_unit(frame), in_window, in_exposure)
         return to_uint8(moved) if frame.dtype == np.uint8 else to_uint16(moved)
+
+    def _rates(self, start: int, stop: int) -> np.ndarray:
+        """Return the spikes a sample (h, w) of a span of samples."""
+        rates = self._file.counts(1, start, stop)[0] / np.float32(stop - start)
+        sensor = sensor_of(self)
+        return rates if sensor is None else sensor.corrected(rates, 1)
 
 
 def _span_around(exposed: Span, at: float, whole: Span) -> Span:

@@ -14,6 +14,7 @@ from ..spikes.counts import count_windows
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.intervals import HalfLight, Light, light_of_packed
 from ..spikes.packed import unpack_bits
+from ..spikes.sensor import PixelCorrection
 from ..storage.base import Storage, StoreError
 from ..storage.locate import open_storage
 from ..storage.side_by_side import together
@@ -28,7 +29,7 @@ from ..store.records import (
 )
 from ..store.schema import SMALL_ARRAYS, SequenceRecord, voxel_type
 from ..store.shard import Pending, Spans, StoredArray
-from .contract import Box, FrameKind, KnownSamples, Span, WindowSequence
+from .contract import Box, FrameKind, KnownSamples, Span, WindowSequence, sensor_of
 from .verified import Verified
 
 AT_ONCE_BYTES = 4 * 2**20
@@ -160,15 +161,31 @@ class StoreSequence(WindowSequence):
         array: np.ndarray = self.__dict__[name]
         return array
 
+    def correct_pixels(self, sensor: PixelCorrection) -> None:
+        """Have voxels correct the differences of pixels from now on.
+
+        Args:
+            sensor: of `voxel_shape`.
+        """
+        self.sensor, self.voxel_dtype = sensor, "float32"
+
     def counted_in(self, bins: int) -> StoreSequence:
         """Return the same sequence with other temporal bins; kind packed only.
 
         Raises:
             StoreError: a store of counts, or more bins than the shortest window has samples.
         """
-        return StoreSequence(self._store, self.seq, self.record, bins, self._verified)
+        counted = StoreSequence(self._store, self.seq, self.record, bins, self._verified)
+        sensor = sensor_of(self)
+        if sensor is not None:
+            counted.correct_pixels(sensor)
+        return counted
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
+        return self._of_equal_pixels(self.recorded_counts, start, stop, box)
+
+    def recorded_counts(self, start: int, stop: int, box: Box) -> np.ndarray:
+        """Return a box of voxels (T, K, h, w) as the camera's pixels made them."""
         if self.has_spikes:
             return self._count(start, stop, *box)
         return self._read("voxels", ((start, stop), (0, self.bins), *box))
@@ -249,7 +266,8 @@ class StoreSequence(WindowSequence):
         cut = (x0 - 8 * b0, x1 - 8 * b0)
         firsts = self.first_sample[start:stop]
         lasts = firsts + self.samples[start:stop]
-        out = np.empty((stop - start, self.bins, y1 - y0, x1 - x0), self.voxel_dtype)
+        dtype = voxel_type(self.record.longest_window, self.bins)
+        out = np.empty((stop - start, self.bins, y1 - y0, x1 - x0), dtype)
         row = (y1 - y0) * (b1 - b0)
         together = int(lasts.max() - firsts.min()) * row <= AT_ONCE_BYTES
         size = len(firsts) if together else 1

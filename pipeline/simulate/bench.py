@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,9 @@ from ..host.reporter import SILENT, Reporter
 from ..spikes.camera import SpikeCamera, luminance
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile
+from .calibration import SpikeStand
 from .clips import SimulateError, rng
+from .flaws import Flaws
 from .job import must_record
 from .record import DAT, area_mean, begin_recording, end_recording, interpolate, write_stream
 from .scenes import REVISION, render_scene
@@ -82,7 +85,28 @@ class Bench:
     threshold: float = 2.0
     """Integral of light over samples at which a pixel of the spike camera fires."""
     seed: int = 0
-    """Seed of scene and phases."""
+    """Seed of scene, phases and pixels."""
+    flaws: Flaws | None = None
+    """How the spike camera's pixels differ; None: they are equal."""
+
+    def recorded(self) -> dict[str, Any]:
+        """Return all settings, without those of equal pixels."""
+        settings = asdict(self)
+        flaws = settings.pop("flaws")
+        return settings | (flaws or {})
+
+    def stand(self) -> SpikeStand | None:
+        """Return the spike camera, for its calibration; None: its pixels are equal."""
+        if self.flaws is None:
+            return None
+        height, width = (side // self.spike_scale for side in self.size)
+        return SpikeStand(
+            SpikeCamera(threshold=self.threshold),
+            self.flaws.sensor((height, width), self.seed),
+            float(self.spike_rate),
+            self.seed,
+            asdict(self.flaws) | {"seed": self.seed},
+        )
 
     @property
     def kept(self) -> list[int]:
@@ -172,7 +196,9 @@ def _is_layout(path: Path) -> bool:
 
 def _digest(bench: Bench) -> str:
     """Return the hex SHA-256 of everything that decides the recording."""
-    return hashlib.sha256(json.dumps([asdict(bench), REVISION, __version__]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([bench.recorded(), REVISION, __version__]).encode()
+    ).hexdigest()
 
 
 def _record(take: Path, bench: Bench, reporter: Reporter) -> None:
@@ -202,7 +228,9 @@ def _record(take: Path, bench: Bench, reporter: Reporter) -> None:
 
     camera = SpikeCamera(threshold=bench.threshold)
     samples = interpolate(light(), bench.spike_rate // bench.scene_rate)
-    spikes = camera.record(samples, rng(bench.seed, "bench", "camera"))
+    stand = bench.stand()
+    sensor = None if stand is None else stand.sensor
+    spikes = camera.record(samples, rng(bench.seed, "bench", "camera"), sensor)
     scale = bench.spike_scale
     geometry = SpikeGeometry(height=height // scale, width=width // scale, flip_rows=True)
     write_stream(dat, spikes, geometry)

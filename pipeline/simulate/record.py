@@ -7,7 +7,6 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +63,9 @@ def record_clip(out: Path, clip: SourceClip, rig: Rig) -> int:
 
     camera, clock = rig.camera(), rig.clock(clip.first)
     samples = interpolate(light(), rig.spikes_per_frame)
-    spikes = camera.record(samples, rng(rig.seed, clip.seq, "camera"))
     height, width = (side // rig.spike_scale for side in clip.shape())
+    sensor = rig.sensor((height, width))
+    spikes = camera.record(samples, rng(rig.seed, clip.seq, "camera"), sensor)
     geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
     write_stream(dat, spikes, geometry)
     side = SideFile(
@@ -78,7 +78,7 @@ def record_clip(out: Path, clip: SourceClip, rig: Rig) -> int:
             "version": __version__,
             "inputs": inputs_digest(clip, rig),
             "frames_sha256": clip.frames_sha256(),
-            **asdict(rig),
+            **rig.recorded(),
         },
     )
     end_recording(dat, side)
@@ -121,7 +121,7 @@ def end_recording(dat: Path, side: SideFile) -> None:
 def inputs_digest(clip: SourceClip, rig: Rig) -> str:
     """Return the hex SHA-256 of everything that decides a clip's content."""
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in clip.frames]
-    made_from = [asdict(rig), clip.seq, clip.first, clip.size, clip.length, files]
+    made_from = [rig.recorded(), clip.seq, clip.first, clip.size, clip.length, files]
     if not clip.frames:
         made_from.append(["scenes", REVISION])
     if clip.fastest != 1:

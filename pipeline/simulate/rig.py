@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ..clocks.exposures import exposure_window
 from ..spikes.camera import SpikeCamera
 from ..spikes.clock import SpikeClock
+from ..spikes.sensor import Sensor
 from .clips import SimulateError, SourceClip
+from .flaws import Flaws
 from .scenes import layers_area
 
 SAMPLES_AT_ONCE = 256
@@ -46,7 +48,9 @@ class Rig:
     linear_light: bool = False
     """Average and record linear light, decoded from sRGB; else the sRGB values themselves."""
     seed: int = 0
-    """Seed of scenes, phases and noise."""
+    """Seed of scenes, phases, noise and pixels."""
+    flaws: Flaws | None = None
+    """How the spike camera's pixels differ; None: they are equal."""
 
     def __post_init__(self) -> None:
         exposure_window(0, self.exposure, self.fps)
@@ -59,6 +63,16 @@ class Rig:
     def camera(self) -> SpikeCamera:
         """Return the spike camera."""
         return SpikeCamera(threshold=self.threshold, noise=self.noise)
+
+    def sensor(self, shape: tuple[int, int]) -> Sensor | None:
+        """Return the spike camera's pixels, the same for all clips of one shape (h, w)."""
+        return None if self.flaws is None else self.flaws.sensor(shape, self.seed)
+
+    def recorded(self) -> dict[str, int | float | bool]:
+        """Return the settings for the record beside spikes, without those of equal pixels."""
+        settings = asdict(self)
+        flaws = settings.pop("flaws")
+        return settings | (flaws or {})
 
     def clock(self, first_frame: int) -> SpikeClock:
         """Return the clock of a clip's spikes, from its first frame's number."""

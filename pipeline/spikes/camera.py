@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
+from .sensor import Sensor
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """Shares of R, G and B, as in every simulator of the field."""
@@ -40,21 +41,37 @@ class SpikeCamera:
         return 1 / self.threshold
 
     def record(
-        self, luminance: Iterable[npt.NDArray[np.float32]], rng: np.random.Generator
+        self,
+        luminance: Iterable[npt.NDArray[np.float32]],
+        rng: np.random.Generator,
+        sensor: Sensor | None = None,
     ) -> Iterator[npt.NDArray[np.bool_]]:
         """Yield one (H, W) bool spike frame for each (H, W) luminance in [0, 1].
 
         The integrals start at a random phase in [0, threshold), drawn from `rng` first, so that
         neighbours of equal brightness don't fire together. Memory does not grow with time.
+
+        Args:
+            luminance: the frames.
+            rng: draws phases and noise.
+            sensor: gain and dark rate of each pixel, whose dark charge adds to the light's; a hot
+                one fires at random besides. None: all are equal, and silent without light.
         """
+        if sensor is not None:
+            charge = np.where(sensor.hot, 0, sensor.dark * np.float32(self.threshold))
+            hot = np.nonzero(sensor.hot)
         integral: npt.NDArray[np.float32] | None = None
         threshold = np.float32(self.threshold)
         for frame in luminance:
             if integral is None:
                 integral = rng.uniform(0, self.threshold, frame.shape).astype(np.float32)
+            if sensor is not None:
+                frame = frame * sensor.gain + charge
             integral += frame
             fired = integral >= threshold
             integral -= threshold * fired
+            if sensor is not None:
+                fired[hot] |= rng.random(len(hot[0])) < sensor.dark[hot]
             if self.noise > 0:
                 fired |= rng.random(frame.shape, np.float32) < np.float32(self.noise)
             yield fired

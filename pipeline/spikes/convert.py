@@ -6,6 +6,7 @@ A given geometry describes the input; the output is always `HxW,bottom-up`.
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from .geometry import MOST_PIXELS, SpikeGeometry, SpikeGeometryError
 from .parts import is_stream, open_stream, stream_files
 from .presets import PRESETS, parse_geometry
 from .settings import first_known, require_above_0
-from .sidefile import SideFile, format_side_file, read_side_file, side_file_path
+from .sidefile import SideFile, beside, format_side_file, read_side_file, side_file_path
 from .stream import SpikeStream
 
 _AT_ONCE = 1 << 24  # values read at once, or as many as end on a whole byte
@@ -113,6 +114,7 @@ def convert(
                 rate=first_known(rate, *(facts.rate for facts in known)),
                 first=recorded.first if recorded else 0.0,
                 gain=first_known(gain, *(facts.gain for facts in known)),
+                sensor=_sensor_from(out, source, recorded, frames.geometry),
                 made_by={
                     "tool": "spikedeblur convert",
                     "version": __version__,
@@ -130,6 +132,18 @@ def convert(
                     # The side file of a former output would describe the new one wrongly.
                     side_file_path(out).unlink(missing_ok=True)
         return ConvertSummary(str(out), total, height, width, spikes, out.stat().st_size)
+
+
+def _sensor_from(
+    out: Path, source: Path, recorded: SideFile | None, geometry: SpikeGeometry
+) -> str | None:
+    """Return the path of the input's sensor as the output's side file names it.
+
+    None: it has none, or spikes that were evened out between colours, as no sensor's are.
+    """
+    if recorded is None or recorded.sensor is None or geometry.bayer is not None:
+        return None
+    return os.path.relpath(beside(source, recorded.sensor), out.parent)
 
 
 def _pack(

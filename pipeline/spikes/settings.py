@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...errors import SpikeDeblurError
 from .bounds import LEAST_GAIN, MOST_GAIN, MOST_HZ, MOST_SECONDS
@@ -15,7 +16,7 @@ from .clock import SpikeClock
 from .geometry import SpikeGeometry
 from .presets import PRESETS, SpikePreset, parse_geometry
 from .registration import Registration
-from .sidefile import SideFile
+from .sidefile import SideFile, beside
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,8 @@ class SpikeOptions:
     """File that says where spike pixels lie in the frames; see `align.calibration`."""
     readout: float | None = None
     """Time from the exposure of a frame's first row to that of its last one, in seconds."""
+    sensor: str | os.PathLike[str] | None = None
+    """File of the sensor that `calibrate` wrote."""
 
 
 AS_RECORDED = SpikeOptions()
@@ -60,6 +63,8 @@ class SpikeSettings:
     readout: float | None = None
     """Time from the exposure of a frame's first row to that of its last one, in seconds; None: not
     known, so all rows count as exposed at once."""
+    sensor: Path | None = None
+    """File that says how the pixels differ; None: they are taken as equal."""
     warnings: tuple[str, ...] = ()
     """Sentences about options that contradict the side file, and were taken."""
 
@@ -125,8 +130,16 @@ def settle(
         gain=choose("gain"),
         first=choose("first") or 0.0,
         readout=options.readout,
+        sensor=sensor_file(where, options, side),
         warnings=tuple(warnings),
     )
+
+
+def sensor_file(where: str, options: SpikeOptions, side: SideFile | None) -> Path | None:
+    """Return the sensor's file, from the option or from beside the recording."""
+    if options.sensor is not None:
+        return Path(options.sensor)
+    return None if side is None or side.sensor is None else beside(where, side.sensor)
 
 
 def require_above_0(error: type[SpikeDeblurError], **options: float | None) -> None:

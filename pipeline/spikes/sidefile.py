@@ -44,6 +44,8 @@ class SideFile(BaseModel):
     """Time of the first spike frame, in seconds. Not used in a folder's side file."""
     gain: Gain | None = None
     """Spikes a sample at unit luminance."""
+    sensor: str | None = None
+    """Path of the sensor's file that `calibrate` wrote, from the side file's folder."""
     made_by: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Tool, version, seed and camera settings; no sample's value depends on them."""
 
@@ -85,6 +87,11 @@ def has_own_side_file(dat_path: str | os.PathLike[str]) -> bool:
     return side_file_path(stream_files(dat_path)[0]).is_file()
 
 
+def beside(dat_path: str | os.PathLike[str], relative: str) -> Path:
+    """Return a path that a stream's side file names."""
+    return Path(os.path.normpath(stream_files(dat_path)[0].parent / relative))
+
+
 def _essence(side: SideFile | None) -> tuple[object, ...]:
     return () if side is None else (side.geometry, side.rate, side.gain)
 
@@ -108,7 +115,10 @@ def write_folder_side_file(folder: str | os.PathLike[str], side: SideFile) -> No
 
 def format_side_file(side: SideFile) -> str:
     """Return a side file's content, JSON."""
-    return json.dumps(side.model_dump(), indent=2) + "\n"
+    content = side.model_dump()
+    if side.sensor is None:  # former releases don't know it
+        del content["sensor"]
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _parse(path: Path) -> SideFile:

@@ -17,10 +17,13 @@ import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
 from ..frames.images import to_8_bits
-from ..sequences.contract import STREAM
+from ..host.files import StrPath
+from ..sequences.contract import STREAM, sensor_of
+from ..sequences.corrected import correct_sequences, correction
 from ..sequences.stored import StoreSequence, open_store
 from ..spikes import read_side_file, reconstruct, samples_per_bin
 from ..spikes.parts import is_stream, open_stream
+from ..spikes.sensor import PixelCorrection
 from ..spikes.settings import AS_RECORDED, SpikeOptions, settle
 from ..storage.locate import open_storage
 from ..store.records import root_kind
@@ -54,6 +57,8 @@ class ViewedClip:
     """`spikes(start, stop)` returns samples [start, stop) as (T, h, w) uint8 of 0/1, upright."""
     rates: Callable[[int, int], Plane]
     """`rates(start, stop)` returns spikes a sample (h, w) over samples [start, stop)."""
+    sensor: PixelCorrection | None = None
+    """How the pixels differ, which planes but that of single spikes correct; None: not known."""
     blur: npt.NDArray[np.uint8] | None = None
     """The blurred frame (H, W, 3); None: there is none."""
     sharp: npt.NDArray[np.uint8] | None = None
@@ -107,7 +112,7 @@ def pictures(clip: ViewedClip, instant: int, length: int, bins: int) -> Pictures
         bins: K, number of bins into which the clip's samples are divided.
     """
     start, stop = span(clip, instant, length)
-    rates = clip.rates(start, stop)
+    rates = _of_equal_pixels(clip, clip.rates(start, stop))
     gain = clip.gain or 1.0
     before, after = max(instant - _AROUND, 0), min(instant + _AROUND + 1, clip.samples)
     around = clip.spikes(before, after)
@@ -117,13 +122,18 @@ def pictures(clip: ViewedClip, instant: int, length: int, bins: int) -> Pictures
     return Pictures(
         spikes=around[instant - before],
         tfp=np.asarray(rates / np.float32(gain), np.float32),
-        tfi=reconstruct.tfi(around, instant - before, gain),
-        bin=np.asarray(clip.rates(a, b) / np.float32(gain), np.float32),
+        tfi=_of_equal_pixels(clip, reconstruct.tfi(around, instant - before, gain), gain),
+        bin=_of_equal_pixels(clip, clip.rates(a, b)) / np.float32(gain),
         bin_index=index,
         bin_samples=(a, b),
         window=(start, stop),
         rates=rates,
     )
+
+
+def _of_equal_pixels(clip: ViewedClip, rates: Plane, gain: float = 1.0) -> Plane:
+    """Return spikes a sample (h, w), over a gain, as equal pixels would have fired them."""
+    return rates if clip.sensor is None else clip.sensor.corrected(rates, 1 / gain)
 
 
 def span(clip: ViewedClip, instant: int, length: int) -> tuple[int, int]:
@@ -151,7 +161,7 @@ def open_clips(path: Path, options: SpikeOptions = AS_RECORDED) -> tuple[ViewedG
     # From outside: a sequence has the same mark as its store.
     for root in reversed((path.resolve(), *path.resolve().parents)):
         if root.is_dir() and root_kind(open_storage(root)) in ("packed", "counts"):
-            return _store(root, path)
+            return _store(root, path, options.sensor)
     if is_stream(path):
         return (_recording(path, options),)
     raise ViewError(
@@ -172,14 +182,18 @@ def _recording(path: Path, options: SpikeOptions) -> ViewedGroup:
         gain=settings.gain,
         spikes=file.read,
         rates=file.tfp,
+        sensor=None if settings.sensor is None else correction(settings.sensor, path, settings),
     )
     return ViewedGroup(name=str(path), clips=(path.name,), frames=(), clip=lambda index: clip)
 
 
-def _store(root: Path, path: Path) -> tuple[ViewedGroup, ...]:
+def _store(root: Path, path: Path, sensor: StrPath | None) -> tuple[ViewedGroup, ...]:
     inside = path.resolve().relative_to(root).parts
     groups = []
-    for sequence in open_store(root):
+    sequences = open_store(root)
+    if sensor is not None:
+        correct_sequences(sequences, sensor)
+    for sequence in sequences:
         if tuple(sequence.seq.split("/"))[: len(inside)] != inside:
             continue
         if not isinstance(sequence, StoreSequence) or not sequence.has_spikes:
@@ -213,6 +227,7 @@ def _window(sequence: StoreSequence, window: int) -> ViewedClip:
         gain=sequence.gain,
         spikes=lambda start, stop: spikes[start:stop],
         rates=lambda start, stop: reconstruct.tfp(spikes[start:stop]),
+        sensor=sensor_of(sequence),
         blur=to_8_bits(sequence.blur(window, window + 1)[0]),
         sharp=to_8_bits(sequence.sharp(window, window + 1)[0]) if sequence.has_sharp else None,
     )

@@ -17,6 +17,7 @@ COMMANDS = [
     "simulate",
     "align",
     "check",
+    "calibrate",
     "split",
     "voxelize",
     "train",

@@ -111,6 +111,12 @@ MISTAKES = [
     ("inspect spike.dat --geometry 4x4", 1, "4x4"),
     ("view missing.dat", 1, "missing.dat"),
     ("convert missing.npy out.dat", 1, "missing.npy"),
+    ("calibrate --out sensor.zarr", 2, "--dark"),
+    ("calibrate --dark no.dat --out sensor.zarr", 1, "no.dat"),
+    ("calibrate --dark spike.dat --out sensor.zarr", 1, "spike.dat: no side file gives the geom"),
+    ("calibrate --dark spike.dat --geometry 4x4,top-down --out taken", 1, "taken: expected a new"),
+    (f"restore --method sdm {RECORDING} {SPEC} --out sharp --sensor no.zarr", 1, "no.zarr"),
+    ("simulate out --scenes 1 --gain-spread 2", 1, "--gain-spread of 0 to 0.25"),
     ("convert spikes.npy out.dat --geometry 4x4,sideways", 1, "sideways"),
     # A data set.
     ("simulate out", 2, "--frames, --scenes or --rig"),

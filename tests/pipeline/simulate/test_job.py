@@ -1,5 +1,4 @@
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -171,7 +170,7 @@ def test_the_side_file_records_what_the_clip_was_made_from(tmp_path, random_fram
     content = b"".join(path.read_bytes() for path in files)
     assert made_by["frames_sha256"] == hashlib.sha256(content).hexdigest()
     assert made_by["version"] == __version__
-    assert {name: made_by[name] for name in asdict(SMALL)} == asdict(SMALL)
+    assert {name: made_by[name] for name in SMALL.recorded()} == SMALL.recorded()
 
 
 def test_scenes_that_were_drawn_another_way_are_not_kept(tmp_path, monkeypatch):

@@ -226,3 +226,14 @@ def test_values_that_are_no_spikes_are_refused_with_the_name_of_the_file(tmp_pat
     with pytest.raises(ConvertError, match=r"in\.npy: expected spikes of 0 and 1 only"):
         convert(tmp_path / "in.npy", tmp_path / "out.dat", rate=20_000)
     assert [path.name for path in tmp_path.iterdir()] == ["in.npy"]
+
+
+def test_the_sensor_that_a_recording_names_is_named_from_its_new_place(tmp_path, spikes):
+    geometry = "7x11,top-down"
+    source = tmp_path / "a/b/in.dat"
+    write_spikes(source, spikes, parse_geometry(geometry))
+    write_side_file(source, SideFile(geometry=geometry, sensor="../sensor.zarr"))
+    convert(source, tmp_path / "out.dat")
+    assert read_side_file(tmp_path / "out.dat").sensor == "a/sensor.zarr"
+    convert(source, tmp_path / "other.dat", geometry=f"{geometry},bayer=RGGB")
+    assert read_side_file(tmp_path / "other.dat").sensor is None

@@ -1,0 +1,148 @@
+"""The calibrate stage: one file that says how a spike camera's pixels differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..host.files import StrPath
+from ..host.overwrite import require_free
+from ..host.reporter import SILENT, Reporter
+from ..spikes.geometry import SpikeGeometry
+from ..spikes.parts import hash_stream, open_stream
+from ..spikes.settings import AS_RECORDED, SpikeOptions, settle
+from ..spikes.sidefile import read_side_file
+from ..spikes.stream import SpikeStream
+from .measure import CalibrateError, measure
+from .picture import is_own_picture, write_picture
+from .rates import Fired, watch
+from .sensor_file import SensorRecord, Source, figures_of, require_free_sensor, write_sensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrateSummary:
+    """What a calibration found; shares are of 1, None: by a recording that was not given."""
+
+    out: str
+    picture: str
+    height: int
+    width: int
+    """Sides of the sensor, in pixels."""
+    hot: int
+    """Number of hot pixels."""
+    filled: int
+    """Number of pixels to fill from their neighbours: dead, or too hot to be corrected."""
+    dead: int
+    """Number of dead pixels."""
+    dark_rate: float | None
+    """Mean spikes a sample of good pixels in the dark."""
+    spread_before: float | None
+    """Standard deviation of the gains of good pixels, as a share of their mean."""
+    spread_after: float | None
+    """The same of one half of the flat field, corrected by the other half."""
+    error: float | None
+    """Standard error of the gains, by the difference of both halves."""
+    uneven: float | None
+    """Smooth change of the light over the flat field, as a share of the mean."""
+    warnings: tuple[str, ...]
+
+
+def calibrate(
+    out: StrPath,
+    *,
+    dark: StrPath | None = None,
+    flat: StrPath | None = None,
+    options: SpikeOptions = AS_RECORDED,
+    even: bool = False,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> CalibrateSummary:
+    """Measure the pixels of a spike camera, and write `out` and a picture beside it.
+
+    Args:
+        out: the sensor's file to write; its picture has the same name and ends in .png.
+        dark: recording without light; None: dark rates are taken as 0.
+        flat: recording of an even surface under constant light; None: gains are taken as equal.
+        options: geometry, where no side file gives it.
+        even: the light was even over the frame, so that smooth differences are the pixels' too.
+        overwrite: replace a sensor's file that is there.
+        reporter: hears each part of the work, and warnings.
+
+    Raises:
+        CalibrateError: no recording, recordings of different sensors, or such as tell nothing.
+        SensorError: something else is at `out`.
+        SpikeDeblurError: a recording that can't be read; names it.
+    """
+    given = {name: path for name, path in (("dark", dark), ("flat", flat)) if path is not None}
+    if not given:
+        raise CalibrateError("expected --dark, --flat or both, found neither")
+    out = Path(out)
+    picture = out.with_suffix(".png")
+    require_free_sensor(out, overwrite=overwrite)
+    require_free(picture, overwrite=overwrite, is_ours=is_own_picture, what="a picture")
+    streams = {name: _open(path, options) for name, path in given.items()}
+    shapes = {name: stream.geometry.shape for name, stream in streams.items()}
+    if len(set(shapes.values())) > 1:
+        (h, w), (height, width) = shapes["dark"], shapes["flat"]
+        raise CalibrateError(
+            f"{flat}: expected {h}x{w} pixels as in {dark}, found {height}x{width}; give "
+            "recordings of one camera, or correct --geometry"
+        )
+    parts: list[tuple[str, int, int]] = []
+    if "dark" in streams:
+        parts.append(("dark", 0, streams["dark"].n_frames))
+    if "flat" in streams:
+        samples = streams["flat"].n_frames
+        if samples < 2:
+            raise CalibrateError(f"{flat}: expected at least 2 samples, found {samples}")
+        parts += [("flat", 0, samples // 2), ("flat", samples // 2, samples)]
+    watched: dict[str, list[Fired]] = {"dark": [], "flat": []}
+    for done, (name, start, stop) in enumerate(parts, start=1):
+        watched[name].append(watch(streams[name], start, stop))
+        reporter.progress(done, len(parts), name)
+    try:
+        sensor, figures = measure(
+            watched["dark"][0] if watched["dark"] else None,
+            (watched["flat"][0], watched["flat"][1]) if watched["flat"] else None,
+            even=even,
+        )
+    except CalibrateError as error:
+        raise CalibrateError(f"{' and '.join(map(str, given.values()))}: {error}") from error
+    record = SensorRecord(
+        shape=sensor.shape,
+        geometry=next(iter(streams.values())).geometry.describe(),
+        even=even,
+        sources={
+            name: Source(
+                name=Path(path).name,
+                samples=streams[name].n_frames,
+                sha256=hash_stream(path),
+            )
+            for name, path in given.items()
+        },
+        found=figures_of(figures),
+    )
+    write_sensor(out, sensor, record, overwrite=overwrite)
+    write_picture(picture, sensor, figures)
+    for warning in figures.warnings:
+        reporter.warn(warning)
+    height, width = sensor.shape
+    return CalibrateSummary(
+        out=str(out),
+        picture=str(picture),
+        height=height,
+        width=width,
+        warnings=figures.warnings,
+        **figures_of(figures),  # type: ignore[arg-type]
+    )
+
+
+def _open(path: StrPath, options: SpikeOptions) -> SpikeStream:
+    """Open a recording as its pixels are, colours and all: no rate is needed."""
+    side = read_side_file(path)
+    settings = settle(str(path), replace(options, rate=1.0), side)
+    return open_stream(path, _without_colours(settings.geometry))
+
+
+def _without_colours(geometry: SpikeGeometry) -> SpikeGeometry:
+    return replace(geometry, bayer=None)
