@@ -309,7 +309,7 @@ def _light_of_bits(
 
 
 @functools.cache
-def _kernel() -> Any:
+def kernel() -> Any:
     """Return the compiled function, from numba's cache where a process has compiled it before."""
     types: Any = numba.types
     read = types.Array(types.uint8, 1, "C", readonly=True)
@@ -361,6 +361,6 @@ def light_of_region(
             begin, end = left // 8 * 8, -(-right // 8) * 8
         bits = (start + begin, geometry.frame_bits, geometry.width)
         box = (height, end - begin, left - begin, right - left, int(geometry.flip_rows))
-        _kernel()(np.asarray(packed), bits, box, order, edges, pieces, floats, halves)
+        kernel()(np.asarray(packed), bits, box, order, edges, pieces, floats, halves)
         if flat is not target:
             target[...] = flat

@@ -13,9 +13,13 @@ import numpy.random
 import tensorstore
 
 from ...sequences import light, stored, unified
+from ...spikes.intervals import compiled
 from . import workers
 
 __all__ = ["light", "numpy", "stored", "tensorstore", "unified", "workers"]
+
+if (fused := compiled()) is not None:
+    fused.kernel()  # numba is loaded once for all
 
 # `start_fork_server` blocks Ctrl-C and a scheduler's SIGTERM, which reach the whole process group:
 # they would end the server, while training goes on to its checkpoint. What came meanwhile is

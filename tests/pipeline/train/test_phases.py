@@ -212,19 +212,6 @@ class Context:
     close = kill = join = start
 
 
-def test_a_phase_is_compiled_for_its_own_shape():
-    from spikedeblur.pipeline.train.precision import Precision
-    from spikedeblur.pipeline.train.step import _compile
-
-    class Compiled(Watched):
-        def compile(self, dynamic):
-            pass
-
-    model = Compiled()
-    _compile(model.train(), phased(), Precision(torch.device("cpu"), None))
-    assert model.shapes == [(2, 2, 16), (2, 3, 32), (1, 2, 16)]
-
-
 def test_phases_are_read_from_a_file_and_from_set_and_written_back(tmp_path):
     (tmp_path / "c.yaml").write_text(dump_config(phased()))
     assert load_config(tmp_path / "c.yaml") == phased()
