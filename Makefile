@@ -5,8 +5,11 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUN := $(BIN)/spikedeblur
+RUN := SPIKEDEBLUR_HINTS=off $(BIN)/spikedeblur
 INSTALLED := $(VENV)/.installed
+FOR_TESTS := $(VENV)/.installed-for-tests
+# For example `make all TORCH=cpu`: a build of torch without CUDA, where PyTorch's index can be reached.
+TORCH ?=
 
 DATA := data/quickstart
 STORE := data/quickstart.zarr
@@ -29,36 +32,53 @@ all: $(OUT)/.done
 	@echo "  source $(VENV)/bin/activate         once in each terminal, so that \`spikedeblur\` is found"
 	@echo "  spikedeblur --help"
 
-install: $(INSTALLED)
+install: $(FOR_TESTS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "needs Python 3.11 or later with venv: on Debian, apt-get install python3-venv" >&2; exit 1; }
-	@echo "Installing into $(VENV)/: about 3.6 GB to download, 7.4 GB on disk; most of it is torch for CUDA"
+	@echo "Installing into $(VENV)/, which takes a few minutes: about 3.2 GB to download and 6 GB on disk, nearly"
+	@echo "all of it torch for CUDA. TORCH=cpu takes a tenth of that, where PyTorch's own index can be reached."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	@if [ -n "$(TORCH)" ]; then \
+		$(BIN)/python -m pip install --quiet -c constraints.txt uv && \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH) -c constraints.txt torch torchvision || \
+		echo "torch's build $(TORCH) can't be had here: the default is installed" >&2; fi
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(FOR_TESTS): $(INSTALLED)
+	@echo "Installing what tests, linters and documentation need: about 1.4 GB on disk"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/spikedeblur
 	@touch $@
 
 # Each stage keeps what is there from the same inputs, so an interrupted `make all` goes on.
 $(OUT)/.done: $(CONFIG) | $(INSTALLED)
+	@echo "[1/7] simulate"
 	$(RUN) simulate $(DATA) --scenes 240 --split train --size 128x128
 	$(RUN) simulate $(DATA) --scenes 8 --split val --size 128x128
 	$(RUN) simulate $(DATA) --scenes 8 --split test --size 192x192
+	@echo "[2/7] align"
 	$(RUN) align $(DATA) --layout x4k1000fps --log $(LOG)
+	@echo "[3/7] voxelize"
 	$(RUN) voxelize $(LOG:.txt=.json) $(STORE)
+	@echo "[4/7] train: about ten minutes on two cores"
 	$(RUN) train --config $(CONFIG) --run $(OUT) --resume
+	@echo "[5/7] evaluate"
 	$(RUN) evaluate $(STORE) --run $(OUT) --split test --json $(OUT)/evaluation.json \
 		--picture $(OUT)/before_after.png | tee $(OUT)/results.txt
+	@echo "[6/7] restore"
 	$(RUN) restore --run $(OUT) --blur $(DATA)/test_blurry_33/scenes/00000 \
 		--spikes $(DATA)/test_spike_2xds/scenes/00000/spike.dat --log $(LOG) \
 		--out $(OUT)/restored
+	@echo "[7/7] report"
 	$(RUN) report $(OUT)
 	@touch $@
 
 # mypy finds the checkout under the package's name by a link that `install` makes.
-lint: $(INSTALLED)
+lint: $(FOR_TESTS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=$(VENV)/src $(BIN)/mypy
@@ -67,7 +87,7 @@ lint: $(INSTALLED)
 
 # Tests of two files run side by side, each in one thread: OpenMP threads that share a core spin.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
-test: $(INSTALLED)
+test: $(FOR_TESTS)
 	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 # Tests of pages need a Chromium; where it can't be installed they are skipped and say so.
@@ -77,7 +97,7 @@ browser:
 		  apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 		echo "no Chromium: the tests of pages will be skipped" >&2
 
-test-all: $(INSTALLED) browser
+test-all: $(FOR_TESTS) browser
 	$(PYTEST) --no-loadscope-reorder -m slow
 
 # The lowest versions that pyproject.toml allows; downloads a few gigabytes, then takes some minutes.
@@ -88,7 +108,7 @@ SMOKE := tests/cli tests/configs tests/model tests/third_party tests/pipeline/sp
 	tests/pipeline/train/run/test_folder.py tests/pipeline/report/test_report.py \
 	tests/pipeline/restore/test_job.py tests/pipeline/evaluate/test_job.py \
 	tests/pipeline/trained/test_model_file.py
-test-minimal: $(INSTALLED)
+test-minimal: $(FOR_TESTS)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/minimal
 	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[png16]'
 	$(BIN)/uv pip install --quiet --python $(LOWEST) pytest pytest-timeout hypothesis
@@ -96,45 +116,45 @@ test-minimal: $(INSTALLED)
 	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[onnx]'
 	OMP_NUM_THREADS=1 $(LOWEST) -m pytest tests/pipeline/trained/test_program.py
 
-docs: $(INSTALLED)
+docs: $(FOR_TESTS)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
 	@echo "build/site/index.html"
 
 # Kills at random moments, full disks, damaged files by the thousand, a long soak: half an hour.
-torture: $(INSTALLED)
+torture: $(FOR_TESTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
 
 # Changes the core in small ways and counts which of them the tests notice: under an hour.
-mutation: $(INSTALLED)
+mutation: $(FOR_TESTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation --jobs 2
 
-bench: $(INSTALLED)
+bench: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks
 
 # Which disk cache and network keep steps of STEP seconds fed from the store STORE in a bucket.
 STEP := 1
-bench-io: $(INSTALLED)
+bench-io: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.feeding $(STORE) --step $(STEP)
 
-bench-memory: $(INSTALLED)
+bench-memory: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.memory
 
 # On a GPU, under ten minutes: the network, light, path, the loader. QUICK=--quick tries it on a CPU.
-bench-device: $(INSTALLED)
+bench-device: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.device $(QUICK)
 
-bench-model: $(INSTALLED)
+bench-model: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.model
 
-bench-quality: $(INSTALLED)
+bench-quality: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.quality
 
 # Scenes in which things move apart; constants are chosen on --set tuning, and judged on the other.
-bench-apart: $(INSTALLED)
+bench-apart: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.apart --model small
 
 # What path is worth without a model, by several cameras; whether it makes anything worse; its cost.
-bench-path: $(INSTALLED)
+bench-path: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.quality --without-model
 	$(BIN)/python -m tests.benchmarks.apart --camera threshold4,noise,dead,half,late,quarter
 	$(BIN)/python -m tests.benchmarks.calm
@@ -144,20 +164,20 @@ bench-path: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.evaluating
 
 # Do spikes and frames belong together, and is a shutter rolling? How often the answer is right.
-bench-in-time: $(INSTALLED)
+bench-in-time: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.in_time
 
-bench-rolling: $(INSTALLED)
+bench-rolling: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.rolling
 
 bench-adaptation: $(OUT)/.done
 	$(BIN)/python -m tests.benchmarks.adaptation $(OUT)
 
-bench-ablation: $(INSTALLED)
+bench-ablation: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.ablation
 
 # The model in the package, from nothing: about 40 minutes on one core.
-model: $(INSTALLED)
+model: $(FOR_TESTS)
 	$(RUN) simulate data/small --scenes 640 --fastest 4 --split train --size 128x128
 	$(RUN) simulate data/small --scenes 8 --split val --size 128x128
 	$(RUN) align data/small --layout x4k1000fps --log outputs/logs/small.txt
@@ -167,7 +187,7 @@ model: $(INSTALLED)
 
 # Whether two commits make the same: OLD=<revision>; NEW is the working tree by default.
 # ONLY=convert takes the rows with that in their names.
-compare: $(INSTALLED)
+compare: $(FOR_TESTS)
 	$(BIN)/python -m tests.compare_commits $(OLD) $(NEW) $(if $(ONLY),--only "$(ONLY)")
 
 clean:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import sys
@@ -81,13 +82,16 @@ def print_json(value: Any) -> None:
 
 
 def say_next(command: str | None) -> None:
-    """Print the time that the command took, and the command that would come next."""
+    """Print the time that the command took, and the command that would come next.
+
+    Where another program runs the stages, `SPIKEDEBLUR_HINTS=off` leaves the next command out.
+    """
     if is_quiet.get():
         return
     began = _began.get(None)
     if began is not None:
         say(f"Took {duration(time.monotonic() - began)}")
-    if command is not None:
+    if command is not None and os.environ.get("SPIKEDEBLUR_HINTS") != "off":
         say(f"Next: {command}")
 
 

@@ -31,7 +31,6 @@ _CORE = (
     "distributed",
     "pillow",
     "altair",
-    "vl-convert-python",
 )
 
 _EXTRAS = {

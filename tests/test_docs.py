@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pages import BLOCK, DOCS, PAGES, blocks, run_page
 
@@ -143,7 +144,8 @@ def test_every_command_of_the_readme_works_as_typed(repository, tmp_path, monkey
             line = re.sub(pattern, more, line)
         assert main(shlex.split(line)[1:]) == 0, f"{line}\n{capsys.readouterr().err}"
     for _, block in re.findall(r"^```(python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        exec(compile(block, "README.md (python)", "exec"), {"__name__": "example"})
+        given = {"__name__": "example", "frames": np.full((2, 500, 800, 3), 128, np.uint8)}
+        exec(compile(block, "README.md (python)", "exec"), given)
 
 
 def make_what_the_readme_names() -> None:

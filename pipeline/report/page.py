@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
@@ -126,7 +125,7 @@ def render(
     )
     return environment.get_template("report.html").render(
         version=__version__,
-        library=_vega(),
+        library=(Path(__file__).parent / "templates/vega.js").read_text(encoding="utf-8"),
         title=", ".join(run.name for run in runs),
         material=material,
         several=len(runs) > 1,
@@ -146,11 +145,3 @@ def render(
         differences=tables.differences(runs),
         parts=[tables.parts(run) for run in runs],
     )
-
-
-@functools.cache
-def _vega() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script."""
-    import vl_convert
-
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")

@@ -78,6 +78,12 @@ def one(trained, tmp_path_factory) -> Page:
     return Page(out)
 
 
+def test_the_charts_library_is_what_vl_convert_bundles(repository) -> None:
+    """`templates/vega.js` is kept, since the package that bundles it takes a hundred times as much."""
+    kept = (repository / "pipeline/report/templates/vega.js").read_text(encoding="utf-8")
+    assert kept == vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+
+
 def test_the_figures_are_those_of_the_evaluation(one, trained):
     found = json.loads((trained / "runs/fast/evaluation.json").read_text())
     for name in ("blur", "tfp", "tfi", "sdm", "path", "model"):
