@@ -6,7 +6,7 @@ of a CPU comes among tensors of the GPU, and where a program waits for it. See `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import numpy as np
@@ -19,6 +19,7 @@ from spikedeblur.configs.schema import Config, NormConfig
 from spikedeblur.configs.schema.data import SpikeAugmentConfig
 from spikedeblur.model import VRTWithSpike, constants, motion_deblur, outline_model
 from spikedeblur.model.constants import constant, numbers
+from spikedeblur.pipeline.methods import tiling
 from spikedeblur.pipeline.methods.contract import restored_frames, restored_instants
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.methods.path import PathMethod
@@ -173,7 +174,15 @@ def test_large_frames_ask_once_for_a_window_how_far_points_move(gpu: Copies, mon
 
 
 @pytest.mark.slow
-def test_a_model_restores_tiles_on_a_gpu_and_copies_what_is_listed(gpu: Copies) -> None:
+def test_a_model_restores_tiles_on_a_gpu_and_copies_what_is_listed(
+    gpu: Copies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(restore_first_tile: Callable[[], None], device: torch.device) -> int:
+        restore_first_tile()
+        return 1  # a driver would tell how many bytes
+
+    monkeypatch.setattr(tiling, "memory_taken", taken)
+    monkeypatch.setattr(tiling, "free_memory", lambda device: 1 << 30)
     config = config_of("small")
     method = ModelMethod(network(config), config, tile=48, device="cuda")
     assert len(list(restored_frames(method, Windows(2)))) == 2

@@ -79,7 +79,7 @@ def one(trained, tmp_path_factory) -> Page:
 
 
 def test_the_charts_library_is_what_vl_convert_bundles(repository) -> None:
-    """`templates/vega.js` is kept, since the package that bundles it takes a hundred times as much."""
+    """It is kept as a file, since the package that bundles it takes a hundred times as much."""
     kept = (repository / "pipeline/report/templates/vega.js").read_text(encoding="utf-8")
     assert kept == vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 

@@ -325,7 +325,7 @@ _MAKE_LIGHT = """
 import numpy as np
 from spikedeblur.pipeline.spikes.intervals import compiled, light_of_spikes
 print(light_of_spikes(np.tile(np.eye(12, dtype=np.uint8)[:, None], (1, 3, 1)), 3).sum().round(3))
-print(sum(compiled()._kernel().stats.cache_hits.values()))
+print(sum(compiled().kernel().stats.cache_hits.values()))
 """
 
 
