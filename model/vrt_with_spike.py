@@ -6,6 +6,7 @@ s MODEL.TRUNK_SCALE.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -31,9 +32,9 @@ a blot that no camera saw."""
 STILL, MOVING = 0.5, 1.0
 """Speed in pixels an exposure up to which a network leaves its base alone, and how much more lets
 it correct in full: it could only add what it takes for noise, where all is sharp."""
-FAST = 40.0
-"""Speed in pixels an exposure beyond which a network corrects the less, the faster things move. Few
-scenes of training have more, and to the network all speeds above e^LIMIT - 1 look alike."""
+FAST = math.expm1(LIMIT)
+"""Speed in pixels an exposure beyond which a network corrects the less, the faster things move: all
+such speeds look alike to it."""
 REACH = 8
 """Pixels around what moves where a network corrects, too."""
 

@@ -410,7 +410,7 @@ def test_a_trained_network_corrects_the_less_the_faster_things_move_beyond_what_
         for speed in (FAST, 2 * FAST, 8 * FAST):
             followed[:, :, -1] = math.log1p(speed)
             corrections.append(network.eval()(rgb, voxels, followed) - followed[:, :, :3])
-    full, half, eighth = corrections  # of one input: to the network these speeds look alike
+    full, half, eighth = corrections  # of one input, for the network sees no speed above FAST
     torch.testing.assert_close(half, full / 2, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(eighth, full / 8, atol=1e-6, rtol=1e-5)
 
