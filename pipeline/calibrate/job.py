@@ -69,7 +69,8 @@ def calibrate(
         reporter: hears each part of the work, and warnings.
 
     Raises:
-        CalibrateError: no recording, recordings of different sensors, or such as tell nothing.
+        CalibrateError: no recording, recordings of different sensors, or such as tell nothing; or
+            `out` has no name, or the picture's.
         SensorError: something else is at `out`.
         SpikeDeblurError: a recording that can't be read; names it.
     """
@@ -77,6 +78,11 @@ def calibrate(
     if not given:
         raise CalibrateError("expected --dark, --flat or both, found neither")
     out = Path(out)
+    if not out.name or out.suffix.lower() == ".png":
+        raise CalibrateError(
+            f"{out}: expected a name for the sensor's file, beside which its picture gets the "
+            "same name and .png, found none or this ending; give --out sensor.zarr, for example"
+        )
     picture = out.with_suffix(".png")
     require_free_sensor(out, overwrite=overwrite)
     require_free(picture, overwrite=overwrite, is_ours=is_own_picture, what="a picture")

@@ -249,3 +249,11 @@ def test_a_scene_in_place_of_an_even_surface_is_doubted(tmp_path: Path, truth: S
     flat = record(tmp_path / "scene.dat", discs.astype(np.float32), truth, 400)
     summary = calibrate(tmp_path / "s", flat=flat, options=HERE)
     assert any("even surface" in warning for warning in summary.warnings)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.PNG", ".", "/"])
+def test_a_name_without_room_for_the_picture_is_refused(bench, tmp_path, monkeypatch, name) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpikeDeblurError, match="expected a name for the sensor's file"):
+        calibrate(name, dark=bench / "dark.dat", options=HERE)
+    assert not list(tmp_path.iterdir())
