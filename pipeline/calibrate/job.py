@@ -10,9 +10,8 @@ from ..host.overwrite import require_free
 from ..host.reporter import SILENT, Reporter
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.parts import hash_stream, open_stream
-from ..spikes.settings import AS_RECORDED, SpikeOptions, settle
+from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import read_side_file
-from ..spikes.stream import SpikeStream
 from .measure import CalibrateError, measure
 from .picture import is_own_picture, write_picture
 from .rates import Fired, watch
@@ -69,7 +68,8 @@ def calibrate(
         reporter: hears each part of the work, and warnings.
 
     Raises:
-        CalibrateError: no recording, recordings of different sensors, or such as tell nothing.
+        CalibrateError: no recording, recordings of different sensors, or such as tell nothing; or
+            `out` has no name, or the picture's.
         SensorError: something else is at `out`.
         SpikeDeblurError: a recording that can't be read; names it.
     """
@@ -77,10 +77,19 @@ def calibrate(
     if not given:
         raise CalibrateError("expected --dark, --flat or both, found neither")
     out = Path(out)
+    if not out.name or out.suffix.lower() == ".png":
+        raise CalibrateError(
+            f"{out}: expected a name for the sensor's file, beside which its picture gets the "
+            "same name and .png, found none or this ending; give --out sensor.zarr, for example"
+        )
     picture = out.with_suffix(".png")
     require_free_sensor(out, overwrite=overwrite)
     require_free(picture, overwrite=overwrite, is_ours=is_own_picture, what="a picture")
-    streams = {name: _open(path, options) for name, path in given.items()}
+    settled = {name: _settle(path, options) for name, path in given.items()}
+    streams = {
+        name: open_stream(path, _without_colours(settled[name].geometry))
+        for name, path in given.items()
+    }
     shapes = {name: stream.geometry.shape for name, stream in streams.items()}
     if len(set(shapes.values())) > 1:
         (h, w), (height, width) = shapes["dark"], shapes["flat"]
@@ -124,7 +133,9 @@ def calibrate(
     )
     write_sensor(out, sensor, record, overwrite=overwrite)
     write_picture(picture, sensor, figures)
-    for warning in figures.warnings:
+    warnings = [f"{given[name]}: {said}" for name in given for said in settled[name].warnings]
+    warnings += figures.warnings
+    for warning in warnings:
         reporter.warn(warning)
     height, width = sensor.shape
     return CalibrateSummary(
@@ -132,17 +143,18 @@ def calibrate(
         picture=str(picture),
         height=height,
         width=width,
-        warnings=figures.warnings,
+        warnings=tuple(warnings),
         **figures_of(figures),  # type: ignore[arg-type]
     )
 
 
-def _open(path: StrPath, options: SpikeOptions) -> SpikeStream:
-    """Open a recording as its pixels are, colours and all: no rate is needed."""
+def _settle(path: StrPath, options: SpikeOptions) -> SpikeSettings:
+    """Return the geometry of a recording, and warnings about it: no rate is needed."""
     side = read_side_file(path)
-    settings = settle(str(path), replace(options, rate=1.0), side)
-    return open_stream(path, _without_colours(settings.geometry))
+    rate = 1.0 if side is None or side.rate is None else None
+    return settle(str(path), replace(options, rate=rate), side)
 
 
 def _without_colours(geometry: SpikeGeometry) -> SpikeGeometry:
+    """Return the geometry by which pixels are read as they are, colours and all."""
     return replace(geometry, bayer=None)

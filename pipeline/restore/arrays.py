@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,9 @@ import numpy as np
 from ..frames.images import to_unit
 from ..methods.contract import Method, restored_instants
 from ..methods.make_method import UNTRAINED, ModelOptions, make_method
+from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.arrays import ArrayError, ArraySequence
+from ..sequences.recording import MOST_BINS
 from ..weights.find import find_model
 
 if TYPE_CHECKING:
@@ -37,7 +40,9 @@ class Model:
         gain: float | None = None,
     ) -> Any:
         """Restore the sharp frames of one recording; see `spikedeblur.restore`."""
-        return _restored(self._method, frames, spikes, exposures, gain, self._method.config.DATA.K)
+        method = self._method
+        bins = method.config.DATA.K
+        return _restored(lambda _: method, frames, spikes, exposures, gain, bins)
 
 
 def load(
@@ -52,8 +57,10 @@ def load(
         device: a torch device; None: the GPU where there is one.
 
     Raises:
-        SpikeDeblurError: there is none, or it is damaged.
+        SpikeDeblurError: there is none, or it is damaged; or a tile below 0.
     """
+    if tile is not None and tile < 0:
+        raise ArrayError(f"tile: expected a side in pixels, 0 or None, got {tile}")
     path = Path(source) if Path(source).is_dir() else find_model(source)
     return Model(ModelOptions(tile=tile, device=device).open(path))
 
@@ -89,42 +96,75 @@ def restore(
     Raises:
         SpikeDeblurError: an array of another shape, type or range; an unknown method.
     """
-    if method not in UNTRAINED:
+    if method not in tuple(UNTRAINED):
         raise ArrayError(
             f"method: expected {', '.join(UNTRAINED)}, got {method!r}; for a trained model use "
             "spikedeblur.load"
         )
-    return _restored(make_method(method), frames, spikes, exposures, gain, None)
+
+    def method_for(bins: int) -> Method:
+        return make_method(method, min(DEFAULT_SHORT_BINS, bins))
+
+    return _restored(method_for, frames, spikes, exposures, gain, None)
 
 
 def _restored(
-    method: Method,
+    method_for: Callable[[int], Method],
     frames: Any,
     spikes: Any,
     exposures: Any,
     gain: float | None,
     bins: int | None,
 ) -> Any:
-    given = _array(frames)
-    windows = ArraySequence(
-        given, _array(spikes), None if exposures is None else _array(exposures), gain, bins
-    )
-    every = [(True,)] * windows.length
-    bits: Literal[8, 16] = 8 if windows.frame_dtype == "uint8" else 16
-    found = np.stack([f for *_, f in restored_instants(method, windows, (0.0,), every, bits)])
+    """Restore as the command does; `method_for` makes the method for a number of bins."""
+    given, fired = _array("frames", frames), _array("spikes", spikes)
+    times = None if exposures is None else _array("exposures", exposures)
+    whole = ArraySequence(given, fired, times, gain, bins)
+    found = np.empty((whole.length, *whole.frame_shape, 3), whole.frame_dtype)
+    bits: Literal[8, 16] = 8 if whole.frame_dtype == "uint8" else 16
+    for group in _alike(whole) if bins is None else [list(range(whole.length))]:
+        windows = whole
+        if len(group) < whole.length:
+            windows = ArraySequence(
+                given[group], fired, None if times is None else times[group], gain
+            )
+        every = [(True,)] * windows.length
+        for i, _, frame in restored_instants(
+            method_for(windows.bins), windows, (0.0,), every, bits
+        ):
+            found[group[i]] = frame
     if np.issubdtype(given.dtype, np.floating):
         found = to_unit(found).astype(given.dtype)
-    if isinstance(frames, np.ndarray):
+    if not _is_tensor(frames):
         return found
     import torch
 
-    return torch.from_numpy(found).to(frames.device)
+    return torch.from_numpy(found).to(frames.device, frames.dtype)
 
 
-def _array(given: Any) -> np.ndarray[Any, np.dtype[Any]]:
+def _alike(windows: ArraySequence) -> list[list[int]]:
+    """Return indices of exposures, those that have the same number of bins together."""
+    groups: dict[int, list[int]] = {}
+    for i, samples in enumerate(windows.samples):
+        groups.setdefault(min(MOST_BINS, int(samples)), []).append(i)
+    return list(groups.values())
+
+
+def _array(name: str, given: Any) -> np.ndarray[Any, np.dtype[Any]]:
     if isinstance(given, np.ndarray):
         return given
-    if hasattr(given, "detach"):
-        array: np.ndarray[Any, np.dtype[Any]] = given.detach().cpu().numpy()
-        return array
-    return np.asarray(given)
+    try:
+        if _is_tensor(given):
+            tensor = given.detach().cpu()
+            # NumPy has no bfloat16.
+            return np.asarray(tensor.float() if tensor.is_floating_point() else tensor)
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArrayError(
+            f"{name}: expected a NumPy array or a dense tensor, found a {type(given).__name__} "
+            "that can't become one; stack equal parts by numpy.stack"
+        ) from error
+
+
+def _is_tensor(given: Any) -> bool:
+    return hasattr(given, "detach")

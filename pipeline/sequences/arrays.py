@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
+from ..clocks.exposures import FEWEST_SAMPLES
 from ..frames.images import DeepRGB, to_uint16
+from ..spikes.bounds import LEAST_GAIN, MOST_GAIN
 from ..spikes.reference import spike_to_voxel
 from ..store.schema import voxel_type
 from .contract import Box, FrameKind, WindowSequence
@@ -63,6 +66,7 @@ class ArraySequence(WindowSequence):
         self._spikes = _checked_spikes(spikes)
         if exposures is None:
             self._require_own_spikes()
+            _require_samples(self._spikes.shape[1], "spikes: those of each exposure")
             self._spans = [(0, self._spikes.shape[1])] * self.length
             self.t0 = self.t1 = np.zeros(self.length)
         else:
@@ -80,9 +84,7 @@ class ArraySequence(WindowSequence):
                 f'model has bins, found {fewest}; use method="sdm" or "path"'
             )
         self.voxel_dtype = voxel_type(int(self.samples.max()), self.bins)
-        if gain is not None and not 0 < gain < np.inf:
-            raise ArrayError(f"gain: expected spikes a sample above 0, or None, got {gain}")
-        self.gain = gain
+        self.gain = _checked_gain(gain)
 
     def _require_own_spikes(self) -> None:
         if self._spikes.ndim == 3:
@@ -138,6 +140,11 @@ def _checked_spikes(spikes: Array) -> Array:
             "spikes: expected a stream (S, h, w), or (N, T, h, w), each exposure's own, found "
             f"{spikes.shape}"
         )
+    if spikes.dtype.kind not in "biuf":
+        raise ArrayError(
+            f"spikes: expected 0 and 1 as integers, booleans or floating, found {spikes.dtype}; "
+            "convert them by astype(numpy.uint8)"
+        )
     if spikes.dtype != np.bool_:
         least, most = spikes.min(), spikes.max()
         whole = np.issubdtype(spikes.dtype, np.integer) or bool(
@@ -166,11 +173,35 @@ def _checked_exposures(exposures: Array, number: int, stream: Array) -> list[tup
         )
     spans = [(int(first), int(last) + 1) for first, last in found]
     for i, (start, stop) in enumerate(spans):
-        if not 0 <= start < stop - 1 < len(stream):
+        if not 0 <= start < stop <= len(stream):
             raise ArrayError(
                 f"exposures: that of frame {i}, samples {start} to {stop - 1}, is not inside the "
                 f"stream's 0 to {len(stream) - 1}"
             )
-    if (np.diff(found[:, 0]) <= 0).any():
+        _require_samples(stop - start, f"exposures: that of frame {i}")
+    if any(after <= before for (before, _), (after, _) in itertools.pairwise(spans)):
         raise ArrayError("exposures: expected frames in order of time; sort frames and exposures")
     return spans
+
+
+def _require_samples(number: int, which: str) -> None:
+    if number < FEWEST_SAMPLES:
+        raise ArrayError(
+            f"{which}: expected at least {FEWEST_SAMPLES} samples, since one shows no motion, "
+            f"found {number}; give the whole exposure"
+        )
+
+
+def _checked_gain(gain: Any) -> float | None:
+    if gain is None:
+        return None
+    try:
+        value = float(gain)
+    except (TypeError, ValueError):
+        value = np.nan
+    if not LEAST_GAIN <= value <= MOST_GAIN:
+        raise ArrayError(
+            f"gain: expected spikes a sample above 0 ({LEAST_GAIN:g} to {MOST_GAIN:g}), or None, "
+            f"got {gain!r}"
+        )
+    return value

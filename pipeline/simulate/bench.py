@@ -161,7 +161,7 @@ def simulate_bench(
 
     Raises:
         SimulateError: a recording is there from other settings, or sides that no whole number of
-            spike pixels fill.
+            spike pixels fill, or more flaws than half of the pixels.
         OverwriteError: another layout file is there.
     """
     bench = bench or Bench()
@@ -170,6 +170,7 @@ def simulate_bench(
             f"expected sides that are multiples of {bench.spike_scale}, got {bench.size}; take "
             "another size"
         )
+    stand = bench.stand()
     message = f"{out}: another `simulate` is writing there; wait for it, or stop it"
     with only_writer(out, message):
         take, layout = out / TAKE, out / LAYOUT
@@ -178,7 +179,7 @@ def simulate_bench(
             require_free(layout, overwrite=overwrite, is_ours=_is_layout)
             for folder in (take / FRAMES, take / SHARP):
                 require_inside(out, folder)
-            _record(take, bench, reporter)
+            _record(take, bench, stand, reporter)
             write_text(layout, LAYOUT_TEXT)
     return BenchSummary(
         take=str(take),
@@ -201,7 +202,7 @@ def _digest(bench: Bench) -> str:
     ).hexdigest()
 
 
-def _record(take: Path, bench: Bench, reporter: Reporter) -> None:
+def _record(take: Path, bench: Bench, stand: SpikeStand | None, reporter: Reporter) -> None:
     dat = take / DAT
     begin_recording(dat, (take / FRAMES, take / SHARP))
     height, width = bench.size
@@ -228,7 +229,6 @@ def _record(take: Path, bench: Bench, reporter: Reporter) -> None:
 
     camera = SpikeCamera(threshold=bench.threshold)
     samples = interpolate(light(), bench.spike_rate // bench.scene_rate)
-    stand = bench.stand()
     sensor = None if stand is None else stand.sensor
     spikes = camera.record(samples, rng(bench.seed, "bench", "camera"), sensor)
     scale = bench.spike_scale

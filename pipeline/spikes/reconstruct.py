@@ -105,14 +105,16 @@ def sdm(blur: Image, short: Image, exposure: Image, floor: float = 1 / 255) -> I
 
     Args:
         blur: (H, W, 3) float32 in [0, 1].
-        short: (h, w) luminance, TFP of a short window around the instant wanted.
-        exposure: (h, w) luminance, TFP of the whole exposure, in the same unit.
+        short: (h, w) luminance, TFP of a short window around the instant wanted; below 0, as a
+            corrected pixel's may be, it counts as 0.
+        exposure: (h, w) luminance, TFP of the whole exposure, in the same unit; also below 0.
         floor: added to both, in luminance, so that dark pixels keep the blurred colour.
 
     Returns:
         (H, W, 3) float32 in [0, 1].
     """
-    ratio = (short + np.float32(floor)) / (exposure + np.float32(floor))
+    short, exposure = (np.maximum(image, 0) + np.float32(floor) for image in (short, exposure))
+    ratio = short / exposure
     ratio = enlarge(ratio.astype(np.float32), blur.shape[:2])
     return np.asarray(np.clip(blur * ratio[..., None], 0.0, 1.0), np.float32)
 

@@ -76,8 +76,8 @@ def read_side_file(dat_path: str | os.PathLike[str]) -> SideFile | None:
         further = _read_beside(other)
         if _essence(further) != _essence(side):
             raise SideFileError(
-                f"{other}: its side file disagrees with that of {first.name} on geometry, rate or "
-                "gain; the parts of one recording need the same"
+                f"{other}: its side file disagrees with that of {first.name} on geometry, rate, "
+                "gain or sensor; the parts of one recording need the same"
             )
     return side
 
@@ -93,7 +93,7 @@ def beside(dat_path: str | os.PathLike[str], relative: str) -> Path:
 
 
 def _essence(side: SideFile | None) -> tuple[object, ...]:
-    return () if side is None else (side.geometry, side.rate, side.gain)
+    return () if side is None else (side.geometry, side.rate, side.gain, side.sensor)
 
 
 def _read_beside(dat_path: Path) -> SideFile | None:

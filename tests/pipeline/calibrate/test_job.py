@@ -22,6 +22,7 @@ from spikedeblur.pipeline.spikes import SpikeFile, SpikeGeometry, write_spikes
 from spikedeblur.pipeline.spikes.camera import SpikeCamera
 from spikedeblur.pipeline.spikes.sensor import Sensor
 from spikedeblur.pipeline.spikes.settings import SpikeOptions
+from spikedeblur.pipeline.spikes.sidefile import SideFile, write_side_file
 
 SHAPE = (40, 48)
 SPEC = "40x48,bottom-up"
@@ -249,3 +250,22 @@ def test_a_scene_in_place_of_an_even_surface_is_doubted(tmp_path: Path, truth: S
     flat = record(tmp_path / "scene.dat", discs.astype(np.float32), truth, 400)
     summary = calibrate(tmp_path / "s", flat=flat, options=HERE)
     assert any("even surface" in warning for warning in summary.warnings)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.PNG", ".", "/"])
+def test_a_name_without_room_for_the_picture_is_refused(bench, tmp_path, monkeypatch, name) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpikeDeblurError, match="expected a name for the sensor's file"):
+        calibrate(name, dark=bench / "dark.dat", options=HERE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_geometry_that_contradicts_the_side_file_is_told(bench, tmp_path) -> None:
+    dat = tmp_path / "dark.dat"
+    shutil.copy(bench / "dark.dat", dat)
+    write_side_file(dat, SideFile(geometry=SPEC, rate=20000.0))
+    as_recorded = calibrate(tmp_path / "a.zarr", dark=dat)
+    assert not any("side file" in warning for warning in as_recorded.warnings)
+    turned = SpikeOptions(geometry="40x48,top-down")
+    warnings = calibrate(tmp_path / "b.zarr", dark=dat, options=turned).warnings
+    assert f"{dat}: --geometry 40x48,top-down taken over the side file's {SPEC}" in warnings

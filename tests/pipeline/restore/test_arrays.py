@@ -103,6 +103,23 @@ def test_exposures_alone_are_near_those_of_a_stream(arrays) -> None:
         ({"exposures": lambda a: a / 2}, r"exposures: expected \(3, 2\) integers"),
         ({"exposures": lambda a: a[::-1]}, "in order of time"),
         ({"exposures": lambda a: a[:, ::-1]}, "is not inside"),
+        ({"exposures": lambda a: a.astype(np.uint64)[::-1]}, "in order of time"),
+        (
+            {"exposures": lambda a: np.stack([a[:, 0], a[:, 0]], 1)},
+            "exposures: that of frame 0: expected at least 2 samples",
+        ),
+        (
+            {"spikes": lambda a: np.stack([a[:1]] * 3), "exposures": lambda a: None},
+            "spikes: those of each exposure: expected at least 2 samples",
+        ),
+        ({"frames": lambda a: [a[0], a[1][:5]]}, "frames: expected a NumPy array or a dense"),
+        ({"spikes": lambda a: torch.from_numpy(a).to_sparse()}, "spikes: expected a NumPy array"),
+        ({"spikes": lambda a: a.astype(str)}, "spikes: expected 0 and 1 as integers"),
+        ({"spikes": lambda a: a.astype(object)}, "spikes: expected 0 and 1 as integers"),
+        ({"spikes": lambda a: a.astype(complex)}, "spikes: expected 0 and 1 as integers"),
+        ({"gain": lambda a: [0.5]}, "gain: expected spikes a sample above 0"),
+        ({"gain": lambda a: "half"}, "gain: expected spikes a sample above 0"),
+        ({"gain": lambda a: 1e-30}, "gain: expected spikes a sample above 0"),
         ({"gain": lambda a: 0.0}, "gain: expected spikes a sample above 0"),
         ({"gain": lambda a: float("nan")}, "gain: expected spikes a sample above 0"),
     ],
@@ -117,6 +134,8 @@ def test_what_does_not_fit_is_named(arrays, change, message) -> None:
 def test_unknown_methods_models_and_names_are_refused(arrays) -> None:
     with pytest.raises(spikedeblur.SpikeDeblurError, match=r"spikedeblur\.load"):
         spikedeblur.restore(*arrays, method="model")
+    with pytest.raises(spikedeblur.SpikeDeblurError, match=r"method: expected .*\['sdm'\]"):
+        spikedeblur.restore(*arrays, method=["sdm"])
     with pytest.raises(spikedeblur.SpikeDeblurError, match="small"):
         spikedeblur.load("smal")
     with pytest.raises(AttributeError, match="no attribute 'restor'"):
@@ -128,3 +147,36 @@ def test_the_import_takes_neither_torch_nor_numpy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
     assert {"load", "restore", "open_store"} <= set(dir(spikedeblur))
+
+
+def test_a_short_exposure_coarsens_no_other(arrays) -> None:
+    frames, spikes, exposures, gain = arrays
+    short = exposures.copy()
+    short[1] = [exposures[1, 0] + 100, exposures[1, 0] + 102]
+    for method in ("sdm", "tfp", "path"):
+        ours = spikedeblur.restore(frames, spikes, short, gain, method=method)
+        others = spikedeblur.restore(frames[[0, 2]], spikes, exposures[[0, 2]], gain, method=method)
+        np.testing.assert_array_equal(ours[[0, 2]], others)
+        alone = spikedeblur.restore(frames[1:2], spikes, short[1:2], gain, method=method)
+        np.testing.assert_array_equal(ours[1:2], alone)
+
+
+def test_lists_and_tensors_of_all_kinds_are_taken(arrays) -> None:
+    frames, spikes, exposures, gain = arrays
+    expected = spikedeblur.restore(frames, spikes, exposures, gain, method="sdm")
+    from_lists = spikedeblur.restore(
+        list(frames), list(spikes), exposures.tolist(), gain, method="sdm"
+    )
+    assert isinstance(from_lists, np.ndarray)
+    np.testing.assert_array_equal(from_lists, expected)
+    tensor = torch.from_numpy(frames / 255).bfloat16().requires_grad_()
+    ours = spikedeblur.restore(
+        tensor, torch.from_numpy(spikes).bfloat16(), exposures, gain, method="sdm"
+    )
+    assert ours.dtype == torch.bfloat16
+    assert np.abs(255 * ours.float().numpy() - expected).max() <= 4  # bfloat16 has 8 bits
+
+
+def test_a_tile_below_0_is_refused() -> None:
+    with pytest.raises(spikedeblur.SpikeDeblurError, match="tile: expected a side"):
+        spikedeblur.load("small", tile=-1)

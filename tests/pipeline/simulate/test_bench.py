@@ -16,6 +16,7 @@ from spikedeblur.pipeline.frames.listing import list_images
 from spikedeblur.pipeline.simulate import bench as module
 from spikedeblur.pipeline.simulate.bench import Bench, simulate_bench
 from spikedeblur.pipeline.simulate.clips import SimulateError, rng
+from spikedeblur.pipeline.simulate.flaws import Flaws
 from spikedeblur.pipeline.simulate.scenes import render_scene
 from spikedeblur.pipeline.spikes import SpikeFile, read_side_file
 from spikedeblur.pipeline.spikes.camera import luminance
@@ -146,3 +147,10 @@ def test_options_that_the_rig_decides_are_refused(typed, expected, tmp_path, cap
     assert main(["simulate", str(tmp_path / "out"), *typed]) == 2
     assert expected in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert not (tmp_path / "out").exists()
+
+
+def test_more_flaws_than_pixels_leave_nothing(tmp_path) -> None:
+    bench = Bench(flaws=Flaws(hot=10**6))
+    with pytest.raises(SimulateError, match="at most half"):
+        simulate_bench(tmp_path / "bench", bench)
+    assert not list(tmp_path.iterdir())

@@ -100,6 +100,15 @@ def test_the_first_part_says_what_is_recorded_and_none_may_contradict(folder):
         read_side_file(folder)
 
 
+def test_parts_with_different_sensors_are_refused(tmp_path):
+    for i in (1, 2):
+        (tmp_path / f"r_{i}.dat").write_bytes(b"")
+        side = SideFile(geometry="8x8,bottom-up", rate=1000.0, sensor=f"s{i}.zarr")
+        write_side_file(tmp_path / f"r_{i}.dat", side)
+    with pytest.raises(SideFileError, match=r"r_2\.dat: its side file disagrees .* sensor"):
+        read_side_file(tmp_path)
+
+
 def test_inspect_and_convert_take_parts(folder, spikes, tmp_path):
     facts = inspect(folder, SPEC).facts
     assert (facts["frames"], facts["files"]) == (60, "3, rec_2.dat to rec_10.dat")

@@ -65,6 +65,13 @@ def test_sdm_leaves_a_still_scene_as_it_is_and_takes_spikes_of_half_the_size():
     np.testing.assert_allclose(sdm(blur, spikes, spikes), blur, atol=1e-6)
 
 
+def test_sdm_keeps_the_blurred_frame_where_corrected_light_is_below_0():
+    blur = np.full((2, 2, 3), 0.5, np.float32)
+    short = np.array([[-0.03, -1 / 255], [0.0, -0.5]], np.float32)
+    exposure = np.array([[-0.005, -1 / 255], [-0.02, -0.5]], np.float32)
+    np.testing.assert_allclose(sdm(blur, short, exposure), blur)
+
+
 def test_luminance_weighs_colours_as_the_field_does():
     rgb = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
     np.testing.assert_allclose(luminance(rgb)[0], [0.299, 0.587, 0.114, 1.0], rtol=1e-6)
