@@ -12,6 +12,7 @@ import math
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
@@ -205,9 +206,10 @@ class Exposures:
         connected = [pair for pair in pairs if self._connections[min(pair)] is not None]
         moving = {i for pair in connected for i in pair}
         list(side_by_side(lambda i: self.exposure(i).motion, sorted(moving), self._device))
-        sharp = side_by_side(self._sharp.__getitem__, found, self._device)
-        for i, _ in zip(found, sharp, strict=True):
-            self._heard(f"{self.windows.seq}, motion in window {i + 1} of {self.windows.length}")
+        with closing(side_by_side(self._sharp.__getitem__, found, self._device)) as sharp:
+            for i, _ in zip(found, sharp, strict=True):
+                note = f"{self.windows.seq}, motion in window {i + 1} of {self.windows.length}"
+                self._heard(note)
 
     def moved(self, window: int, middle: Frames, time: float) -> Frames:
         """Return a window's frame (H, W, 3) at another instant of its exposure.
