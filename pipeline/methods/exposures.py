@@ -190,16 +190,20 @@ class Exposures:
         after = self._expected[coming : coming + number - 1]
         found = [window, *(i for i in after if i not in self._sharp)]
         self.keep(len(found) + 1)
-        self._connections.most = max(self._connections.most, len(found) + 2)
         pairs = [
             (i, other)
             for i in found
             for other in (i - 1, i + 1)
             if 0 <= other < self.windows.length and self._helps(other, i)
         ]
+        looked_at = {*found, *(other for _, other in pairs)}
+        between = {min(pair) for pair in pairs}
+        # Of frames apart from each other, as a resumed run has them, no neighbours are the same.
+        self._exposures.most = max(self._exposures.most, len(looked_at))
+        self._connections.most = max(self._connections.most, len(between) + 1)
         steps: list[tuple[Callable[[int], object], set[int]]] = [
-            (self.exposure, {*found, *(other for _, other in pairs)}),
-            (self._connections.__getitem__, {min(pair) for pair in pairs}),
+            (self.exposure, looked_at),
+            (self._connections.__getitem__, between),
         ]
         for step, windows in steps:
             list(side_by_side(step, sorted(windows), self._device))
