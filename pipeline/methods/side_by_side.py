@@ -95,6 +95,7 @@ def _threads() -> ThreadPoolExecutor:
     ready = threading.Barrier(number + 1)
 
     def begin() -> None:
+        torch.get_num_threads()  # or torch would take the process's number at the first operation
         torch.set_num_threads(1)
         ready.wait()
 

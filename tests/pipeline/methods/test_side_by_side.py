@@ -50,6 +50,20 @@ class Work:
         return value
 
 
+def test_each_thread_computes_alone_whatever_the_process_does(monkeypatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        pool = _find_threads()
+        monkeypatch.setattr(module, "_threads", lambda: pool)
+        numbers = side_by_side(lambda value: torch.get_num_threads(), range(4), "cpu")
+        assert list(numbers) == [1, 1, 1, 1]
+        assert torch.get_num_threads() == 3
+        pool.shutdown()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_error_in_one_frame_ends_the_others() -> None:
     work, began = Work(), time.monotonic()
     with pytest.raises(ValueError, match="frame 0"):
