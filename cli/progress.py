@@ -39,6 +39,10 @@ class TerminalReporter(Reporter):
         """Show this in place of what the pace so far tells."""
         self._pace.expected = seconds
 
+    def kept(self, items: int) -> None:
+        """Count these, but not as work of this run."""
+        self._pace.keep(items)
+
     def note(self, sentence: str) -> None:
         """Print the sentence, but not with --quiet."""
         note(sentence)
@@ -98,6 +102,11 @@ class _Pace:
         self._last = (-1, -1)
         self.expected: float | None = None
         """Time left in seconds, as the job itself tells it; None: it doesn't."""
+
+    def keep(self, items: int) -> None:
+        """Leave out of the rate what comes with the next report, but has cost no time here."""
+        done, began = self._start
+        self._start = (done + items, began)
 
     def update(self, done: int, total: int) -> bool:
         """Take a report, and return whether a phase began with it."""

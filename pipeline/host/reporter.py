@@ -24,6 +24,12 @@ class Reporter:
         It comes before the call of `progress` for which it holds.
         """
 
+    def kept(self, items: int) -> None:
+        """Hear how many more work items a former run has done.
+
+        It comes before the call of `progress` that counts them.
+        """
+
     def note(self, sentence: str) -> None:
         """Hear what the job decided, and what is good to know."""
 
@@ -63,6 +69,8 @@ class Parts:
         """Take these for all parts that are left, of each kind; `done` items have none."""
         self._left = dict.fromkeys(self._guesses, 0.0) | dict(parts)
         self._done += done
+        if done:
+            self._reporter.kept(done)
 
     def did(self, kind: str, note: str = "", *, finished: int = 0) -> None:
         """Take all time since the last part, or the beginning, for that of one part.

@@ -12,6 +12,7 @@ import math
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
@@ -189,25 +190,30 @@ class Exposures:
         after = self._expected[coming : coming + number - 1]
         found = [window, *(i for i in after if i not in self._sharp)]
         self.keep(len(found) + 1)
-        self._connections.most = max(self._connections.most, len(found) + 2)
         pairs = [
             (i, other)
             for i in found
             for other in (i - 1, i + 1)
             if 0 <= other < self.windows.length and self._helps(other, i)
         ]
+        looked_at = {*found, *(other for _, other in pairs)}
+        between = {min(pair) for pair in pairs}
+        # Of frames apart from each other, as a resumed run has them, no neighbours are the same.
+        self._exposures.most = max(self._exposures.most, len(looked_at))
+        self._connections.most = max(self._connections.most, len(between) + 1)
         steps: list[tuple[Callable[[int], object], set[int]]] = [
-            (self.exposure, {*found, *(other for _, other in pairs)}),
-            (self._connections.__getitem__, {min(pair) for pair in pairs}),
+            (self.exposure, looked_at),
+            (self._connections.__getitem__, between),
         ]
         for step, windows in steps:
             list(side_by_side(step, sorted(windows), self._device))
         connected = [pair for pair in pairs if self._connections[min(pair)] is not None]
         moving = {i for pair in connected for i in pair}
         list(side_by_side(lambda i: self.exposure(i).motion, sorted(moving), self._device))
-        sharp = side_by_side(self._sharp.__getitem__, found, self._device)
-        for i, _ in zip(found, sharp, strict=True):
-            self._heard(f"{self.windows.seq}, motion in window {i + 1} of {self.windows.length}")
+        with closing(side_by_side(self._sharp.__getitem__, found, self._device)) as sharp:
+            for i, _ in zip(found, sharp, strict=True):
+                note = f"{self.windows.seq}, motion in window {i + 1} of {self.windows.length}"
+                self._heard(note)
 
     def moved(self, window: int, middle: Frames, time: float) -> Frames:
         """Return a window's frame (H, W, 3) at another instant of its exposure.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ..host.machine import available_cores, free_main_memory
 
@@ -40,19 +41,50 @@ def threads_that_fit(frame_shape: tuple[int, int]) -> int:
     return max(1, min(available_cores(), MOST_THREADS, fit))
 
 
-def side_by_side(task: Callable[[A], T], values: Iterable[A], device: str) -> Iterator[T]:
+def side_by_side(
+    task: Callable[[A], T], values: Iterable[A], device: str
+) -> Generator[T, None, None]:
     """Yield what a task gives for each value, in order; without gradients.
 
     On a CPU each is done by a thread of its own, of at most `MOST_THREADS`, and one of torch's.
+    Where one fails, or the caller is stopped or closes this, the others end before it goes on.
     """
+    stopped = threading.Event()
 
     def inferred(value: A) -> T:
-        with torch.inference_mode():
+        with torch.inference_mode(), _EndedBy(stopped):
             return task(value)
 
     if device != "cpu":
-        return map(inferred, values)
-    return _threads().map(inferred, values)
+        yield from map(inferred, values)
+        return
+    futures: list[Future[T]] = []
+    try:
+        futures += (_threads().submit(inferred, value) for value in values)
+        for future in futures:
+            yield future.result()
+    finally:
+        stopped.set()
+        wait([future for future in futures if not future.cancel()])
+
+
+class _EndedBy(TorchFunctionMode):
+    """Ends what a thread computes at its next operation of torch, once an event has come.
+
+    Python waits for threads at its end, and a large frame takes minutes.
+    """
+
+    def __init__(self, stopped: threading.Event) -> None:
+        super().__init__()
+        self._stopped = stopped
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Do an operation."""
+        if self._stopped.is_set():
+            raise CancelledError
+        return func(*args, **(kwargs or {}))
 
 
 @functools.cache
@@ -63,12 +95,17 @@ def _threads() -> ThreadPoolExecutor:
     ready = threading.Barrier(number + 1)
 
     def begin() -> None:
+        torch.get_num_threads()  # or torch would take the process's number at the first operation
         torch.set_num_threads(1)
         ready.wait()
 
     pool = ThreadPoolExecutor(number, thread_name_prefix="frames")
     for _ in range(number):
         pool.submit(begin)
-    ready.wait()
+    try:
+        ready.wait()
+    except BaseException:
+        ready.abort()  # or threads would wait for this one for ever
+        raise
     torch.set_num_threads(before)  # which was changed for the libraries that all threads share
     return pool

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from spikedeblur.cli import main, output, progress
+from spikedeblur.pipeline.host.reporter import Parts
 
 
 @pytest.fixture
@@ -142,6 +143,20 @@ def test_what_a_former_run_did_is_not_taken_for_speed(clock, capsys):
             reporter.progress(done, 1000, "")
             clock.now += 20
     assert lines(capsys)[-1] == "Training: 503/1000 steps, 20.0 s each, 2:45 h left"
+
+
+def test_frames_of_a_former_run_are_not_taken_for_speed_where_parts_are_told(clock, capsys):
+    with progress.progress_bar("Restoring", "frames") as reporter:
+        parts = Parts(reporter, 10, {"frames": 1.0, "checks": 0.0})
+        parts.expect({"frames": 2}, done=8)
+        parts.did("checks")
+        for _ in range(2):
+            clock.now += 20
+            parts.did("frames", finished=1)
+    assert lines(capsys) == [
+        "Restoring: 9/10 frames, 20.0 s each, 20.0 s left",
+        "Restoring: 10/10 frames, 20.0 s each, in 40.0 s",
+    ]
 
 
 def test_a_second_phase_begins_its_own_count(clock, capsys):

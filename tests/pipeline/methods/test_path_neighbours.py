@@ -12,6 +12,7 @@ from spikedeblur.model import build_model
 from spikedeblur.model.motion_deblur import sharp_along_motion
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.frames.images import to_uint8
+from spikedeblur.pipeline.methods import exposures
 from spikedeblur.pipeline.methods.contract import MethodClip, restored_frames
 from spikedeblur.pipeline.methods.exposures import Exposures
 from spikedeblur.pipeline.methods.inputs import InputReader
@@ -251,3 +252,19 @@ def test_few_exposures_are_kept(turning):
         exposures.near(window)
     assert len(exposures._exposures) == 3
     assert len(exposures._connections) <= 3
+
+
+def test_frames_apart_from_each_other_read_each_exposure_once(monkeypatch):
+    windows = Windows(Scene(6, gap=0))
+    monkeypatch.setattr(exposures, "threads_that_fit", lambda shape: 2)
+    read, found = Exposures._read, []
+
+    def counted(self, window):
+        found.append(window)
+        return read(self, window)
+
+    monkeypatch.setattr(Exposures, "_read", counted)
+    several = Exposures(windows)
+    several.expect([1, 4])
+    several.sharp(1)
+    assert sorted(found) == list(range(6))
