@@ -198,7 +198,7 @@ class Exposures:
         ]
         looked_at = {*found, *(other for _, other in pairs)}
         between = {min(pair) for pair in pairs}
-        # Of frames apart from each other, as a resumed run has them, no neighbours are the same.
+        # Frames apart from each other, as a resumed run has them, share no neighbour.
         self._exposures.most = max(self._exposures.most, len(looked_at))
         self._connections.most = max(self._connections.most, len(between) + 1)
         steps: list[tuple[Callable[[int], object], set[int]]] = [
