@@ -48,7 +48,7 @@ _TIMES = bin_times(INSTANTS)
 _NEAR = 12  # pixels of half the size in which the blurred frame has a frame's colours
 _FURTHER = 1.05  # factor by which colours may leave those, for blur mixes them
 _PIXELS = 1 << 18  # frame pixels of several windows that are corrected at once
-_LARGEST_BAND = 1 << 21  # pixels that are corrected at once, of a frame and its neighbours
+_LARGEST_BAND = 1 << 20  # pixels of a frame that are corrected at once
 _BESIDE = 16  # spike rows beside a band by which its corrections are right up to its edge
 
 
@@ -120,12 +120,11 @@ def _bands(
         For each band, the (first, last + 1) rows that are kept, and those that are read.
     """
     height = size[0] // scale
-    most = _LARGEST_BAND // (1 + len(beside))
-    if torch.compiler.is_compiling() or size[0] * size[1] <= most:
+    if torch.compiler.is_compiling() or size[0] * size[1] <= _LARGEST_BAND:
         return [((0, height), (0, height))]
     own = float(shifts(paths, (-0.5, 0.5))[:, :, 1].abs().amax())
     reach = _BESIDE + math.ceil(max([own, *(other.ways.reach() for other in beside)]))
-    rows = max(reach, most // (size[1] * scale) - 2 * reach)
+    rows = max(reach, _LARGEST_BAND // (size[1] * scale) - 2 * reach)
     count = math.ceil(height / rows)
     edges = [height * i // count for i in range(count + 1)]
     return [
