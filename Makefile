@@ -64,7 +64,7 @@ $(OUT)/.done: $(CONFIG) | $(INSTALLED)
 	$(RUN) align $(DATA) --layout x4k1000fps --log $(LOG)
 	@echo "[3/7] voxelize"
 	$(RUN) voxelize $(LOG:.txt=.json) $(STORE)
-	@echo "[4/7] train: about ten minutes on two cores"
+	@echo "[4/7] train: four to ten minutes"
 	$(RUN) train --config $(CONFIG) --run $(OUT) --resume
 	@echo "[5/7] evaluate"
 	$(RUN) evaluate $(STORE) --run $(OUT) --split test --json $(OUT)/evaluation.json \
