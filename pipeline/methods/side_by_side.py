@@ -52,15 +52,19 @@ def side_by_side(
     stopped = threading.Event()
 
     def inferred(value: A) -> T:
-        with torch.inference_mode(), _EndedBy(stopped):
+        with torch.inference_mode():
             return task(value)
+
+    def in_a_thread(value: A) -> T:
+        with _EndedBy(stopped):
+            return inferred(value)
 
     if device != "cpu":
         yield from map(inferred, values)
         return
     futures: list[Future[T]] = []
     try:
-        futures += (_threads().submit(inferred, value) for value in values)
+        futures += (_threads().submit(in_a_thread, value) for value in values)
         for future in futures:
             yield future.result()
     finally:
