@@ -12,14 +12,14 @@ from ..spikes.geometry import SpikeGeometry
 from ..spikes.parts import hash_stream, open_stream
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import read_side_file
-from .measure import CalibrateError, measure
+from .measure import CalibrateError, Figures, measure
 from .picture import is_own_picture, write_picture
 from .rates import Fired, watch
 from .sensor_file import SensorRecord, Source, figures_of, require_free_sensor, write_sensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CalibrateSummary:
+class CalibrateSummary(Figures):
     """What a calibration found; shares are of 1, None: by a recording that was not given."""
 
     out: str
@@ -27,23 +27,6 @@ class CalibrateSummary:
     height: int
     width: int
     """Sides of the sensor, in pixels."""
-    hot: int
-    """Number of hot pixels."""
-    filled: int
-    """Number of pixels to fill from their neighbours: dead, or too hot to be corrected."""
-    dead: int
-    """Number of dead pixels."""
-    dark_rate: float | None
-    """Mean spikes a sample of good pixels in the dark."""
-    spread_before: float | None
-    """Standard deviation of the gains of good pixels, as a share of their mean."""
-    spread_after: float | None
-    """The same of one half of the flat field, corrected by the other half."""
-    error: float | None
-    """Standard error of the gains, by the difference of both halves."""
-    uneven: float | None
-    """Smooth change of the light over the flat field, as a share of the mean."""
-    warnings: tuple[str, ...]
 
 
 def calibrate(

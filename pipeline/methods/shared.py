@@ -22,7 +22,7 @@ class SharedExposures:
         self._windows: WindowSequence | None = None
         self._found: list[tuple[NormConfig, str, Exposures]] = []
         self.heard: Callable[[str, str], None] = lambda kind, note: None
-        """As in `contract.Shared`."""
+        """Called as `contract.Shared` says."""
 
     def of(
         self, windows: WindowSequence, norm: NormConfig, *, device: str = "cpu", kept: int = 1

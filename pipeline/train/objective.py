@@ -70,7 +70,7 @@ def to_inputs(
 ) -> Inputs:
     """Copy a collated batch to the device as bytes, and make the network's inputs there.
 
-    Of packed spikes, counts or light are made first, the same as other batches have. Gain and lag
+    Counts or light are made of packed spikes first, the same as other batches have. Gain and lag
     are measured on the crop, after augmentation; see `model.inputs`.
 
     Args:

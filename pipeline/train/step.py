@@ -46,8 +46,8 @@ class StepResult(NamedTuple):
 def keep_compiled() -> None:
     """Have the compiler keep its code where the next start finds it, unless the user says where.
 
-    That is `$XDG_CACHE_HOME/spikedeblur/compiled` (`~/.cache` where it isn't set). Torch itself
-    keeps it in the folder of temporary files, which computers empty when they start.
+    The folder is `$XDG_CACHE_HOME/spikedeblur/compiled` (`~/.cache` where it isn't set). Torch
+    itself keeps it in the folder of temporary files, which computers empty when they start.
     """
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(caches, "spikedeblur", "compiled")))

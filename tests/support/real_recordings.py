@@ -40,7 +40,7 @@ def exposed(spikes: np.ndarray, exposure: int) -> np.ndarray:
 def window_of(spikes: np.ndarray, exposure: int) -> ArraySequence:
     """Return the window with a blurred frame made of its own spikes, at twice their size.
 
-    That is the ratio of training.
+    Training has the same ratio.
     """
     gray = np.clip(exposed(spikes, exposure) / GAIN, 0, 1)
     large = Image.fromarray(np.rint(255 * gray).astype(np.uint8)).resize((800, 500))  # bicubic
