@@ -13,12 +13,15 @@ import numpy as np
 from ..configs.schema.data import roots_of
 from ..errors import SpikeDeblurError
 from .spikes.dat import SPIKE_SUFFIXES
-from .spikes.infer import likelier_order, rank_geometries
+from .spikes.guess import LIKELY, guess_sizes
+from .spikes.infer import likelier_order
 from .spikes.mosaic import likely_orders, place_rates
 from .spikes.parts import is_in_parts, is_stream, open_stream, stream_files
-from .spikes.presets import parse_geometry
+from .spikes.presets import PRESETS, parse_geometry
+from .spikes.settings import first_known
 from .spikes.sidefile import read_side_file
 
+_MOST_GUESSES = 5
 _SAMPLED_FRAMES = 256
 _CONFIG_SUFFIXES = (".yaml", ".yml")
 
@@ -40,6 +43,9 @@ class Facts:
     """Plain values by name, in the order in which they are printed."""
     table: Rows = field(default_factory=list)
     """Rows of the detailed part; the first is the heading. Empty where there is none."""
+    geometry: str | None = None
+    """SPEC of the likeliest geometry of spikes that have none; None: they have, or nothing shows
+    it."""
 
 
 def inspect(path: Path, geometry: str | None = None) -> Facts:
@@ -88,29 +94,22 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
     if len(files) > 1:
         facts["files"] = f"{len(files)}, {files[0].name} to {files[-1].name}"
     if spec is None:
-        guesses = rank_geometries(path)
-        if not guesses:
-            facts["geometry"] = "not recorded, and no preset fits the size; give --geometry"
-            return Facts(str(path), "spikes", facts)
-        facts["geometry"] = "not recorded; these presets fit the size, the likeliest first"
-        rows = [
-            ("|".join(g.presets), g.spec, str(g.n_frames), f"{g.correlation:.3f}") for g in guesses
-        ]
-        heading = ("preset", "geometry", "frames", "likeness")
-        return Facts(str(path), "spikes", facts, [heading, *rows])
+        return _headerless(path, facts)
     spikes = open_stream(path, parse_geometry(spec))
     height, width = spikes.geometry.shape
     sampled = np.unique(np.linspace(0, spikes.n_frames - 1, _SAMPLED_FRAMES).astype(int))
     fired = sum(spikes.count_spikes(i, i + 1) for i in sampled.tolist())
-    rate = side.rate if side else None
-    gain = side.gain if side else None
+    preset = PRESETS.get(geometry or "")
+    rate = first_known(side and side.rate, preset and preset.rate)
+    gain = first_known(side and side.gain, preset and preset.gain)
+    unknown = f"{preset.rate_note}; give --rate" if preset else "not recorded"
     mean = fired / (len(sampled) * height * width)
     facts |= {
         "geometry": spikes.geometry.describe(),
         "encoding": "one bit a pixel" if spikes.encoding == "packed" else "one byte a pixel",
         "frames": spikes.n_frames,
         "height x width": f"{height}x{width}",
-        "rate (Hz)": rate if rate is not None else "not recorded",
+        "rate (Hz)": rate if rate is not None else unknown,
         "duration (s)": spikes.n_frames / rate if rate is not None else "unknown",
         "gain": gain if gain is not None else "not recorded",
         f"spikes a sample (over {len(sampled)} frames)": round(mean, 6),
@@ -136,6 +135,41 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
     if gain is not None:
         facts["mean luminance"] = round(mean / gain, 6)
     return Facts(str(path), "spikes", facts)
+
+
+def _headerless(path: Path, facts: dict[str, Any]) -> Facts:
+    """Describe spikes without a geometry by the sizes that they may have."""
+    guesses = guess_sizes(path)
+    shown = [g for g in guesses if g.source != "size" or g.likeness >= LIKELY][:_MOST_GUESSES]
+    if not shown:
+        facts["geometry"] = (
+            "not recorded; neither a preset, nor numbers in its name, nor factors of its size "
+            "make a picture of it: give --geometry HxW,bottom-up or HxW,top-down"
+        )
+        return Facts(str(path), "spikes", facts)
+    best = shown[0]
+    if best.likeness >= LIKELY:
+        facts["geometry"] = "not recorded; these sizes make a picture, the likeliest first"
+        facts["order of rows"] = (
+            "does not show in a size; if `view` shows the picture upside down, write "
+            f"{'top-down' if best.geometry.flip_rows else 'bottom-up'}"
+        )
+    else:
+        facts["geometry"] = "not recorded; these sizes fit, but none makes a picture of it"
+    rows = [
+        (g.source, g.geometry.describe(), str(g.n_frames), _rate_of(g.source), f"{g.likeness:.3f}")
+        for g in shown
+    ]
+    heading = ("preset, or from", "geometry", "frames", "rate (Hz)", "likeness")
+    suggested = best.geometry.describe() if best.likeness >= LIKELY else None
+    return Facts(str(path), "spikes", facts, [heading, *rows], suggested)
+
+
+def _rate_of(source: str) -> str:
+    """Return the rates of presets that share a size, in Hz; those that have several say so."""
+    presets = [PRESETS[name] for name in source.split("|") if name in PRESETS]
+    rates = {f"{preset.rate:g}" if preset.rate else preset.rate_note for preset in presets}
+    return " or ".join(sorted(rates)) or "-"
 
 
 def _manifest(path: Path) -> Facts:

@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 
 import numpy as np
 import pytest
@@ -89,3 +91,30 @@ def test_what_is_nothing_of_ours_is_refused(tmp_path, capsys):
 def test_a_table_of_any_content_prints(dat, capsys):
     assert main(["inspect", str(dat)]) == 0
     assert "s-sdm-gopro" in capsys.readouterr().out
+
+
+def test_spikes_without_a_side_file_end_with_a_command_that_works(tmp_path, capsys):
+    y, x = np.mgrid[0:90, 0:160]
+    light = 0.5 + 0.4 * np.sin(x / 7 + y / 11) * np.cos(y / 13)
+    spikes = np.random.default_rng(0).random((64, 90, 160)) < light
+    path = tmp_path / "scene 1.dat"
+    write_spikes(path, spikes, parse_geometry("90x160,bottom-up"))
+    assert main(["inspect", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "does not show in a size" in printed
+    (command,) = re.findall("^Next: spikedeblur (.*)$", printed, re.MULTILINE)
+    words = shlex.split(command)
+    assert words[0] in ("inspect", "view")
+    assert main(["inspect", *words[1:]]) == 0
+    assert "height x width: 90x160" in capsys.readouterr().out
+
+
+def test_presets_know_the_rate_or_say_what_is_known(tmp_path, capsys):
+    path = tmp_path / "camera.dat"
+    write_spikes(path, np.ones((9, 250, 400), np.uint8), parse_geometry("vidar"))
+    facts = facts_of(path, capsys, "--geometry", "vidar")["facts"]
+    assert facts["rate (Hz)"] == "20000 or 40000, as the camera was set; give --rate"
+    path = tmp_path / "gopro.dat"
+    write_spikes(path, np.ones((9, 360, 640), np.uint8), parse_geometry("spk-gopro"))
+    facts = facts_of(path, capsys, "--geometry", "spk-gopro")["facts"]
+    assert (facts["rate (Hz)"], facts["gain"]) == (1920.0, 0.5)
