@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .spikes.settings import first_known
 from .spikes.sidefile import read_side_file
 
 _MOST_GUESSES = 5
+_MOST_VALIDATIONS = 20
 _SAMPLED_FRAMES = 256
 _CONFIG_SUFFIXES = (".yaml", ".yml")
 
@@ -100,8 +101,8 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
     sampled = np.unique(np.linspace(0, spikes.n_frames - 1, _SAMPLED_FRAMES).astype(int))
     fired = sum(spikes.count_spikes(i, i + 1) for i in sampled.tolist())
     preset = PRESETS.get(geometry or "")
-    rate = first_known(side and side.rate, preset and preset.rate)
-    gain = first_known(side and side.gain, preset and preset.gain)
+    rate = first_known(*(known.rate for known in (side, preset) if known is not None))
+    gain = first_known(*(known.gain for known in (side, preset) if known is not None))
     unknown = f"{preset.rate_note}; give --rate" if preset else "not recorded"
     mean = fired / (len(sampled) * height * width)
     facts |= {
@@ -253,16 +254,17 @@ def _store(path: Path) -> Facts:
 
 
 def _run(path: Path) -> Facts:
-    from .train.run.runs import read_run
+    from .train.run.runs import read_run, summarise
     from .weights.base import base_of, describe_base
     from .weights.checkpoint import model_of, read_checkpoint
     from .weights.files import checkpoint_path
     from .weights.parts import describe_parts
 
     record = read_run(path)
+    scores = summarise(record)
     facts: dict[str, Any] = {
-        "logged": len(record.metrics),
-        "last": record.metrics[-1] if record.metrics else "nothing",
+        "steps": f"{scores.step} of {record.settings.get('TRAIN.MAX_STEPS') or 'all epochs'}",
+        "training time (minutes)": round(scores.seconds / 60, 1),
         "data": ", ".join(roots_of(record.settings.get("DATA.ROOT"))),
     }
     if record.began_with is not None:
@@ -277,10 +279,38 @@ def _run(path: Path) -> Facts:
             state = read_checkpoint(file)
             model, config = model_of(state, file)
             base = describe_base(config.MODEL, base_of(state))
-            facts |= {"weights": f"{which}.pt", "step": state["step"], "base": base}
+            facts |= {"weights": f"{which}.pt, step {state['step']}", "base": base}
             facts |= describe_parts(config.MODEL)
-            return _with_parameters(path, "run", facts, model)
-    return Facts(str(path), "run", facts | {"weights": "none yet"})
+            facts["parameters"] = sum(p.numel() for p in model.parameters())
+            break
+    else:
+        facts["weights"] = "none yet"
+    return Facts(str(path), "run", facts, _curve(record.metrics))
+
+
+def _curve(metrics: Sequence[dict[str, Any]]) -> Rows:
+    """Return a table of a run's validations, at most 20 that lie evenly, with the best."""
+    validations = [line for line in metrics if line["kind"] == "val"]
+    if not validations:
+        return []
+    even = np.linspace(0, len(validations) - 1, min(len(validations), _MOST_VALIDATIONS))
+    best = max(range(len(validations)), key=lambda i: validations[i].get("psnr") or 0.0)
+    rows: Rows = [("step", "dB", "over blur", "training loss", "learning rate")]
+    for i in sorted({*even.astype(int).tolist(), best}):
+        line = validations[i]
+        psnr, blur = line.get("psnr"), line.get("psnr_blur")
+        steps = [m for m in metrics if m["kind"] == "train" and m["step"] <= line["step"]]
+        loss, rate = (steps[-1].get("loss"), steps[-1].get("lr")) if steps else (None, None)
+        rows.append(
+            (
+                f"{line['step']}{' (best)' if i == best else ''}",
+                "-" if psnr is None else f"{psnr:.2f}",
+                "-" if psnr is None or blur is None else f"{psnr - blur:+.2f}",
+                "-" if loss is None else f"{loss:.4f}",
+                "-" if rate is None else f"{rate:.2g}",
+            )
+        )
+    return rows
 
 
 def _checkpoint(path: Path) -> Facts:

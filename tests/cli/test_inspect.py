@@ -69,15 +69,35 @@ def test_a_packaged_configuration_is_found_from_any_folder(tmp_path, monkeypatch
 
 def test_a_run_that_was_killed_while_it_wrote_is_described(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(dump_config(load_config(QUICKSTART)))
-    facts = facts_of(tmp_path, capsys)["facts"]
-    assert (facts["logged"], facts["last"], facts["weights"]) == (0, "nothing", "none yet")
-    whole = {"kind": "train", "step": 50, "seconds": 2.0, "data_wait": 0.0}
+    found = facts_of(tmp_path, capsys)
+    assert found["facts"]["weights"] == "none yet"
+    assert found["facts"]["steps"].startswith("0 of ")
+    assert found["table"] == []
+    whole = {"kind": "train", "step": 50, "seconds": 120.0, "data_wait": 0.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(whole) + '\n{"kind": "train", "st')
     facts = facts_of(tmp_path, capsys)["facts"]
-    assert (facts["logged"], facts["last"]) == (1, whole)
+    assert facts["steps"].startswith("50 of ")
+    assert facts["training time (minutes)"] == 2.0
     (tmp_path / "metrics.jsonl").write_text("nonsense\n" + json.dumps(whole) + "\n")
     assert main(["inspect", str(tmp_path)]) == 1
     assert "metrics.jsonl, line 1: expected what `train` writes" in capsys.readouterr().err
+
+
+def test_a_run_is_a_table_of_its_validations_with_the_best(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(dump_config(load_config(QUICKSTART)))
+    lines = [{"kind": "val", "step": 0, "psnr": 20.0, "psnr_blur": 18.0}]
+    for step in range(10, 1010, 10):
+        lines.append({"kind": "train", "step": step, "loss": 1 / step, "lr": 1e-3})
+        lines.append({"kind": "val", "step": step, "psnr": 21.0, "psnr_blur": 18.0})
+    lines[2 * 37]["psnr"] = 25.5
+    lines[2 * 5]["psnr"] = None
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    heading, first, *rows = facts_of(tmp_path, capsys)["table"]
+    assert heading[:3] == ["step", "dB", "over blur"]
+    assert first == ["0", "20.00", "+2.00", "-", "-"]
+    assert ["370 (best)", "25.50", "+7.50", "0.0027", "0.001"] in rows
+    assert 18 < len(rows) < 22
+    assert rows[-1][0] == "1000"
 
 
 def test_what_is_nothing_of_ours_is_refused(tmp_path, capsys):
