@@ -37,6 +37,7 @@ _SHORTEST_SIDE = 16
 _MOST_OBLONG = 4
 _FEWEST_FRAMES = 4  # of a size that neither a preset nor the name tells
 _CONTRAST = 0.5  # of the best; frames with less are cut only as presets and the name say
+_MOST_TURNED = 5  # guesses whose order of bits is looked at
 _AS_GOOD = 0.9  # likeness of a picture over that of the same one, repeated
 
 
@@ -100,7 +101,8 @@ def guess_sizes(path: str | os.PathLike[str]) -> list[SizeGuess]:
             if shape not in guesses or guesses[shape].likeness < likeness:
                 guesses[shape] = guess
     best_first = sorted(_single(guesses), key=lambda guess: -guess.likeness)
-    return [_in_bit_order(path, guess) for guess in best_first]
+    best, rest = best_first[:_MOST_TURNED], best_first[_MOST_TURNED:]
+    return [*(_in_bit_order(path, guess) for guess in best), *rest]
 
 
 def _stated(path: str | os.PathLike[str]) -> Iterator[tuple[str, SpikeGeometry]]:

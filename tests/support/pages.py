@@ -31,7 +31,7 @@ SMALLER = (
 )
 """The same commands on less data; nothing else of a page is changed."""
 
-_MOST_LINES, _FIRST, _LAST = 14, 7, 3
+_MOST_LINES, _FIRST, _LAST = 14, 9, 2
 _LEFT_OUT = "..."
 
 
@@ -59,16 +59,21 @@ def run_page(page: Path) -> None:
 
 
 def run_line(line: str, changes: tuple[tuple[str, str], ...] = ()) -> str:
-    """Run one of our commands as a page has it, but for changes; return what it prints."""
+    """Run one of our commands as a page has it, but for changes.
+
+    Returns:
+        Its warnings, and below them what it prints; neither progress nor notes.
+    """
     for pattern, other in changes:
         line = re.sub(pattern, other, line)
     name, *arguments = shlex.split(line)
     assert name == "spikedeblur", "only our own commands are in bash blocks"
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    printed, beside = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(beside):
         status = main(arguments)
-    assert status == 0, line
-    return printed.getvalue()
+    assert status == 0, f"{line}: {beside.getvalue()}"
+    warnings = re.findall(r"^warning: .*\n", beside.getvalue(), re.MULTILINE)
+    return "".join(warnings) + printed.getvalue()
 
 
 def _words(line: str) -> str:
