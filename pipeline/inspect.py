@@ -17,7 +17,7 @@ from .spikes.guess import LIKELY, guess_sizes
 from .spikes.infer import likelier_order
 from .spikes.mosaic import likely_orders, place_rates
 from .spikes.parts import is_in_parts, is_stream, open_stream, stream_files
-from .spikes.presets import PRESETS, parse_geometry
+from .spikes.presets import NOT_PUBLISHED, PRESETS, parse_geometry
 from .spikes.settings import first_known
 from .spikes.sidefile import read_side_file
 
@@ -167,10 +167,11 @@ def _headerless(path: Path, facts: dict[str, Any]) -> Facts:
 
 
 def _rate_of(source: str) -> str:
-    """Return the rates of presets that share a size, in Hz; those that have several say so."""
+    """Return what is known of the rate of presets that share a size, in Hz."""
     presets = [PRESETS[name] for name in source.split("|") if name in PRESETS]
-    rates = {f"{preset.rate:g}" if preset.rate else preset.rate_note for preset in presets}
-    return " or ".join(sorted(rates)) or "-"
+    rates = [f"{preset.rate:g}" if preset.rate else preset.rate_note for preset in presets]
+    known = dict.fromkeys(rate for rate in rates if rate != NOT_PUBLISHED)
+    return "; ".join(known) or (NOT_PUBLISHED if presets else "-")
 
 
 def _manifest(path: Path) -> Facts:

@@ -151,7 +151,7 @@ def _fold(path: str | os.PathLike[str], pixels: int, padded: bool) -> _Folded | 
     counts = spikes.counts(1, 0, counted)[0].ravel().astype(np.float32)
     rates = counts / counted
     contrast = float(np.mean((rates[1:] - rates.mean()) * (rates[:-1] - rates.mean())))
-    return _Folded(counts, spikes.n_frames, spikes.encoding, contrast)
+    return _Folded(counts, spikes.n_frames, spikes.encoding, max(0.0, contrast))
 
 
 def _cuts(pixels: int) -> Iterator[SpikeGeometry]:

@@ -11,6 +11,8 @@ from pydantic import AfterValidator
 
 from .geometry import SpikeGeometry, SpikeGeometryError
 
+NOT_PUBLISHED = "not published"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikePreset:
@@ -20,7 +22,7 @@ class SpikePreset:
     source: str
     rate: float | None = None
     """Spike frames a second, in Hz; None where the source has more than one, or names none."""
-    rate_note: str = "not published"
+    rate_note: str = NOT_PUBLISHED
     """What is known of a rate that is None, in a few words."""
     gain: float | None = None
     """Spikes a sample at unit luminance; None where it is not known."""
@@ -32,7 +34,7 @@ def _bottom_up(
     source: str,
     *drop: tuple[int, int],
     rate: float | None = None,
-    rate_note: str = "not published",
+    rate_note: str = NOT_PUBLISHED,
     gain: float | None = None,
 ) -> SpikePreset:
     geometry = SpikeGeometry(height=height, width=width, flip_rows=True, drop_columns=drop)

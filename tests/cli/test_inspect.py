@@ -131,9 +131,12 @@ def test_spikes_without_a_side_file_end_with_a_command_that_works(tmp_path, caps
 
 def test_presets_know_the_rate_or_say_what_is_known(tmp_path, capsys):
     path = tmp_path / "camera.dat"
-    write_spikes(path, np.ones((9, 250, 400), np.uint8), parse_geometry("vidar"))
+    spikes = (np.random.default_rng(0).random((9, 250, 400)) < 0.3).astype(np.uint8)
+    write_spikes(path, spikes, parse_geometry("vidar"))
     facts = facts_of(path, capsys, "--geometry", "vidar")["facts"]
     assert facts["rate (Hz)"] == "20000 or 40000, as the camera was set; give --rate"
+    rates = {row[0]: row[3] for row in facts_of(path, capsys)["table"][1:]}
+    assert rates["vidar|reds-spike"] == "20000 or 40000, as the camera was set"
     path = tmp_path / "gopro.dat"
     write_spikes(path, np.ones((9, 360, 640), np.uint8), parse_geometry("spk-gopro"))
     facts = facts_of(path, capsys, "--geometry", "spk-gopro")["facts"]

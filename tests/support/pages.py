@@ -23,7 +23,7 @@ SHOWN = re.compile(r"^```bash\n(.*?)^```\n+```text\n(.*?)^```$", re.MULTILINE | 
 """Commands, and what they print."""
 
 SMALLER = (
-    (r"--scenes \d+", "--scenes 1"),
+    (r"--scenes \d+ --split (train|val)", r"--scenes 1 --split \1"),
     (r"--size \d+x\d+", "--size 64x64"),
     (r"MAX_STEPS=\d+", "MAX_STEPS=2"),
     (r"--steps \d+", "--steps 2"),
@@ -84,6 +84,7 @@ def _words(line: str) -> str:
 
 def write_output(page: Path) -> None:
     """Run a page's commands as they are, and put what they print in the blocks below them."""
+    page = page.resolve()
     text = page.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for commands in re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
@@ -93,7 +94,7 @@ def write_output(page: Path) -> None:
                 re.escape(before) + r"(\n*)```text\n.*?^```$", re.MULTILINE | re.DOTALL
             )
             text = old.sub(lambda m: f"{before}{m[1]}```text\n{output}```", text)  # noqa: B023
-    page.write_text(text, encoding="utf-8")
+            page.write_text(text, encoding="utf-8")
 
 
 def _shortened(printed: str) -> str:
