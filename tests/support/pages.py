@@ -45,7 +45,8 @@ def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
 def run_page(page: Path) -> None:
     """Run all commands and examples of a page, in order, in the working folder.
 
-    What the page says that its commands print is printed, but for numbers.
+    What the page says that its commands print is printed, but for numbers; a line that more data
+    makes longer may be shorter.
     """
     shown = dict(SHOWN.findall(page.read_text(encoding="utf-8")))
     for language, text in blocks(page, "bash", "python"):
@@ -54,9 +55,10 @@ def run_page(page: Path) -> None:
             continue
         printed = "".join(run_line(line, SMALLER) for line in text.splitlines())
         print(printed)
-        said = {_words(line) for line in printed.splitlines()}
+        said = ("", *filter(None, (_words(line) for line in printed.splitlines())))
         for line in shown.get(text, "").splitlines():
-            assert line == _LEFT_OUT or _words(line) in said, f"{page.name}: not printed: {line}"
+            as_printed = _words(line) in said or _words(line).startswith(said[1:])
+            assert line == _LEFT_OUT or as_printed, f"{page.name}: not printed: {line}"
 
 
 def run_line(line: str, changes: tuple[tuple[str, str], ...] = ()) -> str:
