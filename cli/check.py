@@ -97,7 +97,7 @@ def _print_store(store: StoreCheck) -> None:
 
 def _print_manifest(aligned: ManifestCheck) -> None:
     shown = sorted(aligned.sequences, key=lambda s: (not s.findings, not s.wrong))[:_MAX_ROWS]
-    rows = [("sequence", "exposures", "MB", "rate (Hz)", "gain", "dead, hot", "found")]
+    rows = [("sequence", "exposures", "MB", "lag (ms)", "rate (Hz)", "gain", "dead, hot", "found")]
     print_table(rows + [_row(sequence) for sequence in shown])
     if len(shown) < len(aligned.sequences):
         rest = len(aligned.sequences) - len(shown)
@@ -127,11 +127,13 @@ def _row(sequence: SequenceCheck) -> tuple[str, ...]:
     rate = "-" if sequence.rate_measured is None else f"{sequence.rate_measured:.0f}"
     gain = "-" if sequence.gain_measured is None else f"{sequence.gain_measured:.3f}"
     stated = "-" if sequence.gain is None else f"{sequence.gain:g}"
+    lag = "-" if sequence.lag is None else f"{1000 * sequence.lag:+.3f}"
     kinds = dict.fromkeys(finding.kind for finding in sequence.findings if finding.wrong)
     return (
         sequence.seq,
         str(sequence.windows),
         f"{sequence.bytes / 1e6:.1f}",
+        f"{lag} corrected" if sequence.lag_applied else lag,
         f"{rate} of {sequence.rate:g}",
         f"{gain} of {stated}",
         f"{sequence.dead_pixels}, {sequence.hot_pixels}",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .options import Geometry, Json
-from .output import print_json, print_table, say
+from .output import command_line, print_json, print_table, say, say_next
 
 
 def inspect(
@@ -36,3 +37,6 @@ def inspect(
         say(f"  {name}: {value}")
     if described.table:
         print_table(described.table)
+    if described.geometry is not None:
+        command = "inspect" if find_spec("panel") is None else "view"
+        say_next(command_line(command, path, "--geometry", described.geometry))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +19,9 @@ from .options import (
     trained_model,
 )
 from .output import report, require_local
+
+if TYPE_CHECKING:
+    from ..pipeline.restore.job import RestoreSummary
 
 _OF_ONE_RECORDING = (
     *("blur", "spikes", "frame_rate", "shutter", "start", "times", "log", "seq", "exposure", "fps"),
@@ -163,6 +167,19 @@ def restore(
             words += f" in tiles of {summary.tile}" if summary.tile else ""
     if video is not None:
         write_video(video, restored_files(out), video_fps, overwrite=overwrite)
+    recordings = (summary,) if isinstance(summary, job.RestoreSummary) else summary.recordings
+    words += _gains(recordings)
     kept = f", {summary.kept} there already" if summary.kept else ""
     written = "" if video is None else f"; {video}"
     report(summary, f"{summary.restored} frames{words} in {out}{kept}{written}", json=json)
+
+
+def _gains(recordings: Sequence[RestoreSummary]) -> str:
+    """Return the gain that was taken, and where it is from."""
+    words = ""
+    for measured, where in ((False, ""), (True, " as the blurred frames show it")):
+        gains = sorted(r.gain for r in recordings if r.gain and r.gain_measured == measured)
+        if gains:
+            ends = dict.fromkeys(f"{gain:.4g}" for gain in (gains[0], gains[-1]))
+            words += f", gain {' to '.join(ends)}{where}"
+    return words

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .options import Json
-from .output import print_json, print_table
+from .output import is_quiet, print_json, print_table, say
 
 
 def runs(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder with run folders.", show_default="outputs")
-    ] = Path("outputs"),
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN | FOLDER]...",
+            help="Run folders, or folders with some.",
+            show_default="outputs",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare runs: the best first, with the keys of the configuration by which they differ.
 
     Example: spikedeblur runs outputs
+
+    Two of them: spikedeblur runs outputs/a outputs/b
     """
     from ..pipeline.train.run.runs import list_runs
 
-    best_first = list_runs(folder)
+    folders = folders or [Path("outputs")]
+    best_first = list_runs(*folders)
     if json:
         print_json(best_first)
         return
@@ -40,3 +49,10 @@ def runs(
         for key in best_first[0].settings:
             rows.append((key, *(str(run.settings[key]) for run in best_first)))
         print_table(rows)
+    elif len(best_first) > 1:
+        say("Same configuration and training data.")
+    if not is_quiet.get():
+        roots = best_first if len(folders) > 1 else []
+        logs = ",".join(f"{Path(run.run).name}:{run.run}" for run in roots)
+        where = ("--logdir_spec", logs) if logs else ("--logdir", str(folders[0]))
+        say(f"Curves: {shlex.join(('tensorboard', *where))}")

@@ -62,7 +62,7 @@ def voxelize(
             min=1,
             max=1024,
             help="Processes, or jobs of --cluster; 1: this process.",
-            show_default="one a core",
+            show_default="one a core; this process alone for a job of seconds",
         ),
     ] = None,
     scheduler: Annotated[

@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "site"))
 
 import figures  # noqa: E402
+import notebooks  # noqa: E402
 import references  # noqa: E402
 
 import spikedeblur  # noqa: E402
@@ -23,7 +24,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["site"]
+exclude_patterns = ["site", "**.ipynb"]
 
 smartquotes = False  # -- is an option's beginning
 
@@ -55,6 +56,8 @@ def _write_pages(app: Any) -> None:
         "reference/commands.md": references.commands(),
         "reference/config.md": references.config(),
     }
+    for notebook in sorted((HERE / "examples").glob("*.ipynb")):
+        pages[f"examples/{notebook.stem}.md"] = notebooks.page(notebook)
     for name, content in pages.items():
         path = HERE / name
         if not path.is_file() or path.read_text(encoding="utf-8") != content:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,16 @@ import numpy as np
 from ..configs.schema.data import roots_of
 from ..errors import SpikeDeblurError
 from .spikes.dat import SPIKE_SUFFIXES
-from .spikes.infer import likelier_order, rank_geometries
+from .spikes.guess import LIKELY, guess_sizes
+from .spikes.infer import likelier_order
 from .spikes.mosaic import likely_orders, place_rates
 from .spikes.parts import is_in_parts, is_stream, open_stream, stream_files
-from .spikes.presets import parse_geometry
+from .spikes.presets import NOT_PUBLISHED, PRESETS, parse_geometry
+from .spikes.settings import first_known
 from .spikes.sidefile import read_side_file
 
+_MOST_GUESSES = 5
+_MOST_VALIDATIONS = 20
 _SAMPLED_FRAMES = 256
 _CONFIG_SUFFIXES = (".yaml", ".yml")
 
@@ -40,6 +44,9 @@ class Facts:
     """Plain values by name, in the order in which they are printed."""
     table: Rows = field(default_factory=list)
     """Rows of the detailed part; the first is the heading. Empty where there is none."""
+    geometry: str | None = None
+    """SPEC of the likeliest geometry of spikes that have none; None: they have, or nothing shows
+    it."""
 
 
 def inspect(path: Path, geometry: str | None = None) -> Facts:
@@ -88,29 +95,22 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
     if len(files) > 1:
         facts["files"] = f"{len(files)}, {files[0].name} to {files[-1].name}"
     if spec is None:
-        guesses = rank_geometries(path)
-        if not guesses:
-            facts["geometry"] = "not recorded, and no preset fits the size; give --geometry"
-            return Facts(str(path), "spikes", facts)
-        facts["geometry"] = "not recorded; these presets fit the size, the likeliest first"
-        rows = [
-            ("|".join(g.presets), g.spec, str(g.n_frames), f"{g.correlation:.3f}") for g in guesses
-        ]
-        heading = ("preset", "geometry", "frames", "likeness")
-        return Facts(str(path), "spikes", facts, [heading, *rows])
+        return _headerless(path, facts)
     spikes = open_stream(path, parse_geometry(spec))
     height, width = spikes.geometry.shape
     sampled = np.unique(np.linspace(0, spikes.n_frames - 1, _SAMPLED_FRAMES).astype(int))
     fired = sum(spikes.count_spikes(i, i + 1) for i in sampled.tolist())
-    rate = side.rate if side else None
-    gain = side.gain if side else None
+    preset = PRESETS.get(geometry or "")
+    rate = first_known(*(known.rate for known in (side, preset) if known is not None))
+    gain = first_known(*(known.gain for known in (side, preset) if known is not None))
+    unknown = f"{preset.rate_note}; give --rate" if preset else "not recorded"
     mean = fired / (len(sampled) * height * width)
     facts |= {
         "geometry": spikes.geometry.describe(),
         "encoding": "one bit a pixel" if spikes.encoding == "packed" else "one byte a pixel",
         "frames": spikes.n_frames,
         "height x width": f"{height}x{width}",
-        "rate (Hz)": rate if rate is not None else "not recorded",
+        "rate (Hz)": rate if rate is not None else unknown,
         "duration (s)": spikes.n_frames / rate if rate is not None else "unknown",
         "gain": gain if gain is not None else "not recorded",
         f"spikes a sample (over {len(sampled)} frames)": round(mean, 6),
@@ -136,6 +136,42 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
     if gain is not None:
         facts["mean luminance"] = round(mean / gain, 6)
     return Facts(str(path), "spikes", facts)
+
+
+def _headerless(path: Path, facts: dict[str, Any]) -> Facts:
+    """Describe spikes without a geometry by the sizes that they may have."""
+    guesses = guess_sizes(path)
+    shown = [g for g in guesses if g.source != "size" or g.likeness >= LIKELY][:_MOST_GUESSES]
+    if not shown:
+        facts["geometry"] = (
+            "not recorded; neither a preset, nor numbers in its name, nor factors of its size "
+            "make a picture of it: give --geometry HxW,bottom-up or HxW,top-down"
+        )
+        return Facts(str(path), "spikes", facts)
+    best = shown[0]
+    if best.likeness >= LIKELY:
+        facts["geometry"] = "not recorded; these sizes make a picture, the likeliest first"
+        facts["order of rows"] = (
+            "does not show in a size; if `view` shows the picture upside down, write "
+            f"{'top-down' if best.geometry.flip_rows else 'bottom-up'}"
+        )
+    else:
+        facts["geometry"] = "not recorded; these sizes fit, but none makes a picture of it"
+    rows = [
+        (g.source, g.geometry.describe(), str(g.n_frames), _rate_of(g.source), f"{g.likeness:.3f}")
+        for g in shown
+    ]
+    heading = ("preset, or from", "geometry", "frames", "rate (Hz)", "likeness")
+    suggested = best.geometry.describe() if best.likeness >= LIKELY else None
+    return Facts(str(path), "spikes", facts, [heading, *rows], suggested)
+
+
+def _rate_of(source: str) -> str:
+    """Return what is known of the rate of presets that share a size, in Hz."""
+    presets = [PRESETS[name] for name in source.split("|") if name in PRESETS]
+    rates = [f"{preset.rate:g}" if preset.rate else preset.rate_note for preset in presets]
+    known = dict.fromkeys(rate for rate in rates if rate != NOT_PUBLISHED)
+    return "; ".join(known) or (NOT_PUBLISHED if presets else "-")
 
 
 def _manifest(path: Path) -> Facts:
@@ -219,16 +255,17 @@ def _store(path: Path) -> Facts:
 
 
 def _run(path: Path) -> Facts:
-    from .train.run.runs import read_run
+    from .train.run.runs import read_run, summarise
     from .weights.base import base_of, describe_base
     from .weights.checkpoint import model_of, read_checkpoint
     from .weights.files import checkpoint_path
     from .weights.parts import describe_parts
 
     record = read_run(path)
+    scores = summarise(record)
     facts: dict[str, Any] = {
-        "logged": len(record.metrics),
-        "last": record.metrics[-1] if record.metrics else "nothing",
+        "steps": f"{scores.step} of {record.settings.get('TRAIN.MAX_STEPS') or 'all epochs'}",
+        "training time (minutes)": round(scores.seconds / 60, 1),
         "data": ", ".join(roots_of(record.settings.get("DATA.ROOT"))),
     }
     if record.began_with is not None:
@@ -243,10 +280,38 @@ def _run(path: Path) -> Facts:
             state = read_checkpoint(file)
             model, config = model_of(state, file)
             base = describe_base(config.MODEL, base_of(state))
-            facts |= {"weights": f"{which}.pt", "step": state["step"], "base": base}
+            facts |= {"weights": f"{which}.pt, step {state['step']}", "base": base}
             facts |= describe_parts(config.MODEL)
-            return _with_parameters(path, "run", facts, model)
-    return Facts(str(path), "run", facts | {"weights": "none yet"})
+            facts["parameters"] = sum(p.numel() for p in model.parameters())
+            break
+    else:
+        facts["weights"] = "none yet"
+    return Facts(str(path), "run", facts, _curve(record.metrics))
+
+
+def _curve(metrics: Sequence[dict[str, Any]]) -> Rows:
+    """Return a table of a run's validations, at most 20 that lie evenly, with the best."""
+    validations = [line for line in metrics if line["kind"] == "val"]
+    if not validations:
+        return []
+    even = np.linspace(0, len(validations) - 1, min(len(validations), _MOST_VALIDATIONS))
+    best = max(range(len(validations)), key=lambda i: validations[i].get("psnr") or 0.0)
+    rows: Rows = [("step", "dB", "over blur", "training loss", "learning rate")]
+    for i in sorted({*even.astype(int).tolist(), best}):
+        line = validations[i]
+        psnr, blur = line.get("psnr"), line.get("psnr_blur")
+        steps = [m for m in metrics if m["kind"] == "train" and m["step"] <= line["step"]]
+        loss, rate = (steps[-1].get("loss"), steps[-1].get("lr")) if steps else (None, None)
+        rows.append(
+            (
+                f"{line['step']}{' (best)' if i == best else ''}",
+                "-" if psnr is None else f"{psnr:.2f}",
+                "-" if psnr is None or blur is None else f"{psnr - blur:+.2f}",
+                "-" if loss is None else f"{loss:.4f}",
+                "-" if rate is None else f"{rate:.2g}",
+            )
+        )
+    return rows
 
 
 def _checkpoint(path: Path) -> Facts:

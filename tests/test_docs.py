@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import BLOCK, DOCS, PAGES, blocks, run_page
+from pages import BLOCK, DOCS, PAGES, SHOWN, blocks, run_page
 
 from spikedeblur.cli import main
+from spikedeblur.cli.output import begin
 from spikedeblur.configs.json_schema import config_json_schema
 from spikedeblur.configs.loading import key_paths
 from spikedeblur.configs.schema import Config
@@ -42,6 +45,7 @@ def headings(page: Path) -> list[str]:
 
 def test_every_link_between_pages_leads_to_a_file_and_heading(repository):
     made_from_code = {DOCS / "reference/commands.md", DOCS / "reference/config.md"}
+    made_from_code |= {path.with_suffix(".md") for path in DOCS.glob("examples/*.ipynb")}
     pages = [*repository.glob("*.md"), *DOCS.rglob("*.md")]
     for page in set(pages) - made_from_code:
         text = page.read_text(encoding="utf-8")
@@ -49,6 +53,42 @@ def test_every_link_between_pages_leads_to_a_file_and_heading(repository):
             target = (page.parent / name).resolve() if name else page
             assert target.exists() or target in made_from_code, f"{page}: {name}"
             assert not heading or heading in headings(target), f"{page}: {name}#{heading}"
+
+
+@pytest.mark.parametrize("page", RUN, ids=[page.stem for page in RUN])
+def test_every_command_of_a_page_is_followed_by_what_it_prints(page):
+    text = page.read_text(encoding="utf-8")
+    shown = [commands for commands, printed in SHOWN.findall(text) if printed]
+    typed = [commands for _, commands in blocks(page, "bash")]
+    if page.stem == "fine-tune":  # trains for a quarter of an hour: its figures are in a table
+        typed = [commands for commands in typed if "spikedeblur train" not in commands]
+    assert shown == typed
+
+
+def test_the_page_on_installing_has_every_extra(repository):
+    settings = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
+    page = (DOCS / "how-to/install.md").read_text(encoding="utf-8")
+    table = page.partition("| extra |")[2].partition("\n\n")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert sorted(listed) == sorted(settings["project"]["optional-dependencies"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(DOCS.glob("examples/*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs_from_its_first_cell_to_its_last(path, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS / "site")
+    import notebooks
+
+    stored = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in stored)
+    try:
+        output = [line for _, _, lines in notebooks.run(path) for line in lines]
+    finally:
+        begin(quiet=False)  # its commands are quiet, and what comes after is not
+    assert sum("data:image/png" in line for line in output) == 2
+    scores = dict(re.findall(r"^(\w+) +([\d.]+) dB$", "\n".join(output), re.MULTILINE))
+    names = ["blurred", "sdm", "path", "small"]
+    assert sorted(scores, key=lambda name: float(scores[name])) == names
 
 
 def test_every_decision_has_a_number_of_its_own_and_pages_are_in_order():

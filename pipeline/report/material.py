@@ -24,6 +24,9 @@ from ..storage.base import StoreError
 from ..train.run.runs import RunRecord, read_run
 from ..weights.find import weights_file
 
+_MOST_BESIDE = 100
+"""Most files beside the logs that are looked at for the manifest."""
+
 
 class ReportError(SpikeDeblurError):
     """A report can't be made from the given files, or not under the given name."""
@@ -187,9 +190,10 @@ def _manifest(path: str | os.PathLike[str] | None, run: Run, notes: list[str]) -
     if path is not None:
         return read_manifest(path)
     logs = run.settings.get("DATA.ALIGN_LOG_PATHS")
-    for log in logs if isinstance(logs, list) else ():
-        file = Path(str(log)).with_suffix(".json")
-        # The log of this name may describe other data by now.
+    recorded = [Path(str(log)) for log in (logs if isinstance(logs, list) else ())]
+    beside = [file for folder in {log.parent for log in recorded} for file in folder.glob("*.json")]
+    # Known by its content: the log of the configuration's name may describe other data by now.
+    for file in [*(log.with_suffix(".json") for log in recorded), *sorted(beside)[:_MOST_BESIDE]]:
         if file.is_file() and sha256_file(file) in run.data.get("manifests_sha256", ()):
             try:
                 return read_manifest(file)

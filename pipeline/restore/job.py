@@ -29,6 +29,7 @@ from ..sequences.in_time import require_one_scene
 from ..sequences.recording import MOST_BINS, Recording, RecordingSequence
 from ..spikes.parts import hash_stream
 from ..spikes.rolling import open_spikes
+from .gain import known_gain
 from .record import (
     MOST_FRAMES_PER_EXPOSURE,
     Inputs,
@@ -106,6 +107,11 @@ class RestoreSummary:
     """Number of frames that were there already, from the same inputs."""
     tile: int | None
     """Side of the model's tiles in pixels; None: whole frames, or no model."""
+    gain: float | None
+    """Spikes a sample at unit luminance, as recorded or given; where it is not, as the blurred
+    frames of up to three exposures show it; None: the method needs no spikes."""
+    gain_measured: bool
+    """Whether the gain was measured."""
     warnings: tuple[str, ...]
 
 
@@ -276,6 +282,8 @@ class _Job:
             restored=sum(missing),
             kept=len(files) - sum(missing),
             tile=tile,
+            gain=None if how.method == "blur" else known_gain(recording),
+            gain_measured=recording.settings.gain is None and how.method != "blur",
             warnings=tuple(warnings),
         )
 

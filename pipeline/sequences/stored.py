@@ -78,7 +78,13 @@ def open_store(
     if not records:
         what = f"split {split!r}" if split else "sequence"
         splits = sorted(set(splits_of(store).values())) or ["nothing"]
-        raise StoreError(f"{store}: no {what} in this store; it has {', '.join(splits)}")
+        deal = (
+            f"; `spikedeblur split MANIFEST --{split} 0.1` deals whole scenes out to it, then "
+            "`voxelize` again"
+            if split in ("val", "test") and splits != ["nothing"]
+            else ""
+        )
+        raise StoreError(f"{store}: no {what} in this store; it has {', '.join(splits)}{deal}")
     firsts = np.cumsum([0, *(len(r.complete.crc32) for _, r in records if r.complete)]).tolist()
     flags = Verified(firsts[-1]) if verify and store.is_local else None
     opening = [

@@ -133,7 +133,12 @@ def infer_geometry(path: str | os.PathLike[str]) -> GeometryGuess:
 
 def neighbour_correlation(image: npt.NDArray[np.float32]) -> float:
     """Return the correlation of an image (H, W) with itself one pixel on: the worse direction."""
-    return min(_alike(image[1:], image[:-1]), _alike(image[:, 1:], image[:, :-1]))
+    return min(neighbour_correlations(image))
+
+
+def neighbour_correlations(image: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Return the correlation of an image (H, W) with itself one row on, and one column on."""
+    return _alike(image[1:], image[:-1]), _alike(image[:, 1:], image[:, :-1])
 
 
 def _alike(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:

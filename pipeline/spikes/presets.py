@@ -11,6 +11,8 @@ from pydantic import AfterValidator
 
 from .geometry import SpikeGeometry, SpikeGeometryError
 
+NOT_PUBLISHED = "not published"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikePreset:
@@ -19,7 +21,9 @@ class SpikePreset:
     geometry: SpikeGeometry
     source: str
     rate: float | None = None
-    """Spike frames a second, in Hz; None where the source has more than one."""
+    """Spike frames a second, in Hz; None where the source has more than one, or names none."""
+    rate_note: str = NOT_PUBLISHED
+    """What is known of a rate that is None, in a few words."""
     gain: float | None = None
     """Spikes a sample at unit luminance; None where it is not known."""
 
@@ -30,26 +34,39 @@ def _bottom_up(
     source: str,
     *drop: tuple[int, int],
     rate: float | None = None,
+    rate_note: str = NOT_PUBLISHED,
     gain: float | None = None,
 ) -> SpikePreset:
     geometry = SpikeGeometry(height=height, width=width, flip_rows=True, drop_columns=drop)
-    return SpikePreset(geometry=geometry, source=source, rate=rate, gain=gain)
+    return SpikePreset(geometry=geometry, source=source, rate=rate, rate_note=rate_note, gain=gain)
 
+
+_OF_CAMERAS = "20000 or 40000, as the camera was set"
 
 PRESETS: dict[str, SpikePreset] = {
     "vidar": _bottom_up(
-        250, 400, "Vidar gen-1 / sps10 camera; recVidarReal2019, PKU-Vidar-DVS, RSB"
+        250,
+        400,
+        "Vidar gen-1 / sps10 camera; recVidarReal2019, PKU-Vidar-DVS, RSB",
+        rate_note=_OF_CAMERAS,
     ),
     "vidar-raw": _bottom_up(
-        250, 416, "the same camera with row headers in columns 400 to 415", (400, 416)
+        250,
+        416,
+        "the same camera with row headers in columns 400 to 415",
+        (400, 416),
+        rate_note=_OF_CAMERAS,
     ),
     "reds-spike": _bottom_up(250, 400, "REDS-spike", gain=0.6),
-    "sps100": _bottom_up(1000, 1000, "sps100 / M1K40 camera, headers stripped"),
+    "sps100": _bottom_up(
+        1000, 1000, "sps100 / M1K40 camera, headers stripped", rate_note=_OF_CAMERAS
+    ),
     "sps100-raw": _bottom_up(
         1000,
         1024,
         "sps100 camera with sync words in columns 500 to 511 and 1000 to 1011",
         *((500, 512), (1000, 1012)),
+        rate_note=_OF_CAMERAS,
     ),
     "spift": SpikePreset(
         geometry=SpikeGeometry(height=500, width=800, flip_rows=False, pad_frames=True),

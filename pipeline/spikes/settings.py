@@ -98,7 +98,8 @@ def settle(
     require_above_0(SpikeSettingsError, rate=options.rate, gain=options.gain)
     warnings = []
     recorded = side.spike_geometry() if side else None
-    published = PRESETS.get(options.geometry or "") or (preset if side is None else None)
+    named = PRESETS.get(options.geometry or "")
+    published = named or (preset if side is None else None)
     geometry = recorded or (published.geometry if published else None)
     if options.geometry is not None:
         geometry = parse_geometry(options.geometry)
@@ -109,7 +110,7 @@ def settle(
     if geometry is None:
         raise SpikeSettingsError(
             f"{where}: no side file gives the geometry; give --geometry, a preset "
-            f"({', '.join(PRESETS)}) or HxW,bottom-up|top-down"
+            f"({', '.join(PRESETS)}) or HxW,bottom-up|top-down; `spikedeblur inspect` tries sizes"
         )
 
     def choose(name: str) -> float | None:
@@ -120,9 +121,10 @@ def settle(
 
     rate = choose("rate")
     if rate is None:
+        known = f"; of {options.geometry} it is {named.rate_note}" if named else ""
         raise SpikeSettingsError(
             f"{where}: no side file or preset gives the rate, and the .dat can't; give --rate in "
-            "Hz (cameras 20000 or 40000, Spk-X4K1000FPS 4000, Spk-GoPro 1920)"
+            f"Hz (cameras 20000 or 40000, Spk-X4K1000FPS 4000, Spk-GoPro 1920){known}"
         )
     return SpikeSettings(
         geometry=geometry,

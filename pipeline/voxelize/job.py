@@ -124,6 +124,12 @@ def voxelize_manifest(
         lacks_root, job.store, job.kind, may_hold_source=job.in_place, mend=options.check
     )
     lacks()  # refuses a foreign place before anything is written there, the lock included
+    splits = {sequence.split for sequence in job.manifest.sequences}
+    if "train" in splits and "val" not in splits and job.kind != "npy":
+        reporter.note(
+            f"{manifest_path}: no sequences of the split val, which training validates on; "
+            f"`spikedeblur split {manifest_path}` deals whole scenes out to it"
+        )
     written, foretold = _Written(), None
     if options.dry_run:
         compared, foretold = _foretell(job)

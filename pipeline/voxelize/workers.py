@@ -44,6 +44,13 @@ MOST_IN_GROUP = 64
 RECOUNT_SECONDS = 1.0
 """Seconds between counts of the workers, which come and go where they are jobs of a cluster."""
 
+ALONE_SECONDS = 5.0
+"""CPU time that this process works alone before it starts others of its own accord: about what
+starting them takes, so that a job of seconds starts none and a long one loses little."""
+
+ALONE_AT_MOST = 20.0
+"""The same by the clock, for work that waits for disks or a network."""
+
 CONNECT_SECONDS = 20
 
 _SET_CERTIFICATES = (
@@ -64,8 +71,8 @@ class Workers:
     """
 
     count: int | None = None
-    """Processes, or jobs of a cluster. None: a process for each core, if memory holds them;
-    1: this process."""
+    """Processes, or jobs of a cluster. None: this process for `ALONE_SECONDS`, then a process for
+    each core, if memory holds them; 1: this process."""
     scheduler: str | None = None
     """Address of a running Dask scheduler, whose workers see the same paths; `count` has no effect.
     Its certificates are in dask's configuration, distributed.comm.tls."""
@@ -112,6 +119,15 @@ def run_tasks(
             refuses.
         Exception: whatever `function` raised first; tasks not begun are dropped.
     """
+    tasks = iter(tasks)
+    if workers == Workers():
+        end, clock_end = time.process_time() + ALONE_SECONDS, time.monotonic() + ALONE_AT_MOST
+        for task in tasks:
+            yield function(task)
+            if time.process_time() > end or time.monotonic() > clock_end:
+                break
+        else:
+            return
     if workers.count is None:
         workers = replace(workers, count=workers_that_fit(WORKER_BYTES))
     if workers == Workers(count=1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,25 @@ def test_sdm_gains_over_blur_on_a_simulated_scene(
     assert gain > 1
     assert main(arguments(data, tmp_path / "sdm", "--method", "sdm", "--log", log)) == 0
     assert "0 frames restored by sdm" in capsys.readouterr().out
+
+
+def test_the_gain_that_was_taken_is_printed(data: Path, tmp_path: Path, capsys) -> None:
+    more = ["--method", "tfp", "--log", data / "log.txt"]
+    assert main(arguments(data, tmp_path / "a", *more)) == 0
+    assert "3 frames restored by tfp, gain 0.5 in" in capsys.readouterr().out
+    assert main(arguments(data, tmp_path / "b", *more, "--gain", 0.7)) == 0
+    assert "gain 0.7 in" in capsys.readouterr().out
+    words = arguments(data, tmp_path / "c", *more)
+    at = words.index("--spikes") + 1
+    shutil.copy(words[at], tmp_path / "alone.dat")
+    words[at] = str(tmp_path / "alone.dat")
+    words += ["--geometry", "32x32,bottom-up", "--rate", "8000", "--seq", "test/scenes/00000"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    (measured,) = re.findall(r"gain ([\d.]+) as the blurred frames show it", printed)
+    assert abs(float(measured) - 0.5) < 0.01
+    assert main(arguments(data, tmp_path / "d", "--method", "blur", *more[2:])) == 0
+    assert ", gain" not in capsys.readouterr().out
 
 
 def test_exposure_and_frame_rate_do_without_a_log(data: Path, tmp_path: Path) -> None:

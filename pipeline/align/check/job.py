@@ -23,7 +23,14 @@ from ...host.reporter import SILENT, Reporter
 from ...host.threads import thread_pool
 from ...spikes.clock import SpikeWindowError
 from ...spikes.dat import SpikeFile, SpikeFileError
-from ..manifest import AlignedSequence, Manifest, ManifestError, Window, read_manifest
+from ..manifest import (
+    AlignedSequence,
+    Manifest,
+    ManifestError,
+    Verification,
+    Window,
+    read_manifest,
+)
 from ..measure.dataset import frames_of
 from ..measure.in_time import look
 from ..measure.verify import verify_sequence
@@ -66,6 +73,11 @@ class SequenceCheck:
     gain_measured: float | None
     """Mean spikes a sample over mean luminance of the blurred frames; None: no light, no spikes,
     or cameras that see different places."""
+    lag: float | None
+    """Lag of the spikes behind the frames, in seconds, late > 0, as `align` measured it, or now
+    where it was told not to; None: the frames prove none."""
+    lag_applied: bool
+    """Whether the clock was corrected by it."""
     dead_pixels: int
     hot_pixels: int
     pixels_judged: float
@@ -158,7 +170,7 @@ def check_sequence(
     bad = _check_bad_pixels(checking, sums)
     gain = _check_gain(checking)
     rate, unknown = _check_rate(checking, root)
-    _check_alignment(checking, root)
+    lag = _check_alignment(checking, root)
     return SequenceCheck(
         seq=sequence.seq,
         windows=len(sequence.windows),
@@ -169,6 +181,8 @@ def check_sequence(
         rate_unknown=unknown,
         gain=sequence.gain,
         gain_measured=gain,
+        lag=lag.lag_seconds if lag is not None and lag.confident else None,
+        lag_applied=lag is not None and lag.applied,
         dead_pixels=bad.dead,
         hot_pixels=bad.hot,
         pixels_judged=bad.judged,
@@ -287,8 +301,8 @@ def _check_gain(checking: Checking) -> float | None:
     return measured
 
 
-def _check_alignment(checking: Checking, root: Path) -> None:
-    """Repeat what `align` found to be wrong, or look where it was told not to."""
+def _check_alignment(checking: Checking, root: Path) -> Verification | None:
+    """Repeat what `align` found of the lag, or look where it was told not to."""
     sequence = checking.sequence
     if sequence.verification is None and not checking.unreadable:
         with suppress(SpikeDeblurError):  # what can't be read is a finding already
@@ -297,6 +311,7 @@ def _check_alignment(checking: Checking, root: Path) -> None:
             sequence = sequence.model_copy(update={"verification": measured})
     if sequence.finding is not None:
         checking.note("alignment", sequence.finding)
+    return sequence.verification
 
 
 def _check_rate(checking: Checking, root: Path) -> tuple[float | None, str | None]:

@@ -178,25 +178,42 @@ class RunFacts:
     seconds: float
     """Time of the training steps."""
     settings: dict[str, Any]
-    """Values of the keys that are not the same in all runs shown."""
+    """Values of the keys that are not the same in all runs shown; `training data` and `began with`
+    beside them."""
 
 
-def list_runs(folder: Path) -> list[RunFacts]:
-    """Return the runs in a folder and below, the best first.
+def list_runs(*folders: Path) -> list[RunFacts]:
+    """Return the runs in folders and below, the best first; a folder may be a run itself.
 
     Raises:
-        RunFolderError: none there; or a file of one can't be read.
+        RunFolderError: none in one of the folders; or a file of a run can't be read.
     """
-    folders = sorted(path.parent for path in folder.rglob("config.yaml"))
-    runs = [run for run in folders if (run / "metrics.jsonl").is_file()]
-    if not runs:
-        raise RunFolderError(
-            f"{folder}: expected run folders that `spikedeblur train` wrote, found none"
-        )
-    records = [read_run(run) for run in runs]
-    differ = differing([record.settings for record in records])
-    facts = [_facts(record, differ) for record in records]
+    runs: dict[Path, Path] = {}
+    for folder in folders:
+        inside = sorted(path.parent for path in folder.rglob("config.yaml"))
+        trained = [run for run in inside if (run / "metrics.jsonl").is_file()]
+        if not trained:
+            raise RunFolderError(
+                f"{folder}: expected run folders that `spikedeblur train` wrote, found none"
+            )
+        runs |= {run.resolve(): run for run in trained if run.resolve() not in runs}
+    records = [read_run(run) for run in runs.values()]
+    settings = [record.settings | _origin(record) for record in records]
+    differ = differing(settings)
+    facts = [
+        summarise(record, {name: of_run.get(name) for name in differ})
+        for record, of_run in zip(records, settings, strict=True)
+    ]
     return sorted(facts, key=lambda run: -(run.best_psnr or 0.0))
+
+
+def _origin(record: RunRecord) -> dict[str, Any]:
+    """Return what a run was trained on and began with, by names that are no keys."""
+    data = None
+    if record.data:
+        sequences, windows = record.data["sequences"], record.data["windows"]
+        data = f"{windows} windows in {sequences} sequences, {record.data['sha256'][:8]}"
+    return {"training data": data, "began with": record.began_with}
 
 
 def differing(settings: Sequence[dict[str, Any]]) -> list[str]:
@@ -210,7 +227,8 @@ def differing(settings: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _facts(record: RunRecord, differ: Sequence[str]) -> RunFacts:
+def summarise(record: RunRecord, settings: dict[str, Any] | None = None) -> RunFacts:
+    """Return the length and quality of a run, with the settings by which it differs."""
     lines = record.metrics
     # The PSNR of a validation whose result was no number is None.
     validations = [x for x in lines if x["kind"] == "val" and x.get("psnr") is not None]
@@ -222,5 +240,5 @@ def _facts(record: RunRecord, differ: Sequence[str]) -> RunFacts:
         best_step=best.get("step"),
         psnr_blur=best.get("psnr_blur"),
         seconds=sum(float(x.get("seconds", 0)) for x in lines if x["kind"] == "train"),
-        settings={name: record.settings.get(name) for name in differ},
+        settings=settings or {},
     )

@@ -351,3 +351,14 @@ def test_logs_of_any_type_are_no_manifest(logs, alone):
     lines[at:end] = [f"  ALIGN_LOG_PATHS: {logs}"]
     config.write_text("\n".join(lines))
     assert any("--manifest" in note for note in write_report([alone]).notes)
+
+
+def test_a_manifest_of_another_name_beside_the_log_is_known_by_its_content(trained, alone):
+    logs = alone.parent / "logs"
+    logs.mkdir()
+    config = alone / "config.yaml"
+    config.write_text(config.read_text().replace("/gone/align.txt", str(logs / "other.txt")))
+    (logs / "other.json").write_text("{}")
+    assert any("--manifest" in note for note in write_report([alone]).notes)
+    shutil.copy(trained / "align.json", logs / "mine.json")
+    assert not any("--manifest" in note for note in write_report([alone], overwrite=True).notes)

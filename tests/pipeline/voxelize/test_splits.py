@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 from data_sets import DataSet, make_data_set
 
+from spikedeblur.cli import main
 from spikedeblur.pipeline.align.manifest import read_manifest, write_manifest
 from spikedeblur.pipeline.evaluate import evaluate
 from spikedeblur.pipeline.evaluate.scores import EvaluationError
@@ -81,8 +84,21 @@ def test_a_dry_run_moves_nothing(data: DataSet, tmp_path: Path):
 def test_an_empty_split_says_which_there_are(data: DataSet, tmp_path: Path):
     assign(data, four="train", five="train")
     data.voxelize(tmp_path / "s.zarr")
-    with pytest.raises(StoreError, match=r"no split 'val'.*it has train$"):
+    with pytest.raises(StoreError, match=r"no split 'val'.*it has train; .*split MANIFEST --val"):
         open_store(tmp_path / "s.zarr", "val")
+
+
+def test_a_missing_val_split_is_made_as_the_messages_say(data: DataSet, tmp_path: Path, capsys):
+    assign(data, four="train", five="train")
+    assert main(["voxelize", str(data.manifest), str(tmp_path / "s.zarr")]) == 0
+    note = capsys.readouterr().err
+    assert "no sequences of the split val" in note
+    (command,) = re.findall(r"`spikedeblur (split .*?)`", note)
+    assert main([*shlex.split(command), "--val", "0.3"]) == 0
+    capsys.readouterr()
+    assert main(["voxelize", str(data.manifest), str(tmp_path / "s.zarr")]) == 0
+    assert "split val" not in capsys.readouterr().err
+    assert splits(tmp_path / "s.zarr")["val"]
 
 
 def test_the_unified_layout_cant_say_it_so_it_refuses(data: DataSet, tmp_path: Path):

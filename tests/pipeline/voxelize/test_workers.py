@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import cloudpickle
 import pytest
 
 from spikedeblur.pipeline.storage.base import StoreError
+from spikedeblur.pipeline.voxelize import workers as workers_module
 from spikedeblur.pipeline.voxelize.workers import IN_FLIGHT, Workers, run_tasks
 
 
@@ -46,6 +48,30 @@ def test_in_this_process_tasks_are_drawn_one_by_one() -> None:
     results = run_tasks(abs, tasks(), Workers(count=1))
     assert next(results) == 0
     assert drawn == [0]
+
+
+def test_a_job_of_seconds_starts_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "connect", pytest.fail)
+    assert list(run_tasks(abs, range(-3, 0))) == [3, 2, 1]
+
+
+@pytest.mark.parametrize("limit", ["ALONE_SECONDS", "ALONE_AT_MOST"])
+def test_a_longer_job_goes_on_with_workers_from_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    handed: list[int] = []
+
+    def run_on(_client: object, _function: object, tasks: Iterator[int], *_: object) -> list[int]:
+        handed.extend(tasks)
+        return handed
+
+    monkeypatch.setattr(workers_module, limit, -1.0)
+    monkeypatch.setattr(workers_module, "workers_that_fit", lambda _bytes: 2)
+    monkeypatch.setattr(workers_module, "connect", lambda _workers: nullcontext())
+    monkeypatch.setattr(workers_module, "run_on", run_on)
+    assert list(run_tasks(abs, range(-3, 0))) == [3, -2, -1]
+    assert handed == [-2, -1]
+    assert list(run_tasks(abs, range(-2, 0), Workers(count=2)))[-2:] == [-2, -1]  # asked for
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from spikedeblur.pipeline.align.check.stream import (
     find_bad_pixels,
     neighbour_median,
 )
+from spikedeblur.pipeline.align.manifest import Verification
 from spikedeblur.pipeline.host.files import sha256_file
 from spikedeblur.pipeline.spikes import SpikeFile, SpikeGeometry, parse_geometry, write_spikes
 
@@ -217,6 +218,29 @@ def test_a_rate_that_nothing_shows_is_not_judged(tmp_path, make_clip):
     (sequence,) = check_manifest(aligned(tmp_path)).sequences
     assert sequence.rate_measured is None
     assert "do not prove" in sequence.rate_unknown
+
+
+def test_the_lag_is_shown_and_whether_the_clock_was_corrected(tmp_path, make_clip, capsys):
+    make_clip(tmp_path, centres=tuple(range(8, 121, 28)), frames=129)
+    manifest = aligned(tmp_path, verify=False)
+    (sequence,) = check_manifest(manifest).sequences
+    assert abs(sequence.lag) < 0.25e-3  # a sample of 4000 Hz
+    content = read_manifest(manifest)
+    lag = {"lag_frames": 4.0, "lag_seconds": 0.001, "correlation": 0.9, "confident": True}
+    for applied in (False, True):
+        found = Verification(**lag, applied=applied)
+        (known,) = content.sequences
+        known = known.model_copy(update={"verification": found})
+        write_manifest(manifest, content.model_copy(update={"sequences": (known,)}))
+        main(["check", str(manifest)])
+        printed = capsys.readouterr().out
+        assert "+1.000" in printed
+        assert ("+1.000 corrected" in printed) is applied
+
+
+def test_a_lag_that_nothing_shows_is_a_dash(tmp_path, make_clip):
+    make_clip(tmp_path, centres=tuple(range(8, 121, 28)), frames=129, flat=True)
+    assert check_manifest(aligned(tmp_path)).sequences[0].lag is None
 
 
 def test_the_command_reports_and_exits_by_what_it_found(manifest, capsys):

@@ -53,6 +53,34 @@ def test_the_command_prints_a_table_or_json(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)[0]["settings"] == {"TRAIN.SEED": 1}
 
 
+def test_two_runs_are_compared_by_their_folders(tmp_path, capsys):
+    write_run(tmp_path / "x" / "a", 24.0)
+    write_run(tmp_path / "y" / "b", 25.0, "TRAIN.SEED=1")
+    write_run(tmp_path / "y" / "c", 26.0)
+    a, b = str(tmp_path / "x/a"), str(tmp_path / "y/b")
+    assert [run.run for run in list_runs(Path(a), Path(b), Path(a))] == [b, a]
+    assert main(["runs", a, b]) == 0
+    out = capsys.readouterr().out
+    assert "TRAIN.SEED" in out
+    assert "y/c" not in out
+    assert f"tensorboard --logdir_spec b:{b},a:{a}" in out
+    assert main(["runs", a, str(tmp_path / "y/c")]) == 0
+    assert "Same configuration" in capsys.readouterr().out
+    with pytest.raises(SpikeDeblurError, match="nothing-there"):
+        list_runs(Path(a), tmp_path / "nothing-there")
+
+
+def test_other_training_data_is_a_difference(tmp_path):
+    for name, sha256 in (("a", "0" * 64), ("b", "1" * 64)):
+        write_run(tmp_path / name, 24.0)
+        data = {"sequences": 2, "windows": 6, "sha256": sha256, "manifests_sha256": []}
+        content = json.dumps({"starts": [], "data": data})
+        (tmp_path / name / "environment.json").write_text(content)
+    first, second = list_runs(tmp_path)
+    assert first.settings == {"training data": "6 windows in 2 sequences, 00000000"}
+    assert second.settings == {"training data": "6 windows in 2 sequences, 11111111"}
+
+
 def test_what_is_no_run_or_damaged_is_named(tmp_path):
     with pytest.raises(SpikeDeblurError, match="found none"):
         list_runs(tmp_path)
