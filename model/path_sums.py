@@ -96,13 +96,15 @@ def _nearer(shift: Tensor, back: Tensor, place: Tensor) -> Tensor:
 
 def enlarged_sources(sources: Tensor, shift: Tensor) -> Tensor:
     """Return sources (N, I, 2, h, w) for shifts (N, I, 2, H, W) of about twice the size."""
-    size = shift.shape[-2:]
-    back = F.interpolate(sources.flatten(1, 2), size, mode="nearest").view_as(shift)
+    height, width = shift.shape[-2:]
 
-    def nearer(back: Tensor, place: Tensor) -> Tensor:
-        return _nearer(shift, 2 * back, place)
+    def nearer(shift_of_rows: Tensor, place: Tensor, half: Tensor) -> Tensor:
+        back = sources[..., half[:, 0], :].flatten(1, 2)
+        back = F.interpolate(back, (len(half), width), mode="nearest")
+        return _nearer(shift, 2 * back.view_as(shift_of_rows), place)
 
-    return by_rows(nearer, [back, places(size, shift)])
+    half = torch.arange(height, device=shift.device)[:, None] // 2
+    return by_rows(nearer, [shift, places((height, width), shift), half])
 
 
 def spline(spike_pixel: float) -> list[float]:

@@ -116,8 +116,18 @@ def by_rows(find: Callable[..., Tensor], maps: Sequence[Tensor]) -> Tensor:
         find: takes the same rows of each map, and returns maps (..., H, W) of these rows.
         maps: (..., H, W) each; the first one decides how high a strip is.
     """
-    found = [find(*(x[..., rows, :] for x in maps)) for rows in strips(maps[0])]
-    return torch.cat(found, -2) if len(found) > 1 else found[0]
+    parts = strips(maps[0])
+    if len(parts) == 1:
+        return find(*maps)
+    found: Tensor | None = None
+    for rows in parts:
+        part = find(*(x[..., rows, :] for x in maps))
+        if found is None:
+            height, width = maps[0].shape[-2], part.shape[-1]
+            found = part.new_empty(*part.shape[:-2], height, width)
+        found[..., rows, :] = part
+    assert found is not None
+    return found
 
 
 def are_inside(points: Tensor) -> Tensor:

@@ -358,8 +358,9 @@ def test_dark_noise_that_no_point_explains_gives_numbers():
         share=none,
         pace=torch.zeros(1, 1, 16, 16),
     )
-    seen = corrections.Seen(own, dark[:, :1] + 0.02, torch.zeros(1, 1, 16, 16), spike_pixel=2)
-    for found in corrections.corrected(dark + 0.02, seen, own.shift, 2, by_spikes=True):
+    seen = corrections.Seen(dark[:, :1] + 0.02, torch.zeros(1, 1, 16, 16), spike_pixel=2)
+    explanation = corrections.Explanation(own, own.shift)
+    for found in corrections.corrected(dark + 0.02, explanation, 2, by_spikes=seen):
         assert found.isfinite().all()
 
 
