@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .normalize import luminance
 from .path_sums import PathSums, blurred_by, enlarged_sources, sources_of, spline
-from .paths import are_inside, each_sampled, places, points_at, sampled, strips
+from .paths import are_inside, each_sampled, for_each, places, points_at, sampled, strips
 from .picture_noise import less_noise, unevenness
 from .spike_motion import mean_around
 
@@ -119,18 +119,27 @@ class Explanation:
         """(N, 1, H, W), share by which the blurred frame corrects."""
         place = places(size, exposed.blur)
         self._forward, self._backward = PathSums(), PathSums()
-        number, explained, hidden = [], [], []
-        for rows in strips(exposed.shift):
+
+        def put_together(rows: slice) -> tuple[Tensor, ...]:
             points = points_at(exposed.shift[..., rows, :], size, place[:, rows])
             weights = are_inside(points) * exposed.visible[:, :, rows]
-            number.append(weights.sum(1, keepdim=True))
-            self._forward.add(rows, points, weights / (LITTLE + number[-1]))
+            number = weights.sum(1, keepdim=True)
+            forward = points, weights / (LITTLE + number)
             back = sources[..., rows, :]
             points = points_at(back, size, place[:, rows])
             came = are_inside(points) * self._surely(exposed, back, points)
-            explained.append(came.mean(1, keepdim=True))
-            hidden.append(((1 - came) * exposed.share[:, :, rows]).mean(1, keepdim=True))
-            self._backward.add(rows, points, came / instants)
+            explained = came.mean(1, keepdim=True)
+            hidden = ((1 - came) * exposed.share[:, :, rows]).mean(1, keepdim=True)
+            return *forward, points, came / instants, number, explained, hidden
+
+        parts = strips(exposed.shift)
+        number, explained, hidden = [], [], []
+        for rows, found in zip(parts, for_each(put_together, parts), strict=True):
+            self._forward.add(rows, *found[:2])
+            self._backward.add(rows, *found[2:4])
+            number.append(found[4])
+            explained.append(found[5])
+            hidden.append(found[6])
         self.number = torch.cat(number, 2)
         """(N, 1, H, W), instants at which a point is seen."""
         self.seen = self.number / instants

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .paths import by_rows, places, points_at, sampled, strips
+from .paths import by_rows, for_each, places, points_at, sampled, strips
 
 _PLACES = 1 << 23  # most pixels of which a number fits into 31 bits beside 8 bits of visibility
 
@@ -31,10 +31,15 @@ class PathSums:
         if torch.compiler.is_compiling():
             return torch.cat([_sums(picture, *strip) for _, *strip in self._strips], 2)
         sums = torch.empty_like(picture)
-        for rows, points, weights in self._strips:
+        strips = {rows.start: strip for rows, *strip in self._strips}
+
+        def write(rows: slice) -> None:
+            points, weights = strips[rows.start]
             for window, one in enumerate(picture.split(1)):
                 at = slice(window, window + 1)
                 sums[at, :, rows] = _sums(one, points[at], weights[at])
+
+        for_each(write, [rows for rows, *_ in self._strips])
         return sums
 
 
