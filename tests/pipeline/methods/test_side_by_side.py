@@ -39,10 +39,10 @@ class Work:
         if value == 0:
             self.began.wait(LONG)
             raise ValueError("frame 0")
-        self.at_work += 1
-        self.began.set()
         x = torch.ones(8)
         until = time.monotonic() + LONG
+        self.at_work += 1
+        self.began.set()
         try:
             while time.monotonic() < until:
                 x = x * 1
