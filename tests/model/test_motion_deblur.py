@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import math
 
 import pytest
@@ -214,6 +215,22 @@ def test_a_frame_in_strips_is_that_of_a_whole_one(monkeypatch):
     in_strips, maps_in_strips = sharp_along_motion(blur, voxels)
     torch.testing.assert_close(in_strips, whole, atol=1e-5, rtol=0)
     torch.testing.assert_close(maps_in_strips, maps, atol=1e-4, rtol=0)
+
+
+def test_a_frame_is_corrected_when_its_ways_are_dropped(monkeypatch):
+    blur, voxels, _ = seen_at_half_the_size((9.0, -5.0))
+    shape = (1, motion_deblur.INSTANTS, 2, *blur.shape[-2:])
+    kept = []
+
+    def counted(*args, **named):
+        kept.append(sum(type(x) is torch.Tensor and x.shape == shape for x in gc.get_objects()))
+        return plain(*args, **named)
+
+    plain = motion_deblur.corrected
+    monkeypatch.setattr(motion_deblur, "corrected", counted)
+    with torch.inference_mode():
+        sharp_along_motion(blur, voxels)
+    assert kept == [1, 0]  # at half the size, those of the whole size are still to come
 
 
 def test_large_frames_have_the_sources_of_small_ones(monkeypatch):
