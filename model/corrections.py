@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .normalize import luminance
 from .path_sums import PathSums, blurred_by, enlarged_sources, sources_of, spline
-from .paths import are_inside, each_sampled, places, points_at, sampled, strips
+from .paths import are_inside, each_sampled, for_each, places, points_at, sampled, strips
 from .picture_noise import less_noise, unevenness
 from .spike_motion import mean_around
 
@@ -97,41 +97,49 @@ class Exposed:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the two cameras saw during the sharp frame's own exposure, at one size."""
+    """What the spike camera saw during the sharp frame's own exposure."""
 
-    own: Exposed
     light: Tensor  # (N, 1, H, W), luminance along paths, as spike pixels saw it
     noise: Tensor  # (N, 1, H, W), variance of the noise in light
     spike_pixel: float  # side of a spike pixel, in pixels of this size
 
-    def halved(self) -> Seen:
-        """Return what was seen at half the size."""
-        return Seen(self.own.halved(), halved(self.light), halved(self.noise), self.spike_pixel / 2)
-
 
 class Explanation:
-    """How a sharp frame explains a blurred one, and how it is corrected by it."""
+    """How a sharp frame explains a blurred one, and how it is corrected by it.
+
+    Of what it is made from, it keeps little: a large frame's ways take more memory than all else.
+    """
 
     def __init__(self, exposed: Exposed, sources: Tensor) -> None:
         """Put sums along ways together; `sources` lead back, as `sources_of` returns them."""
         size, instants = exposed.blur.shape[-2:], exposed.instants
         self.blur, self.noise = exposed.blur, exposed.noise
+        self.pace, self.instants = exposed.pace, instants
         self.slow = ((2 * FINE_GAP - exposed.pace / instants) / FINE_GAP).clamp(0, 1)
         """(N, 1, H, W), share by which the blurred frame corrects."""
         place = places(size, exposed.blur)
         self._forward, self._backward = PathSums(), PathSums()
-        number, explained, hidden = [], [], []
-        for rows in strips(exposed.shift):
+
+        def put_together(rows: slice) -> tuple[Tensor, ...]:
             points = points_at(exposed.shift[..., rows, :], size, place[:, rows])
             weights = are_inside(points) * exposed.visible[:, :, rows]
-            number.append(weights.sum(1, keepdim=True))
-            self._forward.add(rows, points, weights / (LITTLE + number[-1]))
+            number = weights.sum(1, keepdim=True)
+            forward = points, weights / (LITTLE + number)
             back = sources[..., rows, :]
             points = points_at(back, size, place[:, rows])
             came = are_inside(points) * self._surely(exposed, back, points)
-            explained.append(came.mean(1, keepdim=True))
-            hidden.append(((1 - came) * exposed.share[:, :, rows]).mean(1, keepdim=True))
-            self._backward.add(rows, points, came / instants)
+            explained = came.mean(1, keepdim=True)
+            hidden = ((1 - came) * exposed.share[:, :, rows]).mean(1, keepdim=True)
+            return *forward, points, came / instants, number, explained, hidden
+
+        parts = strips(exposed.shift)
+        number, explained, hidden = [], [], []
+        for rows, found in zip(parts, for_each(put_together, parts), strict=True):
+            self._forward.add(rows, *found[:2])
+            self._backward.add(rows, *found[2:4])
+            number.append(found[4])
+            explained.append(found[5])
+            hidden.append(found[6])
         self.number = torch.cat(number, 2)
         """(N, 1, H, W), instants at which a point is seen."""
         self.seen = self.number / instants
@@ -184,50 +192,59 @@ class NearExplanation(Explanation):
 
 def corrected(
     sharp: Tensor,
-    seen: Seen,
-    sources: Tensor,
+    own: Explanation,
     times: int,
     *,
-    by_spikes: bool,
+    by_spikes: Seen | None = None,
     near: Sequence[NearExplanation] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Correct frames (N, 3, H, W) so that they explain what was seen.
 
     Args:
         sharp: the frames.
-        seen: what was seen during their exposure.
-        sources: where its points came from.
+        own: how they explain their own blurred frame.
         times: number of corrections.
-        by_spikes: whether the light along paths corrects too.
+        by_spikes: the light along paths, which corrects too; None: it does not.
         near: neighbouring exposures that correct too, now and then.
 
     Returns:
         (N, 3, H, W), frames; (N, 1, H, W), the share of the exposure for which the frame's points
         are visible; and (N, 1, H, W), the last correction of luminance, relative to it.
     """
-    own = Explanation(seen.own, sources)
-    kernel = spline(seen.spike_pixel)
-    # A spike pixel that sees only one place tells nothing finer than itself.
-    moving = (seen.own.pace / seen.spike_pixel - 0.5).clamp(0, 1)
-    moving = moving * (2 * own.number / seen.own.instants).clamp(max=1)
     residue = torch.zeros_like(own.number)
+    moving = None if by_spikes is None else _moving(own, by_spikes)
     for i in range(times):
-        for power in POWERS if by_spikes else ():
-            expected = blurred_by(gray(sharp), kernel).clamp(min=LITTLE)
-            ratio = 1 + less_noise(seen.light - expected, seen.noise) / expected
-            ratio = blurred_by(bounded(ratio), kernel).pow(power)
-            sharp = sharp * (1 + moving * (ratio - 1))
+        if by_spikes is not None and moving is not None:
+            sharp = _by_light(sharp, by_spikes, moving)
         ratio = bounded(1 + own.change(sharp))
         residue = gray(ratio) - 1
         ratio, slow = own.along(ratio), own.slow
         if near and i % NEAR_EVERY == 0:
             ratio, slow = _among(ratio, own, near, sharp)
         sharp = sharp * (1 + slow * (ratio.pow(POWERS[i % len(POWERS)]) - 1))
-        if by_spikes:
+        if by_spikes is not None:
             light = gray(sharp)
-            part = (EVENNESS * seen.noise.sqrt() / light).clamp(max=_MOST)
+            part = (EVENNESS * by_spikes.noise.sqrt() / light).clamp(max=_MOST)
             sharp = sharp / (1 - part * unevenness(light))
     return sharp, own.seen, residue
+
+
+def _moving(own: Explanation, seen: Seen) -> Tensor:
+    """Return how far the light along paths corrects: (N, 1, H, W), 0 to 1."""
+    # A spike pixel that sees only one place tells nothing finer than itself.
+    moving = (own.pace / seen.spike_pixel - 0.5).clamp(0, 1)
+    return moving * (2 * own.number / own.instants).clamp(max=1)
+
+
+def _by_light(sharp: Tensor, seen: Seen, moving: Tensor) -> Tensor:
+    """Return frames corrected by the light along paths, as far as points move."""
+    kernel = spline(seen.spike_pixel)
+    for power in POWERS:
+        expected = blurred_by(gray(sharp), kernel).clamp(min=LITTLE)
+        ratio = 1 + less_noise(seen.light - expected, seen.noise) / expected
+        ratio = blurred_by(bounded(ratio), kernel).pow(power)
+        sharp = sharp * (1 + moving * (ratio - 1))
+    return sharp
 
 
 def _among(

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .corrections import Exposed, NearExplanation, Seen, corrected, gray
+from .corrections import Explanation, Exposed, NearExplanation, Seen, corrected, gray, halved
 from .neighbours import INSTANTS as NEAR_INSTANTS
 from .neighbours import Near, Ways, at_instants, mean_along, ways_into
 from .normalize import DARK, LIMIT
@@ -221,29 +221,39 @@ def _sharp_in_band(
         pace=larger(scale * told.pace),
     )
     explained = (seen + less_noise(mean - seen, noise)).clamp(min=0) + FLOOR
-    full = Seen(own, explained, noise, spike_pixel=scale)
-    half = full.halved()
-    sources = sources_of(half.own.shift, half.own.visible)
-    start = half.own.blur * (half.light / gray(half.own.blur))
-    sharp, _, _ = corrected(start, half, sources, CORRECTIONS[0], by_spikes=False)
-    colour = resized(sharp / gray(sharp), blur.shape[-2:])
-    sources = enlarged_sources(sources, own.shift)
-    sharp, visible, residue = corrected(
-        colour * full.light,
-        full,
-        sources,
-        CORRECTIONS[1],
-        by_spikes=True,
-        near=[other.explanation() for other in beside],
-    )
-    sharp = _in_colours_of(own.blur, sharp)
-    sharp = torch.lerp(own.blur, sharp, told.moves(scale))
-    # The frame moves on within that time, by half a gap between instants to each side.
+    # The frame moves on within `SHORT`, by half a gap between instants to each side.
     about_middle = slice(INSTANTS // 2 - 1, INSTANTS // 2 + 1)
     moved = 2 * INSTANTS * SHORT / 3 * own.shift[:, about_middle]
+    explanation, colour = _explained(own, explained)
+    del own
+    sharp, visible, residue = corrected(
+        resized(colour, blur.shape[-2:]) * explained,
+        explanation,
+        CORRECTIONS[1],
+        by_spikes=Seen(explained, noise, spike_pixel=scale),
+        near=[other.explanation() for other in beside],
+    )
+    lit, pace = explanation.blur, explanation.pace
+    del explanation
+    sharp = torch.lerp(lit, _in_colours_of(lit, sharp), told.moves(scale))
     sharp, differs = as_seen(sharp, told, about(light, SHORT) + FLOOR, moved)
     unsure = torch.cat([integrals, 1 - visible, residue, differs], 1).clamp(-LIMIT, LIMIT)
-    return (sharp - FLOOR).clamp(0, 1), torch.cat([unsure, own.pace.log1p()], 1)
+    return (sharp - FLOOR).clamp(0, 1), torch.cat([unsure, pace.log1p()], 1)
+
+
+def _explained(own: Exposed, light: Tensor) -> tuple[Explanation, Tensor]:
+    """Return how sharp frames explain their blurred ones, and their colours at half the size.
+
+    Args:
+        own: the frames' exposures.
+        light: (N, 1, H, W), luminance along paths.
+    """
+    half = own.halved()
+    sources = sources_of(half.shift, half.visible)
+    start = half.blur * (halved(light) / gray(half.blur))
+    sharp, _, _ = corrected(start, Explanation(half, sources), CORRECTIONS[0])
+    colour = sharp / gray(sharp)
+    return Explanation(own, enlarged_sources(sources, own.shift)), colour
 
 
 def _in_colours_of(blur: Tensor, sharp: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .paths import by_rows, places, points_at, sampled, strips
+from .paths import by_rows, for_each, places, points_at, sampled, strips
 
 _PLACES = 1 << 23  # most pixels of which a number fits into 31 bits beside 8 bits of visibility
 
@@ -31,10 +31,15 @@ class PathSums:
         if torch.compiler.is_compiling():
             return torch.cat([_sums(picture, *strip) for _, *strip in self._strips], 2)
         sums = torch.empty_like(picture)
-        for rows, points, weights in self._strips:
+        strips = {rows.start: strip for rows, *strip in self._strips}
+
+        def write(rows: slice) -> None:
+            points, weights = strips[rows.start]
             for window, one in enumerate(picture.split(1)):
                 at = slice(window, window + 1)
                 sums[at, :, rows] = _sums(one, points[at], weights[at])
+
+        for_each(write, [rows for rows, *_ in self._strips])
         return sums
 
 
@@ -96,13 +101,15 @@ def _nearer(shift: Tensor, back: Tensor, place: Tensor) -> Tensor:
 
 def enlarged_sources(sources: Tensor, shift: Tensor) -> Tensor:
     """Return sources (N, I, 2, h, w) for shifts (N, I, 2, H, W) of about twice the size."""
-    size = shift.shape[-2:]
-    back = F.interpolate(sources.flatten(1, 2), size, mode="nearest").view_as(shift)
+    height, width = shift.shape[-2:]
 
-    def nearer(back: Tensor, place: Tensor) -> Tensor:
-        return _nearer(shift, 2 * back, place)
+    def nearer(shift_of_rows: Tensor, place: Tensor, half: Tensor) -> Tensor:
+        back = sources[..., half[:, 0], :].flatten(1, 2)
+        back = F.interpolate(back, (len(half), width), mode="nearest")
+        return _nearer(shift, 2 * back.view_as(shift_of_rows), place)
 
-    return by_rows(nearer, [back, places(size, shift)])
+    half = torch.arange(height, device=shift.device)[:, None] // 2
+    return by_rows(nearer, [shift, places((height, width), shift), half])
 
 
 def spline(spike_pixel: float) -> list[float]:

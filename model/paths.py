@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,12 @@ DEGREE = 4
 
 AT_ONCE = 1 << 18
 """Numbers that are worked on together, few enough to stay in a processor's cache."""
+
+T = TypeVar("T")
+
+helped: ContextVar[Callable[[Callable[[slice], Any], Sequence[slice]], list[Any]] | None]
+helped = ContextVar("helped", default=None)
+"""How this thread does a task for each strip, with the help of others; None: alone."""
 
 Paths = Tensor
 """Coefficients (N, DEGREE, 2, H, W), columns before rows, in pixels."""
@@ -109,6 +117,14 @@ def strips(maps: Tensor) -> list[slice]:
     return [slice(*edge) for edge in itertools.pairwise(edges)]
 
 
+def for_each(task: Callable[[slice], T], parts: Sequence[slice]) -> list[T]:
+    """Return what a task gives for each strip. It is the same whoever helps; see `helped`."""
+    if len(parts) == 1:
+        return [task(parts[0])]
+    help_with = helped.get()
+    return [task(rows) for rows in parts] if help_with is None else help_with(task, parts)
+
+
 def by_rows(find: Callable[..., Tensor], maps: Sequence[Tensor]) -> Tensor:
     """Find maps in strips of rows, so that what is computed in between stays in the cache.
 
@@ -116,8 +132,18 @@ def by_rows(find: Callable[..., Tensor], maps: Sequence[Tensor]) -> Tensor:
         find: takes the same rows of each map, and returns maps (..., H, W) of these rows.
         maps: (..., H, W) each; the first one decides how high a strip is.
     """
-    found = [find(*(x[..., rows, :] for x in maps)) for rows in strips(maps[0])]
-    return torch.cat(found, -2) if len(found) > 1 else found[0]
+    parts = strips(maps[0])
+    if len(parts) == 1:
+        return find(*maps)
+    first = find(*(x[..., parts[0], :] for x in maps))
+    found = first.new_empty(*first.shape[:-2], maps[0].shape[-2], first.shape[-1])
+    found[..., parts[0], :] = first
+
+    def write(rows: slice) -> None:
+        found[..., rows, :] = find(*(x[..., rows, :] for x in maps))
+
+    for_each(write, parts[1:])
+    return found
 
 
 def are_inside(points: Tensor) -> Tensor:

@@ -29,12 +29,13 @@ from ...model.motion_deblur import sharp_along_motion
 from ...model.neighbours import Motion, Near, Neighbour, Step, light_in, motion_in
 from ...model.paths import Paths, bin_times
 from ...model.spike_motion import weights_at
+from ..host.allocator import KEPT_BYTES, give_back_freed_memory
 from ..sequences.contract import WindowSequence, sensor_of
 from ..spikes.counts import samples_per_bin
 from ..spikes.intervals import light_of_spikes
 from .contract import Frames
 from .inputs import InputReader
-from .side_by_side import side_by_side, threads_that_fit
+from .side_by_side import frame_bytes, side_by_side, threads_that_fit
 
 SMALLEST = 8
 """Fewest rows and columns of a frame, in pixels: in fewer, nothing is seen to move."""
@@ -256,6 +257,8 @@ class Exposures:
 
     def _restore(self, window: int) -> tuple[Tensor, Tensor]:
         own = self.exposure(window)
+        if self._device == "cpu" and frame_bytes(self.windows.frame_shape) > KEPT_BYTES:
+            give_back_freed_memory()  # which holds holes too small for a large frame's maps
         return sharp_along_motion(own.blur, own.voxels, self.near(window))
 
     def _read(self, window: int) -> Exposure:

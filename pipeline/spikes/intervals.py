@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
+import sys
 from collections.abc import Callable
 from types import ModuleType
 
@@ -30,8 +32,13 @@ Light = npt.NDArray[np.float32]
 HalfLight = npt.NDArray[np.float16]
 _Reader = Callable[[int, int], Bytes]
 
+MOST_BY_NUMPY = 1 << 21
+"""Pixels of exposures, about, whose light takes NumPy as long as it takes to load numba."""
+
 _AT_ONCE = 1 << 15
 """Pixels handled at once."""
+
+_by_numpy = 0  # pixels of exposures, before numba was loaded
 
 
 def light_of_spikes(
@@ -66,7 +73,7 @@ def light_of_spikes(
     edges = before + bin_edges(n - before if samples is None else samples, bins)
     if out is None:
         out = np.empty((bins, height, width), np.float32)
-    fused = compiled()
+    fused = _compiled_for(height * width)
     if fused is None:
         _spread(lambda *rows: _reader(spikes[:, slice(*rows)]), n, edges, out)
     else:
@@ -118,7 +125,7 @@ def light_of_packed(
     edges = start - first + bin_edges(stop - start, bins)
     if out is None:
         out = np.empty((bins, *region.shape), np.float32)
-    fused = compiled()
+    fused = _compiled_for(math.prod(region.shape))
     if fused is not None:
         fused.light_of_region(packed, region, first, last - first, edges, out)
         return out
@@ -164,6 +171,18 @@ def _spread(
             spreader = Spreader(n, edges, pixels)
         light = spreader.light(rows(top, bottom)).reshape(bins, -1, width)
         write_rounded(light, out[:, top:bottom])
+
+
+def _compiled_for(pixels: int) -> ModuleType | None:
+    """Return the compiled way for the light of so many more pixels of an exposure; None: NumPy.
+
+    Loading it takes half a second and 0.1 GB, so a process first makes by NumPy what takes as long.
+    """
+    global _by_numpy
+    if f"{__package__}.fused" in sys.modules or _by_numpy >= MOST_BY_NUMPY:
+        return compiled()
+    _by_numpy += pixels
+    return None
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import math
 
 import pytest
@@ -216,6 +217,22 @@ def test_a_frame_in_strips_is_that_of_a_whole_one(monkeypatch):
     torch.testing.assert_close(maps_in_strips, maps, atol=1e-4, rtol=0)
 
 
+def test_a_frame_is_corrected_when_its_ways_are_dropped(monkeypatch):
+    blur, voxels, _ = seen_at_half_the_size((9.0, -5.0))
+    shape = (1, motion_deblur.INSTANTS, 2, *blur.shape[-2:])
+    kept = []
+
+    def counted(*args, **named):
+        kept.append(sum(type(x) is torch.Tensor and x.shape == shape for x in gc.get_objects()))
+        return plain(*args, **named)
+
+    plain = motion_deblur.corrected
+    monkeypatch.setattr(motion_deblur, "corrected", counted)
+    with torch.inference_mode():
+        sharp_along_motion(blur, voxels)
+    assert kept == [1, 0]  # at half the size, those of the whole size are still to come
+
+
 def test_large_frames_have_the_sources_of_small_ones(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     shift = 3 * torch.randn(1, 2, 2, 12, 20, generator=generator)
@@ -358,8 +375,9 @@ def test_dark_noise_that_no_point_explains_gives_numbers():
         share=none,
         pace=torch.zeros(1, 1, 16, 16),
     )
-    seen = corrections.Seen(own, dark[:, :1] + 0.02, torch.zeros(1, 1, 16, 16), spike_pixel=2)
-    for found in corrections.corrected(dark + 0.02, seen, own.shift, 2, by_spikes=True):
+    seen = corrections.Seen(dark[:, :1] + 0.02, torch.zeros(1, 1, 16, 16), spike_pixel=2)
+    explanation = corrections.Explanation(own, own.shift)
+    for found in corrections.corrected(dark + 0.02, explanation, 2, by_spikes=seen):
         assert found.isfinite().all()
 
 

@@ -12,6 +12,7 @@ from types import FrameType
 import pytest
 import torch
 
+from spikedeblur.model.paths import for_each
 from spikedeblur.pipeline.methods import side_by_side as module
 from spikedeblur.pipeline.methods.side_by_side import side_by_side
 
@@ -38,10 +39,10 @@ class Work:
         if value == 0:
             self.began.wait(LONG)
             raise ValueError("frame 0")
-        self.at_work += 1
-        self.began.set()
         x = torch.ones(8)
         until = time.monotonic() + LONG
+        self.at_work += 1
+        self.began.set()
         try:
             while time.monotonic() < until:
                 x = x * 1
@@ -107,3 +108,57 @@ def begins(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_code.co_name != "begin":
         frame = frame.f_back
     return frame is not None
+
+
+PARTS = [slice(i, i + 1) for i in range(6)]
+
+
+def test_threads_without_a_frame_help_with_the_strips_of_another() -> None:
+    both = threading.Barrier(2)  # which a thread alone would not pass
+
+    def strip(rows: slice) -> tuple[int, int, bool]:
+        if rows.start < 2:
+            both.wait(LONG)
+        return rows.start, torch.get_num_threads(), torch.ones(4)[rows].is_inference()
+
+    (found,) = side_by_side(lambda _: for_each(strip, PARTS), [0], "cpu")
+    assert found == [(i, 1, True) for i in range(6)]
+
+
+def test_threads_with_a_frame_of_their_own_help_nobody() -> None:
+    both = threading.Barrier(2)
+
+    def frame(_: int) -> set[int]:
+        both.wait(LONG)
+        threads = set(for_each(lambda rows: threading.get_ident(), PARTS))
+        both.wait(LONG)
+        return threads
+
+    assert [len(threads) for threads in side_by_side(frame, [0, 1], "cpu")] == [1, 1]
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_an_error_in_a_strip_is_that_of_the_frame(bad: int) -> None:
+    both = threading.Barrier(2)
+
+    def strip(rows: slice) -> None:
+        if rows.start < 2:
+            both.wait(LONG)
+        if rows.start == bad:
+            raise ValueError(f"strip {bad}")
+
+    with pytest.raises(ValueError, match=f"strip {bad}"):
+        list(side_by_side(lambda _: for_each(strip, PARTS), [0], "cpu"))
+
+
+def test_whoever_waits_no_longer_ends_strips_too() -> None:
+    work, began = Work(), time.monotonic()
+
+    def second(value: int) -> list[int]:
+        return [] if value == 0 else for_each(lambda rows: work(1), PARTS)
+
+    with closing(side_by_side(second, [0, 1], "cpu")) as found:
+        assert next(found) == []
+        work.began.wait(LONG)
+    assert work.at_work == 0
+    assert time.monotonic() - began < LONG / 2

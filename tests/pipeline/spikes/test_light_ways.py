@@ -321,6 +321,18 @@ def test_where_numba_does_not_load_numpy_does_the_same(
         intervals.compiled.cache_clear()
 
 
+def test_numba_is_loaded_once_numpy_took_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    spikes = random_spikes(0.1, 60)
+    asked: list[int] = []
+    monkeypatch.delitem(sys.modules, "spikedeblur.pipeline.spikes.fused", raising=False)
+    monkeypatch.setattr(intervals, "compiled", lambda: asked.append(1))
+    monkeypatch.setattr(intervals, "_by_numpy", 0)
+    monkeypatch.setattr(intervals, "MOST_BY_NUMPY", 2 * spikes[0].size)
+    light = [light_of_spikes(spikes, 7) for _ in range(4)]
+    assert len(asked) == 2
+    np.testing.assert_array_equal(light[0], light[3])
+
+
 _MAKE_LIGHT = """
 import numpy as np
 from spikedeblur.pipeline.spikes.intervals import compiled, light_of_spikes
