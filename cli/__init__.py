@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .help_page import Command
 from .output import LogFormat, chosen_log_format, say, typed
 
 app = typer.Typer(
@@ -49,7 +50,9 @@ _COMMANDS = {
 """Summaries in the list of commands, by command: a function in the module of its name."""
 
 for _command, _summary in _COMMANDS.items():
-    app.command(short_help=_summary)(getattr(import_module(f".{_command}", __name__), _command))
+    app.command(cls=Command, short_help=_summary)(
+        getattr(import_module(f".{_command}", __name__), _command)
+    )
 
 
 class _Said(logging.Handler):

@@ -8,19 +8,39 @@ from typing import Annotated
 import typer
 
 from . import options
+from .help_page import FRAMES, MODEL, TIMES
 from .options import camera_clock, exposure_times, overwrites, spike_options, trained_model
 from .output import command_line, report
 
 
 def adapt(
-    out: Annotated[Path, typer.Argument(help="Model to write, *.safetensors.")],
-    blur: Annotated[list[Path], typer.Option(help="Folder of blurred frames; may be repeated.")],
+    out: Annotated[
+        Path, typer.Argument(help="Model to write, *.safetensors.", metavar="OUT.safetensors")
+    ],
+    blur: Annotated[
+        list[Path],
+        typer.Option(
+            help="Folder of blurred frames; may be repeated.",
+            metavar="FOLDER",
+            rich_help_panel=FRAMES,
+        ),
+    ],
     spikes: Annotated[
-        list[Path], typer.Option(help="The .dat stream of each --blur, in the same order.")
+        list[Path],
+        typer.Option(
+            help="The .dat stream of each --blur, in the same order.",
+            metavar="FILE.dat",
+            rich_help_panel=FRAMES,
+        ),
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="Model to start from: `small`, or a file.", show_default="small"),
+        typer.Option(
+            help="Model to start from: `small`, or a file.",
+            show_default="small",
+            metavar="MODEL",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     run: options.Run = None,
     frame_rate: options.FrameRate = None,
@@ -30,7 +50,9 @@ def adapt(
     times: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE.csv", help="Times of the exposures of each --blur, in the same order."
+            metavar="FILE.csv",
+            help="Times of the exposures of each --blur, in the same order.",
+            rich_help_panel=TIMES,
         ),
     ] = None,
     log: options.Log = None,
@@ -39,6 +61,8 @@ def adapt(
         typer.Option(
             help="Sequence in the log of each --blur, in the same order.",
             show_default="by the folder's name",
+            metavar="NAME",
+            rich_help_panel=TIMES,
         ),
     ] = None,
     exposure: options.Exposure = None,
@@ -49,13 +73,16 @@ def adapt(
     first: options.First = None,
     sensor: options.Sensor = None,
     steps: Annotated[
-        int, typer.Option(min=1, max=10**7, help="Training steps; 300 take minutes on one core.")
+        int,
+        typer.Option(
+            min=1, max=10**7, help="Training steps; 300 take minutes on one core.", metavar="N"
+        ),
     ] = 300,
     learning_rate: Annotated[
-        float, typer.Option(help="Learning rate at the start; it falls to 0.")
+        float, typer.Option(help="Learning rate at the start; it falls to 0.", metavar="RATE")
     ] = 1e-3,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Seed of random clips and crops.")
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of random clips and crops.", metavar="N")
     ] = 0,
     force: options.Force = False,
     overwrite: Annotated[bool, overwrites("a model that is there")] = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from .help_page import OUTPUT, SIMULATED
 from .options import (
     Calibration,
     FrameRate,
@@ -66,11 +67,20 @@ def align(
     log: Annotated[
         Path | None,
         typer.Option(
-            help="Alignment log to write.", show_default="outputs/logs/align_<layout>.txt"
+            help="Alignment log to write.",
+            show_default="outputs/logs/align_<layout>.txt",
+            metavar="FILE.txt",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="Manifest to write.", show_default="beside the log, .json")
+        Path | None,
+        typer.Option(
+            help="Manifest to write.",
+            show_default="beside the log, .json",
+            metavar="FILE.json",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     frame_rate: FrameRate = None,
     shutter: Shutter = None,
@@ -84,11 +94,18 @@ def align(
             max=10**6,
             help="Sharp frames that make a blurred one; odd.",
             show_default="33; GoPro: by name",
+            metavar="N",
+            rich_help_panel=SIMULATED,
         ),
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option(help="Sharp frames a second, in Hz.", show_default="the layout's own"),
+        typer.Option(
+            help="Sharp frames a second.",
+            show_default="the layout's own",
+            metavar="HZ",
+            rich_help_panel=SIMULATED,
+        ),
     ] = None,
     rate: Rate = None,
     geometry: Geometry = None,
@@ -107,13 +124,17 @@ def align(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="HTML page to write: pictures and correlation curves by sequence."),
+        typer.Option(
+            help="HTML page to write: pictures and correlation curves by sequence.",
+            metavar="FILE.html",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings as errors.")] = False,
     overwrite: Annotated[bool, overwrites("a log or manifest that align didn't write")] = False,
     json: Json = False,
 ) -> None:
-    """Pair blurred frames with their spikes, count these, and verify the times from the frames.
+    """Pair blurred frames with their spikes, and verify the times from the frames.
 
     Writes the alignment log and, beside it, the manifest that voxelize starts from. Files that
     have not changed since the last run are not read again.

@@ -28,7 +28,10 @@ def check(
         ),
     ],
     manifest: Annotated[
-        str | None, typer.Option(help="For a store: also compare its sources with this manifest.")
+        str | None,
+        typer.Option(
+            help="For a store: also compare its sources with this manifest.", metavar="FILE.json"
+        ),
     ] = None,
     workers: Annotated[
         int | None,
@@ -36,11 +39,12 @@ def check(
             min=1,
             max=1024,
             help="For a manifest: sequences at once; default: one a core, at most 8.",
+            metavar="N",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Read everything once: is it what was aligned, or voxelized, and are both cameras sound?
+    """Read a manifest's data or a store once, and name what is damaged or doubtful.
 
     A manifest is checked for files missing, cut or changed; frames black, frozen or of another
     size; dead and hot pixels of the spikes; a gain or rate unlike the stated one; and exposures

@@ -18,7 +18,7 @@ def convert(
     rate: Rate = None,
     gain: Gain = None,
     key: Annotated[
-        str | None, typer.Option(help="Array to take from an .npz or HDF5 file.")
+        str | None, typer.Option(help="Array to take from an .npz or HDF5 file.", metavar="NAME")
     ] = None,
     overwrite: Annotated[bool, overwrites("OUT.dat")] = False,
     json: Json = False,

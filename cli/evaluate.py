@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from . import options
+from .help_page import MODEL, OUTPUT
 from .options import overwrites, trained_model
 from .output import command_line, print_table, say, say_next
 
@@ -22,23 +23,32 @@ def evaluate(
     model: options.Model = None,
     control: Annotated[
         str | None,
-        typer.Option(help="Run folder or exported model that was trained without spikes, for rgb."),
+        typer.Option(
+            help="Run folder or exported model that was trained without spikes, for rgb.",
+            metavar="MODEL",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Split to evaluate.", show_default="test, or the protocol's")
+        str | None,
+        typer.Option(
+            help="Split to evaluate.", show_default="test, or the protocol's", metavar="SPLIT"
+        ),
     ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
             help="Comma-separated: blur, tfp, tfi, sdm, path, rgb, model.",
             show_default="all that can be",
+            metavar="NAME,...",
         ),
     ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
             help="Refuse other data than a published table's: gopro-blur, gopro-blur-gamma, "
-            "spk-x4k-33 or s-sdm."
+            "spk-x4k-33 or s-sdm.",
+            metavar="NAME",
         ),
     ] = None,
     lpips: Annotated[
@@ -56,14 +66,20 @@ def evaluate(
         typer.Option(
             help="File that `calibrate` wrote for the camera of these data: corrects its pixels.",
             show_default="pixels are taken as equal",
+            metavar="FILE",
         ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="JSON file to write.", metavar="FILE.json", rich_help_panel=OUTPUT),
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
             help="PNG to write: blur, SDM, model and sharp side by side, on the window whose "
-            "gain over blur is the median."
+            "gain over blur is the median.",
+            metavar="FILE.png",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     tile: options.Tile = None,

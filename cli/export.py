@@ -11,6 +11,7 @@ from .options import overwrites
 from .output import command_line, parse_size, require_local, say, say_next
 
 _PROGRAMS = (".pt2", ".onnx")
+PROGRAM = "Programs (.pt2, .onnx)"
 
 
 def export(
@@ -24,16 +25,30 @@ def export(
     out: Annotated[Path, typer.Argument(help="File to write: *.safetensors, *.pt2 or *.onnx.")],
     size: Annotated[
         str | None,
-        typer.Option(help="For a program: HxW of its frames, in pixels; it takes no other."),
+        typer.Option(
+            help="Size of its frames, in pixels; it takes no other.",
+            metavar="HxW",
+            rich_help_panel=PROGRAM,
+        ),
     ] = None,
     spike_size: Annotated[
         str | None,
-        typer.Option(help="For a program: HxW of its counts.", show_default="the trunk's"),
+        typer.Option(
+            help="Size of its counts, in pixels.",
+            show_default="the trunk's",
+            metavar="HxW",
+            rich_help_panel=PROGRAM,
+        ),
     ] = None,
     frames: Annotated[
         int | None,
         typer.Option(
-            min=1, max=2000, help="For a program: frames of a clip.", show_default="as in training"
+            min=1,
+            max=2000,
+            help="Frames of a clip.",
+            show_default="as in training",
+            metavar="N",
+            rich_help_panel=PROGRAM,
         ),
     ] = None,
     clip_len: Annotated[
@@ -43,6 +58,7 @@ def export(
             max=2000,
             help="For a .safetensors: windows that the network sees together when it restores.",
             show_default="as in training",
+            metavar="N",
         ),
     ] = None,
     overwrite: Annotated[bool, overwrites("a file that is there")] = False,

@@ -17,7 +17,7 @@ def runs(
     ] = Path("outputs"),
     json: Json = False,
 ) -> None:
-    """Compare runs: the best first, with the keys of the configuration by which they differ.
+    """Compare runs, the best first, with the keys by which they differ.
 
     Example: spikedeblur runs outputs
     """

@@ -36,7 +36,8 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Run folder.", show_default="outputs/<name of the YAML>")
+        Path | None,
+        typer.Option(help="Run folder.", show_default="outputs/<name of the YAML>", metavar="RUN"),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
@@ -81,10 +82,10 @@ def train(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train a model. Ctrl-C and SIGTERM write a checkpoint first; --resume goes on from there.
+    """Train a model on a store, as a configuration says.
 
-    A run that goes on may be longer, or have another learning rate: --run RUN --resume --set
-    TRAIN.MAX_STEPS=2000.
+    Ctrl-C and SIGTERM write a checkpoint first; --resume goes on from there. A run that goes on may
+    be longer, or have another learning rate: --run RUN --resume --set TRAIN.MAX_STEPS=2000.
 
     Example: spikedeblur train --config configs/deblur/quickstart.yaml --set DATA.ROOT=my.zarr
     """

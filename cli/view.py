@@ -11,6 +11,8 @@ from . import options
 from .options import spike_options
 from .output import say
 
+PAGE = "Page"
+
 
 def view(
     path: Annotated[
@@ -22,9 +24,16 @@ def view(
     sensor: options.Sensor = None,
     port: Annotated[
         int,
-        typer.Option(min=0, max=65535, help="Port of the page.", show_default="any that is free"),
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of the page.",
+            show_default="any that is free",
+            metavar="PORT",
+            rich_help_panel=PAGE,
+        ),
     ] = 0,
-    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    browser: Annotated[bool, typer.Option(help="Open a browser.", rich_help_panel=PAGE)] = True,
 ) -> None:
     """Show spikes, TFP, TFI, bins, rates and frames on a page, at any instant.
 

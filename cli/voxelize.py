@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 50
+WORKERS = "Workers"
 
 
 Kind = Annotated[
@@ -37,7 +38,8 @@ OnCluster = Annotated[
     Literal["slurm"] | None,
     typer.Option(
         help="Submit --workers jobs to it, as jobqueue.yaml of Dask's configuration says; "
-        "--dry-run prints the script."
+        "--dry-run prints the script.",
+        rich_help_panel=WORKERS,
     ),
 ]
 
@@ -55,7 +57,9 @@ def voxelize(
             help="Folder or URL (s3://, gs://, az://) to write; a stopped run continues in it."
         ),
     ],
-    bins: Annotated[int, typer.Option(min=1, max=4096, help="Temporal bins a window (K).")] = 32,
+    bins: Annotated[
+        int, typer.Option(min=1, max=4096, help="Temporal bins a window (K).", metavar="N")
+    ] = 32,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -63,11 +67,17 @@ def voxelize(
             max=1024,
             help="Processes, or jobs of --cluster; 1: this process.",
             show_default="one a core",
+            metavar="N",
+            rich_help_panel=WORKERS,
         ),
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="A running Dask scheduler, e.g. tcp://host:8786."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="A running Dask scheduler, e.g. tcp://host:8786.",
+            rich_help_panel=WORKERS,
+        ),
     ] = None,
     cluster: OnCluster = None,
     format: Annotated[
