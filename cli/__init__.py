@@ -59,14 +59,11 @@ class _Said(logging.Handler):
     """Prints what the package logs as `say` does."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record), err=True)
+        say(self.format(record), err=True, label="warning")
 
 
 _logger = logging.getLogger(__name__.partition(".")[0])
 _logger.addHandler(_Said(logging.WARNING))
-
-_LONGEST = 4_000
-"""Most characters of an error message that are printed."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -107,6 +104,7 @@ def spikedeblur(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (failed), 2 (wrong use), 128 + a signal."""
     from ..errors import SpikeDeblurError
+    from .mistakes import tell
     from .output import begin
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -128,8 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (SpikeDeblurError, OSError, MemoryError) as error:
         if debug:
             raise
-        say(f"spikedeblur: {_one_paragraph(_in_words(error))}", err=True)
-        return 1
+        return tell(error)
     except _StopError as stopped:
         again = "the same command goes on from here"
         if options[:1] == ["adapt"]:
@@ -139,15 +136,12 @@ def main(arguments: list[str] | None = None) -> int:
         # Zarr's event loop leaves work undone, which Python would tell after the last line.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        say(f"spikedeblur: stopped; {again}", err=True)
+        say(f"stopped; {again}", err=True)
         return 128 + stopped.signal
     except Exception as wrong_use:
         if not hasattr(wrong_use, "show"):  # by which Typer's releases all know a wrong use
             raise
-        words = io.StringIO()
-        wrong_use.show(words)
-        say(words.getvalue().rstrip(), err=True)
-        return int(getattr(wrong_use, "exit_code", 2))
+        return tell(wrong_use, is_wrong_use=True)
     return code if isinstance(code, int) else 0
 
 
@@ -189,22 +183,3 @@ def _signals_that_stop() -> Iterator[None]:
     finally:
         for number, handler in replaced.items():
             signal.signal(number, handler)
-
-
-def _one_paragraph(message: str) -> str:
-    """Return a message in one line, shortened to `_LONGEST` characters."""
-    shown = message.replace("\n", " ").replace("\t", " ")
-    if len(shown) <= _LONGEST:
-        return shown
-    return f"{shown[: _LONGEST // 2]} [...] {shown[-_LONGEST // 2 :]}"
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        if isinstance(error, FileExistsError):
-            return f"{where}a file is in the way of what should be made there; choose another path"
-        return f"{where}{error.strerror}; check the path, its permissions and the free space"
-    if isinstance(error, MemoryError):
-        return "out of memory; take smaller pieces (--workers, --tile, a smaller crop)"
-    return str(error)

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from . import options
+from .completion import models, offered
 from .help_page import FRAMES, MODEL, TIMES
 from .options import camera_clock, exposure_times, overwrites, spike_options, trained_model
 from .output import command_line, report
@@ -39,6 +41,7 @@ def adapt(
             help="Model to start from: `small`, or a file.",
             show_default="small",
             metavar="MODEL",
+            autocompletion=offered(models),
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -136,8 +139,9 @@ def adapt(
         summary = job(source, recordings, out, how=how, overwrite=overwrite, reporter=reporter)
     report(
         summary,
-        f"{out}: adapted to {summary.exposures} exposures of {summary.recordings} recordings in "
-        f"{summary.steps} steps, loss {summary.loss_before:.4f} to {summary.loss_after:.4f}",
+        f"{out}: adapted to {counted(summary.exposures, 'exposure')} of "
+        f"{counted(summary.recordings, 'recording')} in {counted(summary.steps, 'step')}, "
+        f"loss {summary.loss_before:.4f} to {summary.loss_after:.4f}",
         json=json,
         next_command=command_line(
             *("restore", "--model", out, "--blur", blur[0], "--spikes", spikes[0]),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..pipeline.host.reporter import counted
+from .completion import layouts, offered
 from .help_page import OUTPUT, SIMULATED
 from .options import (
     Calibration,
@@ -38,8 +40,12 @@ _MOST_CORRECTIONS = 4
 
 def _layout(value: str) -> str:
     if value not in ("auto", *LAYOUT_NAMES) and not value.lower().endswith((".yaml", ".yml")):
+        from .mistakes import did_you_mean
+
+        near = did_you_mean(value, LAYOUT_NAMES)
         raise typer.BadParameter(
             f"expected auto, {', '.join(LAYOUT_NAMES)}, or a layout file FILE.yaml, got {value!r}"
+            + (f"; {near}" if near else "")
         )
     return value
 
@@ -51,6 +57,7 @@ def align(
         typer.Option(
             metavar="NAME|FILE.yaml",
             callback=_layout,
+            autocompletion=offered(layouts),
             help=f"How its folders are laid out: {', '.join(LAYOUT_NAMES)}; auto finds out and "
             "says; or a layout file for other folders, see docs/datasets.md.",
         ),
@@ -146,6 +153,7 @@ def align(
     from ..pipeline.align.summary import summarise
     from .progress import progress_bar
 
+    camera = camera_clock(frame_rate, shutter, start, times, fps, exposure)
     chosen, reason = choose_layout(root, layout)
     if reason is not None:
         note(f"Layout {chosen.NAME}, by {reason}")
@@ -155,7 +163,7 @@ def align(
     options = stage.AlignOptions(
         exposure=exposure,
         fps=fps,
-        camera=camera_clock(frame_rate, shutter, start, times, fps, exposure),
+        camera=camera,
         variant=variant,
         spikes=spike_options(geometry, rate, gain, None, calibration, readout),
         verify=verify,
@@ -192,7 +200,8 @@ def align(
 
 def _in_words(summary: AlignSummary, verify: bool) -> str:
     lines = [
-        f"{summary.sequences} sequences, {summary.windows} exposures, {summary.spikes} spikes; "
+        f"{counted(summary.sequences, 'sequence')}, {counted(summary.windows, 'exposure')}, "
+        f"{counted(summary.spikes, 'spike')}; "
         f"layout {summary.layout} at {summary.fps:g} frames a second"
         + (f", blurred frames from {summary.blur_kind}" if summary.blur_kind else "")
     ]
@@ -202,8 +211,8 @@ def _in_words(summary: AlignSummary, verify: bool) -> str:
         lines.append("Not verified: no sharp frames, and recordings end with the exposures")
     else:
         line = (
-            f"Lag proved by the images in {summary.verified} of {summary.sequences} sequences; "
-            f"spikes fit the frames in {summary.fitting}"
+            f"Lag proved by the images in {summary.verified} of "
+            f"{counted(summary.sequences, 'sequence')}; spikes fit the frames in {summary.fitting}"
         )
         if summary.worst_lag_seconds is not None:
             line += (
@@ -212,7 +221,9 @@ def _in_words(summary: AlignSummary, verify: bool) -> str:
             )
         lines.append(line)
     if summary.corrected:
-        lines.append(f"Clock corrected in {summary.corrected} sequences, as the manifest says")
+        lines.append(
+            f"Clock corrected in {counted(summary.corrected, 'sequence')}, as the manifest says"
+        )
         shown = list(summary.corrections.items())[:_MOST_CORRECTIONS]
         lines += [f"  {seq}, restored without it: {options}" for seq, options in shown]
     lines.append(f"Log {summary.log}, manifest {summary.manifest}")

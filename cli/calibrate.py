@@ -52,7 +52,8 @@ def calibrate(
     """
     if dark is None and flat is None:
         raise typer.BadParameter(
-            "expected --dark, --flat or both, got neither", param_hint="--dark / --flat"
+            "expected --dark, --flat or both, got neither; for example --dark dark.dat",
+            param_hint="--dark / --flat",
         )
     require_local(out, "--out")
     from ..pipeline.calibrate import job

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from .options import Gain, Geometry, Json, Rate, overwrites
 from .output import command_line, report
 
@@ -45,8 +46,8 @@ def convert(
         )
     report(
         summary,
-        f"{summary.frames} frames of {summary.height}x{summary.width} with {summary.spikes} "
-        f"spikes in {summary.out} ({summary.bytes} bytes)",
+        f"{counted(summary.frames, 'frame')} of {summary.height}x{summary.width} with "
+        f"{counted(summary.spikes, 'spike')} in {summary.out} ({summary.bytes} bytes)",
         next_command=command_line("inspect", out),
         json=json,
     )

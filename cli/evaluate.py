@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from . import options
+from ..pipeline.host.reporter import counted
+from . import completion, options
+from .completion import offered, one_of, protocols, splits
 from .help_page import MODEL, OUTPUT
 from .options import overwrites, trained_model
 from .output import command_line, print_table, say, say_next
@@ -32,7 +34,10 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Split to evaluate.", show_default="test, or the protocol's", metavar="SPLIT"
+            help="Split to evaluate.",
+            show_default="test, or the protocol's",
+            metavar="SPLIT",
+            autocompletion=offered(splits),
         ),
     ] = None,
     methods: Annotated[
@@ -41,6 +46,7 @@ def evaluate(
             help="Comma-separated: blur, tfp, tfi, sdm, path, rgb, model.",
             show_default="all that can be",
             metavar="NAME,...",
+            **one_of(completion.methods, several=True),
         ),
     ] = None,
     protocol: Annotated[
@@ -49,6 +55,7 @@ def evaluate(
             help="Refuse other data than a published table's: gopro-blur, gopro-blur-gamma, "
             "spk-x4k-33 or s-sdm.",
             metavar="NAME",
+            **one_of(protocols),
         ),
     ] = None,
     lpips: Annotated[
@@ -181,18 +188,20 @@ def _print(evaluation: Evaluation) -> None:
     if gains:
         say(f"Gain over blur in dB, 95 % interval over sequences: {', '.join(gains)}")
     if evaluation.findings:
-        say(f"Warning: {warning_of(evaluation.findings)}")
+        say(warning_of(evaluation.findings), err=True, label="warning")
     if evaluation.misaligned:
         worst, lag = max(evaluation.misaligned.items(), key=lambda item: abs(item[1]))
         say(
-            f"Warning: the spikes of {len(evaluation.misaligned)} sequences are not where their "
+            f"the spikes of {counted(len(evaluation.misaligned), 'sequence')} are not where their "
             f"sharp frames are, most of all {worst}: {abs(lag):.0%} of the exposure too "
-            f"{'late' if lag > 0 else 'early'}; correct the alignment before you trust the figures"
+            f"{'late' if lag > 0 else 'early'}; correct the alignment before you trust the figures",
+            err=True,
+            label="warning",
         )
     if evaluation.gain_estimated:
         say(
-            f"Gain not recorded for {len(evaluation.gain_estimated)} sequences: taken from the "
-            "blurred frames' brightness"
+            f"Gain not recorded for {counted(len(evaluation.gain_estimated), 'sequence')}: taken "
+            "from the blurred frames' brightness"
         )
 
 

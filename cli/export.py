@@ -73,7 +73,7 @@ def export(
     """
     if out.suffix not in (".safetensors", *_PROGRAMS):
         raise typer.BadParameter(
-            f"expected a name that ends in .safetensors, .pt2 or .onnx, got {out.name}",
+            f"expected a name that ends in .safetensors, .pt2 or .onnx, got {out.name}; change it",
             param_hint="OUT",
         )
     require_local(out, "OUT")
@@ -93,7 +93,7 @@ def export(
             source,
             out,
             size=parse_size(size),
-            spike_size=None if spike_size is None else parse_size(spike_size),
+            spike_size=None if spike_size is None else parse_size(spike_size, "--spike-size"),
             frames=frames,
             overwrite=overwrite,
         )
@@ -108,7 +108,8 @@ def export(
         return
     if (size, spike_size, frames) != (None, None, None):
         raise typer.BadParameter(
-            f"a shape is for programs, *.pt2 and *.onnx; {out.name} takes any", param_hint="--size"
+            f"a shape is for programs, *.pt2 and *.onnx, and {out.name} takes any; leave it out",
+            param_hint="--size",
         )
     from ..pipeline.trained.model_file import export_model
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .completion import models, offered, presets
 from .help_page import FRAMES, MODEL, OUTPUT, SIMULATED, SPIKES, TIMES
 
 if TYPE_CHECKING:
@@ -25,7 +26,23 @@ def _duration(text: str) -> float:
     try:
         return parse_duration(text)
     except TimelineError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(str(error).removeprefix("a duration: ")) from error
+
+
+def _geometry(spec: str | None) -> str | None:
+    if spec is not None:
+        from ..pipeline.spikes.geometry import SpikeGeometryError
+        from ..pipeline.spikes.presets import parse_geometry
+        from .mistakes import did_you_mean
+
+        try:
+            parse_geometry(spec)
+        except SpikeGeometryError as error:
+            what = str(error).removeprefix("geometry ")
+            if near := did_you_mean(spec, presets()):
+                what = f"{what.partition(';')[0]}; {near}"
+            raise typer.BadParameter(what) from error
+    return spec
 
 
 def duration(what: str, **more: Any) -> Any:
@@ -129,6 +146,8 @@ Geometry = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
+        callback=_geometry,
+        autocompletion=offered(presets),
         help="Preset or HxW,bottom-up|top-down[,padded][,msb-first][,bayer=RGGB][,drop=A:B].",
         show_default="side file",
         rich_help_panel=SPIKES,
@@ -192,6 +211,7 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
+        autocompletion=offered(models),
         help="Exported model, a file or a URL; or `small`, which ships.",
         rich_help_panel=MODEL,
     ),
@@ -332,7 +352,7 @@ def trained_model(run: str | Path | None, model: str | None) -> Path | None:
         TrainedModelError: no such model.
     """
     if run is not None and model is not None:
-        raise typer.BadParameter("give --run or --model, not both", param_hint="--model")
+        raise typer.BadParameter("--run and --model both name the model; leave one out")
     from ..pipeline.weights.find import fetched, find_model, require_trained
 
     if run is not None:

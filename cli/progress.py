@@ -84,10 +84,10 @@ def _nothing(done: int, total: int, note: str) -> None:
 
 def _print_warnings(warnings: list[str]) -> None:
     for warning in warnings[:_MOST_WARNINGS]:
-        say(f"warning: {warning}", err=True)
+        say(warning, err=True, label="warning")
     if len(warnings) > _MOST_WARNINGS:
         rest = len(warnings) - _MOST_WARNINGS
-        say(f"warning: and {rest} more; --json lists all", err=True)
+        say(f"and {rest} more; --json lists all", err=True, label="warning")
 
 
 class _Pace:

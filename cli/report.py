@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from . import output
 from .help_page import OUTPUT
 from .options import Json, overwrites
@@ -84,7 +85,8 @@ def report(
             output.note(f"note: {missing}")
     output.report(
         summary,
-        f"{summary.out}: {summary.runs} runs, {summary.windows} windows with pictures, "
+        f"{summary.out}: {counted(summary.runs, 'run')}, "
+        f"{counted(summary.windows, 'window')} with pictures, "
         f"{summary.bytes / 1e6:.1f} MB; open it in a browser",
         json=json,
     )

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from . import options
+from .completion import one_of, restoring_methods
 from .help_page import FRAMES, MODEL, OUTPUT, SIMULATED
 from .options import (
     camera_clock,
@@ -58,6 +60,7 @@ def restore(
         typer.Option(
             help="Without a model: path, sdm, tfp, tfi or blur.",
             metavar="METHOD",
+            **one_of(restoring_methods),
             rich_help_panel=MODEL,
         ),
     ] = "model",
@@ -188,7 +191,7 @@ def restore(
                 overwrite=overwrite,
                 reporter=reporter,
             )
-            words = f" of {len(summary.recordings)} recordings restored by {method}"
+            words = f" of {counted(len(summary.recordings), 'recording')} restored by {method}"
         elif blur is None or spikes is None or split is not None:
             raise typer.BadParameter(
                 "one recording needs --blur and --spikes; or give --manifest, and its --split",
@@ -208,4 +211,6 @@ def restore(
         write_video(video, restored_files(out), video_fps, overwrite=overwrite)
     kept = f", {summary.kept} there already" if summary.kept else ""
     written = "" if video is None else f"; {video}"
-    report(summary, f"{summary.restored} frames{words} in {out}{kept}{written}", json=json)
+    report(
+        summary, f"{counted(summary.restored, 'frame')}{words} in {out}{kept}{written}", json=json
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from .help_page import SPIKES
 from .options import Json, Split, leave_out, overwrites
 from .output import command_line, parse_size, report
@@ -202,7 +203,9 @@ def simulate(
         return
     if (frames is None) == (scenes is None):
         number = "none" if frames is None else "both"
-        raise typer.BadParameter(f"expected one of --frames, --scenes or --rig, got {number}")
+        raise typer.BadParameter(
+            f"expected one of --frames, --scenes or --rig, got {number}; for example --scenes 8"
+        )
     from ..pipeline.simulate import job
     from ..pipeline.simulate.calibration import stand_of
     from ..pipeline.simulate.clips import SPLITS, folder_clips, scene_clips
@@ -232,7 +235,8 @@ def simulate(
     pixels = _record_calibration(out, stand, overwrite=overwrite)
     report(
         summary,
-        f"{summary.clips} clips with {summary.windows} blurred frames in {out}: "
+        f"{counted(summary.clips, 'clip')} with {counted(summary.windows, 'blurred frame')} in "
+        f"{out}: "
         f"{summary.written} recorded, {summary.kept} kept{pixels}",
         next_command=command_line("align", out, "--layout", "x4k1000fps")
         + f" --exposure {exposure}"
@@ -264,8 +268,8 @@ def _simulate_bench(
     kept = "" if summary.written else ", there already"
     report(
         summary,
-        f"{summary.take}: {summary.frames} blurred frames, {summary.dropped} more were dropped, "
-        f"stamps.csv of the others, and {summary.samples} spike samples{kept}\n"
+        f"{summary.take}: {counted(summary.frames, 'blurred frame')}, {summary.dropped} more were "
+        f"dropped, stamps.csv of the others, and {counted(summary.samples, 'spike sample')}{kept}\n"
         "Known are frames of 30 Hz with a shutter of 12 ms; to be found are the time by which they "
         "come late on the spikes' clock, and the readout of their rolling shutter"
         f"{pixels}\n"

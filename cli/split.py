@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from .help_page import OUTPUT
 from .options import Json, overwrites
 from .output import command_line, print_table, report
@@ -77,7 +78,7 @@ def split(
         print_table(rows)
     report(
         summary,
-        f"{len(summary.moved)} sequences are in another split than their folders; manifest "
+        f"In another split than by folders: {counted(len(summary.moved), 'sequence')}; manifest "
         f"{summary.manifest}",
         json=json,
         next_command=command_line("voxelize", summary.manifest, "store.zarr"),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from . import options
 from .options import spike_options
 from .output import say
@@ -49,10 +50,12 @@ def view(
     groups = open_clips(path, spike_options(geometry, rate, gain, sensor=sensor))
     for group in groups:
         if group.finding is not None:
-            say(f"warning: {group.name}: {group.finding}", err=True)
+            say(f"{group.name}: {group.finding}", err=True, label="warning")
     serve(
         groups,
         port=port,
         browser=browser,
-        on_ready=lambda url: say(f"{path}: {len(groups)} sequences at {url} (Ctrl-C ends)"),
+        on_ready=lambda url: say(
+            f"{path}: {counted(len(groups), 'sequence')} at {url} (Ctrl-C ends)"
+        ),
     )

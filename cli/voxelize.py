@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from .options import Json, overwrites
 from .output import command_line, print_json, say, say_next
 
@@ -150,8 +151,8 @@ def voxelize(
 def _print_summary(summary: VoxelizeSummary, store: str) -> None:
     verb = "would be written" if summary.dry_run else "written"
     say(
-        f"{store}: {summary.sequences_written} sequences {verb} ({summary.windows} windows), "
-        f"{summary.sequences_kept} kept unchanged"
+        f"{store}: {counted(summary.sequences_written, 'sequence')} {verb} "
+        f"({counted(summary.windows, 'window')}), {summary.sequences_kept} kept unchanged"
         + (f", {len(summary.failed)} failed" if summary.failed else "")
     )
     for failure in summary.failed[:_SHOWN]:
@@ -187,9 +188,9 @@ def _training_command(store: str, bins: int) -> str:
 def _print_estimate(expected: Estimate) -> None:
     from ..pipeline.host.reporter import duration
 
-    times = ", ".join(f"{n} workers {duration(expected.seconds(n))}" for n in (1, 8, 64))
+    times = ", ".join(f"{counted(n, 'worker')} {duration(expected.seconds(n))}" for n in (1, 8, 64))
     say(
         f"About {expected.bytes_in / 1e9:.2f} GB to read and {expected.bytes_out / 1e9:.2f} GB to "
-        f"write. On cores like this one: {times.replace('1 workers', '1 worker', 1)}, if disks "
+        f"write. On cores like this one: {times}, if disks "
         f"and network keep up ({100 * expected.measured:.2g} % of it was done to measure)"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from ... import __version__
 from ..frames.listing import left_out_around, shorten
 from ..host.locks import only_writer_of
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import SILENT, Reporter, counted
 from ..host.threads import thread_pool
 from ..spikes.registration import Registration
 from .calibration import read_calibration
@@ -115,8 +115,7 @@ def align(
         warnings = run.warnings(done, result)
         if options.strict and warnings:
             raise AlignmentError(
-                f"--strict, and {len(warnings)} warning{'s' * (len(warnings) > 1)}: "
-                + "; ".join(warnings)
+                f"{counted(len(warnings), 'warning')} with --strict: " + "; ".join(warnings)
             )
         for warning in warnings:
             reporter.warn(warning)

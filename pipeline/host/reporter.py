@@ -117,6 +117,11 @@ class Throughput:
         return f"{self._bytes / 1e6:.1f} MB, {self._bytes / 1e6 / seconds:.1f} MB/s"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 frame, 2 frames."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Return a number of seconds as text: 8.2 s, 4:05 min, 3:20 h."""
     if seconds < 60:

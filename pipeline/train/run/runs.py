@@ -191,7 +191,8 @@ def list_runs(folder: Path) -> list[RunFacts]:
     runs = [run for run in folders if (run / "metrics.jsonl").is_file()]
     if not runs:
         raise RunFolderError(
-            f"{folder}: expected run folders that `spikedeblur train` wrote, found none"
+            f"{folder}: expected run folders that `spikedeblur train` wrote, found none; "
+            "check the path"
         )
     records = [read_run(run) for run in runs]
     differ = differing([record.settings for record in records])
