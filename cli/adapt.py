@@ -12,7 +12,7 @@ from . import options
 from .completion import models, offered
 from .help_page import FRAMES, MODEL, TIMES
 from .options import camera_clock, exposure_times, overwrites, spike_options, trained_model
-from .output import command_line, report
+from .output import command_line, free_name, report
 
 
 def adapt(
@@ -131,11 +131,11 @@ def adapt(
     assert source is not None
     triples = zip(blur, spikes, exposed, strict=True)
     recordings = [find_recording(folder, dat, when, spiking) for folder, dat, when in triples]
-    from ..pipeline.adapt import Adapting  # with torch: seconds
-    from ..pipeline.adapt import adapt as job
-
-    how = Adapting(steps=steps, learning_rate=learning_rate, seed=seed, force=force)
     with progress_bar("Adapting", "steps") as reporter:
+        from ..pipeline.adapt import Adapting  # with torch: seconds
+        from ..pipeline.adapt import adapt as job
+
+        how = Adapting(steps=steps, learning_rate=learning_rate, seed=seed, force=force)
         summary = job(source, recordings, out, how=how, overwrite=overwrite, reporter=reporter)
     report(
         summary,
@@ -149,6 +149,7 @@ def adapt(
             *(("--rate", f"{rate:.9g}") if rate is not None else ()),
             *(("--gain", f"{gain:.9g}") if gain is not None else ()),
             *(("--first", f"{first:.9g}") if first is not None else ()),
+            *(("--sensor", sensor) if sensor is not None else ()),
             *(("--log", log) if log is not None else ()),
             *(("--seq", seq[0]) if seq else ()),
             *(("--exposure", str(exposure), "--fps", f"{fps:g}") if fps is not None else ()),
@@ -157,6 +158,6 @@ def adapt(
             *(("--shutter", f"{shutter:.9g}") if shutter is not None else ()),
             *(("--start", f"{start:.9g}") if start is not None else ()),
             *(("--readout", f"{readout:.9g}") if readout is not None else ()),
-            *("--out", out.with_suffix("")),
+            *("--out", free_name(out.with_suffix(""))),
         ),
     )

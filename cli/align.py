@@ -25,7 +25,7 @@ from .options import (
     overwrites,
     spike_options,
 )
-from .output import command_line, note, report
+from .output import command_line, free_name, note, report, store_beside
 
 if TYPE_CHECKING:
     from ..pipeline.align.summary import AlignSummary
@@ -184,11 +184,18 @@ def align(
         )
     summary = summarise(result, log, manifest, reporter.warnings)
     if any(window.sharp for sequence in result.sequences for window in sequence.windows):
-        store = root.with_name(f"{root.name}.zarr") if root.name else Path("store.zarr")
-        following = command_line("voxelize", manifest, store)
+        following = command_line("voxelize", manifest, store_beside(root))
     else:  # nothing to train on
         following = command_line(
-            *("restore", "--model", "small", "--manifest", manifest, "--out", "sharp")
+            *(
+                "restore",
+                "--model",
+                "small",
+                "--manifest",
+                manifest,
+                "--out",
+                free_name(Path("sharp")),
+            )
         )
     report(
         summary,

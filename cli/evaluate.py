@@ -12,7 +12,7 @@ from . import completion, options
 from .completion import offered, one_of, protocols, splits
 from .help_page import MODEL, OUTPUT
 from .options import overwrites, trained_model
-from .output import command_line, print_table, say, say_next
+from .output import command_line, print_json, print_table, say, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.evaluate.metrics import Score
@@ -78,7 +78,11 @@ def evaluate(
     ] = None,
     json: Annotated[
         Path | None,
-        typer.Option(help="JSON file to write.", metavar="FILE.json", rich_help_panel=OUTPUT),
+        typer.Option(
+            help="JSON file to write; - prints it instead of the table.",
+            metavar="FILE.json",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     picture: Annotated[
         Path | None,
@@ -111,7 +115,8 @@ def evaluate(
     except scores.EvaluationError as error:
         raise typer.BadParameter(str(error), param_hint="--methods") from error
     trained, without_spikes = trained_model(run, model), trained_model(control, None)
-    if json is not None:
+    prints_json = json == Path("-")
+    if json is not None and not prints_json:
         scores.require_own_json(json, overwrite=overwrite)
     if picture is not None:
         require_own_picture(picture, overwrite=overwrite)
@@ -130,7 +135,7 @@ def evaluate(
             how=how,
             reporter=reporter,
         )
-    if json is not None:
+    if json is not None and not prints_json:
         scores.write_evaluation(json, evaluation, overwrite=overwrite)
     if picture is not None:
         shown = before_after(
@@ -142,6 +147,9 @@ def evaluate(
             options=how,
             overwrite=overwrite,
         )
+    if prints_json:
+        print_json(evaluation.to_json())
+        return
     _print(evaluation)
     if picture is not None:
         say(f"Picture {picture}: frame {shown.frame_index} of {shown.seq}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import overwrites
-from .output import command_line, parse_size, require_local, say, say_next
+from .options import Json, overwrites
+from .output import command_line, parse_size, print_json, require_local, say, say_next
 
 _PROGRAMS = (".pt2", ".onnx")
 PROGRAM = "Programs (.pt2, .onnx)"
@@ -62,6 +63,7 @@ def export(
         ),
     ] = None,
     overwrite: Annotated[bool, overwrites("a file that is there")] = False,
+    json: Json = False,
 ) -> None:
     """Write the best weights of a run, with their configuration, as one safe file.
 
@@ -77,6 +79,8 @@ def export(
             param_hint="OUT",
         )
     require_local(out, "OUT")
+    from .progress import progress_bar
+
     if out.suffix in _PROGRAMS:
         if clip_len is not None:
             raise typer.BadParameter(
@@ -87,16 +91,20 @@ def export(
         from ..pipeline.weights.find import find_model, require_trained
 
         source = require_trained(Path(run) if Path(run).is_dir() else find_model(run))
-        from ..pipeline.trained.program import export_program  # with torch: seconds
+        with progress_bar("Exporting"):
+            from ..pipeline.trained.program import export_program  # with torch: seconds
 
-        summary = export_program(
-            source,
-            out,
-            size=parse_size(size),
-            spike_size=None if spike_size is None else parse_size(spike_size, "--spike-size"),
-            frames=frames,
-            overwrite=overwrite,
-        )
+            summary = export_program(
+                source,
+                out,
+                size=parse_size(size),
+                spike_size=None if spike_size is None else parse_size(spike_size, "--spike-size"),
+                frames=frames,
+                overwrite=overwrite,
+            )
+        if json:
+            print_json(asdict(summary) | {"out": str(out), "bytes": out.stat().st_size})
+            return
         shapes = ", ".join(
             f"{name} {'x'.join(map(str, shape))}" for name, shape in summary.inputs.items()
         )
@@ -111,14 +119,15 @@ def export(
             f"a shape is for programs, *.pt2 and *.onnx, and {out.name} takes any; leave it out",
             param_hint="--size",
         )
-    from ..pipeline.trained.model_file import export_model
+    with progress_bar("Exporting"):
+        from ..pipeline.trained.model_file import export_model  # with torch: seconds
 
-    facts = export_model(run, out, clip_len=clip_len, overwrite=overwrite)
+        facts = export_model(run, out, clip_len=clip_len, overwrite=overwrite)
+    if json:
+        print_json(facts | {"out": str(out), "bytes": out.stat().st_size})
+        return
     say(
         f"{out}: {facts['parameters'] / 1e6:.2f} M parameters of step {facts['step']}, validation "
         f"{facts['validation_psnr'] or float('nan'):.2f} dB, {out.stat().st_size / 1e6:.1f} MB"
     )
-    say_next(
-        f"{command_line('restore', '--model', out)} --blur DIR --spikes FILE.dat --exposure N "
-        "--fps HZ --out DIR"
-    )
+    say_next(command_line("inspect", out))

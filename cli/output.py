@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -118,10 +119,31 @@ def say_next(command: str | None) -> None:
 
 
 def command_line(*words: str | Path) -> str:
-    """Return `spikedeblur` and these words, quoted for a shell."""
+    """Return a command line of this program with these words, quoted for a shell."""
     # A path such as -x would be taken for an option.
     plain = (f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w) for w in words)
-    return shlex.join(("spikedeblur", *plain))
+    return shlex.join((*_program(), *plain))
+
+
+def _program() -> list[str]:
+    """Return what this program is called by: its name, if the shell finds it by that."""
+    called = Path(sys.argv[0])
+    if called == Path(__file__).parents[1] / "__main__.py" and shutil.which("spikedeblur") is None:
+        return [sys.executable, "-m", "spikedeblur"]
+    if called.name == "spikedeblur" and shutil.which("spikedeblur") is None:
+        return [sys.argv[0]]
+    return ["spikedeblur"]
+
+
+def free_name(path: Path) -> Path:
+    """Return a path that is free: this one, or with -2, -3 and so on behind it."""
+    tried = (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 1000)))
+    return next((one for one in tried if not one.exists()), path)
+
+
+def store_beside(root: Path) -> Path:
+    """Return the name of the store that a next command makes of a data set."""
+    return root.with_name(f"{root.name}.zarr") if root.name else Path("store.zarr")
 
 
 def require_local(path: Path, option: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ import typer
 from ..pipeline.host.reporter import counted
 from .help_page import OUTPUT
 from .options import Json, overwrites
-from .output import command_line, print_table, report
+from .output import command_line, print_table, report, store_beside
 
 
 def split(
@@ -55,6 +56,7 @@ def split(
 
     Example: spikedeblur split outputs/logs/align_x4k1000fps.json --val 0.1 --seed 0
     """
+    from ..pipeline.align.manifest import read_manifest
     from ..pipeline.align.split import split as job
     from .progress import progress_bar
 
@@ -69,6 +71,7 @@ def split(
             overwrite=overwrite,
             reporter=reporter,
         )
+    root = Path(os.path.relpath(read_manifest(summary.manifest).root_folder(summary.manifest)))
     if not json:
         rows = [("split", "scenes", "sequences", "exposures")]
         rows += [
@@ -81,5 +84,5 @@ def split(
         f"In another split than by folders: {counted(len(summary.moved), 'sequence')}; manifest "
         f"{summary.manifest}",
         json=json,
-        next_command=command_line("voxelize", summary.manifest, "store.zarr"),
+        next_command=command_line("voxelize", summary.manifest, store_beside(root)),
     )

@@ -148,9 +148,9 @@ def train(
     start = None if init is None else Init(init, init_partial)
     processes = None if gpus is None or is_launched() else _processes(gpus, there=not dry_run)
     if dry_run:
-        from ..pipeline.train.dry_run import plan_run
-
         with progress_bar("Trying a step") as reporter:
+            from ..pipeline.train.dry_run import plan_run  # with torch: seconds
+
             plan = plan_run(
                 checked,
                 folder if run is not None or resume else None,
@@ -163,9 +163,9 @@ def train(
         report(plan, _described(plan), json=json)
         return
     if find_rate:
-        from ..pipeline.train.find_rate import find_rate as search
-
         with progress_bar("Searching", "steps") as reporter:
+            from ..pipeline.train.find_rate import find_rate as search  # with torch: seconds
+
             rates = search(checked, reporter=reporter)
         more = "" if rates.diverged else "; no learning rate was too high for so few steps"
         report(rates, f"TRAIN.OPTIM.LR={rates.suggested:g}{more}", json=json)
@@ -179,9 +179,9 @@ def train(
         from ..pipeline.train.data.workers import start_fork_server
 
         start_fork_server()  # while torch is imported
-    from ..pipeline.train.job import train as run_training
-
     with progress_bar("Training", "steps") as reporter:
+        from ..pipeline.train.job import train as run_training  # with torch: seconds
+
         summary = run_training(
             checked,
             folder,
@@ -196,12 +196,23 @@ def train(
         words += [] if gpus is None else ["--gpus", gpus]
         again = command_line("train", *words)
         first = checked.DATA.stores[0].ROOT
-        evaluate = command_line("evaluate", first, "--run", folder)
+        figures = "--run", folder, "--json", folder / "evaluation.json"
+        evaluate = command_line("evaluate", first, *figures, *_split_to_evaluate(first))
         _print_summary(summary, again, evaluate, json=json)
     if summary.signal is not None:
         raise typer.Exit(128 + summary.signal)
     if summary.unread:
         raise typer.Exit(1)
+
+
+def _split_to_evaluate(store: str) -> list[str]:
+    """Return the option of `evaluate` for a store in a folder that has no test split."""
+    from ..pipeline.storage.locate import open_storage
+    from ..pipeline.store.records import read_splits
+
+    moved = {} if "://" in store else read_splits(open_storage(store))
+    lacks_test = Path(store).is_dir() and not Path(store, "test").is_dir()
+    return ["--split", "val"] if lacks_test and "test" not in moved.values() else []
 
 
 def _processes(gpus: str, *, there: bool) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..pipeline.host.reporter import counted
 from .options import Json, overwrites
-from .output import command_line, print_json, say, say_next
+from .output import command_line, free_name, print_json, say, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.voxelize.estimate import Estimate
@@ -141,14 +141,14 @@ def voxelize(
         job = {} if script is None else {"job_script": script}
         print_json(summary.as_dict() | job)
     else:
-        _print_summary(summary, store)
+        _print_summary(summary, manifest, store)
         if script is not None:
             say(f"Each of {workers} jobs:\n{script.rstrip()}")
     if summary.failed:
         raise typer.Exit(1)
 
 
-def _print_summary(summary: VoxelizeSummary, store: str) -> None:
+def _print_summary(summary: VoxelizeSummary, manifest: str, store: str) -> None:
     verb = "would be written" if summary.dry_run else "written"
     say(
         f"{store}: {counted(summary.sequences_written, 'sequence')} {verb} "
@@ -169,7 +169,17 @@ def _print_summary(summary: VoxelizeSummary, store: str) -> None:
             f"MB out (spikes {summary.bytes_voxels / 1e6:.1f} MB, {summary.compression:.1f}x less "
             f"than their counts), {summary.windows_per_second:.1f} windows/s"
         )
-    say_next(_training_command(store, summary.bins))
+    say_next(_next_command(summary, manifest, store))
+
+
+def _next_command(summary: VoxelizeSummary, manifest: str, store: str) -> str:
+    """Return the command that trains on a store, or what training on it still lacks."""
+    if "train" in summary.splits and "val" in summary.splits:
+        return _training_command(store, summary.bins)
+    if summary.splits.get("train", 0) > 1 and "://" not in manifest:
+        return command_line("split", manifest, *(() if summary.scenes > 1 else ("--by", "clip")))
+    split = next(name for name in ("test", "val", *summary.splits) if name in summary.splits)
+    return command_line("evaluate", store, *(() if split == "test" else ("--split", split)))
 
 
 def _training_command(store: str, bins: int) -> str:
@@ -177,8 +187,8 @@ def _training_command(store: str, bins: int) -> str:
     from ..pipeline.host.machine import has_gpu
 
     name = "vrt_spike_baseline" if has_gpu() else "quickstart"
-    run = PurePosixPath(store).stem or "run"
-    words = ["train", "--config", f"configs/deblur/{name}.yaml", "--run", f"outputs/{run}"]
+    run = free_name(Path("outputs", PurePosixPath(store).stem or "run"))
+    words = ["train", "--config", f"configs/deblur/{name}.yaml", "--run", str(run)]
     words += ["--set", f"DATA.ROOT={store}"]
     if bins != 32:  # what both files say, under one or both names
         words += ["--set", f"DATA.K={bins}", "--set", f"DATA.NUM_VOXEL_BINS={bins}"]
