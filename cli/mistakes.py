@@ -59,7 +59,8 @@ def tell(error: Exception, *, is_wrong_use: bool = False) -> int:
     else:
         message = _in_words(error)
         option = _OF_OPTION.match(message)
-        code = 2 if option and any(word.startswith(option[1]) for word in typed.get()) else 1
+        was_typed = option and any(word.startswith(option[1]) for word in typed.get())
+        code = 2 if was_typed and not _MISSING.search(message) else 1
     what, advice = divided(_one_paragraph(message))
     nearest = "" if code == 2 else _nearest_path(what)
     hints = [hint for hint in (nearest, advice) if hint]

@@ -114,7 +114,7 @@ def train(
     if dry_run and find_rate:
         raise typer.BadParameter("--dry-run and --find-rate exclude each other; leave one out")
     if init_partial and init is None:
-        raise typer.BadParameter("--init-partial is of --init, which was not given; add it")
+        raise typer.BadParameter("--init-partial needs --init; add it")
     if find_rate and init is not None:
         raise typer.BadParameter("--find-rate starts from random weights; leave out --init")
     if gpus is not None and find_rate:

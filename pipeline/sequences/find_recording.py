@@ -109,6 +109,7 @@ def find_recording(
         SpikeDeblurError: an input that can't be used; names it.
     """
     blur = Path(blur)
+    require_stream(spikes)
     settings = settle_spikes(spikes, options)
     if blur.suffix.lower() == VIDEO_SUFFIX and decode_to is not None:
         seq, frames, exposures = _of_video(blur, times, Path(decode_to))
@@ -426,7 +427,6 @@ def settle_spikes(dat: StrPath, options: SpikeOptions) -> SpikeSettings:
         SpikeSettingsError: geometry or rate are not known, or an impossible rate or gain.
         RecordingError: the time of the first sample is not known.
     """
-    require_stream(dat)
     side = read_side_file(dat)
     if side is not None and not has_own_side_file(dat) and not is_stream_name(Path(dat).name):
         if options.first is None:

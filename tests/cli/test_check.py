@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> str:
 def test_a_whole_store_exits_with_0(store, tmp_path, capsys):
     assert main(["check", store, "--manifest", str(tmp_path / "m.json")]) == 0
     out = capsys.readouterr().out
-    assert "1 sequences" in out
+    assert "1 sequence," in out
     assert "2 source files: all as written" in out
 
 
