@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import signal
@@ -120,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     options, log_format = _without_log_format(options)
     try:
         with _signals_that_stop():
-            code = app([*log_format, *options, *rest], standalone_mode=False)
+            code = _of_command(options[:1])([*log_format, *options, *rest], standalone_mode=False)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     except (SpikeDeblurError, OSError, MemoryError) as error:
@@ -143,6 +144,20 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return tell(wrong_use, is_wrong_use=True)
     return code if isinstance(code, int) else 0
+
+
+def _of_command(first: list[str]) -> typer.Typer:
+    """Return the application with the one command that is typed first, which is quicker to build.
+
+    If it is none of ours, all are there.
+    """
+    one = copy.copy(app)
+    one.registered_commands = [
+        command
+        for command in app.registered_commands
+        if command.callback and [command.callback.__name__.replace("_", "-")] == first
+    ]
+    return one if one.registered_commands else app
 
 
 def _without_log_format(options: list[str]) -> tuple[list[str], list[str]]:

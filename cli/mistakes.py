@@ -37,7 +37,7 @@ _VERBS = (
 )
 _ADVICE = re.compile(
     rf"(or,? |then |first )*((for|from|with|to) [^;]{{1,60}}?,? )?({'|'.join(_VERBS)})\b"
-    r"|or\b|did you mean |is it |were |--[a-z]|docs/\S+ explains|for example\b",
+    r"|or\b|did you mean |it has |is it |were |--[a-z]|docs/\S+ explains|for example\b",
     re.IGNORECASE,
 )
 _MISSING = re.compile(r"no such|no folder|no file|not there|found (none|no|nothing)\b", re.I)

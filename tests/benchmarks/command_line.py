@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.command_line [FOLDER]
 
-FOLDER is one that holds another checkout as `spikedeblur`; it is measured in turns with this one.
-Each line is typed to processes of its own; the least of three counts. Of an interpreter that does
-nothing, typer alone and pydantic alone, the first lines say what they take.
-"""
+FOLDER holds another checkout as `spikedeblur`, whose help is measured in turns with this one's. Each
+line is typed to processes of its own; of help the least of three counts. The first lines are an
+interpreter that does nothing, typer, and typer with pydantic.
+FOLDER is one that holds another checkout as `spikedeblur`; its help is measured in turns with this
 
 from __future__ import annotations
 
@@ -48,29 +48,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = fill(Path(place))
 
-        def row(name: str, code: list[str]) -> list[float]:
-            taken = [
-                min(turn)
-                for turn in zip(
-                    *([seconds(code, folder, source) for source in sources] for _ in range(TURNS)),
-                    strict=True,
-                )
-            ]
-            print(f"| `{name}`" + "".join(f" | {each:.2f}" for each in taken) + " |", flush=True)
-            return taken
+        def row(name: str, code: list[str], where: list[str | None], turns: int) -> float:
+            runs = [[seconds(code, folder, source) for source in where] for _ in range(turns)]
+            least = [min(each) for each in zip(*runs, strict=True)]
+            print(f"| `{name}`" + "".join(f" | {each:.2f}" for each in least) + " |", flush=True)
+            return least[0]
 
         print(f"| help{heads} |\n|---{'|---' * len(sources)}|")
         for name in ("pass", "import typer", "import pydantic.type_adapter, typer"):
-            row(name, ["-c", name])
+            row(name, ["-c", name], sources, TURNS)
         for command in typer.main.get_command(app).commands:
-            row(command, [*module, command, "--help"])
-        print(f"\n| mistake{heads} |\n|---{'|---' * len(sources)}|")
-        mistakes = [row(typed, [*module, *typed.split()]) for typed, *_ in MISTAKES]
-    for name, taken in zip(("here", *others), zip(*mistakes, strict=True), strict=True):
-        print(
-            f"\n{name}: {len(taken)} mistakes, {sum(taken) / len(taken):.2f} s each in the mean, "
-            f"{max(taken):.2f} s at most"
-        )
+            row(command, [*module, command, "--help"], sources, TURNS)
+        print("\n| mistake | here |\n|---|---|")
+        taken = [row(typed, [*module, *typed.split()], [None], 1) for typed, *_ in MISTAKES]
+    mean = sum(taken) / len(taken)
+    print(f"\n{len(taken)} mistakes, {mean:.2f} s in the mean, {max(taken):.2f} s at most")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from spikedeblur.cli import main
+from spikedeblur.cli import main, output
 from spikedeblur.cli.mistakes import divided
 from spikedeblur.pipeline.host.reporter import counted
 
@@ -111,3 +111,21 @@ def test_a_folder_of_any_number_of_names_is_looked_at_quickly(
 
 def test_numbers_agree_with_their_nouns() -> None:
     assert [counted(n, "frame") for n in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]
+
+
+@pytest.mark.parametrize(
+    ("called", "found", "said"),
+    [
+        ("/opt/venv/bin/spikedeblur", True, "spikedeblur"),
+        (".venv/bin/spikedeblur", False, ".venv/bin/spikedeblur"),
+        (str(Path(output.__file__).parents[1] / "__main__.py"), False, f"{sys.executable} -m"),
+        ("/usr/bin/pytest", False, "spikedeblur"),
+    ],
+)
+def test_a_next_command_calls_the_program_as_this_shell_finds_it(
+    called: str, found: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [called])
+    monkeypatch.setattr(output.shutil, "which", lambda name: called if found else None)
+    assert output.command_line("inspect", Path("-x")).startswith(f"{said} ")
+    assert output.command_line("inspect", Path("-x")).endswith("inspect ./-x")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import os
 import pty
@@ -51,6 +53,23 @@ def test_a_pipe_gets_plain_lines_at_most_four_a_minute_and_the_last(clock, capsy
         "Voxelizing: 30/40 windows, 1.0/s, 10.0 s left, 30 MB",
         "Voxelizing: 40/40 windows, 1.0/s, in 40.0 s, 40 MB",
     ]
+
+
+def test_a_terminal_shows_that_torch_loads_while_one_waits_for_it(monkeypatch, tmp_path):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    (tmp_path / "torch.py").write_text("loaded = True\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    finders = list(sys.meta_path)
+    with progress.progress_bar("Restoring", "frames"):
+        assert importlib.import_module("torch").loaded
+    assert "loading torch" in sys.stderr.getvalue()
+    assert sys.meta_path == finders
 
 
 def objects(capsys) -> list[dict]:
