@@ -5,7 +5,7 @@
 FOLDER holds another checkout as `spikedeblur`, whose help is measured in turns with this one's. Each
 line is typed to processes of its own; of help the least of three counts. The first lines are an
 interpreter that does nothing, typer, and typer with pydantic.
-FOLDER is one that holds another checkout as `spikedeblur`; its help is measured in turns with this
+"""
 
 from __future__ import annotations
 
