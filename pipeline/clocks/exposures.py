@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from ..host.reporter import counted
 from ..spikes.clock import SpikeClock
 from .durations import TimelineError, describe_duration
 
@@ -81,7 +82,7 @@ class Exposures:
         windows = [exposure_window(centre, exposure, fps) for centre in centres]
         return cls.closed(
             windows,
-            source=f"an average of {exposure} sharp frames at {fps:g} Hz",
+            source=f"an average of {counted(exposure, 'sharp frame')} at {fps:g} Hz",
             remedy="check rate, fps and the first sample's time",
             instead="for a camera's own frames give --frame-rate 30 --shutter 16ms, with its "
             "values, in place of --fps and --exposure (in a layout file: camera with frame_rate "

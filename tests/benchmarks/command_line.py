@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.command_line [FOLDER]
 
-FOLDER holds another checkout as `spikedeblur`, whose help is measured in turns with this one's. Each
+FOLDER holds another checkout as `spikedeblur`, whose help is measured in turns with this one. Each
 line is typed to processes of its own; of help the least of three counts. The first lines are an
 interpreter that does nothing, typer, and typer with pydantic.
 """
