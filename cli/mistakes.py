@@ -178,6 +178,9 @@ def _plainly(message: str, parameter: Any) -> str:
         near = did_you_mean(choices[1], names)
         some = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
         return f"expected {some}, got {choices[1]}" + (f"; {near}" if near else "")
+    outside = re.fullmatch(r"\S+ is not in the range (.+?)\.?", message)
+    if outside:
+        return f"expected {outside[1]}{got}"
     if re.search(r"valid integer|as an integer", message):
         return f"expected a whole number{got}"
     if re.search(r"valid (number|float)", message):

@@ -161,7 +161,8 @@ def _lengths(table: _Table, shutter: float | None) -> list[Fraction]:
 def _rows_in_order(table: _Table, names: Sequence[str]) -> list[int]:
     if len(table.lines) != len(names):
         raise TimelineError(
-            f"{table.path}: expected {counted(len(names), 'row')}, one for each frame from {names[0]} to "
+            f"{table.path}: expected {counted(len(names), 'row')}, one for each frame from "
+            f"{names[0]} to "
             f"{names[-1]}, found {len(table.lines)}; complete them, or add a column `file` with "
             "the frames' names"
         )
