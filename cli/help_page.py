@@ -90,6 +90,7 @@ def _metavar(parameter: Any) -> str:
 
 def _plain(text: str) -> str:
     """Return an option's help without bounds, which a wrong value is told, and brackets in it."""
+    text = text.replace("\\[", "[")  # as some of Typer's releases write it
     number = r"-?[\d.e+]+"
     text = re.sub(rf"(?:; |(?<=\[))(?:{number}<=?)?x(?:<=?{number}|>=?{number})?(?=\])", "", text)
     text = re.sub(r"\[default: \((.*)\)(; required)?\]$", r"[default: \1\2]", text, flags=re.DOTALL)

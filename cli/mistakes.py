@@ -155,6 +155,9 @@ def _of_wrong_use(error: Any) -> str:
     if unknown:
         near = did_you_mean(unknown[1], context.command.commands)
         return f"no such command {unknown[1]}" + (f"; {near}" if near else "")
+    extra = re.match(r"Got unexpected extra argument\S* \((.*)\)", message)
+    if extra:
+        return f"expected nothing more, got {extra[1]}"
     if not hasattr(error, "param_hint"):
         return message[:1].lower() + message[1:].removesuffix(".")
     where: str | None = error.param_hint
@@ -178,9 +181,11 @@ def _plainly(message: str, parameter: Any) -> str:
         near = did_you_mean(choices[1], names)
         some = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
         return f"expected {some}, got {choices[1]}" + (f"; {near}" if near else "")
-    outside = re.fullmatch(r"\S+ is not in the range (.+?)\.?", message)
+    outside = re.fullmatch(r"(\S+) is not in the range (?:x>=|(\S+)<=x<=)(\S+?)\.?", message)
     if outside:
-        return f"expected {outside[1]}{got}"
+        least, most = (outside[2], outside[3]) if outside[2] else (outside[3], None)
+        is_less = float(outside[1]) < float(least)
+        return f"expected {f'{least} or more' if is_less else f'{most} or less'}{got}"
     if re.search(r"valid integer|as an integer", message):
         return f"expected a whole number{got}"
     if re.search(r"valid (number|float)", message):
