@@ -70,7 +70,7 @@ def tell(error: Exception, *, is_wrong_use: bool = False) -> int:
         hints = [_help_of(error)]
     say(what, err=True, label="error")
     for hint in hints:
-        say(hint, err=True, label="hint")
+        say(_one_paragraph(hint), err=True, label="hint")
     return code
 
 
