@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import signal
@@ -17,6 +18,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .help_page import Command
 from .output import LogFormat, chosen_log_format, say, typed
 
 app = typer.Typer(
@@ -49,21 +51,20 @@ _COMMANDS = {
 """Summaries in the list of commands, by command: a function in the module of its name."""
 
 for _command, _summary in _COMMANDS.items():
-    app.command(short_help=_summary)(getattr(import_module(f".{_command}", __name__), _command))
+    app.command(cls=Command, short_help=_summary)(
+        getattr(import_module(f".{_command}", __name__), _command)
+    )
 
 
 class _Said(logging.Handler):
     """Prints what the package logs as `say` does."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record), err=True)
+        say(self.format(record), err=True, label="warning")
 
 
 _logger = logging.getLogger(__name__.partition(".")[0])
 _logger.addHandler(_Said(logging.WARNING))
-
-_LONGEST = 4_000
-"""Most characters of an error message that are printed."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -104,6 +105,7 @@ def spikedeblur(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (failed), 2 (wrong use), 128 + a signal."""
     from ..errors import SpikeDeblurError
+    from .mistakes import tell
     from .output import begin
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -119,14 +121,13 @@ def main(arguments: list[str] | None = None) -> int:
     options, log_format = _without_log_format(options)
     try:
         with _signals_that_stop():
-            code = app([*log_format, *options, *rest], standalone_mode=False)
+            code = _of_command(options[:1])([*log_format, *options, *rest], standalone_mode=False)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     except (SpikeDeblurError, OSError, MemoryError) as error:
         if debug:
             raise
-        say(f"spikedeblur: {_one_paragraph(_in_words(error))}", err=True)
-        return 1
+        return tell(error)
     except _StopError as stopped:
         again = "the same command goes on from here"
         if options[:1] == ["adapt"]:
@@ -136,16 +137,27 @@ def main(arguments: list[str] | None = None) -> int:
         # Zarr's event loop leaves work undone, which Python would tell after the last line.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        say(f"spikedeblur: stopped; {again}", err=True)
+        say(f"stopped; {again}", err=True)
         return 128 + stopped.signal
     except Exception as wrong_use:
         if not hasattr(wrong_use, "show"):  # by which Typer's releases all know a wrong use
             raise
-        words = io.StringIO()
-        wrong_use.show(words)
-        say(words.getvalue().rstrip(), err=True)
-        return int(getattr(wrong_use, "exit_code", 2))
+        return tell(wrong_use, is_wrong_use=True)
     return code if isinstance(code, int) else 0
+
+
+def _of_command(first: list[str]) -> typer.Typer:
+    """Return the application with the one command that is typed first, which is quicker to build.
+
+    If it is none of ours, all are there.
+    """
+    one = copy.copy(app)
+    one.registered_commands = [
+        command
+        for command in app.registered_commands
+        if command.callback and [command.callback.__name__.replace("_", "-")] == first
+    ]
+    return one if one.registered_commands else app
 
 
 def _without_log_format(options: list[str]) -> tuple[list[str], list[str]]:
@@ -186,22 +198,3 @@ def _signals_that_stop() -> Iterator[None]:
     finally:
         for number, handler in replaced.items():
             signal.signal(number, handler)
-
-
-def _one_paragraph(message: str) -> str:
-    """Return a message in one line, shortened to `_LONGEST` characters."""
-    shown = message.replace("\n", " ").replace("\t", " ")
-    if len(shown) <= _LONGEST:
-        return shown
-    return f"{shown[: _LONGEST // 2]} [...] {shown[-_LONGEST // 2 :]}"
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        if isinstance(error, FileExistsError):
-            return f"{where}a file is in the way of what should be made there; choose another path"
-        return f"{where}{error.strerror}; check the path, its permissions and the free space"
-    if isinstance(error, MemoryError):
-        return "out of memory; take smaller pieces (--workers, --tile, a smaller crop)"
-    return str(error)

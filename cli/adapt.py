@@ -7,20 +7,43 @@ from typing import Annotated
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from . import options
+from .completion import models, offered
+from .help_page import FRAMES, MODEL, TIMES
 from .options import camera_clock, exposure_times, overwrites, spike_options, trained_model
-from .output import command_line, report
+from .output import command_line, free_name, report
 
 
 def adapt(
-    out: Annotated[Path, typer.Argument(help="Model to write, *.safetensors.")],
-    blur: Annotated[list[Path], typer.Option(help="Folder of blurred frames; may be repeated.")],
+    out: Annotated[
+        Path, typer.Argument(help="Model to write, *.safetensors.", metavar="OUT.safetensors")
+    ],
+    blur: Annotated[
+        list[Path],
+        typer.Option(
+            help="Folder of blurred frames; may be repeated.",
+            metavar="FOLDER",
+            rich_help_panel=FRAMES,
+        ),
+    ],
     spikes: Annotated[
-        list[Path], typer.Option(help="The .dat stream of each --blur, in the same order.")
+        list[Path],
+        typer.Option(
+            help="The .dat stream of each --blur, in the same order.",
+            metavar="FILE.dat",
+            rich_help_panel=FRAMES,
+        ),
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="Model to start from: `small`, or a file.", show_default="small"),
+        typer.Option(
+            help="Model to start from: `small`, or a file.",
+            show_default="small",
+            metavar="MODEL",
+            autocompletion=offered(models),
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     run: options.Run = None,
     frame_rate: options.FrameRate = None,
@@ -30,7 +53,9 @@ def adapt(
     times: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE.csv", help="Times of the exposures of each --blur, in the same order."
+            metavar="FILE.csv",
+            help="Times of the exposures of each --blur, in the same order.",
+            rich_help_panel=TIMES,
         ),
     ] = None,
     log: options.Log = None,
@@ -39,6 +64,8 @@ def adapt(
         typer.Option(
             help="Sequence in the log of each --blur, in the same order.",
             show_default="by the folder's name",
+            metavar="NAME",
+            rich_help_panel=TIMES,
         ),
     ] = None,
     exposure: options.Exposure = None,
@@ -49,13 +76,16 @@ def adapt(
     first: options.First = None,
     sensor: options.Sensor = None,
     steps: Annotated[
-        int, typer.Option(min=1, max=10**7, help="Training steps; 300 take minutes on one core.")
+        int,
+        typer.Option(
+            min=1, max=10**7, help="Training steps; 300 take minutes on one core.", metavar="N"
+        ),
     ] = 300,
     learning_rate: Annotated[
-        float, typer.Option(help="Learning rate at the start; it falls to 0.")
+        float, typer.Option(help="Learning rate at the start; it falls to 0.", metavar="RATE")
     ] = 1e-3,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Seed of random clips and crops.")
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of random clips and crops.", metavar="N")
     ] = 0,
     force: options.Force = False,
     overwrite: Annotated[bool, overwrites("a model that is there")] = False,
@@ -101,16 +131,17 @@ def adapt(
     assert source is not None
     triples = zip(blur, spikes, exposed, strict=True)
     recordings = [find_recording(folder, dat, when, spiking) for folder, dat, when in triples]
-    from ..pipeline.adapt import Adapting  # with torch: seconds
-    from ..pipeline.adapt import adapt as job
-
-    how = Adapting(steps=steps, learning_rate=learning_rate, seed=seed, force=force)
     with progress_bar("Adapting", "steps") as reporter:
+        from ..pipeline.adapt import Adapting  # with torch: seconds
+        from ..pipeline.adapt import adapt as job
+
+        how = Adapting(steps=steps, learning_rate=learning_rate, seed=seed, force=force)
         summary = job(source, recordings, out, how=how, overwrite=overwrite, reporter=reporter)
     report(
         summary,
-        f"{out}: adapted to {summary.exposures} exposures of {summary.recordings} recordings in "
-        f"{summary.steps} steps, loss {summary.loss_before:.4f} to {summary.loss_after:.4f}",
+        f"{out}: adapted to {counted(summary.exposures, 'exposure')} of "
+        f"{counted(summary.recordings, 'recording')} in {counted(summary.steps, 'step')}, "
+        f"loss {summary.loss_before:.4f} to {summary.loss_after:.4f}",
         json=json,
         next_command=command_line(
             *("restore", "--model", out, "--blur", blur[0], "--spikes", spikes[0]),
@@ -118,6 +149,7 @@ def adapt(
             *(("--rate", f"{rate:.9g}") if rate is not None else ()),
             *(("--gain", f"{gain:.9g}") if gain is not None else ()),
             *(("--first", f"{first:.9g}") if first is not None else ()),
+            *(("--sensor", sensor) if sensor is not None else ()),
             *(("--log", log) if log is not None else ()),
             *(("--seq", seq[0]) if seq else ()),
             *(("--exposure", str(exposure), "--fps", f"{fps:g}") if fps is not None else ()),
@@ -126,6 +158,6 @@ def adapt(
             *(("--shutter", f"{shutter:.9g}") if shutter is not None else ()),
             *(("--start", f"{start:.9g}") if start is not None else ()),
             *(("--readout", f"{readout:.9g}") if readout is not None else ()),
-            *("--out", out.with_suffix("")),
+            *("--out", free_name(out.with_suffix(""))),
         ),
     )

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..pipeline.host.reporter import counted
+from .completion import layouts, offered
+from .help_page import OUTPUT, SIMULATED
 from .options import (
     Calibration,
     FrameRate,
@@ -22,7 +25,7 @@ from .options import (
     overwrites,
     spike_options,
 )
-from .output import command_line, note, report
+from .output import command_line, free_name, note, report, store_beside
 
 if TYPE_CHECKING:
     from ..pipeline.align.summary import AlignSummary
@@ -37,8 +40,12 @@ _MOST_CORRECTIONS = 4
 
 def _layout(value: str) -> str:
     if value not in ("auto", *LAYOUT_NAMES) and not value.lower().endswith((".yaml", ".yml")):
+        from .mistakes import did_you_mean
+
+        near = did_you_mean(value, LAYOUT_NAMES)
         raise typer.BadParameter(
             f"expected auto, {', '.join(LAYOUT_NAMES)}, or a layout file FILE.yaml, got {value!r}"
+            + (f"; {near}" if near else "")
         )
     return value
 
@@ -50,6 +57,7 @@ def align(
         typer.Option(
             metavar="NAME|FILE.yaml",
             callback=_layout,
+            autocompletion=offered(layouts),
             help=f"How its folders are laid out: {', '.join(LAYOUT_NAMES)}; auto finds out and "
             "says; or a layout file for other folders, see docs/datasets.md.",
         ),
@@ -66,11 +74,20 @@ def align(
     log: Annotated[
         Path | None,
         typer.Option(
-            help="Alignment log to write.", show_default="outputs/logs/align_<layout>.txt"
+            help="Alignment log to write.",
+            show_default="outputs/logs/align_<layout>.txt",
+            metavar="FILE.txt",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="Manifest to write.", show_default="beside the log, .json")
+        Path | None,
+        typer.Option(
+            help="Manifest to write.",
+            show_default="beside the log, .json",
+            metavar="FILE.json",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     frame_rate: FrameRate = None,
     shutter: Shutter = None,
@@ -84,11 +101,18 @@ def align(
             max=10**6,
             help="Sharp frames that make a blurred one; odd.",
             show_default="33; GoPro: by name",
+            metavar="N",
+            rich_help_panel=SIMULATED,
         ),
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option(help="Sharp frames a second, in Hz.", show_default="the layout's own"),
+        typer.Option(
+            help="Sharp frames a second.",
+            show_default="the layout's own",
+            metavar="HZ",
+            rich_help_panel=SIMULATED,
+        ),
     ] = None,
     rate: Rate = None,
     geometry: Geometry = None,
@@ -107,13 +131,17 @@ def align(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="HTML page to write: pictures and correlation curves by sequence."),
+        typer.Option(
+            help="HTML page to write: pictures and correlation curves by sequence.",
+            metavar="FILE.html",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings as errors.")] = False,
     overwrite: Annotated[bool, overwrites("a log or manifest that align didn't write")] = False,
     json: Json = False,
 ) -> None:
-    """Pair blurred frames with their spikes, count these, and verify the times from the frames.
+    """Pair blurred frames with their spikes, and verify the times from the frames.
 
     Writes the alignment log and, beside it, the manifest that voxelize starts from. Files that
     have not changed since the last run are not read again.
@@ -125,6 +153,7 @@ def align(
     from ..pipeline.align.summary import summarise
     from .progress import progress_bar
 
+    camera = camera_clock(frame_rate, shutter, start, times, fps, exposure)
     chosen, reason = choose_layout(root, layout)
     if reason is not None:
         note(f"Layout {chosen.NAME}, by {reason}")
@@ -134,7 +163,7 @@ def align(
     options = stage.AlignOptions(
         exposure=exposure,
         fps=fps,
-        camera=camera_clock(frame_rate, shutter, start, times, fps, exposure),
+        camera=camera,
         variant=variant,
         spikes=spike_options(geometry, rate, gain, None, calibration, readout),
         verify=verify,
@@ -155,11 +184,18 @@ def align(
         )
     summary = summarise(result, log, manifest, reporter.warnings)
     if any(window.sharp for sequence in result.sequences for window in sequence.windows):
-        store = root.with_name(f"{root.name}.zarr") if root.name else Path("store.zarr")
-        following = command_line("voxelize", manifest, store)
+        following = command_line("voxelize", manifest, store_beside(root))
     else:  # nothing to train on
         following = command_line(
-            *("restore", "--model", "small", "--manifest", manifest, "--out", "sharp")
+            *(
+                "restore",
+                "--model",
+                "small",
+                "--manifest",
+                manifest,
+                "--out",
+                free_name(Path("sharp")),
+            )
         )
     report(
         summary,
@@ -171,7 +207,8 @@ def align(
 
 def _in_words(summary: AlignSummary, verify: bool) -> str:
     lines = [
-        f"{summary.sequences} sequences, {summary.windows} exposures, {summary.spikes} spikes; "
+        f"{counted(summary.sequences, 'sequence')}, {counted(summary.windows, 'exposure')}, "
+        f"{counted(summary.spikes, 'spike')}; "
         f"layout {summary.layout} at {summary.fps:g} frames a second"
         + (f", blurred frames from {summary.blur_kind}" if summary.blur_kind else "")
     ]
@@ -181,8 +218,8 @@ def _in_words(summary: AlignSummary, verify: bool) -> str:
         lines.append("Not verified: no sharp frames, and recordings end with the exposures")
     else:
         line = (
-            f"Lag proved by the images in {summary.verified} of {summary.sequences} sequences; "
-            f"spikes fit the frames in {summary.fitting}"
+            f"Lag proved by the images in {summary.verified} of "
+            f"{counted(summary.sequences, 'sequence')}; spikes fit the frames in {summary.fitting}"
         )
         if summary.worst_lag_seconds is not None:
             line += (
@@ -191,7 +228,9 @@ def _in_words(summary: AlignSummary, verify: bool) -> str:
             )
         lines.append(line)
     if summary.corrected:
-        lines.append(f"Clock corrected in {summary.corrected} sequences, as the manifest says")
+        lines.append(
+            f"Clock corrected in {counted(summary.corrected, 'sequence')}, as the manifest says"
+        )
         shown = list(summary.corrections.items())[:_MOST_CORRECTIONS]
         lines += [f"  {seq}, restored without it: {options}" for seq, options in shown]
     lines.append(f"Log {summary.log}, manifest {summary.manifest}")

@@ -7,20 +7,30 @@ from typing import Annotated
 
 import typer
 
+from .help_page import OUTPUT
 from .options import Geometry, Json, overwrites, spike_options
 from .output import report, require_local
 
 
 def calibrate(
     out: Annotated[
-        Path, typer.Option(help="Sensor's file to write, such as sensor.zarr; beside it a PNG.")
+        Path,
+        typer.Option(
+            help="Sensor's file to write, such as sensor.zarr; beside it a PNG.",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+        ),
     ],
     dark: Annotated[
-        Path | None, typer.Option(help="Recording with the lens covered, a second or more.")
+        Path | None,
+        typer.Option(help="Recording with the lens covered, a second or more.", metavar="FILE.dat"),
     ] = None,
     flat: Annotated[
         Path | None,
-        typer.Option(help="Recording of an even surface under constant light, a second or more."),
+        typer.Option(
+            help="Recording of an even surface under constant light, a second or more.",
+            metavar="FILE.dat",
+        ),
     ] = None,
     geometry: Geometry = None,
     even: Annotated[
@@ -42,7 +52,8 @@ def calibrate(
     """
     if dark is None and flat is None:
         raise typer.BadParameter(
-            "expected --dark, --flat or both, got neither", param_hint="--dark / --flat"
+            "expected --dark, --flat or both, got neither; for example --dark dark.dat",
+            param_hint="--dark / --flat",
         )
     require_local(out, "--out")
     from ..pipeline.calibrate import job

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from .options import Json
 from .output import print_json, print_table, say
 
@@ -28,7 +29,10 @@ def check(
         ),
     ],
     manifest: Annotated[
-        str | None, typer.Option(help="For a store: also compare its sources with this manifest.")
+        str | None,
+        typer.Option(
+            help="For a store: also compare its sources with this manifest.", metavar="FILE.json"
+        ),
     ] = None,
     workers: Annotated[
         int | None,
@@ -36,11 +40,12 @@ def check(
             min=1,
             max=1024,
             help="For a manifest: sequences at once; default: one a core, at most 8.",
+            metavar="N",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Read everything once: is it what was aligned, or voxelized, and are both cameras sound?
+    """Read a manifest's data or a store once, and name what is damaged or doubtful.
 
     A manifest is checked for files missing, cut or changed; frames black, frozen or of another
     size; dead and hot pixels of the spikes; a gain or rate unlike the stated one; and exposures
@@ -78,11 +83,11 @@ def check(
 
 
 def _print_store(store: StoreCheck) -> None:
-    sources = f", {store.sources} source files" if store.sources else ""
+    sources = f", {counted(store.sources, 'source file')}" if store.sources else ""
     say(
-        f"{store.store}: {store.sequences} sequences, {store.files} files, "
+        f"{store.store}: {counted(store.sequences, 'sequence')}, {counted(store.files, 'file')}, "
         f"{store.bytes / 1e6:.1f} MB{sources}: "
-        + ("all as written" if store.whole else f"{len(store.findings)} findings")
+        + ("all as written" if store.whole else f"{counted(len(store.findings), 'finding')}")
     )
     if store.without_checksums:
         say(
@@ -109,17 +114,17 @@ def _print_manifest(aligned: ManifestCheck) -> None:
     reasons = [s.rate_unknown for s in aligned.sequences if s.rate_unknown is not None]
     if reasons:
         why = "; ".join(sorted(set(reasons)))
-        say(f"Rate not judged in {len(reasons)} sequences: {why}")
+        say(f"Rate not judged in {counted(len(reasons), 'sequence')}: {why}")
     dark = sum(s.pixels_judged < 0.5 for s in aligned.sequences)
     if dark:
         say(
             "Dead pixels don't show in the dark, which is over half the picture in "
-            f"{dark} sequences"
+            f"{counted(dark, 'sequence')}"
         )
     verdict = f"wrong in {aligned.wrong} of" if aligned.wrong else "nothing wrong in"
     say(
-        f"{aligned.path}: {verdict} {len(aligned.sequences)} sequences, {aligned.files} files, "
-        f"{aligned.bytes / 1e6:.1f} MB read"
+        f"{aligned.path}: {verdict} {counted(len(aligned.sequences), 'sequence')}, "
+        f"{counted(aligned.files, 'file')}, {aligned.bytes / 1e6:.1f} MB read"
     )
 
 

@@ -6,9 +6,10 @@ from .output import say
 
 
 def config_schema() -> None:
-    """Print the JSON Schema of training configurations; editors complete and check keys by it.
+    """Print the JSON Schema of training configurations.
 
-    The first line of a YAML file names it: `# yaml-language-server: $schema=config.schema.json`.
+    Editors complete and check keys by it. The first line of a YAML file names it: `#
+    yaml-language-server: $schema=config.schema.json`.
 
     Example: spikedeblur config-schema > config.schema.json
     """

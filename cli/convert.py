@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from .options import Gain, Geometry, Json, Rate, overwrites
 from .output import command_line, report
 
@@ -18,7 +19,7 @@ def convert(
     rate: Rate = None,
     gain: Gain = None,
     key: Annotated[
-        str | None, typer.Option(help="Array to take from an .npz or HDF5 file.")
+        str | None, typer.Option(help="Array to take from an .npz or HDF5 file.", metavar="NAME")
     ] = None,
     overwrite: Annotated[bool, overwrites("OUT.dat")] = False,
     json: Json = False,
@@ -45,8 +46,8 @@ def convert(
         )
     report(
         summary,
-        f"{summary.frames} frames of {summary.height}x{summary.width} with {summary.spikes} "
-        f"spikes in {summary.out} ({summary.bytes} bytes)",
+        f"{counted(summary.frames, 'frame')} of {summary.height}x{summary.width} with "
+        f"{counted(summary.spikes, 'spike')} in {summary.out} ({summary.bytes} bytes)",
         next_command=command_line("inspect", out),
         json=json,
     )

@@ -9,7 +9,9 @@ from .output import print_json, say
 
 
 def doctor(json: Json = False) -> None:
-    """Check this machine's libraries, cores, memory, disk and GPU; exit code 1: mend something.
+    """Check this machine's libraries, cores, memory, disk and GPU.
+
+    Exit code 1: something is to be mended.
 
     Example: spikedeblur doctor
     """

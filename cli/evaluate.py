@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from . import options
+from ..pipeline.host.reporter import counted
+from . import completion, options
+from .completion import offered, one_of, protocols, splits
+from .help_page import MODEL, OUTPUT
 from .options import overwrites, trained_model
-from .output import command_line, print_table, say, say_next
+from .output import command_line, print_json, print_table, say, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.evaluate.metrics import Score
@@ -22,23 +25,37 @@ def evaluate(
     model: options.Model = None,
     control: Annotated[
         str | None,
-        typer.Option(help="Run folder or exported model that was trained without spikes, for rgb."),
+        typer.Option(
+            help="Run folder or exported model that was trained without spikes, for rgb.",
+            metavar="MODEL",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Split to evaluate.", show_default="test, or the protocol's")
+        str | None,
+        typer.Option(
+            help="Split to evaluate.",
+            show_default="test, or the protocol's",
+            metavar="SPLIT",
+            autocompletion=offered(splits),
+        ),
     ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
             help="Comma-separated: blur, tfp, tfi, sdm, path, rgb, model.",
             show_default="all that can be",
+            metavar="NAME,...",
+            **one_of(completion.methods, several=True),
         ),
     ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
             help="Refuse other data than a published table's: gopro-blur, gopro-blur-gamma, "
-            "spk-x4k-33 or s-sdm."
+            "spk-x4k-33 or s-sdm.",
+            metavar="NAME",
+            **one_of(protocols),
         ),
     ] = None,
     lpips: Annotated[
@@ -56,14 +73,24 @@ def evaluate(
         typer.Option(
             help="File that `calibrate` wrote for the camera of these data: corrects its pixels.",
             show_default="pixels are taken as equal",
+            metavar="FILE",
         ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file to write; - prints it instead of the table.",
+            metavar="FILE.json",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
             help="PNG to write: blur, SDM, model and sharp side by side, on the window whose "
-            "gain over blur is the median."
+            "gain over blur is the median.",
+            metavar="FILE.png",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     tile: options.Tile = None,
@@ -88,7 +115,8 @@ def evaluate(
     except scores.EvaluationError as error:
         raise typer.BadParameter(str(error), param_hint="--methods") from error
     trained, without_spikes = trained_model(run, model), trained_model(control, None)
-    if json is not None:
+    prints_json = json == Path("-")
+    if json is not None and not prints_json:
         scores.require_own_json(json, overwrite=overwrite)
     if picture is not None:
         require_own_picture(picture, overwrite=overwrite)
@@ -107,7 +135,7 @@ def evaluate(
             how=how,
             reporter=reporter,
         )
-    if json is not None:
+    if json is not None and not prints_json:
         scores.write_evaluation(json, evaluation, overwrite=overwrite)
     if picture is not None:
         shown = before_after(
@@ -119,6 +147,9 @@ def evaluate(
             options=how,
             overwrite=overwrite,
         )
+    if prints_json:
+        print_json(evaluation.to_json())
+        return
     _print(evaluation)
     if picture is not None:
         say(f"Picture {picture}: frame {shown.frame_index} of {shown.seq}")
@@ -165,18 +196,20 @@ def _print(evaluation: Evaluation) -> None:
     if gains:
         say(f"Gain over blur in dB, 95 % interval over sequences: {', '.join(gains)}")
     if evaluation.findings:
-        say(f"Warning: {warning_of(evaluation.findings)}")
+        say(warning_of(evaluation.findings), err=True, label="warning")
     if evaluation.misaligned:
         worst, lag = max(evaluation.misaligned.items(), key=lambda item: abs(item[1]))
         say(
-            f"Warning: the spikes of {len(evaluation.misaligned)} sequences are not where their "
+            f"the spikes of {counted(len(evaluation.misaligned), 'sequence')} are not where their "
             f"sharp frames are, most of all {worst}: {abs(lag):.0%} of the exposure too "
-            f"{'late' if lag > 0 else 'early'}; correct the alignment before you trust the figures"
+            f"{'late' if lag > 0 else 'early'}; correct the alignment before you trust the figures",
+            err=True,
+            label="warning",
         )
     if evaluation.gain_estimated:
         say(
-            f"Gain not recorded for {len(evaluation.gain_estimated)} sequences: taken from the "
-            "blurred frames' brightness"
+            f"Gain not recorded for {counted(len(evaluation.gain_estimated), 'sequence')}: taken "
+            "from the blurred frames' brightness"
         )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import overwrites
-from .output import command_line, parse_size, require_local, say, say_next
+from .options import Json, overwrites
+from .output import command_line, parse_size, print_json, require_local, say, say_next
 
 _PROGRAMS = (".pt2", ".onnx")
+PROGRAM = "Programs (.pt2, .onnx)"
 
 
 def export(
@@ -24,16 +26,30 @@ def export(
     out: Annotated[Path, typer.Argument(help="File to write: *.safetensors, *.pt2 or *.onnx.")],
     size: Annotated[
         str | None,
-        typer.Option(help="For a program: HxW of its frames, in pixels; it takes no other."),
+        typer.Option(
+            help="Size of its frames, in pixels; it takes no other.",
+            metavar="HxW",
+            rich_help_panel=PROGRAM,
+        ),
     ] = None,
     spike_size: Annotated[
         str | None,
-        typer.Option(help="For a program: HxW of its counts.", show_default="the trunk's"),
+        typer.Option(
+            help="Size of its counts, in pixels.",
+            show_default="the trunk's",
+            metavar="HxW",
+            rich_help_panel=PROGRAM,
+        ),
     ] = None,
     frames: Annotated[
         int | None,
         typer.Option(
-            min=1, max=2000, help="For a program: frames of a clip.", show_default="as in training"
+            min=1,
+            max=2000,
+            help="Frames of a clip.",
+            show_default="as in training",
+            metavar="N",
+            rich_help_panel=PROGRAM,
         ),
     ] = None,
     clip_len: Annotated[
@@ -43,9 +59,11 @@ def export(
             max=2000,
             help="For a .safetensors: windows that the network sees together when it restores.",
             show_default="as in training",
+            metavar="N",
         ),
     ] = None,
     overwrite: Annotated[bool, overwrites("a file that is there")] = False,
+    json: Json = False,
 ) -> None:
     """Write the best weights of a run, with their configuration, as one safe file.
 
@@ -57,10 +75,12 @@ def export(
     """
     if out.suffix not in (".safetensors", *_PROGRAMS):
         raise typer.BadParameter(
-            f"expected a name that ends in .safetensors, .pt2 or .onnx, got {out.name}",
+            f"expected a name that ends in .safetensors, .pt2 or .onnx, got {out.name}; change it",
             param_hint="OUT",
         )
     require_local(out, "OUT")
+    from .progress import progress_bar
+
     if out.suffix in _PROGRAMS:
         if clip_len is not None:
             raise typer.BadParameter(
@@ -71,16 +91,20 @@ def export(
         from ..pipeline.weights.find import find_model, require_trained
 
         source = require_trained(Path(run) if Path(run).is_dir() else find_model(run))
-        from ..pipeline.trained.program import export_program  # with torch: seconds
+        with progress_bar("Exporting"):
+            from ..pipeline.trained.program import export_program  # with torch: seconds
 
-        summary = export_program(
-            source,
-            out,
-            size=parse_size(size),
-            spike_size=None if spike_size is None else parse_size(spike_size),
-            frames=frames,
-            overwrite=overwrite,
-        )
+            summary = export_program(
+                source,
+                out,
+                size=parse_size(size),
+                spike_size=None if spike_size is None else parse_size(spike_size, "--spike-size"),
+                frames=frames,
+                overwrite=overwrite,
+            )
+        if json:
+            print_json(asdict(summary) | {"out": str(out), "bytes": out.stat().st_size})
+            return
         shapes = ", ".join(
             f"{name} {'x'.join(map(str, shape))}" for name, shape in summary.inputs.items()
         )
@@ -92,16 +116,18 @@ def export(
         return
     if (size, spike_size, frames) != (None, None, None):
         raise typer.BadParameter(
-            f"a shape is for programs, *.pt2 and *.onnx; {out.name} takes any", param_hint="--size"
+            f"a shape is for programs, *.pt2 and *.onnx, and {out.name} takes any; leave it out",
+            param_hint="--size",
         )
-    from ..pipeline.trained.model_file import export_model
+    with progress_bar("Exporting"):
+        from ..pipeline.trained.model_file import export_model  # with torch: seconds
 
-    facts = export_model(run, out, clip_len=clip_len, overwrite=overwrite)
+        facts = export_model(run, out, clip_len=clip_len, overwrite=overwrite)
+    if json:
+        print_json(facts | {"out": str(out), "bytes": out.stat().st_size})
+        return
     say(
         f"{out}: {facts['parameters'] / 1e6:.2f} M parameters of step {facts['step']}, validation "
         f"{facts['validation_psnr'] or float('nan'):.2f} dB, {out.stat().st_size / 1e6:.1f} MB"
     )
-    say_next(
-        f"{command_line('restore', '--model', out)} --blur DIR --spikes FILE.dat --exposure N "
-        "--fps HZ --out DIR"
-    )
+    say_next(command_line("inspect", out))

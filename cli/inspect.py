@@ -16,13 +16,16 @@ def inspect(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A .dat or its parts, sensor, manifest, log, store, run, model or config."
+            help="A .dat or its parts, sensor, manifest, log, store, run, model or config.",
+            metavar="PATH",
         ),
     ],
     geometry: Geometry = None,
     json: Json = False,
 ) -> None:
-    """Say what a file or folder is: the frames and rate of a .dat, the parameters of a model.
+    """Say what a file or folder is, and what it holds.
+
+    Such as the frames and rate of a .dat, or the parameters of a model.
 
     Example: spikedeblur inspect recording.dat --geometry 250x400,bottom-up
     """

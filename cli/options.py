@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .completion import models, offered, presets
+from .help_page import FRAMES, MODEL, OUTPUT, SIMULATED, SPIKES, TIMES
+
 if TYPE_CHECKING:
     from ..pipeline.clocks.camera import CameraClock
     from ..pipeline.sequences.find_recording import ExposureTimes
@@ -23,7 +26,23 @@ def _duration(text: str) -> float:
     try:
         return parse_duration(text)
     except TimelineError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(str(error).removeprefix("a duration: ")) from error
+
+
+def _geometry(spec: str | None) -> str | None:
+    if spec is not None:
+        from ..pipeline.spikes.geometry import SpikeGeometryError
+        from ..pipeline.spikes.presets import parse_geometry
+        from .mistakes import did_you_mean
+
+        try:
+            parse_geometry(spec)
+        except SpikeGeometryError as error:
+            what = str(error).removeprefix("geometry ")
+            if near := did_you_mean(spec, presets()):
+                what = f"{what.partition(';')[0]}; {near}"
+            raise typer.BadParameter(what) from error
+    return spec
 
 
 def duration(what: str, **more: Any) -> Any:
@@ -35,26 +54,40 @@ def duration(what: str, **more: Any) -> Any:
 Blur = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of blurred frames, with --fps named by number (0031.png); one image; an MP4."
+        metavar="FOLDER",
+        help="Folder of blurred frames, with --fps named by number (0031.png); one image; an MP4.",
+        rich_help_panel=FRAMES,
     ),
 ]
 Spikes = Annotated[
     Path | None,
     typer.Option(
-        help="The .dat stream that holds their exposures; its parts: a folder, 'rec_*.dat'."
+        metavar="FILE.dat",
+        help="The .dat stream that holds their exposures; its parts: a folder, 'rec_*.dat'.",
+        rich_help_panel=FRAMES,
     ),
 ]
 FrameRate = Annotated[
     float | None,
-    typer.Option(help="The camera's own frames a second, in Hz, in the order of their names."),
+    typer.Option(
+        metavar="HZ",
+        help="The camera's own frames a second, in the order of their names.",
+        rich_help_panel=TIMES,
+    ),
 ]
 Shutter = Annotated[
-    float | None, duration("How long the camera exposed each frame, such as 16ms (bare: seconds).")
+    float | None,
+    duration(
+        "How long the camera exposed each frame, such as 16ms (bare: seconds).",
+        rich_help_panel=TIMES,
+    ),
 ]
 Start = Annotated[
     float | None,
     duration(
-        "When the first exposure began, on the spikes' clock.", show_default="0, or as --times says"
+        "When the first exposure began, on the spikes' clock.",
+        show_default="0, or as --times says",
+        rich_help_panel=TIMES,
     ),
 ]
 Readout = Annotated[
@@ -63,6 +96,7 @@ Readout = Annotated[
         "Rolling shutter: time from a frame's first row to its last; < 0: upwards. All other times "
         "are the first row's.",
         show_default="as align recorded, else all rows at once",
+        rich_help_panel=TIMES,
     ),
 ]
 Times = Annotated[
@@ -70,89 +104,156 @@ Times = Annotated[
     typer.Option(
         metavar="FILE.csv",
         help="Times of the exposures, or of trigger edges: see docs/how-to/own-camera.md.",
+        rich_help_panel=TIMES,
     ),
 ]
-Log = Annotated[Path | None, typer.Option(help="Alignment log with the frames' times.")]
+Log = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.txt", help="Alignment log with the frames' times.", rich_help_panel=TIMES
+    ),
+]
 Seq = Annotated[
-    str | None, typer.Option(help="Sequence in the log.", show_default="by the folder's name")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Sequence in the log.",
+        show_default="by the folder's name",
+        rich_help_panel=TIMES,
+    ),
 ]
 Exposure = Annotated[
     int | None,
-    typer.Option(min=1, max=10**6, help="Simulated data: sharp frames in a blurred one; odd."),
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=10**6,
+        help="Sharp frames in a blurred one; odd.",
+        rich_help_panel=SIMULATED,
+    ),
 ]
 Fps = Annotated[
     float | None,
-    typer.Option(help="Simulated data: sharp frames a second, in Hz; not those of the camera."),
+    typer.Option(
+        metavar="HZ",
+        help="Sharp frames a second; not those of the camera.",
+        rich_help_panel=SIMULATED,
+    ),
 ]
 
 # The spike camera; `spike_options` takes them together.
 Geometry = Annotated[
     str | None,
     typer.Option(
+        metavar="SPEC",
+        callback=_geometry,
+        autocompletion=offered(presets),
         help="Preset or HxW,bottom-up|top-down[,padded][,msb-first][,bayer=RGGB][,drop=A:B].",
         show_default="side file",
+        rich_help_panel=SPIKES,
     ),
 ]
 Rate = Annotated[
     float | None,
-    typer.Option(help="Spike samples a second, in Hz.", show_default="side file or preset"),
+    typer.Option(
+        metavar="HZ",
+        help="Spike samples a second.",
+        show_default="side file or preset",
+        rich_help_panel=SPIKES,
+    ),
 ]
 Gain = Annotated[
     float | None,
-    typer.Option(help="Spikes a sample at unit luminance.", show_default="side file or preset"),
+    typer.Option(
+        metavar="GAIN",
+        help="Spikes a sample at unit luminance.",
+        show_default="side file or preset",
+        rich_help_panel=SPIKES,
+    ),
 ]
 First = Annotated[
     float | None,
-    duration("When the first spike sample was taken.", show_default="side file, else 0"),
+    duration(
+        "When the first spike sample was taken.",
+        show_default="side file, else 0",
+        rich_help_panel=SPIKES,
+    ),
 ]
 Calibration = Annotated[
     Path | None,
     typer.Option(
+        metavar="FILE",
         help="JSON or YAML: homography from spike to frame pixels.",
         show_default="what align found, else both cameras see the same",
+        rich_help_panel=SPIKES,
     ),
 ]
 Sensor = Annotated[
     Path | None,
     typer.Option(
+        metavar="FILE",
         help="File that `calibrate` wrote: corrects gain, dark rate, hot and dead spike pixels.",
         show_default="side file, else pixels are taken as equal",
+        rich_help_panel=SPIKES,
     ),
 ]
 
 # The trained model; `trained_model` takes both.
-Run = Annotated[str | None, typer.Option(help="Run folder of a trained model: a path or a URL.")]
+Run = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Run folder of a trained model: a path or a URL.",
+        rich_help_panel=MODEL,
+    ),
+]
 Model = Annotated[
-    str | None, typer.Option(help="Exported model, a file or a URL; or `small`, which ships.")
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        autocompletion=offered(models),
+        help="Exported model, a file or a URL; or `small`, which ships.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Tile = Annotated[
     int | None,
     typer.Option(
+        metavar="PIXELS",
         min=0,
         max=2**15,
-        help="Side of the model's tiles, in pixels; 0: whole frames.",
+        help="Side of the model's tiles; 0: whole frames.",
         show_default="whole up to 512x512, else 256; less if memory is short",
+        rich_help_panel=MODEL,
     ),
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", help="Go on where spikes and frames are not alike at any lag."),
+    typer.Option(
+        "--force",
+        help="Go on where spikes and frames are not alike at any lag.",
+        rich_help_panel=TIMES,
+    ),
 ]
 Flips = Annotated[
     bool,
     typer.Option(
-        "--flips", help="Mean over four mirrored copies: four times the time, a little better."
+        "--flips",
+        help="Mean over four mirrored copies: four times the time, a little better.",
+        rich_help_panel=MODEL,
     ),
 ]
 
 Split = Literal["train", "val", "test"]
 
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel=OUTPUT)
+]
 
 
 def overwrites(what: str) -> Any:
     """Return the option --overwrite of a command; `what` says in its help what is replaced."""
-    return typer.Option("--overwrite", help=f"Replace {what}.")
+    return typer.Option("--overwrite", help=f"Replace {what}.", rich_help_panel=OUTPUT)
 
 
 def spike_options(
@@ -251,7 +352,7 @@ def trained_model(run: str | Path | None, model: str | None) -> Path | None:
         TrainedModelError: no such model.
     """
     if run is not None and model is not None:
-        raise typer.BadParameter("give --run or --model, not both", param_hint="--model")
+        raise typer.BadParameter("--run and --model both name the model; leave one out")
     from ..pipeline.weights.find import fetched, find_model, require_trained
 
     if run is not None:

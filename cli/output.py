@@ -7,12 +7,13 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import typer
 
@@ -52,9 +53,31 @@ def clean(text: str) -> str:
     )
 
 
-def say(text: str, *, err: bool = False) -> None:
-    """Print a cleaned text and the end of its line; nothing else of the commands prints text."""
-    print(clean(text), file=sys.stderr if err else sys.stdout, flush=True)
+Label = Literal["error", "warning", "hint"]
+_COLOURS: dict[Label, str] = {"error": "1;31", "warning": "1;33", "hint": "1;36"}
+
+
+def say(text: str, *, err: bool = False, label: Label | None = None) -> None:
+    """Print a cleaned text and the end of its line; nothing else of the commands prints text.
+
+    Args:
+        text: what to print.
+        err: on stderr.
+        label: what stands in front, in colour on a terminal.
+    """
+    stream = sys.stderr if err else sys.stdout
+    print(_mark(label, stream) + clean(text), file=stream, flush=True)
+
+
+def _mark(label: Label | None, stream: TextIO) -> str:
+    """Return a label with its colon; without colours by NO_COLOR, or where there is no terminal."""
+    if label is None:
+        return ""
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    # An older console of Windows would show the codes themselves.
+    if plain or (os.name == "nt" and "WT_SESSION" not in os.environ):
+        return f"{label}: "
+    return f"\x1b[{_COLOURS[label]}m{label}:\x1b[0m "
 
 
 def note(text: str) -> None:
@@ -96,10 +119,31 @@ def say_next(command: str | None) -> None:
 
 
 def command_line(*words: str | Path) -> str:
-    """Return `spikedeblur` and these words, quoted for a shell."""
+    """Return a command line of this program with these words, quoted for a shell."""
     # A path such as -x would be taken for an option.
     plain = (f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w) for w in words)
-    return shlex.join(("spikedeblur", *plain))
+    return shlex.join((*_program(), *plain))
+
+
+def _program() -> list[str]:
+    """Return what this program is called by: its name, if the shell finds it by that."""
+    called = Path(sys.argv[0])
+    if called == Path(__file__).parents[1] / "__main__.py" and shutil.which("spikedeblur") is None:
+        return [sys.executable, "-m", "spikedeblur"]
+    if called.name == "spikedeblur" and shutil.which("spikedeblur") is None:
+        return [sys.argv[0]]
+    return ["spikedeblur"]
+
+
+def free_name(path: Path) -> Path:
+    """Return a path that is free: this one, or with -2, -3 and so on behind it."""
+    tried = (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 1000)))
+    return next((one for one in tried if not one.exists()), path)
+
+
+def store_beside(root: Path) -> Path:
+    """Return the name of the store that a next command makes of a data set."""
+    return root.with_name(f"{root.name}.zarr") if root.name else Path("store.zarr")
 
 
 def require_local(path: Path, option: str) -> None:
@@ -112,11 +156,13 @@ def require_local(path: Path, option: str) -> None:
         )
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Return (height, width) of `HxW`; anything else is refused (exit code 2)."""
+def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
+    """Return (height, width) of an option's `HxW`; anything else is refused (exit code 2)."""
     match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text)
     if match is None:
-        raise typer.BadParameter(f"expected HxW in pixels, such as 128x128, got {text!r}")
+        raise typer.BadParameter(
+            f"expected HxW, got {text}; give pixels, such as 128x128", param_hint=option
+        )
     return int(match[1]), int(match[2])
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from importlib.abc import MetaPathFinder
 
 from ..pipeline.host.reporter import Reporter, duration
 from .output import chosen_log_format, clean, is_quiet, note, say
@@ -84,10 +85,10 @@ def _nothing(done: int, total: int, note: str) -> None:
 
 def _print_warnings(warnings: list[str]) -> None:
     for warning in warnings[:_MOST_WARNINGS]:
-        say(f"warning: {warning}", err=True)
+        say(warning, err=True, label="warning")
     if len(warnings) > _MOST_WARNINGS:
         rest = len(warnings) - _MOST_WARNINGS
-        say(f"warning: and {rest} more; --json lists all", err=True)
+        say(f"and {rest} more; --json lists all", err=True, label="warning")
 
 
 class _Pace:
@@ -157,12 +158,31 @@ def _bar(title: str, unit: str, pace: _Pace) -> Iterator[Show]:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None, pace=unit, note="")
+        waiting = _Waiting(lambda: bar.update(task, note="loading torch"))
 
         def show(done: int, total: int, note: str) -> None:
             pace.update(done, total)
             bar.update(task, completed=done, total=total, pace=_words(pace, unit), note=clean(note))
 
-        yield show
+        with waiting:
+            yield show
+
+
+class _Waiting(MetaPathFinder):
+    """Tells when torch begins to load, for which one waits seconds; it finds nothing itself."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "torch":
+            self._tell()
+
+    def __enter__(self) -> None:
+        sys.meta_path.insert(0, self)
+
+    def __exit__(self, *raised: object) -> None:
+        sys.meta_path.remove(self)
 
 
 def _lines(title: str, unit: str, pace: _Pace, *, as_json: bool) -> Show:

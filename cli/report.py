@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from . import output
+from .help_page import OUTPUT
 from .options import Json, overwrites
 
 
@@ -18,7 +20,10 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="HTML file to write.", show_default="report.html in the run, or above several"
+            help="HTML file to write.",
+            show_default="report.html in the run, or above several",
+            metavar="FILE.html",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     store: Annotated[
@@ -26,6 +31,7 @@ def report(
         typer.Option(
             help="Store to take pictures from.",
             show_default="the folder evaluated, or trained on",
+            metavar="STORE",
         ),
     ] = None,
     evaluation: Annotated[
@@ -33,11 +39,16 @@ def report(
         typer.Option(
             help="The first run's evaluation, by evaluate --json.",
             show_default="evaluation.json in the run",
+            metavar="FILE.json",
         ),
     ] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option(help="Manifest of the training data.", show_default="beside the recorded log"),
+        typer.Option(
+            help="Manifest of the training data.",
+            show_default="beside the recorded log",
+            metavar="FILE.json",
+        ),
     ] = None,
     restore: Annotated[
         bool,
@@ -48,9 +59,10 @@ def report(
     overwrite: Annotated[bool, overwrites("a file that report didn't write")] = False,
     json: Json = False,
 ) -> None:
-    """Write one HTML file that shows what a run is worth: figures, pictures, curves, origin.
+    """Write one HTML file that shows what a run, or several, are worth.
 
-    The file needs no network and no other file. The page says what a run does not have.
+    It has figures, pictures, curves and their origin. The file needs no network and no other file.
+    The page says what a run does not have.
 
     Example: spikedeblur report outputs/quickstart
     """
@@ -73,7 +85,8 @@ def report(
             output.note(f"note: {missing}")
     output.report(
         summary,
-        f"{summary.out}: {summary.runs} runs, {summary.windows} windows with pictures, "
+        f"{summary.out}: {counted(summary.runs, 'run')}, "
+        f"{counted(summary.windows, 'window')} with pictures, "
         f"{summary.bytes / 1e6:.1f} MB; open it in a browser",
         json=json,
     )

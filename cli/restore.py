@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from . import options
+from .completion import one_of, restoring_methods
+from .help_page import FRAMES, MODEL, OUTPUT, SIMULATED
 from .options import (
     camera_clock,
     exposure_times,
@@ -33,21 +36,37 @@ _OF_ONE_RECORDING = (
 def restore(
     context: typer.Context,
     out: Annotated[
-        Path, typer.Option(help="Folder for the sharp frames: <frame>.png, or <seq>/<frame>.png.")
+        Path,
+        typer.Option(
+            help="Folder for the sharp frames: <frame>.png, or <seq>/<frame>.png.",
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+        ),
     ],
     blur: options.Blur = None,
     spikes: options.Spikes = None,
     manifest: Annotated[
         Path | None,
-        typer.Option(help="Instead of one recording: all that `align` put in this manifest."),
+        typer.Option(
+            help="Instead of one recording: all that `align` put in this manifest.",
+            metavar="FILE.json",
+            rich_help_panel=FRAMES,
+        ),
     ] = None,
     split: Annotated[
-        options.Split | None, typer.Option(help="Split of the manifest.", show_default="all")
+        options.Split | None,
+        typer.Option(help="Split of the manifest.", show_default="all", rich_help_panel=FRAMES),
     ] = None,
     run: options.Run = None,
     model: options.Model = None,
     method: Annotated[
-        str, typer.Option(help="Without a model: path, sdm, tfp, tfi or blur.")
+        str,
+        typer.Option(
+            help="Without a model: path, sdm, tfp, tfi or blur.",
+            metavar="METHOD",
+            **one_of(restoring_methods),
+            rich_help_panel=MODEL,
+        ),
     ] = "model",
     frame_rate: options.FrameRate = None,
     shutter: options.Shutter = None,
@@ -68,11 +87,23 @@ def restore(
     flips: options.Flips = False,
     short_bins: Annotated[
         int,
-        typer.Option(min=1, max=32, help="Short window of sdm and tfp, in bins of 32 an exposure."),
+        typer.Option(
+            min=1,
+            max=32,
+            help="Short window of sdm and tfp, in bins of 32 an exposure.",
+            metavar="N",
+            rich_help_panel=MODEL,
+        ),
     ] = 5,
     frames_per_exposure: Annotated[
         int,
-        typer.Option(min=1, max=1000, help="Sharp frames from each blurred one, <frame>_<m>.png."),
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Sharp frames from each blurred one, <frame>_<m>.png.",
+            metavar="N",
+            rich_help_panel=OUTPUT,
+        ),
     ] = 1,
     step: Annotated[
         int | None,
@@ -81,16 +112,31 @@ def restore(
             max=10**6,
             help="With an MP4 and --fps: sharp frames from one blurred frame to the next.",
             show_default="the exposure",
+            metavar="N",
+            rich_help_panel=SIMULATED,
         ),
     ] = None,
     bits: Annotated[
-        Literal["8", "16"], typer.Option(help="Bits of a channel in the PNGs; 16 need OpenCV.")
+        Literal["8", "16"],
+        typer.Option(help="Bits of a channel in the PNGs; 16 need OpenCV.", rich_help_panel=OUTPUT),
     ] = "8",
     video: Annotated[
-        Path | None, typer.Option(help="MP4 to write of all sharp frames; needs PyAV.")
+        Path | None,
+        typer.Option(
+            help="MP4 to write of all sharp frames; needs PyAV.",
+            metavar="FILE.mp4",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     video_fps: Annotated[
-        float, typer.Option(min=0.1, max=1e4, help="Frames a second at which it plays.")
+        float,
+        typer.Option(
+            min=0.1,
+            max=1e4,
+            help="Frames a second at which it plays.",
+            metavar="HZ",
+            rich_help_panel=OUTPUT,
+        ),
     ] = 30.0,
     force: options.Force = False,
     overwrite: Annotated[bool, overwrites("frames made from other inputs")] = False,
@@ -149,7 +195,7 @@ def restore(
                 overwrite=overwrite,
                 reporter=reporter,
             )
-            words = f" of {len(summary.recordings)} recordings restored by {method}"
+            words = f" of {counted(len(summary.recordings), 'recording')} restored by {method}"
         elif blur is None or spikes is None or split is not None:
             raise typer.BadParameter(
                 "one recording needs --blur and --spikes; or give --manifest, and its --split",
@@ -171,7 +217,9 @@ def restore(
     words += _gains(recordings)
     kept = f", {summary.kept} there already" if summary.kept else ""
     written = "" if video is None else f"; {video}"
-    report(summary, f"{summary.restored} frames{words} in {out}{kept}{written}", json=json)
+    report(
+        summary, f"{counted(summary.restored, 'frame')}{words} in {out}{kept}{written}", json=json
+    )
 
 
 def _gains(recordings: Sequence[RestoreSummary]) -> str:

@@ -23,7 +23,7 @@ def runs(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare runs: the best first, with the keys of the configuration by which they differ.
+    """Compare runs, the best first, with the keys by which they differ.
 
     Example: spikedeblur runs outputs
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..pipeline.host.reporter import counted
+from .help_page import SPIKES
 from .options import Json, Split, leave_out, overwrites
 from .output import command_line, parse_size, report
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from ..pipeline.simulate.calibration import SpikeStand
     from ..pipeline.simulate.flaws import Flaws
 
+CLIPS, BLUR = "Embedded scenes", "Blur"
 _OF_CLIPS = (
     *("frames", "scenes", "size", "length", "split", "exposure", "stride", "fps", "spike_scale"),
     *("spikes_per_frame", "threshold", "noise", "linear_light", "fastest", "workers"),
@@ -28,12 +31,15 @@ def simulate(
         Path | None,
         typer.Option(
             help="Sharp frames: DIR/<train|val|test>/<group>/<clip>/0000.png ..., or X4K1000FPS's "
-            "videos DIR/encoded_<split>/<group>/<clip>.mp4."
+            "videos DIR/encoded_<split>/<group>/<clip>.mp4.",
+            metavar="FOLDER",
         ),
     ] = None,
     scenes: Annotated[
         int | None,
-        typer.Option(min=1, max=10**6, help="Embedded procedural scenes to render instead."),
+        typer.Option(
+            min=1, max=10**6, help="Embedded procedural scenes to render instead.", metavar="N"
+        ),
     ] = None,
     rig: Annotated[
         bool,
@@ -43,53 +49,143 @@ def simulate(
             "480x640 frames at 30 Hz through a rolling shutter, 240x320 spikes at 20 kHz.",
         ),
     ] = False,
-    size: Annotated[str, typer.Option(help="HxW of the scenes, in pixels.")] = "128x128",
-    length: Annotated[int, typer.Option(min=1, max=10**6, help="Frames of a scene.")] = 65,
+    size: Annotated[
+        str,
+        typer.Option(help="Size of the scenes, in pixels.", metavar="HxW", rich_help_panel=CLIPS),
+    ] = "128x128",
+    length: Annotated[
+        int,
+        typer.Option(
+            min=1, max=10**6, help="Frames of a scene.", metavar="FRAMES", rich_help_panel=CLIPS
+        ),
+    ] = 65,
     split: Annotated[
         Split | None, typer.Option(help="The split to write, or the only one to take.")
     ] = None,
-    exposure: Annotated[int, typer.Option(min=1, max=10**6, help="Frames in one blur; odd.")] = 33,
+    exposure: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=10**6,
+            help="Frames in one blur; odd.",
+            metavar="FRAMES",
+            rich_help_panel=BLUR,
+        ),
+    ] = 33,
     stride: Annotated[
-        int, typer.Option(min=1, max=10**6, help="Frames from one blur to the next.")
+        int,
+        typer.Option(
+            min=1,
+            max=10**6,
+            help="Frames from one blur to the next.",
+            metavar="FRAMES",
+            rich_help_panel=BLUR,
+        ),
     ] = 15,
-    fps: Annotated[float, typer.Option(help="Sharp frames a second, in Hz.")] = 1000.0,
+    fps: Annotated[
+        float,
+        typer.Option(help="Sharp frames a second.", metavar="HZ", rich_help_panel=BLUR),
+    ] = 1000.0,
     spike_scale: Annotated[
-        int, typer.Option(min=1, max=1000, help="Side of a spike pixel, in colour pixels.")
+        int,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Side of a spike pixel, in colour pixels.",
+            metavar="PIXELS",
+            rich_help_panel=SPIKES,
+        ),
     ] = 2,
     spikes_per_frame: Annotated[
-        int, typer.Option(min=1, max=1000, help="Spike samples a sharp frame.")
+        int,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Spike samples a sharp frame.",
+            metavar="N",
+            rich_help_panel=SPIKES,
+        ),
     ] = 8,
     threshold: Annotated[
-        float, typer.Option(help="Spike camera's threshold; gain is 1 / threshold.")
+        float,
+        typer.Option(
+            help="Spike camera's threshold; gain is 1 / threshold.",
+            metavar="NUMBER",
+            rich_help_panel=SPIKES,
+        ),
     ] = 2.0,
-    noise: Annotated[float, typer.Option(help="False spikes a pixel and sample, in [0, 1).")] = 0.0,
+    noise: Annotated[
+        float,
+        typer.Option(
+            help="False spikes a pixel and sample, in [0, 1).",
+            metavar="SHARE",
+            rich_help_panel=SPIKES,
+        ),
+    ] = 0.0,
     gain_spread: Annotated[
         float,
-        typer.Option(help="Standard deviation of the spike pixels' gains, as a share: 0.08, say."),
+        typer.Option(
+            help="Standard deviation of the spike pixels' gains, as a share: 0.08, say.",
+            metavar="SHARE",
+            rich_help_panel=SPIKES,
+        ),
     ] = 0.0,
     dark_rate: Annotated[
-        float, typer.Option(help="Mean spikes a sample of a spike pixel in the dark.")
+        float,
+        typer.Option(
+            help="Mean spikes a sample of a spike pixel in the dark.",
+            metavar="RATE",
+            rich_help_panel=SPIKES,
+        ),
     ] = 0.0,
     hot: Annotated[
-        int, typer.Option(min=0, max=10**7, help="Spike pixels that fire often in the dark.")
+        int,
+        typer.Option(
+            min=0,
+            max=10**7,
+            help="Spike pixels that fire often in the dark.",
+            metavar="N",
+            rich_help_panel=SPIKES,
+        ),
     ] = 0,
-    dead: Annotated[int, typer.Option(min=0, max=10**7, help="Spike pixels that never fire.")] = 0,
+    dead: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=10**7,
+            help="Spike pixels that never fire.",
+            metavar="N",
+            rich_help_panel=SPIKES,
+        ),
+    ] = 0,
     linear_light: Annotated[
-        bool, typer.Option("--linear-light", help="Average and record light, not sRGB values.")
+        bool,
+        typer.Option(
+            "--linear-light",
+            help="Average and record light, not sRGB values.",
+            rich_help_panel=BLUR,
+        ),
     ] = False,
     fastest: Annotated[
-        float, typer.Option(help="Scenes move up to so many times as fast as usual; 1 to 8.")
+        float,
+        typer.Option(
+            help="Scenes move up to so many times as fast as usual; 1 to 8.",
+            metavar="TIMES",
+            rich_help_panel=CLIPS,
+        ),
     ] = 1.0,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Seed of scenes, phases and noise.")
+        int,
+        typer.Option(min=0, max=2**63 - 1, help="Seed of scenes, phases and noise.", metavar="N"),
     ] = 0,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Processes; all cores by default.")
+        int | None,
+        typer.Option(min=1, max=1024, help="Processes; all cores by default.", metavar="N"),
     ] = None,
     overwrite: Annotated[bool, overwrites("clips made from other inputs")] = False,
     json: Json = False,
 ) -> None:
-    """Record blurred frames and spikes of sharp high-speed frames, or of embedded scenes.
+    """Record blurred frames and spikes of sharp video or of embedded scenes.
 
     Clips already there from the same inputs are kept. With --gain-spread, --dark-rate, --hot or
     --dead, the pixels of the one spike camera differ, and OUT/calibration has its recordings for
@@ -107,7 +203,9 @@ def simulate(
         return
     if (frames is None) == (scenes is None):
         number = "none" if frames is None else "both"
-        raise typer.BadParameter(f"expected one of --frames, --scenes or --rig, got {number}")
+        raise typer.BadParameter(
+            f"expected one of --frames, --scenes or --rig, got {number}; for example --scenes 8"
+        )
     from ..pipeline.simulate import job
     from ..pipeline.simulate.calibration import stand_of
     from ..pipeline.simulate.clips import SPLITS, folder_clips, scene_clips
@@ -137,7 +235,8 @@ def simulate(
     pixels = _record_calibration(out, stand, overwrite=overwrite)
     report(
         summary,
-        f"{summary.clips} clips with {summary.windows} blurred frames in {out}: "
+        f"{counted(summary.clips, 'clip')} with {counted(summary.windows, 'blurred frame')} in "
+        f"{out}: "
         f"{summary.written} recorded, {summary.kept} kept{pixels}",
         next_command=command_line("align", out, "--layout", "x4k1000fps")
         + f" --exposure {exposure}"
@@ -169,8 +268,8 @@ def _simulate_bench(
     kept = "" if summary.written else ", there already"
     report(
         summary,
-        f"{summary.take}: {summary.frames} blurred frames, {summary.dropped} more were dropped, "
-        f"stamps.csv of the others, and {summary.samples} spike samples{kept}\n"
+        f"{summary.take}: {counted(summary.frames, 'blurred frame')}, {summary.dropped} more were "
+        f"dropped, stamps.csv of the others, and {counted(summary.samples, 'spike sample')}{kept}\n"
         "Known are frames of 30 Hz with a shutter of 12 ms; to be found are the time by which they "
         "come late on the spikes' clock, and the readout of their rolling shutter"
         f"{pixels}\n"

@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from ..pipeline.host.reporter import counted
+from .help_page import OUTPUT
 from .options import Json, overwrites
-from .output import command_line, print_table, report
+from .output import command_line, print_table, report, store_beside
 
 
 def split(
     manifest: Annotated[Path, typer.Argument(help="The manifest that `align` wrote.")],
     val: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the exposures outside the test set.")
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of the exposures outside the test set.", metavar="SHARE"
+        ),
     ] = 0.1,
     test: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of them to add to the test set.")
+        float,
+        typer.Option(min=0, max=1, help="Share of them to add to the test set.", metavar="SHARE"),
     ] = 0.0,
     by: Annotated[
         Literal["scene", "clip", "folders"],
         typer.Option(help="What stays together; folders: undo a split."),
     ] = "scene",
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Seed of the order in which scenes are drawn.")
+        int,
+        typer.Option(
+            min=0, max=2**63 - 1, help="Seed of the order in which scenes are drawn.", metavar="N"
+        ),
     ] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Manifest to write.", show_default="MANIFEST itself")
+        Path | None,
+        typer.Option(
+            help="Manifest to write.",
+            show_default="MANIFEST itself",
+            metavar="FILE.json",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     overwrite: Annotated[bool, overwrites("an --out that is no manifest")] = False,
     json: Json = False,
 ) -> None:
-    """Deal the sequences out to train and val by whole scenes; the test set stays as it is.
+    """Deal the sequences out to train and val by whole scenes.
 
-    Sequences keep their names: the split is written in the manifest, and voxelize and train
-    follow it. Scenes in different splits that look alike are named.
+    The test set stays as it is, unless --test adds to it. Sequences keep their names: the split is
+    written in the manifest, and voxelize and train follow it. Scenes in different splits that look
+    alike are named.
 
     Example: spikedeblur split outputs/logs/align_x4k1000fps.json --val 0.1 --seed 0
     """
+    from ..pipeline.align.manifest import read_manifest
     from ..pipeline.align.split import split as job
     from .progress import progress_bar
 
@@ -53,6 +71,7 @@ def split(
             overwrite=overwrite,
             reporter=reporter,
         )
+    root = Path(os.path.relpath(read_manifest(summary.manifest).root_folder(summary.manifest)))
     if not json:
         rows = [("split", "scenes", "sequences", "exposures")]
         rows += [
@@ -62,8 +81,8 @@ def split(
         print_table(rows)
     report(
         summary,
-        f"{len(summary.moved)} sequences are in another split than their folders; manifest "
+        f"In another split than by folders: {counted(len(summary.moved), 'sequence')}; manifest "
         f"{summary.manifest}",
         json=json,
-        next_command=command_line("voxelize", summary.manifest, "store.zarr"),
+        next_command=command_line("voxelize", summary.manifest, store_beside(root)),
     )

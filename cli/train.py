@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..pipeline.host.reporter import counted
+from .completion import configurations, keys, models, offered
 from .options import Json, overwrites
 from .output import command_line, is_quiet, note, print_table, report, require_local, say, typed
 
@@ -22,21 +24,38 @@ MOST_GPUS = 1024
 """Most GPUs that --gpus takes."""
 
 
+def _gpus(value: str | None) -> str | None:
+    if value is None or value == "auto":
+        return value
+    if not (
+        value.isascii() and value.isdigit() and len(value) < 10 and 0 < int(value) <= MOST_GPUS
+    ):
+        raise typer.BadParameter(f"expected a number from 1 to {MOST_GPUS}, or auto, got {value!r}")
+    return value
+
+
 def train(
     config: Annotated[
         Path | None,
         typer.Option(
             metavar="YAML",
+            autocompletion=offered(configurations),
             help="Configuration, a file here or in the package; with --resume that of the run.",
             show_default=False,
         ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            autocompletion=offered(keys),
+            help="Override a key, such as TRAIN.OPTIM.LR=1e-4; may be repeated.",
+        ),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Run folder.", show_default="outputs/<name of the YAML>")
+        Path | None,
+        typer.Option(help="Run folder.", show_default="outputs/<name of the YAML>", metavar="RUN"),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
@@ -45,6 +64,7 @@ def train(
         str | None,
         typer.Option(
             metavar="WEIGHTS",
+            autocompletion=offered(models),
             help="Start from weights: the name of a model that ships, an exported model, a run "
             "folder, a checkpoint, a state dict (.safetensors, .pt, .pth); a path or a URL.",
             show_default=False,
@@ -74,6 +94,7 @@ def train(
         str | None,
         typer.Option(
             metavar="N|auto",
+            callback=_gpus,
             help="GPUs of this machine to train on, a process each; without a GPU, N processes. "
             "With --dry-run they need not be there.",
             show_default="1",
@@ -81,23 +102,23 @@ def train(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train a model. Ctrl-C and SIGTERM write a checkpoint first; --resume goes on from there.
+    """Train a model on a store, as a configuration says.
 
-    A run that goes on may be longer, or have another learning rate: --run RUN --resume --set
-    TRAIN.MAX_STEPS=2000.
+    Ctrl-C and SIGTERM write a checkpoint first; --resume goes on from there. A run that goes on may
+    be longer, or have another learning rate: --run RUN --resume --set TRAIN.MAX_STEPS=2000.
 
     Example: spikedeblur train --config configs/deblur/quickstart.yaml --set DATA.ROOT=my.zarr
     """
     if resume and overwrite:
-        raise typer.BadParameter("--resume and --overwrite exclude each other")
+        raise typer.BadParameter("--resume and --overwrite exclude each other; leave one out")
     if dry_run and find_rate:
-        raise typer.BadParameter("--dry-run and --find-rate exclude each other")
+        raise typer.BadParameter("--dry-run and --find-rate exclude each other; leave one out")
     if init_partial and init is None:
-        raise typer.BadParameter("--init-partial needs --init")
+        raise typer.BadParameter("--init-partial needs --init; add it")
     if find_rate and init is not None:
         raise typer.BadParameter("--find-rate starts from random weights; leave out --init")
     if gpus is not None and find_rate:
-        raise typer.BadParameter("--gpus and --find-rate exclude each other")
+        raise typer.BadParameter("--gpus and --find-rate exclude each other; leave one out")
     from ..configs import load_config
     from ..pipeline.train.launch import end_with_launcher, is_launched, launch
     from .progress import progress_bar
@@ -107,7 +128,10 @@ def train(
 
     folder = run or (config and Path("outputs", config.stem))
     if folder is None or (config is None and not resume):
-        raise typer.BadParameter("expected --config, or --run with --resume")
+        raise typer.BadParameter(
+            "expected --config, or --run with --resume; for example --config "
+            "configs/deblur/quickstart.yaml"
+        )
     require_local(folder, "--run")
     if config is None:
         from ..pipeline.train.run.folder import own_config
@@ -124,9 +148,9 @@ def train(
     start = None if init is None else Init(init, init_partial)
     processes = None if gpus is None or is_launched() else _processes(gpus, there=not dry_run)
     if dry_run:
-        from ..pipeline.train.dry_run import plan_run
-
         with progress_bar("Trying a step") as reporter:
+            from ..pipeline.train.dry_run import plan_run  # with torch: seconds
+
             plan = plan_run(
                 checked,
                 folder if run is not None or resume else None,
@@ -139,9 +163,9 @@ def train(
         report(plan, _described(plan), json=json)
         return
     if find_rate:
-        from ..pipeline.train.find_rate import find_rate as search
-
         with progress_bar("Searching", "steps") as reporter:
+            from ..pipeline.train.find_rate import find_rate as search  # with torch: seconds
+
             rates = search(checked, reporter=reporter)
         more = "" if rates.diverged else "; no learning rate was too high for so few steps"
         report(rates, f"TRAIN.OPTIM.LR={rates.suggested:g}{more}", json=json)
@@ -155,9 +179,9 @@ def train(
         from ..pipeline.train.data.workers import start_fork_server
 
         start_fork_server()  # while torch is imported
-    from ..pipeline.train.job import train as run_training
-
     with progress_bar("Training", "steps") as reporter:
+        from ..pipeline.train.job import train as run_training  # with torch: seconds
+
         summary = run_training(
             checked,
             folder,
@@ -172,7 +196,8 @@ def train(
         words += [] if gpus is None else ["--gpus", gpus]
         again = command_line("train", *words)
         first = checked.DATA.stores[0].ROOT
-        evaluate = command_line("evaluate", first, "--run", folder)
+        figures = "--run", folder, "--json", folder / "evaluation.json"
+        evaluate = command_line("evaluate", first, *figures, *_split_to_evaluate(first))
         _print_summary(summary, again, evaluate, json=json)
     if summary.signal is not None:
         raise typer.Exit(128 + summary.signal)
@@ -180,21 +205,27 @@ def train(
         raise typer.Exit(1)
 
 
+def _split_to_evaluate(store: str) -> list[str]:
+    """Return the option of `evaluate` for a store in a folder that has no test split."""
+    from ..pipeline.storage.locate import open_storage
+    from ..pipeline.store.records import read_splits
+
+    moved = {} if "://" in store else read_splits(open_storage(store))
+    lacks_test = Path(store).is_dir() and not Path(store, "test").is_dir()
+    return ["--split", "val"] if lacks_test and "test" not in moved.values() else []
+
+
 def _processes(gpus: str, *, there: bool) -> int:
     """Return the number of processes that --gpus asks for; `there`: on GPUs of this machine.
 
     Raises:
-        typer.BadParameter: no such number, or no such GPUs.
+        typer.BadParameter: no such GPUs, or one process of several already.
     """
     if "WORLD_SIZE" in os.environ:
         raise typer.BadParameter(
             "this process is one of several already (WORLD_SIZE is set, as torchrun does); leave "
             "out --gpus",
             param_hint="--gpus",
-        )
-    if gpus != "auto" and not (gpus.isascii() and gpus.isdigit() and 0 < int(gpus) <= MOST_GPUS):
-        raise typer.BadParameter(
-            f"expected a number from 1 to {MOST_GPUS}, or auto, got {gpus!r}", param_hint="--gpus"
         )
     import torch
 
@@ -227,7 +258,12 @@ def _print_summary(summary: TrainSummary, again: str, evaluate: str, *, json: bo
         best = f"; best validation PSNR {summary.best_psnr:.2f} dB at step {summary.best_step}"
     if summary.psnr_blur is not None:
         best += f" (blurred input {summary.psnr_blur:.2f} dB)"
-    report(summary, f"{summary.run}: {summary.step} steps{best}", json=json, next_command=evaluate)
+    report(
+        summary,
+        f"{summary.run}: {counted(summary.step, 'step')}{best}",
+        json=json,
+        next_command=evaluate,
+    )
     for seq, why in summary.unread.items():
         say(f"left out: {seq}: {why}", err=True)
     if not json and not is_quiet.get():
@@ -251,8 +287,8 @@ def _described(plan: RunPlan) -> str:
     left = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     lines = [
         f"network  {plan.parameters / 1e6:.2f} M parameters, {plan.precision} on {plan.device}",
-        f"data     {plan.clips} clips in {plan.sequences} sequences",
-        f"run      {plan.steps} steps of {', then '.join(map(str, clips))} clips, "
+        f"data     {counted(plan.clips, 'clip')} in {counted(plan.sequences, 'sequence')}",
+        f"run      {counted(plan.steps, 'step')} of {', then '.join(map(str, clips))} clips, "
         f"{plan.epochs:.1f} epochs",
         f"memory   {plan.peak_bytes / 1e9:.2f} GB{each} ({how}); recomputed: {plan.recomputed}",
         f"         and at most {plan.cache_bytes / 1e9:.2f} GB of main memory{each} for windows "

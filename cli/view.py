@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from . import options
 from .options import spike_options
 from .output import say
+
+PAGE = "Page"
 
 
 def view(
@@ -22,9 +25,16 @@ def view(
     sensor: options.Sensor = None,
     port: Annotated[
         int,
-        typer.Option(min=0, max=65535, help="Port of the page.", show_default="any that is free"),
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of the page.",
+            show_default="any that is free",
+            metavar="PORT",
+            rich_help_panel=PAGE,
+        ),
     ] = 0,
-    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    browser: Annotated[bool, typer.Option(help="Open a browser.", rich_help_panel=PAGE)] = True,
 ) -> None:
     """Show spikes, TFP, TFI, bins, rates and frames on a page, at any instant.
 
@@ -40,10 +50,12 @@ def view(
     groups = open_clips(path, spike_options(geometry, rate, gain, sensor=sensor))
     for group in groups:
         if group.finding is not None:
-            say(f"warning: {group.name}: {group.finding}", err=True)
+            say(f"{group.name}: {group.finding}", err=True, label="warning")
     serve(
         groups,
         port=port,
         browser=browser,
-        on_ready=lambda url: say(f"{path}: {len(groups)} sequences at {url} (Ctrl-C ends)"),
+        on_ready=lambda url: say(
+            f"{path}: {counted(len(groups), 'sequence')} at {url} (Ctrl-C ends)"
+        ),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..pipeline.host.reporter import counted
 from .options import Json, overwrites
-from .output import command_line, print_json, say, say_next
+from .output import command_line, free_name, print_json, say, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.voxelize.estimate import Estimate
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 50
+WORKERS = "Workers"
 
 
 Kind = Annotated[
@@ -37,7 +39,8 @@ OnCluster = Annotated[
     Literal["slurm"] | None,
     typer.Option(
         help="Submit --workers jobs to it, as jobqueue.yaml of Dask's configuration says; "
-        "--dry-run prints the script."
+        "--dry-run prints the script.",
+        rich_help_panel=WORKERS,
     ),
 ]
 
@@ -55,7 +58,9 @@ def voxelize(
             help="Folder or URL (s3://, gs://, az://) to write; a stopped run continues in it."
         ),
     ],
-    bins: Annotated[int, typer.Option(min=1, max=4096, help="Temporal bins a window (K).")] = 32,
+    bins: Annotated[
+        int, typer.Option(min=1, max=4096, help="Temporal bins a window (K).", metavar="N")
+    ] = 32,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -63,11 +68,17 @@ def voxelize(
             max=1024,
             help="Processes, or jobs of --cluster; 1: this process.",
             show_default="one a core; this process alone for a job of seconds",
+            metavar="N",
+            rich_help_panel=WORKERS,
         ),
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="A running Dask scheduler, e.g. tcp://host:8786."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="A running Dask scheduler, e.g. tcp://host:8786.",
+            rich_help_panel=WORKERS,
+        ),
     ] = None,
     cluster: OnCluster = None,
     format: Annotated[
@@ -130,18 +141,18 @@ def voxelize(
         job = {} if script is None else {"job_script": script}
         print_json(summary.as_dict() | job)
     else:
-        _print_summary(summary, store)
+        _print_summary(summary, manifest, store)
         if script is not None:
             say(f"Each of {workers} jobs:\n{script.rstrip()}")
     if summary.failed:
         raise typer.Exit(1)
 
 
-def _print_summary(summary: VoxelizeSummary, store: str) -> None:
+def _print_summary(summary: VoxelizeSummary, manifest: str, store: str) -> None:
     verb = "would be written" if summary.dry_run else "written"
     say(
-        f"{store}: {summary.sequences_written} sequences {verb} ({summary.windows} windows), "
-        f"{summary.sequences_kept} kept unchanged"
+        f"{store}: {counted(summary.sequences_written, 'sequence')} {verb} "
+        f"({counted(summary.windows, 'window')}), {summary.sequences_kept} kept unchanged"
         + (f", {len(summary.failed)} failed" if summary.failed else "")
     )
     for failure in summary.failed[:_SHOWN]:
@@ -158,7 +169,17 @@ def _print_summary(summary: VoxelizeSummary, store: str) -> None:
             f"MB out (spikes {summary.bytes_voxels / 1e6:.1f} MB, {summary.compression:.1f}x less "
             f"than their counts), {summary.windows_per_second:.1f} windows/s"
         )
-    say_next(_training_command(store, summary.bins))
+    say_next(_next_command(summary, manifest, store))
+
+
+def _next_command(summary: VoxelizeSummary, manifest: str, store: str) -> str:
+    """Return the command that trains on a store, or what training on it still lacks."""
+    if "train" in summary.splits and "val" in summary.splits:
+        return _training_command(store, summary.bins)
+    if summary.splits.get("train", 0) > 1 and "://" not in manifest:
+        return command_line("split", manifest, *(() if summary.scenes > 1 else ("--by", "clip")))
+    split = next(name for name in ("test", "val", *summary.splits) if name in summary.splits)
+    return command_line("evaluate", store, *(() if split == "test" else ("--split", split)))
 
 
 def _training_command(store: str, bins: int) -> str:
@@ -166,8 +187,8 @@ def _training_command(store: str, bins: int) -> str:
     from ..pipeline.host.machine import has_gpu
 
     name = "vrt_spike_baseline" if has_gpu() else "quickstart"
-    run = PurePosixPath(store).stem or "run"
-    words = ["train", "--config", f"configs/deblur/{name}.yaml", "--run", f"outputs/{run}"]
+    run = free_name(Path("outputs", PurePosixPath(store).stem or "run"))
+    words = ["train", "--config", f"configs/deblur/{name}.yaml", "--run", str(run)]
     words += ["--set", f"DATA.ROOT={store}"]
     if bins != 32:  # what both files say, under one or both names
         words += ["--set", f"DATA.K={bins}", "--set", f"DATA.NUM_VOXEL_BINS={bins}"]
@@ -177,9 +198,9 @@ def _training_command(store: str, bins: int) -> str:
 def _print_estimate(expected: Estimate) -> None:
     from ..pipeline.host.reporter import duration
 
-    times = ", ".join(f"{n} workers {duration(expected.seconds(n))}" for n in (1, 8, 64))
+    times = ", ".join(f"{counted(n, 'worker')} {duration(expected.seconds(n))}" for n in (1, 8, 64))
     say(
         f"About {expected.bytes_in / 1e9:.2f} GB to read and {expected.bytes_out / 1e9:.2f} GB to "
-        f"write. On cores like this one: {times.replace('1 workers', '1 worker', 1)}, if disks "
+        f"write. On cores like this one: {times}, if disks "
         f"and network keep up ({100 * expected.measured:.2g} % of it was done to measure)"
     )

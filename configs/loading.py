@@ -92,9 +92,12 @@ def find_file(path: str | os.PathLike[str], what: str) -> Path:
     packaged = PACKAGE / path
     if not path.is_absolute() and ".." not in path.parts and packaged.is_file():
         return packaged
+    shipped = *PACKAGE.glob("configs/*/*.yaml"), *PACKAGE.glob("third_party/VRT/options/*/*.yaml")
+    names = [file.relative_to(PACKAGE).as_posix() for file in shipped]
+    near = difflib.get_close_matches(str(path), names, n=1)
     raise ConfigError(
         f"{path}: expected a {what} file, found none here ({Path.cwd()}) and none of that "
-        "name in the package; check the path"
+        f"name in the package; {f'did you mean {near[0]}?' if near else 'check the path'}"
     )
 
 
@@ -110,7 +113,9 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         data = read_yaml(path)
     except DocumentError as error:
-        raise ConfigError(f"{path}: expected YAML, got an error: {error}") from error
+        raise ConfigError(
+            f"{path}: expected YAML, got an error ({error}); correct the file"
+        ) from error
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -190,7 +195,7 @@ def _explain(
         source += f" with --set {', '.join(sorted(overridden))}"  # several keys meet here
     if unknown:
         return f"{source}: unknown key {key_path}; {_nearest(schema, keys)}"
-    reason = item["msg"].removeprefix("Value error, ")
+    reason = item["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     reason = reason[:1].lower() + reason[1:] if reason.startswith("Input") else reason
     # A section's own message already shows the values; a field's does not.
     shows_values = item["type"] == "value_error" and isinstance(item["input"], dict)

@@ -13,7 +13,7 @@ from pathlib import Path
 from ... import __version__
 from ..frames.listing import left_out_around, shorten
 from ..host.locks import only_writer_of
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import SILENT, Reporter, Sized, counted
 from ..host.threads import thread_pool
 from ..spikes.registration import Registration
 from .calibration import read_calibration
@@ -95,9 +95,10 @@ def align(
         )
         with thread_pool(workers, "align") as pool:
             done: list[_Done] = []
+            work = Sized(reporter, [run.size(sequence) for sequence in paired])
             for aligned in pool.map(run.align_one, paired):
                 done.append(aligned)
-                reporter.progress(len(done), len(paired), aligned.sequence.seq)
+                work.did(aligned.sequence.seq)
             # Only now is it known whose spikes may have been exchanged with whose.
             sequences = find_owners([aligned.sequence for aligned in done], root, pool.map)
         exposures = {sequence.exposure for sequence in paired}
@@ -115,8 +116,7 @@ def align(
         warnings = run.warnings(done, result)
         if options.strict and warnings:
             raise AlignmentError(
-                f"--strict, and {len(warnings)} warning{'s' * (len(warnings) > 1)}: "
-                + "; ".join(warnings)
+                f"{counted(len(warnings), 'warning')} with --strict: " + "; ".join(warnings)
             )
         for warning in warnings:
             reporter.warn(warning)
@@ -145,6 +145,10 @@ class _Run:
     calibration: Registration | None
     former: dict[str, AlignedSequence]
     """Sequences of the former run, by seq."""
+
+    def size(self, paired: FoundSequence) -> float:
+        """Return about how much work a sequence is; one of the former run is hardly any."""
+        return len(paired.windows) * (0.02 if paired.seq in self.former else 1)
 
     def align_one(self, paired: FoundSequence) -> _Done:
         """Plan a sequence, correct its clock as far as asked, count its spikes, verify it."""

@@ -264,6 +264,7 @@ def hash_pictures(
     hashes: dict[str, Bits] = {}
     with thread_pool(None, "split") as pool:
         results = pool.map(lambda name: hash_picture(Path(paths[name])), pictures.values())
+        reporter.progress(0, len(pictures))
         for done, (seq, bits) in enumerate(zip(pictures, results, strict=True), start=1):
             if bits is not None:
                 hashes[seq] = bits

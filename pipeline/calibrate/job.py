@@ -9,7 +9,7 @@ from ..host.files import StrPath
 from ..host.overwrite import require_free
 from ..host.reporter import SILENT, Reporter
 from ..spikes.geometry import SpikeGeometry
-from ..spikes.parts import hash_stream, open_stream
+from ..spikes.parts import hash_stream, open_stream, require_stream
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import read_side_file
 from .measure import CalibrateError, Figures, measure
@@ -133,6 +133,7 @@ def calibrate(
 
 def _settle(path: StrPath, options: SpikeOptions) -> SpikeSettings:
     """Return the geometry of a recording, and warnings about it: no rate is needed."""
+    require_stream(path)
     side = read_side_file(path)
     rate = 1.0 if side is None or side.rate is None else None
     return settle(str(path), replace(options, rate=rate), side)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from ..host.reporter import counted
 from ..spikes.clock import SpikeClock
 from .durations import TimelineError, describe_duration
 
@@ -38,8 +39,8 @@ def exposure_window(centre: int, exposure_frames: int, fps: float) -> Window:
     """
     if exposure_frames < 1 or exposure_frames % 2 == 0:
         raise TimelineError(
-            f"expected an odd exposure, so that a frame is in its middle, found "
-            f"{exposure_frames} frames; give --exposure as the number of averaged frames"
+            "expected an odd --exposure, so that a frame is in its middle, found "
+            f"{exposure_frames}; give the number of averaged frames"
         )
     if not 0 < fps < float("inf"):
         raise TimelineError(f"expected frames a second above 0, found {fps}; correct --fps")
@@ -81,11 +82,11 @@ class Exposures:
         windows = [exposure_window(centre, exposure, fps) for centre in centres]
         return cls.closed(
             windows,
-            source=f"an average of {exposure} sharp frames at {fps:g} Hz",
+            source=f"an average of {counted(exposure, 'sharp frame')} at {fps:g} Hz",
             remedy="check rate, fps and the first sample's time",
-            instead="a camera's own frames have --frame-rate 30 --shutter 16ms, with its values, "
-            "in place of --fps and --exposure (in a layout file: camera with frame_rate and "
-            "shutter)",
+            instead="for a camera's own frames give --frame-rate 30 --shutter 16ms, with its "
+            "values, in place of --fps and --exposure (in a layout file: camera with frame_rate "
+            "and shutter)",
         )
 
     @classmethod

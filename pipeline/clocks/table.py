@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ..host.reading import StrPath, read_file
+from ..host.reporter import counted
 from .durations import UNITS, TimelineError, exact_duration
 from .edges import UncertainMatchError, match_edges
 from .exposures import Exposures, require_shutter
@@ -160,7 +161,8 @@ def _lengths(table: _Table, shutter: float | None) -> list[Fraction]:
 def _rows_in_order(table: _Table, names: Sequence[str]) -> list[int]:
     if len(table.lines) != len(names):
         raise TimelineError(
-            f"{table.path}: expected {len(names)} rows, one for each frame from {names[0]} to "
+            f"{table.path}: expected {counted(len(names), 'row')}, one for each frame from "
+            f"{names[0]} to "
             f"{names[-1]}, found {len(table.lines)}; complete them, or add a column `file` with "
             "the frames' names"
         )

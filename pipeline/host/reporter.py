@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 _logger = logging.getLogger(__name__)
 
@@ -103,6 +103,29 @@ class Parts:
         return sum(number * each[kind] for kind, number in self._left.items())
 
 
+class Sized:
+    """Progress of a job whose work items are of one kind, but of unequal size."""
+
+    def __init__(self, reporter: Reporter, sizes: Sequence[float]) -> None:
+        """Begin, and report the number of items.
+
+        Args:
+            reporter: hears of each item.
+            sizes: size of each item in any unit, in the order in which they are done.
+        """
+        self._reporter, self._sizes, self._done = reporter, sizes, 0
+        self._began = time.monotonic()
+        reporter.progress(0, len(sizes))
+
+    def did(self, note: str = "") -> None:
+        """Report the next item, and a time left that goes by the sizes."""
+        self._done += 1
+        done, left = sum(self._sizes[: self._done]), sum(self._sizes[self._done :])
+        if done > 0:
+            self._reporter.remaining((time.monotonic() - self._began) * left / done)
+        self._reporter.progress(self._done, len(self._sizes), note)
+
+
 class Throughput:
     """Counts the bytes that a job has worked through, and says how many and how fast."""
 
@@ -115,6 +138,11 @@ class Throughput:
         self._bytes += n_bytes
         seconds = max(time.monotonic() - self._began, 1e-9)
         return f"{self._bytes / 1e6:.1f} MB, {self._bytes / 1e6 / seconds:.1f} MB/s"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 frame, 2 frames."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def duration(seconds: float) -> str:

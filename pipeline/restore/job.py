@@ -81,7 +81,8 @@ class Restoring(ModelOptions):
             )
         if self.method != "model" and (self.tile is not None or self.flips):
             raise RestoreError(
-                f"tiles and flips are of trained models; the method {self.method} takes neither"
+                f"tiles and flips are of trained models, and {self.method} is none; "
+                "leave --tile and --flips out"
             )
         if not 1 <= self.frames_per_exposure <= MOST_FRAMES_PER_EXPOSURE:
             raise RestoreError(

@@ -36,7 +36,7 @@ from ..frames.video import (
 )
 from ..host.files import StrPath, inside
 from ..spikes import read_side_file
-from ..spikes.parts import open_stream
+from ..spikes.parts import open_stream, require_stream
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, sensor_file, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, has_own_side_file
 from .contract import STREAM as STREAM
@@ -109,6 +109,7 @@ def find_recording(
         SpikeDeblurError: an input that can't be used; names it.
     """
     blur = Path(blur)
+    require_stream(spikes)
     settings = settle_spikes(spikes, options)
     if blur.suffix.lower() == VIDEO_SUFFIX and decode_to is not None:
         seq, frames, exposures = _of_video(blur, times, Path(decode_to))
@@ -267,7 +268,8 @@ def find_frames(blur: Path) -> dict[int, Path]:
     if not folder.is_dir() or (blur.is_file() and not alone):
         raise RecordingError(
             f"{blur}: expected a folder of blurred frames or one of them "
-            f"({', '.join(IMAGE_SUFFIXES)}), or a video ({VIDEO_SUFFIX}); check --blur"
+            f"({', '.join(IMAGE_SUFFIXES)}), or a video ({VIDEO_SUFFIX}), "
+            f"found {'another file' if blur.is_file() else 'none'}; check the path"
         )
     listed = list_frames(folder)
     odd = [path for path in listed.unnamed if not alone or path == blur]
@@ -292,7 +294,8 @@ def camera_frames(blur: Path) -> dict[int, Path]:
     """
     if not blur.is_dir():
         raise RecordingError(
-            f"{blur}: expected a folder of blurred frames or one of them; check --blur"
+            f"{blur}: expected a folder of blurred frames or one of them, "
+            f"found {'another file' if blur.is_file() else 'none'}; check the path"
         )
     images = {path.name: path for path in list_images(blur)}
     if not images:

@@ -86,6 +86,7 @@ def simulate(
         workers = min(workers, max(len(todo), 1))
         recorded = Throughput()
         spike_bytes = 0
+        reporter.progress(0, len(todo))
         for done, written in enumerate(_run(out, todo, rig, workers), start=1):
             spike_bytes += written
             reporter.progress(done, len(todo), f"{recorded(written)} of spikes")

@@ -29,6 +29,16 @@ _PATTERN = re.compile(r"[*?[]")
 _PIECE_BYTES = 1 << 20
 
 
+def require_stream(path: str | os.PathLike[str]) -> None:
+    """Refuse a stream that isn't there, before anything else is missed of it.
+
+    Raises:
+        SpikeFileError: no such file, a folder without spike files, or a pattern that fits none.
+    """
+    if not stream_files(path)[0].exists():
+        raise SpikeFileError(f"{path}: expected a spike file, found none; check the path")
+
+
 def stream_files(path: str | os.PathLike[str]) -> list[Path]:
     """Return the files of a stream in order of time; a path that names one file is returned alone.
 

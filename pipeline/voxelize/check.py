@@ -129,6 +129,7 @@ def check_store(
 
     parts = [of_store]
     with ThreadPoolExecutor(READERS, thread_name_prefix="check") as pool:
+        reporter.progress(0, len(seqs))
         for checked in pool.map(check, seqs):
             reporter.progress(len(parts), len(seqs), checked.seq)
             parts.append(checked)

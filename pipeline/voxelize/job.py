@@ -11,6 +11,7 @@ anew. A script that calls this with several workers needs the usual
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -75,6 +76,10 @@ class VoxelizeSummary:
     """Estimate by a dry run; None: not a dry run, or nothing to measure."""
     failed: tuple[Failure, ...]
     """Sequences that could not be made, by name. The store has no part of them."""
+    splits: dict[str, int]
+    """Number of the manifest's sequences in each split."""
+    scenes: int
+    """Number of the manifest's scenes outside the test split."""
 
     @property
     def compression(self) -> float | None:
@@ -151,6 +156,8 @@ def voxelize_manifest(
         dry_run=options.dry_run,
         estimate=foretold,
         failed=tuple(compared.failures[seq] for seq in sorted(compared.failures)),
+        splits=dict(Counter(sequence.split for sequence in job.manifest.sequences)),
+        scenes=len({s.scene_name for s in job.manifest.sequences if s.split != "test"}),
     )
 
 

@@ -26,6 +26,11 @@ def find_checkpoint(run: str | os.PathLike[str], which: str = "best") -> Path:
         CheckpointError: it is not there; names those that are.
     """
     path = checkpoint_path(run, which)
+    if not Path(run).is_dir():
+        raise CheckpointError(
+            f"{run}: expected a run folder that `spikedeblur train` wrote, found none; "
+            "check the path"
+        )
     if not path.is_file():
         names = [name for name in ("best.pt", "last.pt") if path.with_name(name).is_file()]
         raise CheckpointError(

@@ -5,6 +5,7 @@ Needs no torch, so that a wrong name is reported at once.
 
 from __future__ import annotations
 
+import difflib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -43,22 +44,25 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     Raises:
         TrainedModelError: there is none; the message names the models that ship.
     """
-    path = _shipped().get(str(name)) or fetched(name)
+    path = shipped().get(str(name)) or fetched(name)
     if path.suffix == SUFFIX and path.is_file():
         return path
+    near = difflib.get_close_matches(str(name), shipped(), n=1)
     raise TrainedModelError(
         f"{name}: expected a model that ships ({shipped_names()}) or a file that `spikedeblur "
-        f"export` wrote (*{SUFFIX}); for a run folder give --run"
+        f"export` wrote (*{SUFFIX}), found none of that name; "
+        + (f"did you mean {near[0]}?" if near else "for a run folder give --run")
     )
 
 
-def _shipped() -> dict[str, Path]:
+def shipped() -> dict[str, Path]:
+    """Return the files of the models that ship, by name."""
     return {file.stem: file for file in sorted(_SHIPPED.glob(f"*{SUFFIX}"))}
 
 
 def shipped_names() -> str:
     """Return the names of the models that ship, for a message."""
-    return ", ".join(_shipped()) or "none here"
+    return ", ".join(shipped()) or "none here"
 
 
 def fetched(source: str | os.PathLike[str], suffixes: tuple[str, ...] = (SUFFIX,)) -> Path:
@@ -102,7 +106,7 @@ def fetched(source: str | os.PathLike[str], suffixes: tuple[str, ...] = (SUFFIX,
 def located(source: str | os.PathLike[str], suffixes: tuple[str, ...] = (SUFFIX,)) -> Path:
     """Return the run folder or file of weights; a folder goes before a shipped model's name."""
     path = fetched(source, suffixes)
-    return path if path.is_dir() else _shipped().get(str(source), path)
+    return path if path.is_dir() else shipped().get(str(source), path)
 
 
 def weights_file(source: str | os.PathLike[str]) -> Path:

@@ -23,8 +23,8 @@ def store(tmp_path: Path) -> str:
 def test_a_whole_store_exits_with_0(store, tmp_path, capsys):
     assert main(["check", store, "--manifest", str(tmp_path / "m.json")]) == 0
     out = capsys.readouterr().out
-    assert "1 sequences" in out
-    assert "2 source files: all as written" in out
+    assert "2 sequences," in out
+    assert "4 source files: all as written" in out
 
 
 def test_damage_exits_with_1_and_is_listed_for_machines(store, capsys):

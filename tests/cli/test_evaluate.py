@@ -85,6 +85,20 @@ def test_without_a_run_there_is_no_model(store: Path, capsys: pytest.CaptureFixt
     assert "model" not in out
 
 
+def test_the_summary_is_printed_as_json_where_no_file_is_wanted(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["evaluate", str(store), "--methods", "blur,sdm"]
+    assert main([*arguments, "--json", "-"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert list(tmp_path.iterdir()) == []
+    assert main([*arguments, "--json", "e.json"]) == 0
+    written = json.loads(Path("e.json").read_text())
+    assert printed["methods"] == written["methods"]
+    assert printed.keys() == written.keys()
+
+
 def test_wrong_use_exits_with_2(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(store), "--methods", "blur,model"]) == 2
     assert "--run" in capsys.readouterr().err

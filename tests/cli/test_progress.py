@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import os
 import pty
@@ -51,6 +53,23 @@ def test_a_pipe_gets_plain_lines_at_most_four_a_minute_and_the_last(clock, capsy
         "Voxelizing: 30/40 windows, 1.0/s, 10.0 s left, 30 MB",
         "Voxelizing: 40/40 windows, 1.0/s, in 40.0 s, 40 MB",
     ]
+
+
+def test_a_terminal_shows_that_torch_loads_while_one_waits_for_it(monkeypatch, tmp_path):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    (tmp_path / "torch.py").write_text("loaded = True\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    finders = list(sys.meta_path)
+    with progress.progress_bar("Restoring", "frames"):
+        assert importlib.import_module("torch").loaded
+    assert "loading torch" in sys.stderr.getvalue()
+    assert sys.meta_path == finders
 
 
 def objects(capsys) -> list[dict]:
@@ -133,7 +152,7 @@ def test_the_long_commands_end_their_json_with_all_done(tmp_path, capsys, monkey
 
 def test_another_log_format_is_wrong_use(capsys):
     assert main(["doctor", "--log-format", "xml"]) == 2
-    assert "'text', 'json'" in capsys.readouterr().err
+    assert "expected text or json" in capsys.readouterr().err
 
 
 def test_what_a_former_run_did_is_not_taken_for_speed(clock, capsys):
@@ -173,7 +192,7 @@ def test_the_end_says_what_was_made_how_long_it_took_and_what_comes_next(capsys,
     arguments = ["simulate", str(tmp_path / "out"), "--scenes", "1", "--size", "16x16"]
     assert main([*arguments, "--workers", "1"]) == 0
     made, took, following = capsys.readouterr().out.splitlines()
-    assert made.startswith("1 clips")
+    assert made.startswith("1 clip with 3 blurred frames")
     assert re.fullmatch(r"Took \d+\.\d s", took)
     assert following.startswith("Next: spikedeblur align")
 

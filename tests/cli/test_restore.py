@@ -190,7 +190,7 @@ def test_a_manifest_restores_each_recording_as_by_itself(
     (out / "test/scenes/00001/0016_0.png").unlink()
     capsys.readouterr()
     assert main(command) == 0
-    assert "1 frames of 2 recordings restored by sdm" in capsys.readouterr().out
+    assert "1 frame of 2 recordings restored by sdm" in capsys.readouterr().out
     assert main([*command, "--short-bins", "3"]) == 1
     assert "short_bins" in capsys.readouterr().err
 
@@ -199,7 +199,7 @@ def test_a_manifest_restores_each_recording_as_by_itself(
     ("more", "message"),
     [
         (["--blur", "x"], "leave out --blur"),
-        (["--split", "dev"], "'train', 'val', 'test'"),
+        (["--split", "dev"], "expected train, val or test, got dev"),
     ],
 )
 def test_a_manifest_beside_one_recordings_options_exits_with_2(

@@ -122,4 +122,4 @@ def test_nothing_is_said_after_the_line_that_says_how_to_go_on(when: str) -> Non
         timeout=60,
     )
     assert ended.returncode == 128 + signal.SIGINT, ended.stderr
-    assert ended.stderr == "spikedeblur: stopped; the same command goes on from here\n"
+    assert ended.stderr == "stopped; the same command goes on from here\n"

@@ -51,7 +51,7 @@ def test_a_run_goes_to_a_folder_named_after_its_configuration(store, tmp_path, m
 
     replaced = run(store, "--overwrite", "--set", "TRAIN.MAX_STEPS=1")
     assert replaced.exit_code == 0
-    assert ": 1 steps" in replaced.stdout
+    assert ": 1 step;" in replaced.stdout
 
     as_json = run(store, "--overwrite", "--set", "TRAIN.MAX_STEPS=1", "--json")
     assert json.loads(as_json.stdout)["step"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ app = typer.Typer()
 app.command()(voxelize)
 
 
-def make_manifest(folder: Path) -> Path:
+def make_manifest(folder: Path, seqs: Sequence[str] = ("train/a", "val/a")) -> Path:
     np.zeros(8 * 10, np.uint8).tofile(folder / "spike.dat")
     Image.new("RGB", (16, 16)).save(folder / "4.png")
     files = {
@@ -38,10 +39,13 @@ def make_manifest(folder: Path) -> Path:
     window = Window(
         frame_index=4, t0=0.0, t1=0.009, spike_count=0, spikes="spike.dat", first=0.0, blur="4.png"
     )
-    sequence = AlignedSequence(
-        seq="val/a", geometry="8x8,bottom-up", rate=1000.0, windows=(window,), files=files
+    sequences = tuple(
+        AlignedSequence(
+            seq=seq, geometry="8x8,bottom-up", rate=1000.0, windows=(window,), files=files
+        )
+        for seq in seqs
     )
-    manifest = Manifest(layout="unified", root=".", fps=1000.0, sequences=(sequence,))
+    manifest = Manifest(layout="unified", root=".", fps=1000.0, sequences=sequences)
     write_manifest(folder / "m.json", manifest)
     return folder / "m.json"
 
@@ -55,7 +59,7 @@ def run(*arguments: object) -> str:
 def test_summary_and_next_command_are_printed(tmp_path: Path) -> None:
     manifest = make_manifest(tmp_path)
     out = run(manifest, tmp_path / "s.zarr", "--bins", 4, "--workers", 1)
-    assert "1 sequences written (1 windows), 0 kept unchanged" in out
+    assert "2 sequences written (2 windows), 0 kept unchanged" in out
     assert "windows/s" in out
     following = shlex.split(out.splitlines()[-1].removeprefix("Next: spikedeblur train "))
     assert following[:4] == ["--config", following[1], "--run", "outputs/s"]
@@ -63,7 +67,35 @@ def test_summary_and_next_command_are_printed(tmp_path: Path) -> None:
     assert following[4::2] == ["--set"] * len(overrides)
     assert load_config(following[1], overrides).DATA.K == 4
     again = run(manifest, tmp_path / "s.zarr", "--bins", 4, "--workers", 1)
-    assert "0 sequences written (0 windows), 1 kept unchanged" in again
+    assert "0 sequences written (0 windows), 2 kept unchanged" in again
+
+
+@pytest.mark.parametrize(
+    ("seqs", "following"),
+    [
+        (["train/a/0", "train/b/0"], "split {manifest}"),
+        (["train/a/0", "train/a/1"], "split {manifest} --by clip"),
+        (["train/a/0"], "evaluate {store} --split train"),
+        (["test/a/0", "train/a/0"], "evaluate {store}"),
+        (["val/a/0"], "evaluate {store} --split val"),
+    ],
+)
+def test_the_next_command_is_not_one_that_the_splits_would_refuse(
+    tmp_path: Path, seqs: list[str], following: str
+) -> None:
+    manifest, store = make_manifest(tmp_path, seqs), tmp_path / "s.zarr"
+    out = run(manifest, store, "--bins", 4, "--workers", 1)
+    words = following.format(manifest=manifest, store=store)
+    assert out.splitlines()[-1] == f"Next: spikedeblur {words}"
+
+
+def test_the_next_command_begins_no_run_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("outputs/s").mkdir(parents=True)
+    out = run(make_manifest(tmp_path), "s.zarr", "--bins", 4, "--workers", 1)
+    assert "--run outputs/s-2 " in out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("has_gpu", "name"), [(False, "quickstart"), (True, "vrt_spike_baseline")])
@@ -78,7 +110,7 @@ def test_the_next_command_trains_what_the_machine_can_train(
 def test_json_is_the_summary_and_dry_run_writes_nothing(tmp_path: Path) -> None:
     manifest = make_manifest(tmp_path)
     out = json.loads(run(manifest, tmp_path / "s.zarr", "--bins", 4, "--dry-run", "--json"))
-    assert (out["windows"], out["dry_run"], out["windows_per_second"]) == (1, True, None)
+    assert (out["windows"], out["dry_run"], out["windows_per_second"]) == (2, True, None)
     assert not (tmp_path / "s.zarr").exists()
     out = json.loads(run(manifest, tmp_path / "s.zarr", "--bins", 4, "--workers", 1, "--json"))
     assert out["bytes_in"] == 80

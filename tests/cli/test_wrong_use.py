@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
-import resource
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
-MOST_OF_LIBRARIES = 5.0
-"""Most CPU time of a mistake, over that of importing the libraries that it can't do without."""
-LIBRARIES = "import numpy, pydantic, typer, yaml"
-QUICK = 2
-"""Every second mistake is tried without the marker `slow`: each takes half a second."""
-COMMAND = """
-import sys
+from spikedeblur.cli import app
+
+TYPE_ALL = """
+import contextlib, io, json, sys
+from pathlib import Path
 from spikedeblur.cli import main
-code = main()
-print("heavy:", sorted({"torch", "zarr", "dask", "altair", "pandas"} & set(sys.modules)))
-sys.exit(code)
+
+def files():
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+told, before = [], files()
+for typed in json.load(sys.stdin):
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
+        code = main(typed.split())
+    heavy = sorted({"torch", "zarr", "dask", "altair", "pandas"} & set(sys.modules))
+    left = sorted(set(files()) ^ set(before))
+    told.append(dict(typed=typed, code=code, stderr=error.getvalue(), heavy=heavy, left=left))
+print(json.dumps(told))
 """
 
-RECORDING = "--blur frames --spikes spike.dat --exposure 33 --fps 1000"
-OWN = (
-    "--method sdm --blur frames --spikes spike.dat --geometry 4x4,bottom-up --rate 1000 --out sharp"
-)
-QUICKSTART = "--config configs/deblur/quickstart.yaml"
-SPEC = "--geometry 4x4,bottom-up --rate 1000 --gain 0.5"
+
+class Told(NamedTuple):
+    """What became of a command line."""
+
+    typed: str
+    code: int
+    stderr: str
+    heavy: list[str]
+    """Packages that take long to import, and were."""
+    left: list[str]
+    """Files that are there after it and were not before, or the other way round."""
+
+
+SHORT = {
+    "RECORDING": "--blur frames --spikes spike.dat --exposure 33 --fps 1000",
+    "OWN": "--method sdm --blur frames --spikes spike.dat --geometry 4x4,bottom-up --rate 1000 "
+    "--out sharp",
+    "QUICKSTART": "--config configs/deblur/quickstart.yaml",
+    "SPEC": "--geometry 4x4,bottom-up --rate 1000 --gain 0.5",
+}
+"""Words that stand for several in mistakes.txt."""
 
 FLASH = """
 name: flash
@@ -39,121 +64,27 @@ spikes: {files: "{clip}.dat"}
 camera: {frame_rate: 30, shutter: 40ms}
 """
 
-# What is typed, the exit code, and what the message must name.
-MISTAKES = [
-    # A configuration.
-    (f"train {QUICKSTART} --set TRAIN.EPOCSH=3", 1, "did you mean TRAIN.EPOCHS?"),
-    (f"train {QUICKSTART} --set TRAIN.EPOCHS=many", 1, "TRAIN.EPOCHS"),
-    (f"train {QUICKSTART} --set TRAIN.EPOCHS", 1, "--set TRAIN.EPOCHS: expected SECTION.KEY="),
-    ("train --config misspelt.yaml", 1, "misspelt.yaml: unknown key DATA.CROPSIZE"),
-    ("train --config missing.yaml", 1, "missing.yaml"),
-    ("train --config not.yaml", 1, "not.yaml: expected YAML"),
-    (f"train {QUICKSTART} --set DATA.ROOT=missing.zarr", 1, "missing.zarr"),
-    (f"train {QUICKSTART} --set DATA.ROOT=missing.zarr --dry-run", 1, "missing.zarr"),
-    (f"train {QUICKSTART} --set DATA.ROOT=missing.zarr --find-rate", 1, "missing.zarr"),
-    (f"train {QUICKSTART} --set DATA.ROOT=set --run begun", 1, "begun: holds a run already"),
-    (f"train {QUICKSTART} --set DATA.ROOT=set --set MODEL.PRETRAINED=vrt.pth", 1, "vrt.pth"),
-    (f"train {QUICKSTART} --resume --overwrite", 2, "--resume and --overwrite"),
-    (f"train {QUICKSTART} --dry-run --find-rate", 2, "--dry-run and --find-rate"),
-    # A trained model.
-    (f"restore --model smal {RECORDING} --out sharp", 1, "smal: expected a model"),
-    (f"restore --model gone.safetensors {RECORDING} --out sharp", 1, "gone.safetensors"),
-    (f"restore --model notes.txt {RECORDING} --out sharp", 1, "notes.txt"),
-    (f"restore --run missing {RECORDING} --out sharp", 1, "missing"),
-    (f"restore --run taken {RECORDING} --out sharp", 1, "taken"),
-    (f"restore --run missing --model small {RECORDING} --out sharp", 2, "--run or --model"),
-    ("evaluate missing.zarr --run missing", 1, "missing"),
-    ("export missing out.safetensors", 1, "missing"),
-    ("export small out.onnx", 2, "--size"),
-    ("export small out.pt", 2, "out.pt"),
-    (f"adapt mine.safetensors --model smal {RECORDING}", 1, "smal: expected a model"),
-    (f"adapt mine.safetensors {RECORDING} --blur more", 2, "--spikes"),
-    ("report missing", 1, "missing"),
-    ("report taken", 1, "taken"),
-    ("report begun --out page.pdf", 1, "page.pdf"),
-    ("runs missing", 1, "missing"),
-    # A recording.
-    (f"restore {RECORDING} --out sharp", 2, "--method"),
-    (f"restore --method sdmm {RECORDING} --out sharp", 2, "sdmm"),
-    (f"restore --model small {RECORDING} --tile big --out sharp", 2, "--tile"),
-    (f"restore --method path {RECORDING} --tile 64 --out sharp", 2, "tiles and flips"),
-    (f"restore --method sdm {RECORDING} --log log.txt --out sharp", 2, "--log"),
-    ("restore --model small --out sharp --spikes spike.dat", 2, "--blur"),
-    (f"restore --method sdm {RECORDING.replace('33', '32')} {SPEC} --out sharp", 1, "found 32"),
-    (f"restore --method sdm {RECORDING.replace('frames', 'no')} {SPEC} --out sharp", 1, "no:"),
-    (f"restore --method sdm {RECORDING.replace('spike.dat', 'no.dat')} --out sharp", 1, "no.dat"),
-    (f"restore --method sdm {RECORDING} --geometry 4by4 --out sharp", 1, "4by4"),
-    (f"restore --method sdm {RECORDING} {SPEC} --out taken", 1, "taken"),
-    (f"restore --method sdm {RECORDING} {SPEC} --out frames", 1, "frames"),
-    (f"restore --method sdm {RECORDING} {SPEC} --out sharp --video sharp.avi", 1, "sharp.avi"),
-    (f"restore --method sdm {RECORDING} {SPEC} --out sharp --calibration no.json", 1, "no.json"),
-    # The frames' times.
-    (f"restore {OWN} --fps 30 --frame-rate 30 --shutter 16ms", 2, "--fps"),
-    (f"restore {OWN} --frame-rate 30 --shutter 16", 2, "--shutter 16ms"),
-    (f"restore {OWN} --frame-rate 30", 2, "--shutter 16ms"),
-    (f"restore {OWN} --frame-rate 30 --shutter 16mm", 2, "s, ms, us"),
-    (f"restore {OWN} --shutter 16ms", 1, "add --frame-rate 30"),
-    (f"restore {OWN} --exposure 1 --fps 30", 1, "--frame-rate 30 --shutter 16ms"),
-    (f"restore {OWN} --frame-rate 30 --shutter 1us", 1, "found 0 at 1000 Hz"),
-    (f"restore {OWN} --frame-rate 30 --shutter 16ms --start 1s", 1, "--start"),
-    (f"restore {OWN} --times no.csv", 1, "no.csv"),
-    (f"restore {OWN} --times nounit.csv", 1, "call it start_s, start_ms"),
-    (f"restore {OWN} --times rows.csv", 1, "rows.csv: expected 1 rows"),
-    (f"restore {OWN} --times notes.txt", 1, "notes.txt: expected columns start_ms"),
-    (f"adapt mine.safetensors {RECORDING} --shutter 16ms", 2, "--fps"),
-    ("align set --layout flash.yaml", 1, "flash.yaml: camera: shutter: expected at most"),
-    ("align set --frame-rate 30", 2, "--shutter 16ms"),
-    ("align set --frame-rate 30 --shutter 16ms --fps 30", 2, "--fps"),
-    ("restore --method sdm --manifest missing.json --out sharp", 1, "missing.json"),
-    ("restore --method sdm --manifest numbers.json --out sharp", 1, "numbers.json"),
-    ("restore --method sdm --manifest numbers.json --split tets --out sharp", 2, "tets"),
-    ("inspect missing.dat", 1, "missing.dat"),
-    ("inspect spike.dat --geometry 4x4", 1, "4x4"),
-    ("view missing.dat", 1, "missing.dat"),
-    ("convert missing.npy out.dat", 1, "missing.npy"),
-    ("calibrate --out sensor.zarr", 2, "--dark"),
-    ("calibrate --dark no.dat --out sensor.zarr", 1, "no.dat"),
-    ("calibrate --dark spike.dat --out sensor.zarr", 1, "spike.dat: no side file gives the geom"),
-    ("calibrate --dark spike.dat --geometry 4x4,top-down --out taken", 1, "taken: expected a new"),
-    (f"restore --method sdm {RECORDING} {SPEC} --out sharp --sensor no.zarr", 1, "no.zarr"),
-    ("simulate out --scenes 1 --gain-spread 2", 1, "--gain-spread of 0 to 0.25"),
-    ("convert spikes.npy out.dat --geometry 4x4,sideways", 1, "sideways"),
-    # A data set.
-    ("simulate out", 2, "--frames, --scenes or --rig"),
-    ("simulate out --scenes 1 --size 64", 2, "64"),
-    ("simulate out --scenes 1 --exposure 32", 1, "32"),
-    ("simulate out --scenes 1 --split tets", 2, "tets"),
-    ("simulate out --frames missing", 1, "missing"),
-    ("align missing", 1, "missing"),
-    ("align taken --layout x4k", 2, "x4k"),
-    ("align set --layout x4k1000fps --exposure 32", 1, "val_blurry_32"),
-    ("align set --layout x4k1000fps", 1, "found no images"),
-    ("align taken --layout x4k1000fps", 1, "taken"),
-    ("split missing.json", 1, "missing.json"),
-    ("split numbers.json", 1, "numbers.json"),
-    ("voxelize missing.json store.zarr", 1, "missing.json"),
-    ("voxelize numbers.json store.zarr", 1, "numbers.json"),
-    ("voxelize numbers.json store.zarr --bins 0", 2, "--bins"),
-    ("check missing.json", 1, "missing.json"),
-    ("check missing.zarr", 1, "missing.zarr"),
-    # Figures.
-    ("evaluate missing.zarr", 1, "missing.zarr"),
-    ("evaluate taken", 1, "taken"),
-    ("evaluate missing.zarr --methods blur,smd", 2, "smd"),
-    ("evaluate missing.zarr --methods model", 2, "model"),
-    ("evaluate missing.zarr --protocol gopro", 1, "gopro"),
-    ("evaluate missing.zarr --tile -1", 2, "--tile"),
-    ("evaluate missing.zarr --json numbers.json", 1, "numbers.json"),
-    # The command line itself.
-    ("evalute store.zarr", 2, "evalute"),
-    (f"restore --modle small {RECORDING}", 2, "--modle"),
-]
+
+def mistakes() -> list[tuple[str, int, str, str]]:
+    """Return what is typed, the exit code, and parts of the error and the first hint."""
+    text = Path(__file__).with_name("mistakes.txt").read_text(encoding="utf-8")
+    found = re.findall(r"^\$ (.+)\n(\d) error: (.+)\n  hint: (.+)$", text, re.MULTILINE)
+    return [
+        (" ".join(SHORT.get(word, word) for word in typed.split()), int(code), error, hint)
+        for typed, code, error, hint in found
+    ]
+
+
+MISTAKES = mistakes()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few files, none of them what the commands above hope for."""
-    folder = tmp_path_factory.mktemp("wrong")
+    return fill(tmp_path_factory.mktemp("wrong"))
+
+
+def fill(folder: Path) -> Path:
+    """Make a few files, none of them what the commands hope for; return their folder."""
     (folder / "misspelt.yaml").write_text("DATA: {CROPSIZE: 64}\n", encoding="utf-8")
     (folder / "not.yaml").write_text("DATA: [\n", encoding="utf-8")
     (folder / "notes.txt").write_text("nothing of ours\n", encoding="utf-8")
@@ -172,51 +103,41 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("typed", "code", "named"),
-    [
-        pytest.param(*mistake, id=mistake[0], marks=[pytest.mark.slow] if i % QUICK else [])
-        for i, mistake in enumerate(MISTAKES)
-    ],
-)
-def test_a_mistake_is_told_at_once(typed: str, code: int, named: str, folder: Path) -> None:
-    files = files_in(folder)
-    done, seconds = run(typed, folder)
-    assert done.returncode == code, done.stderr
-    assert named in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr) < 1000
-    if code == 1:
-        assert done.stderr.startswith("spikedeblur: ")
-        assert done.stderr.count("\n") == 1
-    assert done.stdout.splitlines()[-1] == "heavy: []"
-    assert files_in(folder) == files
-    # What else runs makes seconds longer, of one program more than of the next: a few tries.
-    ratios = [seconds / run_code(LIBRARIES, folder)[1]]
-    while min(ratios) >= MOST_OF_LIBRARIES and len(ratios) < 5:
-        ratios.append(run(typed, folder)[1] / run_code(LIBRARIES, folder)[1])
-    assert min(ratios) < MOST_OF_LIBRARIES
-
-
-def files_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def run(typed: str, folder: Path) -> tuple[subprocess.CompletedProcess[str], float]:
-    """Run a command in a folder; return also the CPU seconds that it took."""
-    return run_code(COMMAND, folder, *typed.split())
-
-
-def run_code(
-    code: str, folder: Path, *arguments: str
-) -> tuple[subprocess.CompletedProcess[str], float]:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+@pytest.fixture(scope="module")
+def told(folder: Path) -> dict[str, Told]:
+    """What the command line says of every mistake, all typed to one process."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", TYPE_ALL],
+        input=json.dumps([typed for typed, *_ in MISTAKES]),
         cwd=folder,
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {each["typed"]: Told(**each) for each in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "error", "hint"), [pytest.param(*each, id=each[0]) for each in MISTAKES]
+)
+def test_a_mistake_is_told_with_what_to_type_before_anything_heavy(
+    typed: str, code: int, error: str, hint: str, told: dict[str, Told]
+) -> None:
+    said = told[typed]
+    assert said.code == code, said.stderr
+    lines = [line for line in said.stderr.splitlines() if not line.startswith("Layout ")]
+    labels = [line.partition(": ")[0] for line in lines]
+    assert labels in (["error", "hint"], ["error", "hint", "hint"]), said.stderr
+    assert error in lines[0]
+    assert hint in lines[1]
+    assert "\x1b" not in said.stderr
+    assert len(said.stderr) < 1000
+    assert said.heavy == []
+    assert not said.left, "something half-written stays"
+
+
+def test_every_command_is_mistaken_at_least_once() -> None:
+    first = {typed.split()[0] for typed, *_ in MISTAKES}
+    assert {command.callback.__name__.replace("_", "-") for command in app.registered_commands} <= (
+        first
+    )

@@ -66,7 +66,7 @@ def test_voxelize_makes_such_sequences_by_force_only(late, tmp_path, capsys) -> 
     assert "of the exposure" in capsys.readouterr().out
     file = tmp_path / "e.json"
     assert run("evaluate", store, "--split", "val", "--methods", "blur", "--json", file) == 0
-    assert "do not fit their frames" in capsys.readouterr().out
+    assert "do not fit their frames" in capsys.readouterr().err
     assert len(json.loads(file.read_text())["findings"]) == 2
     shown = open_clips(store, SpikeOptions())
     assert ["of the exposure" in group.finding for group in shown] == [True, True]

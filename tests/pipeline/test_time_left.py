@@ -16,7 +16,7 @@ from spikedeblur.model.motion_deblur import MAPS
 from spikedeblur.pipeline.evaluate import job as evaluating
 from spikedeblur.pipeline.frames.images import write_png
 from spikedeblur.pipeline.host import reporter as reporting
-from spikedeblur.pipeline.host.reporter import Parts, Reporter
+from spikedeblur.pipeline.host.reporter import Parts, Reporter, Sized
 from spikedeblur.pipeline.methods import exposures, side_by_side
 from spikedeblur.pipeline.methods.network import ModelMethod
 from spikedeblur.pipeline.restore import job as restoring
@@ -164,6 +164,15 @@ def test_a_kind_that_was_not_met_is_guessed_and_then_measured(clock) -> None:
     clock.now += 8.0
     parts.did("small", finished=1)
     assert clock.told[-1] == (35.0, 3, 4, 6.0)
+
+
+def test_items_of_unequal_size_are_timed_by_their_size(clock) -> None:
+    sizes = [1, 2, 1, 30, 1, 1, 2, 40, 1, 1, 3, 20, 5, 5, 5]
+    work = Sized(clock, sizes)
+    for size in sizes:
+        clock.now += 0.1 * size
+        work.did()
+    clock.require_honest()
 
 
 def test_frames_side_by_side_are_those_of_one_thread(moving_scene, tmp_path, monkeypatch) -> None:

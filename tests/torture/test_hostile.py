@@ -64,7 +64,8 @@ def test_names_of_any_kind_go_through_all_stages(
     assert main([*restore, f"--out={name}.out", "--exposure", "5", "--fps", "1000"]) == 0
     capsys.readouterr()
     assert main(["inspect", "--", f"{name}.missing.dat"]) == 1
-    assert "\n" not in capsys.readouterr().err.strip()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["error", "hint"]
 
 
 def test_a_name_that_is_no_text_is_refused_by_what_would_have_to_write_it(

@@ -19,7 +19,7 @@ import numpy as np
 from ....errors import SpikeDeblurError
 from ...frames.listing import shorten
 from ...host.files import all_inside
-from ...host.reporter import SILENT, Reporter
+from ...host.reporter import SILENT, Reporter, Sized
 from ...host.threads import thread_pool
 from ...spikes.clock import SpikeWindowError
 from ...spikes.dat import SpikeFile, SpikeFileError
@@ -145,9 +145,10 @@ def check_manifest(
 
     checks: list[SequenceCheck] = []
     with thread_pool(workers, "check") as pool:
+        work = Sized(reporter, [len(sequence.windows) for sequence in manifest.sequences])
         for result in pool.map(check, manifest.sequences):
             checks.append(result)
-            reporter.progress(len(checks), len(manifest.sequences), result.seq)
+            work.did(result.seq)
     return ManifestCheck(
         path=os.fspath(path),
         kind="manifest",

@@ -113,7 +113,9 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
         if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
     ]
     if not clips:
-        raise AlignmentError(f"{blur_top}: expected <group>/<clip>/<centre>.png, found no images")
+        raise AlignmentError(
+            f"{blur_top}: expected <group>/<clip>/<centre>.png, found no images; add them"
+        )
     if clips[0] == "":
         raise AlignmentError(
             f"{blur_top}: expected images in <group>/<clip>/, found {blurred[''][0]} at the top; "

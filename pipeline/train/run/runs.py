@@ -194,7 +194,8 @@ def list_runs(*folders: Path) -> list[RunFacts]:
         trained = [run for run in inside if (run / "metrics.jsonl").is_file()]
         if not trained:
             raise RunFolderError(
-                f"{folder}: expected run folders that `spikedeblur train` wrote, found none"
+                f"{folder}: expected run folders that `spikedeblur train` wrote, found none; "
+                "check the path"
             )
         runs |= {run.resolve(): run for run in trained if run.resolve() not in runs}
     records = [read_run(run) for run in runs.values()]

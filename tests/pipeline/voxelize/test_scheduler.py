@@ -122,10 +122,8 @@ def test_a_scheduler_with_certificates_takes_those_of_dasks_variables(
         command += [str(tmp_path / "s.zarr"), "--bins", "8", "--scheduler", address, "--quiet"]
         refused = subprocess.run(command, capture_output=True, text=True, check=False)
         assert refused.returncode == 1
-        assert refused.stderr.startswith(
-            f"spikedeblur: {address}: expected certificates for it, found"
-        )
-        assert refused.stderr.count("\n") == 1
+        assert refused.stderr.startswith(f"error: {address}: expected certificates for it, found")
+        assert refused.stderr.count("\n") == 2
         variables = {f"{prefix}{name}": str(path) for name, path in given.items()}
         subprocess.run(command, env=os.environ | variables, check=True)
     data.voxelize(tmp_path / "here.zarr")

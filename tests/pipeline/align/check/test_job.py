@@ -245,7 +245,7 @@ def test_a_lag_that_nothing_shows_is_a_dash(tmp_path, make_clip):
 
 def test_the_command_reports_and_exits_by_what_it_found(manifest, capsys):
     assert main(["check", str(manifest)]) == 0
-    assert "nothing wrong in 1 sequences" in capsys.readouterr().out
+    assert "nothing wrong in 1 sequence," in capsys.readouterr().out
     drop(manifest.parents[1])
     assert main(["check", str(manifest), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)

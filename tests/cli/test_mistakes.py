@@ -1,0 +1,131 @@
+"""How `error:` and `hint:` are made of a message, and what they look like on a terminal."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from spikedeblur.cli import main, output
+from spikedeblur.cli.mistakes import divided
+from spikedeblur.pipeline.host.reporter import counted
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "hint"),
+    [
+        ("a.dat: expected A, found B; give --rate", "a.dat: expected A, found B", "give --rate"),
+        ("a: cut; copy it again; give --rate", "a: cut", "copy it again; give --rate"),
+        ("a: b; c differs", "a: b; c differs", ""),
+        ("a: keys X, Y. Set them (--set KEY=VALUE)", "a: keys X, Y", "set them (--set KEY=VALUE)"),
+        ("a.b; c: unknown; did you mean d?", "a.b; c: unknown", "did you mean d?"),
+        ("no way; for a run folder give --run", "no way", "for a run folder give --run"),
+    ],
+)
+def test_a_message_ends_with_its_hint(message: str, error: str, hint: str) -> None:
+    assert divided(message) == (error, hint)
+
+
+def test_nearly_all_messages_of_the_package_end_with_a_hint_that_is_seen(repository: Path) -> None:
+    advised = seen = 0
+    for room in ("pipeline", "configs"):
+        for path in (repository / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                    text = ast.unparse(node.exc.args[0])
+                    last = re.search(r"; ([^;]*)['\"]$", text)
+                    if last and "{" not in last[1]:
+                        seen += 1
+                        advised += bool(divided(f"x; {last[1]}")[1])
+    assert seen > 200
+    assert advised / seen > 0.9
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("variable", [None, "NO_COLOR", "TERM"])
+def test_colours_are_for_terminals_that_want_them(
+    variable: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(variable, "dumb")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert main(["inspect", str(tmp_path / "no.dat")]) == 1
+    said = stream.getvalue()
+    if variable is None:
+        assert said.startswith("\x1b[1;31merror:\x1b[0m ")
+        assert "\n\x1b[1;36mhint:\x1b[0m check the path\n" in said
+    else:
+        assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("data/recording.da", "did you mean data/recording.dat?"),
+        ("dat/recording.dat", "did you mean data/recording.dat?"),
+        ("data/x.dat", "data has recording.dat"),
+        ("other/deep/x.dat", "there is no folder other; check the path"),
+        ("data/nothing", "check the path"),
+        ("s3://bucket/x.dat", None),
+    ],
+)
+def test_a_path_that_is_not_there_is_answered_by_its_neighbours(
+    typed: str,
+    hint: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/recording.dat").write_bytes(b"\0" * 8)
+    assert main(["inspect", typed]) == 1
+    said = capsys.readouterr().err
+    if hint is not None:
+        assert said.splitlines()[1].endswith(hint)
+        assert said.count("\n") == 2
+    else:
+        assert "did you mean" not in said
+
+
+def test_a_folder_of_any_number_of_names_is_looked_at_quickly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("spikedeblur.cli.mistakes._MOST_LOOKED_AT", 3)
+    for n in range(10):
+        (tmp_path / f"{n}.npy").touch()
+    assert main(["inspect", str(tmp_path / "x.npy")]) == 1
+    assert len(re.findall(r"\d\.npy", capsys.readouterr().err)) == 3
+
+
+def test_numbers_agree_with_their_nouns() -> None:
+    assert [counted(n, "frame") for n in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]
+
+
+@pytest.mark.parametrize(
+    ("called", "found", "said"),
+    [
+        ("/opt/venv/bin/spikedeblur", True, "spikedeblur"),
+        (".venv/bin/spikedeblur", False, ".venv/bin/spikedeblur"),
+        (str(Path(output.__file__).parents[1] / "__main__.py"), False, f"{sys.executable} -m"),
+        ("/usr/bin/pytest", False, "spikedeblur"),
+    ],
+)
+def test_a_next_command_calls_the_program_as_this_shell_finds_it(
+    called: str, found: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [called])
+    monkeypatch.setattr(output.shutil, "which", lambda name: called if found else None)
+    assert output.command_line("inspect", Path("-x")).startswith(f"{said} ")
+    assert output.command_line("inspect", Path("-x")).endswith("inspect ./-x")
