@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .options import Json, Split, leave_out, overwrites
+from .options import Json, leave_out, overwrites
 from .output import command_line, parse_size, report
 
 if TYPE_CHECKING:
@@ -46,7 +46,11 @@ def simulate(
     size: Annotated[str, typer.Option(help="HxW of the scenes, in pixels.")] = "128x128",
     length: Annotated[int, typer.Option(min=1, max=10**6, help="Frames of a scene.")] = 65,
     split: Annotated[
-        Split | None, typer.Option(help="The split to write, or the only one to take.")
+        Literal["train", "val", "test", "show"] | None,
+        typer.Option(
+            help="The split to write, or the only one to take; `show`: scenes for the eye, with "
+            "lettering."
+        ),
     ] = None,
     exposure: Annotated[int, typer.Option(min=1, max=10**6, help="Frames in one blur; odd.")] = 33,
     stride: Annotated[
@@ -127,6 +131,8 @@ def simulate(
     )
     with progress_bar("Simulating", "clips") as reporter:
         if frames is not None:
+            if split == "show":
+                raise typer.BadParameter("`show` is of --scenes", param_hint="--split")
             clips = folder_clips(frames, (split,) if split else SPLITS, reporter)
         else:
             clips = scene_clips(split or "train", scenes or 0, parse_size(size), length, fastest)

@@ -18,12 +18,16 @@ from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
 from ..methods.contract import restored_frames
 from ..methods.make_method import make_method
+from ..methods.shared import SharedExposures
 from ..sequences.corrected import correct_sequences
 from ..sequences.kept import KeptSequence
 from .job import Evaluating, evaluate
+from .metrics import psnr
 from .scores import Evaluation, EvaluationError, WindowScores
 
 _SOFTWARE = "spikedeblur"
+
+Frame = npt.NDArray[np.uint8]
 
 
 def require_own_picture(path: StrPath, *, overwrite: bool = False) -> None:
@@ -54,10 +58,11 @@ def before_after(
     options: Evaluating = Evaluating(),  # noqa: B008  # frozen
     overwrite: bool = False,
 ) -> WindowScores:
-    """Write blur | SDM | model | sharp side by side, with PSNR above each.
+    """Write blur | SDM | path | model | sharp, with PSNR above each and a zoomed part below.
 
-    The window shown is the one whose gain over the blurred frame, by the model (by SDM where
-    there is no run), is the median of the split: neither the best nor the worst.
+    The window shown is the one whose improvement over the blurred frame, by the model (by SDM
+    where there is no run), is the median of the split: neither the best nor the worst. The part is
+    where the blurred frame is farthest from the sharp one, whatever the methods make of it.
 
     Args:
         store: Zarr store with sharp frames.
@@ -89,14 +94,18 @@ def before_after(
     sequence = KeptSequence(recorded)
     window = int(np.flatnonzero(np.asarray(sequence.frame_index) == shown.frame_index)[0])
     assert evaluation.sdm_bins is not None
-    methods = [make_method("blur"), make_method("sdm", evaluation.sdm_bins)]
+    methods = [make_method("blur"), make_method("sdm", evaluation.sdm_bins), make_method("path")]
     if run is not None:
         methods.append(options.open(run))
+    shared = SharedExposures()
+    sharp = to_8_bits(sequence.sharp(window, window + 1)[0])
     panels = []
     for method in methods:
+        if method.shared is not None:
+            method.shared = shared
         frame = next(f for i, f in restored_frames(method, sequence, lambda i: i == window))
-        panels.append((f"{method.name} {shown.scores[method.name].psnr:.2f} dB", frame))
-    panels.append(("sharp", to_8_bits(sequence.sharp(window, window + 1)[0])))
+        panels.append((f"{method.name} {psnr(frame, sharp):.2f} dB", frame))
+    panels.append(("sharp", sharp))
     with only_writer_of(out_png):
         require_own_picture(out_png, overwrite=overwrite)
         _write_picture(Path(out_png), panels)
@@ -104,22 +113,66 @@ def before_after(
 
 
 def median_window(evaluation: Evaluation, method: str) -> WindowScores:
-    """Return the window whose PSNR gain over blur is the median (the lower of two)."""
-    gains = [w.scores[method].psnr - w.scores["blur"].psnr for w in evaluation.windows]
-    return evaluation.windows[gains.index(statistics.median_low(gains))]
+    """Return the window whose improvement in PSNR over blur is the median (the lower of two)."""
+    improvements = [w.scores[method].psnr - w.scores["blur"].psnr for w in evaluation.windows]
+    return evaluation.windows[improvements.index(statistics.median_low(improvements))]
 
 
-_SMALLEST_PANEL = 160
+PART = 3
+"""Times that a side of the zoomed part fits into that of the frame."""
+
+_TWICE = 512
+"""Widest frames that are shown at twice their size, in pixels."""
+
+_SMALLEST_PANEL = 320
 """Least width of a panel, in pixels."""
 
+_TEXT = 15
+"""Size of the letters, in pixels."""
 
-def _write_picture(path: Path, panels: Sequence[tuple[str, npt.NDArray[np.uint8]]]) -> None:
-    """Write panels side by side with captions above; small frames are enlarged by whole pixels."""
+
+def blurred_part(blur: Frame, sharp: Frame) -> tuple[slice, slice]:
+    """Return rows and columns of the part, 1/PART of each side, in which two frames differ most."""
+    error = np.square(blur.astype(np.float64) - sharp).sum(axis=2)  # (H, W)
+    height, width = (max(side // PART, 1) for side in error.shape)
+    sums = np.pad(error, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width]
+    boxes += sums[:-height, :-width]
+    top, left = map(int, np.unravel_index(boxes.argmax(), boxes.shape))
+    return slice(top, top + height), slice(left, left + width)
+
+
+def draw_comparison(panels: Sequence[tuple[str, Frame]]) -> Frame:
+    """Return panels side by side with captions above, and below them a part of each, zoomed.
+
+    Pixels become squares, so that nothing is smoothed. A frame marks the part.
+
+    Args:
+        panels: captions and frames (H, W, 3) uint8; the first is the blurred one, the last sharp.
+    """
+    rows, columns = blurred_part(panels[0][1], panels[-1][1])
+    width = panels[0][1].shape[1]
+    zoom = max(2 if width <= _TWICE else 1, -(-_SMALLEST_PANEL // width))
+    y, x = (slice(zoom * part.start, zoom * part.stop) for part in (rows, columns))
+    marked, parts = [], []
+    for caption, frame in panels:
+        large = frame.repeat(zoom, 0).repeat(zoom, 1)
+        part = large[y, x]
+        parts.append(("", part.repeat(PART, 0).repeat(PART, 1)))
+        for edge in (part[:2], part[-2:], part[:, :2], part[:, -2:]):
+            edge[:] = _MARK
+        marked.append((caption, large))
+    return draw_panels([Row("", marked), Row("", parts)], text=_TEXT)
+
+
+_MARK = (255, 196, 0)
+
+
+def _write_picture(path: Path, panels: Sequence[tuple[str, Frame]]) -> None:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    zoom = -(-_SMALLEST_PANEL // panels[0][1].shape[1])
-    picture = Image.fromarray(draw_panels([Row("", panels)], zoom))
+    picture = Image.fromarray(draw_comparison(panels))
     mark = PngInfo()
     mark.add_text("Software", f"{_SOFTWARE} {__version__}")
     with atomic_write(path) as file:

@@ -74,7 +74,7 @@ def test_table_json_and_picture_of_all_methods(
     assert found["data_sha256"] == describe_data(open_store(store, "test"))["sha256"]
     with Image.open(picture) as image:
         pixels = np.asarray(image)
-    assert pixels.shape == (18 + 192, 4 * 192 + 3 * 4, 3)
+    assert pixels.shape == (23 + 320 + 4 + 3 * 5 * 21, 5 * 320 + 4 * 4, 3)  # panels, and a part of each
     assert main(arguments) == 0, "its own files are replaced"
 
 
