@@ -62,8 +62,8 @@ def evaluate(
     picture: Annotated[
         Path | None,
         typer.Option(
-            help="PNG to write: blur, SDM, model and sharp side by side, on the window whose "
-            "gain over blur is the median."
+            help="PNG to write: blur, SDM, path, model and sharp with a zoomed part, of the window "
+            "whose improvement over blur is the median."
         ),
     ] = None,
     tile: options.Tile = None,
@@ -163,7 +163,7 @@ def _print(evaluation: Evaluation) -> None:
         if interval is not None
     ]
     if gains:
-        say(f"Gain over blur in dB, 95 % interval over sequences: {', '.join(gains)}")
+        say(f"Improvement over blur in dB, 95 % interval over sequences: {', '.join(gains)}")
     if evaluation.findings:
         say(f"Warning: {warning_of(evaluation.findings)}")
     if evaluation.misaligned:

@@ -78,11 +78,11 @@ def _wall(rng: _Rng, shape: _Shape, side: int) -> Image.Image:
     height, width = (2 * n for n in shape)
     tall = max(int(0.16 * side), 6)
     wide, joint = int(2.4 * tall), max(tall // 8, 2)
-    colours = _cloud(rng, (height, width), 0.10)[..., None] * np.float32([196, 182, 160])
+    colours = _cloud(rng, (height, width), 0.10)[..., None] * np.array([196, 182, 160], np.float32)
     for row in range(height // tall + 1):
         top, shift = row * tall, (row % 2) * wide // 2
         for left in range(-shift, width, wide):
-            brick = np.float32([164, 84, 60]) * np.float32(rng.uniform(0.7, 1.2))
+            brick = np.array([164, 84, 60], np.float32) * np.float32(rng.uniform(0.7, 1.2))
             y = slice(top + joint, min(top + tall, height))
             x = slice(max(left + joint, 0), min(left + wide, width))
             shape_of = colours[y, x].shape[:2]
@@ -107,7 +107,7 @@ def _poster(rng: _Rng, shape: _Shape) -> Image.Image:
     thread = np.float32(2 * np.pi / 7)
     woven = 1 + 0.07 * np.sin(thread * x) * np.sign(np.sin(thread * y / 2))
     woven *= _cloud(rng, (height, width), 0.05) * (1 + 0.08 * np.cos(x * (9 / width)))
-    picture = _picture(woven[..., None] * np.float32([214, 200, 164]))
+    picture = _picture(woven[..., None] * np.array([214, 200, 164], np.float32))
     draw = ImageDraw.Draw(picture)
     lines = _POSTERS[rng.integers(len(_POSTERS))]
     ink = [(122, 24, 32), (32, 34, 40), (20, 70, 62)]
@@ -167,7 +167,7 @@ def _trunk(rng: _Rng, shape: _Shape, side: int) -> Image.Image:
     ridges = np.abs(_resized(coarse, (height, width))) + 0.35 * _resized(fine, (height, width))
     x = np.linspace(-1, 1, width, dtype=np.float32)
     light = np.clip(0.25 + 0.75 * ridges, 0.1, 1.6) * (1.1 - 0.5 * x - 0.45 * x * x)
-    picture = _picture(light[..., None] * np.float32([142, 116, 92]))
+    picture = _picture(light[..., None] * np.array([142, 116, 92], np.float32))
     picture.putalpha(Image.new("L", picture.size, 255))
     return _framed(picture).reduce(2)
 

@@ -74,7 +74,8 @@ def test_table_json_and_picture_of_all_methods(
     assert found["data_sha256"] == describe_data(open_store(store, "test"))["sha256"]
     with Image.open(picture) as image:
         pixels = np.asarray(image)
-    assert pixels.shape == (23 + 320 + 4 + 3 * 5 * 21, 5 * 320 + 4 * 4, 3)  # panels, and a part of each
+    panels, parts = (23 + 320, 5 * 320 + 4 * 4), 3 * 5 * 21
+    assert pixels.shape == (panels[0] + 4 + parts, panels[1], 3)
     assert main(arguments) == 0, "its own files are replaced"
 
 

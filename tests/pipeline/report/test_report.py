@@ -107,16 +107,16 @@ def test_pictures_are_the_stores_to_the_bit(one, trained):
     blurred = [f.tobytes() for f in sequence.blur(0, sequence.length)]
     sharp = [f.tobytes() for f in sequence.sharp(0, sequence.length)]
     pictures = [picture.tobytes() for picture in one.pictures()]
-    assert len(pictures) == 3 * 5  # windows; blur, TFP, SDM, model, sharp
-    assert set(blurred) == set(pictures[0::5])
-    assert set(sharp) == set(pictures[4::5])
-    assert not set(pictures[3::5]) & {*blurred, *sharp}
+    assert len(pictures) == 3 * 7  # windows; blur, TFP, TFI, SDM, path, model, sharp
+    assert set(blurred) == set(pictures[0::7])
+    assert set(sharp) == set(pictures[6::7])
+    assert not set(pictures[5::7]) & {*blurred, *sharp}
 
 
 def test_every_chart_is_one_that_vega_can_draw(one):
     drawn = {a["data-chart"] for _, a in one.tags if "data-chart" in a}
     assert drawn == set(one.charts)
-    assert {"validation", "gains", "time", "raster", "rates", "likeness"} < drawn
+    assert {"validation", "improvements", "time", "raster", "rates", "likeness"} < drawn
     for name, spec in one.charts.items():
         spec = json.loads(json.dumps(spec).replace('"container"', "300"))
         assert vl_convert.vegalite_to_svg(spec).count("<path") > 3, name
@@ -163,13 +163,13 @@ def test_runs_are_compared_by_figures_curves_pictures_and_keys(trained, tmp_path
     page = Page(tmp_path / "two.html")
     assert "TRAIN.OPTIM.LR 0.001 0.0001" in page.words
     alts = [a["alt"] for tag, a in page.tags if tag == "img"]
-    assert alts[:6] == ["blur", "TFP", "SDM", "fast", "slow", "sharp"]
+    assert alts[:8] == ["blur", "TFP", "TFI", "SDM", "path", "fast", "slow", "sharp"]
     lefts = {a["data-left"] for _, a in page.tags if "data-left" in a}
-    assert lefts == {"3"}  # the first model against the last
+    assert lefts == {"5"}  # the first model against the last
     summary = write_report([trained / "runs/fast", slow], tmp_path / "two.html", restore=False)
     assert summary.windows == 3
     alts = [a["alt"] for tag, a in Page(tmp_path / "two.html").tags if tag == "img"]
-    assert alts[:4] == ["blur", "TFP", "SDM", "sharp"]
+    assert alts[:5] == ["blur", "TFP", "TFI", "SDM", "sharp"]
     drawn = {row["run"] for row in values_of(page.charts["validation"])}
     assert drawn == {"fast", "slow"}
 
@@ -182,9 +182,11 @@ def test_a_run_alone_is_shown_as_far_as_it_goes_and_says_what_is_missing(alone):
         assert what in said
     page = Page(alone / "report.html")
     assert "Not on this page" in page.words
-    assert len(page.pictures()) == 3  # the last picture of validation: blur, model, sharp
+    (picture,) = page.pictures()  # the last one of validation, as it is
+    last = max((alone / "samples").glob("step_*.png"))
+    assert np.array_equal(picture, np.asarray(Image.open(last).convert("RGB")))
     assert "validation" in page.charts
-    assert "gains" not in page.charts
+    assert "improvements" not in page.charts
 
 
 def test_an_evaluation_of_other_weights_is_called_out(trained, alone):
