@@ -240,7 +240,10 @@ def likeness(playback: Playback) -> Spec | None:
 
 _FEW = alt.Axis(tickCount=8, labelOverlap=True)
 _STEP = alt.X("step:Q", title="step", axis=_FEW, scale=alt.Scale(nice=False))
-_LEGEND = alt.Legend(title=None, orient="top", columns=6, symbolType="square", labelLimit=260)
+_COLUMNS = alt.ExprRef("max(1, floor(width / 80))")
+_LEGEND = alt.Legend(
+    title=None, orient="top", columns=_COLUMNS, symbolType="square", labelLimit=260
+)
 
 
 def _chart(rows: list[dict[str, Any]]) -> alt.Chart:

@@ -211,7 +211,7 @@ def choose_windows(material: ReportMaterial) -> list[tuple[str, WindowSequence, 
 def _for_the_eye(material: ReportMaterial) -> list[tuple[str, WindowSequence, int]]:
     return [
         (
-            f"for the eye, neither trained nor scored: {sequence.seq}, frame "
+            f"For the eye, neither trained nor scored: {sequence.seq}, frame "
             f"{sequence.frame_index[sequence.length // 2]}",
             sequence,
             sequence.length // 2,
@@ -241,7 +241,7 @@ def _by_improvement(material: ReportMaterial) -> list[tuple[str, WindowSequence,
         sequence = by_name[frame["seq"]]
         (windows,) = np.nonzero(np.asarray(sequence.frame_index) == frame["frame"])
         if len(windows) and (sequence, int(windows[0])) not in [c[1:] for c in chosen]:
-            better = f"{what} improvement over blur, {improvement(frame):+.2f} dB"
+            better = f"{what.capitalize()} improvement over blur, {improvement(frame):+.2f} dB"
             heading = f"{better}: {frame['seq']}, frame {frame['frame']}"
             chosen.append((heading, sequence, int(windows[0])))
     return chosen
