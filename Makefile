@@ -69,9 +69,7 @@ $(OUT)/.done: $(CONFIG) | $(INSTALLED)
 	$(RUN) train --config $(CONFIG) --run $(OUT) --resume
 	@echo "[5/7] evaluate"
 	$(RUN) evaluate $(STORE) --run $(OUT) --split test --json $(OUT)/evaluation.json \
-		| tee $(OUT)/results.txt
-	$(RUN) evaluate $(STORE) --run $(OUT) --split show --methods blur,sdm,model \
-		--picture $(OUT)/before_after.png >/dev/null
+		--picture $(OUT)/before_after.png | tee $(OUT)/results.txt
 	@echo "[6/7] restore"
 	$(RUN) restore --run $(OUT) --blur $(DATA)/test_blurry_33/scenes/00000 \
 		--spikes $(DATA)/test_spike_2xds/scenes/00000/spike.dat --log $(LOG) \

@@ -62,8 +62,8 @@ def evaluate(
     picture: Annotated[
         Path | None,
         typer.Option(
-            help="PNG to write: blur, SDM, path, model and sharp with a zoomed part, of the window "
-            "whose improvement over blur is the median."
+            help="PNG to write: blur, SDM, path, model and sharp with a zoomed part, of a scene "
+            "for the eye, else of the window whose improvement over blur is the median."
         ),
     ] = None,
     tile: options.Tile = None,

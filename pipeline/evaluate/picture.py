@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from ..methods.make_method import make_method
 from ..methods.shared import SharedExposures
 from ..sequences.corrected import correct_sequences
 from ..sequences.kept import KeptSequence
+from ..simulate.display import SPLIT as SHOW
 from .job import Evaluating, evaluate
 from .metrics import psnr
 from .scores import Evaluation, EvaluationError, WindowScores
@@ -28,6 +30,13 @@ from .scores import Evaluation, EvaluationError, WindowScores
 _SOFTWARE = "spikedeblur"
 
 Frame = npt.NDArray[np.uint8]
+
+
+class Shown(NamedTuple):
+    """The window of a picture."""
+
+    seq: str
+    frame_index: int
 
 
 def require_own_picture(path: StrPath, *, overwrite: bool = False) -> None:
@@ -57,12 +66,13 @@ def before_after(
     evaluation: Evaluation | None = None,
     options: Evaluating = Evaluating(),  # noqa: B008  # frozen
     overwrite: bool = False,
-) -> WindowScores:
+) -> Shown:
     """Write blur | SDM | path | model | sharp, with PSNR above each and a zoomed part below.
 
-    The window shown is the one whose improvement over the blurred frame, by the model (by SDM
-    where there is no run), is the median of the split: neither the best nor the worst. The part is
-    where the blurred frame is farthest from the sharp one, whatever the methods make of it.
+    The window shown is that of a scene for the eye, if the store has one; else the one whose
+    improvement over the blurred frame, by the model (by SDM where there is no run), is the median
+    of the split: neither the best nor the worst. The part is where the blurred frame is farthest
+    from the sharp one, whatever the methods make of it.
 
     Args:
         store: Zarr store with sharp frames.
@@ -75,20 +85,26 @@ def before_after(
         overwrite: replace any file of that name.
 
     Returns:
-        The window shown, with its scores.
+        The window shown.
 
     Raises:
         SpikeDeblurError: as `evaluate` and `require_own_picture`.
     """
-    from ..sequences.stored import open_store
+    from ..sequences.stored import has_split, open_store
 
     require_own_picture(out_png, overwrite=overwrite)
     names = ("blur", "sdm") if run is None else ("blur", "sdm", "model")
     if evaluation is None or not set(names) <= evaluation.methods.keys():
         how = replace(options, lpips=None, motion=False)
         evaluation = evaluate(store, run=run, split=split, methods=names, how=how)
-    shown = median_window(evaluation, names[-1])
-    recorded = next(s for s in open_store(store, split) if s.seq == shown.seq)
+    displayed = open_store(store, SHOW) if has_split(store, SHOW) else []
+    recorded = next((s for s in displayed if s.has_sharp), None)
+    if recorded is not None:
+        shown = Shown(recorded.seq, int(recorded.frame_index[recorded.length // 2]))
+    else:
+        median = median_window(evaluation, names[-1])
+        shown = Shown(median.seq, median.frame_index)
+        recorded = next(s for s in open_store(store, split) if s.seq == shown.seq)
     if options.sensor is not None:
         correct_sequences([recorded], options.sensor)
     sequence = KeptSequence(recorded)

@@ -20,9 +20,8 @@ from ..sequences import open_store
 from ..sequences.contract import WindowSequence
 from ..sequences.lag import NOTABLE
 from ..sequences.provenance import describe_data, warning_of
-from ..sequences.stored import splits_of
+from ..sequences.stored import has_split
 from ..storage.base import StoreError
-from ..storage.locate import open_storage
 from ..train.run.runs import RunRecord, read_run
 from ..weights.find import weights_file
 from .words import SHOW
@@ -196,7 +195,7 @@ def _open(
 
 def _display(store: str | None, split: str) -> tuple[WindowSequence, ...]:
     """Return the scenes for the eye of a store that is open already."""
-    if store is None or split == SHOW or SHOW not in splits_of(open_storage(store)).values():
+    if store is None or split == SHOW or not has_split(store, SHOW):
         return ()
     return tuple(open_store(store, SHOW))
 

@@ -99,7 +99,7 @@ for (const figure of document.querySelectorAll(".compare")) {
       stage.querySelector(`output.${sides[side]}`).value = panels[+select.value].dataset.caption;
       const chosen = [...figure.querySelectorAll("select")].map((each) => panels[+each.value]);
       if (part.length) parts.replaceChildren(...chosen.map((panel) => zoomedPart(panel, part)));
-      const names = [...new Set(chosen.map((panel) => panel.alt))].filter((name) => name in explained);
+      const names = [...new Set(chosen.map((panel) => panel.alt))].filter((name) => Object.hasOwn(explained, name));
       figure.querySelector(".what").textContent =
         names.map((name) => `${name}: ${explained[name]}`).join(" ");
     };

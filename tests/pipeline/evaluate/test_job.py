@@ -392,6 +392,7 @@ def test_picture_shows_each_method_with_a_zoomed_part_below(
     from spikedeblur.pipeline.sequences import stored as reader
 
     monkeypatch.setattr(reader, "open_store", lambda store, split, **_: sequences)
+    monkeypatch.setattr(reader, "has_split", lambda store, split: False)
     path = tmp_path / "before_after.png"
     shown = pictures.before_after("my.zarr", None, "test", path)
     with Image.open(path) as image:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from training_sets import make_store
+from viewing import view
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +19,5 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(store: Path) -> Iterator[tuple[subprocess.Popen, str]]:
     """Yield the process and the address that it printed."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "spikedeblur", "view", str(store), "--no-browser"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    line = process.stdout.readline()
-    assert "4 sequences at http://127.0.0.1:" in line, line
-    yield process, line.split(" at ")[1].split()[0]
-    process.kill()
-    process.wait()
+    with view(store) as opened:
+        yield opened

@@ -12,6 +12,10 @@ import psutil
 import pytest
 from browser import Console, chromium, faint_texts
 from PIL import Image
+from viewing import view
+
+from spikedeblur.pipeline.frames.images import write_png
+from spikedeblur.pipeline.spikes import parse_geometry, write_spikes
 
 pytestmark = pytest.mark.slow
 
@@ -185,6 +189,40 @@ def test_every_control_has_a_name_and_is_reached_by_tab(show):
         reached.add(page.evaluate("document.activeElement.id"))
     ids = page.evaluate(f"[...document.querySelectorAll('{controls}')].map((e) => e.id)")
     assert set(ids) <= reached
+
+
+def test_names_are_shown_as_text(browser, tmp_path):
+    path = tmp_path / "<img src=x onerror=document.title=1>&amp;.dat"
+    spikes = np.random.default_rng(0).random((40, 12, 16)) < 0.3
+    write_spikes(path, spikes.astype(np.uint8), parse_geometry("12x16,bottom-up"))
+    with view(path, "--geometry", "12x16,bottom-up") as (_, url):
+        page = browser.new_page()
+        page.goto(url)
+        page.wait_for_selector("html[data-shown]", timeout=60_000)
+        assert page.locator("h1").inner_text() == str(path)
+        assert page.locator("img").count() == 2
+        assert page.title() != "1"
+        assert "no rate known" in page.locator("#time").inner_text()
+        assert page.locator("#second").is_hidden()  # no frame to stand beside the spikes
+        page.close()
+
+
+def test_a_blurred_frame_stands_beside_its_spikes(browser, tmp_path):
+    spikes = (np.random.default_rng(0).random((200, 12, 16)) < 0.3).astype(np.uint8)
+    write_spikes(tmp_path / "spike.dat", spikes, parse_geometry("12x16,bottom-up"))
+    write_png(tmp_path / "frames/shot.png", np.full((24, 32, 3), 90, np.uint8))
+    options = ("--blur", tmp_path / "frames", "--frame-rate", "30", "--shutter", "100ms")
+    options += ("--geometry", "12x16,bottom-up", "--rate", "1000", "--gain", "0.5")
+    with view(tmp_path / "spike.dat", *options) as (_, url):
+        page = browser.new_page()
+        page.goto(url)
+        page.wait_for_selector("html[data-shown]", timeout=60_000)
+        assert (pixels(page, "#second") == 90).all()
+        act(page, lambda: page.locator("#kind").select_option("spikes"))
+        assert np.array_equal(
+            pixels(page), 255 * spikes[int(page.locator("#instant").input_value())]
+        )
+        page.close()
 
 
 def test_only_this_machine_is_let_in_and_ctrl_c_ends_it(server):
