@@ -23,7 +23,7 @@ def test_its_panels_are_the_blurred_and_the_sharp_frame_of_the_scene(repository)
     """Else `make picture` makes it anew."""
     with Image.open(repository / "docs" / NAME) as image:
         picture = np.asarray(image.convert("RGB"), float)
-    height, width, line, gap = 2 * SIZE[0], 2 * SIZE[1], 23, 4
+    height, width, line, gap = 2 * SIZE[0], 2 * SIZE[1], 32, 4
     assert picture.shape == (line + height + gap + height, 5 * width + 4 * gap, 3)
     (clip,) = scene_clips("show", 1, SIZE, 65)
     frames = np.stack(list(clip.render(0))).astype(float)

@@ -120,7 +120,8 @@ def before_after(
         if method.shared is not None:
             method.shared = shared
         frame = next(f for i, f in restored_frames(method, sequence, lambda i: i == window))
-        panels.append((f"{method.name} {psnr(frame, sharp):.2f} dB", frame))
+        name = "SDM" if method.name == "sdm" else method.name
+        panels.append((f"{name} {psnr(frame, sharp):.2f} dB", frame))
     panels.append(("sharp", sharp))
     with only_writer_of(out_png):
         require_own_picture(out_png, overwrite=overwrite)
@@ -143,8 +144,8 @@ _TWICE = 512
 _SMALLEST_PANEL = 320
 """Least width of a panel, in pixels."""
 
-_TEXT = 15
-"""Size of the letters, in pixels."""
+_LETTERS = 20
+"""Width of a panel, in the size of its caption's letters."""
 
 
 def blurred_part(blur: Frame, sharp: Frame) -> tuple[slice, slice]:
@@ -178,7 +179,7 @@ def draw_comparison(panels: Sequence[tuple[str, Frame]]) -> Frame:
         for edge in (part[:2], part[-2:], part[:, :2], part[:, -2:]):
             edge[:] = _MARK
         marked.append((caption, large))
-    return draw_panels([Row("", marked), Row("", parts)], text=_TEXT)
+    return draw_panels([Row("", marked), Row("", parts)], text=zoom * width // _LETTERS)
 
 
 _MARK = (255, 196, 0)

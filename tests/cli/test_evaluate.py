@@ -75,10 +75,10 @@ def test_table_json_and_picture_of_all_methods(
     with Image.open(picture) as image:
         pixels = np.asarray(image)
     assert f"Picture {picture}: frame 31 of show/scenes/00000" in out
-    panels, parts = (23 + 256, 5 * 384 + 4 * 4), 3 * 4 * 21
+    panels, parts = (27 + 256, 5 * 384 + 4 * 4), 3 * 4 * 21
     assert pixels.shape == (panels[0] + 4 + parts, panels[1], 3)
     (displayed,) = open_store(store, "show")
-    last = pixels[23 : 23 + 256, -384:][::4, ::4]
+    last = pixels[27 : 27 + 256, -384:][::4, ::4]
     assert (last == displayed.sharp(1, 2)[0]).all(2).mean() > 0.9  # but for the part's frame
     assert main(arguments) == 0, "its own files are replaced"
 

@@ -404,7 +404,7 @@ def test_picture_shows_each_method_with_a_zoomed_part_below(
         next(f for i, f in restored_frames(method, sequence) if i == window)
         for method in (SdmMethod(job.evaluate_sequences(sequences, ["sdm"]).sdm_bins), PathMethod())
     ]
-    height, width, line, gap = 96, 96, 23, 4
+    height, width, line, gap = 96, 96, 27, 4
     zoom = 4  # so that a panel is 320 pixels wide at least
     assert pixels.shape == (line + zoom * 2 * height + gap, 4 * zoom * width + 3 * gap, 3)
     assert (pixels[:line] < 128).any(), "captions above"

@@ -211,7 +211,7 @@ def test_a_blurred_frame_stands_beside_its_spikes(browser, tmp_path):
     spikes = (np.random.default_rng(0).random((200, 12, 16)) < 0.3).astype(np.uint8)
     write_spikes(tmp_path / "spike.dat", spikes, parse_geometry("12x16,bottom-up"))
     write_png(tmp_path / "frames/shot.png", np.full((24, 32, 3), 90, np.uint8))
-    options = ("--blur", tmp_path / "frames", "--frame-rate", "30", "--shutter", "100ms")
+    options = ("--blur", tmp_path / "frames", "--frame-rate", "8", "--shutter", "100ms")
     options += ("--geometry", "12x16,bottom-up", "--rate", "1000", "--gain", "0.5")
     with view(tmp_path / "spike.dat", *options) as (_, url):
         page = browser.new_page()
