@@ -17,7 +17,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all test-minimal lint docs torture mutation bench bench-io bench-memory bench-device bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation bench-in-time bench-rolling model compare clean
+.PHONY: all install browser test test-all test-minimal lint docs torture mutation bench bench-io bench-memory bench-device bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation bench-in-time bench-rolling model picture compare clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -25,7 +25,7 @@ all: $(OUT)/.done
 	@echo
 	@echo "All is up to date. Look at:"
 	@echo "  $(OUT)/report.html        all of it on one page, for a browser"
-	@echo "  $(OUT)/before_after.png   blur, SDM, model, sharp"
+	@echo "  $(OUT)/before_after.png   blur, SDM, path, model, sharp"
 	@echo "  $(OUT)/restored/          frames of a test clip, restored"
 	@echo "  $(OUT)/evaluation.json    the figures above, by sequence"
 	@echo "To go on, with data of your own (README.md):"
@@ -60,6 +60,7 @@ $(OUT)/.done: $(CONFIG) | $(INSTALLED)
 	$(RUN) simulate $(DATA) --scenes 240 --split train --size 128x128
 	$(RUN) simulate $(DATA) --scenes 8 --split val --size 128x128
 	$(RUN) simulate $(DATA) --scenes 8 --split test --size 192x192
+	$(RUN) simulate $(DATA) --scenes 1 --split show --size 192x240
 	@echo "[2/7] align"
 	$(RUN) align $(DATA) --layout x4k1000fps --log $(LOG)
 	@echo "[3/7] voxelize"
@@ -184,6 +185,16 @@ model: $(FOR_TESTS)
 	$(RUN) voxelize outputs/logs/small.json data/small.zarr
 	$(RUN) train --config configs/deblur/small.yaml --run outputs/small --resume
 	$(RUN) export outputs/small model/trained/small.safetensors --clip-len 1 --overwrite
+
+# The picture on the first page of README.md and of the documentation: the scene for the eye, by `small`.
+SHOWN := build/picture
+picture: $(FOR_TESTS)
+	rm -rf $(SHOWN)
+	$(RUN) simulate $(SHOWN)/data --scenes 1 --split show --size 192x240
+	$(RUN) align $(SHOWN)/data --layout x4k1000fps --log $(SHOWN)/align.txt
+	$(RUN) voxelize $(SHOWN)/align.json $(SHOWN)/data.zarr
+	$(RUN) evaluate $(SHOWN)/data.zarr --model small --split show --picture $(SHOWN)/before_after.png
+	$(BIN)/python docs/site/picture.py $(SHOWN)/before_after.png docs/before_after.webp
 
 # Whether two commits make the same: OLD=<revision>; NEW is the working tree by default.
 # ONLY=convert takes the rows with that in their names.

@@ -87,8 +87,8 @@ def evaluate(
     picture: Annotated[
         Path | None,
         typer.Option(
-            help="PNG to write: blur, SDM, model and sharp side by side, on the window whose "
-            "gain over blur is the median.",
+            help="PNG to write: blur, SDM, path, model and sharp with a zoomed part, of a scene "
+            "for the eye, else of the window whose improvement over blur is the median.",
             metavar="FILE.png",
             rich_help_panel=OUTPUT,
         ),
@@ -194,7 +194,7 @@ def _print(evaluation: Evaluation) -> None:
         if interval is not None
     ]
     if gains:
-        say(f"Gain over blur in dB, 95 % interval over sequences: {', '.join(gains)}")
+        say(f"Improvement over blur in dB, 95 % interval over sequences: {', '.join(gains)}")
     if evaluation.findings:
         say(warning_of(evaluation.findings), err=True, label="warning")
     if evaluation.misaligned:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..pipeline.host.reporter import counted
 from .help_page import SPIKES
-from .options import Json, Split, leave_out, overwrites
+from .options import Json, leave_out, overwrites
 from .output import command_line, parse_size, report
 
 if TYPE_CHECKING:
@@ -60,7 +60,11 @@ def simulate(
         ),
     ] = 65,
     split: Annotated[
-        Split | None, typer.Option(help="The split to write, or the only one to take.")
+        Literal["train", "val", "test", "show"] | None,
+        typer.Option(
+            help="The split to write, or the only one to take; `show`: scenes for the eye, with "
+            "lettering.",
+        ),
     ] = None,
     exposure: Annotated[
         int,
@@ -225,6 +229,8 @@ def simulate(
     )
     with progress_bar("Simulating", "clips") as reporter:
         if frames is not None:
+            if split == "show":
+                raise typer.BadParameter("`show` is of --scenes", param_hint="--split")
             clips = folder_clips(frames, (split,) if split else SPLITS, reporter)
         else:
             clips = scene_clips(split or "train", scenes or 0, parse_size(size), length, fastest)

@@ -36,7 +36,6 @@ _CORE = (
 _EXTRAS = {
     "h5py": ("hdf5", "HDF5 input of `convert`"),
     "obstore": ("cloud", "stores in buckets"),
-    "panel": ("view", "`spikedeblur view`"),
     "cv2": ("motion", "figures by motion in `evaluate`"),
     "av": ("video", "video files"),
     "onnxruntime": ("onnx", "`export` to ONNX"),

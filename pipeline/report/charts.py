@@ -13,6 +13,7 @@ import altair as alt
 
 from .material import ReportMaterial, Run
 from .pictures import Playback, model_name
+from .words import title
 
 MOST_POINTS = 400
 """Most points of a training curve; longer runs show every n-th line of metrics.jsonl."""
@@ -34,7 +35,7 @@ _CURVES = (
 """Key in metrics.jsonl, title, scale and number format."""
 
 MOST_SEQUENCES = 60
-"""Most sequences in the chart of gains; the table has all."""
+"""Most sequences in the chart of improvements; the table has all."""
 
 PARTS = {
     "data": "waiting for data",
@@ -75,7 +76,7 @@ def validation_curve(runs: Several[Run]) -> Spec | None:
 def training_curves(runs: Several[Run]) -> dict[str, Spec]:
     """Return a chart for each quantity recorded in training, by its title."""
     specs = {}
-    for key, title, scale, form in _CURVES:
+    for key, name, scale, form in _CURVES:
         rows = [
             {"run": run.name, "step": line["step"], "value": line[key]}
             for run in runs
@@ -101,17 +102,17 @@ def training_curves(runs: Several[Run]) -> dict[str, Spec]:
             base.mark_point(size=40, filled=True)
             .encode(
                 opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(0)),
-                tooltip=["run:N", "step:Q", _figure("value", title, ".4~" + form[-1])],
+                tooltip=["run:N", "step:Q", _figure("value", name, ".4~" + form[-1])],
             )
             .add_params(near)
         )
         chart = alt.layer(base.mark_line(), points, name=f"training_{key}")
-        specs[title] = _finished(chart, f"{title}, over the steps of the run", height=150)
+        specs[name] = _finished(chart, f"{name}, over the steps of the run", height=150)
     return specs
 
 
-def gains(material: ReportMaterial) -> Spec | None:
-    """Return each window's gain over the blurred frame in dB, by sequence and method."""
+def improvements(material: ReportMaterial) -> Spec | None:
+    """Return each window's improvement over the blurred frame in dB, by sequence and method."""
     rows = []
     sequences = list(material.runs[0].evaluation.get("sequences", ()))[:MOST_SEQUENCES]
     for run in material.runs:
@@ -123,8 +124,8 @@ def gains(material: ReportMaterial) -> Spec | None:
                 {
                     "seq": frame["seq"],
                     "frame": frame["frame"],
-                    "method": model_name(run, material.runs) if name == "model" else name.upper(),
-                    "gain": frame[name]["psnr"] - frame["blur"]["psnr"],
+                    "method": model_name(run, material.runs) if name == "model" else title(name),
+                    "improvement": frame[name]["psnr"] - frame["blur"]["psnr"],
                 }
                 for name in ("tfp", "tfi", "sdm", "path", "rgb", "model")
                 if name in frame and (of_run or name == "model")
@@ -134,16 +135,16 @@ def gains(material: ReportMaterial) -> Spec | None:
     order = list(dict.fromkeys(str(row["method"]) for row in rows))
     ticks = _chart(rows).mark_tick(thickness=2, bandSize=14, opacity=1)
     chart = ticks.encode(
-        x=alt.X("gain:Q", title="gain over the blurred frame, dB", axis=_FEW),
+        x=alt.X("improvement:Q", title="improvement over the blurred frame, dB", axis=_FEW),
         y=alt.Y("seq:N", title=None, axis=alt.Axis(labelLimit=160)),
         color=_colour("method:N", order),
-        tooltip=["seq:N", "frame:Q", "method:N", _figure("gain", "gain, dB")],
+        tooltip=["seq:N", "frame:Q", "method:N", _figure("improvement", "improvement, dB")],
     )
     zero = _chart([{"x": 0}]).mark_rule(color="var(--muted)").encode(x="x:Q")
     count = len({row["seq"] for row in rows})
     return _finished(
         zero + chart,
-        "Gain of each window over the blurred frame, by method",
+        "Improvement of each window over the blurred frame, by method",
         height=min(max(22 * count, 90), 900),
     )
 
@@ -239,7 +240,10 @@ def likeness(playback: Playback) -> Spec | None:
 
 _FEW = alt.Axis(tickCount=8, labelOverlap=True)
 _STEP = alt.X("step:Q", title="step", axis=_FEW, scale=alt.Scale(nice=False))
-_LEGEND = alt.Legend(title=None, orient="top", columns=6, symbolType="square", labelLimit=260)
+_COLUMNS = alt.ExprRef("max(1, floor(width / 80))")
+_LEGEND = alt.Legend(
+    title=None, orient="top", columns=_COLUMNS, symbolType="square", labelLimit=260
+)
 
 
 def _chart(rows: list[dict[str, Any]]) -> alt.Chart:

@@ -20,9 +20,11 @@ from ..sequences import open_store
 from ..sequences.contract import WindowSequence
 from ..sequences.lag import NOTABLE
 from ..sequences.provenance import describe_data, warning_of
+from ..sequences.stored import has_split
 from ..storage.base import StoreError
 from ..train.run.runs import RunRecord, read_run
 from ..weights.find import weights_file
+from .words import SHOW
 
 _MOST_BESIDE = 100
 """Most files beside the logs that are looked at for the manifest."""
@@ -45,6 +47,11 @@ class Run(RunRecord):
     samples: tuple[Path, ...]
     """Pictures of validation, the earliest first."""
 
+    @property
+    def has_model(self) -> bool:
+        """Whether there is a checkpoint to restore by."""
+        return self.weights_sha256 is not None
+
     def lines(self, kind: str) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl of one kind, train or val."""
         return [line for line in self.metrics if line["kind"] == kind]
@@ -59,6 +66,8 @@ class ReportMaterial:
     split: str
     sequences: tuple[WindowSequence, ...]
     """The split's sequences; empty where the store is not there."""
+    display: tuple[WindowSequence, ...]
+    """The store's scenes for the eye; empty where it has none."""
     data_sha256: str | None
     """SHA-256 of these sequences, from `describe_data`; None: there are none."""
     manifest: Manifest | None
@@ -104,6 +113,7 @@ def gather(
         store=store,
         split=split,
         sequences=sequences,
+        display=_display(store, split) if sequences else (),
         data_sha256=describe_data(sequences)["sha256"] if sequences else None,
         manifest=_manifest(manifest, first, notes),
         notes=notes,
@@ -184,6 +194,13 @@ def _open(
         except StoreError as error:
             notes.append(f"No pictures from the store: {error}")
     return None, ()
+
+
+def _display(store: str | None, split: str) -> tuple[WindowSequence, ...]:
+    """Return the scenes for the eye of a store that is open already."""
+    if store is None or split == SHOW or not has_split(store, SHOW):
+        return ()
+    return tuple(open_store(store, SHOW))
 
 
 def _manifest(path: str | os.PathLike[str] | None, run: Run, notes: list[str]) -> Manifest | None:

@@ -15,6 +15,7 @@ from ..host.reading import read_start
 from ..host.reporter import SILENT, Reporter
 from . import pictures
 from .material import ReportError, ReportMaterial, gather
+from .words import EXPLAINED
 
 MARK = '<meta name="generator" content="spikedeblur'
 """Text in the head of every report, by which another page is not replaced."""
@@ -108,7 +109,7 @@ def render(
     runs = material.runs
     drawn: dict[str, charts.Spec | None] = {
         "validation": charts.validation_curve(runs),
-        "gains": charts.gains(material),
+        "improvements": charts.improvements(material),
         "time": charts.time_spent(runs),
     }
     if playback is not None:
@@ -116,6 +117,8 @@ def render(
         drawn["rates"] = charts.rates(playback)
         drawn["likeness"] = charts.likeness(playback)
     training = charts.training_curves(runs)
+    results = tables.results(material)
+    explained = {n: w for n, w in EXPLAINED.items() if results is None or n in results.headings}
     environment = Environment(
         loader=PackageLoader(__package__ or "", "templates"),
         autoescape=True,
@@ -130,11 +133,14 @@ def render(
         material=material,
         several=len(runs) > 1,
         facts=list(tables.facts(runs[0])) if len(runs) == 1 else [],
-        results=tables.results(material),
+        results=results,
         measured=tables.measured(material),
         motion=tables.motion(material),
         by_run=tables.by_run(material),
         comparisons=comparisons,
+        validated=pictures.validated(material),
+        explained=explained,
+        all_explained=EXPLAINED,
         playback=playback,
         training=list(training),
         charts={name: spec for name, spec in (drawn | training).items() if spec is not None},

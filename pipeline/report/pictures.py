@@ -9,6 +9,7 @@ import operator
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,18 +18,19 @@ from PIL import Image
 
 from ...errors import SpikeDeblurError
 from ..evaluate.metrics import psnr
+from ..evaluate.picture import blurred_part
 from ..frames.images import to_8_bits, to_uint8
 from ..host.reporter import SILENT, Reporter
 from ..methods.contract import Method, restored_frames
-from ..methods.make_method import ModelOptions
+from ..methods.make_method import ModelOptions, make_method
 from ..methods.shared import SharedExposures
-from ..methods.tfp_tfi_sdm import BlurMethod, SdmMethod, TfpMethod
 from ..sequences.contract import WindowSequence
 from ..sequences.kept import KeptSequence
 from ..sequences.lag import likeness_curve
 from ..sequences.stored import StoreSequence
 from ..spikes import samples_per_bin
 from .material import ReportMaterial, Run
+from .words import title
 
 LOSSLESS_SIDE = 512
 """Largest side of pictures that are kept to the bit, in pixels."""
@@ -76,6 +78,10 @@ class Comparison:
     """(H, W) of the frames, in pixels."""
     left: int = 0
     """Index of the panel on the left at first; on the right is the last but the sharp one."""
+    part: tuple[float, float, float, float] | None = None
+    """Left, top, width and height of the zoomed part, as shares of the frame; None: unknown."""
+    side_by_side: tuple[int, ...] = ()
+    """Indices of the panels that the page shows beside each other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,13 +115,13 @@ class Playback:
 def compare(
     material: ReportMaterial, reporter: Reporter = SILENT, *, restore: bool = True
 ) -> tuple[Comparison, ...]:
-    """Return the windows with the median, the least and the most gain over blur.
+    """Return a scene for the eye, and the windows with the median, least and most improvement.
 
-    Without a store, they are the last picture of each run's validation. A model that can't restore
-    a window is left out; `material.notes` then says why.
+    Without a store there are none. A method that can't restore a window is left out;
+    `material.notes` then says why.
     """
     if not material.sequences:
-        return tuple(_of_validation(run) for run in material.runs if run.samples)
+        return ()
     methods = _methods(material, restore)
     chosen = choose_windows(material)
     done, total = 0, len(chosen) * len(methods)
@@ -125,16 +131,19 @@ def compare(
         if method.shared is not None:
             method.shared = shared
     comparisons = []
-    for title, stored, window in chosen:
+    for heading, stored, window in chosen:
         sequence = KeptSequence(stored)
         wanted = partial(operator.eq, window)
         sharp = None
         if sequence.has_sharp:
             sharp = to_8_bits(sequence.sharp(window, window + 1)[0])
-        panels = []
+        panels: list[Panel] = []
+        part = None
         for name, method in methods:
             try:
                 frame = next(f for _, f in restored_frames(method, sequence, wanted))
+                if name == "blur" and sharp is not None:
+                    part = _part(frame, sharp)
                 panels.append(_panel(name, frame, sharp))
             except SpikeDeblurError as error:
                 if str(error) not in material.notes:
@@ -143,9 +152,46 @@ def compare(
             reporter.progress(done, total, name)
         if sharp is not None:
             panels.append(_panel("sharp", sharp))
-        left = _left(panels, material.runs)
-        comparisons.append(Comparison(title, tuple(panels), sequence.frame_shape, left))
+        names = [panel.name for panel in panels]
+        shown = ("blur", "SDM", "path", *(model_name(run, material.runs) for run in material.runs))
+        comparisons.append(
+            Comparison(
+                heading,
+                tuple(panels),
+                sequence.frame_shape,
+                _left(panels, material.runs),
+                part,
+                tuple(names.index(name) for name in (*shown, "sharp") if name in names),
+            )
+        )
     return tuple(comparisons)
+
+
+def _part(
+    blur: npt.NDArray[np.uint8], sharp: npt.NDArray[np.uint8]
+) -> tuple[float, float, float, float]:
+    height, width = sharp.shape[:2]
+    rows, columns = blurred_part(blur, sharp)
+    return (
+        columns.start / width,
+        rows.start / height,
+        (columns.stop - columns.start) / width,
+        (rows.stop - rows.start) / height,
+    )
+
+
+def validated(material: ReportMaterial) -> tuple[tuple[str, str], ...]:
+    """Return name and URI of the last picture of each run's validation, where there is no store."""
+    if material.sequences:
+        return ()
+    pictures = []
+    for run in material.runs:
+        if run.samples:
+            with Image.open(run.samples[-1], formats=("PNG",)) as image:
+                uri = to_uri(np.asarray(image.convert("RGB")))
+            step = int(run.samples[-1].stem.removeprefix("step_"))
+            pictures.append((f"{run.name}: validation at step {step}", uri))
+    return tuple(pictures)
 
 
 def _panel(
@@ -155,7 +201,26 @@ def _panel(
 
 
 def choose_windows(material: ReportMaterial) -> list[tuple[str, WindowSequence, int]]:
-    """Return (title, sequence, window) of the windows to show; the median gain comes first."""
+    """Return (title, sequence, window) of the windows to show.
+
+    A scene for the eye comes first, if the store has one, then the median improvement.
+    """
+    return [*_for_the_eye(material), *_by_improvement(material)]
+
+
+def _for_the_eye(material: ReportMaterial) -> list[tuple[str, WindowSequence, int]]:
+    return [
+        (
+            f"For the eye, neither trained nor scored: {sequence.seq}, frame "
+            f"{sequence.frame_index[sequence.length // 2]}",
+            sequence,
+            sequence.length // 2,
+        )
+        for sequence in material.display[:1]
+    ]
+
+
+def _by_improvement(material: ReportMaterial) -> list[tuple[str, WindowSequence, int]]:
     by_name = {sequence.seq: sequence for sequence in material.sequences}
     scores = material.runs[0].evaluation
     frames = [frame for frame in scores.get("frames", ()) if frame["seq"] in by_name]
@@ -165,19 +230,20 @@ def choose_windows(material: ReportMaterial) -> list[tuple[str, WindowSequence, 
         middle = sequence.length // 2
         return [(f"{sequence.seq}, frame {sequence.frame_index[middle]}", sequence, middle)]
 
-    def gain(frame: dict[str, Any]) -> float:
+    def improvement(frame: dict[str, Any]) -> float:
         return float(frame[guided[0]]["psnr"] - frame["blur"]["psnr"])
 
-    ordered = sorted(frames, key=gain)
-    places = {"median gain": (len(ordered) - 1) // 2, "least gain": 0, "most gain": -1}
+    ordered = sorted(frames, key=improvement)
+    places = {"median": (len(ordered) - 1) // 2, "least": 0, "most": -1}
     chosen: list[tuple[str, WindowSequence, int]] = []
     for what, place in places.items():
         frame = ordered[place]
         sequence = by_name[frame["seq"]]
         (windows,) = np.nonzero(np.asarray(sequence.frame_index) == frame["frame"])
         if len(windows) and (sequence, int(windows[0])) not in [c[1:] for c in chosen]:
-            title = f"{what}, {gain(frame):+.2f} dB: {frame['seq']}, frame {frame['frame']}"
-            chosen.append((title, sequence, int(windows[0])))
+            better = f"{what.capitalize()} improvement over blur, {improvement(frame):+.2f} dB"
+            heading = f"{better}: {frame['seq']}, frame {frame['frame']}"
+            chosen.append((heading, sequence, int(windows[0])))
     return chosen
 
 
@@ -258,19 +324,42 @@ def _raster(
 
 
 def _methods(material: ReportMaterial, restore: bool) -> list[tuple[str, Method]]:
+    """Return the methods of the table of results, in its order; all that can be without one."""
     scores = material.runs[0].evaluation
-    methods: list[tuple[str, Method]] = [("blur", BlurMethod())]
-    if all(sequence.windows_are_raw for sequence in material.sequences):
-        for name, make in (("TFP", TfpMethod), ("SDM", SdmMethod)):
-            width = scores.get(f"{name.lower()}_bins")
-            methods.append((name, make(width) if width else make()))
-    for run in material.runs:
-        if run.weights_sha256 is None or not restore:
-            continue
+    shown = scores.get("methods", ("blur", "tfp", "tfi", "sdm", "path", "model"))
+    sequences = [*material.sequences, *material.display]
+    raw = all(sequence.windows_are_raw for sequence in sequences)
+    spikes = all(sequence.has_spikes for sequence in sequences)
+    possible = {
+        "blur": True,
+        "tfp": raw,
+        "tfi": raw and spikes,
+        "sdm": raw,
+        "path": raw and restore,
+    }
+    methods: list[tuple[str, Method]] = [
+        (title(name), make_method(name, scores.get(f"{name}_bins")))
+        for name in ("blur", *(name for name in shown if name != "blur"))
+        if possible.get(name)
+    ]
+    if not restore:
+        return methods
+    models = [
+        (model_name(run, material.runs), run.folder) for run in material.runs if run.has_model
+    ]
+    control = scores.get("control")
+    if "rgb" in shown and control is not None:
+        if Path(control).exists():
+            models.insert(0, (title("rgb"), Path(control)))
+        else:
+            material.notes.append(
+                f"The model {control} is not there: no pictures by {title('rgb')}"
+            )
+    for name, source in models:
         try:
-            methods.append((model_name(run, material.runs), ModelOptions().open(run.folder)))
+            methods.append((name, ModelOptions().open(source)))
         except SpikeDeblurError as error:
-            material.notes.append(f"{run.name}: {error}")
+            material.notes.append(f"{name}: {error}")
     return methods
 
 
@@ -284,17 +373,6 @@ def _left(panels: Several[Panel], runs: Several[Run]) -> int:
     names = [run.name for run in runs]
     models = [i for i, panel in enumerate(panels) if len(runs) > 1 and panel.name in names]
     return models[0] if len(models) > 1 else 0
-
-
-def _of_validation(run: Run) -> Comparison:
-    with Image.open(run.samples[-1], formats=("PNG",)) as image:
-        joined = np.asarray(image.convert("RGB"))
-    height, width = joined.shape[0], joined.shape[1] // 3
-    blur, model, sharp = (joined[:, i * width : (i + 1) * width] for i in range(3))
-    panels = (_panel("blur", blur, sharp), _panel("model", model, sharp), _panel("sharp", sharp))
-    step = int(run.samples[-1].stem.removeprefix("step_"))
-    title = f"{run.name}: first clip of validation, step {step}"
-    return Comparison(title, panels, (height, width))
 
 
 def to_uri(pixels: npt.NDArray[np.uint8], *, lossless: bool = True, reduce: bool = True) -> str:

@@ -17,6 +17,7 @@ from ..train.run.runs import differing
 from .charts import PARTS, seconds_of
 from .material import ReportMaterial, Run
 from .pictures import model_name
+from .words import title
 
 UNKNOWN = "—"
 
@@ -57,14 +58,14 @@ def facts(run: Run) -> Iterator[tuple[str, str, str]]:
             remark = (
                 f"95 %: {interval[0]:+.2f} to {interval[1]:+.2f}" if interval else "one sequence"
             )
-            gain = model["psnr"] - methods["blur"]["psnr"]
-            yield "over the blurred frame", f"{gain:+.2f} dB", remark
+            better = model["psnr"] - methods["blur"]["psnr"]
+            yield "improvement over blur", f"{better:+.2f} dB", remark
         others = [name for name in methods if name not in ("model", "blur")]
         if others:
             best = max(others, key=lambda name: methods[name]["psnr"])
-            gain = model["psnr"] - methods[best]["psnr"]
+            better = model["psnr"] - methods[best]["psnr"]
             how = "without spikes" if best == "rgb" else "no learning"
-            yield "over the best baseline", f"{gain:+.2f} dB", f"{best.upper()}, {how}"
+            yield "over the best baseline", f"{better:+.2f} dB", f"{title(best)}, {how}"
     best_line = _best_validation(run)
     if best_line is not None:
         yield "best validation", f"{best_line['psnr']:.2f} dB", f"at step {best_line['step']}"
@@ -88,7 +89,7 @@ def results(material: ReportMaterial) -> Table | None:
     first = _first_evaluation(material)
     if not first:
         return None
-    columns = [(_title(name), first, name) for name in first["methods"] if name != "model"]
+    columns = [(title(name), first, name) for name in first["methods"] if name != "model"]
     columns += [
         (model_name(run, material.runs), run.evaluation, "model")
         for run in material.runs
@@ -110,7 +111,7 @@ def results(material: ReportMaterial) -> Table | None:
         _text(first["windows"]),
         *_scores([evaluation["methods"][name] for _, evaluation, name in columns]),
     )
-    return _table(("sequence", "windows", *(title for title, _, _ in columns)), rows, footer)
+    return _table(("sequence", "windows", *(name for name, _, _ in columns)), rows, footer)
 
 
 def measured(material: ReportMaterial) -> str:
@@ -128,7 +129,7 @@ def motion(material: ReportMaterial) -> Table | None:
     classes = list(dict.fromkeys(name for scores in methods.values() for name in scores["psnr"]))
     rows = [
         (
-            Cell(_title(name), name),
+            Cell(title(name), name),
             *(_number(scores["psnr"].get(moved), "{:.2f}") for moved in classes),
             _number(scores["warping_error"], "{:.2f}", 1e4),
         )
@@ -198,7 +199,7 @@ def alignment(material: ReportMaterial) -> Table | None:
         )
         for seq in names
     ]
-    titles = [title for title, *_ in columns]
+    titles = [name for name, *_ in columns]
     return _table(("sequence", *titles, "lag by evaluate, % of the exposure"), rows)
 
 
@@ -301,10 +302,6 @@ def _first_evaluation(material: ReportMaterial) -> dict[str, Any]:
 def _best_validation(run: Run) -> dict[str, Any] | None:
     lines = [line for line in run.lines("val") if line.get("psnr") is not None]
     return max(lines, key=lambda line: line["psnr"], default=None)
-
-
-def _title(method: str) -> str:
-    return method if method in ("blur", "model", "sharp") else method.upper()
 
 
 def _scores(scores: list[dict[str, float]]) -> list[Cell]:

@@ -100,6 +100,11 @@ def splits_of(store: Storage) -> dict[str, str]:
     return {seq: moved.get(seq, seq.split("/", 1)[0]) for seq, _ in find_sequences(store)}
 
 
+def has_split(path: StrPath, split: str) -> bool:
+    """Return whether a store has sequences of a split."""
+    return split in splits_of(open_storage(path)).values()
+
+
 class StoreSequence(WindowSequence):
     """One whole sequence of a store.
 

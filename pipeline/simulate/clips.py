@@ -34,6 +34,7 @@ from ..frames.video import (
     video_shape,
 )
 from ..host.reporter import SILENT, Reporter
+from . import display
 from .scenes import render_scene
 
 SPLITS = ("train", "val", "test")
@@ -79,6 +80,11 @@ class SourceClip:
         """Whether `frames` is one video."""
         return bool(self.frames) and self.frames[0].suffix.lower() == VIDEO_SUFFIX
 
+    @property
+    def is_display(self) -> bool:
+        """Whether the clip is an embedded scene for the eye."""
+        return not self.frames and self.seq.startswith(f"{display.SPLIT}/")
+
     def shape(self) -> tuple[int, int]:
         """Return (H, W) of the first frame, from its header."""
         if self.is_video:
@@ -89,7 +95,10 @@ class SourceClip:
         """Yield the clip's frames (H, W, 3) uint8 sRGB."""
         if not self.frames:
             random = rng(seed, self.seq, "scene")
-            yield from render_scene(random, self.size, self.length, self.fastest)
+            if self.is_display:
+                yield from display.render_display(random, self.size, self.length)
+            else:
+                yield from render_scene(random, self.size, self.length, self.fastest)
         elif self.is_video:
             if not (colours := video_colours(self.frames[0])).are_srgb:
                 raise VideoError(
@@ -120,7 +129,7 @@ def scene_clips(
     """Return embedded scenes of one split, each made from its name and the rig's seed.
 
     Args:
-        split: train, val or test.
+        split: train, val, test, or show: scenes for the eye, with lettering, of one speed.
         scenes: number of scenes.
         size: (H, W) in pixels.
         length: frames of a scene.

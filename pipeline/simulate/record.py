@@ -20,6 +20,7 @@ from ..spikes.camera import luminance
 from ..spikes.dat import pack_spikes
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile, side_file_path, write_side_file
+from . import display
 from .clips import SourceClip, rng
 from .rig import SAMPLES_AT_ONCE, Rig
 from .scenes import REVISION
@@ -123,7 +124,8 @@ def inputs_digest(clip: SourceClip, rig: Rig) -> str:
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in clip.frames]
     made_from = [rig.recorded(), clip.seq, clip.first, clip.size, clip.length, files]
     if not clip.frames:
-        made_from.append(["scenes", REVISION])
+        drawn = [display.SPLIT, display.REVISION] if clip.is_display else ["scenes", REVISION]
+        made_from.append(drawn)
     if clip.fastest != 1:
         made_from.append(clip.fastest)
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()

@@ -6,7 +6,7 @@ spins and grows; some are thin, some stand still, some enter or leave the pictur
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,7 @@ _SLOW, _STILL = 0.08, 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class _Motion:
+class Motion:
     """The place of a layer at time s in [-1, 1] of the clip."""
 
     place: tuple[float, float]
@@ -85,11 +85,11 @@ class _Motion:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class Layer:
     """A picture on its way, opaque or with an outline (RGBA)."""
 
     picture: Image.Image
-    motion: _Motion
+    motion: Motion
 
     def draw(self, frame: Image.Image, s: float) -> None:
         """Draw the part that is seen into a frame."""
@@ -135,7 +135,11 @@ def render_scene(
         fastest: largest speed, in the usual speed; half of all scenes stay below its fourth root.
         speed: speed of all that moves, the background among it, in the usual speed; None: drawn.
     """
-    layers = _layers(rng, size, fastest, speed)
+    yield from draw_layers(_layers(rng, size, fastest, speed), size, length)
+
+
+def draw_layers(layers: Sequence[Layer], size: tuple[int, int], length: int) -> Iterator[RGB]:
+    """Yield `length` frames (H, W, 3) uint8 of layers, the first of which is at the back."""
     for i in range(length):
         s = 2 * i / max(length - 1, 1) - 1
         frame = Image.new("RGB", (size[1], size[0]))
@@ -146,7 +150,7 @@ def render_scene(
 
 def _layers(
     rng: np.random.Generator, size: tuple[int, int], fastest: float, given: float | None = None
-) -> list[_Layer]:
+) -> list[Layer]:
     """Return the layers of a scene, from the back to the front; `given` is its speed."""
     side = min(size)
     speed = float(fastest ** rng.random() ** 2)
@@ -167,7 +171,7 @@ def _layers(
     exposure = _exposure(rng)
     shape = far.reach(size)
     clouds = Clouds(rng, shape)
-    layers = [_Layer(background(rng, shape, side, clouds).point(exposure), far)]
+    layers = [Layer(background(rng, shape, side, clouds).point(exposure), far)]
     for _ in range(rng.choice([2, 3, 4, 5], p=[0.15, 0.25, 0.3, 0.3])):
         slender = rng.random() < 0.45
         picture = (thin if slender else solid)(rng, side, clouds)
@@ -175,7 +179,7 @@ def _layers(
         path = side * rng.uniform(*_PATH)
         own = 0.0 if rng.random() < 0.15 and not camera_rests else speed
         turn = 0.4 if slender else 0.9
-        layers.append(_Layer(picture, _motion(rng, _place(rng, size), path, own, turn)))
+        layers.append(Layer(picture, _motion(rng, _place(rng, size), path, own, turn)))
     return layers
 
 
@@ -193,13 +197,13 @@ def _motion(
     path: float,
     speed: float,
     turn: float,
-) -> _Motion:
+) -> Motion:
     """Return a bent path, at speed 1 of `path` pixels in half of a clip, turned up to `turn`."""
     length, direction = speed * path, rng.uniform(0, 2 * np.pi)
     bend = length * rng.uniform(-_BEND, _BEND, 2)
     swing = length * rng.uniform(-_SWING, _SWING, 2)
     calm = min(speed, 1.0)
-    return _Motion(
+    return Motion(
         place=place,
         travel=(float(length * np.sin(direction)), float(length * np.cos(direction))),
         bend=(float(bend[0]), float(bend[1])),

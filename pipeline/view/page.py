@@ -1,193 +1,64 @@
-"""The page that shows clips: Panel for its parts, Bokeh for its pictures."""
+"""The page that shows clips, served to one machine by Tornado, which comes with Dask.
+
+The page asks for one picture at a time, by its address: the server keeps no state of a visitor.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import io
+import json
 import secrets
+import signal
 import tempfile
 import webbrowser
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from PIL import Image
+from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
+from tornado.netutil import bind_sockets
 from tornado.routing import Matcher, Rule
-from tornado.web import ErrorHandler, RedirectHandler
+from tornado.web import Application, ErrorHandler, RedirectHandler, RequestHandler
 
 from ...errors import SpikeDeblurError
 from ..frames.images import to_uint8
-from ..host.extras import from_extra
-from .recordings import MOST_SAMPLES, Pictures, ViewedClip, ViewedGroup, pictures
+from .recordings import (
+    MOST_SAMPLES,
+    Picture,
+    Plane,
+    ViewedClip,
+    ViewedGroup,
+    ViewError,
+    picture,
+    rates_in,
+    span,
+)
 
 ADDRESS = "127.0.0.1"
 """Where the page is served: only this machine reaches it. Its other users do, but have no token."""
 
-_SIDE = 300
+_TEMPLATES = Path(__file__).parent / "templates"
+_FILES = {
+    "": ("view.html", "text/html"),
+    "view.css": ("view.css", "text/css"),
+    "view.js": ("view.js", "text/javascript"),
+}
+"""File and type of each part of the page, by its name below the token."""
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src blob: data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
 _HISTOGRAM_BINS = 40
-_BAR = "#0b6fb8"
-_OF_SPIKES = ("spikes", "TFP", "TFI", "bin")
-
-
-class Page:
-    """The parts of one visitor's page, and what happens when one of them is moved."""
-
-    def __init__(self, groups: Sequence[ViewedGroup]) -> None:
-        import panel as pn
-
-        self._groups = {group.name: group for group in groups}
-        first = groups[0]
-        self.group = pn.widgets.Select(name="Sequence", options=list(self._groups))
-        self.clip = pn.widgets.Select(name="Exposure", options=list(first.clips))
-        self.instant = pn.widgets.Player(
-            name="Sample", start=0, end=1, value=0, interval=60, loop_policy="loop", width=_SIDE
-        )
-        self.length = pn.widgets.EditableIntSlider(
-            name="Window of TFP, samples", start=1, end=MOST_SAMPLES, value=33
-        )
-        self.bins = pn.widgets.IntInput(name="Bins (K)", start=1, end=4096, value=32)
-        self.facts = pn.pane.Markdown("")
-        frames = [f for f in ("blur", "sharp") if any(f in group.frames for group in groups)]
-        self._views = {name: _View(name) for name in (*_OF_SPIKES, *frames)}
-        self._histogram = _Histogram()
-        self._shown: ViewedClip | None = None
-        self.group.param.watch(self._choose_group, "value")
-        self.clip.param.watch(self._choose_clip, "value")
-        for widget in (self.instant, self.length, self.bins):
-            widget.param.watch(self._show, "value")
-        self._choose_clip()
-
-    def layout(self) -> Any:
-        """Return the page."""
-        import panel as pn
-
-        controls = [self.instant, self.length, self.bins, self.facts]
-        if len(self._groups) > 1 or len(self.clip.options) > 1:
-            controls = [self.group, self.clip, *controls]
-        figures = [view.figure for view in self._views.values()]
-        count = len(_OF_SPIKES)
-        for together in (figures[:count], figures[count:]):  # pictures of one size
-            for other in together[1:]:
-                other.x_range, other.y_range = together[0].x_range, together[0].y_range
-        panes = [pn.pane.Bokeh(figure) for figure in (*figures, self._histogram.figure)]
-        return pn.Row(
-            pn.Column(*controls, width=_SIDE + 20), pn.FlexBox(*panes), sizing_mode="stretch_width"
-        )
-
-    def _choose_group(self, *_: Any) -> None:
-        clips = list(self._groups[self.group.value].clips)
-        self.clip.options = clips
-        if self.clip.value != clips[0]:
-            self.clip.value = clips[0]
-        else:
-            self._choose_clip()
-
-    def _choose_clip(self, *_: Any) -> None:
-        group = self._groups[self.group.value]
-        shown = self._shown = group.clip(list(group.clips).index(self.clip.value))
-        for name, frame in (("blur", shown.blur), ("sharp", shown.sharp)):
-            if name in self._views:
-                self._views[name].show(frame)
-        self.bins.end = shown.samples
-        self.bins.value = min(self.bins.value or 1, shown.samples)
-        self.length.end = min(shown.samples, MOST_SAMPLES)
-        self.length.value = min(self.length.value, self.length.end)
-        self.instant.end = shown.samples - 1
-        self.instant.value = shown.samples // 2
-        self._show()
-
-    def _show(self, *_: Any) -> None:
-        clip = self._shown
-        if clip is None:
-            return
-        instant = min(int(self.instant.value or 0), clip.samples - 1)
-        seen = pictures(clip, instant, int(self.length.value or 1), int(self.bins.value or 1))
-        light = float(np.percentile(seen.tfp, 99.5)) if clip.gain is None else 1.0
-        scale = max(light, 1e-6)
-        self._views["spikes"].show(255 * seen.spikes)
-        for name, plane in (("TFP", seen.tfp), ("TFI", seen.tfi), ("bin", seen.bin)):
-            self._views[name].show(to_uint8(plane / scale))
-        self._views["bin"].figure.title.text = f"bin {seen.bin_index} of {self.bins.value}"
-        self._histogram.show(seen.rates, seen.window[1] - seen.window[0])
-        self.facts.object = _facts(clip, instant, seen)
-
-
-def _figure(title: str, tools: str, **more: Any) -> Any:
-    """Return an empty figure of Bokeh's, as large as all others."""
-    from bokeh.plotting import figure
-
-    empty = figure(
-        title=title, width=_SIDE, height=_SIDE, tools=tools, toolbar_location="above", **more
-    )
-    empty.toolbar.logo = None
-    return empty
-
-
-class _View:
-    """One picture."""
-
-    def __init__(self, name: str) -> None:
-        from bokeh.models import ColumnDataSource
-
-        self.source = ColumnDataSource({"image": [], "w": [], "h": []})
-        tools = "pan,wheel_zoom,box_zoom,reset,save"
-        self.figure = _figure(name, tools, match_aspect=True, visible=False)
-        self.figure.axis.visible = False
-        self.figure.image_rgba("image", x=0, y=0, dw="w", dh="h", source=self.source)
-        self.figure.grid.visible = False
-
-    def show(self, pixels: npt.NDArray[np.uint8] | None) -> None:
-        """Show (h, w) or (h, w, 3) uint8; None: hide."""
-        self.figure.visible = pixels is not None
-        if pixels is None:
-            return
-        rgba = np.empty((*pixels.shape[:2], 4), np.uint8)
-        rgba[..., :3] = pixels[..., None] if pixels.ndim == 2 else pixels
-        rgba[..., 3] = 255
-        packed = rgba[::-1].copy().view(np.uint32)[..., 0]  # the first row is at the bottom
-        height, width = packed.shape
-        self.source.data = {"image": [packed], "w": [width], "h": [height]}
-
-
-class _Histogram:
-    """Histogram of the pixels' rates."""
-
-    def __init__(self) -> None:
-        from bokeh.models import ColumnDataSource
-
-        self.source = ColumnDataSource({"left": [], "right": [], "pixels": []})
-        self.figure = _figure(
-            "rates in the window",
-            "pan,wheel_zoom,reset,hover",
-            tooltips=[("from", "@left{0.000}"), ("pixels", "@pixels")],
-            x_axis_label="spikes a sample",
-            y_axis_label="pixels",
-        )
-        bars = {"left": "left", "right": "right", "bottom": 0, "top": "pixels"}
-        self.figure.quad(**bars, source=self.source, fill_color=_BAR, line_color=None)
-
-    def show(self, rates: npt.NDArray[np.float32], samples: int) -> None:
-        """Show the rates (h, w) of a window of so many samples."""
-        # A bar for each number of spikes that a pixel may have, or for several of them.
-        spikes = max(round(float(rates.max()) * samples), 1)
-        step = -(-(spikes + 1) // _HISTOGRAM_BINS) / samples
-        edges = (np.arange(-(-(spikes + 1) // (step * samples)) + 1) * step) - 0.5 / samples
-        amounts, edges = np.histogram(rates, edges)
-        self.source.data = {"left": edges[:-1], "right": edges[1:], "pixels": amounts}
-
-
-def _facts(clip: ViewedClip, instant: int, seen: Pictures) -> str:
-    """Return a table in Markdown."""
-    time = f"{1000 * instant / clip.rate:.3f} ms" if clip.rate else "no rate known"
-    rows = [
-        ("sample", f"{instant} of {clip.samples} ({time})"),
-        ("window", f"{seen.window[0]} to {seen.window[1] - 1}"),
-        ("bin", f"{seen.bin_index}: samples {seen.bin_samples[0]} to {seen.bin_samples[1] - 1}"),
-        ("pixels", f"{clip.shape[0]}x{clip.shape[1]}"),
-        ("mean rate", f"{float(seen.rates.mean()):.4f} spikes a sample"),
-        ("gain", f"{clip.gain:g}" if clip.gain else "not known: pictures are scaled to fit"),
-    ]
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
 class _WithoutToken(Matcher):
@@ -202,6 +73,135 @@ class _WithoutToken(Matcher):
         return None if secrets.compare_digest(first.encode(), self._token) else {}
 
 
+class _Handler(RequestHandler):
+    """An answer with the page's headers."""
+
+    def initialize(self, groups: Sequence[ViewedGroup], worker: ThreadPoolExecutor) -> None:
+        self._groups, self._worker = groups, worker
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+        for name, value in _HEADERS.items():
+            self.set_header(name, value)
+
+    def _number(self, name: str, low: int, high: int) -> int:
+        text = self.get_argument(name)
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ViewError(f"expected {name} of {low} to {high}, got {text!r}")
+        return int(text)
+
+    async def _answer(self, make: Callable[[], Any]) -> Any:
+        """Return what `make` returns, by the one thread that reads; None: it was refused."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._worker, make)
+        except (SpikeDeblurError, OSError, IndexError) as error:
+            self.set_status(400)
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            self.write(str(error))
+            return None
+
+    def _clip(self) -> ViewedClip:
+        group = self._groups[self._number("group", 0, len(self._groups) - 1)]
+        return group.clip(self._number("clip", 0, len(group.clips) - 1))
+
+
+class _File(_Handler):
+    """A part of the page itself."""
+
+    def get(self, name: str) -> None:
+        file, kind = _FILES[name]
+        self.set_header("Content-Type", f"{kind}; charset=utf-8")
+        self.write((_TEMPLATES / file).read_bytes())
+
+
+class _Groups(_Handler):
+    """The names of all there is to see."""
+
+    def get(self) -> None:
+        groups = [
+            {"name": group.name, "clips": list(group.clips), "finding": group.finding}
+            for group in self._groups
+        ]
+        self.write({"groups": groups})
+
+
+class _Clip(_Handler):
+    """What is known of a clip."""
+
+    async def get(self) -> None:
+        found = await self._answer(lambda: described(self._clip()))
+        if found is not None:
+            self.write(found)
+
+
+class _Picture(_Handler):
+    """A PNG, with what it shows as JSON in the header X-Facts."""
+
+    async def get(self) -> None:
+        def make() -> tuple[bytes, dict[str, Any]]:
+            clip = self._clip()
+            instant = self._number("instant", 0, clip.samples - 1)
+            length = self._number("length", 1, MOST_SAMPLES)
+            bins = self._number("bins", 1, clip.samples)
+            black, white = (self._number(name, 0, 1000) / 100 for name in ("black", "white"))
+            seen = picture(clip, self.get_argument("kind"), instant, length, bins)
+            return as_png(seen.values, black, white), facts(clip, seen, instant, length)
+
+        made = await self._answer(make)
+        if made is not None:
+            png, about = made
+            self.set_header("Content-Type", "image/png")
+            self.set_header("X-Facts", json.dumps(about))
+            self.write(png)
+
+
+def described(clip: ViewedClip) -> dict[str, Any]:
+    """Return what the page must know of a clip before it asks for pictures."""
+    return {
+        "samples": clip.samples,
+        "shape": list(clip.shape),
+        "rate": clip.rate,
+        "gain": clip.gain,
+        "begins": clip.begins,
+        "kinds": list(clip.kinds),
+        "longest": min(clip.samples, MOST_SAMPLES),
+    }
+
+
+def facts(clip: ViewedClip, seen: Picture, instant: int, length: int) -> dict[str, Any]:
+    """Return figures beside a picture: its samples, its contrast, and the rates in TFP's window."""
+    start, stop = span(clip, instant, length)
+    rates = rates_in(clip, start, stop)
+    low, high = np.percentile(seen.values, (1, 99))
+    return {
+        "samples": list(seen.samples),
+        "window": [start, stop],
+        "mean_rate": float(rates.mean()),
+        "fit": [float(low), float(high)],
+        "rates": histogram(rates, stop - start),
+    }
+
+
+def histogram(rates: Plane, samples: int) -> dict[str, Any]:
+    """Return the step in spikes a sample, and how many pixels have each rate, over `samples`.
+
+    A bar is a number of spikes that a pixel may have, or several of them.
+    """
+    spikes = max(round(float(rates.max()) * samples), 1)
+    step = -(-(spikes + 1) // _HISTOGRAM_BINS)
+    edges = np.arange(-(-(spikes + 1) // step) + 1) * step / samples - 0.5 / samples
+    amounts, _ = np.histogram(rates, edges)
+    return {"step": step / samples, "pixels": amounts.tolist()}
+
+
+def as_png(values: Plane, black: float, white: float) -> bytes:
+    """Return light (h, w) or (H, W, 3) as a PNG, with `black` and `white` at the range's ends."""
+    stretched = (values - np.float32(black)) / np.float32(max(white - black, 0.01))
+    content = io.BytesIO()
+    Image.fromarray(to_uint8(stretched)).save(content, format="PNG", compress_level=1)
+    return content.getvalue()
+
+
 def serve(
     groups: Sequence[ViewedGroup],
     *,
@@ -212,44 +212,51 @@ def serve(
     """Show clips on a page of this machine, to anyone who has its address, until interrupted.
 
     Args:
-        groups: the clips, from `open_clips`.
+        groups: the clips, from `open_clips` or `open_recording`.
         port: port of the page; 0: any free one.
         browser: open a browser on the page.
         on_ready: called with the page's address, which holds a new random token; any other
             address is not found.
 
     Raises:
-        SpikeDeblurError: Panel is not installed.
         OSError: the port is taken.
     """
-    with from_extra("view", "spikedeblur view needs Panel", SpikeDeblurError):
-        import panel as pn
-    pn.extension(notifications=False)
+    asyncio.run(_serve(groups, port, browser, on_ready))
+
+
+async def _serve(
+    groups: Sequence[ViewedGroup], port: int, browser: bool, on_ready: Callable[[str], None]
+) -> None:
     token = secrets.token_urlsafe()
-    icon = {"url": f"/{token}/static/extensions/panel/images/favicon.ico"}
-    server = pn.serve(
-        {"/": lambda: Page(groups).layout()},
-        address=ADDRESS,
-        port=port,
-        show=False,
-        start=False,
-        title="spikedeblur view",
-        verbose=False,
-        prefix=token,
-        extra_patterns=[("/favicon.ico", RedirectHandler, icon)],
-        allow_websocket_origin=[f"{ADDRESS}:{port}"] if port else None,
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    worker = ThreadPoolExecutor(1)
+    shared = {"groups": groups, "worker": worker}
+    application = Application(
+        [
+            Rule(_WithoutToken(token), ErrorHandler, {"status_code": 404}),
+            (f"/{token}", RedirectHandler, {"url": f"/{token}/", "permanent": False}),
+            (f"/{token}/(|view.css|view.js)", _File, shared),
+            (f"/{token}/groups", _Groups, shared),
+            (f"/{token}/clip", _Clip, shared),
+            (f"/{token}/picture", _Picture, shared),
+        ],
+        default_handler_class=ErrorHandler,
+        default_handler_args={"status_code": 404},
+        log_function=lambda handler: None,  # addresses hold the token
     )
-    # Before all routes: Bokeh has some that its prefix does not move.
-    server._tornado.add_handlers(
-        ".*", [Rule(_WithoutToken(token), ErrorHandler, {"status_code": 404})]
-    )
-    url = f"http://{ADDRESS}:{server.port}/{token}/"
+    sockets = bind_sockets(port, ADDRESS)
+    server = HTTPServer(application)
+    server.add_sockets(sockets)
+    url = f"http://{ADDRESS}:{sockets[0].getsockname()[1]}/{token}/"
     on_ready(url)
-    server.start()
     with tempfile.TemporaryDirectory() as private:
         if browser:
-            server.io_loop.add_callback(_open_browser, url, Path(private))
-        server.run_until_shutdown()  # Ctrl-C and SIGTERM end it
+            _open_browser(url, Path(private))
+        await stop.wait()
+    server.stop()
+    worker.shutdown(wait=False, cancel_futures=True)
 
 
 def _open_browser(url: str, private: Path) -> None:

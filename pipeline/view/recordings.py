@@ -18,10 +18,15 @@ import numpy.typing as npt
 from ...errors import SpikeDeblurError
 from ..frames.images import to_8_bits
 from ..host.files import StrPath
-from ..sequences.contract import STREAM, sensor_of
+from ..methods.contract import Method, restored_instants
+from ..methods.make_method import make_method
+from ..sequences.contract import STREAM, WindowSequence, sensor_of
 from ..sequences.corrected import correct_sequences, correction
+from ..sequences.kept import KeptSequence
+from ..sequences.recording import Recording, RecordingSequence
 from ..sequences.stored import StoreSequence, open_store
 from ..spikes import read_side_file, reconstruct, samples_per_bin
+from ..spikes.intervals import light_of_spikes
 from ..spikes.parts import is_stream, open_stream
 from ..spikes.sensor import PixelCorrection
 from ..spikes.settings import AS_RECORDED, SpikeOptions, settle
@@ -34,7 +39,13 @@ MOST_SAMPLES = 2000
 """Longest window that is looked at, in samples."""
 
 _AROUND = 200
-"""Samples to each side in which TFI looks for spikes."""
+"""Samples to each side in which TFI and light look for spikes."""
+
+_LIGHT_BYTES = 128 * 2**20
+"""Most bytes of spikes that a picture of light is made of."""
+
+OF_SPIKES = ("spikes", "TFP", "TFI", "bin", "light")
+"""Pictures that need nothing but spikes."""
 
 
 class ViewError(SpikeDeblurError):
@@ -63,6 +74,17 @@ class ViewedClip:
     """The blurred frame (H, W, 3); None: there is none."""
     sharp: npt.NDArray[np.uint8] | None = None
     """The sharp frame (H, W, 3); None: there is none."""
+    restored: Callable[[int], Plane] | None = None
+    """`restored(instant)` returns the frame (H, W, 3) that `path` restores at a sample; None: there
+    is no blurred frame to restore."""
+    begins: float | None = None
+    """When the first sample was taken, in seconds on the recording's clock; None: not known."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The pictures that there are of it."""
+        beside = {"path": self.restored, "blur": self.blur, "sharp": self.sharp}
+        return (*OF_SPIKES, *(name for name, it in beside.items() if it is not None))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,54 +103,75 @@ class ViewedGroup:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pictures:
-    """What there is to see around one instant; planes are (h, w).
+class Picture:
+    """What there is to see around one instant, and of what it is made."""
 
-    `tfp`, `tfi` and `bin` are luminance, or spikes a sample where the gain is not known.
-    """
-
-    spikes: npt.NDArray[np.uint8]
-    """The sample itself, of 0/1."""
-    tfp: Plane
-    tfi: Plane
-    bin: Plane
-    """Mean of the bin that the instant is in."""
-    bin_index: int
-    bin_samples: tuple[int, int]
-    """Samples [start, stop) of the bin."""
-    window: tuple[int, int]
-    """Samples [start, stop) of TFP's window."""
-    rates: Plane
-    """Spikes a sample over the window."""
+    values: Plane
+    """(h, w), or (H, W, 3) of the frames' pixels: light, of which 1 is white."""
+    samples: tuple[int, int]
+    """Samples [start, stop) that it is made of."""
 
 
-def pictures(clip: ViewedClip, instant: int, length: int, bins: int) -> Pictures:
-    """Compute what there is to see around an instant.
+def picture(clip: ViewedClip, kind: str, instant: int, length: int, bins: int) -> Picture:
+    """Compute one of the pictures around an instant.
+
+    Light is spikes a sample over the gain; where the gain is not known, over the rate that all but
+    the brightest 0.5 % of the pixels stay below.
 
     Args:
         clip: the clip that is looked at.
+        kind: one of `clip.kinds`.
         instant: index of a sample, 0 to samples - 1.
-        length: length of TFP's window in samples.
+        length: length of the window of TFP and light, in samples.
         bins: K, number of bins into which the clip's samples are divided.
+
+    Raises:
+        ViewError: another kind.
+        SpikeDeblurError: `path` can't work on the clip.
     """
+    if kind not in clip.kinds:
+        raise ViewError(f"expected a picture among {', '.join(clip.kinds)}, got {kind!r}")
+    whole = (0, clip.samples)
+    if kind in ("blur", "sharp"):
+        frame = clip.blur if kind == "blur" else clip.sharp
+        assert frame is not None, "it is among the kinds"
+        return Picture(values=np.divide(frame, np.float32(255), dtype=np.float32), samples=whole)
+    if kind == "path":
+        assert clip.restored is not None, "it is among the kinds"
+        return Picture(values=clip.restored(instant), samples=whole)
+    if kind == "spikes":
+        spikes = clip.spikes(instant, instant + 1)[0].astype(np.float32)
+        return Picture(values=spikes, samples=(instant, instant + 1))
     start, stop = span(clip, instant, length)
-    rates = _of_equal_pixels(clip, clip.rates(start, stop))
-    gain = clip.gain or 1.0
-    before, after = max(instant - _AROUND, 0), min(instant + _AROUND + 1, clip.samples)
-    around = clip.spikes(before, after)
-    edges = np.concatenate([[0], np.cumsum(samples_per_bin(clip.samples, bins))])
-    index = int(np.searchsorted(edges, instant, side="right")) - 1
-    a, b = int(edges[index]), int(edges[index + 1])
-    return Pictures(
-        spikes=around[instant - before],
-        tfp=np.asarray(rates / np.float32(gain), np.float32),
-        tfi=_of_equal_pixels(clip, reconstruct.tfi(around, instant - before, gain), gain),
-        bin=_of_equal_pixels(clip, clip.rates(a, b)) / np.float32(gain),
-        bin_index=index,
-        bin_samples=(a, b),
-        window=(start, stop),
-        rates=rates,
-    )
+    unit = clip.gain or _brightest(rates_in(clip, start, stop))
+    if kind == "TFI":
+        before, after = max(instant - _AROUND, 0), min(instant + _AROUND + 1, clip.samples)
+        around = clip.spikes(before, after)
+        values = reconstruct.tfi(around, instant - before, unit)
+        return Picture(values=_of_equal_pixels(clip, values, unit), samples=(before, after))
+    if kind == "bin":
+        edges = np.concatenate([[0], np.cumsum(samples_per_bin(clip.samples, bins))])
+        index = int(np.searchsorted(edges, instant, side="right")) - 1
+        start, stop = int(edges[index]), int(edges[index + 1])
+    elif kind == "light":
+        height, width = clip.shape
+        start, stop = span(clip, instant, min(length, max(_LIGHT_BYTES // (height * width), 1)))
+        first = max(start - _AROUND, 0)
+        around = clip.spikes(first, min(stop + _AROUND, clip.samples))
+        light = light_of_spikes(around, 1, start - first, stop - start)[0]  # (h, w), in spikes
+        rates = _of_equal_pixels(clip, light / np.float32(stop - start))
+        return Picture(values=rates / np.float32(unit), samples=(start, stop))
+    rates = rates_in(clip, start, stop)
+    return Picture(values=np.asarray(rates / np.float32(unit), np.float32), samples=(start, stop))
+
+
+def rates_in(clip: ViewedClip, start: int, stop: int) -> Plane:
+    """Return spikes a sample (h, w) over samples [start, stop), as equal pixels would fire."""
+    return _of_equal_pixels(clip, clip.rates(start, stop))
+
+
+def _brightest(rates: Plane) -> float:
+    return max(float(np.percentile(rates, 99.5)), 1e-6)
 
 
 def _of_equal_pixels(clip: ViewedClip, rates: Plane, gain: float = 1.0) -> Plane:
@@ -206,7 +249,7 @@ def _store(root: Path, path: Path, sensor: StrPath | None) -> tuple[ViewedGroup,
                 name=sequence.seq,
                 clips=tuple(f"frame {i}" for i in sequence.frame_index),
                 frames=("blur", "sharp") if sequence.has_sharp else ("blur",),
-                clip=partial(_window, sequence),
+                clip=partial(_window, sequence, sequence.record.rate),
                 finding=sequence.record.finding,
             )
         )
@@ -217,17 +260,52 @@ def _store(root: Path, path: Path, sensor: StrPath | None) -> tuple[ViewedGroup,
     return tuple(groups)
 
 
+def open_recording(recording: Recording) -> ViewedGroup:
+    """Return the exposures of a recording, as `find_recording` brings it together."""
+    sequence = RecordingSequence(recording, None)
+    names = [exposure.path.name for exposure in recording.exposures]
+    return ViewedGroup(
+        name=str(recording.dat),
+        clips=tuple(names),
+        frames=("blur",),
+        clip=partial(_window, sequence, recording.settings.rate),
+    )
+
+
 @lru_cache(maxsize=2)
-def _window(sequence: StoreSequence, window: int) -> ViewedClip:
+def _window(sequence: WindowSequence, rate: float, window: int) -> ViewedClip:
     spikes = sequence.spikes(window)  # (samples, h, w)
+    samples = len(spikes)
     return ViewedClip(
-        samples=len(spikes),
+        samples=samples,
         shape=sequence.voxel_shape,
-        rate=sequence.record.rate,
+        rate=rate,
         gain=sequence.gain,
         spikes=lambda start, stop: spikes[start:stop],
         rates=lambda start, stop: reconstruct.tfp(spikes[start:stop]),
         sensor=sensor_of(sequence),
         blur=to_8_bits(sequence.blur(window, window + 1)[0]),
         sharp=to_8_bits(sequence.sharp(window, window + 1)[0]) if sequence.has_sharp else None,
+        restored=_Restored(sequence, window, samples) if sequence.windows_are_raw else None,
+        begins=float(sequence.t0[window]),
     )
+
+
+class _Restored:
+    """The frames that `path` restores of one exposure; what moves in it is found once."""
+
+    def __init__(self, sequence: WindowSequence, window: int, samples: int) -> None:
+        self._sequence, self._window, self._samples = KeptSequence(sequence), window, samples
+        self._method: Method | None = None
+
+    def __call__(self, instant: int) -> Plane:
+        """Return the frame (H, W, 3) at a sample, as light."""
+        if self._method is None:
+            self._method = make_method("path")
+        middle = (self._samples - 1) / 2
+        time = (instant - middle) / self._samples if abs(instant - middle) >= 1 else 0.0
+        times = sorted({0.0, time})
+        wanted = [[i == self._window] * len(times) for i in range(self._sequence.length)]
+        found = restored_instants(self._method, self._sequence, times, wanted)
+        frame = next(frame for _, i, frame in found if times[i] == time)
+        return np.divide(frame, np.float32(255), dtype=np.float32)

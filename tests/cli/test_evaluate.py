@@ -28,8 +28,8 @@ METHODS = ["blur", "tfp", "tfi", "sdm", "path", "model"]
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
-    clips = scene_clips("test", 1, (64, 64), 65)
-    simulate(folder / "data", clips, Rig(), workers=1)
+    for split, size in (("test", (64, 64)), ("show", (64, 96))):
+        simulate(folder / "data", scene_clips(split, 1, size, 65), Rig(), workers=1)
     align(folder / "data", "x4k1000fps", log=folder / "log.txt", manifest=folder / "m.json")
     voxelize_manifest(folder / "m.json", folder / "s.zarr", workers=Workers(count=1))
     return folder / "s.zarr"
@@ -74,7 +74,12 @@ def test_table_json_and_picture_of_all_methods(
     assert found["data_sha256"] == describe_data(open_store(store, "test"))["sha256"]
     with Image.open(picture) as image:
         pixels = np.asarray(image)
-    assert pixels.shape == (18 + 192, 4 * 192 + 3 * 4, 3)
+    assert f"Picture {picture}: frame 31 of show/scenes/00000" in out
+    panels, parts = (27 + 256, 5 * 384 + 4 * 4), 3 * 4 * 21
+    assert pixels.shape == (panels[0] + 4 + parts, panels[1], 3)
+    (displayed,) = open_store(store, "show")
+    last = pixels[27 : 27 + 256, -384:][::4, ::4]
+    assert (last == displayed.sharp(1, 2)[0]).all(2).mean() > 0.9  # but for the part's frame
     assert main(arguments) == 0, "its own files are replaced"
 
 

@@ -29,15 +29,79 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+const explained = JSON.parse(document.getElementById("explained").textContent);
+
+function zoomedPart(image, [left, top, width, height]) {
+  const part = document.createElement("div");
+  part.className = "part";
+  part.style.aspectRatio = `${width * image.getAttribute("width")} / ${height * image.getAttribute("height")}`;
+  const copy = new Image();
+  copy.alt = `${image.alt}, zoomed part`;
+  copy.className = "pixels";
+  copy.style.width = `${100 / width}%`;
+  copy.style.left = `${(-100 * left) / width}%`;
+  copy.style.top = `${(-100 * top) / height}%`;
+  copy.src = image.src;
+  part.append(copy);
+  return part;
+}
+
+function marked([left, top, width, height]) {
+  const box = document.createElement("span");
+  box.className = "box";
+  const sides = { left, top, width, height };
+  for (const side in sides) box.style[side] = `${100 * sides[side]}%`;
+  return box;
+}
+
+for (const strip of document.querySelectorAll(".strip")) {
+  const figure = document.querySelector(".compare");
+  const part = JSON.parse(figure.dataset.part);
+  const images = figure.querySelectorAll(".stage img");
+  for (const i of JSON.parse(strip.dataset.panels)) {
+    const panel = document.createElement("div");
+    panel.className = "panel";
+    const caption = document.createElement("p");
+    caption.textContent = images[i].dataset.caption;
+    const whole = document.createElement("div");
+    whole.className = "whole";
+    const copy = new Image();
+    copy.width = images[i].getAttribute("width");
+    copy.height = images[i].getAttribute("height");
+    copy.alt = images[i].alt;
+    copy.src = images[i].src;
+    if (images[i].parentElement.classList.contains("small")) copy.className = "pixels";
+    whole.append(copy);
+    panel.append(caption, whole);
+    if (part.length) {
+      whole.append(marked(part));
+      panel.append(zoomedPart(images[i], part));
+    }
+    strip.append(panel);
+  }
+}
+
 for (const figure of document.querySelectorAll(".compare")) {
   const stage = figure.querySelector(".stage");
   const panels = [...stage.querySelectorAll("img")];
   const sides = ["left", "right"];
+  const part = JSON.parse(figure.dataset.part);
+  const parts = document.createElement("div");
+  parts.className = "parts";
+  if (part.length) {
+    stage.append(marked(part));
+    stage.after(parts);
+  }
   figure.querySelectorAll("select").forEach((select, side) => {
     panels.forEach((panel, i) => select.add(new Option(panel.alt, i)));
     const show = () => {
       panels.forEach((panel, i) => panel.classList.toggle(`is-${sides[side]}`, i === +select.value));
       stage.querySelector(`output.${sides[side]}`).value = panels[+select.value].dataset.caption;
+      const chosen = [...figure.querySelectorAll("select")].map((each) => panels[+each.value]);
+      if (part.length) parts.replaceChildren(...chosen.map((panel) => zoomedPart(panel, part)));
+      const names = [...new Set(chosen.map((panel) => panel.alt))].filter((name) => Object.hasOwn(explained, name));
+      figure.querySelector(".what").textContent =
+        names.map((name) => `${name}: ${explained[name]}`).join(" ");
     };
     const model = Math.max(panels.length - 2, 0);
     select.value = side === 0 ? figure.dataset.left : model;

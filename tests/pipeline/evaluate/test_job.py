@@ -26,6 +26,7 @@ from spikedeblur.pipeline.host.reporter import Reporter
 from spikedeblur.pipeline.methods import exposures, network
 from spikedeblur.pipeline.methods.contract import MethodError, restored_frames
 from spikedeblur.pipeline.methods.network import ModelMethod
+from spikedeblur.pipeline.methods.path import PathMethod
 from spikedeblur.pipeline.methods.tfp_tfi_sdm import SHORT_BINS, SdmMethod
 from spikedeblur.pipeline.spikes import spike_to_voxel
 
@@ -374,33 +375,52 @@ def test_methods_together_score_as_each_alone_and_read_and_find_once(
     assert max(reads.values()) <= 2  # once to choose the width, once to score
 
 
-def test_window_of_the_picture_has_the_median_gain(sequences) -> None:
+def test_window_of_the_picture_has_the_median_improvement(sequences) -> None:
     result = job.evaluate_sequences(sequences, ("blur", "sdm"))
     gains = sorted(w.scores["sdm"].psnr - w.scores["blur"].psnr for w in result.windows)
     shown = pictures.median_window(result, "sdm")
     assert shown.scores["sdm"].psnr - shown.scores["blur"].psnr == gains[1]
 
 
-def test_picture_shows_blur_sdm_and_sharp_side_by_side(
+def enlarged(frame: np.ndarray, zoom: int) -> np.ndarray:
+    return frame.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def test_picture_shows_each_method_with_a_zoomed_part_below(
     sequences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from spikedeblur.pipeline.sequences import stored as reader
 
     monkeypatch.setattr(reader, "open_store", lambda store, split, **_: sequences)
+    monkeypatch.setattr(reader, "has_split", lambda store, split: False)
     path = tmp_path / "before_after.png"
     shown = pictures.before_after("my.zarr", None, "test", path)
     with Image.open(path) as image:
         pixels = np.asarray(image)
     sequence = next(s for s in sequences if s.seq == shown.seq)
     window = list(sequence.frame_index).index(shown.frame_index)
-    width = 2 * 96  # small frames are shown at twice their size
-    panels = [pixels[18:, i * (width + 4) :][:, :width] for i in range(3)]
-    large = [
-        f[window].repeat(2, 0).repeat(2, 1) for f in (sequence.blur_frames, sequence.sharp_frames)
+    blur, sharp = sequence.blur_frames[window], sequence.sharp_frames[window]
+    restored = [
+        next(f for i, f in restored_frames(method, sequence) if i == window)
+        for method in (SdmMethod(job.evaluate_sequences(sequences, ["sdm"]).sdm_bins), PathMethod())
     ]
-    np.testing.assert_array_equal(panels[0], large[0])
-    np.testing.assert_array_equal(panels[2], large[1])
-    assert (pixels[:18] < 128).any(), "captions above"
+    height, width, line, gap = 96, 96, 27, 4
+    zoom = 4  # so that a panel is 320 pixels wide at least
+    assert pixels.shape == (line + zoom * 2 * height + gap, 4 * zoom * width + 3 * gap, 3)
+    assert (pixels[:line] < 128).any(), "captions above"
+    # The part where blur and sharp differ most, searched place by place.
+    error = ((blur.astype(float) - sharp) ** 2).sum(2)
+    part = max(
+        ((y, x) for y in range(65) for x in range(65)),
+        key=lambda at: error[at[0] : at[0] + 32, at[1] : at[1] + 32].sum(),
+    )
+    y, x = (slice(side, side + 32) for side in part)
+    for i, frame in enumerate((blur, *restored, sharp)):
+        column = pixels[line:, i * (zoom * width + gap) :][:, : zoom * width]
+        top, below = column[: zoom * height], column[zoom * height + gap :]
+        np.testing.assert_array_equal(below, enlarged(frame[y, x], 3 * zoom))
+        elsewhere = (top != enlarged(frame, zoom)).any(2)
+        assert elsewhere.sum() == 4 * 2 * (32 * zoom - 2), "all but the line around the part"
     pictures.before_after("my.zarr", None, "test", path)
     Image.fromarray(pixels).save(path)
     with pytest.raises(OverwriteError, match="expected a picture"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,10 +15,17 @@ import pytest
 import vl_convert
 from PIL import Image
 
+from spikedeblur.pipeline.align import align
 from spikedeblur.pipeline.host.overwrite import OverwriteError
 from spikedeblur.pipeline.report import ReportError, write_report
+from spikedeblur.pipeline.report.words import EXPLAINED
+from spikedeblur.pipeline.sequences import open_store
+from spikedeblur.pipeline.simulate import simulate
+from spikedeblur.pipeline.simulate.clips import scene_clips
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.train.run.checkpoint import write_checkpoint
 from spikedeblur.pipeline.train.run.runs import RunFolderError
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
 
 WRITTEN = ("format", "schema_version", "version")
@@ -101,22 +109,84 @@ def test_nothing_is_fetched_and_the_browser_is_told_so(one):
 
 
 def test_pictures_are_the_stores_to_the_bit(one, trained):
-    from spikedeblur.pipeline.sequences import open_store
-
     (sequence,) = open_store(trained / "spikes.zarr", "val")
     blurred = [f.tobytes() for f in sequence.blur(0, sequence.length)]
     sharp = [f.tobytes() for f in sequence.sharp(0, sequence.length)]
     pictures = [picture.tobytes() for picture in one.pictures()]
-    assert len(pictures) == 3 * 5  # windows; blur, TFP, SDM, model, sharp
-    assert set(blurred) == set(pictures[0::5])
-    assert set(sharp) == set(pictures[4::5])
-    assert not set(pictures[3::5]) & {*blurred, *sharp}
+    assert len(pictures) == 3 * 7  # windows; blur, TFP, TFI, SDM, path, model, sharp
+    assert set(blurred) == set(pictures[0::7])
+    assert set(sharp) == set(pictures[6::7])
+    assert not set(pictures[5::7]) & {*blurred, *sharp}
+
+
+def test_the_zoomed_part_is_where_the_blurred_frame_is_worst(one):
+    pictures = one.pictures()
+    for i, shown in enumerate(a for _, a in one.tags if "data-part" in a):
+        blur, sharp = (pictures[7 * i + k].astype(float) for k in (0, 6))
+        height, width = sharp.shape[0] // 3, sharp.shape[1] // 3
+        error = ((blur - sharp) ** 2).sum(2)
+        y, x = max(
+            np.ndindex(sharp.shape[0] - height + 1, sharp.shape[1] - width + 1),
+            key=lambda at: error[at[0] : at[0] + height, at[1] : at[1] + width].sum(),
+        )
+        found = json.loads(shown["data-part"])
+        part = [x / sharp.shape[1], y / sharp.shape[0], width / sharp.shape[1]]
+        assert found == pytest.approx([*part, height / sharp.shape[0]])
+
+
+def test_sliders_offer_every_method_of_the_table_and_each_is_explained(one, trained):
+    found = json.loads((trained / "runs/fast/evaluation.json").read_text())
+    names = [name.upper() if name in ("tfp", "tfi", "sdm") else name for name in found["methods"]]
+    alts = [a["alt"] for tag, a in one.tags if tag == "img"]
+    assert alts == [*names, "sharp"] * 3
+    rows = [a["data-panels"] for _, a in one.tags if "data-panels" in a]
+    assert [[alts[i] for i in json.loads(row)] for row in rows] == [
+        ["blur", "SDM", "path", "model", "sharp"]
+    ]
+    for name in names:
+        assert f"{name} {EXPLAINED[name]}" in one.words
+
+
+def test_an_improvement_is_not_called_a_gain(one):
+    assert "improvement over blur" in one.words
+    words = one.words.replace("gain 0.5 spikes a sample", "")  # the camera's
+    assert not re.search(r"\bgains?\b", words, re.IGNORECASE)
+    assert not re.search(r"\bgains?\b", json.dumps(one.charts), re.IGNORECASE)
+
+
+def test_a_scene_for_the_eye_comes_first(trained, tmp_path):
+    store = tmp_path / "spikes.zarr"
+    shutil.copytree(trained / "spikes.zarr", store)
+    simulate(tmp_path / "frames", scene_clips("show", 1, (32, 48), 65), Rig(), workers=1)
+    manifest = tmp_path / "show.json"
+    align(tmp_path / "frames", "x4k1000fps", log=tmp_path / "show.txt", manifest=manifest)
+    voxelize_manifest(manifest, store, VoxelizeOptions(bins=8), Workers(count=1))
+    out = tmp_path / "page.html"
+    summary = write_report([trained / "runs/fast"], out, store=str(store), restore=False)
+    assert summary.windows == 4
+    page = Page(out)
+    assert "For the eye, neither trained nor scored: show/scenes/00000, frame 31" in page.words
+    (shown,) = open_store(store, "show")
+    pictures = page.pictures()[:5]  # blur, TFP, TFI, SDM, sharp
+    np.testing.assert_array_equal(pictures[0], shown.blur(1, 2)[0])
+    np.testing.assert_array_equal(pictures[4], shown.sharp(1, 2)[0])
+
+
+def test_a_control_that_is_gone_is_noted(trained, alone):
+    found = json.loads((trained / "runs/fast/evaluation.json").read_text())
+    scores = [found["methods"], *found["sequences"].values(), *found["frames"]]
+    for each in scores:
+        each["rgb"] = each["blur"]
+    found["control"] = "/gone/control"
+    (alone / "evaluation.json").write_text(json.dumps(found))
+    summary = write_report([alone], store=str(trained / "spikes.zarr"))
+    assert "The model /gone/control is not there: no pictures by RGB" in summary.notes
 
 
 def test_every_chart_is_one_that_vega_can_draw(one):
     drawn = {a["data-chart"] for _, a in one.tags if "data-chart" in a}
     assert drawn == set(one.charts)
-    assert {"validation", "gains", "time", "raster", "rates", "likeness"} < drawn
+    assert {"validation", "improvements", "time", "raster", "rates", "likeness"} < drawn
     for name, spec in one.charts.items():
         spec = json.loads(json.dumps(spec).replace('"container"', "300"))
         assert vl_convert.vegalite_to_svg(spec).count("<path") > 3, name
@@ -163,13 +233,13 @@ def test_runs_are_compared_by_figures_curves_pictures_and_keys(trained, tmp_path
     page = Page(tmp_path / "two.html")
     assert "TRAIN.OPTIM.LR 0.001 0.0001" in page.words
     alts = [a["alt"] for tag, a in page.tags if tag == "img"]
-    assert alts[:6] == ["blur", "TFP", "SDM", "fast", "slow", "sharp"]
+    assert alts[:8] == ["blur", "TFP", "TFI", "SDM", "path", "fast", "slow", "sharp"]
     lefts = {a["data-left"] for _, a in page.tags if "data-left" in a}
-    assert lefts == {"3"}  # the first model against the last
+    assert lefts == {"5"}  # the first model against the last
     summary = write_report([trained / "runs/fast", slow], tmp_path / "two.html", restore=False)
     assert summary.windows == 3
     alts = [a["alt"] for tag, a in Page(tmp_path / "two.html").tags if tag == "img"]
-    assert alts[:4] == ["blur", "TFP", "SDM", "sharp"]
+    assert alts[:5] == ["blur", "TFP", "TFI", "SDM", "sharp"]
     drawn = {row["run"] for row in values_of(page.charts["validation"])}
     assert drawn == {"fast", "slow"}
 
@@ -182,9 +252,11 @@ def test_a_run_alone_is_shown_as_far_as_it_goes_and_says_what_is_missing(alone):
         assert what in said
     page = Page(alone / "report.html")
     assert "Not on this page" in page.words
-    assert len(page.pictures()) == 3  # the last picture of validation: blur, model, sharp
+    (picture,) = page.pictures()  # the last one of validation, as it is
+    last = max((alone / "samples").glob("step_*.png"))
+    assert np.array_equal(picture, np.asarray(Image.open(last).convert("RGB")))
     assert "validation" in page.charts
-    assert "gains" not in page.charts
+    assert "improvements" not in page.charts
 
 
 def test_an_evaluation_of_other_weights_is_called_out(trained, alone):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
-from browser import Console, chromium
+from browser import Console, chromium, faint_texts
 from PIL import Image
 
 from spikedeblur.pipeline.report import write_report
@@ -94,6 +95,72 @@ def test_a_heading_sorts_its_column_both_ways(show):
     assert table.locator("th[aria-sort=ascending]").inner_text().startswith("correlation")
 
 
+def test_the_whole_cell_of_a_heading_sorts(show):
+    page = show()
+    heading = page.locator("table.results thead th").nth(3)
+    box = heading.bounding_box()
+    for x, y in ((2, 2), (box["width"] - 2, box["height"] - 2)):
+        before = heading.get_attribute("aria-sort")
+        page.mouse.click(box["x"] + x, box["y"] + y)
+        assert heading.get_attribute("aria-sort") != before
+
+
+@pytest.mark.parametrize("scroll", [0, 10_000])
+def test_the_models_column_and_the_names_stay_in_sight_on_a_phone(show, scroll):
+    page = show(viewport={"width": 400, "height": 850})
+    table = page.locator("table.results")
+    table.locator("xpath=..").evaluate(f"e => {{ e.scrollLeft = {scroll}; }}")
+    for cell in (table.locator("tbody td").last, table.locator("thead th").last):
+        box = cell.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 400
+    assert table.locator("tbody th").first.bounding_box()["x"] >= 0
+
+
+def test_five_pictures_stand_in_a_row_with_a_part_of_each(show):
+    page = show(viewport={"width": 1280, "height": 900})
+    panels = page.locator(".strip .panel")
+    captions = [text.split()[0] for text in panels.locator("p").all_inner_texts()]
+    assert captions == ["blur", "SDM", "path", "model", "sharp"]
+    tops = {round(panels.nth(i).bounding_box()["y"]) for i in range(5)}
+    assert len(tops) == 1
+    image = page.locator(".compare .stage img").first
+    height, width = (int(image.get_attribute(name)) for name in ("height", "width"))
+    left, top, wide, tall = json.loads(page.locator(".compare").first.get_attribute("data-part"))
+    for i, name in enumerate(captions):
+        stored = page.locator(f".compare .stage img[alt={name}]").first.evaluate(
+            """image => { const c = document.createElement("canvas");
+            c.width = image.naturalWidth; c.height = image.naturalHeight;
+            const d = c.getContext("2d"); d.drawImage(image, 0, 0);
+            return [...d.getImageData(0, 0, c.width, c.height).data]; }"""
+        )
+        frame = Image.fromarray(np.array(stored, np.uint8).reshape(height, width, 4)).convert("L")
+        box = [left * width, top * height, (left + wide) * width, (top + tall) * height]
+        part = frame.crop([round(side) for side in box])
+        shown = pixels(panels.nth(i).locator(".part"))
+        seen = Image.fromarray(shown.astype(np.uint8)).resize(part.size, Image.Resampling.BOX)
+        assert np.abs(np.asarray(seen, float) - np.asarray(part)).mean() < 4, name
+
+
+def test_each_pair_has_a_part_and_a_sentence(show):
+    page = show()
+    figure = page.locator(".compare").first
+    figure.locator("select").first.select_option(label="TFI")
+    assert figure.locator(".what").inner_text().startswith("TFI: texture from interval")
+    assert figure.locator(".part img").first.get_attribute("alt") == "TFI, zoomed part"
+    offered = figure.locator("select").first.locator("option").all_inner_texts()
+    headings = page.locator("table.results thead th").all_inner_texts()
+    assert offered == [*headings[2:], "sharp"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_every_text_is_legible(show, scheme, width):
+    page = show(color_scheme=scheme, viewport={"width": width, "height": 850})
+    assert faint_texts(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_playback_shows_another_instant_and_moves_the_rasters_line(show):
     page = show()
     screen, slider = page.locator(".screen"), page.locator(".player input")
@@ -138,3 +205,12 @@ def test_all_that_can_be_operated_has_a_name_and_takes_focus(show):
     assert all(names)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
+    marks = """() => [...document.querySelectorAll("a, button, input, select, summary")]
+        .filter((e) => e.checkVisibility()).forEach((e, i) => { e.dataset.control = i; })"""
+    page.evaluate(marks)
+    controls = page.evaluate("document.querySelectorAll('[data-control]').length")
+    reached = {page.evaluate("document.activeElement.dataset.control")}
+    for _ in range(2 * controls):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.dataset.control"))
+    assert {str(i) for i in range(controls)} <= reached

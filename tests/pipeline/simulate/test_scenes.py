@@ -13,7 +13,7 @@ def generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def path_length(motion: scenes._Motion) -> float:
+def path_length(motion: scenes.Motion) -> float:
     """Return the pixels that a layer's middle travels over the clip."""
     places = [motion.middle(s) for s in np.linspace(-1, 1, 65)]
     return float(np.hypot(*np.diff(places, axis=0).T).sum())
@@ -86,7 +86,7 @@ def test_things_move_apart_on_bent_paths_and_some_stand_still():
             bends.append(float(np.hypot(*(first + last) / 2 - middle)))
     assert np.median(bends) > 2
 
-    def inside(motion: scenes._Motion, s: float) -> bool:
+    def inside(motion: scenes.Motion, s: float) -> bool:
         return all(0 <= place <= 96 for place in motion.middle(s))
 
     things = [layer.motion for layers in drawn for layer in layers[1:]]
@@ -113,7 +113,7 @@ def test_a_thing_is_drawn_where_its_motion_says_with_smooth_edges():
     depth = np.clip(radius - np.hypot(rows, columns) + 0.5, 0, 1)
     picture = Image.new("RGB", (side, side), (255, 255, 255))
     picture.putalpha(Image.fromarray(np.rint(255 * depth).astype(np.uint8)))
-    motion = scenes._Motion(
+    motion = scenes.Motion(
         place=(50.0, 40.0),
         travel=(12.0, -5.0),
         bend=(4.0, 6.0),
@@ -124,7 +124,7 @@ def test_a_thing_is_drawn_where_its_motion_says_with_smooth_edges():
     )
     for s in (-0.9, 0.0, 0.4):
         frame = Image.new("RGB", (100, 110))
-        scenes._Layer(picture, motion).draw(frame, s)
+        scenes.Layer(picture, motion).draw(frame, s)
         seen = np.asarray(frame, np.float64)[..., 0] / 255
         y = 50 + 12 * s + 4 * s**2 / 2 + 2 * np.sin(3 * s)
         x = 40 - 5 * s + 6 * s**2 / 2
@@ -138,7 +138,7 @@ def test_a_thing_is_drawn_where_its_motion_says_with_smooth_edges():
 
 def test_a_thing_out_of_the_picture_is_not_seen():
     picture = Image.new("RGBA", (20, 20), (255, 255, 255, 255))
-    motion = scenes._Motion(
+    motion = scenes.Motion(
         place=(50.0, 140.0),
         travel=(0.0, 0.0),
         bend=(0.0, 0.0),
@@ -148,7 +148,7 @@ def test_a_thing_out_of_the_picture_is_not_seen():
         zoom=0.0,
     )
     frame = Image.new("RGB", (100, 100))
-    scenes._Layer(picture, motion).draw(frame, 0.5)
+    scenes.Layer(picture, motion).draw(frame, 0.5)
     assert not np.asarray(frame).any()
 
 
