@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import __version__
+from ..frames.images import image_shape
 from ..frames.listing import left_out_around, shorten
 from ..host.locks import only_writer_of
 from ..host.reporter import SILENT, Reporter
 from ..host.threads import thread_pool
+from ..spikes.frame_grid import size_warning
 from ..spikes.registration import Registration
 from .calibration import read_calibration
 from .correct_clock import with_calibration
@@ -167,6 +169,10 @@ class _Run:
         if options.estimate:
             planned, more = with_clock_seen(planned, root, former)
             warnings += more
+        if planned.space is None and (options.verify or options.estimate):
+            frames = image_shape(root / planned.windows[0].blur)
+            odd = size_warning(frames, planned.spike_geometry().shape)
+            warnings += [] if odd is None else [f"{planned.seq}: {odd}"]
         if former is not None and former.plan() == planned.plan():
             update = {"verification": planned.verification, "space": planned.space}
             sequence = former.model_copy(update=update)
