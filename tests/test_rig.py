@@ -31,7 +31,7 @@ PAGE = DOCS / "how-to/own-camera.md"
 
 
 MIRROR, LAYOUT, FILE_A_FRAME, THIRD_CAMERA = (text for _, text in blocks(PAGE, "yaml"))
-ONE_CLOCK = replace(Bench(), size=(24, 32), readout=0.0, late=0.0)
+ONE_CLOCK = replace(Bench(), size=(24, 32), spike_size=(12, 16), readout=0.0, late=0.0, flaws=None)
 
 
 @pytest.fixture(scope="module")
