@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ..calibrate.sensor_file import read_sensor
 from ..frames.colours import colours_of, common_colours
-from ..frames.images import image_shape, read_image, require_png16, write_png, write_png16
+from ..frames.images import read_image, require_png16, write_png, write_png16
 from ..host.files import StrPath, inside, sha256_file, sweep
 from ..host.locks import only_writer
 from ..host.reporter import SILENT, Parts, Reporter
@@ -27,7 +27,6 @@ from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.find_recording import recordings_of
 from ..sequences.in_time import require_one_scene
 from ..sequences.recording import MOST_BINS, Recording, RecordingSequence
-from ..spikes.frame_grid import size_warning
 from ..spikes.parts import hash_stream
 from ..spikes.rolling import open_spikes
 from .record import (
@@ -423,10 +422,6 @@ def _warnings(how: Restoring, recording: Recording) -> Iterator[str]:
     """
     settings = recording.settings
     yield from settings.warnings
-    if settings.registration is None and how.method != "blur":
-        frames = image_shape(recording.exposures[0].path)
-        if (odd := size_warning(frames, settings.geometry.shape)) is not None:
-            yield odd
     if how.run is None and settings.gain is None and UNTRAINED[how.method].needs_gain:
         yield "gain not known: taken from the blurred frames' brightness; give --gain"
     colours = {exposure.path.name: colours_of(exposure.path) for exposure in recording.exposures}

@@ -25,13 +25,13 @@ WHOLE = (48, 64)
 OTHERS = {
     (45, 67): "as many pixels",
     (50, 80): "as 250x400 with 480x640",
-    (53, 64): "as 396x640 with 720x1280, cut to 4:3",
+    (53, 64): "as 396x640 with 720x1280",
     (48, 45): "as 360x448 with 720x1280",
     (96, 96): "finer one way",
     (128, 160): "finer both ways",
 }
 METHODS = ("sdm", "path", "model")
-MOST_LOST = 0.3
+MOST_LOST = 0.4
 """Most PSNR in dB that path and small may lose where there are as many pixels."""
 
 
