@@ -169,10 +169,6 @@ class _Run:
         if options.estimate:
             planned, more = with_clock_seen(planned, root, former)
             warnings += more
-        if planned.space is None and (options.verify or options.estimate):
-            frames = image_shape(root / planned.windows[0].blur)
-            odd = size_warning(frames, planned.spike_geometry().shape)
-            warnings += [] if odd is None else [f"{planned.seq}: {odd}"]
         if former is not None and former.plan() == planned.plan():
             update = {"verification": planned.verification, "space": planned.space}
             sequence = former.model_copy(update=update)
@@ -181,6 +177,10 @@ class _Run:
         if (options.verify or options.estimate) and sequence.verification is None:
             measured = measure(sequence, root, former)
             sequence = sequence.model_copy(update={"verification": measured})
+        if planned.space is None and (options.verify or options.estimate):
+            frames = image_shape(root / planned.windows[0].blur)
+            odd = size_warning(frames, planned.spike_geometry().shape)
+            warnings += [] if odd is None else [f"{planned.seq}: {odd}"]
         return _Done(sequence, tuple(warnings), linear_light)
 
     def warnings(self, done: list[_Done], result: Manifest) -> list[str]:
