@@ -160,6 +160,7 @@ bench-path: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.apart --camera threshold4,noise,dead,half,late,quarter
 	$(BIN)/python -m tests.benchmarks.calm
 	$(BIN)/python -m tests.benchmarks.sensor
+	$(BIN)/python -m tests.benchmarks.sizes
 	$(BIN)/python -m tests.benchmarks.recordings
 	$(BIN)/python -m tests.benchmarks.path_cost
 	$(BIN)/python -m tests.benchmarks.evaluating

@@ -331,15 +331,19 @@ def camera_clock(
 
 def leave_out(context: typer.Context, parameters: Sequence[str], because: str) -> None:
     """Refuse options (exit code 2) that were typed though another one makes them needless."""
+    needless = [f"--{name.replace('_', '-')}" for name in typed(context, parameters)]
+    if needless:
+        raise typer.BadParameter(f"{because}; leave out {', '.join(needless)}")
+
+
+def typed(context: typer.Context, parameters: Sequence[str]) -> list[str]:
+    """Return those of some parameters that were given on the command line."""
     # By name, because the class is click's or Typer's own, by Typer's version.
-    typed = {
+    return [
         name
         for name in parameters
         if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    }
-    needless = [f"--{name.replace('_', '-')}" for name in parameters if name in typed]
-    if needless:
-        raise typer.BadParameter(f"{because}; leave out {', '.join(needless)}")
+    ]
 
 
 def trained_model(run: str | Path | None, model: str | None) -> Path | None:

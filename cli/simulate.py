@@ -9,7 +9,7 @@ import typer
 
 from ..pipeline.host.reporter import counted
 from .help_page import SPIKES
-from .options import Json, leave_out, overwrites
+from .options import Json, leave_out, overwrites, typed
 from .output import command_line, parse_size, report
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CLIPS, BLUR = "Embedded scenes", "Blur"
 _OF_CLIPS = (
     *("frames", "scenes", "size", "length", "split", "exposure", "stride", "fps", "spike_scale"),
-    *("spikes_per_frame", "threshold", "noise", "linear_light", "fastest", "workers"),
+    *("spike_size", "spikes_per_frame", "threshold", "noise", "linear_light", "fastest", "workers"),
 )
 """Parameters that say what `--rig` has decided."""
 
@@ -46,7 +46,8 @@ def simulate(
         typer.Option(
             "--rig",
             help="An example of your own bench instead: two cameras with clocks of their own, "
-            "480x640 frames at 30 Hz through a rolling shutter, 240x320 spikes at 20 kHz.",
+            "480x640 frames at 30 Hz through a rolling shutter, 250x400 spikes at 20 kHz, of "
+            "unequal pixels.",
         ),
     ] = False,
     size: Annotated[
@@ -100,6 +101,14 @@ def simulate(
             rich_help_panel=SPIKES,
         ),
     ] = 2,
+    spike_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of the spikes over the whole frame, in place of --spike-scale: 250x400, say.",
+            metavar="HxW",
+            rich_help_panel=SPIKES,
+        ),
+    ] = None,
     spikes_per_frame: Annotated[
         int,
         typer.Option(
@@ -193,7 +202,7 @@ def simulate(
 
     Clips already there from the same inputs are kept. With --gain-spread, --dark-rate, --hot or
     --dead, the pixels of the one spike camera differ, and OUT/calibration has its recordings for
-    `calibrate`: in the dark, and of a lamp.
+    `calibrate`: in the dark, and of a lamp. With --rig they differ unless --gain-spread 0 is given.
 
     Example: spikedeblur simulate data/my --scenes 8 --split train
     """
@@ -202,6 +211,10 @@ def simulate(
     chosen = Flaws(gain_spread=gain_spread, dark_rate=dark_rate, hot=hot, dead=dead)
     flaws = None if chosen == Flaws() else chosen
     if rig:
+        from ..pipeline.simulate.bench import USUAL_FLAWS
+
+        if not typed(context, ("gain_spread", "dark_rate", "hot", "dead")):
+            flaws = USUAL_FLAWS
         leave_out(context, _OF_CLIPS, "--rig makes one recording with settings of its own")
         _simulate_bench(out, seed, flaws, overwrite=overwrite, json=json)
         return
@@ -220,6 +233,7 @@ def simulate(
         stride=stride,
         fps=fps,
         spike_scale=spike_scale,
+        spike_size=None if spike_size is None else parse_size(spike_size),
         spikes_per_frame=spikes_per_frame,
         threshold=threshold,
         noise=noise,

@@ -26,12 +26,13 @@ from spikedeblur.pipeline.spikes import (
     write_side_file,
     write_spikes,
 )
+from spikedeblur.pipeline.spikes.frame_grid import grid_shape
 
 PAGE = DOCS / "how-to/own-camera.md"
 
 
-MIRROR, LAYOUT, FILE_A_FRAME, THIRD_CAMERA = (text for _, text in blocks(PAGE, "yaml"))
-ONE_CLOCK = replace(Bench(), size=(24, 32), readout=0.0, late=0.0)
+MIRROR, SQUARE, LAYOUT, FILE_A_FRAME, THIRD_CAMERA = (text for _, text in blocks(PAGE, "yaml"))
+ONE_CLOCK = replace(Bench(), size=(24, 32), spike_size=(12, 16), readout=0.0, late=0.0, flaws=None)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,26 @@ def test_the_calibration_turns_a_mirror_image_back(tmp_path) -> None:
     # The middle of the first spike pixel lies between the last two columns of the frame.
     x, y, one = np.array(read_calibration(file).matrix).reshape(3, 3) @ (0.5, 0.5, 1.0)
     assert (x / one, y / one) == pytest.approx((639.0, 1.0))
+
+
+def test_square_pixels_lie_in_the_frames_of_the_example_as_the_guide_says(tmp_path) -> None:
+    file, bench = tmp_path / "square.yaml", Bench()
+    file.write_text(SQUARE)
+    found = read_calibration(file)
+    assert (found.spike_shape, found.frame_shape) == (bench.spike_size, bench.size)
+    corners = found.to_spikes(np.array([[0.0, 0.0], [640.0, 480.0], [320.0, 240.0]]))
+    inside = 640 / 1.92 / 2  # spike pixels that the frame shows on each side of the middle
+    expected = [[200 - inside, 0], [200 + inside, 250], [200, 125]]
+    np.testing.assert_allclose(corners, expected)
+
+
+@pytest.mark.parametrize(
+    ("spikes", "frames", "light"),
+    re.findall(r"^\| (\d+x\d+) \| (\d+x\d+) \| (\d+x\d+)", PAGE.read_text("utf-8"), re.MULTILINE),
+)
+def test_light_lies_in_the_grids_of_the_guide(spikes: str, frames: str, light: str) -> None:
+    of_spikes, of_frames, grid = (tuple(map(int, x.split("x"))) for x in (spikes, frames, light))
+    assert grid_shape(of_frames, of_spikes) == grid
 
 
 def test_a_file_for_each_frame_has_samples_before_and_after_as_drawn(tiny, tmp_path) -> None:

@@ -194,8 +194,8 @@ class DataConfig(Section):
     SPIKES_ON_DEVICE: Bool | Literal["auto"] = "auto"
     """Where counts or light are made, which are the same. true: on the device that trains, to which
     the spikes go as bits. false: in the loading processes. auto: on a GPU, where all sequences have
-    spikes and light is wanted, or windows' bits are no more bytes than their counts; on a CPU it
-    would take its time from the steps."""
+    spikes, frames a whole multiple of their size, and light is wanted, or windows' bits are no more
+    bytes than their counts; on a CPU it would take its time from the steps."""
     AUGMENT: Bool = True
     """Random flips and quarter turns of training clips, alike for frames and spikes."""
     SPIKE_AUGMENT: SpikeAugmentConfig = SpikeAugmentConfig()

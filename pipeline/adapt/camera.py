@@ -18,6 +18,7 @@ from ..frames.images import to_unit
 from ..methods.inputs import InputReader
 from ..methods.tfp_tfi_sdm import centre_weights
 from ..sequences.contract import Span
+from ..sequences.grid import in_frame_grid
 from ..sequences.light import seen_by
 from ..sequences.recording import Recording, RecordingSequence
 from ..spikes import samples_per_bin
@@ -65,8 +66,8 @@ class Camera:
         norm: what the model was trained with.
 
     Raises:
-        SpikeDeblurError: the recording can't be read, or its frames are not a whole number of
-            times as large as the spikes'.
+        SpikeDeblurError: the recording can't be read, or the shapes of its frames and spikes
+            contradict each other.
     """
 
     def __init__(self, recording: Recording, bins: int, norm: NormConfig) -> None:
@@ -78,13 +79,8 @@ class Camera:
         self._reader = InputReader(self._exposures, norm.model_copy(update={"CURVE": None}))
         self._conditions: dict[Span, Conditions] = {}
         self._bins = bins
-        (height, width), (h, w) = self._exposures.frame_shape, self._exposures.voxel_shape
-        self._ratio = height // h
-        if (self._ratio * h, self._ratio * w) != (height, width):
-            raise AdaptError(
-                f"{recording.dat}: expected frames a whole number of times as large as the spikes' "
-                f"{h, w}, got {height, width}; resize the frames"
-            )
+        self._counts = in_frame_grid(self._exposures)
+        self._ratio = self._counts.frame_shape[0] // self._counts.voxel_shape[0]
 
     def clip(self, rng: np.random.Generator, length: int, crop: int, curve: Curve) -> Crop:
         """Return a random clip and crop; smaller where the recording is."""
@@ -92,7 +88,7 @@ class Camera:
         start = int(rng.integers(self._exposures.length - length + 1))
         part = (start, start + length)
         spans = []
-        for extent in self._exposures.voxel_shape:
+        for extent in self._counts.voxel_shape:
             side = min(crop // self._ratio, extent)
             first = int(rng.integers(extent - side + 1))
             spans.append((first, first + side))
@@ -146,11 +142,11 @@ class Camera:
         """Return spikes a sample and luminance of all exposures, smoothed; both (n,)."""
         rates, lights = [], []
         for i in range(self._exposures.length):
-            counts = self._exposures.voxels(i, i + 1)[0]
+            counts = self._counts.voxels(i, i + 1)[0]
             rates.append(_smooth(counts.sum(0) / self._exposures.samples[i]).ravel())
             frame = to_unit(self._exposures.blur(i, i + 1)[0])  # (H, W, 3)
             light = frame @ np.array(LUMINANCE)
-            height, width = self._exposures.voxel_shape
+            height, width = self._counts.voxel_shape
             parts = light.reshape(height, self._ratio, width, self._ratio)
             lights.append(_smooth(parts.mean((1, 3))).ravel())
         return np.concatenate(rates), np.concatenate(lights)

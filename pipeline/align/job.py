@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import __version__
+from ..frames.images import image_shape
 from ..frames.listing import left_out_around, shorten
 from ..host.locks import only_writer_of
 from ..host.reporter import SILENT, Reporter, Sized, counted
 from ..host.threads import thread_pool
+from ..spikes.frame_grid import size_warning
 from ..spikes.registration import Registration
 from .calibration import read_calibration
 from .correct_clock import with_calibration
@@ -179,6 +181,10 @@ class _Run:
         if (options.verify or options.estimate) and sequence.verification is None:
             measured = measure(sequence, root, former)
             sequence = sequence.model_copy(update={"verification": measured})
+        if planned.space is None and (options.verify or options.estimate):
+            frames = image_shape(root / planned.windows[0].blur)
+            odd = size_warning(frames, planned.spike_geometry().shape)
+            warnings += [] if odd is None else [f"{planned.seq}: {odd}"]
         return _Done(sequence, tuple(warnings), linear_light)
 
     def warnings(self, done: list[_Done], result: Manifest) -> list[str]:

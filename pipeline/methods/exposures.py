@@ -31,6 +31,7 @@ from ...model.paths import Paths, bin_times
 from ...model.spike_motion import weights_at
 from ..host.allocator import KEPT_BYTES, give_back_freed_memory
 from ..sequences.contract import WindowSequence, sensor_of
+from ..sequences.grid import resampling_of
 from ..spikes.counts import samples_per_bin
 from ..spikes.intervals import light_of_spikes
 from .contract import Frames
@@ -265,19 +266,9 @@ class Exposures:
         raw = self.reader.read(window, window + 1)
         conditions = self.reader.measured(window, window + 1, [raw])
         blur, voxels = network_inputs(raw, conditions, self._norm)
-        gain = _gain_of(blur, self._fitted(raw.voxels.float()), int(raw.samples[0]))
+        gain = _gain_of(blur, raw.voxels.float(), int(raw.samples[0]))
         late = 0.0 if conditions is None or conditions.late is None else conditions.late.item()
-        return Exposure(blur, self._fitted(voxels), gain, round(late) / voxels.shape[1])
-
-    def _fitted(self, light: Tensor) -> Tensor:
-        """Return light (1, K, h, w) at a size of which the frames' is a multiple."""
-        height, width = self.windows.frame_shape
-        times = max(1, round(height / light.shape[-2]))
-        scale = times if height % times == 0 and width % times == 0 else 1
-        size = (height // scale, width // scale)
-        if tuple(light.shape[-2:]) == size:
-            return light
-        return F.interpolate(light, size, mode="bilinear")
+        return Exposure(blur, voxels, gain, round(late) / voxels.shape[1])
 
     def _span(self, window: int) -> Span | None:
         windows = self.windows
@@ -381,8 +372,11 @@ class Exposures:
         sensor = sensor_of(windows)
         if sensor is not None:
             joined = sensor.corrected(joined, samples_per_bin(stop - start, bins))
-        whole = torch.from_numpy(joined).to(self._device)
-        return self._fitted(whole[None] / unit)
+        resampling = resampling_of(windows)
+        if resampling is not None:
+            joined = resampling.resampled(joined)
+            joined = joined if sensor is not None else joined.clip(0)
+        return torch.from_numpy(joined).to(self._device)[None] / unit
 
 
 def as_frames(restored: Tensor) -> Frames:

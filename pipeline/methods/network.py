@@ -15,6 +15,7 @@ from ...configs.schema import Config
 from ...model import VRTWithSpike
 from ..host.device_memory import explained_shortage
 from ..sequences.contract import WindowSequence
+from ..spikes.frame_grid import grid_shape
 from .contract import Frames, Method, MethodClip, MethodError
 from .exposures import SMALLEST, Exposures, as_frames
 from .inputs import InputReader
@@ -118,7 +119,7 @@ class ModelMethod(Method):
     def _tiles(self, windows: WindowSequence) -> list[Tile]:
         return plan_tiles(
             windows.frame_shape,
-            windows.voxel_shape,
+            grid_shape(windows.frame_shape, windows.voxel_shape),
             self.tile_side(windows.frame_shape, windows.length),
             multiple=8 * self.config.MODEL.TRUNK_SCALE,
         )

@@ -94,6 +94,8 @@ class WindowSequence(ABC):
     """Whether voxels are integer counts; else they are float32 with log1p already taken."""
     voxel_dtype: str
     """uint8, or uint16 where a bin can exceed 255; float32 where not raw, or with a sensor."""
+    registered: bool
+    """Whether a registration brought the spikes to the frame's field. Not there: it did not."""
     sensor: PixelCorrection | None
     """How the pixels differ, which `voxels` corrects; single spikes stay as they are. Not there:
     they are taken as equal; see `sensor_of`."""

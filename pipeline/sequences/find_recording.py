@@ -26,6 +26,7 @@ from ..clocks.names import (
     same_number,
     two_kinds_in,
 )
+from ..frames.images import image_shape
 from ..frames.listing import IMAGE_SUFFIXES, folder_names, list_frames, list_images, shorten
 from ..frames.video import (
     VIDEO_SUFFIX,
@@ -36,6 +37,7 @@ from ..frames.video import (
 )
 from ..host.files import StrPath, inside
 from ..spikes import read_side_file
+from ..spikes.frame_grid import size_warning
 from ..spikes.parts import open_stream, require_stream
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, sensor_file, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, has_own_side_file
@@ -134,6 +136,10 @@ def find_recording(
         settings = replace(settings, warnings=(*settings.warnings, *left_out))
     if options.calibration is not None:
         settings = replace(settings, registration=read_calibration(options.calibration))
+    if settings.registration is None:
+        frame_shape = image_shape(next(iter(frames.values())))
+        if (odd := size_warning(frame_shape, settings.geometry.shape)) is not None:
+            settings = replace(settings, warnings=(*settings.warnings, odd))
     log, camera = times.log, times.camera
     sources = {"blur": str(blur), "spikes": str(spikes), "log": None if log is None else str(log)}
     if camera is not None and camera.times is not None:

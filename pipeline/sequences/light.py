@@ -14,6 +14,7 @@ import numpy as np
 from ..spikes.half import write_rounded
 from ..spikes.intervals import light_of_counts
 from .contract import Box, FrameKind, Span, WindowSequence, sensor_of
+from .grid import in_frame_grid
 
 if TYPE_CHECKING:
     from ...configs.schema import NormConfig
@@ -83,8 +84,12 @@ class LightSequence(WindowSequence):
 
 
 def seen_by(norm: NormConfig, sequences: Sequence[WindowSequence]) -> list[WindowSequence]:
-    """Return sequences whose voxels are what is normalised: light for `relative`, or counts."""
-    return [LightSequence(s) for s in sequences] if norm.MODE == "relative" else list(sequences)
+    """Return sequences whose voxels are what is normalised, in the frame's grid (see `grid`).
+
+    They are light for `relative`, else counts.
+    """
+    light = norm.MODE == "relative"
+    return [in_frame_grid(LightSequence(s) if light else s) for s in sequences]
 
 
 def beside_exposure(norm: NormConfig) -> float:

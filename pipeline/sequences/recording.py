@@ -136,6 +136,7 @@ class RecordingSequence(WindowSequence):
         self.frame_dtype = "uint8" if first.dtype == np.uint8 else "uint16"
         self.voxel_shape = settings.geometry.shape
         where = settings.registration
+        self.registered = where is not None
         if where is not None and where.frame_shape != self.frame_shape:
             raise RecordingError(
                 f"{self._paths[0]}: expected frames of {where.frame_shape}, for which the "

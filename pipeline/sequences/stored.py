@@ -133,6 +133,7 @@ class StoreSequence(WindowSequence):
         self.seq, self.gain, self.length = seq, record.gain, record.windows
         self.bins = record.bins if bins is None else bins
         self.frame_shape, self.voxel_shape = record.frame_shape, record.voxel_shape
+        self.registered = record.registered_by is not None
         self.frame_dtype = record.frame_dtype
         self.voxel_dtype = voxel_type(record.longest_window, self.bins)
         self.has_sharp, self.has_spikes = record.has_sharp, record.kind == "packed"

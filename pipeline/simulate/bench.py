@@ -31,10 +31,10 @@ from ..spikes.camera import SpikeCamera, luminance
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.sidefile import SideFile
 from .calibration import SpikeStand
-from .clips import SimulateError, rng
+from .clips import rng
 from .flaws import Flaws
 from .job import must_record
-from .record import DAT, area_mean, begin_recording, end_recording, interpolate, write_stream
+from .record import DAT, begin_recording, end_recording, interpolate, seen_at, write_stream
 from .scenes import REVISION, render_scene
 
 TAKE, LAYOUT = "take1", "layout.yaml"
@@ -55,6 +55,9 @@ camera:
 _MARGIN = 0.05
 """Time before the first exposure and after the last one, in seconds."""
 
+USUAL_FLAWS = Flaws(gain_spread=0.08, hot=50)
+"""How the pixels of real spike cameras differ."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bench:
@@ -62,8 +65,8 @@ class Bench:
 
     size: tuple[int, int] = (480, 640)
     """(H, W) of the colour frames, in pixels."""
-    spike_scale: int = 2
-    """Side of a spike pixel, in colour pixels."""
+    spike_size: tuple[int, int] = (250, 400)
+    """(h, w) of the spikes, which see the whole frame, in pixels."""
     spike_rate: int = 20_000
     """Spike samples a second, in Hz."""
     scene_rate: int = 800
@@ -86,7 +89,7 @@ class Bench:
     """Integral of light over samples at which a pixel of the spike camera fires."""
     seed: int = 0
     """Seed of scene, phases and pixels."""
-    flaws: Flaws | None = None
+    flaws: Flaws | None = USUAL_FLAWS
     """How the spike camera's pixels differ; None: they are equal."""
 
     def recorded(self) -> dict[str, Any]:
@@ -99,10 +102,9 @@ class Bench:
         """Return the spike camera, for its calibration; None: its pixels are equal."""
         if self.flaws is None:
             return None
-        height, width = (side // self.spike_scale for side in self.size)
         return SpikeStand(
             SpikeCamera(threshold=self.threshold),
-            self.flaws.sensor((height, width), self.seed),
+            self.flaws.sensor(self.spike_size, self.seed),
             float(self.spike_rate),
             self.seed,
             asdict(self.flaws) | {"seed": self.seed},
@@ -160,16 +162,11 @@ def simulate_bench(
         reporter: hears each frame of the scene.
 
     Raises:
-        SimulateError: a recording is there from other settings, or sides that no whole number of
-            spike pixels fill, or more flaws than half of the pixels.
+        SimulateError: a recording is there from other settings, or more flaws than half of the
+            pixels.
         OverwriteError: another layout file is there.
     """
     bench = bench or Bench()
-    if any(side % bench.spike_scale for side in bench.size):
-        raise SimulateError(
-            f"expected sides that are multiples of {bench.spike_scale}, got {bench.size}; take "
-            "another size"
-        )
     stand = bench.stand()
     message = f"{out}: another `simulate` is writing there; wait for it, or stop it"
     with only_writer(out, message):
@@ -205,7 +202,7 @@ def _digest(bench: Bench) -> str:
 def _record(take: Path, bench: Bench, stand: SpikeStand | None, reporter: Reporter) -> None:
     dat = take / DAT
     begin_recording(dat, (take / FRAMES, take / SHARP))
-    height, width = bench.size
+    height, _ = bench.size
     delays = bench.readout * np.arange(height) / max(1, height - 1)
     colour = {
         i: _Picture(bench.begins(i) + delays, bench.shutter, bench.scene_rate, bench.size)
@@ -225,14 +222,14 @@ def _record(take: Path, bench: Bench, stand: SpikeStand | None, reporter: Report
             for picture in (*colour.values(), *sharp.values()):
                 picture.add(n, frame)
             reporter.progress(n + 1, total, "of the scene")
-            yield area_mean(luminance(frame), bench.spike_scale)
+            yield seen_at(luminance(frame), bench.spike_size)
 
     camera = SpikeCamera(threshold=bench.threshold)
     samples = interpolate(light(), bench.spike_rate // bench.scene_rate)
     sensor = None if stand is None else stand.sensor
     spikes = camera.record(samples, rng(bench.seed, "bench", "camera"), sensor)
-    scale = bench.spike_scale
-    geometry = SpikeGeometry(height=height // scale, width=width // scale, flip_rows=True)
+    h, w = bench.spike_size
+    geometry = SpikeGeometry(height=h, width=w, flip_rows=True)
     write_stream(dat, spikes, geometry)
     rows = ["file,block_id,start_ms"]
     for name, i in enumerate(bench.kept, start=1):

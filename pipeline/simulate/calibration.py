@@ -46,7 +46,7 @@ class SpikeStand:
     """Samples a second, in Hz."""
     seed: int
     """Seed of phases and noise."""
-    settings: dict[str, int | float | bool]
+    settings: dict[str, int | float | bool | str]
     """All that decides it, for the record beside spikes."""
 
 
@@ -64,7 +64,7 @@ def stand_of(out: Path, clips: Sequence[SourceClip], rig: Rig) -> SpikeStand | N
             f"{sizes}; simulate them apart, or leave out --gain-spread, --dark-rate, --hot, --dead"
         )
     for height, width in shapes:
-        sensor = rig.sensor((height // rig.spike_scale, width // rig.spike_scale))
+        sensor = rig.sensor(rig.spike_shape((height, width)))
         assert sensor is not None
         rate = rig.clock(0).rate
         return SpikeStand(rig.camera(), sensor, rate, rig.seed, rig.recorded())

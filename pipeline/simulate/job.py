@@ -8,6 +8,7 @@ clip shows that `simulate` began it, and may remove it.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import shutil
 import signal
@@ -150,13 +151,13 @@ def _require_room(out: Path, clips: list[SourceClip], rig: Rig) -> None:
     needed = 0
     for clip in clips:
         height, width = clip.shape()
-        if height % scale or width % scale:
+        if rig.spike_size is None and (height % scale or width % scale):
             raise SimulateError(
                 f"{clip.seq}: expected sides that are multiples of --spike-scale {scale}, got "
-                f"{height}x{width}; crop the frames, or take another --size or --spike-scale"
+                f"{height}x{width}; give --spike-size, or crop the frames"
             )
         samples = (clip.n_frames - 1) * rig.spikes_per_frame + 1
-        needed += samples * (height // scale) * (width // scale) // 8
+        needed += samples * math.prod(rig.spike_shape((height, width))) // 8
     top = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(top).free
     if needed > free:

@@ -19,6 +19,7 @@ from ..host.files import atomic_write, sweep, write_text
 from ..spikes.camera import luminance
 from ..spikes.dat import pack_spikes
 from ..spikes.geometry import SpikeGeometry
+from ..spikes.resample import Resampling
 from ..spikes.sidefile import SideFile, side_file_path, write_side_file
 from . import display
 from .clips import SourceClip, rng
@@ -60,11 +61,11 @@ def record_clip(out: Path, clip: SourceClip, rig: Rig) -> int:
                     mean = sums.pop(centre) / rig.exposure
                     blur = encode_srgb(mean) if rig.linear_light else to_bytes(mean)
                     write_png(blurred / f"{clip.first + centre:04d}.png", blur)
-            yield area_mean(luminance(values), rig.spike_scale)
+            yield seen_at(luminance(values), (height, width))
 
     camera, clock = rig.camera(), rig.clock(clip.first)
+    height, width = rig.spike_shape(clip.shape())
     samples = interpolate(light(), rig.spikes_per_frame)
-    height, width = (side // rig.spike_scale for side in clip.shape())
     sensor = rig.sensor((height, width))
     spikes = camera.record(samples, rng(rig.seed, clip.seq, "camera"), sensor)
     geometry = SpikeGeometry(height=height, width=width, flip_rows=True)
@@ -129,6 +130,15 @@ def inputs_digest(clip: SourceClip, rig: Rig) -> str:
     if clip.fastest != 1:
         made_from.append(clip.fastest)
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+
+
+def seen_at(image: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Return an image (H, W) as pixels (h, w) over the same field see it: by the mean on each."""
+    scale = image.shape[0] // shape[0]
+    if image.shape == (scale * shape[0], scale * shape[1]):
+        return area_mean(image, scale)
+    height, width = image.shape
+    return Resampling((height, width), shape).resampled(image)
 
 
 def area_mean(image: npt.NDArray[np.float32], scale: int) -> npt.NDArray[np.float32]:

@@ -39,6 +39,8 @@ class Rig:
     """Sharp frames a second, in Hz."""
     spike_scale: int = 2
     """Side of a spike pixel, in colour pixels."""
+    spike_size: tuple[int, int] | None = None
+    """(h, w) of the spikes, which see the whole frame, in pixels; None: by `spike_scale`."""
     spikes_per_frame: int = 8
     """Spike samples in one frame interval."""
     threshold: float = 2.0
@@ -57,6 +59,8 @@ class Rig:
         for name in ("stride", "spike_scale", "spikes_per_frame"):
             if getattr(self, name) < 1:
                 raise SimulateError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if self.spike_size is not None and min(self.spike_size) < 1:
+            raise SimulateError(f"expected spikes of at least 1x1 pixels, got {self.spike_size}")
         self.camera()
         self.clock(0)
 
@@ -64,14 +68,21 @@ class Rig:
         """Return the spike camera."""
         return SpikeCamera(threshold=self.threshold, noise=self.noise)
 
+    def spike_shape(self, frame_shape: tuple[int, int]) -> tuple[int, int]:
+        """Return (h, w) of the spikes beside frames (H, W), in pixels."""
+        height, width = (side // self.spike_scale for side in frame_shape)
+        return self.spike_size or (height, width)
+
     def sensor(self, shape: tuple[int, int]) -> Sensor | None:
         """Return the spike camera's pixels, the same for all clips of one shape (h, w)."""
         return None if self.flaws is None else self.flaws.sensor(shape, self.seed)
 
-    def recorded(self) -> dict[str, int | float | bool]:
+    def recorded(self) -> dict[str, int | float | bool | str]:
         """Return the settings for the record beside spikes, without those of equal pixels."""
         settings = asdict(self)
-        flaws = settings.pop("flaws")
+        flaws, size = settings.pop("flaws"), settings.pop("spike_size")
+        if size is not None:
+            settings["spike_size"] = f"{size[0]}x{size[1]}"
         return settings | (flaws or {})
 
     def clock(self, first_frame: int) -> SpikeClock:
@@ -87,7 +98,8 @@ class Rig:
     def worker_bytes(self, clip: SourceClip) -> int:
         """Return the most bytes that a process holds while it records a clip."""
         sums = 3 * 8 * (self.exposure // self.stride + 1)  # of exposures that overlap
-        samples = 3 * SAMPLES_AT_ONCE // self.spike_scale**2  # apart, as one array, upside down
+        pixels, spikes = math.prod(clip.shape()), math.prod(self.spike_shape(clip.shape()))
+        samples = 3 * SAMPLES_AT_ONCE * spikes  # apart, as one array, upside down
         layers = layers_area(clip.fastest) / layers_area(1)
         frame = _FRAME_BYTES if clip.frames else math.ceil(_SCENE_BYTES * layers)
-        return _PROCESS_BYTES + math.prod(clip.shape()) * (sums + samples + frame)
+        return _PROCESS_BYTES + pixels * (sums + frame) + samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -249,6 +250,8 @@ class Session:
         anew = state is None
         model = build_model(config if anew else without_pretrained(config), note=reporter.note)
         session = cls(config, group, objective, model, splits, run=run, state=state)
+        for name, warning in itertools.islice(splits.size_warnings().items(), 1):
+            reporter.warn(f"{name}: {warning}")
         if init is not None and anew:
             session.init = start_from(init, model, config, reporter.note)
         elif init is not None:

@@ -36,12 +36,12 @@ class ClipSamples:
     """Cuts training samples from sequences; picklable, and without state but its cache.
 
     Raises:
-        SampleError: no sharp frames, frames smaller than the crop, or sizes of frames and
-            voxels that are not in one whole ratio.
+        SampleError: no sharp frames, frames smaller than the crop, or sequences of several ratios
+            of frame size to voxel size.
     """
 
     sequences: Sequence[WindowSequence]
-    """All sequences of one split."""
+    """All sequences of one split, with voxels in the frame's grid; see `seen_by`."""
     index: ClipIndex
     """Their clips."""
     _: KW_ONLY
@@ -299,13 +299,7 @@ def known_at_most(sequence: WindowSequence, beside: float) -> int:
 
 def _checked_ratio(sequence: WindowSequence, crop_size: int | None, name: str) -> int:
     """Return how many frame pixels a voxel spans on a side, if the sequence can be trained on."""
-    (height, width), (h, w) = sequence.frame_shape, sequence.voxel_shape
-    ratio = height // h
-    if ratio < 1 or (h * ratio, w * ratio) != (height, width):
-        raise SampleError(
-            f"{name}: expected frames a whole multiple of the spikes' size, got "
-            f"{height}x{width} and {h}x{w}; crop or resize one of them"
-        )
+    height, width = sequence.frame_shape
     if not sequence.has_sharp:
         raise SampleError(
             f"{name}: has no sharp frames, which training and validation compare "
@@ -316,4 +310,4 @@ def _checked_ratio(sequence: WindowSequence, crop_size: int | None, name: str) -
             f"{name}: frames of {height}x{width} are smaller than DATA.CROP_SIZE "
             f"{crop_size}; set a smaller one"
         )
-    return ratio
+    return height // sequence.voxel_shape[0]

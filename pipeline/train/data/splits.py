@@ -15,9 +15,11 @@ import numpy as np
 from ....configs.schema import Config, NormConfig
 from ....configs.schema.data import StoreConfig
 from ...sequences.contract import WindowSequence
+from ...sequences.grid import is_registered, resampling_of
 from ...sequences.light import beside_exposure, is_plain_log1p, seen_by
 from ...sequences.provenance import describe_data, describe_mixture, findings
 from ...sequences.unified import UnifiedFiles, open_windows
+from ...spikes.frame_grid import size_warning
 from ...storage.locate import open_storage
 from .order import ClipIndex, MixturePlan, StepPlan
 from .samples import ClipSamples, SampleError
@@ -73,6 +75,14 @@ class Splits(NamedTuple):
         ]
         return next((name for name, sequence in named if not sequence.has_spikes), None)
 
+    def resampled(self) -> str | None:
+        """Return the name of a sequence whose light is resampled to its frames; None: no such."""
+        named = [
+            *zip(self.names("training"), self.training, strict=True),
+            *zip(self.names("validation"), self.validation, strict=True),
+        ]
+        return next((name for name, s in named if resampling_of(s) is not None), None)
+
     def packs(self, config: Config, device: torch.device) -> tuple[bool, str | None]:
         """Return whether samples hold packed spikes, as DATA.SPIKES_ON_DEVICE says.
 
@@ -84,19 +94,26 @@ class Splits(NamedTuple):
             Also a note on why they don't, where a GPU could make use of them; None: there is none.
 
         Raises:
-            SampleError: they are to, and a sequence has counts only.
+            SampleError: they are to, and a sequence has counts only, or its light is resampled.
         """
         wanted = config.DATA.SPIKES_ON_DEVICE
         if not wanted or (wanted == "auto" and device.type != "cuda"):
             return False, None
-        name = self.without_spikes()
+        name, resized = self.without_spikes(), self.resampled()
         if name is not None and wanted is True:
             raise SampleError(
                 f"{name}: DATA.SPIKES_ON_DEVICE: expected spikes, found counts only; voxelize with "
                 "--kind packed, or set it to auto"
             )
+        if resized is not None and wanted is True:
+            raise SampleError(
+                f"{resized}: DATA.SPIKES_ON_DEVICE: expected frames a whole multiple of spikes, "
+                "since light is resampled where it is loaded; set it to auto"
+            )
         if name is not None:
             why = f"{name} has counts only"
+        elif resized is not None:
+            why = f"light of {resized} is resampled to the frame's grid there"
         elif (
             wanted is True
             or config.DATA.NORM.MODE == "relative"
@@ -202,6 +219,17 @@ class Splits(NamedTuple):
         named = [*zip(self.names("training"), self.training, strict=True)]
         named += zip(self.names("validation"), self.validation, strict=True)
         return {name: finding for name, one in named for finding in findings([one]).values()}
+
+    def size_warnings(self) -> dict[str, str]:
+        """Return what is odd about the sizes of frames and spikes, by the sequences' names."""
+        named = [*zip(self.names("training"), self.training, strict=True)]
+        named += zip(self.names("validation"), self.validation, strict=True)
+        found = {
+            name: size_warning(one.frame_shape, one.voxel_shape)
+            for name, one in named
+            if not is_registered(one)
+        }
+        return {name: warning for name, warning in found.items() if warning is not None}
 
     def mixture(self, clip_len: int) -> str:
         """Return a line about the share of each of several stores."""

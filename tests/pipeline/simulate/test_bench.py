@@ -21,7 +21,9 @@ from spikedeblur.pipeline.simulate.scenes import render_scene
 from spikedeblur.pipeline.spikes import SpikeFile, read_side_file
 from spikedeblur.pipeline.spikes.camera import luminance
 
-TINY = Bench(size=(24, 32), spike_rate=4000, frames=3, dropped=(1,))
+TINY = Bench(
+    size=(24, 32), spike_size=(12, 16), spike_rate=4000, frames=3, dropped=(1,), flaws=None
+)
 
 
 def files(folder: Path) -> dict[str, bytes]:

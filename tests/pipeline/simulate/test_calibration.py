@@ -82,9 +82,12 @@ def test_without_flaws_all_is_as_it_was():
     (clip,) = clips(1)
     assert inputs_digest(clip, plain) != inputs_digest(clip, SMALL)
     assert stand_of(Path("out"), clips(), plain) is None
-    assert Bench().stand() is None
+    assert Bench(flaws=None).stand() is None
     assert "flaws" not in Bench().recorded()
-    assert Bench(flaws=FLAWS).stand().sensor.shape == (240, 320)
+    assert Bench(flaws=FLAWS).stand().sensor.shape == (250, 400)
+    usual = Bench().stand().sensor
+    assert (usual.hot.sum(), usual.dead.sum()) == (50, 0)
+    assert usual.gain[~usual.hot].std() == pytest.approx(0.08, abs=0.001)
 
 
 def test_what_no_camera_has_is_refused():

@@ -282,3 +282,37 @@ def test_frames_of_the_extended_test_set_are_left_out_and_told(tmp_path, random_
         (folder / f"{i:04d}.png").unlink()
     with pytest.raises(SimulateError, match="32 apart, as in the extended X-TEST"):
         folder_clips(tmp_path)
+
+
+def test_spikes_of_any_size_see_the_mean_light_on_their_pixels(tmp_path):
+    plane = np.random.default_rng(0).integers(40, 216, (6, 10), dtype=np.uint8)
+    frames = np.broadcast_to(plane.repeat(5, 0).repeat(6, 1)[..., None], (11, 30, 60, 3))
+    write_clip(tmp_path / "in/val/g/c", frames)
+    rig = Rig(exposure=5, stride=3, spikes_per_frame=40, spike_size=(12, 25))
+    simulate(tmp_path / "out", folder_clips(tmp_path / "in"), rig, workers=1)
+    spike_path = tmp_path / "out/val_spike_2xds/g/c/spike.dat"
+    side = read_side_file(spike_path)
+    assert side.made_by["spike_size"] == "12x25"
+    assert side.geometry == "12x25,bottom-up"
+    picture = tfp(SpikeFile.open(spike_path, side.spike_geometry()).read(), side.gain)
+    np.testing.assert_allclose(picture.mean(), plane.mean() / 255, atol=0.005)
+    whole = picture.reshape(6, 2, 5, 5).mean((1, 3))  # 5x6 of 10x12 frame pixels
+    expected = plane.reshape(6, 5, 2).mean(2) / 255
+    np.testing.assert_allclose(whole, expected, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (Rig(exposure=5, spike_scale=5), "multiples of --spike-scale 5, got 32x32; give --spike-s"),
+        (Rig(exposure=5, spike_size=(4, 4)), None),
+    ],
+)
+def test_a_scale_that_does_not_divide_is_told_what_does(tmp_path, how, message):
+    clips = scene_clips("train", 1, (32, 32), 11)
+    if message is None:
+        assert simulate(tmp_path, clips, how, workers=1).written == 1
+        assert Rig(exposure=5).recorded().keys() == how.recorded().keys() - {"spike_size"}
+        return
+    with pytest.raises(SimulateError, match=message):
+        simulate(tmp_path, clips, how, workers=1)

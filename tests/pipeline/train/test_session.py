@@ -27,12 +27,12 @@ from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
 from spikedeblur.pipeline.weights.files import checkpoint_path
 
 
-class Odd(MemorySequence):
-    """Its frames are a pixel higher than its voxels say."""
+class Turned(MemorySequence):
+    """Its frames stand, and its voxels lie."""
 
     @property
     def frame_shape(self) -> tuple[int, int]:
-        return 25, 32
+        return 32, 24
 
 
 @dataclass
@@ -119,10 +119,10 @@ CASES = {
         K4,
         lambda s: s.sequences(MemorySequence(voxel_shape=(8, 16), ratio=3)),
     ),
-    "no whole ratio of sizes": Case(
-        "expected frames a whole multiple of the spikes' size",
+    "frames that are turned": Case(
+        "12x16 and frames of 32x24 can't show the same field: one is turned; turn the frames",
         K4,
-        lambda s: s.sequences(Odd()),
+        lambda s: s.sequences(Turned()),
     ),
     "two ratios of sizes": Case(
         "expected one ratio of frame size to spike size",
