@@ -242,7 +242,7 @@ def test_recordings_that_tell_nothing_are_refused(bench: Path, tmp_path: Path, t
     refused(r"short\.dat: .*record longer", flat=short)
     with pytest.raises(SpikeDeblurError, match=r"dark\.dat.*no side file gives the geometry"):
         calibrate(tmp_path / "s", dark=dark)
-    refused("found neither")
+    refused("found none of them")
 
 
 def test_a_scene_in_place_of_an_even_surface_is_doubted(tmp_path: Path, truth: Sensor):
