@@ -134,6 +134,7 @@ def require_free_sensor(path: StrPath, *, overwrite: bool) -> None:
         SensorError: it is so.
     """
     path = Path(path)
+    recover(path)
     if not os.path.lexists(path):
         return
     if not is_sensor(path) and not (overwrite and _is_wreck(path)):
@@ -182,7 +183,6 @@ def write_sensor(
     if errors is not None:
         planes["error"] = errors
     with only_writer_of(path):
-        recover(path)
         require_free_sensor(path, overwrite=overwrite)
         sweep(path.parent, path.name)
         aside = Folder(os.path.abspath(path_aside(path, "partial")))  # noqa: PTH100
