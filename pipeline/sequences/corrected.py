@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
 from ..calibrate.sensor_file import SensorFile, read_sensor
+from ..frames.listing import shorten
 from ..host.files import StrPath
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.parts import open_stream
@@ -19,7 +20,7 @@ from ..spikes.sensor import PixelCorrection, SensorError
 from ..spikes.settings import SpikeSettings
 from ..spikes.sidefile import names_sensor
 from ..storage.base import StoreError
-from .contract import WindowSequence
+from .contract import WindowSequence, sensor_of
 from .stored import StoreSequence
 
 _MOST_LOOKED_AT = 4096
@@ -95,6 +96,25 @@ def correct_sequences(sequences: Sequence[WindowSequence], path: StrPath) -> Sen
             registration = Registration(record.registered_by, shape, record.frame_shape)
         sequence.correct_pixels(_in_grid(file, sequence.seq, record.geometry, registration))
     return file
+
+
+def uncorrected(sequences: Sequence[WindowSequence]) -> str | None:
+    """Return a sentence about sequences whose sensor is recorded, but not given; None: there are
+    none.
+    """
+    named = [
+        sequence.seq
+        for sequence in sequences
+        if isinstance(sequence, StoreSequence)
+        and sequence.record.sensor_sha256 is not None
+        and sensor_of(sequence) is None
+    ]
+    if not named:
+        return None
+    return (
+        f"pixels of {shorten(named)} differ, by the sensor's file that the recording names, and "
+        "are taken as equal"
+    )
 
 
 def _in_grid(

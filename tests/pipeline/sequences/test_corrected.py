@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from data_sets import DataSet, make_data_set
 
 from spikedeblur.cli import main
-from spikedeblur.pipeline.calibrate.sensor_file import SensorRecord, write_sensor
+from spikedeblur.pipeline.calibrate.sensor_file import SensorRecord, read_sensor, write_sensor
+from spikedeblur.pipeline.evaluate import Evaluating, evaluate
+from spikedeblur.pipeline.host.reporter import Reporter
 from spikedeblur.pipeline.methods.contract import MethodClip
 from spikedeblur.pipeline.methods.exposures import Exposures
 from spikedeblur.pipeline.methods.tfp_tfi_sdm import TfiMethod, TfpMethod
 from spikedeblur.pipeline.sequences.contract import WindowSequence, sensor_of
-from spikedeblur.pipeline.sequences.corrected import correct_sequences, correction
+from spikedeblur.pipeline.sequences.corrected import correct_sequences, correction, uncorrected
 from spikedeblur.pipeline.sequences.find_recording import recordings_of, settle_spikes
 from spikedeblur.pipeline.sequences.light import LightSequence
 from spikedeblur.pipeline.sequences.recording import Recording, RecordingSequence
@@ -38,6 +41,7 @@ from spikedeblur.pipeline.spikes.settings import SpikeOptions, SpikeSettings
 from spikedeblur.pipeline.spikes.sidefile import format_side_file, side_file_path
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.view.recordings import open_clips, pictures
+from spikedeblur.pipeline.voxelize import voxelize_manifest
 
 SEQ = "val/b/two"
 
@@ -229,6 +233,45 @@ def test_a_side_file_names_the_sensor_of_its_recording(own: DataSet, tmp_path: P
         RecordingSequence(recorded(own), 8)
     other = SpikeOptions(sensor="other.zarr", first=0.0)
     assert settle_spikes(recording.dat, other).sensor == Path("other.zarr")
+
+
+def test_a_store_knows_the_sensor_of_its_recordings_and_who_takes_pixels_as_equal_says_so(
+    own: DataSet, tmp_path: Path
+):
+    recording = recorded(own)
+    shape = recording.settings.geometry.shape
+    side = read_side_file(recording.dat) or SideFile(
+        geometry=recording.settings.geometry.describe(), rate=recording.settings.rate
+    )
+    named = side.model_copy(
+        update={"sensor": os.path.relpath(tmp_path / "p", recording.dat.parent)}
+    )
+    side_file_path(recording.dat).write_text(format_side_file(named))
+    with pytest.raises(
+        SensorError, match=r"sensor that its side file names can't be used.*nothing"
+    ):
+        voxelize_manifest(own.manifest, tmp_path / "none.zarr")
+    write(tmp_path / "p", (5, 7))
+    with pytest.raises(SensorError, match=r"side file names can't be used.*found 5x7"):
+        voxelize_manifest(own.manifest, tmp_path / "wrong.zarr")
+    write(tmp_path / "p", shape, overwrite=True)
+    voxelize_manifest(own.manifest, tmp_path / "d.zarr")
+    sequences = open_store(tmp_path / "d.zarr")
+    assert sequences[0].record.sensor_sha256 == read_sensor(tmp_path / "p").sha256
+    assert SEQ in (uncorrected(sequences) or "")
+    warned: list[str] = []
+    reporter = Reporter()
+    reporter.warn = warned.append  # type: ignore[method-assign]
+    evaluate(tmp_path / "d.zarr", split="val", methods=("tfp",), reporter=reporter)
+    assert "give --sensor" in warned[0]
+    evaluate(
+        tmp_path / "d.zarr",
+        split="val",
+        methods=("tfp",),
+        how=Evaluating(sensor=tmp_path / "p"),
+        reporter=reporter,
+    )
+    assert len(warned) == 1
 
 
 def test_another_cameras_file_is_refused(own: DataSet, tmp_path: Path):
