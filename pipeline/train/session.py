@@ -248,7 +248,7 @@ class Session:
             reporter.warn(warning_of(found))
         if doubt := uncorrected(splits.training):
             reporter.warn(
-                f"{doubt}, since training corrects none; DATA.SPIKE_AUGMENT.PIXELS draws such pixels"
+                f"{doubt}, since training corrects none; DATA.SPIKE_AUGMENT.PIXELS draws such"
             )
         torch.manual_seed(config.TRAIN.SEED)
         anew = state is None
