@@ -137,7 +137,7 @@ def test_a_scene_that_tells_too_little_is_refused(
     assert [left.name for left in tmp_path.iterdir()] == ["a.dat"]
 
 
-def test_recordings_of_other_row_orders_or_beside_a_flat_field_are_refused(
+def test_scenes_beside_a_flat_field_are_refused(
     scenes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     one, other = map(str, scenes)
