@@ -32,6 +32,13 @@ def calibrate(
             metavar="FILE.dat",
         ),
     ] = None,
+    recording: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Recording of a moving scene, where there is no --flat; may be repeated.",
+            metavar="FILE.dat",
+        ),
+    ] = None,
     geometry: Geometry = None,
     even: Annotated[
         bool,
@@ -46,14 +53,20 @@ def calibrate(
     """Measure a spike camera's pixels: gain, dark rate, hot and dead ones.
 
     `restore --sensor` and `evaluate --sensor` correct them. Either recording is enough for a part
-    of it: --dark finds dark rates and hot pixels, --flat gains and dead ones.
+    of it: --dark finds dark rates and hot pixels, --flat gains and dead ones. Without --flat,
+    --recording finds gains, less surely, from any scene that moves over the whole picture.
 
     Example: spikedeblur calibrate --dark dark.dat --flat flat.dat --out sensor.zarr
     """
-    if dark is None and flat is None:
+    if dark is None and flat is None and not recording:
         raise typer.BadParameter(
-            "expected --dark, --flat or both, got neither; for example --dark dark.dat",
-            param_hint="--dark / --flat",
+            "expected at least one of them, got none; for example --dark dark.dat",
+            param_hint="--dark / --flat / --recording",
+        )
+    if flat is not None and recording:
+        raise typer.BadParameter(
+            "both tell gains, and --flat does it better; leave out --recording",
+            param_hint="--flat / --recording",
         )
     require_local(out, "--out")
     from ..pipeline.calibrate import job
@@ -64,6 +77,7 @@ def calibrate(
             out,
             dark=dark,
             flat=flat,
+            recordings=recording or (),
             options=spike_options(geometry),
             even=even,
             overwrite=overwrite,
@@ -74,7 +88,12 @@ def calibrate(
     words[0] += f" their neighbours; {summary.picture} shows them"
     if summary.dark_rate is not None:
         words.append(f"Dark rate {summary.dark_rate:.3g} spikes a sample")
-    if summary.spread_before is not None:
+    if summary.told is not None:
+        words.append(
+            f"Gains spread by {summary.spread_before:.2%}; the scene tells {summary.told:.0%} of "
+            f"them, each to {summary.error:.2%}"
+        )
+    elif summary.spread_before is not None:
         words.append(
             f"Gains spread by {summary.spread_before:.2%}; one half of --flat, corrected by the "
             f"other, by {summary.spread_after:.2%}; each gain is known to {summary.error:.2%}"

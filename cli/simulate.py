@@ -104,7 +104,7 @@ def simulate(
     spike_size: Annotated[
         str | None,
         typer.Option(
-            help="Size of the spikes over the whole frame, in place of --spike-scale: 250x400, say.",
+            help="Size of the spikes over the whole frame, in place of --spike-scale.",
             metavar="HxW",
             rich_help_panel=SPIKES,
         ),

@@ -79,6 +79,12 @@ class SpikeAugmentConfig(Section):
     """Largest share of pixels that never spike. 0: off."""
     ROWS: Fraction = 0.0
     """Largest share of rows that never spike. 0: off."""
+    PIXELS: Annotated[Number, Field(ge=0, le=0.5)] = 0.0
+    """Largest standard deviation of the pixels' gains, as a share of their mean. 0: off."""
+    DARK: Annotated[Number, Field(ge=0, le=0.1)] = 0.0
+    """Largest mean number of spikes a sample that pixels fire without light. 0: off."""
+    HOT: Fraction = 0.0
+    """Largest share of pixels that are hot: they fire at random besides. 0: off."""
     LATE: Fraction = 0.0
     """Largest share of the exposure by which spikes come late or early, in whole bins. 0: off."""
     TINT: Fraction = 0.0
@@ -94,7 +100,8 @@ class SpikeAugmentConfig(Section):
     def changes_clips(self) -> bool:
         """Whether anything but THIN is on."""
         shares = (self.NOISE, self.DEAD, self.ROWS, self.LATE, self.TINT, self.GRAIN)
-        return self.CHANCE > 0 and (self.THRESHOLD > 1 or max(shares) > 0)
+        pixels = (self.PIXELS, self.DARK, self.HOT)
+        return self.CHANCE > 0 and (self.THRESHOLD > 1 or max(*shares, *pixels) > 0)
 
 
 class StoreConfig(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from ..host.overwrite import require_free
 from ..host.reporter import SILENT, Reporter
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.parts import hash_stream, open_stream, require_stream
+from ..spikes.sensor import Plane, Sensor
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, settle
 from ..spikes.sidefile import read_side_file
+from ..spikes.stream import SpikeStream
 from .measure import CalibrateError, Figures, measure
 from .picture import is_own_picture, write_picture
 from .rates import Fired, watch
@@ -34,6 +37,7 @@ def calibrate(
     *,
     dark: StrPath | None = None,
     flat: StrPath | None = None,
+    recordings: Sequence[StrPath] = (),
     options: SpikeOptions = AS_RECORDED,
     even: bool = False,
     overwrite: bool = False,
@@ -45,20 +49,19 @@ def calibrate(
         out: the sensor's file to write; its picture has the same name and ends in .png.
         dark: recording without light; None: dark rates are taken as 0.
         flat: recording of an even surface under constant light; None: gains are taken as equal.
+        recordings: recordings of moving scenes, which tell gains in place of `flat`.
         options: geometry, where no side file gives it.
         even: the light was even over the frame, so that smooth differences are the pixels' too.
         overwrite: replace a sensor's file that is there.
         reporter: hears each part of the work, and warnings.
 
     Raises:
-        CalibrateError: no recording, recordings of different sensors, or such as tell nothing; or
-            `out` has no name, or the picture's.
+        CalibrateError: no recording, both `flat` and `recordings`, recordings of different sensors,
+            or such as tell nothing; or `out` has no name, or the picture's.
         SensorError: something else is at `out`.
         SpikeDeblurError: a recording that can't be read; names it.
     """
-    given = {name: path for name, path in (("dark", dark), ("flat", flat)) if path is not None}
-    if not given:
-        raise CalibrateError("expected --dark, --flat or both, found neither")
+    given = _named(dark, flat, recordings)
     out = Path(out)
     if not out.name or out.suffix.lower() == ".png":
         raise CalibrateError(
@@ -73,33 +76,16 @@ def calibrate(
         name: open_stream(path, _without_colours(settled[name].geometry))
         for name, path in given.items()
     }
-    shapes = {name: stream.geometry.shape for name, stream in streams.items()}
-    if len(set(shapes.values())) > 1:
-        (h, w), (height, width) = shapes["dark"], shapes["flat"]
-        raise CalibrateError(
-            f"{flat}: expected {h}x{w} pixels as in {dark}, found {height}x{width}; give "
-            "recordings of one camera, or correct --geometry"
-        )
-    parts: list[tuple[str, int, int]] = []
-    if "dark" in streams:
-        parts.append(("dark", 0, streams["dark"].n_frames))
-    if "flat" in streams:
-        samples = streams["flat"].n_frames
-        if samples < 2:
-            raise CalibrateError(f"{flat}: expected at least 2 samples, found {samples}")
-        parts += [("flat", 0, samples // 2), ("flat", samples // 2, samples)]
-    watched: dict[str, list[Fired]] = {"dark": [], "flat": []}
-    for done, (name, start, stop) in enumerate(parts, start=1):
-        watched[name].append(watch(streams[name], start, stop))
-        reporter.progress(done, len(parts), name)
+    _require_one_sensor(given, streams)
     try:
-        sensor, figures = measure(
-            watched["dark"][0] if watched["dark"] else None,
-            (watched["flat"][0], watched["flat"][1]) if watched["flat"] else None,
-            even=even,
-        )
+        sensor, errors, figures = _measured(streams, even=even, reporter=reporter)
     except CalibrateError as error:
-        raise CalibrateError(f"{' and '.join(map(str, given.values()))}: {error}") from error
+        # What is said of one of the recordings names it.
+        raise (
+            error
+            if str(error).startswith(tuple(map(str, given.values())))
+            else CalibrateError(f"{' and '.join(map(str, given.values()))}: {error}")
+        ) from error
     record = SensorRecord(
         shape=sensor.shape,
         geometry=next(iter(streams.values())).geometry.describe(),
@@ -114,8 +100,8 @@ def calibrate(
         },
         found=figures_of(figures),
     )
-    write_sensor(out, sensor, record, overwrite=overwrite)
-    write_picture(picture, sensor, figures)
+    write_sensor(out, sensor, record, errors, overwrite=overwrite)
+    write_picture(picture, sensor, figures, errors)
     warnings = [f"{given[name]}: {said}" for name in given for said in settled[name].warnings]
     warnings += figures.warnings
     for warning in warnings:
@@ -129,6 +115,88 @@ def calibrate(
         warnings=tuple(warnings),
         **figures_of(figures),  # type: ignore[arg-type]
     )
+
+
+def _named(
+    dark: StrPath | None, flat: StrPath | None, recordings: Sequence[StrPath]
+) -> dict[str, StrPath]:
+    """Return the recordings by what they show: dark, flat, scene, scene 2, and so on.
+
+    Raises:
+        CalibrateError: none, or both a flat field and scenes.
+    """
+    if flat is not None and recordings:
+        raise CalibrateError(
+            f"{flat}: a flat field tells the gains better than {recordings[0]} does; leave out "
+            "--recording"
+        )
+    given = {name: path for name, path in (("dark", dark), ("flat", flat)) if path is not None}
+    for number, path in enumerate(recordings, start=1):
+        given["scene" if number == 1 else f"scene {number}"] = path
+    if not given:
+        raise CalibrateError("expected --dark, --flat or --recording, found none of them")
+    return given
+
+
+def _require_one_sensor(given: Mapping[str, StrPath], streams: Mapping[str, SpikeStream]) -> None:
+    first, *others = streams
+    for other in others:
+        expected, found = (streams[name].geometry for name in (first, other))
+        if expected.shape != found.shape:
+            (h, w), (height, width) = expected.shape, found.shape
+            raise CalibrateError(
+                f"{given[other]}: expected {h}x{w} pixels as in {given[first]}, found "
+                f"{height}x{width}; give recordings of one camera, or correct --geometry"
+            )
+        if expected.flip_rows != found.flip_rows:
+            raise CalibrateError(
+                f"{given[other]}: expected rows {_order(expected)} as in {given[first]}, found "
+                f"{_order(found)}; convert both alike, or correct the geometry of one"
+            )
+
+
+def _order(geometry: SpikeGeometry) -> str:
+    return "bottom-up" if geometry.flip_rows else "top-down"
+
+
+def _measured(
+    streams: Mapping[str, SpikeStream], *, even: bool, reporter: Reporter
+) -> tuple[Sensor, Plane | None, Figures]:
+    """Return the sensor, the errors of its gains if a scene told them, and figures."""
+    scenes = [stream for name, stream in streams.items() if name.startswith("scene")]
+    if scenes:
+        return _of_scenes(scenes, streams.get("dark"), reporter)
+    parts: list[tuple[str, int, int]] = []
+    if "dark" in streams:
+        parts.append(("dark", 0, streams["dark"].n_frames))
+    if "flat" in streams:
+        samples = streams["flat"].n_frames
+        if samples < 2:
+            raise CalibrateError(f"expected at least 2 samples in --flat, found {samples}")
+        parts += [("flat", 0, samples // 2), ("flat", samples // 2, samples)]
+    watched: dict[str, list[Fired]] = {"dark": [], "flat": []}
+    for done, (name, start, stop) in enumerate(parts, start=1):
+        watched[name].append(watch(streams[name], start, stop))
+        reporter.progress(done, len(parts), name)
+    sensor, figures = measure(
+        watched["dark"][0] if watched["dark"] else None,
+        (watched["flat"][0], watched["flat"][1]) if watched["flat"] else None,
+        even=even,
+    )
+    return sensor, None, figures
+
+
+def _of_scenes(
+    scenes: Sequence[SpikeStream], dark: SpikeStream | None, reporter: Reporter
+) -> tuple[Sensor, Plane, Figures]:
+    from .moving import measure_moving  # which needs torch
+
+    if dark is None:
+        return measure_moving(scenes, reporter=reporter)
+    in_dark, seen = measure(watch(dark, 0, dark.n_frames), None)
+    sensor, errors, figures = measure_moving(scenes, in_dark.dark, in_dark.hot, reporter=reporter)
+    said = [warning for warning in seen.warnings if not warning.startswith("no --flat")]
+    return sensor, errors, replace(figures, warnings=(*said, *figures.warnings))
 
 
 def _settle(path: StrPath, options: SpikeOptions) -> SpikeSettings:

@@ -61,6 +61,8 @@ class Figures:
     """Standard error of the gains, by the difference of both halves."""
     uneven: float | None
     """Largest less least smooth light over the flat field, as a share of the mean."""
+    told: float | None = None
+    """Share of the good pixels whose gains the motion of a scene tells."""
     warnings: tuple[str, ...]
 
 
@@ -200,10 +202,8 @@ def _doubts(gain: Floats, good: Mask, error: float) -> list[str]:
     """Return what may be wrong with a flat field, in words."""
     doubts = []
     rest = np.where(good, gain - 1, 0)
-    power = float((rest * rest).mean())
-    pairs = [rest[1:] * rest[:-1], rest[:, 1:] * rest[:, :-1]]
-    likeness = min(float(pair.sum()) / max(pair.size, 1) for pair in pairs) / max(power, 1e-12)
-    if likeness > PATTERN and power > (3 * error) ** 2:
+    likeness = neighbours_alike(rest)
+    if likeness > PATTERN and float((rest * rest).mean()) > (3 * error) ** 2:
         doubts.append(
             f"gains of neighbours go together (correlation {likeness:.2f}), which pixels' own do "
             "not: --flat may show a scene or a lamp's edge; record an even surface, out of focus"
@@ -213,3 +213,10 @@ def _doubts(gain: Floats, good: Mask, error: float) -> list[str]:
             f"the gains are known to {error:.1%} only; record --flat longer, or with more light"
         )
     return doubts
+
+
+def neighbours_alike(rest: Floats) -> float:
+    """Return the correlation of neighbours in a plane (H, W) of mean 0, in rows or columns."""
+    power = float((rest * rest).mean())
+    pairs = [rest[1:] * rest[:-1], rest[:, 1:] * rest[:, :-1]]
+    return min(float(pair.sum()) / max(pair.size, 1) for pair in pairs) / max(power, 1e-12)

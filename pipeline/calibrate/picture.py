@@ -29,8 +29,13 @@ def is_own_picture(path: Path) -> bool:
         return str(image.info.get("Software", "")).startswith(_SOFTWARE)
 
 
-def write_picture(path: Path, sensor: Sensor, figures: Figures) -> None:
-    """Write a PNG of four panels: gains, dark rates, bad pixels, and a histogram of the gains."""
+def write_picture(
+    path: Path, sensor: Sensor, figures: Figures, errors: Plane | None = None
+) -> None:
+    """Write a PNG of gains, dark rates, bad pixels, and a histogram of the gains.
+
+    Where a moving scene told the gains, a third row shows how surely: black where it told nothing.
+    """
     good = ~(sensor.hot | sensor.dead)
     reach = max(3 * float(sensor.gain[good].std()), 0.01)
     brightest = max(2 * float(np.quantile(sensor.dark[good], 0.99)), 1e-6)
@@ -54,6 +59,10 @@ def write_picture(path: Path, sensor: Sensor, figures: Figures) -> None:
             ],
         ),
     ]
+    if errors is not None and figures.spread_before:
+        sure = 1 - errors / np.float32(figures.spread_before)
+        row = [(f"{figures.told or 0:.0%} of the gains told (white: surely)", _gray(sure))]
+        rows.append(Row("", [*row, (f"error 0 to {reach:.2f}", _gray(errors / reach))]))
     zoom = -(-_SMALLEST // sensor.shape[1])
     mark = PngInfo()
     mark.add_text("Software", f"{_SOFTWARE} {__version__}")
@@ -63,6 +72,8 @@ def write_picture(path: Path, sensor: Sensor, figures: Figures) -> None:
 
 
 def _title(figures: Figures) -> str:
+    if figures.spread_before is not None and figures.told is not None:
+        return f"gains spread by {figures.spread_before:.1%}, by a scene, to {figures.error:.1%}"
     if figures.spread_before is None or figures.spread_after is None:
         return "gains not measured"
     return f"gains spread by {figures.spread_before:.1%}, corrected by {figures.spread_after:.2%}"

@@ -3,6 +3,7 @@
     gain     (H, W) float32   relative to the mean of the good pixels
     dark     (H, W) float32   spikes a sample in the dark
     flaws    (H, W) uint8     1: hot, 2: dead, 4: filled from neighbours, and sums of these
+    error    (H, W) float32   standard errors of the gains; only where a moving scene told them
 
 Rows are upright. The group's attributes say what it was made from and what was found, and hold size
 and checksum of every file.
@@ -11,9 +12,12 @@ and checksum of every file.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +27,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ... import __version__
-from ..host.files import StrPath, path_aside, sweep
+from ..host.files import StrPath, path_aside, shortened, sweep
 from ..host.header import ProductFormat
 from ..host.locks import only_writer_of
 from ..host.validation import first_problem
 from ..spikes.geometry import MAX_SIDE, MOST_PIXELS
 from ..spikes.presets import GeometrySpec
-from ..spikes.sensor import Sensor, SensorError
+from ..spikes.sensor import Plane, Sensor, SensorError
 from ..storage.base import StoreError
 from ..storage.checksum import SummedFiles, checksum, content_checksum
 from ..storage.folder import Folder
@@ -39,8 +43,14 @@ from ..store.records import read_attributes
 SENSOR = ProductFormat("spikedeblur.sensor", 1)
 AGAIN = "calibrate again, or copy the file again"
 
-_ARRAYS: dict[str, DType] = {"gain": "float32", "dark": "float32", "flaws": "uint8"}
+_ARRAYS: dict[str, DType] = {
+    "gain": "float32",
+    "dark": "float32",
+    "flaws": "uint8",
+    "error": "float32",
+}
 _HOT, _DEAD, _FILLED = 1, 2, 4
+_FORMER = "former"
 
 
 class Source(BaseModel):
@@ -72,7 +82,7 @@ class SensorRecord(BaseModel):
     even: bool
     """Whether smooth differences of the flat field are the pixels'."""
     sources: dict[str, Source]
-    """The recordings, by what they show: dark, flat."""
+    """The recordings, by what they show: dark, flat, scene, scene 2 and so on."""
     found: dict[str, float | int | None]
     """Figures of what was found; see `calibrate.measure.Figures`."""
     files: dict[str, int] = Field(default_factory=dict)
@@ -103,6 +113,20 @@ def is_sensor(path: StrPath) -> bool:
     return _attributes(Path(path)) is not None
 
 
+def recover(path: StrPath) -> None:
+    """Bring back the sensor's file that a killed `calibrate --overwrite` had put aside.
+
+    It does so while the new one has not got the name; where it has, the former one is removed.
+    """
+    path = Path(path)
+    for former in path.parent.glob(f".{glob.escape(shortened(path.name))}.*.{_FORMER}"):
+        if os.path.lexists(path):
+            shutil.rmtree(former, ignore_errors=True)
+        else:
+            with suppress(OSError):  # another reader was faster
+                former.rename(path)
+
+
 def require_free_sensor(path: StrPath, *, overwrite: bool) -> None:
     """Refuse to write over what is no sensor file, or over one without `overwrite`.
 
@@ -110,9 +134,10 @@ def require_free_sensor(path: StrPath, *, overwrite: bool) -> None:
         SensorError: it is so.
     """
     path = Path(path)
+    recover(path)
     if not os.path.lexists(path):
         return
-    if not is_sensor(path):
+    if not is_sensor(path) and not (overwrite and _is_wreck(path)):
         raise SensorError(
             f"{path}: expected a new name for the sensor's file, found something else there; "
             "choose another --out"
@@ -124,7 +149,12 @@ def require_free_sensor(path: StrPath, *, overwrite: bool) -> None:
 
 
 def write_sensor(
-    path: StrPath, sensor: Sensor, record: SensorRecord, *, overwrite: bool = False
+    path: StrPath,
+    sensor: Sensor,
+    record: SensorRecord,
+    errors: Plane | None = None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write a sensor's file; it gets its name when all of it is on disk.
 
@@ -132,6 +162,7 @@ def write_sensor(
         path: the folder to write.
         sensor: the pixels.
         record: what they were measured from; sizes and checksums are filled in.
+        errors: standard errors of the gains; None: not told for each.
         overwrite: replace a sensor's file that is there.
 
     Raises:
@@ -149,6 +180,8 @@ def write_sensor(
         "dark": sensor.dark,
         "flaws": flaws,
     }
+    if errors is not None:
+        planes["error"] = errors
     with only_writer_of(path):
         require_free_sensor(path, overwrite=overwrite)
         sweep(path.parent, path.name)
@@ -170,9 +203,12 @@ def write_sensor(
             attributes["record_crc32"] = content_checksum(attributes)
             group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
             aside.write(METADATA, [(json.dumps(group, indent=1) + "\n").encode()])
+            former = path_aside(path, _FORMER)
             if path.exists():
-                Folder(os.path.abspath(path)).remove("")  # noqa: PTH100
-            Path(aside.location).replace(path)
+                path.rename(former)
+            Path(aside.location).rename(path)
+            if former.exists():
+                Folder(os.path.abspath(former)).remove("")  # noqa: PTH100
         except BaseException:
             aside.remove("")
             raise
@@ -185,6 +221,8 @@ def read_sensor(path: StrPath) -> SensorFile:
         SensorError: none is there, it is damaged, or it is something else; names it.
     """
     path = Path(path)
+    if not os.path.lexists(path):
+        recover(path)
     attributes = _attributes(path)
     if attributes is None:
         found = "something else" if os.path.lexists(path) else "nothing"
@@ -205,14 +243,22 @@ def read_sensor(path: StrPath) -> SensorFile:
         raise SensorError(f"{path}: expected sides of 1 to {MAX_SIDE} pixels, found {record.shape}")
     if height * width > MOST_PIXELS:
         raise SensorError(f"{path}: expected at most {MOST_PIXELS} pixels, found {record.shape}")
-    planes = {name: _plane(path, record, name) for name in _ARRAYS}
-    gain, dark, flaws = (planes[name] for name in _ARRAYS)
+    gain, dark, flaws = (_plane(path, record, name) for name in ("gain", "dark", "flaws"))
     sensor = Sensor(gain, dark, *((flaws & value) != 0 for value in (_HOT, _DEAD, _FILLED)))
     possible = bool(np.isfinite(gain).all() and (gain > 0).all())
     possible &= bool(np.isfinite(dark).all() and (dark >= 0).all() and (dark <= 1).all())
     if not possible or (flaws > _HOT + _DEAD + _FILLED).any() or sensor.filled.all():
         raise SensorError(f"{path}: expected gains above 0 and dark rates of 0 to 1; {AGAIN}")
     return SensorFile(path, sensor, record)
+
+
+def _is_wreck(path: Path) -> bool:
+    """Whether a folder holds a sensor's file whose attributes can't be read, and nothing else."""
+    if not path.is_dir() or path.is_symlink():
+        return False
+    files = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
+    own = {METADATA, *(f"{name}/{key}" for name in _ARRAYS for key in (METADATA, "c/0/0"))}
+    return files <= own and {"gain/c/0/0", "flaws/c/0/0"} <= files
 
 
 def _attributes(path: Path) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ from ..methods.parts import GUESSES, parts_of
 from ..methods.shared import SharedExposures
 from ..methods.tfp_tfi_sdm import SHORT_BINS
 from ..sequences.contract import WindowSequence
-from ..sequences.corrected import correct_sequences
+from ..sequences.corrected import correct_sequences, uncorrected
 from ..sequences.kept import KeptSequence
 from ..sequences.lag import median_lag, window_lag
 from ..sequences.provenance import blur_kinds, describe_data, findings
@@ -103,6 +103,8 @@ def evaluate(
         require_protocol(protocol, split, sequences)
     _require_comparable(store, split, sequences)
     sensor = None if how.sensor is None else correct_sequences(sequences, how.sensor)
+    if doubt := uncorrected(sequences):
+        reporter.warn(f"{store}: {doubt}; give --sensor")
     counted = [sequence.seq for sequence in sequences if not sequence.has_spikes]
     need_spikes = [name for name in names if name in UNTRAINED and UNTRAINED[name].needs_spikes]
     if counted and methods is None:

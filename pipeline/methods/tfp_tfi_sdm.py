@@ -83,8 +83,17 @@ class SdmMethod(Method):
 
     def __call__(self, windows: WindowSequence, clip: MethodClip) -> Frames:
         """Return the blurred frame, divided where the spikes say that light moved."""
+        blur = _blurred(windows, clip.start)
         short, exposure = _short_and_whole(windows, clip.start, self.short_bins)
-        return reconstruct.sdm(_blurred(windows, clip.start), short, exposure)[None]
+        sensor = sensor_of(windows)
+        if sensor is None:
+            return reconstruct.sdm(blur, short, exposure)[None]
+        # In the dark, a ratio of what is left of a hot pixel's spikes would be chance.
+        samples = int(windows.samples[clip.start])
+        noise = sensor.noise(samples * self.short_bins / windows.bins)
+        rate = windows.voxels(clip.start, clip.start + 1)[0].sum(axis=0) / np.float32(samples)
+        uncertain = noise / gain_of(windows, clip.start, rate)
+        return reconstruct.sdm(blur, short, exposure, np.float32(1 / 255) + uncertain)[None]
 
 
 def centre_weights(samples: int, bins: int, short_bins: int) -> npt.NDArray[np.float64]:

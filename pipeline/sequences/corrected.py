@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from ...errors import SpikeDeblurError
 from ..calibrate.sensor_file import SensorFile, read_sensor
+from ..frames.listing import shorten
 from ..host.files import StrPath
+from ..spikes.geometry import SpikeGeometry
+from ..spikes.parts import open_stream
 from ..spikes.presets import parse_geometry
 from ..spikes.registration import Registration
 from ..spikes.sensor import PixelCorrection, SensorError
 from ..spikes.settings import SpikeSettings
+from ..spikes.sidefile import names_sensor
 from ..storage.base import StoreError
-from .contract import WindowSequence
+from .contract import WindowSequence, sensor_of
 from .stored import StoreSequence
+
+_MOST_LOOKED_AT = 4096
+"""Most samples that are looked at for the pattern of a sensor."""
+_CLEARLY = 0.1
+"""Difference of correlations that is no chance."""
+_FAINT = 1e-3
 
 
 def correction(path: Path, dat: Path, settings: SpikeSettings) -> PixelCorrection:
@@ -23,9 +36,46 @@ def correction(path: Path, dat: Path, settings: SpikeSettings) -> PixelCorrectio
     Raises:
         SensorError: the file can't be read, or is another camera's.
     """
-    return _in_grid(
-        read_sensor(path), str(dat), settings.geometry.describe(), settings.registration
+    try:
+        file = read_sensor(path)
+        found = _in_grid(file, str(dat), settings.geometry.describe(), settings.registration)
+        if parse_geometry(file.record.geometry).flip_rows != settings.geometry.flip_rows:
+            _require_same_way_up(file, dat, settings.geometry)
+    except SensorError as error:
+        named_by = names_sensor(dat, path)
+        if named_by is None:
+            raise
+        raise SensorError(f"{named_by}: the sensor that it names can't be used: {error}") from error
+    return found
+
+
+def _require_same_way_up(file: SensorFile, dat: Path, geometry: SpikeGeometry) -> None:
+    """Refuse a sensor whose pattern the recording shows upside down.
+
+    Files of one camera may have their rows in either order, as long as geometries say which.
+    """
+    stream = open_stream(dat, geometry)
+    rates = stream.tfp(0, min(stream.n_frames, _MOST_LOOKED_AT))
+    seen = _detail(np.log(rates + _FAINT))
+    pattern = np.where(file.sensor.filled, 1, file.sensor.gain) + file.sensor.dark / rates.mean()
+    straight, turned = (
+        float(np.corrcoef(seen.ravel(), _detail(np.log(plane)).ravel())[0, 1])
+        for plane in (pattern, pattern[::-1])
     )
+    if turned > straight + _CLEARLY:
+        raise SensorError(
+            f"{file.path}: expected the pattern of {dat}, found it upside down, as it was measured "
+            f"with {file.record.geometry}; correct the row order of one of the geometries"
+        )
+
+
+def _detail(plane: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Return how each pixel (H, W) departs from its neighbours, without the largest departures."""
+    padded = np.pad(plane, 1, mode="edge")
+    around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+    departs = plane - around / 4
+    most = 3 * float(np.median(np.abs(departs)))
+    return np.clip(departs, -most, most)
 
 
 def correct_sequences(sequences: Sequence[WindowSequence], path: StrPath) -> SensorFile:
@@ -46,6 +96,25 @@ def correct_sequences(sequences: Sequence[WindowSequence], path: StrPath) -> Sen
             registration = Registration(record.registered_by, shape, record.frame_shape)
         sequence.correct_pixels(_in_grid(file, sequence.seq, record.geometry, registration))
     return file
+
+
+def uncorrected(sequences: Sequence[WindowSequence]) -> str | None:
+    """Return a sentence about sequences whose sensor is recorded, but not given; None: there are
+    none.
+    """
+    named = [
+        sequence.seq
+        for sequence in sequences
+        if isinstance(sequence, StoreSequence)
+        and sequence.record.sensor_sha256 is not None
+        and sensor_of(sequence) is None
+    ]
+    if not named:
+        return None
+    return (
+        f"pixels of {shorten(named)} differ, by the sensor's file that the recording names, and "
+        "are taken as equal"
+    )
 
 
 def _in_grid(

@@ -140,7 +140,17 @@ def _sensor_from(
     """Return the path of the input's sensor as the output's side file names it.
 
     None: it has none, or spikes that were evened out between colours, as no sensor's are.
+
+    Raises:
+        ConvertError: the spikes are read in another size than the side file gives with the sensor.
     """
+    if recorded is not None and recorded.sensor is not None:
+        (height, width), (h, w) = recorded.spike_geometry().shape, geometry.shape
+        if (height, width) != (h, w):
+            raise ConvertError(
+                f"{source}: its side file names a sensor of {height}x{width} pixels, and "
+                f"--geometry reads {h}x{w}; correct the side file, or remove its `sensor`"
+            )
     if recorded is None or recorded.sensor is None or geometry.bayer is not None:
         return None
     return os.path.relpath(beside(source, recorded.sensor), out.parent)

@@ -98,7 +98,7 @@ def _nearest(
     return nearest
 
 
-def sdm(blur: Image, short: Image, exposure: Image, floor: float = 1 / 255) -> Image:
+def sdm(blur: Image, short: Image, exposure: Image, floor: float | Image = 1 / 255) -> Image:
     """Spike-guided deblurring: `blur * short / exposure`, with no learning.
 
     The ratio of the two spike images is enlarged bilinearly to the blurred frame's size.
@@ -108,12 +108,15 @@ def sdm(blur: Image, short: Image, exposure: Image, floor: float = 1 / 255) -> I
         short: (h, w) luminance, TFP of a short window around the instant wanted; below 0, as a
             corrected pixel's may be, it counts as 0.
         exposure: (h, w) luminance, TFP of the whole exposure, in the same unit; also below 0.
-        floor: added to both, in luminance, so that dark pixels keep the blurred colour.
+        floor: added to both, in luminance, so that dark pixels keep the blurred colour; where
+            pixels are uncertain, (h, w) of what each needs.
 
     Returns:
         (H, W, 3) float32 in [0, 1].
     """
-    short, exposure = (np.maximum(image, 0) + np.float32(floor) for image in (short, exposure))
+    short, exposure = (
+        np.maximum(image, 0) + np.asarray(floor, np.float32) for image in (short, exposure)
+    )
     ratio = short / exposure
     ratio = enlarge(ratio.astype(np.float32), blur.shape[:2])
     return np.asarray(np.clip(blur * ratio[..., None], 0.0, 1.0), np.float32)

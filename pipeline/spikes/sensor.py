@@ -81,7 +81,7 @@ class PixelCorrection:
         Raises:
             SensorError: the registration is for spikes of another size, or no pixel is usable.
         """
-        gain, dark, bad = sensor.gain, sensor.dark, sensor.filled
+        gain, dark, bad, hot = sensor.gain, sensor.dark, sensor.filled, sensor.hot
         if registration is not None:
             if registration.spike_shape != sensor.shape:
                 raise SensorError(
@@ -92,12 +92,13 @@ class PixelCorrection:
             seen = sources >= 0
             gain = np.where(seen, gain.reshape(-1)[sources], np.float32(1))
             dark = np.where(seen, dark.reshape(-1)[sources], np.float32(0))
-            bad = seen & bad.reshape(-1)[sources]
+            bad, hot = (seen & mask.reshape(-1)[sources] for mask in (bad, hot))
         if bad.all():
             raise SensorError("expected a sensor with a usable pixel, found none; calibrate again")
         self.shape: tuple[int, int] = bad.shape
         self._gain = np.where(bad, np.float32(1), gain)
         self._dark = np.where(bad, np.float32(0), dark)
+        self._noise = np.where(bad | ~hot, np.float32(0), np.sqrt(dark) / gain)
         self._layers = _layers(bad)
 
     def around(self, rows: Span, columns: Span) -> tuple[Span, Span]:
@@ -108,6 +109,14 @@ class PixelCorrection:
             (max(0, rows[0] - reach), min(height, rows[1] + reach)),
             (max(0, columns[0] - reach), min(width, columns[1] + reach)),
         )
+
+    def noise(self, samples: float) -> Plane:
+        """Return the noise of hot pixels' rates (H, W), in spikes a sample, after the correction.
+
+        Their dark spikes come at random, so that of n samples their number is not known; 0 for all
+        other pixels, filled ones too.
+        """
+        return np.asarray(self._noise / np.sqrt(np.float32(samples)), np.float32)
 
     def corrected(
         self,

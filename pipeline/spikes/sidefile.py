@@ -92,6 +92,16 @@ def beside(dat_path: str | os.PathLike[str], relative: str) -> Path:
     return Path(os.path.normpath(stream_files(dat_path)[0].parent / relative))
 
 
+def names_sensor(dat_path: str | os.PathLike[str], sensor: Path) -> Path | None:
+    """Return the side file of a stream that names a sensor's file; None: it doesn't."""
+    first = Path(stream_files(dat_path)[0])
+    for path in (side_file_path(first), first.parent / FOLDER_SIDE_FILE):
+        if path.is_file():
+            named = _parse(path).sensor
+            return path if named is not None and beside(dat_path, named) == sensor else None
+    return None
+
+
 def _essence(side: SideFile | None) -> tuple[object, ...]:
     return () if side is None else (side.geometry, side.rate, side.gain, side.sensor)
 

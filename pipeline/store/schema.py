@@ -179,6 +179,9 @@ class SequenceRecord(BaseModel):
     """Way in which the data set averaged frames: GoPro's blur or blur_gamma."""
     finding: str | None = None
     """What `align` found to be wrong with the spikes, where they were voxelized all the same."""
+    sensor_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Hash of the maps by which the pixels are to be corrected, where the recording's side file
+    named a sensor; stored spikes and counts are as recorded. None: no sensor was named."""
     plan_sha256: str
     """SHA-256 of all that decides the content, except the source files themselves."""
     complete: Completion | None = None
@@ -186,8 +189,9 @@ class SequenceRecord(BaseModel):
     @model_serializer(mode="wrap")
     def _without_finding(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         content: dict[str, object] = dump(self)
-        if self.finding is None:
-            del content["finding"]
+        for name in ("finding", "sensor_sha256"):
+            if content[name] is None:  # former releases don't know it
+                del content[name]
         return content
 
     @model_validator(mode="after")

@@ -17,6 +17,11 @@ from torch import Tensor
 from ....configs.schema.data import SpikeAugmentConfig
 from ....model import delay
 
+_LEAST_HOT = 0.02
+"""Least dark rate of a hot pixel, in spikes a sample; at 1 it fires always."""
+_LEAST_GAIN = 0.2
+_DARK_SPREAD = 0.3
+"""Spread of the logarithm of dark rates."""
 _FAINT = 1e-4
 """Light of dark bins, in spikes a bin; so little reaches no threshold."""
 
@@ -83,6 +88,11 @@ def augment_spikes(batch: dict[str, Any], options: SpikeAugmentConfig) -> dict[s
         is_light = batch["voxels"].is_floating_point()
         raised = raise_threshold_of_light if is_light else raise_threshold
         counts = raised(counts, _of_clip(factor))
+    if max(options.PIXELS, options.DARK, options.HOT) > 0:
+        sizes = [amounts(most) for most in (options.PIXELS, options.DARK, options.HOT)]
+        counts = with_unequal_pixels(
+            counts, samples, *sizes, whole=not batch["voxels"].is_floating_point()
+        )
     if options.NOISE > 0:
         expected = amounts(options.NOISE) * (samples - counts).clamp(min=0)
         false = torch.poisson(expected.expand_as(counts))
@@ -132,6 +142,35 @@ def grain(blur: Tensor, options: SpikeAugmentConfig) -> Tensor:
     changed = torch.rand(clips, device=device) < options.CHANCE
     deviation = _of_clip(changed * torch.rand(clips, device=device) * options.GRAIN)
     return (blur + deviation * torch.randn_like(blur)).clamp(0, 1)
+
+
+def with_unequal_pixels(
+    counts: Tensor, samples: Tensor, spread: Tensor, dark: Tensor, hot: Tensor, *, whole: bool
+) -> Tensor:
+    """Return what a sensor of unequal pixels would have recorded, the same ones in all windows.
+
+    Args:
+        counts: (B, T, K, h, w) counts, or light in spikes.
+        samples: spike samples of a bin, in a shape that fits.
+        spread: (B, 1, 1, 1, 1), standard deviation of the gains.
+        dark: mean spikes a sample without light, in the same shape.
+        hot: share of hot pixels, in the same shape.
+        whole: counts, which stay whole: charge is kept from bin to bin, from a random phase on.
+    """
+    clips, pixels = len(counts), counts.shape[-2:]
+    normal, further, chance, heat = (
+        draw(clips, 1, 1, *pixels, device=counts.device)
+        for draw in (torch.randn, torch.randn, torch.rand, torch.rand)
+    )
+    gain = (1 + spread * normal).clamp(min=_LEAST_GAIN)
+    rates = dark * torch.exp(_DARK_SPREAD * further - _DARK_SPREAD**2 / 2)
+    seen = gain * counts + rates * samples
+    if whole:
+        seen = raise_threshold(seen, torch.ones_like(seen[..., :1, :, :]))
+    rates = torch.where(chance < hot, _LEAST_HOT**heat, 0.0)
+    seen = seen + torch.poisson(rates * (samples - seen).clamp(min=0))
+    seen = torch.minimum(seen, torch.maximum(samples, counts))
+    return torch.where(spread + dark + hot > 0, seen, counts)
 
 
 def raise_threshold(counts: Tensor, factor: Tensor) -> Tensor:

@@ -175,6 +175,56 @@ def test_a_sensors_file_is_replaced_only_if_asked_and_nothing_else_ever(
     assert (tmp_path / "mine/file").read_text() == "mine"
 
 
+def test_a_file_that_a_killed_overwrite_put_aside_comes_back(bench: Path, tmp_path: Path):
+    out = tmp_path / "s.zarr"
+    calibrate(out, dark=bench / "dark.dat", options=HERE)
+    former = tmp_path / ".s.zarr.0123456789ab.former"
+    out.rename(former)  # as a kill leaves it between both renamings
+    assert set(read_sensor(out).record.sources) == {"dark"}
+    assert not former.exists()
+    out.rename(former)
+    (tmp_path / "s.png").unlink()
+    with pytest.raises(SpikeDeblurError, match="there already"):
+        calibrate(out, flat=bench / "flat.dat", options=HERE)
+    calibrate(out, flat=bench / "flat.dat", options=HERE, overwrite=True)
+    assert set(read_sensor(out).record.sources) == {"flat"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.png", "s.zarr"]
+
+
+def test_overwriting_keeps_the_former_file_while_the_new_one_has_no_name(
+    bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "s.zarr"
+    calibrate(out, dark=bench / "dark.dat", options=HERE)
+    rename, calls = Path.rename, []
+
+    def killed(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(out, flat=bench / "flat.dat", options=HERE, overwrite=True)
+    monkeypatch.undo()
+    assert set(read_sensor(out).record.sources) == {"dark"}
+
+
+def test_a_file_whose_attributes_are_damaged_can_be_replaced(bench: Path, tmp_path: Path):
+    out = tmp_path / "s.zarr"
+    calibrate(out, dark=bench / "dark.dat", options=HERE)
+    (out / "zarr.json").write_text("{")
+    (out / "mine").write_text("mine")
+    with pytest.raises(SpikeDeblurError, match="something else"):
+        calibrate(out, dark=bench / "dark.dat", options=HERE, overwrite=True)
+    (out / "mine").unlink()
+    with pytest.raises(SpikeDeblurError):
+        calibrate(out, dark=bench / "dark.dat", options=HERE)
+    calibrate(out, dark=bench / "dark.dat", options=HERE, overwrite=True)
+    assert set(read_sensor(out).record.sources) == {"dark"}
+
+
 def test_inspect_tells_what_was_found(made: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["inspect", str(made)]) == 0
     said = capsys.readouterr().out
@@ -242,7 +292,7 @@ def test_recordings_that_tell_nothing_are_refused(bench: Path, tmp_path: Path, t
     refused(r"short\.dat: .*record longer", flat=short)
     with pytest.raises(SpikeDeblurError, match=r"dark\.dat.*no side file gives the geometry"):
         calibrate(tmp_path / "s", dark=dark)
-    refused("found neither")
+    refused("found none of them")
 
 
 def test_a_scene_in_place_of_an_even_surface_is_doubted(tmp_path: Path, truth: Sensor):

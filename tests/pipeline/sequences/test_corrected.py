@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -12,29 +13,40 @@ import pytest
 from data_sets import DataSet, make_data_set
 
 from spikedeblur.cli import main
-from spikedeblur.pipeline.calibrate.sensor_file import SensorRecord, write_sensor
+from spikedeblur.pipeline.calibrate.sensor_file import SensorRecord, read_sensor, write_sensor
+from spikedeblur.pipeline.evaluate import Evaluating, evaluate
+from spikedeblur.pipeline.host.reporter import Reporter
 from spikedeblur.pipeline.methods.contract import MethodClip
 from spikedeblur.pipeline.methods.exposures import Exposures
 from spikedeblur.pipeline.methods.tfp_tfi_sdm import TfiMethod, TfpMethod
 from spikedeblur.pipeline.sequences.contract import WindowSequence, sensor_of
-from spikedeblur.pipeline.sequences.corrected import correct_sequences
+from spikedeblur.pipeline.sequences.corrected import correct_sequences, correction, uncorrected
 from spikedeblur.pipeline.sequences.find_recording import recordings_of, settle_spikes
 from spikedeblur.pipeline.sequences.grid import in_frame_grid
 from spikedeblur.pipeline.sequences.light import LightSequence
 from spikedeblur.pipeline.sequences.recording import Recording, RecordingSequence
 from spikedeblur.pipeline.sequences.stored import open_store
-from spikedeblur.pipeline.spikes import SideFile, read_side_file, samples_per_bin
+from spikedeblur.pipeline.spikes import (
+    SideFile,
+    read_side_file,
+    samples_per_bin,
+    write_spikes,
+)
+from spikedeblur.pipeline.spikes.camera import SpikeCamera
+from spikedeblur.pipeline.spikes.presets import parse_geometry
+from spikedeblur.pipeline.spikes.reconstruct import sdm
 from spikedeblur.pipeline.spikes.registration import Registration
 from spikedeblur.pipeline.spikes.sensor import PixelCorrection, Sensor, SensorError
-from spikedeblur.pipeline.spikes.settings import SpikeOptions
+from spikedeblur.pipeline.spikes.settings import SpikeOptions, SpikeSettings
 from spikedeblur.pipeline.spikes.sidefile import format_side_file, side_file_path
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.view.recordings import OF_SPIKES, open_clips, picture
+from spikedeblur.pipeline.voxelize import voxelize_manifest
 
 SEQ = "val/b/two"
 
 
-def write(path: Path, shape: tuple[int, int], seed: int = 0) -> Sensor:
+def write(path: Path, shape: tuple[int, int], seed: int = 0, *, overwrite: bool = False) -> Sensor:
     """Write a sensor's file with random pixels."""
     rng = np.random.default_rng(seed)
     bad = rng.random(shape) < 0.05
@@ -44,7 +56,7 @@ def write(path: Path, shape: tuple[int, int], seed: int = 0) -> Sensor:
     record = SensorRecord(
         shape=shape, geometry=f"{shape[0]}x{shape[1]},bottom-up", even=False, sources={}, found={}
     )
-    write_sensor(path, sensor, record)
+    write_sensor(path, sensor, record, overwrite=overwrite)
     return sensor
 
 
@@ -214,8 +226,51 @@ def test_a_side_file_names_the_sensor_of_its_recording(own: DataSet, tmp_path: P
     assert recorded(own).settings.sensor == tmp_path / "pixels.zarr"
     assert settle_spikes(recording.dat, SpikeOptions(first=0.0)).sensor == tmp_path / "pixels.zarr"
     assert sensor_of(RecordingSequence(recorded(own), 8)) is not None
+    write(tmp_path / "pixels.zarr", (5, 7), overwrite=True)
+    beside = side_file_path(recording.dat).name
+    with pytest.raises(SensorError, match=rf"{beside}: the sensor that it names can't be used"):
+        RecordingSequence(recorded(own), 8)
     other = SpikeOptions(sensor="other.zarr", first=0.0)
     assert settle_spikes(recording.dat, other).sensor == Path("other.zarr")
+
+
+def test_a_store_knows_the_sensor_of_its_recordings_and_who_takes_pixels_as_equal_says_so(
+    own: DataSet, tmp_path: Path
+):
+    recording = recorded(own)
+    shape = recording.settings.geometry.shape
+    side = read_side_file(recording.dat) or SideFile(
+        geometry=recording.settings.geometry.describe(), rate=recording.settings.rate
+    )
+    named = side.model_copy(
+        update={"sensor": os.path.relpath(tmp_path / "p", recording.dat.parent)}
+    )
+    side_file_path(recording.dat).write_text(format_side_file(named))
+    with pytest.raises(
+        SensorError, match=r"sensor that its side file names can't be used.*nothing"
+    ):
+        voxelize_manifest(own.manifest, tmp_path / "none.zarr")
+    write(tmp_path / "p", (5, 7))
+    with pytest.raises(SensorError, match=r"side file names can't be used.*found 5x7"):
+        voxelize_manifest(own.manifest, tmp_path / "wrong.zarr")
+    write(tmp_path / "p", shape, overwrite=True)
+    voxelize_manifest(own.manifest, tmp_path / "d.zarr")
+    sequences = open_store(tmp_path / "d.zarr")
+    assert sequences[0].record.sensor_sha256 == read_sensor(tmp_path / "p").sha256
+    assert SEQ in (uncorrected(sequences) or "")
+    warned: list[str] = []
+    reporter = Reporter()
+    reporter.warn = warned.append  # type: ignore[method-assign]
+    evaluate(tmp_path / "d.zarr", split="val", methods=("tfp",), reporter=reporter)
+    assert "give --sensor" in warned[0]
+    evaluate(
+        tmp_path / "d.zarr",
+        split="val",
+        methods=("tfp",),
+        how=Evaluating(sensor=tmp_path / "p"),
+        reporter=reporter,
+    )
+    assert len(warned) == 1
 
 
 def test_another_cameras_file_is_refused(own: DataSet, tmp_path: Path):
@@ -232,6 +287,53 @@ def test_another_cameras_file_is_refused(own: DataSet, tmp_path: Path):
         RecordingSequence(replace(recorded(own), settings=coloured), 8)
     with pytest.raises(StoreError, match="voxelize"):
         correct_sequences([plain], tmp_path / "fits.zarr")
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_pattern_that_is_upside_down_is_refused(tmp_path: Path, right: bool):
+    """Row orders of two files may differ; what they show upright must not."""
+    shape, rng = (24, 32), np.random.default_rng(1)
+    gain = rng.normal(1, 0.08, shape).astype(np.float32)
+    none = np.zeros(shape, np.bool_)
+    sensor = Sensor(gain, np.zeros_like(gain), none, none, none)
+    record = SensorRecord(shape=shape, geometry="24x32,top-down", even=False, sources={}, found={})
+    write_sensor(tmp_path / "s.zarr", sensor, record)
+    seen = gain if right else gain[::-1]
+    rows, columns = np.meshgrid(*(np.arange(side) / 5 for side in shape), indexing="ij")
+    light = np.float32(0.5) + np.float32(0.3) * np.sin(rows + columns).astype(np.float32)
+    camera = SpikeCamera(threshold=2.0).record([light * seen] * 400, rng)
+    geometry = parse_geometry("24x32,bottom-up")
+    write_spikes(tmp_path / "a.dat", np.stack(list(camera)), geometry)
+    settings = SpikeSettings(geometry=geometry, rate=1000.0, first=0.0, gain=0.5)
+    if right:
+        correction(tmp_path / "s.zarr", tmp_path / "a.dat", settings)
+        return
+    with pytest.raises(SensorError, match=r"s\.zarr: .* upside down"):
+        correction(tmp_path / "s.zarr", tmp_path / "a.dat", settings)
+
+
+def test_division_beside_a_warm_pixel_keeps_the_dark_dark(own: DataSet, tmp_path: Path):
+    """What is left of a hot pixel's random spikes says nothing of what moved."""
+    dark = np.zeros((8, 10), np.float32)
+    dark[4, 5] = 0.06
+    hot, none = dark > 0, np.zeros(dark.shape, np.bool_)
+    sensor = PixelCorrection(Sensor(np.ones_like(dark), dark, hot, none, none))
+    noise = sensor.noise(40)
+    assert noise[4, 5] == pytest.approx(np.sqrt(0.06 / 40))
+    assert np.count_nonzero(noise) == 1
+    blur, rng = np.full((8, 10, 3), 0.02, np.float32), np.random.default_rng(0)
+    wrong = []
+    for floor in (1 / 255, 1 / 255 + noise / 0.5):
+        errors = []
+        for _ in range(50):
+            spikes = rng.random((264, 8, 10)) < dark
+            short, whole = (
+                sensor.corrected(part.mean(axis=0, dtype=np.float32), 1) / 0.5
+                for part in (spikes[112:152], spikes)
+            )
+            errors.append(np.abs(sdm(blur, short, whole, floor) - blur).max())
+        wrong.append(np.mean(errors))
+    assert wrong[1] < 0.4 * wrong[0]
 
 
 def test_simulate_calibrate_restore_and_evaluate_as_a_user_types_them(

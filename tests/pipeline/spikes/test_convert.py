@@ -237,3 +237,12 @@ def test_the_sensor_that_a_recording_names_is_named_from_its_new_place(tmp_path,
     assert read_side_file(tmp_path / "out.dat").sensor == "a/sensor.zarr"
     convert(source, tmp_path / "other.dat", geometry=f"{geometry},bayer=RGGB")
     assert read_side_file(tmp_path / "other.dat").sensor is None
+
+
+def test_a_sensor_of_another_size_is_not_carried_in_silence(tmp_path, spikes):
+    source = tmp_path / "in.dat"
+    write_spikes(source, spikes, parse_geometry("7x11,top-down"))
+    write_side_file(source, SideFile(geometry="11x7,top-down", sensor="sensor.zarr"))
+    with pytest.raises(ConvertError, match=r"in\.dat: its side file .* 11x7 .* reads 7x11"):
+        convert(source, tmp_path / "out.dat", geometry="7x11,top-down")
+    assert not (tmp_path / "out.dat").exists()

@@ -129,8 +129,40 @@ def test_dead_pixels_stay_dead_for_the_whole_clip():
     assert torch.equal(alive.amin((1, 2)), alive.amax((1, 2)))
 
 
+@pytest.mark.parametrize("light", [False, True])
+def test_pixels_have_gains_of_their_own_that_last_for_the_clip(light: bool):
+    torch.manual_seed(0)
+    voxels = torch.full((40, 3, 8, 16, 16), 16, dtype=torch.uint8)
+    given = batch() | {"voxels": voxels.half() if light else voxels}
+    given["samples"] = torch.full((40, 3), 8 * 64)
+    out = augment_spikes(given, SpikeAugmentConfig(CHANCE=1, PIXELS=0.1))["voxels"]
+    rates = out.sum(2) / (8 * 16)  # (40, 3, 16, 16), relative
+    spread = rates.mean(1).flatten(1).std(1)
+    assert 0.08 < spread.max() < 0.12
+    assert spread.min() < 0.03
+    # A gain is of the pixel: windows agree to the one spike that chance decides.
+    assert (rates - rates.mean(1, keepdim=True)).abs().max() <= (0 if light else 1.01 / 128) + 1e-6
+    assert light or torch.equal(out, out.round())
+    assert rates.mean() == pytest.approx(1, abs=0.01)
+
+
+def test_pixels_fire_in_the_dark_and_some_are_hot():
+    torch.manual_seed(0)
+    given = batch() | {"voxels": torch.zeros(40, 2, 8, 32, 32, dtype=torch.uint8)}
+    given["samples"] = torch.full((40, 2), 8 * 100)
+    out = augment_spikes(given, SpikeAugmentConfig(CHANCE=1, DARK=0.01))["voxels"]
+    rates = out.mean((1, 2)) / 100
+    assert 0.008 < rates.mean((1, 2)).max() < 0.012
+    out = augment_spikes(given, SpikeAugmentConfig(CHANCE=1, HOT=0.2))["voxels"]
+    fired = (out.sum((1, 2)) > 0).float()
+    assert 0.15 < fired.mean((1, 2)).max() < 0.22
+    assert out.max() <= 100
+    none = augment_spikes(given, SpikeAugmentConfig(CHANCE=0, PIXELS=0.1, DARK=0.01, HOT=0.2))
+    assert torch.equal(none["voxels"].to(torch.uint8), given["voxels"])
+
+
 def test_the_same_seed_gives_the_same():
-    options = SpikeAugmentConfig(THRESHOLD=4, NOISE=0.1, DEAD=0.1)
+    options = SpikeAugmentConfig(THRESHOLD=4, NOISE=0.1, DEAD=0.1, PIXELS=0.1, DARK=0.01, HOT=0.1)
     found = []
     for _ in range(2):
         torch.manual_seed(5)
