@@ -113,10 +113,11 @@ def restored_instants(
     times: Sequence[float],
     wanted: Sequence[Sequence[bool]],
     bits: Literal[8, 16] = 8,
+    headroom: float = 1.0,
 ) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
     """Yield (window, i, frame (H, W, 3)) at the instants of each window, in order of time.
 
-    Frames are uint8, or with 16 `bits` uint16; the whole range is light from 0 to 1.
+    Frames are uint8, or with 16 `bits` uint16; the whole range is light from 0 to `headroom`.
 
     Args:
         method: follows the sequence's motion, unless the middle is the only instant.
@@ -124,6 +125,7 @@ def restored_instants(
         times: the instants, in exposures from the middle; -1/2 to 1/2.
         wanted: of each window, which instants are.
         bits: bits of a channel.
+        headroom: brightest light that a frame can show, 1 being white.
 
     Raises:
         MethodError: the method can't work on the sequence, or gave values that are no numbers.
@@ -137,7 +139,7 @@ def restored_instants(
                 if time != 0:
                     assert exposures is not None
                     frame = exposures.moved(window, middle, time)
-                yield window, i, rounded(frame)
+                yield window, i, rounded(frame if headroom == 1 else frame / headroom)
 
 
 def _restored(

@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...configs.schema import NormConfig
+from ...model.beyond_range import filled
 from ...model.corrections import gray
-from ...model.inputs import network_inputs
+from ...model.inputs import RawWindows, network_inputs
 from ...model.instants import at_instant
 from ...model.motion_deblur import sharp_along_motion
 from ...model.neighbours import Motion, Near, Neighbour, Step, light_in, motion_in
@@ -54,6 +55,8 @@ SAME_RATE = 0.02
 """Relative difference of two exposures' spike rates up to which they are told by one clock."""
 
 T = TypeVar("T")
+_BRIGHTEST_16 = 0.999  # the same of frames of 16 bits, which may hold 12, shifted
+_ALWAYS = 0.999  # spikes a sample from which on a pixel fired in every one, but for rounding
 _BEYOND = 1 / 16  # of an exposure, by which paths are believed beyond its ends
 _BESIDE = 1 / 4  # of an exposure, in which spikes on both sides of a window are read
 _AT_ONCE_BYTES = 16 * 2**20  # of unpacked spikes
@@ -64,7 +67,7 @@ class Exposure:
 
     def __init__(self, blur: Tensor, voxels: Tensor, gain: float, late: float) -> None:
         self.blur = blur
-        """(1, 3, H, W)."""
+        """(1, 3, H, W), `filled`."""
         self.voxels = voxels
         """(1, K, h, w), relative; H / h = W / w, a whole number."""
         self.gain = gain
@@ -162,6 +165,7 @@ class Exposures:
         self.reader = InputReader(windows, norm, device)
         """Reads what the frames were made from."""
         self._device = device
+        self._brightest = BRIGHTEST if windows.frame_dtype == "uint8" else _BRIGHTEST_16
         self._heard = heard
         self._expected: Sequence[int] = ()
         self._exposures: _Kept[Exposure] = _Kept(kept + 2, self._read)
@@ -264,7 +268,24 @@ class Exposures:
         blur, voxels = network_inputs(raw, conditions, self._norm)
         gain = _gain_of(blur, self._fitted(raw.voxels.float()), int(raw.samples[0]))
         late = 0.0 if conditions is None or conditions.late is None else conditions.late.item()
+        rate, saturated = self._rate(raw)
+        blur = filled(blur, rate, saturated, self._brightest)
         return Exposure(blur, self._fitted(voxels), gain, round(late) / voxels.shape[1])
+
+    def _rate(self, raw: RawWindows) -> tuple[Tensor, Tensor]:
+        """Return spikes a sample over an exposure, and where a pixel fired in every sample.
+
+        Returns:
+            (1, 1, h, w) both; the second one is 0 or 1, and in between where pixels are resized.
+        """
+        rate = raw.voxels.float().sum(1, keepdim=True) / int(raw.samples[0])
+        most: Tensor | float = 1.0
+        sensor = sensor_of(self.windows)
+        if sensor is not None:
+            always = np.ones((1, *self.windows.voxel_shape), np.float32)
+            most = torch.from_numpy(sensor.corrected(always, 1)).to(rate)
+        saturated = (rate >= _ALWAYS * most).to(rate)
+        return self._fitted(rate), self._fitted(saturated)
 
     def _fitted(self, light: Tensor) -> Tensor:
         """Return light (1, K, h, w) at a size of which the frames' is a multiple."""

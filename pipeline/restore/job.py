@@ -31,11 +31,13 @@ from ..spikes.parts import hash_stream
 from ..spikes.rolling import open_spikes
 from .record import (
     MOST_FRAMES_PER_EXPOSURE,
+    MOST_HEADROOM,
     Inputs,
     RestoreError,
     frame_stems,
     prepare_out,
     tile_before,
+    white_of,
     write_record,
 )
 
@@ -55,6 +57,8 @@ class Restoring(ModelOptions):
     exposure."""
     bits: Literal[8, 16] = 8
     """Bits of a channel in the PNGs; 16 need the extra `png16`."""
+    headroom: int = 1
+    """Brightest light that the PNGs show, 1 being white; more needs 16 bits."""
     force: bool = False
     """Restore even where spikes and frames are not alike at any lag."""
 
@@ -86,6 +90,12 @@ class Restoring(ModelOptions):
             raise RestoreError(
                 f"expected 1 to {MOST_FRAMES_PER_EXPOSURE} frames an exposure, got "
                 f"{self.frames_per_exposure}"
+            )
+        if not 1 <= self.headroom <= MOST_HEADROOM:
+            raise RestoreError(f"expected a headroom of 1 to {MOST_HEADROOM}, got {self.headroom}")
+        if self.headroom > 1 and self.bits == 8:
+            raise RestoreError(
+                "frames of 8 bits end at white; for light beyond it give --bits 16 too"
             )
         if self.bits == 16:
             require_png16("--bits 16")
@@ -261,7 +271,7 @@ class _Job:
             write = write_png if how.bits == 8 else write_png16
             for part, wanted_here in zip(parts, wanted, strict=True):
                 for window, instant, frame in restored_instants(
-                    part.method, part.windows, part.times, wanted_here, how.bits
+                    part.method, part.windows, part.times, wanted_here, how.bits, how.headroom
                 ):
                     exposure = part.indices[window]
                     file = files[exposure * each + part.numbers[instant]]
@@ -407,6 +417,7 @@ def _inputs(
         **({"readout": settings.readout} if settings.readout is not None else {}),
         **({"sensor_sha256": read_sensor(settings.sensor).sha256} if settings.sensor else {}),
         **({"bits": how.bits} if how.bits != 8 else {}),
+        **({"white": white_of(how.headroom)} if how.headroom != 1 else {}),
         "frames": {
             e.path.stem: {"t0": e.t0, "t1": e.t1, "blur_sha256": _image_sha256(e.path)}
             for e in recording.exposures
