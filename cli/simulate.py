@@ -80,6 +80,12 @@ def simulate(
     fastest: Annotated[
         float, typer.Option(help="Scenes move up to so many times as fast as usual; 1 to 8.")
     ] = 1.0,
+    instants: Annotated[
+        int,
+        typer.Option(
+            min=1, max=1000, help="Sharp frames kept of each exposure; 1 is the one in its middle."
+        ),
+    ] = 1,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Seed of scenes, phases and noise.")
     ] = 0,
@@ -124,6 +130,7 @@ def simulate(
         linear_light=linear_light,
         seed=seed,
         flaws=flaws,
+        instants=instants,
     )
     with progress_bar("Simulating", "clips") as reporter:
         if frames is not None:

@@ -1,9 +1,9 @@
 """Light where a blurred frame is clipped or black, and the spikes are not.
 
-A frame shows no more than its white, while spikes go on to count. How their rate becomes the frame's
-brightness is told by the pixels that are within the range: in proportion, or by sRGB's curve, as
-the frame's codes are light or sRGB. Where the spikes then show more than noise explains, it fills
-the frame.
+A frame shows no more than its white, while spikes go on to count. How their rate becomes the
+frame's brightness is told by the pixels that are within the range: in proportion, or by sRGB's
+curve, as the frame's codes are light or sRGB. Where the spikes then show more than noise explains,
+their light fills the frame.
 
 Letters in shape comments: N windows, h and w rows and columns of spikes, H and W of frames.
 """
@@ -32,9 +32,7 @@ FEWEST = 64
 _LIT = 0.1  # least luminance that tells the curve: darker light is mostly noise
 _COLOURED = 0.25  # how much clipped channels follow the colour around: bright things are whiter
 _LEAST_SHARE = 1 / 4  # of a spike pixel that is clipped, so that noise is not made larger
-_CELL = (
-    8  # side of the squares, in pixels, around which restored light is no more than in the frame
-)
+_CELL = 8  # side of squares, in pixels, in and around which the most of a frame bounds its light
 _SHARPER = 1.5  # how much further beyond white sharp light is than blurred light near by, at most
 _UNSURE = 0.03  # least deviation of the spikes' light, relative to it
 _RISE = 0.2  # deviation of light beyond white that is expected

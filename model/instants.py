@@ -34,7 +34,7 @@ def at_instant(
         found: how the voxels' light moves; None: that is found here.
 
     Returns:
-        (N, 3, H, W), in [0, 1], or as bright as `beyond_range.MOST` where `blur` is `filled`.
+        (N, 3, H, W), `within_range`.
     """
     told = told_by_spikes(blur, voxels, found)
     size, scale = blur.shape[-2:], blur.shape[-1] // voxels.shape[-1]

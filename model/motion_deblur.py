@@ -66,8 +66,8 @@ def sharp_along_motion(
             the motion is found here.
 
     Returns:
-        (N, 3, H, W), frames at the middle of the exposure, in [0, 1], or up to `beyond_range.MOST`
-        where the blurred one is `filled`; and (N, MAPS, H, W). The first `INTEGRALS` maps are those of `along_motion`, means less the blurred luminance, all
+        (N, 3, H, W), frames at the middle of the exposure, `within_range`; and (N, MAPS, H, W). The
+        first `INTEGRALS` maps are those of `along_motion`, means less the blurred luminance, all
         relative to it; 0 in the dark. The others tell where the frame is unsure: the share of the
         exposure for which the point is hidden, by what share the blurred frame and the light about
         the middle are more than the frame explains, and log1p of the speed in pixels an exposure,

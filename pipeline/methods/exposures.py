@@ -165,7 +165,6 @@ class Exposures:
         self.reader = InputReader(windows, norm, device)
         """Reads what the frames were made from."""
         self._device = device
-        self._brightest = BRIGHTEST if windows.frame_dtype == "uint8" else _BRIGHTEST_16
         self._heard = heard
         self._expected: Sequence[int] = ()
         self._exposures: _Kept[Exposure] = _Kept(kept + 2, self._read)
@@ -269,7 +268,8 @@ class Exposures:
         gain = _gain_of(blur, self._fitted(raw.voxels.float()), int(raw.samples[0]))
         late = 0.0 if conditions is None or conditions.late is None else conditions.late.item()
         rate, saturated = self._rate(raw)
-        blur = filled(blur, rate, saturated, self._brightest)
+        brightest = BRIGHTEST if raw.blur.dtype == torch.uint8 else _BRIGHTEST_16
+        blur = filled(blur, rate, saturated, brightest)
         return Exposure(blur, self._fitted(voxels), gain, round(late) / voxels.shape[1])
 
     def _rate(self, raw: RawWindows) -> tuple[Tensor, Tensor]:

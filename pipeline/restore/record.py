@@ -22,7 +22,7 @@ MOST_FRAMES_PER_EXPOSURE = 1000
 """Most sharp frames of one exposure: cameras take at most a few hundred spike samples in it."""
 
 MOST_HEADROOM = 16
-"""Brightest light that PNGs of 16 bits may be asked to show: as much as is told of clipped frames."""
+"""Brightest light that PNGs of 16 bits may be asked to show; none brighter is told."""
 
 Inputs = dict[str, Any]
 """What decides every pixel of the frames; frames of equal inputs are kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from ..clocks.exposures import exposure_window
+from ..clocks.exposures import exposure_window, instant_offsets
 from ..spikes.camera import SpikeCamera
 from ..spikes.clock import SpikeClock
 from ..spikes.sensor import Sensor
@@ -51,12 +51,15 @@ class Rig:
     """Seed of scenes, phases, noise and pixels."""
     flaws: Flaws | None = None
     """How the spike camera's pixels differ; None: they are equal."""
+    instants: int = 1
+    """Sharp frames kept of each exposure, each nearest to the middle of its equal part."""
 
     def __post_init__(self) -> None:
         exposure_window(0, self.exposure, self.fps)
         for name in ("stride", "spike_scale", "spikes_per_frame"):
             if getattr(self, name) < 1:
                 raise SimulateError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        self.sharp_offsets()
         self.camera()
         self.clock(0)
 
@@ -72,6 +75,8 @@ class Rig:
         """Return the settings for the record beside spikes, without those of equal pixels."""
         settings = asdict(self)
         flaws = settings.pop("flaws")
+        if self.instants == 1:  # only others differ from what was written without the setting
+            del settings["instants"]
         return settings | (flaws or {})
 
     def clock(self, first_frame: int) -> SpikeClock:
@@ -83,6 +88,12 @@ class Rig:
         """Return the middle frames of all exposures that fit in a clip of `n_frames`."""
         half = self.exposure // 2
         return range(half, n_frames - half, self.stride)
+
+    def sharp_offsets(self) -> list[int]:
+        """Return the sharp frames that are kept of an exposure, counted from its middle frame."""
+        rate = self.fps * self.spikes_per_frame
+        offsets = instant_offsets(self.instants, self.exposure, self.fps, rate)
+        return sorted({0, *offsets})
 
     def worker_bytes(self, clip: SourceClip) -> int:
         """Return the most bytes that a process holds while it records a clip."""
