@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ from ..frames.images import read_image, require_png16, write_png, write_png16
 from ..host.files import StrPath, inside, sha256_file, sweep
 from ..host.locks import only_writer
 from ..host.reporter import SILENT, Parts, Reporter
-from ..methods.contract import Method, restored_instants
+from ..methods.contract import Method, restored_instants, with_middles
 from ..methods.make_method import METHODS, UNTRAINED, ModelOptions, make_method
 from ..methods.parts import GUESSES, parts_of
 from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
@@ -303,7 +302,7 @@ class _Job:
         for part, of_part in zip(parts, wanted, strict=True):
             if part.method.shared is not None:
                 part.method.shared.heard = self._work.did
-            some = partial(_any_of, of_part)
+            some = with_middles(of_part)
             for kind, number in parts_of([part.method], part.windows, some).items():
                 left[kind] += number
             for kind, number in parts_of([part.method], part.windows).items():
@@ -336,10 +335,6 @@ class _Job:
 _GUESSES = {"frames": 0.05, "checks": 0.0}
 """Time to make and write one of several frames that move along, as `methods.parts.GUESSES`, and to
 look whether a recording is fit, which is not guessed."""
-
-
-def _any_of(wanted: Sequence[Sequence[bool]], window: int) -> bool:
-    return any(wanted[window])
 
 
 def _without_light(recording: Recording) -> Iterator[str]:

@@ -1,9 +1,9 @@
 """`python -m tests.benchmarks.clipped`: light that frames clip and spikes do not.
 
 Frames are shown so bright that three percent of the sharp pixels are beyond white; the spikes are
-those of the scene itself. PSNR inside the pixels that the blurred frame clips, in linear light, with
-the true maximum as peak: of the clipped frame, and of `path` with and without filling. Each kind of
-scenes has frames that are linear light, and frames of sRGB.
+those of the scene itself. PSNR inside the pixels that the blurred frame clips, in linear light,
+with the true maximum as peak: of the clipped frame, and of `path` with and without filling. Each
+kind of scenes has frames that are linear light, and frames of sRGB.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ def main() -> None:
                         truth = scene.frame(middles[window] + number)
                         shifted[number].append(psnr(frame, truth))
         print(
-            f"{options.set}, {part}: {len(FRAMES)} instants take {taken['several'] / taken['one']:.2f} "
-            "times the CPU time of the middle alone",
+            f"{options.set}, {part}: {len(FRAMES)} instants take "
+            f"{taken['several'] / taken['one']:.2f} times the CPU time of the middle alone",
             flush=True,
         )
         for number in FRAMES:

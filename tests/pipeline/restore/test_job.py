@@ -250,6 +250,33 @@ def test_frames_of_other_bits_are_other_frames(recording) -> None:
     assert step.max() <= 0.5 + 1 / 257
 
 
+def test_light_that_frames_clip_is_kept_in_sixteen_bits(recording, moving_scene) -> None:
+    brighter = 1.5  # so that a tenth of the frame is beyond white
+    for centre, frame in zip(moving_scene.centres, moving_scene.blur, strict=True):
+        light = (frame * brighter).clip(0, 255).round().astype(np.uint8)
+        write_png(recording / "test_blurry_33/Type1/clip" / f"{centre:04d}.png", light)
+    side = SideFile(geometry=GEOMETRY, rate=moving_scene.rate, gain=moving_scene.gain / brighter)
+    write_side_file(recording / "spike.dat", side)
+    restore(recording, bits=16, headroom=4, method="path")
+    record = json.loads((recording / "out" / RECORD).read_text())
+    assert record["inputs"]["white"] == 16384
+    found = read_png16(recording / "out/0031.png") / 16384
+    truth = moving_scene.sharp[1] / 255 * brighter
+    inside = moving_scene.blur[1].max(-1) * brighter >= 255
+    assert 0.02 < inside.mean() < 0.5
+    error = np.square(found - truth)[inside].mean()
+    clipped = np.square(found.clip(0, 1) - truth)[inside].mean()
+    assert 10 * np.log10(clipped / error) > 3
+    assert restore(recording, bits=16, headroom=4, method="path").kept == 3
+    with pytest.raises(job.RestoreError, match=r"other inputs \(white\)"):
+        restore(recording, bits=16, method="path")
+
+
+def test_light_beyond_white_needs_sixteen_bits() -> None:
+    with pytest.raises(job.RestoreError, match="--bits 16"):
+        job.Restoring(method="path", headroom=4)
+
+
 def test_sixteen_bits_without_opencv_are_refused_before_anything_is_written(
     recording, monkeypatch
 ) -> None:
