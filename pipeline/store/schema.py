@@ -295,18 +295,7 @@ class SequenceRecord(BaseModel):
             _sharded(name, frames, shape, chunks, whole, "none", axes) for name in self.image_names
         ]
         if instants:
-            shape, chunks = (n, instants, *shape[1:]), (1, *chunks)
-            axes = ("window", "instant", *axes[1:])
-            specs.append(_sharded(SHARP_INSTANTS, frames, shape, chunks, whole, "none", axes))
-            specs.append(
-                ArraySpec(
-                    name=INSTANTS,
-                    dtype="float64",
-                    shape=(instants,),
-                    chunks=(instants,),
-                    dimensions=("instant",),
-                )
-            )
+            specs += _of_instants(instants, specs[-1], frames)
         rows = -(-n // whole) * whole
         small = {k: v for k, v in SMALL_ARRAYS.items() if packed or k != "first_sample"}
         specs += [
@@ -348,6 +337,21 @@ def _spikes(samples: int, height: int, row: int, window: int) -> ArraySpec:
     whole = min(chunks_a_shard, -(-samples // chunks[0])) * chunks[0]
     dimensions = ("sample", "voxel_y", "voxel_x_bytes")
     return _sharded("spikes", "uint8", (samples, height, row), chunks, whole, "none", dimensions)
+
+
+def _of_instants(instants: int, image: ArraySpec, frames: VoxelType) -> list[ArraySpec]:
+    """Return the arrays of sharp instants, in files of as many windows as those of `image`."""
+    shape, chunks = (image.shape[0], instants, *image.shape[1:]), (1, *image.chunks)
+    axes = ("window", "instant", *image.dimensions[1:])
+    sharp = _sharded(SHARP_INSTANTS, frames, shape, chunks, image.per_file, "none", axes)
+    times = ArraySpec(
+        name=INSTANTS,
+        dtype="float64",
+        shape=(instants,),
+        chunks=(instants,),
+        dimensions=("instant",),
+    )
+    return [sharp, times]
 
 
 def _sharded(

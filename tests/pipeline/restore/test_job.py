@@ -22,6 +22,7 @@ from spikedeblur.pipeline.frames.colours import Colours, colours_of
 from spikedeblur.pipeline.frames.images import (
     read_frame,
     read_rgb,
+    to_uint8,
     write_png,
     write_png16,
 )
@@ -180,12 +181,25 @@ def test_frames_of_an_exposure_share_what_moves_in_it(recording, moving_scene, m
         found = read_rgb(recording / "out" / f"0031_{m}.png")[:, 16:-16]
         there = np.roll(middle, -shift, axis=1)[:, 16:-16]
         assert psnr(found, there) > 27, m
-    (recording / "out/0031_2.png").unlink()
+    last = recording / "out/0031_2.png"
+    before = last.read_bytes()
+    last.unlink()
     looked.clear()
     assert restore(recording, method="path", frames_per_exposure=3).restored == 1
+    assert last.read_bytes() == before
     restore(recording, "one", method="path")
     one, more = (recording / out for out in ("one/0031.png", "out/0031_1.png"))
     assert one.read_bytes() == more.read_bytes()
+
+
+def test_the_end_of_an_exposure_is_told_by_the_next_one_too(recording, moving_scene) -> None:
+    exposed = exposures.Exposures(RecordingSequence(found(recording), None), kept=3)
+    middles = {i: exposures.as_frames(exposed.sharp(i)[0])[0] for i in range(3)}
+    time = 15 / 32.125  # when the next exposure is at its middle
+    truth = moving_scene.sharp[2][:, :-16]  # what comes in is seen by the next one only
+    frames = (exposed.moved(1, seen, time) for seen in ({1: middles[1]}, middles))
+    alone, both = (psnr(to_uint8(frame)[:, :-16], truth) for frame in frames)
+    assert both > alone + 0.5
 
 
 def test_instants_near_a_recordings_end_get_shorter_windows(recording) -> None:
