@@ -67,7 +67,7 @@ def filled(blur: Tensor, rate: Tensor, saturated: Tensor, brightest: float) -> T
     """
     clipped = blur >= brightest
     black = blur.amax(1, keepdim=True) <= DARKEST  # (N, 1, H, W)
-    if not (clipped.any() or black.any()):
+    if not bool(clipped.any() | black.any()):
         return blur
     scale = blur.shape[-1] // rate.shape[-1]
     outside = clipped.any(1, keepdim=True) | black
@@ -92,7 +92,8 @@ def filled(blur: Tensor, rate: Tensor, saturated: Tensor, brightest: float) -> T
 def within_range(sharp: Tensor, blur: Tensor) -> Tensor:
     """Return frames (N, 3, H, W) from 0 to 1, or to the most near by where `blur` is `filled`."""
     sharp = sharp.clamp(min=0)
-    if torch.compiler.is_compiling() or not bool((blur > 1).any()):
+    on_cpu = blur.device.type == "cpu" and not torch.compiler.is_compiling()
+    if on_cpu and not bool((blur > 1).any()):  # to ask a GPU would wait for it
         return sharp.clamp(max=1)
     most = F.max_pool2d(F.max_pool2d(blur, _CELL, ceil_mode=True), 3, 1, 1)
     beyond = (resized(most, blur.shape[-2:]) - 1).clamp(min=0)
