@@ -162,6 +162,8 @@ bench-path: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.sensor
 	$(BIN)/python -m tests.benchmarks.sizes
 	$(BIN)/python -m tests.benchmarks.recordings
+	$(BIN)/python -m tests.benchmarks.clipped
+	$(BIN)/python -m tests.benchmarks.instants
 	$(BIN)/python -m tests.benchmarks.path_cost
 	$(BIN)/python -m tests.benchmarks.evaluating
 

@@ -137,6 +137,16 @@ def align(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    instants: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Keep sharp frames at so many instants of each exposure, for `evaluate "
+            "--instants`; blurred frames must be averages of them.",
+            show_default="the middle",
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings as errors.")] = False,
     overwrite: Annotated[bool, overwrites("a log or manifest that align didn't write")] = False,
     json: Json = False,
@@ -166,6 +176,7 @@ def align(
         camera=camera,
         variant=variant,
         spikes=spike_options(geometry, rate, gain, None, calibration, readout),
+        instants=instants,
         verify=verify,
         estimate=estimate,
         estimate_space=estimate_space,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -65,6 +65,15 @@ def evaluate(
     motion: Annotated[
         bool, typer.Option("--motion", help="Measure by motion, and steadiness; needs OpenCV.")
     ] = False,
+    instants: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Score so many instants of each exposure too, as `align --instants` named them.",
+            show_default="the middle",
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option(help="Compare the files of a store in a folder with their checksums.")
     ] = True,
@@ -121,7 +130,13 @@ def evaluate(
     if picture is not None:
         require_own_picture(picture, overwrite=overwrite)
     how = job.Evaluating(
-        lpips=lpips, motion=motion, verify=verify, tile=tile, flips=flips, sensor=sensor
+        lpips=lpips,
+        motion=motion,
+        instants=instants,
+        verify=verify,
+        tile=tile,
+        flips=flips,
+        sensor=sensor,
     )
     keep_freed_memory()
     with progress_bar("Evaluating", "windows") as reporter:
@@ -184,6 +199,8 @@ def _print(evaluation: Evaluation) -> None:
     print_table(rows, title=title, has_total=True)
     if evaluation.motion:
         _print_motion(evaluation)
+    if evaluation.instants is not None:
+        _print_instants(evaluation.instants)
     widths = {"TFP": evaluation.tfp_bins, "SDM": evaluation.sdm_bins}
     chosen = [f"{name} {bins}" for name, bins in widths.items() if bins is not None]
     if chosen:
@@ -216,6 +233,17 @@ def _print(evaluation: Evaluation) -> None:
 def _cell(score: Score) -> str:
     figures = f"{score.psnr:.2f} / {score.ssim:.3f}"
     return figures if score.lpips is None else f"{figures} / {score.lpips:.3f}"
+
+
+def _print_instants(found: dict[str, Any]) -> None:
+    methods = found["methods"]
+    rows = [("instant", *methods)]
+    for i, time in enumerate(found["times"]):
+        scores = (scores["instants"][i] for scores in methods.values())
+        rows.append((f"{time:+.3f}", *(f"{s['psnr']:.2f} / {s['ssim']:.3f}" for s in scores)))
+    for words, key in (("ends", "psnr_ends"), ("middle third", "psnr_middle_third")):
+        rows.append((words, *(f"{scores[key]:.2f}" for scores in methods.values())))
+    print_table(rows, title="PSNR in dB / SSIM by instant, in exposures from the middle")
 
 
 def _print_motion(evaluation: Evaluation) -> None:

@@ -120,6 +120,15 @@ def restore(
         Literal["8", "16"],
         typer.Option(help="Bits of a channel in the PNGs; 16 need OpenCV.", rich_help_panel=OUTPUT),
     ] = "8",
+    headroom: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=16,
+            help="With --bits 16: the brightest light kept, in the frame's white. Spikes tell what "
+            "the frame clips; white is then 65535 / headroom, as restore.json says.",
+        ),
+    ] = 1,
     video: Annotated[
         Path | None,
         typer.Option(
@@ -175,6 +184,7 @@ def restore(
             short_bins=short_bins,
             frames_per_exposure=frames_per_exposure,
             bits=16 if bits == "16" else 8,
+            headroom=headroom,
             force=force,
         )
     except job.RestoreError as error:

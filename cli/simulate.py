@@ -187,6 +187,12 @@ def simulate(
             rich_help_panel=CLIPS,
         ),
     ] = 1.0,
+    instants: Annotated[
+        int,
+        typer.Option(
+            min=1, max=1000, help="Sharp frames kept of each exposure; 1 is the one in its middle."
+        ),
+    ] = 1,
     seed: Annotated[
         int,
         typer.Option(min=0, max=2**63 - 1, help="Seed of scenes, phases and noise.", metavar="N"),
@@ -240,6 +246,7 @@ def simulate(
         linear_light=linear_light,
         seed=seed,
         flaws=flaws,
+        instants=instants,
     )
     with progress_bar("Simulating", "clips") as reporter:
         if frames is not None:

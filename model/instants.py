@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from .beyond_range import within_range
 from .corrections import gray, halved
 from .neighbours import Motion
 from .path_sums import enlarged_sources, sources_of
@@ -33,7 +34,7 @@ def at_instant(
         found: how the voxels' light moves; None: that is found here.
 
     Returns:
-        (N, 3, H, W), in [0, 1].
+        (N, 3, H, W), `within_range`.
     """
     told = told_by_spikes(blur, voxels, found)
     size, scale = blur.shape[-2:], blur.shape[-1] // voxels.shape[-1]
@@ -53,4 +54,4 @@ def at_instant(
     hidden = resized(light / (F.avg_pool2d(gray(blur), scale) + FLOOR), size) * (blur + FLOOR)
     beside = sampled(beside.flatten(1, 2), points[:, 0]).view_as(beside)
     seen, _ = as_seen(came * moved + (1 - came) * hidden, told, light, beside)
-    return (seen - FLOOR).clamp(0, 1)
+    return within_range(seen - FLOOR, blur)

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .beyond_range import within_range
 from .corrections import Explanation, Exposed, NearExplanation, Seen, corrected, gray, halved
 from .neighbours import INSTANTS as NEAR_INSTANTS
 from .neighbours import Near, Ways, at_instants, mean_along, ways_into
@@ -65,7 +66,7 @@ def sharp_along_motion(
             the motion is found here.
 
     Returns:
-        (N, 3, H, W), frames at the middle of the exposure, in [0, 1]; and (N, MAPS, H, W). The
+        (N, 3, H, W), frames at the middle of the exposure, `within_range`; and (N, MAPS, H, W). The
         first `INTEGRALS` maps are those of `along_motion`, means less the blurred luminance, all
         relative to it; 0 in the dark. The others tell where the frame is unsure: the share of the
         exposure for which the point is hidden, by what share the blurred frame and the light about
@@ -238,7 +239,8 @@ def _sharp_in_band(
     sharp = torch.lerp(lit, _in_colours_of(lit, sharp), told.moves(scale))
     sharp, differs = as_seen(sharp, told, about(light, SHORT) + FLOOR, moved)
     unsure = torch.cat([integrals, 1 - visible, residue, differs], 1).clamp(-LIMIT, LIMIT)
-    return (sharp - FLOOR).clamp(0, 1), torch.cat([unsure, pace.log1p()], 1)
+    sharp = within_range(sharp - FLOOR, blur)
+    return sharp, torch.cat([unsure, pace.log1p()], 1)
 
 
 def _explained(own: Exposed, light: Tensor) -> tuple[Explanation, Tensor]:

@@ -40,6 +40,8 @@ IN_A_STEP = {
 }
 IN_RESTORING = {
     "pipeline/methods/inputs.py InputReader.read": "frames and spikes of a window, or of a tile",
+    "model/beyond_range.py filled": "whether a frame is clipped or black",
+    "pipeline/methods/network.py ModelMethod._followed": "whether its base is beyond white",
     "pipeline/methods/exposures.py Exposures._light_after": "spikes between two exposures",
     "pipeline/methods/exposures.py Exposures._read": "the lag of an exposure, by which it is read",
     "pipeline/methods/exposures.py _gain_of": "the gain of an exposure, to judge neighbours",
@@ -159,6 +161,7 @@ def test_path_restores_on_a_gpu_and_copies_what_is_listed(gpu: Copies, gap: int)
         "InputReader.read": 4,
         "Exposures._read": 2,
         "_gain_of": 4,
+        "filled": 2,
         "Exposures.moved": 1,
         "as_frames": 3,
     }

@@ -160,7 +160,7 @@ class _Run:
             f"{paired.seq}: {warning}"
             for warning in (*paired.warnings, *incomplete(paired), *settings.warnings)
         ]
-        planned = plan_sequence(paired, root, settings, self.fps)
+        planned = plan_sequence(paired, root, settings, self.fps, options.instants)
         if former is not None:
             planned = planned.model_copy(update={"assigned_split": former.assigned_split})
         if self.calibration is not None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import pydantic_core
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -35,6 +33,12 @@ from ..spikes.geometry import SpikeGeometry
 from ..spikes.presets import GeometrySpec, parse_geometry
 from ..spikes.registration import Matrix, Registration
 from .log import AlignmentRow, format_alignment_log, require_seq
+from .verification import Misread as Misread
+from .verification import Problem as Problem
+from .verification import Record
+from .verification import ReferenceKind as ReferenceKind
+from .verification import Unproved as Unproved
+from .verification import Verification as Verification
 
 FORMAT = ProductFormat("spikedeblur.manifest", schema_version=1)
 
@@ -61,11 +65,7 @@ Nanoseconds = Annotated[int, Field(ge=-MOST_COUNT, le=MOST_COUNT)]
 RelativePath = Annotated[str, AfterValidator(_require_relative)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class FileRecord(_Record):
+class FileRecord(Record):
     """Size, time and hash of a file when `align` saw it, for later stages to compare."""
 
     size: Count
@@ -76,82 +76,7 @@ class FileRecord(_Record):
     """Hex SHA-256 of the content; None: the content was not read."""
 
 
-ReferenceKind = Literal["blur", "sharp"]
-
-Unproved = Literal["flat", "still", "unlike", "edge", "rival", "unsure"]
-"""Why the frames prove no lag."""
-Misread = Literal["rows flipped", "columns flipped", "rotated", "transposed", "geometry", "swapped"]
-"""How the spikes fit the frames better than as they were read."""
-Problem = Literal[Unproved, Misread, "sharp apart", "rolling shutter", "late", "early"]
-"""What the frames show to be wrong, or why they prove nothing; see docs/alignment.md."""
-
-
-class Verification(_Record):
-    """A sequence's lag (late > 0) and drift, as measured from its frames and spikes."""
-
-    lag_frames: float
-    """Lag of the spikes, in samples."""
-    lag_seconds: float
-    """Lag of the spikes, in seconds."""
-    correlation: float = Field(ge=-1, le=1)
-    """Correlation of the frames with the TFP at that lag."""
-    confident: bool
-    """Whether the frames prove the lag; a flat or still scene proves nothing."""
-    warning: str | None = None
-    """What is wrong, in a sentence; None: nothing is."""
-    by: ReferenceKind = "sharp"
-    """Kind of frames that the lag was measured from."""
-    problem: Problem | None = None
-    """What is wrong, in a word or two; None: nothing is."""
-    confidence: float = Field(default=0.0, ge=0, le=1)
-    """Probability that the lag is right to within 1 % of the exposure, or one sample."""
-    error_frames: float | None = Field(default=None, ge=0)
-    """Standard error of the lag, in samples."""
-    at_frame: float | None = None
-    """Sample at which the lag holds, counted by the clock before any correction."""
-    drift_ppm: float | None = None
-    """True rate over the stated one minus 1, in millionths; None: can't be measured."""
-    drift_error_ppm: float | None = Field(default=None, ge=0)
-    """Standard error of the drift, in millionths."""
-    rival: float | None = None
-    """Best correlation outside the main lobe; None: there is no lag outside."""
-    applied: bool = False
-    """Whether the sequence's clock was corrected by this lag and drift."""
-    readout: float | None = None
-    """Time from a frame's first row to its last one, in seconds, that the lags of bands of rows
-    show; None: none is known to be missing."""
-
-    @property
-    def is_unlike(self) -> bool:
-        """Whether spikes and frames, as they were read, are not of one scene."""
-        misread = self.problem in get_args(Misread)
-        return self.problem == "unlike" or misread
-
-    @property
-    def is_wrong(self) -> bool:
-        """Whether something is known to be wrong; where nothing could be told, nothing is."""
-        proves_nothing = self.problem in ("flat", "still", "edge", "rival", "unsure")
-        return self.open_problem is not None and not proves_nothing
-
-    @property
-    def open_problem(self) -> Problem | None:
-        """What is still wrong: no longer a lag, once the clock is corrected by it."""
-        return None if self.applied and self.problem in ("late", "early") else self.problem
-
-    @property
-    def open_warning(self) -> str | None:
-        """The same in a sentence."""
-        return None if self.open_problem is None else self.warning
-
-    @model_serializer(mode="wrap")
-    def _without_readout(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        content: dict[str, object] = dump(self)
-        if self.readout is None:
-            del content["readout"]
-        return content
-
-
-class Space(_Record):
+class Space(Record):
     """Registration: where spike pixels lie in the colour frames; see `spikes.registration`."""
 
     matrix: Matrix
@@ -168,7 +93,7 @@ class Space(_Record):
     """Probability that every corner is right to a spike pixel; None: calibrated."""
 
 
-class Window(_Record):
+class Window(Record):
     """One blurred frame and the spikes of its exposure."""
 
     frame_index: Count
@@ -185,11 +110,21 @@ class Window(_Record):
     """Time of sample 0 of `spikes`, in seconds."""
     blur: RelativePath
     sharp: RelativePath | None = None
+    instants: tuple[RelativePath, ...] = ()
+    """Sharp frames at the sequence's `instants`, in order of time; none: it has none."""
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Files of the window, without a sharp frame where there is none."""
-        return tuple(p for p in (self.spikes, self.blur, self.sharp) if p is not None)
+        found = (self.spikes, self.blur, self.sharp, *self.instants)
+        return tuple(path for path in found if path is not None)
+
+    @model_serializer(mode="wrap")
+    def _without_instants(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        content: dict[str, object] = dump(self)
+        if not self.instants:
+            del content["instants"]
+        return content
 
     @model_validator(mode="after")
     def _check_times(self) -> Window:
@@ -198,7 +133,7 @@ class Window(_Record):
         return self
 
 
-class AlignedSequence(_Record):
+class AlignedSequence(Record):
     """One recording: one camera's spikes, and the blurred frames of the camera beside it."""
 
     seq: Annotated[str, AfterValidator(require_seq)]
@@ -224,6 +159,8 @@ class AlignedSequence(_Record):
     readout: float | None = None
     """Time from the exposure of a frame's first row to that of its last one, in seconds; less than
     0: the last row comes first. None: not known. The windows' times are those of the first row."""
+    instants: tuple[Annotated[float, Field(ge=-0.5, le=0.5)], ...] = ()
+    """When the windows' sharp `instants` are, in exposures from the middle; none: it has none."""
     space: Space | None = None
     """Registration of the spikes; None: both cameras see the same field."""
     verification: Verification | None = None
@@ -242,6 +179,8 @@ class AlignedSequence(_Record):
             del content["links"]
         if self.readout is None:
             del content["readout"]
+        if not self.instants:
+            del content["instants"]
         return content
 
     @model_validator(mode="after")
@@ -249,6 +188,10 @@ class AlignedSequence(_Record):
         indices = [window.frame_index for window in self.windows]
         if any(a >= b for a, b in itertools.pairwise(indices)):
             raise ValueError("expected windows in ascending order of frame_index, each once")
+        if any(a >= b for a, b in itertools.pairwise(self.instants)):
+            raise ValueError("expected instants in order of time, each once")
+        if any(len(window.instants) != len(self.instants) for window in self.windows):
+            raise ValueError("expected a sharp frame of each window at each of the instants")
         missing = sorted({p for w in self.windows for p in w.paths} - self.files.keys())
         if missing:
             raise ValueError(f"expected a record in `files` of {missing[0]!r}")
@@ -293,20 +236,21 @@ class AlignedSequence(_Record):
         Two sequences with the same plan are the same data, described in the same way.
         """
         windows = [
-            (w.frame_index, w.t0, w.t1, w.spikes, w.first, w.blur, w.sharp) for w in self.windows
+            (w.frame_index, w.t0, w.t1, w.spikes, w.first, w.blur, w.sharp, w.instants)
+            for w in self.windows
         ]
         files = {name: (seen.size, seen.mtime_ns) for name, seen in self.files.items()}
         known = (self.seq, self.geometry, self.rate, self.gain, self.scene, self.blur_kind)
         calibrated = self.space is not None and self.space.by == "calibration"
         space = self.space if calibrated else None
-        return *known, self.readout, space, windows, files, self.links
+        return *known, self.readout, self.instants, space, windows, files, self.links
 
     def clock(self, window: Window) -> SpikeClock:
         """Return the clock of the file that holds the window's spikes."""
         return SpikeClock(rate=self.rate, first=window.first, readout=self.readout or 0.0)
 
 
-class SplitRecord(_Record):
+class SplitRecord(Record):
     """How `spikedeblur split` put the sequences in splits."""
 
     by: Literal["scene", "clip"]
@@ -319,7 +263,7 @@ class SplitRecord(_Record):
     """Seed of the order in which scenes are drawn."""
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """All sequences of one data set, with the timeline that aligns them."""
 
     format: Literal["spikedeblur.manifest"] = "spikedeblur.manifest"

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..clocks.camera import CameraClock
-from ..clocks.exposures import Exposures
+from ..clocks.exposures import Exposures, exposure_length, instant_offsets
 from ..clocks.names import describe_gaps, gaps_between
 from ..frames.listing import shorten
 from ..host.files import all_inside, links_out, sha256_file
@@ -116,7 +116,11 @@ def common_fps(root: Path, sequences: list[FoundSequence], fps: float | None) ->
 
 
 def plan_sequence(
-    sequence: FoundSequence, root: Path, settings: SpikeSettings, fps: float
+    sequence: FoundSequence,
+    root: Path,
+    settings: SpikeSettings,
+    fps: float,
+    instants: int | None = None,
 ) -> AlignedSequence:
     """Return a sequence with times and file records, but without counts and hashes.
 
@@ -125,10 +129,19 @@ def plan_sequence(
         root: the data set's folder, which holds them.
         settings: what is known of the spikes.
         fps: sharp frames a second, in Hz.
+        instants: number of sharp frames of each exposure that the later stages keep; None: only
+            the one in its middle.
 
     Links that lead out of the folder are the user's own, and recorded.
+
+    Raises:
+        AlignmentError: a sharp frame of these is not there.
     """
     require_seq(sequence.seq)
+    places: tuple[float, ...] = ()
+    sharps: list[tuple[Path, ...]] = [()] * len(sequence.windows)
+    if instants is not None:
+        places, sharps = _sharp_instants(sequence, fps, settings.rate, instants)
     prefix = "" if root == Path() else f"{root}/"
     lead = sequence.lead_samples / settings.rate
     exposures = sequence.exposures or Exposures.averaged(
@@ -137,7 +150,7 @@ def plan_sequence(
     names = [str(window.blur) for window in sequence.windows]
     times = exposures.windows(settings.clock, names)
     windows = []
-    for window, (t0, t1) in zip(sequence.windows, times, strict=True):
+    for window, (t0, t1), beside in zip(sequence.windows, times, sharps, strict=True):
         windows.append(
             Window(
                 frame_index=window.frame_index,
@@ -148,6 +161,7 @@ def plan_sequence(
                 first=t0 - lead if sequence.own_files else settings.first,
                 blur=str(window.blur).removeprefix(prefix),
                 sharp=str(window.sharp).removeprefix(prefix) if window.sharp else None,
+                instants=tuple(str(path).removeprefix(prefix) for path in beside),
             )
         )
     named = sorted({path for window in windows for path in window.paths})
@@ -162,9 +176,36 @@ def plan_sequence(
         gain=settings.gain,
         readout=settings.readout,
         windows=tuple(windows),
+        instants=places,
         files={name: _record(path) for name, path in paths.items()},
         links=links,
     )
+
+
+def _sharp_instants(
+    sequence: FoundSequence, fps: float, rate: float, instants: int
+) -> tuple[tuple[float, ...], list[tuple[Path, ...]]]:
+    """Return when sharp frames are, in exposures from the middle, and those of each window."""
+    first = sequence.windows[0]
+    if sequence.exposure is None or sequence.exposures is not None:
+        raise AlignmentError(
+            f"{first.blur}: expected an average of sharp frames, of which --instants takes some, "
+            "found a frame of a camera; leave --instants out"
+        )
+    offsets = instant_offsets(instants, sequence.exposure, fps, rate)
+    found = []
+    for window in sequence.windows:
+        missing = [i for i in offsets if window.centre + i not in window.sharps]
+        if missing:
+            raise AlignmentError(
+                f"{window.blur}: expected sharp frames {window.centre + offsets[0]} to "
+                f"{window.centre + offsets[-1]} for --instants {instants}, found none of number "
+                f"{window.centre + missing[0]}; leave --instants out, or put them there "
+                f"(`simulate --instants {instants}` does)"
+            )
+        found.append(tuple(window.sharps[window.centre + i] for i in offsets))
+    length = fps * exposure_length(sequence.exposure, fps, rate)
+    return tuple(i / length for i in offsets), found
 
 
 def _record(path: str) -> FileRecord:

@@ -41,6 +41,8 @@ class AlignOptions:
     """Folder to read where the layout knows several; None: its usual one."""
     spikes: SpikeOptions = AS_RECORDED
     """The spike camera. Without geometry, rate or gain, side files or the layout's preset say."""
+    instants: int | None = None
+    """Number of sharp frames of each exposure that the manifest names; None: the middle's."""
     verify: bool = True
     """Measure each sequence's lag from its frames."""
     estimate: bool = False

@@ -48,6 +48,38 @@ def exposure_window(centre: int, exposure_frames: int, fps: float) -> Window:
     return (centre - half) / fps, (centre + half) / fps
 
 
+def instant_offsets(instants: int, exposure_frames: int, fps: float, rate: float) -> list[int]:
+    """Return which sharp frames are nearest to the middles of equal parts of an exposure.
+
+    They are the instants of `restore --frames-per-exposure`, as far as there is a frame at each.
+
+    Args:
+        instants: number of parts.
+        exposure_frames: number of sharp frames that were averaged; odd.
+        fps: sharp frames a second, in Hz.
+        rate: spike samples a second, in Hz.
+
+    Returns:
+        Numbers of frames, counted from the one in the middle, in order of time.
+
+    Raises:
+        TimelineError: fewer than 1, or more than there are frames.
+    """
+    if not 1 <= instants <= exposure_frames:
+        raise TimelineError(
+            f"--instants: expected 1 to {exposure_frames}, the sharp frames of an exposure, found "
+            f"{instants}"
+        )
+    length = fps * exposure_length(exposure_frames, fps, rate)  # in frames
+    middles = ((i + 0.5) / instants - 0.5 for i in range(instants))
+    return [math.floor(middle * length + 0.5) for middle in middles]
+
+
+def exposure_length(exposure_frames: int, fps: float, rate: float) -> float:
+    """Return how long the spike samples of an averaged exposure take, in seconds."""
+    return (exposure_frames - 1) / fps + 1 / rate
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exposures:
     """When each frame of one recording was exposed, in seconds on the spikes' clock."""

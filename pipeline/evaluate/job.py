@@ -30,6 +30,7 @@ from ..sequences.corrected import correct_sequences, uncorrected
 from ..sequences.kept import KeptSequence
 from ..sequences.lag import median_lag, window_lag
 from ..sequences.provenance import blur_kinds, describe_data, findings
+from .instants import chosen_instants, score_instants
 from .lpips import Backbone, Lpips
 from .metrics import Score, psnr, ssims
 from .motion import MotionMeter
@@ -59,6 +60,8 @@ class Evaluating(ModelOptions):
     """Whether PSNR by motion and the steadiness of the frames are measured."""
     verify: bool = True
     """Whether files of a store in a folder are compared with their checksums."""
+    instants: int | None = None
+    """Number of instants of each exposure that are scored; None: only the middle."""
     sensor: StrPath | None = None
     """File that says how the spike pixels differ; None: they are taken as equal."""
 
@@ -124,11 +127,18 @@ def evaluate(
             f"{control}: expected a model trained without spikes (MODEL.USE_SPIKE=false) as "
             "--control, found one with; give it as --run"
         )
+    for sequence in sequences if how.instants is not None else ():
+        chosen_instants(sequence, how.instants or 1)  # refuses before anything is restored
     evaluation = evaluate_sequences(
         sequences, names, trained=trained, lpips=lpips, meter=meter, reporter=reporter
     )
+    instants = None
+    if how.instants is not None:
+        ready = {name: trained.get(name) or make_method(name) for name in names}
+        instants = score_instants(sequences, ready, how.instants, reporter).to_json()
     return replace(
         evaluation,
+        instants=instants,
         store=os.fspath(store),
         split=split,
         protocol=protocol,

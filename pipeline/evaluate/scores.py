@@ -82,6 +82,8 @@ class Evaluation:
     """SHA-256 of the maps by which the spike pixels were corrected; None: they were not."""
     motion: dict[str, MotionScore] = field(default_factory=dict)
     """Figures by motion for each method, and for `sharp` itself; empty: not measured."""
+    instants: dict[str, Any] | None = None
+    """Figures by instant, as `InstantScores.to_json` has them; None: not measured."""
 
     @property
     def misaligned(self) -> dict[str, float]:
@@ -145,6 +147,7 @@ class Evaluation:
             "lag_in_exposures": self.lags,
             "findings": self.findings,
             "motion": {name: asdict(score) for name, score in self.motion.items()},
+            **({} if self.instants is None else {"instants": self.instants}),
             "frames": [
                 {
                     "seq": window.seq,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -43,12 +43,13 @@ class Followed(Protocol):
     def expect(self, windows: Sequence[int]) -> None:
         """Hear of which windows frames will be asked for, in order."""
 
-    def moved(self, window: int, middle: Frames, time: float) -> Frames:
+    def moved(self, window: int, middles: Mapping[int, Frames], time: float) -> Frames:
         """Return a window's frame (H, W, 3) at another instant than its exposure's middle.
 
         Args:
             window: index of the window.
-            middle: (H, W, 3), the frame at the middle, whatever method restored it.
+            middles: (H, W, 3), the frames at the middles of the window and of those beside it, as
+                far as there are some, whatever method restored them.
             time: the instant, in exposures from the middle; -1/2 to 1/2.
         """
 
@@ -113,10 +114,11 @@ def restored_instants(
     times: Sequence[float],
     wanted: Sequence[Sequence[bool]],
     bits: Literal[8, 16] = 8,
+    headroom: float = 1.0,
 ) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
     """Yield (window, i, frame (H, W, 3)) at the instants of each window, in order of time.
 
-    Frames are uint8, or with 16 `bits` uint16; the whole range is light from 0 to 1.
+    Frames are uint8, or with 16 `bits` uint16; the whole range is light from 0 to `headroom`.
 
     Args:
         method: follows the sequence's motion, unless the middle is the only instant.
@@ -124,20 +126,48 @@ def restored_instants(
         times: the instants, in exposures from the middle; -1/2 to 1/2.
         wanted: of each window, which instants are.
         bits: bits of a channel.
+        headroom: brightest light that a frame can show, 1 being white.
 
     Raises:
         MethodError: the method can't work on the sequence, or gave values that are no numbers.
     """
     rounded = to_uint8 if bits == 8 else to_uint16
     exposures = None if len(times) == 1 else method.exposures(windows)
-    for window, middle in _restored(method, windows, lambda window: any(wanted[window])):
-        for i, time in enumerate(times):
-            if wanted[window][i]:
-                frame = middle
-                if time != 0:
-                    assert exposures is not None
-                    frame = exposures.moved(window, middle, time)
-                yield window, i, rounded(frame)
+    needed = with_middles(wanted)
+    middles: dict[int, Frames] = {}
+    last = max(filter(needed, range(windows.length)), default=0)
+    for newest, middle in _restored(method, windows, needed):
+        middles[newest] = middle
+        # A window waits for the one after it, whose frame tells the end of its exposure.
+        ready = [newest - 1, newest] if newest == last else [newest - 1]
+        for window in ready if len(times) > 1 else [newest]:
+            if window not in middles or not any(wanted[window]):
+                continue
+            for i, time in enumerate(times):
+                if wanted[window][i]:
+                    frame = middles[window]
+                    if time != 0:
+                        assert exposures is not None
+                        frame = exposures.moved(window, middles, time)
+                    yield window, i, rounded(frame if headroom == 1 else frame / headroom)
+        middles = {i: frame for i, frame in middles.items() if i >= newest - 1}
+
+
+def with_middles(wanted: Sequence[Sequence[bool]]) -> Callable[[int], bool]:
+    """Return of which windows `restored_instants` restores the middle.
+
+    Those are the wanted ones and, where there are several instants, those beside them: so a run
+    that was stopped goes on with the same frames.
+
+    Args:
+        wanted: of each window, which instants are.
+    """
+    beside = 1 if wanted and len(wanted[0]) > 1 else 0
+
+    def needed(window: int) -> bool:
+        return any(map(any, wanted[max(0, window - beside) : window + beside + 1]))
+
+    return needed
 
 
 def _restored(

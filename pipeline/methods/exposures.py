@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,12 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...configs.schema import NormConfig
+from ...model.beyond_range import filled
 from ...model.corrections import gray
-from ...model.inputs import network_inputs
+from ...model.inputs import RawWindows, network_inputs
 from ...model.instants import at_instant
 from ...model.motion_deblur import sharp_along_motion
 from ...model.neighbours import Motion, Near, Neighbour, Step, light_in, motion_in
-from ...model.paths import Paths, bin_times
+from ...model.paths import bin_times
 from ...model.spike_motion import weights_at
 from ..host.allocator import KEPT_BYTES, give_back_freed_memory
 from ..sequences.contract import WindowSequence, sensor_of
@@ -37,6 +38,7 @@ from ..spikes.intervals import light_of_spikes
 from .contract import Frames
 from .inputs import InputReader
 from .side_by_side import frame_bytes, side_by_side, threads_that_fit
+from .spans import Connection, Span, Way
 
 SMALLEST = 8
 """Fewest rows and columns of a frame, in pixels: in fewer, nothing is seen to move."""
@@ -52,10 +54,10 @@ BRIGHTEST = 253.5 / 255
 """Value of a frame from which on it may be clipped."""
 NORM = NormConfig(MODE="relative", CORRECT_LAG=True)
 """How `path` sees spikes, without a network that was trained to see them in another way."""
-SAME_RATE = 0.02
-"""Relative difference of two exposures' spike rates up to which they are told by one clock."""
 
 T = TypeVar("T")
+_BRIGHTEST_16 = 0.999  # the same of frames of 16 bits, which may hold 12, shifted
+_ALWAYS = 0.999  # spikes a sample from which on a pixel fired in every one, but for rounding
 _BEYOND = 1 / 16  # of an exposure, by which paths are believed beyond its ends
 _BESIDE = 1 / 4  # of an exposure, in which spikes on both sides of a window are read
 _AT_ONCE_BYTES = 16 * 2**20  # of unpacked spikes
@@ -66,7 +68,7 @@ class Exposure:
 
     def __init__(self, blur: Tensor, voxels: Tensor, gain: float, late: float) -> None:
         self.blur = blur
-        """(1, 3, H, W)."""
+        """(1, 3, H, W), `filled`."""
         self.voxels = voxels
         """(1, K, h, w), relative; H / h = W / w, a whole number."""
         self.gain = gain
@@ -91,44 +93,6 @@ class Exposure:
         brightness = self.gain / other.gain
         blur = self.blur * brightness
         return blur, light_in(blur, self.voxels), brightness * BRIGHTEST
-
-
-class Connection(NamedTuple):
-    """The way from the middle of an exposure to that of the next one, and back."""
-
-    paths: Sequence[Paths]
-    """Paths in windows between both, in order of time."""
-    there: Sequence[float]
-    """How long the way follows the first exposure, and each window, as shares of them."""
-    back: Sequence[float]
-    """The same from the next exposure on, less than 0."""
-
-
-class Span(NamedTuple):
-    """When an exposure was, in seconds."""
-
-    middle: float
-    length: float
-    rate: float
-    """Spike samples a second."""
-
-    def may_be_on_the_clock_of(self, other: Span) -> bool:
-        """Return whether rates are the same, but for a sample in each by rounding."""
-        rounding = sum(1 / (span.length - 1 / span.rate) for span in (self, other))
-        return abs(self.rate - other.rate) <= SAME_RATE * other.rate + rounding
-
-
-class Way(NamedTuple):
-    """Windows between the middles of two exposures, as far apart from these as from each other."""
-
-    own: Span
-    other: Span
-    length: float
-    """Length of a window, in seconds."""
-    step: float
-    """Time from middle to middle, in seconds."""
-    windows: int
-    """Number of windows."""
 
 
 class Exposures:
@@ -217,20 +181,47 @@ class Exposures:
                 note = f"{self.windows.seq}, motion in window {i + 1} of {self.windows.length}"
                 self._heard(note)
 
-    def moved(self, window: int, middle: Frames, time: float) -> Frames:
+    def moved(self, window: int, middles: Mapping[int, Frames], time: float) -> Frames:
         """Return a window's frame (H, W, 3) at another instant of its exposure.
+
+        Where a neighbour was exposed then too, or nearly, it is the mean with that one's frame: the
+        nearer to its own middle, the more a frame counts.
 
         Args:
             window: index of the window.
-            middle: (H, W, 3), the frame at the exposure's middle, whatever method restored it.
+            middles: (H, W, 3), the frames at the middles of the window and of those beside it, as
+                far as there are some, whatever method restored them.
             time: the instant, in exposures from the middle; -1/2 to 1/2.
         """
         own = self.exposure(window)
-        sharp = torch.from_numpy(middle).to(own.blur).permute(2, 0, 1)[None]  # (1, 3, H, W)
+        total = torch.zeros_like(own.blur)
+        weights = 0.0
         with torch.inference_mode():
-            there = at_instant(sharp, own.blur, own.voxels, time, own.motion)
-            frame: Frames = as_frames(there)[0]
+            for i, there, weight in self._exposed_at(window, middles, time):
+                exposure = self.exposure(i)
+                sharp = torch.from_numpy(middles[i]).to(own.blur).permute(2, 0, 1)[None]
+                seen = at_instant(sharp, exposure.blur, exposure.voxels, there, exposure.motion)
+                total += weight * (seen if i == window else exposure.gain / own.gain * seen)
+                weights += weight
+            frame: Frames = as_frames(total / weights)[0]
         return frame
+
+    def _exposed_at(
+        self, window: int, middles: Mapping[int, Frames], time: float
+    ) -> Iterator[tuple[int, float, float]]:
+        """Yield the windows exposed at an instant, when that is in each, and how far it counts."""
+        yield window, time, _counts(time)
+        own = self._span(window)
+        for i in (window - 1, window + 1):
+            if i not in middles or own is None or not self._helps(i, window):
+                continue
+            other = self._span(i)
+            if other is None or not own.may_be_on_the_clock_of(other):
+                continue
+            there = (own.middle + time * own.length - other.middle) / other.length
+            dark = math.isnan(self.exposure(i).gain) or math.isnan(self.exposure(window).gain)
+            if _counts(there) > 0 and not dark:
+                yield i, there, _counts(there)
 
     def exposure(self, window: int) -> Exposure:
         """Return an exposure."""
@@ -268,7 +259,26 @@ class Exposures:
         blur, voxels = network_inputs(raw, conditions, self._norm)
         gain = _gain_of(blur, raw.voxels.float(), int(raw.samples[0]))
         late = 0.0 if conditions is None or conditions.late is None else conditions.late.item()
+        rate, saturated = self._rate(raw)
+        brightest = BRIGHTEST if raw.blur.dtype == torch.uint8 else _BRIGHTEST_16
+        blur = filled(blur, rate, saturated, brightest)
         return Exposure(blur, voxels, gain, round(late) / voxels.shape[1])
+
+    def _rate(self, raw: RawWindows) -> tuple[Tensor, Tensor]:
+        """Return spikes a sample over an exposure, and 1 where a pixel fired in every sample.
+
+        Returns:
+            (1, 1, h, w) both, in the frame's grid.
+        """
+        rate = raw.voxels.float().sum(1, keepdim=True) / int(raw.samples[0])
+        most: Tensor | float = 1.0
+        sensor = sensor_of(self.windows)
+        if sensor is not None:
+            always = sensor.corrected(np.ones((1, *self.windows.voxel_shape), np.float32), 1)
+            resampling = resampling_of(self.windows)
+            always = always if resampling is None else resampling.resampled(always)
+            most = torch.from_numpy(always).to(rate)
+        return rate, (rate >= _ALWAYS * most).to(rate)
 
     def _span(self, window: int) -> Span | None:
         windows = self.windows
@@ -377,6 +387,11 @@ class Exposures:
             joined = resampling.resampled(joined)
             joined = joined if sensor is not None else joined.clip(0)
         return torch.from_numpy(joined).to(self._device)[None] / unit
+
+
+def _counts(time: float) -> float:
+    """Return how far a frame counts that was moved to a time, in exposures from the middle."""
+    return max(0.0, 0.5 + _BEYOND - abs(time))
 
 
 def as_frames(restored: Tensor) -> Frames:

@@ -93,7 +93,7 @@ class ModelMethod(Method):
         smaller = max(min(height, width) // 2 // 64 * 64, 64)
         advice = f"give --tile {smaller}, which takes a quarter or less"
         with torch.inference_mode(), explained_shortage(f"{windows.seq}: {height}x{width}", advice):
-            followed = self._followed(windows, clip)
+            followed, beyond = self._followed(windows, clip)
             exposures = self.exposures(windows)
             reader = exposures.reader if exposures is not None else self._reader(windows)
             blender = Blender(clip.keep_stop - clip.keep_start, windows.frame_shape)
@@ -110,7 +110,9 @@ class ModelMethod(Method):
             at_once = tiles_at_once(partial(restore, tiles[:1]), torch.device(self.device))
             for batch in batches(tiles[1:], at_once):
                 restore(batch)
-            return blender.result()
+            restored = blender.result()
+        # The network learnt frames within white; what its base has beyond it is added.
+        return restored if beyond is None else restored + as_frames(beyond)[kept]
 
     def passes(self, windows: WindowSequence) -> int:
         """Return in how many tiles a clip is restored."""
@@ -130,17 +132,23 @@ class ModelMethod(Method):
             self._read = windows, InputReader(windows, self.config.DATA.NORM, self.device)
         return self._read[1]
 
-    def _followed(self, windows: WindowSequence, clip: MethodClip) -> list[Tensor]:
+    def _followed(
+        self, windows: WindowSequence, clip: MethodClip
+    ) -> tuple[list[Tensor], Tensor | None]:
         """Return what `VRTWithSpike.follow` does, of whole frames (T, C, H, W) and with neighbours.
 
         Returns:
-            A list of one; none if the network has no use for it, or frames are too small.
+            A list of one, of light up to white, and (T, 3, H, W), the light beyond it; None: there
+            is none. No list if the network has no use for it, or frames are too small.
         """
         exposures = self.exposures(windows)
         if exposures is None:
-            return []
+            return [], None
         found = [exposures.sharp(window) for window in range(clip.start, clip.stop)]
-        return [torch.cat([self._model.seen_of(*one) for one in found])]
+        sharp = torch.cat([frame for frame, _ in found])
+        beyond = (sharp - 1).clamp(min=0) if bool((sharp > 1).any()) else None
+        seen = [self._model.seen_of(frame.clamp(max=1), maps) for frame, maps in found]
+        return [torch.cat(seen)], beyond
 
     def exposures(self, windows: WindowSequence) -> Exposures | None:
         """Return how exposures move; None: the network does not follow it in frames so small."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ from ..frames.images import read_image, require_png16, write_png, write_png16
 from ..host.files import StrPath, inside, sha256_file, sweep
 from ..host.locks import only_writer
 from ..host.reporter import SILENT, Parts, Reporter
-from ..methods.contract import Method, restored_instants
+from ..methods.contract import Method, restored_instants, with_middles
 from ..methods.make_method import METHODS, UNTRAINED, ModelOptions, make_method
 from ..methods.parts import GUESSES, parts_of
 from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
@@ -32,11 +31,13 @@ from ..spikes.rolling import open_spikes
 from .gain import known_gain
 from .record import (
     MOST_FRAMES_PER_EXPOSURE,
+    MOST_HEADROOM,
     Inputs,
     RestoreError,
     frame_stems,
     prepare_out,
     tile_before,
+    white_of,
     write_record,
 )
 
@@ -56,6 +57,8 @@ class Restoring(ModelOptions):
     exposure."""
     bits: Literal[8, 16] = 8
     """Bits of a channel in the PNGs; 16 need the extra `png16`."""
+    headroom: int = 1
+    """Brightest light that the PNGs show, 1 being white; more needs 16 bits."""
     force: bool = False
     """Restore even where spikes and frames are not alike at any lag."""
 
@@ -88,6 +91,12 @@ class Restoring(ModelOptions):
             raise RestoreError(
                 f"expected 1 to {MOST_FRAMES_PER_EXPOSURE} frames an exposure, got "
                 f"{self.frames_per_exposure}"
+            )
+        if not 1 <= self.headroom <= MOST_HEADROOM:
+            raise RestoreError(f"expected a headroom of 1 to {MOST_HEADROOM}, got {self.headroom}")
+        if self.headroom > 1 and self.bits == 8:
+            raise RestoreError(
+                "frames of 8 bits end at white; for light beyond it give --bits 16 too"
             )
         if self.bits == 16:
             require_png16("--bits 16")
@@ -268,7 +277,7 @@ class _Job:
             write = write_png if how.bits == 8 else write_png16
             for part, wanted_here in zip(parts, wanted, strict=True):
                 for window, instant, frame in restored_instants(
-                    part.method, part.windows, part.times, wanted_here, how.bits
+                    part.method, part.windows, part.times, wanted_here, how.bits, how.headroom
                 ):
                     exposure = part.indices[window]
                     file = files[exposure * each + part.numbers[instant]]
@@ -302,7 +311,7 @@ class _Job:
         for part, of_part in zip(parts, wanted, strict=True):
             if part.method.shared is not None:
                 part.method.shared.heard = self._work.did
-            some = partial(_any_of, of_part)
+            some = with_middles(of_part)
             for kind, number in parts_of([part.method], part.windows, some).items():
                 left[kind] += number
             for kind, number in parts_of([part.method], part.windows).items():
@@ -335,10 +344,6 @@ class _Job:
 _GUESSES = {"frames": 0.05, "checks": 0.0}
 """Time to make and write one of several frames that move along, as `methods.parts.GUESSES`, and to
 look whether a recording is fit, which is not guessed."""
-
-
-def _any_of(wanted: Sequence[Sequence[bool]], window: int) -> bool:
-    return any(wanted[window])
 
 
 def _without_light(recording: Recording) -> Iterator[str]:
@@ -416,6 +421,7 @@ def _inputs(
         **({"readout": settings.readout} if settings.readout is not None else {}),
         **({"sensor_sha256": read_sensor(settings.sensor).sha256} if settings.sensor else {}),
         **({"bits": how.bits} if how.bits != 8 else {}),
+        **({"white": white_of(how.headroom)} if how.headroom != 1 else {}),
         "frames": {
             e.path.stem: {"t0": e.t0, "t1": e.t1, "blur_sha256": _image_sha256(e.path)}
             for e in recording.exposures

@@ -21,6 +21,9 @@ RECORD = "restore.json"
 MOST_FRAMES_PER_EXPOSURE = 1000
 """Most sharp frames of one exposure: cameras take at most a few hundred spike samples in it."""
 
+MOST_HEADROOM = 16
+"""Brightest light that PNGs of 16 bits may be asked to show; none brighter is told."""
+
 Inputs = dict[str, Any]
 """What decides every pixel of the frames; frames of equal inputs are kept."""
 
@@ -79,6 +82,11 @@ def tile_before(out: Path) -> int | None:
     if record is None or record["inputs"].get("method") != "model":
         return None
     return record["inputs"].get("tile") or 0
+
+
+def white_of(headroom: int) -> int:
+    """Return the code of white in PNGs of 16 bits that show light up to `headroom`."""
+    return int(65535 / headroom + 0.5)
 
 
 def frame_stems(inputs: Inputs) -> list[str]:

@@ -86,6 +86,9 @@ class WindowSequence(ABC):
     """(h, w) of the voxels, in pixels."""
     has_sharp: bool
     """Whether every window has a sharp frame."""
+    instants: tuple[float, ...] = ()
+    """When the sharp frames of `sharp_at` are, in exposures from the middle, in order of time;
+    none: only `sharp` are known."""
     has_spikes: bool
     """Whether the spikes themselves can be read, not only counts."""
     is_remote: bool
@@ -124,6 +127,13 @@ class WindowSequence(ABC):
         self._require_sharp()
         box = self._box(start, stop, rows, columns, self.frame_shape)
         return self._read_frames("sharp", start, stop, box)
+
+    def sharp_at(self, instant: int, start: int, stop: int) -> np.ndarray:
+        """Return sharp frames of windows [start, stop) at one of `instants`, as `sharp` does."""
+        if not 0 <= instant < len(self.instants):
+            raise IndexError(f"{self.seq}: instant {instant} is not in 0:{len(self.instants)}")
+        box = self._box(start, stop, None, None, self.frame_shape)
+        return self._read_instant(instant, start, stop, box)
 
     def clip(
         self, start: int, stop: int, box: BoxOrAll = (None, None), small: BoxOrAll = (None, None)
@@ -260,6 +270,10 @@ class WindowSequence(ABC):
     @abstractmethod
     def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
         """Read a box of frames."""
+
+    def _read_instant(self, instant: int, start: int, stop: int, box: Box) -> np.ndarray:
+        """Read a box of sharp frames at an instant; called where there are some."""
+        raise NotImplementedError
 
     def _of_equal_pixels(
         self, read: Callable[[int, int, Box], np.ndarray], start: int, stop: int, box: Box

@@ -57,6 +57,14 @@ class KeptSequence(WindowSequence):
             return read(start, stop, *box)
         return np.stack([x[rows, columns] for x in whole])
 
+    @property
+    def instants(self) -> tuple[float, ...]:  # type: ignore[override]
+        """When the sharp frames of `sharp_at` are; see `WindowSequence`."""
+        return self._sequence.instants
+
+    def _read_instant(self, instant: int, start: int, stop: int, box: Box) -> np.ndarray:
+        return self._sequence.sharp_at(instant, start, stop)
+
     def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         return self._sequence.spikes_beside(window, beside, *box)
 

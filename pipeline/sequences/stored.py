@@ -27,7 +27,7 @@ from ..store.records import (
     require_record,
     root_kind,
 )
-from ..store.schema import SMALL_ARRAYS, SequenceRecord, voxel_type
+from ..store.schema import INSTANTS, SHARP_INSTANTS, SMALL_ARRAYS, SequenceRecord, voxel_type
 from ..store.shard import Pending, Spans, StoredArray
 from .contract import Box, FrameKind, KnownSamples, Span, WindowSequence, sensor_of
 from .verified import Verified
@@ -173,6 +173,13 @@ class StoreSequence(WindowSequence):
         array: np.ndarray = self.__dict__[name]
         return array
 
+    @property
+    def instants(self) -> tuple[float, ...]:  # type: ignore[override]
+        """When the sharp frames of `sharp_at` are; see `WindowSequence`."""
+        if not self.record.instants:
+            return ()
+        return tuple(self._load_small(INSTANTS).tolist())
+
     def correct_pixels(self, sensor: PixelCorrection) -> None:
         """Have voxels correct the differences of pixels from now on.
 
@@ -204,6 +211,10 @@ class StoreSequence(WindowSequence):
 
     def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
         return self._read(kind, ((start, stop), *box, (0, 3)))
+
+    def _read_instant(self, instant: int, start: int, stop: int, box: Box) -> np.ndarray:
+        span = (instant, instant + 1)
+        return self._read(SHARP_INSTANTS, ((start, stop), span, *box, (0, 3)))[:, 0]
 
     def _begin_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> Pending:
         if self.is_remote:
@@ -305,7 +316,7 @@ class StoreSequence(WindowSequence):
             size = None if content is None else len(content)
             raise self._damaged(spec.key(0), size, spec.chunk_bytes)
         little = np.dtype(spec.dtype).newbyteorder("<")
-        return np.frombuffer(content, little)[: self.length].astype(spec.dtype)
+        return np.frombuffer(content, little)[: spec.shape[0]].astype(spec.dtype)
 
     def _checked_small(self, name: str, values: np.ndarray) -> np.ndarray:
         """Refuse windows outside of the stored samples, which would be read from elsewhere."""

@@ -48,15 +48,16 @@ def record_clip(out: Path, clip: SourceClip, rig: Rig) -> int:
         """Yield the spike camera's light (h, w), writing the colour frames on the way."""
         half = rig.exposure // 2
         centres = rig.centres(clip.n_frames)
+        kept = {centre + offset for centre in centres for offset in rig.sharp_offsets()}
         sums: dict[int, npt.NDArray[np.float64]] = {}
         for i, frame in enumerate(clip.render(rig.seed)):
             values = decode_srgb(frame) if rig.linear_light else frame
+            if i in kept:
+                write_png(sharp / f"{clip.first + i:04d}.png", frame)
             for centre in centres:
                 if abs(i - centre) <= half:
                     total = sums.setdefault(centre, np.zeros(frame.shape, np.float64))
                     total += values
-                if i == centre:
-                    write_png(sharp / f"{clip.first + centre:04d}.png", frame)
                 if i == centre + half:
                     mean = sums.pop(centre) / rig.exposure
                     blur = encode_srgb(mean) if rig.linear_light else to_bytes(mean)

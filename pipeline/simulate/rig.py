@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from ..clocks.exposures import exposure_window
+from ..clocks.exposures import exposure_window, instant_offsets
 from ..spikes.camera import SpikeCamera
 from ..spikes.clock import SpikeClock
 from ..spikes.sensor import Sensor
@@ -53,6 +53,8 @@ class Rig:
     """Seed of scenes, phases, noise and pixels."""
     flaws: Flaws | None = None
     """How the spike camera's pixels differ; None: they are equal."""
+    instants: int = 1
+    """Sharp frames kept of each exposure, each nearest to the middle of its equal part."""
 
     def __post_init__(self) -> None:
         exposure_window(0, self.exposure, self.fps)
@@ -61,6 +63,7 @@ class Rig:
                 raise SimulateError(f"expected {name} of at least 1, got {getattr(self, name)}")
         if self.spike_size is not None and min(self.spike_size) < 1:
             raise SimulateError(f"expected spikes of at least 1x1 pixels, got {self.spike_size}")
+        self.sharp_offsets()
         self.camera()
         self.clock(0)
 
@@ -83,6 +86,8 @@ class Rig:
         flaws, size = settings.pop("flaws"), settings.pop("spike_size")
         if size is not None:
             settings["spike_size"] = f"{size[0]}x{size[1]}"
+        if self.instants == 1:  # only others differ from what was written without the setting
+            del settings["instants"]
         return settings | (flaws or {})
 
     def clock(self, first_frame: int) -> SpikeClock:
@@ -94,6 +99,12 @@ class Rig:
         """Return the middle frames of all exposures that fit in a clip of `n_frames`."""
         half = self.exposure // 2
         return range(half, n_frames - half, self.stride)
+
+    def sharp_offsets(self) -> list[int]:
+        """Return the sharp frames that are kept of an exposure, counted from its middle frame."""
+        rate = self.fps * self.spikes_per_frame
+        offsets = instant_offsets(self.instants, self.exposure, self.fps, rate)
+        return sorted({0, *offsets})
 
     def worker_bytes(self, clip: SourceClip) -> int:
         """Return the most bytes that a process holds while it records a clip."""

@@ -13,6 +13,8 @@ kind `counts` keeps counts in K bins:
     samples       (N,) int64                   spike samples in each window
     t0, t1        (N,) float64                 seconds, both ends belong to the window
     frame_index   (N,) int64
+    sharp_instants (N, M, H, W, 3)             where `align --instants M` named them, as `sharp`
+    instants      (M,) float64                 their times, in exposures from the middle
 
 A shard is one file over the whole image; the chunks inside it are what a crop reads. The group's
 attributes are a `SequenceRecord`; `complete` is written last. A store may hold other arrays, which
@@ -82,6 +84,9 @@ SMALL_ARRAYS: dict[str, DType] = {
     "first_sample": "int64",
 }
 """Types of the arrays with one value a window; `first_sample` is of kind packed only."""
+
+SHARP_INSTANTS, INSTANTS = "sharp_instants", "instants"
+"""Names of the optional arrays of sharp frames at several instants, and of when these are."""
 
 Kind = Literal["packed", "counts", "npy"]
 VoxelType = Literal["uint8", "uint16"]
@@ -232,6 +237,12 @@ class SequenceRecord(BaseModel):
         return self.bins * math.prod(self.voxel_shape) * itemsize
 
     @property
+    def instants(self) -> int:
+        """Number of sharp instants of each window that the sequence keeps; 0: none."""
+        spec = self.specs.get(SHARP_INSTANTS)
+        return 0 if spec is None else spec.shape[1]
+
+    @property
     def image_names(self) -> tuple[str, ...]:
         """Names of the arrays of frames."""
         return ("blur", "sharp") if self.has_sharp else ("blur",)
@@ -251,17 +262,24 @@ class SequenceRecord(BaseModel):
         """Return the record of the same sequence with frames of a type, before any is written."""
         return self.model_copy(update={"arrays": tuple(self._planned(dtype).values())})
 
-    def _planned(self, frames: VoxelType) -> dict[str, ArraySpec]:
+    def with_instants(self, instants: int) -> SequenceRecord:
+        """Return the record of the same sequence with sharp instants, before any is written."""
+        planned = self._planned(self.frame_dtype, instants)
+        return self.model_copy(update={"arrays": tuple(planned.values())})
+
+    def _planned(self, frames: VoxelType, instants: int = 0) -> dict[str, ArraySpec]:
         """Return the arrays that `voxelize` makes of this sequence, by name.
 
         Args:
             frames: type of the frames.
+            instants: number of sharp instants of each window.
         """
         if self.kind == "npy":
             return {}
         n = self.windows
         (h, w), (height, width) = self.voxel_shape, self.frame_shape
-        frame_bytes = 3 * height * width * len(self.image_names) * np.dtype(frames).itemsize
+        images = len(self.image_names) + instants
+        frame_bytes = 3 * height * width * images * np.dtype(frames).itemsize
         packed, counts = self.kind == "packed", self.kind == "counts"
         whole = shard_windows(n, frame_bytes + (self.voxel_bytes if counts else 0))
         specs = []
@@ -280,6 +298,8 @@ class SequenceRecord(BaseModel):
         specs += [
             _sharded(name, frames, shape, chunks, whole, "none", axes) for name in self.image_names
         ]
+        if instants:
+            specs += _of_instants(instants, specs[-1], frames)
         rows = -(-n // whole) * whole
         small = {k: v for k, v in SMALL_ARRAYS.items() if packed or k != "first_sample"}
         specs += [
@@ -321,6 +341,21 @@ def _spikes(samples: int, height: int, row: int, window: int) -> ArraySpec:
     whole = min(chunks_a_shard, -(-samples // chunks[0])) * chunks[0]
     dimensions = ("sample", "voxel_y", "voxel_x_bytes")
     return _sharded("spikes", "uint8", (samples, height, row), chunks, whole, "none", dimensions)
+
+
+def _of_instants(instants: int, image: ArraySpec, frames: VoxelType) -> list[ArraySpec]:
+    """Return the arrays of sharp instants, in files of as many windows as those of `image`."""
+    shape, chunks = (image.shape[0], instants, *image.shape[1:]), (1, *image.chunks)
+    axes = ("window", "instant", *image.dimensions[1:])
+    sharp = _sharded(SHARP_INSTANTS, frames, shape, chunks, image.per_file, "none", axes)
+    times = ArraySpec(
+        name=INSTANTS,
+        dtype="float64",
+        shape=(instants,),
+        chunks=(instants,),
+        dimensions=("instant",),
+    )
+    return [sharp, times]
 
 
 def _sharded(

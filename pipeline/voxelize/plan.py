@@ -32,7 +32,7 @@ from ..spikes.sensor import SensorError
 from ..spikes.sidefile import beside, read_side_file
 from ..storage.base import StoreError, merge_spans
 from ..store.arrays import ArraySpec, Codec
-from ..store.schema import Kind, SequenceRecord, shard_windows
+from ..store.schema import INSTANTS, SHARP_INSTANTS, Kind, SequenceRecord, shard_windows
 
 Ranges = list[tuple[int, int]]
 """Spike samples [start, stop), of each window or run."""
@@ -59,6 +59,7 @@ class WindowSource:
     """One past the last sample."""
     blur: str
     sharp: str | None
+    instants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +174,15 @@ def plan_sequence(
     record = _record(sequence, target, frames.shape, ranges, runs)
     if frames.dtype != record.frame_dtype and record.kind != "npy":
         record = record.with_frames(frames.dtype)
+    if sequence.instants:
+        if record.kind == "npy":
+            raise StoreError(
+                f"{sequence.seq}: the unified layout keeps one sharp frame an exposure, and the "
+                "manifest names several; align without --instants, or voxelize to a store"
+            )
+        record = record.with_instants(len(sequence.instants))
     windows = tuple(
-        WindowSource(w.frame_index, w.spikes, start, stop, w.blur, w.sharp)
+        WindowSource(w.frame_index, w.spikes, start, stop, w.blur, w.sharp, w.instants)
         for w, (start, stop) in zip(sequence.windows, ranges, strict=True)
     )
     values: dict[str, Sequence[float]] = {
@@ -183,6 +191,7 @@ def plan_sequence(
         "t1": [w.t1 for w in sequence.windows],
         "frame_index": [w.frame_index for w in sequence.windows],
         "first_sample": first_sample,
+        INSTANTS: sequence.instants,
     }
     small = tuple((s, tuple(values[s.name])) for s in record.arrays if s.shards is None)
     whole = ShardTask(
@@ -299,13 +308,15 @@ def _parts(
             overlapping = tuple(run for run in runs if run.at < b and run.end > a)
             part = replace(whole, arrays=(specs["spikes"],), start=a, stop=b, runs=overlapping)
             yield part, [run.path for run in overlapping]
-    names = {"packed": record.image_names, "counts": ("voxels", *record.image_names), "npy": ()}
+    images = (*record.image_names, *((SHARP_INSTANTS,) if record.instants else ()))
+    names = {"packed": images, "counts": ("voxels", *images), "npy": ()}
     arrays = tuple(specs[name] for name in names[record.kind])
     rows = arrays[0].per_file if arrays else shard_windows(record.windows, record.voxel_bytes)
     for a in range(0, record.windows, rows):
         in_task = windows[a : a + rows]
         paths = [w.spikes for w in in_task] if record.kind != "packed" else []
-        paths += [path for w in in_task for path in (w.blur, w.sharp) if path is not None]
+        images_of = ((w.blur, w.sharp, *w.instants) for w in in_task)
+        paths += [path for of_window in images_of for path in of_window if path is not None]
         stop = a + len(in_task)
         yield replace(whole, arrays=arrays, start=a, stop=stop, windows=in_task), paths
 
@@ -346,6 +357,8 @@ def plan_digest(sequence: AlignedSequence, kind: Kind, bins: int) -> str:
     }
     if sequence.space is not None:  # only then: other stores keep their digest
         content["matrix"] = sequence.space.matrix
+    if sequence.instants:
+        content["instants"] = sequence.instants
     if sequence.readout is not None:
         content["readout"] = sequence.readout
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -14,7 +14,7 @@ from ..storage.base import StoreError, StoreWriteError
 from ..storage.checksum import SummedFiles
 from ..storage.locate import open_storage
 from ..store.arrays import METADATA, ArraySpec
-from ..store.schema import Completion, SourceMark
+from ..store.schema import SHARP_INSTANTS, Completion, SourceMark
 from ..store.write import array_files, scratch
 from .npy import write_windows
 from .plan import SequencePlan, ShardTask, SpikeRun
@@ -155,6 +155,10 @@ def _write_arrays(task: ShardTask, sources: TaskSources, files: SummedFiles) -> 
         data = scratch("shard", (task.stop - task.start, *spec.shape[1:]), spec.dtype)
         if spec.name in fill:
             fill[spec.name](task, sources, data)
+        elif spec.name == SHARP_INSTANTS:
+            for window, frames in zip(task.windows, data, strict=True):
+                for path, frame in zip(window.instants, frames, strict=True):
+                    frame[...] = sources.image(path)
         else:
             for window, frame in zip(task.windows, data, strict=True):
                 frame[...] = sources.image(getattr(window, spec.name))

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 
@@ -41,6 +42,7 @@ def main() -> None:
     times = [frame / EXPOSURE for frame in FRAMES]
     for part in PARTS:
         moved, shifted = defaultdict(list), defaultdict(list)
+        taken = {"one": 0.0, "several": 0.0}
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
             made = write_frames(work / "frames", options.set, part, options.scenes)
@@ -51,7 +53,14 @@ def main() -> None:
                 middles = [exposure.frame_index for exposure in recording.exposures]
                 windows = RecordingSequence(recording, None)
                 wanted = [[True] * len(times)] * windows.length
-                for window, i, frame in restored_instants(PathMethod(), windows, times, wanted):
+                begun = process_time()
+                every = list(restored_instants(PathMethod(), windows, times, wanted))
+                taken["several"] += process_time() - begun
+                begun = process_time()
+                for _ in restored_frames(PathMethod(), windows):
+                    pass
+                taken["one"] += process_time() - begun
+                for window, i, frame in every:
                     truth = scene.frame(middles[window] + FRAMES[i])
                     moved[FRAMES[i]].append(psnr(frame, truth))
                 for number, time in zip(FRAMES, times, strict=True):
@@ -59,6 +68,11 @@ def main() -> None:
                     for window, frame in restored_frames(PathMethod(), around):
                         truth = scene.frame(middles[window] + number)
                         shifted[number].append(psnr(frame, truth))
+        print(
+            f"{options.set}, {part}: {len(FRAMES)} instants take "
+            f"{taken['several'] / taken['one']:.2f} times the CPU time of the middle alone",
+            flush=True,
+        )
         for number in FRAMES:
             print(
                 f"{options.set}, {part}, {number:+d} frames of {EXPOSURE}: moved "

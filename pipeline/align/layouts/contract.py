@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +28,9 @@ class FoundWindow:
     blur: Path
     sharp: Path | None
     spikes: Path
+    sharps: Mapping[int, Path] = field(default_factory=dict, repr=False)
+    """All sharp frames of the sequence by number, where blurred frames have the numbers of the
+    sharp ones in their middles."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -90,7 +90,7 @@ def pair_frames(
     sharps: Mapping[int, Path],
     spikes: Mapping[int, Path],
     expected: str,
-    centre: Callable[[int], int] = lambda number: number,
+    centre: Callable[[int], int] | None = None,
 ) -> tuple[FoundWindow, ...]:
     """Return the windows of one sequence, its files paired by number.
 
@@ -99,7 +99,8 @@ def pair_frames(
         sharps: sharp frames by number.
         spikes: spike files by number; a stream is there under every number.
         expected: where spikes were looked for, for the message.
-        centre: number of the sharp frame in the middle of a blurred frame, from its number.
+        centre: number of the sharp frame in the middle of a blurred frame, from its number; None:
+            the same.
 
     Raises:
         AlignmentError: a blurred frame without spikes.
@@ -110,7 +111,12 @@ def pair_frames(
         raise AlignmentError(f"{folder}: no spikes for {shorten(missing)}; expected {expected}")
     return tuple(
         FoundWindow(
-            frame_index=n, centre=centre(n), blur=blurs[n], sharp=sharps.get(n), spikes=spikes[n]
+            frame_index=n,
+            centre=n if centre is None else centre(n),
+            blur=blurs[n],
+            sharp=sharps.get(n),
+            spikes=spikes[n],
+            sharps=sharps if centre is None else {},
         )
         for n in sorted(blurs)
     )

@@ -22,6 +22,7 @@ from spikedeblur.pipeline.frames.colours import Colours, colours_of
 from spikedeblur.pipeline.frames.images import (
     read_frame,
     read_rgb,
+    to_uint8,
     write_png,
     write_png16,
 )
@@ -180,12 +181,25 @@ def test_frames_of_an_exposure_share_what_moves_in_it(recording, moving_scene, m
         found = read_rgb(recording / "out" / f"0031_{m}.png")[:, 16:-16]
         there = np.roll(middle, -shift, axis=1)[:, 16:-16]
         assert psnr(found, there) > 27, m
-    (recording / "out/0031_2.png").unlink()
+    last = recording / "out/0031_2.png"
+    before = last.read_bytes()
+    last.unlink()
     looked.clear()
     assert restore(recording, method="path", frames_per_exposure=3).restored == 1
+    assert last.read_bytes() == before
     restore(recording, "one", method="path")
     one, more = (recording / out for out in ("one/0031.png", "out/0031_1.png"))
     assert one.read_bytes() == more.read_bytes()
+
+
+def test_the_end_of_an_exposure_is_told_by_the_next_one_too(recording, moving_scene) -> None:
+    exposed = exposures.Exposures(RecordingSequence(found(recording), None), kept=3)
+    middles = {i: exposures.as_frames(exposed.sharp(i)[0])[0] for i in range(3)}
+    time = 15 / 32.125  # when the next exposure is at its middle
+    truth = moving_scene.sharp[2][:, :-16]  # what comes in is seen by the next one only
+    frames = (exposed.moved(1, seen, time) for seen in ({1: middles[1]}, middles))
+    alone, both = (psnr(to_uint8(frame)[:, :-16], truth) for frame in frames)
+    assert both > alone + 0.5
 
 
 def test_instants_near_a_recordings_end_get_shorter_windows(recording) -> None:
@@ -248,6 +262,33 @@ def test_frames_of_other_bits_are_other_frames(recording) -> None:
     assert restore(recording, overwrite=True).restored == 3
     step = np.abs(whole / 257.0 - read_rgb(recording / "out" / "0031.png"))
     assert step.max() <= 0.5 + 1 / 257
+
+
+def test_light_that_frames_clip_is_kept_in_sixteen_bits(recording, moving_scene) -> None:
+    brighter = 1.5  # so that a tenth of the frame is beyond white
+    for centre, frame in zip(moving_scene.centres, moving_scene.blur, strict=True):
+        light = (frame * brighter).clip(0, 255).round().astype(np.uint8)
+        write_png(recording / "test_blurry_33/Type1/clip" / f"{centre:04d}.png", light)
+    side = SideFile(geometry=GEOMETRY, rate=moving_scene.rate, gain=moving_scene.gain / brighter)
+    write_side_file(recording / "spike.dat", side)
+    restore(recording, bits=16, headroom=4, method="path")
+    record = json.loads((recording / "out" / RECORD).read_text())
+    assert record["inputs"]["white"] == 16384
+    found = read_png16(recording / "out/0031.png") / 16384
+    truth = moving_scene.sharp[1] / 255 * brighter
+    inside = moving_scene.blur[1].max(-1) * brighter >= 255
+    assert 0.02 < inside.mean() < 0.5
+    error = np.square(found - truth)[inside].mean()
+    clipped = np.square(found.clip(0, 1) - truth)[inside].mean()
+    assert 10 * np.log10(clipped / error) > 3
+    assert restore(recording, bits=16, headroom=4, method="path").kept == 3
+    with pytest.raises(job.RestoreError, match=r"other inputs \(white\)"):
+        restore(recording, bits=16, method="path")
+
+
+def test_light_beyond_white_needs_sixteen_bits() -> None:
+    with pytest.raises(job.RestoreError, match="--bits 16"):
+        job.Restoring(method="path", headroom=4)
 
 
 def test_sixteen_bits_without_opencv_are_refused_before_anything_is_written(
