@@ -10,6 +10,7 @@ import typer
 
 from . import options
 from .options import (
+    between,
     camera_clock,
     exposure_times,
     leave_out,
@@ -60,6 +61,8 @@ def restore(
     first: options.First = None,
     calibration: options.Calibration = None,
     sensor: options.Sensor = None,
+    since: options.From = None,
+    until: options.To = None,
     tile: options.Tile = None,
     flips: options.Flips = False,
     short_bins: Annotated[
@@ -112,6 +115,7 @@ def restore(
     from .progress import progress_bar
 
     require_local(out, "--out")
+    part = between(since, until)
     if video is not None:
         if bits == "16":
             raise typer.BadParameter("an MP4 is made of 8-bit frames", param_hint="--bits")
@@ -142,6 +146,7 @@ def restore(
                 how,
                 split=split,
                 sensor=sensor,
+                between=part,
                 overwrite=overwrite,
                 reporter=reporter,
             )
@@ -154,7 +159,7 @@ def restore(
         else:
             clock = camera_clock(frame_rate, shutter, start, times, fps, exposure)
             exposed = exposure_times(log, seq, exposure, fps, step, clock)
-            spiking = spike_options(geometry, rate, gain, first, calibration, readout, sensor)
+            spiking = spike_options(geometry, rate, gain, first, calibration, readout, sensor, part)
             recording = find_recording(blur, spikes, exposed, spiking, decode_to=out)
             for exposed_frame in recording.exposures if video is not None else ():
                 convertible_colours(exposed_frame.path)
@@ -165,4 +170,6 @@ def restore(
         write_video(video, restored_files(out), video_fps, overwrite=overwrite)
     kept = f", {summary.kept} there already" if summary.kept else ""
     written = "" if video is None else f"; {video}"
-    report(summary, f"{summary.restored} frames{words} in {out}{kept}{written}", json=json)
+    outside = f", {summary.left_out} not wholly in {part} left out" if part is not None else ""
+    done = f"{summary.restored} frames{words} in {out}{kept}{outside}{written}"
+    report(summary, done, json=json)

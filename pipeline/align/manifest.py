@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import pydantic_core
 from pydantic import (
@@ -27,14 +27,19 @@ from ...errors import SpikeDeblurError
 from ..host.documents import MAX_JSON_BYTES
 from ..host.files import stays_below, write_text
 from ..host.header import ProductFormat
+from ..host.pieces import HashForm
 from ..host.reading import read_file
 from ..host.validation import first_problem
+from ..spikes.between import Between, Cut
 from ..spikes.bounds import MOST_COUNT, Count, Gain, Hertz, Instant
 from ..spikes.clock import SpikeClock
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.presets import GeometrySpec, parse_geometry
 from ..spikes.registration import Matrix, Registration
 from .log import AlignmentRow, format_alignment_log, require_seq
+from .verification import Problem as Problem
+from .verification import ReferenceKind as ReferenceKind
+from .verification import Verification as Verification
 
 FORMAT = ProductFormat("spikedeblur.manifest", schema_version=1)
 
@@ -74,81 +79,20 @@ class FileRecord(_Record):
     """Time of the last change, in nanoseconds since 1970."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Hex SHA-256 of the content; None: the content was not read."""
-
-
-ReferenceKind = Literal["blur", "sharp"]
-
-Unproved = Literal["flat", "still", "unlike", "edge", "rival", "unsure"]
-"""Why the frames prove no lag."""
-Misread = Literal["rows flipped", "columns flipped", "rotated", "transposed", "geometry", "swapped"]
-"""How the spikes fit the frames better than as they were read."""
-Problem = Literal[Unproved, Misread, "sharp apart", "rolling shutter", "late", "early"]
-"""What the frames show to be wrong, or why they prove nothing; see docs/alignment.md."""
-
-
-class Verification(_Record):
-    """A sequence's lag (late > 0) and drift, as measured from its frames and spikes."""
-
-    lag_frames: float
-    """Lag of the spikes, in samples."""
-    lag_seconds: float
-    """Lag of the spikes, in seconds."""
-    correlation: float = Field(ge=-1, le=1)
-    """Correlation of the frames with the TFP at that lag."""
-    confident: bool
-    """Whether the frames prove the lag; a flat or still scene proves nothing."""
-    warning: str | None = None
-    """What is wrong, in a sentence; None: nothing is."""
-    by: ReferenceKind = "sharp"
-    """Kind of frames that the lag was measured from."""
-    problem: Problem | None = None
-    """What is wrong, in a word or two; None: nothing is."""
-    confidence: float = Field(default=0.0, ge=0, le=1)
-    """Probability that the lag is right to within 1 % of the exposure, or one sample."""
-    error_frames: float | None = Field(default=None, ge=0)
-    """Standard error of the lag, in samples."""
-    at_frame: float | None = None
-    """Sample at which the lag holds, counted by the clock before any correction."""
-    drift_ppm: float | None = None
-    """True rate over the stated one minus 1, in millionths; None: can't be measured."""
-    drift_error_ppm: float | None = Field(default=None, ge=0)
-    """Standard error of the drift, in millionths."""
-    rival: float | None = None
-    """Best correlation outside the main lobe; None: there is no lag outside."""
-    applied: bool = False
-    """Whether the sequence's clock was corrected by this lag and drift."""
-    readout: float | None = None
-    """Time from a frame's first row to its last one, in seconds, that the lags of bands of rows
-    show; None: none is known to be missing."""
+    piece: int | None = Field(default=None, ge=1, le=MOST_COUNT)
+    """Bytes of the pieces whose digests `sha256` is of; None: it is of the content itself."""
+    part: tuple[Count, Count] | None = None
+    """Bytes [start, stop) that `sha256` is of; None: all."""
 
     @property
-    def is_unlike(self) -> bool:
-        """Whether spikes and frames, as they were read, are not of one scene."""
-        misread = self.problem in get_args(Misread)
-        return self.problem == "unlike" or misread
-
-    @property
-    def is_wrong(self) -> bool:
-        """Whether something is known to be wrong; where nothing could be told, nothing is."""
-        proves_nothing = self.problem in ("flat", "still", "edge", "rival", "unsure")
-        return self.open_problem is not None and not proves_nothing
-
-    @property
-    def open_problem(self) -> Problem | None:
-        """What is still wrong: no longer a lag, once the clock is corrected by it."""
-        return None if self.applied and self.problem in ("late", "early") else self.problem
-
-    @property
-    def open_warning(self) -> str | None:
-        """The same in a sentence."""
-        return None if self.open_problem is None else self.warning
+    def form(self) -> HashForm:
+        """How `sha256` is made."""
+        return HashForm(self.piece, self.part)
 
     @model_serializer(mode="wrap")
-    def _without_readout(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _without_what_few_have(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         content: dict[str, object] = dump(self)
-        if self.readout is None:
-            del content["readout"]
-        return content
+        return {k: v for k, v in content.items() if v is not None or k == "sha256"}
 
 
 class Space(_Record):
@@ -228,6 +172,13 @@ class AlignedSequence(_Record):
     """Registration of the spikes; None: both cameras see the same field."""
     verification: Verification | None = None
     """Measured lag; None: not measured."""
+    part: tuple[Instant | None, Instant | None] | None = None
+    """Times between which the recording was read, in seconds; None: all of it."""
+
+    @property
+    def between(self) -> Between | None:
+        """Times between which the recording is read; None: all of it."""
+        return None if self.part is None else Between(start=self.part[0], end=self.part[1])
 
     @property
     def finding(self) -> str | None:
@@ -240,8 +191,9 @@ class AlignedSequence(_Record):
         content: dict[str, object] = dump(self)
         if not self.links:
             del content["links"]
-        if self.readout is None:
-            del content["readout"]
+        for name in ("readout", "part"):
+            if content[name] is None:
+                del content[name]
         return content
 
     @model_validator(mode="after")
@@ -299,11 +251,16 @@ class AlignedSequence(_Record):
         known = (self.seq, self.geometry, self.rate, self.gain, self.scene, self.blur_kind)
         calibrated = self.space is not None and self.space.by == "calibration"
         space = self.space if calibrated else None
-        return *known, self.readout, space, windows, files, self.links
+        return *known, self.readout, self.part, space, windows, files, self.links
 
     def clock(self, window: Window) -> SpikeClock:
         """Return the clock of the file that holds the window's spikes."""
         return SpikeClock(rate=self.rate, first=window.first, readout=self.readout or 0.0)
+
+    def cut(self, window: Window) -> Cut | None:
+        """Return the part that is read of the file with the window's spikes; None: all of it."""
+        between = self.between
+        return None if between is None else Cut(between, self.clock(window))
 
 
 class SplitRecord(_Record):

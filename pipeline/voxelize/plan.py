@@ -17,13 +17,15 @@ import hashlib
 import itertools
 import json
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..align.manifest import AlignedSequence, FileRecord
 from ..frames.images import FrameType
+from ..host.pieces import HashForm
+from ..spikes.between import Cut
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
 from ..storage.base import StoreError, merge_spans
@@ -66,8 +68,14 @@ class SourceFile:
     mtime_ns: int
     sha256: str | None
     """SHA-256 that `align` recorded; None: not known."""
-    hashed_here: bool
-    """Whether this task reports the hash, which one task of the sequence does."""
+    form: HashForm
+    """How the hash is made."""
+    pieces: tuple[int, int] = (0, 0)
+    """Pieces [first, end) of the file that this task hashes: each is hashed by one task."""
+    reads: tuple[int, int] | None = None
+    """Bytes [start, stop) in which the task reads; None: all of the file."""
+    cut: Cut | None = None
+    """Part of a recording to which reading is confined; None: all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,10 @@ class ShardTask:
     """Arrays of which the task writes one shard each; none for kind npy."""
     start: int
     stop: int
+    number: int = 0
+    """Place among the tasks of the sequence."""
+    noted: bool = False
+    """Whether it is noted that the task is done, so that a later run does not repeat it."""
     windows: tuple[WindowSource, ...] = ()
     """Windows in [start, stop), for arrays of windows."""
     runs: tuple[SpikeRun, ...] = ()
@@ -128,6 +140,19 @@ class ShardTask:
     """Registration of spike pixels to the frames; None: both cameras see the same."""
     small: tuple[tuple[ArraySpec, tuple[float, ...]], ...] = ()
     """Arrays of one value a window, and their values, in a sequence's first task only."""
+
+    def samples_of(self, path: str) -> Ranges:
+        """Return the samples [start, stop) of a stream that the task reads; empty: it is none."""
+        if self.record.kind == "packed":
+            return [(run.start, run.stop) for run in self.clipped_runs() if run.path == path]
+        return [(w.start, w.stop) for w in self.windows if w.spikes == path]
+
+    def clipped_runs(self) -> Iterator[SpikeRun]:
+        """Yield the parts of the task's runs that lie in [start, stop) of `spikes`."""
+        for run in self.runs:
+            before, after = max(self.start - run.at, 0), max(run.end - self.stop, 0)
+            start, stop = run.start + before, run.stop - after
+            yield replace(run, start=start, stop=stop, at=run.at + before)
 
     @property
     def nbytes(self) -> int:
@@ -190,18 +215,55 @@ def plan_sequence(
         registration=sequence.registration(),
         links=tuple(sequence.links.items()),
     )
-    tasks: list[ShardTask] = []
-    # Tasks of one sequence can share a recording: the first one to read it hashes it.
-    hashed: set[str] = set()
-    for part, paths in _parts(whole, windows, runs):
-        sources = []
-        for path in dict.fromkeys(paths):
-            now, recorded = seen[path], sequence.files[path].sha256
-            sources.append(SourceFile(path, now.size, now.mtime_ns, recorded, path not in hashed))
-            hashed.add(path)
-        first = not tasks and record.kind != "npy"
-        tasks.append(replace(part, sources=tuple(sources), small=small if first else ()))
+    parts = list(_parts(whole, windows, runs))
+    sources = _sources(sequence, seen, parts)
+    tasks = []
+    for number, ((part, _), of_part) in enumerate(zip(parts, sources, strict=True)):
+        first = number == 0 and record.kind != "npy"
+        task = replace(part, sources=of_part, small=small if first else ())
+        tasks.append(replace(task, number=number, noted=len(parts) > 1))
     return SequencePlan(record, tuple(tasks))
+
+
+def _sources(
+    sequence: AlignedSequence,
+    seen: Mapping[str, FileRecord],
+    parts: list[tuple[ShardTask, list[str]]],
+) -> list[tuple[SourceFile, ...]]:
+    """Return the files of each task. A piece of a file is hashed by the task that reads its begin.
+
+    Args:
+        sequence: entry of the manifest.
+        seen: present state of each file of the sequence.
+        parts: tasks, and the paths of the files that each one reads.
+    """
+    cuts = {window.spikes: sequence.cut(window) for window in sequence.windows}
+    bits = sequence.spike_geometry().frame_bits
+    sources: list[dict[str, SourceFile]] = []
+    readers: dict[str, list[tuple[int, int]]] = {}
+    for number, (task, paths) in enumerate(parts):
+        sources.append({})
+        for path in dict.fromkeys(paths):
+            now, recorded = seen[path], sequence.files[path]
+            form = recorded.form
+            if recorded.sha256 is None:
+                form = HashForm.of_bytes(now.size, recorded.part)
+            reads = None
+            if spans := task.samples_of(path):
+                start, stop = min(span[0] for span in spans), max(span[1] for span in spans)
+                reads = start * bits // 8, -(-stop * bits // 8)
+            sources[number][path] = SourceFile(
+                path, now.size, now.mtime_ns, recorded.sha256, form, (0, 0), reads, cuts.get(path)
+            )
+            readers.setdefault(path, []).append((reads[0] if reads else 0, number))
+    for path, reading in readers.items():
+        reading.sort()
+        first = sources[reading[0][1]][path]
+        begins = [begin for begin, _ in first.form.spans(first.size)]
+        at = [0, *(bisect_left(begins, offset) for offset, _ in reading[1:]), len(begins)]
+        for (_, number), span in zip(reading, itertools.pairwise(at), strict=True):
+            sources[number][path] = replace(sources[number][path], pieces=span)
+    return [tuple(of_task.values()) for of_task in sources]
 
 
 def _sample_ranges(sequence: AlignedSequence, bins: int) -> Ranges:
