@@ -10,6 +10,7 @@ import typer
 from .options import (
     Calibration,
     FrameRate,
+    From,
     Gain,
     Geometry,
     Json,
@@ -18,6 +19,8 @@ from .options import (
     Shutter,
     Start,
     Times,
+    To,
+    between,
     camera_clock,
     overwrites,
     spike_options,
@@ -101,6 +104,8 @@ def align(
         typer.Option("--estimate", help="Correct clocks by the lag and drift that are proved."),
     ] = False,
     calibration: Calibration = None,
+    since: From = None,
+    until: To = None,
     estimate_space: Annotated[
         Literal["similarity", "affine", "homography"] | None,
         typer.Option(help="Find this homography from the frames, with this model."),
@@ -136,7 +141,9 @@ def align(
         fps=fps,
         camera=camera_clock(frame_rate, shutter, start, times, fps, exposure),
         variant=variant,
-        spikes=spike_options(geometry, rate, gain, None, calibration, readout),
+        spikes=spike_options(
+            geometry, rate, gain, None, calibration, readout, part=between(since, until)
+        ),
         verify=verify,
         estimate=estimate,
         estimate_space=estimate_space,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Gain, Geometry, Json, Rate, overwrites
+from .options import From, Gain, Geometry, Json, Rate, To, between, overwrites
 from .output import command_line, report
 
 
@@ -20,12 +20,15 @@ def convert(
     key: Annotated[
         str | None, typer.Option(help="Array to take from an .npz or HDF5 file.")
     ] = None,
+    since: From = None,
+    until: To = None,
     overwrite: Annotated[bool, overwrites("OUT.dat")] = False,
     json: Json = False,
 ) -> None:
     """Write spikes of another tool as a packed, bottom-up .dat with a side file.
 
-    Geometry, rate and gain are those of IN; the side file records them.
+    Geometry, rate and gain are those of IN; the side file records them. With --from and --to, OUT
+    is a part of IN, whose samples keep their times.
 
     Example: spikedeblur convert recording.npy spike.dat --rate 20000 --gain 0.5
     """
@@ -40,6 +43,7 @@ def convert(
             rate=rate,
             gain=gain,
             key=key,
+            between=between(since, until),
             overwrite=overwrite,
             reporter=reporter,
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .options import spike_options
+from .options import between, spike_options
 from .output import say
 
 
@@ -20,6 +20,8 @@ def view(
     rate: options.Rate = None,
     gain: options.Gain = None,
     sensor: options.Sensor = None,
+    since: options.From = None,
+    until: options.To = None,
     port: Annotated[
         int,
         typer.Option(min=0, max=65535, help="Port of the page.", show_default="any that is free"),
@@ -37,7 +39,8 @@ def view(
     """
     from ..pipeline.view import open_clips, serve
 
-    groups = open_clips(path, spike_options(geometry, rate, gain, sensor=sensor))
+    part = between(since, until)
+    groups = open_clips(path, spike_options(geometry, rate, gain, sensor=sensor, part=part))
     for group in groups:
         if group.finding is not None:
             say(f"warning: {group.name}: {group.finding}", err=True)

@@ -178,9 +178,10 @@ class _Histogram:
 
 def _facts(clip: ViewedClip, instant: int, seen: Pictures) -> str:
     """Return a table in Markdown."""
-    time = f"{1000 * instant / clip.rate:.3f} ms" if clip.rate else "no rate known"
+    sample = clip.begin + instant
+    time = f"{1000 * sample / clip.rate:.3f} ms" if clip.rate else "no rate known"
     rows = [
-        ("sample", f"{instant} of {clip.samples} ({time})"),
+        ("sample", f"{sample} of {clip.begin + clip.samples} ({time})"),
         ("window", f"{seen.window[0]} to {seen.window[1] - 1}"),
         ("bin", f"{seen.bin_index}: samples {seen.bin_samples[0]} to {seen.bin_samples[1] - 1}"),
         ("pixels", f"{clip.shape[0]}x{clip.shape[1]}"),

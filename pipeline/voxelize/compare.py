@@ -38,6 +38,8 @@ class VoxelizeJob:
     store: Storage
     kind: Kind
     options: VoxelizeOptions
+    left_out: int = 0
+    """Frames that are not exposed wholly in the part of the recordings that is read."""
 
     @property
     def in_place(self) -> bool:

@@ -14,10 +14,12 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 from ...errors import SpikeDeblurError
 from ..align.manifest import AlignedSequence
+from ..align.part import cut_manifest
 from ..host.files import StrPath
 from ..host.reporter import SILENT, Reporter, Throughput
 from ..storage.base import Storage, StoreError, StoreWriteError
@@ -80,6 +82,8 @@ class VoxelizeSummary:
     """Whether nothing was written; windows and sequences are then what would be."""
     estimate: Estimate | None
     """Estimate by a dry run; None: not a dry run, or nothing to measure."""
+    left_out: int
+    """Frames that are not exposed wholly in the part of the recordings that is read."""
     failed: tuple[Failure, ...]
     """Sequences that could not be made, by name. The store has no part of them."""
 
@@ -150,6 +154,7 @@ def voxelize_manifest(
         seconds=time.perf_counter() - begun,
         dry_run=options.dry_run,
         estimate=foretold,
+        left_out=job.left_out,
         failed=tuple(compared.failures[seq] for seq in sorted(compared.failures)),
     )
 
@@ -157,6 +162,14 @@ def voxelize_manifest(
 def _open_job(manifest_path: StrPath, store: Storage, options: VoxelizeOptions) -> VoxelizeJob:
     kind = _kind(store, options)
     manifest, sources, manifest_sha256 = open_manifest(manifest_path)
+    left_out = 0
+    if options.between is not None:
+        if not sources.root.is_local:
+            raise StoreError(
+                f"{sources.root}: a bucket's recordings are fetched whole, so --from and --to save "
+                "nothing there; leave them out, or copy the data set to a folder"
+            )
+        manifest, left_out = cut_manifest(manifest, Path(sources.root.location), options.between)
     if kind == "npy":
         require_folder_splits(manifest)
     if options.codec is not None and kind != "counts":
@@ -171,6 +184,7 @@ def _open_job(manifest_path: StrPath, store: Storage, options: VoxelizeOptions) 
         store=store,
         kind=kind,
         options=options,
+        left_out=left_out,
     )
 
 
