@@ -65,6 +65,9 @@ def _main() -> None:
         def __exit__(self, *_) -> None:
             self._file.close()
 
+        def tell(self) -> int:
+            return self._file.tell()
+
         def seek(self, place: int) -> None:
             self._file.seek(place)
 
