@@ -32,6 +32,7 @@ def convert(
 
     Example: spikedeblur convert recording.npy spike.dat --rate 20000 --gain 0.5
     """
+    from ..pipeline.spikes.convert import Taken
     from ..pipeline.spikes.convert import convert as job
     from .progress import progress_bar
 
@@ -42,8 +43,7 @@ def convert(
             geometry=geometry,
             rate=rate,
             gain=gain,
-            key=key,
-            between=between(since, until),
+            taken=Taken(key=key, between=between(since, until)),
             overwrite=overwrite,
             reporter=reporter,
         )

@@ -82,6 +82,7 @@ def _frames(recording: Recording) -> list[FrameAt]:
             t0=exposure.t0,
             t1=exposure.t1,
             registration=registration,
+            cut=settings.cut,
         )
         for exposure, samples in zip(recording.exposures, lengths, strict=True)
         if samples == length

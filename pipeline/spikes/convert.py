@@ -51,6 +51,16 @@ class ConvertError(SpikeDeblurError):
     """The input holds no spikes that can be converted."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """Which spikes of the input are converted."""
+
+    key: str | None = None
+    """Array of an `.npz` or HDF5 file with several."""
+    between: Between | None = None
+    """Times on the input's clock; None: all."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConvertSummary:
     """What `convert` has written."""
@@ -70,8 +80,7 @@ def convert(
     geometry: str | None = None,
     rate: float | None = None,
     gain: float | None = None,
-    key: str | None = None,
-    between: Between | None = None,
+    taken: Taken = Taken(),  # frozen
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> ConvertSummary:
@@ -85,9 +94,7 @@ def convert(
         geometry: SPEC of the input; needed for a `.dat` without side file.
         rate: spike frames a second to record, in Hz; None: that of the input's side file or preset.
         gain: spikes a sample at unit luminance to record; None: that of the side file or preset.
-        key: array to take from an `.npz` or HDF5 file with several.
-        between: times between which samples are taken, on the input's clock; None: all. The side
-            file records the time of the first one.
+        taken: which spikes of the input. The side file records the time of the first sample.
         overwrite: replace `out` and its side file.
         reporter: hears of the frames written.
 
@@ -112,8 +119,8 @@ def convert(
         known = [facts for facts in (recorded, PRESETS.get(geometry or "")) if facts is not None]
         spec = geometry or (recorded.geometry if recorded else None)
         rate = first_known(rate, *(facts.rate for facts in known))
-        cut = _cut(source, between, rate, recorded)
-        with _open(source, spec, key, cut) as frames:
+        cut = _cut(source, taken.between, rate, recorded)
+        with _open(source, spec, taken.key, cut) as frames:
             height, width = frames.geometry.shape
             start, stop = frames.whole
             target = SpikeGeometry(height=height, width=width, flip_rows=True)

@@ -48,6 +48,7 @@ def frames_of(sequence: AlignedSequence, root: Path) -> list[FrameAt]:
             t0=window.t0,
             t1=window.t1,
             registration=registration,
+            cut=sequence.cut(window),
         )
         for window in sequence.windows
     ]
