@@ -70,8 +70,8 @@ class SourceFile:
     """SHA-256 that `align` recorded; None: not known."""
     form: HashForm
     """How the hash is made."""
-    pieces: tuple[int, int] = (0, 0)
-    """Pieces [first, end) of the file that this task hashes: each is hashed by one task."""
+    pieces: tuple[int, ...] = ()
+    """Numbers of the file's pieces that this task hashes: each is hashed by one task."""
     reads: tuple[int, int] | None = None
     """Bytes [start, stop) in which the task reads; None: all of the file."""
     cut: Cut | None = None
@@ -230,7 +230,8 @@ def _sources(
     seen: Mapping[str, FileRecord],
     parts: list[tuple[ShardTask, list[str]]],
 ) -> list[tuple[SourceFile, ...]]:
-    """Return the files of each task. A piece of a file is hashed by the task that reads its begin.
+    """Return the files of each task, and which of their pieces it hashes: those that it reads, and
+    an equal share of those that nobody reads.
 
     Args:
         sequence: entry of the manifest.
@@ -240,7 +241,7 @@ def _sources(
     cuts = {window.spikes: sequence.cut(window) for window in sequence.windows}
     bits = sequence.spike_geometry().frame_bits
     sources: list[dict[str, SourceFile]] = []
-    readers: dict[str, list[tuple[int, int]]] = {}
+    readers: dict[str, list[tuple[tuple[int, int], int]]] = {}
     for number, (task, paths) in enumerate(parts):
         sources.append({})
         for path in dict.fromkeys(paths):
@@ -253,16 +254,22 @@ def _sources(
                 start, stop = min(span[0] for span in spans), max(span[1] for span in spans)
                 reads = start * bits // 8, -(-stop * bits // 8)
             sources[number][path] = SourceFile(
-                path, now.size, now.mtime_ns, recorded.sha256, form, (0, 0), reads, cuts.get(path)
+                path, now.size, now.mtime_ns, recorded.sha256, form, (), reads, cuts.get(path)
             )
-            readers.setdefault(path, []).append((reads[0] if reads else 0, number))
+            readers.setdefault(path, []).append((reads or (0, now.size), number))
     for path, reading in readers.items():
-        reading.sort()
-        first = sources[reading[0][1]][path]
-        begins = [begin for begin, _ in first.form.spans(first.size)]
-        at = [0, *(bisect_left(begins, offset) for offset, _ in reading[1:]), len(begins)]
-        for (_, number), span in zip(reading, itertools.pairwise(at), strict=True):
-            sources[number][path] = replace(sources[number][path], pieces=span)
+        file = sources[reading[0][1]][path]
+        begins = [begin for begin, _ in file.form.spans(file.size)]
+        free, own = set(range(len(begins))), []
+        for (start, stop), _ in sorted(reading):
+            read = range(bisect_left(begins, start), bisect_left(begins, stop))
+            own.append(sorted(free.intersection(read)))
+            free.difference_update(read)
+        rest = sorted(free)
+        for i, (_, number) in enumerate(sorted(reading)):
+            share = rest[i * len(rest) // len(own) : (i + 1) * len(rest) // len(own)]
+            pieces = tuple(sorted([*own[i], *share]))
+            sources[number][path] = replace(sources[number][path], pieces=pieces)
     return [tuple(of_task.values()) for of_task in sources]
 
 

@@ -255,9 +255,8 @@ class TaskSources:
         path, expected = self.path(relative), self._expected[relative]
         hashes = self.hashes.get(relative)
         if hashes is None:
-            first, end = expected.pieces
-            spans = expected.form.spans(expected.size)[first:end]
-            hashes = {first + i: hash_bytes(path, *span) for i, span in enumerate(spans)}
+            spans = expected.form.spans(expected.size)
+            hashes = {i: hash_bytes(path, *spans[i]) for i in expected.pieces}
         stat = path.stat()
         plain = hashes.get(0) if expected.form.piece is None else None
         differs = None not in (plain, expected.sha256) and plain != expected.sha256
