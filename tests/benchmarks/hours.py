@@ -261,7 +261,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--frame", default="500x500", help="HxW of the colour frames")
+    parser.add_argument("--frame", default="480x640", help="HxW of the colour frames")
     parser.add_argument("--sizes", default="6.4,64", help="gigabytes of the sparse recordings")
     parser.add_argument("--folder", help="where to work; a disk, not memory")
     options = parser.parse_args()
