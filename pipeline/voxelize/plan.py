@@ -30,7 +30,7 @@ from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
 from ..storage.base import StoreError, merge_spans
 from ..store.arrays import ArraySpec, Codec
-from ..store.schema import Kind, SequenceRecord, shard_windows
+from ..store.schema import SHARD_BYTES, Kind, SequenceRecord, shard_windows
 
 Ranges = list[tuple[int, int]]
 """Spike samples [start, stop), of each window or run."""
@@ -72,8 +72,8 @@ class SourceFile:
     """How the hash is made."""
     pieces: tuple[int, ...] = ()
     """Numbers of the file's pieces that this task hashes: each is hashed by one task."""
-    reads: tuple[int, int] | None = None
-    """Bytes [start, stop) in which the task reads; None: all of the file."""
+    reads: tuple[tuple[int, int], ...] = ()
+    """Bytes [start, stop) that the task reads beside these pieces, in ascending order."""
     cut: Cut | None = None
     """Part of a recording to which reading is confined; None: all of it."""
 
@@ -156,8 +156,11 @@ class ShardTask:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the task writes, before compression; for kind npy those of counts."""
+        """Bytes that the task writes, before compression; for kind npy those of counts; else those
+        that it hashes."""
         rows = self.stop - self.start
+        if not rows:
+            return sum((s.form.piece or s.size) * len(s.pieces) for s in self.sources)
         if self.record.kind == "npy":
             return rows * self.record.voxel_bytes
         return sum(rows * math.prod(s.shape[1:]) * s.itemsize for s in self.arrays)
@@ -218,10 +221,11 @@ def plan_sequence(
     parts = list(_parts(whole, windows, runs))
     sources = _sources(sequence, seen, parts)
     tasks = []
-    for number, ((part, _), of_part) in enumerate(zip(parts, sources, strict=True)):
+    for number, of_task in enumerate(sources):
+        task = parts[number][0] if number < len(parts) else whole
         first = number == 0 and record.kind != "npy"
-        task = replace(part, sources=of_part, small=small if first else ())
-        tasks.append(replace(task, number=number, noted=len(parts) > 1))
+        task = replace(task, sources=of_task, small=small if first else ())
+        tasks.append(replace(task, number=number, noted=len(sources) > 1))
     return SequencePlan(record, tuple(tasks))
 
 
@@ -230,8 +234,9 @@ def _sources(
     seen: Mapping[str, FileRecord],
     parts: list[tuple[ShardTask, list[str]]],
 ) -> list[tuple[SourceFile, ...]]:
-    """Return the files of each task, and which of their pieces it hashes: those that it reads, and
-    an equal share of those that nobody reads.
+    """Return the files of each task, which hashes the pieces that it reads.
+
+    After them come those of tasks that only hash pieces which no other one reads.
 
     Args:
         sequence: entry of the manifest.
@@ -241,7 +246,7 @@ def _sources(
     cuts = {window.spikes: sequence.cut(window) for window in sequence.windows}
     bits = sequence.spike_geometry().frame_bits
     sources: list[dict[str, SourceFile]] = []
-    readers: dict[str, list[tuple[tuple[int, int], int]]] = {}
+    readers: dict[str, list[tuple[Ranges, int]]] = {}
     for number, (task, paths) in enumerate(parts):
         sources.append({})
         for path in dict.fromkeys(paths):
@@ -249,27 +254,39 @@ def _sources(
             form = recorded.form
             if recorded.sha256 is None:
                 form = HashForm.of_bytes(now.size, recorded.part)
-            reads = None
-            if spans := task.samples_of(path):
-                start, stop = min(span[0] for span in spans), max(span[1] for span in spans)
-                reads = start * bits // 8, -(-stop * bits // 8)
+            spans = [(a * bits // 8, -(-b * bits // 8)) for a, b in task.samples_of(path)]
+            reads = merge_spans(spans or [(0, now.size)])
             sources[number][path] = SourceFile(
-                path, now.size, now.mtime_ns, recorded.sha256, form, (), reads, cuts.get(path)
+                path,
+                now.size,
+                now.mtime_ns,
+                recorded.sha256,
+                form,
+                (),
+                tuple(reads),
+                cuts.get(path),
             )
-            readers.setdefault(path, []).append((reads or (0, now.size), number))
+            readers.setdefault(path, []).append((reads, number))
     for path, reading in readers.items():
         file = sources[reading[0][1]][path]
         begins = [begin for begin, _ in file.form.spans(file.size)]
         free, own = set(range(len(begins))), []
-        for (start, stop), _ in sorted(reading):
-            read = range(bisect_left(begins, start), bisect_left(begins, stop))
-            own.append(sorted(free.intersection(read)))
-            free.difference_update(read)
-        rest = sorted(free)
-        for i, (_, number) in enumerate(sorted(reading)):
-            share = rest[i * len(rest) // len(own) : (i + 1) * len(rest) // len(own)]
-            pieces = tuple(sorted([*own[i], *share]))
-            sources[number][path] = replace(sources[number][path], pieces=pieces)
+        for spans, _ in sorted(reading):
+            read = {
+                piece
+                for start, stop in spans
+                for piece in range(bisect_left(begins, start), bisect_left(begins, stop))
+            }
+            own.append(sorted(free & read))
+            free -= read
+        if file.form.piece is None:  # who reads it first hashes all of it
+            free, own[0] = set(), [0]
+        for pieces, (_, number) in zip(own, sorted(reading), strict=True):
+            sources[number][path] = replace(sources[number][path], pieces=tuple(pieces))
+        unread = replace(file, pieces=(), reads=())
+        left, most = sorted(free), max(1, SHARD_BYTES // (file.form.piece or 1))
+        groups = (tuple(left[i : i + most]) for i in range(0, len(left), most))
+        sources += [{path: replace(unread, pieces=group)} for group in groups]
     return [tuple(of_task.values()) for of_task in sources]
 
 

@@ -214,7 +214,8 @@ class TaskSources:
         self.hashes: dict[str, dict[int, str]] = {}
         """Hash of each piece that is the task's to hash, by path and number."""
         for source in task.sources:
-            _read_ahead(root / source.path, source.reads)
+            for start, stop in source.reads:
+                _read_ahead(root / source.path, start, stop)
 
     def path(self, relative: str) -> Path:
         """Return where a file is; raises `UnsafePathError` if that is outside of the folder."""
@@ -251,6 +252,12 @@ class TaskSources:
             )
         return file
 
+    def hash_rest(self) -> None:
+        """Hash the pieces that are the task's to hash, of files that it did not read otherwise."""
+        for relative, expected in self._expected.items():
+            if expected.pieces and relative not in self.hashes:
+                self._check(relative)
+
     def _check(self, relative: str) -> None:
         path, expected = self.path(relative), self._expected[relative]
         hashes = self.hashes.get(relative)
@@ -276,9 +283,8 @@ def _form(frames: list[Path]) -> FrameForm:
     return FrameForm(image_shape(frames[0]), max(map(frame_type, frames), key=len))
 
 
-def _read_ahead(path: Path, reads: tuple[int, int] | None) -> None:
+def _read_ahead(path: Path, start: int, stop: int) -> None:
     """Let the system read bytes [start, stop) of a file while the one before is worked on."""
-    start, stop = reads or (0, 0)
     # Reading a file that can't be opened fails with a message later.
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError), open_file(path, buffered=False) as file:

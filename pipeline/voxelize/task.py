@@ -145,6 +145,7 @@ def _write(task: ShardTask) -> ShardResult:
         write_windows(task, sources, files)
     else:
         _write_arrays(task, sources, files)
+    sources.hash_rest()
     read = task.clipped_runs() if task.record.kind == "packed" else task.windows
     return ShardResult(
         seq=task.record.seq,
