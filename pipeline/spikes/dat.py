@@ -86,7 +86,7 @@ class SpikeFile(SpikeStream):
         path = Path(path)
         data = _map(path)
         encoding = _encoding(data, geometry, path, cut)
-        _let_go(data, 0, data.size)
+        _advise(data, 0, data.size, mmap.MADV_DONTNEED)
         file = cls(path, geometry, _frames_in(data.size, geometry, path, encoding), encoding, data)
         if cut is not None:
             file = replace(file, span=cut.samples(file.n_frames, path))
@@ -165,12 +165,13 @@ class SpikeFile(SpikeStream):
 
     @contextmanager
     def held(self, start: int, stop: int) -> Iterator[None]:
-        """Let go of the memory of samples of a large file once they are read.
+        """Fetch samples of a large file, and no others; let go of their memory once they are read.
 
         The system keeps what it read while there is room, but counts it as this process's.
         """
+        _advise(self.data, *self.place(start, stop), mmap.MADV_WILLNEED)
         yield
-        _let_go(self.data, *self.place(start, stop))
+        _advise(self.data, *self.place(start, stop), mmap.MADV_DONTNEED)
 
     def counts(
         self,
@@ -323,7 +324,8 @@ def _map(path: Path) -> Bytes:
         if os.fstat(file.fileno()).st_size == 0:
             raise SpikeFileError(f"{path}: the file is empty; copy or record it again")
         data = np.memmap(file, dtype=np.uint8, mode="r")
-    head = bytes(data[:256])
+        file.seek(0)
+        head = file.read(256)
     first_line = head.split(b"\n", 1)[0]
     if head.startswith(b"% ") and b"\n" in head and first_line.strip().isascii():
         raise SpikeFileError(
@@ -331,16 +333,18 @@ def _map(path: Path) -> Bytes:
             f"{first_line[:40].decode('ascii', 'replace')!r}), not a spike stream; events can't "
             "be read as spikes"
         )
+    # The system would read megabytes around what is asked for.
+    _advise(np.asarray(data), 0, data.size, mmap.MADV_RANDOM)
     # A plain array on the same mapping: slicing a memmap costs ten times as much.
     return np.asarray(data)
 
 
-def _let_go(data: Bytes, first: int, end: int) -> None:
-    """Let go of the memory of bytes [first, end) of a large file."""
+def _advise(data: Bytes, first: int, end: int, advice: int) -> None:
+    """Tell the system what will be done with bytes [first, end), if the file is large."""
     mapped = getattr(data.base, "_mmap", None)
     if data.size > MAPPED_BYTES and isinstance(mapped, mmap.mmap):
         first -= first % mmap.PAGESIZE
-        mapped.madvise(mmap.MADV_DONTNEED, first, end - first)
+        mapped.madvise(advice, first, end - first)
 
 
 def _encoding(data: Bytes, geometry: SpikeGeometry, path: Path, cut: Cut | None) -> Encoding:
