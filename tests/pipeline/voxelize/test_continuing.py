@@ -151,6 +151,7 @@ def test_a_flipped_bit_of_the_recording_is_found_by_its_hash(
     )
     sequence = sequence.model_copy(update={"files": sequence.files | {SPIKES: known}})
     write_manifest(long_one.manifest, manifest.model_copy(update={"sequences": (sequence,)}))
+    assert long_one.voxelize(tmp_path / "good.zarr", dry_run=True).estimate is not None
     long_one.voxelize(tmp_path / "good.zarr")
     content = bytearray(path.read_bytes())
     content[4321] ^= 16
