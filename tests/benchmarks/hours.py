@@ -181,7 +181,7 @@ def killed(folder: Path, data: Path, kills: int, workers: int, seed: int) -> lis
             assert process.wait() == 0
             read += in_cache(dat)
             break
-        time.sleep(first + rng.random() * 1.2 * work / (kills + 1))
+        time.sleep(first + rng.random() * 0.9 * work / (kills + 1))
         if process.poll() is not None:
             read += in_cache(dat)
             break
