@@ -17,7 +17,7 @@ OUT := outputs/quickstart
 LOG := outputs/logs/align_x4k1000fps.txt
 CONFIG := configs/deblur/quickstart.yaml
 
-.PHONY: all install browser test test-all test-minimal lint docs torture mutation bench bench-io bench-memory bench-device bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation bench-in-time bench-rolling model picture compare clean
+.PHONY: all install browser test test-all test-minimal lint docs torture mutation bench bench-io bench-memory bench-hours bench-device bench-model bench-quality bench-apart bench-path bench-adaptation bench-ablation bench-in-time bench-rolling model picture compare clean
 .DELETE_ON_ERROR:
 
 all: $(OUT)/.done
@@ -139,6 +139,10 @@ bench-io: $(FOR_TESTS)
 
 bench-memory: $(FOR_TESTS)
 	$(BIN)/python -m tests.benchmarks.memory
+
+# What ten kills of a voxelize of 2 GB cost, and the memory of a part of 64 GB: ten minutes.
+bench-hours: $(FOR_TESTS)
+	$(BIN)/python -m tests.benchmarks.hours
 
 # On a GPU, under ten minutes: the network, light, path, the loader. QUICK=--quick tries it on a CPU.
 bench-device: $(FOR_TESTS)

@@ -13,6 +13,7 @@ from .help_page import OUTPUT, SIMULATED
 from .options import (
     Calibration,
     FrameRate,
+    From,
     Gain,
     Geometry,
     Json,
@@ -21,6 +22,8 @@ from .options import (
     Shutter,
     Start,
     Times,
+    To,
+    between,
     camera_clock,
     overwrites,
     spike_options,
@@ -125,6 +128,8 @@ def align(
         typer.Option("--estimate", help="Correct clocks by the lag and drift that are proved."),
     ] = False,
     calibration: Calibration = None,
+    since: From = None,
+    until: To = None,
     estimate_space: Annotated[
         Literal["similarity", "affine", "homography"] | None,
         typer.Option(help="Find this homography from the frames, with this model."),
@@ -175,7 +180,9 @@ def align(
         fps=fps,
         camera=camera,
         variant=variant,
-        spikes=spike_options(geometry, rate, gain, None, calibration, readout),
+        spikes=spike_options(
+            geometry, rate, gain, None, calibration, readout, part=between(since, until)
+        ),
         instants=instants,
         verify=verify,
         estimate=estimate,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..pipeline.host.reporter import counted
-from .options import Gain, Geometry, Json, Rate, overwrites
+from .options import From, Gain, Geometry, Json, Rate, To, between, overwrites
 from .output import command_line, report
 
 
@@ -21,15 +21,19 @@ def convert(
     key: Annotated[
         str | None, typer.Option(help="Array to take from an .npz or HDF5 file.", metavar="NAME")
     ] = None,
+    since: From = None,
+    until: To = None,
     overwrite: Annotated[bool, overwrites("OUT.dat")] = False,
     json: Json = False,
 ) -> None:
     """Write spikes of another tool as a packed, bottom-up .dat with a side file.
 
-    Geometry, rate and gain are those of IN; the side file records them.
+    Geometry, rate and gain are those of IN; the side file records them. With --from and --to, OUT
+    is a part of IN, whose samples keep their times.
 
     Example: spikedeblur convert recording.npy spike.dat --rate 20000 --gain 0.5
     """
+    from ..pipeline.spikes.convert import Taken
     from ..pipeline.spikes.convert import convert as job
     from .progress import progress_bar
 
@@ -40,7 +44,7 @@ def convert(
             geometry=geometry,
             rate=rate,
             gain=gain,
-            key=key,
+            taken=Taken(key=key, between=between(since, until)),
             overwrite=overwrite,
             reporter=reporter,
         )

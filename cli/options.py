@@ -17,6 +17,7 @@ from .help_page import FRAMES, MODEL, OUTPUT, SIMULATED, SPIKES, TIMES
 if TYPE_CHECKING:
     from ..pipeline.clocks.camera import CameraClock
     from ..pipeline.sequences.find_recording import ExposureTimes
+    from ..pipeline.spikes.between import Between
     from ..pipeline.spikes.settings import SpikeOptions
 
 
@@ -43,6 +44,15 @@ def _geometry(spec: str | None) -> str | None:
                 what = f"{what.partition(';')[0]}; {near}"
             raise typer.BadParameter(what) from error
     return spec
+
+
+def _instant(text: str, name: str) -> float:
+    from ..pipeline.clocks.durations import TimelineError, parse_instant
+
+    try:
+        return parse_instant(text, name)
+    except TimelineError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def duration(what: str, **more: Any) -> Any:
@@ -198,6 +208,28 @@ Sensor = Annotated[
     ),
 ]
 
+# A part of the recording; `between` takes both.
+From = Annotated[
+    float | None,
+    typer.Option(
+        "--from",
+        metavar="TIME",
+        parser=lambda text: _instant(text, "--from"),
+        help="Read the recording from this time on its clock, such as 30s or 250ms.",
+        show_default="its first sample",
+    ),
+]
+To = Annotated[
+    float | None,
+    typer.Option(
+        "--to",
+        metavar="TIME",
+        parser=lambda text: _instant(text, "--to"),
+        help="Read it up to this time. Frames that are not exposed wholly between are left out.",
+        show_default="its last sample",
+    ),
+]
+
 # The trained model; `trained_model` takes both.
 Run = Annotated[
     str | None,
@@ -264,6 +296,7 @@ def spike_options(
     calibration: Path | None = None,
     readout: float | None = None,
     sensor: Path | None = None,
+    part: Between | None = None,
 ) -> SpikeOptions:
     """Return what the user said about the spike camera, and how the frames' rows see it."""
     from ..pipeline.spikes.settings import SpikeOptions
@@ -276,7 +309,25 @@ def spike_options(
         calibration=calibration,
         readout=readout,
         sensor=sensor,
+        between=part,
     )
+
+
+def between(since: float | None, until: float | None) -> Between | None:
+    """Return the part of a recording that --from and --to name; None: all of it.
+
+    Raises:
+        typer.BadParameter: the end is not after the start.
+    """
+    if since is None and until is None:
+        return None
+    from ..pipeline.spikes.between import Between
+    from ..pipeline.spikes.clock import SpikeWindowError
+
+    try:
+        return Between(start=since, end=until)
+    except SpikeWindowError as error:
+        raise typer.BadParameter(str(error), param_hint="--from / --to") from error
 
 
 def exposure_times(

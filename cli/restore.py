@@ -14,6 +14,7 @@ from . import options
 from .completion import one_of, restoring_methods
 from .help_page import FRAMES, MODEL, OUTPUT, SIMULATED
 from .options import (
+    between,
     camera_clock,
     exposure_times,
     leave_out,
@@ -83,6 +84,8 @@ def restore(
     first: options.First = None,
     calibration: options.Calibration = None,
     sensor: options.Sensor = None,
+    since: options.From = None,
+    until: options.To = None,
     tile: options.Tile = None,
     flips: options.Flips = False,
     short_bins: Annotated[
@@ -171,6 +174,7 @@ def restore(
     from .progress import progress_bar
 
     require_local(out, "--out")
+    part = between(since, until)
     if video is not None:
         if bits == "16":
             raise typer.BadParameter("an MP4 is made of 8-bit frames", param_hint="--bits")
@@ -202,6 +206,7 @@ def restore(
                 how,
                 split=split,
                 sensor=sensor,
+                between=part,
                 overwrite=overwrite,
                 reporter=reporter,
             )
@@ -214,7 +219,7 @@ def restore(
         else:
             clock = camera_clock(frame_rate, shutter, start, times, fps, exposure)
             exposed = exposure_times(log, seq, exposure, fps, step, clock)
-            spiking = spike_options(geometry, rate, gain, first, calibration, readout, sensor)
+            spiking = spike_options(geometry, rate, gain, first, calibration, readout, sensor, part)
             recording = find_recording(blur, spikes, exposed, spiking, decode_to=out)
             for exposed_frame in recording.exposures if video is not None else ():
                 convertible_colours(exposed_frame.path)
@@ -227,9 +232,9 @@ def restore(
     words += _gains(recordings)
     kept = f", {summary.kept} there already" if summary.kept else ""
     written = "" if video is None else f"; {video}"
-    report(
-        summary, f"{counted(summary.restored, 'frame')}{words} in {out}{kept}{written}", json=json
-    )
+    outside = f", {summary.left_out} not wholly in {part} left out" if part is not None else ""
+    done = f"{counted(summary.restored, 'frame')}{words} in {out}{kept}{outside}{written}"
+    report(summary, done, json=json)
 
 
 def _gains(recordings: Sequence[RestoreSummary]) -> str:

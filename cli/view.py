@@ -10,7 +10,7 @@ import typer
 
 from ..pipeline.host.reporter import counted
 from . import options
-from .options import camera_clock, exposure_times, leave_out, spike_options
+from .options import between, camera_clock, exposure_times, leave_out, spike_options
 from .output import say
 
 PAGE = "Page"
@@ -43,6 +43,8 @@ def view(
     first: options.First = None,
     calibration: options.Calibration = None,
     sensor: options.Sensor = None,
+    since: options.From = None,
+    until: options.To = None,
     port: Annotated[
         int,
         typer.Option(
@@ -71,7 +73,8 @@ def view(
     from ..pipeline.sequences.find_recording import find_recording
     from ..pipeline.view import open_clips, open_recording, serve
 
-    spiking = spike_options(geometry, rate, gain, first, calibration, readout, sensor)
+    part = between(since, until)
+    spiking = spike_options(geometry, rate, gain, first, calibration, readout, sensor, part)
     with tempfile.TemporaryDirectory() as decoded:
         if blur is None:
             leave_out(context, _OF_FRAMES, "these are of blurred frames, and there is no --blur")

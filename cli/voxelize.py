@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..pipeline.host.reporter import counted
-from .options import Json, overwrites
+from .options import From, Json, To, between, overwrites
 from .output import command_line, free_name, print_json, say, say_next
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ def voxelize(
     check: Annotated[
         bool, typer.Option("--check", help="Read what is there back; make anew what is damaged.")
     ] = False,
+    since: From = None,
+    until: To = None,
     on_error: Annotated[
         Literal["skip", "stop"],
         typer.Option(help="skip: sequences that can't be made are reported at the end (exit 1)."),
@@ -109,8 +111,8 @@ def voxelize(
 ) -> None:
     """Write the spikes and frames of every exposure to a store that training reads.
 
-    Sequences that are there and unchanged are kept; a stopped run continues where it was. A
-    sequence that can't be made costs only itself: running again makes what is missing.
+    Sequences that are there and unchanged are kept; a stopped run continues, inside a sequence
+    too. A sequence that can't be made costs only itself: running again makes what is missing.
 
     Example: spikedeblur voxelize outputs/logs/align_x4k1000fps.json data/spikes.zarr --bins 32
     """
@@ -131,6 +133,7 @@ def voxelize(
         force=force,
         check=check,
         on_error=on_error,
+        between=between(since, until),
         dry_run=dry_run,
     )
     where = Workers(count=workers, scheduler=scheduler, cluster=cluster)
@@ -154,7 +157,14 @@ def _print_summary(summary: VoxelizeSummary, manifest: str, store: str) -> None:
         f"{store}: {counted(summary.sequences_written, 'sequence')} {verb} "
         f"({counted(summary.windows, 'window')}), {summary.sequences_kept} kept unchanged"
         + (f", {len(summary.failed)} failed" if summary.failed else "")
+        + (f"; {summary.left_out} frames outside left out" if summary.left_out else "")
     )
+    if summary.sequences_continued:
+        would = "would be " if summary.dry_run else ""
+        say(
+            f"{summary.sequences_continued} of these {would}continued: {summary.shards_kept} "
+            f"shards ({summary.bytes_kept / 1e6:.1f} MB) are there from a stopped run"
+        )
     for failure in summary.failed[:_SHOWN]:
         say(f"failed: {failure.seq}: {failure.error}", err=True)
     if len(summary.failed) > _SHOWN:

@@ -35,7 +35,6 @@ from ..host.files import sha256_file
 from ..host.reporter import SILENT, Reporter
 from ..sequences.in_time import require_one_scene
 from ..sequences.recording import Recording
-from ..spikes.parts import hash_stream
 from ..train.ema import averaged_copy, update_average
 from ..trained.model_file import load_trained, require_model_file, write_model
 from ..weights.find import weights_file
@@ -140,7 +139,7 @@ def adapt(
     readouts = [recording.settings.readout for recording in recordings]
     facts = {
         "adapted_from_sha256": sha256_file(weights_file(source)),
-        "adapted_to_sha256": [hash_stream(recording.dat) for recording in recordings],
+        "adapted_to_sha256": [r.hashed_spikes()["spikes_sha256"] for r in recordings],
         "adapt": {
             "steps": how.steps,
             "rate": how.learning_rate,

@@ -67,9 +67,14 @@ def correct_clock(sequence: AlignedSequence, measured: Verification) -> AlignedS
 
 def drop_outside(sequence: AlignedSequence, root: Path) -> tuple[AlignedSequence, list[int]]:
     """Return the sequence without the windows that leave the recording, and their numbers."""
-    n_frames = SpikeFile.open(root / sequence.windows[0].spikes, sequence.spike_geometry()).n_frames
+    first = sequence.windows[0]
+    path, geometry = root / first.spikes, sequence.spike_geometry()
+    n_frames = SpikeFile.open(path, geometry, sequence.cut(first)).n_frames
     kept = set()
     for window in sequence.windows:
+        cut = sequence.cut(window)
+        if cut is not None and not cut.holds(window.t0, window.t1):
+            continue
         with suppress(SpikeWindowError):
             sequence.clock(window).require_inside(window.t0, window.t1, n_frames, window.spikes)
             kept.add(window.frame_index)

@@ -23,6 +23,7 @@ from .correct_clock import with_calibration
 from .layouts import AlignmentError, FoundSequence, choose_layout
 from .manifest import AlignedSequence, Manifest, relative_root
 from .measure.dataset import find_owners, measure, with_clock_seen, with_space_seen
+from .part import with_part
 from .plan import common_fps, count_spikes, incomplete, plan_sequence, with_clock
 from .plot import require_page_free, write_page
 from .products import read_former, write_products
@@ -101,6 +102,7 @@ def align(
             for aligned in pool.map(run.align_one, paired):
                 done.append(aligned)
                 work.did(aligned.sequence.seq)
+            done = _inside(done, paired, options, reporter)
             # Only now is it known whose spikes may have been exchanged with whose.
             sequences = find_owners([aligned.sequence for aligned in done], root, pool.map)
         exposures = {sequence.exposure for sequence in paired}
@@ -134,6 +136,8 @@ class _Done:
     sequence: AlignedSequence
     warnings: tuple[str, ...]
     linear_light: bool | None
+    left_out: int
+    """Frames that are not exposed wholly in the part of the recording that is read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +165,11 @@ class _Run:
             for warning in (*paired.warnings, *incomplete(paired), *settings.warnings)
         ]
         planned = plan_sequence(paired, root, settings, self.fps, options.instants)
+        left_out = 0
+        if options.spikes.between is not None:
+            planned, left_out = with_part(planned, options.spikes.between)
+            if not planned.windows:
+                return _Done(planned, (), linear_light, left_out)
         if former is not None:
             planned = planned.model_copy(update={"assigned_split": former.assigned_split})
         if self.calibration is not None:
@@ -185,7 +194,7 @@ class _Run:
             frames = image_shape(root / planned.windows[0].blur)
             odd = size_warning(frames, planned.spike_geometry().shape)
             warnings += [] if odd is None else [f"{planned.seq}: {odd}"]
-        return _Done(sequence, tuple(warnings), linear_light)
+        return _Done(sequence, tuple(warnings), linear_light, left_out)
 
     def warnings(self, done: list[_Done], result: Manifest) -> list[str]:
         """Return all warnings, by sequence."""
@@ -201,6 +210,28 @@ class _Run:
                 "folders; run it again to deal them out"
             )
         return warnings
+
+
+def _inside(
+    done: list[_Done], paired: list[FoundSequence], options: AlignOptions, reporter: Reporter
+) -> list[_Done]:
+    """Return the sequences of which something lies in the part that is read, and tell how many.
+
+    Raises:
+        AlignmentError: none does.
+    """
+    between = options.spikes.between
+    if between is None:
+        return done
+    kept = [one for one in done if one.sequence.windows]
+    frames = sum(one.left_out for one in done)
+    if not kept:
+        raise AlignmentError(
+            f"{paired[0].windows[0].spikes}: expected a frame that is exposed wholly in {between}, "
+            f"found none of {frames}; give other times, on the recording's clock"
+        )
+    reporter.note(f"{frames} frames are not exposed wholly in {between} and are left out")
+    return kept
 
 
 def _unchanged_folder(

@@ -25,8 +25,10 @@ from ...errors import SpikeDeblurError
 from ..host.documents import MAX_JSON_BYTES
 from ..host.files import stays_below, write_text
 from ..host.header import ProductFormat
+from ..host.pieces import HashForm
 from ..host.reading import read_file
 from ..host.validation import first_problem
+from ..spikes.between import Between, Cut
 from ..spikes.bounds import MOST_COUNT, Count, Gain, Hertz, Instant
 from ..spikes.clock import SpikeClock
 from ..spikes.geometry import SpikeGeometry
@@ -74,6 +76,20 @@ class FileRecord(Record):
     """Time of the last change, in nanoseconds since 1970."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Hex SHA-256 of the content; None: the content was not read."""
+    piece: int | None = Field(default=None, ge=1, le=MOST_COUNT)
+    """Bytes of the pieces whose digests `sha256` is of; None: it is of the content itself."""
+    part: tuple[Count, Count] | None = None
+    """Bytes [start, stop) that `sha256` is of; None: all."""
+
+    @property
+    def form(self) -> HashForm:
+        """How `sha256` is made."""
+        return HashForm(self.piece, self.part)
+
+    @model_serializer(mode="wrap")
+    def _without_what_few_have(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        content: dict[str, object] = dump(self)
+        return {k: v for k, v in content.items() if v is not None or k == "sha256"}
 
 
 class Space(Record):
@@ -165,6 +181,13 @@ class AlignedSequence(Record):
     """Registration of the spikes; None: both cameras see the same field."""
     verification: Verification | None = None
     """Measured lag; None: not measured."""
+    part: tuple[Instant | None, Instant | None] | None = None
+    """Times between which the recording was read, in seconds; None: all of it."""
+
+    @property
+    def between(self) -> Between | None:
+        """Times between which the recording is read; None: all of it."""
+        return None if self.part is None else Between(start=self.part[0], end=self.part[1])
 
     @property
     def finding(self) -> str | None:
@@ -177,8 +200,9 @@ class AlignedSequence(Record):
         content: dict[str, object] = dump(self)
         if not self.links:
             del content["links"]
-        if self.readout is None:
-            del content["readout"]
+        for name in ("readout", "part"):
+            if content[name] is None:
+                del content[name]
         if not self.instants:
             del content["instants"]
         return content
@@ -243,11 +267,17 @@ class AlignedSequence(Record):
         known = (self.seq, self.geometry, self.rate, self.gain, self.scene, self.blur_kind)
         calibrated = self.space is not None and self.space.by == "calibration"
         space = self.space if calibrated else None
-        return *known, self.readout, self.instants, space, windows, files, self.links
+        seen = (self.readout, self.part, self.instants)
+        return *known, *seen, space, windows, files, self.links
 
     def clock(self, window: Window) -> SpikeClock:
         """Return the clock of the file that holds the window's spikes."""
         return SpikeClock(rate=self.rate, first=window.first, readout=self.readout or 0.0)
+
+    def cut(self, window: Window) -> Cut | None:
+        """Return the part that is read of the file with the window's spikes; None: all of it."""
+        between = self.between
+        return None if between is None else Cut(between, self.clock(window))
 
 
 class SplitRecord(Record):

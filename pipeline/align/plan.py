@@ -12,7 +12,9 @@ from ..clocks.camera import CameraClock
 from ..clocks.exposures import Exposures, exposure_length, instant_offsets
 from ..clocks.names import describe_gaps, gaps_between
 from ..frames.listing import shorten
-from ..host.files import all_inside, links_out, sha256_file
+from ..host.files import all_inside, links_out
+from ..host.pieces import HashForm, hash_file
+from ..spikes.between import Cut
 from ..spikes.clock import SpikeWindowError
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.rolling import open_spikes
@@ -20,6 +22,7 @@ from ..spikes.settings import SpikeSettings
 from .layouts import AlignmentError, FoundSequence
 from .log import require_seq
 from .manifest import AlignedSequence, FileRecord, Window
+from .part import part_of
 from .readout import delays_of
 
 
@@ -223,11 +226,12 @@ def count_spikes(sequence: FoundSequence, planned: AlignedSequence, root: Path) 
     geometry = planned.spike_geometry()
     files = dict(planned.files)
     delays = delays_of(planned, root)
-    open_once = lru_cache(1)(lambda path: open_spikes(path, geometry, None, delays))
+    open_once = lru_cache(1)(lambda path, cut: open_spikes(path, geometry, None, delays, cut))
     windows = []
     for window in planned.windows:
         path = root / window.spikes
-        spikes = open_once(path)
+        cut = planned.cut(window)
+        spikes = open_once(path, cut)
         clock = planned.clock(window)
         if sequence.own_files:
             stop = clock.samples(window.t0, window.t1)[1]
@@ -246,7 +250,7 @@ def count_spikes(sequence: FoundSequence, planned: AlignedSequence, root: Path) 
         count = spikes.count_spikes(start, stop)
         windows.append(window.model_copy(update={"spike_count": count}))
         if files[window.spikes].sha256 is None:
-            files[window.spikes] = _hashed(path, files[window.spikes])
+            files[window.spikes] = _hashed(path, files[window.spikes], geometry, cut)
     return planned.model_copy(update={"windows": tuple(windows), "files": files})
 
 
@@ -267,8 +271,10 @@ def _remedy(sequence: FoundSequence, expected: int, found: int, geometry: SpikeG
     )
 
 
-def _hashed(path: Path, seen: FileRecord) -> FileRecord:
-    update = {"sha256": sha256_file(path)}
+def _hashed(path: Path, seen: FileRecord, geometry: SpikeGeometry, cut: Cut | None) -> FileRecord:
+    part = None if cut is None else part_of(path, geometry, cut)
+    form = HashForm.of_bytes(seen.size, part)
+    update = {"sha256": hash_file(path, seen.size, form), "piece": form.piece, "part": part}
     if _record(str(path)) != seen:
         raise AlignmentError(f"{path}: changed while it was read; align again when it is complete")
     return seen.model_copy(update=update)

@@ -209,7 +209,9 @@ def _figures(
     blur = to_8_bits(read_frame(root / window.blur))
     sharp = to_8_bits(read_frame(root / window.sharp)) if window.sharp else None
     geometry, delays = sequence.spike_geometry(), delays_of(sequence, root, registered=True)
-    spikes = open_spikes(root / window.spikes, geometry, sequence.registration(), delays)
+    spikes = open_spikes(
+        root / window.spikes, geometry, sequence.registration(), delays, sequence.cut(window)
+    )
     first, stop = spikes.whole
     start = max(first, middle - width // 2)
     rate = spikes.counts(1, start, min(stop, start + width))[0].astype(np.float32)

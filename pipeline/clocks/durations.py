@@ -38,6 +38,22 @@ def parse_duration(text: str | float, what: str = "a duration") -> float:
     return float(exact_duration(str(text), what))
 
 
+def parse_instant(text: str, what: str) -> float:
+    """Return an instant in seconds; its unit must be written, so that no number is a sample's.
+
+    Raises:
+        TimelineError: no number, no unit, or another than s, ms, us or ns.
+    """
+    seconds = parse_duration(text, what)
+    number = text.strip()
+    if number[-1:] not in ("s", "S"):
+        raise TimelineError(
+            f"{what}: expected a time with its unit, found {number[:40]!r}; type {what} "
+            f"{number[:40]}s for seconds, or {number[:40]}ms"
+        )
+    return seconds
+
+
 def exact_duration(text: str, what: str, unit: str = "s") -> Fraction:
     """Return a duration in seconds without rounding; a bare number is in `unit`.
 

@@ -162,21 +162,26 @@ def decoded_files(path: Path, folder: Path, numbers: Sequence[int]) -> list[Path
     return [folder / name / f"{number:06d}.png" for number in numbers]
 
 
-def decode_frames(path: Path, files: Sequence[Path]) -> None:
+def decode_frames(path: Path, files: Sequence[Path], wanted: Sequence[Path] | None = None) -> None:
     """Write a video's frames to files; those that are there are kept, so a stopped run goes on.
 
     Args:
         path: the video.
         files: a PNG for each of its frames.
+        wanted: those that are needed, the last of which ends the decoding; None: all.
 
     Raises:
         VideoError: the video can't be decoded, has more than 8 bits, or is interlaced or rotated.
     """
-    if not all(file.is_file() for file in files):
+    missing = {file for file in (files if wanted is None else wanted) if not file.is_file()}
+    if missing:
         colours = video_colours(path).chunks()
         for file, frame in zip(files, read_video(path, len(files)), strict=True):
-            if not file.is_file():
+            if file in missing:
                 write_png(file, frame, colours)
+                missing.remove(file)
+            if not missing and wanted is not None:
+                break
 
 
 def decode_to_folder(path: Path, out: Path, first: int, step: int) -> Path:

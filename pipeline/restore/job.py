@@ -26,8 +26,7 @@ from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.find_recording import recordings_of
 from ..sequences.in_time import require_one_scene
 from ..sequences.recording import MOST_BINS, Recording, RecordingSequence
-from ..spikes.parts import hash_stream
-from ..spikes.rolling import open_spikes
+from ..spikes.between import Between
 from .gain import known_gain
 from .record import (
     MOST_FRAMES_PER_EXPOSURE,
@@ -122,6 +121,8 @@ class RestoreSummary:
     frames of up to three exposures show it; None: the method needs no spikes."""
     gain_measured: bool
     """Whether the gain was measured."""
+    left_out: int
+    """Number of frames that are not exposed wholly in the part of the recording that is read."""
     warnings: tuple[str, ...]
 
 
@@ -134,6 +135,8 @@ class RestoreManifestSummary:
     """Number of frames that this run restored."""
     kept: int
     """Number of frames that were there already, from the same inputs."""
+    left_out: int
+    """Number of frames that are not exposed wholly in the parts that are read."""
     recordings: tuple[RestoreSummary, ...]
 
 
@@ -171,6 +174,7 @@ def restore_manifest(
     *,
     split: str | None = None,
     sensor: StrPath | None = None,
+    between: Between | None = None,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> RestoreManifestSummary:
@@ -185,6 +189,7 @@ def restore_manifest(
         how: the method and its settings.
         split: train, val or test; None: all.
         sensor: file of the sensor that all were recorded with; None: as their side files say.
+        between: times between which each recording is read; None: all of it.
         overwrite: replace frames made from other inputs.
         reporter: receives progress in frames, and warnings.
 
@@ -192,7 +197,7 @@ def restore_manifest(
         RestoreError: as `restore`, or no recordings in the split.
         SpikeDeblurError: a recording that can't be used; those before it are done.
     """
-    recordings = recordings_of(manifest, split, sensor)
+    recordings = recordings_of(manifest, split, sensor, between)
     exposures = [len(recording.exposures) for recording in recordings]
     job = _Job(how, overwrite, reporter, exposures)
     summaries = tuple(
@@ -203,6 +208,7 @@ def restore_manifest(
         out=str(out),
         restored=sum(summary.restored for summary in summaries),
         kept=sum(summary.kept for summary in summaries),
+        left_out=sum(summary.left_out for summary in summaries),
         recordings=summaries,
     )
 
@@ -294,6 +300,7 @@ class _Job:
             tile=tile,
             gain=None if how.method == "blur" else known_gain(recording),
             gain_measured=recording.settings.gain is None and how.method != "blur",
+            left_out=recording.left_out,
             warnings=tuple(warnings),
         )
 
@@ -349,7 +356,7 @@ look whether a recording is fit, which is not guessed."""
 def _without_light(recording: Recording) -> Iterator[str]:
     """Yield a warning if no pixel fired in the first, middle or last exposure, or all always."""
     settings, exposures = recording.settings, recording.exposures
-    spikes = open_spikes(recording.dat, settings.geometry, None)
+    spikes = recording.spikes()
     height, width = settings.geometry.shape
     for i in sorted({0, len(exposures) // 2, len(exposures) - 1}):
         start, stop = settings.clock.samples(exposures[i].t0, exposures[i].t1)
@@ -412,7 +419,7 @@ def _inputs(
         "flips": how.flips and how.run is not None,
         "frames_per_exposure": how.frames_per_exposure,
         "model_sha256": model_hash,
-        "spikes_sha256": hash_stream(recording.dat),
+        **recording.hashed_spikes(),
         "geometry": settings.geometry.describe(),
         "rate": settings.rate,
         "gain": settings.gain,

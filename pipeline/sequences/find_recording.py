@@ -19,12 +19,8 @@ from ..clocks.camera import FPS_OR_FRAME_RATE, CameraClock
 from ..clocks.durations import describe_duration
 from ..clocks.exposures import Exposures
 from ..clocks.names import (
-    describe_gaps,
-    gaps_between,
-    gaps_in,
     natural_order,
     same_number,
-    two_kinds_in,
 )
 from ..frames.images import image_shape
 from ..frames.listing import IMAGE_SUFFIXES, folder_names, list_frames, list_images, shorten
@@ -37,13 +33,15 @@ from ..frames.video import (
 )
 from ..host.files import StrPath, inside
 from ..spikes import read_side_file
+from ..spikes.between import Between, both
 from ..spikes.frame_grid import size_warning
 from ..spikes.parts import open_stream, require_stream
 from ..spikes.settings import AS_RECORDED, SpikeOptions, SpikeSettings, sensor_file, settle
 from ..spikes.sidefile import FOLDER_SIDE_FILE, has_own_side_file
 from .contract import STREAM as STREAM
 from .find_seq import find_seq
-from .recording import Exposure, Recording, RecordingError
+from .notices import gaps_in_numbers, gaps_in_order, left_out_of
+from .recording import Exposure, Recording, RecordingError, wholly_read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,16 +121,18 @@ def find_recording(
         clock_given = options.rate is not None or options.first is not None
         settings = as_aligned(settings, times.log, seq, keep_clock=clock_given)
     if not decode and (times.camera is None or times.camera.times is None):
-        in_order = _gaps_in_order if times.camera is not None else _gaps_in_numbers
+        in_order = gaps_in_order if times.camera is not None else gaps_in_numbers
         settings = replace(settings, warnings=(*settings.warnings, *in_order(frames)))
     windows = exposures.windows(settings.clock, [str(path) for path in frames.values()])
-    samples = open_stream(spikes, settings.geometry).n_frames
+    files = list(frames.values())
+    frames, windows = wholly_read(settings, spikes, frames, windows)
+    samples = open_stream(spikes, settings.geometry, settings.cut).n_frames
     for window, path in zip(windows, frames.values(), strict=True):
         where = f"{spikes}, frame {path.name}"
         settings.clock.require_inside(*window, samples, where, exposures.remedy)
     if decode:
-        decode_frames(blur, list(frames.values()))
-    if blur.is_dir() and (left_out := _left_out(blur, times.camera)):
+        decode_frames(blur, files, list(frames.values()))
+    if blur.is_dir() and (left_out := left_out_of(blur, times.camera)):
         settings = replace(settings, warnings=(*settings.warnings, *left_out))
     if options.calibration is not None:
         settings = replace(settings, registration=read_calibration(options.calibration))
@@ -150,6 +150,7 @@ def find_recording(
         dat=Path(spikes),
         settings=settings,
         sources=sources,
+        left_out=len(files) - len(frames),
     )
 
 
@@ -200,7 +201,10 @@ def _of_video(video: Path, times: ExposureTimes, decode_to: Path) -> _Timed:
 
 
 def recordings_of(
-    manifest: StrPath, split: str | None = None, sensor: StrPath | None = None
+    manifest: StrPath,
+    split: str | None = None,
+    sensor: StrPath | None = None,
+    between: Between | None = None,
 ) -> list[Recording]:
     """Return the recordings of a manifest, with the times, clocks and places that it holds.
 
@@ -208,6 +212,8 @@ def recordings_of(
         manifest: a manifest that `align` wrote.
         split: train, val or test; None: all.
         sensor: file of the sensor that all were recorded with; None: as their side files say.
+        between: times between which each is read; None: all of it. Recordings without a frame that
+            is exposed wholly between are left out.
 
     Raises:
         RecordingError: none in the split, or one whose exposures lie in several streams.
@@ -215,7 +221,7 @@ def recordings_of(
     """
     content = read_manifest(manifest)
     root = content.root_folder(manifest)
-    recordings = []
+    recordings, outside = [], None
     for sequence in content.sequences:
         if split not in (None, sequence.split) or not sequence.windows:
             continue
@@ -235,6 +241,7 @@ def recordings_of(
             registration=sequence.registration(),
             readout=sequence.readout,
             sensor=sensor_file(str(dat), SpikeOptions(sensor=sensor), read_side_file(dat)),
+            between=both(between, sequence.between),
         )
         frames = {
             w.frame_index: inside(root, w.blur, manifest, sequence.links) for w in sequence.windows
@@ -243,15 +250,23 @@ def recordings_of(
             ((w.t0, w.t1) for w in sequence.windows), str(manifest), "align again"
         )
         windows = exposures.windows(settings.clock, [str(path) for path in frames.values()])
+        try:
+            read, windows = wholly_read(settings, dat, frames, windows)
+        except RecordingError as error:
+            outside = error
+            continue
         recordings.append(
             Recording(
                 seq=sequence.seq,
-                exposures=_exposed(frames, windows),
+                exposures=_exposed(read, windows),
                 dat=dat,
                 settings=settings,
+                left_out=len(frames) - len(read),
                 sources={"manifest": str(manifest), "spikes": str(dat)},
             )
         )
+    if not recordings and outside is not None:
+        raise outside
     if not recordings:
         where = f" in the split {split}" if split else ""
         raise RecordingError(f"{manifest}: no recordings{where}; align them, or correct --split")
@@ -316,42 +331,6 @@ def camera_frames(blur: Path) -> dict[int, Path]:
                 f"{blur}: {before} and {name} are both the frame {Path(name).stem}; remove one"
             )
     return dict(enumerate(images[name] for name in ordered))
-
-
-def _left_out(blur: Path, camera: CameraClock | None) -> list[str]:
-    """Return a sentence for each of a folder's files that is no frame of the recording."""
-    if camera is None:
-        return list_frames(blur).left_out()
-    # Images of any name are frames, so two may have the same number.
-    table = None if camera.times is None else Path(camera.times).resolve()
-    others = [
-        name
-        for name in folder_names(blur)
-        if not name.lower().endswith(IMAGE_SUFFIXES) and (blur / name).resolve() != table
-    ]
-    return list_frames(blur, names=others).left_out()
-
-
-def _gaps_in_order(frames: dict[int, Path]) -> list[str]:
-    """Return a warning where frames that are taken as neighbours in time may not be any."""
-    names = [path.name for path in frames.values()]
-    warnings = []
-    if gaps := gaps_in(names):
-        warnings.append(
-            f"after {gaps[0][0]} comes {gaps[0][1]}{' and so on' * (len(gaps) > 1)}, and they are "
-            "taken as neighbours in time; if frames were dropped between them, give --times"
-        )
-    if kinds := two_kinds_in(names):
-        warnings.append(
-            f"names are of several kinds, such as {kinds[0]} and {kinds[1]}; all are taken as "
-            f"frames of one camera, from {names[0]} to {names[-1]}"
-        )
-    return warnings
-
-
-def _gaps_in_numbers(frames: dict[int, Path]) -> list[str]:
-    gaps = gaps_between([path.name for path in frames.values()], list(frames))
-    return [describe_gaps(gaps)] if gaps else []
 
 
 def _exposed(frames: dict[int, Path], windows: Iterable[tuple[float, float]]) -> list[Exposure]:

@@ -72,7 +72,7 @@ def _frames(recording: Recording) -> list[FrameAt]:
             delays = row_delays(settings.readout, settings.rate, rows, height)
         else:
             delays = delays_at(registration.frame_rows(), settings.readout, settings.rate, height)
-    spikes = open_spikes(recording.dat, settings.geometry, None, delays)
+    spikes = open_spikes(recording.dat, settings.geometry, None, delays, settings.cut)
     return [
         FrameAt(
             blur=exposure.path,
@@ -82,6 +82,7 @@ def _frames(recording: Recording) -> list[FrameAt]:
             t0=exposure.t0,
             t1=exposure.t1,
             registration=registration,
+            cut=settings.cut,
         )
         for exposure, samples in zip(recording.exposures, lengths, strict=True)
         if samples == length

@@ -14,10 +14,13 @@ import numpy as np
 
 from ...errors import SpikeDeblurError
 from ..frames.images import DeepRGB, as_type, image_shape, read_frame, to_uint8, to_uint16, to_unit
+from ..host.files import StrPath
 from ..spikes.intervals import HalfLight, Light
+from ..spikes.parts import hash_samples, hash_stream, open_stream
 from ..spikes.reconstruct import sdm
 from ..spikes.rolling import open_spikes, row_delays
 from ..spikes.settings import SpikeSettings
+from ..spikes.stream import SpikeStream
 from ..store.schema import voxel_type
 from .contract import Box, FrameKind, Span, WindowSequence, sensor_of
 from .corrected import correction
@@ -59,10 +62,57 @@ class Recording:
     """Geometry, clock, gain and registration of the stream."""
     sources: Mapping[str, str | None]
     """Paths of what the recording was read from, by role, for records of products."""
+    left_out: int = 0
+    """Number of frames that are not exposed wholly in the part of the recording that is read."""
+
+    def spikes(self) -> SpikeStream:
+        """Open the stream as it was recorded, confined to the part that is read."""
+        return open_spikes(self.dat, self.settings.geometry, None, cut=self.settings.cut)
+
+    def hashed_spikes(self) -> dict[str, object]:
+        """Return the SHA-256 of the spikes that are read, and of which samples, for records."""
+        cut = self.settings.cut
+        if cut is None:
+            return {"spikes_sha256": hash_stream(self.dat)}
+        stream = open_stream(self.dat, self.settings.geometry, cut)
+        start, stop = stream.whole
+        digest = hash_samples(stream, start, stop)
+        return {"spikes_sha256": digest, "spikes_samples": [start, stop]}
 
     def only(self, indices: Sequence[int]) -> Recording:
         """Return the recording with some of its exposures."""
         return replace(self, exposures=[self.exposures[i] for i in indices])
+
+
+def wholly_read(
+    settings: SpikeSettings,
+    spikes: StrPath,
+    frames: Mapping[int, Path],
+    windows: Sequence[tuple[float, float]],
+) -> tuple[dict[int, Path], list[tuple[float, float]]]:
+    """Return the frames that are exposed wholly in the part of the recording that is read.
+
+    Args:
+        settings: clock of the stream, and the part.
+        spikes: the stream, for messages.
+        frames: frames by number, in order of time.
+        windows: exposure of each, in seconds.
+
+    Raises:
+        RecordingError: none is; names the times of the frames.
+    """
+    cut = settings.cut
+    if cut is None:
+        return dict(frames), list(windows)
+    pairs = zip(frames.items(), windows, strict=True)
+    held = [(frame, window) for frame, window in pairs if cut.holds(*window)]
+    if not held:
+        raise RecordingError(
+            f"{spikes}: expected a frame that is exposed wholly in {cut.between}, found none of "
+            f"{len(frames)}, exposed from {windows[0][0]:g}s to {windows[-1][1]:g}s; give other "
+            "times"
+        )
+    return dict(frame for frame, _ in held), [window for _, window in held]
 
 
 class RecordingSequence(WindowSequence):
@@ -102,7 +152,9 @@ class RecordingSequence(WindowSequence):
         if settings.readout is not None:
             rows, frame_rows = settings.geometry.shape[0], image_shape(self._paths[0])[0]
             delays = row_delays(settings.readout, settings.rate, rows, frame_rows)
-        self._file = open_spikes(dat, settings.geometry, settings.registration, delays)
+        self._file = open_spikes(
+            dat, settings.geometry, settings.registration, delays, settings.cut
+        )
         self._exposed = [
             settings.clock.require_inside(
                 e.t0, e.t1, self._file.n_frames, f"{dat}, frame {e.path.name}"

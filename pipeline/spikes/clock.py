@@ -60,6 +60,12 @@ class SpikeClock:
         last = round_half_up((t1 - self.first) * self.rate)
         return start, last + 1
 
+    def samples_of_rows(self, t0: float, t1: float) -> tuple[int, int]:
+        """Return `samples` of the first to the last row together."""
+        start, stop = self.samples(t0, t1)
+        last_row = round_half_up(self.readout * self.rate)
+        return start + min(0, last_row), stop + max(0, last_row)
+
     def require_inside(
         self,
         t0: float,
@@ -81,8 +87,7 @@ class SpikeClock:
             SpikeWindowError: a sample of the window is not in the recording.
         """
         start, stop = self.samples(t0, t1)
-        last_row = round_half_up(self.readout * self.rate)
-        first, after = start + min(0, last_row), stop + max(0, last_row)
+        first, after = self.samples_of_rows(t0, t1)
         if not (first >= 0 and start < stop and after <= n_samples):
             end = self.first + (n_samples - 1) / self.rate
             rows = f" in all rows, read out in {self.readout:g} s," if self.readout else ""

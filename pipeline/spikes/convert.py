@@ -26,6 +26,8 @@ from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
 from ..host.reading import open_file
 from ..host.reporter import SILENT, Reporter, Throughput
+from .between import Between, Cut
+from .clock import SpikeClock
 from .dat import SPIKE_SUFFIXES, pack_spikes
 from .geometry import MOST_PIXELS, SpikeGeometry, SpikeGeometryError
 from .parts import is_stream, open_stream, stream_files
@@ -49,6 +51,16 @@ class ConvertError(SpikeDeblurError):
     """The input holds no spikes that can be converted."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """Which spikes of the input are converted."""
+
+    key: str | None = None
+    """Array of an `.npz` or HDF5 file with several."""
+    between: Between | None = None
+    """Times on the input's clock; None: all."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConvertSummary:
     """What `convert` has written."""
@@ -68,7 +80,7 @@ def convert(
     geometry: str | None = None,
     rate: float | None = None,
     gain: float | None = None,
-    key: str | None = None,
+    taken: Taken = Taken(),  # frozen
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> ConvertSummary:
@@ -82,7 +94,7 @@ def convert(
         geometry: SPEC of the input; needed for a `.dat` without side file.
         rate: spike frames a second to record, in Hz; None: that of the input's side file or preset.
         gain: spikes a sample at unit luminance to record; None: that of the side file or preset.
-        key: array to take from an `.npz` or HDF5 file with several.
+        taken: which spikes of the input. The side file records the time of the first sample.
         overwrite: replace `out` and its side file.
         reporter: hears of the frames written.
 
@@ -106,13 +118,16 @@ def convert(
         recorded = read_side_file(source) if is_dat else None
         known = [facts for facts in (recorded, PRESETS.get(geometry or "")) if facts is not None]
         spec = geometry or (recorded.geometry if recorded else None)
-        with _open(source, spec, key) as frames:
-            total, (height, width) = frames.n_frames, frames.geometry.shape
+        rate = first_known(rate, *(facts.rate for facts in known))
+        cut = _cut(source, taken.between, rate, recorded)
+        with _open(source, spec, taken.key, cut) as frames:
+            height, width = frames.geometry.shape
+            start, stop = frames.whole
             target = SpikeGeometry(height=height, width=width, flip_rows=True)
             side = SideFile(
                 geometry=target.describe(),
-                rate=first_known(rate, *(facts.rate for facts in known)),
-                first=recorded.first if recorded else 0.0,
+                rate=rate,
+                first=_time_of(start, rate, recorded),
                 gain=first_known(gain, *(facts.gain for facts in known)),
                 sensor=_sensor_from(out, source, recorded, frames.geometry),
                 made_by={
@@ -131,7 +146,30 @@ def convert(
                     file.finish()
                     # The side file of a former output would describe the new one wrongly.
                     side_file_path(out).unlink(missing_ok=True)
-        return ConvertSummary(str(out), total, height, width, spikes, out.stat().st_size)
+        return ConvertSummary(str(out), stop - start, height, width, spikes, out.stat().st_size)
+
+
+def _cut(
+    source: Path, between: Between | None, rate: float | None, recorded: SideFile | None
+) -> Cut | None:
+    """Return the part of the input that is taken; None: all of it.
+
+    Raises:
+        ConvertError: its times can't be told, because the rate is not known.
+    """
+    if between is None:
+        return None
+    if rate is None:
+        raise ConvertError(
+            f"{source}: expected its rate, by which {between} is found in it; give --rate in Hz"
+        )
+    return Cut(between, SpikeClock(rate=rate, first=recorded.first if recorded else 0.0))
+
+
+def _time_of(sample: int, rate: float | None, recorded: SideFile | None) -> float:
+    """Return the time of a sample, in seconds on the input's clock."""
+    first = recorded.first if recorded else 0.0
+    return first + sample / rate if sample and rate else first
 
 
 def _sensor_from(
@@ -170,8 +208,9 @@ def _pack(
     ends_on_byte = 8 // math.gcd(8, pixels)
     at_once = min(_FRAMES_AT_ONCE, max(1, _AT_ONCE // pixels)) // ends_on_byte * ends_on_byte
     at_once = max(ends_on_byte, at_once)
-    for start in range(0, frames.n_frames, at_once):
-        stop = min(start + at_once, frames.n_frames)
+    first, end = frames.whole
+    for start in range(first, end, at_once):
+        stop = min(start + at_once, end)
         block = frames.read(start, stop)
         try:
             packed = pack_spikes(block, target)
@@ -179,14 +218,14 @@ def _pack(
             raise ConvertError(f"{source}: {error}") from error
         spikes += int(np.bitwise_count(packed).sum(dtype=np.int64))
         file.write(packed)
-        reporter.progress(stop, frames.n_frames, written(packed.nbytes))
+        reporter.progress(stop - first, end - first, written(packed.nbytes))
     return spikes
 
 
 class _Array:
     """Frames of an array (T, H, W) that is read a slice at a time, as a `SpikeStream` is."""
 
-    def __init__(self, source: Path, array: Any, spec: str | None) -> None:
+    def __init__(self, source: Path, array: Any, spec: str | None, cut: Cut | None) -> None:
         shape: tuple[int, ...] = getattr(array, "shape", ())
         if len(shape) != 3 or 0 in shape:
             raise ConvertError(
@@ -202,7 +241,7 @@ class _Array:
         if array.dtype.kind not in "biuf":
             raise ConvertError(f"{source}: expected numbers 0 and 1, got dtype {array.dtype}")
         self._source, self._array = source, array
-        self.n_frames = len(array)
+        self.whole = (0, len(array)) if cut is None else cut.samples(len(array), source)
         self.geometry = SpikeGeometry(height=height, width=width, flip_rows=False)
         if spec is not None:
             self.geometry = parse_geometry(spec)
@@ -255,8 +294,10 @@ class _Zipped:
         return int(self.shape[0])
 
     def __getitem__(self, frame: int) -> npt.NDArray[Any]:
-        assert frame == self._at, "frames follow one another"
+        assert frame >= self._at, "frames follow one another"
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
+        while self._at < frame and self._member.read(size):  # what is compressed has no places
+            self._at += 1
         content = self._member.read(size)
         if len(content) != size:
             raise ConvertError(
@@ -280,7 +321,9 @@ def _explained(source: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | SpikeStream]:
+def _open(
+    source: Path, spec: str | None, key: str | None, cut: Cut | None
+) -> Iterator[_Array | SpikeStream]:
     suffix = source.suffix.lower()
     if source.is_dir() or suffix in SPIKE_SUFFIXES:
         if spec is None:
@@ -288,16 +331,16 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
                 f"{source}: a .dat does not hold its geometry; give --geometry, for example "
                 "250x400,bottom-up (`spikedeblur inspect` ranks the presets)"
             )
-        yield open_stream(source, parse_geometry(spec))
+        yield open_stream(source, parse_geometry(spec), cut)
     elif suffix == ".npy":
         with _explained(source):
             loaded = np.load(source, mmap_mode="r")
-        yield _Array(source, loaded, spec)
+        yield _Array(source, loaded, spec, cut)
     elif suffix == ".npz":
         with _explained(source), zipfile.ZipFile(source) as archive:
             arrays = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
             with archive.open(f"{_choose(source, arrays, key)}.npy") as member:
-                yield _Array(source, _Zipped(source, member), spec)
+                yield _Array(source, _Zipped(source, member), spec, cut)
     elif suffix in (".h5", ".hdf5"):
         with from_extra("hdf5", f"{source}: reading HDF5 needs h5py", ConvertError):
             import h5py
@@ -312,7 +355,7 @@ def _open(source: Path, spec: str | None, key: str | None) -> Iterator[_Array | 
             )
             array = file[_choose(source, names, key)]
             _require_held(source, array)
-            yield _Array(source, array, spec)
+            yield _Array(source, array, spec, cut)
     else:
         raise ConvertError(
             f"{source}: expected .npy, .npz, .h5, .hdf5, .dat or .bin, got "

@@ -7,8 +7,10 @@ Files are memory-mapped: a crop in time and space touches its own bytes.
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,6 +21,7 @@ import numpy.typing as npt
 from ...errors import SpikeDeblurError
 from ..host.files import atomic_write
 from ..host.reading import open_file
+from .between import Cut
 from .counts import bin_edges, count_spikes, count_type
 from .geometry import SpikeGeometry, SpikeGeometryError
 from .intervals import HalfLight, Light, light_of_packed
@@ -30,6 +33,9 @@ SPIKE_SUFFIXES = (".dat", ".bin")
 """Suffixes of spike files, in lower case."""
 
 Encoding = Literal["packed", "bytes"]
+
+MAPPED_BYTES = 1 << 28
+"""Size of a file above which memory of what was read is let go."""
 
 _FIRST_BYTES = 1 << 12  # enough to see that a file is packed
 _SCAN_BYTES = 1 << 22
@@ -52,29 +58,53 @@ class SpikeFile(SpikeStream):
     encoding: Encoding
     data: Bytes
     """(n_bytes,) uint8, memory-mapped."""
+    span: tuple[int, int] | None = None
+    """Samples [start, stop) that may be read; None: all."""
     shares: Shares | None = None
     """Share of the spikes that stay under each filter of a mosaic; None: no filters."""
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], geometry: SpikeGeometry) -> SpikeFile:
+    def open(
+        cls, path: str | os.PathLike[str], geometry: SpikeGeometry, cut: Cut | None = None
+    ) -> SpikeFile:
         """Map a spike file into memory.
 
         A file is read as one byte a pixel if it is a whole number of frames that way and holds
         nothing but zeros and one other value, 1 or 255 or any, at least 16 times; as packed bits
-        otherwise. Of a file above 256 MB, parts from its beginning to its end show which it is.
+        otherwise. Of a file above 256 MB, parts from its beginning to its end show which it is. Of
+        a part of a recording, that part does; nothing outside is read but the file's first bytes.
+
+        Args:
+            path: the file.
+            geometry: which bit is which pixel.
+            cut: the part of the recording to which reading is confined; None: all of it.
 
         Raises:
             SpikeFileError: missing, empty, a Prophesee event file, or no whole number of frames.
+            SpikeWindowError: no sample lies in the part.
         """
         path = Path(path)
         data = _map(path)
-        if _is_bytes(data, geometry):
-            return cls(path, geometry, data.size // geometry.pixels, "bytes", data)._equalised()
-        try:
-            n_frames = geometry.count_frames(data.size)
-        except SpikeGeometryError as error:
-            raise SpikeFileError(f"{path}: {error}") from error
-        return cls(path, geometry, n_frames, "packed", data)._equalised()
+        encoding = _encoding(data, geometry, path, cut)
+        _advise(data, 0, data.size, mmap.MADV_DONTNEED)
+        file = cls(path, geometry, _frames_in(data.size, geometry, path, encoding), encoding, data)
+        if cut is not None:
+            file = replace(file, span=cut.samples(file.n_frames, path))
+        return file._equalised()
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """Samples [start, stop) that may be read."""
+        return self.span or (0, self.n_frames)
+
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[SpikeFile, tuple[int, int]]]:
+        """Yield this file with the samples, as a stream in parts yields each of its files."""
+        yield self, (start, stop)
+
+    def place(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the bytes [start, stop) of the file that hold samples [start, stop)."""
+        bits = self.geometry.frame_bits if self.encoding == "packed" else 8 * self.geometry.pixels
+        return start * bits // 8, min(-(-stop * bits // 8), self.data.size)
 
     @property
     def is_plain(self) -> bool:
@@ -93,8 +123,9 @@ class SpikeFile(SpikeStream):
         region = Region.of(self.geometry, rows, columns)
         if self.shares is None:
             return self._decoded(start, stop, region)
-        first, last = start // BLOCK * BLOCK, min(-(-stop // BLOCK) * BLOCK, self.n_frames)
-        spikes = self._decoded(first, last, region)
+        first, last = start // BLOCK * BLOCK, min(-(-stop // BLOCK) * BLOCK, self.whole[1])
+        known = max(first, self.whole[0])  # a block that begins before the part has no spikes there
+        spikes = np.pad(self._decoded(known, last, region), ((known - first, 0), (0, 0), (0, 0)))
         corner = (region.rows[0], region.columns[0])
         return thin(spikes, self.shares, first, corner)[start - first : stop - first]
 
@@ -104,19 +135,26 @@ class SpikeFile(SpikeStream):
         if bayer is None:
             return self
         region = Region.of(self.geometry)
-        frames = np.unique(np.linspace(0, self.n_frames - 1, _SAMPLED_FRAMES).astype(int)).tolist()
+        start, stop = self.whole
+        frames = np.unique(np.linspace(start, stop - 1, _SAMPLED_FRAMES).astype(int)).tolist()
         rates = np.mean([place_rates(self._decoded(i, i + 1, region)) for i in frames], axis=0)
         return replace(self, shares=shares_of(rates, bayer))
 
     def _decoded(self, start: int, stop: int, region: Region) -> npt.NDArray[np.uint8]:
         out = np.empty((stop - start, *region.shape), np.uint8)
+        with self.held(start, stop):
+            self._decode(start, stop, region, out)
+        return out
+
+    def _decode(self, start: int, stop: int, region: Region, out: Bytes) -> None:
         if self.encoding == "bytes":
             height, width = self.geometry.height, self.geometry.width
             stored = self.data.reshape(-1, height, width)[start:stop]
             upright = stored[:, ::-1] if self.geometry.flip_rows else stored
             parts = [upright[:, slice(*region.rows), slice(*span)] for span in region.segments]
             np.concatenate(parts, axis=-1, out=out)
-            return np.minimum(out, 1, out=out)
+            np.minimum(out, 1, out=out)
+            return
         unpack = region.unpacker(self.data)
         at_once = max(1, _DECODED_BYTES // (region.shape[0] * region.packed_width))
         for first in range(start, stop, at_once):
@@ -124,7 +162,16 @@ class SpikeFile(SpikeStream):
             pixels = region.upright(unpack(first, last))
             for to, of in region.column_pairs:
                 out[first - start : last - start, :, to] = pixels[..., of]
-        return out
+
+    @contextmanager
+    def held(self, start: int, stop: int) -> Iterator[None]:
+        """Fetch samples of a large file, and no others; let go of their memory once they are read.
+
+        The system keeps what it read while there is room, but counts it as this process's.
+        """
+        _advise(self.data, *self.place(start, stop), mmap.MADV_WILLNEED)
+        yield
+        _advise(self.data, *self.place(start, stop), mmap.MADV_DONTNEED)
 
     def counts(
         self,
@@ -139,7 +186,10 @@ class SpikeFile(SpikeStream):
         """Count spikes in temporal bins, as `SpikeStream.counts` says."""
         start, stop = self._checked_window(start, stop)
         if self.is_plain:
-            return count_spikes(self.data, self.geometry, bins, start, stop, rows, columns, out=out)
+            with self.held(start, stop):
+                return count_spikes(
+                    self.data, self.geometry, bins, start, stop, rows, columns, out=out
+                )
         edges = start + bin_edges(stop - start, bins)
         dtype = count_type(stop - start, bins)
         shape = Region.of(self.geometry, rows, columns).shape
@@ -167,7 +217,8 @@ class SpikeFile(SpikeStream):
             SpikeStream.light(self, bins, exposure, known, rows, columns, out=out)
             return
         self._checked_window(*known)
-        light_of_packed(self.data, self.geometry, bins, exposure, known, rows, columns, out=out)
+        with self.held(*known):
+            light_of_packed(self.data, self.geometry, bins, exposure, known, rows, columns, out=out)
 
     def count_spikes(self, start: int = 0, stop: int | None = None) -> int:
         """Return how many spikes the samples [start, stop) hold, over all pixels."""
@@ -179,7 +230,8 @@ class SpikeFile(SpikeStream):
         frame_bytes = geometry.pixels // 8
         packed = self.data[start * frame_bytes : stop * frame_bytes]
         pieces = range(0, packed.size, _SCAN_BYTES)
-        return sum(int(np.bitwise_count(packed[i : i + _SCAN_BYTES]).sum()) for i in pieces)
+        with self.held(start, stop):
+            return sum(int(np.bitwise_count(packed[i : i + _SCAN_BYTES]).sum()) for i in pieces)
 
     def packed(self, start: int, stop: int, out: Bytes) -> None:
         """Write samples [start, stop) packed row by row, as `SpikeStream.packed` says."""
@@ -190,7 +242,8 @@ class SpikeFile(SpikeStream):
             frames = self.data[start * frame_bytes : stop * frame_bytes]
             rows = frames.reshape(stop - start, geometry.height, -1)  # (T, H, W / 8)
             rows = rows[:, ::-1] if geometry.flip_rows else rows
-            out[...] = reverse_bits(rows) if geometry.msb_first else rows
+            with self.held(start, stop):
+                out[...] = reverse_bits(rows) if geometry.msb_first else rows
             return
         SpikeStream.packed(self, start, stop, out)
 
@@ -271,7 +324,8 @@ def _map(path: Path) -> Bytes:
         if os.fstat(file.fileno()).st_size == 0:
             raise SpikeFileError(f"{path}: the file is empty; copy or record it again")
         data = np.memmap(file, dtype=np.uint8, mode="r")
-    head = bytes(data[:256])
+        file.seek(0)
+        head = file.read(256)
     first_line = head.split(b"\n", 1)[0]
     if head.startswith(b"% ") and b"\n" in head and first_line.strip().isascii():
         raise SpikeFileError(
@@ -279,13 +333,40 @@ def _map(path: Path) -> Bytes:
             f"{first_line[:40].decode('ascii', 'replace')!r}), not a spike stream; events can't "
             "be read as spikes"
         )
+    # The system would read megabytes around what is asked for.
+    _advise(np.asarray(data), 0, data.size, mmap.MADV_RANDOM)
     # A plain array on the same mapping: slicing a memmap costs ten times as much.
     return np.asarray(data)
 
 
+def _advise(data: Bytes, first: int, end: int, advice: int) -> None:
+    """Tell the system what will be done with bytes [first, end), if the file is large."""
+    mapped = getattr(data.base, "_mmap", None)
+    if data.size > MAPPED_BYTES and isinstance(mapped, mmap.mmap):
+        first -= first % mmap.PAGESIZE
+        mapped.madvise(advice, first, end - first)
+
+
+def _encoding(data: Bytes, geometry: SpikeGeometry, path: Path, cut: Cut | None) -> Encoding:
+    """Return how a file's pixels are stored, by the values in it or in a part of it."""
+    seen = data
+    if cut is not None:  # where a packed file has the part; others show their values there, too
+        bits = geometry.frame_bits
+        start, stop = cut.samples(8 * data.size // bits, path)
+        seen = data[start * bits // 8 : -(-stop * bits // 8)]
+    return "bytes" if data.size % geometry.pixels == 0 and _is_bytes(seen, geometry) else "packed"
+
+
+def _frames_in(size: int, geometry: SpikeGeometry, path: Path, encoding: Encoding) -> int:
+    if encoding == "bytes":
+        return size // geometry.pixels
+    try:
+        return geometry.count_frames(size)
+    except SpikeGeometryError as error:
+        raise SpikeFileError(f"{path}: {error}") from error
+
+
 def _is_bytes(data: Bytes, geometry: SpikeGeometry) -> bool:
-    if data.size % geometry.pixels:
-        return False
     ones = high = seen = 0
     for block in (data[:_FIRST_BYTES], *_pieces(data[_FIRST_BYTES:])):
         seen += block.size

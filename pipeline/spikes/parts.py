@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..host.reading import open_file
+from .between import Cut
 from .counts import bin_edges, count_type
 from .dat import SPIKE_SUFFIXES, SpikeFile, SpikeFileError
 from .geometry import SpikeGeometry
@@ -101,17 +102,72 @@ def hash_stream(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def open_stream(path: str | os.PathLike[str], geometry: SpikeGeometry) -> SpikeFile | SpikeParts:
+def hash_samples(stream: SpikeFile | SpikeParts, start: int, stop: int) -> str:
+    """Return the hex SHA-256 of the bytes that hold samples [start, stop) of a stream."""
+    digest = hashlib.sha256()
+    for file, samples in stream.pieces(start, stop):
+        first, end = file.place(*samples)
+        with open_file(file.path) as opened:
+            opened.seek(first)
+            while piece := opened.read(min(_PIECE_BYTES, end - first)):
+                digest.update(piece)
+                first += len(piece)
+    return digest.hexdigest()
+
+
+def open_stream(
+    path: str | os.PathLike[str], geometry: SpikeGeometry, cut: Cut | None = None
+) -> SpikeFile | SpikeParts:
     """Open a stream in one file or in parts.
+
+    Args:
+        path: the stream.
+        geometry: which bit is which pixel.
+        cut: the part of the recording to which reading is confined; None: all of it.
 
     Raises:
         SpikeFileError: no files, or one that is no whole number of frames; names it.
+        SpikeWindowError: no sample lies in the part.
     """
-    files = [SpikeFile.open(file, geometry) for file in stream_files(path)]
+    if cut is not None and is_in_parts(path):
+        return _open_cut(Path(path), geometry, cut)
+    files = [SpikeFile.open(file, geometry, cut) for file in stream_files(path)]
     if geometry.bayer is not None:
         mean = np.average([file.shares for file in files], 0, [file.n_frames for file in files])
         files = [replace(file, shares=tuple(mean.tolist())) for file in files]
     return SpikeParts(Path(path), files) if is_in_parts(path) else files[0]
+
+
+def _open_cut(path: Path, geometry: SpikeGeometry, cut: Cut) -> SpikeParts:
+    """Open a part of a stream in several files, of which those outside are only measured."""
+    names = stream_files(path)
+    ends = list(itertools.accumulate(geometry.count_frames(name.stat().st_size) for name in names))
+    start, stop = cut.samples(ends[-1], path)
+    clock = cut.clock
+    files: list[SpikeFile] = []
+    for name, end in zip(names, ends, strict=True):
+        frames = end - (ends[len(files) - 1] if files else 0)
+        before = end - frames
+        if before < stop and end > start:
+            first = clock.first + before / clock.rate
+            files.append(
+                SpikeFile.open(name, geometry, Cut(cut.between, replace(clock, first=first)))
+            )
+        else:
+            nothing = np.empty(0, np.uint8)
+            files.append(SpikeFile(name, geometry, frames, "packed", nothing, span=(0, 0)))
+    odd = next((file for file in files if file.encoding != "packed"), None)
+    if odd is not None:
+        raise SpikeFileError(
+            f"{odd.path}: expected packed spikes, found one byte a pixel; join the parts by "
+            "`spikedeblur convert` before a part of the recording is read"
+        )
+    if geometry.bayer is not None:
+        read = [file for file in files if file.data.size]
+        weights = [file.whole[1] - file.whole[0] for file in read]
+        mean = np.average([file.shares for file in read], 0, weights)
+        files = [replace(file, shares=tuple(mean.tolist())) for file in files]
+    return SpikeParts(path, files, (start, stop))
 
 
 class SpikeParts(SpikeStream):
@@ -120,15 +176,24 @@ class SpikeParts(SpikeStream):
     Args:
         path: the folder or pattern, for messages.
         files: the parts in order of time.
+        span: samples [start, stop) that may be read; None: all.
     """
 
-    def __init__(self, path: Path, files: list[SpikeFile]) -> None:
+    def __init__(
+        self, path: Path, files: list[SpikeFile], span: tuple[int, int] | None = None
+    ) -> None:
         self.path = path
+        self._span = span
         self.geometry = files[0].geometry
         self.encoding = files[0].encoding
         self._files = files
         self._ends = list(itertools.accumulate(file.n_frames for file in files))
         self.n_frames = self._ends[-1]
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """Samples [start, stop) that may be read."""
+        return self._span or (0, self.n_frames)
 
     def read(
         self,
@@ -138,7 +203,7 @@ class SpikeParts(SpikeStream):
         columns: Range = None,
     ) -> npt.NDArray[np.uint8]:
         """Decode samples [start, stop) of a crop, as `SpikeStream.read` says."""
-        pieces = self._pieces(*self._checked_window(start, stop))
+        pieces = self.pieces(*self._checked_window(start, stop))
         return np.concatenate([file.read(*span, rows, columns) for file, span in pieces])
 
     def counts(
@@ -153,7 +218,7 @@ class SpikeParts(SpikeStream):
     ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         """Count spikes of samples [start, stop) in temporal bins, as `SpikeStream.counts` says."""
         start, stop = self._checked_window(start, stop)
-        pieces = list(self._pieces(start, stop))
+        pieces = list(self.pieces(start, stop))
         if len(pieces) == 1:
             file, span = pieces[0]
             return file.counts(bins, *span, rows, columns, out=out)
@@ -162,7 +227,7 @@ class SpikeParts(SpikeStream):
         )
         edges = start + bin_edges(stop - start, bins)
         for b, (first, last) in enumerate(itertools.pairwise(edges.tolist())):
-            for file, span in self._pieces(first, last):
+            for file, span in self.pieces(first, last):
                 counts[b] += file.counts(1, *span, rows, columns)[0]
         if out is not None:
             out[...] = counts
@@ -172,11 +237,11 @@ class SpikeParts(SpikeStream):
         """Write samples [start, stop) packed row by row, as `SpikeStream.packed` says."""
         self._checked_window(start, stop)
         at = 0
-        for file, (first, last) in self._pieces(start, stop):
+        for file, (first, last) in self.pieces(start, stop):
             file.packed(first, last, out[at : at + last - first])
             at += last - first
 
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[SpikeFile, tuple[int, int]]]:
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[SpikeFile, tuple[int, int]]]:
         """Yield the files that hold samples [start, stop), each with the samples of its own."""
         part = bisect_right(self._ends, start)
         while start < stop:

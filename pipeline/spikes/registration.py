@@ -100,6 +100,11 @@ class RegisteredSpikes(SpikeStream):
         self._file = file
         self._sources = registration.sources()
 
+    @property
+    def whole(self) -> tuple[int, int]:
+        """Samples [start, stop) that may be read."""
+        return self._file.whole
+
     def read(
         self, start: int = 0, stop: int | None = None, rows: Range = None, columns: Range = None
     ) -> npt.NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from .between import Cut
 from .clock import SpikeWindowError, round_half_up
 from .counts import count_type, count_windows
 from .dat import SpikeFile
@@ -71,9 +72,10 @@ class RolledSpikes(SpikeStream):
 
     @property
     def whole(self) -> tuple[int, int]:
-        """Samples [start, stop) of which each row is in the recording."""
+        """Samples [start, stop) of which each row may be read."""
         first, last = int(self._delays.min()), int(self._delays.max())
-        return max(0, -first), min(self.n_frames, self.n_frames - last)
+        start, stop = self._file.whole
+        return max(start, start - first), min(stop, stop - last)
 
     def read(
         self, start: int = 0, stop: int | None = None, rows: Range = None, columns: Range = None
@@ -104,16 +106,17 @@ class RolledSpikes(SpikeStream):
         file = self._file
         if isinstance(file, SpikeFile) and file.is_plain:  # faster than band by band
             span, room = (start, stop), out[None]
-            count_windows(
-                file.data,
-                self.geometry,
-                bins,
-                [span],
-                rows,
-                columns,
-                delays=self._delays,
-                out=room,
-            )
+            with file.held(start, stop):
+                count_windows(
+                    file.data,
+                    self.geometry,
+                    bins,
+                    [span],
+                    rows,
+                    columns,
+                    delays=self._delays,
+                    out=room,
+                )
             return out  # type: ignore[return-value]
         top = 0
         for band, late in self._bands(rows):
@@ -136,6 +139,7 @@ def open_spikes(
     geometry: SpikeGeometry,
     registration: Registration | None,
     delays: Delays | None = None,
+    cut: Cut | None = None,
 ) -> SpikeStream:
     """Open a stream in one file or in parts, as the colour camera sees it.
 
@@ -144,7 +148,8 @@ def open_spikes(
         geometry: which bit is which pixel.
         registration: where spike pixels lie in the frames; None: both cameras see the same.
         delays: delay of each row of the registered spikes; None: all rows are exposed at once.
+        cut: the part to which reading is confined; None: all of it.
     """
-    file = open_stream(path, geometry)
+    file = open_stream(path, geometry, cut)
     seen: SpikeStream = file if registration is None else RegisteredSpikes(file, registration)
     return seen if delays is None else RolledSpikes(seen, delays)

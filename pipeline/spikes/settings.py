@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import SpikeDeblurError
+from .between import Between, Cut
 from .bounds import LEAST_GAIN, MOST_GAIN, MOST_HZ, MOST_SECONDS
 from .clock import SpikeClock
 from .geometry import SpikeGeometry
@@ -37,6 +38,8 @@ class SpikeOptions:
     """Time from the exposure of a frame's first row to that of its last one, in seconds."""
     sensor: str | os.PathLike[str] | None = None
     """File of the sensor that `calibrate` wrote."""
+    between: Between | None = None
+    """Times between which the stream is read; None: all of it."""
 
 
 AS_RECORDED = SpikeOptions()
@@ -65,6 +68,8 @@ class SpikeSettings:
     known, so all rows count as exposed at once."""
     sensor: Path | None = None
     """File that says how the pixels differ; None: they are taken as equal."""
+    between: Between | None = None
+    """Times between which the stream is read; None: all of it."""
     warnings: tuple[str, ...] = ()
     """Sentences about options that contradict the side file, and were taken."""
 
@@ -72,6 +77,11 @@ class SpikeSettings:
     def clock(self) -> SpikeClock:
         """When each sample was taken."""
         return SpikeClock(rate=self.rate, first=self.first, readout=self.readout or 0.0)
+
+    @property
+    def cut(self) -> Cut | None:
+        """The part of the stream that is read; None: all of it."""
+        return None if self.between is None else Cut(self.between, self.clock)
 
 
 def settle(
@@ -133,6 +143,7 @@ def settle(
         first=choose("first") or 0.0,
         readout=options.readout,
         sensor=sensor_file(where, options, side),
+        between=options.between,
         warnings=tuple(warnings),
     )
 

@@ -30,7 +30,7 @@ class SpikeStream(ABC):
 
     @property
     def whole(self) -> tuple[int, int]:
-        """Samples [start, stop) of which each row is in the recording."""
+        """Samples [start, stop) of which each row may be read."""
         return 0, self.n_frames
 
     @abstractmethod
@@ -112,10 +112,11 @@ class SpikeStream(ABC):
         return np.asarray(self.counts(bins, start, stop).sum(axis=0, dtype=np.uint32))
 
     def _checked_window(self, start: int, stop: int | None) -> tuple[int, int]:
-        stop = self.n_frames if stop is None else stop
-        if not 0 <= start < stop <= self.n_frames:
+        first, end = self.whole
+        stop = end if stop is None else stop
+        if not first <= start < stop <= end:
             raise SpikeWindowError(
-                f"{self.path}: expected samples inside 0:{self.n_frames}, got {start}:{stop}; "
+                f"{self.path}: expected samples inside {first}:{end}, got {start}:{stop}; "
                 "check the window"
             )
         return start, stop

@@ -47,6 +47,7 @@ from pydantic import (
 from ... import __version__
 from ..host.files import stays_below
 from ..host.header import ProductFormat
+from ..host.pieces import HashForm
 from ..host.validation import first_problem
 from ..spikes.bounds import MOST_COUNT, MOST_SECONDS, Count, Gain, Hertz, Instant
 from ..spikes.presets import parse_geometry
@@ -112,6 +113,20 @@ class SourceMark(BaseModel):
     """Size in bytes."""
     mtime_ns: int = Field(ge=-MOST_COUNT, le=MOST_COUNT)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    piece: int | None = Field(default=None, ge=1, le=MOST_COUNT)
+    """Bytes of the pieces whose digests `sha256` is of; None: it is of the content itself."""
+    part: tuple[Count, Count] | None = Field(default=None, strict=False)
+    """Bytes [start, stop) that `sha256` is of; None: all."""
+
+    @property
+    def form(self) -> HashForm:
+        """How `sha256` is made."""
+        return HashForm(self.piece, self.part)
+
+    @model_serializer(mode="wrap")
+    def _without_what_few_have(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        content: dict[str, object] = dump(self)
+        return {k: v for k, v in content.items() if v is not None}
 
 
 def _require_below(path: str) -> str:

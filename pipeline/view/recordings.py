@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
 from ..frames.images import to_8_bits
-from ..host.files import StrPath
 from ..methods.contract import Method, restored_instants
 from ..methods.make_method import make_method
 from ..sequences.contract import STREAM, WindowSequence, sensor_of
@@ -26,6 +25,8 @@ from ..sequences.kept import KeptSequence
 from ..sequences.recording import Recording, RecordingSequence
 from ..sequences.stored import StoreSequence, open_store
 from ..spikes import read_side_file, reconstruct, samples_per_bin
+from ..spikes.between import Between, Cut
+from ..spikes.clock import SpikeClock
 from ..spikes.intervals import light_of_spikes
 from ..spikes.parts import is_stream, open_stream
 from ..spikes.sensor import PixelCorrection
@@ -191,7 +192,8 @@ def open_clips(path: Path, options: SpikeOptions = AS_RECORDED) -> tuple[ViewedG
 
     Args:
         path: a `.dat`, a folder that holds `spike.dat`, a store, or a sequence or split in one.
-        options: what the user says about a `.dat`; its rate and gain need not be known.
+        options: what the user says about a `.dat`; its rate and gain need not be known. Of a store,
+            windows that lie wholly between the times are shown.
 
     Raises:
         ViewError: nothing of these; or a store of counts, which holds no spikes.
@@ -204,7 +206,7 @@ def open_clips(path: Path, options: SpikeOptions = AS_RECORDED) -> tuple[ViewedG
     # From outside: a sequence has the same mark as its store.
     for root in reversed((path.resolve(), *path.resolve().parents)):
         if root.is_dir() and root_kind(open_storage(root)) in ("packed", "counts"):
-            return _store(root, path, options.sensor)
+            return _store(root, path, options)
     if is_stream(path):
         return (_recording(path, options),)
     raise ViewError(
@@ -216,26 +218,33 @@ def open_clips(path: Path, options: SpikeOptions = AS_RECORDED) -> tuple[ViewedG
 def _recording(path: Path, options: SpikeOptions) -> ViewedGroup:
     side = read_side_file(path)
     rate = options.rate or (side.rate if side else None)
+    if options.between is not None and rate is None:
+        raise ViewError(
+            f"{path}: expected its rate, by which {options.between} is found in it; give --rate in "
+            "Hz"
+        )
     settings = settle(str(path), replace(options, rate=rate or 1.0), side)
-    file = open_stream(path, settings.geometry)
+    file = open_stream(path, settings.geometry, settings.cut)
+    begin, end = file.whole
     clip = ViewedClip(
-        samples=file.n_frames,
+        samples=end - begin,
+        begins=settings.clock.first + begin / rate if settings.cut and rate else None,
         shape=file.geometry.shape,
         rate=rate,
         gain=settings.gain,
-        spikes=file.read,
-        rates=file.tfp,
+        spikes=lambda start, stop: file.read(begin + start, begin + stop),
+        rates=lambda start, stop: file.tfp(begin + start, begin + stop),
         sensor=None if settings.sensor is None else correction(settings.sensor, path, settings),
     )
     return ViewedGroup(name=str(path), clips=(path.name,), frames=(), clip=lambda index: clip)
 
 
-def _store(root: Path, path: Path, sensor: StrPath | None) -> tuple[ViewedGroup, ...]:
+def _store(root: Path, path: Path, options: SpikeOptions) -> tuple[ViewedGroup, ...]:
     inside = path.resolve().relative_to(root).parts
-    groups = []
+    groups, outside = [], []
     sequences = open_store(root)
-    if sensor is not None:
-        correct_sequences(sequences, sensor)
+    if options.sensor is not None:
+        correct_sequences(sequences, options.sensor)
     for sequence in sequences:
         if tuple(sequence.seq.split("/"))[: len(inside)] != inside:
             continue
@@ -244,14 +253,23 @@ def _store(root: Path, path: Path, sensor: StrPath | None) -> tuple[ViewedGroup,
                 f"{root}: expected spikes, found counts in bins; view the .dat, or voxelize again "
                 "with --kind packed"
             )
+        shown = _between(sequence, options.between)
+        if not shown:
+            outside.append(sequence.seq)
+            continue
         groups.append(
             ViewedGroup(
                 name=sequence.seq,
-                clips=tuple(f"frame {i}" for i in sequence.frame_index),
+                clips=tuple(f"frame {sequence.frame_index[i]}" for i in shown),
                 frames=("blur", "sharp") if sequence.has_sharp else ("blur",),
-                clip=partial(_window, sequence, sequence.record.rate),
+                clip=partial(_shown, sequence, shown),
                 finding=sequence.record.finding,
             )
+        )
+    if not groups and outside:
+        raise ViewError(
+            f"{path}: expected a frame that is exposed wholly in {options.between}, found none in "
+            f"{outside[0]} and the others; give other times"
         )
     if not groups:
         raise ViewError(
@@ -270,6 +288,19 @@ def open_recording(recording: Recording) -> ViewedGroup:
         frames=("blur",),
         clip=partial(_window, sequence, recording.settings.rate),
     )
+
+
+def _between(sequence: StoreSequence, between: Between | None) -> tuple[int, ...]:
+    """Return the windows of a sequence that lie wholly between two times."""
+    if between is None:
+        return tuple(range(sequence.length))
+    cut = Cut(between, SpikeClock(rate=sequence.record.rate))
+    times = zip(sequence.t0.tolist(), sequence.t1.tolist(), strict=True)
+    return tuple(i for i, window in enumerate(times) if cut.holds(*window))
+
+
+def _shown(sequence: StoreSequence, shown: Several[int], index: int) -> ViewedClip:
+    return _window(sequence, sequence.record.rate, shown[index])
 
 
 @lru_cache(maxsize=2)

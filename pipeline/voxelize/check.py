@@ -304,7 +304,7 @@ def _check_sources(sources: ManifestSources, record: SequenceRecord, checked: _C
     assert record.complete is not None
     for relative, mark in record.complete.sources.items():
         try:
-            size, digest = sources.size(relative), sources.sha256(relative)
+            size, digest = sources.size(relative), sources.sha256(relative, mark.form)
         except FileNotFoundError:
             what = f"made from {relative}, which is not in {sources.root}"
             checked.add("source-missing", relative, what)

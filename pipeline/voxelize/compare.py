@@ -38,6 +38,8 @@ class VoxelizeJob:
     store: Storage
     kind: Kind
     options: VoxelizeOptions
+    left_out: int = 0
+    """Frames that are not exposed wholly in the part of the recordings that is read."""
 
     @property
     def in_place(self) -> bool:
@@ -71,6 +73,8 @@ class Compared:
 
     todo: list[tuple[AlignedSequence, Seen]] = field(default_factory=list)
     """Sequences to make, with the present state of their files."""
+    begun: set[str] = field(default_factory=set)
+    """Sequences among these of which the store has an unfinished part."""
     kept: list[SequenceRecord] = field(default_factory=list)
     """Records of whole, unchanged sequences. In kind packed one may name other bins."""
     failures: dict[str, Failure] = field(default_factory=dict)
@@ -128,6 +132,8 @@ def _compare_one(job: VoxelizeJob, sequence: AlignedSequence, compared: Compared
             f"{folder}: expected nothing or a sequence that `voxelize` wrote, found other "
             "files; use --overwrite to replace them, or another store"
         )
+    elif record is not None:
+        compared.begun.add(sequence.seq)
     if sequence.finding is not None and not job.options.force:
         raise StoreError(
             f"{sequence.seq}: {sequence.finding}; align again, or let --force make it as it is"
@@ -152,7 +158,9 @@ def _difference(
         if now is None or now.size != mark.size:
             return f"another {relative}"
         # Touched or copied: only then is the content read.
-        if now.mtime_ns != mark.mtime_ns and job.sources.sha256(relative) != mark.sha256:
+        if (now.mtime_ns != mark.mtime_ns) and (
+            job.sources.sha256(relative, mark.form) != mark.sha256
+        ):
             return f"another {relative}"
     if job.options.check:
         return None  # `damage` reads its files
@@ -169,5 +177,7 @@ def _require_aligned(job: VoxelizeJob, sequence: AlignedSequence, seen: Seen) ->
         now = seen[relative]
         if (now.size, now.mtime_ns) == (recorded.size, recorded.mtime_ns):
             continue
-        if now.size != recorded.size or job.sources.sha256(relative) != recorded.sha256:
+        if now.size != recorded.size or (
+            job.sources.sha256(relative, recorded.form) != recorded.sha256
+        ):
             raise changed_since_aligned(sequence.seq, relative)

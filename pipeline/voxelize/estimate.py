@@ -53,6 +53,16 @@ class Estimate:
         """Return the time with so many workers, if disks and network keep up."""
         return max(self.worker_seconds / workers, self.own_seconds)
 
+    def less(self, nbytes: int) -> Estimate:
+        """Return what is left once so many bytes of the store are there."""
+        left = max(0.0, 1 - nbytes / self.bytes_out) if self.bytes_out else 0.0
+        return replace(
+            self,
+            bytes_in=round(left * self.bytes_in),
+            bytes_out=max(0, self.bytes_out - nbytes),
+            worker_seconds=left * self.worker_seconds,
+        )
+
     def as_dict(self) -> dict[str, object]:
         """Return all figures, for JSON."""
         return asdict(self) | {"seconds": {str(n): self.seconds(n) for n in (1, 8, 64)}}

@@ -3,8 +3,8 @@
     manifest --compare with what is there--> sequences to make --plan--> tasks
     tasks --Dask or this process--> shards --all of a sequence there--> completion mark
 
-A killed run continues when started again: sequences with a mark are kept, the others are made
-anew. A script that calls this with several workers needs the usual
+A killed run continues when started again: sequences with a mark are kept, and of the others the
+shards that `notes` tells of. A script that calls this with several workers needs the usual
 `if __name__ == "__main__":`, because worker processes are spawned.
 """
 
@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 from ...errors import SpikeDeblurError
 from ..align.manifest import AlignedSequence
+from ..align.part import cut_manifest
 from ..host.files import StrPath
 from ..host.reporter import SILENT, Reporter, Throughput
-from ..storage.base import Storage, StoreError
+from ..storage.base import Storage, StoreError, StoreWriteError
 from ..storage.locate import open_storage
 from ..store.records import (
     NPY_VOXELS,
@@ -40,11 +42,12 @@ from ..store.records import (
 from ..store.schema import Kind
 from .compare import Compared, Seen, VoxelizeJob, compare
 from .estimate import Estimate, estimate
+from .notes import ShardResult, noted, work_folder
 from .npy import require_folder_splits, write_side_file
 from .options import ZARR_KINDS, VoxelizeOptions
 from .plan import ShardTask
 from .sources import open_manifest
-from .task import Failure, SequenceProgress, ShardResult, try_shard, write_shard
+from .task import Failure, SequenceProgress, try_shard, write_shard
 from .workers import Workers, run_tasks
 
 
@@ -59,6 +62,12 @@ class VoxelizeSummary:
     sequences_written: int
     sequences_kept: int
     """Sequences that were complete already and unchanged."""
+    sequences_continued: int
+    """Sequences among those written of which a stopped run had left shards."""
+    shards_kept: int
+    """Tasks of these sequences, of a shard of each array, that were done already."""
+    bytes_kept: int
+    """Bytes of the files of these shards."""
     windows: int
     """Windows written by this run."""
     bytes_in: int
@@ -74,6 +83,8 @@ class VoxelizeSummary:
     """Whether nothing was written; windows and sequences are then what would be."""
     estimate: Estimate | None
     """Estimate by a dry run; None: not a dry run, or nothing to measure."""
+    left_out: int
+    """Frames that are not exposed wholly in the part of the recordings that is read."""
     failed: tuple[Failure, ...]
     """Sequences that could not be made, by name. The store has no part of them."""
     splits: dict[str, int]
@@ -137,8 +148,7 @@ def voxelize_manifest(
         )
     written, foretold = _Written(), None
     if options.dry_run:
-        compared, foretold = _foretell(job)
-        written.windows = compared.windows
+        compared, foretold = _foretell(job, written)
     else:
         with exclusive(job.store):
             if lacks():
@@ -155,6 +165,7 @@ def voxelize_manifest(
         seconds=time.perf_counter() - begun,
         dry_run=options.dry_run,
         estimate=foretold,
+        left_out=job.left_out,
         failed=tuple(compared.failures[seq] for seq in sorted(compared.failures)),
         splits=dict(Counter(sequence.split for sequence in job.manifest.sequences)),
         scenes=len({s.scene_name for s in job.manifest.sequences if s.split != "test"}),
@@ -164,6 +175,14 @@ def voxelize_manifest(
 def _open_job(manifest_path: StrPath, store: Storage, options: VoxelizeOptions) -> VoxelizeJob:
     kind = _kind(store, options)
     manifest, sources, manifest_sha256 = open_manifest(manifest_path)
+    left_out = 0
+    if options.between is not None:
+        if not sources.root.is_local:
+            raise StoreError(
+                f"{sources.root}: a bucket's recordings are fetched whole, so --from and --to save "
+                "nothing there; leave them out, or copy the data set to a folder"
+            )
+        manifest, left_out = cut_manifest(manifest, Path(sources.root.location), options.between)
     if kind == "npy":
         require_folder_splits(manifest)
     if options.codec is not None and kind != "counts":
@@ -178,6 +197,7 @@ def _open_job(manifest_path: StrPath, store: Storage, options: VoxelizeOptions) 
         store=store,
         kind=kind,
         options=options,
+        left_out=left_out,
     )
 
 
@@ -205,24 +225,46 @@ class _Written:
     bytes_counts: int = 0
     bytes_out: int = 0
     bytes_voxels: int = 0
+    sequences_continued: int = 0
+    shards_kept: int = 0
+    bytes_kept: int = 0
 
     def add(self, done: SequenceProgress) -> None:
         """Count a sequence that is complete."""
         record = done.plan.record
-        self.windows += record.windows
+        self.windows += done.windows
         self.bytes_in += done.bytes_in
-        self.bytes_counts += record.windows * record.voxel_bytes
-        self.bytes_out += sum(done.files.values())
+        self.bytes_counts += done.windows * record.voxel_bytes
+        self.bytes_out += sum(done.bytes_out.values())
         voxels = ("spikes/", "voxels/", f"{NPY_VOXELS}/")
-        self.bytes_voxels += sum(n for key, n in done.files.items() if key.startswith(voxels))
+        self.bytes_voxels += sum(n for key, n in done.bytes_out.items() if key.startswith(voxels))
+
+    def keep(self, done: Iterable[ShardResult]) -> None:
+        """Count the shards that a stopped run left of a sequence, if any."""
+        sizes = [sum(result.files.values()) for result in done]
+        self.sequences_continued += bool(sizes)
+        self.shards_kept += len(sizes)
+        self.bytes_kept += sum(sizes)
 
 
-def _foretell(job: VoxelizeJob) -> tuple[Compared, Estimate | None]:
+def _foretell(job: VoxelizeJob, written: _Written) -> tuple[Compared, Estimate | None]:
     """Return what would be written, and an estimate of the time and disk space."""
     compared = compare(job)
+    written.windows = compared.windows
+    for sequence, seen in compared.todo:
+        if sequence.seq not in compared.begun:
+            continue
+        try:
+            done = noted(job.store, job.plan(sequence, seen), check=job.options.check)
+        except SpikeDeblurError:
+            continue  # the estimate says what is wrong
+        written.keep(done.values())
+        written.windows -= sum(result.windows for result in done.values())
     if job.kind == "npy":
         return compared, None
     foretold, failures = estimate(job, compared.todo)
+    if foretold is not None and written.bytes_kept:
+        foretold = foretold.less(written.bytes_kept)
     if failures and job.options.on_error == "stop":
         raise StoreError(failures[0].error)
     compared.failures.update((failure.seq, failure) for failure in failures)
@@ -243,6 +285,8 @@ def _make(job: VoxelizeJob, written: _Written, workers: Workers, reporter: Repor
             )
         write_splits(job.store, {s.seq: s.split for s in job.manifest.sequences})
     for record in compared.kept:
+        if job.store.is_local:  # a run was killed between the mark and this
+            job.store.remove(work_folder(record))
         if job.options.check and job.kind != "npy":
             write_parents(job.store, record.seq)
         if record.bins != job.options.bins:
@@ -259,8 +303,7 @@ def _sweep(job: VoxelizeJob) -> None:
     for sequence in job.manifest.sequences:
         parts = sequence.seq.split("/")
         folders.update("/".join(parts[:i]) for i in range(1, len(parts)))
-        if job.in_place:
-            folders.add(f"{sequence.seq}/{job.part}")
+        folders.add(f"{sequence.seq}/{NPY_VOXELS}" if job.kind == "npy" else sequence.seq)
     for folder in sorted(folders):
         job.store.sweep(folder)
 
@@ -270,6 +313,7 @@ def _run(
 ) -> None:
     """Write the shards of the sequences to make, and mark each one that is complete."""
     under_way: dict[str, SequenceProgress] = {}
+    looked_at, throughput = 0, Throughput()
     skip = job.options.on_error == "skip"
 
     def tasks(todo: list[tuple[AlignedSequence, Seen]]) -> Iterator[ShardTask]:
@@ -281,20 +325,45 @@ def _run(
                     raise
                 compared.failures[sequence.seq] = Failure(seq=sequence.seq, error=str(error))
                 continue
-            # Remains of a killed or former run go first.
-            if not job.in_place:
+            begun = sequence.seq in compared.begun
+            done = noted(job.store, plan, check=job.options.check) if begun else {}
+            written.keep(done.values())
+            # Remains of a former run of other sources go first.
+            if not job.in_place and not done:
                 job.store.remove(sequence.seq)
             begin_sequence(job.store, plan.record)
             if job.kind == "npy" and not job.in_place:
                 write_side_file(job.store, plan)
-            under_way[sequence.seq] = SequenceProgress(plan)
-            yield from plan.tasks
+            progress = SequenceProgress(plan)
+            for result in done.values():
+                progress.add(result, before=True)
+            under_way[sequence.seq] = progress
+            tell(sequence.seq, sum(result.windows for result in done.values()))
+            if progress.missing == 0:
+                finish(progress)
+            yield from (task for task in plan.tasks if task.number not in done)
+
+    def finish(progress: SequenceProgress) -> None:
+        seq = progress.plan.record.seq
+        del under_way[seq]
+        try:
+            _finish(job, progress)
+        except SpikeDeblurError as error:
+            if not skip or isinstance(error, StoreWriteError):
+                raise
+            compared.failures[seq] = Failure(seq=seq, error=str(error))
+            return
+        written.add(progress)
+
+    def tell(seq: str, windows: int, nbytes: int = 0) -> None:
+        nonlocal looked_at
+        looked_at += windows
+        speed = throughput(nbytes)
+        reporter.progress(looked_at, compared.windows, f"{speed} of spikes, {seq}")
 
     def lost(task: ShardTask, why: str) -> ShardResult | Failure:
         return Failure(seq=task.record.seq, error=why)
 
-    looked_at = 0
-    throughput = Throughput()
     for result in run_tasks(
         try_shard if skip else write_shard,
         tasks(compared.todo),
@@ -309,12 +378,8 @@ def _run(
         progress = under_way[result.seq]
         progress.add(result)
         if progress.missing == 0:
-            _finish(job, progress)
-            written.add(progress)
-            del under_way[result.seq]
-        looked_at += result.windows
-        note = f"{throughput(result.bytes_in)} of spikes, {result.seq}"
-        reporter.progress(looked_at, compared.windows, note)
+            finish(progress)
+        tell(result.seq, result.windows, result.bytes_in)
 
 
 def _finish(job: VoxelizeJob, progress: SequenceProgress) -> None:
@@ -322,6 +387,7 @@ def _finish(job: VoxelizeJob, progress: SequenceProgress) -> None:
     for folder in sorted({key.rpartition("/")[0] for key in progress.files}):
         job.store.sweep(f"{record.seq}/{folder}", own=True)  # what a killed worker left
     mark_complete(job.store, record, progress.completion(job.manifest_sha256))
+    job.store.remove(work_folder(record))
 
 
 def _withdraw_unfinished(job: VoxelizeJob, seq: str) -> None:

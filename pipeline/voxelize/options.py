@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
+from ..spikes.between import Between
 from ..storage.base import StoreError
 from ..store.arrays import Codec
 
@@ -48,6 +49,8 @@ class VoxelizeOptions:
     """Whether sequences are made whose spikes do not fit their frames, as `align` found."""
     on_error: str = "stop"
     """stop: a sequence that can't be made ends the run; skip: it is reported at the end."""
+    between: Between | None = None
+    """Times between which recordings are read; None: all of them."""
     dry_run: bool = False
     """Whether the run only checks and plans, and measures what the work would take."""
 

@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import json
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,13 +26,22 @@ from typing import Any
 from ..align.manifest import AlignedSequence, FileRecord
 from ..calibrate.sensor_file import read_sensor
 from ..frames.images import FrameType
+from ..host.pieces import HashForm
+from ..spikes.between import Cut
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
 from ..spikes.sensor import SensorError
 from ..spikes.sidefile import beside, read_side_file
 from ..storage.base import StoreError, merge_spans
 from ..store.arrays import ArraySpec, Codec
-from ..store.schema import INSTANTS, SHARP_INSTANTS, Kind, SequenceRecord, shard_windows
+from ..store.schema import (
+    INSTANTS,
+    SHARD_BYTES,
+    SHARP_INSTANTS,
+    Kind,
+    SequenceRecord,
+    shard_windows,
+)
 
 Ranges = list[tuple[int, int]]
 """Spike samples [start, stop), of each window or run."""
@@ -71,8 +80,14 @@ class SourceFile:
     mtime_ns: int
     sha256: str | None
     """SHA-256 that `align` recorded; None: not known."""
-    hashed_here: bool
-    """Whether this task reports the hash, which one task of the sequence does."""
+    form: HashForm
+    """How the hash is made."""
+    pieces: tuple[int, ...] = ()
+    """Numbers of the file's pieces that this task hashes: each is hashed by one task."""
+    reads: tuple[tuple[int, int], ...] = ()
+    """Bytes [start, stop) that the task reads beside these pieces, in ascending order."""
+    cut: Cut | None = None
+    """Part of a recording to which reading is confined; None: all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +135,10 @@ class ShardTask:
     """Arrays of which the task writes one shard each; none for kind npy."""
     start: int
     stop: int
+    number: int = 0
+    """Place among the tasks of the sequence."""
+    noted: bool = False
+    """Whether it is noted that the task is done, so that a later run does not repeat it."""
     windows: tuple[WindowSource, ...] = ()
     """Windows in [start, stop), for arrays of windows."""
     runs: tuple[SpikeRun, ...] = ()
@@ -134,10 +153,26 @@ class ShardTask:
     small: tuple[tuple[ArraySpec, tuple[float, ...]], ...] = ()
     """Arrays of one value a window, and their values, in a sequence's first task only."""
 
+    def samples_of(self, path: str) -> Ranges:
+        """Return the samples [start, stop) of a stream that the task reads; empty: it is none."""
+        if self.record.kind == "packed":
+            return [(run.start, run.stop) for run in self.clipped_runs() if run.path == path]
+        return [(w.start, w.stop) for w in self.windows if w.spikes == path]
+
+    def clipped_runs(self) -> Iterator[SpikeRun]:
+        """Yield the parts of the task's runs that lie in [start, stop) of `spikes`."""
+        for run in self.runs:
+            before, after = max(self.start - run.at, 0), max(run.end - self.stop, 0)
+            start, stop = run.start + before, run.stop - after
+            yield replace(run, start=start, stop=stop, at=run.at + before)
+
     @property
     def nbytes(self) -> int:
-        """Bytes that the task writes, before compression; for kind npy those of counts."""
+        """Bytes that the task writes, before compression; for kind npy those of counts; else those
+        that it hashes."""
         rows = self.stop - self.start
+        if not rows:
+            return sum((s.form.piece or s.size) * len(s.pieces) for s in self.sources)
         if self.record.kind == "npy":
             return rows * self.record.voxel_bytes
         return sum(rows * math.prod(s.shape[1:]) * s.itemsize for s in self.arrays)
@@ -203,18 +238,76 @@ def plan_sequence(
         registration=sequence.registration(),
         links=tuple(sequence.links.items()),
     )
-    tasks: list[ShardTask] = []
-    # Tasks of one sequence can share a recording: the first one to read it hashes it.
-    hashed: set[str] = set()
-    for part, paths in _parts(whole, windows, runs):
-        sources = []
-        for path in dict.fromkeys(paths):
-            now, recorded = seen[path], sequence.files[path].sha256
-            sources.append(SourceFile(path, now.size, now.mtime_ns, recorded, path not in hashed))
-            hashed.add(path)
-        first = not tasks and record.kind != "npy"
-        tasks.append(replace(part, sources=tuple(sources), small=small if first else ()))
+    parts = list(_parts(whole, windows, runs))
+    sources = _sources(sequence, seen, parts)
+    tasks = []
+    for number, of_task in enumerate(sources):
+        task = parts[number][0] if number < len(parts) else whole
+        first = number == 0 and record.kind != "npy"
+        task = replace(task, sources=of_task, small=small if first else ())
+        tasks.append(replace(task, number=number, noted=len(sources) > 1))
     return SequencePlan(record, tuple(tasks))
+
+
+def _sources(
+    sequence: AlignedSequence,
+    seen: Mapping[str, FileRecord],
+    parts: list[tuple[ShardTask, list[str]]],
+) -> list[tuple[SourceFile, ...]]:
+    """Return the files of each task, which hashes the pieces that it reads.
+
+    After them come those of tasks that only hash pieces which no other one reads.
+
+    Args:
+        sequence: entry of the manifest.
+        seen: present state of each file of the sequence.
+        parts: tasks, and the paths of the files that each one reads.
+    """
+    cuts = {window.spikes: sequence.cut(window) for window in sequence.windows}
+    bits = sequence.spike_geometry().frame_bits
+    sources: list[dict[str, SourceFile]] = []
+    readers: dict[str, list[tuple[Ranges, int]]] = {}
+    for number, (task, paths) in enumerate(parts):
+        sources.append({})
+        for path in dict.fromkeys(paths):
+            now, recorded = seen[path], sequence.files[path]
+            form = recorded.form
+            if recorded.sha256 is None:
+                form = HashForm.of_bytes(now.size, recorded.part)
+            spans = [(a * bits // 8, -(-b * bits // 8)) for a, b in task.samples_of(path)]
+            reads = merge_spans(spans or [(0, now.size)])
+            sources[number][path] = SourceFile(
+                path,
+                now.size,
+                now.mtime_ns,
+                recorded.sha256,
+                form,
+                (),
+                tuple(reads),
+                cuts.get(path),
+            )
+            readers.setdefault(path, []).append((reads, number))
+    for path, reading in readers.items():
+        file = sources[reading[0][1]][path]
+        begins = [begin for begin, _ in file.form.spans(file.size)]
+        free, own = set(range(len(begins))), []
+        for spans, _ in sorted(reading):
+            read = {
+                piece
+                for start, stop in spans
+                for piece in range(bisect_left(begins, start), bisect_left(begins, stop))
+            }
+            own.append(sorted(free & read))
+            free -= read
+        if file.form.piece is None:  # who reads it first hashes all of it
+            free, own[0] = set(), [0]
+        for pieces, (_, number) in zip(own, sorted(reading), strict=True):
+            sources[number][path] = replace(sources[number][path], pieces=tuple(pieces))
+        unread = replace(file, pieces=(), reads=())
+        left, most = sorted(free), max(1, SHARD_BYTES // (file.form.piece or 1))
+        groups = (tuple(left[i : i + most]) for i in range(0, len(left), most))
+        sources += [{path: replace(unread, pieces=group)} for group in groups]
+    return [tuple(of_task.values()) for of_task in sources]
 
 
 def _sample_ranges(sequence: AlignedSequence, bins: int) -> Ranges:

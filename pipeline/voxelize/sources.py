@@ -30,6 +30,7 @@ from ..align.manifest import (
 )
 from ..frames.images import as_type, frame_type, image_shape, read_frame
 from ..host.files import StrPath, all_inside, inside, sha256_file
+from ..host.pieces import HashForm, PieceHasher, hash_bytes, hash_file
 from ..host.reading import open_file
 from ..host.reporter import SILENT, Reporter
 from ..spikes.clock import SpikeWindowError
@@ -82,19 +83,18 @@ class ManifestSources:
             seen[relative] = recorded.model_copy(update=now)
         return seen
 
-    def sha256(self, relative: str) -> str:
-        """Return the hex SHA-256 of a file's content.
+    def sha256(self, relative: str, form: HashForm) -> str:
+        """Return the hash of a file in a form.
 
         Raises:
             FileNotFoundError: the file isn't there.
             StoreError: the file can't be read.
         """
         if self.root.is_local:
-            return sha256_file(
-                inside(Path(self.root.location), relative, self._named_in, self._links)
-            )
+            path = inside(Path(self.root.location), relative, self._named_in, self._links)
+            return hash_file(path, path.stat().st_size, form)
         self.size(relative)  # refuses what isn't there
-        digest = hashlib.sha256()
+        digest = PieceHasher(form)
         for piece in self.root.stream(relative):
             digest.update(piece)
         return digest.hexdigest()
@@ -211,10 +211,11 @@ class TaskSources:
         self._links = dict(task.links)
         self._expected = {source.path: source for source in task.sources}
         self._open: tuple[str, SpikeStream] | None = None
-        self.sha256: dict[str, str] = {}
-        """SHA-256 of each file that was read whole, by path."""
+        self.hashes: dict[str, dict[int, str]] = {}
+        """Hash of each piece that is the task's to hash, by path and number."""
         for source in task.sources:
-            _read_ahead(root / source.path)
+            for start, stop in source.reads:
+                _read_ahead(root / source.path, start, stop)
 
     def path(self, relative: str) -> Path:
         """Return where a file is; raises `UnsafePathError` if that is outside of the folder."""
@@ -227,7 +228,7 @@ class TaskSources:
             StoreError: it is not the file that was aligned and planned.
             SpikeDeblurError: it can't be read, or has another size than the first frame.
         """
-        self._check(relative, hashed=True)
+        self._check(relative)
         path, record = self.path(relative), self._task.record
         frame = read_frame(path, record.frame_shape)
         return frame if record.kind == "npy" else as_type(frame, record.frame_dtype, path)
@@ -235,11 +236,12 @@ class TaskSources:
     def spikes(self, relative: str, start: int, stop: int) -> SpikeStream:
         """Open a recording, registered to the frames; refuse one without samples [start, stop)."""
         if self._open is None or self._open[0] != relative:
-            self._check(relative, hashed=self._expected[relative].hashed_here)
+            self._check(relative)
             task, record = self._task, self._task.record
             rows, frame_rows = record.voxel_shape[0], record.frame_shape[0]
             delays = row_delays(record.readout, record.rate, rows, frame_rows)
-            file = open_spikes(self.path(relative), task.geometry, task.registration, delays)
+            cut = self._expected[relative].cut
+            file = open_spikes(self.path(relative), task.geometry, task.registration, delays, cut)
             self._open = relative, file
         file = self._open[1]
         first, end = file.whole
@@ -250,15 +252,24 @@ class TaskSources:
             )
         return file
 
-    def _check(self, relative: str, *, hashed: bool) -> None:
+    def hash_rest(self) -> None:
+        """Hash the pieces that are the task's to hash, of files that it did not read otherwise."""
+        for relative, expected in self._expected.items():
+            if expected.pieces and relative not in self.hashes:
+                self._check(relative)
+
+    def _check(self, relative: str) -> None:
         path, expected = self.path(relative), self._expected[relative]
-        sha256 = sha256_file(path) if hashed else None
+        hashes = self.hashes.get(relative)
+        if hashes is None:
+            spans = expected.form.spans(expected.size)
+            hashes = {i: hash_bytes(path, *spans[i]) for i in expected.pieces}
         stat = path.stat()
-        differs = None not in (sha256, expected.sha256) and sha256 != expected.sha256
+        plain = hashes.get(0) if expected.form.piece is None else None
+        differs = None not in (plain, expected.sha256) and plain != expected.sha256
         if differs or (stat.st_size, stat.st_mtime_ns) != (expected.size, expected.mtime_ns):
             raise changed_since_aligned(self._task.record.seq, relative)
-        if sha256 is not None:
-            self.sha256[relative] = sha256
+        self.hashes[relative] = hashes
 
 
 def changed_since_aligned(seq: str, relative: str) -> StoreError:
@@ -272,12 +283,12 @@ def _form(frames: list[Path]) -> FrameForm:
     return FrameForm(image_shape(frames[0]), max(map(frame_type, frames), key=len))
 
 
-def _read_ahead(path: Path) -> None:
-    """Let the system read a file while the one before is worked on."""
+def _read_ahead(path: Path, start: int, stop: int) -> None:
+    """Let the system read bytes [start, stop) of a file while the one before is worked on."""
     # Reading a file that can't be opened fails with a message later.
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError), open_file(path, buffered=False) as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(file.fileno(), start, stop - start, os.POSIX_FADV_WILLNEED)
 
 
 _held = threading.local()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,9 +15,10 @@ from ..storage.locate import open_storage
 from ..store.arrays import METADATA, ArraySpec
 from ..store.schema import SHARP_INSTANTS, Completion, SourceMark
 from ..store.write import array_files, scratch
+from .notes import ShardResult, note
 from .npy import write_windows
-from .plan import SequencePlan, ShardTask, SpikeRun
-from .sources import TaskSources, open_sources
+from .plan import SequencePlan, ShardTask
+from .sources import TaskSources, changed_since_aligned, open_sources
 
 ATTEMPTS = 3
 """Tries of a shard whose disk or network failed in a way that may pass."""
@@ -35,53 +35,59 @@ class Failure:
     """Message that names the file, what was wrong and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShardResult:
-    """Report of a written shard to the planner: tiny, so that it travels cheaply."""
-
-    seq: str
-    windows: int
-    """Number of windows whose frames it holds."""
-    files: dict[str, int]
-    """Size in bytes of each file written, by path relative to the sequence's folder."""
-    crc32: dict[str, str]
-    """Checksum of each of these files, and of metadata."""
-    sha256: dict[str, str]
-    """SHA-256 of each source file that was read whole, by its path."""
-    bytes_in: int
-    """Packed spike bytes that were read."""
-
-
 class SequenceProgress:
     """A sequence of which some shards are written."""
 
     def __init__(self, plan: SequencePlan) -> None:
         self.plan = plan
         self.files: dict[str, int] = {}
+        self.windows = 0
+        """Windows that this run wrote."""
         self.bytes_in = 0
+        """Packed spike bytes that this run read."""
+        self.bytes_out: dict[str, int] = {}
+        """Size in bytes of each file that this run wrote."""
         self.missing = len(plan.tasks)
         """Shards that are not yet written."""
         self._crc32: dict[str, str] = {}
-        self._sha256: dict[str, str] = {}
+        self._hashes: dict[str, dict[int, str]] = {}
 
-    def add(self, result: ShardResult) -> None:
-        """Take the result of one shard."""
+    def add(self, result: ShardResult, *, before: bool = False) -> None:
+        """Take the result of one shard, which this run wrote or one before."""
         self.files.update(result.files)
-        self.bytes_in += result.bytes_in
         self.missing -= 1
         self._crc32.update(result.crc32)
-        self._sha256.update(result.sha256)
+        for path, hashes in result.hashes.items():
+            self._hashes.setdefault(path, {}).update(hashes)
+        if not before:
+            self.windows += result.windows
+            self.bytes_in += result.bytes_in
+            self.bytes_out.update(result.files)
 
     def completion(self, manifest_sha256: str) -> Completion:
-        """Return the completion mark, once all shards are written."""
+        """Return the completion mark; before all shards are written, as an estimate needs it.
+
+        Raises:
+            StoreError: all are, and a source is not what `align` saw.
+        """
         seen = {source.path: source for task in self.plan.tasks for source in task.sources}
+        sources = {}
+        for path, hashes in sorted(self._hashes.items()):
+            source = seen[path]
+            sha256 = source.form.joined(digest for _, digest in sorted(hashes.items()))
+            if self.missing == 0 and source.sha256 not in (None, sha256):
+                raise changed_since_aligned(self.plan.record.seq, path)
+            sources[path] = SourceMark(
+                size=source.size,
+                mtime_ns=source.mtime_ns,
+                sha256=sha256,
+                piece=source.form.piece,
+                part=source.form.part,
+            )
         return Completion(
             files=dict(sorted(self.files.items())),
             crc32=dict(sorted(self._crc32.items())),
-            sources={
-                path: SourceMark(size=seen[path].size, mtime_ns=seen[path].mtime_ns, sha256=sha256)
-                for path, sha256 in sorted(self._sha256.items())
-            },
+            sources=sources,
             manifest_sha256=manifest_sha256,
         )
 
@@ -95,7 +101,10 @@ def write_shard(task: ShardTask) -> ShardResult:
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _write(task)
+            result = _write(task)
+            if task.noted:
+                note(open_storage(task.target.store), task, result)
+            return result
         except (SpikeDeblurError, OSError) as error:
             cause = error if isinstance(error, OSError) else error.__cause__
             if getattr(cause, "errno", None) in _PASSING and attempt < ATTEMPTS:
@@ -136,13 +145,14 @@ def _write(task: ShardTask) -> ShardResult:
         write_windows(task, sources, files)
     else:
         _write_arrays(task, sources, files)
-    read = _clipped(task) if task.record.kind == "packed" else task.windows
+    sources.hash_rest()
+    read = task.clipped_runs() if task.record.kind == "packed" else task.windows
     return ShardResult(
         seq=task.record.seq,
         windows=len(task.windows),
         files={key: size for key, size in files.sizes.items() if not key.endswith(METADATA)},
         crc32=files.crc32,
-        sha256=sources.sha256,
+        hashes={path: hashes for path, hashes in sources.hashes.items() if hashes},
         bytes_in=sum(run.stop - run.start for run in read) * task.geometry.frame_bits // 8,
     )
 
@@ -171,16 +181,8 @@ def _write_array(files: SummedFiles, spec: ArraySpec, start: int, data: np.ndarr
         files.write(key, [content], durable=spec.shards is not None and not key.endswith(METADATA))
 
 
-def _clipped(task: ShardTask) -> Iterator[SpikeRun]:
-    """Yield the parts of the task's runs that lie in [task.start, task.stop) of `spikes`."""
-    for run in task.runs:
-        before, after = max(task.start - run.at, 0), max(run.end - task.stop, 0)
-        start, stop = run.start + before, run.stop - after
-        yield replace(run, start=start, stop=stop, at=run.at + before)
-
-
 def _gather_spikes(task: ShardTask, sources: TaskSources, out: np.ndarray) -> None:
-    for run in _clipped(task):
+    for run in task.clipped_runs():
         part = out[run.at - task.start : run.end - task.start]
         sources.spikes(run.path, run.start, run.stop).packed(run.start, run.stop, part)
 

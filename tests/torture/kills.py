@@ -161,7 +161,7 @@ def _torture(
         # More often early than late, so that work remains for the next.
         time.sleep(seconds * rng.random() ** 1.3)
         if process.poll() is None:
-            _kill(process, rng)
+            kill(process, rng)
             hit += 1
             faults += half(stage, out, whole, expected)
         elif process.wait() != 0:
@@ -210,7 +210,7 @@ def _compete(stage: Stage, whole: Path, folder: Path, rivals: int) -> Outcome:
     return Outcome(f"{stage.name}, {rivals} rivals", 0, time.monotonic() - begun, tuple(faults))
 
 
-def _kill(process: subprocess.Popen[bytes], rng: random.Random) -> None:
+def kill(process: subprocess.Popen[bytes], rng: random.Random) -> None:
     """Kill the command alone, as the system does for lack of memory, or with all it started."""
     if rng.random() < 0.5:
         process.kill()

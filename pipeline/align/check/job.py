@@ -226,8 +226,8 @@ def _check_spikes(checking: Checking) -> SpikeSums:
             continue
         path, recorded = Path(checking.paths[name]), sequence.files[name]
         try:
-            spikes = SpikeFile.open(path, geometry)
-            digest = sums.add(spikes)
+            spikes = SpikeFile.open(path, geometry, sequence.cut(windows[0]))
+            digest = sums.add(spikes, recorded.form)
         except (SpikeFileError, OSError) as error:
             checking.note("cut" if isinstance(error, SpikeFileError) else "unreadable", str(error))
             checking.unreadable.add(name)

@@ -7,13 +7,13 @@ a pixel's size that stands still for the whole recording looks the same, and is 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from ...host.pieces import HashForm, PieceHasher
 from ...host.reading import open_file
 from ...spikes.dat import SpikeFile
 
@@ -39,9 +39,10 @@ class SpikeSums:
     empty_samples: int = 0
     """Samples in which no pixel fired; counted only where samples begin on whole bytes."""
 
-    def add(self, file: SpikeFile) -> str:
-        """Add a file, read once in blocks, and return its hex SHA-256."""
-        digest = hashlib.sha256()
+    def add(self, file: SpikeFile, form: HashForm = HashForm()) -> str:  # noqa: B008  # frozen
+        """Add a file, or the part of it that may be read, once in blocks, and return its hash."""
+        start, stop = _range(file)
+        digest = PieceHasher(form, file.place(start, stop)[0])
         for part, content in _blocks(file):
             digest.update(content)
             bins = -(-part.n_frames // 255)
@@ -50,7 +51,7 @@ class SpikeSums:
             if part.encoding == "packed" and not spare:
                 frames = part.data.reshape(part.n_frames, frame_bytes)
                 self.empty_samples += int((~frames.any(axis=1)).sum())
-        self.samples += file.n_frames
+        self.samples += stop - start
         return digest.hexdigest()
 
 
@@ -114,17 +115,28 @@ def neighbour_median(values: Sums) -> npt.NDArray[np.float32]:
     return out
 
 
+def _range(file: SpikeFile) -> tuple[int, int]:
+    """Return the samples [start, stop) that may be read, from one that begins on a whole byte."""
+    start, stop = file.whole
+    packed = file.encoding == "packed" and file.geometry.frame_bits % 8
+    return start - (start % 8 if packed else 0), stop
+
+
 def _blocks(file: SpikeFile) -> Iterator[tuple[SpikeFile, bytes]]:
     """Yield consecutive parts of a file, of whole samples each, with their bytes."""
     # Eight samples end on a byte, whatever their size.
     eight = file.geometry.frame_bits if file.encoding == "packed" else 8 * file.geometry.pixels
     groups = max(1, BLOCK_BYTES // eight)
-    left = file.n_frames
+    start, stop = _range(file)
+    first, end = file.place(start, stop)
+    left = stop - start
     with open_file(file.path) as stream:
+        stream.seek(first)
         while left > 0:
             n_frames = min(8 * groups, left)
             left -= n_frames
             # The last part takes the bits that fill up the file too.
-            content = stream.read(groups * eight) if left else stream.read()
+            rest = -1 if file.span is None else end - stream.tell()
+            content = stream.read(groups * eight if left else rest)
             data = np.frombuffer(content, np.uint8)
-            yield replace(file, n_frames=n_frames, data=data), content
+            yield replace(file, n_frames=n_frames, data=data, span=None), content

@@ -38,16 +38,17 @@ def frames_of(sequence: AlignedSequence, root: Path) -> list[FrameAt]:
     geometry = sequence.spike_geometry()
     registration = sequence.registration()
     delays = delays_of(sequence, root)
-    open_once = cache(lambda name: open_spikes(root / name, geometry, None, delays))
+    open_once = cache(lambda name, cut: open_spikes(root / name, geometry, None, delays, cut))
     return [
         FrameAt(
             blur=root / window.blur,
             sharp=root / window.sharp if window.sharp else None,
-            spikes=open_once(window.spikes),
+            spikes=open_once(window.spikes, sequence.cut(window)),
             clock=sequence.clock(window),
             t0=window.t0,
             t1=window.t1,
             registration=registration,
+            cut=sequence.cut(window),
         )
         for window in sequence.windows
     ]

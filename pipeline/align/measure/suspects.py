@@ -18,7 +18,6 @@ from ...spikes.dat import SpikeFile
 from ...spikes.geometry import SpikeGeometry
 from ...spikes.infer import neighbour_correlation
 from ...spikes.presets import PRESETS
-from ...spikes.stream import SpikeStream
 from ..manifest import Problem, ReferenceKind, Verification
 from .lag import Match, find_lag
 from .sliding import Plane, Reference
@@ -108,25 +107,30 @@ def _name_best(
 def _search(frames: list[FrameAt], kind: ReferenceKind, reading: _Reading) -> Match | None:
     geometry = reading.geometry
     other = geometry != frames[0].spikes.geometry
-    if other and not _is_picture(frames[0].spikes, geometry):
+    if other and not _is_picture(frames[0], geometry):
         return None
     upright = geometry.shape[::-1] if reading.transposed else geometry.shape
     references = []
     for frame in spread([frame for frame in frames if frame.has(kind)], _FRAMES):
-        spikes = SpikeFile.open(frame.spikes.path, geometry) if other else frame.spikes
+        spikes = _read_as(frame, geometry) if other else frame.spikes
         image = reading.turned(read_luminance(frame.image(kind), upright))
         widths = (frame.samples,) if kind == "blur" else sharp_widths(frame.samples)[-3:]
         references.append(Reference(image=image, spikes=spikes, at=frame.at, widths=widths))
     return find_lag(references, *search_range(frames[0].samples))
 
 
-def _is_picture(spikes: SpikeStream, geometry: SpikeGeometry) -> bool:
+def _read_as(frame: FrameAt, geometry: SpikeGeometry) -> SpikeFile:
+    return SpikeFile.open(frame.spikes.path, geometry, frame.cut)
+
+
+def _is_picture(frame: FrameAt, geometry: SpikeGeometry) -> bool:
     """Whether the file holds whole frames of this geometry, in which neighbours are alike."""
     try:
-        read = SpikeFile.open(spikes.path, geometry)
+        read = _read_as(frame, geometry)
     except SpikeDeblurError:
         return False
-    counts = read.counts(1, 0, min(read.n_frames, _SAMPLES))[0]
+    start, stop = read.whole
+    counts = read.counts(1, start, min(stop, start + _SAMPLES))[0]
     return neighbour_correlation(counts.astype(np.float32)) >= _MIN_ALIKE
 
 

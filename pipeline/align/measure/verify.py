@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ...frames.images import read_frame
+from ...spikes.between import Cut
 from ...spikes.camera import luminance
 from ...spikes.clock import SpikeClock
 from ...spikes.registration import Registration
@@ -68,6 +69,8 @@ class FrameAt:
     """End of the exposure, in seconds; it belongs to the exposure."""
     registration: Registration | None = None
     """Registration of the spikes; None: both cameras see the same."""
+    cut: Cut | None = None
+    """Part of the recording to which reading is confined; None: all of it."""
 
     @property
     def samples(self) -> int:

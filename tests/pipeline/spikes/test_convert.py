@@ -15,7 +15,7 @@ from spikedeblur.pipeline.spikes import (
     write_side_file,
     write_spikes,
 )
-from spikedeblur.pipeline.spikes.convert import ConvertError, convert
+from spikedeblur.pipeline.spikes.convert import ConvertError, Taken, convert
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_npz_and_hdf5_with_several_arrays_need_a_key(tmp_path, spikes):
         out = tmp_path / f"{source}.dat"
         with pytest.raises(ConvertError, match=rf"--key with one of.*{key}"):
             convert(tmp_path / source, out)
-        convert(tmp_path / source, out, key=key)
+        convert(tmp_path / source, out, taken=Taken(key=key))
         np.testing.assert_array_equal(read_back(out), spikes)
 
 
