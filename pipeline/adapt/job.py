@@ -198,6 +198,7 @@ def _fit_inputs(
     tried: list[tuple[float, Config]] = []
     inputs = list(itertools.product((clips.curve, None), TRUSTS))
     reporter.note(f"trying {len(inputs)} inputs before the first step")
+    reporter.counts("inputs")
     reporter.progress(0, len(inputs))
     for curve, trust in inputs:
         fitted = for_camera(config, curve, trust)
@@ -220,6 +221,7 @@ def _train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=how.learning_rate, weight_decay=0.0)
     random = np.random.default_rng(how.seed)
     torch.manual_seed(how.seed)
+    reporter.counts("steps")
     reporter.progress(0, how.steps)
     for step in range(how.steps):
         for settings in optimizer.param_groups:
