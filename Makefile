@@ -51,7 +51,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 $(FOR_TESTS): $(INSTALLED)
-	@echo "Installing what tests, linters and documentation need: about 1.6 GB on disk"
+	@echo "Installing what tests, linters and documentation need: about 1.9 GB on disk"
 	$(EDITABLE) '.[dev]'
 	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/spikedeblur
 	@touch $@
