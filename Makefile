@@ -70,7 +70,7 @@ $(OUT)/.done: $(CONFIG) | $(INSTALLED)
 	@echo "[4/7] train: four to ten minutes"
 	$(RUN) train --config $(CONFIG) --run $(OUT) --resume
 	@echo "[5/7] evaluate"
-	$(RUN) evaluate $(STORE) --run $(OUT) --split test --json $(OUT)/evaluation.json \
+	COLUMNS=80 $(RUN) evaluate $(STORE) --run $(OUT) --split test --json $(OUT)/evaluation.json \
 		--picture $(OUT)/before_after.png | tee $(OUT)/results.txt
 	@echo "[6/7] restore"
 	$(RUN) restore --run $(OUT) --blur $(DATA)/test_blurry_33/scenes/00000 \
