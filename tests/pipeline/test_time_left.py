@@ -131,7 +131,7 @@ def test_restore_knows_how_long_it_will_take(
         monkeypatch.setattr(restoring.Restoring, "open", lambda how, run: network)
         how["tile"] = tile
     recordings = [recorded(moving_scene, tmp_path, f"test/a/{i}") for i in range(3)]
-    monkeypatch.setattr(restoring, "recordings_of", lambda manifest, split, sensor: recordings)
+    monkeypatch.setattr(restoring, "recordings_of", lambda *how: recordings)
     restoring.restore_manifest(
         tmp_path / "m.json", tmp_path / "out", restoring.Restoring(**how), reporter=clock
     )
