@@ -42,6 +42,10 @@ SILENT = Reporter()
 """The default of every job."""
 
 
+_ROUNDING = 1e-6
+"""Share of a part below which what is left of its kind is none."""
+
+
 class Parts:
     """Progress of a job whose work items consist of parts of several kinds, unequal in time.
 
@@ -76,7 +80,7 @@ class Parts:
     def skip(self, parts: Mapping[str, float], note: str = "", *, items: int = 0) -> None:
         """Take parts off those that are left, and count their items: they need not be done."""
         for kind, number in parts.items():
-            self._left[kind] = max(0.0, self._left[kind] - number)
+            self._take_off(kind, number)
         if items:
             self._reporter.kept(items)
         self._tell(note, items)
@@ -93,13 +97,17 @@ class Parts:
         now = time.monotonic()
         self._taken[kind] += now - self._last
         self._number[kind] += size
-        self._left[kind] = max(0.0, self._left[kind] - size)
+        self._take_off(kind, size)
         self._last = now
         self._tell(note, finished)
 
+    def _take_off(self, kind: str, size: float) -> None:
+        left = self._left[kind] - size
+        self._left[kind] = left if left > _ROUNDING * size else 0.0
+
     def _tell(self, note: str, finished: int) -> None:
         self._done += finished
-        left = 0.0 if self._done >= self._items else self._seconds_left()
+        left = self._seconds_left()
         if left is not None:
             self._reporter.remaining(left)
         self._reporter.progress(self._done, self._items, note)
