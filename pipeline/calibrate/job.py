@@ -21,7 +21,6 @@ from .picture import is_own_picture, write_picture
 from .rates import Fired, watch
 from .sensor_file import SensorRecord, Source, figures_of, require_free_sensor, write_sensor
 
-
 GUESSES = {
     "hashed": 0.1,
     "counted": 1.0,

@@ -230,9 +230,7 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
     )
 
 
-def _work_left(
-    session: Session, at: Position, reporter: Reporter, *, validates_now: bool
-) -> Parts:
+def _work_left(session: Session, at: Position, reporter: Reporter, *, validates_now: bool) -> Parts:
     """Return the progress of a run: steps by the pixels of their batches, and validations."""
     total, interval = session.steps, session.config.TRAIN.VAL_INTERVAL
     steps = sum(

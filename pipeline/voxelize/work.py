@@ -47,7 +47,8 @@ def work_of(sequence: AlignedSequence, seen: Seen, kind: Kind) -> Work:
         kind: kind of the store.
     """
     spans: dict[str, list[tuple[int, int]]] = {window.spikes: [] for window in sequence.windows}
-    frames = sum(file.size for path, file in seen.items() if path not in spans)
+    images = {name for w in sequence.windows for name in (w.blur, w.sharp, *w.instants)}
+    frames = sum(file.size for path, file in seen.items() if path in images)
     parts = Counter({"windows": frames, "spikes": 0, "hashes": 0})
     piece = 0
     try:
