@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 
@@ -115,12 +116,13 @@ class Parts:
     def _seconds_left(self) -> float | None:
         """Return the time left; None: nothing tells it yet."""
         measured = [kind for kind, number in self._number.items() if number]
-        guessed = sum(self._number[kind] * self._guesses[kind] for kind in measured)
-        if not guessed:
+        average = {kind: self._taken[kind] / self._number[kind] for kind in measured}
+        units = [average[kind] / self._guesses[kind] for kind in measured if self._guesses[kind]]
+        if not units:
             return None
-        unit = sum(self._taken[kind] for kind in measured if self._guesses[kind]) / guessed
+        unit = statistics.median(units)  # one kind that is guessed badly misleads no other
         each = {kind: unit * guess for kind, guess in self._guesses.items()}
-        each |= {kind: self._taken[kind] / self._number[kind] for kind in measured}
+        each |= average
         return sum(number * each[kind] for kind, number in self._left.items())
 
 

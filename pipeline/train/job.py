@@ -21,7 +21,7 @@ import torch
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ..host.device_memory import NotEnoughMemoryError
-from ..host.reporter import SILENT, Parts, Reporter
+from ..host.reporter import SILENT, Parts, Reporter, counted
 from ..storage.base import StoreError
 from ..weights.checkpoint import checkpoint_config
 from ..weights.files import checkpoint_path
@@ -110,7 +110,7 @@ def train(
                 require_same_data(state, open_splits(config).describe())
             except StoreError as error:
                 reporter.note(f"its data can't be compared: {error}")
-            reporter.note(f"{run}: this run is finished, {at.step} steps; nothing to do")
+            reporter.note(f"{run}: this run is finished, {counted(at.step, 'step')}; nothing to do")
             best = at.best_step, at.best_psnr
             return TrainSummary(
                 run, at.step, at.step, *best, was_finished=True, is_first=group.is_first
@@ -251,10 +251,11 @@ def _announce(session: Session, at: Position, reporter: Reporter) -> None:
     options, total = session.config.TRAIN, session.steps
     warmup, decay = warmup_steps(options, total), session.decay_start
     if warmup < options.SCHEDULER.WARMUP_STEPS:
-        reporter.note(f"warm-up shortened to {warmup} steps: the run has {total}")
+        reporter.note(f"warm-up shortened to {counted(warmup, 'step')}: the run has {total}")
     if decay is not None and warmup > decay:
         reporter.note(
-            f"the warm-up of {warmup} steps is not over when the learning rate falls, after step "
+            f"the warm-up of {counted(warmup, 'step')} is not over when the learning rate "
+            "falls, after step "
             f"{decay}; lower TRAIN.SCHEDULER.WARMUP_STEPS"
         )
     for phase in session.phases:
@@ -264,7 +265,7 @@ def _announce(session: Session, at: Position, reporter: Reporter) -> None:
             )
     if session.state is None or session.continuation is None:
         clips = len(session.validation.index)
-        reporter.note(f"validating the start on {clips} clips before the first step")
+        reporter.note(f"validating the start on {counted(clips, 'clip')} before the first step")
         return
     for sentence in session.continuation.sentences:
         reporter.note(sentence)

@@ -165,7 +165,7 @@ def test_what_a_stopped_run_has_written_takes_no_time(
     clock, tmp_path, monkeypatch, stopped_at
 ) -> None:
     manifest = long_recordings(tmp_path, monkeypatch)
-    costs = {"spikes": 1.0, "windows": 3000.0, "hashes": 0.2}
+    costs = {"spikes": 1.0, "windows": 40000.0, "hashes": 0.4}
     with monkeypatch.context() as patch:
         stop_after(patch, clock, costs, stopped_at)
         with pytest.raises(KeyboardInterrupt):
@@ -213,7 +213,7 @@ def stop_after(
     patch.setattr(voxelizing, "write_shard", timed)
 
 
-@pytest.mark.parametrize(("seconds", "clip_len"), [(0.5, 2), (8.0, 1), (8.0, 3)])
+@pytest.mark.parametrize(("seconds", "clip_len"), [(1.5, 2), (3.0, 1), (3.0, 3)])
 def test_report_knows_how_long_it_will_take(
     clock, moving_scene, tmp_path, monkeypatch, seconds, clip_len
 ) -> None:
