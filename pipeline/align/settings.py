@@ -96,7 +96,7 @@ def settle_sequence(
     settings = replace(
         settings,
         readout=first_known(options.readout, sequence.readout),
-        sensor=settings.sensor or sequence.sensor,
+        sensor=sensor_file(str(sequence.windows[0].spikes), options, side) or sequence.sensor,
     )
     warnings = list(settings.warnings)
     if settings.gain is None:

@@ -161,7 +161,7 @@ def _write_arrays(task: ShardTask, sources: TaskSources, files: SummedFiles) -> 
     for spec, values in task.small:
         _write_array(files, spec, 0, np.array(values, spec.dtype))
     if task.sensor is not None:
-        maps = (task.sensor.gain, task.sensor.dark, task.sensor.flaws)
+        maps: tuple[np.ndarray, ...] = (task.sensor.gain, task.sensor.dark, task.sensor.flaws)
         for name, plane in zip(SENSOR_MAPS, maps, strict=True):
             _write_array(files, task.record.specs[name], 0, plane)
     fill = {"spikes": _gather_spikes, "voxels": _count_windows}
