@@ -325,6 +325,11 @@ def _run(
                     raise
                 compared.failures[sequence.seq] = Failure(seq=sequence.seq, error=str(error))
                 continue
+            if job.kind == "npy" and plan.record.sensor_sha256 is not None:
+                reporter.warn(
+                    f"{sequence.seq}: kind npy holds counts as recorded and brings no sensor along, "
+                    "so pixels are taken as equal; voxelize to a store (--format zarr)"
+                )
             begun = sequence.seq in compared.begun
             done = noted(job.store, plan, check=job.options.check) if begun else {}
             written.keep(done.values())
