@@ -14,7 +14,7 @@ from ..spikes.presets import parse_geometry
 from ..spikes.registration import Registration
 from ..spikes.sensor import PixelCorrection, SensorError
 from ..spikes.settings import SpikeSettings
-from ..spikes.sidefile import names_sensor
+from ..spikes.sidefile import beside, names_sensor, read_side_file
 from ..storage.base import StoreError
 from .contract import WindowSequence
 from .stored import StoreSequence
@@ -37,6 +37,32 @@ def correction(path: Path, dat: Path, settings: SpikeSettings) -> PixelCorrectio
             raise
         raise SensorError(f"{named_by}: the sensor that it names can't be used: {error}") from error
     return found
+
+
+def sensor_beside(dat: Path, *, raw: bool) -> PixelCorrection | None:
+    """Return how pixels differ by the sensor that a recording's side file names; None: it doesn't.
+
+    Args:
+        dat: the recording.
+        raw: whether what is read are counts, which can be corrected.
+
+    Raises:
+        SensorError: the file can't be read, or is another camera's.
+        StoreError: what is read are log counts.
+    """
+    side = read_side_file(dat)
+    if side is None or side.sensor is None:
+        return None
+    path = beside(dat, side.sensor)
+    if not raw:
+        raise StoreError(
+            f"{dat}: expected counts, which the sensor {path} corrects, found log counts; voxelize "
+            "again, or remove `sensor` from the side file"
+        )
+    settings = SpikeSettings(
+        geometry=side.spike_geometry(), rate=side.rate or 1.0, gain=side.gain, first=side.first
+    )
+    return correction(path, dat, settings)
 
 
 def correct_sequences(sequences: Sequence[WindowSequence], path: StrPath) -> SensorFile:

@@ -327,8 +327,8 @@ def _run(
                 continue
             if job.kind == "npy" and plan.record.sensor_sha256 is not None:
                 reporter.warn(
-                    f"{sequence.seq}: kind npy holds counts as recorded and brings no sensor along, "
-                    "so pixels are taken as equal; voxelize to a store (--format zarr)"
+                    f"{sequence.seq}: kind npy holds counts as recorded and has no sensor in it: "
+                    "name it as `sensor` in spikes.json there, or voxelize to a store"
                 )
             begun = sequence.seq in compared.begun
             done = noted(job.store, plan, check=job.options.check) if begun else {}

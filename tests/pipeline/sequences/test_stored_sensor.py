@@ -19,14 +19,18 @@ from spikedeblur.pipeline.align.manifest import read_manifest, write_manifest
 from spikedeblur.pipeline.align.named_sensor import NamedSensor
 from spikedeblur.pipeline.calibrate.sensor_file import SensorRecord, read_sensor, write_sensor
 from spikedeblur.pipeline.evaluate import Evaluating, evaluate
+from spikedeblur.pipeline.host.reporter import Reporter
 from spikedeblur.pipeline.sequences.contract import sensor_of
 from spikedeblur.pipeline.sequences.find_recording import recordings_of
 from spikedeblur.pipeline.sequences.light import LightSequence, seen_by
 from spikedeblur.pipeline.sequences.recording import RecordingSequence
 from spikedeblur.pipeline.sequences.stored import StoreSequence, open_store
+from spikedeblur.pipeline.sequences.unified import UnifiedFiles, open_windows
+from spikedeblur.pipeline.spikes import read_side_file
 from spikedeblur.pipeline.spikes.camera import SpikeCamera
 from spikedeblur.pipeline.spikes.named_sensor import sensor_hash
 from spikedeblur.pipeline.spikes.sensor import Sensor, SensorError
+from spikedeblur.pipeline.spikes.sidefile import write_folder_side_file
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.storage.locate import open_storage
 from spikedeblur.pipeline.train.data.loader import open_loader
@@ -34,6 +38,7 @@ from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.samples import ClipSamples, SampleError
 from spikedeblur.pipeline.train.data.splits import Splits
 from spikedeblur.pipeline.train.objective import to_inputs
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, voxelize_manifest
 from spikedeblur.pipeline.voxelize.check import check_store
 
 SHAPE = GEOMETRY.shape
@@ -251,6 +256,7 @@ def test_a_record_without_its_maps_is_refused(data: DataSet, tmp_path: Path):
         sequence.voxels(0, 1)
 
 
+@pytest.mark.slow
 def test_a_sensor_travels_through_a_bucket(
     data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -273,3 +279,30 @@ def test_a_sensor_travels_through_a_bucket(
         ):
             np.testing.assert_array_equal(here.voxels(0, 2), far.voxels(0, 2))
             assert sensor_of(far) is not None
+
+
+def test_a_unified_folder_is_corrected_by_the_sensor_that_its_side_files_name(
+    data: DataSet, tmp_path: Path
+):
+    warned: list[str] = []
+    heard = Reporter()
+    heard.warn = warned.append  # type: ignore[method-assign]
+    options = VoxelizeOptions(bins=8, format="npy")
+    voxelize_manifest(data.manifest, tmp_path / "tree", options, reporter=heard)
+    assert len(warned) == 2
+    assert "name it as `sensor` in spikes.json there" in warned[0]
+    data.voxelize(tmp_path / "s.zarr")
+    (stored,) = open_store(tmp_path / "s.zarr", "train")
+    for folder in (tmp_path / "tree").rglob("spike"):
+        side = read_side_file(folder / "000002.dat")
+        assert side is not None
+        named = side.model_copy(
+            update={"sensor": os.path.relpath(tmp_path / "pixels.zarr", folder)}
+        )
+        write_folder_side_file(folder, named)
+    for precomputed in (True, False):
+        files = UnifiedFiles(log_paths=[data.log], precomputed=precomputed)
+        (unified,) = open_windows(tmp_path / "tree", "train", bins=8, files=files)
+        assert unified.voxel_dtype == "float32"
+        crop = (1, 4, (3, 17), (9, 30))
+        np.testing.assert_array_equal(unified.voxels(*crop), stored.voxels(*crop))
