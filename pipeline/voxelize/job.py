@@ -292,7 +292,7 @@ def _make(job: VoxelizeJob, written: _Written, workers: Workers, reporter: Repor
             write_parents(job.store, record.seq)
         if record.bins != job.options.bins:
             write_record(job.store, record.model_copy(update={"bins": job.options.bins}))
-    _run(job, compared, written, workers, parts)
+    _run(job, compared, written, workers, parts, reporter)
     for seq in compared.failures:
         _withdraw_unfinished(job, seq)
     return compared
@@ -310,7 +310,12 @@ def _sweep(job: VoxelizeJob) -> None:
 
 
 def _run(
-    job: VoxelizeJob, compared: Compared, written: _Written, workers: Workers, parts: Parts
+    job: VoxelizeJob,
+    compared: Compared,
+    written: _Written,
+    workers: Workers,
+    parts: Parts,
+    reporter: Reporter,
 ) -> None:
     """Write the shards of the sequences to make, and mark each one that is complete."""
     under_way: dict[str, SequenceProgress] = {}
