@@ -130,6 +130,8 @@ def restore(
             max=16,
             help="With --bits 16: the brightest light kept, in the frame's white. Spikes tell what "
             "the frame clips; white is then 65535 / headroom, as restore.json says.",
+            metavar="TIMES",
+            rich_help_panel=OUTPUT,
         ),
     ] = 1,
     video: Annotated[
@@ -156,7 +158,7 @@ def restore(
 ) -> None:
     """Restore a sharp frame from each blurred one and its spikes.
 
-    Needs a trained model (--model small, or --run), or a method without one (--method sdm). A run
+    Needs a trained model (--model small, or --run), or a method without one (--method path). A run
     that was stopped goes on where it was.
 
     Example: spikedeblur restore --model small --blur frames --spikes spike.dat --frame-rate 30

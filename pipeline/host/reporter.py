@@ -31,6 +31,9 @@ class Reporter:
         It comes before the call of `progress` that counts them.
         """
 
+    def counts(self, unit: str) -> None:
+        """Hear what the coming work items are, such as windows."""
+
     def note(self, sentence: str) -> None:
         """Hear what the job decided, and what is good to know."""
 

@@ -17,7 +17,6 @@ from ...third_party.VRT import set_recompute
 from ..host.machine import MEMORY
 from ..host.reporter import SILENT, Reporter, counted
 from ..sequences.contract import WindowSequence
-from ..sequences.corrected import uncorrected
 from ..sequences.provenance import warning_of
 from ..weights.checkpoint import checkpoint_config, forms_of, outline_that_fits, without_pretrained
 from ..weights.files import checkpoint_path
@@ -247,10 +246,6 @@ class Session:
         splits = Splits(*open_splits(config))
         if found := splits.findings():
             reporter.warn(warning_of(found))
-        if doubt := uncorrected(splits.training):
-            reporter.warn(
-                f"{doubt}, since training corrects none; DATA.SPIKE_AUGMENT.PIXELS draws such"
-            )
         torch.manual_seed(config.TRAIN.SEED)
         anew = state is None
         model = build_model(config if anew else without_pretrained(config), note=reporter.note)

@@ -65,7 +65,8 @@ class VoxelizeJob:
             codec=cast(Codec, self.options.codec or CODECS[0]),
             only_voxels=self.in_place,
         )
-        return plan_sequence(sequence, target, self.sources.frame_form(sequence), seen)
+        form, sensor = self.sources.frame_form(sequence), self.sources.sensor(sequence)
+        return plan_sequence(sequence, target, form, seen, sensor)
 
 
 @dataclass(slots=True)
@@ -155,6 +156,9 @@ def _difference(
         return f"windows of {samples}, too few for {counted(job.options.bins, 'bin')}"
     if record.plan_sha256 != plan_digest(sequence, job.kind, job.options.bins):
         return "another geometry, rate, gain, window or file name"
+    sensor = job.sources.sensor(sequence)
+    if record.sensor_sha256 != (None if sensor is None else sensor.sha256):
+        return "another sensor, or one where there was none"
     for relative, mark in record.complete.sources.items():
         now = seen.get(relative)
         if now is None or now.size != mark.size:

@@ -329,6 +329,11 @@ def _run(
                 compared.failures[sequence.seq] = Failure(seq=sequence.seq, error=str(error))
                 parts.skip(works[sequence.seq].parts, items=len(sequence.windows))
                 continue
+            if job.kind == "npy" and plan.record.sensor_sha256 is not None:
+                reporter.warn(
+                    f"{sequence.seq}: kind npy holds counts as recorded and has no sensor in it: "
+                    "name it as `sensor` in spikes.json there, or voxelize to a store"
+                )
             begun = sequence.seq in compared.begun
             done = noted(job.store, plan, check=job.options.check) if begun else {}
             written.keep(done.values())

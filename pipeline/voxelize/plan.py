@@ -19,24 +19,22 @@ import json
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..align.manifest import AlignedSequence, FileRecord
-from ..calibrate.sensor_file import read_sensor
 from ..frames.images import FrameType
 from ..host.pieces import HashForm
 from ..host.reporter import counted
 from ..spikes.between import Cut
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
-from ..spikes.sensor import SensorError
-from ..spikes.sidefile import beside, read_side_file
+from ..spikes.sensor import Sensor
 from ..storage.base import StoreError, merge_spans
 from ..store.arrays import ArraySpec, Codec
 from ..store.schema import (
     INSTANTS,
+    SENSOR_MAPS,
     SHARD_BYTES,
     SHARP_INSTANTS,
     Kind,
@@ -153,6 +151,8 @@ class ShardTask:
     """Registration of spike pixels to the frames; None: both cameras see the same."""
     small: tuple[tuple[ArraySpec, tuple[float, ...]], ...] = ()
     """Arrays of one value a window, and their values, in a sequence's first task only."""
+    sensor: Sensor | None = field(default=None, repr=False, compare=False)
+    """Sensor whose maps are written, in a sequence's first task only; the record has its hash."""
 
     def samples_of(self, path: str) -> Ranges:
         """Return the samples [start, stop) of a stream that the task reads; empty: it is none."""
@@ -193,6 +193,7 @@ def plan_sequence(
     target: Target,
     frames: FrameForm,
     seen: Mapping[str, FileRecord],
+    sensor: Sensor | None = None,
 ) -> SequencePlan:
     """Turn one sequence of a manifest into task records.
 
@@ -201,6 +202,7 @@ def plan_sequence(
         target: form and place of what is made of it.
         frames: size and type of the frames.
         seen: present state of each file of the sequence.
+        sensor: the spikes' sensor; None: pixels are taken as equal.
 
     Raises:
         StoreError: fewer samples than bins, or sharp frames for some windows only.
@@ -217,6 +219,8 @@ def plan_sequence(
                 "manifest names several; align without --instants, or voxelize to a store"
             )
         record = record.with_instants(len(sequence.instants))
+    if sensor is not None:
+        record = record.with_sensor(sensor.sha256)
     windows = tuple(
         WindowSource(w.frame_index, w.spikes, start, stop, w.blur, w.sharp, w.instants)
         for w, (start, stop) in zip(sequence.windows, ranges, strict=True)
@@ -229,7 +233,11 @@ def plan_sequence(
         "first_sample": first_sample,
         INSTANTS: sequence.instants,
     }
-    small = tuple((s, tuple(values[s.name])) for s in record.arrays if s.shards is None)
+    small = tuple(
+        (s, tuple(values[s.name]))
+        for s in record.arrays
+        if s.shards is None and s.name not in SENSOR_MAPS
+    )
     whole = ShardTask(
         target=target,
         record=record,
@@ -244,9 +252,9 @@ def plan_sequence(
     tasks = []
     for number, of_task in enumerate(sources):
         task = parts[number][0] if number < len(parts) else whole
-        first = number == 0 and record.kind != "npy"
-        task = replace(task, sources=of_task, small=small if first else ())
-        tasks.append(replace(task, number=number, noted=len(sources) > 1))
+        if number == 0 and record.kind != "npy":
+            task = replace(task, small=small, sensor=sensor)
+        tasks.append(replace(task, sources=of_task, number=number, noted=len(sources) > 1))
     return SequencePlan(record, tuple(tasks))
 
 
@@ -340,7 +348,6 @@ def _record(
     firsts = {(window.spikes, window.first) for window in sequence.windows}
     packed = target.kind == "packed"
     return SequenceRecord(
-        sensor_sha256=_sensor_of(sequence, target.root),
         kind=target.kind,
         seq=sequence.seq,
         bins=target.bins,
@@ -362,32 +369,6 @@ def _record(
         finding=sequence.finding,
         plan_sha256=plan_digest(sequence, target.kind, target.bins),
     )
-
-
-def _sensor_of(sequence: AlignedSequence, root: str) -> str | None:
-    """Return the hash of the sensor that the recording's side file names; None: it names none.
-
-    Raises:
-        SensorError: it names one that can't be read, or of another size.
-    """
-    dat = Path(root, sequence.windows[0].spikes)
-    side = read_side_file(dat) if dat.is_file() else None
-    if side is None or side.sensor is None:
-        return None
-    try:
-        found = read_sensor(beside(dat, side.sensor))
-        (height, width), (h, w) = sequence.spike_geometry().shape, found.sensor.shape
-        if (height, width) != (h, w):
-            raise SensorError(
-                f"{found.path}: expected {height}x{width} pixels as in {sequence.seq}, found "
-                f"{h}x{w}"
-            )
-    except SensorError as error:
-        raise SensorError(
-            f"{dat}: the sensor that its side file names can't be used: {error}; correct or remove "
-            "`sensor` there"
-        ) from error
-    return found.sha256
 
 
 def _parts(
