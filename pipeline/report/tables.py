@@ -273,7 +273,8 @@ def provenance(material: ReportMaterial) -> Iterator[tuple[str, str]]:
             "sources",
             f"layout {manifest.layout}, {counted(len(manifest.sequences), 'sequence')}, "
             f"{manifest.fps:g} frames a second, "
-            f"{manifest.exposure_frames or 'varying'} frames an exposure, averaged in {light[manifest.linear_light]}",
+            f"{manifest.exposure_frames or 'varying'} frames an exposure, "
+            f"averaged in {light[manifest.linear_light]}",
         )
 
 
