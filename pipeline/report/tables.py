@@ -272,9 +272,8 @@ def provenance(material: ReportMaterial) -> Iterator[tuple[str, str]]:
         yield (
             "sources",
             f"layout {manifest.layout}, {counted(len(manifest.sequences), 'sequence')}, "
-            f"{manifest.fps:g} frames a second, "
-            f"{manifest.exposure_frames or 'varying'} frames an exposure, "
-            f"averaged in {light[manifest.linear_light]}",
+            f"{manifest.fps:g} frames a second, {manifest.exposure_frames or 'varying'} frames an "
+            f"exposure, averaged in {light[manifest.linear_light]}",
         )
 
 

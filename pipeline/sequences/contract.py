@@ -312,8 +312,8 @@ class WindowSequence(ABC):
 
     def _untrainable(self) -> StoreError:
         return StoreError(
-            f"{self.seq}: expected a sequence of a store or of the unified layout, which networks "
-            f"train on, found {type(self).__name__}; voxelize it"
+            f"{self.seq}: expected a sequence of a store or of the unified layout, by which "
+            f"networks are trained, found {type(self).__name__}; voxelize it"
         )
 
     def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:

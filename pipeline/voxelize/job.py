@@ -276,6 +276,7 @@ def _make(job: VoxelizeJob, written: _Written, workers: Workers, reporter: Repor
     """Write all sequences that are not in the store yet."""
     _sweep(job)
     compared = compare(job)
+    parts = Parts(reporter, compared.windows, GUESSES)
     if job.kind != "npy":
         grows = compared.todo or any(r.bins != job.options.bins for r in compared.kept)
         if grows and drop_consolidated(job.store):
@@ -291,7 +292,7 @@ def _make(job: VoxelizeJob, written: _Written, workers: Workers, reporter: Repor
             write_parents(job.store, record.seq)
         if record.bins != job.options.bins:
             write_record(job.store, record.model_copy(update={"bins": job.options.bins}))
-    _run(job, compared, written, workers, reporter)
+    _run(job, compared, written, workers, parts, reporter)
     for seq in compared.failures:
         _withdraw_unfinished(job, seq)
     return compared
@@ -309,12 +310,16 @@ def _sweep(job: VoxelizeJob) -> None:
 
 
 def _run(
-    job: VoxelizeJob, compared: Compared, written: _Written, workers: Workers, reporter: Reporter
+    job: VoxelizeJob,
+    compared: Compared,
+    written: _Written,
+    workers: Workers,
+    parts: Parts,
+    reporter: Reporter,
 ) -> None:
     """Write the shards of the sequences to make, and mark each one that is complete."""
     under_way: dict[str, SequenceProgress] = {}
     works = {s.seq: work_of(s, seen, job.kind) for s, seen in compared.todo}
-    parts = Parts(reporter, compared.windows, GUESSES)
     parts.expect(sum((work.parts for work in works.values()), Counter()))
     throughput = Throughput()
     skip = job.options.on_error == "skip"

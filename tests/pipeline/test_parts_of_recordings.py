@@ -233,11 +233,7 @@ def test_two_parts_have_in_common_what_lies_in_both() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (
-            ("--from", "30"),
-            2,
-            r"expected a time with its unit, found '30' hint: type --from 30s for",
-        ),
+        (("--from", "30"), 2, r"a time with its unit, found '30' hint: type --from 30s for"),
         (("--to", "soon"), 2, r"expected a number with a unit"),
         (("--from", "4s", "--to", "3s"), 2, r"expected a time after --from 4s, found 3s"),
         (("--from", "1h"), 2, r"expected a number with a unit"),
