@@ -118,7 +118,7 @@ class Playback:
 Chosen = tuple[str, WindowSequence, int]
 """Heading, sequence and window of a comparison."""
 
-GUESSES = OF_METHODS | {"picture": 0.05, "playback": 0.2, "page": 0.5}
+GUESSES = OF_METHODS | {"picture": 0.05, "playback": 0.15, "page": 0.4}
 """Time to draw a picture, the playback and the page, as `methods.parts.GUESSES`."""
 
 
