@@ -233,7 +233,7 @@ def _inside(
             f"{paired[0].windows[0].spikes}: expected a frame that is exposed wholly in {between}, "
             f"found none of {frames}; give other times, on the recording's clock"
         )
-    reporter.note(f"{frames} frames are not exposed wholly in {between} and are left out")
+    reporter.note(f"{counted(frames, 'frame')} not exposed wholly in {between}: left out")
     return kept
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..frames.listing import shorten
 from ..host.files import StrPath
+from ..host.reporter import counted
 from ..spikes.counts import count_windows
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.intervals import HalfLight, Light, light_of_packed
@@ -374,8 +375,9 @@ class StoreSequence(WindowSequence):
             )
         if not 1 <= bins <= record.shortest_window:
             raise StoreError(
-                f"{where} has a window of {record.shortest_window} spike samples, too few for "
-                f"{bins} bins; set DATA.K to {record.shortest_window} or fewer"
+                f"{where} has a window of "
+                f"{counted(record.shortest_window, 'spike sample')}, too few for "
+                f"{counted(bins, 'bin')}; set DATA.K to {record.shortest_window} or fewer"
             )
 
     def _require_files(self) -> None:

@@ -21,6 +21,7 @@ from ..align.manifest import manifest_beside, was_corrected
 from ..frames.images import as_type, frame_type, image_shape, read_frame
 from ..frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ..host.files import StrPath
+from ..host.reporter import counted
 from ..spikes import SideFile, SpikeClock, SpikeFile, read_side_file
 from ..spikes.dat import SPIKE_SUFFIXES
 from ..spikes.geometry import SpikeGeometry
@@ -352,7 +353,8 @@ def _find_dat(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Vox
         firsts.append(start)
     if min(samples) < bins:
         raise StoreError(
-            f"{seq}: a window has {min(samples)} spike samples for {bins} bins; set DATA.K "
+            f"{seq}: a window has {counted(min(samples), 'spike sample')} for "
+            f"{counted(bins, 'bin')}; set DATA.K "
             f"to {min(samples)} or fewer"
         )
     return _Voxels(

@@ -25,6 +25,7 @@ from typing import Any
 from ..align.manifest import AlignedSequence, FileRecord
 from ..frames.images import FrameType
 from ..host.pieces import HashForm
+from ..host.reporter import counted
 from ..spikes.between import Cut
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
@@ -324,8 +325,9 @@ def _sample_ranges(sequence: AlignedSequence, bins: int) -> Ranges:
     for window, (start, stop) in zip(sequence.windows, ranges, strict=True):
         if stop - start < bins:
             raise StoreError(
-                f"{sequence.seq}: frame {window.frame_index} has {stop - start} spike samples "
-                f"for {bins} bins ({window.spikes}); give --bins {stop - start} or fewer"
+                f"{sequence.seq}: frame {window.frame_index} has "
+                f"{counted(stop - start, 'spike sample')} "
+                f"for {counted(bins, 'bin')} ({window.spikes}); give --bins {stop - start} or fewer"
             )
     return ranges
 
