@@ -421,10 +421,8 @@ def _require_sensors(log: StrPath, sequences: Iterable[WindowSequence]) -> None:
     named = {s.seq for s in manifest.sequences if s.sensor is not None} if manifest else set()
     lacking = [s.seq for s in sequences if s.seq in named and sensor_of(s) is None]
     if lacking:
-        raise StoreError(
-            f"{log}: align knows the sensor of {shorten(lacking)}, which no side file names; name "
-            "it as `sensor` in spikes.json, or voxelize to a store"
-        )
+        found = f"align knows the sensor of {shorten(lacking)}"
+        raise StoreError(f"{log}: {found}; name it in spikes.json, or voxelize to a store")
 
 
 def _read_logs(paths: Iterable[StrPath]) -> _Log:
