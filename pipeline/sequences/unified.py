@@ -31,7 +31,7 @@ from ..storage.locate import open_storage
 from ..store.records import NPY_VOXELS, read_record, root_kind
 from ..store.schema import voxel_type
 from .contract import STREAM as STREAM
-from .contract import Box, FrameKind, KnownSamples, WindowSequence
+from .contract import Box, FrameKind, KnownSamples, WindowSequence, sensor_of
 from .corrected import sensor_beside
 from .stored import open_store
 
@@ -122,10 +122,13 @@ def open_unified(
     folders = sorted(folder for folder, inner, _ in walk_folders(top) if "blur" in inner)
     if not folders:
         raise StoreError(f"{top}: expected <sequence>/blur in it, found none; check DATA.ROOT")
-    return [
+    sequences = [
         _open_sequence(folder, folder.relative_to(root).as_posix(), bins, log, files)
         for folder in folders
     ]
+    for path in files.log_paths:
+        _require_sensors(path, sequences)
+    return list(sequences)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -410,6 +413,16 @@ def _require_uncorrected(paths: Iterable[StrPath], split: str) -> None:
                 f"{shorten(corrected)}, which reading .dat files directly would miss; voxelize its "
                 "manifest and read that store"
             )
+
+
+def _require_sensors(log: StrPath, sequences: Iterable[WindowSequence]) -> None:
+    """Refuse sequences whose sensor the manifest beside a log names, and no side file does."""
+    manifest = manifest_beside(log)
+    named = {s.seq for s in manifest.sequences if s.sensor is not None} if manifest else set()
+    lacking = [s.seq for s in sequences if s.seq in named and sensor_of(s) is None]
+    if lacking:
+        found = f"align knows the sensor of {shorten(lacking)}"
+        raise StoreError(f"{log}: {found}; name it in spikes.json, or voxelize to a store")
 
 
 def _read_logs(paths: Iterable[StrPath]) -> _Log:

@@ -306,3 +306,13 @@ def test_a_unified_folder_is_corrected_by_the_sensor_that_its_side_files_name(
         assert unified.voxel_dtype == "float32"
         crop = (1, 4, (3, 17), (9, 30))
         np.testing.assert_array_equal(unified.voxels(*crop), stored.voxels(*crop))
+
+
+@pytest.mark.parametrize("precomputed", [True, False])
+def test_spikes_whose_sensor_only_the_manifest_names_are_not_read_without_it(
+    data: DataSet, tmp_path: Path, precomputed: bool
+):
+    data.voxelize(tmp_path / "tree", format="npy")
+    files = UnifiedFiles(log_paths=[data.log], precomputed=precomputed)
+    with pytest.raises(StoreError, match=r"align knows the sensor of .*train/a/one.* spikes\.json"):
+        open_windows(tmp_path / "tree", "train", bins=8, files=files)
