@@ -12,7 +12,6 @@ from ...errors import SpikeDeblurError
 from ..calibrate.sensor_file import SensorFile, read_sensor
 from ..frames.listing import shorten
 from ..host.files import StrPath
-from ..spikes.geometry import SpikeGeometry
 from ..spikes.parts import open_stream
 from ..spikes.presets import parse_geometry
 from ..spikes.registration import Registration
@@ -40,7 +39,7 @@ def correction(path: Path, dat: Path, settings: SpikeSettings) -> PixelCorrectio
         file = read_sensor(path)
         found = _in_grid(file, str(dat), settings.geometry.describe(), settings.registration)
         if parse_geometry(file.record.geometry).flip_rows != settings.geometry.flip_rows:
-            _require_same_way_up(file, dat, settings.geometry)
+            _require_same_way_up(file, dat, settings)
     except SensorError as error:
         named_by = names_sensor(dat, path)
         if named_by is None:
@@ -49,13 +48,14 @@ def correction(path: Path, dat: Path, settings: SpikeSettings) -> PixelCorrectio
     return found
 
 
-def _require_same_way_up(file: SensorFile, dat: Path, geometry: SpikeGeometry) -> None:
+def _require_same_way_up(file: SensorFile, dat: Path, settings: SpikeSettings) -> None:
     """Refuse a sensor whose pattern the recording shows upside down.
 
     Files of one camera may have their rows in either order, as long as geometries say which.
     """
-    stream = open_stream(dat, geometry)
-    rates = stream.tfp(0, min(stream.n_frames, _MOST_LOOKED_AT))
+    stream = open_stream(dat, settings.geometry, settings.cut)
+    start, stop = stream.whole
+    rates = stream.tfp(start, min(stop, start + _MOST_LOOKED_AT))
     seen = _detail(np.log(rates + _FAINT))
     pattern = np.where(file.sensor.filled, 1, file.sensor.gain) + file.sensor.dark / rates.mean()
     straight, turned = (
