@@ -149,6 +149,7 @@ def align(
             max=1000,
             help="Keep sharp frames at so many instants of each exposure, for `evaluate "
             "--instants`; blurred frames must be averages of them.",
+            metavar="N",
             show_default="the middle",
         ),
     ] = None,

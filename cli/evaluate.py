@@ -71,6 +71,7 @@ def evaluate(
             min=1,
             max=1000,
             help="Score so many instants of each exposure too, as `align --instants` named them.",
+            metavar="N",
             show_default="the middle",
         ),
     ] = None,

@@ -217,6 +217,7 @@ From = Annotated[
         parser=lambda text: _instant(text, "--from"),
         help="Read the recording from this time on its clock, such as 30s or 250ms.",
         show_default="its first sample",
+        rich_help_panel=FRAMES,
     ),
 ]
 To = Annotated[
@@ -227,6 +228,7 @@ To = Annotated[
         parser=lambda text: _instant(text, "--to"),
         help="Read it up to this time. Frames that are not exposed wholly between are left out.",
         show_default="its last sample",
+        rich_help_panel=FRAMES,
     ),
 ]
 

@@ -130,6 +130,8 @@ def restore(
             max=16,
             help="With --bits 16: the brightest light kept, in the frame's white. Spikes tell what "
             "the frame clips; white is then 65535 / headroom, as restore.json says.",
+            metavar="TIMES",
+            rich_help_panel=OUTPUT,
         ),
     ] = 1,
     video: Annotated[

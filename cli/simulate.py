@@ -190,7 +190,11 @@ def simulate(
     instants: Annotated[
         int,
         typer.Option(
-            min=1, max=1000, help="Sharp frames kept of each exposure; 1 is the one in its middle."
+            min=1,
+            max=1000,
+            help="Sharp frames kept of each exposure; 1 is the one in its middle.",
+            metavar="N",
+            rich_help_panel=BLUR,
         ),
     ] = 1,
     seed: Annotated[

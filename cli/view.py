@@ -58,7 +58,7 @@ def view(
     ] = 0,
     browser: Annotated[bool, typer.Option(help="Open a browser.", rich_help_panel=PAGE)] = True,
 ) -> None:
-    """Show one large picture of spikes, TFP, TFI, a bin, light, or what `path` restores.
+    """Show spikes, TFP, TFI, a bin, light, or what `path` restores, at any instant.
 
     With --blur, the blurred frame stands beside the spikes of its exposure; a store has its frames.
     The page is on this machine only (127.0.0.1). It opens to anyone who has the printed address,
