@@ -157,16 +157,18 @@ def _print_summary(summary: VoxelizeSummary, manifest: str, store: str) -> None:
         f"{store}: {counted(summary.sequences_written, 'sequence')} {verb} "
         f"({counted(summary.windows, 'window')}), {summary.sequences_kept} kept unchanged"
         + (f", {len(summary.failed)} failed" if summary.failed else "")
-        + (f"; {summary.left_out} frames outside left out" if summary.left_out else "")
+        + (f"; {counted(summary.left_out, 'frame')} outside left out" if summary.left_out else "")
     )
     if summary.sequences_continued:
         would = "would be " if summary.dry_run else ""
         say(
-            f"{summary.sequences_continued} of these {would}continued: {summary.shards_kept} "
-            f"shards ({summary.bytes_kept / 1e6:.1f} MB) are there from a stopped run"
+            f"{summary.sequences_continued} of these {would}continued: "
+            f"{counted(summary.shards_kept, 'shard')} ({summary.bytes_kept / 1e6:.1f} MB) kept "
+            "from a stopped run"
         )
     for failure in summary.failed[:_SHOWN]:
-        say(f"failed: {failure.seq}: {failure.error}", err=True)
+        why = failure.error.removeprefix(f"{failure.seq}: ")
+        say(f"failed: {failure.seq}: {why}", err=True)
     if len(summary.failed) > _SHOWN:
         say(f"and {len(summary.failed) - _SHOWN} more; --json lists all", err=True)
     if summary.estimate is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..spikes.between import Cut
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.parts import open_stream
 from ..spikes.presets import parse_geometry
@@ -35,7 +36,7 @@ def require_fit(file: SensorFile, where: str, geometry: SpikeGeometry) -> None:
         (height, width), (h, w) = file.sensor.shape, geometry.shape
         raise SensorError(
             f"{file.path}: expected a sensor of {h}x{w} pixels, as the spikes of {where} have, "
-            f"found one of {height}x{width}; give the --sensor of this camera"
+            f"found one of {height}x{width}; give the sensor of this camera"
         )
     if geometry.bayer is not None:
         raise SensorError(
@@ -44,8 +45,10 @@ def require_fit(file: SensorFile, where: str, geometry: SpikeGeometry) -> None:
         )
 
 
-def require_same_way_up(file: SensorFile, dat: Path, geometry: SpikeGeometry) -> None:
-    """Refuse a sensor whose pattern the recording shows upside down.
+def require_same_way_up(
+    file: SensorFile, dat: Path, geometry: SpikeGeometry, cut: Cut | None = None
+) -> None:
+    """Refuse a sensor whose pattern the recording, or a part of it, shows upside down.
 
     Files of one camera may have their rows in either order, as long as geometries say which. Where
     the geometries agree in it, nothing is read.
@@ -55,8 +58,9 @@ def require_same_way_up(file: SensorFile, dat: Path, geometry: SpikeGeometry) ->
     """
     if parse_geometry(file.record.geometry).flip_rows == geometry.flip_rows:
         return
-    stream = open_stream(dat, geometry)
-    rates = stream.tfp(0, min(stream.n_frames, _MOST_LOOKED_AT))
+    stream = open_stream(dat, geometry, cut)
+    start, stop = stream.whole
+    rates = stream.tfp(start, min(stop, start + _MOST_LOOKED_AT))
     seen = _detail(np.log(rates + _FAINT))
     pattern = np.where(file.sensor.filled, 1, file.sensor.gain) + file.sensor.dark / rates.mean()
     straight, turned = (

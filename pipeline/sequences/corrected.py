@@ -30,7 +30,7 @@ def correction(path: Path, dat: Path, settings: SpikeSettings) -> PixelCorrectio
     try:
         file = read_sensor(path)
         found = _in_grid(file, str(dat), settings.geometry, settings.registration)
-        require_same_way_up(file, dat, settings.geometry)
+        require_same_way_up(file, dat, settings.geometry, settings.cut)
     except SensorError as error:
         named_by = names_sensor(dat, path)
         if named_by is None:

@@ -43,6 +43,10 @@ class Between:
 def both(one: Between | None, other: Between | None) -> Between | None:
     """Return the part that lies in both; None: all of the recording.
 
+    Args:
+        one: times that the user gives.
+        other: the part that was aligned.
+
     Raises:
         SpikeWindowError: they have nothing in common.
     """
@@ -50,7 +54,13 @@ def both(one: Between | None, other: Between | None) -> Between | None:
         return one or other
     starts = [t for t in (one.start, other.start) if t is not None]
     ends = [t for t in (one.end, other.end) if t is not None]
-    return Between(start=max(starts, default=None), end=min(ends, default=None))
+    start, end = max(starts, default=None), min(ends, default=None)
+    if start is not None and end is not None and start >= end:
+        raise SpikeWindowError(
+            f"expected times inside {other}, the part that was aligned, found {one}; give times "
+            "inside, or align again"
+        )
+    return Between(start=start, end=end)
 
 
 @dataclass(frozen=True, slots=True)

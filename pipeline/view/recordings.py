@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
 from ..frames.images import to_8_bits
+from ..frames.listing import shorten
 from ..methods.contract import Method, restored_instants
 from ..methods.make_method import make_method
 from ..sequences.contract import STREAM, WindowSequence, sensor_of
@@ -269,7 +270,7 @@ def _store(root: Path, path: Path, options: SpikeOptions) -> tuple[ViewedGroup, 
     if not groups and outside:
         raise ViewError(
             f"{path}: expected a frame that is exposed wholly in {options.between}, found none in "
-            f"{outside[0]} and the others; give other times"
+            f"{shorten(outside)}; give other times"
         )
     if not groups:
         raise ViewError(
@@ -294,7 +295,9 @@ def _between(sequence: StoreSequence, between: Between | None) -> tuple[int, ...
     """Return the windows of a sequence that lie wholly between two times."""
     if between is None:
         return tuple(range(sequence.length))
-    cut = Cut(between, SpikeClock(rate=sequence.record.rate))
+    record = sequence.record
+    clock = SpikeClock(rate=record.rate, first=record.first or 0.0, readout=record.readout or 0.0)
+    cut = Cut(between, clock)
     times = zip(sequence.t0.tolist(), sequence.t1.tolist(), strict=True)
     return tuple(i for i, window in enumerate(times) if cut.holds(*window))
 

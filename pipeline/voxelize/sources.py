@@ -137,7 +137,9 @@ class ManifestSources:
         if not self.root.is_local:
             return self._sensor_in_bucket(sequence)
         root = Path(self.root.location)
-        dat = root / sequence.windows[0].spikes if sequence.windows else root
+        if not sequence.windows:
+            return None
+        dat = root / sequence.windows[0].spikes
         if sequence.sensor is not None:
             path, named_in = sequence.sensor.at(root, self._named_in), "the manifest"
         else:
@@ -149,7 +151,7 @@ class ManifestSources:
         try:
             file = read_sensor(path)
             require_fit(file, sequence.seq, geometry)
-            require_same_way_up(file, dat, geometry)
+            require_same_way_up(file, dat, geometry, sequence.cut(sequence.windows[0]))
         except SensorError as error:
             raise SensorError(
                 f"{dat}: the sensor that {named_in} names can't be used: {error}"

@@ -133,3 +133,10 @@ def test_dry_run_says_what_time_and_disk_it_would_take(tmp_path: Path) -> None:
 def test_too_few_workers_are_wrong_use(tmp_path: Path) -> None:
     arguments = [str(make_manifest(tmp_path)), str(tmp_path / "s"), "--workers", "0"]
     assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def test_a_sequence_that_fails_is_named_once(tmp_path: Path) -> None:
+    words = ["--bins", "11", "--workers", "1"]
+    outcome = CliRunner().invoke(app, [str(make_manifest(tmp_path)), str(tmp_path / "s"), *words])
+    assert outcome.exit_code == 1
+    assert "failed: train/a: frame 4 has 10 spike samples for 11 bins" in outcome.output

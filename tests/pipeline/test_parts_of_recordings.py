@@ -29,7 +29,7 @@ from spikedeblur.pipeline.spikes.clock import SpikeClock, SpikeWindowError
 from spikedeblur.pipeline.spikes.dat import SpikeFile, pack_spikes
 from spikedeblur.pipeline.spikes.parts import open_stream
 from spikedeblur.pipeline.spikes.settings import SpikeOptions
-from spikedeblur.pipeline.view.recordings import open_clips, picture
+from spikedeblur.pipeline.view.recordings import ViewError, open_clips, picture
 
 GEOMETRY = parse_geometry("48x48,bottom-up")
 FRAME = 48 * 48 // 8
@@ -183,7 +183,26 @@ def test_the_viewer_shows_samples_between(recorded: Recorded, moving_scene) -> N
     (group,) = open_clips(recorded.dat, SpikeOptions(between=Between(start=0.01, end=0.05)))
     clip = group.clip(0)
     assert (clip.samples, clip.begins) == (320, pytest.approx(0.01))
-    np.testing.assert_array_equal(picture(clip, "spikes", 7, 9, 4).values, moving_scene.spikes[87])
+    seen = picture(clip, "spikes", 7, 9, 4).values
+    np.testing.assert_array_equal(seen, moving_scene.spikes[87])
+
+
+def test_the_viewer_shows_the_exposures_that_other_commands_read(
+    recorded: Recorded, tmp_path: Path
+) -> None:
+    """A rolling shutter's last rows are read later than its first one."""
+    log, manifest = tmp_path / "a.txt", tmp_path / "a.json"
+    align = ["align", recorded.root, "--layout", "x4k1000fps", "--log", log]
+    run(*align, "--readout", "2ms", "--from", "0s", "--to", "52ms")
+    run("voxelize", manifest, tmp_path / "s.zarr", "--workers", 1, "--force")
+
+    def shown(end: float) -> int:
+        part = SpikeOptions(between=Between(start=0.0, end=end))
+        return sum(len(group.clips) for group in open_clips(tmp_path / "s.zarr", part))
+
+    assert (shown(0.052), shown(0.0485)) == (2, 1)
+    with pytest.raises(ViewError, match=r"found none in test/Type1/clip; give other times"):
+        shown(0.02)
 
 
 def test_parts_in_several_files_are_read_as_in_one(tmp_path: Path) -> None:
@@ -226,17 +245,22 @@ def test_rows_that_are_exposed_later_belong_to_the_exposure() -> None:
 def test_two_parts_have_in_common_what_lies_in_both() -> None:
     assert both(Between(start=1.0), Between(end=3.0)) == Between(start=1.0, end=3.0)
     assert both(None, Between(end=3.0)) == Between(end=3.0)
-    with pytest.raises(SpikeWindowError, match=r"expected a time after --from 4s, found 3s"):
+    with pytest.raises(SpikeWindowError, match=r"inside --to 3s, the part .*, found --from 4s;"):
         both(Between(start=4.0), Between(end=3.0))
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("--from", "30"), 2, r"a time with its unit, found '30' hint: type --from 30s for"),
+        (
+            ("--from", "30"),
+            2,
+            r"expected a time with its unit, found '30' hint: type --from 30s for",
+        ),
         (("--to", "soon"), 2, r"expected a number with a unit"),
         (("--from", "4s", "--to", "3s"), 2, r"expected a time after --from 4s, found 3s"),
         (("--from", "1h"), 2, r"expected a number with a unit"),
+        (("--from", "0s", "--headroom", "2"), 2, r"--headroom: frames of 8 bits end at white"),
         (("--from", "-2e6s", "--to", "-1e6s"), 1, r"wholly in --from -2e\+06s --to -1e\+06s"),
         (("--from", "40ms", "--to", "50ms"), 1, r"found none of 3, exposed from 0s to 0\.062s"),
     ],

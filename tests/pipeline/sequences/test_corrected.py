@@ -30,6 +30,7 @@ from spikedeblur.pipeline.spikes import (
     samples_per_bin,
     write_spikes,
 )
+from spikedeblur.pipeline.spikes.between import Between
 from spikedeblur.pipeline.spikes.camera import SpikeCamera
 from spikedeblur.pipeline.spikes.presets import parse_geometry
 from spikedeblur.pipeline.spikes.reconstruct import sdm
@@ -292,6 +293,12 @@ def test_a_pattern_that_is_upside_down_is_refused(tmp_path: Path, right: bool):
     if right:
         correction(tmp_path / "s.zarr", tmp_path / "a.dat", settings)
         return
+    # What lies before the part that is read shows the pattern the right way up.
+    (tmp_path / "a.dat").unlink()
+    camera = SpikeCamera(threshold=2.0)
+    light_of = [light * gain] * 4096 + [light * seen] * 400
+    write_spikes(tmp_path / "a.dat", np.stack(list(camera.record(light_of, rng))), geometry)
+    settings = replace(settings, between=Between(start=4.096))
     with pytest.raises(SensorError, match=r"s\.zarr: .* upside down"):
         correction(tmp_path / "s.zarr", tmp_path / "a.dat", settings)
 
