@@ -132,7 +132,7 @@ def align(
     until: To = None,
     estimate_space: Annotated[
         Literal["similarity", "affine", "homography"] | None,
-        typer.Option(help="Find this homography from the frames, with this model."),
+        typer.Option(help="Find --calibration from the frames, by this model."),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -150,6 +150,7 @@ def align(
             help="Keep sharp frames at so many instants of each exposure, for `evaluate "
             "--instants`; blurred frames must be averages of them.",
             show_default="the middle",
+            metavar="N",
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings as errors.")] = False,

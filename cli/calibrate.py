@@ -60,13 +60,11 @@ def calibrate(
     """
     if dark is None and flat is None and not recording:
         raise typer.BadParameter(
-            "expected at least one of them, got none; for example --dark dark.dat",
-            param_hint="--dark / --flat / --recording",
+            "expected --dark, --flat or --recording, got none; for example --dark dark.dat",
         )
     if flat is not None and recording:
         raise typer.BadParameter(
-            "both tell gains, and --flat does it better; leave out --recording",
-            param_hint="--flat / --recording",
+            "--flat and --recording both tell gains, the first better; leave out --recording",
         )
     require_local(out, "--out")
     from ..pipeline.calibrate import job

@@ -72,6 +72,7 @@ def evaluate(
             max=1000,
             help="Score so many instants of each exposure too, as `align --instants` named them.",
             show_default="the middle",
+            metavar="N",
         ),
     ] = None,
     verify: Annotated[

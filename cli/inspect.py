@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -41,5 +40,4 @@ def inspect(
     if described.table:
         print_table(described.table)
     if described.geometry is not None:
-        command = "inspect" if find_spec("panel") is None else "view"
-        say_next(command_line(command, path, "--geometry", described.geometry))
+        say_next(command_line("view", path, "--geometry", described.geometry))

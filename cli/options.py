@@ -158,7 +158,8 @@ Geometry = Annotated[
         metavar="SPEC",
         callback=_geometry,
         autocompletion=offered(presets),
-        help="Preset or HxW,bottom-up|top-down[,padded][,msb-first][,bayer=RGGB][,drop=A:B].",
+        help="Preset, HxW,bottom-up or HxW,top-down; then, each after a comma, what applies of "
+        "padded, msb-first, bayer=RGGB, drop=A:B and columns=A:B.",
         show_default="side file",
         rich_help_panel=SPIKES,
     ),
@@ -217,6 +218,7 @@ From = Annotated[
         parser=lambda text: _instant(text, "--from"),
         help="Read the recording from this time on its clock, such as 30s or 250ms.",
         show_default="its first sample",
+        rich_help_panel=FRAMES,
     ),
 ]
 To = Annotated[
@@ -227,6 +229,7 @@ To = Annotated[
         parser=lambda text: _instant(text, "--to"),
         help="Read it up to this time. Frames that are not exposed wholly between are left out.",
         show_default="its last sample",
+        rich_help_panel=FRAMES,
     ),
 ]
 

@@ -130,6 +130,8 @@ def restore(
             max=16,
             help="With --bits 16: the brightest light kept, in the frame's white. Spikes tell what "
             "the frame clips; white is then 65535 / headroom, as restore.json says.",
+            metavar="TIMES",
+            rich_help_panel=OUTPUT,
         ),
     ] = 1,
     video: Annotated[
@@ -192,7 +194,7 @@ def restore(
             force=force,
         )
     except job.RestoreError as error:
-        raise typer.BadParameter(str(error), param_hint="--run / --model / --method") from error
+        raise typer.BadParameter(str(error)) from error
     how = replace(how, run=trained_model(run, model))
     summary: job.RestoreSummary | job.RestoreManifestSummary
     keep_freed_memory()
