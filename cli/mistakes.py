@@ -50,7 +50,8 @@ _VERBS = (
 )
 _ADVICE = re.compile(
     rf"(or,? |then |first )*((for|from|with|to) [^;]{{1,60}}?,? )?({'|'.join(_VERBS)})\b"
-    r"|or\b|did you mean |it has |is it |were |--[a-z]|`spikedeblur |docs/\S+ explains|for example\b",
+    r"|or\b|did you mean |it has |is it |were |--[a-z]|`spikedeblur |docs/\S+ explains"
+    r"|for example\b",
     re.IGNORECASE,
 )
 _MISSING = re.compile(r"no such|no folder|no file|not there|found (none|no|nothing)\b", re.I)
