@@ -149,8 +149,8 @@ def align(
             max=1000,
             help="Keep sharp frames at so many instants of each exposure, for `evaluate "
             "--instants`; blurred frames must be averages of them.",
-            show_default="the middle",
             metavar="N",
+            show_default="the middle",
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings as errors.")] = False,

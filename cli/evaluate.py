@@ -71,8 +71,8 @@ def evaluate(
             min=1,
             max=1000,
             help="Score so many instants of each exposure too, as `align --instants` named them.",
-            show_default="the middle",
             metavar="N",
+            show_default="the middle",
         ),
     ] = None,
     verify: Annotated[

@@ -194,6 +194,7 @@ def simulate(
             max=1000,
             help="Sharp frames kept of each exposure; 1 is the one in its middle.",
             metavar="N",
+            rich_help_panel=BLUR,
         ),
     ] = 1,
     seed: Annotated[

@@ -58,13 +58,13 @@ def view(
     ] = 0,
     browser: Annotated[bool, typer.Option(help="Open a browser.", rich_help_panel=PAGE)] = True,
 ) -> None:
-    """Show a recording or a store on a page, as one large picture.
+    """Show spikes, TFP, TFI, a bin, light, or what `path` restores, at any instant.
 
-    The picture is of spikes, TFP, TFI, a bin or light, or what `path` restores. With --blur, the
-    blurred frame stands beside the spikes of its exposure; a store has its frames. The page is on
-    this machine only (127.0.0.1). It opens to anyone who has the printed address, which holds a new
-    key, and ends with Ctrl-C. From another machine, take a tunnel: ssh -L 5006:127.0.0.1:5006 HOST,
-    --port 5006 there, and the same address here. --geometry, --rate and --gain are for a .dat.
+    With --blur, the blurred frame stands beside the spikes of its exposure; a store has its frames.
+    The page is on this machine only (127.0.0.1). It opens to anyone who has the printed address,
+    which holds a new key, and ends with Ctrl-C. From another machine, take a tunnel: ssh -L
+    5006:127.0.0.1:5006 HOST, --port 5006 there, and the same address here. --geometry, --rate and
+    --gain are for a .dat.
 
     Example: spikedeblur view data/quickstart.zarr
 

@@ -103,7 +103,7 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
     preset = PRESETS.get(geometry or "")
     rate = first_known(*(known.rate for known in (side, preset) if known is not None))
     gain = first_known(*(known.gain for known in (side, preset) if known is not None))
-    unknown = f"{preset.rate_note}; give --rate" if preset else "not recorded"
+    unknown = f"{preset.rate_note}; say which: `restore --rate HZ`" if preset else "not recorded"
     mean = fired / (len(sampled) * height * width)
     facts |= {
         "geometry": spikes.geometry.describe(),

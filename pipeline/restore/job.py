@@ -25,7 +25,7 @@ from ..methods.parts import GUESSES, parts_of
 from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.find_recording import recordings_of
 from ..sequences.in_time import require_one_scene
-from ..sequences.recording import MOST_BINS, Recording, RecordingSequence
+from ..sequences.recording import Recording, RecordingSequence
 from ..spikes.between import Between
 from .gain import known_gain
 from .record import (
@@ -39,6 +39,7 @@ from .record import (
     white_of,
     write_record,
 )
+from .samples import alike, require_samples, without_light
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,7 +246,7 @@ class _Job:
         if out.resolve() == recording.exposures[0].path.parent.resolve():
             raise RestoreError(f"{out}: the blurred frames are there; choose another --out")
         each = how.frames_per_exposure
-        _require_samples(recording, each)
+        require_samples(recording, each)
         parts = list(self._parts(recording))
         shortest = min((part.windows for part in parts), key=lambda windows: windows.bins)
         short_bins = min(how.short_bins, shortest.bins)
@@ -335,7 +336,7 @@ class _Job:
         how, model, each = self._how, self._model, self._how.frames_per_exposure
         times = [(m + 0.5) / each - 0.5 for m in range(each)]
         bins = model.config.DATA.K if model else None
-        for group in [range(len(recording.exposures))] if model else _alike(recording):
+        for group in [range(len(recording.exposures))] if model else alike(recording):
             exposed = recording.only(group)
             windows = RecordingSequence(exposed, bins)
             method = model or make_method(how.method, min(how.short_bins, windows.bins))
@@ -351,49 +352,6 @@ class _Job:
 _GUESSES = {"frames": 0.05, "checks": 0.0}
 """Time to make and write one of several frames that move along, as `methods.parts.GUESSES`, and to
 look whether a recording is fit, which is not guessed."""
-
-
-def _without_light(recording: Recording) -> Iterator[str]:
-    """Yield a warning if no pixel fired in the first, middle or last exposure, or all always."""
-    settings, exposures = recording.settings, recording.exposures
-    spikes = recording.spikes()
-    height, width = settings.geometry.shape
-    for i in sorted({0, len(exposures) // 2, len(exposures) - 1}):
-        start, stop = settings.clock.samples(exposures[i].t0, exposures[i].t1)
-        start, stop = max(0, start), min(stop, spikes.n_frames)
-        count = spikes.count_spikes(start, stop) if start < stop else None
-        if count == 0 or count == (stop - start) * height * width:
-            what = "no pixel fires" if count == 0 else "every pixel fires in every sample"
-            yield (
-                f"{exposures[i].path.name}: {what} during the exposure, so its spikes show nothing "
-                "of the scene; check the lens, the light, --geometry and --first"
-            )
-            return
-
-
-def _require_samples(recording: Recording, each: int) -> None:
-    """Refuse more sharp frames than an exposure has spike samples.
-
-    Raises:
-        RestoreError: it is so; names the frame.
-    """
-    clock = recording.settings.clock
-    for exposure in recording.exposures if each > 1 else ():
-        start, stop = clock.samples(exposure.t0, exposure.t1)
-        if each > stop - start:
-            raise RestoreError(
-                f"{exposure.path}: expected at most {stop - start} sharp frames, one for each "
-                f"spike sample of its exposure, found {each}; give fewer --frames-per-exposure"
-            )
-
-
-def _alike(recording: Recording) -> list[list[int]]:
-    """Return indices of exposures, those that have the same number of bins together."""
-    groups: dict[int, list[int]] = {}
-    for i, exposure in enumerate(recording.exposures):
-        start, stop = recording.settings.clock.samples(exposure.t0, exposure.t1)
-        groups.setdefault(min(MOST_BINS, stop - start), []).append(i)
-    return list(groups.values())
 
 
 def _image_sha256(path: Path) -> str:
@@ -450,5 +408,5 @@ def _warnings(how: Restoring, recording: Recording) -> Iterator[str]:
     if differ := common_colours(colours):
         yield differ
     if how.method != "blur":
-        yield from _without_light(recording)
+        yield from without_light(recording)
         yield from require_one_scene(recording, force=how.force)[1]

@@ -20,18 +20,14 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ..align.manifest import AlignedSequence, FileRecord
-from ..calibrate.sensor_file import read_sensor
 from ..frames.images import FrameType
 from ..host.pieces import HashForm
 from ..spikes.between import Cut
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
-from ..spikes.sensor import SensorError
-from ..spikes.sidefile import beside, read_side_file
 from ..storage.base import StoreError, merge_spans
 from ..store.arrays import ArraySpec, Codec
 from ..store.schema import (
@@ -42,6 +38,7 @@ from ..store.schema import (
     SequenceRecord,
     shard_windows,
 )
+from .sensor import sensor_of
 
 Ranges = list[tuple[int, int]]
 """Spike samples [start, stop), of each window or run."""
@@ -338,7 +335,7 @@ def _record(
     firsts = {(window.spikes, window.first) for window in sequence.windows}
     packed = target.kind == "packed"
     return SequenceRecord(
-        sensor_sha256=_sensor_of(sequence, target.root),
+        sensor_sha256=sensor_of(sequence, target.root),
         kind=target.kind,
         seq=sequence.seq,
         bins=target.bins,
@@ -360,32 +357,6 @@ def _record(
         finding=sequence.finding,
         plan_sha256=plan_digest(sequence, target.kind, target.bins),
     )
-
-
-def _sensor_of(sequence: AlignedSequence, root: str) -> str | None:
-    """Return the hash of the sensor that the recording's side file names; None: it names none.
-
-    Raises:
-        SensorError: it names one that can't be read, or of another size.
-    """
-    dat = Path(root, sequence.windows[0].spikes)
-    side = read_side_file(dat) if dat.is_file() else None
-    if side is None or side.sensor is None:
-        return None
-    try:
-        found = read_sensor(beside(dat, side.sensor))
-        (height, width), (h, w) = sequence.spike_geometry().shape, found.sensor.shape
-        if (height, width) != (h, w):
-            raise SensorError(
-                f"{found.path}: expected {height}x{width} pixels as in {sequence.seq}, found "
-                f"{h}x{w}"
-            )
-    except SensorError as error:
-        raise SensorError(
-            f"{dat}: the sensor that its side file names can't be used: {error}; correct or remove "
-            "`sensor` there"
-        ) from error
-    return found.sha256
 
 
 def _parts(

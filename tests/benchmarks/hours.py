@@ -259,7 +259,7 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of what is voxelized")
     parser.add_argument("--only", choices=["memory", "kills"])
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frame", default="480x640", help="HxW of the colour frames")
     parser.add_argument("--sizes", default="6.4,64", help="gigabytes of the sparse recordings")

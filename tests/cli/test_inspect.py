@@ -134,7 +134,10 @@ def test_presets_know_the_rate_or_say_what_is_known(tmp_path, capsys):
     spikes = (np.random.default_rng(0).random((9, 250, 400)) < 0.3).astype(np.uint8)
     write_spikes(path, spikes, parse_geometry("vidar"))
     facts = facts_of(path, capsys, "--geometry", "vidar")["facts"]
-    assert facts["rate (Hz)"] == "20000 or 40000, as the camera was set; give --rate"
+    assert (
+        facts["rate (Hz)"]
+        == "20000 or 40000, as the camera was set; say which: `restore --rate HZ`"
+    )
     rates = {row[0]: row[3] for row in facts_of(path, capsys)["table"][1:]}
     assert rates["vidar|reds-spike"] == "20000 or 40000, as the camera was set"
     path = tmp_path / "gopro.dat"

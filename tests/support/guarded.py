@@ -65,6 +65,9 @@ def _main() -> None:
         def __exit__(self, *_) -> None:
             self._file.close()
 
+        def fileno(self) -> int:
+            return self._file.fileno()
+
         def tell(self) -> int:
             return self._file.tell()
 
