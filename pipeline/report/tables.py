@@ -11,7 +11,7 @@ from ...configs import check_config
 from ...configs.schema.data import roots_of
 from ...errors import SpikeDeblurError
 from ..host.documents import parse_yaml
-from ..host.reporter import duration
+from ..host.reporter import counted, duration
 from ..sequences.stored import StoreSequence
 from ..train.run.runs import differing
 from .charts import PARTS, seconds_of
@@ -238,8 +238,8 @@ def provenance(material: ReportMaterial) -> Iterator[tuple[str, str]]:
             stores = ", ".join(roots_of(run.settings.get("DATA.ROOT")))
             yield (
                 f"{of_run}training split",
-                f"{stores}, {data['sequences']} sequences, "
-                f"{data['windows']} windows, SHA-256 {data['sha256']}",
+                f"{stores}, {counted(data['sequences'], 'sequence')}, "
+                f"{counted(data['windows'], 'window')}, SHA-256 {data['sha256']}",
             )
             for digest in data["manifests_sha256"]:
                 yield f"{of_run}its manifest", f"SHA-256 {digest}"
@@ -248,7 +248,8 @@ def provenance(material: ReportMaterial) -> Iterator[tuple[str, str]]:
         if evaluation:
             yield (
                 f"{of_run}evaluated split",
-                f"{evaluation['store']}, {evaluation['split']}, {evaluation['windows']} windows, "
+                f"{evaluation['store']}, {evaluation['split']}, "
+                f"{counted(evaluation['windows'], 'window')}, "
                 f"{_conditions(evaluation)}SHA-256 {evaluation['data_sha256']}; by spikedeblur "
                 f"{evaluation['version']}",
             )
@@ -270,7 +271,8 @@ def provenance(material: ReportMaterial) -> Iterator[tuple[str, str]]:
         light = {True: "linear light", False: "gamma space", None: "not known"}
         yield (
             "sources",
-            f"layout {manifest.layout}, {len(manifest.sequences)} sequences, {manifest.fps:g} "
+            f"layout {manifest.layout}, "
+            f"{counted(len(manifest.sequences), 'sequence')}, {manifest.fps:g} "
             f"frames a second, {manifest.exposure_frames or 'varying'} frames an exposure, "
             f"averaged in {light[manifest.linear_light]}",
         )
