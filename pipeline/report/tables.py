@@ -72,7 +72,7 @@ def facts(run: Run) -> Iterator[tuple[str, str, str]]:
     if run.metrics:
         seconds = sum(seconds_of(run).values())
         device = run.starts[-1].get("device") if run.starts else "device unknown"
-        yield "training", duration(seconds), f"{run.metrics[-1]['step']} steps, {device}"
+        yield "training", duration(seconds), f"{counted(run.metrics[-1]['step'], 'step')}, {device}"
     if run.weights_sha256 is not None:
         from ..weights.checkpoint import describe_checkpoint
         from ..weights.find import weights_file
@@ -264,17 +264,16 @@ def provenance(material: ReportMaterial) -> Iterator[tuple[str, str]]:
             yield (
                 "spike camera",
                 f"{record.geometry}, {record.rate:g} Hz, gain {gain}; kind {record.kind}, "
-                f"{record.bins} bins; of {record.seq}",
+                f"{counted(record.bins, 'bin')}; of {record.seq}",
             )
     manifest = material.manifest
     if manifest is not None:
         light = {True: "linear light", False: "gamma space", None: "not known"}
         yield (
             "sources",
-            f"layout {manifest.layout}, "
-            f"{counted(len(manifest.sequences), 'sequence')}, {manifest.fps:g} "
-            f"frames a second, {manifest.exposure_frames or 'varying'} frames an exposure, "
-            f"averaged in {light[manifest.linear_light]}",
+            f"layout {manifest.layout}, {counted(len(manifest.sequences), 'sequence')}, "
+            f"{manifest.fps:g} frames a second, {manifest.exposure_frames or 'varying'} frames an "
+            f"exposure, averaged in {light[manifest.linear_light]}",
         )
 
 
