@@ -134,7 +134,7 @@ def align(
     until: To = None,
     estimate_space: Annotated[
         Literal["similarity", "affine", "homography"] | None,
-        typer.Option(help="Find this homography from the frames, with this model."),
+        typer.Option(help="Find --calibration from the frames, by this model."),
     ] = None,
     plot: Annotated[
         Path | None,

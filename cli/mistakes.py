@@ -28,7 +28,20 @@ _MOST_NAMED = 3
 _VERBS = (
     *("add", "align", "ask", "calibrate", "call", "change", "check", "choose", "complete"),
     *("continue", "convert", "copy", "correct", "count", "crop", "delete", "divide", "download"),
-    *("evaluate", "expect", "export", "flatten", "free", "get", "give", "go", "install", "keep"),
+    *(
+        "evaluate",
+        "exchange",
+        "expect",
+        "export",
+        "flatten",
+        "free",
+        "get",
+        "give",
+        "go",
+        "install",
+        "join",
+        "keep",
+    ),
     *("leave", "let", "log", "look", "lower", "make", "mount", "move", "name", "open", "pip"),
     *("put", "quote", "raise", "record", "reduce", "remove", "rename", "repeat", "replace"),
     *("resize", "restore", "run", "save", "see", "set", "simulate", "sort", "split", "stack"),
@@ -37,7 +50,8 @@ _VERBS = (
 )
 _ADVICE = re.compile(
     rf"(or,? |then |first )*((for|from|with|to) [^;]{{1,60}}?,? )?({'|'.join(_VERBS)})\b"
-    r"|or\b|did you mean |it has |is it |were |--[a-z]|docs/\S+ explains|for example\b",
+    r"|or\b|did you mean |it has |is it |were |--[a-z]|`spikedeblur |docs/\S+ explains"
+    r"|for example\b",
     re.IGNORECASE,
 )
 _MISSING = re.compile(r"no such|no folder|no file|not there|found (none|no|nothing)\b", re.I)

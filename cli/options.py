@@ -158,7 +158,8 @@ Geometry = Annotated[
         metavar="SPEC",
         callback=_geometry,
         autocompletion=offered(presets),
-        help="Preset or HxW,bottom-up|top-down[,padded][,msb-first][,bayer=RGGB][,drop=A:B].",
+        help="Preset, HxW,bottom-up or HxW,top-down; then, each after a comma, what applies of "
+        "padded, msb-first, bayer=RGGB, drop=A:B and columns=A:B.",
         show_default="side file",
         rich_help_panel=SPIKES,
     ),

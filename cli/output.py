@@ -150,7 +150,7 @@ def require_local(path: Path, option: str) -> None:
     """Refuse a URL where something is written that only folders can hold (exit code 2)."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
         raise typer.BadParameter(
-            f"expected a folder, got the URL {path}; only stores are written to buckets: write to "
+            f"expected a folder, got the URL {path}; only stores are written to buckets; write to "
             "a folder, then copy it (as `aws s3 cp --recursive` does)",
             param_hint=option,
         )

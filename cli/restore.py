@@ -194,8 +194,7 @@ def restore(
             force=force,
         )
     except job.RestoreError as error:
-        hint = "--headroom" if headroom > 1 and bits == "8" else "--run / --model / --method"
-        raise typer.BadParameter(str(error), param_hint=hint) from error
+        raise typer.BadParameter(str(error)) from error
     how = replace(how, run=trained_model(run, model))
     summary: job.RestoreSummary | job.RestoreManifestSummary
     keep_freed_memory()

@@ -238,12 +238,14 @@ def simulate(
     from ..pipeline.simulate.clips import SPLITS, folder_clips, scene_clips
     from .progress import progress_bar
 
+    if spike_size is not None:
+        leave_out(context, ("spike_scale",), "--spike-size says how large spike pixels are")
     cameras = job.Rig(
         exposure=exposure,
         stride=stride,
         fps=fps,
         spike_scale=spike_scale,
-        spike_size=None if spike_size is None else parse_size(spike_size),
+        spike_size=None if spike_size is None else parse_size(spike_size, "--spike-size"),
         spikes_per_frame=spikes_per_frame,
         threshold=threshold,
         noise=noise,
@@ -255,7 +257,9 @@ def simulate(
     with progress_bar("Simulating", "clips") as reporter:
         if frames is not None:
             if split == "show":
-                raise typer.BadParameter("`show` is of --scenes", param_hint="--split")
+                raise typer.BadParameter(
+                    "`show` is for --scenes; give train, val or test", param_hint="--split"
+                )
             clips = folder_clips(frames, (split,) if split else SPLITS, reporter)
         else:
             clips = scene_clips(split or "train", scenes or 0, parse_size(size), length, fastest)
@@ -271,7 +275,8 @@ def simulate(
         f"{summary.written} recorded, {summary.kept} kept{pixels}",
         next_command=command_line("align", out, "--layout", "x4k1000fps")
         + f" --exposure {exposure}"
-        + (f" --fps {fps:g}" if fps != 1000 else ""),
+        + (f" --fps {fps:g}" if fps != 1000 else "")
+        + (f" --instants {instants}" if instants > 1 else ""),
         json=json,
     )
 

@@ -74,7 +74,7 @@ def inspect(path: Path, geometry: str | None = None) -> Facts:
         if not readers:
             raise InspectError(
                 f"{path}: expected a store (zarr.json), a run folder (config.yaml) or the parts of "
-                "a recording (.dat), found none of them"
+                "a recording (.dat), found none of them; name a file or folder in it"
             )
         return next(iter(readers.values()))(path)
     if suffix in SPIKE_SUFFIXES:
@@ -83,7 +83,7 @@ def inspect(path: Path, geometry: str | None = None) -> Facts:
         raise InspectError(
             f"{path}: expected a .dat or .bin, manifest (.json), alignment log (.txt), store, "
             "run folder, checkpoint (.pt), model (.safetensors) or configuration (.yaml), got "
-            f"{path.suffix or 'no suffix'}"
+            f"{path.suffix or 'no suffix'}; name one of these"
         )
     return _BY_SUFFIX[suffix](path)
 

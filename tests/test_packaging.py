@@ -1,13 +1,18 @@
 """The checkout is the package: what is installed must be what is in the folders."""
 
+import contextlib
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import PackageNotFoundError, requires
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOMS = ("cli", "configs", "model", "pipeline", "third_party")
 
@@ -20,6 +25,25 @@ def test_the_packages_listed_are_the_folders_there_are(repository):
         for init in (repository / room).rglob("__init__.py"):
             found.add(".".join(("spikedeblur", *init.parent.relative_to(repository).parts)))
     assert listed == found
+
+
+def test_every_version_in_constraints_is_of_something_that_is_needed(repository):
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    todo, needed = [Requirement(line) for line in asked], {}
+    while todo:
+        requirement = todo.pop()
+        name, extras = canonicalize_name(requirement.name), requirement.extras | {""}
+        known = needed.setdefault(name, set())
+        new = extras - known
+        known |= extras
+        with contextlib.suppress(PackageNotFoundError):  # needed on another platform only
+            for below in map(Requirement, requires(name) or () if new else ()):
+                marker = str(below.marker or "")
+                if "extra" not in marker or any(below.marker.evaluate({"extra": e}) for e in new):
+                    todo.append(below)
+    pinned = re.findall(r"^([\w.-]+)==", (repository / "constraints.txt").read_text(), re.MULTILINE)
+    assert [name for name in pinned if canonicalize_name(name) not in needed] == []
 
 
 def test_every_package_says_what_it_is_for(repository):

@@ -51,7 +51,7 @@ def count_frames(path: Path) -> int:
         if stream.frames > held:
             raise VideoError(
                 f"{path}: expected the {stream.frames} frames of its index, found {held}; the "
-                "file is cut or damaged: download it again"
+                "file is cut or damaged; download it again"
             )
         return held
 
@@ -117,7 +117,7 @@ def read_video(path: Path, n_frames: int) -> Iterator[RGB]:
     if read != n_frames:
         raise VideoError(
             f"{path}: expected the {n_frames} frames of its index, decoded {read}; the file is "
-            "cut or damaged: download it again"
+            "cut or damaged; download it again"
         )
 
 

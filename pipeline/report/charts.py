@@ -30,7 +30,7 @@ _CURVES = (
     ("samples_per_s", "Clips a second", "linear", "~g"),
     ("tflops", "TFLOP/s", "linear", "~g"),
     ("data_wait", "Waiting for data, of the steps' time", "linear", "~%"),
-    ("peak_memory", "Peak memory, bytes", "linear", "~s"),
+    ("peak_memory", "Peak memory, bytes", "linear", ".4~s"),
 )
 """Key in metrics.jsonl, title, scale and number format."""
 
@@ -88,6 +88,7 @@ def training_curves(runs: Several[Run]) -> dict[str, Spec]:
         near = alt.selection_point(
             name="near", on="pointerover", nearest=True, fields=["step"], empty=False
         )
+        unseen = 0 if len(rows) > len(runs) else 1  # a line through one point isn't seen
         base = _chart(rows).encode(
             x=_STEP,
             y=alt.Y(
@@ -101,7 +102,7 @@ def training_curves(runs: Several[Run]) -> dict[str, Spec]:
         points = (
             base.mark_point(size=40, filled=True)
             .encode(
-                opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(0)),
+                opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(unseen)),
                 tooltip=["run:N", "step:Q", _figure("value", name, ".4~" + form[-1])],
             )
             .add_params(near)
@@ -239,8 +240,9 @@ def likeness(playback: Playback) -> Spec | None:
 
 
 _FEW = alt.Axis(tickCount=8, labelOverlap=True)
-_STEP = alt.X("step:Q", title="step", axis=_FEW, scale=alt.Scale(nice=False))
-_COLUMNS = alt.ExprRef("max(1, floor(width / 80))")
+_STEPS = alt.Axis(tickCount=8, tickMinStep=1, labelOverlap=True)
+_STEP = alt.X("step:Q", title="step", axis=_STEPS, scale=alt.Scale(nice=False))
+_COLUMNS = alt.ExprRef("max(1, floor(width / 150))")
 _LEGEND = alt.Legend(
     title=None, orient="top", columns=_COLUMNS, symbolType="square", labelLimit=260
 )

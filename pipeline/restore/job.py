@@ -80,7 +80,7 @@ class Restoring(ModelOptions):
             )
         if self.method != "model" and self.run is not None:
             raise RestoreError(
-                f"the method {self.method} takes no trained model; give one or the other, not both"
+                f"--method {self.method} takes no trained model; leave it out, or --run and --model"
             )
         if self.method != "model" and (self.tile is not None or self.flips):
             raise RestoreError(

@@ -155,7 +155,7 @@ def check_span(file: str, span: tuple[int, int], size: int | None = None) -> Non
         there = "" if size is None else f" of {size} bytes"
         raise StoreError(
             f"{file}: expected {length} bytes at {offset}, found a file{there} that ends before; "
-            "it is cut short or not what its record says: voxelize again or copy it again"
+            "it is cut short or not what its record says; voxelize again or copy it again"
         )
 
 

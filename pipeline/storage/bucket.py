@@ -375,7 +375,7 @@ class Bucket(Storage):
             return f"refused ({said}); {_REFUSED[self._scheme]}"
         if status and status[1] == "416":
             return (
-                "a span begins after its end; the file is cut short or not what its record says: "
+                "a span begins after its end; the file is cut short or not what its record says; "
                 "voxelize again or copy it again"
             )
         if "redirect" in text.lower() or (status and status[1] == "301"):

@@ -118,7 +118,7 @@ def export_program(
         if not difference <= TOLERANCE:
             raise ProgramError(
                 f"{out}: expected the network's output to {TOLERANCE:g} of its range, found "
-                f"{difference:.2g}; not kept: use the run or its .safetensors"
+                f"{difference:.2g}; not kept; use the run or its .safetensors"
             )
     return ProgramSummary(out=str(out), inputs=shapes, difference=difference)
 

@@ -131,7 +131,7 @@ def test_a_split_that_is_not_there_is_an_error_that_lists_those_that_are(
     assert main(["evaluate", str(store), "--split", "val"]) == 1
     error = capsys.readouterr().err
     assert "'val'" in error
-    assert "it has test" in error
+    assert "it has show, test" in error
 
 
 def test_foreign_files_are_refused_before_any_work(

@@ -38,6 +38,7 @@ def test_help_goes_from_summary_to_example_in_80_columns(
     # What a machine calls a value is no help; what may be typed is.
     assert not re.search(r"<(path|str|int|float|int range|float range)>|<=x|\[default: \(", page)
     for option in COMMANDS[command].params:
+        assert all(word in page for word in option.help.split()), "a word is broken"
         assert f"{option.opts[0]}" in page or option.param_type_name == "argument"
         if option.param_type_name == "option" and not option.is_flag:
             assert option.metavar or re.search(rf"{option.opts[0]} [<\[]\w+", page), (

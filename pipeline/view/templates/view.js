@@ -16,7 +16,7 @@ let asked = 0;
 const fill = (select, names, values = names) =>
   select.replaceChildren(...names.map((name, i) => new Option(name, values[i])));
 const say = (element, text) => { element.textContent = text || ""; element.hidden = !text; };
-const milliseconds = (sample) => (clip.rate ? `${((1000 * sample) / clip.rate).toFixed(3)} ms` : "no rate known");
+const milliseconds = (sample) => `${((1000 * sample) / clip.rate).toFixed(3)} ms`;
 
 async function get(name, values = {}) {
   const answer = await fetch(`${name}?${new URLSearchParams(values)}`);
@@ -70,9 +70,11 @@ function size(image) {
 function showFacts(about) {
   const rows = [
     ["file", groups[at("group").value].name],
-    ["time", `${milliseconds(at("instant").value)} from the first sample` +
-      (clip.begins === null ? "" : `; ${(clip.begins + at("instant").value / clip.rate).toFixed(6)} s on the recording's clock`)],
-    ["window", `samples ${about.window[0]} to ${about.window[1] - 1}, ${milliseconds(about.window[1] - about.window[0])}`],
+    ["time", clip.rate
+      ? `${milliseconds(at("instant").value)} from the first sample` +
+        (clip.begins === null ? "" : `; ${(clip.begins + at("instant").value / clip.rate).toFixed(6)} s on the recording's clock`)
+      : "not known: no rate was given"],
+    ["window", `samples ${about.window[0]} to ${about.window[1] - 1}` + (clip.rate ? `, ${milliseconds(about.window[1] - about.window[0])}` : "")],
     ["spikes", `${clip.shape[0]}×${clip.shape[1]} pixels, ${clip.samples} samples${clip.rate ? ` at ${clip.rate} Hz` : ""}`],
     ["mean rate", `${about.mean_rate.toFixed(4)} spikes a sample in the window`],
     ["gain", clip.gain ? `${+clip.gain.toPrecision(6)} spikes a sample at unit luminance` : "not known: white is the brightest 0.5 %"],
@@ -100,7 +102,7 @@ function showFacts(about) {
 }
 
 function fileName() {
-  const parts = [groups[at("group").value].name, at("clip").selectedOptions[0].text, at("kind").value, milliseconds(at("instant").value)];
+  const parts = [groups[at("group").value].name, at("clip").selectedOptions[0].text, at("kind").value, clip.rate ? milliseconds(at("instant").value) : `sample_${at("instant").value}`];
   return `${parts.join("_").replace(/^.*\/(?=.*\/)/, "").replace(/[^\w.-]+/g, "_")}.png`;
 }
 
@@ -110,7 +112,7 @@ async function show() {
   const beside = at("beside").value;
   at("panes").classList.toggle("two", beside !== "");
   at("second").closest("figure").hidden = beside === "";
-  at("time").textContent = `${milliseconds(at("instant").value)}, sample ${at("instant").value} of ${clip.samples}`;
+  at("time").textContent = `${clip.rate ? `${milliseconds(at("instant").value)}, ` : ""}sample ${at("instant").value} of ${clip.samples}`;
   for (const id of ["black", "white"]) at(id).nextElementSibling.textContent = `${at(id).value} %`;
   at("save").href = `picture?${new URLSearchParams(wanted(at("kind").value))}`;
   at("save").download = fileName();

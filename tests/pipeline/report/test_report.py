@@ -9,6 +9,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from PIL import Image
 from spikedeblur.pipeline.align import align
 from spikedeblur.pipeline.host.overwrite import OverwriteError
 from spikedeblur.pipeline.report import ReportError, write_report
+from spikedeblur.pipeline.report.charts import training_curves
 from spikedeblur.pipeline.report.words import EXPLAINED
 from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.simulate import simulate
@@ -190,6 +192,21 @@ def test_every_chart_is_one_that_vega_can_draw(one):
     for name, spec in one.charts.items():
         spec = json.loads(json.dumps(spec).replace('"container"', "300"))
         assert vl_convert.vegalite_to_svg(spec).count("<path") > 3, name
+
+
+def test_a_curve_of_a_single_point_shows_it():
+    def drawn(*steps: int) -> int:
+        lines = [{"step": step, "loss": 0.1 + step, "kind": "train"} for step in steps]
+        run = SimpleNamespace(name="a", lines=lambda kind: lines)
+        spec = json.dumps(training_curves([run])["Loss"]).replace('"container"', "300")
+        return len(
+            re.findall(
+                r'aria-roledescription="point".*?opacity="1"',
+                vl_convert.vegalite_to_svg(json.loads(spec)),
+            )
+        )
+
+    assert (drawn(4), drawn(4, 5)) == (1, 0)
 
 
 def test_the_alignment_is_the_manifests(one, trained):

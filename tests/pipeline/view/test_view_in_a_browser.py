@@ -202,7 +202,8 @@ def test_names_are_shown_as_text(browser, tmp_path):
         assert page.locator("h1").inner_text() == str(path)
         assert page.locator("img").count() == 2
         assert page.title() != "1"
-        assert "no rate known" in page.locator("#time").inner_text()
+        assert page.locator("#time").inner_text() == "sample 20 of 40"
+        assert "not known: no rate was given" in page.locator("#facts").inner_text()
         assert page.locator("#second").is_hidden()  # no frame to stand beside the spikes
         page.close()
 
