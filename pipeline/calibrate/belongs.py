@@ -41,7 +41,7 @@ def require_fit(file: SensorFile, where: str, geometry: SpikeGeometry) -> None:
     if geometry.bayer is not None:
         raise SensorError(
             f"{file.path}: a sensor's file can't correct spikes under colour filters, and {where} "
-            f"has {geometry.describe()}; leave out --sensor"
+            f"has {geometry.describe()}; leave the sensor out"
         )
 
 

@@ -91,7 +91,7 @@ def test_exposure_and_frame_rate_do_without_a_log(data: Path, tmp_path: Path) ->
         (["--exposure", "33", "--fps", "1000"], "--method path"),
         (["--method", "sdm"], "--log"),
         (["--method", "sdm", "--exposure", "33"], "--fps"),
-        (["--method", "sdm", "--run", "x", "--log", "y"], "not both"),
+        (["--method", "sdm", "--run", "x", "--log", "y"], "takes no trained model"),
         (["--method", "sdn", "--log", "y"], "sdn"),
     ],
 )

@@ -260,7 +260,7 @@ def test_two_parts_have_in_common_what_lies_in_both() -> None:
         (("--to", "soon"), 2, r"expected a number with a unit"),
         (("--from", "4s", "--to", "3s"), 2, r"expected a time after --from 4s, found 3s"),
         (("--from", "1h"), 2, r"expected a number with a unit"),
-        (("--from", "0s", "--headroom", "2"), 2, r"--headroom: frames of 8 bits end at white"),
+        (("--from", "0s", "--headroom", "2"), 2, r"frames of 8 bits end at white"),
         (("--from", "-2e6s", "--to", "-1e6s"), 1, r"wholly in --from -2e\+06s --to -1e\+06s"),
         (("--from", "40ms", "--to", "50ms"), 1, r"found none of 3, exposed from 0s to 0\.062s"),
     ],
