@@ -113,8 +113,8 @@ def test_json_is_the_summary_and_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert (out["windows"], out["dry_run"], out["windows_per_second"]) == (2, True, None)
     assert not (tmp_path / "s.zarr").exists()
     out = json.loads(run(manifest, tmp_path / "s.zarr", "--bins", 4, "--workers", 1, "--json"))
-    assert out["bytes_in"] == 80
-    assert out["bytes_counts"] == 4 * 64
+    assert out["bytes_in"] == 160
+    assert out["bytes_counts"] == 2 * 4 * 64
 
 
 def test_dry_run_says_what_time_and_disk_it_would_take(tmp_path: Path) -> None:
