@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := SPIKEDEBLUR_HINTS=off $(BIN)/spikedeblur
+# setuptools warns of folders named as the package, of which there are none here.
+EDITABLE := PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet -c constraints.txt -e
 INSTALLED := $(VENV)/.installed
 FOR_TESTS := $(VENV)/.installed-for-tests
 # For example `make all TORCH=cpu`: a build of torch without CUDA, where PyTorch's index can be reached.
@@ -45,12 +47,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 		$(BIN)/python -m pip install --quiet -c constraints.txt uv && \
 		$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH) -c constraints.txt torch torchvision || \
 		echo "torch's build $(TORCH) can't be had here: the default is installed" >&2; fi
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(EDITABLE) .
 	@touch $@
 
 $(FOR_TESTS): $(INSTALLED)
-	@echo "Installing what tests, linters and documentation need: about 1.4 GB on disk"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@echo "Installing what tests, linters and documentation need: about 1.9 GB on disk"
+	$(EDITABLE) '.[dev]'
 	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/spikedeblur
 	@touch $@
 
@@ -68,7 +70,7 @@ $(OUT)/.done: $(CONFIG) | $(INSTALLED)
 	@echo "[4/7] train: four to ten minutes"
 	$(RUN) train --config $(CONFIG) --run $(OUT) --resume
 	@echo "[5/7] evaluate"
-	$(RUN) evaluate $(STORE) --run $(OUT) --split test --json $(OUT)/evaluation.json \
+	COLUMNS=80 $(RUN) evaluate $(STORE) --run $(OUT) --split test --json $(OUT)/evaluation.json \
 		--picture $(OUT)/before_after.png | tee $(OUT)/results.txt
 	@echo "[6/7] restore"
 	$(RUN) restore --run $(OUT) --blur $(DATA)/test_blurry_33/scenes/00000 \

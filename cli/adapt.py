@@ -131,7 +131,7 @@ def adapt(
     assert source is not None
     triples = zip(blur, spikes, exposed, strict=True)
     recordings = [find_recording(folder, dat, when, spiking) for folder, dat, when in triples]
-    with progress_bar("Adapting", "steps") as reporter:
+    with progress_bar("Adapting", "trials and steps") as reporter:
         from ..pipeline.adapt import Adapting  # with torch: seconds
         from ..pipeline.adapt import adapt as job
 

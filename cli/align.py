@@ -19,6 +19,7 @@ from .options import (
     Json,
     Rate,
     Readout,
+    Sensor,
     Shutter,
     Start,
     Times,
@@ -128,6 +129,7 @@ def align(
         typer.Option("--estimate", help="Correct clocks by the lag and drift that are proved."),
     ] = False,
     calibration: Calibration = None,
+    sensor: Sensor = None,
     since: From = None,
     until: To = None,
     estimate_space: Annotated[
@@ -182,7 +184,7 @@ def align(
         camera=camera,
         variant=variant,
         spikes=spike_options(
-            geometry, rate, gain, None, calibration, readout, part=between(since, until)
+            geometry, rate, gain, None, calibration, readout, sensor, between(since, until)
         ),
         instants=instants,
         verify=verify,

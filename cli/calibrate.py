@@ -60,12 +60,12 @@ def calibrate(
     """
     if dark is None and flat is None and not recording:
         raise typer.BadParameter(
-            "expected at least one of them, got none; for example --dark dark.dat",
+            "expected --dark, --flat or --recording, got none; for example --dark dark.dat",
             param_hint="--dark / --flat / --recording",
         )
     if flat is not None and recording:
         raise typer.BadParameter(
-            "both tell gains, and --flat does it better; leave out --recording",
+            "--flat and --recording both tell gains, and --flat more surely; leave --recording out",
             param_hint="--flat / --recording",
         )
     require_local(out, "--out")

@@ -169,6 +169,8 @@ def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
 def print_table(rows: Sequence[Sequence[str]], *, title: str = "", has_total: bool = False) -> None:
     """Print rows in columns, the first row as heading; numbers to the right.
 
+    Where they don't fit side by side, several numbers of a cell stand below each other.
+
     Args:
         rows: cells of the heading, then of each row.
         title: what stands above.
@@ -178,6 +180,9 @@ def print_table(rows: Sequence[Sequence[str]], *, title: str = "", has_total: bo
     from rich.console import Console
     from rich.table import Table
 
+    # A file or pipe has no width of its own, and 80 columns would cut sequences' names.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    console = Console(width=width, markup=True, highlight=False)
     heading, *body = rows
     table = Table(
         title=_cell(title) or None,
@@ -185,16 +190,21 @@ def print_table(rows: Sequence[Sequence[str]], *, title: str = "", has_total: bo
         box=box.SIMPLE,
         show_edge=False,
     )
+    longest = (max(len(row[i]) for row in rows) for i in range(len(heading)))
+    between = "\n" if sum(longest) + 3 * len(heading) - 1 > console.width else " / "
     for i, name in enumerate(heading):
         numeric = all(_is_number(row[i]) for row in body)
         table.add_column(_cell(name), justify="right" if numeric else "left", overflow="fold")
     for row in body:
         if has_total and row is body[-1]:
             table.add_section()
-        table.add_row(*(_cell(cell) for cell in row))
-    # A file or pipe has no width of its own, and 80 columns would cut sequences' names.
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width, markup=True, highlight=False).print(table)
+        table.add_row(
+            *(
+                _cell(cell).replace(" / ", between) if _is_number(cell) else _cell(cell)
+                for cell in row
+            )
+        )
+    console.print(table)
 
 
 def _cell(text: str) -> str:

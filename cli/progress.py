@@ -44,6 +44,10 @@ class TerminalReporter(Reporter):
         """Count these, but not as work of this run."""
         self._pace.keep(items)
 
+    def counts(self, unit: str) -> None:
+        """Name these from the next report on."""
+        self._pace.unit = unit
+
     def note(self, sentence: str) -> None:
         """Print the sentence, but not with --quiet."""
         note(sentence)
@@ -66,14 +70,14 @@ def progress_bar(title: str, unit: str = "") -> Iterator[TerminalReporter]:
         unit: what is counted, such as windows.
     """
     with ExitStack() as opened:
-        pace = _Pace()
+        pace = _Pace(unit)
         show: Show = _nothing
         if chosen_log_format.get() == "json" and not is_quiet.get():
-            show = _lines(title, unit, pace, as_json=True)
+            show = _lines(title, pace, as_json=True)
         elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_quiet.get():
-            show = opened.enter_context(_bar(title, unit, pace))
+            show = opened.enter_context(_bar(title, pace))
         elif not is_quiet.get():
-            show = _lines(title, unit, pace, as_json=False)
+            show = _lines(title, pace, as_json=False)
         reporter = TerminalReporter(show, pace)
         opened.callback(_print_warnings, reporter.warnings)
         yield reporter
@@ -97,7 +101,9 @@ class _Pace:
     What was done before that, by a run that is continued, has cost no time here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        """What is counted."""
         self.began = time.monotonic()
         self._start = (0, self.began)
         self._last = (-1, -1)
@@ -144,9 +150,26 @@ class _Pace:
 
 
 @contextmanager
-def _bar(title: str, unit: str, pace: _Pace) -> Iterator[Show]:
+def _bar(title: str, pace: _Pace) -> Iterator[Show]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.table import Column
+    from rich.text import Text
+
+    class Note(TextColumn):
+        """What is in work: the first to give way where a line is too narrow for all."""
+
+        def render(self, task: Task) -> Text:
+            text = super().render(task)
+            text.no_wrap, text.overflow = True, "ellipsis"
+            return text
 
     columns = (
         TextColumn("{task.description}"),
@@ -154,15 +177,15 @@ def _bar(title: str, unit: str, pace: _Pace) -> Iterator[Show]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[pace]}", markup=False),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        Note("{task.fields[note]}", markup=False, table_column=Column()),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, pace=unit, note="")
+        task = bar.add_task(title, total=None, pace=pace.unit, note="")
         waiting = _Waiting(lambda: bar.update(task, note="loading torch"))
 
         def show(done: int, total: int, note: str) -> None:
             pace.update(done, total)
-            bar.update(task, completed=done, total=total, pace=_words(pace, unit), note=clean(note))
+            bar.update(task, completed=done, total=total, pace=_words(pace), note=clean(note))
 
         with waiting:
             yield show
@@ -185,7 +208,7 @@ class _Waiting(MetaPathFinder):
         sys.meta_path.remove(self)
 
 
-def _lines(title: str, unit: str, pace: _Pace, *, as_json: bool) -> Show:
+def _lines(title: str, pace: _Pace, *, as_json: bool) -> Show:
     last = pace.began
     interval = _SECONDS_BETWEEN_OBJECTS if as_json else _SECONDS_BETWEEN_LINES
 
@@ -204,22 +227,22 @@ def _lines(title: str, unit: str, pace: _Pace, *, as_json: bool) -> Show:
                 "total": total,
                 "rate": pace.rate,
                 "eta": pace.left,
-                "unit": unit,
+                "unit": pace.unit,
                 "detail": note,
             }
             text = json.dumps(line)
         else:
             took = f"in {duration(pace.seconds)}" if done >= total else ""
-            words = [f"{title}: {done}/{total} {_words(pace, unit)}".rstrip(), took, note]
+            words = [f"{title}: {done}/{total} {_words(pace)}".rstrip(), took, note]
             text = ", ".join(filter(None, words))
         say(text, err=True)
 
     return show
 
 
-def _words(pace: _Pace, unit: str) -> str:
+def _words(pace: _Pace) -> str:
     rate, left = pace.rate, pace.left
-    words = [unit] if unit else []
+    words = [pace.unit] if pace.unit else []
     if rate is not None:
         # Less than one a second is easier to read as the time of one.
         words.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")

@@ -69,7 +69,7 @@ def report(
     from ..pipeline.report import write_report
     from .progress import progress_bar
 
-    with progress_bar("Restoring pictures", "pictures") as reporter:
+    with progress_bar("Reporting", "parts") as reporter:
         summary = write_report(
             runs,
             out,

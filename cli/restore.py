@@ -158,7 +158,7 @@ def restore(
 ) -> None:
     """Restore a sharp frame from each blurred one and its spikes.
 
-    Needs a trained model (--model small, or --run), or a method without one (--method sdm). A run
+    Needs a trained model (--model small, or --run), or a method without one (--method path). A run
     that was stopped goes on where it was.
 
     Example: spikedeblur restore --model small --blur frames --spikes spike.dat --frame-rate 30

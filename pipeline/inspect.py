@@ -12,6 +12,7 @@ import numpy as np
 
 from ..configs.schema.data import roots_of
 from ..errors import SpikeDeblurError
+from .host.reporter import counted
 from .spikes.dat import SPIKE_SUFFIXES
 from .spikes.guess import LIKELY, guess_sizes
 from .spikes.infer import likelier_order
@@ -113,7 +114,7 @@ def _spikes(path: Path, geometry: str | None) -> Facts:
         "rate (Hz)": rate if rate is not None else unknown,
         "duration (s)": spikes.n_frames / rate if rate is not None else "unknown",
         "gain": gain if gain is not None else "not recorded",
-        f"spikes a sample (over {len(sampled)} frames)": round(mean, 6),
+        f"spikes a sample (over {counted(len(sampled), 'frame')})": round(mean, 6),
     }
     if spikes.geometry.bayer is None:
         count = min(spikes.n_frames, _SAMPLED_FRAMES)
@@ -228,7 +229,7 @@ def _sensor(path: Path) -> Facts:
     facts: dict[str, Any] = {"height x width": f"{height}x{width}", "version": record.version}
     facts |= {name.replace("_", " "): value for name, value in record.found.items()}
     for name, source in record.sources.items():
-        facts[f"{name} recording"] = f"{source.name}, {source.samples} samples"
+        facts[f"{name} recording"] = f"{source.name}, {counted(source.samples, 'sample')}"
     return Facts(str(path), "sensor", facts)
 
 
@@ -352,7 +353,7 @@ def _config(path: Path) -> Facts:
         "clips a step": train.BATCH_SIZE * train.GRADIENT_ACCUMULATION_STEPS,
         "length": f"{train.EPOCHS} epochs"
         if train.MAX_STEPS is None
-        else f"{train.MAX_STEPS} steps",
+        else counted(train.MAX_STEPS, "step"),
     } | describe_parts(config.MODEL)
     return _with_parameters(path, "config", facts, outline_model(config))
 

@@ -32,7 +32,7 @@ from ...configs.schema import Config, NormConfig
 from ...model import CharbonnierLoss, RawWindows, VRTWithSpike, network_inputs
 from ...model.normalize import luminance
 from ..host.files import sha256_file
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import SILENT, Parts, Reporter, counted
 from ..sequences.in_time import require_one_scene
 from ..sequences.recording import Recording
 from ..train.ema import averaged_copy, update_average
@@ -60,6 +60,10 @@ HALVINGS = 4
 
 DECAY = 0.98
 """Share of the averaged weights that a step keeps."""
+
+
+GUESSES = {"trial": 3.0, "step": 1.0}
+"""Time of a trial and of a step in that of a step, as long as none is measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +115,7 @@ def adapt(
         out: file to write, `*.safetensors`.
         how: steps, learning rate, crops, seed and device.
         overwrite: replace a file that is there.
-        reporter: hears of each step.
+        reporter: hears of each trial and each step, and the time left.
 
     Raises:
         SpikeDeblurError: a recording, the model or `out` can't be used.
@@ -129,11 +133,20 @@ def adapt(
             reporter.warn(warning)
     clips = _Clips(recordings, config, how)
     model.to(clips.device)
+    tries = config.DATA.NORM.MODE == "relative"
+    trials = (2 * len(TRUSTS) + HALVINGS if tries else 0) + 2
+    work = Parts(reporter, trials + how.steps, GUESSES)
+    work.expect({"trial": trials, "step": how.steps})
     before = clips.trial(model, config.DATA.NORM)
-    config, least = _fit_inputs(model, config, clips, before, reporter)
+    work.did("trial", f"as it was, loss {before:.4f}", finished=1)
+    least = before
+    if tries:
+        reporter.note(f"trying {counted(2 * len(TRUSTS), 'input')} before the first step")
+        config, least = _fit_inputs(model, config, clips, work)
     fitted = averaged_copy(model)
-    average = _train(model, config.DATA.NORM, clips, how, reporter)
+    average = _train(model, config.DATA.NORM, clips, how, work)
     after = clips.trial(average, config.DATA.NORM)
+    work.did("trial", f"adapted, loss {after:.4f}", finished=1)
     if not after < least:  # training made it worse, or no number
         average, after = fitted, least
     readouts = [recording.settings.readout for recording in recordings]
@@ -190,29 +203,32 @@ class _Clips:
 
 
 def _fit_inputs(
-    model: VRTWithSpike, config: Config, clips: _Clips, before: float, reporter: Reporter
+    model: VRTWithSpike, config: Config, clips: _Clips, work: Parts
 ) -> tuple[Config, float]:
     """Choose curve, trust and correction by trials; return the configuration and its loss."""
-    if config.DATA.NORM.MODE != "relative":
-        return config, before
     tried: list[tuple[float, Config]] = []
     inputs = list(itertools.product((clips.curve, None), TRUSTS))
-    reporter.note(f"trying {len(inputs)} inputs before the first step")
-    reporter.progress(0, len(inputs))
     for curve, trust in inputs:
         fitted = for_camera(config, curve, trust)
         model.spike_trust = trust
         tried.append((clips.trial(model, fitted.DATA.NORM), fitted))
         words = f"input {len(tried)} of {len(inputs)}, loss {tried[-1][0]:.4f}"
-        reporter.progress(len(tried), len(inputs), words)
+        work.did("trial", words, finished=1)
     least, config = min(tried, key=lambda trial: trial[0])
     model.spike_trust = config.DATA.NORM.TRUST
-    least = _shrink_correction(model, lambda: clips.trial(model, config.DATA.NORM), least)
+
+    def trial() -> float:
+        loss = clips.trial(model, config.DATA.NORM)
+        work.did("trial", f"a smaller correction, loss {loss:.4f}", finished=1)
+        return loss
+
+    least, spared = _shrink_correction(model, trial, least)
+    work.skip({"trial": spared}, items=spared)
     return config, least
 
 
 def _train(
-    model: VRTWithSpike, norm: NormConfig, clips: _Clips, how: Adapting, reporter: Reporter
+    model: VRTWithSpike, norm: NormConfig, clips: _Clips, how: Adapting, work: Parts
 ) -> nn.Module:
     """Change the model's weights step by step; return their average."""
     model.train()
@@ -220,7 +236,6 @@ def _train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=how.learning_rate, weight_decay=0.0)
     random = np.random.default_rng(how.seed)
     torch.manual_seed(how.seed)
-    reporter.progress(0, how.steps)
     for step in range(how.steps):
         for settings in optimizer.param_groups:
             settings["lr"] = how.learning_rate * 0.5 * (1 + np.cos(np.pi * step / how.steps))
@@ -232,22 +247,28 @@ def _train(
         update_average(average, model, min(DECAY, (1 + step) / (10 + step)))
         if not loss.isfinite():
             raise AdaptError(f"step {step + 1}: the loss is not finite; lower --learning-rate")
-        reporter.progress(step + 1, how.steps, f"loss {loss.item():.4f}")
+        work.did("step", f"step {step + 1} of {how.steps}, loss {loss.item():.4f}", finished=1)
     return average
 
 
-def _shrink_correction(model: VRTWithSpike, trial: Callable[[], float], least: float) -> float:
-    """Halve what the network adds to its base as often as that lowers a trial's loss; return it."""
+def _shrink_correction(
+    model: VRTWithSpike, trial: Callable[[], float], least: float
+) -> tuple[float, int]:
+    """Halve what the network adds to its base as often as that lowers a trial's loss.
+
+    Returns:
+        The least loss, and the number of trials that were not needed.
+    """
     last = model.vrt.conv_last
-    for _ in range(HALVINGS):
+    for done in range(1, HALVINGS + 1):
         whole = {name: value.clone() for name, value in last.state_dict().items()}
         last.load_state_dict({name: 0.5 * value for name, value in whole.items()})
         loss = trial()
         if loss >= least:
             last.load_state_dict(whole)
-            return least
+            return least, HALVINGS - done
         least = loss
-    return least
+    return least, 0
 
 
 def for_camera(config: Config, curve: Curve | None, trust: float) -> Config:

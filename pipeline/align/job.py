@@ -23,6 +23,7 @@ from .correct_clock import with_calibration
 from .layouts import AlignmentError, FoundSequence, choose_layout
 from .manifest import AlignedSequence, Manifest, relative_root
 from .measure.dataset import find_owners, measure, with_clock_seen, with_space_seen
+from .named_sensor import UNCORRECTED
 from .part import with_part
 from .plan import common_fps, count_spikes, incomplete, plan_sequence, with_clock
 from .plot import require_page_free, write_page
@@ -117,6 +118,8 @@ def align(
             split=former.split if former is not None and run.former else None,
             sequences=tuple(sequences),
         )
+        if (options.verify or options.estimate) and any(s.sensor for s in sequences):
+            reporter.note(UNCORRECTED)
         warnings = run.warnings(done, result)
         if options.strict and warnings:
             raise AlignmentError(
@@ -230,7 +233,7 @@ def _inside(
             f"{paired[0].windows[0].spikes}: expected a frame that is exposed wholly in {between}, "
             f"found none of {frames}; give other times, on the recording's clock"
         )
-    reporter.note(f"{frames} frames are not exposed wholly in {between} and are left out")
+    reporter.note(f"{counted(frames, 'frame')} not exposed wholly in {between}: left out")
     return kept
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic_core
@@ -35,6 +35,7 @@ from ..spikes.geometry import SpikeGeometry
 from ..spikes.presets import GeometrySpec, parse_geometry
 from ..spikes.registration import Matrix, Registration
 from .log import AlignmentRow, format_alignment_log, require_seq
+from .named_sensor import ClimbingPath, NamedSensor
 from .verification import Misread as Misread
 from .verification import Problem as Problem
 from .verification import Record
@@ -54,12 +55,6 @@ class ManifestError(SpikeDeblurError):
 def _require_relative(path: str) -> str:
     if not stays_below(path):
         raise ValueError("expected a relative path that stays inside the root")
-    return path
-
-
-def _require_climbing(path: str) -> str:
-    if PurePosixPath(path).is_absolute() or not path or "\x00" in path:
-        raise ValueError("expected a path relative to the manifest's folder")
     return path
 
 
@@ -179,6 +174,8 @@ class AlignedSequence(Record):
     """When the windows' sharp `instants` are, in exposures from the middle; none: it has none."""
     space: Space | None = None
     """Registration of the spikes; None: both cameras see the same field."""
+    sensor: NamedSensor | None = None
+    """How the spike pixels differ; None: not known, they are taken as equal."""
     verification: Verification | None = None
     """Measured lag; None: not measured."""
     part: tuple[Instant | None, Instant | None] | None = None
@@ -200,7 +197,7 @@ class AlignedSequence(Record):
         content: dict[str, object] = dump(self)
         if not self.links:
             del content["links"]
-        for name in ("readout", "part"):
+        for name in ("readout", "part", "sensor"):
             if content[name] is None:
                 del content[name]
         if not self.instants:
@@ -267,7 +264,7 @@ class AlignedSequence(Record):
         known = (self.seq, self.geometry, self.rate, self.gain, self.scene, self.blur_kind)
         calibrated = self.space is not None and self.space.by == "calibration"
         space = self.space if calibrated else None
-        seen = (self.readout, self.part, self.instants)
+        seen = (self.readout, self.part, self.instants, self.sensor)
         return *known, *seen, space, windows, files, self.links
 
     def clock(self, window: Window) -> SpikeClock:
@@ -301,7 +298,7 @@ class Manifest(Record):
     version: str = __version__
     """Version of spikedeblur that wrote it."""
     layout: str
-    root: Annotated[str, AfterValidator(_require_climbing)]
+    root: ClimbingPath
     """The data set's folder, relative to the manifest's; may climb with `..`."""
     fps: Hertz
     """Sharp frames a second, in Hz."""

@@ -22,6 +22,7 @@ from ..spikes.settings import SpikeSettings
 from .layouts import AlignmentError, FoundSequence
 from .log import require_seq
 from .manifest import AlignedSequence, FileRecord, Window
+from .named_sensor import name_sensor
 from .part import part_of
 from .readout import delays_of
 
@@ -139,6 +140,7 @@ def plan_sequence(
 
     Raises:
         AlignmentError: a sharp frame of these is not there.
+        SensorError: the sensor's file is not there, or another camera's.
     """
     require_seq(sequence.seq)
     places: tuple[float, ...] = ()
@@ -180,6 +182,7 @@ def plan_sequence(
         readout=settings.readout,
         windows=tuple(windows),
         instants=places,
+        sensor=name_sensor(settings, root),
         files={name: _record(path) for name, path in paths.items()},
         links=links,
     )

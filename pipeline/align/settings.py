@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..clocks.camera import FPS_OR_FRAME_RATE, CameraClock
 from ..frames.images import image_shape
@@ -15,6 +16,7 @@ from ..spikes.settings import (
     SpikeSettings,
     first_known,
     require_above_0,
+    sensor_file,
     settle,
 )
 from ..spikes.sidefile import SideFile, read_side_file
@@ -91,7 +93,11 @@ def settle_sequence(
     where = f"{sequence.seq} ({sequence.windows[0].spikes})"
     _require_row_order(sequence, options.geometry, side)
     settings = settle(where, options, side, sequence.preset)
-    settings = replace(settings, readout=first_known(options.readout, sequence.readout))
+    settings = replace(
+        settings,
+        readout=first_known(options.readout, sequence.readout),
+        sensor=sensor_file(str(sequence.windows[0].spikes), options, side) or sequence.sensor,
+    )
     warnings = list(settings.warnings)
     if settings.gain is None:
         warnings.append("gain not known, so counts can't be brought to luminance; give --gain")
@@ -104,8 +110,10 @@ def settle_sequence(
     if side is None:
         return replace(settings, first=sequence.first, warnings=tuple(warnings)), None
     if sequence.preset is not None and is_layout_file(sequence.preset.source):
-        stated = (sequence.preset.geometry, sequence.preset.rate, sequence.preset.gain)
-        recorded = (side.spike_geometry(), side.rate, side.gain)
+        preset = sequence.preset
+        stated = (preset.geometry, preset.rate, preset.gain, _real(sequence.sensor))
+        named = sensor_file(str(sequence.windows[0].spikes), AS_RECORDED, side)
+        recorded = (side.spike_geometry(), side.rate, side.gain, _real(named))
         if any(a != b for a, b in zip(stated, recorded, strict=True) if None not in (a, b)):
             warnings.append(f"the side file contradicts {sequence.preset.source}, and is followed")
     # `simulate` writes how it recorded. Nothing follows from it, but it shows a forgotten --fps.
@@ -117,6 +125,10 @@ def settle_sequence(
             f"{fps:g}; give --fps {recorded_fps:g}"
         )
     return replace(settings, warnings=tuple(warnings)), light if isinstance(light, bool) else None
+
+
+def _real(path: Path | None) -> Path | None:
+    return None if path is None else path.resolve()
 
 
 def _require_row_order(sequence: FoundSequence, option: str | None, side: SideFile | None) -> None:
@@ -144,16 +156,18 @@ def _side_file(sequence: FoundSequence) -> SideFile | None:
     sides = {path: read_side_file(path) for path in sorted({w.spikes for w in sequence.windows})}
     (first, side), *others = sides.items()
     for path, other in others:
-        if _essence(other) != _essence(side):
+        if _essence(other, path) != _essence(side, first):
             raise AlignmentError(
-                f"{path}: its side file disagrees with that of {first.name} on geometry, rate "
-                "or gain; one sequence needs one of each"
+                f"{path}: its side file disagrees with that of {first.name} on geometry, rate, "
+                "gain or sensor; one sequence needs one of each"
             )
     return side
 
 
-def _essence(side: SideFile | None) -> tuple[object, ...]:
-    return () if side is None else (side.geometry, side.rate, side.gain)
+def _essence(side: SideFile | None, spikes: Path) -> tuple[object, ...]:
+    if side is None:
+        return ()
+    return side.geometry, side.rate, side.gain, sensor_file(str(spikes), AS_RECORDED, side)
 
 
 def _size_mismatch(sequence: FoundSequence, geometry: SpikeGeometry) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..host.files import StrPath
 from ..host.overwrite import require_free
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import SILENT, Parts, Reporter
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.parts import hash_stream, open_stream, require_stream
 from ..spikes.sensor import Plane, Sensor
@@ -19,6 +20,17 @@ from .measure import CalibrateError, Figures, measure
 from .picture import is_own_picture, write_picture
 from .rates import Fired, watch
 from .sensor_file import SensorRecord, Source, figures_of, require_free_sensor, write_sensor
+
+GUESSES = {
+    "hashed": 0.1,
+    "counted": 1.0,
+    "searched": 0.5,
+    "slices": 4000.0,
+    "travel": 5000.0,
+    "followed": 4000.0,
+    "solved": 30000.0,
+}
+"""Time of a part of each kind, in that of counting a sample, as long as none is measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +65,7 @@ def calibrate(
         options: geometry, where no side file gives it.
         even: the light was even over the frame, so that smooth differences are the pixels' too.
         overwrite: replace a sensor's file that is there.
-        reporter: hears each part of the work, and warnings.
+        reporter: hears of each recording that is measured and hashed, the time left, and warnings.
 
     Raises:
         CalibrateError: no recording, both `flat` and `recordings`, recordings of different sensors,
@@ -77,8 +89,10 @@ def calibrate(
         for name, path in given.items()
     }
     _require_one_sensor(given, streams)
+    work = Parts(reporter, 2 * len(streams), GUESSES)
+    work.expect(_parts(streams))
     try:
-        sensor, errors, figures = _measured(streams, even=even, reporter=reporter)
+        sensor, errors, figures = _measured(streams, even=even, work=work)
     except CalibrateError as error:
         # What is said of one of the recordings names it.
         raise (
@@ -86,18 +100,16 @@ def calibrate(
             if str(error).startswith(tuple(map(str, given.values())))
             else CalibrateError(f"{' and '.join(map(str, given.values()))}: {error}")
         ) from error
+    sources = {}
+    for name, path in given.items():
+        samples = streams[name].n_frames
+        sources[name] = Source(name=Path(path).name, samples=samples, sha256=hash_stream(path))
+        work.did("hashed", f"hashing {Path(path).name}", size=samples, finished=1)
     record = SensorRecord(
         shape=sensor.shape,
         geometry=next(iter(streams.values())).geometry.describe(),
         even=even,
-        sources={
-            name: Source(
-                name=Path(path).name,
-                samples=streams[name].n_frames,
-                sha256=hash_stream(path),
-            )
-            for name, path in given.items()
-        },
+        sources=sources,
         found=figures_of(figures),
     )
     write_sensor(out, sensor, record, errors, overwrite=overwrite)
@@ -115,6 +127,22 @@ def calibrate(
         warnings=tuple(warnings),
         **figures_of(figures),  # type: ignore[arg-type]
     )
+
+
+def _parts(streams: Mapping[str, SpikeStream]) -> Counter[str]:
+    """Return the parts of the work, of the kinds of `GUESSES`."""
+    parts: Counter[str] = Counter()
+    for name, stream in streams.items():
+        parts["hashed"] += stream.n_frames
+        if not name.startswith("scene"):
+            parts["counted"] += stream.n_frames
+            parts["searched"] += 2 * stream.n_frames
+    scenes = [stream for name, stream in streams.items() if name.startswith("scene")]
+    if scenes:
+        from .moving import parts_of_scenes  # which needs torch
+
+        parts.update(parts_of_scenes(scenes))
+    return parts
 
 
 def _named(
@@ -160,12 +188,12 @@ def _order(geometry: SpikeGeometry) -> str:
 
 
 def _measured(
-    streams: Mapping[str, SpikeStream], *, even: bool, reporter: Reporter
+    streams: Mapping[str, SpikeStream], *, even: bool, work: Parts
 ) -> tuple[Sensor, Plane | None, Figures]:
     """Return the sensor, the errors of its gains if a scene told them, and figures."""
     scenes = [stream for name, stream in streams.items() if name.startswith("scene")]
     if scenes:
-        return _of_scenes(scenes, streams.get("dark"), reporter)
+        return _of_scenes(scenes, streams.get("dark"), work)
     parts: list[tuple[str, int, int]] = []
     if "dark" in streams:
         parts.append(("dark", 0, streams["dark"].n_frames))
@@ -175,9 +203,9 @@ def _measured(
             raise CalibrateError(f"expected at least 2 samples in --flat, found {samples}")
         parts += [("flat", 0, samples // 2), ("flat", samples // 2, samples)]
     watched: dict[str, list[Fired]] = {"dark": [], "flat": []}
-    for done, (name, start, stop) in enumerate(parts, start=1):
-        watched[name].append(watch(streams[name], start, stop))
-        reporter.progress(done, len(parts), name)
+    for name, start, stop in parts:
+        watched[name].append(watch(streams[name], start, stop, work))
+        work.did("searched", name, size=0, finished=int(stop == streams[name].n_frames))
     sensor, figures = measure(
         watched["dark"][0] if watched["dark"] else None,
         (watched["flat"][0], watched["flat"][1]) if watched["flat"] else None,
@@ -187,14 +215,15 @@ def _measured(
 
 
 def _of_scenes(
-    scenes: Sequence[SpikeStream], dark: SpikeStream | None, reporter: Reporter
+    scenes: Sequence[SpikeStream], dark: SpikeStream | None, work: Parts
 ) -> tuple[Sensor, Plane, Figures]:
     from .moving import measure_moving  # which needs torch
 
     if dark is None:
-        return measure_moving(scenes, reporter=reporter)
-    in_dark, seen = measure(watch(dark, 0, dark.n_frames), None)
-    sensor, errors, figures = measure_moving(scenes, in_dark.dark, in_dark.hot, reporter=reporter)
+        return measure_moving(scenes, work=work)
+    in_dark, seen = measure(watch(dark, 0, dark.n_frames, work), None)
+    work.did("searched", "dark", size=0, finished=1)
+    sensor, errors, figures = measure_moving(scenes, in_dark.dark, in_dark.hot, work=work)
     said = [warning for warning in seen.warnings if not warning.startswith("no --flat")]
     return sensor, errors, replace(figures, warnings=(*said, *figures.warnings))
 

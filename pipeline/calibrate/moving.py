@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from ...model.spike_motion import smooth
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import Parts
 from ..spikes.sensor import Mask, PixelCorrection, Plane, Sensor, Span
 from ..spikes.stream import SpikeStream
 from .measure import DEAD, LEAST_HOT, MOST_DARK, CalibrateError, Figures, neighbours_alike
@@ -104,7 +104,7 @@ def measure_moving(
     dark: Plane | None = None,
     hot: Mask | None = None,
     *,
-    reporter: Reporter = SILENT,
+    work: Parts,
 ) -> tuple[Sensor, Plane, Figures]:
     """Return the pixels of a sensor that saw a moving scene, and how surely their gains are known.
 
@@ -112,7 +112,7 @@ def measure_moving(
         streams: recordings by one camera, of pixels as they are.
         dark: (H, W) spikes a sample without light, if they were measured; None: 0.
         hot: (H, W), hot pixels by the same measurement.
-        reporter: hears of each tile.
+        work: hears of the parts that `parts_of_scenes` counts.
 
     Returns:
         The sensor, the standard errors of its gains (H, W), and figures.
@@ -121,9 +121,13 @@ def measure_moving(
         CalibrateError: too few spikes, or a scene of which too little moves.
     """
     shape = streams[0].geometry.shape
-    slices = _slices(streams, dark)
+    slices = _slices(streams, dark, work)
     rates = np.mean(slices, axis=0)
     halves = _windows(streams, rates)
+    tiles = list(_tiles(shape))
+    followed = len(tiles) * sum(map(len, halves))
+    work.did("travel", "looking for motion")
+    work.skip({"followed": parts_of_scenes(streams)["followed"] - followed})
     bright, dead = _outliers(slices)
     before = _Before(
         np.zeros(shape, np.float32) if dark is None else dark,
@@ -132,21 +136,36 @@ def measure_moving(
         float(rates.mean()),
     )
     planes = np.zeros((len(_PLANES), *shape), np.float32)
-    tiles = list(_tiles(shape))
     for done, (rows, columns) in enumerate(tiles, start=1):
         (top, bottom), (left, right) = _around(rows, shape[0]), _around(columns, shape[1])
-        told = _told(halves, before, (top, bottom), (left, right), offset=dark is None)
+        note = f"tile {done} of {len(tiles)}"
+        told = _told(halves, before, (top, bottom), (left, right), work, note, offset=dark is None)
         inside = slice(rows[0] - top, rows[1] - top), slice(columns[0] - left, columns[1] - left)
         planes[:, slice(*rows), slice(*columns)] = told[:, *inside]
-        reporter.progress(done, len(tiles), "scene")
+        work.did("solved", note, finished=len(streams) * (done == len(tiles)))
     return _summed_up(planes, before, dark_is_known=dark is not None)
+
+
+def parts_of_scenes(streams: Sequence[SpikeStream]) -> dict[str, int]:
+    """Return the parts of `measure_moving`: slices, windows that are followed, solved tiles."""
+    tiles = len(list(_tiles(streams[0].geometry.shape)))
+    windows = 2 * len(streams) * max(1, WINDOWS // len(streams))
+    slices = len(streams) * max(2, _SLICES // len(streams))
+    return {"slices": slices, "travel": 1, "followed": tiles * windows, "solved": tiles}
 
 
 _PLANES = ("gains", "first half", "second half", "told", "dark", "factor")
 
 
 def _told(
-    halves: Halves, before: _Before, rows: Span, columns: Span, *, offset: bool
+    halves: Halves,
+    before: _Before,
+    rows: Span,
+    columns: Span,
+    work: Parts,
+    note: str,
+    *,
+    offset: bool,
 ) -> npt.NDArray[np.float32]:
     """Return what windows tell of a tile, (6, h, w): see `_PLANES`.
 
@@ -157,20 +176,18 @@ def _told(
     lights = [[window.light(rows, columns) - dark for window in half] for half in halves]
     scale = np.float32(BRIGHT / before.level)
 
-    def seen_with(bad: Mask) -> list[list[Seen]]:
+    def seen_with(bad: Mask, size: int = 1) -> list[list[Seen]]:
         ones, none = np.ones(bad.shape, np.float32), np.zeros(bad.shape, np.bool_)
         fill = PixelCorrection(Sensor(ones, np.zeros_like(ones), none, none, bad))
-        return [
-            [
-                follow_points(
-                    np.maximum(fill.corrected(light, 1) * scale, 0),
-                    ~bad,
-                    (window.stop - window.start) / GROUPS / float(scale),
-                )
-                for window, light in zip(half, part, strict=True)
-            ]
-            for half, part in zip(halves, lights, strict=True)
-        ]
+        seen: list[list[Seen]] = []
+        for half, part in zip(halves, lights, strict=True):
+            seen.append([])
+            for window, light in zip(half, part, strict=True):
+                bright = np.maximum(fill.corrected(light, 1) * scale, 0)
+                samples = (window.stop - window.start) / GROUPS / float(scale)
+                seen[-1].append(follow_points(bright, ~bad, samples))
+                work.did("followed", note, size=size)
+        return seen
 
     if bad.all():
         return np.zeros((len(_PLANES), *bad.shape), np.float32)
@@ -195,7 +212,7 @@ def _told(
     only_extreme = hot & (found[0] == 0)
     found[0, only_extreme] = 1  # of which nothing is known: it is filled
     if (hot & ~bad).any():
-        seen = seen_with(bad | hot)
+        seen = seen_with(bad | hot, 0)  # again, as part of the first time
         gains = solve([*seen[0], *seen[1]])
     logarithms = [gains.gains, *(solve(half).gains for half in seen)]
     good = np.where(bad | hot, np.float32(0), np.float32(1))
@@ -344,7 +361,7 @@ def _travel(halves: Halves, rates: Floats) -> float:
     return float(np.mean([travel(window.light(rows, columns) * scale) for window in some]))
 
 
-def _slices(streams: Sequence[SpikeStream], dark: Plane | None) -> list[Plane]:
+def _slices(streams: Sequence[SpikeStream], dark: Plane | None, work: Parts) -> list[Plane]:
     """Return spikes a sample (H, W) without those of the dark, in parts of the recordings."""
     each = max(2, _SLICES // len(streams))
     parts = []
@@ -353,10 +370,12 @@ def _slices(streams: Sequence[SpikeStream], dark: Plane | None) -> list[Plane]:
             start, stop = (stream.n_frames * edge // each for edge in (i, i + 1))
             parts.append((stream, start, min(max(stop, start + 1), start + _IN_SLICE)))
     none = np.float32(0)
-    return [
-        np.maximum(stream.tfp(start, stop) - (none if dark is None else dark), none)
-        for stream, start, stop in parts
-    ]
+    slices = []
+    for stream, start, stop in parts:
+        without = stream.tfp(start, stop) - (none if dark is None else dark)
+        slices.append(np.maximum(without, none))
+        work.did("slices", f"rates of {stream.path.name}")
+    return slices
 
 
 def _outliers(slices: Sequence[Plane]) -> tuple[Mask, Mask]:

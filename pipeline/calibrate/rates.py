@@ -14,11 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..host.reporter import Parts
 from ..spikes.counts import MOST_IN_BIN
 from ..spikes.stream import SpikeStream
 
 _AT_ONCE_BYTES = 1 << 23
 """Bytes of unpacked spikes that are looked at together."""
+_COUNTS = 16
+"""Parts in which a long recording is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,28 @@ class Fired:
         return np.where(self.number > 1, likely, counted)
 
 
-def watch(stream: SpikeStream, start: int, stop: int) -> Fired:
-    """Return what each pixel does in samples [start, stop) of a stream."""
-    bins = -(-(stop - start) // MOST_IN_BIN)
-    number = stream.counts(bins, start, stop).sum(axis=0, dtype=np.int64)
-    at_once = max(1, _AT_ONCE_BYTES // number.size)
+def watch(stream: SpikeStream, start: int, stop: int, work: Parts) -> Fired:
+    """Return what each pixel does in samples [start, stop) of a stream.
+
+    Args:
+        stream: the recording.
+        start: first sample.
+        stop: one past the last sample.
+        work: hears of samples in which spikes are `counted`, and of those `searched` twice, for
+            first and last spikes.
+    """
+    pixels = stream.geometry.pixels
+    at_once = max(1, _AT_ONCE_BYTES // pixels)
     blocks = [(first, min(first + at_once, stop)) for first in range(start, stop, at_once)]
+    number = np.zeros(stream.geometry.shape, np.int64)
+    step = min(MOST_IN_BIN, max(at_once, -(-(stop - start) // _COUNTS)))
+    for begin in range(start, stop, step):
+        end = min(begin + step, stop)
+        number += stream.counts(1, begin, end)[0]
+        work.did("counted", f"counting spikes of {stream.path.name}", size=end - begin)
     first, last = (np.full(number.shape, -1, np.int64) for _ in range(2))
     for order, found in ((1, first), (-1, last)):
+        left = stop - start
         for begin, end in blocks[::order]:
             # A pixel that never fires is not waited for.
             missing = (found < 0) & (number > 0)
@@ -67,4 +84,7 @@ def watch(stream: SpikeStream, start: int, stop: int) -> Fired:
             y, x = np.nonzero(missing & spikes.any(axis=0))
             seen = spikes[::order, y, x].argmax(axis=0)
             found[y, x] = begin + seen if order == 1 else end - 1 - seen
+            left -= end - begin
+            work.did("searched", f"searching {stream.path.name}", size=end - begin)
+        work.skip({"searched": left})
     return Fired(stop - start, number, first, last)

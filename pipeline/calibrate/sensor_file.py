@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import hashlib
 import json
 import os
 import shutil
@@ -28,10 +27,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ... import __version__
 from ..host.files import StrPath, path_aside, shortened, sweep
-from ..host.header import ProductFormat
 from ..host.locks import only_writer_of
 from ..host.validation import first_problem
 from ..spikes.geometry import MAX_SIDE, MOST_PIXELS
+from ..spikes.named_sensor import SENSOR
 from ..spikes.presets import GeometrySpec
 from ..spikes.sensor import Plane, Sensor, SensorError
 from ..storage.base import StoreError
@@ -40,7 +39,6 @@ from ..storage.folder import Folder
 from ..store.arrays import METADATA, ArraySpec, DType
 from ..store.records import read_attributes
 
-SENSOR = ProductFormat("spikedeblur.sensor", 1)
 AGAIN = "calibrate again, or copy the file again"
 
 _ARRAYS: dict[str, DType] = {
@@ -49,7 +47,6 @@ _ARRAYS: dict[str, DType] = {
     "flaws": "uint8",
     "error": "float32",
 }
-_HOT, _DEAD, _FILLED = 1, 2, 4
 _FORMER = "former"
 
 
@@ -104,8 +101,7 @@ class SensorFile:
     @property
     def sha256(self) -> str:
         """SHA-256 of all that decides how pixels are corrected, in hex."""
-        maps = (self.sensor.gain, self.sensor.dark, self.sensor.filled)
-        return hashlib.sha256(b"".join(np.ascontiguousarray(m).tobytes() for m in maps)).hexdigest()
+        return self.sensor.sha256
 
 
 def is_sensor(path: StrPath) -> bool:
@@ -172,13 +168,10 @@ def write_sensor(
     from ..store.write import array_files
 
     path = Path(path)
-    flaws = np.zeros(sensor.shape, np.uint8)
-    for value, mask in ((_HOT, sensor.hot), (_DEAD, sensor.dead), (_FILLED, sensor.filled)):
-        flaws[mask] |= value
     planes: dict[str, npt.NDArray[Any]] = {
         "gain": sensor.gain,
         "dark": sensor.dark,
-        "flaws": flaws,
+        "flaws": sensor.flaws,
     }
     if errors is not None:
         planes["error"] = errors
@@ -244,12 +237,10 @@ def read_sensor(path: StrPath) -> SensorFile:
     if height * width > MOST_PIXELS:
         raise SensorError(f"{path}: expected at most {MOST_PIXELS} pixels, found {record.shape}")
     gain, dark, flaws = (_plane(path, record, name) for name in ("gain", "dark", "flaws"))
-    sensor = Sensor(gain, dark, *((flaws & value) != 0 for value in (_HOT, _DEAD, _FILLED)))
-    possible = bool(np.isfinite(gain).all() and (gain > 0).all())
-    possible &= bool(np.isfinite(dark).all() and (dark >= 0).all() and (dark <= 1).all())
-    if not possible or (flaws > _HOT + _DEAD + _FILLED).any() or sensor.filled.all():
-        raise SensorError(f"{path}: expected gains above 0 and dark rates of 0 to 1; {AGAIN}")
-    return SensorFile(path, sensor, record)
+    try:
+        return SensorFile(path, Sensor.of_maps(gain, dark, flaws), record)
+    except SensorError as error:
+        raise SensorError(f"{path}: {error}; {AGAIN}") from error
 
 
 def _is_wreck(path: Path) -> bool:

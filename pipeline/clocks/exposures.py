@@ -171,8 +171,8 @@ class Exposures:
             ends=tuple(at + shutter for at in starts),
             ends_belong=False,
             source=f"--frame-rate {frame_rate:g} --shutter {describe_duration(shutter)}",
-            remedy="correct --frame-rate, --start (the first exposure's), the first spike sample's "
-            'time (--first, or "first" in the side file) or the spikes\' --rate',
+            remedy="correct --frame-rate, --shutter, --start (the first exposure's), the first "
+            "spike sample's time (--first, or \"first\" in the side file) or the spikes' --rate",
             instead="give a longer --shutter with its unit, such as --shutter 16ms",
         )
 

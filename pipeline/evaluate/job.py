@@ -26,7 +26,7 @@ from ..methods.parts import GUESSES, parts_of
 from ..methods.shared import SharedExposures
 from ..methods.tfp_tfi_sdm import SHORT_BINS
 from ..sequences.contract import WindowSequence
-from ..sequences.corrected import correct_sequences, uncorrected
+from ..sequences.corrected import correct_sequences, sensors_of
 from ..sequences.kept import KeptSequence
 from ..sequences.lag import median_lag, window_lag
 from ..sequences.provenance import blur_kinds, describe_data, findings
@@ -106,8 +106,6 @@ def evaluate(
         require_protocol(protocol, split, sequences)
     _require_comparable(store, split, sequences)
     sensor = None if how.sensor is None else correct_sequences(sequences, how.sensor)
-    if doubt := uncorrected(sequences):
-        reporter.warn(f"{store}: {doubt}; give --sensor")
     counted = [sequence.seq for sequence in sequences if not sequence.has_spikes]
     need_spikes = [name for name in names if name in UNTRAINED and UNTRAINED[name].needs_spikes]
     if counted and methods is None:
@@ -144,7 +142,7 @@ def evaluate(
         protocol=protocol,
         lpips_backbone=how.lpips,
         flips=how.flips and bool(trained),
-        sensor_sha256=None if sensor is None else sensor.sha256,
+        sensor_sha256=sensors_of(sequences) if sensor is None else sensor.sha256,
         run=None if run is None else source_name(run),
         control=None if control is None else source_name(control),
         checkpoint_sha256=None if run is None else sha256_file(weights_file(run)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 
@@ -30,6 +31,9 @@ class Reporter:
         It comes before the call of `progress` that counts them.
         """
 
+    def counts(self, unit: str) -> None:
+        """Hear what the coming work items are, such as windows."""
+
     def note(self, sentence: str) -> None:
         """Hear what the job decided, and what is good to know."""
 
@@ -42,11 +46,16 @@ SILENT = Reporter()
 """The default of every job."""
 
 
+_ROUNDING = 1e-6
+"""Share of a part below which what is left of its kind is none."""
+
+
 class Parts:
     """Progress of a job whose work items consist of parts of several kinds, unequal in time.
 
     The time left is that of the parts left, each as long as those of its kind have taken so far on
-    average. A kind of which none is done yet is taken by its guess.
+    average; parts of unequal size are counted by their size. A kind of which none is done yet is
+    taken by its guess.
     """
 
     def __init__(self, reporter: Reporter, items: int, guesses: Mapping[str, float]) -> None:
@@ -60,7 +69,7 @@ class Parts:
         self._reporter, self._items, self._done = reporter, items, 0
         self._guesses = guesses
         self._taken = dict.fromkeys(guesses, 0.0)
-        self._number = dict.fromkeys(guesses, 0)
+        self._number = dict.fromkeys(guesses, 0.0)
         self._left = dict.fromkeys(guesses, 0.0)
         self._last = time.monotonic()
         reporter.progress(0, items)
@@ -72,21 +81,37 @@ class Parts:
         if done:
             self._reporter.kept(done)
 
-    def did(self, kind: str, note: str = "", *, finished: int = 0) -> None:
+    def skip(self, parts: Mapping[str, float], note: str = "", *, items: int = 0) -> None:
+        """Take parts off those that are left, and count their items: they need not be done."""
+        for kind, number in parts.items():
+            self._take_off(kind, number)
+        if items:
+            self._reporter.kept(items)
+        self._tell(note, items)
+
+    def did(self, kind: str, note: str = "", *, size: float = 1, finished: int = 0) -> None:
         """Take all time since the last part, or the beginning, for that of one part.
 
         Args:
             kind: the part's kind.
             note: names the part.
+            size: the part's size, in the unit in which the parts of its kind are counted.
             finished: number of items that are done with it.
         """
         now = time.monotonic()
         self._taken[kind] += now - self._last
-        self._number[kind] += 1
-        self._left[kind] = max(0.0, self._left[kind] - 1)
+        self._number[kind] += size
+        self._take_off(kind, size)
         self._last = now
+        self._tell(note, finished)
+
+    def _take_off(self, kind: str, size: float) -> None:
+        left = self._left[kind] - size
+        self._left[kind] = left if left > _ROUNDING * size else 0.0
+
+    def _tell(self, note: str, finished: int) -> None:
         self._done += finished
-        left = 0.0 if self._done >= self._items else self._seconds_left()
+        left = self._seconds_left()
         if left is not None:
             self._reporter.remaining(left)
         self._reporter.progress(self._done, self._items, note)
@@ -94,12 +119,13 @@ class Parts:
     def _seconds_left(self) -> float | None:
         """Return the time left; None: nothing tells it yet."""
         measured = [kind for kind, number in self._number.items() if number]
-        guessed = sum(self._number[kind] * self._guesses[kind] for kind in measured)
-        if not guessed:
+        average = {kind: self._taken[kind] / self._number[kind] for kind in measured}
+        units = [average[kind] / self._guesses[kind] for kind in measured if self._guesses[kind]]
+        if not units:
             return None
-        unit = sum(self._taken[kind] for kind in measured if self._guesses[kind]) / guessed
+        unit = statistics.median(units)  # one kind that is guessed badly misleads no other
         each = {kind: unit * guess for kind, guess in self._guesses.items()}
-        each |= {kind: self._taken[kind] / self._number[kind] for kind in measured}
+        each |= average
         return sum(number * each[kind] for kind, number in self._left.items())
 
 

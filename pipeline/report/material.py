@@ -16,6 +16,7 @@ from ...errors import SpikeDeblurError
 from ..align.manifest import Manifest, ManifestError, read_manifest
 from ..evaluate.scores import read_evaluation
 from ..host.files import sha256_file
+from ..host.reporter import counted
 from ..sequences import open_store
 from ..sequences.contract import WindowSequence
 from ..sequences.lag import NOTABLE
@@ -147,7 +148,8 @@ def _read_run(
     late = sum(lag is not None and abs(lag) > NOTABLE for lag in lags.values())
     if late:
         notes.append(
-            f"{name}: the spikes of {late} of {len(lags)} sequences are not where their sharp "
+            f"{name}: the spikes of {late} of {counted(len(lags), 'sequence')} are not "
+            "where their sharp "
             "frames are; correct the alignment before you trust the figures"
         )
     if found := scores.get("findings"):

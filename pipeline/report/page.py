@@ -12,7 +12,7 @@ from ..host.files import write_text
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
 from ..host.reading import read_start
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import SILENT, Parts, Reporter
 from . import pictures
 from .material import ReportError, ReportMaterial, gather
 from .words import EXPLAINED
@@ -58,7 +58,7 @@ def write_report(
         manifest: as in `material.gather`.
         restore: show pictures by the runs' models too, which have to be computed.
         overwrite: replace any file of that name.
-        reporter: hears of each picture that a method has restored.
+        reporter: hears of each picture and of the page, and the time left.
 
     Raises:
         ReportError: no run, another ending than .html, or a source that was named is none.
@@ -74,12 +74,17 @@ def write_report(
         raise ReportError(f"{path}: expected a name that ends in .html; change --out")
     require_free(path, overwrite=overwrite, is_ours=_is_report, what="a report")
     material = gather(folders, store=store, evaluation=evaluation, manifest=manifest)
-    comparisons = pictures.compare(material, reporter, restore=restore)
+    methods = pictures.choose_methods(material, restore)
+    chosen = pictures.choose_windows(material) if material.sequences else []
+    work = Parts(reporter, len(chosen) * len(methods) + bool(chosen) + 1, pictures.GUESSES)
+    comparisons = pictures.compare(material, methods, chosen, work)
     playback = None
-    if material.sequences:
-        _, sequence, window = pictures.choose_windows(material)[0]
+    if chosen:
+        _, sequence, window = chosen[0]
         playback = pictures.play(sequence, window)
+        work.did("playback", "the playback", finished=1)
     page = render(material, comparisons, playback)
+    work.did("page", "the page", finished=1)
     with only_writer_of(path):
         require_free(path, overwrite=overwrite, is_ours=_is_report, what="a report")
         write_text(path, page)

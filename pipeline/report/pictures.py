@@ -6,6 +6,7 @@ import base64
 import io
 import itertools
 import operator
+from collections import Counter
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +21,11 @@ from ...errors import SpikeDeblurError
 from ..evaluate.metrics import psnr
 from ..evaluate.picture import blurred_part
 from ..frames.images import to_8_bits, to_uint8
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import Parts
 from ..methods.contract import Method, restored_frames
 from ..methods.make_method import ModelOptions, make_method
+from ..methods.parts import GUESSES as OF_METHODS
+from ..methods.parts import parts_of
 from ..methods.shared import SharedExposures
 from ..sequences.contract import WindowSequence
 from ..sequences.kept import KeptSequence
@@ -112,24 +115,42 @@ class Playback:
     """How to read the raster, or why there is none."""
 
 
-def compare(
-    material: ReportMaterial, reporter: Reporter = SILENT, *, restore: bool = True
-) -> tuple[Comparison, ...]:
-    """Return a scene for the eye, and the windows with the median, least and most improvement.
+Chosen = tuple[str, WindowSequence, int]
+"""Heading, sequence and window of a comparison."""
 
-    Without a store there are none. A method that can't restore a window is left out;
-    `material.notes` then says why.
+GUESSES = OF_METHODS | {"picture": 0.05, "playback": 0.15, "page": 0.4}
+"""Time to draw a picture, the playback and the page, as `methods.parts.GUESSES`."""
+
+
+def compare(
+    material: ReportMaterial,
+    methods: Several[tuple[str, Method]],
+    chosen: Several[Chosen],
+    work: Parts,
+) -> tuple[Comparison, ...]:
+    """Return the chosen windows as methods restore them.
+
+    A method that can't restore a window is left out; `material.notes` then says why.
+
+    Args:
+        material: takes the notes.
+        methods: by name, as `choose_methods` returns them.
+        chosen: as `choose_windows` returns them.
+        work: hears of each part of the methods' work, and of each picture.
     """
-    if not material.sequences:
-        return ()
-    methods = _methods(material, restore)
-    chosen = choose_windows(material)
-    done, total = 0, len(chosen) * len(methods)
-    reporter.progress(done, total)
     shared = SharedExposures()
     for _, method in methods:
         if method.shared is not None:
             method.shared = shared
+    ready = [method for _, method in methods]
+    parts = Counter({"picture": len(chosen) * len(methods), "playback": 1, "page": 1})
+    for _, sequence, window in chosen:
+        try:
+            parts.update(parts_of(ready, sequence, partial(operator.eq, window)))
+        except SpikeDeblurError:
+            continue  # noted where the method restores
+    work.expect(parts)
+    shared.heard = work.did
     comparisons = []
     for heading, stored, window in chosen:
         sequence = KeptSequence(stored)
@@ -148,8 +169,7 @@ def compare(
             except SpikeDeblurError as error:
                 if str(error) not in material.notes:
                     material.notes.append(str(error))
-            done += 1
-            reporter.progress(done, total, name)
+            work.did("picture", name, finished=1)
         if sharp is not None:
             panels.append(_panel("sharp", sharp))
         names = [panel.name for panel in panels]
@@ -323,8 +343,13 @@ def _raster(
     return to_uri(255 * (1 - spikes.T)), row, _READING
 
 
-def _methods(material: ReportMaterial, restore: bool) -> list[tuple[str, Method]]:
-    """Return the methods of the table of results, in its order; all that can be without one."""
+def choose_methods(material: ReportMaterial, restore: bool) -> list[tuple[str, Method]]:
+    """Return the methods of the table of results, in its order; all that can be without one.
+
+    Without a store there are none.
+    """
+    if not material.sequences:
+        return []
     scores = material.runs[0].evaluation
     shown = scores.get("methods", ("blur", "tfp", "tfi", "sdm", "path", "model"))
     sequences = [*material.sequences, *material.display]

@@ -11,7 +11,7 @@ from ...configs import check_config
 from ...configs.schema.data import roots_of
 from ...errors import SpikeDeblurError
 from ..host.documents import parse_yaml
-from ..host.reporter import duration
+from ..host.reporter import counted, duration
 from ..sequences.stored import StoreSequence
 from ..train.run.runs import differing
 from .charts import PARTS, seconds_of
@@ -72,7 +72,7 @@ def facts(run: Run) -> Iterator[tuple[str, str, str]]:
     if run.metrics:
         seconds = sum(seconds_of(run).values())
         device = run.starts[-1].get("device") if run.starts else "device unknown"
-        yield "training", duration(seconds), f"{run.metrics[-1]['step']} steps, {device}"
+        yield "training", duration(seconds), f"{counted(run.metrics[-1]['step'], 'step')}, {device}"
     if run.weights_sha256 is not None:
         from ..weights.checkpoint import describe_checkpoint
         from ..weights.find import weights_file
@@ -238,8 +238,8 @@ def provenance(material: ReportMaterial) -> Iterator[tuple[str, str]]:
             stores = ", ".join(roots_of(run.settings.get("DATA.ROOT")))
             yield (
                 f"{of_run}training split",
-                f"{stores}, {data['sequences']} sequences, "
-                f"{data['windows']} windows, SHA-256 {data['sha256']}",
+                f"{stores}, {counted(data['sequences'], 'sequence')}, "
+                f"{counted(data['windows'], 'window')}, SHA-256 {data['sha256']}",
             )
             for digest in data["manifests_sha256"]:
                 yield f"{of_run}its manifest", f"SHA-256 {digest}"
@@ -248,7 +248,8 @@ def provenance(material: ReportMaterial) -> Iterator[tuple[str, str]]:
         if evaluation:
             yield (
                 f"{of_run}evaluated split",
-                f"{evaluation['store']}, {evaluation['split']}, {evaluation['windows']} windows, "
+                f"{evaluation['store']}, {evaluation['split']}, "
+                f"{counted(evaluation['windows'], 'window')}, "
                 f"{_conditions(evaluation)}SHA-256 {evaluation['data_sha256']}; by spikedeblur "
                 f"{evaluation['version']}",
             )
@@ -263,16 +264,16 @@ def provenance(material: ReportMaterial) -> Iterator[tuple[str, str]]:
             yield (
                 "spike camera",
                 f"{record.geometry}, {record.rate:g} Hz, gain {gain}; kind {record.kind}, "
-                f"{record.bins} bins; of {record.seq}",
+                f"{counted(record.bins, 'bin')}; of {record.seq}",
             )
     manifest = material.manifest
     if manifest is not None:
         light = {True: "linear light", False: "gamma space", None: "not known"}
         yield (
             "sources",
-            f"layout {manifest.layout}, {len(manifest.sequences)} sequences, {manifest.fps:g} "
-            f"frames a second, {manifest.exposure_frames or 'varying'} frames an exposure, "
-            f"averaged in {light[manifest.linear_light]}",
+            f"layout {manifest.layout}, {counted(len(manifest.sequences), 'sequence')}, "
+            f"{manifest.fps:g} frames a second, {manifest.exposure_frames or 'varying'} frames an "
+            f"exposure, averaged in {light[manifest.linear_light]}",
         )
 
 

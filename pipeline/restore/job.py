@@ -76,7 +76,7 @@ class Restoring(ModelOptions):
         if self.method == "model" and self.run is None:
             raise RestoreError(
                 "expected a way to restore; give --model small, which ships, --run DIR of a "
-                "trained model, or --method sdm, which needs none"
+                "trained model, or --method path, which needs none"
             )
         if self.method != "model" and self.run is not None:
             raise RestoreError(

@@ -255,8 +255,12 @@ class WindowSequence(ABC):
         return self._read_packed(start, stop, beside, box)
 
     def known_samples(self, window: int, beside: float) -> KnownSamples:
-        """Return which samples `packed` returns of a window."""
-        raise NotImplementedError
+        """Return which samples `packed` returns of a window.
+
+        Raises:
+            StoreError: the sequence can't tell, for it is none that networks are trained on.
+        """
+        raise self._untrainable()
 
     @property
     def longest_window(self) -> int:
@@ -305,6 +309,12 @@ class WindowSequence(ABC):
                 f"{self.seq}: expected spikes, found counts in bins; voxelize again with "
                 "--kind packed"
             )
+
+    def _untrainable(self) -> StoreError:
+        return StoreError(
+            f"{self.seq}: expected a sequence of a store or of the unified layout, by which "
+            f"networks are trained, found {type(self).__name__}; voxelize it"
+        )
 
     def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         """Read a box of spikes; called where there are some."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..align.calibration import read_calibration
 from ..align.layouts.pairing import is_stream_name
 from ..align.log import read_alignment_log
-from ..align.manifest import manifest_beside, read_manifest
+from ..align.manifest import AlignedSequence, manifest_beside, read_manifest
 from ..clocks.camera import FPS_OR_FRAME_RATE, CameraClock
 from ..clocks.durations import describe_duration
 from ..clocks.exposures import Exposures
@@ -211,7 +211,8 @@ def recordings_of(
     Args:
         manifest: a manifest that `align` wrote.
         split: train, val or test; None: all.
-        sensor: file of the sensor that all were recorded with; None: as their side files say.
+        sensor: file of the sensor that all were recorded with; None: as the manifest or their side
+            files say.
         between: times between which each is read; None: all of it. Recordings without a frame that
             is exposed wholly between are left out.
 
@@ -240,7 +241,7 @@ def recordings_of(
             first=first,
             registration=sequence.registration(),
             readout=sequence.readout,
-            sensor=sensor_file(str(dat), SpikeOptions(sensor=sensor), read_side_file(dat)),
+            sensor=_sensor_of(sequence, dat, root, manifest, sensor),
             between=both(between, sequence.between),
         )
         frames = {
@@ -271,6 +272,15 @@ def recordings_of(
         where = f" in the split {split}" if split else ""
         raise RecordingError(f"{manifest}: no recordings{where}; align them, or correct --split")
     return recordings
+
+
+def _sensor_of(
+    sequence: AlignedSequence, dat: Path, root: Path, manifest: StrPath, sensor: StrPath | None
+) -> Path | None:
+    """Return the sensor's file of a manifest's sequence: as given, named there, or beside it."""
+    if sensor is None and sequence.sensor is not None:
+        return sequence.sensor.at(root, manifest)
+    return sensor_file(str(dat), SpikeOptions(sensor=sensor), read_side_file(dat))
 
 
 def _is_image(blur: Path) -> bool:
@@ -396,6 +406,10 @@ def as_aligned(
         warnings.append(
             f"rows are read out in {describe_duration(sequence.readout)}, as {path} says"
         )
+    if sequence.sensor is not None and settings.sensor is None:
+        named = sequence.sensor.at(manifest.root_folder(path), path)
+        settings = replace(settings, sensor=named)
+        warnings.append(f"spike pixels are corrected by {named}, as {path} says")
     if verification is not None and verification.applied and not keep_clock:
         first = sequence.windows[0].first
         settings = replace(settings, first=first, rate=sequence.rate)

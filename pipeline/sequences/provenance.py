@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..host.reporter import counted
 from .contract import WindowSequence
 from .stored import StoreSequence
 from .unified import UnifiedSequence
@@ -97,4 +98,5 @@ def findings(sequences: Sequence[WindowSequence]) -> dict[str, str]:
 def warning_of(found: Mapping[str, str]) -> str:
     """Return a sentence about `findings`, at least one."""
     seq, finding = next(iter(found.items()))
-    return f"{len(found)} sequences do not fit their frames, as `align` found; {seq}: {finding}"
+    misfits = "does not fit its frames" if len(found) == 1 else "do not fit their frames"
+    return f"{counted(len(found), 'sequence')} {misfits}, as `align` found; {seq}: {finding}"

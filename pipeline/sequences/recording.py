@@ -15,6 +15,7 @@ import numpy as np
 from ...errors import SpikeDeblurError
 from ..frames.images import DeepRGB, as_type, image_shape, read_frame, to_uint8, to_uint16, to_unit
 from ..host.files import StrPath
+from ..host.reporter import counted
 from ..spikes.intervals import HalfLight, Light
 from ..spikes.parts import hash_samples, hash_stream, open_stream
 from ..spikes.reconstruct import sdm
@@ -178,8 +179,9 @@ class RecordingSequence(WindowSequence):
         self.bins = min(MOST_BINS, fewest) if bins is None else bins
         if fewest < self.bins:
             raise RecordingError(
-                f"{dat}: an exposure holds {fewest} spike samples at {settings.rate:g} Hz, but "
-                f"the model was trained with {self.bins} bins; check the frames' times and rate, "
+                f"{dat}: an exposure holds {counted(fewest, 'spike sample')} at "
+                f"{settings.rate:g} Hz, but the model was trained with "
+                f"{counted(self.bins, 'bin')}; check the frames' times and rate, "
                 "ask for fewer --frames-per-exposure, or use --method sdm"
             )
         self.voxel_dtype = voxel_type(int(self.samples.max()), self.bins)

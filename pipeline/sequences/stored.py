@@ -10,6 +10,7 @@ import numpy as np
 
 from ..frames.listing import shorten
 from ..host.files import StrPath
+from ..host.reporter import counted
 from ..spikes.counts import count_windows
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.intervals import HalfLight, Light, light_of_packed
@@ -29,7 +30,8 @@ from ..store.records import (
 )
 from ..store.schema import INSTANTS, SHARP_INSTANTS, SMALL_ARRAYS, SequenceRecord, voxel_type
 from ..store.shard import Pending, Spans, StoredArray
-from .contract import Box, FrameKind, KnownSamples, Span, WindowSequence, sensor_of
+from .contract import Box, FrameKind, KnownSamples, Span, WindowSequence
+from .stored_sensor import stored_correction
 from .verified import Verified
 
 AT_ONCE_BYTES = 4 * 2**20
@@ -135,13 +137,16 @@ class StoreSequence(WindowSequence):
         self.frame_shape, self.voxel_shape = record.frame_shape, record.voxel_shape
         self.registered = record.registered_by is not None
         self.frame_dtype = record.frame_dtype
-        self.voxel_dtype = voxel_type(record.longest_window, self.bins)
+        named = record.sensor_sha256 is not None
+        self.voxel_dtype = "float32" if named else voxel_type(record.longest_window, self.bins)
         self.has_sharp, self.has_spikes = record.has_sharp, record.kind == "packed"
         self.is_remote = not store.is_local
         self._store = store
         self._storage = store.child(seq).cached()
         self._specs = record.specs
         self._arrays: dict[str, StoredArray] = {}
+        self._sensor: PixelCorrection | None = None
+        self._sensor_is_own = True
         self._loading = threading.RLock()
         self._verified = verified
         """Flags of the store's files, and the first one of this sequence's; None: not compared."""
@@ -151,7 +156,8 @@ class StoreSequence(WindowSequence):
             require_record(self._storage, record)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_arrays": {}, "_loading": None}
+        state = self.__dict__ | {"_arrays": {}, "_loading": None}
+        return state | {"_sensor": None} if self._sensor_is_own else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"_loading": threading.RLock()})
@@ -180,13 +186,20 @@ class StoreSequence(WindowSequence):
             return ()
         return tuple(self._load_small(INSTANTS).tolist())
 
+    @property
+    def sensor(self) -> PixelCorrection | None:  # type: ignore[override]
+        """How the pixels differ, as `correct_pixels` says or by the sequence's own maps."""
+        if self._sensor is None and self._sensor_is_own:
+            self._sensor = stored_correction(self._storage, self.record)
+        return self._sensor
+
     def correct_pixels(self, sensor: PixelCorrection) -> None:
-        """Have voxels correct the differences of pixels from now on.
+        """Have voxels correct the differences of pixels by another sensor than the sequence's own.
 
         Args:
             sensor: of `voxel_shape`.
         """
-        self.sensor, self.voxel_dtype = sensor, "float32"
+        self._sensor, self._sensor_is_own, self.voxel_dtype = sensor, False, "float32"
 
     def counted_in(self, bins: int) -> StoreSequence:
         """Return the same sequence with other temporal bins; kind packed only.
@@ -195,9 +208,8 @@ class StoreSequence(WindowSequence):
             StoreError: a store of counts, or more bins than the shortest window has samples.
         """
         counted = StoreSequence(self._store, self.seq, self.record, bins, self._verified)
-        sensor = sensor_of(self)
-        if sensor is not None:
-            counted.correct_pixels(sensor)
+        if self._sensor is not None and not self._sensor_is_own:
+            counted.correct_pixels(self._sensor)
         return counted
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
@@ -363,8 +375,9 @@ class StoreSequence(WindowSequence):
             )
         if not 1 <= bins <= record.shortest_window:
             raise StoreError(
-                f"{where} has a window of {record.shortest_window} spike samples, too few for "
-                f"{bins} bins; set DATA.K to {record.shortest_window} or fewer"
+                f"{where} has a window of "
+                f"{counted(record.shortest_window, 'spike sample')}, too few for "
+                f"{counted(bins, 'bin')}; set DATA.K to {record.shortest_window} or fewer"
             )
 
     def _require_files(self) -> None:

@@ -21,6 +21,7 @@ from ..align.manifest import manifest_beside, was_corrected
 from ..frames.images import as_type, frame_type, image_shape, read_frame
 from ..frames.listing import IMAGE_SUFFIXES, shorten, walk_folders
 from ..host.files import StrPath
+from ..host.reporter import counted
 from ..spikes import SideFile, SpikeClock, SpikeFile, read_side_file
 from ..spikes.dat import SPIKE_SUFFIXES
 from ..spikes.geometry import SpikeGeometry
@@ -30,7 +31,8 @@ from ..storage.locate import open_storage
 from ..store.records import NPY_VOXELS, read_record, root_kind
 from ..store.schema import voxel_type
 from .contract import STREAM as STREAM
-from .contract import Box, FrameKind, KnownSamples, WindowSequence
+from .contract import Box, FrameKind, KnownSamples, WindowSequence, sensor_of
+from .corrected import sensor_beside
 from .stored import open_store
 
 _Rows = Sequence[AlignmentRow]
@@ -120,10 +122,13 @@ def open_unified(
     folders = sorted(folder for folder, inner, _ in walk_folders(top) if "blur" in inner)
     if not folders:
         raise StoreError(f"{top}: expected <sequence>/blur in it, found none; check DATA.ROOT")
-    return [
+    sequences = [
         _open_sequence(folder, folder.relative_to(root).as_posix(), bins, log, files)
         for folder in folders
     ]
+    for path in files.log_paths:
+        _require_sensors(path, sequences)
+    return list(sequences)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,6 +178,7 @@ class UnifiedSequence(WindowSequence):
         self.paths = {"blur": blur, "sharp": sharp, "voxels": voxels.paths}
         """Files by what they hold, each in the order of the windows."""
         self._first_samples, self._geometry = voxels.first_samples, voxels.geometry
+        self._recorded_dtype = voxels.dtype
 
     def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
         frames = (
@@ -182,8 +188,12 @@ class UnifiedSequence(WindowSequence):
         return np.stack([frame[slice(*box[0]), slice(*box[1])] for frame in frames])
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
+        return self._of_equal_pixels(self.recorded_counts, start, stop, box)
+
+    def recorded_counts(self, start: int, stop: int, box: Box) -> np.ndarray:
+        """Return a box of voxels (T, K, h, w) as the camera's pixels made them."""
         sides = (last - first for first, last in box)
-        out = np.empty((stop - start, self.bins, *sides), self.voxel_dtype)
+        out = np.empty((stop - start, self.bins, *sides), self._recorded_dtype)
         for i in range(start, stop):
             if self.has_spikes:
                 file, first, last = self._recorded(i)
@@ -220,7 +230,7 @@ class UnifiedSequence(WindowSequence):
         return file, start, start + int(self.samples[window])
 
     def _stored(self, path: Path, box: Box) -> np.ndarray:
-        """Return a box of a `.npy`, refusing values that `voxel_dtype` can't hold."""
+        """Return a box of a `.npy`, refusing values that the recorded type can't hold."""
         raw, shape = self.windows_are_raw, (self.bins, *self.voxel_shape)
         voxels = _load_npy(path)
         if voxels.shape != shape or voxels.dtype.kind not in ("ui" if raw else "f"):
@@ -229,12 +239,12 @@ class UnifiedSequence(WindowSequence):
                 f"sequence's first, found {voxels.dtype} {voxels.shape}; voxelize again"
             )
         part = voxels[:, slice(*box[0]), slice(*box[1])]
-        if raw and not np.can_cast(part.dtype, self.voxel_dtype):  # NumPy would wrap them
+        if raw and not np.can_cast(part.dtype, self._recorded_dtype):  # NumPy would wrap them
             least, most = int(part.min()), int(part.max())
-            limit = np.iinfo(self.voxel_dtype).max
+            limit = np.iinfo(self._recorded_dtype).max
             if least < 0 or most > limit:
                 raise StoreError(
-                    f"{path}: expected counts of 0 to {limit} ({self.voxel_dtype}, by the "
+                    f"{path}: expected counts of 0 to {limit} ({self._recorded_dtype}, by the "
                     f"sequence's first), found {least} to {most}; voxelize again"
                 )
         return part
@@ -261,7 +271,13 @@ def _open_sequence(
         rows.append(row)
     find = _find_npy if files.precomputed else _find_dat
     voxels = find(folder, bins, rows, files)
-    return UnifiedSequence(bins, rows, list(blurs.values()), sharp_paths, voxels)
+    sequence = UnifiedSequence(bins, rows, list(blurs.values()), sharp_paths, voxels)
+    first = Path(voxels.paths[0])
+    dat = first if voxels.geometry else folder / files.spike_dir / f"{first.stem}.dat"
+    sensor = sensor_beside(dat, raw=sequence.windows_are_raw)
+    if sensor is not None:
+        sequence.sensor, sequence.voxel_dtype = sensor, "float32"
+    return sequence
 
 
 def _find_npy(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Voxels:
@@ -310,13 +326,16 @@ def _find_dat(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Vox
     else:
         paths = _partners([row.frame_idx for row in rows], _frames(where, SPIKE_SUFFIXES), where)
     sides = {path: _require_side(path) for path in dict.fromkeys(paths)}
-    geometry, gain = sides[paths[0]].spike_geometry(), sides[paths[0]].gain
+    first = sides[paths[0]]
+    geometry, gain, sensor = first.spike_geometry(), first.gain, first.sensor
     samples, firsts = [], []
     for path, row in zip(paths, rows, strict=True):
         side = sides[path]
         assert side.rate is not None
-        if (side.spike_geometry(), side.gain) != (geometry, gain):
-            raise StoreError(f"{path}: another geometry or gain than the other frames' of {seq}")
+        if (side.spike_geometry(), side.gain, side.sensor) != (geometry, gain, sensor):
+            raise StoreError(
+                f"{path}: another geometry, gain or sensor than the other frames' of {seq}"
+            )
         n_frames = _open_spikes(path, geometry).n_frames
         if streams:
             clock = SpikeClock(rate=side.rate, first=side.first)
@@ -334,7 +353,8 @@ def _find_dat(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Vox
         firsts.append(start)
     if min(samples) < bins:
         raise StoreError(
-            f"{seq}: a window has {min(samples)} spike samples for {bins} bins; set DATA.K "
+            f"{seq}: a window has {counted(min(samples), 'spike sample')} for "
+            f"{counted(bins, 'bin')}; set DATA.K "
             f"to {min(samples)} or fewer"
         )
     return _Voxels(
@@ -393,6 +413,16 @@ def _require_uncorrected(paths: Iterable[StrPath], split: str) -> None:
                 f"{shorten(corrected)}, which reading .dat files directly would miss; voxelize its "
                 "manifest and read that store"
             )
+
+
+def _require_sensors(log: StrPath, sequences: Iterable[WindowSequence]) -> None:
+    """Refuse sequences whose sensor the manifest beside a log names, and no side file does."""
+    manifest = manifest_beside(log)
+    named = {s.seq for s in manifest.sequences if s.sensor is not None} if manifest else set()
+    lacking = [s.seq for s in sequences if s.seq in named and sensor_of(s) is None]
+    if lacking:
+        found = f"align knows the sensor of {shorten(lacking)}"
+        raise StoreError(f"{log}: {found}; name it in spikes.json, or voxelize to a store")
 
 
 def _read_logs(paths: Iterable[StrPath]) -> _Log:

@@ -96,7 +96,7 @@ def convert(
         gain: spikes a sample at unit luminance to record; None: that of the side file or preset.
         taken: which spikes of the input. The side file records the time of the first sample.
         overwrite: replace `out` and its side file.
-        reporter: hears of the frames written.
+        reporter: hears of the samples written.
 
     Raises:
         ConvertError: not spikes, an unclear choice, or an impossible rate or gain.
@@ -209,6 +209,7 @@ def _pack(
     at_once = min(_FRAMES_AT_ONCE, max(1, _AT_ONCE // pixels)) // ends_on_byte * ends_on_byte
     at_once = max(ends_on_byte, at_once)
     first, end = frames.whole
+    reporter.progress(0, end - first)
     for start in range(first, end, at_once):
         stop = min(start + at_once, end)
         block = frames.read(start, stop)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import SpikeDeblurError
+from ..host.reporter import counted
 
 MAX_SIDE = 2**16
 """Largest side in pixels, far above any camera's, so that no file's claim exhausts the memory."""
@@ -99,7 +100,8 @@ class SpikeGeometry:
         if n_frames == 0 or spare_bits >= 8:
             raise SpikeGeometryError(
                 f"expected whole {self.height}x{self.width} frames of {self.frame_bits} bits, "
-                f"got {n_bytes} bytes ({n_frames} frames, {spare_bits} bits over); check for "
+                f"got {n_bytes} bytes ({counted(n_frames, 'frame')}, "
+                f"{counted(spare_bits, 'bit')} over); check for "
                 "a cut file or another geometry"
             )
         return n_frames

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ..host.reporter import counted
 from .dat import SpikeFileError
 from .geometry import SpikeGeometry, SpikeGeometryError
 from .parts import open_stream
@@ -122,7 +123,8 @@ def infer_geometry(path: str | os.PathLike[str]) -> GeometryGuess:
         rest and best.correlation - rest[0].correlation < _CLEAR_LEAD
     ):
         listed = "; ".join(
-            f"{'|'.join(g.presets)} ({g.spec}, {g.n_frames} frames, likeness {g.correlation:.2f})"
+            f"{'|'.join(g.presets)} ({g.spec}, {counted(g.n_frames, 'frame')}, likeness "
+            f"{g.correlation:.2f})"
             for g in guesses[:5]
         )
         raise SpikeGeometryError(

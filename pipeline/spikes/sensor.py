@@ -11,6 +11,7 @@ alike, because all are sums of spikes.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from .registration import Registration
 Plane = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Span = tuple[int, int]
+
+_HOT, _DEAD, _FILLED = 1, 2, 4
 
 _AROUND = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
 _NEARNESS = np.array([1 / (y * y + x * x) for y, x in _AROUND], np.float32)
@@ -52,6 +55,34 @@ class Sensor:
         """(H, W) in pixels."""
         height, width = self.gain.shape
         return height, width
+
+    @property
+    def flaws(self) -> npt.NDArray[np.uint8]:
+        """Flaws (H, W) as files hold them: 1: hot, 2: dead, 4: filled, and sums of these."""
+        flaws = np.zeros(self.shape, np.uint8)
+        for value, mask in ((_HOT, self.hot), (_DEAD, self.dead), (_FILLED, self.filled)):
+            flaws[mask] |= value
+        return flaws
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of all that decides how pixels are corrected, in hex."""
+        maps = (self.gain, self.dark, self.filled)
+        return hashlib.sha256(b"".join(np.ascontiguousarray(m).tobytes() for m in maps)).hexdigest()
+
+    @classmethod
+    def of_maps(cls, gain: Plane, dark: Plane, flaws: npt.NDArray[np.uint8]) -> Sensor:
+        """Return the sensor of the maps (H, W) that a file holds; see `flaws`.
+
+        Raises:
+            SensorError: no sensor has such values.
+        """
+        sensor = cls(gain, dark, *((flaws & value) != 0 for value in (_HOT, _DEAD, _FILLED)))
+        possible = bool(np.isfinite(gain).all() and (gain > 0).all())
+        possible &= bool(np.isfinite(dark).all() and (dark >= 0).all() and (dark <= 1).all())
+        if not possible or (flaws > _HOT + _DEAD + _FILLED).any() or sensor.filled.all():
+            raise SensorError("expected gains above 0 and dark rates of 0 to 1")
+        return sensor
 
 
 class _Layer(NamedTuple):

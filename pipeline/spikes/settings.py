@@ -120,7 +120,7 @@ def settle(
     if geometry is None:
         raise SpikeSettingsError(
             f"{where}: no side file gives the geometry; give --geometry, a preset "
-            f"({', '.join(PRESETS)}) or HxW,bottom-up|top-down; `spikedeblur inspect` tries sizes"
+            f"({', '.join(PRESETS)}) or HxW,bottom-up|top-down (`spikedeblur inspect` tries sizes)"
         )
 
     def choose(name: str) -> float | None:
@@ -133,8 +133,8 @@ def settle(
     if rate is None:
         known = f"; of {options.geometry} it is {named.rate_note}" if named else ""
         raise SpikeSettingsError(
-            f"{where}: no side file or preset gives the rate, and the .dat can't; give --rate in "
-            f"Hz (cameras 20000 or 40000, Spk-X4K1000FPS 4000, Spk-GoPro 1920){known}"
+            f"{where}: no side file or preset gives the rate, and the .dat can't{known}; give "
+            "--rate in Hz (cameras 20000 or 40000, Spk-X4K1000FPS 4000, Spk-GoPro 1920)"
         )
     return SpikeSettings(
         geometry=geometry,

@@ -15,11 +15,12 @@ kind `counts` keeps counts in K bins:
     frame_index   (N,) int64
     sharp_instants (N, M, H, W, 3)             where `align --instants M` named them, as `sharp`
     instants      (M,) float64                 their times, in exposures from the middle
+    sensor_gain, sensor_dark (h, w) float32    where a sensor's file was named: its maps, as in that
+    sensor_flaws  (h, w) uint8                 file; spikes and counts are as they were recorded
 
 A shard is one file over the whole image; the chunks inside it are what a crop reads. The group's
 attributes are a `SequenceRecord`; `complete` is written last. A store may hold other arrays, which
-the record lists and readers that do not know them leave alone: more sharp instants, or a map of the
-sensor.
+the record lists and readers that do not know them leave alone.
 
 A sequence can be continued: the files of all arrays of windows end at the same multiples of one
 number of windows, those of `spikes` at multiples of their shard. What is appended begins in new
@@ -88,6 +89,13 @@ SMALL_ARRAYS: dict[str, DType] = {
 
 SHARP_INSTANTS, INSTANTS = "sharp_instants", "instants"
 """Names of the optional arrays of sharp frames at several instants, and of when these are."""
+
+SENSOR_MAPS: dict[str, DType] = {
+    "sensor_gain": "float32",
+    "sensor_dark": "float32",
+    "sensor_flaws": "uint8",
+}
+"""Types of the optional maps of the sensor, in the spikes' own pixels; see `spikes.sensor`."""
 
 Kind = Literal["packed", "counts", "npy"]
 VoxelType = Literal["uint8", "uint16"]
@@ -201,7 +209,7 @@ class SequenceRecord(BaseModel):
     """What `align` found to be wrong with the spikes, where they were voxelized all the same."""
     sensor_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Hash of the maps by which the pixels are to be corrected, where the recording's side file
-    named a sensor; stored spikes and counts are as recorded. None: no sensor was named."""
+    or manifest named a sensor; stored spikes and counts are as recorded. None: none was named."""
     plan_sha256: str
     """SHA-256 of all that decides the content, except the source files themselves."""
     complete: Completion | None = None
@@ -281,6 +289,19 @@ class SequenceRecord(BaseModel):
         """Return the record of the same sequence with sharp instants, before any is written."""
         planned = self._planned(self.frame_dtype, instants)
         return self.model_copy(update={"arrays": tuple(planned.values())})
+
+    def with_sensor(self, sha256: str) -> SequenceRecord:
+        """Return the record of the same sequence with a sensor of this hash, before any is written.
+
+        In kind npy only the hash is recorded.
+        """
+        shape = parse_geometry(self.geometry).shape
+        maps = [
+            ArraySpec(name=name, dtype=dtype, shape=shape, chunks=shape, dimensions=("y", "x"))
+            for name, dtype in SENSOR_MAPS.items()
+        ]
+        arrays = (*self.arrays, *([] if self.kind == "npy" else maps))
+        return self.model_copy(update={"sensor_sha256": sha256, "arrays": arrays})
 
     def _planned(self, frames: VoxelType, instants: int = 0) -> dict[str, ArraySpec]:
         """Return the arrays that `voxelize` makes of this sequence, by name.

@@ -64,6 +64,7 @@ def find_rate(config: Config, steps: int = 100, *, reporter: Reporter = SILENT) 
         session = Session.open(_from_random_weights(config), group, reporter=reporter)
         raw = session.training.sequences[0].windows_are_raw
         learner, clock = session.learner(), Clock(group.device)
+        reporter.progress(0, steps)
         with open_loader(session.training, session.plan, 0, steps, workers=0, pin=False) as batches:
             for i, batch in enumerate(batches):
                 learning_rate = LOWEST * (HIGHEST / LOWEST) ** (i / max(steps - 1, 1))

@@ -21,7 +21,7 @@ import torch
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
 from ..host.device_memory import NotEnoughMemoryError
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import SILENT, Parts, Reporter, counted
 from ..storage.base import StoreError
 from ..weights.checkpoint import checkpoint_config
 from ..weights.files import checkpoint_path
@@ -33,7 +33,7 @@ from .distributed import process_group
 from .flops import measure_work
 from .memory_advice import shortage_in_run
 from .optimizer import learning_rate_at, warmup_steps
-from .phases import open_phases
+from .phases import open_phases, pixels, spans
 from .run import folder as run_folder
 from .run.checkpoint import Checkpoints, take_up
 from .run.records import Position, Records, open_records
@@ -110,7 +110,7 @@ def train(
                 require_same_data(state, open_splits(config).describe())
             except StoreError as error:
                 reporter.note(f"its data can't be compared: {error}")
-            reporter.note(f"{run}: this run is finished, {at.step} steps; nothing to do")
+            reporter.note(f"{run}: this run is finished, {counted(at.step, 'step')}; nothing to do")
             best = at.best_step, at.best_psnr
             return TrainSummary(
                 run, at.step, at.step, *best, was_finished=True, is_first=group.is_first
@@ -163,16 +163,18 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
                 prefetch_bytes=options.PREFETCH_MB * 10**6,
             )
         )
-        work = measure_work(session, learner) if group.is_first else {}
+        flops = measure_work(session, learner) if group.is_first else {}
         clock = Clock(group.device, exact=profile)
         checkpoints = Checkpoints(session, learner, at, clock)
         validator = Validator(session, learner, at, clock)
         left_out = LeftOut(session, at, records, reporter)
+        work = _work_left(session, at, reporter, validates_now=validator.is_due)
         while True:
             # Asked together: processes that disagree would wait for each other for ever.
             stopping = group.any(bool(stop))
             if validator.is_due and not stopping:
                 stopping = not validator.validate(stop, records, checkpoints)
+                work.did("validation", "validated")
                 if validator.by_store and not stopping:
                     reporter.note(f"step {at.step}: {validator.described()}")
             ended = at.step == total or at.is_stale(options)
@@ -197,10 +199,11 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
                 raise
             at.note_step(result)
             clock.count(batches)
-            reporter.progress(at.step, total, clock.note(result.loss, result.psnr))
-            first = at.step - 1 - (at.step - 1) % options.LOG_INTERVAL
             phase = session.phase_of(at.step - 1)
-            cost = work.get(phase.start) if session.phase_of(first) is phase else None
+            note = clock.note(result.loss, result.psnr)
+            work.did("step", note, size=pixels(phase.config), finished=1)
+            first = at.step - 1 - (at.step - 1) % options.LOG_INTERVAL
+            cost = flops.get(phase.start) if session.phase_of(first) is phase else None
             records.training_if_due(learning_rate, result.gradient_norm, clock, cost)
 
     if ended and at.step < total:
@@ -227,15 +230,32 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
     )
 
 
+def _work_left(session: Session, at: Position, reporter: Reporter, *, validates_now: bool) -> Parts:
+    """Return the progress of a run: steps by the pixels of their batches, and validations."""
+    total, interval = session.steps, session.config.TRAIN.VAL_INTERVAL
+    steps = sum(
+        (last - first) * pixels(phase.config)
+        for phase, first, last in spans(session.phases, at.step, total)
+    )
+    validations = -(-total // interval) - at.step // interval + validates_now
+    data, clips = session.config.DATA, len(session.validation.index)
+    # A clip has up to twice the crop's side, and no backward pass.
+    guess = clips / session.group.world * data.CLIP_LEN * 4 * data.CROP_SIZE**2 / 3
+    work = Parts(reporter, total, {"step": 1.0, "validation": guess})
+    work.expect({"step": steps, "validation": validations}, done=at.step)
+    return work
+
+
 def _announce(session: Session, at: Position, reporter: Reporter) -> None:
     """Note how the run begins or goes on, and what of that the user may not expect."""
     options, total = session.config.TRAIN, session.steps
     warmup, decay = warmup_steps(options, total), session.decay_start
     if warmup < options.SCHEDULER.WARMUP_STEPS:
-        reporter.note(f"warm-up shortened to {warmup} steps: the run has {total}")
+        reporter.note(f"warm-up shortened to {counted(warmup, 'step')}: the run has {total}")
     if decay is not None and warmup > decay:
         reporter.note(
-            f"the warm-up of {warmup} steps is not over when the learning rate falls, after step "
+            f"the warm-up of {counted(warmup, 'step')} is not over when the learning rate "
+            "falls, after step "
             f"{decay}; lower TRAIN.SCHEDULER.WARMUP_STEPS"
         )
     for phase in session.phases:
@@ -245,7 +265,7 @@ def _announce(session: Session, at: Position, reporter: Reporter) -> None:
             )
     if session.state is None or session.continuation is None:
         clips = len(session.validation.index)
-        reporter.note(f"validating the start on {clips} clips before the first step")
+        reporter.note(f"validating the start on {counted(clips, 'clip')} before the first step")
         return
     for sentence in session.continuation.sentences:
         reporter.note(sentence)

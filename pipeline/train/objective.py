@@ -91,6 +91,8 @@ def to_inputs(
     voxels = batch["voxels"].to(device, non_blocking=True)
     if not raw:
         return Inputs(blur, voxels, sharp)
+    if norm.MODE == "log1p" and voxels.is_floating_point():
+        voxels = voxels.clamp(min=0)  # see `PixelCorrection.corrected`
     if augment is not None and augment.changes_clips:
         batch = batch | {"blur": blur, "sharp": sharp, "voxels": voxels}
         batch = as_other_cameras(batch, augment)

@@ -15,9 +15,8 @@ from ...configs.schema import Config
 from ...model import build_model, configured_recompute
 from ...third_party.VRT import set_recompute
 from ..host.machine import MEMORY
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import SILENT, Reporter, counted
 from ..sequences.contract import WindowSequence
-from ..sequences.corrected import uncorrected
 from ..sequences.provenance import warning_of
 from ..weights.checkpoint import checkpoint_config, forms_of, outline_that_fits, without_pretrained
 from ..weights.files import checkpoint_path
@@ -247,10 +246,6 @@ class Session:
         splits = Splits(*open_splits(config))
         if found := splits.findings():
             reporter.warn(warning_of(found))
-        if doubt := uncorrected(splits.training):
-            reporter.warn(
-                f"{doubt}, since training corrects none; DATA.SPIKE_AUGMENT.PIXELS draws such"
-            )
         torch.manual_seed(config.TRAIN.SEED)
         anew = state is None
         model = build_model(config if anew else without_pretrained(config), note=reporter.note)
@@ -271,7 +266,7 @@ class Session:
         plan = session.phase_of(0 if session.state is None else session.state["step"]).plan
         if plan.accumulation * plan.batch_size * plan.world != plan.samples_a_step:
             reporter.note(
-                f"a step keeps the {plan.samples_a_step} clips that the run began with, "
+                f"a step keeps the {counted(plan.samples_a_step, 'clip')} that the run began with, "
                 f"{plan.batch_size} at most in a batch of each process (processes: {plan.world}, "
                 f"batches a step: {plan.batches_a_step})"
             )

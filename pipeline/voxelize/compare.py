@@ -13,6 +13,7 @@ from typing import cast
 from ...errors import SpikeDeblurError
 from ..align.manifest import AlignedSequence, FileRecord, Manifest
 from ..host.files import UnsafePathError
+from ..host.reporter import counted
 from ..storage.base import Storage, StoreError
 from ..store.arrays import Codec
 from ..store.records import NPY_VOXELS, read_record
@@ -64,7 +65,8 @@ class VoxelizeJob:
             codec=cast(Codec, self.options.codec or CODECS[0]),
             only_voxels=self.in_place,
         )
-        return plan_sequence(sequence, target, self.sources.frame_form(sequence), seen)
+        form, sensor = self.sources.frame_form(sequence), self.sources.sensor(sequence)
+        return plan_sequence(sequence, target, form, seen, sensor)
 
 
 @dataclass(slots=True)
@@ -148,11 +150,15 @@ def _difference(
     """Return in what a complete sequence differs from what would be made now; None: nothing."""
     assert record.complete is not None
     if record.bins != job.options.bins and record.kind != "packed":
-        return f"{record.bins} bins, not {job.options.bins}"
+        return f"{counted(record.bins, 'bin')}, not {job.options.bins}"
     if record.shortest_window < job.options.bins:
-        return f"windows of {record.shortest_window} samples, too few for {job.options.bins} bins"
+        samples = counted(record.shortest_window, "sample")
+        return f"windows of {samples}, too few for {counted(job.options.bins, 'bin')}"
     if record.plan_sha256 != plan_digest(sequence, job.kind, job.options.bins):
         return "another geometry, rate, gain, window or file name"
+    sensor = job.sources.sensor(sequence)
+    if record.sensor_sha256 != (None if sensor is None else sensor.sha256):
+        return "another sensor, or one where there was none"
     for relative, mark in record.complete.sources.items():
         now = seen.get(relative)
         if now is None or now.size != mark.size:

@@ -22,7 +22,7 @@ from ...errors import SpikeDeblurError
 from ..align.manifest import AlignedSequence
 from ..align.part import cut_manifest
 from ..host.files import StrPath
-from ..host.reporter import SILENT, Reporter, Throughput
+from ..host.reporter import SILENT, Parts, Reporter, Throughput
 from ..storage.base import Storage, StoreError, StoreWriteError
 from ..storage.locate import open_storage
 from ..store.records import (
@@ -48,6 +48,7 @@ from .options import ZARR_KINDS, VoxelizeOptions
 from .plan import ShardTask
 from .sources import open_manifest
 from .task import Failure, SequenceProgress, try_shard, write_shard
+from .work import GUESSES, work_of
 from .workers import Workers, run_tasks
 
 
@@ -275,7 +276,7 @@ def _make(job: VoxelizeJob, written: _Written, workers: Workers, reporter: Repor
     """Write all sequences that are not in the store yet."""
     _sweep(job)
     compared = compare(job)
-    reporter.progress(0, compared.windows)
+    parts = Parts(reporter, compared.windows, GUESSES)
     if job.kind != "npy":
         grows = compared.todo or any(r.bins != job.options.bins for r in compared.kept)
         if grows and drop_consolidated(job.store):
@@ -291,7 +292,7 @@ def _make(job: VoxelizeJob, written: _Written, workers: Workers, reporter: Repor
             write_parents(job.store, record.seq)
         if record.bins != job.options.bins:
             write_record(job.store, record.model_copy(update={"bins": job.options.bins}))
-    _run(job, compared, written, workers, reporter)
+    _run(job, compared, written, workers, parts, reporter)
     for seq in compared.failures:
         _withdraw_unfinished(job, seq)
     return compared
@@ -309,11 +310,18 @@ def _sweep(job: VoxelizeJob) -> None:
 
 
 def _run(
-    job: VoxelizeJob, compared: Compared, written: _Written, workers: Workers, reporter: Reporter
+    job: VoxelizeJob,
+    compared: Compared,
+    written: _Written,
+    workers: Workers,
+    parts: Parts,
+    reporter: Reporter,
 ) -> None:
     """Write the shards of the sequences to make, and mark each one that is complete."""
     under_way: dict[str, SequenceProgress] = {}
-    looked_at, throughput = 0, Throughput()
+    works = {s.seq: work_of(s, seen, job.kind) for s, seen in compared.todo}
+    parts.expect(sum((work.parts for work in works.values()), Counter()))
+    throughput = Throughput()
     skip = job.options.on_error == "skip"
 
     def tasks(todo: list[tuple[AlignedSequence, Seen]]) -> Iterator[ShardTask]:
@@ -324,7 +332,13 @@ def _run(
                 if not skip:
                     raise
                 compared.failures[sequence.seq] = Failure(seq=sequence.seq, error=str(error))
+                parts.skip(works[sequence.seq].parts, items=len(sequence.windows))
                 continue
+            if job.kind == "npy" and plan.record.sensor_sha256 is not None:
+                reporter.warn(
+                    f"{sequence.seq}: kind npy holds counts as recorded and has no sensor in it: "
+                    "name it as `sensor` in spikes.json there, or voxelize to a store"
+                )
             begun = sequence.seq in compared.begun
             done = noted(job.store, plan, check=job.options.check) if begun else {}
             written.keep(done.values())
@@ -338,7 +352,8 @@ def _run(
             for result in done.values():
                 progress.add(result, before=True)
             under_way[sequence.seq] = progress
-            tell(sequence.seq, sum(result.windows for result in done.values()))
+            if done:
+                skip_done(sequence.seq, done.values())
             if progress.missing == 0:
                 finish(progress)
             yield from (task for task in plan.tasks if task.number not in done)
@@ -355,11 +370,11 @@ def _run(
             return
         written.add(progress)
 
-    def tell(seq: str, windows: int, nbytes: int = 0) -> None:
-        nonlocal looked_at
-        looked_at += windows
-        speed = throughput(nbytes)
-        reporter.progress(looked_at, compared.windows, f"{speed} of spikes, {seq}")
+    def skip_done(seq: str, done: Iterable[ShardResult]) -> None:
+        sizes: Counter[str] = Counter()
+        for result in done:
+            sizes.update(dict([works[seq].part(result)]))
+        parts.skip(sizes, seq, items=sum(result.windows for result in done))
 
     def lost(task: ShardTask, why: str) -> ShardResult | Failure:
         return Failure(seq=task.record.seq, error=why)
@@ -379,7 +394,9 @@ def _run(
         progress.add(result)
         if progress.missing == 0:
             finish(progress)
-        tell(result.seq, result.windows, result.bytes_in)
+        kind, size = works[result.seq].part(result)
+        note = f"{throughput(result.bytes_in)} of spikes, {result.seq}"
+        parts.did(kind, note, size=size, finished=result.windows)
 
 
 def _finish(job: VoxelizeJob, progress: SequenceProgress) -> None:

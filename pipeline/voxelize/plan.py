@@ -19,26 +19,28 @@ import json
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..align.manifest import AlignedSequence, FileRecord
 from ..frames.images import FrameType
 from ..host.pieces import HashForm
+from ..host.reporter import counted
 from ..spikes.between import Cut
 from ..spikes.geometry import SpikeGeometry
 from ..spikes.registration import Registration
+from ..spikes.sensor import Sensor
 from ..storage.base import StoreError, merge_spans
 from ..store.arrays import ArraySpec, Codec
 from ..store.schema import (
     INSTANTS,
+    SENSOR_MAPS,
     SHARD_BYTES,
     SHARP_INSTANTS,
     Kind,
     SequenceRecord,
     shard_windows,
 )
-from .sensor import sensor_of
 
 Ranges = list[tuple[int, int]]
 """Spike samples [start, stop), of each window or run."""
@@ -149,6 +151,8 @@ class ShardTask:
     """Registration of spike pixels to the frames; None: both cameras see the same."""
     small: tuple[tuple[ArraySpec, tuple[float, ...]], ...] = ()
     """Arrays of one value a window, and their values, in a sequence's first task only."""
+    sensor: Sensor | None = field(default=None, repr=False, compare=False)
+    """Sensor whose maps are written, in a sequence's first task only; the record has its hash."""
 
     def samples_of(self, path: str) -> Ranges:
         """Return the samples [start, stop) of a stream that the task reads; empty: it is none."""
@@ -189,6 +193,7 @@ def plan_sequence(
     target: Target,
     frames: FrameForm,
     seen: Mapping[str, FileRecord],
+    sensor: Sensor | None = None,
 ) -> SequencePlan:
     """Turn one sequence of a manifest into task records.
 
@@ -197,6 +202,7 @@ def plan_sequence(
         target: form and place of what is made of it.
         frames: size and type of the frames.
         seen: present state of each file of the sequence.
+        sensor: the spikes' sensor; None: pixels are taken as equal.
 
     Raises:
         StoreError: fewer samples than bins, or sharp frames for some windows only.
@@ -213,6 +219,8 @@ def plan_sequence(
                 "manifest names several; align without --instants, or voxelize to a store"
             )
         record = record.with_instants(len(sequence.instants))
+    if sensor is not None:
+        record = record.with_sensor(sensor.sha256)
     windows = tuple(
         WindowSource(w.frame_index, w.spikes, start, stop, w.blur, w.sharp, w.instants)
         for w, (start, stop) in zip(sequence.windows, ranges, strict=True)
@@ -225,7 +233,11 @@ def plan_sequence(
         "first_sample": first_sample,
         INSTANTS: sequence.instants,
     }
-    small = tuple((s, tuple(values[s.name])) for s in record.arrays if s.shards is None)
+    small = tuple(
+        (s, tuple(values[s.name]))
+        for s in record.arrays
+        if s.shards is None and s.name not in SENSOR_MAPS
+    )
     whole = ShardTask(
         target=target,
         record=record,
@@ -240,9 +252,9 @@ def plan_sequence(
     tasks = []
     for number, of_task in enumerate(sources):
         task = parts[number][0] if number < len(parts) else whole
-        first = number == 0 and record.kind != "npy"
-        task = replace(task, sources=of_task, small=small if first else ())
-        tasks.append(replace(task, number=number, noted=len(sources) > 1))
+        if number == 0 and record.kind != "npy":
+            task = replace(task, small=small, sensor=sensor)
+        tasks.append(replace(task, sources=of_task, number=number, noted=len(sources) > 1))
     return SequencePlan(record, tuple(tasks))
 
 
@@ -313,8 +325,9 @@ def _sample_ranges(sequence: AlignedSequence, bins: int) -> Ranges:
     for window, (start, stop) in zip(sequence.windows, ranges, strict=True):
         if stop - start < bins:
             raise StoreError(
-                f"{sequence.seq}: frame {window.frame_index} has {stop - start} spike samples "
-                f"for {bins} bins ({window.spikes}); give --bins {stop - start} or fewer"
+                f"{sequence.seq}: frame {window.frame_index} has "
+                f"{counted(stop - start, 'spike sample')} "
+                f"for {counted(bins, 'bin')} ({window.spikes}); give --bins {stop - start} or fewer"
             )
     return ranges
 
@@ -335,7 +348,6 @@ def _record(
     firsts = {(window.spikes, window.first) for window in sequence.windows}
     packed = target.kind == "packed"
     return SequenceRecord(
-        sensor_sha256=sensor_of(sequence, target.root),
         kind=target.kind,
         seq=sequence.seq,
         bins=target.bins,

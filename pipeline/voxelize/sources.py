@@ -28,13 +28,18 @@ from ..align.manifest import (
     parse_manifest,
     read_manifest,
 )
+from ..calibrate.belongs import require_fit, require_same_way_up
+from ..calibrate.sensor_file import read_sensor
 from ..frames.images import as_type, frame_type, image_shape, read_frame
 from ..host.files import StrPath, all_inside, inside, sha256_file
 from ..host.pieces import HashForm, PieceHasher, hash_bytes, hash_file
 from ..host.reading import open_file
 from ..host.reporter import SILENT, Reporter
 from ..spikes.clock import SpikeWindowError
+from ..spikes.named_sensor import require_sensor
 from ..spikes.rolling import open_spikes, row_delays
+from ..spikes.sensor import Sensor, SensorError
+from ..spikes.sidefile import beside, read_side_file
 from ..spikes.stream import SpikeStream
 from ..storage.base import Storage, StoreError, check_key
 from ..storage.fetch import fetch
@@ -122,6 +127,55 @@ class ManifestSources:
         with tempfile.TemporaryDirectory() as folder:
             fetch(self.root, names, Path(folder))
             return _form([Path(folder, name) for name in names])
+
+    def sensor(self, sequence: AlignedSequence) -> Sensor | None:
+        """Return the sensor of a sequence's spikes; None: neither manifest nor side file names one.
+
+        Raises:
+            SensorError: it can't be read, changed since it was aligned, or is another camera's.
+        """
+        if not self.root.is_local:
+            return self._sensor_in_bucket(sequence)
+        root = Path(self.root.location)
+        dat = root / sequence.windows[0].spikes if sequence.windows else root
+        if sequence.sensor is not None:
+            path, named_in = sequence.sensor.at(root, self._named_in), "the manifest"
+        else:
+            side = read_side_file(dat) if dat.is_file() else None
+            if side is None or side.sensor is None:
+                return None
+            path, named_in = beside(dat, side.sensor), "its side file"
+        geometry = sequence.spike_geometry()
+        try:
+            file = read_sensor(path)
+            require_fit(file, sequence.seq, geometry)
+            require_same_way_up(file, dat, geometry, sequence.cut(sequence.windows[0]))
+        except SensorError as error:
+            raise SensorError(
+                f"{dat}: the sensor that {named_in} names can't be used: {error}"
+            ) from error
+        return file.sensor
+
+    def _sensor_in_bucket(self, sequence: AlignedSequence) -> Sensor | None:
+        """Return the sensor that the manifest names; side files are not looked for there."""
+        if sequence.sensor is None:
+            return None
+        scheme, _, rest = self.root.location.partition("://")
+        bucket, _, prefix = rest.partition("/")
+        key = posixpath.normpath(posixpath.join(prefix, sequence.sensor.file))
+        if key.startswith(".."):
+            raise SensorError(
+                f"{self._named_in}: the sensor of {sequence.seq}, {sequence.sensor.file!r}, lies "
+                "outside of the bucket; copy it beside the data set, and align again"
+            )
+        place = open_storage(f"{scheme}://{bucket}/{key}")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "sensor")
+            fetch(place, place.sizes(), path)
+            require_sensor(path, sequence.sensor.sha256, self._named_in)
+            file = read_sensor(path)
+        require_fit(file, sequence.seq, sequence.spike_geometry())
+        return file.sensor
 
     def _look_in_bucket(self, sequence: AlignedSequence) -> dict[str, FileRecord]:
         if self._sizes is None:

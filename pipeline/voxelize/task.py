@@ -13,7 +13,7 @@ from ..storage.base import StoreError, StoreWriteError
 from ..storage.checksum import SummedFiles
 from ..storage.locate import open_storage
 from ..store.arrays import METADATA, ArraySpec
-from ..store.schema import SHARP_INSTANTS, Completion, SourceMark
+from ..store.schema import SENSOR_MAPS, SHARP_INSTANTS, Completion, SourceMark
 from ..store.write import array_files, scratch
 from .notes import ShardResult, note
 from .npy import write_windows
@@ -160,6 +160,10 @@ def _write(task: ShardTask) -> ShardResult:
 def _write_arrays(task: ShardTask, sources: TaskSources, files: SummedFiles) -> None:
     for spec, values in task.small:
         _write_array(files, spec, 0, np.array(values, spec.dtype))
+    if task.sensor is not None:
+        maps: tuple[np.ndarray, ...] = (task.sensor.gain, task.sensor.dark, task.sensor.flaws)
+        for name, plane in zip(SENSOR_MAPS, maps, strict=True):
+            _write_array(files, task.record.specs[name], 0, plane)
     fill = {"spikes": _gather_spikes, "voxels": _count_windows}
     for spec in task.arrays:
         data = scratch("shard", (task.stop - task.start, *spec.shape[1:]), spec.dtype)

@@ -21,6 +21,7 @@ from ...third_party.VRT import load_torch_file
 from ..host.documents import DocumentError, parse_yaml, read_json
 from ..host.header import ProductFormat
 from ..host.reading import open_file
+from ..host.reporter import counted
 from .base import base_of, describe_base, tell_former_base
 from .files import CheckpointError, find_checkpoint
 from .parts import describe_parts
@@ -253,7 +254,8 @@ def outline_that_fits(
     """
     if sum(config.MODEL.VRT.depths) > len(forms):
         raise CheckpointError(
-            f"{path}: its {len(forms)} weights do not fit the model of its configuration, which "
+            f"{path}: its {counted(len(forms), 'weight')} can't fit the model of its "
+            "configuration, which "
             f"has {sum(config.MODEL.VRT.depths)} blocks; get the file anew"
         )
     outline = outline_model(config)

@@ -15,6 +15,7 @@ from ...errors import SpikeDeblurError
 from ...model.motion_deblur import BASE
 from ...third_party.VRT import plain_state_dict, read_state_dict
 from ..host.files import sha256_file
+from ..host.reporter import counted
 from .base import base_of
 from .checkpoint import (
     CHECKPOINT,
@@ -132,9 +133,9 @@ def start_from(
     for done in (*found.notes, *_notes(found, fitting, expected, config, differ)):
         note(f"--init: {name}: {done}")
     if unused:
-        note(f"--init: {name}: {len(unused)} weights are left out: {_some(unused)}")
+        note(f"--init: {name}: {counted(len(unused), 'weight')} left out: {_some(unused)}")
     if lacking:
-        note(f"--init: {name}: {len(lacking)} weights begin anew: {_some(lacking)}")
+        note(f"--init: {name}: {counted(len(lacking), 'weight')} to begin anew: {_some(lacking)}")
     return {
         "name": name,
         "sha256": sha256_file(found.path),

@@ -225,7 +225,11 @@ def test_gaps_in_the_names_are_pointed_at(bench, tmp_path, capsys) -> None:
         ("--frame-rate 50 --shutter 16mm", 2, "s, ms, us or ns, found '16mm'"),
         ("--frame-rate 50 --shutter 10us", 1, "IMG_0.png: expected an exposure of 2 spike samples"),
         ("--shutter 16ms", 1, "add --frame-rate 30"),
-        ("--frame-rate 50 --shutter 16ms --start 1s", 1, "correct --frame-rate, --start"),
+        (
+            "--frame-rate 50 --shutter 16ms --start 1s",
+            1,
+            "correct --frame-rate, --shutter, --start",
+        ),
         ("--exposure 1 --fps 30", 1, "0025.png: expected an exposure of 2 spike samples or more"),
         ("--times three.csv", 1, "three.csv: expected 11 rows"),
         ("--times three.csv --frame-rate 50", 2, "leave --frame-rate out"),

@@ -141,3 +141,17 @@ def test_numbers_of_many_digits_are_wrong_use(
     error = capsys.readouterr().err
     assert "Traceback" not in error
     assert len(error) < 8000
+
+
+def test_a_table_too_wide_has_the_numbers_of_a_cell_below_each_other(monkeypatch, capsys):
+    scores = ["16.06 / 0.523"] * 6
+    rows = [("sequence", "windows", *"abcdef"), ("test/scenes / 00000", "3", *scores)]
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(rows)
+    narrow = capsys.readouterr().out.splitlines()
+    assert max(map(len, narrow)) <= 80
+    assert narrow[-2].split() == ["test/scenes", "/", "00000", "3", *["16.06"] * 6]
+    assert narrow[-1].split() == ["0.523"] * 6
+    monkeypatch.delenv("COLUMNS")
+    print_table(rows)
+    assert "16.06 / 0.523   16.06 / 0.523" in capsys.readouterr().out

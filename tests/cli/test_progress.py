@@ -188,6 +188,33 @@ def test_a_second_phase_begins_its_own_count(clock, capsys):
     assert lines(capsys)[-1] == "Training: 2/10 20.0 s each, 2:40 min left"
 
 
+def test_a_phase_that_counts_something_else_names_it(clock, capsys):
+    with progress.progress_bar("Training", "steps") as reporter:
+        reporter.counts("windows")
+        reporter.progress(720, 720, "reading")
+        reporter.counts("steps")
+        reporter.progress(500, 500)
+    reading, training = capsys.readouterr().err.splitlines()
+    assert reading.startswith("Training: 720/720 windows, ")
+    assert training.startswith("Training: 500/500 steps")
+
+
+def test_a_narrow_terminal_cuts_what_is_in_work_and_nothing_else(monkeypatch, tmp_path):
+    with (tmp_path / "err").open("w+", encoding="utf-8") as terminal:
+        monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setenv("TERM", "xterm")
+        with progress.progress_bar("Voxelizing", "windows") as reporter:
+            reporter.progress(204, 771, "20.3 MB, 1.0 MB/s of spikes, train/scenes/00058")
+        terminal.seek(0)
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.read())
+    (line,) = {line.rstrip() for line in re.split(r"[\r\n]", shown) if "204/771" in line}
+    assert "windows" in line
+    assert "0:00:00" in line
+    assert line.endswith("…")
+
+
 def test_the_end_says_what_was_made_how_long_it_took_and_what_comes_next(capsys, tmp_path):
     arguments = ["simulate", str(tmp_path / "out"), "--scenes", "1", "--size", "16x16"]
     assert main([*arguments, "--workers", "1"]) == 0

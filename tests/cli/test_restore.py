@@ -88,7 +88,7 @@ def test_exposure_and_frame_rate_do_without_a_log(data: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--exposure", "33", "--fps", "1000"], "--method sdm"),
+        (["--exposure", "33", "--fps", "1000"], "--method path"),
         (["--method", "sdm"], "--log"),
         (["--method", "sdm", "--exposure", "33"], "--fps"),
         (["--method", "sdm", "--run", "x", "--log", "y"], "not both"),

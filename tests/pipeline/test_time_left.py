@@ -1,4 +1,4 @@
-"""The time left that `evaluate` and `restore` tell, on a clock that only their parts move."""
+"""The time left that commands tell, on a clock that only the parts of their work move."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_sets import make_data_set
 
 from spikedeblur.configs import load_config
 from spikedeblur.model.motion_deblur import MAPS
+from spikedeblur.pipeline.align.manifest import read_manifest, write_manifest
 from spikedeblur.pipeline.evaluate import job as evaluating
 from spikedeblur.pipeline.frames.images import write_png
+from spikedeblur.pipeline.host import pieces
 from spikedeblur.pipeline.host import reporter as reporting
 from spikedeblur.pipeline.host.reporter import Parts, Reporter, Sized
 from spikedeblur.pipeline.methods import exposures, side_by_side
+from spikedeblur.pipeline.methods.make_method import make_method
 from spikedeblur.pipeline.methods.network import ModelMethod
+from spikedeblur.pipeline.report import page as reports
+from spikedeblur.pipeline.report import pictures
 from spikedeblur.pipeline.restore import job as restoring
 from spikedeblur.pipeline.sequences.find_recording import ExposureTimes, find_recording
 from spikedeblur.pipeline.sequences.recording import RecordingSequence
 from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
 from spikedeblur.pipeline.spikes.settings import SpikeOptions
+from spikedeblur.pipeline.voxelize import VoxelizeOptions, voxelize_manifest
+from spikedeblur.pipeline.voxelize import job as voxelizing
 
 
 class Clock(Reporter):
@@ -131,11 +139,96 @@ def test_restore_knows_how_long_it_will_take(
         monkeypatch.setattr(restoring.Restoring, "open", lambda how, run: network)
         how["tile"] = tile
     recordings = [recorded(moving_scene, tmp_path, f"test/a/{i}") for i in range(3)]
-    monkeypatch.setattr(restoring, "recordings_of", lambda manifest, split, sensor: recordings)
+    monkeypatch.setattr(restoring, "recordings_of", lambda *named: recordings)
     restoring.restore_manifest(
         tmp_path / "m.json", tmp_path / "out", restoring.Restoring(**how), reporter=clock
     )
     assert clock.told[-1][2] == 9 * each
+    clock.require_honest()
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "counts"}, {"format": "npy"}])
+@pytest.mark.parametrize(("spikes", "windows", "hashes"), [(1, 1, 1), (10, 1, 0.1), (0.1, 10, 5)])
+def test_voxelize_knows_how_long_it_will_take(
+    clock, tmp_path, monkeypatch, options, spikes, windows, hashes
+) -> None:
+    manifest = long_recordings(tmp_path, monkeypatch)
+    costs = {"spikes": spikes, "windows": windows * 500, "hashes": hashes}
+    stop_after(monkeypatch, clock, costs, None)
+    how = VoxelizeOptions(**options)
+    voxelize_manifest(manifest, tmp_path / "store", how, reporter=clock)
+    clock.require_honest()
+
+
+@pytest.mark.parametrize("stopped_at", [15, 40])
+def test_what_a_stopped_run_has_written_takes_no_time(
+    clock, tmp_path, monkeypatch, stopped_at
+) -> None:
+    manifest = long_recordings(tmp_path, monkeypatch)
+    costs = {"spikes": 1.0, "windows": 40000.0, "hashes": 0.4}
+    with monkeypatch.context() as patch:
+        stop_after(patch, clock, costs, stopped_at)
+        with pytest.raises(KeyboardInterrupt):
+            voxelize_manifest(manifest, tmp_path / "store", reporter=clock)
+    clock.now, clock.told = 0.0, []
+    stop_after(monkeypatch, clock, costs, None)
+    summary = voxelize_manifest(manifest, tmp_path / "store", reporter=clock)
+    assert summary.shards_kept
+    clock.require_honest()
+
+
+def long_recordings(folder: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a manifest of sequences of several shards and unequal size, cut from recordings."""
+    for module in ("voxelize.plan", "store.schema"):
+        monkeypatch.setattr(f"spikedeblur.pipeline.{module}.shard_windows", lambda n, _: min(2, n))
+    monkeypatch.setattr("spikedeblur.pipeline.store.schema.SHARD_BYTES", 2000)
+    monkeypatch.setattr("spikedeblur.pipeline.voxelize.plan.SHARD_BYTES", 4000)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 500)
+    monkeypatch.setattr(pieces, "PLAIN_BYTES", 2000)
+    names = tuple(f"train/{letter}" for letter in "abcde")
+    data = make_data_set(folder, centres=tuple(range(2, 50, 4)), seqs=names)
+    manifest = read_manifest(data.manifest)
+    sequences = tuple(
+        sequence.model_copy(update={"windows": sequence.windows[:number]})
+        for sequence, number in zip(manifest.sequences, (2, 12, 3, 9, 5), strict=True)
+    )
+    write_manifest(data.manifest, manifest.model_copy(update={"sequences": sequences}))
+    return data.manifest
+
+
+def stop_after(
+    patch: pytest.MonkeyPatch, clock: Clock, costs: dict[str, float], tasks: int | None
+) -> None:
+    """Let tasks move the clock, by bytes of spikes, by windows, by bytes hashed; stop at one."""
+    write, done = voxelizing.write_shard, []
+
+    def timed(task: Any) -> Any:
+        if len(done) == tasks:
+            raise KeyboardInterrupt
+        done.append(task)
+        kind = "windows" if task.windows else "spikes" if task.runs else "hashes"
+        clock.now += costs[kind] * (len(task.windows) or task.nbytes)
+        return write(task)
+
+    patch.setattr(voxelizing, "write_shard", timed)
+
+
+@pytest.mark.parametrize(("seconds", "clip_len"), [(1.5, 2), (3.0, 1), (3.0, 3)])
+def test_report_knows_how_long_it_will_take(
+    clock, moving_scene, tmp_path, monkeypatch, seconds, clip_len
+) -> None:
+    windows = RecordingSequence(recorded(moving_scene, tmp_path), 32)
+    chosen = [(f"Window {i}", windows, i) for i in (1, 0, 2, 1)]
+    methods = [(name, make_method(name)) for name in ("blur", "tfp", "path")]
+    methods.append(("model", model(clock, seconds, 32, clip_len)))
+    material = SimpleNamespace(sequences=[windows], notes=[], runs=[])
+    monkeypatch.setattr(reports, "gather", lambda *named, **others: material)
+    monkeypatch.setattr(pictures, "choose_methods", lambda material, restore: methods)
+    monkeypatch.setattr(pictures, "choose_windows", lambda material: chosen)
+    monkeypatch.setattr(pictures, "to_uri", clock.took(0.3, lambda pixels, **how: ""))
+    monkeypatch.setattr(pictures, "play", clock.took(1.0, lambda sequence, window: None))
+    monkeypatch.setattr(reports, "render", clock.took(2.0, lambda *shown: ""))
+    reports.write_report([tmp_path], reporter=clock)
     clock.require_honest()
 
 

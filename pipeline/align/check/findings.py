@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...frames.listing import shorten
+from ...host.reporter import counted
 from ..manifest import AlignedSequence
 
 
@@ -43,4 +44,4 @@ class Checking:
         """Add a finding about several of the sequence's files, if there are any."""
         if names:
             of = len(self.sequence.files)
-            self.note(kind, f"{len(names)} of {of} files {what}: {shorten(names)}")
+            self.note(kind, f"{len(names)} of {counted(of, 'file')} {what}: {shorten(names)}")

@@ -23,6 +23,7 @@ from ...host.reporter import SILENT, Reporter, Sized
 from ...host.threads import thread_pool
 from ...spikes.clock import SpikeWindowError
 from ...spikes.dat import SpikeFile, SpikeFileError
+from ...spikes.sensor import SensorError
 from ..manifest import (
     AlignedSequence,
     Manifest,
@@ -34,6 +35,7 @@ from ..manifest import (
 from ..measure.dataset import frames_of
 from ..measure.in_time import look
 from ..measure.verify import verify_sequence
+from ..named_sensor import UNCORRECTED
 from .findings import CheckFinding, Checking
 from .frames import check_images
 from .stream import BadPixels, SpikeSums, find_bad_pixels
@@ -141,7 +143,10 @@ def check_manifest(
 
     def check(sequence: AlignedSequence) -> SequenceCheck:
         with files_of(sequence) as folder:
-            return check_sequence(sequence, manifest, folder, path)
+            return check_sequence(sequence, manifest, folder, path, has_sensor=remote is None)
+
+    if any(sequence.sensor for sequence in manifest.sequences):
+        reporter.note(UNCORRECTED)
 
     checks: list[SequenceCheck] = []
     with thread_pool(workers, "check") as pool:
@@ -161,11 +166,29 @@ def check_manifest(
 
 
 def check_sequence(
-    sequence: AlignedSequence, manifest: Manifest, root: Path, named_in: str | os.PathLike[str]
+    sequence: AlignedSequence,
+    manifest: Manifest,
+    root: Path,
+    named_in: str | os.PathLike[str],
+    *,
+    has_sensor: bool = True,
 ) -> SequenceCheck:
-    """Check one sequence; see `check_manifest`."""
+    """Check one sequence; see `check_manifest`.
+
+    Args:
+        sequence: the manifest's entry.
+        manifest: the manifest.
+        root: folder with the sequence's files.
+        named_in: path of the manifest, for messages.
+        has_sensor: whether a sensor that the entry names is to be there, too.
+    """
     checking = Checking(sequence, all_inside(root, sequence.files, named_in, sequence.links))
     _check_there(checking)
+    if sequence.sensor is not None and has_sensor:
+        try:
+            sequence.sensor.at(root, named_in)
+        except SensorError as error:
+            checking.note("sensor", str(error))
     sums = _check_spikes(checking)
     check_images(checking, linear=manifest.linear_light is True)
     bad = _check_bad_pixels(checking, sums)

@@ -58,6 +58,8 @@ class FoundSequence:
     """Time of sample 0 of a stream without side file, in seconds."""
     preset: SpikePreset | None = None
     """Geometry, rate and gain that the data set's makers published, or a layout file states."""
+    sensor: Path | None = None
+    """File that says how the spike pixels differ, where a layout file states it."""
     spike_shape: tuple[int, int] | None = None
     """(H, W) of the spikes, where the data set states it without the row order."""
     spike_scale: int | None = None

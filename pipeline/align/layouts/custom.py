@@ -9,6 +9,7 @@
       geometry: 250x400,bottom-up
       rate: 20000                                  # Hz
       gain: 0.6
+      sensor: sensor.zarr                          # that `calibrate` wrote; may be left out
     camera:                                        # or `frames`, for averaged sharp frames
       frame_rate: 20                               # frames a second, in the order of their numbers
       shutter: 10ms
@@ -83,6 +84,8 @@ class Spikes(_Section):
     """Spike samples a second, in Hz."""
     gain: Gain | None = None
     """Spikes a sample at unit luminance."""
+    sensor: str | None = Field(default=None, pattern=r"^[^\x00]+$")
+    """Path of the sensor's file that `calibrate` wrote, from the data set's folder."""
     first: Seconds = 0.0
     """Time of sample 0 of a stream on the frames' time axis, in seconds."""
     before: int = Field(default=0, ge=0, le=_MOST_NUMBER)
@@ -356,6 +359,7 @@ class CustomLayout:
             tail_samples=stated.after,
             first=stated.first,
             preset=preset,
+            sensor=None if stated.sensor is None else root / stated.sensor,
             spike_scale=stated.scale,
             scene=names.get("scene"),
             stated_in=self._where,

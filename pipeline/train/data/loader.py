@@ -96,11 +96,13 @@ def preload(samples: ClipSamples, threads: int = 1, reporter: Reporter = SILENT)
                 return None  # it is reported when a step comes to it
             raise
 
+    reporter.counts("windows")
     with ThreadPoolExecutor(max(threads, AT_ONCE // 2) if samples.is_remote else threads) as pool:
         for done, (key, arrays) in enumerate(zip(windows, pool.map(read, windows), strict=True), 1):
             if arrays is not None:
                 samples.cache.put(key, arrays)
             reporter.progress(done, len(windows), "reading the training split into memory")
+    reporter.counts("steps")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -14,7 +14,7 @@ import numpy as np
 
 from ....configs.schema import Config, NormConfig
 from ....configs.schema.data import StoreConfig
-from ...sequences.contract import WindowSequence
+from ...sequences.contract import WindowSequence, sensor_of
 from ...sequences.grid import is_registered, resampling_of
 from ...sequences.light import beside_exposure, is_plain_log1p, seen_by
 from ...sequences.provenance import describe_data, describe_mixture, findings
@@ -69,19 +69,23 @@ class Splits(NamedTuple):
 
     def without_spikes(self) -> str | None:
         """Return the name of a sequence whose spikes can't be read, only counts; None: no such."""
-        named = [
-            *zip(self.names("training"), self.training, strict=True),
-            *zip(self.names("validation"), self.validation, strict=True),
-        ]
-        return next((name for name, sequence in named if not sequence.has_spikes), None)
+        return self._first(lambda sequence: not sequence.has_spikes)
 
     def resampled(self) -> str | None:
         """Return the name of a sequence whose light is resampled to its frames; None: no such."""
+        return self._first(lambda sequence: resampling_of(sequence) is not None)
+
+    def corrected(self) -> str | None:
+        """Return the name of a sequence whose pixels a sensor corrects; None: no such."""
+        return self._first(lambda sequence: sensor_of(sequence) is not None)
+
+    def _first(self, holds: Callable[[WindowSequence], bool]) -> str | None:
+        """Return the name of the first sequence for which something holds; None: no such."""
         named = [
             *zip(self.names("training"), self.training, strict=True),
             *zip(self.names("validation"), self.validation, strict=True),
         ]
-        return next((name for name, s in named if resampling_of(s) is not None), None)
+        return next((name for name, sequence in named if holds(sequence)), None)
 
     def packs(self, config: Config, device: torch.device) -> tuple[bool, str | None]:
         """Return whether samples hold packed spikes, as DATA.SPIKES_ON_DEVICE says.
@@ -94,12 +98,13 @@ class Splits(NamedTuple):
             Also a note on why they don't, where a GPU could make use of them; None: there is none.
 
         Raises:
-            SampleError: they are to, and a sequence has counts only, or its light is resampled.
+            SampleError: they are to, and a sequence has counts only, or its light is resampled or
+                corrected by a sensor.
         """
         wanted = config.DATA.SPIKES_ON_DEVICE
         if not wanted or (wanted == "auto" and device.type != "cuda"):
             return False, None
-        name, resized = self.without_spikes(), self.resampled()
+        name, resized, corrected = self.without_spikes(), self.resampled(), self.corrected()
         if name is not None and wanted is True:
             raise SampleError(
                 f"{name}: DATA.SPIKES_ON_DEVICE: expected spikes, found counts only; voxelize with "
@@ -110,8 +115,15 @@ class Splits(NamedTuple):
                 f"{resized}: DATA.SPIKES_ON_DEVICE: expected frames a whole multiple of spikes, "
                 "since light is resampled where it is loaded; set it to auto"
             )
+        if corrected is not None and wanted is True:
+            raise SampleError(
+                f"{corrected}: DATA.SPIKES_ON_DEVICE: expected spikes of equal pixels, found a "
+                "sensor, which corrects light where it is loaded; set it to auto"
+            )
         if name is not None:
             why = f"{name} has counts only"
+        elif corrected is not None:
+            why = f"a sensor corrects the pixels of {corrected} there"
         elif resized is not None:
             why = f"light of {resized} is resampled to the frame's grid there"
         elif (

@@ -14,6 +14,7 @@ from typing import Any
 
 from ....configs.schema import Config
 from ....configs.schema.train import TrainConfig
+from ...host.reporter import counted
 from ...weights.checkpoint import checkpoint_config, forms_of, read_checkpoint
 from ...weights.files import CheckpointError, checkpoint_path
 from ...weights.same import HARMLESS, changes
@@ -118,7 +119,7 @@ def _not_as_planned(
     if all(a == b for a, b in zip(planned, taken, strict=True)):
         return []
     what = (
-        f"the {done} steps that are done had the learning rates of a run of {former}, so this is "
+        f"the {counted(done, 'step')} done had the learning rates of a run of {former}, so this is "
         f"not the run that was planned for {total} from its start"
     )
     if train.SCHEDULER.TYPE == "cosine":

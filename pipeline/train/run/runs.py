@@ -21,6 +21,7 @@ from ...host.documents import (
     read_json,
 )
 from ...host.reading import read_file
+from ...host.reporter import counted
 from ...weights.same import leaves
 
 _NOT_COMPARED = ("TRAIN.LOG_INTERVAL", "TRAIN.SAVE_INTERVAL", "TRAIN.NUM_WORKERS")
@@ -213,7 +214,8 @@ def _origin(record: RunRecord) -> dict[str, Any]:
     data = None
     if record.data:
         sequences, windows = record.data["sequences"], record.data["windows"]
-        data = f"{windows} windows in {sequences} sequences, {record.data['sha256'][:8]}"
+        data = f"{counted(windows, 'window')} in {counted(sequences, 'sequence')}, "
+        data += record.data["sha256"][:8]
     return {"training data": data, "began with": record.began_with}
 
 

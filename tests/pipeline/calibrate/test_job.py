@@ -15,8 +15,10 @@ from PIL import Image
 from spikedeblur.cli import main
 from spikedeblur.errors import SpikeDeblurError
 from spikedeblur.pipeline.calibrate import calibrate
+from spikedeblur.pipeline.calibrate.job import GUESSES
 from spikedeblur.pipeline.calibrate.rates import watch
 from spikedeblur.pipeline.calibrate.sensor_file import read_sensor
+from spikedeblur.pipeline.host.reporter import SILENT, Parts
 from spikedeblur.pipeline.simulate.flaws import Flaws
 from spikedeblur.pipeline.spikes import SpikeFile, SpikeGeometry, write_spikes
 from spikedeblur.pipeline.spikes.camera import SpikeCamera
@@ -95,12 +97,13 @@ def test_a_rate_is_known_far_better_than_to_a_spike(tmp_path: Path):
     light = (rates / CAMERA.gain).astype(np.float32)
     equal = Flaws().sensor(SHAPE, 0)
     stream = SpikeFile.open(record(tmp_path / "a.dat", light, equal, 1000), GEOMETRY)
-    fired = watch(stream, 0, 1000)
+    work = Parts(SILENT, 1, GUESSES)
+    fired = watch(stream, 0, 1000, work)
     counted = fired.number / 1000
     found = np.abs(fired.rate() - rates)
     assert np.sqrt((found**2).mean()) < 0.4 * np.sqrt(((counted - rates) ** 2).mean())
     assert found.max() < 1.1 / 1000
-    halves = watch(stream, 0, 333).then(watch(stream, 333, 1000))
+    halves = watch(stream, 0, 333, work).then(watch(stream, 333, 1000, work))
     for name in ("number", "first", "last"):
         np.testing.assert_array_equal(getattr(halves, name), getattr(fired, name))
 

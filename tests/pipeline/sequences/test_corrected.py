@@ -14,13 +14,11 @@ from data_sets import DataSet, make_data_set
 
 from spikedeblur.cli import main
 from spikedeblur.pipeline.calibrate.sensor_file import SensorRecord, read_sensor, write_sensor
-from spikedeblur.pipeline.evaluate import Evaluating, evaluate
-from spikedeblur.pipeline.host.reporter import Reporter
 from spikedeblur.pipeline.methods.contract import MethodClip
 from spikedeblur.pipeline.methods.exposures import Exposures
 from spikedeblur.pipeline.methods.tfp_tfi_sdm import TfiMethod, TfpMethod
 from spikedeblur.pipeline.sequences.contract import WindowSequence, sensor_of
-from spikedeblur.pipeline.sequences.corrected import correct_sequences, correction, uncorrected
+from spikedeblur.pipeline.sequences.corrected import correct_sequences, correction
 from spikedeblur.pipeline.sequences.find_recording import recordings_of, settle_spikes
 from spikedeblur.pipeline.sequences.grid import in_frame_grid
 from spikedeblur.pipeline.sequences.light import LightSequence
@@ -235,9 +233,7 @@ def test_a_side_file_names_the_sensor_of_its_recording(own: DataSet, tmp_path: P
     assert settle_spikes(recording.dat, other).sensor == Path("other.zarr")
 
 
-def test_a_store_knows_the_sensor_of_its_recordings_and_who_takes_pixels_as_equal_says_so(
-    own: DataSet, tmp_path: Path
-):
+def test_a_store_has_the_sensor_that_a_side_file_names(own: DataSet, tmp_path: Path):
     recording = recorded(own)
     shape = recording.settings.geometry.shape
     side = read_side_file(recording.dat) or SideFile(
@@ -252,26 +248,14 @@ def test_a_store_knows_the_sensor_of_its_recordings_and_who_takes_pixels_as_equa
     ):
         voxelize_manifest(own.manifest, tmp_path / "none.zarr")
     write(tmp_path / "p", (5, 7))
-    with pytest.raises(SensorError, match=r"side file names can't be used.*found 5x7"):
+    with pytest.raises(SensorError, match=r"side file names can't be used.*found one of 5x7"):
         voxelize_manifest(own.manifest, tmp_path / "wrong.zarr")
     write(tmp_path / "p", shape, overwrite=True)
     voxelize_manifest(own.manifest, tmp_path / "d.zarr")
-    sequences = open_store(tmp_path / "d.zarr")
-    assert sequences[0].record.sensor_sha256 == read_sensor(tmp_path / "p").sha256
-    assert SEQ in (uncorrected(sequences) or "")
-    warned: list[str] = []
-    reporter = Reporter()
-    reporter.warn = warned.append  # type: ignore[method-assign]
-    evaluate(tmp_path / "d.zarr", split="val", methods=("tfp",), reporter=reporter)
-    assert "give --sensor" in warned[0]
-    evaluate(
-        tmp_path / "d.zarr",
-        split="val",
-        methods=("tfp",),
-        how=Evaluating(sensor=tmp_path / "p"),
-        reporter=reporter,
-    )
-    assert len(warned) == 1
+    (sequence,) = open_store(tmp_path / "d.zarr")
+    assert sequence.record.sensor_sha256 == read_sensor(tmp_path / "p").sha256
+    recording = RecordingSequence(recorded(own), sequence.bins)
+    np.testing.assert_array_equal(sequence.voxels(0, 2), recording.voxels(0, 2))
 
 
 def test_another_cameras_file_is_refused(own: DataSet, tmp_path: Path):

@@ -221,8 +221,8 @@ def test_a_part_is_taken_and_what_is_left_out_is_listed_both_ways(tmp_path, weig
     told = start_from(Init(tmp_path / "w.pt", partial=True), model, CONFIG, notes.append)
     assert told["left_out"] == ["more", names[1]] if names[1] > "more" else [names[1], "more"]
     assert told["begun_anew"] == names[:2]
-    assert any("2 weights are left out: " in note and "more" in note for note in notes)
-    assert any(f"2 weights begin anew: {names[0]}, {names[1]}" in note for note in notes)
+    assert any("2 weights left out: " in note and "more" in note for note in notes)
+    assert any(f"2 weights to begin anew: {names[0]}, {names[1]}" in note for note in notes)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name] if name in names[:2] else weights[name]), name
 
