@@ -149,7 +149,9 @@ class ManifestSources:
         try:
             file = read_sensor(path)
             require_fit(file, sequence.seq, geometry)
-            require_same_way_up(file, dat, geometry, sequence.cut(sequence.windows[0]))
+            if sequence.windows:
+                cut = sequence.cut(sequence.windows[0])
+                require_same_way_up(file, dat, geometry, cut)
         except SensorError as error:
             raise SensorError(
                 f"{dat}: the sensor that {named_in} names can't be used: {error}"
