@@ -51,7 +51,7 @@ def require_same_way_up(
     """Refuse a sensor whose pattern the recording, or a part of it, shows upside down.
 
     Files of one camera may have their rows in either order, as long as geometries say which. Where
-    the geometries agree in it, nothing is read.
+    the geometries agree in it, nothing is read, else only samples of `cut`.
 
     Raises:
         SensorError: it is so.
