@@ -299,7 +299,7 @@ def test_motion_and_late_spikes_of_the_evaluation_are_shown(trained, alone):
     }
     (alone / "evaluation.json").write_text(json.dumps(found))
     notes = write_report([alone]).notes
-    assert any("1 of 1 sequences are not where" in note for note in notes)
+    assert any("1 of 1 sequence are not where" in note for note in notes)
     assert "SDM 25.50 20.25" in Page(alone / "report.html").words
     found["schema_version"] = 99
     (alone / "evaluation.json").write_text(json.dumps(found))
