@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from hypothesis import settings
 from small_disks import mounted
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# pytest-xdist gives its workers a width of 80 columns, which tables in pipes would follow.
+for variable in ("COLUMNS", "LINES"):
+    os.environ.pop(variable, None)
 
 # Timings are never tests: a busy machine would fail what is right.
 settings.register_profile("untimed", deadline=None)
