@@ -10,6 +10,8 @@ import pytest
 from hypothesis import settings
 from small_disks import mounted
 
+from spikedeblur.cli.output import chosen_log_format, is_quiet
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # pytest-xdist gives its workers a width of 80 columns, which tables in pipes would follow.
@@ -34,6 +36,13 @@ def realdata() -> Path:
     if not folder.is_dir():
         pytest.skip("no real recordings beside the checkout (shared/realdata)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def not_quiet() -> None:
+    """What an earlier test asked of the command line holds for a process: begin without it."""
+    is_quiet.set(False)
+    chosen_log_format.set("text")
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_a_stopped_run_says_how_to_go_on(store, tmp_path, monkeypatch):
     whole = trainer.fit
 
     def interrupted(session, *, reporter, **options):
-        stop = Listener(lambda *_: signal.raise_signal(signal.SIGINT))
+        stop = Listener(lambda done, *_: done and signal.raise_signal(signal.SIGINT))
         return whole(session, reporter=stop, **options)
 
     monkeypatch.setattr(trainer, "fit", interrupted)

@@ -143,4 +143,4 @@ def test_scenes_beside_a_flat_field_are_refused(
     one, other = map(str, scenes)
     args = ["calibrate", "--out", str(tmp_path / "s"), "--geometry", SPEC]
     assert main([*args, "--recording", one, "--flat", other]) == 2
-    assert "leave out --recording" in capsys.readouterr().err.replace("\n", " ")
+    assert "leave --recording out" in capsys.readouterr().err.replace("\n", " ")

@@ -386,7 +386,7 @@ def test_windows_outside_the_recording_are_named_before_any_work(recording) -> N
 def test_wrong_use_is_refused(recording) -> None:
     with pytest.raises(job.RestoreError, match="--run DIR"):
         restore(recording, method="model")
-    with pytest.raises(job.RestoreError, match="not both"):
+    with pytest.raises(job.RestoreError, match="takes no trained model"):
         restore(recording, run=recording, method="sdm")
     with pytest.raises(job.RestoreError, match="'sdn'"):
         restore(recording, method="sdn")

@@ -21,7 +21,7 @@ def test_a_network_is_trained_at_rising_learning_rates_until_the_loss_rises(smal
     seen: list[int] = []
     listener = Listener(lambda done, total, note: seen.append(done))
     found = find_rate(config, 20, reporter=listener)
-    assert seen == list(range(1, len(found.rates) + 1))
+    assert seen == list(range(len(found.rates) + 1))
     assert found.rates[0] == 1e-6
     assert 1e-5 < found.suggested < 1
     again = find_rate(config, 20)
