@@ -107,7 +107,7 @@ class Seen:
 class Explanation:
     """How a sharp frame explains a blurred one, and how it is corrected by it.
 
-    Of what it is made from, it keeps little: a large frame's ways take more memory than all else.
+    It keeps little of what it is made from: a large frame's ways take more memory than all else.
     """
 
     def __init__(self, exposed: Exposed, sources: Tensor) -> None:

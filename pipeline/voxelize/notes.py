@@ -13,6 +13,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 
+from pydantic import TypeAdapter
+
 from ..host.documents import DocumentError, parse_json
 from ..storage.base import Storage, StoreError
 from ..storage.checksum import checksum
@@ -39,6 +41,9 @@ class ShardResult:
     """SHA-256 of each piece of a source file that was the task's to hash, by path and number."""
     bytes_in: int
     """Packed spike bytes that were read."""
+
+
+_RESULT = TypeAdapter(ShardResult)
 
 
 def note(store: Storage, task: ShardTask, result: ShardResult) -> None:
@@ -91,13 +96,8 @@ def _read(store: Storage, key: str, task: ShardTask) -> ShardResult | None:
         noted = parse_json(content or b"")
         if noted["task"] != _digest(task):
             return None
-        result = noted["result"]
-        hashes = {
-            path: {int(number): digest for number, digest in pieces.items()}
-            for path, pieces in result["hashes"].items()
-        }
-        return ShardResult(**(result | {"hashes": hashes}))
-    except (DocumentError, LookupError, TypeError, ValueError, AttributeError):
+        return _RESULT.validate_python(noted["result"])
+    except (DocumentError, LookupError, TypeError, ValueError):
         return None
 
 

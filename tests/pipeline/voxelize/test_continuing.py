@@ -200,7 +200,9 @@ def test_a_dry_run_says_what_would_be_continued(
     assert files_of(tmp_path / "killed") == before
 
 
-@pytest.mark.parametrize("what", ["torn", "of another task", "shard lost", "shard cut", "metadata"])
+@pytest.mark.parametrize(
+    "what", ["torn", "not of its types", "of another task", "shard lost", "shard cut", "metadata"]
+)
 def test_what_is_not_as_it_was_noted_is_made_again(
     long_one: DataSet, tmp_path: Path, tasks: Tasks, what: str
 ) -> None:
@@ -211,6 +213,9 @@ def test_what_is_not_as_it_was_noted_is_made_again(
     again = [2]
     if what == "torn":
         note.write_bytes(note.read_bytes()[:-9])
+    elif what == "not of its types":
+        content = json.loads(note.read_text())
+        note.write_text(json.dumps(content | {"result": content["result"] | {"files": 7}}))
     elif what == "of another task":
         content = json.loads(note.read_text())
         note.write_text(json.dumps(content | {"task": "0" * 64}))
