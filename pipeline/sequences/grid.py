@@ -11,21 +11,20 @@ field. If they don't, a registration brings the spikes' bits to the frame's fiel
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ...errors import SpikeDeblurError
 from ..spikes.frame_grid import LARGEST, contradiction, grid_shape, stretch
 from ..spikes.resample import Resampling
-from .contract import Box, FrameKind, WindowSequence, sensor_of
+from .contract import Box, WindowSequence, sensor_of
+from .seen_through import SeenThrough
 
 
 class GridError(SpikeDeblurError):
     """Frames and spikes whose shapes can't be of the same field; names the sequence."""
 
 
-class GridSequence(WindowSequence):
+class GridSequence(SeenThrough):
     """A sequence whose voxels are resampled to the frame's grid, (T, K, h', w').
 
     The result is floating: float16 where voxels are light, else float32. Voxels that have log1p
@@ -36,18 +35,10 @@ class GridSequence(WindowSequence):
     has_spikes = False
 
     def __init__(self, sequence: WindowSequence, resampling: Resampling) -> None:
-        self._sequence, self._resampling = sequence, resampling
+        super().__init__(sequence)
+        self._resampling = resampling
         self.voxel_shape = resampling.shape
         self.voxel_dtype = "float16" if sequence.voxel_dtype == "float16" else "float32"
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_sequence":  # not there yet: a copy is being unpickled
-            raise AttributeError(name)
-        return getattr(self._sequence, name)
-
-    def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
-        read = self._sequence.blur if kind == "blur" else self._sequence.sharp
-        return read(start, stop, *box)
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
         planes = self._sequence.voxels(start, stop, *self._resampling.around(*box))

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from .contract import Box, FrameKind, WindowSequence
+from .seen_through import SeenThrough
 
 KEPT_BYTES = 256 * 2**20
 """Most bytes of whole windows that a sequence keeps; larger clips are read part by part."""
 
 
-class KeptSequence(WindowSequence):
+class KeptSequence(SeenThrough):
     """A sequence that keeps the frames and voxels of the windows that were read last.
 
     Windows are read whole, and boxes are cut from them; all is as in the sequence itself. Clips
@@ -26,15 +27,10 @@ class KeptSequence(WindowSequence):
     """
 
     def __init__(self, sequence: WindowSequence) -> None:
-        self._sequence = sequence
+        super().__init__(sequence)
         self._kept: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
         self._window_bytes: dict[str, int] = {}
         self._changing = threading.Lock()
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_sequence":  # not there yet: a copy is being unpickled
-            raise AttributeError(name)
-        return getattr(self._sequence, name)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_sequence": self._sequence}
@@ -53,20 +49,8 @@ class KeptSequence(WindowSequence):
         rows, columns = (slice(*span) for span in box)
         whole = self._whole(kind, start, stop)
         if whole is None:
-            read = self._sequence.blur if kind == "blur" else self._sequence.sharp
-            return read(start, stop, *box)
+            return super()._read_frames(kind, start, stop, box)
         return np.stack([x[rows, columns] for x in whole])
-
-    @property
-    def instants(self) -> tuple[float, ...]:  # type: ignore[override]
-        """When the sharp frames of `sharp_at` are; see `WindowSequence`."""
-        return self._sequence.instants
-
-    def _read_instant(self, instant: int, start: int, stop: int, box: Box) -> np.ndarray:
-        return self._sequence.sharp_at(instant, start, stop)
-
-    def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
-        return self._sequence.spikes_beside(window, beside, *box)
 
     def _whole(self, kind: str, start: int, stop: int) -> list[np.ndarray] | None:
         """Return each window's frame (H, W, 3) or voxels (K, h, w); None: they are too large."""

@@ -13,8 +13,9 @@ import numpy as np
 
 from ..spikes.half import write_rounded
 from ..spikes.intervals import light_of_counts
-from .contract import Box, FrameKind, Span, WindowSequence, sensor_of
+from .contract import Box, Span, WindowSequence, sensor_of
 from .grid import in_frame_grid
+from .seen_through import SeenThrough
 
 if TYPE_CHECKING:
     from ...configs.schema import NormConfig
@@ -26,27 +27,15 @@ _AT_ONCE_BYTES = 16 * 2**20
 """Samples of pixels handled at once: bytes of spikes, where they are unpacked."""
 
 
-class LightSequence(WindowSequence):
+class LightSequence(SeenThrough):
     """A sequence whose voxels are light in spikes, (T, K, h, w) float16.
 
     All else is as in the sequence itself. Voxels that are not raw stay as they are.
     """
 
     def __init__(self, sequence: WindowSequence) -> None:
-        self._sequence = sequence
+        super().__init__(sequence)
         self.voxel_dtype = "float16" if sequence.windows_are_raw else sequence.voxel_dtype
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_sequence":  # not there yet: a copy is being unpickled
-            raise AttributeError(name)
-        return getattr(self._sequence, name)
-
-    def _read_frames(self, kind: FrameKind, start: int, stop: int, box: Box) -> np.ndarray:
-        read = self._sequence.blur if kind == "blur" else self._sequence.sharp
-        return read(start, stop, *box)
-
-    def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
-        return self._sequence.spikes_beside(window, beside, *box)
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:
         """Read light of equal pixels; see `spikes.intervals`."""

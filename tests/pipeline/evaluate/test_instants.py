@@ -14,6 +14,8 @@ from spikedeblur.pipeline.evaluate import job
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.evaluate.scores import EvaluationError
 from spikedeblur.pipeline.frames.images import read_rgb
+from spikedeblur.pipeline.sequences.kept import KeptSequence
+from spikedeblur.pipeline.sequences.light import LightSequence
 from spikedeblur.pipeline.sequences.stored import open_store
 from spikedeblur.pipeline.simulate import simulate
 from spikedeblur.pipeline.simulate.clips import scene_clips
@@ -65,6 +67,9 @@ def test_a_store_keeps_the_sharp_frames_of_each_instant_and_when_they_were(
             expected = read_rgb(frames / f"{centre + offset:04d}.png")
             assert np.array_equal(kept[window], expected)
     assert np.array_equal(windows.sharp_at(1, 0, 3), windows.sharp(0, 3))
+    for seen in (LightSequence(windows), KeptSequence(LightSequence(windows))):
+        assert seen.instants == windows.instants
+        assert np.array_equal(seen.sharp_at(2, 0, 3), windows.sharp_at(2, 0, 3))
     assert check_store(store).whole
     with pytest.raises(IndexError):
         windows.sharp_at(3, 0, 1)
