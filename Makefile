@@ -106,11 +106,12 @@ test-all: $(FOR_TESTS) browser
 # The lowest versions that pyproject.toml allows; downloads a few gigabytes, then takes some minutes.
 LOWEST := build/minimal/bin/python
 SMOKE := tests/cli tests/configs tests/model tests/third_party tests/pipeline/spikes \
-	tests/pipeline/sequences/test_stored.py tests/pipeline/voxelize/test_job.py \
-	tests/pipeline/voxelize/test_scheduler.py tests/pipeline/train/test_job.py \
-	tests/pipeline/train/run/test_folder.py tests/pipeline/report/test_report.py \
-	tests/pipeline/restore/test_job.py tests/pipeline/evaluate/test_job.py \
-	tests/pipeline/trained/test_model_file.py
+	tests/pipeline/sequences/test_stored.py tests/pipeline/sequences/test_find_recording.py \
+	tests/pipeline/voxelize/test_job.py tests/pipeline/voxelize/test_scheduler.py \
+	tests/pipeline/train/test_job.py tests/pipeline/train/test_resuming.py tests/pipeline/train/test_best.py \
+	tests/pipeline/train/test_failing_steps.py tests/pipeline/train/run/test_folder.py \
+	tests/pipeline/report/test_report.py tests/pipeline/report/test_refusals.py \
+	tests/pipeline/restore tests/pipeline/evaluate/test_job.py tests/pipeline/trained/test_model_file.py
 test-minimal: $(FOR_TESTS)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/minimal
 	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[png16]'

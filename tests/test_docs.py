@@ -60,8 +60,6 @@ def test_every_command_of_a_page_is_followed_by_what_it_prints(page):
     text = page.read_text(encoding="utf-8")
     shown = [commands for commands, printed in SHOWN.findall(text) if printed]
     typed = [commands for _, commands in blocks(page, "bash")]
-    if page.stem == "fine-tune":  # trains for a quarter of an hour: its figures are in a table
-        typed = [commands for commands in typed if "spikedeblur train" not in commands]
     assert shown == typed
 
 

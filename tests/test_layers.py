@@ -59,3 +59,19 @@ def test_every_folder_has_a_layer(repository):
     layered = set(re.findall(r"spikedeblur\.pipeline\.(\w+)", " ".join(contract["layers"])))
     there = {name.split(".")[1] for name in modules_of(repository) if "." in name}
     assert there <= layered
+
+
+def test_the_page_on_architecture_says_what_every_layer_promises(repository):
+    settings = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = [c for c in settings["tool"]["importlinter"]["contracts"] if "layers" in c]
+    layers = [
+        name.removeprefix("spikedeblur.").replace(".", "/")
+        for line in contract["layers"]
+        for name in line.split(" | ")
+    ]
+    page = (repository / "docs/architecture.md").read_text(encoding="utf-8")
+    table = page.partition("| layer | promises |")[2].partition("\n\n")[0]
+    rows = ", ".join(re.findall(r"^\| (.+?) \|", table, re.MULTILINE))
+    assert [
+        name for name in layers if not re.search(rf"{name.split('/')[-1]}(/|\.py)`", rows)
+    ] == []

@@ -68,6 +68,15 @@ def test_files_are_read_in_one_sitting(folder: str) -> None:
     assert {name: n for name, n in lines.items() if n > MOST_LINES} == {}
 
 
+def test_files_of_tests_are_of_one_behaviour_each() -> None:
+    files = [*(ROOT / "tests").rglob("test_*.py"), *(ROOT / "tests/support").glob("*.py")]
+    lines = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in files
+    }
+    assert {name: n for name, n in lines.items() if n > MOST_LINES} == {}
+
+
 def code_lines(path: Path) -> list[tuple[int, str]]:
     """Return the numbered lines that are neither docstring, comment, import nor signature."""
     text = path.read_text(encoding="utf-8")

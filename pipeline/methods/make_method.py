@@ -34,6 +34,10 @@ class Untrained:
     """Whether a gain that is not known is taken from the blurred frames' brightness."""
     needs_spikes: bool = False
     """Whether counts in bins do not suffice."""
+    needs_raw: bool = True
+    """Whether it refuses counts whose log1p is done."""
+    needs_torch: bool = False
+    """Whether it needs torch; without pictures by models, a report shows none by it either."""
 
 
 def _path() -> Method:
@@ -43,11 +47,11 @@ def _path() -> Method:
 
 
 UNTRAINED = {
-    "blur": Untrained(make=BlurMethod),
+    "blur": Untrained(make=BlurMethod, needs_raw=False),
     "tfp": Untrained(make=TfpMethod, has_short_window=True, needs_gain=True),
     "tfi": Untrained(make=TfiMethod, needs_gain=True, needs_spikes=True),
     "sdm": Untrained(make=SdmMethod, has_short_window=True, needs_gain=True),
-    "path": Untrained(make=_path, needs_gain=True),
+    "path": Untrained(make=_path, needs_gain=True, needs_torch=True),
 }
 """The methods without a trained model, in the order in which they are shown."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import altair as alt
 
+from ..methods.make_method import UNTRAINED
 from .material import ReportMaterial, Run
 from .pictures import Playback, model_name
 from .words import title
@@ -128,8 +129,8 @@ def improvements(material: ReportMaterial) -> Spec | None:
                     "method": model_name(run, material.runs) if name == "model" else title(name),
                     "improvement": frame[name]["psnr"] - frame["blur"]["psnr"],
                 }
-                for name in ("tfp", "tfi", "sdm", "path", "rgb", "model")
-                if name in frame and (of_run or name == "model")
+                for name in (*UNTRAINED, "rgb", "model")
+                if name != "blur" and name in frame and (of_run or name == "model")
             ]
     if not rows:
         return None

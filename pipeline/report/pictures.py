@@ -23,7 +23,7 @@ from ..evaluate.picture import blurred_part
 from ..frames.images import to_8_bits, to_uint8
 from ..host.reporter import Parts
 from ..methods.contract import Method, restored_frames
-from ..methods.make_method import ModelOptions, make_method
+from ..methods.make_method import METHODS, UNTRAINED, ModelOptions, make_method
 from ..methods.parts import GUESSES as OF_METHODS
 from ..methods.parts import parts_of
 from ..methods.shared import SharedExposures
@@ -351,21 +351,21 @@ def choose_methods(material: ReportMaterial, restore: bool) -> list[tuple[str, M
     if not material.sequences:
         return []
     scores = material.runs[0].evaluation
-    shown = scores.get("methods", ("blur", "tfp", "tfi", "sdm", "path", "model"))
+    shown = scores.get("methods", METHODS)
     sequences = [*material.sequences, *material.display]
     raw = all(sequence.windows_are_raw for sequence in sequences)
     spikes = all(sequence.has_spikes for sequence in sequences)
     possible = {
-        "blur": True,
-        "tfp": raw,
-        "tfi": raw and spikes,
-        "sdm": raw,
-        "path": raw and restore,
+        name
+        for name, method in UNTRAINED.items()
+        if (raw or not method.needs_raw)
+        and (spikes or not method.needs_spikes)
+        and (restore or not method.needs_torch)
     }
     methods: list[tuple[str, Method]] = [
         (title(name), make_method(name, scores.get(f"{name}_bins")))
         for name in ("blur", *(name for name in shown if name != "blur"))
-        if possible.get(name)
+        if name in possible
     ]
     if not restore:
         return methods

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from data_sets import data, kind, spikes_array, spikes_shard, store  # noqa: F401  # fixtures
 from PIL import Image
+from short_recordings import recording  # noqa: F401  # a fixture
 
 from spikedeblur.pipeline.spikes.camera import SpikeCamera, luminance
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_runs import assert_same_state, metrics_not_measured, run_fit, signal_at
 from training_sets import SMALL, TinyNetwork, tiny_config
 
 from spikedeblur.configs import load_config
@@ -13,8 +14,6 @@ from spikedeblur.pipeline.train.job import train
 from spikedeblur.pipeline.train.run.runs import read_metrics
 from spikedeblur.pipeline.weights.checkpoint import describe_checkpoint, load_run, read_checkpoint
 from spikedeblur.pipeline.weights.files import checkpoint_path
-
-from .test_job import assert_same_state, metrics_not_measured, run_fit, signal_at
 
 DECAYS = (0.9, 0.5, 0.0)
 

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 from outsiders import beyond_this_machine, listening
+from training_runs import assert_same_state, metrics_not_measured
 from training_sets import SMALL
 
 from spikedeblur.pipeline.train.distributed import Group
 from spikedeblur.pipeline.train.run.runs import read_metrics
 from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
 from spikedeblur.pipeline.weights.files import checkpoint_path
-
-from .test_job import assert_same_state, metrics_not_measured
 
 
 def test_one_process_needs_no_group():

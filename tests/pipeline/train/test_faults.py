@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_runs import assert_same_state, run_fit
 from training_sets import Listener, MemorySequence, TinyNetwork, UnreadableSequence, tiny_config
 
 from spikedeblur.pipeline.host.files import AsideFile
@@ -25,8 +26,6 @@ from spikedeblur.pipeline.weights import checkpoint
 from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
 from spikedeblur.pipeline.weights.exported import TrainedModelError
 from spikedeblur.pipeline.weights.files import CheckpointError, checkpoint_path
-
-from .test_job import assert_same_state, run_fit
 
 ONE_BATCH = {"BATCH_SIZE": 4, "GRADIENT_ACCUMULATION_STEPS": 1}
 

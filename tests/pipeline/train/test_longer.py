@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_runs import Killed, assert_same_state, metrics_not_measured, run_fit, signal_at
 from training_sets import SMALL, Listener, MemorySequence, TinyNetwork, tiny_config
 
 from spikedeblur.configs import load_config
@@ -21,11 +22,7 @@ from spikedeblur.pipeline.train.run.runs import RunFolderError, read_metrics
 from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
 from spikedeblur.pipeline.weights.files import CheckpointError, checkpoint_path
 
-from .test_job import Killed, assert_same_state, metrics_not_measured, run_fit, signal_at
-
 WSD = {"TYPE": "wsd", "WARMUP_STEPS": 3, "DECAY": 0.25}
-
-
 PHASES = [
     {"FROM": 5, "CROP_SIZE": 32, "CLIP_LEN": 3},
     {"FROM": 10, "BATCH_SIZE": 1, "GRADIENT_ACCUMULATION_STEPS": 3},

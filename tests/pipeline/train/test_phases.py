@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_runs import assert_same_state, metrics_not_measured, run_fit, signal_at
 from training_sets import Listener, MemorySequence, TinyNetwork, tiny_config
 
 from spikedeblur.configs import dump_config, load_config
@@ -19,8 +20,6 @@ from spikedeblur.pipeline.train.run.runs import RunFolderError, read_metrics
 from spikedeblur.pipeline.train.session import Session
 from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
 from spikedeblur.pipeline.weights.files import checkpoint_path
-
-from .test_job import assert_same_state, metrics_not_measured, run_fit, signal_at
 
 LARGER = {"FROM": 4, "CROP_SIZE": 32, "CLIP_LEN": 3}
 FEWER = {"FROM": 7, "BATCH_SIZE": 1, "GRADIENT_ACCUMULATION_STEPS": 3}

@@ -11,13 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from training_runs import assert_same_state, metrics_not_measured
 from training_sets import SMALL
 
 from spikedeblur.pipeline.train.run.runs import read_metrics
 from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
 from spikedeblur.pipeline.weights.files import checkpoint_path
-
-from .test_job import assert_same_state, metrics_not_measured
 
 TESTS = Path(__file__).resolve().parents[2]
 SCRIPT = TESTS.parent / "scripts/train_slurm.sh"

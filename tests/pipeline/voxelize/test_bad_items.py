@@ -13,6 +13,7 @@ import cloudpickle
 import numpy as np
 import pytest
 from data_sets import DataSet, make_data_set, record
+from files_of import files_of
 
 from spikedeblur.cli import main
 from spikedeblur.pipeline.align.manifest import Manifest, read_manifest, write_manifest
@@ -23,8 +24,6 @@ from spikedeblur.pipeline.store.records import NPY_MARK
 from spikedeblur.pipeline.voxelize import sources as sources_module
 from spikedeblur.pipeline.voxelize.check import check_store
 from spikedeblur.pipeline.voxelize.workers import Workers, run_tasks
-
-from .test_job import files_of
 
 SEQS = ("train/a/one", "train/a/two", "val/b/three")
 BAD = "train/a/two"

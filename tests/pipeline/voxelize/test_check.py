@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import zarr
 from data_sets import DataSet, make_data_set
+from files_of import files_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +20,6 @@ from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.store.records import NPY_ROOT
 from spikedeblur.pipeline.voxelize.check import check_store
-
-from .test_job import files_of
 
 
 def problems(store: Path, **options: object) -> set[tuple[str, str]]:

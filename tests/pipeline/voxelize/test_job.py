@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_sets import DataSet, make_data_set, record
+from files_of import files_of
 from PIL import Image
 
 from spikedeblur.errors import SpikeDeblurError
@@ -27,14 +28,6 @@ from spikedeblur.pipeline.voxelize import job as job_module
 from spikedeblur.pipeline.voxelize import sources as sources_module
 from spikedeblur.pipeline.voxelize.plan import ShardTask
 from spikedeblur.pipeline.voxelize.task import ShardResult, write_shard
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture

@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 from data_sets import DataSet, make_data_set
 from distributed.security import Security
+from files_of import files_of
 
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.voxelize.workers import Workers, run_tasks
-
-from .test_job import files_of
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import pytest
 from data_sets import DataSet, make_data_set
+from files_of import files_of
 from outsiders import as_another_user, beyond_this_machine, by_http, listening, wants_certificate
 
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.voxelize import slurm as slurm_module
 from spikedeblur.pipeline.voxelize import workers as jobs_module
-
-from .test_job import files_of
 
 COMMANDS = Path(__file__).parents[2] / "support/slurm"
 

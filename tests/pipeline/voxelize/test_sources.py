@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from data_sets import DataSet
+from files_of import files_of
 from s3_server import environment, make_bucket, s3_server
 
 from spikedeblur.pipeline.align.manifest import ManifestError
@@ -15,8 +16,6 @@ from spikedeblur.pipeline.storage.locate import open_storage
 from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 from spikedeblur.pipeline.voxelize.check import check_store
 from spikedeblur.pipeline.voxelize.sources import check_manifest_at
-
-from .test_job import files_of
 
 
 @pytest.fixture(scope="module")
