@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -57,6 +58,8 @@ class Inputs(NamedTuple):
     """(B, T, K, h, w) float32, normalised."""
     sharp: Tensor
     """(B, T, 3, H, W) float32 in [0, 1]."""
+    instants: Sequence[float] = ()
+    """For each clip, when its sharp frames were, in exposures from the middle; none: there."""
 
 
 def to_inputs(
@@ -89,8 +92,9 @@ def to_inputs(
         batch = thin(batch, augment, thinning)
     blur, sharp = (unit_range(batch[n].to(device, non_blocking=True)) for n in ("blur", "sharp"))
     voxels = batch["voxels"].to(device, non_blocking=True)
+    instants = batch.get("instant", ())
     if not raw:
-        return Inputs(blur, voxels, sharp)
+        return Inputs(blur, voxels, sharp, instants)
     if norm.MODE == "log1p" and voxels.is_floating_point():
         voxels = voxels.clamp(min=0)  # see `PixelCorrection.corrected`
     if augment is not None and augment.changes_clips:
@@ -100,7 +104,7 @@ def to_inputs(
     windows = RawWindows(blur, voxels, batch["samples"])
     gain = batch["gain"][:, None].expand(windows.samples.shape)  # (B, T)
     conditions = measure_conditions([windows], gain, norm)
-    return Inputs(*network_inputs(windows, conditions, norm), sharp)
+    return Inputs(*network_inputs(windows, conditions, norm), sharp, instants)
 
 
 def psnr(output: Tensor, sharp: Tensor) -> Tensor:
