@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -58,8 +57,6 @@ class Inputs(NamedTuple):
     """(B, T, K, h, w) float32, normalised."""
     sharp: Tensor
     """(B, T, 3, H, W) float32 in [0, 1]."""
-    instants: Sequence[float] = ()
-    """For each clip, when its sharp frames were, in exposures from the middle; none: there."""
 
 
 def to_inputs(
@@ -92,9 +89,8 @@ def to_inputs(
         batch = thin(batch, augment, thinning)
     blur, sharp = (unit_range(batch[n].to(device, non_blocking=True)) for n in ("blur", "sharp"))
     voxels = batch["voxels"].to(device, non_blocking=True)
-    instants = batch.get("instant", ())
     if not raw:
-        return Inputs(blur, voxels, sharp, instants)
+        return Inputs(blur, voxels, sharp)
     if norm.MODE == "log1p" and voxels.is_floating_point():
         voxels = voxels.clamp(min=0)  # see `PixelCorrection.corrected`
     if augment is not None and augment.changes_clips:
@@ -104,7 +100,7 @@ def to_inputs(
     windows = RawWindows(blur, voxels, batch["samples"])
     gain = batch["gain"][:, None].expand(windows.samples.shape)  # (B, T)
     conditions = measure_conditions([windows], gain, norm)
-    return Inputs(*network_inputs(windows, conditions, norm), sharp, instants)
+    return Inputs(*network_inputs(windows, conditions, norm), sharp)
 
 
 def psnr(output: Tensor, sharp: Tensor) -> Tensor:

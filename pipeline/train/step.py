@@ -208,7 +208,7 @@ class Learner:
                 augment=data.SPIKE_AUGMENT,
                 thinning=seed_of(seed, THINNING, done),
             )
-            asked = {"instants": inputs.instants} if inputs.instants else {}
+            asked = {"instants": batch["instant"]} if "instant" in batch else {}
             torch.manual_seed(seed_of(seed, IN_NETWORK, done, batch["place"]))
             # Gradients are exchanged once a step, in the last batch's backward pass.
             exchange = number == len(batches) or group.world == 1

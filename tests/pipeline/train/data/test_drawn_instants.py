@@ -203,8 +203,8 @@ def test_packed_spikes_of_a_store_come_with_the_frames_of_the_instant(store: Pat
             for samples in (light, packed)
         )
         inputs, others = (to_inputs(each, CPU, norm) for each in (batch, other))
-        assert inputs.instants == others.instants
-        drawn |= set(inputs.instants)
+        assert batch["instant"] == other["instant"]
+        drawn |= set(batch["instant"])
         for name in ("blur", "voxels", "sharp"):
             assert torch.equal(getattr(inputs, name), getattr(others, name))
     assert drawn == set(sequences[0].instants)
