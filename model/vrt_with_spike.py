@@ -19,6 +19,7 @@ from ..third_party.VRT import VRT, pad_to_multiple
 from .fusion import MultiScaleTemporalCrossAttnFuse
 from .instants import about_instant, moved_to
 from .motion_deblur import MAPS, sharp_along_motion
+from .neighbours import Near, light_in, motion_in
 from .normalize import LIMIT
 from .spike_attention import SpikeTemporalSA
 from .spike_encoder import SpikeEncoder3D
@@ -255,10 +256,14 @@ class VRTWithSpike(nn.Module):
         """
         height, width = rgb_clip.shape[-2:]
         rgb, voxels = self._padded(rgb_clip), self._at_own_size(rgb_clip, spike_vox)
+        rgb, voxels = rgb.float(), voxels.float()
         with torch.no_grad(), torch.autocast(rgb_clip.device.type, enabled=False):
-            found = sharp_along_motion(rgb.flatten(0, 1).float(), voxels.flatten(0, 1).float())
             if any(instants):
-                found = _moved_to(found, rgb.float(), voxels.float(), instants)
+                clips = zip(rgb, voxels, instants, strict=True)
+                sharp, maps = zip(*(_along_motion_at(*clip) for clip in clips), strict=True)
+                found = torch.cat(sharp), torch.cat(maps)
+            else:
+                found = sharp_along_motion(rgb.flatten(0, 1), voxels.flatten(0, 1))
         followed = self.seen_of(*found)  # (B T, 3 + C, H, W)
         return followed.unflatten(0, rgb_clip.shape[:2])[..., :height, :width]
 
@@ -309,14 +314,15 @@ class VRTWithSpike(nn.Module):
         return total
 
 
-def _moved_to(
-    found: tuple[Tensor, Tensor], rgb: Tensor, voxels: Tensor, instants: Sequence[float]
-) -> tuple[Tensor, Tensor]:
-    """Return what `sharp_along_motion` found of clips (B, T, ...), at the instant of each clip."""
-    clips = zip(*(x.unflatten(0, rgb.shape[:2]) for x in found), rgb, voxels, instants, strict=True)
-    moved = [moved_to(*clip) if clip[-1] else clip[:2] for clip in clips]
-    sharp, maps = zip(*moved, strict=True)
-    return torch.cat(sharp), torch.cat(maps)
+def _along_motion_at(rgb: Tensor, voxels: Tensor, time: float) -> tuple[Tensor, Tensor]:
+    """Return what `sharp_along_motion` does of a clip (T, ...), at an instant of its exposures."""
+    motion = motion_in(light_in(rgb, voxels))
+    sharp, maps = sharp_along_motion(rgb, voxels, Near(motion, ()))
+    if time == 0:
+        return sharp, maps
+    moved, moved_maps = moved_to(sharp, maps, rgb, voxels, time, motion)
+    assert moved_maps is not None
+    return moved, moved_maps
 
 
 def _about_instants(voxels: Tensor, instants: Sequence[float]) -> Tensor:
