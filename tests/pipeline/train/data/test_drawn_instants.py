@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_sets import Listener, MemorySequence, TinyNetwork, tiny_config
+from training_sets import SMALL, Listener, MemorySequence, TinyNetwork, tiny_config
 
 from spikedeblur.configs.loading import ConfigError, load_config
 from spikedeblur.configs.schema import NormConfig
 from spikedeblur.pipeline.align import AlignOptions, align
+from spikedeblur.pipeline.methods.contract import restored_instants
+from spikedeblur.pipeline.methods.make_method import ModelOptions
 from spikedeblur.pipeline.sequences.light import beside_exposure, seen_by
 from spikedeblur.pipeline.sequences.stored import open_store
 from spikedeblur.pipeline.simulate import simulate
@@ -28,9 +30,10 @@ from spikedeblur.pipeline.train.data.order import ClipIndex, StepPlan
 from spikedeblur.pipeline.train.data.samples import ClipSamples, SampleError
 from spikedeblur.pipeline.train.data.splits import Splits
 from spikedeblur.pipeline.train.distributed import Group
-from spikedeblur.pipeline.train.job import fit
+from spikedeblur.pipeline.train.job import fit, train
 from spikedeblur.pipeline.train.objective import Objective, to_inputs
 from spikedeblur.pipeline.train.run.folder import read_resumable
+from spikedeblur.pipeline.train.run.runs import read_metrics
 from spikedeblur.pipeline.train.session import Session
 from spikedeblur.pipeline.voxelize import VoxelizeOptions, Workers, voxelize_manifest
 from spikedeblur.pipeline.weights.checkpoint import read_checkpoint
@@ -174,17 +177,20 @@ def test_a_network_that_does_not_follow_motion_can_not_be_asked() -> None:
         )
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a store of two scenes, with sharp frames of three instants."""
-    folder = tmp_path_factory.mktemp("instants")
-    clips = scene_clips("train", 2, (32, 48), 65)
-    simulate(folder / "frames", clips, Rig(instants=3), workers=1)
+def recorded(folder: Path, rig: Rig) -> Path:
+    """Return a store of two scenes to train on and one to validate on, at three instants."""
+    for split, scenes in (("train", 2), ("val", 1)):
+        simulate(folder / "frames", scene_clips(split, scenes, (32, 48), 65), rig, workers=1)
     log, manifest = folder / "align.txt", folder / "align.json"
     options = AlignOptions(verify=False, instants=3)
     align(folder / "frames", "x4k1000fps", log=log, manifest=manifest, options=options, workers=1)
     voxelize_manifest(manifest, folder / "spikes.zarr", VoxelizeOptions(bins=8), Workers(count=1))
     return folder / "spikes.zarr"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return recorded(tmp_path_factory.mktemp("instants"), Rig(instants=3))
 
 
 def test_packed_spikes_of_a_store_come_with_the_frames_of_the_instant(store: Path) -> None:
@@ -208,10 +214,30 @@ def test_packed_spikes_of_a_store_come_with_the_frames_of_the_instant(store: Pat
         for name in ("blur", "voxels", "sharp"):
             assert torch.equal(getattr(inputs, name), getattr(others, name))
     assert drawn == set(sequences[0].instants)
-    plain = ClipSamples(sequences, index, crop_size=16, instants=True)
-    rows, columns = (16, 32), (8, 24)
+
+
+def test_spikes_of_another_size_are_resampled_and_sharp_frames_cropped_as_ever(tmp_path) -> None:
+    rig = Rig(instants=3, spike_size=(20, 30))
+    sequences = open_store(recorded(tmp_path, rig), "train")
+    index = ClipIndex.every_start([s.length for s in sequences], 2)
+    seen = seen_by(NormConfig(MODE="relative"), sequences)
+    samples = ClipSamples(seen, index, crop_size=16, instants=True)
     for number, time in enumerate(sequences[0].instants):
-        sample = plain.cut(0, rows, columns, number)
+        sample = samples.cut(0, (16, 32), (8, 24), number)
         expected = sequences[0].sharp_at(number, 0, 2)[:, 16:32, 8:24]
         assert sample["instant"] == time
         np.testing.assert_array_equal(sample["sharp"], expected.transpose(0, 3, 1, 2))
+
+
+def test_a_trained_network_is_asked_for_instants_from_then_on(store: Path, tmp_path: Path) -> None:
+    overrides = (*SMALL, f"DATA.ROOT={store}", "TRAIN.MAX_STEPS=2", "DATA.INSTANTS=true")
+    config = load_config("configs/deblur/quickstart.yaml", overrides)
+    train(config, tmp_path / "run")
+    assert all(
+        np.isfinite(line["loss"]) for line in read_metrics(tmp_path / "run") if "loss" in line
+    )
+    model = ModelOptions().open(tmp_path / "run")
+    assert model.asked_at_instants
+    windows = open_store(store, "val")[0]
+    times, wanted = windows.instants, [[True] * 3] * windows.length
+    assert len(list(restored_instants(model, windows, times, wanted))) == 3 * windows.length
