@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from ..third_party.VRT import VRT, pad_to_multiple
 from .fusion import MultiScaleTemporalCrossAttnFuse
+from .instants import about_instant, moved_to
 from .motion_deblur import MAPS, sharp_along_motion
+from .neighbours import Near, light_in, motion_in
 from .normalize import LIMIT
 from .spike_attention import SpikeTemporalSA
 from .spike_encoder import SpikeEncoder3D
@@ -160,7 +162,11 @@ class VRTWithSpike(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def forward(
-        self, rgb_clip: Tensor, spike_vox: Tensor | None = None, followed: Tensor | None = None
+        self,
+        rgb_clip: Tensor,
+        spike_vox: Tensor | None = None,
+        followed: Tensor | None = None,
+        instants: Sequence[float] = (),
     ) -> Tensor:
         """Restore a clip.
 
@@ -176,6 +182,9 @@ class VRTWithSpike(nn.Module):
             followed: (B, T, 3 + C, H, W), what `follow` returns of these inputs; or more exactly
                 `seen_of` whole frames, of which these may be a part, with what is known beside
                 them. None: `follow` finds it. Not read without `spike_motion`.
+            instants: For each clip, the instant whose frames are asked for, in exposures from the
+                middle, -1/2 to 1/2; `followed` then is of that instant. None given: the middle. For
+                `spike_motion` only.
 
         Returns:
             (B, T, 3, H, W); not clamped.
@@ -191,8 +200,8 @@ class VRTWithSpike(nn.Module):
         if self.use_spike:
             voxels = _require_voxels(rgb_clip, spike_vox)
             if self.spike_motion and followed is None:
-                followed = self.follow(rgb_clip, voxels)
-            voxels = self.spike_trust * voxels
+                followed = self.follow(rgb_clip, voxels, instants)
+            voxels = self.spike_trust * _about_instants(voxels, instants)
             seen = [self._at_trunk_size(rgb_clip, voxels)]
             if self.spike_motion and followed is not None:
                 base = followed[:, :, :3]
@@ -235,11 +244,11 @@ class VRTWithSpike(nn.Module):
         features: list[Tensor] = self.spike_encoder(voxels)
         return features if self.spike_temporal_sa is None else self.spike_temporal_sa(features)
 
-    def follow(self, rgb_clip: Tensor, spike_vox: Tensor) -> Tensor:
+    def follow(self, rgb_clip: Tensor, spike_vox: Tensor, instants: Sequence[float] = ()) -> Tensor:
         """Return what motion within the exposure makes of a clip; without gradients.
 
         Args:
-            rgb_clip, spike_vox: The inputs of `forward`.
+            rgb_clip, spike_vox, instants: The inputs of `forward`.
 
         Returns:
             (B, T, 3 + C, H, W) float32: sharp frames, and those of the maps of
@@ -247,8 +256,14 @@ class VRTWithSpike(nn.Module):
         """
         height, width = rgb_clip.shape[-2:]
         rgb, voxels = self._padded(rgb_clip), self._at_own_size(rgb_clip, spike_vox)
+        rgb, voxels = rgb.float(), voxels.float()
         with torch.no_grad(), torch.autocast(rgb_clip.device.type, enabled=False):
-            found = sharp_along_motion(rgb.flatten(0, 1).float(), voxels.flatten(0, 1).float())
+            if any(instants):
+                clips = zip(rgb, voxels, instants, strict=True)
+                sharp, maps = zip(*(_along_motion_at(*clip) for clip in clips), strict=True)
+                found = torch.cat(sharp), torch.cat(maps)
+            else:
+                found = sharp_along_motion(rgb.flatten(0, 1), voxels.flatten(0, 1))
         followed = self.seen_of(*found)  # (B T, 3 + C, H, W)
         return followed.unflatten(0, rgb_clip.shape[:2])[..., :height, :width]
 
@@ -297,6 +312,24 @@ class VRTWithSpike(nn.Module):
             enlarged = F.interpolate(_mapped(layer, features), total.shape[2:], mode="trilinear")
             total = total + enlarged
         return total
+
+
+def _along_motion_at(rgb: Tensor, voxels: Tensor, time: float) -> tuple[Tensor, Tensor]:
+    """Return what `sharp_along_motion` does of a clip (T, ...), at an instant of its exposures."""
+    motion = motion_in(light_in(rgb, voxels))
+    sharp, maps = sharp_along_motion(rgb, voxels, Near(motion, ()))
+    if time == 0:
+        return sharp, maps
+    moved, moved_maps = moved_to(sharp, maps, rgb, voxels, time, motion)
+    assert moved_maps is not None
+    return moved, moved_maps
+
+
+def _about_instants(voxels: Tensor, instants: Sequence[float]) -> Tensor:
+    """Return voxels (B, T, K, h, w) about the instant of each clip; see `about_instant`."""
+    if not any(instants):
+        return voxels
+    return torch.stack([about_instant(*of_clip) for of_clip in zip(voxels, instants, strict=True)])
 
 
 def _require_voxels(rgb: Tensor, voxels: Tensor | None) -> Tensor:

@@ -56,6 +56,11 @@ class Config(Section):
                 "expected MODEL.RECOMPUTE or TRAIN.MEMORY_BUDGET, which chooses it, got both; set "
                 "one of them to null"
             )
+        if self.DATA.INSTANTS and not (model.USE_SPIKE and model.SPIKE_MOTION):
+            yield (
+                "DATA.INSTANTS needs MODEL.USE_SPIKE and MODEL.SPIKE_MOTION, whose frames move to "
+                "an instant; set these to true, or it to false"
+            )
         if model.USE_SPIKE:
             yield from self._spike_misfits()
         elif self.TRAIN.OPTIM.BACKBONE_FROZEN_STEPS:

@@ -205,6 +205,12 @@ class DataConfig(Section):
     bytes than their counts; on a CPU it would take its time from the steps."""
     AUGMENT: Bool = True
     """Random flips and quarter turns of training clips, alike for frames and spikes."""
+    INSTANTS: Bool = False
+    """Each training sample asks for the sharp frames of one instant of the exposure, drawn from
+    those that the store keeps (`simulate --instants`, `align --instants`), the middle among them.
+    `restore --frames-per-exposure` and `evaluate --instants` then ask the network for each instant;
+    without it, they move its frame of the middle. Needs MODEL.SPIKE_MOTION. Validation is of the
+    middle."""
     SPIKE_AUGMENT: SpikeAugmentConfig = SpikeAugmentConfig()
     """Other cameras."""
 

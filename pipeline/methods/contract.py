@@ -79,6 +79,20 @@ class Method(ABC):
             MethodError: the sequence lacks what the method needs.
         """
 
+    asked_at_instants: bool = False
+    """Whether frames at other instants than the middle are asked of it, by `at`; else those of the
+    middle are moved."""
+
+    def at(self, windows: WindowSequence, clip: MethodClip, time: float) -> Frames:
+        """Return the kept windows' frames at an instant, as a call does those of the middle.
+
+        Args:
+            windows: the sequence, whose motion it follows.
+            clip: windows seen together.
+            time: the instant, in exposures from the middle; -1/2 to 1/2.
+        """
+        raise NotImplementedError
+
     shared: Shared | None = None
     """What it may share with other methods; None: it has nothing to share."""
 
@@ -132,6 +146,11 @@ def restored_instants(
         MethodError: the method can't work on the sequence, or gave values that are no numbers.
     """
     rounded = to_uint8 if bits == 8 else to_uint16
+    if method.asked_at_instants and any(times):
+        yield from _asked(
+            method, windows, times, wanted, lambda frame: rounded(_within(frame, headroom))
+        )
+        return
     exposures = None if len(times) == 1 else method.exposures(windows)
     needed = with_middles(wanted)
     middles: dict[int, Frames] = {}
@@ -149,8 +168,34 @@ def restored_instants(
                     if time != 0:
                         assert exposures is not None
                         frame = exposures.moved(window, middles, time)
-                    yield window, i, rounded(frame if headroom == 1 else frame / headroom)
+                    yield window, i, rounded(_within(frame, headroom))
         middles = {i: frame for i, frame in middles.items() if i >= newest - 1}
+
+
+def _within(frame: Frames, headroom: float) -> Frames:
+    """Return a frame of light up to `headroom` as one of light up to 1."""
+    return frame if headroom == 1 else frame / np.float32(headroom)
+
+
+def _asked(
+    method: Method,
+    windows: WindowSequence,
+    times: Sequence[float],
+    wanted: Sequence[Sequence[bool]],
+    rounded: Callable[[Frames], npt.NDArray[Any]],
+) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
+    """Yield what `restored_instants` does, of a method that is asked for each instant."""
+    for clip in _planned(method, windows, lambda window: any(wanted[window]), beside=1):
+        kept = range(clip.keep_start, clip.keep_stop)
+        found: dict[tuple[int, int], npt.NDArray[Any]] = {}
+        for i, time in enumerate(times):
+            if any(wanted[window][i] for window in kept):
+                for window, frame in _frames_of(method, windows, clip, time):
+                    found[window, i] = rounded(frame)
+        for window in kept:
+            for i, is_wanted in enumerate(wanted[window]):
+                if is_wanted:
+                    yield window, i, found[window, i]
 
 
 def with_middles(wanted: Sequence[Sequence[bool]]) -> Callable[[int], bool]:
@@ -173,22 +218,36 @@ def with_middles(wanted: Sequence[Sequence[bool]]) -> Callable[[int], bool]:
 def _restored(
     method: Method, windows: WindowSequence, wanted: Callable[[int], bool]
 ) -> Iterator[tuple[int, Frames]]:
+    for clip in _planned(method, windows, wanted):
+        for window, frame in _frames_of(method, windows, clip):
+            if wanted(window):
+                yield window, frame
+
+
+def _planned(
+    method: Method, windows: WindowSequence, wanted: Callable[[int], bool], beside: int = 0
+) -> list[MethodClip]:
+    """Return `clips_of`, which are expected with so many windows on both sides of each."""
     clips = clips_of(method, windows, wanted)
     followed = method.exposures(windows) if clips else None
     if followed is not None:
-        followed.expect(sorted({i for clip in clips for i in range(clip.start, clip.stop)}))
-    for clip in clips:
-        kept = range(clip.keep_start, clip.keep_stop)
-        frames = method(windows, clip)
-        if not np.isfinite(frames).all():
-            raise MethodError(
-                f"{windows.seq}: expected light from {method.name}, found values that are no "
-                f"numbers in windows {clip.keep_start} to {clip.keep_stop - 1}; look at the "
-                "recording with `spikedeblur check`, or use another method"
-            )
-        for window, frame in zip(kept, frames, strict=True):
-            if wanted(window):
-                yield window, frame
+        around = {i for clip in clips for i in range(clip.start - beside, clip.stop + beside)}
+        followed.expect(sorted(around & set(range(windows.length))))
+    return clips
+
+
+def _frames_of(
+    method: Method, windows: WindowSequence, clip: MethodClip, time: float = 0.0
+) -> Iterator[tuple[int, Frames]]:
+    """Yield the windows that a clip keeps, each with its frame at an instant."""
+    frames = method.at(windows, clip, time) if time else method(windows, clip)
+    if not np.isfinite(frames).all():
+        raise MethodError(
+            f"{windows.seq}: expected light from {method.name}, found values that are no "
+            f"numbers in windows {clip.keep_start} to {clip.keep_stop - 1}; look at the "
+            "recording with `spikedeblur check`, or use another method"
+        )
+    yield from zip(range(clip.keep_start, clip.keep_stop), frames, strict=True)
 
 
 def clips_of(

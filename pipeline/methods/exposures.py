@@ -13,7 +13,6 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -25,9 +24,9 @@ from ...configs.schema import NormConfig
 from ...model.beyond_range import filled
 from ...model.corrections import gray
 from ...model.inputs import RawWindows, network_inputs
-from ...model.instants import at_instant
+from ...model.instants import moved_to
 from ...model.motion_deblur import sharp_along_motion
-from ...model.neighbours import Motion, Near, Neighbour, Step, light_in, motion_in
+from ...model.neighbours import Near, Neighbour, Step, motion_in
 from ...model.paths import bin_times
 from ...model.spike_motion import weights_at
 from ..host.allocator import KEPT_BYTES, give_back_freed_memory
@@ -36,6 +35,7 @@ from ..sequences.grid import resampling_of
 from ..spikes.counts import samples_per_bin
 from ..spikes.intervals import light_of_spikes
 from .contract import Frames
+from .exposure import BRIGHTEST, Exposure
 from .inputs import InputReader
 from .side_by_side import frame_bytes, side_by_side, threads_that_fit
 from .spans import Connection, Span, Way
@@ -50,8 +50,6 @@ longer ones have more blur, and the way into shorter ones is long."""
 NO_GAP = 1 / 8
 """Time between two exposures up to which their own spikes show the motion there, in the shorter
 one's lengths."""
-BRIGHTEST = 253.5 / 255
-"""Value of a frame from which on it may be clipped."""
 NORM = NormConfig(MODE="relative", CORRECT_LAG=True)
 """How `path` sees spikes, without a network that was trained to see them in another way."""
 
@@ -61,38 +59,6 @@ _ALWAYS = 0.999  # spikes a sample from which on a pixel fired in every one, but
 _BEYOND = 1 / 16  # of an exposure, by which paths are believed beyond its ends
 _BESIDE = 1 / 4  # of an exposure, in which spikes on both sides of a window are read
 _AT_ONCE_BYTES = 16 * 2**20  # of unpacked spikes
-
-
-class Exposure:
-    """One exposure: frames and spikes of the same field, and how it moves."""
-
-    def __init__(self, blur: Tensor, voxels: Tensor, gain: float, late: float) -> None:
-        self.blur = blur
-        """(1, 3, H, W), `filled`."""
-        self.voxels = voxels
-        """(1, K, h, w), relative; H / h = W / w, a whole number."""
-        self.gain = gain
-        """Spikes a sample at unit luminance, as this blurred frame shows it; NaN: it is dark."""
-        self.late = late
-        """Time by which its spikes came late, as a share of the exposure."""
-
-    @cached_property
-    def motion(self) -> Motion:
-        """How its light moves."""
-        return motion_in(light_in(self.blur, self.voxels))
-
-    def as_beside(self, other: Exposure) -> tuple[Tensor, Tensor, float]:
-        """Return the exposure as bright as if exposed like another one.
-
-        Spikes tell by how much: their camera exposes all alike.
-
-        Returns:
-            (1, 3, H, W), the blurred frame; (1, K, h, w), the luminance in each bin; and the most
-            that the camera shows of it.
-        """
-        brightness = self.gain / other.gain
-        blur = self.blur * brightness
-        return blur, light_in(blur, self.voxels), brightness * BRIGHTEST
 
 
 class Exposures:
@@ -193,27 +159,64 @@ class Exposures:
                 far as there are some, whatever method restored them.
             time: the instant, in exposures from the middle; -1/2 to 1/2.
         """
-        own = self.exposure(window)
-        total = torch.zeros_like(own.blur)
-        weights = 0.0
-        with torch.inference_mode():
-            for i, there, weight in self._exposed_at(window, middles, time):
-                exposure = self.exposure(i)
-                sharp = torch.from_numpy(middles[i]).to(own.blur).permute(2, 0, 1)[None]
-                seen = at_instant(sharp, exposure.blur, exposure.voxels, there, exposure.motion)
-                total += weight * (seen if i == window else exposure.gain / own.gain * seen)
-                weights += weight
-            frame: Frames = as_frames(total / weights)[0]
+        blur = self.exposure(window).blur
+
+        def middle(i: int) -> tuple[Tensor, None] | None:
+            if i not in middles:
+                return None
+            return torch.from_numpy(middles[i]).to(blur).permute(2, 0, 1)[None], None
+
+        frame: Frames = as_frames(self._moved(window, middle, time)[0])[0]
         return frame
 
-    def _exposed_at(
-        self, window: int, middles: Mapping[int, Frames], time: float
-    ) -> Iterator[tuple[int, float, float]]:
+    def at(self, window: int, time: float) -> tuple[Tensor, Tensor]:
+        """Return what `sharp` does, at another instant of a window's exposure.
+
+        The frame is `moved` from those that `sharp` finds, and the maps are those of the window.
+        """
+
+        def middle(i: int) -> tuple[Tensor, Tensor] | None:
+            return self.sharp(i) if 0 <= i < self.windows.length else None
+
+        frame, maps = self._moved(window, middle, time)
+        assert maps is not None
+        return frame, maps
+
+    def _moved(
+        self,
+        window: int,
+        middle: Callable[[int], tuple[Tensor, Tensor | None] | None],
+        time: float,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return a window's frame and maps at an instant, from those at the middles of windows."""
+        own = self.exposure(window)
+        total, weights, kept = torch.zeros_like(own.blur), 0.0, None
+        with torch.inference_mode():
+            for i, there, weight in self._exposed_at(window, time):
+                found = middle(i)
+                if found is None:
+                    continue
+                sharp, maps = found
+                exposure = self.exposure(i)
+                seen, maps = moved_to(
+                    sharp,
+                    maps if i == window else None,
+                    exposure.blur,
+                    exposure.voxels,
+                    there,
+                    exposure.motion,
+                )
+                kept = maps if i == window else kept
+                total += weight * (seen if i == window else exposure.gain / own.gain * seen)
+                weights += weight
+            return total / weights, kept
+
+    def _exposed_at(self, window: int, time: float) -> Iterator[tuple[int, float, float]]:
         """Yield the windows exposed at an instant, when that is in each, and how far it counts."""
         yield window, time, _counts(time)
         own = self._span(window)
         for i in (window - 1, window + 1):
-            if i not in middles or own is None or not self._helps(i, window):
+            if own is None or not (0 <= i < self.windows.length and self._helps(i, window)):
                 continue
             other = self._span(i)
             if other is None or not own.may_be_on_the_clock_of(other):

@@ -53,6 +53,7 @@ class ModelMethod(Method):
         self.tile = tile
         self.flips = flips
         self.clip_len = config.DATA.CLIP_LEN
+        self.asked_at_instants = config.DATA.INSTANTS
         self._model = model.to(self.device).eval()
         self.shared: SharedExposures = SharedExposures()
         self._read: tuple[WindowSequence, InputReader] | None = None
@@ -82,6 +83,15 @@ class ModelMethod(Method):
             MethodError: the sequence's voxels are not what the network was trained on.
             NotEnoughMemoryError: names a smaller tile.
         """
+        return self.at(windows, clip, 0.0)
+
+    def at(self, windows: WindowSequence, clip: MethodClip, time: float) -> Frames:
+        """Return the kept windows' frames at an instant; see `Method`.
+
+        Raises:
+            MethodError: the sequence's voxels are not what the network was trained on.
+            NotEnoughMemoryError: names a smaller tile.
+        """
         if windows.bins != self.config.DATA.K:
             raise MethodError(
                 f"{windows.seq}: expected voxels of {self.config.DATA.K} bins as in training, "
@@ -93,7 +103,7 @@ class ModelMethod(Method):
         smaller = max(min(height, width) // 2 // 64 * 64, 64)
         advice = f"give --tile {smaller}, which takes a quarter or less"
         with torch.inference_mode(), explained_shortage(f"{windows.seq}: {height}x{width}", advice):
-            followed, beyond = self._followed(windows, clip)
+            followed, beyond = self._followed(windows, clip, time)
             exposures = self.exposures(windows)
             reader = exposures.reader if exposures is not None else self._reader(windows)
             blender = Blender(clip.keep_stop - clip.keep_start, windows.frame_shape)
@@ -103,7 +113,7 @@ class ModelMethod(Method):
                 read = (reader.part(clip.start, clip.stop, conditions, tile) for tile in batch)
                 parts = ([x[:, :, *tile.box] for tile in batch] for x in followed)
                 inputs = (torch.stack(list(x)) for x in (*zip(*read, strict=True), *parts))
-                for tile, frames in zip(batch, self._mirrored(*inputs), strict=True):
+                for tile, frames in zip(batch, self._mirrored(*inputs, time=time), strict=True):
                     blender.add(tile, as_frames(frames)[kept])
                     self.shared.heard("network", _words(windows, tiles, tile))
 
@@ -133,9 +143,14 @@ class ModelMethod(Method):
         return self._read[1]
 
     def _followed(
-        self, windows: WindowSequence, clip: MethodClip
+        self, windows: WindowSequence, clip: MethodClip, time: float
     ) -> tuple[list[Tensor], Tensor | None]:
         """Return what `VRTWithSpike.follow` does, of whole frames (T, C, H, W) and with neighbours.
+
+        Args:
+            windows: the sequence.
+            clip: windows seen together.
+            time: the instant, in exposures from the middle.
 
         Returns:
             A list of one, of light up to white, and (T, 3, H, W), the light beyond it; None: there
@@ -144,7 +159,8 @@ class ModelMethod(Method):
         exposures = self.exposures(windows)
         if exposures is None:
             return [], None
-        found = [exposures.sharp(window) for window in range(clip.start, clip.stop)]
+        every = range(clip.start, clip.stop)
+        found = [exposures.at(i, time) if time else exposures.sharp(i) for i in every]
         sharp = torch.cat([frame for frame, _ in found])
         beyond = (sharp - 1).clamp(min=0) if bool((sharp > 1).any()) else None
         seen = [self._model.seen_of(frame.clamp(max=1), maps) for frame, maps in found]
@@ -155,13 +171,15 @@ class ModelMethod(Method):
         model = self.config.MODEL
         if not (model.USE_SPIKE and model.SPIKE_MOTION) or min(windows.frame_shape) < SMALLEST:
             return None
-        norm, kept = self.config.DATA.NORM, self.clip_len
+        # At other instants, frames of the windows beside a clip are looked at too.
+        norm, kept = self.config.DATA.NORM, self.clip_len + 2 * self.asked_at_instants
         return self.shared.of(windows, norm, device=self.device, kept=kept)
 
-    def _mirrored(self, *inputs: Tensor) -> Tensor:
+    def _mirrored(self, *inputs: Tensor, time: float) -> Tensor:
         """Return the network's output for clips (B, T, ...), or the mean over mirrored copies."""
         mirrors: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.flips else [()]
-        flipped = [self._model(*(x.flip(m) for x in inputs)).flip(m) for m in mirrors]
+        asked = {"instants": [time] * len(inputs[0])} if time else {}
+        flipped = [self._model(*(x.flip(m) for x in inputs), **asked).flip(m) for m in mirrors]
         return torch.stack(flipped).mean(0)
 
 

@@ -17,6 +17,7 @@ def parts_of(
     methods: Iterable[Method],
     windows: WindowSequence,
     wanted: Callable[[int], bool] = lambda window: True,
+    instants: int = 1,
 ) -> Counter[str]:
     """Return how many parts of each of the kinds of `GUESSES` methods work through.
 
@@ -24,12 +25,14 @@ def parts_of(
         methods: the methods; what they share is done once.
         windows: the sequence.
         wanted: of which windows frames are restored.
+        instants: number of frames of each exposure.
     """
     parts: Counter[str] = Counter()
     followed: dict[int, set[int]] = {}
     for method in methods:
         clips = clips_of(method, windows, wanted)
-        parts["network"] += len(clips) * method.passes(windows)
+        passes = method.passes(windows) * (instants if method.asked_at_instants else 1)
+        parts["network"] += len(clips) * passes
         exposures = method.exposures(windows) if clips else None
         if exposures is not None:
             looked_at = followed.setdefault(id(exposures), set())

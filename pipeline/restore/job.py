@@ -320,9 +320,10 @@ class _Job:
             if part.method.shared is not None:
                 part.method.shared.heard = self._work.did
             some = with_middles(of_part)
-            for kind, number in parts_of([part.method], part.windows, some).items():
+            several = len(part.times)
+            for kind, number in parts_of([part.method], part.windows, some, several).items():
                 left[kind] += number
-            for kind, number in parts_of([part.method], part.windows).items():
+            for kind, number in parts_of([part.method], part.windows, instants=several).items():
                 left[kind] += later * number
         self._work.expect(left, done=here * each - missing)
         self._work.did("checks", recording.seq)

@@ -128,11 +128,13 @@ class WindowSequence(ABC):
         box = self._box(start, stop, rows, columns, self.frame_shape)
         return self._read_frames("sharp", start, stop, box)
 
-    def sharp_at(self, instant: int, start: int, stop: int) -> np.ndarray:
+    def sharp_at(
+        self, instant: int, start: int, stop: int, rows: Range = None, columns: Range = None
+    ) -> np.ndarray:
         """Return sharp frames of windows [start, stop) at one of `instants`, as `sharp` does."""
         if not 0 <= instant < len(self.instants):
             raise IndexError(f"{self.seq}: instant {instant} is not in 0:{len(self.instants)}")
-        box = self._box(start, stop, None, None, self.frame_shape)
+        box = self._box(start, stop, rows, columns, self.frame_shape)
         return self._read_instant(instant, start, stop, box)
 
     def clip(

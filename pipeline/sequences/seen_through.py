@@ -33,7 +33,7 @@ class SeenThrough(WindowSequence):
         return read(start, stop, *box)
 
     def _read_instant(self, instant: int, start: int, stop: int, box: Box) -> np.ndarray:
-        return self._sequence.sharp_at(instant, start, stop)
+        return self._sequence.sharp_at(instant, start, stop, *box)
 
     def _read_spikes(self, window: int, beside: int, box: Box) -> tuple[np.ndarray, int]:
         return self._sequence.spikes_beside(window, beside, *box)

@@ -59,7 +59,8 @@ class Learner:
     Args:
         config: its TRAIN and DATA sections are read here.
         group: the processes, and this one's device.
-        model: on the device; called as `model(blur, voxels)`.
+        model: on the device; called as `model(blur, voxels)`, and with `instants` if batches have
+            these.
         objective: called as `objective(output, sharp)`.
         precision: numbers that the forward pass computes in.
         some_unused: some parameters may get no gradient in a step.
@@ -207,13 +208,14 @@ class Learner:
                 augment=data.SPIKE_AUGMENT,
                 thinning=seed_of(seed, THINNING, done),
             )
+            asked = {"instants": batch["instant"]} if "instant" in batch else {}
             torch.manual_seed(seed_of(seed, IN_NETWORK, done, batch["place"]))
             # Gradients are exchanged once a step, in the last batch's backward pass.
             exchange = number == len(batches) or group.world == 1
             with nullcontext() if exchange else self.wrapped.no_sync():  # type: ignore[operator]
                 clock.start("forward")
                 with self.precision.autocast():
-                    output = self.wrapped(inputs.blur, inputs.voxels)
+                    output = self.wrapped(inputs.blur, inputs.voxels, **asked)
                 output = output.float()
                 loss = self.objective(output, inputs.sharp)
                 clock.start("backward")

@@ -6,7 +6,12 @@ import pytest
 import torch
 from moving_texture import BINS, SIDE, inside, moving
 
-from spikedeblur.model.instants import at_instant
+from spikedeblur.configs import load_config
+from spikedeblur.model import build_model
+from spikedeblur.model.corrections import gray
+from spikedeblur.model.instants import about_instant, at_instant, moved_to
+from spikedeblur.model.motion_deblur import MAPS, sharp_along_motion
+from spikedeblur.model.normalize import DARK
 
 TINT = torch.tensor([0.9, 0.3, 0.2])[:, None, None], torch.tensor([0.2, 0.3, 0.8])[:, None, None]
 
@@ -66,3 +71,58 @@ def test_a_still_frame_stays_as_it_is() -> None:
     sharp = middle.expand(3, SIDE, SIDE)[None]
     found = at_instant(sharp, sharp, relative(light), -0.4)
     torch.testing.assert_close(found, sharp, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("bin_number", [1, 8, BINS - 2])
+def test_maps_move_with_their_points_and_stay_relative_to_the_blurred_frame(bin_number) -> None:
+    light, _ = moving((9.0, -5.0))
+    blur = light.mean(1, keepdim=True).expand(1, 3, SIDE, SIDE)
+    voxels, time = relative(light), (bin_number + 0.5) / BINS - 0.5
+    sharp, maps = sharp_along_motion(blur, voxels)
+    frame, moved = moved_to(sharp, maps, blur, voxels, time)
+    assert moved is not None
+    assert moved.shape == maps.shape == (1, MAPS, SIDE, SIDE)
+    assert torch.equal(frame, at_instant(sharp, blur, voxels, time))
+    there, seen = light[:, bin_number : bin_number + 1], gray(blur)
+
+    def along(found: torch.Tensor) -> torch.Tensor:
+        return found[:, :1] * (seen + DARK) + seen
+
+    assert error(along(moved), there) < 0.3 * error(along(maps), there)
+    hidden = 3
+    assert inside(moved[:, hidden]).mean() < 0.1
+    # What came in since the middle is unsure: it moves to the right and up.
+    edge = (moved[:, hidden, :, :2] if time > 0 else moved[:, hidden, :, -2:]).mean()
+    assert edge > 0.8 * min(1, abs(9 * time) / 2)
+
+
+def test_voxels_about_an_instant_have_it_in_their_middle() -> None:
+    voxels = torch.arange(8.0)[:, None, None].expand(2, 8, 3, 3)
+    for time, expected in (
+        (0.0, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (0.25, [2, 3, 4, 5, 6, 7, 7, 7]),
+        (-0.3, [0, 0, 0, 1, 2, 3, 4, 5]),
+        (0.5, [4, 5, 6, 7, 7, 7, 7, 7]),
+    ):
+        found = about_instant(voxels, time)
+        assert found.shape == voxels.shape
+        assert found[1, :, 0, 2].tolist() == expected
+
+
+def test_each_clip_of_a_batch_is_of_its_own_instant() -> None:
+    model = build_model(load_config("configs/deblur/quickstart.yaml"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.01 * torch.randn_like(parameter)
+    light, _ = moving((6.0, 3.0))
+    blur = light.mean(1, keepdim=True).expand(1, 3, SIDE, SIDE)
+    voxels = relative(light)[..., ::2, ::2]
+    clips = [x[None].expand(3, 2, *x.shape[1:]) for x in (blur[0][None], voxels[0][None])]
+    model.eval()
+    with torch.no_grad():
+        together = model(*clips, instants=[0.3, 0.0, -0.3])
+        for clip, time in enumerate((0.3, 0.0, -0.3)):
+            alone = model(*(x[:1] for x in clips), instants=[time] if time else ())
+            torch.testing.assert_close(together[clip], alone[0], atol=1e-5, rtol=0)
+    for clip in (0, 2):
+        assert (together[clip] - together[1]).abs().mean() > 0.01

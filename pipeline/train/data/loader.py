@@ -24,7 +24,7 @@ from ...storage.side_by_side import AT_ONCE
 from ...storage.traffic import TRAFFIC
 from .cache import Arrays, LRUCache
 from .order import MicroBatch, StepPlan
-from .samples import ClipSamples, window_bytes
+from .samples import ClipSamples
 from .workers import Batch, cut_batch, open_workers, stack
 
 MOST_WORKERS = 8
@@ -56,7 +56,7 @@ def prepare_cache(
     if not limit:
         samples.cache = None
         return chosen
-    needed = sum(window_bytes(s, samples.beside) * s.length for s in samples.sequences)
+    needed = sum(samples.window_bytes(i) * s.length for i, s in enumerate(samples.sequences))
     if needed <= limit:
         reporter.note(f"reading the training split into memory once: {_gib(needed)}, no workers")
         samples.cache = LRUCache(data.CACHE_SIZE_GB)

@@ -16,8 +16,9 @@ import numpy as np
 
 from .shuffle import shuffled
 
-CROP, IN_NETWORK, THINNING, CHANGES = 1, 2, 4, 5
-"""Random streams of a seed: crops, dropout, the windows of SPIKE_AUGMENT.THIN, other cameras."""
+CROP, IN_NETWORK, THINNING, CHANGES, INSTANT = 1, 2, 4, 5, 9
+"""Random streams of a seed: crops, dropout, the windows of SPIKE_AUGMENT.THIN, other cameras, the
+instants of DATA.INSTANTS."""
 _CLIP_ORDER, _STEP_ORDER = 0, 3
 _STORE_ORDER, _ORDER_IN_STORE = 6, 7
 

@@ -8,10 +8,10 @@ Letters in shapes: T windows of a clip, K bins, H and W a frame's pixels, h and 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,11 +20,13 @@ from ...frames.images import to_unit
 from ...sequences.contract import BoxOrAll, Span, WindowSequence
 from ...storage.side_by_side import together
 from .cache import Arrays, LRUCache
-from .order import CHANGES, CROP, ClipIndex, seed_of
+from .order import CHANGES, CROP, INSTANT, ClipIndex, seed_of
 from .packed import join
 
 MOST_REPLACED = 20
 """Most consecutive sequences that can't be read before training stops."""
+
+_MIDDLE = 1e-6  # exposures from the middle, up to which an instant is the middle
 
 
 class SampleError(SpikeDeblurError):
@@ -36,8 +38,8 @@ class ClipSamples:
     """Cuts training samples from sequences; picklable, and without state but its cache.
 
     Raises:
-        SampleError: no sharp frames, frames smaller than the crop, or sequences of several ratios
-            of frame size to voxel size.
+        SampleError: no sharp frames, or none at several instants and these are to be drawn, frames
+            smaller than the crop, or sequences of several ratios of frame size to voxel size.
     """
 
     sequences: Sequence[WindowSequence]
@@ -58,6 +60,9 @@ class ClipSamples:
     beside: float | None = None
     """Time on each side of an exposure, as a share of it, from which samples hold packed spikes;
     None: they hold voxels."""
+    instants: bool = False
+    """Whether each sample draws one of the instants that its sequence has sharp frames of, the
+    middle among them."""
     replace_unreadable: bool = False
     """Whether a clip that can't be read is replaced by the next of its length, of another
     sequence."""
@@ -69,11 +74,16 @@ class ClipSamples:
         for name, sequence in zip(self.names, self.sequences, strict=True):
             ratios.setdefault(_checked_ratio(sequence, self.crop_size, name), name)
         if len(ratios) > 1:
-            several = ", ".join(f"{ratio} ({seq})" for ratio, seq in ratios.items())
+            named = ", ".join(f"{ratio} ({seq})" for ratio, seq in ratios.items())
             raise SampleError(
                 "expected one ratio of frame size to spike size in all sequences, got "
-                f"{several}; train on one of them at a time"
+                f"{named}; train on one of them at a time"
             )
+        self._sharp: list[tuple[_Sharp, ...]] = []
+        if self.instants:
+            calls = [partial(getattr, sequence, "instants") for sequence in self.sequences]
+            several = together(calls, side_by_side=self.is_remote)
+            self._sharp = [_choices(*each) for each in zip(several, self.names, strict=True)]
         self.deep = any(sequence.frame_dtype != "uint8" for sequence in self.sequences)
         """Whether any frames have 16 bits; all are then float32 in [0, 1] in samples."""
         self.ratio = next(iter(ratios), 1)
@@ -93,10 +103,11 @@ class ClipSamples:
             `blur`, `sharp` (T, 3, S, S) uint8, or float32 if `deep`; `voxels` (T, K, s, s) as
             stored; `samples` (T,) int64; `gain` float (NaN: unknown); its origin `seq`,
             `frame_index`, `t0`, `t1` (lists of T; seconds); `changes`, seed of what SPIKE_AUGMENT
-            does to it; and `unread`, (seq, why) of each clip that it replaces. With `beside`,
-            in place of `voxels`: `spikes`, `spans` of `join`; `bins`, K; `columns`, (start, stop)
-            of the crop in their bits; and `turned`, quarter turns and whether it is then
-            mirrored, which are still to be done to the voxels.
+            does to it; and `unread`, (seq, why) of each clip that it replaces. With `instants`:
+            `instant`, when `sharp` was, in exposures from the middle. With `beside`, in place of
+            `voxels`: `spikes`, `spans` of `join`; `bins`, K; `columns`, (start, stop) of the crop
+            in their bits; and `turned`, quarter turns and whether it is then mirrored, which are
+            still to be done to the voxels.
 
         Raises:
             SpikeDeblurError: the clip can't be read and is not replaced, or none of the next
@@ -130,7 +141,8 @@ class ClipSamples:
         top = ratio * int(random.integers((height - size) // ratio + 1))
         left = ratio * int(random.integers((width - size) // ratio + 1))
         turns, flip = int(random.integers(4)), bool(random.integers(2))
-        sample = self.cut(clip, (top, top + size), (left, left + size))
+        sharp = self._draw(epoch, clip) if self.instants else None
+        sample = self.cut(clip, (top, top + size), (left, left + size), sharp)
         sample["changes"] = seed_of(self.seed, CHANGES, epoch, clip)
         if self.augment:
             for name in ("blur", "sharp", "voxels"):
@@ -141,20 +153,28 @@ class ClipSamples:
                 sample["turned"] = (turns, flip)
         return sample
 
+    def _draw(self, epoch: int, clip: int) -> int:
+        """Return the number of the instant that a sample has the sharp frames of."""
+        random = np.random.default_rng([self.seed, INSTANT, epoch, clip])
+        return int(random.integers(len(self._sharp[self.index[clip].sequence])))
+
     def samples(self, epochs: Sequence[int], clips: Sequence[int]) -> list[dict[str, Any]]:
         """Return several samples, in order; those in a bucket are read side by side."""
         cuts = [partial(self.sample, *each) for each in zip(epochs, clips, strict=True)]
         return together(cuts, side_by_side=self.is_remote)
 
-    def cut(self, clip: int, rows: Span, columns: Span) -> dict[str, Any]:
+    def cut(
+        self, clip: int, rows: Span, columns: Span, instant: int | None = None
+    ) -> dict[str, Any]:
         """Return a sample of a clip's pixels in a box of the frames.
 
-        The box is given in pixels of the frames; its sides are multiples of the ratio.
+        The box is given in pixels of the frames; its sides are multiples of the ratio. With
+        `instants`, sharp frames are those of the instant of a number.
         """
         number, start, length = self.index[clip]
         stop = start + length
         sequence = self.sequences[number]
-        blur, sharp, voxels = self._read(number, (start, stop), rows, columns)
+        blur, sharp, voxels = self._read(number, (start, stop), rows, columns, instant)
         if self.beside is None:
             spikes: dict[str, Any] = {"voxels": voxels[0]}  # (T, K, s, s)
         else:
@@ -170,10 +190,12 @@ class ClipSamples:
             }
         if self.deep:
             blur, sharp = to_unit(blur), to_unit(sharp)
+        drawn = {} if instant is None else {"instant": self._sharp[number][instant].time}
         return {
             "blur": blur.transpose(0, 3, 1, 2),  # (T, 3, S, S)
             "sharp": sharp.transpose(0, 3, 1, 2),  # (T, 3, S, S)
             **spikes,
+            **drawn,
             "samples": np.asarray(sequence.samples[start:stop], np.int64),
             "gain": float("nan") if sequence.gain is None else float(sequence.gain),
             "seq": self.names[number],
@@ -183,7 +205,7 @@ class ClipSamples:
         }
 
     def _read(
-        self, number: int, windows: Span, rows: Span, columns: Span
+        self, number: int, windows: Span, rows: Span, columns: Span, instant: int | None
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Read a box of some windows of a sequence, from memory where they are held there.
 
@@ -200,12 +222,14 @@ class ClipSamples:
         small_box = ((y0, y1), (x0, x1))
 
         def read(start: int, stop: int, whole: bool) -> Arrays:
-            return self.read(number, start, stop, *(() if whole else (box, small_box)))
+            if whole:
+                return self.read(number, start, stop)
+            return self.read(number, start, stop, box, small_box, instant)
 
         if cache is None:
             blur, sharp, *voxels = read(*windows, whole=False)
             return blur, sharp, voxels
-        size = window_bytes(sequence, self.beside)
+        size = self.window_bytes(number)
         height, width = sequence.frame_shape
         mostly = 2 * (rows[1] - rows[0]) * (columns[1] - columns[0]) >= height * width
         parts: list[_Part] = []
@@ -234,6 +258,7 @@ class ClipSamples:
             assert part.arrays is not None
             blur, sharp, *voxels = part.arrays
             if not part.is_box:
+                sharp = sharp if instant is None else sharp[:, instant]
                 blur, sharp = blur[:, y, x], sharp[:, y, x]
                 voxels = [each[..., small_y, small_x] for each in voxels]
             blurs.append(blur)
@@ -250,18 +275,67 @@ class ClipSamples:
         stop: int,
         box: BoxOrAll = (None, None),
         small_box: BoxOrAll = (None, None),
+        instant: int | None = None,
     ) -> Arrays:
         """Read windows [start, stop) of a sequence, as they are held in memory.
 
         Returns:
             blur (T, S, S, 3), sharp (T, S, S, 3), voxels (T, K, s, s); with `beside`, in their
-            place packed spikes (n, s, b) of each window.
+            place packed spikes (n, s, b) of each window. With `instants`, sharp is that of the
+            instant of a number; where none is given, of all of them, (T, M, S, S, 3).
         """
         sequence, beside = self.sequences[number], self.beside
+        if self.instants:
+            wanted = self._sharp[number]
+            several = wanted if instant is None else wanted[instant : instant + 1]
+            clip, small = (start, stop), small_box
+            calls: list[Callable[[], Any]] = [
+                partial(sequence.voxels, *clip, *small)
+                if beside is None
+                else partial(sequence.packed, *clip, beside, *small),
+                partial(sequence.blur, *clip, *box),
+                *(one.reader(sequence, *clip, *box) for one in several),
+            ]
+            spikes, blur, *frames = together(calls, side_by_side=sequence.is_remote)
+            sharp = np.stack(frames, 1) if instant is None else frames[0]
+            return blur, sharp, *([spikes] if beside is None else spikes)
         if beside is None:
             return sequence.clip(start, stop, box, small_box)
         blur, sharp, spikes = sequence.packed_clip(start, stop, beside, box, small_box)
         return blur, sharp, *spikes
+
+    def window_bytes(self, number: int) -> int:
+        """Return the most bytes of one whole window of a sequence in memory."""
+        further = len(self._sharp[number]) - 1 if self.instants else 0
+        return window_bytes(self.sequences[number], self.beside, further)
+
+
+class _Sharp(NamedTuple):
+    """An instant of which a sequence has sharp frames."""
+
+    time: float
+    """In exposures from the middle."""
+    number: int | None
+    """Its number among the sequence's `instants`; None: the middle, which is none of them."""
+
+    def reader(self, sequence: WindowSequence, *clip: Any) -> Callable[[], np.ndarray]:
+        """Return what reads its frames of windows [start, stop), in rows and columns."""
+        if self.number is None:
+            return partial(sequence.sharp, *clip)
+        return partial(sequence.sharp_at, self.number, *clip)
+
+
+def _choices(times: Sequence[float], name: str) -> tuple[_Sharp, ...]:
+    """Return the instants to draw from of a sequence, the middle among them."""
+    if not times:
+        raise SampleError(
+            f"{name}: DATA.INSTANTS: expected sharp frames at several instants of each exposure, "
+            "found only those of the middle; make them with `simulate --instants 7`, or name those "
+            "of the data set with `align --instants 7`, and voxelize again; or set it to false"
+        )
+    # 0, also where the middle's place in the exposure was rounded.
+    choices = [_Sharp(0.0 if abs(t) < _MIDDLE else t, i) for i, t in enumerate(times)]
+    return (*choices, *([] if any(c.time == 0 for c in choices) else [_Sharp(0.0, None)]))
 
 
 @dataclass(slots=True)
@@ -275,16 +349,17 @@ class _Part:
     arrays: Arrays | None
 
 
-def window_bytes(sequence: WindowSequence, beside: float | None = None) -> int:
+def window_bytes(sequence: WindowSequence, beside: float | None = None, further: int = 0) -> int:
     """Return the most bytes of one whole window in memory: blur, sharp, voxels or spikes.
 
     Args:
         sequence: the window's.
         beside: as `ClipSamples.beside`.
+        further: number of sharp frames beside the first.
     """
     height, width = sequence.frame_shape
     small_height, small_width = sequence.voxel_shape
-    frames = 6 * np.dtype(sequence.frame_dtype).itemsize * height * width
+    frames = (6 + 3 * further) * np.dtype(sequence.frame_dtype).itemsize * height * width
     if beside is not None:
         return frames + known_at_most(sequence, beside) * small_height * -(-small_width // 8)
     voxel = np.dtype(sequence.voxel_dtype).itemsize

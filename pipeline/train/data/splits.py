@@ -154,6 +154,7 @@ class Splits(NamedTuple):
             beside=beside_exposure(data.NORM) if packed else None,
             crop_size=data.CROP_SIZE,
             augment=data.AUGMENT,
+            instants=data.INSTANTS,
             seed=options.SEED,
             names=self.names("training"),
             replace_unreadable=options.ON_ERROR == "skip",
