@@ -42,7 +42,7 @@ class Command(TyperCommand):
             value = ctx.params.get(parameter.name)
             for path in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(path, Path):
-                    _require_no_url(path, parameter.get_error_hint(ctx))
+                    _require_no_url(path, parameter)
         return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -64,14 +64,16 @@ class Command(TyperCommand):
         formatter.buffer = [part.replace(_HYPHEN, "-") for part in formatter.buffer]
 
 
-def _require_no_url(path: Path, where: str) -> None:
+def _require_no_url(path: Path, parameter: Any) -> None:
     url = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+", str(path))
     if url is not None:
         text = f"{url[1]}://{str(path)[url.end() :]}"
         raise typer.BadParameter(
             f"expected a path of this machine, got the URL {text}; give a folder or file, and copy "
             "it from or to the bucket (as `aws s3 cp --recursive` does)",
-            param_hint=where,
+            param_hint=_metavar(parameter)
+            if parameter.param_type_name == "argument"
+            else parameter.opts[0],
         )
 
 

@@ -187,7 +187,7 @@ def _seen(sequence: RecordingSequence, registration: Registration | None) -> npt
     return np.abs(resampling.resampled(looks.astype(np.float32)) - 1) < 1e-3
 
 
-def _smooth(plane: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def _smooth(plane: npt.NDArray[np.floating | np.bool_]) -> npt.NDArray[np.float64]:
     image = torch.from_numpy(np.asarray(plane, np.float64))[None]
     return np.asarray(F.avg_pool2d(image, SMOOTH, 1)[0])
 
