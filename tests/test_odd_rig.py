@@ -39,7 +39,10 @@ def test_every_command_takes_odd_sizes_and_a_sensor(
     run("check rig.json")
     run("voxelize rig.json rig.zarr --bins 8 --workers 1")
     small = [f"--set={key}" for key in SMALL]
-    run(f"train --config {CONFIG} --set DATA.ROOT=rig.zarr --run run --set TRAIN.MAX_STEPS=5", *small)
+    run(
+        f"train --config {CONFIG} --set DATA.ROOT=rig.zarr --run run --set TRAIN.MAX_STEPS=5",
+        *small,
+    )
     run("evaluate rig.zarr --run run --instants 3 --json run/evaluation.json")
     run("report run")
     run("runs run")
