@@ -12,6 +12,7 @@ from spikedeblur.cli import main
 from spikedeblur.pipeline.adapt import job
 from spikedeblur.pipeline.calibrate.sensor_file import read_sensor
 from spikedeblur.pipeline.frames.listing import list_images
+from spikedeblur.pipeline.inspect import inspect
 from spikedeblur.pipeline.view import open_clips
 from spikedeblur.pipeline.weights.exported import describe_model
 
@@ -62,4 +63,6 @@ def test_every_command_takes_odd_sizes_and_a_sensor(
         record = json.loads(Path(folder, "restore.json").read_text())
         assert record["inputs"]["sensor_sha256"] == found
         assert len(list_images(Path(folder))) == 1
+    facts = inspect(Path("rig.json")).facts, inspect(Path("rig.zarr")).facts
+    assert [each["sensor"] for each in facts] == ["../sensor.zarr", "in 3 sequences"]
     assert len(open_clips(Path("rig.zarr"))) == 3
