@@ -74,6 +74,7 @@ def adapt(
     geometry: options.Geometry = None,
     gain: options.Gain = None,
     first: options.First = None,
+    calibration: options.Calibration = None,
     sensor: options.Sensor = None,
     steps: Annotated[
         int,
@@ -125,7 +126,7 @@ def adapt(
         exposure_times(log, name, exposure, fps, camera=clock)
         for clock, name in zip(clocks, names, strict=True)
     ]
-    spiking = spike_options(geometry, rate, gain, first, readout=readout, sensor=sensor)
+    spiking = spike_options(geometry, rate, gain, first, calibration, readout, sensor)
     require_model_file(out, overwrite=overwrite)
     source = trained_model(run, "small" if model is None and run is None else model)
     assert source is not None
@@ -149,6 +150,7 @@ def adapt(
             *(("--rate", f"{rate:.9g}") if rate is not None else ()),
             *(("--gain", f"{gain:.9g}") if gain is not None else ()),
             *(("--first", f"{first:.9g}") if first is not None else ()),
+            *(("--calibration", calibration) if calibration is not None else ()),
             *(("--sensor", sensor) if sensor is not None else ()),
             *(("--log", log) if log is not None else ()),
             *(("--seq", seq[0]) if seq else ()),

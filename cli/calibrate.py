@@ -9,7 +9,7 @@ import typer
 
 from .help_page import OUTPUT
 from .options import Geometry, Json, overwrites, spike_options
-from .output import report, require_local
+from .output import report
 
 
 def calibrate(
@@ -68,7 +68,6 @@ def calibrate(
             "--flat and --recording both tell gains, and --flat more surely; leave --recording out",
             param_hint="--flat / --recording",
         )
-    require_local(out, "--out")
     from ..pipeline.calibrate import job
     from .progress import progress_bar
 

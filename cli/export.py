@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .options import Json, overwrites
-from .output import command_line, parse_size, print_json, require_local, say, say_next
+from .output import command_line, parse_size, print_json, say, say_next
 
 _PROGRAMS = (".pt2", ".onnx")
 PROGRAM = "Programs (.pt2, .onnx)"
@@ -78,7 +78,6 @@ def export(
             f"expected a name that ends in .safetensors, .pt2 or .onnx, got {out.name}; change it",
             param_hint="OUT",
         )
-    require_local(out, "OUT")
     from .progress import progress_bar
 
     if out.suffix in _PROGRAMS:

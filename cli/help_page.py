@@ -7,8 +7,10 @@ import as all of the rest.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
 FRAMES = "Recording"
@@ -29,7 +31,19 @@ _HYPHEN = "\N{NON-BREAKING HYPHEN}"
 
 
 class Command(TyperCommand):
-    """A command whose help reads from the summary to the example, in plain text."""
+    """A command whose help reads from the summary to the example, in plain text.
+
+    It refuses URLs where it takes paths.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        for parameter in self.get_params(ctx):
+            value = ctx.params.get(parameter.name)
+            for path in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(path, Path):
+                    _require_no_url(path, parameter)
+        return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the page."""
@@ -48,6 +62,19 @@ class Command(TyperCommand):
             formatter.write_paragraph()
             formatter.write_text(_unbroken(f"Example: {example}"))
         formatter.buffer = [part.replace(_HYPHEN, "-") for part in formatter.buffer]
+
+
+def _require_no_url(path: Path, parameter: Any) -> None:
+    url = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+", str(path))
+    if url is not None:
+        text = f"{url[1]}://{str(path)[url.end() :]}"
+        raise typer.BadParameter(
+            f"expected a path of this machine, got the URL {text}; give a folder or file, and copy "
+            "it from or to the bucket (as `aws s3 cp --recursive` does)",
+            param_hint=_metavar(parameter)
+            if parameter.param_type_name == "argument"
+            else parameter.opts[0],
+        )
 
 
 def _usage(parameters: list[Any]) -> list[str]:

@@ -146,16 +146,6 @@ def store_beside(root: Path) -> Path:
     return root.with_name(f"{root.name}.zarr") if root.name else Path("store.zarr")
 
 
-def require_local(path: Path, option: str) -> None:
-    """Refuse a URL where something is written that only folders can hold (exit code 2)."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
-        raise typer.BadParameter(
-            f"expected a folder, got the URL {path}; only stores are written to buckets; write to "
-            "a folder, then copy it (as `aws s3 cp --recursive` does)",
-            param_hint=option,
-        )
-
-
 def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
     """Return (height, width) of an option's `HxW`; anything else is refused (exit code 2)."""
     match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text)

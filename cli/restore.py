@@ -22,7 +22,7 @@ from .options import (
     spike_options,
     trained_model,
 )
-from .output import report, require_local
+from .output import report
 
 if TYPE_CHECKING:
     from ..pipeline.restore.job import RestoreSummary
@@ -175,7 +175,6 @@ def restore(
     from ..pipeline.sequences.find_recording import find_recording
     from .progress import progress_bar
 
-    require_local(out, "--out")
     part = between(since, until)
     if video is not None:
         if bits == "16":

@@ -13,7 +13,7 @@ import typer
 from ..pipeline.host.reporter import counted
 from .completion import configurations, keys, models, offered
 from .options import Json, overwrites
-from .output import command_line, is_quiet, note, print_table, report, require_local, say, typed
+from .output import command_line, is_quiet, note, print_table, report, say, typed
 
 if TYPE_CHECKING:
     from ..pipeline.train.clock import Profile
@@ -132,7 +132,6 @@ def train(
             "expected --config, or --run with --resume; for example --config "
             "configs/deblur/quickstart.yaml"
         )
-    require_local(folder, "--run")
     if config is None:
         from ..pipeline.train.run.folder import own_config
 

@@ -195,6 +195,9 @@ def _manifest(path: Path) -> Facts:
         "windows": sum(len(sequence.windows) for sequence in manifest.sequences),
         "splits": ", ".join(sorted({sequence.split for sequence in manifest.sequences})),
     }
+    sensors = {sequence.sensor.file for sequence in manifest.sequences if sequence.sensor}
+    if sensors:
+        facts["sensor"] = ", ".join(sorted(sensors))
     return Facts(str(path), "manifest", facts, rows)
 
 
@@ -227,7 +230,9 @@ def _sensor(path: Path) -> Facts:
     record = read_sensor(path).record
     height, width = record.shape
     facts: dict[str, Any] = {"height x width": f"{height}x{width}", "version": record.version}
-    facts |= {name.replace("_", " "): value for name, value in record.found.items()}
+    for name, value in record.found.items():
+        if value is not None:
+            facts[name.replace("_", " ")] = float(f"{value:.4g}") if value % 1 else value
     for name, source in record.sources.items():
         facts[f"{name} recording"] = f"{source.name}, {counted(source.samples, 'sample')}"
     return Facts(str(path), "sensor", facts)
@@ -235,6 +240,7 @@ def _sensor(path: Path) -> Facts:
 
 def _store(path: Path) -> Facts:
     from .sequences import open_store
+    from .sequences.contract import sensor_of
     from .sequences.stored import splits_of
     from .storage.locate import open_storage
 
@@ -252,6 +258,9 @@ def _store(path: Path) -> Facts:
         "splits": ", ".join(sorted(set(splits_of(storage).values()))),
         "bytes": sum(storage.sizes().values()),
     }
+    corrected = sum(sensor_of(s) is not None for s in sequences)
+    if corrected:
+        facts["sensor"] = f"in {counted(corrected, 'sequence')}"
     return Facts(str(path), "store", facts, rows)
 
 

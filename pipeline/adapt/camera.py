@@ -18,11 +18,12 @@ from ..frames.images import to_unit
 from ..methods.inputs import InputReader
 from ..methods.tfp_tfi_sdm import centre_weights
 from ..sequences.contract import Span
-from ..sequences.grid import in_frame_grid
+from ..sequences.grid import in_frame_grid, resampling_of
 from ..sequences.light import seen_by
 from ..sequences.recording import Recording, RecordingSequence
 from ..spikes import samples_per_bin
 from ..spikes.camera import LUMINANCE
+from ..spikes.registration import Registration
 
 INSTANTS = 4
 """Sharp frames that make an exposure. More cost as much again, and their motion is smaller."""
@@ -55,6 +56,8 @@ class Crop:
     """(T, 3, S, S) the recorded frames, in [0, 1]."""
     light: Tensor
     """(M, T, s, s) luminance that a short window around each instant saw."""
+    seen: npt.NDArray[np.bool_]
+    """(s, s) whether the spike camera looks there."""
 
 
 class Camera:
@@ -81,6 +84,12 @@ class Camera:
         self._bins = bins
         self._counts = in_frame_grid(self._exposures)
         self._ratio = self._counts.frame_shape[0] // self._counts.voxel_shape[0]
+        self._seen = _seen(self._exposures, recording.settings.registration)
+        if not self._seen.any():
+            raise AdaptError(
+                f"{recording.dat}: its calibration places the spikes outside of the frames; "
+                "correct it"
+            )
 
     def clip(self, rng: np.random.Generator, length: int, crop: int, curve: Curve) -> Crop:
         """Return a random clip and crop; smaller where the recording is."""
@@ -104,6 +113,7 @@ class Camera:
             conditions=conditions,
             exposed=unit_range(torch.from_numpy(_planes(self._exposures.blur(*part, *large)))),
             light=torch.from_numpy(light),
+            seen=self._seen[tuple(slice(*span) for span in spans)],
         )
 
     def _measured(self, part: Span) -> Conditions:
@@ -139,16 +149,20 @@ class Camera:
         return rates
 
     def seen(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return spikes a sample and luminance of all exposures, smoothed; both (n,)."""
+        """Return spikes a sample and luminance of all exposures, smoothed; both (n,).
+
+        They are of pixels around which the spike camera looks everywhere.
+        """
         rates, lights = [], []
+        seen = _smooth(self._seen) > 0.999
         for i in range(self._exposures.length):
             counts = self._counts.voxels(i, i + 1)[0]
-            rates.append(_smooth(counts.sum(0) / self._exposures.samples[i]).ravel())
+            rates.append(_smooth(counts.sum(0) / self._exposures.samples[i])[seen])
             frame = to_unit(self._exposures.blur(i, i + 1)[0])  # (H, W, 3)
             light = frame @ np.array(LUMINANCE)
             height, width = self._counts.voxel_shape
             parts = light.reshape(height, self._ratio, width, self._ratio)
-            lights.append(_smooth(parts.mean((1, 3))).ravel())
+            lights.append(_smooth(parts.mean((1, 3)))[seen])
         return np.concatenate(rates), np.concatenate(lights)
 
 
@@ -160,7 +174,20 @@ def fit_curve(cameras: Sequence[Camera]) -> Curve:
     return tuple(float(c) for c in np.polyfit(rate, light, degree))
 
 
-def _smooth(plane: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def _seen(sequence: RecordingSequence, registration: Registration | None) -> npt.NDArray[np.bool_]:
+    """Return at which pixels (h', w') of the frame's grid the spike camera looks."""
+    resampling = resampling_of(sequence)
+    shape = sequence.voxel_shape if resampling is None else resampling.shape
+    if registration is None:
+        return np.ones(shape, np.bool_)
+    looks = registration.sources() >= 0
+    if resampling is None:
+        return looks
+    # Beside an edge, light that is interpolated is too bright or too dark.
+    return np.abs(resampling.resampled(looks.astype(np.float32)) - 1) < 1e-3
+
+
+def _smooth(plane: npt.NDArray[np.floating | np.bool_]) -> npt.NDArray[np.float64]:
     image = torch.from_numpy(np.asarray(plane, np.float64))[None]
     return np.asarray(F.avg_pool2d(image, SMOOTH, 1)[0])
 

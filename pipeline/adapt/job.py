@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from ...configs.schema import Config, NormConfig
 from ...model import CharbonnierLoss, RawWindows, VRTWithSpike, network_inputs
 from ...model.normalize import luminance
+from ..calibrate.sensor_file import read_sensor
 from ..host.files import sha256_file
 from ..host.reporter import SILENT, Parts, Reporter, counted
 from ..sequences.in_time import require_one_scene
@@ -129,7 +130,8 @@ def adapt(
             f"{how.steps} and {how.crop}"
         )
     for recording in recordings:
-        for warning in require_one_scene(recording, force=how.force)[1]:
+        found = require_one_scene(recording, force=how.force)[1]
+        for warning in (*recording.settings.warnings, *found):
             reporter.warn(warning)
     clips = _Clips(recordings, config, how)
     model.to(clips.device)
@@ -149,7 +151,10 @@ def adapt(
     work.did("trial", f"adapted, loss {after:.4f}", finished=1)
     if not after < least:  # training made it worse, or no number
         average, after = fitted, least
-    readouts = [recording.settings.readout for recording in recordings]
+    settings = [recording.settings for recording in recordings]
+    readouts = [each.readout for each in settings]
+    matrices = [each.registration and each.registration.matrix for each in settings]
+    sensors = [each.sensor and read_sensor(each.sensor).sha256 for each in settings]
     facts = {
         "adapted_from_sha256": sha256_file(weights_file(source)),
         "adapted_to_sha256": [r.hashed_spikes()["spikes_sha256"] for r in recordings],
@@ -159,6 +164,8 @@ def adapt(
             "crop": how.crop,
             "seed": how.seed,
             **({"readout": readouts} if any(each is not None for each in readouts) else {}),
+            **({"matrix": matrices} if any(matrices) else {}),
+            **({"sensor_sha256": sensors} if any(sensors) else {}),
         },
     }
     write_model(out, average, config, facts, overwrite=overwrite)
@@ -192,7 +199,7 @@ class _Clips:
             clip.windows.blur.to(self.device), voxels.to(self.device), clip.windows.samples
         )
         restored = network(*network_inputs(windows, clip.conditions, norm)).float()
-        return _loss(restored, clip, hidden)
+        return _loss(restored, clip, hidden & clip.seen)
 
     def trial(self, network: nn.Module, norm: NormConfig) -> float:
         """Return the mean loss of clips that are always the same."""
@@ -303,6 +310,8 @@ def _loss(restored: Tensor, clip: Crop, hidden: npt.NDArray[np.bool_]) -> Tensor
     where = torch.from_numpy(hidden)
     exposed, seen, where = (x.to(restored.device) for x in (clip.exposed, clip.light, where))
     reblur = CharbonnierLoss(1e-3)(restored.mean(0), exposed)
+    if not hidden.any():  # no spike camera looks there
+        return reblur
     coarse = F.adaptive_avg_pool2d(luminance(restored), (seen.shape[-2], seen.shape[-1]))
     same_light = F.smooth_l1_loss(coarse[..., where], seen[..., where], beta=LIGHT_DELTA)
     return reblur + LIGHT_WEIGHT * same_light

@@ -16,6 +16,7 @@ from ..frames.listing import left_out_around, shorten
 from ..host.locks import only_writer_of
 from ..host.reporter import SILENT, Reporter, Sized, counted
 from ..host.threads import thread_pool
+from ..spikes.between import Between, none_exposed
 from ..spikes.frame_grid import size_warning
 from ..spikes.registration import Registration
 from .calibration import read_calibration
@@ -139,7 +140,7 @@ class _Done:
     sequence: AlignedSequence
     warnings: tuple[str, ...]
     linear_light: bool | None
-    left_out: int
+    left_out: list[Between]
     """Frames that are not exposed wholly in the part of the recording that is read."""
 
 
@@ -168,7 +169,7 @@ class _Run:
             for warning in (*paired.warnings, *incomplete(paired), *settings.warnings)
         ]
         planned = plan_sequence(paired, root, settings, self.fps, options.instants)
-        left_out = 0
+        left_out: list[Between] = []
         if options.spikes.between is not None:
             planned, left_out = with_part(planned, options.spikes.between)
             if not planned.windows:
@@ -227,13 +228,10 @@ def _inside(
     if between is None:
         return done
     kept = [one for one in done if one.sequence.windows]
-    frames = sum(one.left_out for one in done)
+    left_out = [each for one in done for each in one.left_out]
     if not kept:
-        raise AlignmentError(
-            f"{paired[0].windows[0].spikes}: expected a frame that is exposed wholly in {between}, "
-            f"found none of {frames}; give other times, on the recording's clock"
-        )
-    reporter.note(f"{counted(frames, 'frame')} not exposed wholly in {between}: left out")
+        raise AlignmentError(none_exposed(paired[0].windows[0].spikes, between, left_out))
+    reporter.note(f"{counted(len(left_out), 'frame')} not exposed wholly in {between}: left out")
     return kept
 
 

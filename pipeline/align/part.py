@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..spikes.between import Between, Cut, both
+from ..spikes.between import Between, Cut, both, none_exposed
 from ..spikes.dat import SpikeFile
 from ..spikes.geometry import SpikeGeometry
 from .correct_clock import with_windows
 from .manifest import AlignedSequence, Manifest, ManifestError
 
 
-def with_part(sequence: AlignedSequence, between: Between) -> tuple[AlignedSequence, int]:
+def with_part(sequence: AlignedSequence, between: Between) -> tuple[AlignedSequence, list[Between]]:
     """Return a sequence with the frames that are exposed wholly between two times.
 
     Args:
@@ -19,17 +19,19 @@ def with_part(sequence: AlignedSequence, between: Between) -> tuple[AlignedSeque
         between: times on its recording's clock.
 
     Returns:
-        The sequence, which may have no window, and the number of frames left out.
+        The sequence, which may have no window, and the exposures of the frames left out.
     """
     part = both(between, sequence.between)
     assert part is not None
     whole = sequence.model_copy(update={"part": (part.start, part.end)})
-    held = {
-        window.frame_index
-        for window in whole.windows
-        if (cut := whole.cut(window)) is not None and cut.holds(window.t0, window.t1)
-    }
-    return with_windows(whole, held), len(whole.windows) - len(held)
+    held, outside = set(), []
+    for window in whole.windows:
+        cut = Cut(part, whole.clock(window))
+        if cut.holds(window.t0, window.t1):
+            held.add(window.frame_index)
+        else:
+            outside.append(cut.around(window.t0, window.t1))
+    return with_windows(whole, held), outside
 
 
 def part_of(path: Path, geometry: SpikeGeometry, cut: Cut) -> tuple[int, int] | None:
@@ -47,7 +49,8 @@ def cut_manifest(manifest: Manifest, root: Path, between: Between) -> tuple[Mani
     Raises:
         ManifestError: no frame does.
     """
-    sequences, left_out = [], 0
+    sequences: list[AlignedSequence] = []
+    left_out: list[Between] = []
     for sequence in manifest.sequences:
         kept, outside = with_part(sequence, between)
         left_out += outside
@@ -63,8 +66,5 @@ def cut_manifest(manifest: Manifest, root: Path, between: Between) -> tuple[Mani
                 files[path] = files[path].model_copy(update=update)
         sequences.append(kept.model_copy(update={"files": files}))
     if not sequences:
-        raise ManifestError(
-            f"{root}: expected a frame that is exposed wholly in {between}, found none of "
-            f"{left_out}; give other times, on the recordings' clocks"
-        )
-    return manifest.model_copy(update={"sequences": tuple(sequences)}), left_out
+        raise ManifestError(none_exposed(root, between, left_out))
+    return manifest.model_copy(update={"sequences": tuple(sequences)}), len(left_out)

@@ -24,6 +24,9 @@ MOST_DARK = 0.1
 """Dark rate above which a hot pixel is filled, in spikes a sample; up to it, it is corrected."""
 DEAD, TOO_BRIGHT = 0.5, 2.0
 """Gains below which a pixel is dead, and above which it is hot."""
+GAIN_SPREADS, LEAST_BRIGHT = 5, 1.25
+"""Without a dark recording: spreads of the gains above the median from which a pixel is hot, at
+least this gain and at most `TOO_BRIGHT`."""
 SATURATED = 0.95
 """Spikes a sample from which a pixel may be saturated."""
 FEWEST_SPIKES = 20
@@ -88,6 +91,7 @@ def measure(
     rates = zeros if dark is None else dark.rate()
     hot = _hot(rates)
     gain, dead, light = np.ones_like(zeros), np.zeros(zeros.shape, np.bool_), None
+    too_bright = TOO_BRIGHT
     if flat is not None:
         whole = flat[0].then(flat[1])
         response = whole.rate() - rates
@@ -96,14 +100,15 @@ def measure(
         gain = response / light
         level = np.median(gain[~hot])
         dead = (gain < DEAD * level) & ~hot
-        hot = hot | (gain > TOO_BRIGHT * level)
+        too_bright = TOO_BRIGHT if dark is not None else _too_bright(gain / level)
+        hot = hot | (gain > too_bright * level)
     good = ~(hot | dead)
     if 2 * good.sum() < good.size:
         raise CalibrateError(
             f"expected most pixels to be good, found {hot.sum()} hot and {dead.sum()} dead of "
             f"{good.size}; check --geometry, and that the dark was dark and the light even"
         )
-    filled = dead | (hot & ((rates > MOST_DARK) | (gain > TOO_BRIGHT * np.median(gain))))
+    filled = dead | (hot & ((rates > MOST_DARK) | (gain > too_bright * np.median(gain))))
     spread = after = error = None
     if flat is not None and light is not None:
         gain = gain / gain[good].mean()
@@ -113,7 +118,10 @@ def measure(
         error = float((halves[1] - halves[0])[good].std() / 2)
         warnings += _doubts(gain, good, error)
     if dark is None:
-        warnings.append("no --dark: dark rates are taken as 0, and most hot pixels stay unseen")
+        warnings.append(
+            "no --dark: dark rates are taken as 0, and only those hot pixels are found that fire "
+            f"{too_bright:.2f} times as often in light as others"
+        )
     elif float(np.median(rates)) > LEAST_HOT * HOT_TIMES:
         warnings.append(
             f"pixels fire {np.median(rates):.3g} times a sample in --dark, which is much; cover "
@@ -147,6 +155,13 @@ def _hot(rates: Floats) -> Mask:
     median = float(np.median(rates))
     spread = _NORMAL * float(np.median(np.abs(rates - median)))
     return np.asarray(rates > max(LEAST_HOT, median + HOT_SPREADS * spread, HOT_TIMES * median))
+
+
+def _too_bright(gain: Floats) -> float:
+    """Return the gain (median 1) above which what a pixel fires is not by the light alone."""
+    rest = np.log(np.maximum(gain, 0.1))
+    spread = _NORMAL * float(np.median(np.abs(rest)))
+    return min(max(float(np.exp(GAIN_SPREADS * spread)), LEAST_BRIGHT), TOO_BRIGHT)
 
 
 def _require_flat(flat: Fired, dark: Floats, response: Floats, hot: Mask) -> None:

@@ -16,6 +16,7 @@ from ...errors import SpikeDeblurError
 from ..frames.images import DeepRGB, as_type, image_shape, read_frame, to_uint8, to_uint16, to_unit
 from ..host.files import StrPath
 from ..host.reporter import counted
+from ..spikes.between import none_exposed
 from ..spikes.intervals import HalfLight, Light
 from ..spikes.parts import hash_samples, hash_stream, open_stream
 from ..spikes.reconstruct import sdm
@@ -108,11 +109,8 @@ def wholly_read(
     pairs = zip(frames.items(), windows, strict=True)
     held = [(frame, window) for frame, window in pairs if cut.holds(*window)]
     if not held:
-        raise RecordingError(
-            f"{spikes}: expected a frame that is exposed wholly in {cut.between}, found none of "
-            f"{len(frames)}, exposed from {windows[0][0]:g}s to {windows[-1][1]:g}s; give other "
-            "times"
-        )
+        exposures = [cut.around(*window) for window in windows]
+        raise RecordingError(none_exposed(spikes, cut.between, exposures))
     return dict(frame for frame, _ in held), [window for _, window in held]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .clock import SpikeClock, SpikeWindowError, round_half_up
@@ -27,16 +28,16 @@ class Between:
             raise SpikeWindowError(f"expected finite times, found --from {first} and --to {end}")
         if first is not None and end is not None and first >= end:
             raise SpikeWindowError(
-                f"--to: expected a time after --from {first:g}s, found {end:g}s; exchange them, or "
-                "correct one"
+                f"--to: expected a time after --from {first:.9g}s, found {end:.9g}s; exchange "
+                "them, or correct one"
             )
 
     def __str__(self) -> str:
         words = []
         if self.start is not None:
-            words.append(f"--from {self.start:g}s")
+            words.append(f"--from {self.start:.9g}s")
         if self.end is not None:
-            words.append(f"--to {self.end:g}s")
+            words.append(f"--to {self.end:.9g}s")
         return " ".join(words)
 
 
@@ -63,6 +64,24 @@ def both(one: Between | None, other: Between | None) -> Between | None:
     return Between(start=start, end=end)
 
 
+def none_exposed(name: object, part: Between, exposures: Sequence[Between]) -> str:
+    """Return what is wrong with a part in which no frame is exposed wholly, and what to type.
+
+    Args:
+        name: the recording, or all of them.
+        part: the part that was asked for.
+        exposures: the shortest part that holds each frame's exposure.
+    """
+    after = -math.inf if part.start is None else part.start
+    starts, ends = ([getattr(each, at) or 0.0 for each in exposures] for at in ("start", "end"))
+    near = next((each for each, end in zip(exposures, ends, strict=True) if end > after), None)
+    return (
+        f"{name}: expected a frame that is exposed wholly in {part}, found none of "
+        f"{len(exposures)}, exposed from {min(starts):.9g}s to {max(ends):.9g}s; give --from and "
+        f"--to around an exposure, such as {near or exposures[-1]}"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """A part of one recording, whose clock is known."""
@@ -81,8 +100,9 @@ class Cut:
         if start >= stop:
             first, end = self.clock.first, self.clock.first + n_samples / self.clock.rate
             raise SpikeWindowError(
-                f"{name}: expected a part of the recording, which lasts from {first:g}s to "
-                f"{end:g}s, found {self.between}; give times inside"
+                f"{name}: expected a part of the recording, which lasts from {first:.9g}s to "
+                f"{end:.9g}s, found {self.between}; give --from and --to inside, a sample "
+                f"({1 / self.clock.rate:.3g}s) or more apart"
             )
         return start, stop
 
@@ -91,6 +111,14 @@ class Cut:
         start, stop = self._bounds()
         first, after = self.clock.samples_of_rows(t0, t1)
         return start <= first and after <= stop
+
+    def around(self, t0: float, t1: float) -> Between:
+        """Return the shortest part that holds an exposure [t0, t1], in seconds, in all rows."""
+        start, end = (
+            self.clock.first + sample / self.clock.rate
+            for sample in self.clock.samples_of_rows(t0, t1)
+        )
+        return Between(start=start, end=end)
 
     def _bounds(self) -> tuple[int, int]:
         clock, start, end = self.clock, self.between.start, self.between.end

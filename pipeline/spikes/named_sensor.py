@@ -48,7 +48,7 @@ def sensor_hash(path: Path, shape: tuple[int, int] | None = None) -> str:
     if shape is not None and found_shape != list(shape):
         raise SensorError(
             f"{path}: expected a sensor of {shape[0]}x{shape[1]} pixels, as the spikes have, found "
-            f"one of {str(found_shape)[:40]}; give the one of this camera"
+            f"one of {_size(found_shape)}; give the sensor of this camera"
         )
     return hashlib.sha256(content).hexdigest()
 
@@ -59,6 +59,11 @@ def require_sensor(path: Path, sha256: str, named_in: object) -> None:
     Raises:
         SensorError: it isn't there, or changed.
     """
+    if not path.exists():
+        raise SensorError(
+            f"{named_in}: expected the sensor {path} that it names, found nothing; put the file "
+            "back, or align again with --sensor"
+        )
     try:
         found = sensor_hash(path)
     except SensorError as error:
@@ -68,3 +73,8 @@ def require_sensor(path: Path, sha256: str, named_in: object) -> None:
             f"{named_in}: the sensor that it names, {path}, changed since it was aligned; align "
             "again, or put the former file back"
         )
+
+
+def _size(shape: object) -> str:
+    """Return a size from a file, which may be anything, as HxW."""
+    return "x".join(map(str, shape))[:40] if isinstance(shape, list) else str(shape)[:40]

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from ...errors import SpikeDeblurError
 from ..frames.images import to_8_bits
-from ..frames.listing import shorten
 from ..methods.contract import Method, restored_instants
 from ..methods.make_method import make_method
 from ..sequences.contract import STREAM, WindowSequence, sensor_of
@@ -26,7 +25,7 @@ from ..sequences.kept import KeptSequence
 from ..sequences.recording import Recording, RecordingSequence
 from ..sequences.stored import StoreSequence, open_store
 from ..spikes import read_side_file, reconstruct, samples_per_bin
-from ..spikes.between import Between, Cut
+from ..spikes.between import Between, Cut, none_exposed
 from ..spikes.clock import SpikeClock
 from ..spikes.intervals import light_of_spikes
 from ..spikes.parts import is_stream, open_stream
@@ -242,7 +241,8 @@ def _recording(path: Path, options: SpikeOptions) -> ViewedGroup:
 
 def _store(root: Path, path: Path, options: SpikeOptions) -> tuple[ViewedGroup, ...]:
     inside = path.resolve().relative_to(root).parts
-    groups, outside = [], []
+    groups: list[ViewedGroup] = []
+    outside: list[Between] = []
     sequences = open_store(root)
     if options.sensor is not None:
         correct_sequences(sequences, options.sensor)
@@ -254,9 +254,9 @@ def _store(root: Path, path: Path, options: SpikeOptions) -> tuple[ViewedGroup, 
                 f"{root}: expected spikes, found counts in bins; view the .dat, or voxelize again "
                 "with --kind packed"
             )
-        shown = _between(sequence, options.between)
+        shown, left_out = _between(sequence, options.between)
+        outside += left_out
         if not shown:
-            outside.append(sequence.seq)
             continue
         groups.append(
             ViewedGroup(
@@ -267,11 +267,8 @@ def _store(root: Path, path: Path, options: SpikeOptions) -> tuple[ViewedGroup, 
                 finding=sequence.record.finding,
             )
         )
-    if not groups and outside:
-        raise ViewError(
-            f"{path}: expected a frame that is exposed wholly in {options.between}, found none in "
-            f"{shorten(outside)}; give other times"
-        )
+    if not groups and options.between is not None and outside:
+        raise ViewError(none_exposed(path, options.between, outside))
     if not groups:
         raise ViewError(
             f"{path}: expected a sequence of the store {root}, found none; check the path"
@@ -291,15 +288,18 @@ def open_recording(recording: Recording) -> ViewedGroup:
     )
 
 
-def _between(sequence: StoreSequence, between: Between | None) -> tuple[int, ...]:
-    """Return the windows of a sequence that lie wholly between two times."""
+def _between(
+    sequence: StoreSequence, between: Between | None
+) -> tuple[tuple[int, ...], list[Between]]:
+    """Return the windows of a sequence that lie wholly between two times, and exposures outside."""
     if between is None:
-        return tuple(range(sequence.length))
+        return tuple(range(sequence.length)), []
     record = sequence.record
     clock = SpikeClock(rate=record.rate, first=record.first or 0.0, readout=record.readout or 0.0)
     cut = Cut(between, clock)
-    times = zip(sequence.t0.tolist(), sequence.t1.tolist(), strict=True)
-    return tuple(i for i, window in enumerate(times) if cut.holds(*window))
+    times = list(zip(sequence.t0.tolist(), sequence.t1.tolist(), strict=True))
+    held = tuple(i for i, window in enumerate(times) if cut.holds(*window))
+    return held, [cut.around(*times[i]) for i in range(len(times)) if i not in held]
 
 
 def _shown(sequence: StoreSequence, shown: Several[int], index: int) -> ViewedClip:

@@ -173,7 +173,8 @@ def killed(folder: Path, data: Path, kills: int, workers: int, seed: int) -> lis
     assert process.wait() == 0
     work = time.monotonic() - begun - first
     undisturbed = in_cache(dat)
-    read = hit = lost = 0
+    shards = sum(1 for path in (folder / "whole" / SEQ / "spikes/c").rglob("*") if path.is_file())
+    read = hit = 0
     out = folder / "killed"
     while True:
         process = start(out)
@@ -181,14 +182,14 @@ def killed(folder: Path, data: Path, kills: int, workers: int, seed: int) -> lis
             assert process.wait() == 0
             read += in_cache(dat)
             break
-        time.sleep(first + rng.random() * 0.9 * work / (kills + 1))
+        left = 1 - notes(out) / shards  # the machine may be quicker now, or slower
+        time.sleep(first + rng.random() * 0.9 * work * left / (kills + 1 - hit))
         if process.poll() is not None:
             read += in_cache(dat)
             break
         kill(process, rng)
         hit += 1
         read += in_cache(dat)
-        lost = max(lost, notes(out))
     same = fingerprints(folder / "whole") == fingerprints(out)
     named = f"{hit} kills, {workers} workers, {size / 1e9:.2f} GB, {first + work:.0f} s undisturbed"
     return [

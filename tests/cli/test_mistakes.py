@@ -77,12 +77,11 @@ def test_colours_are_for_terminals_that_want_them(
         ("data/x.dat", "data has recording.dat"),
         ("other/deep/x.dat", "there is no folder other; check the path"),
         ("data/nothing", "check the path"),
-        ("s3://bucket/x.dat", None),
     ],
 )
 def test_a_path_that_is_not_there_is_answered_by_its_neighbours(
     typed: str,
-    hint: str | None,
+    hint: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -92,11 +91,30 @@ def test_a_path_that_is_not_there_is_answered_by_its_neighbours(
     Path("data/recording.dat").write_bytes(b"\0" * 8)
     assert main(["inspect", typed]) == 1
     said = capsys.readouterr().err
-    if hint is not None:
-        assert said.splitlines()[1].endswith(hint)
-        assert said.count("\n") == 2
-    else:
-        assert "did you mean" not in said
+    assert said.splitlines()[1].endswith(hint)
+    assert said.count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "where"),
+    [
+        ("inspect s3://bucket/x.dat", "PATH"),
+        ("view gs://bucket/x.zarr", "PATH"),
+        ("evaluate store.zarr --sensor s3://bucket/s.zarr", "--sensor"),
+        ("restore --method sdm --blur b --spikes https://host/s.dat --out o", "--spikes"),
+        ("restore --method sdm --blur b --spikes s.dat --out s3://bucket/o", "--out"),
+        ("calibrate --recording a.dat --recording s3://bucket/b.dat --out s.zarr", "--recording"),
+        ("adapt m.safetensors --blur s3://bucket/frames --spikes s.dat", "--blur"),
+    ],
+)
+def test_a_url_is_refused_where_a_path_is_taken(
+    typed: str, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(typed.split()) == 2
+    (url,) = (word for word in typed.split() if "://" in word)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"error: {where}: expected a path of this machine, got the URL {url}"
+    assert said[1].startswith("hint: give a folder or file, and copy it from or to the bucket")
 
 
 def test_a_folder_of_any_number_of_names_is_looked_at_quickly(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +143,11 @@ def test_either_recording_alone_tells_its_part_and_says_what_is_missing(
     assert flat.dead == 9
     assert flat.dark_rate is None
     assert "no --dark" in flat.warnings[0]
+    found = read_sensor(tmp_path / "f").sensor
+    assert not (found.hot & ~truth.hot).any()
+    stands_out = truth.gain + truth.dark * CAMERA.threshold / lamp() > 1.6  # gains end at 1.4
+    assert found.hot[truth.hot & stands_out].all()
+    assert flat.hot < 40
 
 
 def test_other_readers_of_zarr_open_it_and_the_picture_is_one(made: Path):
@@ -234,6 +240,8 @@ def test_inspect_tells_what_was_found(made: Path, capsys: pytest.CaptureFixture[
     assert f"{made}: sensor" in said
     for words in ("hot: 40", "dead: 9", "40x48", f"flat.dat, {SAMPLES} samples"):
         assert words in said
+    assert "None" not in said
+    assert re.search(r"error: 0\.\d{1,7}\n", said)
 
 
 def spoil_size(path: Path) -> None:
