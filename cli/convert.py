@@ -11,16 +11,20 @@ from ..pipeline.host.reporter import counted
 from .options import From, Gain, Geometry, Json, Rate, To, between, overwrites
 from .output import command_line, report
 
+Source = Annotated[Path, typer.Argument(metavar="IN", help=".npy, .npz, .h5 or .dat.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT.dat", help="The spike file to write.")]
+Key = Annotated[
+    str | None, typer.Option(help="Array to take from an .npz or HDF5 file.", metavar="NAME")
+]
+
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help=".npy, .npz, .h5 or .dat.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT.dat", help="The spike file to write.")],
+    source: Source,
+    out: Out,
     geometry: Geometry = None,
     rate: Rate = None,
     gain: Gain = None,
-    key: Annotated[
-        str | None, typer.Option(help="Array to take from an .npz or HDF5 file.", metavar="NAME")
-    ] = None,
+    key: Key = None,
     since: From = None,
     until: To = None,
     overwrite: Annotated[bool, overwrites("OUT.dat")] = False,

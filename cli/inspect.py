@@ -10,15 +10,17 @@ import typer
 from .options import Geometry, Json
 from .output import command_line, print_json, print_table, say, say_next
 
+FileOrFolder = Annotated[
+    Path,
+    typer.Argument(
+        help="A .dat or its parts, sensor, manifest, log, store, run, model or config.",
+        metavar="PATH",
+    ),
+]
+
 
 def inspect(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            help="A .dat or its parts, sensor, manifest, log, store, run, model or config.",
-            metavar="PATH",
-        ),
-    ],
+    path: FileOrFolder,
     geometry: Geometry = None,
     json: Json = False,
 ) -> None:

@@ -34,72 +34,82 @@ def _gpus(value: str | None) -> str | None:
     return value
 
 
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="YAML",
+        autocompletion=offered(configurations),
+        help="Configuration, a file here or in the package; with --resume that of the run.",
+        show_default=False,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        autocompletion=offered(keys),
+        help="Override a key, such as TRAIN.OPTIM.LR=1e-4; may be repeated.",
+    ),
+]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(help="Run folder.", show_default="outputs/<name of the YAML>", metavar="RUN"),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WEIGHTS",
+        autocompletion=offered(models),
+        help="Start from weights: the name of a model that ships, an exported model, a run "
+        "folder, a checkpoint, a state dict (.safetensors, .pt, .pth); a path or a URL.",
+        show_default=False,
+    ),
+]
+InitPartial = Annotated[
+    bool,
+    typer.Option("--init-partial", help="Take what fits of --init, and list what is left out."),
+]
+PrintProfile = Annotated[
+    bool, typer.Option("--profile", help="Print the time of each part of the steps.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Check all that training checks first, the run folder too if --run names it; "
+        "print the memory and time that it would take.",
+    ),
+]
+FindRate = Annotated[
+    bool,
+    typer.Option("--find-rate", help="Train 100 steps at rising learning rates; suggest one."),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        callback=_gpus,
+        help="GPUs of this machine to train on, a process each; without a GPU, N processes. "
+        "With --dry-run they need not be there.",
+        show_default="1",
+    ),
+]
+
+
 def train(
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="YAML",
-            autocompletion=offered(configurations),
-            help="Configuration, a file here or in the package; with --resume that of the run.",
-            show_default=False,
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            autocompletion=offered(keys),
-            help="Override a key, such as TRAIN.OPTIM.LR=1e-4; may be repeated.",
-        ),
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="Run folder.", show_default="outputs/<name of the YAML>", metavar="RUN"),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
-    ] = False,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WEIGHTS",
-            autocompletion=offered(models),
-            help="Start from weights: the name of a model that ships, an exported model, a run "
-            "folder, a checkpoint, a state dict (.safetensors, .pt, .pth); a path or a URL.",
-            show_default=False,
-        ),
-    ] = None,
-    init_partial: Annotated[
-        bool,
-        typer.Option("--init-partial", help="Take what fits of --init, and list what is left out."),
-    ] = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    run: RunFolder = None,
+    resume: Resume = False,
+    init: Init = None,
+    init_partial: InitPartial = False,
     overwrite: Annotated[bool, overwrites("a run that is in the folder")] = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Print the time of each part of the steps.")
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Check all that training checks first, the run folder too if --run names it; "
-            "print the memory and time that it would take.",
-        ),
-    ] = False,
-    find_rate: Annotated[
-        bool,
-        typer.Option("--find-rate", help="Train 100 steps at rising learning rates; suggest one."),
-    ] = False,
-    gpus: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|auto",
-            callback=_gpus,
-            help="GPUs of this machine to train on, a process each; without a GPU, N processes. "
-            "With --dry-run they need not be there.",
-            show_default="1",
-        ),
-    ] = None,
+    profile: PrintProfile = False,
+    dry_run: DryRun = False,
+    find_rate: FindRate = False,
+    gpus: Gpus = None,
     json: Json = False,
 ) -> None:
     """Train a model on a store, as a configuration says.
