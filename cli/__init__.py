@@ -19,7 +19,7 @@ import typer
 
 from .. import __version__
 from .help_page import Command
-from .output import LogFormat, chosen_log_format, say, typed
+from .output import LogFormat, chosen_log_format, say, to_go_on, typed
 
 app = typer.Typer(
     name="spikedeblur",
@@ -129,15 +129,14 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return tell(error)
     except _StopError as stopped:
-        again = "the same command goes on from here"
-        if options[:1] == ["adapt"]:
-            again = "the same command begins anew"
-        elif options[:1] == ["train"] and "--resume" not in options:
-            again = "the same command with --resume goes on from here"
+        again = "the same command"
+        if options[:1] == ["train"] and "--resume" not in options:
+            again += " with --resume"
+        does = "begins anew" if options[:1] == ["adapt"] else "goes on from here"
         # Zarr's event loop leaves work undone, which Python would tell after the last line.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        say(f"stopped; {again}", err=True)
+        say(f"stopped; {to_go_on(again)} {does}", err=True)
         return 128 + stopped.signal
     except Exception as wrong_use:
         if not hasattr(wrong_use, "show"):  # by which Typer's releases all know a wrong use

@@ -90,7 +90,7 @@ def _print_store(store: StoreCheck) -> None:
     )
     if store.without_checksums:
         say(
-            f"{store.without_checksums} sequences were written by a release without checksums: "
+            f"{counted(store.without_checksums, 'sequence')} of a release without checksums: "
             "only sizes and indices were compared"
         )
     for finding in store.findings[:_MAX_FINDINGS]:

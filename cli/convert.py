@@ -54,7 +54,7 @@ def convert(
         )
     report(
         summary,
-        f"{counted(summary.frames, 'frame')} of {summary.height}x{summary.width} with "
+        f"{counted(summary.frames, 'sample')} of {summary.height}x{summary.width} with "
         f"{counted(summary.spikes, 'spike')} in {summary.out} ({summary.bytes} bytes)",
         next_command=command_line("inspect", out),
         json=json,

@@ -222,8 +222,9 @@ def _print(evaluation: Evaluation) -> None:
         worst, lag = max(evaluation.misaligned.items(), key=lambda item: abs(item[1]))
         say(
             f"the spikes of {counted(len(evaluation.misaligned), 'sequence')} are not where their "
-            f"sharp frames are, most of all {worst}: {abs(lag):.0%} of the exposure too "
-            f"{'late' if lag > 0 else 'early'}; correct the alignment before you trust the figures",
+            f"sharp frames are, most of all {worst}: the spikes come "
+            f"{'late' if lag > 0 else 'early'} by {abs(lag):.0%} of the exposure; "
+            "correct the alignment before you trust the figures",
             err=True,
             label="warning",
         )

@@ -26,7 +26,7 @@ def inspect(
 ) -> None:
     """Say what a file or folder is, and what it holds.
 
-    Such as the frames and rate of a .dat, or the parameters of a model.
+    Such as the samples and rate of a .dat, or the parameters of a model.
 
     Example: spikedeblur inspect recording.dat --geometry 250x400,bottom-up
     """
@@ -38,6 +38,8 @@ def inspect(
         return
     say(f"{described.path}: {described.kind}")
     for name, value in described.facts.items():
+        if described.kind == "spikes":  # --json keeps the name that scripts know
+            name = name.replace("frame", "sample")
         say(f"  {name}: {value}")
     if described.table:
         print_table(described.table)

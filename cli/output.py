@@ -107,15 +107,28 @@ def print_json(value: Any) -> None:
 def say_next(command: str | None) -> None:
     """Print the time that the command took, and the command that would come next.
 
-    Where another program runs the stages, `SPIKEDEBLUR_HINTS=off` leaves the next command out.
+    `SPIKEDEBLUR_HINTS=off`, or a caller that runs the stages (see `to_go_on`), leaves it out.
     """
     if is_quiet.get():
         return
     began = _began.get(None)
     if began is not None:
         say(f"Took {duration(time.monotonic() - began)}")
-    if command is not None and os.environ.get("SPIKEDEBLUR_HINTS") != "off":
+    hidden = os.environ.get("SPIKEDEBLUR_HINTS") == "off" or _caller() is not None
+    if command is not None and not hidden:
         say(f"Next: {command}")
+
+
+def to_go_on(command: str) -> str:
+    """Return what to type so that stopped work goes on: `command`, or what the caller says.
+
+    A program that runs the stages names itself in `SPIKEDEBLUR_CALLER`, as `make all` does.
+    """
+    return _caller() or command
+
+
+def _caller() -> str | None:
+    return os.environ.get("SPIKEDEBLUR_CALLER") or None
 
 
 def command_line(*words: str | Path) -> str:

@@ -308,8 +308,8 @@ def _simulate_bench(
         summary,
         f"{summary.take}: {counted(summary.frames, 'blurred frame')}, {summary.dropped} more were "
         f"dropped, stamps.csv of the others, and {counted(summary.samples, 'spike sample')}{kept}\n"
-        "Known are frames of 30 Hz with a shutter of 12 ms; to be found are the time by which they "
-        "come late on the spikes' clock, and the readout of their rolling shutter"
+        "Known are frames of 30 Hz with a shutter of 12 ms; to be found are the lag of the spikes, "
+        "and the readout of the frames' rolling shutter"
         f"{pixels}\n"
         "docs/how-to/own-camera.md goes on with it",
         next_command=command_line("align", out, "--layout", Path(summary.layout)),

@@ -13,7 +13,17 @@ import typer
 from ..pipeline.host.reporter import counted
 from .completion import configurations, keys, models, offered
 from .options import Json, overwrites
-from .output import command_line, is_quiet, note, print_table, report, require_local, say, typed
+from .output import (
+    command_line,
+    is_quiet,
+    note,
+    print_table,
+    report,
+    require_local,
+    say,
+    to_go_on,
+    typed,
+)
 
 if TYPE_CHECKING:
     from ..pipeline.train.clock import Profile
@@ -257,7 +267,7 @@ def _print_summary(summary: TrainSummary, again: str, evaluate: str, *, json: bo
     if summary.signal is not None:
         say(
             f"stopped after step {summary.step} of {summary.total_steps}, the checkpoint is "
-            f"written; go on with: {again}",
+            f"written; go on with: {to_go_on(again)}",
             err=True,
         )
         return

@@ -151,7 +151,7 @@ def voxelize(
     else:
         _print_summary(summary, manifest, store)
         if script is not None:
-            say(f"Each of {workers} jobs:\n{script.rstrip()}")
+            say(f"Each of {counted(workers or 1, 'job')}:\n{script.rstrip()}")
     if summary.failed:
         raise typer.Exit(1)
 

@@ -265,7 +265,7 @@ def _open_sequence(
         if row is None:
             raise StoreError(
                 f"{path}: no row for frame {number} of {seq!r} in the alignment logs "
-                f"({len(log)} rows); run `spikedeblur align` and give its log as "
+                f"({counted(len(log), 'row')}); run `spikedeblur align` and give its log as "
                 "DATA.ALIGN_LOG_PATHS"
             )
         rows.append(row)
@@ -345,9 +345,9 @@ def _find_dat(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Vox
             start, stop = 0, _count_samples(side.rate, row)
             if n_frames != stop:
                 raise StoreError(
-                    f"{path}: expected the {stop} samples of the exposure [{row.t0:.6f}, "
-                    f"{row.t1:.6f}] s at {side.rate:g} Hz, found {n_frames}; check the rate, or "
-                    "run `align` and `voxelize` on this data set, which know its timing"
+                    f"{path}: expected the {counted(stop, 'sample')} of the exposure "
+                    f"[{row.t0:.6f}, {row.t1:.6f}] s at {side.rate:g} Hz, found {n_frames}; check "
+                    "the rate, or run `align` and `voxelize` on this data set: they know its timing"
                 )
         samples.append(stop - start)
         firsts.append(start)

@@ -21,7 +21,7 @@ from pathlib import Path
 from ..host.files import require_inside, sweep
 from ..host.locks import end_with_parent, only_writer
 from ..host.machine import workers_that_fit
-from ..host.reporter import SILENT, Reporter, Throughput
+from ..host.reporter import SILENT, Reporter, Throughput, counted
 from ..spikes.sidefile import read_side_file
 from .clips import SimulateError, SourceClip
 from .record import DAT, UNFINISHED, clip_folders, inputs_digest, record_clip
@@ -75,8 +75,8 @@ def simulate(
     for clip in clips:
         if not rig.centres(clip.n_frames):
             raise SimulateError(
-                f"{clip.seq}: expected at least {rig.exposure} frames, the exposure, got "
-                f"{clip.n_frames}; take a shorter --exposure or longer clips"
+                f"{clip.seq}: expected at least {counted(rig.exposure, 'frame')}, the exposure, "
+                f"got {clip.n_frames}; take a shorter --exposure or longer clips"
             )
     message = f"{out}: another `simulate` is writing there; wait for it, or stop it"
     with only_writer(out, message):

@@ -46,7 +46,7 @@ class SpikeCamera:
         rng: np.random.Generator,
         sensor: Sensor | None = None,
     ) -> Iterator[npt.NDArray[np.bool_]]:
-        """Yield one (H, W) bool spike frame for each (H, W) luminance in [0, 1].
+        """Yield one (H, W) bool sample of spikes for each (H, W) luminance in [0, 1].
 
         The integrals start at a random phase in [0, threshold), drawn from `rng` first, so that
         neighbours of equal brightness don't fire together. Memory does not grow with time.

@@ -92,7 +92,7 @@ def convert(
             pixel, or a folder or pattern of its parts, which are joined.
         out: the `.dat` to write.
         geometry: SPEC of the input; needed for a `.dat` without side file.
-        rate: spike frames a second to record, in Hz; None: that of the input's side file or preset.
+        rate: spike samples a second to record, in Hz; None: that of the side file or preset.
         gain: spikes a sample at unit luminance to record; None: that of the side file or preset.
         taken: which spikes of the input. The side file records the time of the first sample.
         overwrite: replace `out` and its side file.
@@ -236,7 +236,7 @@ class _Array:
         height, width = int(shape[1]), int(shape[2])
         if height * width > MOST_PIXELS:
             raise ConvertError(
-                f"{source}: expected frames of at most {MOST_PIXELS} pixels, got "
+                f"{source}: expected samples of at most {MOST_PIXELS} pixels, got "
                 f"{height}x{width}; transpose the array if its axes are others"
             )
         if array.dtype.kind not in "biuf":
@@ -248,7 +248,7 @@ class _Array:
             self.geometry = parse_geometry(spec)
             if self.geometry.drop_columns or self.geometry.shape != (height, width):
                 raise ConvertError(
-                    f"{source}: expected frames of {spec}, got {height}x{width}; "
+                    f"{source}: expected samples of {spec}, got {height}x{width}; "
                     "correct --geometry or leave it out"
                 )
 
@@ -266,7 +266,7 @@ class _Array:
         spikes = values.astype(np.bool_)
         if not np.array_equal(spikes, values):
             raise ConvertError(
-                f"{self._source}: expected spikes of 0 and 1 only, found others in frame {frame}; "
+                f"{self._source}: expected spikes of 0 and 1 only, found others in sample {frame}; "
                 "threshold the values first"
             )
         return spikes
@@ -302,7 +302,7 @@ class _Zipped:
         content = self._member.read(size)
         if len(content) != size:
             raise ConvertError(
-                f"{self._source}: ends in frame {frame} of {len(self)}; copy or save it again"
+                f"{self._source}: ends in sample {frame} of {len(self)}; copy or save it again"
             )
         self._at += 1
         return np.frombuffer(content, self.dtype).reshape(self.shape[1:])
@@ -385,7 +385,7 @@ def _require_held(source: Path, array: Any) -> None:
     if math.prod(array.chunks or ()) * array.dtype.itemsize > _MOST_CHUNK_BYTES:
         raise ConvertError(
             f"{source}: expected chunks of at most {_MOST_CHUNK_BYTES} bytes, found "
-            f"{array.chunks}; write the array with chunks of a few frames"
+            f"{array.chunks}; write the array with chunks of a few samples"
         )
 
 

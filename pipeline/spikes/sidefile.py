@@ -39,9 +39,9 @@ class SideFile(BaseModel):
     geometry: GeometrySpec
     """A geometry SPEC, such as `250x400,bottom-up`."""
     rate: Hertz | None = None
-    """Spike frames a second, in Hz."""
+    """Spike samples a second, in Hz."""
     first: Instant = 0.0
-    """Time of the first spike frame, in seconds. Not used in a folder's side file."""
+    """Time of the first spike sample, in seconds. Not used in a folder's side file."""
     gain: Gain | None = None
     """Spikes a sample at unit luminance."""
     sensor: str | None = None

@@ -183,7 +183,7 @@ def no_zip(path, spikes):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (cut_member, "ends in frame"),
+        (cut_member, "ends in sample"),
         (flip_a_byte, "not a NumPy file"),
         (name_a_place_before_the_file, "not a NumPy file"),
         (of_objects, "Python objects"),
