@@ -120,6 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = [option for option in options if option not in {"--debug", "--quiet", "-q"}]
     options, log_format = _without_log_format(options)
     try:
+        _refuse_empty(options)
         with _signals_that_stop():
             code = _of_command(options[:1])([*log_format, *options, *rest], standalone_mode=False)
     except SystemExit as leaving:
@@ -143,6 +144,23 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return tell(wrong_use, is_wrong_use=True)
     return code if isinstance(code, int) else 0
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """Refuse an empty value, as a shell's variable gives that isn't set: it would name a folder.
+
+    Raises:
+        typer.BadParameter: there is one.
+    """
+    for before, word in zip(["", *words], words, strict=False):
+        option = word if word.startswith("--") and word.endswith("=") else ""
+        if not word or option.count("=") == 1:
+            name = option.removesuffix("=") or (before if before.startswith("--") else "")
+            raise typer.BadParameter(
+                "expected a value, got an empty one; give it, or check the shell's variable that "
+                "it is made of",
+                param_hint=name or None,
+            )
 
 
 def _of_command(first: list[str]) -> typer.Typer:

@@ -10,7 +10,7 @@ import typer
 from ..pipeline.host.reporter import counted
 from . import options
 from .options import camera_clock, exposure_times, overwrites, spike_options, trained_model
-from .output import command_line, free_name, report
+from .output import command_line, free_name, report, require_writable
 
 Out = Annotated[
     Path, typer.Argument(help="Model to write, *.safetensors.", metavar="OUT.safetensors")
@@ -65,6 +65,11 @@ def adapt(
     from ..pipeline.trained.model_file import require_model_file
     from .progress import progress_bar
 
+    if not 0 < learning_rate <= 1:
+        raise typer.BadParameter(
+            f"expected a rate above 0, at most 1, got {learning_rate:g}; for example 1e-3",
+            param_hint="--learning-rate",
+        )
     if len(blur) != len(spikes):
         raise typer.BadParameter(
             f"expected one --spikes for each --blur, got {len(spikes)} for {len(blur)}",
@@ -88,6 +93,7 @@ def adapt(
         for clock, name in zip(clocks, names, strict=True)
     ]
     spiking = spike_options(geometry, rate, gain, first, readout=readout, sensor=sensor)
+    require_writable(out)
     require_model_file(out, overwrite=overwrite)
     source = trained_model(run, "small" if model is None and run is None else model)
     assert source is not None

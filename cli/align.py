@@ -32,7 +32,7 @@ from .options import (
     overwrites,
     spike_options,
 )
-from .output import command_line, free_name, note, report, store_beside
+from .output import command_line, free_name, note, report, require_writable, store_beside
 
 if TYPE_CHECKING:
     from ..pipeline.align.summary import AlignSummary
@@ -171,6 +171,7 @@ def align(
     stem = f"align_{chosen.NAME}" + (f"_{variant}" if variant else "")
     log = log or Path("outputs/logs") / f"{stem}.txt"
     manifest = manifest or log.with_suffix(".json")
+    require_writable(log, manifest, plot)
     options = stage.AlignOptions(
         exposure=exposure,
         fps=fps,

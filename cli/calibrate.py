@@ -9,7 +9,7 @@ import typer
 
 from .help_page import OUTPUT
 from .options import Geometry, Json, overwrites, spike_options
-from .output import report, require_local
+from .output import report, require_local, require_writable
 
 Out = Annotated[
     Path,
@@ -75,6 +75,7 @@ def calibrate(
             param_hint="--flat / --recording",
         )
     require_local(out, "--out")
+    require_writable(out)
     from ..pipeline.calibrate import job
     from .progress import progress_bar
 

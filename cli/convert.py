@@ -9,7 +9,7 @@ import typer
 
 from ..pipeline.host.reporter import counted
 from .options import From, Gain, Geometry, Json, Rate, To, between, overwrites
-from .output import command_line, report
+from .output import command_line, report, require_writable
 
 Source = Annotated[Path, typer.Argument(metavar="IN", help=".npy, .npz, .h5 or .dat.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT.dat", help="The spike file to write.")]
@@ -41,6 +41,7 @@ def convert(
     from ..pipeline.spikes.convert import convert as job
     from .progress import progress_bar
 
+    require_writable(out)
     with progress_bar("Converting", "samples") as reporter:
         summary = job(
             source,

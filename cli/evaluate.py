@@ -12,7 +12,7 @@ from . import completion, options
 from .completion import offered, one_of, protocols, splits
 from .help_page import MODEL, OUTPUT
 from .options import instants_option, overwrites, trained_model
-from .output import command_line, print_json, print_table, say, say_next
+from .output import command_line, print_json, print_table, require_writable, say, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.evaluate.metrics import Score
@@ -129,6 +129,7 @@ def evaluate(
         raise typer.BadParameter(str(error), param_hint="--methods") from error
     trained, without_spikes = trained_model(run, model), trained_model(control, None)
     prints_json = json == Path("-")
+    require_writable(None if prints_json else json, picture)
     if json is not None and not prints_json:
         scores.require_own_json(json, overwrite=overwrite)
     if picture is not None:

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from .options import Json, overwrites, size_option
-from .output import command_line, parse_size, print_json, require_local, say, say_next
+from .output import (
+    command_line,
+    parse_size,
+    print_json,
+    require_local,
+    require_writable,
+    say,
+    say_next,
+)
 
 _PROGRAMS = (".pt2", ".onnx")
 PROGRAM = "Programs (.pt2, .onnx)"
@@ -76,6 +84,7 @@ def export(
             param_hint="OUT",
         )
     require_local(out, "OUT")
+    require_writable(out)
     from .progress import progress_bar
 
     if out.suffix in _PROGRAMS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -163,10 +164,28 @@ def require_local(path: Path, option: str) -> None:
     """Refuse a URL where something is written that only folders can hold (exit code 2)."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
         raise typer.BadParameter(
-            f"expected a folder, got the URL {path}; only stores are written to buckets; write to "
-            "a folder, then copy it (as `aws s3 cp --recursive` does)",
+            f"expected a folder, got the URL {str(path).replace(':/', '://')}; only stores are "
+            "written to buckets; write to a folder, then copy it (as `aws s3 cp --recursive` does)",
             param_hint=option,
         )
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Refuse places where nothing can be written, before the work whose product goes there.
+
+    Raises:
+        OSError: the nearest folder that is there is read-only, or it isn't one.
+    """
+    for path in filter(None, paths):
+        if path.exists():
+            continue  # the command says what it does with what is there
+        folder = next(one for one in path.absolute().parents if one.exists())
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        if not os.access(folder, os.W_OK):
+            read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+            reason = errno.EROFS if read_only else errno.EACCES
+            raise OSError(reason, os.strerror(reason), str(folder))
 
 
 def parse_size(text: str, option: str = "--size") -> tuple[int, int]:

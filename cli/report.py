@@ -74,6 +74,7 @@ def report(
     from ..pipeline.report import write_report
     from .progress import progress_bar
 
+    output.require_writable(out)
     with progress_bar("Reporting", "parts") as reporter:
         summary = write_report(
             runs,

@@ -22,7 +22,7 @@ from .options import (
     spike_options,
     trained_model,
 )
-from .output import report, require_local
+from .output import report, require_local, require_writable
 
 if TYPE_CHECKING:
     from ..pipeline.restore.job import RestoreSummary
@@ -189,6 +189,7 @@ def restore(
     from .progress import progress_bar
 
     require_local(out, "--out")
+    require_writable(out, video)
     part = between(since, until)
     if video is not None:
         if bits == "16":
@@ -247,7 +248,7 @@ def restore(
     words += _gains(recordings)
     kept = f", {summary.kept} there already" if summary.kept else ""
     written = "" if video is None else f"; {video}"
-    outside = f", {summary.left_out} not wholly in {part} left out" if part is not None else ""
+    outside = f", {summary.left_out} not wholly in {part} left out" if summary.left_out else ""
     done = f"{counted(summary.restored, 'frame')}{words} in {out}{kept}{outside}{written}"
     report(summary, done, json=json)
 

@@ -21,7 +21,7 @@ from .options import (
     typed,
     workers_option,
 )
-from .output import command_line, parse_size, report
+from .output import command_line, parse_size, report, require_writable
 
 if TYPE_CHECKING:
     from ..pipeline.simulate.calibration import SpikeStand
@@ -220,6 +220,7 @@ def simulate(
     """
     from ..pipeline.simulate.flaws import Flaws
 
+    require_writable(out)
     chosen = Flaws(gain_spread=gain_spread, dark_rate=dark_rate, hot=hot, dead=dead)
     flaws = None if chosen == Flaws() else chosen
     if rig:

@@ -11,7 +11,7 @@ import typer
 from ..pipeline.host.reporter import counted
 from .help_page import OUTPUT
 from .options import Json, overwrites, seed_option
-from .output import command_line, print_table, report, store_beside
+from .output import command_line, print_table, report, require_writable, store_beside
 
 Val = Annotated[
     float,
@@ -60,6 +60,7 @@ def split(
     from ..pipeline.align.split import split as job
     from .progress import progress_bar
 
+    require_writable(out)
     with progress_bar("Comparing scenes", "pictures") as reporter:
         summary = job(
             manifest,

@@ -20,6 +20,7 @@ from .output import (
     print_table,
     report,
     require_local,
+    require_writable,
     say,
     to_go_on,
     typed,
@@ -153,6 +154,7 @@ def train(
             "configs/deblur/quickstart.yaml"
         )
     require_local(folder, "--run")
+    require_writable(folder)
     if config is None:
         from ..pipeline.train.run.folder import own_config
 

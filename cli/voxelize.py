@@ -9,7 +9,7 @@ import typer
 
 from ..pipeline.host.reporter import counted
 from .options import Force, From, Json, To, between, overwrites, workers_option
-from .output import command_line, free_name, print_json, say, say_next
+from .output import command_line, free_name, print_json, require_writable, say, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.voxelize.estimate import Estimate
@@ -128,6 +128,8 @@ def voxelize(
     from ..pipeline.voxelize.workers import Workers
     from .progress import progress_bar
 
+    if "://" not in store:
+        require_writable(Path(store))
     keep_freed_memory()
     options = VoxelizeOptions(
         bins=bins,

@@ -128,6 +128,8 @@ def adapt(
             f"expected at least 1 step and a crop of a multiple of {multiple} pixels, got "
             f"{how.steps} and {how.crop}"
         )
+    if not 0 < how.learning_rate <= 1:
+        raise AdaptError(f"expected a learning rate above 0, at most 1, got {how.learning_rate}")
     for recording in recordings:
         for warning in require_one_scene(recording, force=how.force)[1]:
             reporter.warn(warning)

@@ -169,7 +169,10 @@ def deal(
         folders = {sequence.seq: sequence.folder_split for sequence in manifest.sequences}
         return _assigned(manifest, folders, None), ()
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
-        raise SplitError(f"expected shares from 0 that leave some to train, got {val} and {test}")
+        raise SplitError(
+            f"expected shares from 0 that leave some to train, got {val} and {test}; "
+            "lower --val or --test"
+        )
     scenes = {s.seq: s.scene_name if by == "scene" else s.seq for s in manifest.sequences}
     tested = {scenes[s.seq] for s in manifest.sequences if s.folder_split == "test"}
     windows: Counter[str] = Counter()

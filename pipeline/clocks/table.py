@@ -265,7 +265,9 @@ def _pulses(table: _Table, *, with_ends: bool) -> tuple[list[tuple[Fraction, int
         ends = table.times["falling"]
         return rising, [end - at for (at, _), end in zip(rising, ends, strict=True)]
     if "time" not in table.times:
-        raise TimelineError(f"{table.path}: expected a column time_us beside edge, found none")
+        raise TimelineError(
+            f"{table.path}: expected a column time_us beside edge, found none; add it"
+        )
     rising, lengths, opened = [], [], None
     for row, (at, cell) in enumerate(zip(table.times["time"], table.texts["edge"], strict=True)):
         word = cell.strip().lower()

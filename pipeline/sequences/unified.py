@@ -256,7 +256,7 @@ def _open_sequence(
     exts = tuple(ext.lower() for ext in files.image_exts)
     blurs = _frames(folder / "blur", exts)
     if not blurs:
-        raise StoreError(f"{folder / 'blur'}: expected images named by number, found none")
+        raise StoreError(f"{folder / 'blur'}: expected images named by number; add them")
     sharps = _frames(folder / "sharp", exts)
     sharp_paths = _partners(blurs, sharps, folder / "sharp") if sharps else []
     rows = []
@@ -334,7 +334,7 @@ def _find_dat(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Vox
         assert side.rate is not None
         if (side.spike_geometry(), side.gain, side.sensor) != (geometry, gain, sensor):
             raise StoreError(
-                f"{path}: another geometry, gain or sensor than the other frames' of {seq}"
+                f"{path}: another geometry, gain or sensor than the others of {seq}; correct it"
             )
         n_frames = _open_spikes(path, geometry).n_frames
         if streams:

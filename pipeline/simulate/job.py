@@ -154,7 +154,7 @@ def _require_room(out: Path, clips: list[SourceClip], rig: Rig) -> None:
         if rig.spike_size is None and (height % scale or width % scale):
             raise SimulateError(
                 f"{clip.seq}: expected sides that are multiples of --spike-scale {scale}, got "
-                f"{height}x{width}; give --spike-size, or crop the frames"
+                f"{height}x{width}; give --spike-size, or other frames"
             )
         samples = (clip.n_frames - 1) * rig.spikes_per_frame + 1
         needed += samples * math.prod(rig.spike_shape((height, width))) // 8

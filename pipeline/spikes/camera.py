@@ -31,9 +31,9 @@ class SpikeCamera:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.threshold) and self.threshold > 0):
-            raise SpikeDeblurError(f"expected a threshold above 0, got {self.threshold}")
+            raise SpikeDeblurError(f"expected --threshold above 0, got {self.threshold}")
         if not 0 <= self.noise < 1:
-            raise SpikeDeblurError(f"expected noise in [0, 1), spikes a sample, got {self.noise}")
+            raise SpikeDeblurError(f"expected --noise in [0, 1), spikes a sample, got {self.noise}")
 
     @property
     def gain(self) -> float:

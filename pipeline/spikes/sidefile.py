@@ -77,7 +77,7 @@ def read_side_file(dat_path: str | os.PathLike[str]) -> SideFile | None:
         if _essence(further) != _essence(side):
             raise SideFileError(
                 f"{other}: its side file disagrees with that of {first.name} on geometry, rate, "
-                "gain or sensor; the parts of one recording need the same"
+                "gain or sensor; correct one, or name a single file"
             )
     return side
 

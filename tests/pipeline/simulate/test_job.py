@@ -250,7 +250,7 @@ def test_more_spikes_than_the_disk_holds_are_refused_and_nothing_is_written(tmp_
 
 
 def test_more_scenes_than_their_names_can_tell_apart_are_refused():
-    with pytest.raises(SimulateError, match=r"1 to 100000 scenes"):
+    with pytest.raises(SimulateError, match=r"--scenes of 1 to 100000"):
         scene_clips("val", 1_000_000_000, (16, 16), 11)
 
 
