@@ -99,7 +99,7 @@ def what_is(path: Path) -> Kind | None:
             return EMPTY
         with path.open("rb") as file:
             begin = file.read(_LOOKED_AT)
-    except OSError:
+    except (OSError, ValueError):  # the words of a message may make no path at all
         return None
     if (suffix := path.suffix.lower()) in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]

@@ -36,7 +36,7 @@ Force = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Go on where spikes and frames are not alike at any lag.",
+        help="Go on where the spikes don't fit the frames.",
         rich_help_panel=FRAMES,
     ),
 ]

@@ -14,7 +14,6 @@ from ..clocks.names import describe_gaps, gaps_between
 from ..frames.listing import shorten
 from ..host.files import all_inside, links_out
 from ..host.pieces import HashForm, hash_file
-from ..host.reporter import counted
 from ..spikes.between import Cut
 from ..spikes.clock import SpikeWindowError
 from ..spikes.geometry import SpikeGeometry
@@ -242,8 +241,7 @@ def count_spikes(sequence: FoundSequence, planned: AlignedSequence, root: Path) 
             allowed = [stop + tail for tail in sequence.tail_samples]
             if spikes.n_frames not in allowed:
                 raise AlignmentError(
-                    f"{path}: expected {' or '.join(map(str, allowed[:-1]))}"
-                    f"{' or ' * (len(allowed) > 1)}{counted(allowed[-1], 'spike sample')} for the "
+                    f"{path}: expected {' or '.join(map(str, allowed))} spike samples for the "
                     f"exposure [{window.t0:.6f}, {window.t1:.6f}] s at {clock.rate:g} Hz, found "
                     f"{_remedy(sequence, stop, spikes.n_frames, geometry)}"
                 )
