@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 _LOOKED_AT = 4_096
 """Bytes of a file, and names of a folder, that are looked at."""
+_DEEPEST = 5
+"""Folders below a store at which its arrays lie."""
 
 
 class Kind(NamedTuple):
@@ -51,11 +53,15 @@ MODEL = Kind("an exported model", "give it as --model", r"\bmodel\b.*\bexport|pu
 CHECKPOINT = Kind("a checkpoint", "give the run folder that it is in as --run", r"\bcheckpoint\b")
 REPORT = Kind("a page", "open it in a browser, and give the run folder", r"\breport of")
 NOTEBOOK = Kind("a notebook", "", r"\bnotebook")
+CUT_STORE = Kind(
+    "a store that lacks its zarr.json", "copy or download it again, all of it", r"^\b$"
+)
 EMPTY = Kind("empty (0 bytes)", "copy or download it again", r"^\b$")
 
 _REFUSED = re.compile(
-    r"found (something else|another file|none|nothing|no )|can't read|isn't JSON|not a |is empty"
-    r"|fits no known|expected the header|gives the geometry|expected a configuration"
+    r"found (something else|another file|nothing|no (file that|config\.yaml|rows))"
+    r"|found none($| here| in this run| of (these|them|that name))|can't read|isn't JSON|not a "
+    r"|is empty|fits no known|expected the header|gives the geometry|expected a configuration"
 )
 _NEW = re.compile(r"expected a new|expected a name|is there already|found no (row|file|folder) of")
 _BY_SUFFIX = {
@@ -74,12 +80,15 @@ def misplaced(message: str, paths: Iterable[Path]) -> str:
     if not _REFUSED.search(message) or _NEW.search(message):
         return ""
     named = Path(message.partition(": ")[0])
-    for path in (*paths, named):
+    typed = list(paths)
+    for path in (*typed, named):
         names = "|".join(re.escape(str(one)) for one in (path, path.absolute()))
         found = re.search(rf"(?:^|[ '])(?:{names})([:'/,])", message)
         kind = what_is(path) if found else None
         # What is looked for inside is missing there; what is wrong in it is another thing.
-        if found is None or kind is None or (found[1] == "/" and kind in (DATA_SET, FRAMES)):
+        if found is None or kind is None or (path not in typed and kind is not EMPTY):
+            continue
+        if found[1] == "/" and (kind in (DATA_SET, FRAMES) or named.exists()):
             continue
         wanted = re.sub(rf"({names})\S*", "", message)
         if not re.search(kind.expected, wanted):
@@ -119,4 +128,18 @@ def _of_folder(path: Path) -> Kind | None:
     names = [entry.name for entry, _ in zip(path.iterdir(), range(_LOOKED_AT), strict=False)]
     if any(re.fullmatch(r"(train|val|test)_blurry_\d+|GOPRO_Large", name) for name in names):
         return DATA_SET
+    if _holds_arrays(path):
+        return CUT_STORE
     return FRAMES if any(name.lower().endswith(_IMAGES) for name in names) else None
+
+
+def _holds_arrays(path: Path) -> bool:
+    """Whether a Zarr array or group is in a folder's first folder, or in that one's first."""
+    for _ in range(_DEEPEST):
+        folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
+        if not folders:
+            return False
+        path = folders[0]
+        if (path / "zarr.json").is_file():
+            return True
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,15 @@ def test_real_products_are_told_apart(made: Path) -> None:
     dat = made / "data/test_spike_2xds/scenes/00000/spike.dat"
     voxelize_manifest(made / "log.json", made / "store.zarr")
     (made / "nothing.txt").touch()
+    shutil.copytree(made / "store.zarr", made / "cut.zarr")
+    (made / "cut.zarr/zarr.json").unlink()
     found = {
         "log.json": products.MANIFEST,
         "log.txt": products.LOG,
         "data": products.DATA_SET,
         "store.zarr": products.STORE,
         "nothing.txt": products.EMPTY,
+        "cut.zarr": products.CUT_STORE,
     }
     assert {name: what_is(made / name) for name in found} == found
     assert (what_is(blur), what_is(dat)) == (products.FRAMES, products.SPIKES)
