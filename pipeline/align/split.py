@@ -26,7 +26,7 @@ from ..frames.images import read_frame
 from ..host.files import all_inside
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import SILENT, Reporter, counted
 from ..host.threads import thread_pool
 from ..spikes.camera import luminance
 from .manifest import Manifest, SplitRecord, read_manifest, relative_root, write_manifest
@@ -184,7 +184,7 @@ def deal(
     needed = 1 + (val > 0) + (test > 0) - bool(shared)
     if len(free) < needed:
         raise SplitError(
-            f"expected at least {needed} {by}s outside the test set, found {len(free)}"
+            f"expected at least {counted(needed, by)} outside the test set, found {len(free)}"
             f"{f' ({next(iter(free))})' if len(free) == 1 else ''}; "
             + ("take --by clip, or give fewer shares" if by == "scene" else "give fewer shares")
         )

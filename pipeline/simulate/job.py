@@ -162,7 +162,7 @@ def _require_room(out: Path, clips: list[SourceClip], rig: Rig) -> None:
     free = shutil.disk_usage(top).free
     if needed > free:
         raise SimulateError(
-            f"{out}: expected room for {needed / 1e9:.1f} GB of spikes, found {free / 1e9:.1f} GB "
+            f"{out}: expected room for {needed / 1e6:.1f} MB of spikes, found {free / 1e6:.1f} MB "
             "free; take fewer, smaller or shorter clips, or fewer --spikes-per-frame"
         )
 
