@@ -50,7 +50,7 @@ def test_npz_and_hdf5_with_several_arrays_need_a_key(tmp_path, spikes):
         file["other"] = [1, 2]
     for source, key in (("in.npz", "a"), ("in.h5", "group/a")):
         out = tmp_path / f"{source}.dat"
-        with pytest.raises(ConvertError, match=rf"--key with one of.*{key}"):
+        with pytest.raises(ConvertError, match=rf"found .*{key}.*give one of them as --key"):
             convert(tmp_path / source, out)
         convert(tmp_path / source, out, taken=Taken(key=key))
         np.testing.assert_array_equal(read_back(out), spikes)
