@@ -5,7 +5,8 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUN := SPIKEDEBLUR_HINTS=off $(BIN)/spikedeblur
+# A stage that is stopped says what goes on: not its own command, but what was typed.
+RUN := SPIKEDEBLUR_CALLER="make $(or $(MAKECMDGOALS),all)" $(BIN)/spikedeblur
 # setuptools warns of folders named as the package, of which there are none here.
 EDITABLE := PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet -c constraints.txt -e
 INSTALLED := $(VENV)/.installed

@@ -19,7 +19,7 @@ import typer
 
 from .. import __version__
 from .help_page import Command
-from .output import LogFormat, chosen_log_format, say, typed
+from .output import LogFormat, chosen_log_format, say, to_go_on, typed
 
 app = typer.Typer(
     name="spikedeblur",
@@ -120,6 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = [option for option in options if option not in {"--debug", "--quiet", "-q"}]
     options, log_format = _without_log_format(options)
     try:
+        _refuse_empty(options)
         with _signals_that_stop():
             code = _of_command(options[:1])([*log_format, *options, *rest], standalone_mode=False)
     except SystemExit as leaving:
@@ -129,21 +130,37 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return tell(error)
     except _StopError as stopped:
-        again = "the same command goes on from here"
-        if options[:1] == ["adapt"]:
-            again = "the same command begins anew"
-        elif options[:1] == ["train"] and "--resume" not in options:
-            again = "the same command with --resume goes on from here"
+        again = "the same command"
+        if options[:1] == ["train"] and "--resume" not in options:
+            again += " with --resume"
+        does = "begins anew" if options[:1] == ["adapt"] else "goes on from here"
         # Zarr's event loop leaves work undone, which Python would tell after the last line.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        say(f"stopped; {again}", err=True)
+        say(f"stopped; {to_go_on(again)} {does}", err=True)
         return 128 + stopped.signal
     except Exception as wrong_use:
         if not hasattr(wrong_use, "show"):  # by which Typer's releases all know a wrong use
             raise
         return tell(wrong_use, is_wrong_use=True)
     return code if isinstance(code, int) else 0
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """Refuse an empty value, as a shell's variable gives that isn't set: it would name a folder.
+
+    Raises:
+        typer.BadParameter: there is one.
+    """
+    for before, word in zip(["", *words], words, strict=False):
+        option = word if word.startswith("--") and word.endswith("=") else ""
+        if not word or option.count("=") == 1:
+            name = option.removesuffix("=") or (before if before.startswith("--") else "")
+            raise typer.BadParameter(
+                "expected a value, got an empty one; give it, or check the shell's variable that "
+                "it is made of",
+                param_hint=name or None,
+            )
 
 
 def _of_command(first: list[str]) -> typer.Typer:

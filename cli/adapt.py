@@ -9,65 +9,36 @@ import typer
 
 from ..pipeline.host.reporter import counted
 from . import options
-from .completion import models, offered
-from .help_page import FRAMES, MODEL, TIMES
 from .options import camera_clock, exposure_times, overwrites, spike_options, trained_model
-from .output import command_line, free_name, report
+from .output import command_line, free_name, report, require_writable
+
+Out = Annotated[
+    Path, typer.Argument(help="Model to write, *.safetensors.", metavar="OUT.safetensors")
+]
+Steps = Annotated[
+    int,
+    typer.Option(
+        min=1, max=10**7, help="Training steps; 300 take minutes on one core.", metavar="N"
+    ),
+]
+LearningRate = Annotated[
+    float, typer.Option(help="Learning rate at the start; it falls to 0.", metavar="RATE")
+]
 
 
 def adapt(
-    out: Annotated[
-        Path, typer.Argument(help="Model to write, *.safetensors.", metavar="OUT.safetensors")
-    ],
-    blur: Annotated[
-        list[Path],
-        typer.Option(
-            help="Folder of blurred frames; may be repeated.",
-            metavar="FOLDER",
-            rich_help_panel=FRAMES,
-        ),
-    ],
-    spikes: Annotated[
-        list[Path],
-        typer.Option(
-            help="The .dat stream of each --blur, in the same order.",
-            metavar="FILE.dat",
-            rich_help_panel=FRAMES,
-        ),
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model to start from: `small`, or a file.",
-            show_default="small",
-            metavar="MODEL",
-            autocompletion=offered(models),
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    out: Out,
+    blur: options.Blurs,
+    spikes: options.SpikesOfEach,
+    model: Annotated[str | None, options.model_option("small")] = None,
     run: options.Run = None,
     frame_rate: options.FrameRate = None,
     shutter: options.Shutter = None,
     start: options.Start = None,
     readout: options.Readout = None,
-    times: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE.csv",
-            help="Times of the exposures of each --blur, in the same order.",
-            rich_help_panel=TIMES,
-        ),
-    ] = None,
+    times: options.TimesOfEach = None,
     log: options.Log = None,
-    seq: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Sequence in the log of each --blur, in the same order.",
-            show_default="by the folder's name",
-            metavar="NAME",
-            rich_help_panel=TIMES,
-        ),
-    ] = None,
+    seq: options.SeqOfEach = None,
     exposure: options.Exposure = None,
     fps: options.Fps = None,
     rate: options.Rate = None,
@@ -76,18 +47,9 @@ def adapt(
     first: options.First = None,
     calibration: options.Calibration = None,
     sensor: options.Sensor = None,
-    steps: Annotated[
-        int,
-        typer.Option(
-            min=1, max=10**7, help="Training steps; 300 take minutes on one core.", metavar="N"
-        ),
-    ] = 300,
-    learning_rate: Annotated[
-        float, typer.Option(help="Learning rate at the start; it falls to 0.", metavar="RATE")
-    ] = 1e-3,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Seed of random clips and crops.", metavar="N")
-    ] = 0,
+    steps: Steps = 300,
+    learning_rate: LearningRate = 1e-3,
+    seed: Annotated[int, options.seed_option("random clips and crops")] = 0,
     force: options.Force = False,
     overwrite: Annotated[bool, overwrites("a model that is there")] = False,
     json: options.Json = False,
@@ -104,6 +66,11 @@ def adapt(
     from ..pipeline.trained.model_file import require_model_file
     from .progress import progress_bar
 
+    if not 0 < learning_rate <= 1:
+        raise typer.BadParameter(
+            f"expected a rate above 0, at most 1, got {learning_rate:g}; for example 1e-3",
+            param_hint="--learning-rate",
+        )
     if len(blur) != len(spikes):
         raise typer.BadParameter(
             f"expected one --spikes for each --blur, got {len(spikes)} for {len(blur)}",
@@ -127,6 +94,7 @@ def adapt(
         for clock, name in zip(clocks, names, strict=True)
     ]
     spiking = spike_options(geometry, rate, gain, first, calibration, readout, sensor)
+    require_writable(out)
     require_model_file(out, overwrite=overwrite)
     source = trained_model(run, "small" if model is None and run is None else model)
     assert source is not None

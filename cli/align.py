@@ -26,10 +26,13 @@ from .options import (
     To,
     between,
     camera_clock,
+    exposure_option,
+    fps_option,
+    instants_option,
     overwrites,
     spike_options,
 )
-from .output import command_line, free_name, note, report, store_beside
+from .output import command_line, free_name, note, report, require_writable, store_beside
 
 if TYPE_CHECKING:
     from ..pipeline.align.summary import AlignSummary
@@ -54,109 +57,99 @@ def _layout(value: str) -> str:
     return value
 
 
+Layout = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE.yaml",
+        callback=_layout,
+        autocompletion=offered(layouts),
+        help=f"How its folders are laid out: {', '.join(LAYOUT_NAMES)}; auto finds out and "
+        "says; or a layout file for other folders, see docs/datasets.md.",
+    ),
+]
+Variant = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Where there are two kinds: blur_gamma or blur (spk-gopro), spike_data or "
+        "spike_full (s-sdm).",
+        show_default="the first that is there",
+    ),
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Alignment log to write.",
+        show_default="outputs/logs/align_<layout>.txt",
+        metavar="FILE.txt",
+        rich_help_panel=OUTPUT,
+    ),
+]
+ManifestFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Manifest to write.",
+        show_default="beside the log, .json",
+        metavar="FILE.json",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Verify = Annotated[bool, typer.Option(help="Measure each sequence's lag against its frames.")]
+Estimate = Annotated[
+    bool,
+    typer.Option("--estimate", help="Correct clocks by the lag and drift that are proved."),
+]
+EstimateSpace = Annotated[
+    Literal["similarity", "affine", "homography"] | None,
+    typer.Option(help="Find --calibration from the frames, by this model."),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        help="HTML page to write: pictures and correlation curves by sequence.",
+        metavar="FILE.html",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Instants = Annotated[
+    int | None,
+    instants_option(
+        "Keep sharp frames at so many instants of each exposure, for `evaluate --instants`; "
+        "blurred frames must be averages of them.",
+        "the middle",
+        rich_help_panel=SIMULATED,
+    ),
+]
+Overwrite = Annotated[bool, overwrites("a log or manifest that align didn't write")]
+
+
 def align(
     root: Annotated[Path, typer.Argument(help="Folder of the data set.")],
-    layout: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FILE.yaml",
-            callback=_layout,
-            autocompletion=offered(layouts),
-            help=f"How its folders are laid out: {', '.join(LAYOUT_NAMES)}; auto finds out and "
-            "says; or a layout file for other folders, see docs/datasets.md.",
-        ),
-    ] = "auto",
-    variant: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Where there are two kinds: blur_gamma or blur (spk-gopro), spike_data or "
-            "spike_full (s-sdm).",
-            show_default="the first that is there",
-        ),
-    ] = None,
-    log: Annotated[
-        Path | None,
-        typer.Option(
-            help="Alignment log to write.",
-            show_default="outputs/logs/align_<layout>.txt",
-            metavar="FILE.txt",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            help="Manifest to write.",
-            show_default="beside the log, .json",
-            metavar="FILE.json",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    layout: Layout = "auto",
+    variant: Variant = None,
+    log: LogFile = None,
+    manifest: ManifestFile = None,
     frame_rate: FrameRate = None,
     shutter: Shutter = None,
     start: Start = None,
     readout: Readout = None,
     times: Times = None,
-    exposure: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=10**6,
-            help="Sharp frames that make a blurred one; odd.",
-            show_default="33; GoPro: by name",
-            metavar="N",
-            rich_help_panel=SIMULATED,
-        ),
-    ] = None,
-    fps: Annotated[
-        float | None,
-        typer.Option(
-            help="Sharp frames a second.",
-            show_default="the layout's own",
-            metavar="HZ",
-            rich_help_panel=SIMULATED,
-        ),
-    ] = None,
+    exposure: Annotated[int | None, exposure_option("33; GoPro: by name")] = None,
+    fps: Annotated[float | None, fps_option("the layout's own")] = None,
     rate: Rate = None,
     geometry: Geometry = None,
     gain: Gain = None,
-    verify: Annotated[
-        bool, typer.Option(help="Measure each sequence's lag against its frames.")
-    ] = True,
-    estimate: Annotated[
-        bool,
-        typer.Option("--estimate", help="Correct clocks by the lag and drift that are proved."),
-    ] = False,
+    verify: Verify = True,
+    estimate: Estimate = False,
     calibration: Calibration = None,
     sensor: Sensor = None,
     since: From = None,
     until: To = None,
-    estimate_space: Annotated[
-        Literal["similarity", "affine", "homography"] | None,
-        typer.Option(help="Find --calibration from the frames, by this model."),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            help="HTML page to write: pictures and correlation curves by sequence.",
-            metavar="FILE.html",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    instants: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1000,
-            help="Keep sharp frames at so many instants of each exposure, for `evaluate "
-            "--instants`; blurred frames must be averages of them.",
-            metavar="N",
-            show_default="the middle",
-        ),
-    ] = None,
+    estimate_space: EstimateSpace = None,
+    plot: Plot = None,
+    instants: Instants = None,
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings as errors.")] = False,
-    overwrite: Annotated[bool, overwrites("a log or manifest that align didn't write")] = False,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Pair blurred frames with their spikes, and verify the times from the frames.
@@ -178,6 +171,7 @@ def align(
     stem = f"align_{chosen.NAME}" + (f"_{variant}" if variant else "")
     log = log or Path("outputs/logs") / f"{stem}.txt"
     manifest = manifest or log.with_suffix(".json")
+    require_writable(log, manifest, plot)
     options = stage.AlignOptions(
         exposure=exposure,
         fps=fps,

@@ -9,44 +9,50 @@ import typer
 
 from .help_page import OUTPUT
 from .options import Geometry, Json, overwrites, spike_options
-from .output import report
+from .output import report, require_writable
+
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="Sensor's file to write, such as sensor.zarr; beside it a PNG.",
+        metavar="FILE",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Dark = Annotated[
+    Path | None,
+    typer.Option(help="Recording with the lens covered, a second or more.", metavar="FILE.dat"),
+]
+Flat = Annotated[
+    Path | None,
+    typer.Option(
+        help="Recording of an even surface under constant light, a second or more.",
+        metavar="FILE.dat",
+    ),
+]
+Recording = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Recording of a moving scene, where there is no --flat; may be repeated.",
+        metavar="FILE.dat",
+    ),
+]
+Even = Annotated[
+    bool,
+    typer.Option(
+        "--even",
+        help="The light was even over the frame: smooth differences are the pixels', too.",
+    ),
+]
 
 
 def calibrate(
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Sensor's file to write, such as sensor.zarr; beside it a PNG.",
-            metavar="FILE",
-            rich_help_panel=OUTPUT,
-        ),
-    ],
-    dark: Annotated[
-        Path | None,
-        typer.Option(help="Recording with the lens covered, a second or more.", metavar="FILE.dat"),
-    ] = None,
-    flat: Annotated[
-        Path | None,
-        typer.Option(
-            help="Recording of an even surface under constant light, a second or more.",
-            metavar="FILE.dat",
-        ),
-    ] = None,
-    recording: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Recording of a moving scene, where there is no --flat; may be repeated.",
-            metavar="FILE.dat",
-        ),
-    ] = None,
+    out: Out,
+    dark: Dark = None,
+    flat: Flat = None,
+    recording: Recording = None,
     geometry: Geometry = None,
-    even: Annotated[
-        bool,
-        typer.Option(
-            "--even",
-            help="The light was even over the frame: smooth differences are the pixels', too.",
-        ),
-    ] = False,
+    even: Even = False,
     overwrite: Annotated[bool, overwrites("a sensor's file that is there")] = False,
     json: Json = False,
 ) -> None:
@@ -68,6 +74,7 @@ def calibrate(
             "--flat and --recording both tell gains, and --flat more surely; leave --recording out",
             param_hint="--flat / --recording",
         )
+    require_writable(out)
     from ..pipeline.calibrate import job
     from .progress import progress_bar
 

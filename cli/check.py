@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..pipeline.host.reporter import counted
-from .options import Json
+from .options import Json, workers_option
 from .output import print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -18,31 +18,30 @@ _MAX_ROWS = 40
 _MAX_FINDINGS = 50
 
 
+ManifestOrStore = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH",
+        help="A manifest that `align` wrote, or a store; each a path or a URL (s3://, gs://, "
+        "az://).",
+        show_default=False,
+    ),
+]
+Manifest = Annotated[
+    str | None,
+    typer.Option(
+        help="For a store: also compare its sources with this manifest.", metavar="FILE.json"
+    ),
+]
+Workers = Annotated[
+    int | None, workers_option("For a manifest: sequences at once.", "one a core, at most 8")
+]
+
+
 def check(
-    path: Annotated[
-        str,
-        typer.Argument(
-            metavar="PATH",
-            help="A manifest that `align` wrote, or a store; each a path or a URL (s3://, gs://, "
-            "az://).",
-            show_default=False,
-        ),
-    ],
-    manifest: Annotated[
-        str | None,
-        typer.Option(
-            help="For a store: also compare its sources with this manifest.", metavar="FILE.json"
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1024,
-            help="For a manifest: sequences at once; default: one a core, at most 8.",
-            metavar="N",
-        ),
-    ] = None,
+    path: ManifestOrStore,
+    manifest: Manifest = None,
+    workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Read a manifest's data or a store once, and name what is damaged or doubtful.
@@ -91,7 +90,7 @@ def _print_store(store: StoreCheck) -> None:
     )
     if store.without_checksums:
         say(
-            f"{store.without_checksums} sequences were written by a release without checksums: "
+            f"{counted(store.without_checksums, 'sequence')} of a release without checksums: "
             "only sizes and indices were compared"
         )
     for finding in store.findings[:_MAX_FINDINGS]:

@@ -9,18 +9,22 @@ import typer
 
 from ..pipeline.host.reporter import counted
 from .options import From, Gain, Geometry, Json, Rate, To, between, overwrites
-from .output import command_line, report
+from .output import command_line, report, require_writable
+
+Source = Annotated[Path, typer.Argument(metavar="IN", help=".npy, .npz, .h5 or .dat.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT.dat", help="The spike file to write.")]
+Key = Annotated[
+    str | None, typer.Option(help="Array to take from an .npz or HDF5 file.", metavar="NAME")
+]
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help=".npy, .npz, .h5 or .dat.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT.dat", help="The spike file to write.")],
+    source: Source,
+    out: Out,
     geometry: Geometry = None,
     rate: Rate = None,
     gain: Gain = None,
-    key: Annotated[
-        str | None, typer.Option(help="Array to take from an .npz or HDF5 file.", metavar="NAME")
-    ] = None,
+    key: Key = None,
     since: From = None,
     until: To = None,
     overwrite: Annotated[bool, overwrites("OUT.dat")] = False,
@@ -37,6 +41,7 @@ def convert(
     from ..pipeline.spikes.convert import convert as job
     from .progress import progress_bar
 
+    require_writable(out)
     with progress_bar("Converting", "samples") as reporter:
         summary = job(
             source,
@@ -50,7 +55,7 @@ def convert(
         )
     report(
         summary,
-        f"{counted(summary.frames, 'frame')} of {summary.height}x{summary.width} with "
+        f"{counted(summary.frames, 'sample')} of {summary.height}x{summary.width} with "
         f"{counted(summary.spikes, 'spike')} in {summary.out} ({summary.bytes} bytes)",
         next_command=command_line("inspect", out),
         json=json,

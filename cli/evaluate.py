@@ -11,98 +11,101 @@ from ..pipeline.host.reporter import counted
 from . import completion, options
 from .completion import offered, one_of, protocols, splits
 from .help_page import MODEL, OUTPUT
-from .options import overwrites, trained_model
-from .output import command_line, print_json, print_table, say, say_next
+from .options import instants_option, overwrites, trained_model
+from .output import command_line, print_json, print_table, require_writable, say, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.evaluate.metrics import Score
     from ..pipeline.evaluate.scores import Evaluation
 
 
+Store = Annotated[str, typer.Argument(help="Zarr store with sharp frames: a folder or a URL.")]
+Control = Annotated[
+    str | None,
+    typer.Option(
+        help="Run folder or exported model that was trained without spikes, for rgb.",
+        metavar="MODEL",
+        rich_help_panel=MODEL,
+    ),
+]
+SplitName = Annotated[
+    str | None,
+    typer.Option(
+        help="Split to evaluate.",
+        show_default="test, or the protocol's",
+        metavar="SPLIT",
+        autocompletion=offered(splits),
+    ),
+]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        help="Comma-separated: blur, tfp, tfi, sdm, path, rgb, model.",
+        show_default="all that can be",
+        metavar="NAME,...",
+        **one_of(completion.methods, several=True),
+    ),
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help="Refuse other data than a published table's: gopro-blur, gopro-blur-gamma, "
+        "spk-x4k-33 or s-sdm.",
+        metavar="NAME",
+        **one_of(protocols),
+    ),
+]
+Lpips = Annotated[
+    Literal["alex", "vgg", "squeeze"] | None,
+    typer.Option(help="Measure LPIPS, by this network's ImageNet weights."),
+]
+Motion = Annotated[
+    bool, typer.Option("--motion", help="Measure by motion, and steadiness; needs OpenCV.")
+]
+Instants = Annotated[
+    int | None,
+    instants_option(
+        "Score so many instants of each exposure too, as `align --instants` named them.",
+        "the middle",
+    ),
+]
+Verify = Annotated[
+    bool, typer.Option(help="Compare the files of a store in a folder with their checksums.")
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON file to write; - prints it instead of the table.",
+        metavar="FILE.json",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Picture = Annotated[
+    Path | None,
+    typer.Option(
+        help="PNG to write: blur, SDM, path, model and sharp with a zoomed part, of a scene "
+        "for the eye, else of the window whose improvement over blur is the median.",
+        metavar="FILE.png",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
 def evaluate(
-    store: Annotated[str, typer.Argument(help="Zarr store with sharp frames: a folder or a URL.")],
+    store: Store,
     run: options.Run = None,
     model: options.Model = None,
-    control: Annotated[
-        str | None,
-        typer.Option(
-            help="Run folder or exported model that was trained without spikes, for rgb.",
-            metavar="MODEL",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Split to evaluate.",
-            show_default="test, or the protocol's",
-            metavar="SPLIT",
-            autocompletion=offered(splits),
-        ),
-    ] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help="Comma-separated: blur, tfp, tfi, sdm, path, rgb, model.",
-            show_default="all that can be",
-            metavar="NAME,...",
-            **one_of(completion.methods, several=True),
-        ),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="Refuse other data than a published table's: gopro-blur, gopro-blur-gamma, "
-            "spk-x4k-33 or s-sdm.",
-            metavar="NAME",
-            **one_of(protocols),
-        ),
-    ] = None,
-    lpips: Annotated[
-        Literal["alex", "vgg", "squeeze"] | None,
-        typer.Option(help="Measure LPIPS, by this network's ImageNet weights."),
-    ] = None,
-    motion: Annotated[
-        bool, typer.Option("--motion", help="Measure by motion, and steadiness; needs OpenCV.")
-    ] = False,
-    instants: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1000,
-            help="Score so many instants of each exposure too, as `align --instants` named them.",
-            metavar="N",
-            show_default="the middle",
-        ),
-    ] = None,
-    verify: Annotated[
-        bool, typer.Option(help="Compare the files of a store in a folder with their checksums.")
-    ] = True,
-    sensor: Annotated[
-        Path | None,
-        typer.Option(
-            help="File that `calibrate` wrote for the camera of these data: corrects its pixels.",
-            show_default="pixels are taken as equal",
-            metavar="FILE",
-        ),
-    ] = None,
-    json: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON file to write; - prints it instead of the table.",
-            metavar="FILE.json",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            help="PNG to write: blur, SDM, path, model and sharp with a zoomed part, of a scene "
-            "for the eye, else of the window whose improvement over blur is the median.",
-            metavar="FILE.png",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    control: Control = None,
+    split: SplitName = None,
+    methods: Methods = None,
+    protocol: Protocol = None,
+    lpips: Lpips = None,
+    motion: Motion = False,
+    instants: Instants = None,
+    verify: Verify = True,
+    sensor: Annotated[Path | None, options.sensor_option("as the store records")] = None,
+    json: JsonFile = None,
+    picture: Picture = None,
     tile: options.Tile = None,
     flips: options.Flips = False,
     overwrite: Annotated[bool, overwrites("files that evaluate didn't write")] = False,
@@ -126,6 +129,7 @@ def evaluate(
         raise typer.BadParameter(str(error), param_hint="--methods") from error
     trained, without_spikes = trained_model(run, model), trained_model(control, None)
     prints_json = json == Path("-")
+    require_writable(None if prints_json else json, picture)
     if json is not None and not prints_json:
         scores.require_own_json(json, overwrite=overwrite)
     if picture is not None:
@@ -219,8 +223,9 @@ def _print(evaluation: Evaluation) -> None:
         worst, lag = max(evaluation.misaligned.items(), key=lambda item: abs(item[1]))
         say(
             f"the spikes of {counted(len(evaluation.misaligned), 'sequence')} are not where their "
-            f"sharp frames are, most of all {worst}: {abs(lag):.0%} of the exposure too "
-            f"{'late' if lag > 0 else 'early'}; correct the alignment before you trust the figures",
+            f"sharp frames are, most of all {worst}: the spikes come "
+            f"{'late' if lag > 0 else 'early'} by {abs(lag):.0%} of the exposure; "
+            "correct the alignment before you trust the figures",
             err=True,
             label="warning",
         )

@@ -8,60 +8,64 @@ from typing import Annotated
 
 import typer
 
-from .options import Json, overwrites
-from .output import command_line, parse_size, print_json, say, say_next
+from .options import Json, overwrites, size_option
+from .output import (
+    command_line,
+    parse_size,
+    print_json,
+    require_writable,
+    say,
+    say_next,
+)
 
 _PROGRAMS = (".pt2", ".onnx")
 PROGRAM = "Programs (.pt2, .onnx)"
 
 
+RunOrModel = Annotated[
+    str,
+    typer.Argument(
+        help="Run folder that `train` wrote, a path or a URL; for a program also a "
+        ".safetensors, or `small`."
+    ),
+]
+Out = Annotated[Path, typer.Argument(help="File to write: *.safetensors, *.pt2 or *.onnx.")]
+Size = Annotated[
+    str | None, size_option("Size of its frames, in pixels; it takes no other.", PROGRAM)
+]
+SpikeSize = Annotated[
+    str | None, size_option("Size of its counts, in pixels.", PROGRAM, "the trunk's")
+]
+Frames = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=2000,
+        help="Frames of a clip.",
+        show_default="as in training",
+        metavar="N",
+        rich_help_panel=PROGRAM,
+    ),
+]
+ClipLen = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=2000,
+        help="For a .safetensors: windows that the network sees together when it restores.",
+        show_default="as in training",
+        metavar="N",
+    ),
+]
+
+
 def export(
-    run: Annotated[
-        str,
-        typer.Argument(
-            help="Run folder that `train` wrote, a path or a URL; for a program also a "
-            ".safetensors, or `small`."
-        ),
-    ],
-    out: Annotated[Path, typer.Argument(help="File to write: *.safetensors, *.pt2 or *.onnx.")],
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="Size of its frames, in pixels; it takes no other.",
-            metavar="HxW",
-            rich_help_panel=PROGRAM,
-        ),
-    ] = None,
-    spike_size: Annotated[
-        str | None,
-        typer.Option(
-            help="Size of its counts, in pixels.",
-            show_default="the trunk's",
-            metavar="HxW",
-            rich_help_panel=PROGRAM,
-        ),
-    ] = None,
-    frames: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=2000,
-            help="Frames of a clip.",
-            show_default="as in training",
-            metavar="N",
-            rich_help_panel=PROGRAM,
-        ),
-    ] = None,
-    clip_len: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=2000,
-            help="For a .safetensors: windows that the network sees together when it restores.",
-            show_default="as in training",
-            metavar="N",
-        ),
-    ] = None,
+    run: RunOrModel,
+    out: Out,
+    size: Size = None,
+    spike_size: SpikeSize = None,
+    frames: Frames = None,
+    clip_len: ClipLen = None,
     overwrite: Annotated[bool, overwrites("a file that is there")] = False,
     json: Json = False,
 ) -> None:
@@ -78,6 +82,7 @@ def export(
             f"expected a name that ends in .safetensors, .pt2 or .onnx, got {out.name}; change it",
             param_hint="OUT",
         )
+    require_writable(out)
     from .progress import progress_bar
 
     if out.suffix in _PROGRAMS:

@@ -10,21 +10,23 @@ import typer
 from .options import Geometry, Json
 from .output import command_line, print_json, print_table, say, say_next
 
+FileOrFolder = Annotated[
+    Path,
+    typer.Argument(
+        help="A .dat or its parts, sensor, manifest, log, store, run, model or config.",
+        metavar="PATH",
+    ),
+]
+
 
 def inspect(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            help="A .dat or its parts, sensor, manifest, log, store, run, model or config.",
-            metavar="PATH",
-        ),
-    ],
+    path: FileOrFolder,
     geometry: Geometry = None,
     json: Json = False,
 ) -> None:
     """Say what a file or folder is, and what it holds.
 
-    Such as the frames and rate of a .dat, or the parameters of a model.
+    Such as the samples and rate of a .dat, or the parameters of a model.
 
     Example: spikedeblur inspect recording.dat --geometry 250x400,bottom-up
     """
@@ -36,6 +38,8 @@ def inspect(
         return
     say(f"{described.path}: {described.kind}")
     for name, value in described.facts.items():
+        if described.kind == "spikes":  # --json keeps the name that scripts know
+            name = name.replace("frame", "sample")
         say(f"  {name}: {value}")
     if described.table:
         print_table(described.table)

@@ -7,6 +7,7 @@ Messages of the package end with the advice, after a semicolon: "x.dat: expected
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ import typer
 import typer.main
 
 from .output import say, typed
+from .products import misplaced
 
 _LONGEST = 4_000
 """Most characters of an error message that are printed."""
@@ -77,7 +79,8 @@ def tell(error: Exception, *, is_wrong_use: bool = False) -> int:
         code = 2 if was_typed and not _MISSING.search(message) else 1
     what, advice = divided(_one_paragraph(message))
     nearest = "" if code == 2 else _nearest_path(what)
-    hints = [hint for hint in (nearest, advice) if hint]
+    other = "" if code == 2 else misplaced(what, _typed_paths(are_there=True))
+    hints = [hint for hint in ([other] if other else [nearest, advice]) if hint]
     if nearest and advice.startswith(("check the path", "did you mean")):
         hints = [advice] if advice.startswith("did") else [nearest]
     if not hints and code == 2:
@@ -158,7 +161,9 @@ def _of_wrong_use(error: Any) -> str:
     kind = type(error).__name__
     if kind == "NoSuchOption":
         known = [name for one in context.command.params for name in one.opts if len(name) > 2]
-        near = did_you_mean(error.option_name, known)
+        short = (word for word in typed.get() if re.match(r"-[a-z]{2}", word))
+        near = next((f"did you mean -{word}?" for word in short if f"-{word}" in known), "")
+        near = near or did_you_mean(error.option_name, known)
         return f"no such option {error.option_name}" + (f"; {near}" if near else "")
     if kind == "MissingParameter":
         if parameter.param_type_name == "argument":
@@ -171,7 +176,7 @@ def _of_wrong_use(error: Any) -> str:
         return f"no such command {unknown[1]}" + (f"; {near}" if near else "")
     extra = re.match(r"Got unexpected extra argument\S* \((.*)\)", message)
     if extra:
-        return f"expected nothing more, got {extra[1]}"
+        return f"expected nothing more, got {extra[1]}{_unquoted(extra[1])}"
     if not hasattr(error, "param_hint"):
         return message[:1].lower() + message[1:].removesuffix(".")
     where: str | None = error.param_hint
@@ -182,6 +187,16 @@ def _of_wrong_use(error: Any) -> str:
         where = parameter.opts[0] if is_option else parameter.metavar or parameter.name.upper()
     message = message.removeprefix(f"{where}: ")
     return f"{where}: {_plainly(message, parameter)}" if where else message
+
+
+def _unquoted(extra: str) -> str:
+    """Return advice where typed words are one path with spaces; empty: they are none."""
+    words = typed.get()
+    for i, j in itertools.combinations(range(len(words) + 1), 2):
+        path = " ".join(words[i:j])
+        if j - i > 1 and words[j - 1] in extra.split() and os.path.lexists(path):
+            return f'; quote a path with spaces: "{path}"'
+    return ""
 
 
 def _plainly(message: str, parameter: Any) -> str:
@@ -224,20 +239,20 @@ def _nearest_path(message: str) -> str:
     """Return a hint for a path that was typed and isn't there; empty: the message is of no such."""
     if not _MISSING.search(message):
         return ""
-    for path in _typed_paths():
+    for path in _typed_paths(are_there=False):
         names = {str(path), str(path.absolute())}
         if any(re.search(rf"(^|[ ']){re.escape(name)}[:'/]", message) for name in names):
             return _neighbours(path)
     return ""
 
 
-def _typed_paths() -> Iterator[Path]:
-    """Yield what was typed and may be a path that isn't there."""
+def _typed_paths(*, are_there: bool) -> Iterator[Path]:
+    """Yield what was typed and is a path, or may be one that isn't there."""
     for word in typed.get():
         for text in (word, word.partition("=")[2]):
             if text and "://" not in text and len(text) < 4_000 and "\0" not in text:
                 path = Path(text)
-                if not os.path.lexists(path):
+                if os.path.lexists(path) == are_there:
                     yield path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -107,15 +108,28 @@ def print_json(value: Any) -> None:
 def say_next(command: str | None) -> None:
     """Print the time that the command took, and the command that would come next.
 
-    Where another program runs the stages, `SPIKEDEBLUR_HINTS=off` leaves the next command out.
+    `SPIKEDEBLUR_HINTS=off`, or a caller that runs the stages (see `to_go_on`), leaves it out.
     """
     if is_quiet.get():
         return
     began = _began.get(None)
     if began is not None:
         say(f"Took {duration(time.monotonic() - began)}")
-    if command is not None and os.environ.get("SPIKEDEBLUR_HINTS") != "off":
+    hidden = os.environ.get("SPIKEDEBLUR_HINTS") == "off" or _caller() is not None
+    if command is not None and not hidden:
         say(f"Next: {command}")
+
+
+def to_go_on(command: str) -> str:
+    """Return what to type so that stopped work goes on: `command`, or what the caller says.
+
+    A program that runs the stages names itself in `SPIKEDEBLUR_CALLER`, as `make all` does.
+    """
+    return _caller() or command
+
+
+def _caller() -> str | None:
+    return os.environ.get("SPIKEDEBLUR_CALLER") or None
 
 
 def command_line(*words: str | Path) -> str:
@@ -144,6 +158,24 @@ def free_name(path: Path) -> Path:
 def store_beside(root: Path) -> Path:
     """Return the name of the store that a next command makes of a data set."""
     return root.with_name(f"{root.name}.zarr") if root.name else Path("store.zarr")
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Refuse places where nothing can be written, before the work whose product goes there.
+
+    Raises:
+        OSError: the nearest folder that is there is read-only, or it isn't one.
+    """
+    for path in filter(None, paths):
+        if path.exists():
+            continue  # the command says what it does with what is there
+        folder = next(one for one in path.absolute().parents if one.exists())
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        if not os.access(folder, os.W_OK):
+            read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+            reason = errno.EROFS if read_only else errno.EACCES
+            raise OSError(reason, os.strerror(reason), str(folder))
 
 
 def parse_size(text: str, option: str = "--size") -> tuple[int, int]:

@@ -12,50 +12,55 @@ from . import output
 from .help_page import OUTPUT
 from .options import Json, overwrites
 
+Runs = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="Run folder; several are compared.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="HTML file to write.",
+        show_default="report.html in the run, or above several",
+        metavar="FILE.html",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        help="Store to take pictures from.",
+        show_default="the folder evaluated, or trained on",
+        metavar="STORE",
+    ),
+]
+EvaluationFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="The first run's evaluation, by evaluate --json.",
+        show_default="evaluation.json in the run",
+        metavar="FILE.json",
+    ),
+]
+Manifest = Annotated[
+    Path | None,
+    typer.Option(
+        help="Manifest of the training data.",
+        show_default="beside the recorded log",
+        metavar="FILE.json",
+    ),
+]
+Restore = Annotated[
+    bool,
+    typer.Option(help="Restore the pictures by the runs' models; slow on a CPU if they are large."),
+]
+
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folder; several are compared.")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="HTML file to write.",
-            show_default="report.html in the run, or above several",
-            metavar="FILE.html",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            help="Store to take pictures from.",
-            show_default="the folder evaluated, or trained on",
-            metavar="STORE",
-        ),
-    ] = None,
-    evaluation: Annotated[
-        Path | None,
-        typer.Option(
-            help="The first run's evaluation, by evaluate --json.",
-            show_default="evaluation.json in the run",
-            metavar="FILE.json",
-        ),
-    ] = None,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            help="Manifest of the training data.",
-            show_default="beside the recorded log",
-            metavar="FILE.json",
-        ),
-    ] = None,
-    restore: Annotated[
-        bool,
-        typer.Option(
-            help="Restore the pictures by the runs' models; slow on a CPU if they are large."
-        ),
-    ] = True,
+    runs: Runs,
+    out: Out = None,
+    store: Store = None,
+    evaluation: EvaluationFile = None,
+    manifest: Manifest = None,
+    restore: Restore = True,
     overwrite: Annotated[bool, overwrites("a file that report didn't write")] = False,
     json: Json = False,
 ) -> None:
@@ -69,6 +74,7 @@ def report(
     from ..pipeline.report import write_report
     from .progress import progress_bar
 
+    output.require_writable(out)
     with progress_bar("Reporting", "parts") as reporter:
         summary = write_report(
             runs,

@@ -22,7 +22,7 @@ from .options import (
     spike_options,
     trained_model,
 )
-from .output import report
+from .output import report, require_writable
 
 if TYPE_CHECKING:
     from ..pipeline.restore.job import RestoreSummary
@@ -34,41 +34,111 @@ _OF_ONE_RECORDING = (
 """Parameters that a manifest makes needless."""
 
 
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for the sharp frames: <frame>.png, or <seq>/<frame>.png.",
+        metavar="FOLDER",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Manifest = Annotated[
+    Path | None,
+    typer.Option(
+        help="Instead of one recording: all that `align` put in this manifest.",
+        metavar="FILE.json",
+        rich_help_panel=FRAMES,
+    ),
+]
+SplitOfManifest = Annotated[
+    options.Split | None,
+    typer.Option(help="Split of the manifest.", show_default="all", rich_help_panel=FRAMES),
+]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="Without a model: path, sdm, tfp, tfi or blur.",
+        metavar="METHOD",
+        **one_of(restoring_methods),
+        rich_help_panel=MODEL,
+    ),
+]
+ShortBins = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=32,
+        help="Short window of sdm and tfp, in bins of 32 an exposure.",
+        metavar="N",
+        rich_help_panel=MODEL,
+    ),
+]
+FramesPerExposure = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="Sharp frames from each blurred one, <frame>_<m>.png.",
+        metavar="N",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Step = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=10**6,
+        help="With an MP4 and --fps: sharp frames from one blurred frame to the next.",
+        show_default="the exposure",
+        metavar="N",
+        rich_help_panel=SIMULATED,
+    ),
+]
+Bits = Annotated[
+    Literal["8", "16"],
+    typer.Option(help="Bits of a channel in the PNGs; 16 need OpenCV.", rich_help_panel=OUTPUT),
+]
+Headroom = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=16,
+        help="With --bits 16: the brightest light kept, in the frame's white. Spikes tell what "
+        "the frame clips; white is then 65535 / headroom, as restore.json says.",
+        metavar="TIMES",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Video = Annotated[
+    Path | None,
+    typer.Option(
+        help="MP4 to write of all sharp frames; needs PyAV.",
+        metavar="FILE.mp4",
+        rich_help_panel=OUTPUT,
+    ),
+]
+VideoFps = Annotated[
+    float,
+    typer.Option(
+        min=0.1,
+        max=1e4,
+        help="Frames a second at which it plays.",
+        metavar="HZ",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
 def restore(
     context: typer.Context,
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for the sharp frames: <frame>.png, or <seq>/<frame>.png.",
-            metavar="FOLDER",
-            rich_help_panel=OUTPUT,
-        ),
-    ],
+    out: Out,
     blur: options.Blur = None,
     spikes: options.Spikes = None,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            help="Instead of one recording: all that `align` put in this manifest.",
-            metavar="FILE.json",
-            rich_help_panel=FRAMES,
-        ),
-    ] = None,
-    split: Annotated[
-        options.Split | None,
-        typer.Option(help="Split of the manifest.", show_default="all", rich_help_panel=FRAMES),
-    ] = None,
+    manifest: Manifest = None,
+    split: SplitOfManifest = None,
     run: options.Run = None,
     model: options.Model = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="Without a model: path, sdm, tfp, tfi or blur.",
-            metavar="METHOD",
-            **one_of(restoring_methods),
-            rich_help_panel=MODEL,
-        ),
-    ] = "model",
+    method: Method = "model",
     frame_rate: options.FrameRate = None,
     shutter: options.Shutter = None,
     start: options.Start = None,
@@ -88,70 +158,13 @@ def restore(
     until: options.To = None,
     tile: options.Tile = None,
     flips: options.Flips = False,
-    short_bins: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=32,
-            help="Short window of sdm and tfp, in bins of 32 an exposure.",
-            metavar="N",
-            rich_help_panel=MODEL,
-        ),
-    ] = 5,
-    frames_per_exposure: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=1000,
-            help="Sharp frames from each blurred one, <frame>_<m>.png.",
-            metavar="N",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = 1,
-    step: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=10**6,
-            help="With an MP4 and --fps: sharp frames from one blurred frame to the next.",
-            show_default="the exposure",
-            metavar="N",
-            rich_help_panel=SIMULATED,
-        ),
-    ] = None,
-    bits: Annotated[
-        Literal["8", "16"],
-        typer.Option(help="Bits of a channel in the PNGs; 16 need OpenCV.", rich_help_panel=OUTPUT),
-    ] = "8",
-    headroom: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=16,
-            help="With --bits 16: the brightest light kept, in the frame's white. Spikes tell what "
-            "the frame clips; white is then 65535 / headroom, as restore.json says.",
-            metavar="TIMES",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = 1,
-    video: Annotated[
-        Path | None,
-        typer.Option(
-            help="MP4 to write of all sharp frames; needs PyAV.",
-            metavar="FILE.mp4",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    video_fps: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            max=1e4,
-            help="Frames a second at which it plays.",
-            metavar="HZ",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = 30.0,
+    short_bins: ShortBins = 5,
+    frames_per_exposure: FramesPerExposure = 1,
+    step: Step = None,
+    bits: Bits = "8",
+    headroom: Headroom = 1,
+    video: Video = None,
+    video_fps: VideoFps = 30.0,
     force: options.Force = False,
     overwrite: Annotated[bool, overwrites("frames made from other inputs")] = False,
     json: options.Json = False,
@@ -175,6 +188,7 @@ def restore(
     from ..pipeline.sequences.find_recording import find_recording
     from .progress import progress_bar
 
+    require_writable(out, video)
     part = between(since, until)
     if video is not None:
         if bits == "16":
@@ -233,7 +247,7 @@ def restore(
     words += _gains(recordings)
     kept = f", {summary.kept} there already" if summary.kept else ""
     written = "" if video is None else f"; {video}"
-    outside = f", {summary.left_out} not wholly in {part} left out" if part is not None else ""
+    outside = f", {summary.left_out} not wholly in {part} left out" if summary.left_out else ""
     done = f"{counted(summary.restored, 'frame')}{words} in {out}{kept}{outside}{written}"
     report(summary, done, json=json)
 

@@ -11,16 +11,18 @@ import typer
 from .options import Json
 from .output import is_quiet, print_json, print_table, say
 
+Folders = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[RUN | FOLDER]...",
+        help="Run folders, or folders with some.",
+        show_default="outputs",
+    ),
+]
+
 
 def runs(
-    folders: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[RUN | FOLDER]...",
-            help="Run folders, or folders with some.",
-            show_default="outputs",
-        ),
-    ] = None,
+    folders: Folders = None,
     json: Json = False,
 ) -> None:
     """Compare runs, the best first, with the keys by which they differ.

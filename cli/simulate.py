@@ -8,15 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..pipeline.host.reporter import counted
-from .help_page import SPIKES
-from .options import Json, leave_out, overwrites, typed
-from .output import command_line, parse_size, report
+from .help_page import SIMULATED, SPIKES
+from .options import (
+    Json,
+    exposure_option,
+    fps_option,
+    instants_option,
+    leave_out,
+    overwrites,
+    seed_option,
+    size_option,
+    typed,
+    workers_option,
+)
+from .output import command_line, parse_size, report, require_writable
 
 if TYPE_CHECKING:
     from ..pipeline.simulate.calibration import SpikeStand
     from ..pipeline.simulate.flaws import Flaws
 
-CLIPS, BLUR = "Embedded scenes", "Blur"
+CLIPS = "Embedded scenes"
 _OF_CLIPS = (
     *("frames", "scenes", "size", "length", "split", "exposure", "stride", "fps", "spike_scale"),
     *("spike_size", "spikes_per_frame", "threshold", "noise", "linear_light", "fastest", "workers"),
@@ -24,187 +35,178 @@ _OF_CLIPS = (
 """Parameters that say what `--rig` has decided."""
 
 
+Frames = Annotated[
+    Path | None,
+    typer.Option(
+        help="Sharp frames: DIR/<train|val|test>/<group>/<clip>/0000.png ..., or X4K1000FPS's "
+        "videos DIR/encoded_<split>/<group>/<clip>.mp4.",
+        metavar="FOLDER",
+    ),
+]
+Scenes = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=10**6, help="Embedded procedural scenes to render instead.", metavar="N"
+    ),
+]
+Rig = Annotated[
+    bool,
+    typer.Option(
+        "--rig",
+        help="An example of your own bench instead: two cameras with clocks of their own, "
+        "480x640 frames at 30 Hz through a rolling shutter, 250x400 spikes at 20 kHz, of "
+        "unequal pixels.",
+    ),
+]
+Length = Annotated[
+    int,
+    typer.Option(
+        min=1, max=10**6, help="Frames of a scene.", metavar="FRAMES", rich_help_panel=CLIPS
+    ),
+]
+SplitToWrite = Annotated[
+    Literal["train", "val", "test", "show"] | None,
+    typer.Option(
+        help="The split to write, or the only one to take; `show`: scenes for the eye, with "
+        "lettering.",
+    ),
+]
+Stride = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=10**6,
+        help="Frames from one blur to the next.",
+        metavar="FRAMES",
+        rich_help_panel=SIMULATED,
+    ),
+]
+SpikeScale = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="Side of a spike pixel, in colour pixels.",
+        metavar="PIXELS",
+        rich_help_panel=SPIKES,
+    ),
+]
+SpikeSize = Annotated[
+    str | None,
+    size_option("Size of the spikes over the whole frame, in place of --spike-scale.", SPIKES),
+]
+SpikesPerFrame = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="Spike samples a sharp frame.",
+        metavar="N",
+        rich_help_panel=SPIKES,
+    ),
+]
+Threshold = Annotated[
+    float,
+    typer.Option(
+        help="Spike camera's threshold; gain is 1 / threshold.",
+        metavar="NUMBER",
+        rich_help_panel=SPIKES,
+    ),
+]
+Noise = Annotated[
+    float,
+    typer.Option(
+        help="False spikes a pixel and sample, in [0, 1).",
+        metavar="SHARE",
+        rich_help_panel=SPIKES,
+    ),
+]
+GainSpread = Annotated[
+    float,
+    typer.Option(
+        help="Standard deviation of the spike pixels' gains, as a share: 0.08, say.",
+        metavar="SHARE",
+        rich_help_panel=SPIKES,
+    ),
+]
+DarkRate = Annotated[
+    float,
+    typer.Option(
+        help="Mean spikes a sample of a spike pixel in the dark.",
+        metavar="RATE",
+        rich_help_panel=SPIKES,
+    ),
+]
+Hot = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=10**7,
+        help="Spike pixels that fire often in the dark.",
+        metavar="N",
+        rich_help_panel=SPIKES,
+    ),
+]
+Dead = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=10**7,
+        help="Spike pixels that never fire.",
+        metavar="N",
+        rich_help_panel=SPIKES,
+    ),
+]
+LinearLight = Annotated[
+    bool,
+    typer.Option(
+        "--linear-light",
+        help="Average and record light, not sRGB values.",
+        rich_help_panel=SIMULATED,
+    ),
+]
+Fastest = Annotated[
+    float,
+    typer.Option(
+        help="Scenes move up to so many times as fast as usual; 1 to 8.",
+        metavar="TIMES",
+        rich_help_panel=CLIPS,
+    ),
+]
+Instants = Annotated[
+    int,
+    instants_option(
+        "Sharp frames kept of each exposure; 1 is the one in its middle.", rich_help_panel=SIMULATED
+    ),
+]
+
+
 def simulate(
     context: typer.Context,
     out: Annotated[Path, typer.Argument(help="Folder to add the recordings to.")],
-    frames: Annotated[
-        Path | None,
-        typer.Option(
-            help="Sharp frames: DIR/<train|val|test>/<group>/<clip>/0000.png ..., or X4K1000FPS's "
-            "videos DIR/encoded_<split>/<group>/<clip>.mp4.",
-            metavar="FOLDER",
-        ),
-    ] = None,
-    scenes: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=10**6, help="Embedded procedural scenes to render instead.", metavar="N"
-        ),
-    ] = None,
-    rig: Annotated[
-        bool,
-        typer.Option(
-            "--rig",
-            help="An example of your own bench instead: two cameras with clocks of their own, "
-            "480x640 frames at 30 Hz through a rolling shutter, 250x400 spikes at 20 kHz, of "
-            "unequal pixels.",
-        ),
-    ] = False,
-    size: Annotated[
-        str,
-        typer.Option(help="Size of the scenes, in pixels.", metavar="HxW", rich_help_panel=CLIPS),
-    ] = "128x128",
-    length: Annotated[
-        int,
-        typer.Option(
-            min=1, max=10**6, help="Frames of a scene.", metavar="FRAMES", rich_help_panel=CLIPS
-        ),
-    ] = 65,
-    split: Annotated[
-        Literal["train", "val", "test", "show"] | None,
-        typer.Option(
-            help="The split to write, or the only one to take; `show`: scenes for the eye, with "
-            "lettering.",
-        ),
-    ] = None,
-    exposure: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=10**6,
-            help="Frames in one blur; odd.",
-            metavar="FRAMES",
-            rich_help_panel=BLUR,
-        ),
-    ] = 33,
-    stride: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=10**6,
-            help="Frames from one blur to the next.",
-            metavar="FRAMES",
-            rich_help_panel=BLUR,
-        ),
-    ] = 15,
-    fps: Annotated[
-        float,
-        typer.Option(help="Sharp frames a second.", metavar="HZ", rich_help_panel=BLUR),
-    ] = 1000.0,
-    spike_scale: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=1000,
-            help="Side of a spike pixel, in colour pixels.",
-            metavar="PIXELS",
-            rich_help_panel=SPIKES,
-        ),
-    ] = 2,
-    spike_size: Annotated[
-        str | None,
-        typer.Option(
-            help="Size of the spikes over the whole frame, in place of --spike-scale.",
-            metavar="HxW",
-            rich_help_panel=SPIKES,
-        ),
-    ] = None,
-    spikes_per_frame: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=1000,
-            help="Spike samples a sharp frame.",
-            metavar="N",
-            rich_help_panel=SPIKES,
-        ),
-    ] = 8,
-    threshold: Annotated[
-        float,
-        typer.Option(
-            help="Spike camera's threshold; gain is 1 / threshold.",
-            metavar="NUMBER",
-            rich_help_panel=SPIKES,
-        ),
-    ] = 2.0,
-    noise: Annotated[
-        float,
-        typer.Option(
-            help="False spikes a pixel and sample, in [0, 1).",
-            metavar="SHARE",
-            rich_help_panel=SPIKES,
-        ),
-    ] = 0.0,
-    gain_spread: Annotated[
-        float,
-        typer.Option(
-            help="Standard deviation of the spike pixels' gains, as a share: 0.08, say.",
-            metavar="SHARE",
-            rich_help_panel=SPIKES,
-        ),
-    ] = 0.0,
-    dark_rate: Annotated[
-        float,
-        typer.Option(
-            help="Mean spikes a sample of a spike pixel in the dark.",
-            metavar="RATE",
-            rich_help_panel=SPIKES,
-        ),
-    ] = 0.0,
-    hot: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=10**7,
-            help="Spike pixels that fire often in the dark.",
-            metavar="N",
-            rich_help_panel=SPIKES,
-        ),
-    ] = 0,
-    dead: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=10**7,
-            help="Spike pixels that never fire.",
-            metavar="N",
-            rich_help_panel=SPIKES,
-        ),
-    ] = 0,
-    linear_light: Annotated[
-        bool,
-        typer.Option(
-            "--linear-light",
-            help="Average and record light, not sRGB values.",
-            rich_help_panel=BLUR,
-        ),
-    ] = False,
-    fastest: Annotated[
-        float,
-        typer.Option(
-            help="Scenes move up to so many times as fast as usual; 1 to 8.",
-            metavar="TIMES",
-            rich_help_panel=CLIPS,
-        ),
-    ] = 1.0,
-    instants: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=1000,
-            help="Sharp frames kept of each exposure; 1 is the one in its middle.",
-            metavar="N",
-            rich_help_panel=BLUR,
-        ),
-    ] = 1,
-    seed: Annotated[
-        int,
-        typer.Option(min=0, max=2**63 - 1, help="Seed of scenes, phases and noise.", metavar="N"),
-    ] = 0,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, max=1024, help="Processes; all cores by default.", metavar="N"),
-    ] = None,
+    frames: Frames = None,
+    scenes: Scenes = None,
+    rig: Rig = False,
+    size: Annotated[str, size_option("Size of the scenes, in pixels.", CLIPS)] = "128x128",
+    length: Length = 65,
+    split: SplitToWrite = None,
+    exposure: Annotated[int, exposure_option()] = 33,
+    stride: Stride = 15,
+    fps: Annotated[float, fps_option()] = 1000.0,
+    spike_scale: SpikeScale = 2,
+    spike_size: SpikeSize = None,
+    spikes_per_frame: SpikesPerFrame = 8,
+    threshold: Threshold = 2.0,
+    noise: Noise = 0.0,
+    gain_spread: GainSpread = 0.0,
+    dark_rate: DarkRate = 0.0,
+    hot: Hot = 0,
+    dead: Dead = 0,
+    linear_light: LinearLight = False,
+    fastest: Fastest = 1.0,
+    instants: Instants = 1,
+    seed: Annotated[int, seed_option("scenes, phases and noise")] = 0,
+    workers: Annotated[int | None, workers_option("Processes.", "one a core")] = None,
     overwrite: Annotated[bool, overwrites("clips made from other inputs")] = False,
     json: Json = False,
 ) -> None:
@@ -218,6 +220,7 @@ def simulate(
     """
     from ..pipeline.simulate.flaws import Flaws
 
+    require_writable(out)
     chosen = Flaws(gain_spread=gain_spread, dark_rate=dark_rate, hot=hot, dead=dead)
     flaws = None if chosen == Flaws() else chosen
     if rig:
@@ -306,8 +309,8 @@ def _simulate_bench(
         summary,
         f"{summary.take}: {counted(summary.frames, 'blurred frame')}, {summary.dropped} more were "
         f"dropped, stamps.csv of the others, and {counted(summary.samples, 'spike sample')}{kept}\n"
-        "Known are frames of 30 Hz with a shutter of 12 ms; to be found are the time by which they "
-        "come late on the spikes' clock, and the readout of their rolling shutter"
+        "Known are frames of 30 Hz with a shutter of 12 ms; to be found are the lag of the spikes, "
+        "and the readout of the frames' rolling shutter"
         f"{pixels}\n"
         "docs/how-to/own-camera.md goes on with it",
         next_command=command_line("align", out, "--layout", Path(summary.layout)),

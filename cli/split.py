@@ -10,41 +10,41 @@ import typer
 
 from ..pipeline.host.reporter import counted
 from .help_page import OUTPUT
-from .options import Json, overwrites
-from .output import command_line, print_table, report, store_beside
+from .options import Json, overwrites, seed_option
+from .output import command_line, print_table, report, require_writable, store_beside
+
+Val = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, help="Share of the exposures outside the test set.", metavar="SHARE"
+    ),
+]
+Test = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Share of them to add to the test set.", metavar="SHARE"),
+]
+By = Annotated[
+    Literal["scene", "clip", "folders"],
+    typer.Option(help="What stays together; folders: undo a split."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Manifest to write.",
+        show_default="MANIFEST itself",
+        metavar="FILE.json",
+        rich_help_panel=OUTPUT,
+    ),
+]
 
 
 def split(
     manifest: Annotated[Path, typer.Argument(help="The manifest that `align` wrote.")],
-    val: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, help="Share of the exposures outside the test set.", metavar="SHARE"
-        ),
-    ] = 0.1,
-    test: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Share of them to add to the test set.", metavar="SHARE"),
-    ] = 0.0,
-    by: Annotated[
-        Literal["scene", "clip", "folders"],
-        typer.Option(help="What stays together; folders: undo a split."),
-    ] = "scene",
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0, max=2**63 - 1, help="Seed of the order in which scenes are drawn.", metavar="N"
-        ),
-    ] = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Manifest to write.",
-            show_default="MANIFEST itself",
-            metavar="FILE.json",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    val: Val = 0.1,
+    test: Test = 0.0,
+    by: By = "scene",
+    seed: Annotated[int, seed_option("the order in which scenes are drawn")] = 0,
+    out: Out = None,
     overwrite: Annotated[bool, overwrites("an --out that is no manifest")] = False,
     json: Json = False,
 ) -> None:
@@ -60,6 +60,7 @@ def split(
     from ..pipeline.align.split import split as job
     from .progress import progress_bar
 
+    require_writable(out)
     with progress_bar("Comparing scenes", "pictures") as reporter:
         summary = job(
             manifest,

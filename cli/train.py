@@ -13,7 +13,17 @@ import typer
 from ..pipeline.host.reporter import counted
 from .completion import configurations, keys, models, offered
 from .options import Json, overwrites
-from .output import command_line, is_quiet, note, print_table, report, say, typed
+from .output import (
+    command_line,
+    is_quiet,
+    note,
+    print_table,
+    report,
+    require_writable,
+    say,
+    to_go_on,
+    typed,
+)
 
 if TYPE_CHECKING:
     from ..pipeline.train.clock import Profile
@@ -34,72 +44,82 @@ def _gpus(value: str | None) -> str | None:
     return value
 
 
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="YAML",
+        autocompletion=offered(configurations),
+        help="Configuration, a file here or in the package; with --resume that of the run.",
+        show_default=False,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        autocompletion=offered(keys),
+        help="Override a key, such as TRAIN.OPTIM.LR=1e-4; may be repeated.",
+    ),
+]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(help="Run folder.", show_default="outputs/<name of the YAML>", metavar="RUN"),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WEIGHTS",
+        autocompletion=offered(models),
+        help="Start from weights: the name of a model that ships, an exported model, a run "
+        "folder, a checkpoint, a state dict (.safetensors, .pt, .pth); a path or a URL.",
+        show_default=False,
+    ),
+]
+InitPartial = Annotated[
+    bool,
+    typer.Option("--init-partial", help="Take what fits of --init, and list what is left out."),
+]
+PrintProfile = Annotated[
+    bool, typer.Option("--profile", help="Print the time of each part of the steps.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Check all that training checks first, the run folder too if --run names it; "
+        "print the memory and time that it would take.",
+    ),
+]
+FindRate = Annotated[
+    bool,
+    typer.Option("--find-rate", help="Train 100 steps at rising learning rates; suggest one."),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        callback=_gpus,
+        help="GPUs of this machine to train on, a process each; without a GPU, N processes. "
+        "With --dry-run they need not be there.",
+        show_default="1",
+    ),
+]
+
+
 def train(
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="YAML",
-            autocompletion=offered(configurations),
-            help="Configuration, a file here or in the package; with --resume that of the run.",
-            show_default=False,
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            autocompletion=offered(keys),
-            help="Override a key, such as TRAIN.OPTIM.LR=1e-4; may be repeated.",
-        ),
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="Run folder.", show_default="outputs/<name of the YAML>", metavar="RUN"),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
-    ] = False,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WEIGHTS",
-            autocompletion=offered(models),
-            help="Start from weights: the name of a model that ships, an exported model, a run "
-            "folder, a checkpoint, a state dict (.safetensors, .pt, .pth); a path or a URL.",
-            show_default=False,
-        ),
-    ] = None,
-    init_partial: Annotated[
-        bool,
-        typer.Option("--init-partial", help="Take what fits of --init, and list what is left out."),
-    ] = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    run: RunFolder = None,
+    resume: Resume = False,
+    init: Init = None,
+    init_partial: InitPartial = False,
     overwrite: Annotated[bool, overwrites("a run that is in the folder")] = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Print the time of each part of the steps.")
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Check all that training checks first, the run folder too if --run names it; "
-            "print the memory and time that it would take.",
-        ),
-    ] = False,
-    find_rate: Annotated[
-        bool,
-        typer.Option("--find-rate", help="Train 100 steps at rising learning rates; suggest one."),
-    ] = False,
-    gpus: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|auto",
-            callback=_gpus,
-            help="GPUs of this machine to train on, a process each; without a GPU, N processes. "
-            "With --dry-run they need not be there.",
-            show_default="1",
-        ),
-    ] = None,
+    profile: PrintProfile = False,
+    dry_run: DryRun = False,
+    find_rate: FindRate = False,
+    gpus: Gpus = None,
     json: Json = False,
 ) -> None:
     """Train a model on a store, as a configuration says.
@@ -132,6 +152,7 @@ def train(
             "expected --config, or --run with --resume; for example --config "
             "configs/deblur/quickstart.yaml"
         )
+    require_writable(folder)
     if config is None:
         from ..pipeline.train.run.folder import own_config
 
@@ -246,7 +267,7 @@ def _print_summary(summary: TrainSummary, again: str, evaluate: str, *, json: bo
     if summary.signal is not None:
         say(
             f"stopped after step {summary.step} of {summary.total_steps}, the checkpoint is "
-            f"written; go on with: {again}",
+            f"written; go on with: {to_go_on(again)}",
             err=True,
         )
         return

@@ -22,11 +22,26 @@ _OF_FRAMES = (
 """Parameters that say something about the blurred frames, or how they and the spikes lie."""
 
 
+DatOrStore = Annotated[
+    Path, typer.Argument(help="A .dat, a store, or a sequence in one.", metavar="PATH")
+]
+Port = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Port of the page.",
+        show_default="any that is free",
+        metavar="PORT",
+        rich_help_panel=PAGE,
+    ),
+]
+Browser = Annotated[bool, typer.Option(help="Open a browser.", rich_help_panel=PAGE)]
+
+
 def view(
     context: typer.Context,
-    path: Annotated[
-        Path, typer.Argument(help="A .dat, a store, or a sequence in one.", metavar="PATH")
-    ],
+    path: DatOrStore,
     blur: options.Blur = None,
     frame_rate: options.FrameRate = None,
     shutter: options.Shutter = None,
@@ -45,18 +60,8 @@ def view(
     sensor: options.Sensor = None,
     since: options.From = None,
     until: options.To = None,
-    port: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Port of the page.",
-            show_default="any that is free",
-            metavar="PORT",
-            rich_help_panel=PAGE,
-        ),
-    ] = 0,
-    browser: Annotated[bool, typer.Option(help="Open a browser.", rich_help_panel=PAGE)] = True,
+    port: Port = 0,
+    browser: Browser = True,
 ) -> None:
     """Show spikes, TFP, TFI, a bin, light, or what `path` restores, at any instant.
 

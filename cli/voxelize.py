@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..pipeline.host.reporter import counted
-from .options import From, Json, To, between, overwrites
-from .output import command_line, free_name, print_json, say, say_next
+from .options import Force, From, Json, To, between, overwrites, workers_option
+from .output import command_line, free_name, print_json, require_writable, say, say_next
 
 if TYPE_CHECKING:
     from ..pipeline.voxelize.estimate import Estimate
@@ -45,68 +45,73 @@ OnCluster = Annotated[
 ]
 
 
+Manifest = Annotated[
+    str,
+    typer.Argument(
+        help="The manifest that `align` wrote: a file, or a URL whose bucket has the data too."
+    ),
+]
+Store = Annotated[
+    str,
+    typer.Argument(
+        help="Folder or URL (s3://, gs://, az://) to write; a stopped run continues in it."
+    ),
+]
+Bins = Annotated[
+    int, typer.Option(min=1, max=4096, help="Temporal bins a window (K).", metavar="N")
+]
+WorkerCount = Annotated[
+    int | None,
+    workers_option(
+        "Processes, or jobs of --cluster; 1: this process.",
+        "one a core; this process alone for a job of seconds",
+        rich_help_panel=WORKERS,
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="A running Dask scheduler, e.g. tcp://host:8786.",
+        rich_help_panel=WORKERS,
+    ),
+]
+Format = Annotated[
+    Literal["zarr", "npy"], typer.Option(help="zarr, or npy for the unified layout's files.")
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="Read what is there back; make anew what is damaged.")
+]
+OnError = Annotated[
+    Literal["skip", "stop"],
+    typer.Option(help="skip: sequences that can't be made are reported at the end (exit 1)."),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Only check, plan, and measure for three seconds what the work would take.",
+    ),
+]
+
+
 def voxelize(
-    manifest: Annotated[
-        str,
-        typer.Argument(
-            help="The manifest that `align` wrote: a file, or a URL whose bucket has the data too."
-        ),
-    ],
-    store: Annotated[
-        str,
-        typer.Argument(
-            help="Folder or URL (s3://, gs://, az://) to write; a stopped run continues in it."
-        ),
-    ],
-    bins: Annotated[
-        int, typer.Option(min=1, max=4096, help="Temporal bins a window (K).", metavar="N")
-    ] = 32,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1024,
-            help="Processes, or jobs of --cluster; 1: this process.",
-            show_default="one a core; this process alone for a job of seconds",
-            metavar="N",
-            rich_help_panel=WORKERS,
-        ),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="A running Dask scheduler, e.g. tcp://host:8786.",
-            rich_help_panel=WORKERS,
-        ),
-    ] = None,
+    manifest: Manifest,
+    store: Store,
+    bins: Bins = 32,
+    workers: WorkerCount = None,
+    scheduler: Scheduler = None,
     cluster: OnCluster = None,
-    format: Annotated[
-        Literal["zarr", "npy"], typer.Option(help="zarr, or npy for the unified layout's files.")
-    ] = "zarr",
+    format: Format = "zarr",
     kind: Kind = None,
     codec: Codec = None,
     overwrite: Annotated[bool, overwrites("sequences that differ")] = False,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Make sequences whose spikes don't fit their frames, too."),
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Read what is there back; make anew what is damaged.")
-    ] = False,
+    force: Force = False,
+    check: Check = False,
     since: From = None,
     until: To = None,
-    on_error: Annotated[
-        Literal["skip", "stop"],
-        typer.Option(help="skip: sequences that can't be made are reported at the end (exit 1)."),
-    ] = "skip",
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Only check, plan, and measure for three seconds what the work would take.",
-        ),
-    ] = False,
+    on_error: OnError = "skip",
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Write the spikes and frames of every exposure to a store that training reads.
@@ -123,6 +128,8 @@ def voxelize(
     from ..pipeline.voxelize.workers import Workers
     from .progress import progress_bar
 
+    if "://" not in store:
+        require_writable(Path(store))
     keep_freed_memory()
     options = VoxelizeOptions(
         bins=bins,
@@ -146,7 +153,7 @@ def voxelize(
     else:
         _print_summary(summary, manifest, store)
         if script is not None:
-            say(f"Each of {workers} jobs:\n{script.rstrip()}")
+            say(f"Each of {counted(workers or 1, 'job')}:\n{script.rstrip()}")
     if summary.failed:
         raise typer.Exit(1)
 

@@ -45,7 +45,9 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
         ConfigError: no such file, not YAML, an unknown key, or an impossible value.
     """
     file = find_file(path, "configuration")
-    return _configured(_read_mapping(file), file, overrides)
+    data = _read_mapping(file)
+    _require_sections(data, file)
+    return _configured(data, file, overrides)
 
 
 def override_config(config: Config, overrides: Iterable[str], path: Path) -> Config:
@@ -119,7 +121,10 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected sections such as DATA:, got {type(data).__name__}")
+        raise ConfigError(
+            f"{path}: expected sections such as DATA:, got {type(data).__name__}; write it as "
+            "configs/deblur/quickstart.yaml"
+        )
     return data
 
 
@@ -177,8 +182,28 @@ def _validate(schema: type[S], data: object, path: Path, overridden: Set[str] = 
         items = error.errors()
         lines = [_explain(schema, dict(item), path, overridden) for item in items[:MOST_SHOWN]]
         if len(items) > MOST_SHOWN:
-            lines.append(f"and {len(items) - MOST_SHOWN} more")
+            lines.append(f"{len(items) - MOST_SHOWN} more")
+        said = f"{path}: "
+        # The file is named once, and what to do comes last.
+        lines = [lines[0], *(f"also {line.removeprefix(said)}" for line in lines[1:])]
+        if len(lines) > 1 and lines[0].startswith(said):
+            lines.append("correct the file")
+        elif lines[0].startswith(said) and "; " not in lines[0]:
+            lines.append("correct it there")
         raise ConfigError("; ".join(lines)) from error
+
+
+def _require_sections(data: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file of which no key is a section of a configuration, or misspelt as one."""
+    known = Config.model_fields
+    if data and not any(
+        difflib.get_close_matches(str(key).upper(), known, cutoff=0.8) for key in data
+    ):
+        raise ConfigError(
+            f"{path}: expected a configuration with sections {', '.join(known)}, found "
+            f"{', '.join(map(str, list(data)[:4]))}; give one such as "
+            "configs/deblur/quickstart.yaml"
+        )
 
 
 def _explain(
@@ -221,7 +246,7 @@ def _nearest(schema: type[Section], keys: list[str]) -> str:
     elsewhere = [p for p in key_paths(schema) if p.rsplit(".", 1)[-1].upper() == wrong.upper()]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
-    return f"expected one of {', '.join(section.model_fields)}"
+    return f"give one of {', '.join(section.model_fields)}"
 
 
 def _section_in(annotation: Any) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .. import __version__
 from .host.machine import available_cores, cgroup_value
+from .host.reporter import counted
 from .spikes.intervals import compiled
 
 _CORE = (
@@ -239,7 +240,7 @@ def _torch() -> Findings:
         return
     cpu = "bf16" if cpu_computes_bf16() else "no bf16 instructions: trains in float32"
     capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
-    yield Diagnosis("CPU", f"{capability}, {threads} threads, {cpu}")
+    yield Diagnosis("CPU", f"{capability}, {counted(threads, 'thread')}, {cpu}")
     build = torch.version.cuda
     if not torch.cuda.is_available():
         if Path("/proc/driver/nvidia/version").is_file() or Path("/dev/nvidia0").exists():

@@ -162,7 +162,7 @@ def _headerless(path: Path, facts: dict[str, Any]) -> Facts:
         (g.source, g.geometry.describe(), str(g.n_frames), _rate_of(g.source), f"{g.likeness:.3f}")
         for g in shown
     ]
-    heading = ("preset, or from", "geometry", "frames", "rate (Hz)", "likeness")
+    heading = ("preset, or from", "geometry", "samples", "rate (Hz)", "likeness")
     suggested = best.geometry.describe() if best.likeness >= LIKELY else None
     return Facts(str(path), "spikes", facts, [heading, *rows], suggested)
 
@@ -179,7 +179,7 @@ def _manifest(path: Path) -> Facts:
     from .align.manifest import read_manifest
 
     manifest = read_manifest(path)
-    rows: Rows = [("sequence", "windows", "spikes", "lag (frames)", "correlation")]
+    rows: Rows = [("sequence", "windows", "spikes", "lag (samples)", "correlation")]
     for sequence in manifest.sequences:
         verified = sequence.verification
         lag = f"{verified.lag_frames:+.2f}" if verified else "-"
@@ -360,7 +360,7 @@ def _config(path: Path) -> Facts:
         "normalisation": config.DATA.NORM.MODE,
         "trunk scale": config.MODEL.TRUNK_SCALE,
         "clips a step": train.BATCH_SIZE * train.GRADIENT_ACCUMULATION_STEPS,
-        "length": f"{train.EPOCHS} epochs"
+        "length": counted(train.EPOCHS, "epoch")
         if train.MAX_STEPS is None
         else counted(train.MAX_STEPS, "step"),
     } | describe_parts(config.MODEL)

@@ -129,6 +129,8 @@ def adapt(
             f"expected at least 1 step and a crop of a multiple of {multiple} pixels, got "
             f"{how.steps} and {how.crop}"
         )
+    if not 0 < how.learning_rate <= 1:
+        raise AdaptError(f"expected a learning rate above 0, at most 1, got {how.learning_rate}")
     for recording in recordings:
         found = require_one_scene(recording, force=how.force)[1]
         for warning in (*recording.settings.warnings, *found):

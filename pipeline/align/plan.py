@@ -241,7 +241,7 @@ def count_spikes(sequence: FoundSequence, planned: AlignedSequence, root: Path) 
             allowed = [stop + tail for tail in sequence.tail_samples]
             if spikes.n_frames not in allowed:
                 raise AlignmentError(
-                    f"{path}: expected {' or '.join(map(str, allowed))} spike frames for the "
+                    f"{path}: expected {' or '.join(map(str, allowed))} spike samples for the "
                     f"exposure [{window.t0:.6f}, {window.t1:.6f}] s at {clock.rate:g} Hz, found "
                     f"{_remedy(sequence, stop, spikes.n_frames, geometry)}"
                 )

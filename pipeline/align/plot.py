@@ -30,6 +30,7 @@ from .measure.dataset import frames_of
 from .measure.lag import Match
 from .measure.verify import FrameAt, find_best
 from .readout import delays_of
+from .verification import FRAMES_OF_KIND
 
 MOST_SEQUENCES = 200
 """Most sequences on one page: those with a problem, then others, spread over the data set."""
@@ -166,8 +167,9 @@ def _words(sequence: AlignedSequence) -> str:
         state = "good" if measured.confident and not measured.open_problem else "bad"
         what = measured.open_problem or ("proved" if measured.confident else "not proved")
         words.append(
-            f'<span class="{state}">{html.escape(what)}</span>: {lag}, by the {measured.by} '
-            f"frames, confidence {measured.confidence:.2f}, correlation {measured.correlation:.3f}"
+            f'<span class="{state}">{html.escape(what)}</span>: {lag}, by the '
+            f"{FRAMES_OF_KIND[measured.by]}, confidence {measured.confidence:.2f}, "
+            f"correlation {measured.correlation:.3f}"
         )
         if measured.drift_ppm is not None and measured.drift_error_ppm is not None:
             words.append(

@@ -26,7 +26,7 @@ from ..frames.images import read_frame
 from ..host.files import all_inside
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import SILENT, Reporter, counted
 from ..host.threads import thread_pool
 from ..spikes.camera import luminance
 from .manifest import Manifest, SplitRecord, read_manifest, relative_root, write_manifest
@@ -169,7 +169,10 @@ def deal(
         folders = {sequence.seq: sequence.folder_split for sequence in manifest.sequences}
         return _assigned(manifest, folders, None), ()
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
-        raise SplitError(f"expected shares from 0 that leave some to train, got {val} and {test}")
+        raise SplitError(
+            f"expected shares from 0 that leave some to train, got {val} and {test}; "
+            "lower --val or --test"
+        )
     scenes = {s.seq: s.scene_name if by == "scene" else s.seq for s in manifest.sequences}
     tested = {scenes[s.seq] for s in manifest.sequences if s.folder_split == "test"}
     windows: Counter[str] = Counter()
@@ -181,7 +184,7 @@ def deal(
     needed = 1 + (val > 0) + (test > 0) - bool(shared)
     if len(free) < needed:
         raise SplitError(
-            f"expected at least {needed} {by}s outside the test set, found {len(free)}"
+            f"expected at least {counted(needed, by)} outside the test set, found {len(free)}"
             f"{f' ({next(iter(free))})' if len(free) == 1 else ''}; "
             + ("take --by clip, or give fewer shares" if by == "scene" else "give fewer shares")
         )

@@ -20,6 +20,8 @@ class Record(BaseModel):
 
 
 ReferenceKind = Literal["blur", "sharp"]
+FRAMES_OF_KIND: dict[ReferenceKind, str] = {"blur": "blurred frames", "sharp": "sharp frames"}
+"""What frames are called in messages, by kind."""
 
 Unproved = Literal["flat", "still", "unlike", "edge", "rival", "unsure"]
 """Why the frames prove no lag."""

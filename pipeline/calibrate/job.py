@@ -200,7 +200,9 @@ def _measured(
     if "flat" in streams:
         samples = streams["flat"].n_frames
         if samples < 2:
-            raise CalibrateError(f"expected at least 2 samples in --flat, found {samples}")
+            raise CalibrateError(
+                f"expected at least 2 samples in --flat, found {samples}; record longer"
+            )
         parts += [("flat", 0, samples // 2), ("flat", samples // 2, samples)]
     watched: dict[str, list[Fired]] = {"dark": [], "flat": []}
     for name, start, stop in parts:

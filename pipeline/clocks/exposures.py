@@ -43,7 +43,7 @@ def exposure_window(centre: int, exposure_frames: int, fps: float) -> Window:
             f"{exposure_frames}; give the number of averaged frames"
         )
     if not 0 < fps < float("inf"):
-        raise TimelineError(f"expected frames a second above 0, found {fps}; correct --fps")
+        raise TimelineError(f"expected --fps above 0, found {fps}; correct it")
     half = exposure_frames // 2
     return (centre - half) / fps, (centre + half) / fps
 
@@ -68,7 +68,7 @@ def instant_offsets(instants: int, exposure_frames: int, fps: float, rate: float
     if not 1 <= instants <= exposure_frames:
         raise TimelineError(
             f"--instants: expected 1 to {exposure_frames}, the sharp frames of an exposure, found "
-            f"{instants}"
+            f"{instants}; give fewer"
         )
     length = fps * exposure_length(exposure_frames, fps, rate)  # in frames
     middles = ((i + 0.5) / instants - 0.5 for i in range(instants))

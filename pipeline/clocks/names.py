@@ -6,6 +6,8 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 
+from ..host.reporter import counted
+
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -62,7 +64,7 @@ def gaps_between(names: Sequence[str], numbers: Sequence[int]) -> list[tuple[str
 def describe_gaps(gaps: Sequence[tuple[str, str]]) -> str:
     """Return words about gaps, at least one, in the numbers of frames."""
     (before, after), *others = gaps
-    more = f", and so in {len(others)} more places" if others else ""
+    more = f", and so in {counted(len(others), 'more place')}" if others else ""
     return f"after {before} comes {after}{more}; the frames between them are missing"
 
 

@@ -222,9 +222,9 @@ def _by_edges(
         )
     except UncertainMatchError as error:
         raise TimelineError(
-            f"{table.path}: expected an edge for each of {len(names)} frames, found "
-            f"{len(starts)} rising edges, {error}; remove the edges or frames without partner, or "
-            "give a table of file, start and exposure"
+            f"{table.path}: expected an edge for each of {counted(len(names), 'frame')}, found "
+            f"{counted(len(starts), 'rising edge')}, {error}; remove the edges or frames without "
+            "partner, or give a table of file, start and exposure"
         ) from error
     lengths = [Fraction(shutter)] * len(starts) if shutter is not None else falling
     at = [_at(starts, place) for place in match]
@@ -265,7 +265,9 @@ def _pulses(table: _Table, *, with_ends: bool) -> tuple[list[tuple[Fraction, int
         ends = table.times["falling"]
         return rising, [end - at for (at, _), end in zip(rising, ends, strict=True)]
     if "time" not in table.times:
-        raise TimelineError(f"{table.path}: expected a column time_us beside edge, found none")
+        raise TimelineError(
+            f"{table.path}: expected a column time_us beside edge, found none; add it"
+        )
     rising, lengths, opened = [], [], None
     for row, (at, cell) in enumerate(zip(table.times["time"], table.texts["edge"], strict=True)):
         word = cell.strip().lower()
@@ -326,8 +328,8 @@ def _read(path: StrPath) -> _Table:
     for row, line in zip(rows[1:], lines, strict=True):
         if len(row) != len(rows[0]):
             raise TimelineError(
-                f"{path}, line {line}: expected {len(rows[0])} cells as in the first line, found "
-                f"{len(row)}; correct the line"
+                f"{path}, line {line}: expected {counted(len(rows[0]), 'cell')} as in the first "
+                f"line, found {len(row)}; correct the line"
             )
     for column, (role, unit) in roles.items():
         values = [row[column] for row in rows[1:]]

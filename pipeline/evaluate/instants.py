@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..frames.images import to_8_bits
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import SILENT, Reporter, counted
 from ..methods.contract import Method, restored_instants
 from ..sequences.contract import WindowSequence
 from ..sequences.kept import KeptSequence
@@ -73,9 +73,10 @@ def chosen_instants(windows: WindowSequence, number: int) -> list[int]:
             chosen.append(int(np.argmin(near)))
     if len(set(chosen)) < number:
         raise EvaluationError(
-            f"{windows.seq}: expected sharp frames at {number} instants of each exposure, found "
-            f"{len(windows.instants) or 'only the one in its middle'}; `spikedeblur align "
-            f"--instants {number}` names them where the data set has them, and voxelize again"
+            f"{windows.seq}: expected sharp frames at {counted(number, 'instant')} of each "
+            f"exposure, found {len(windows.instants) or 'only the one in its middle'}; "
+            f"`spikedeblur align --instants {number}` names them where the data set has them; "
+            "voxelize again"
         )
     return chosen
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from ...errors import SpikeDeblurError
+from ..host.reporter import counted
 from ..sequences.contract import WindowSequence
 from ..sequences.stored import StoreSequence
 from ..store.schema import SequenceRecord
@@ -94,7 +95,9 @@ def _difference(protocol: Protocol, record: SequenceRecord) -> str | None:
         return f"spikes of {record.voxel_shape[0]}x{record.voxel_shape[1]}"
     lengths = {record.shortest_window, record.longest_window}
     if protocol.samples is not None and lengths != {protocol.samples}:
-        return f"exposures of {record.shortest_window} to {record.longest_window} samples"
+        longest = counted(record.longest_window, "sample")
+        shortest = f"{record.shortest_window} to " if len(lengths) > 1 else ""
+        return f"exposures of {shortest}{longest}"
     if protocol.blur_kind not in (None, record.blur_kind):
         return f"blurred frames from {record.blur_kind or 'another data set'}"
     return None

@@ -228,7 +228,9 @@ def read_evaluation(path: StrPath, error: type[SpikeDeblurError]) -> dict[str, A
     except ValidationError as problem:
         raise error(f"{path}: {first_problem(problem)}; {remedy}") from problem
     except DocumentError as problem:
-        raise error(f"{path}: expected JSON, found something else ({problem})") from problem
+        raise error(
+            f"{path}: expected JSON, found something else ({problem}); {remedy}"
+        ) from problem
     return content
 
 

@@ -100,7 +100,7 @@ def decode_frame(content: bytes, path: Path, shape: tuple[int, int] | None = Non
         if max(image.size) > MAX_SIDE:
             raise ImageError(
                 f"{path}: expected sides of at most {MAX_SIDE} pixels, found "
-                f"{image.height}x{image.width}"
+                f"{image.height}x{image.width}; crop or resize it"
             )
         if image.getexif().get(_ORIENTATION, 1) != 1:
             raise ImageError(

@@ -22,6 +22,7 @@ from ..host.files import atomic_write, sha256_file
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free
 from ..host.reading import open_file
+from ..host.reporter import counted
 from .colours import Colours, colours_of_video, read_srgb
 from .images import RGB, image_shape, write_png
 
@@ -50,8 +51,8 @@ def count_frames(path: Path) -> int:
         held = sum(packet.size > 0 for packet in video.demux(stream))
         if stream.frames > held:
             raise VideoError(
-                f"{path}: expected the {stream.frames} frames of its index, found {held}; the "
-                "file is cut or damaged; download it again"
+                f"{path}: expected the {counted(stream.frames, 'frame')} of its index, found "
+                f"{held}; the file is cut or damaged; download it again"
             )
         return held
 
@@ -116,8 +117,8 @@ def read_video(path: Path, n_frames: int) -> Iterator[RGB]:
             yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     if read != n_frames:
         raise VideoError(
-            f"{path}: expected the {n_frames} frames of its index, decoded {read}; the file is "
-            "cut or damaged; download it again"
+            f"{path}: expected the {counted(n_frames, 'frame')} of its index, decoded {read}; the "
+            "file is cut or damaged; download it again"
         )
 
 
@@ -134,8 +135,8 @@ def read_stamps(path: Path) -> tuple[float, ...]:
     stamps = sorted(p.pts for p in packets if p.pts is not None)
     if not packets or len(stamps) < len(packets) or unit is None:
         raise VideoError(
-            f"{path}: expected a time stamp of each frame, found {len(stamps)} for {len(packets)} "
-            "frames; give --times FILE.csv and a folder of its frames"
+            f"{path}: expected a time stamp of each frame, found {len(stamps)} for "
+            f"{counted(len(packets), 'frame')}; give --times FILE.csv and a folder of its frames"
         )
     same = next((i for i, (a, b) in enumerate(itertools.pairwise(stamps)) if a == b), None)
     if same is not None:

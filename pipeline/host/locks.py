@@ -70,7 +70,7 @@ def only_writer_of(file: StrPath) -> Iterator[None]:
 @contextmanager
 def _held(path: Path, message: str) -> Iterator[None]:
     folder = path.parent
-    made = not folder.exists()
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     while True:
         with _opened(path) as file:
@@ -97,8 +97,9 @@ def _held(path: Path, message: str) -> Iterator[None]:
             finally:
                 with suppress(PermissionError):  # another user's, where folders are shared
                     path.unlink(missing_ok=True)
-                if made and not any(folder.iterdir()):
-                    folder.rmdir()
+                with suppress(OSError):  # something is in it
+                    for one in made:
+                        one.rmdir()
             return
 
 

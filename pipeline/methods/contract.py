@@ -103,6 +103,10 @@ class Method(ABC):
         """
         return None
 
+    def measured_gains(self, windows: WindowSequence) -> Sequence[float]:
+        """Return gains that the method measured itself, whatever is recorded; NaN: no light."""
+        return ()
+
     def passes(self, windows: WindowSequence) -> int:
         """Return in how many parts a network works on a clip; 0: there is none."""
         return 0

@@ -93,6 +93,8 @@ class Exposures:
         self._norm = norm
         self.reader = InputReader(windows, norm, device)
         """Reads what the frames were made from."""
+        self.gains: dict[int, float] = {}
+        """Gain that each window showed that was read, spikes a sample; NaN: no light."""
         self._device = device
         self._heard = heard
         self._expected: Sequence[int] = ()
@@ -261,6 +263,7 @@ class Exposures:
         conditions = self.reader.measured(window, window + 1, [raw])
         blur, voxels = network_inputs(raw, conditions, self._norm)
         gain = _gain_of(blur, raw.voxels.float(), int(raw.samples[0]))
+        self.gains[window] = gain
         late = 0.0 if conditions is None or conditions.late is None else conditions.late.item()
         rate, saturated = self._rate(raw)
         brightest = BRIGHTEST if raw.blur.dtype == torch.uint8 else _BRIGHTEST_16

@@ -51,7 +51,7 @@ UNTRAINED = {
     "tfp": Untrained(make=TfpMethod, has_short_window=True, needs_gain=True),
     "tfi": Untrained(make=TfiMethod, needs_gain=True, needs_spikes=True),
     "sdm": Untrained(make=SdmMethod, has_short_window=True, needs_gain=True),
-    "path": Untrained(make=_path, needs_gain=True, needs_torch=True),
+    "path": Untrained(make=_path, needs_torch=True),
 }
 """The methods without a trained model, in the order in which they are shown."""
 

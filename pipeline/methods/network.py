@@ -14,6 +14,7 @@ from torch import Tensor
 from ...configs.schema import Config
 from ...model import VRTWithSpike
 from ..host.device_memory import explained_shortage
+from ..host.reporter import counted
 from ..sequences.contract import WindowSequence
 from ..spikes.frame_grid import grid_shape
 from .contract import Frames, Method, MethodClip, MethodError
@@ -60,6 +61,12 @@ class ModelMethod(Method):
         """The reader of the sequence of the last call."""
         self._chosen: dict[tuple[tuple[int, int], int], int | None] = {}
 
+    @property
+    def needs_gain(self) -> bool:
+        """Whether the network sees light by a gain, rather than counts or light along a curve."""
+        norm = self.config.DATA.NORM
+        return norm.MODE != "log1p" and norm.CURVE is None
+
     def tile_side(self, frame_shape: tuple[int, int], windows: int) -> int | None:
         """Return the side of the tiles that frames are cut into, in pixels; None: whole frames.
 
@@ -94,8 +101,8 @@ class ModelMethod(Method):
         """
         if windows.bins != self.config.DATA.K:
             raise MethodError(
-                f"{windows.seq}: expected voxels of {self.config.DATA.K} bins as in training, "
-                f"found {windows.bins}; voxelize with --bins {self.config.DATA.K}"
+                f"{windows.seq}: expected voxels of {counted(self.config.DATA.K, 'bin')} as in "
+                f"training, found {windows.bins}; voxelize with --bins {self.config.DATA.K}"
             )
         tiles = self._tiles(windows)
         kept = slice(clip.keep_start - clip.start, clip.keep_stop - clip.start)

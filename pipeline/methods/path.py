@@ -44,3 +44,7 @@ class PathMethod(Method):
         """
         require_raw(windows, self.name)
         return self.shared.of(windows, NORM, device=self.device)
+
+    def measured_gains(self, windows: WindowSequence) -> list[float]:
+        """Return the gain of each exposure that was read."""
+        return list(self.exposures(windows).gains.values())

@@ -149,8 +149,7 @@ def _read_run(
     if late:
         notes.append(
             f"{name}: the spikes of {late} of {counted(len(lags), 'sequence')} are not "
-            "where their sharp "
-            "frames are; correct the alignment before you trust the figures"
+            "where their sharp frames are; correct the alignment before you trust the figures"
         )
     if found := scores.get("findings"):
         notes.append(f"{name}: {warning_of(found)}")

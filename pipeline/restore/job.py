@@ -27,7 +27,7 @@ from ..sequences.find_recording import recordings_of
 from ..sequences.in_time import require_one_scene
 from ..sequences.recording import Recording, RecordingSequence
 from ..spikes.between import Between
-from .gain import known_gain
+from .gain import gain_taken
 from .record import (
     MOST_FRAMES_PER_EXPOSURE,
     MOST_HEADROOM,
@@ -119,7 +119,8 @@ class RestoreSummary:
     """Side of the model's tiles in pixels; None: whole frames, or no model."""
     gain: float | None
     """Spikes a sample at unit luminance, as recorded or given; where it is not, as the blurred
-    frames of up to three exposures show it; None: the method needs no spikes."""
+    frames of up to three exposures show it. By `path`, the median of what it measured in each
+    exposure that this run read. None: no gain was used."""
     gain_measured: bool
     """Whether the gain was measured."""
     left_out: int
@@ -282,6 +283,7 @@ class _Job:
             self._expect(recording, parts, wanted)
             write: Callable[[Path, Any, bytes], None]
             write = write_png if how.bits == 8 else write_png16
+            shown: list[float] = []
             for part, wanted_here in zip(parts, wanted, strict=True):
                 for window, instant, frame in restored_instants(
                     part.method, part.windows, part.times, wanted_here, how.bits, how.headroom
@@ -290,7 +292,9 @@ class _Job:
                     file = files[exposure * each + part.numbers[instant]]
                     write(file, frame, colours_of(recording.exposures[exposure].path).chunks())
                     self._work.did("frames", file.name, finished=1)
+                shown += part.method.measured_gains(part.windows)
             write_record(out, inputs, sources, complete=True)
+        gain = gain_taken(recording, how.method, model, shown)
         return RestoreSummary(
             out=str(out),
             seq=recording.seq,
@@ -299,8 +303,8 @@ class _Job:
             restored=sum(missing),
             kept=len(files) - sum(missing),
             tile=tile,
-            gain=None if how.method == "blur" else known_gain(recording),
-            gain_measured=recording.settings.gain is None and how.method != "blur",
+            gain=gain.value,
+            gain_measured=gain.measured,
             left_out=recording.left_out,
             warnings=tuple(warnings),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..host.reporter import counted
 from ..sequences.recording import MOST_BINS, Recording
 from .record import RestoreError
 
@@ -37,8 +38,9 @@ def require_samples(recording: Recording, each: int) -> None:
         start, stop = clock.samples(exposure.t0, exposure.t1)
         if each > stop - start:
             raise RestoreError(
-                f"{exposure.path}: expected at most {stop - start} sharp frames, one for each "
-                f"spike sample of its exposure, found {each}; give fewer --frames-per-exposure"
+                f"{exposure.path}: expected at most {counted(stop - start, 'sharp frame')}, one "
+                f"for each spike sample of its exposure, found {each}; give fewer "
+                "--frames-per-exposure"
             )
 
 

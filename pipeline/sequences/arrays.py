@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ...errors import SpikeDeblurError
 from ..clocks.exposures import FEWEST_SAMPLES
 from ..frames.images import DeepRGB, to_uint16
+from ..host.reporter import counted
 from ..spikes.bounds import LEAST_GAIN, MOST_GAIN
 from ..spikes.reference import spike_to_voxel
 from ..store.schema import voxel_type
@@ -80,8 +81,8 @@ class ArraySequence(WindowSequence):
         self.bins = min(MOST_BINS, fewest) if bins is None else bins
         if fewest < self.bins:
             raise ArrayError(
-                f"exposures: expected at least {self.bins} spike samples in each, as many as the "
-                f'model has bins, found {fewest}; use method="sdm" or "path"'
+                f"exposures: expected at least {counted(self.bins, 'spike sample')} in each, as "
+                f'many as the model has bins, found {fewest}; use method="sdm" or "path"'
             )
         self.voxel_dtype = voxel_type(int(self.samples.max()), self.bins)
         self.gain = _checked_gain(gain)
@@ -94,8 +95,8 @@ class ArraySequence(WindowSequence):
             )
         if len(self._spikes) != self.length:
             raise ArrayError(
-                f"spikes: expected those of {self.length} exposures (N, T, h, w), one for each "
-                f"frame, found {self._spikes.shape}"
+                f"spikes: expected those of {counted(self.length, 'exposure')} (N, T, h, w), one "
+                f"for each frame, found {self._spikes.shape}"
             )
 
     def _read_voxels(self, start: int, stop: int, box: Box) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 import numpy as np
 
 from ..frames.images import FrameType
+from ..host.reporter import counted
 from ..spikes.counts import samples_per_bin
 from ..spikes.intervals import HalfLight, Light, light_of_spikes
 from ..spikes.packed import pack_bits
@@ -104,7 +105,8 @@ class WindowSequence(ABC):
     they are taken as equal; see `sensor_of`."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.seq!r}, {self.length} windows, {self.bins} bins)"
+        size = f"{counted(self.length, 'window')}, {counted(self.bins, 'bin')}"
+        return f"{type(self).__name__}({self.seq!r}, {size})"
 
     def voxels(
         self, start: int, stop: int, rows: Range = None, columns: Range = None

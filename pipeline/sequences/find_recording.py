@@ -312,7 +312,8 @@ def find_frames(blur: Path) -> dict[int, Path]:
     if not listed.frames:
         raise RecordingError(
             f"{blur}: expected images named by number, such as 0031.png, found "
-            f"{shorten(list(folder_names(blur))) or 'nothing'}"
+            f"{shorten(list(folder_names(blur))) or 'nothing'}; rename them, or for a camera's own "
+            "frames give --frame-rate and --shutter"
         )
     return {number: path for number, path in listed.frames.items() if not alone or path == blur}
 

@@ -370,8 +370,8 @@ class StoreSequence(WindowSequence):
             return
         if record.kind == "counts":
             raise StoreError(
-                f"{where} has {record.bins} bins, expected {bins}; set DATA.K to {record.bins}, or "
-                f"voxelize again with --bins {bins}"
+                f"{where} has {counted(record.bins, 'bin')}, expected {bins}; set DATA.K to "
+                f"{record.bins}, or voxelize again with --bins {bins}"
             )
         if not 1 <= bins <= record.shortest_window:
             raise StoreError(

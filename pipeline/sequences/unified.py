@@ -256,7 +256,7 @@ def _open_sequence(
     exts = tuple(ext.lower() for ext in files.image_exts)
     blurs = _frames(folder / "blur", exts)
     if not blurs:
-        raise StoreError(f"{folder / 'blur'}: expected images named by number, found none")
+        raise StoreError(f"{folder / 'blur'}: expected images named by number; add them")
     sharps = _frames(folder / "sharp", exts)
     sharp_paths = _partners(blurs, sharps, folder / "sharp") if sharps else []
     rows = []
@@ -265,7 +265,7 @@ def _open_sequence(
         if row is None:
             raise StoreError(
                 f"{path}: no row for frame {number} of {seq!r} in the alignment logs "
-                f"({len(log)} rows); run `spikedeblur align` and give its log as "
+                f"({counted(len(log), 'row')}); run `spikedeblur align` and give its log as "
                 "DATA.ALIGN_LOG_PATHS"
             )
         rows.append(row)
@@ -334,7 +334,7 @@ def _find_dat(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Vox
         assert side.rate is not None
         if (side.spike_geometry(), side.gain, side.sensor) != (geometry, gain, sensor):
             raise StoreError(
-                f"{path}: another geometry, gain or sensor than the other frames' of {seq}"
+                f"{path}: another geometry, gain or sensor than the others of {seq}; correct it"
             )
         n_frames = _open_spikes(path, geometry).n_frames
         if streams:
@@ -345,9 +345,9 @@ def _find_dat(folder: Path, bins: int, rows: _Rows, files: UnifiedFiles) -> _Vox
             start, stop = 0, _count_samples(side.rate, row)
             if n_frames != stop:
                 raise StoreError(
-                    f"{path}: expected the {stop} samples of the exposure [{row.t0:.6f}, "
-                    f"{row.t1:.6f}] s at {side.rate:g} Hz, found {n_frames}; check the rate, or "
-                    "run `align` and `voxelize` on this data set, which know its timing"
+                    f"{path}: expected the {counted(stop, 'sample')} of the exposure "
+                    f"[{row.t0:.6f}, {row.t1:.6f}] s at {side.rate:g} Hz, found {n_frames}; check "
+                    "the rate, or run `align` and `voxelize` on this data set: they know its timing"
                 )
         samples.append(stop - start)
         firsts.append(start)

@@ -139,12 +139,14 @@ def scene_clips(
         SimulateError: a number, size or speed out of range.
     """
     if not 1 <= fastest <= _FASTEST:
-        raise SimulateError(f"expected a speed of 1 to {_FASTEST}, got {fastest:g}")
-    if not 1 <= scenes <= _MAX_SCENES or min(size) < 16:
+        raise SimulateError(f"expected --fastest of 1 to {_FASTEST}, got {fastest:g}")
+    if not 1 <= scenes <= _MAX_SCENES:
         raise SimulateError(
-            f"expected 1 to {_MAX_SCENES} scenes of at least 16x16 pixels, got {scenes} of "
-            f"{size[0]}x{size[1]}; take another --seed and folder for more"
+            f"expected --scenes of 1 to {_MAX_SCENES}, got {scenes}; take another --seed and "
+            "folder for more"
         )
+    if min(size) < 16:
+        raise SimulateError(f"expected --size of at least 16x16, got {size[0]}x{size[1]}")
     return [
         SourceClip(seq=f"{split}/scenes/{i:05d}", size=size, length=length, fastest=fastest)
         for i in range(scenes)
@@ -212,7 +214,8 @@ def _frames_clip(seq: str, listed: FrameFiles, reporter: Reporter) -> SourceClip
     if listed.unnamed:
         path = listed.unnamed[0]
         raise ImageError(
-            f"{path}: expected a frame number as name, such as 0000.png, got {path.stem!r}"
+            f"{path}: expected a frame number as name, such as 0000.png, got {path.stem!r}; "
+            "rename it"
         )
     for sentence in listed.left_out():
         reporter.note(sentence)

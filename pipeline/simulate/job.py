@@ -21,7 +21,7 @@ from pathlib import Path
 from ..host.files import require_inside, sweep
 from ..host.locks import end_with_parent, only_writer
 from ..host.machine import workers_that_fit
-from ..host.reporter import SILENT, Reporter, Throughput
+from ..host.reporter import SILENT, Reporter, Throughput, counted
 from ..spikes.sidefile import read_side_file
 from .clips import SimulateError, SourceClip
 from .record import DAT, UNFINISHED, clip_folders, inputs_digest, record_clip
@@ -75,8 +75,8 @@ def simulate(
     for clip in clips:
         if not rig.centres(clip.n_frames):
             raise SimulateError(
-                f"{clip.seq}: expected at least {rig.exposure} frames, the exposure, got "
-                f"{clip.n_frames}; take a shorter --exposure or longer clips"
+                f"{clip.seq}: expected at least {counted(rig.exposure, 'frame')}, the exposure, "
+                f"got {clip.n_frames}; take a shorter --exposure or longer clips"
             )
     message = f"{out}: another `simulate` is writing there; wait for it, or stop it"
     with only_writer(out, message):
@@ -154,7 +154,7 @@ def _require_room(out: Path, clips: list[SourceClip], rig: Rig) -> None:
         if rig.spike_size is None and (height % scale or width % scale):
             raise SimulateError(
                 f"{clip.seq}: expected sides that are multiples of --spike-scale {scale}, got "
-                f"{height}x{width}; give --spike-size, or crop the frames"
+                f"{height}x{width}; give --spike-size, or other frames"
             )
         samples = (clip.n_frames - 1) * rig.spikes_per_frame + 1
         needed += samples * math.prod(rig.spike_shape((height, width))) // 8
@@ -162,7 +162,7 @@ def _require_room(out: Path, clips: list[SourceClip], rig: Rig) -> None:
     free = shutil.disk_usage(top).free
     if needed > free:
         raise SimulateError(
-            f"{out}: expected room for {needed / 1e9:.1f} GB of spikes, found {free / 1e9:.1f} GB "
+            f"{out}: expected room for {needed / 1e6:.1f} MB of spikes, found {free / 1e6:.1f} MB "
             "free; take fewer, smaller or shorter clips, or fewer --spikes-per-frame"
         )
 

@@ -109,7 +109,7 @@ def begin_recording(dat: Path, folders: Iterable[Path]) -> None:
 def write_stream(
     dat: Path, spikes: Iterator[npt.NDArray[np.bool_]], geometry: SpikeGeometry
 ) -> None:
-    """Write spike frames (h, w) to a file, atomically."""
+    """Write samples of spikes (h, w) to a file, atomically."""
     with atomic_write(dat) as file:
         while block := list(itertools.islice(spikes, SAMPLES_AT_ONCE)):
             file.write(pack_spikes(np.stack(block), geometry))

@@ -31,9 +31,9 @@ class SpikeCamera:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.threshold) and self.threshold > 0):
-            raise SpikeDeblurError(f"expected a threshold above 0, got {self.threshold}")
+            raise SpikeDeblurError(f"expected --threshold above 0, got {self.threshold}")
         if not 0 <= self.noise < 1:
-            raise SpikeDeblurError(f"expected noise in [0, 1), spikes a sample, got {self.noise}")
+            raise SpikeDeblurError(f"expected --noise in [0, 1), spikes a sample, got {self.noise}")
 
     @property
     def gain(self) -> float:
@@ -46,7 +46,7 @@ class SpikeCamera:
         rng: np.random.Generator,
         sensor: Sensor | None = None,
     ) -> Iterator[npt.NDArray[np.bool_]]:
-        """Yield one (H, W) bool spike frame for each (H, W) luminance in [0, 1].
+        """Yield one (H, W) bool sample of spikes for each (H, W) luminance in [0, 1].
 
         The integrals start at a random phase in [0, threshold), drawn from `rng` first, so that
         neighbours of equal brightness don't fire together. Memory does not grow with time.

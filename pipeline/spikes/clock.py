@@ -21,7 +21,7 @@ class SpikeClock:
     """When each spike sample was taken: sample j at `first + j / rate`."""
 
     rate: float
-    """Spike frames a second, in Hz."""
+    """Spike samples a second, in Hz."""
     first: float = 0.0
     """Time of sample 0, in seconds."""
     readout: float = 0.0
@@ -79,7 +79,7 @@ class SpikeClock:
         Args:
             t0: start of the exposure, in seconds.
             t1: its end, in seconds.
-            n_samples: spike frames in the recording.
+            n_samples: spike samples in the recording.
             name: the recording, for the message.
             remedy: what to do, in the imperative, for the message.
 

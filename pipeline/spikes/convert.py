@@ -92,7 +92,7 @@ def convert(
             pixel, or a folder or pattern of its parts, which are joined.
         out: the `.dat` to write.
         geometry: SPEC of the input; needed for a `.dat` without side file.
-        rate: spike frames a second to record, in Hz; None: that of the input's side file or preset.
+        rate: spike samples a second to record, in Hz; None: that of the side file or preset.
         gain: spikes a sample at unit luminance to record; None: that of the side file or preset.
         taken: which spikes of the input. The side file records the time of the first sample.
         overwrite: replace `out` and its side file.
@@ -236,11 +236,13 @@ class _Array:
         height, width = int(shape[1]), int(shape[2])
         if height * width > MOST_PIXELS:
             raise ConvertError(
-                f"{source}: expected frames of at most {MOST_PIXELS} pixels, got "
+                f"{source}: expected samples of at most {MOST_PIXELS} pixels, got "
                 f"{height}x{width}; transpose the array if its axes are others"
             )
         if array.dtype.kind not in "biuf":
-            raise ConvertError(f"{source}: expected numbers 0 and 1, got dtype {array.dtype}")
+            raise ConvertError(
+                f"{source}: expected numbers 0 and 1, got dtype {array.dtype}; convert it"
+            )
         self._source, self._array = source, array
         self.whole = (0, len(array)) if cut is None else cut.samples(len(array), source)
         self.geometry = SpikeGeometry(height=height, width=width, flip_rows=False)
@@ -248,7 +250,7 @@ class _Array:
             self.geometry = parse_geometry(spec)
             if self.geometry.drop_columns or self.geometry.shape != (height, width):
                 raise ConvertError(
-                    f"{source}: expected frames of {spec}, got {height}x{width}; "
+                    f"{source}: expected samples of {spec}, got {height}x{width}; "
                     "correct --geometry or leave it out"
                 )
 
@@ -266,7 +268,7 @@ class _Array:
         spikes = values.astype(np.bool_)
         if not np.array_equal(spikes, values):
             raise ConvertError(
-                f"{self._source}: expected spikes of 0 and 1 only, found others in frame {frame}; "
+                f"{self._source}: expected spikes of 0 and 1 only, found others in sample {frame}; "
                 "threshold the values first"
             )
         return spikes
@@ -283,7 +285,10 @@ class _Zipped:
         }
         version = np.lib.format.read_magic(member)
         if version not in headers:
-            raise ConvertError(f"{source}: expected a NumPy array, found its version {version}")
+            raise ConvertError(
+                f"{source}: expected a NumPy array, found its version {version}; "
+                "save it again by np.save"
+            )
         self.shape, by_columns, self.dtype = headers[version](member)
         if by_columns or self.dtype.hasobject:
             raise ConvertError(
@@ -302,7 +307,7 @@ class _Zipped:
         content = self._member.read(size)
         if len(content) != size:
             raise ConvertError(
-                f"{self._source}: ends in frame {frame} of {len(self)}; copy or save it again"
+                f"{self._source}: ends in sample {frame} of {len(self)}; copy or save it again"
             )
         self._at += 1
         return np.frombuffer(content, self.dtype).reshape(self.shape[1:])
@@ -318,7 +323,9 @@ def _explained(source: Path) -> Iterator[None]:
     except (*_DAMAGED, OSError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        raise ConvertError(f"{source}: not a NumPy file without pickles ({error})") from error
+        raise ConvertError(
+            f"{source}: not a NumPy file without pickles ({error}); save the array again by np.save"
+        ) from error
 
 
 @contextmanager
@@ -326,6 +333,8 @@ def _open(
     source: Path, spec: str | None, key: str | None, cut: Cut | None
 ) -> Iterator[_Array | SpikeStream]:
     suffix = source.suffix.lower()
+    if key is not None and (source.is_dir() or suffix in (*SPIKE_SUFFIXES, ".npy")):
+        raise ConvertError(f"{source}: holds one array, which needs no name; leave out --key")
     if source.is_dir() or suffix in SPIKE_SUFFIXES:
         if spec is None:
             raise ConvertError(
@@ -348,7 +357,9 @@ def _open(
         try:
             opened = h5py.File(open_file(source), "r")  # type: ignore[no-untyped-call]
         except OSError as error:
-            raise ConvertError(f"{source}: not a whole HDF5 file ({error})") from error
+            raise ConvertError(
+                f"{source}: not a whole HDF5 file ({error}); copy it again"
+            ) from error
         with opened as file:
             names: list[str] = []
             file.visititems(
@@ -360,7 +371,7 @@ def _open(
     else:
         raise ConvertError(
             f"{source}: expected .npy, .npz, .h5, .hdf5, .dat or .bin, got "
-            f"{source.suffix or 'no suffix'}"
+            f"{source.suffix or 'no suffix'}; save the spikes as one of these"
         )
 
 
@@ -385,7 +396,7 @@ def _require_held(source: Path, array: Any) -> None:
     if math.prod(array.chunks or ()) * array.dtype.itemsize > _MOST_CHUNK_BYTES:
         raise ConvertError(
             f"{source}: expected chunks of at most {_MOST_CHUNK_BYTES} bytes, found "
-            f"{array.chunks}; write the array with chunks of a few frames"
+            f"{array.chunks}; write the array with chunks of a few samples"
         )
 
 
@@ -395,5 +406,6 @@ def _choose(source: Path, names: list[str], key: str | None) -> str:
     if key in names:
         return str(key)
     raise ConvertError(
-        f"{source}: expected one array, or --key with one of {', '.join(names) or 'none'}"
+        f"{source}: expected one array, found {', '.join(names) or 'none'}; give one of them "
+        "as --key"
     )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ..host.reporter import counted
 from .clock import SpikeWindowError
 from .geometry import SpikeGeometry
 from .packed import Bytes, Range, Region
@@ -204,8 +205,8 @@ def bin_edges(samples: int, bins: int) -> npt.NDArray[np.int64]:
     """
     if bins < 1 or samples < bins:
         raise SpikeWindowError(
-            f"expected at least one sample a bin, got {samples} samples for {bins} bins; take "
-            "fewer bins or a longer exposure"
+            f"expected at least one sample a bin, got {counted(samples, 'sample')} for "
+            f"{counted(bins, 'bin')}; take fewer bins or a longer exposure"
         )
     return -(-np.arange(bins + 1, dtype=np.int64) * samples // bins)
 

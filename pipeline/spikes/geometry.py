@@ -99,8 +99,8 @@ class SpikeGeometry:
         n_frames, spare_bits = divmod(8 * n_bytes, self.frame_bits)
         if n_frames == 0 or spare_bits >= 8:
             raise SpikeGeometryError(
-                f"expected whole {self.height}x{self.width} frames of {self.frame_bits} bits, "
-                f"got {n_bytes} bytes ({counted(n_frames, 'frame')}, "
+                f"expected whole {self.height}x{self.width} samples of {self.frame_bits} bits, "
+                f"got {n_bytes} bytes ({counted(n_frames, 'sample')}, "
                 f"{counted(spare_bits, 'bit')} over); check for "
                 "a cut file or another geometry"
             )

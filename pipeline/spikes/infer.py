@@ -115,7 +115,7 @@ def infer_geometry(path: str | os.PathLike[str]) -> GeometryGuess:
     guesses = rank_geometries(path)
     if not guesses:
         raise SpikeGeometryError(
-            f"{path}: no preset gives a whole number of frames; give the geometry, "
+            f"{path}: no preset gives a whole number of samples; give the geometry, "
             "HxW,bottom-up or HxW,top-down"
         )
     best, rest = guesses[0], guesses[1:]
@@ -123,7 +123,7 @@ def infer_geometry(path: str | os.PathLike[str]) -> GeometryGuess:
         rest and best.correlation - rest[0].correlation < _CLEAR_LEAD
     ):
         listed = "; ".join(
-            f"{'|'.join(g.presets)} ({g.spec}, {counted(g.n_frames, 'frame')}, likeness "
+            f"{'|'.join(g.presets)} ({g.spec}, {counted(g.n_frames, 'sample')}, likeness "
             f"{g.correlation:.2f})"
             for g in guesses[:5]
         )

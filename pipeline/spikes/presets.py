@@ -21,7 +21,7 @@ class SpikePreset:
     geometry: SpikeGeometry
     source: str
     rate: float | None = None
-    """Spike frames a second, in Hz; None where the source has more than one, or names none."""
+    """Spike samples a second, in Hz; None where the source has more than one, or names none."""
     rate_note: str = NOT_PUBLISHED
     """What is known of a rate that is None, in a few words."""
     gain: float | None = None

@@ -56,7 +56,7 @@ class SpikeSettings:
 
     geometry: SpikeGeometry
     rate: float
-    """Spike frames a second, in Hz."""
+    """Spike samples a second, in Hz."""
     gain: float | None
     """Spikes a sample at unit luminance; None: not known."""
     first: float = 0.0

@@ -39,9 +39,9 @@ class SideFile(BaseModel):
     geometry: GeometrySpec
     """A geometry SPEC, such as `250x400,bottom-up`."""
     rate: Hertz | None = None
-    """Spike frames a second, in Hz."""
+    """Spike samples a second, in Hz."""
     first: Instant = 0.0
-    """Time of the first spike frame, in seconds. Not used in a folder's side file."""
+    """Time of the first spike sample, in seconds. Not used in a folder's side file."""
     gain: Gain | None = None
     """Spikes a sample at unit luminance."""
     sensor: str | None = None
@@ -77,7 +77,7 @@ def read_side_file(dat_path: str | os.PathLike[str]) -> SideFile | None:
         if _essence(further) != _essence(side):
             raise SideFileError(
                 f"{other}: its side file disagrees with that of {first.name} on geometry, rate, "
-                "gain or sensor; the parts of one recording need the same"
+                "gain or sensor; correct one, or name a single file"
             )
     return side
 

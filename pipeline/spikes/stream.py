@@ -26,7 +26,7 @@ class SpikeStream(ABC):
     """The stream, for messages."""
     geometry: SpikeGeometry
     n_frames: int
-    """Spike frames, samples of the stream."""
+    """Samples of the stream."""
 
     @property
     def whole(self) -> tuple[int, int]:

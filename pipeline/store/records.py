@@ -282,7 +282,10 @@ def read_attributes(storage: Storage, key: str) -> dict[str, Any] | None:
         return None
     if key == METADATA and isinstance(content, dict):
         if (content.get("zarr_format"), content.get("node_type")) != (3, "group"):
-            raise StoreError(f"{storage}: {key}: expected a group of Zarr v3, found something else")
+            raise StoreError(
+                f"{storage}: {key}: expected a group of Zarr v3, found something else; copy or "
+                "download the store again, all of it"
+            )
         content = content.get("attributes")
     return content if isinstance(content, dict) else {}
 

@@ -208,8 +208,9 @@ def fit(session: Session, *, profile: bool = False, reporter: Reporter = SILENT)
 
     if ended and at.step < total:
         reporter.note(
-            f"ended after step {at.step} of {total}: {options.EARLY_STOP} validations were no "
-            f"better than that of step {at.best_step}; TRAIN.EARLY_STOP=null lets it go on"
+            f"ended after step {at.step} of {total}: "
+            f"{counted(options.EARLY_STOP or 0, 'validation')} no better than that of step "
+            f"{at.best_step}; TRAIN.EARLY_STOP=null lets it go on"
         )
     if ended and at.best_step == 0:
         reporter.note(

@@ -27,6 +27,7 @@ from ..sequences.stored import StoreSequence, open_store
 from ..spikes import read_side_file, reconstruct, samples_per_bin
 from ..spikes.between import Between, Cut, none_exposed
 from ..spikes.clock import SpikeClock
+from ..spikes.dat import SPIKE_SUFFIXES
 from ..spikes.intervals import light_of_spikes
 from ..spikes.parts import is_stream, open_stream
 from ..spikes.sensor import PixelCorrection
@@ -201,13 +202,14 @@ def open_clips(path: Path, options: SpikeOptions = AS_RECORDED) -> tuple[ViewedG
     """
     if (path / STREAM).is_file():
         path = path / STREAM
-    if path.is_file() or (not path.exists() and is_stream(path)):
+    is_spikes = path.suffix.lower() in SPIKE_SUFFIXES or options.geometry is not None
+    if (path.is_file() and is_spikes) or (not path.exists() and is_stream(path)):
         return (_recording(path, options),)
     # From outside: a sequence has the same mark as its store.
     for root in reversed((path.resolve(), *path.resolve().parents)):
         if root.is_dir() and root_kind(open_storage(root)) in ("packed", "counts"):
             return _store(root, path, options)
-    if is_stream(path):
+    if is_stream(path) and not path.is_file():
         return (_recording(path, options),)
     raise ViewError(
         f"{path}: expected a .dat, a folder with spike.dat, a store, or a sequence in one; found "

@@ -25,6 +25,7 @@ from ..host.files import StrPath
 from ..host.reporter import SILENT, Parts, Reporter, Throughput
 from ..storage.base import Storage, StoreError, StoreWriteError
 from ..storage.locate import open_storage
+from ..store.arrays import METADATA
 from ..store.records import (
     NPY_VOXELS,
     begin_sequence,
@@ -152,9 +153,14 @@ def voxelize_manifest(
         compared, foretold = _foretell(job, written)
     else:
         with exclusive(job.store):
-            if lacks():
+            begins = lacks()
+            if begins:
                 write_root(job.store, job.kind)
-            compared = _make(job, written, workers, reporter)
+            try:
+                compared = _make(job, written, workers, reporter)
+            finally:
+                if begins and not written.windows and set(job.store.sizes()) <= {METADATA}:
+                    job.store.remove(METADATA)  # nothing could be made, so nothing stays
     return VoxelizeSummary(
         store=str(store),
         format=options.format,

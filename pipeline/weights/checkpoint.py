@@ -155,7 +155,9 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: expected a checkpoint, can't read it ({reason})") from error
+        raise CheckpointError(
+            f"{path}: expected a checkpoint, can't read it ({reason}); copy it again, or train anew"
+        ) from error
 
 
 def checked_state(state: Any, path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -95,7 +95,9 @@ def weights_checksum(weights: dict[str, torch.Tensor]) -> str:
 
 def _header(path: Path) -> tuple[dict[str, Any], Config, str | None]:
     if not path.is_file():
-        raise TrainedModelError(f"{path}: expected an exported model, found no such file")
+        raise TrainedModelError(
+            f"{path}: expected an exported model, found no such file; check the path"
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             header = parse_json((file.metadata() or {})[HEADER])
@@ -105,7 +107,8 @@ def _header(path: Path) -> tuple[dict[str, Any], Config, str | None]:
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainedModelError(
             f"{path}: expected a model that `spikedeblur export` wrote, found another file, or a "
-            f"part of one ({type(error).__name__}); published weights go to MODEL.PRETRAINED"
+            f"part of one ({type(error).__name__}); copy it again; for published "
+            "weights set MODEL.PRETRAINED"
         ) from error
     MODEL.require(facts, path, TrainedModelError, "use a model that this release can read")
     try:

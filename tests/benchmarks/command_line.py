@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -60,7 +61,7 @@ def main() -> None:
         for command in typer.main.get_command(app).commands:
             row(command, [*module, command, "--help"], sources, TURNS)
         print("\n| mistake | here |\n|---|---|")
-        taken = [row(typed, [*module, *typed.split()], [None], 1) for typed, *_ in MISTAKES]
+        taken = [row(typed, [*module, *shlex.split(typed)], [None], 1) for typed, *_ in MISTAKES]
     mean = sum(taken) / len(taken)
     print(f"\n{len(taken)} mistakes, {mean:.2f} s in the mean, {max(taken):.2f} s at most")
 

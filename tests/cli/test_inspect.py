@@ -34,6 +34,15 @@ def test_spikes_with_a_side_file_are_described_from_it(dat, capsys):
     assert found["facts"]["mean luminance"] == pytest.approx(0.5, abs=0.01)
 
 
+def test_spikes_have_samples_in_words_and_the_name_that_scripts_know_in_json(dat, capsys):
+    write_side_file(dat, SideFile(geometry="180x320,bottom-up", rate=1920.0, gain=0.5))
+    assert main(["inspect", str(dat)]) == 0
+    said = capsys.readouterr().out
+    assert "  samples: 64\n" in said
+    assert "frame" not in said
+    assert "frames" in facts_of(dat, capsys)["facts"]
+
+
 def test_spikes_without_geometry_get_the_presets_that_fit(dat, capsys):
     found = facts_of(dat, capsys)
     presets = [row[0] for row in found["table"][1:]]

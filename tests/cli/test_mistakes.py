@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -129,6 +130,35 @@ def test_a_folder_of_any_number_of_names_is_looked_at_quickly(
 
 def test_numbers_agree_with_their_nouns() -> None:
     assert [counted(n, "frame") for n in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]
+
+
+def test_no_message_gives_a_number_of_things_a_plural_that_stays(repository: Path) -> None:
+    trees = {
+        path: ast.parse(path.read_text(encoding="utf-8"))
+        for room in ("cli", "pipeline")
+        for path in (repository / room).rglob("*.py")
+    }
+    called = [
+        node
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "counted"
+    ]
+    words = (node.args[1] for node in called if len(node.args) > 1)
+    nouns = {str(word.value) for word in words if isinstance(word, ast.Constant)}
+    assert len(nouns) > 30
+    several = re.compile(rf" ({'|'.join(sorted(nouns))})s\b")
+    stiff = [
+        f"{path.relative_to(repository)}:{text.lineno}"
+        for path, tree in trees.items()
+        for text in ast.walk(tree)
+        if isinstance(text, ast.JoinedStr)
+        for number, words in itertools.pairwise(text.values)
+        if isinstance(number, ast.FormattedValue) and isinstance(words, ast.Constant)
+        if isinstance(number.value, ast.Call) and getattr(number.value.func, "id", "") == "len"
+        if several.match(words.value)
+    ]
+    assert not stiff, "these say `1 frames`; take `counted`"
 
 
 @pytest.mark.parametrize(

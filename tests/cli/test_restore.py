@@ -75,6 +75,18 @@ def test_the_gain_that_was_taken_is_printed(data: Path, tmp_path: Path, capsys) 
     assert ", gain" not in capsys.readouterr().out
 
 
+def test_path_says_the_gain_that_it_measured_whatever_is_given(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--method", "path", "--log", data / "log.txt", "--gain", 0.7]
+    assert main(arguments(data, tmp_path / "a", *more)) == 0
+    said = capsys.readouterr()
+    (measured,) = re.findall(r"gain ([\d.]+) as the blurred frames show it", said.out)
+    assert abs(float(measured) - 0.5) < 0.01
+    assert main(arguments(data, tmp_path / "a", *more)) == 0
+    assert ", gain" not in capsys.readouterr().out, "nothing was restored, so none was taken"
+
+
 def test_exposure_and_frame_rate_do_without_a_log(data: Path, tmp_path: Path) -> None:
     by_log, by_number = tmp_path / "a", tmp_path / "b"
     log = data / "log.txt"

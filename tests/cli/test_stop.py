@@ -84,6 +84,9 @@ def test_train_is_told_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert main(words) == 128 + signal.SIGTERM
     assert "the same command with --resume goes on from here" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.setenv("SPIKEDEBLUR_CALLER", "make all")  # as the Makefile does
+    assert main(words) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.endswith("stopped; make all goes on from here\n")
 
 
 _STOPPED_IN_ZARR = """

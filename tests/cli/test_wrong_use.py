@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from spikedeblur.cli import app
 
 TYPE_ALL = """
-import contextlib, io, json, sys
+import contextlib, io, json, shlex, sys
 from pathlib import Path
 from spikedeblur.cli import main
 
@@ -27,7 +28,7 @@ told, before = [], files()
 for typed in json.load(sys.stdin):
     error = io.StringIO()
     with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
-        code = main(typed.split())
+        code = main(shlex.split(typed))
     heavy = sorted({"torch", "zarr", "dask", "altair", "pandas"} & set(sys.modules))
     left = sorted(set(files()) ^ set(before))
     told.append(dict(typed=typed, code=code, stderr=error.getvalue(), heavy=heavy, left=left))
@@ -97,10 +98,33 @@ def fill(folder: Path) -> Path:
     for name in ("set/train", "set/val", "set/val_blurry_33", "set/val_spike_2xds", "begun"):
         (folder / name).mkdir(parents=True)
     (folder / "begun/config.yaml").write_text("TRAIN: {SEED: 1}\n", encoding="utf-8")
+    fill_with_kinds(folder / "k")
     for name in ("frames", "more", "taken"):
         (folder / name).mkdir()
         Image.new("RGB", (8, 8)).save(folder / name / "0031.png")
     return folder
+
+
+def fill_with_kinds(folder: Path) -> None:
+    """Make files and folders of kinds that are given in another's place, as far as they show it."""
+    for name in ("store.zarr", "run", "photos/val_blurry_33", "my frames/été 日本"):
+        (folder / name).mkdir(parents=True)
+    (folder / "several.yaml").write_text(
+        "DATA: {CROP_SIZE: [64, 64]}\nTRAIN: {EPOCHS: -3}\n", encoding="utf-8"
+    )
+    (folder / "list.yaml").write_text("- DATA\n", encoding="utf-8")
+    (folder / "notes.ipynb").write_text('{"cells": [], "nbformat": 4}\n', encoding="utf-8")
+    for name in ("empty.json", "empty.csv", "empty.npy"):
+        (folder / name).touch()
+    (folder / "log.txt").write_text("frame_idx,t0,t1,event_count,seq\n", encoding="utf-8")
+    manifest = {"format": "spikedeblur.manifest", "layout": "x4k1000fps", "root": "photos"}
+    (folder / "log.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / "store.zarr/zarr.json").write_text(
+        '{"attributes": {"format": "spikedeblur.store"}, "node_type": "group"}', encoding="utf-8"
+    )
+    for name in ("config.yaml", "environment.json"):
+        (folder / "run" / name).write_text("{}\n", encoding="utf-8")
+    Image.new("RGB", (8, 8)).save(folder / "my frames/été 日本/0031.png")
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +161,7 @@ def test_a_mistake_is_told_with_what_to_type_before_anything_heavy(
 
 
 def test_every_command_is_mistaken_at_least_once() -> None:
-    first = {typed.split()[0] for typed, *_ in MISTAKES}
+    first = {shlex.split(typed)[0] for typed, *_ in MISTAKES}
     assert {command.callback.__name__.replace("_", "-") for command in app.registered_commands} <= (
         first
     )

@@ -235,7 +235,7 @@ def test_a_configuration_without_a_scheduler_warms_up(tmp_path):
         ("MODELS.USE_SPIKE=true", "did you mean MODEL?"),
         ("TRAIN.LR=1", "did you mean TRAIN.OPTIM.LR?"),
         ("MODEL.VRT.pa_frame=2", "did you mean MODEL.VRT.pa_frames?"),
-        ("LOSS.CHARBONNIER.EPSILON=1", "expected one of DELTA, WEIGHT"),
+        ("LOSS.CHARBONNIER.EPSILON=1", "give one of DELTA, WEIGHT"),
     ],
 )
 def test_unknown_key_is_refused_with_the_nearest_right_name(wrong, hint):

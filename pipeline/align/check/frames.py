@@ -11,6 +11,7 @@ from ...frames.colours import Colours, colours_of, common_colours
 from ...frames.images import ImageError, decode_frame, read_image, to_8_bits
 from ...frames.listing import shorten
 from ...frames.srgb import decode_srgb
+from ...host.reporter import counted
 from ...spikes.camera import luminance
 from .findings import Checking
 
@@ -66,8 +67,9 @@ def check_images(checking: Checking, linear: bool) -> None:
     if colours and (differ := common_colours(colours)):
         checking.note("colours", differ)
     if black:
-        checking.note("black", f"{len(black)} frames are black: {shorten(black)}")
+        checking.note("black", f"{counted(len(black), 'black frame')}: {shorten(black)}")
     if frozen:
         checking.note(
-            "frozen", f"{len(frozen)} frames are the same as the one before: {shorten(frozen)}"
+            "frozen",
+            f"{counted(len(frozen), 'frame')} the same as the one before: {shorten(frozen)}",
         )

@@ -19,7 +19,7 @@ import numpy as np
 from ....errors import SpikeDeblurError
 from ...frames.listing import shorten
 from ...host.files import all_inside
-from ...host.reporter import SILENT, Reporter, Sized
+from ...host.reporter import SILENT, Reporter, Sized, counted
 from ...host.threads import thread_pool
 from ...spikes.clock import SpikeWindowError
 from ...spikes.dat import SpikeFile, SpikeFileError
@@ -281,15 +281,15 @@ def _check_bad_pixels(checking: Checking, sums: SpikeSums) -> BadPixels:
             share = count / sums.spikes.size
             checking.note(
                 kind,
-                f"{count} pixels ({share:.2%}) of the spikes {behaviour}",
+                f"{counted(count, 'pixel')} ({share:.2%}) of the spikes {behaviour}",
                 wrong=share > BAD_PIXELS,
             )
     if sums.empty_samples and sums.spikes.sum() > 2 * sums.samples:
         share = sums.empty_samples / sums.samples
         checking.note(
             "empty",
-            f"{sums.empty_samples} of {sums.samples} samples have no spike in any pixel: lost in "
-            "recording or copying",
+            f"{sums.empty_samples} of {counted(sums.samples, 'sample')} without a spike in any "
+            "pixel: lost in recording or copying",
             wrong=share > BAD_PIXELS,
         )
     return bad

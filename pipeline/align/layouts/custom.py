@@ -41,6 +41,7 @@ from ...clocks.camera import CameraClock
 from ...clocks.durations import TimelineError, parse_duration
 from ...clocks.exposures import Exposures
 from ...frames.listing import DATA_SUFFIXES, IMAGE_SUFFIXES, shorten
+from ...host.reporter import counted
 from ...host.validation import read_checked
 from ...spikes.bounds import Gain, Hertz, Instant
 from ...spikes.dat import SPIKE_SUFFIXES
@@ -283,8 +284,8 @@ class CustomLayout:
         if not blurs:
             raise AlignmentError(
                 f"{root}: expected blurred frames {content.blur} ({self._where}), found none "
-                f"among {len(files)} files{': ' * bool(files)}{shorten(files, 3)}; correct the "
-                "pattern or the path"
+                f"among {counted(len(files), 'file')}{': ' * bool(files)}{shorten(files, 3)}; "
+                "correct the pattern or the path"
             )
         for name, pattern, collected in (
             ("sharp frames", content.sharp.files if content.sharp else None, sharps),

@@ -48,7 +48,7 @@ def index_frames(
     if example is not None and not frames:
         raise AlignmentError(
             f"{folder}: expected images named by number, such as {example}, found "
-            f"{shorten(left_out) or 'none'}"
+            f"{shorten(left_out) or 'none'}; rename them"
         )
     return frames
 

@@ -18,6 +18,7 @@ import re
 from pathlib import Path
 
 from ...frames.listing import subfolders
+from ...host.reporter import counted
 from ...spikes.dat import SPIKE_SUFFIXES
 from ...spikes.presets import PRESETS
 from .contract import AlignmentError, FoundSequence, choose_variant, in_order
@@ -93,7 +94,7 @@ def find_clip(
     averaged = int(match[1])
     if exposure not in (None, averaged):
         raise AlignmentError(
-            f"{folder}: its name says an exposure of {averaged} frames, --exposure says "
+            f"{folder}: its name says an exposure of {counted(averaged, 'frame')}, --exposure says "
             f"{exposure}; leave --exposure out, as it differs by sequence"
         )
     spike_folder = root / SPIKES / split / folder.name / "spike"

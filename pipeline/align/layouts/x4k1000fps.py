@@ -165,7 +165,9 @@ def _find_split(root: Path, split: str, exposure: int) -> list[FoundSequence]:
             )
         )
     if not sequences:
-        raise AlignmentError(f"{blur_top}: expected names such as 0031.png, {shorten(orphans)}")
+        raise AlignmentError(
+            f"{blur_top}: expected names such as 0031.png, {shorten(orphans)}; rename them"
+        )
     sequences[0] = replace(sequences[0], warnings=(*sequences[0].warnings, *orphans))
     return sequences
 

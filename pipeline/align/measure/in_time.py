@@ -88,8 +88,8 @@ def _unlike_where_they_are(frames: list[FrameAt]) -> Verification | None:
         by="blur",
         problem="unlike",
         warning=(
-            f"spikes and blur frames do not look alike (correlation {peak:.2f}): check geometry, "
-            "row order and that they belong together"
+            f"spikes and blurred frames do not look alike (correlation {peak:.2f}): check "
+            "geometry, row order and that they belong together"
         ),
     )
     measured = _if_spikes_are_enough(measured, frames)
@@ -103,9 +103,9 @@ def _against_the_exposure(measured: Verification, samples: int, notable: float) 
         return measured
     when = "late" if share > 0 else "early"
     warning = (
-        f"the spikes come {when} by {abs(share):.1%} of the exposure ({measured.lag_frames:+.1f} "
-        f"samples, {1e3 * measured.lag_seconds:+.3f} ms): let `align --estimate` correct the "
-        "clock, or check fps, rate and the first sample's time"
+        f"the spikes come {when} by {abs(share):.1%} of the exposure (lag "
+        f"{measured.lag_frames:+.1f} samples, {1e3 * measured.lag_seconds:+.3f} ms): "
+        "let `align --estimate` correct the clock, or check fps, rate and the first sample's time"
     )
     return measured.model_copy(update={"problem": when, "warning": warning})
 

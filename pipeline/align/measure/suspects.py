@@ -19,6 +19,7 @@ from ...spikes.geometry import SpikeGeometry
 from ...spikes.infer import neighbour_correlation
 from ...spikes.presets import PRESETS
 from ..manifest import Problem, ReferenceKind, Verification
+from ..verification import FRAMES_OF_KIND
 from .lag import Match, find_lag
 from .sliding import Plane, Reference
 from .verify import LIKELY, FrameAt, read_luminance, search_range, sharp_widths, spread
@@ -96,7 +97,7 @@ def _name_best(
     if best is None:
         return measured
     warning = (
-        f"spikes and {measured.by} frames do not look alike (correlation "
+        f"spikes and {FRAMES_OF_KIND[measured.by]} do not look alike (correlation "
         f"{measured.correlation:.2f} at best); {best.words} ({peak:.2f}){best.ending}"
     )
     return measured.model_copy(

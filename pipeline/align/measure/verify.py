@@ -26,6 +26,7 @@ from ...spikes.clock import SpikeClock
 from ...spikes.registration import Registration
 from ...spikes.stream import SpikeStream
 from ..manifest import Problem, ReferenceKind, Verification
+from ..verification import FRAMES_OF_KIND
 from .lag import Lobe, Match, find_lag
 from .registration import seen_by_spikes
 from .sliding import Plane, Reference
@@ -242,8 +243,8 @@ def _what_is_wrong(
     )
     if match.peak < ALIKE:
         return "unlike", (
-            f"spikes and {kind} frames do not look alike (correlation {match.peak:.2f} at best): "
-            f"check geometry, row order and that they belong together, or, {other_fields}"
+            f"spikes and {FRAMES_OF_KIND[kind]} do not look alike (correlation {match.peak:.2f} at "
+            f"best): check geometry, row order and that they belong together, or, {other_fields}"
         )
     if np.nanmax(lobe.curve) - np.nanmin(lobe.curve) < _MIN_DROP:
         return _still(match)

@@ -19,7 +19,7 @@ import torch
 from ....configs.schema import Config
 from ....errors import SpikeDeblurError
 from ...host.machine import available_cores
-from ...host.reporter import SILENT, Reporter
+from ...host.reporter import SILENT, Reporter, counted
 from ...storage.side_by_side import AT_ONCE
 from ...storage.traffic import TRAFFIC
 from .cache import Arrays, LRUCache
@@ -49,8 +49,8 @@ def prepare_cache(
     chosen = min(wanted, cores)
     if wanted > cores:
         reporter.note(
-            f"TRAIN.NUM_WORKERS {wanted} is more than the {cores} cores of a training process "
-            f"here; using {cores}"
+            f"TRAIN.NUM_WORKERS {wanted} is more than the {counted(cores, 'core')} of a training "
+            f"process here; using {cores}"
         )
     limit = int(data.CACHE_SIZE_GB * 2**30) if data.USE_RAM_CACHE else 0
     if not limit:

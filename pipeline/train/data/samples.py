@@ -91,7 +91,7 @@ class ClipSamples:
         if self.crop_size is not None and self.crop_size % self.ratio:
             raise SampleError(
                 f"DATA.CROP_SIZE: expected a multiple of {self.ratio}, the ratio of frame size to "
-                f"spike size, got {self.crop_size}"
+                f"spike size, got {self.crop_size}; set it"
             )
 
     def sample(self, epoch: int, clip: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ....configs.schema import Config, NormConfig
 from ....configs.schema.data import StoreConfig
+from ...host.reporter import counted
 from ...sequences.contract import WindowSequence, sensor_of
 from ...sequences.grid import is_registered, resampling_of
 from ...sequences.light import beside_exposure, is_plain_log1p, seen_by
@@ -248,7 +249,7 @@ class Splits(NamedTuple):
         """Return a line about the share of each of several stores."""
         counts = tuple(len(clips) for clips, _ in self._every_start(clip_len))
         return ", ".join(
-            f"{part.name} {float(share):.1%} ({count:,} clips)"
+            f"{part.name} {float(share):.1%} ({counted(count, 'clip')})"
             for part, share, count in zip(self.parts, self._shares(counts), counts, strict=True)
         )
 

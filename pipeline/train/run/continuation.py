@@ -69,8 +69,8 @@ def continue_run(
     done, former = state["step"], state["total_steps"]
     if total < done:
         raise RunFolderError(
-            f"{run}: can't continue: {done} steps are done, and the run would have {total}; set "
-            f"TRAIN.MAX_STEPS to {done} or more"
+            f"{run}: can't continue: {counted(done, 'step')} done, and the run would have {total}; "
+            f"set TRAIN.MAX_STEPS to {done} or more"
         )
     notes = []
     goes_back = keeps_stable = False
@@ -82,8 +82,9 @@ def continue_run(
         goes_back = kept is not state and kept["step"] <= start
         if goes_back:
             notes.append(
-                f"going back to step {kept['step']}, before the decay, as the run has {total} "
-                f"steps now and decays from step {start} on; what was done after it is dropped"
+                f"going back to step {kept['step']}, before the decay, as the run has "
+                f"{counted(total, 'step')} now and decays from step {start} on; what was "
+                "done after it is dropped"
             )
             state = kept
         else:

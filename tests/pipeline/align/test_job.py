@@ -257,7 +257,7 @@ def test_window_file_of_another_length_is_refused(tmp_path, make_clip):
     (tmp_path / f"{DAT}.json").unlink()
     folder = tmp_path / "val_spike_2xds_9/Type1/TEST01_003_f0433"
     _cut_windows(tmp_path, spikes, folder, samples=32)
-    with pytest.raises(AlignmentError, match=r"0008\.dat: expected 33 spike frames.*found 32"):
+    with pytest.raises(AlignmentError, match=r"0008\.dat: expected 33 spike samples.*found 32"):
         run(tmp_path)
 
 
@@ -311,7 +311,7 @@ def test_gopro_file_of_another_length_is_refused(tmp_path):
     (blur / "000001.png").write_bytes(b"not read")
     spikes = np.zeros((50, 360, 640), np.uint8)
     write_spikes(dats / "000001.dat", spikes, parse_geometry("spk-gopro"))
-    with pytest.raises(AlignmentError, match=r"expected 56 or 49 spike frames.*found 50"):
+    with pytest.raises(AlignmentError, match=r"expected 56 or 49 spike samples.*found 50"):
         run(tmp_path, "spk-gopro", exposure=None)
 
 

@@ -30,7 +30,7 @@ def test_the_data_of_a_protocol_pass() -> None:
     [
         ("gopro-blur", "test", sequence(), "found blurred frames from blur_gamma"),
         ("gopro-blur", "val", sequence("blur"), "expected the split test .* got val"),
-        ("s-sdm", "test", sequence(voxel_shape=(180, 320)), "exposures of 81 to 81"),
+        ("s-sdm", "test", sequence(voxel_shape=(180, 320)), "exposures of 81 samples"),
         ("spk-x4k-33", "val", sequence(), "spikes of 360x640"),
         ("gopro-blur", "test", sequence(blur_kind=None), "another data set"),
         ("spk-x4k", "val", sequence(), "among gopro-blur, gopro-blur-gamma"),

@@ -244,13 +244,13 @@ def test_an_impossible_camera_is_refused_before_a_scene_is_rendered(wrong):
 
 def test_more_spikes_than_the_disk_holds_are_refused_and_nothing_is_written(tmp_path):
     clips = scene_clips("val", 1, (999_999, 999_999), 11)
-    with pytest.raises(SimulateError, match=r"GB of spikes, found .* GB free"):
+    with pytest.raises(SimulateError, match=r"MB of spikes, found .* MB free"):
         simulate(tmp_path / "out", clips, Rig(exposure=5, spike_scale=1), workers=1)
     assert not list(tmp_path.iterdir())
 
 
 def test_more_scenes_than_their_names_can_tell_apart_are_refused():
-    with pytest.raises(SimulateError, match=r"1 to 100000 scenes"):
+    with pytest.raises(SimulateError, match=r"--scenes of 1 to 100000"):
         scene_clips("val", 1_000_000_000, (16, 16), 11)
 
 

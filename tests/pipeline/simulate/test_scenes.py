@@ -49,7 +49,7 @@ def test_scenes_may_move_faster():
         return float(np.mean(moved))
 
     assert motion(8.0) > 1.2 * motion(1.0)
-    with pytest.raises(SimulateError, match="speed of 1 to 8, got 9"):
+    with pytest.raises(SimulateError, match="--fastest of 1 to 8, got 9"):
         scene_clips("train", 1, (32, 32), 9, fastest=9)
 
 

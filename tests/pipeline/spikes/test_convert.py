@@ -50,7 +50,7 @@ def test_npz_and_hdf5_with_several_arrays_need_a_key(tmp_path, spikes):
         file["other"] = [1, 2]
     for source, key in (("in.npz", "a"), ("in.h5", "group/a")):
         out = tmp_path / f"{source}.dat"
-        with pytest.raises(ConvertError, match=rf"--key with one of.*{key}"):
+        with pytest.raises(ConvertError, match=rf"found .*{key}.*give one of them as --key"):
             convert(tmp_path / source, out)
         convert(tmp_path / source, out, taken=Taken(key=key))
         np.testing.assert_array_equal(read_back(out), spikes)
@@ -183,7 +183,7 @@ def no_zip(path, spikes):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (cut_member, "ends in frame"),
+        (cut_member, "ends in sample"),
         (flip_a_byte, "not a NumPy file"),
         (name_a_place_before_the_file, "not a NumPy file"),
         (of_objects, "Python objects"),

@@ -106,7 +106,7 @@ def test_spikes_that_begin_like_text_are_not_taken_for_prophesee(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "empty"), (bytes(9), "whole 8x8 frames"), (None, "found none")],
+    [(b"", "empty"), (bytes(9), "whole 8x8 samples"), (None, "found none")],
 )
 def test_a_file_that_holds_no_whole_frames_is_refused_by_name(tmp_path, content, message):
     path = tmp_path / "cut.dat"

@@ -78,7 +78,7 @@ def test_samples_outside_are_refused(folder):
 def test_a_part_that_is_no_whole_number_of_frames_is_named(folder):
     content = (folder / "rec_9.dat").read_bytes()
     (folder / "rec_9.dat").write_bytes(content[:-3])
-    with pytest.raises(SpikeFileError, match=r"rec_9\.dat: expected whole 8x16 frames"):
+    with pytest.raises(SpikeFileError, match=r"rec_9\.dat: expected whole 8x16 samples"):
         open_stream(folder, GEOMETRY)
 
 

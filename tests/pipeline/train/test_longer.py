@@ -258,7 +258,7 @@ def test_a_longer_cosine_goes_on_and_says_that_it_is_another_run(tmp_path):
 
 def test_fewer_steps_than_are_done_are_refused_and_some_in_between_taken(tmp_path):
     run_fit(tmp_path, tiny_config(), reporter=signal_at(6))
-    with pytest.raises(RunFolderError, match=r"6 steps are done.*TRAIN\.MAX_STEPS to 6 or more"):
+    with pytest.raises(RunFolderError, match=r"6 steps done.*TRAIN\.MAX_STEPS to 6 or more"):
         run_fit(tmp_path, tiny_config(MAX_STEPS=5), resume=True)
     assert run_fit(tmp_path, tiny_config(MAX_STEPS=9), resume=True).step == 9
 

@@ -145,7 +145,7 @@ def test_what_a_file_only_declares_takes_no_memory(tmp_path, names) -> None:
         assert code == 0, said
     for (_, name, file), (_, said, extra) in outcomes.items():
         assert extra < MOST, (name, file)
-        assert said.count("\n") <= 1, said
+        assert said.count("\n") <= 2, said  # what is wrong, and what to do
     for name, file in itertools.product(names, FILES):
         code, said, _ = outcomes["impossible", name, file]
         assert code == 1

@@ -45,7 +45,8 @@ def test_a_larger_lag_is_named_with_its_size(scenes, share) -> None:
     assert measured.is_wrong
     assert not measured.is_unlike
     assert measured.lag_frames == pytest.approx(share * samples, abs=2)
-    assert f"{abs(measured.lag_frames) / samples:.1%} of the exposure" in measured.warning
+    come = f"come {measured.problem} by {abs(measured.lag_frames) / samples:.1%} of the exposure"
+    assert f"{come} (lag {measured.lag_frames:+.1f} samples" in measured.warning
 
 
 def test_spikes_of_another_scene_are_not_alike(scenes) -> None:
