@@ -25,8 +25,8 @@ GUESSES = {
     "hashed": 0.1,
     "counted": 1.0,
     "searched": 0.5,
-    "slices": 4000.0,
-    "travel": 5000.0,
+    "slices": 1.0,
+    "travel": 25000.0,
     "followed": 4000.0,
     "solved": 30000.0,
 }

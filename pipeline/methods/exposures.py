@@ -229,29 +229,42 @@ class Exposures:
 
     def near(self, window: int) -> Near | None:
         """Return what is known beside an exposure; None: it has no neighbour."""
-        own = self.exposure(window)
-        neighbours = []
-        for other, first in ((window - 1, window - 1), (window + 1, window)):
-            if not (0 <= other < self.windows.length and self._helps(other, window)):
-                continue
-            connection = self._connections[first]
-            if connection is None:
-                continue
-            between, times = connection.paths, connection.there
-            if other < window:
-                between, times = between[::-1], connection.back
-            steps = map(Step, [own.motion.paths, *between], times)
-            exposure = self.exposure(other)
-            blur, light, brightest = exposure.as_beside(own)
-            paths = exposure.motion.paths
-            neighbours.append(Neighbour(blur, brightest, light, paths, tuple(steps)))
-        return Near(own.motion, neighbours) if neighbours else None
+        connected = [
+            (other, connection)
+            for other, first in ((window - 1, window - 1), (window + 1, window))
+            if 0 <= other < self.windows.length and self._helps(other, window)
+            if (connection := self._connections[first]) is not None
+        ]
+        if not connected:
+            return None
+        return Near(self.exposure(window).motion, self._neighbours(window, connected))
+
+    def _neighbours(
+        self, window: int, connected: Sequence[tuple[int, Connection]]
+    ) -> Iterator[Neighbour]:
+        for other, connection in connected:
+            yield self._neighbour(window, other, connection)
+        self._give_back()  # after ways into the last one, before sums are put together
+
+    def _neighbour(self, window: int, other: int, connection: Connection) -> Neighbour:
+        own, exposure = self.exposure(window), self.exposure(other)
+        between, times = connection.paths, connection.there
+        if other < window:
+            between, times = between[::-1], connection.back
+        steps = map(Step, [own.motion.paths, *between], times)
+        blur, light, brightest = exposure.as_beside(own)
+        return Neighbour(blur, brightest, light, exposure.motion.paths, tuple(steps))
 
     def _restore(self, window: int) -> tuple[Tensor, Tensor]:
-        own = self.exposure(window)
+        own, near = self.exposure(window), self.near(window)
+        if near is None:
+            self._give_back()
+        return sharp_along_motion(own.blur, own.voxels, near)
+
+    def _give_back(self) -> None:
+        """Give freed memory back: its holes are too small for a large frame's maps."""
         if self._device == "cpu" and frame_bytes(self.windows.frame_shape) > KEPT_BYTES:
-            give_back_freed_memory()  # which holds holes too small for a large frame's maps
-        return sharp_along_motion(own.blur, own.voxels, self.near(window))
+            give_back_freed_memory()
 
     def _read(self, window: int) -> Exposure:
         raw = self.reader.read(window, window + 1)

@@ -292,3 +292,14 @@ def test_as_many_frames_as_memory_holds_are_found_at_once(monkeypatch, free, exp
     monkeypatch.setattr(side_by_side, "free_main_memory", lambda: int(free))
     monkeypatch.setattr(side_by_side, "PIXEL_BYTES", 150)
     assert side_by_side.threads_that_fit((100, 100)) == expected
+
+
+def test_a_first_part_that_loads_what_others_use_misleads_no_longer_than_till_the_next(
+    clock,
+) -> None:
+    work = Parts(clock, 10, {"part": 1.0})
+    work.expect({"part": 10})
+    for seconds in (9.0, *(1.0,) * 4):
+        clock.now += seconds
+        work.did("part", finished=1)
+    assert [left for *_, left in clock.told[1:]] == [81, 8, 7, 6, 5]
