@@ -28,7 +28,8 @@ DEGREE = 4
 AT_ONCE = 1 << 18
 """Numbers that are worked on together, few enough to stay in a processor's cache."""
 
-_AS_COLOURS = 4  # most maps that torch may enlarge in another order of sums than each alone
+_AS_COLOURS, _SMALL = 4, 128  # most maps, and most rows and columns together, that torch enlarges
+# with other last bits than each map alone
 
 T = TypeVar("T")
 
@@ -49,7 +50,8 @@ def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Return maps (N, C, h, w) of another size (H, W), bilinearly."""
     if list(maps.shape[-2:]) == list(size):
         return maps
-    if maps.shape[1] <= _AS_COLOURS:
+    few_or_small = maps.shape[1] <= _AS_COLOURS or sum(size) <= _SMALL
+    if few_or_small or not maps.is_contiguous():
         return F.interpolate(maps, list(size), mode="bilinear")
     return by_maps(lambda some: F.interpolate(some, list(size), mode="bilinear"), maps, size)
 
@@ -203,22 +205,22 @@ def follow(
     Returns:
         (N, I, H, W), and what `are_inside` returns.
     """
-    size = light.shape[-2:]
+    size, shift = light.shape[-2:], shifts(paths, times)
     if place is None:
-        place = places(paths.shape[-2:], paths)
+        place = places(shift.shape[-2:], shift)
 
-    def seen(paths: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        points = points_at(shifts(paths, times), size, place)
+    def seen(shift: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        points = points_at(shift, size, place)
         return each_sampled(light, points), are_inside(points)
 
-    parts = strips(paths)
+    parts = strips(shift)
     if len(parts) == 1:
-        return seen(paths, place)
-    followed = light.new_empty(*light.shape[:2], *paths.shape[-2:])
+        return seen(shift, place)
+    followed = torch.empty_like(shift[:, :, 0])
     inside = torch.empty_like(followed)
 
     def write(rows: slice) -> None:
-        followed[..., rows, :], inside[..., rows, :] = seen(paths[..., rows, :], place[:, rows])
+        followed[..., rows, :], inside[..., rows, :] = seen(shift[..., rows, :], place[:, rows])
 
     for_each(write, parts)
     return followed, inside

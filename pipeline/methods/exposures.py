@@ -256,10 +256,9 @@ class Exposures:
         return Neighbour(blur, brightest, light, exposure.motion.paths, tuple(steps))
 
     def _restore(self, window: int) -> tuple[Tensor, Tensor]:
-        own, near = self.exposure(window), self.near(window)
-        if near is None:
-            self._give_back()
-        return sharp_along_motion(own.blur, own.voxels, near)
+        own = self.exposure(window)
+        self._give_back()
+        return sharp_along_motion(own.blur, own.voxels, self.near(window))
 
     def _give_back(self) -> None:
         """Give freed memory back: its holes are too small for a large frame's maps."""
