@@ -224,6 +224,7 @@ def _sharp_in_band(
         pace=larger(scale * told.pace),
     )
     explained = (seen + less_noise(mean - seen, noise)).clamp(min=0) + FLOOR
+    del mean, middle, deviation
     # The frame moves on within `SHORT`, by half a gap between instants to each side.
     about_middle = slice(INSTANTS // 2 - 1, INSTANTS // 2 + 1)
     moved = 2 * INSTANTS * SHORT / 3 * own.shift[:, about_middle]

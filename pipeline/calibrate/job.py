@@ -89,8 +89,9 @@ def calibrate(
         for name, path in given.items()
     }
     _require_one_sensor(given, streams)
+    parts = _parts(streams)  # which loads torch for scenes
     work = Parts(reporter, 2 * len(streams), GUESSES)
-    work.expect(_parts(streams))
+    work.expect(parts)
     try:
         sensor, errors, figures = _measured(streams, even=even, work=work)
     except CalibrateError as error:

@@ -155,7 +155,8 @@ class Exposures:
         coming = bisect_right(self._expected, window)
         after = self._expected[coming : coming + number - 1]
         found = [window, *(i for i in after if i not in self._sharp)]
-        self.keep(len(found) + 1)
+        self._sharp.most = max(self._sharp.most, len(found))
+        self._exposures.most = max(self._exposures.most, len(found) + 3)
         pairs = [
             (i, other)
             for i in found
@@ -237,14 +238,8 @@ class Exposures:
         ]
         if not connected:
             return None
-        return Near(self.exposure(window).motion, self._neighbours(window, connected))
-
-    def _neighbours(
-        self, window: int, connected: Sequence[tuple[int, Connection]]
-    ) -> Iterator[Neighbour]:
-        for other, connection in connected:
-            yield self._neighbour(window, other, connection)
-        self._give_back()  # after ways into the last one, before sums are put together
+        neighbours = (self._neighbour(window, *each) for each in connected)
+        return Near(self.exposure(window).motion, neighbours)
 
     def _neighbour(self, window: int, other: int, connection: Connection) -> Neighbour:
         own, exposure = self.exposure(window), self.exposure(other)
@@ -257,13 +252,9 @@ class Exposures:
 
     def _restore(self, window: int) -> tuple[Tensor, Tensor]:
         own = self.exposure(window)
-        self._give_back()
-        return sharp_along_motion(own.blur, own.voxels, self.near(window))
-
-    def _give_back(self) -> None:
-        """Give freed memory back: its holes are too small for a large frame's maps."""
         if self._device == "cpu" and frame_bytes(self.windows.frame_shape) > KEPT_BYTES:
-            give_back_freed_memory()
+            give_back_freed_memory()  # which holds holes too small for a large frame's maps
+        return sharp_along_motion(own.blur, own.voxels, self.near(window))
 
     def _read(self, window: int) -> Exposure:
         raw = self.reader.read(window, window + 1)
