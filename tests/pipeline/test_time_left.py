@@ -28,6 +28,9 @@ from spikedeblur.pipeline.report import pictures
 from spikedeblur.pipeline.restore import job as restoring
 from spikedeblur.pipeline.sequences.find_recording import ExposureTimes, find_recording
 from spikedeblur.pipeline.sequences.recording import RecordingSequence
+from spikedeblur.pipeline.simulate import job as simulating
+from spikedeblur.pipeline.simulate.clips import SourceClip
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
 from spikedeblur.pipeline.spikes.settings import SpikeOptions
 from spikedeblur.pipeline.voxelize import VoxelizeOptions, voxelize_manifest
@@ -303,3 +306,19 @@ def test_a_first_part_that_loads_what_others_use_misleads_no_longer_than_till_th
         clock.now += seconds
         work.did("part", finished=1)
     assert [left for *_, left in clock.told[1:]] == [81, 8, 7, 6, 5]
+
+
+def test_simulate_knows_how_long_clips_of_any_size_will_take(clock, tmp_path, monkeypatch) -> None:
+    sizes = [(32, 32), (64, 64), (32, 64), (64, 128)] * 4
+    clips = [
+        SourceClip(seq=f"train/scenes/{i:05}", size=size, length=33 + 8 * (i % 3))
+        for i, size in enumerate(sizes)
+    ]
+
+    def record(out: Any, clip: SourceClip, rig: Rig) -> int:
+        clock.now += 1e-5 * clip.n_frames * clip.size[0] * clip.size[1]
+        return 1000
+
+    monkeypatch.setattr(simulating, "record_clip", record)
+    simulating.simulate(tmp_path / "data", clips, Rig(), workers=1, reporter=clock)
+    clock.require_honest()
