@@ -119,7 +119,7 @@ def evaluate(
     """
     from ..pipeline.evaluate import job, scores
     from ..pipeline.evaluate.picture import before_after, require_own_picture
-    from ..pipeline.host.allocator import keep_freed_memory
+    from ..pipeline.host.allocator import keep_freed_memory, share_freed_memory_among_threads
     from .progress import progress_bar
 
     names = None if methods is None else [name.strip() for name in methods.split(",")]
@@ -144,6 +144,7 @@ def evaluate(
         sensor=sensor,
     )
     keep_freed_memory()
+    share_freed_memory_among_threads()
     with progress_bar("Evaluating", "windows") as reporter:
         evaluation = job.evaluate(
             store,

@@ -182,7 +182,7 @@ def restore(
     """
     from ..pipeline.frames.colours import convertible_colours
     from ..pipeline.frames.video import require_new_video, write_video
-    from ..pipeline.host.allocator import keep_freed_memory
+    from ..pipeline.host.allocator import keep_freed_memory, share_freed_memory_among_threads
     from ..pipeline.restore import job
     from ..pipeline.restore.record import restored_files
     from ..pipeline.sequences.find_recording import find_recording
@@ -211,6 +211,7 @@ def restore(
     how = replace(how, run=trained_model(run, model))
     summary: job.RestoreSummary | job.RestoreManifestSummary
     keep_freed_memory()
+    share_freed_memory_among_threads()
     with progress_bar("Restoring", "frames") as reporter:
         if manifest is not None:
             already = "--manifest already gives these for each recording"

@@ -118,28 +118,24 @@ class Explanation:
         self.slow = ((2 * FINE_GAP - exposed.pace / instants) / FINE_GAP).clamp(0, 1)
         """(N, 1, H, W), share by which the blurred frame corrects."""
         place = places(size, exposed.blur)
-        self._forward, self._backward = PathSums(), PathSums()
+        parts = strips(exposed.shift)
+        self._forward = PathSums(exposed.shift, parts)
+        self._backward = PathSums(exposed.shift, parts)
 
         def put_together(rows: slice) -> tuple[Tensor, ...]:
             points = points_at(exposed.shift[..., rows, :], size, place[:, rows])
             weights = are_inside(points) * exposed.visible[:, :, rows]
             number = weights.sum(1, keepdim=True)
-            forward = points, weights / (LITTLE + number)
+            self._forward.put(rows, points, weights / (LITTLE + number))
             back = sources[..., rows, :]
             points = points_at(back, size, place[:, rows])
             came = are_inside(points) * self._surely(exposed, back, points)
             explained = came.mean(1, keepdim=True)
             hidden = ((1 - came) * exposed.share[:, :, rows]).mean(1, keepdim=True)
-            return *forward, points, came / instants, number, explained, hidden
+            self._backward.put(rows, points, came / instants)
+            return number, explained, hidden
 
-        parts = strips(exposed.shift)
-        number, explained, hidden = [], [], []
-        for rows, found in zip(parts, for_each(put_together, parts), strict=True):
-            self._forward.add(rows, *found[:2])
-            self._backward.add(rows, *found[2:4])
-            number.append(found[4])
-            explained.append(found[5])
-            hidden.append(found[6])
+        number, explained, hidden = zip(*for_each(put_together, parts), strict=True)
         self.number = torch.cat(number, 2)
         """(N, 1, H, W), instants at which a point is seen."""
         self.seen = self.number / instants

@@ -97,6 +97,8 @@ def _sharp_along_motion(
         band = blur[..., above * scale : below * scale, :]
         kept = slice((first - above) * scale, (last - above) * scale)
         there = [other.rows(above, below) for other in beside]
+        if last * scale == blur.shape[-2]:
+            beside = []  # whose memory the last band takes
         found = _sharp_in_band(band, told.rows(above, below), noise, there)
         parts.append([x[..., kept, :] for x in found])
     if len(parts) == 1:
@@ -196,7 +198,7 @@ def _sharp_in_band(
     blur: Tensor,
     told: Told,
     blur_noise: Tensor,
-    beside: Sequence[_Beside] = (),
+    beside: list[_Beside],
 ) -> tuple[Tensor, Tensor]:
     """Correct a band of rows of frames, or all rows.
 
@@ -204,7 +206,7 @@ def _sharp_in_band(
         blur: (N, 3, H, W).
         told: what the spikes tell of the same rows.
         blur_noise: (N, 3, 1, 1), variance of the noise in the blurred frames.
-        beside: the same rows of neighbouring exposures.
+        beside: the same rows of neighbouring exposures; it is emptied, to free memory.
     """
     light, paths, visible = told.light, told.paths, told.visible
     scale = blur.shape[-1] // light.shape[-1]
@@ -222,6 +224,7 @@ def _sharp_in_band(
         pace=larger(scale * told.pace),
     )
     explained = (seen + less_noise(mean - seen, noise)).clamp(min=0) + FLOOR
+    del mean, middle, deviation
     # The frame moves on within `SHORT`, by half a gap between instants to each side.
     about_middle = slice(INSTANTS // 2 - 1, INSTANTS // 2 + 1)
     moved = 2 * INSTANTS * SHORT / 3 * own.shift[:, about_middle]
@@ -232,7 +235,7 @@ def _sharp_in_band(
         explanation,
         CORRECTIONS[1],
         by_spikes=Seen(explained, noise, spike_pixel=scale),
-        near=[other.explanation() for other in beside],
+        near=[beside.pop(0).explanation() for _ in range(len(beside))],
     )
     lit, pace = explanation.blur, explanation.pace
     del explanation

@@ -11,7 +11,7 @@ of spikes, H and W of frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,8 +85,9 @@ class Near:
 
     motion: Motion
     """Motion of the sharp frame's own exposure, found already."""
-    neighbours: Sequence[Neighbour]
-    """The exposures before and after it, as far as there are some."""
+    neighbours: Iterable[Neighbour]
+    """The exposures before and after it, as far as there are some; each may be found when its turn
+    comes, for its light takes memory."""
 
 
 class Ways(NamedTuple):

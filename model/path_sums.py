@@ -19,27 +19,35 @@ _PLACES = 1 << 23  # most pixels of which a number fits into 31 bits beside 8 bi
 class PathSums:
     """Weighted sums over points of pictures: sum over instants of weight times picture."""
 
-    def __init__(self) -> None:
-        self._strips: list[tuple[slice, Tensor, Tensor]] = []
+    def __init__(self, shift: Tensor, parts: Sequence[slice]) -> None:
+        """Make room for the points of shifts (N, I, 2, H, W), which come in strips of rows.
 
-    def add(self, rows: slice, points: Tensor, weights: Tensor) -> None:
-        """Take points (N, I, h, W, 2), from -1 to 1, and weights (N, I, h, W) of some rows."""
-        self._strips.append((rows, points, weights))
+        Strips lie side by side: in hundreds of pieces they would leave as many holes.
+        """
+        self._parts = parts
+        if len(parts) > 1:
+            self._points = torch.empty_like(shift).movedim(2, -1)
+            self._weights = torch.empty_like(shift[:, :, 0])
+
+    def put(self, rows: slice, points: Tensor, weights: Tensor) -> None:
+        """Take points (N, I, h, W, 2), from -1 to 1, and weights (N, I, h, W) of a strip."""
+        if len(self._parts) == 1:
+            self._points, self._weights = points, weights
+        else:
+            self._points[:, :, rows], self._weights[:, :, rows] = points, weights
 
     def __call__(self, picture: Tensor) -> Tensor:
         """Return the sums for a picture (N, C, H, W), in its shape."""
         if torch.compiler.is_compiling():
-            return torch.cat([_sums(picture, *strip) for _, *strip in self._strips], 2)
+            return _sums(picture, self._points, self._weights)
         sums = torch.empty_like(picture)
-        strips = {rows.start: strip for rows, *strip in self._strips}
 
         def write(rows: slice) -> None:
-            points, weights = strips[rows.start]
             for window, one in enumerate(picture.split(1)):
-                at = slice(window, window + 1)
-                sums[at, :, rows] = _sums(one, points[at], weights[at])
+                at = slice(window, window + 1), slice(None), rows
+                sums[at] = _sums(one, self._points[at], self._weights[at])
 
-        for_each(write, [rows for rows, *_ in self._strips])
+        for_each(write, self._parts)
         return sums
 
 

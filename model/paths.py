@@ -11,6 +11,7 @@ frames.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -26,6 +27,9 @@ DEGREE = 4
 
 AT_ONCE = 1 << 18
 """Numbers that are worked on together, few enough to stay in a processor's cache."""
+
+_AS_COLOURS, _SMALL = 4, 128  # most maps, and most rows and columns together, that torch enlarges
+# with other last bits than each map alone
 
 T = TypeVar("T")
 
@@ -46,7 +50,10 @@ def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Return maps (N, C, h, w) of another size (H, W), bilinearly."""
     if list(maps.shape[-2:]) == list(size):
         return maps
-    return F.interpolate(maps, list(size), mode="bilinear")
+    few_or_small = maps.shape[1] <= _AS_COLOURS or sum(size) <= _SMALL
+    if few_or_small or not maps.is_contiguous():
+        return F.interpolate(maps, list(size), mode="bilinear")
+    return by_maps(lambda some: F.interpolate(some, list(size), mode="bilinear"), maps, size)
 
 
 def enlarged(paths: Paths, scale: int) -> Paths:
@@ -146,6 +153,27 @@ def by_rows(find: Callable[..., Tensor], maps: Sequence[Tensor]) -> Tensor:
     return found
 
 
+def by_maps(find: Callable[[Tensor], Tensor], maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Find maps (N, C, H, W) of a size (H, W), each from one of maps (N, C, h, w), a few at once.
+
+    Args:
+        find: takes some of the maps, and returns those that are found.
+        maps: what they are found from.
+        size: (H, W).
+    """
+    few = max(1, AT_ONCE // max(math.prod(size), math.prod(maps.shape[-2:])))
+    number = maps.shape[1]
+    if number <= few or torch.compiler.is_compiling():
+        return find(maps)
+    found = maps.new_empty(*maps.shape[:2], *size)
+
+    def write(some: slice) -> None:
+        found[:, some] = find(maps[:, some])
+
+    for_each(write, [slice(i, min(i + few, number)) for i in range(0, number, few)])
+    return found
+
+
 def are_inside(points: Tensor) -> Tensor:
     """Return where `points_at` are inside the picture: (N, I, H, W), 1 there and 0 elsewhere."""
     x, y = points.unbind(-1)
@@ -177,5 +205,22 @@ def follow(
     Returns:
         (N, I, H, W), and what `are_inside` returns.
     """
-    points = points_at(shifts(paths, times), light.shape[-2:], place)
-    return each_sampled(light, points), are_inside(points)
+    size, shift = light.shape[-2:], shifts(paths, times)
+    if place is None:
+        place = places(shift.shape[-2:], shift)
+
+    def seen(shift: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        points = points_at(shift, size, place)
+        return each_sampled(light, points), are_inside(points)
+
+    parts = strips(shift)
+    if len(parts) == 1:
+        return seen(shift, place)
+    followed = torch.empty_like(shift[:, :, 0])
+    inside = torch.empty_like(followed)
+
+    def write(rows: slice) -> None:
+        followed[..., rows, :], inside[..., rows, :] = seen(shift[..., rows, :], place[:, rows])
+
+    for_each(write, parts)
+    return followed, inside

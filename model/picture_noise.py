@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .constants import constant, numbers
+from .paths import by_maps, by_rows, resized
 
 _EDGE = 0.01  # difference between neighbours above which an edge counts alike, however high
 _MEDIAN_OF_NORMAL = 0.6745  # median of what is normally distributed, without signs, in deviations
@@ -32,10 +33,15 @@ def variance_of(noise: Tensor) -> Tensor:
 
 def less_noise(change: Tensor, noise: Tensor) -> Tensor:
     """Return maps (N, C, H, W), shrunk as far as noise of this variance explains them (Wiener)."""
-    near = F.avg_pool2d(change.square(), 4, ceil_mode=True)
+    size = change.shape[-2:]
+    coarse = [-(-side // 4) for side in size]
+    near = by_maps(lambda some: F.avg_pool2d(some.square(), 4, ceil_mode=True), change, coarse)
     near = F.avg_pool2d(F.pad(near, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    power = F.interpolate(near, change.shape[-2:], mode="bilinear").clamp(min=1e-8)
-    return change * (1 - noise / power).clamp(0, 1)
+
+    def lessened(change: Tensor, power: Tensor, noise: Tensor) -> Tensor:
+        return change * (1 - noise / power.clamp(min=1e-8)).clamp(0, 1)
+
+    return by_rows(lessened, [change, resized(near, size), noise.expand(-1, -1, *size)])
 
 
 def unevenness(light: Tensor) -> Tensor:

@@ -26,12 +26,12 @@ from torch import Tensor
 
 from .constants import constant, numbers
 from .paths import (
-    AT_ONCE,
     DEGREE,
     Paths,
     are_inside,
     basis,
     bin_times,
+    by_maps,
     by_rows,
     each_sampled,
     enlarged,
@@ -436,6 +436,4 @@ def mean_around(x: Tensor, reach: int) -> Tensor:
 
 def smooth(x: Tensor, reach: int = 3) -> Tensor:
     """Return the mean over the pixels up to `reach` rows and columns away, taken twice."""
-    few = max(1, AT_ONCE // (x.shape[-2] * x.shape[-1]))  # maps at once
-    found = [mean_around(mean_around(maps, reach), reach) for maps in x.split(few, 1)]
-    return torch.cat(found, 1) if len(found) > 1 else found[0]
+    return by_maps(lambda some: mean_around(mean_around(some, reach), reach), x, x.shape[-2:])

@@ -25,8 +25,8 @@ GUESSES = {
     "hashed": 0.1,
     "counted": 1.0,
     "searched": 0.5,
-    "slices": 4000.0,
-    "travel": 5000.0,
+    "slices": 1.0,
+    "travel": 25000.0,
     "followed": 4000.0,
     "solved": 30000.0,
 }
@@ -89,8 +89,9 @@ def calibrate(
         for name, path in given.items()
     }
     _require_one_sensor(given, streams)
+    parts = _parts(streams)  # which loads torch for scenes
     work = Parts(reporter, 2 * len(streams), GUESSES)
-    work.expect(_parts(streams))
+    work.expect(parts)
     try:
         sensor, errors, figures = _measured(streams, even=even, work=work)
     except CalibrateError as error:

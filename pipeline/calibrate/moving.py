@@ -147,10 +147,10 @@ def measure_moving(
 
 
 def parts_of_scenes(streams: Sequence[SpikeStream]) -> dict[str, int]:
-    """Return the parts of `measure_moving`: slices, windows that are followed, solved tiles."""
+    """Return the parts of `measure_moving`: samples of slices, windows to follow, tiles."""
     tiles = len(list(_tiles(streams[0].geometry.shape)))
     windows = 2 * len(streams) * max(1, WINDOWS // len(streams))
-    slices = len(streams) * max(2, _SLICES // len(streams))
+    slices = sum(stop - start for _, start, stop in _spans_of_slices(streams))
     return {"slices": slices, "travel": 1, "followed": tiles * windows, "solved": tiles}
 
 
@@ -176,7 +176,7 @@ def _told(
     lights = [[window.light(rows, columns) - dark for window in half] for half in halves]
     scale = np.float32(BRIGHT / before.level)
 
-    def seen_with(bad: Mask, size: int = 1) -> list[list[Seen]]:
+    def seen_with(bad: Mask, *, again: bool = False) -> list[list[Seen]]:
         ones, none = np.ones(bad.shape, np.float32), np.zeros(bad.shape, np.bool_)
         fill = PixelCorrection(Sensor(ones, np.zeros_like(ones), none, none, bad))
         seen: list[list[Seen]] = []
@@ -186,7 +186,10 @@ def _told(
                 bright = np.maximum(fill.corrected(light, 1) * scale, 0)
                 samples = (window.stop - window.start) / GROUPS / float(scale)
                 seen[-1].append(follow_points(bright, ~bad, samples))
-                work.did("followed", note, size=size)
+                if again:
+                    work.skip({}, note)  # some tiles need it, as a part of being solved
+                else:
+                    work.did("followed", note)
         return seen
 
     if bad.all():
@@ -212,7 +215,7 @@ def _told(
     only_extreme = hot & (found[0] == 0)
     found[0, only_extreme] = 1  # of which nothing is known: it is filled
     if (hot & ~bad).any():
-        seen = seen_with(bad | hot, 0)  # again, as part of the first time
+        seen = seen_with(bad | hot, again=True)
         gains = solve([*seen[0], *seen[1]])
     logarithms = [gains.gains, *(solve(half).gains for half in seen)]
     good = np.where(bad | hot, np.float32(0), np.float32(1))
@@ -361,20 +364,25 @@ def _travel(halves: Halves, rates: Floats) -> float:
     return float(np.mean([travel(window.light(rows, columns) * scale) for window in some]))
 
 
-def _slices(streams: Sequence[SpikeStream], dark: Plane | None, work: Parts) -> list[Plane]:
-    """Return spikes a sample (H, W) without those of the dark, in parts of the recordings."""
+def _spans_of_slices(streams: Sequence[SpikeStream]) -> list[tuple[SpikeStream, int, int]]:
+    """Return the samples [start, stop) of each slice."""
     each = max(2, _SLICES // len(streams))
     parts = []
     for stream in streams:
         for i in range(each):
             start, stop = (stream.n_frames * edge // each for edge in (i, i + 1))
             parts.append((stream, start, min(max(stop, start + 1), start + _IN_SLICE)))
+    return parts
+
+
+def _slices(streams: Sequence[SpikeStream], dark: Plane | None, work: Parts) -> list[Plane]:
+    """Return spikes a sample (H, W) without those of the dark, in parts of the recordings."""
     none = np.float32(0)
     slices = []
-    for stream, start, stop in parts:
+    for stream, start, stop in _spans_of_slices(streams):
         without = stream.tfp(start, stop) - (none if dark is None else dark)
         slices.append(np.maximum(without, none))
-        work.did("slices", f"rates of {stream.path.name}")
+        work.did("slices", f"rates of {stream.path.name}", size=stop - start)
     return slices
 
 

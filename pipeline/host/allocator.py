@@ -11,7 +11,7 @@ KEPT_BYTES = 256 * 2**20
 KEEPING = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), str(KEPT_BYTES))
 """Environment with which a process keeps freed memory from its start; see `keep_freed_memory`."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 _GLIBC_MMAP_THRESHOLD = 32 * 2**20  # where its own adaption ends, on 64 bits
 
 
@@ -22,6 +22,18 @@ def keep_freed_memory() -> None:
     the next one again: a third of the time of cutting batches.
     """
     _keep_up_to(KEPT_BYTES, KEPT_BYTES)
+
+
+def share_freed_memory_among_threads() -> None:
+    """Let all threads take memory that any of them freed; without glibc, do nothing.
+
+    By default each thread has heaps of its own, of at most 64 MiB: larger arrays are mapped and
+    cleared anew each time, and what one thread freed no other takes. It holds for threads that
+    start later.
+    """
+    mallopt = getattr(_c_library(), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def keep_share_of_freed_memory(share: float) -> None:

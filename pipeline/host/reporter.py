@@ -55,7 +55,8 @@ class Parts:
 
     The time left is that of the parts left, each as long as those of its kind have taken so far on
     average; parts of unequal size are counted by their size. A kind of which none is done yet is
-    taken by its guess.
+    taken by its guess. The first part of a kind may load what others use, so it does not count once
+    they are faster.
     """
 
     def __init__(self, reporter: Reporter, items: int, guesses: Mapping[str, float]) -> None:
@@ -71,6 +72,8 @@ class Parts:
         self._taken = dict.fromkeys(guesses, 0.0)
         self._number = dict.fromkeys(guesses, 0.0)
         self._left = dict.fromkeys(guesses, 0.0)
+        self._first: dict[str, tuple[float, float]] = {}
+        """Time and size of the first part of each kind."""
         self._last = time.monotonic()
         reporter.progress(0, items)
 
@@ -99,6 +102,8 @@ class Parts:
             finished: number of items that are done with it.
         """
         now = time.monotonic()
+        if size:
+            self._first.setdefault(kind, (self._taken[kind] + now - self._last, size))
         self._taken[kind] += now - self._last
         self._number[kind] += size
         self._take_off(kind, size)
@@ -119,7 +124,7 @@ class Parts:
     def _seconds_left(self) -> float | None:
         """Return the time left; None: nothing tells it yet."""
         measured = [kind for kind, number in self._number.items() if number]
-        average = {kind: self._taken[kind] / self._number[kind] for kind in measured}
+        average = {kind: self._average(kind) for kind in measured}
         units = [average[kind] / self._guesses[kind] for kind in measured if self._guesses[kind]]
         if not units:
             return None
@@ -127,6 +132,12 @@ class Parts:
         each = {kind: unit * guess for kind, guess in self._guesses.items()}
         each |= average
         return sum(number * each[kind] for kind, number in self._left.items())
+
+    def _average(self, kind: str) -> float:
+        taken, number = self._taken[kind], self._number[kind]
+        first, size = self._first[kind]
+        average = taken / number
+        return min(average, (taken - first) / (number - size)) if number > size else average
 
 
 class Sized:

@@ -123,7 +123,8 @@ class Exposures:
         coming = bisect_right(self._expected, window)
         after = self._expected[coming : coming + number - 1]
         found = [window, *(i for i in after if i not in self._sharp)]
-        self.keep(len(found) + 1)
+        self._sharp.most = max(self._sharp.most, len(found))
+        self._exposures.most = max(self._exposures.most, len(found) + 3)
         pairs = [
             (i, other)
             for i in found
@@ -234,23 +235,25 @@ class Exposures:
 
     def near(self, window: int) -> Near | None:
         """Return what is known beside an exposure; None: it has no neighbour."""
-        own = self.exposure(window)
-        neighbours = []
-        for other, first in ((window - 1, window - 1), (window + 1, window)):
-            if not (0 <= other < self.windows.length and self._helps(other, window)):
-                continue
-            connection = self._connections[first]
-            if connection is None:
-                continue
-            between, times = connection.paths, connection.there
-            if other < window:
-                between, times = between[::-1], connection.back
-            steps = map(Step, [own.motion.paths, *between], times)
-            exposure = self.exposure(other)
-            blur, light, brightest = exposure.as_beside(own)
-            paths = exposure.motion.paths
-            neighbours.append(Neighbour(blur, brightest, light, paths, tuple(steps)))
-        return Near(own.motion, neighbours) if neighbours else None
+        connected = [
+            (other, connection)
+            for other, first in ((window - 1, window - 1), (window + 1, window))
+            if 0 <= other < self.windows.length and self._helps(other, window)
+            if (connection := self._connections[first]) is not None
+        ]
+        if not connected:
+            return None
+        neighbours = (self._neighbour(window, *each) for each in connected)
+        return Near(self.exposure(window).motion, neighbours)
+
+    def _neighbour(self, window: int, other: int, connection: Connection) -> Neighbour:
+        own, exposure = self.exposure(window), self.exposure(other)
+        between, times = connection.paths, connection.there
+        if other < window:
+            between, times = between[::-1], connection.back
+        steps = map(Step, [own.motion.paths, *between], times)
+        blur, light, brightest = exposure.as_beside(own)
+        return Neighbour(blur, brightest, light, exposure.motion.paths, tuple(steps))
 
     def _restore(self, window: int) -> tuple[Tensor, Tensor]:
         own = self.exposure(window)

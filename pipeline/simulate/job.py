@@ -21,7 +21,7 @@ from pathlib import Path
 from ..host.files import require_inside, sweep
 from ..host.locks import end_with_parent, only_writer
 from ..host.machine import workers_that_fit
-from ..host.reporter import SILENT, Reporter, Throughput, counted
+from ..host.reporter import SILENT, Parts, Reporter, Throughput, counted
 from ..spikes.sidefile import read_side_file
 from .clips import SimulateError, SourceClip
 from .record import DAT, UNFINISHED, clip_folders, inputs_digest, record_clip
@@ -87,10 +87,13 @@ def simulate(
         workers = min(workers, max(len(todo), 1))
         recorded = Throughput()
         spike_bytes = 0
-        reporter.progress(0, len(todo))
-        for done, written in enumerate(_run(out, todo, rig, workers), start=1):
+        work = Parts(reporter, len(todo), {"pixels": 1.0})
+        pixels = {clip.seq: clip.n_frames * math.prod(clip.shape()) for clip in todo}
+        work.expect({"pixels": sum(pixels.values())})
+        for clip, written in _run(out, todo, rig, workers):
             spike_bytes += written
-            reporter.progress(done, len(todo), f"{recorded(written)} of spikes")
+            note = f"{recorded(written)} of spikes"
+            work.did("pixels", note, size=pixels[clip.seq], finished=1)
     return SimulateSummary(
         clips=len(clips),
         written=len(todo),
@@ -167,10 +170,13 @@ def _require_room(out: Path, clips: list[SourceClip], rig: Rig) -> None:
         )
 
 
-def _run(out: Path, todo: list[SourceClip], rig: Rig, workers: int) -> Iterator[int]:
+def _run(
+    out: Path, todo: list[SourceClip], rig: Rig, workers: int
+) -> Iterator[tuple[SourceClip, int]]:
+    """Record clips; yield each, as it is done, and the bytes of its spikes."""
     if workers == 1:
         for clip in todo:
-            yield record_clip(out, clip, rig)
+            yield clip, record_clip(out, clip, rig)
         return
     others = set(multiprocessing.active_children())
     # Spawned, because a forked child inherits locks of threads that it doesn't have.
@@ -179,12 +185,12 @@ def _run(out: Path, todo: list[SourceClip], rig: Rig, workers: int) -> Iterator[
         # Workers inherit the mask: Ctrl-C, which reaches all, would end one that is starting up.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            tasks = [pool.submit(record_clip, out, clip, rig) for clip in todo]
+            tasks = {pool.submit(record_clip, out, clip, rig): clip for clip in todo}
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             for task in as_completed(tasks):
-                yield task.result()
+                yield tasks[task], task.result()
         except BrokenProcessPool as error:
             raise SimulateError(
                 f"{out}: a worker process was ended from outside, most often for lack of memory; "

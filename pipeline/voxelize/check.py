@@ -15,7 +15,7 @@ from typing import Literal, cast, get_args
 
 from ...errors import SpikeDeblurError
 from ..host.files import StrPath, UnsafePathError
-from ..host.reporter import SILENT, Reporter
+from ..host.reporter import SILENT, Reporter, Sized
 from ..storage.base import Storage, StoreError
 from ..storage.checksum import checksum, content_checksum
 from ..storage.locate import open_storage
@@ -127,11 +127,14 @@ def check_store(
     def check(seq: str) -> _Checked:
         return _check_sequence(storage, seq, kind, sources)
 
+    def size(seq: str) -> int:
+        return _bytes_to_read(storage, seq, kind, with_sources=sources is not None)
+
     parts = [of_store]
     with ThreadPoolExecutor(READERS, thread_name_prefix="check") as pool:
-        reporter.progress(0, len(seqs))
+        work = Sized(reporter, list(pool.map(size, seqs)))
         for checked in pool.map(check, seqs):
-            reporter.progress(len(parts), len(seqs), checked.seq)
+            work.did(checked.seq)
             parts.append(checked)
     return StoreCheck(
         store=storage.location,
@@ -212,6 +215,21 @@ def _sequences(
             checked.add("metadata", mark, f"{mark} is neither a sequence's nor a plain group's")
         else:
             yield from _sequences(storage, kind, findings, seq)
+
+
+def _bytes_to_read(store: Storage, seq: str, kind: Kind, *, with_sources: bool) -> int:
+    """Return the bytes of a sequence's files; 0 where its record doesn't tell them.
+
+    Records are read again later: together they could take much memory.
+    """
+    try:
+        record = read_record(store.child(seq), kind)
+    except SpikeDeblurError:
+        return 0
+    if record is None or record.complete is None:
+        return 0
+    of_sources = record.complete.sources.values() if with_sources else ()
+    return sum(record.complete.files.values()) + sum(mark.size for mark in of_sources)
 
 
 def _check_sequence(

@@ -2,7 +2,8 @@
 
 The whole command restores three neighbouring frames of 1280x720 on one
 core and on two in turns. Wall time says something only while the machine does nothing else, and the
-load beside each figure tells whether it did. With `--against FOLDER`, CPU time on one core and the
+load beside each figure tells whether it did; what free cores would take is told by CPU times too
+(`critical_path`). With `--against FOLDER`, CPU time on one core and the
 frames' bytes are compared with another checkout's, in turns too.
 """
 
@@ -20,6 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from . import critical_path
 from .evaluating import CHECKOUT, run
 from .figures import Figure
 
@@ -95,6 +97,7 @@ def main() -> int:
         for _ in range(options.repeats):
             for name, (package, cores) in cases.items():
                 runs[name].append(restored(package, manifest, cores, options.method))
+        by_chain = critical_path.figures(manifest, options.method)
     wall = {name: min(each.wall for each in several) for name, several in runs.items()}
     cpu = {name: statistics.median(each.cpu for each in several) for name, several in runs.items()}
     peak = {name: max(each.peak for each in several) / 1e9 for name, several in runs.items()}
@@ -106,6 +109,7 @@ def main() -> int:
         Figure("restore, memory on one core", peak["one core"], "GB", MOST_GB, at_most=True),
         Figure("restore, memory on two cores", peak["two cores"], "GB"),
     ]
+    figures += by_chain
     if options.against:
         same = runs["one core"][0].frames == runs["theirs"][0].frames
         detail = (

@@ -14,6 +14,7 @@ from spikedeblur.model import (
     path_sums,
     paths,
     picture_noise,
+    spike_motion,
     told_by_spikes,
 )
 from spikedeblur.model.motion_deblur import MAPS, sharp_along_motion
@@ -200,10 +201,44 @@ def test_sums_over_points_are_those_of_sampling():
         picture, points.flatten(1, 2), padding_mode="border", align_corners=False
     ).unflatten(2, (3, 10))
     expected = (weights[:, None] * sampled).sum(2)
-    sums = path_sums.PathSums()
-    for rows in (slice(0, 4), slice(4, 10)):
-        sums.add(rows, points[:, :, rows], weights[:, :, rows])
+    parts = [slice(0, 4), slice(4, 10)]
+    sums = path_sums.PathSums(points.movedim(-1, 2), parts)
+    for rows in parts:
+        sums.put(rows, points[:, :, rows], weights[:, :, rows])
     torch.testing.assert_close(sums(picture), expected)
+
+
+def test_what_threads_share_has_the_bits_of_what_one_finds_at_once(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    light, way = random(2, 8, 30, 44), 8 * random(2, 4, 2, 30, 44) - 4
+    change, noise = random(2, 3, 30, 44) - 0.5, 0.1 * random(2, 1, 30, 44)
+    finds = {
+        "followed": lambda: torch.cat(paths.follow(light, way, paths.bin_times(8))),
+        "enlarged": lambda: paths.resized(light, (61, 90)),
+        "enlarged colours": lambda: paths.resized(change, (60, 88)),
+        "smooth": lambda: spike_motion.smooth(light),
+        "less noise": lambda: picture_noise.less_noise(change, noise),
+        "less even noise": lambda: picture_noise.less_noise(change, noise[..., :1, :1]),
+    }
+    whole = {name: find() for name, find in finds.items()}
+    shared = []
+
+    def backwards(task, parts):
+        shared.append(len(parts))
+        return [task(part) for part in reversed(parts)][::-1]
+
+    monkeypatch.setattr(paths, "AT_ONCE", 1 << 11)
+    token = paths.helped.set(backwards)
+    try:
+        for name, find in finds.items():
+            assert torch.equal(find(), whole[name]), name
+    finally:
+        paths.helped.reset(token)
+    assert len(shared) >= len(finds) - 1  # colours are enlarged together
 
 
 def test_a_frame_in_strips_is_that_of_a_whole_one(monkeypatch):

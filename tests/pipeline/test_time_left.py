@@ -28,6 +28,9 @@ from spikedeblur.pipeline.report import pictures
 from spikedeblur.pipeline.restore import job as restoring
 from spikedeblur.pipeline.sequences.find_recording import ExposureTimes, find_recording
 from spikedeblur.pipeline.sequences.recording import RecordingSequence
+from spikedeblur.pipeline.simulate import job as simulating
+from spikedeblur.pipeline.simulate.clips import SourceClip
+from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.spikes import SideFile, parse_geometry, write_side_file, write_spikes
 from spikedeblur.pipeline.spikes.settings import SpikeOptions
 from spikedeblur.pipeline.voxelize import VoxelizeOptions, voxelize_manifest
@@ -292,3 +295,30 @@ def test_as_many_frames_as_memory_holds_are_found_at_once(monkeypatch, free, exp
     monkeypatch.setattr(side_by_side, "free_main_memory", lambda: int(free))
     monkeypatch.setattr(side_by_side, "PIXEL_BYTES", 150)
     assert side_by_side.threads_that_fit((100, 100)) == expected
+
+
+def test_a_first_part_that_loads_what_others_use_misleads_no_longer_than_till_the_next(
+    clock,
+) -> None:
+    work = Parts(clock, 10, {"part": 1.0})
+    work.expect({"part": 10})
+    for seconds in (9.0, *(1.0,) * 4):
+        clock.now += seconds
+        work.did("part", finished=1)
+    assert [left for *_, left in clock.told[1:]] == [81, 8, 7, 6, 5]
+
+
+def test_simulate_knows_how_long_clips_of_any_size_will_take(clock, tmp_path, monkeypatch) -> None:
+    sizes = [(32, 32), (64, 64), (32, 64), (64, 128)] * 4
+    clips = [
+        SourceClip(seq=f"train/scenes/{i:05}", size=size, length=33 + 8 * (i % 3))
+        for i, size in enumerate(sizes)
+    ]
+
+    def record(out: Any, clip: SourceClip, rig: Rig) -> int:
+        clock.now += 1e-5 * clip.n_frames * clip.size[0] * clip.size[1]
+        return 1000
+
+    monkeypatch.setattr(simulating, "record_clip", record)
+    simulating.simulate(tmp_path / "data", clips, Rig(), workers=1, reporter=clock)
+    clock.require_honest()

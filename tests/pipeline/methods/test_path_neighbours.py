@@ -10,6 +10,7 @@ from spikedeblur.configs import load_config
 from spikedeblur.configs.schema import NormConfig
 from spikedeblur.model import build_model
 from spikedeblur.model.motion_deblur import sharp_along_motion
+from spikedeblur.model.neighbours import Near
 from spikedeblur.pipeline.evaluate.metrics import psnr
 from spikedeblur.pipeline.frames.images import to_uint8
 from spikedeblur.pipeline.methods import exposures
@@ -232,8 +233,9 @@ def test_each_exposure_has_both_its_neighbours_and_the_ends_one(turning, monkeyp
 
     def near(exposures: Exposures, window: int):
         beside = known(exposures, window)
-        found[window] = len(beside.neighbours)
-        return beside
+        neighbours = list(beside.neighbours)
+        found[window] = len(neighbours)
+        return Near(beside.motion, neighbours)
 
     known = Exposures.near
     monkeypatch.setattr(Exposures, "near", near)

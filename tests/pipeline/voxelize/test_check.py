@@ -16,9 +16,11 @@ from files_of import files_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from spikedeblur.pipeline.host.reporter import Reporter, Sized
 from spikedeblur.pipeline.sequences import open_store
 from spikedeblur.pipeline.storage.base import StoreError
 from spikedeblur.pipeline.store.records import NPY_ROOT
+from spikedeblur.pipeline.voxelize import check
 from spikedeblur.pipeline.voxelize.check import check_store
 
 
@@ -51,6 +53,25 @@ def test_a_whole_store_has_no_findings_and_every_file_is_read(made: Path, kind: 
         compared = {n: c for n, c in compared.items() if not n.endswith(".json")}
     assert found.files == len(compared)
     assert found.bytes == sum(map(len, compared.values()))
+
+
+@pytest.mark.parametrize("kind", ["packed", "counts", "npy"])
+def test_the_time_left_goes_by_the_bytes_of_each_sequence(
+    made: Path, kind: str, monkeypatch
+) -> None:
+    told: list[list[float]] = []
+
+    def sized(reporter: Reporter, sizes: list[float]) -> Sized:
+        told.append(sizes)
+        return Sized(reporter, sizes)
+
+    monkeypatch.setattr(check, "Sized", sized)
+    found = check_store(made / kind)
+    check_store(made / kind, manifest=made / "align.json")
+    alone, with_sources = told
+    assert len(alone) == found.sequences
+    assert 0.8 * found.bytes < sum(alone) <= found.bytes  # metadata, a few bytes, are left out
+    assert all(more > less > 0 for more, less in zip(with_sources, alone, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["packed", "counts", "npy"])
