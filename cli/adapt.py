@@ -75,6 +75,7 @@ def adapt(
     gain: options.Gain = None,
     first: options.First = None,
     sensor: options.Sensor = None,
+    curve: options.Curve = None,
     steps: Annotated[
         int,
         typer.Option(
@@ -135,7 +136,9 @@ def adapt(
         from ..pipeline.adapt import Adapting  # with torch: seconds
         from ..pipeline.adapt import adapt as job
 
-        how = Adapting(steps=steps, learning_rate=learning_rate, seed=seed, force=force)
+        how = Adapting(
+            steps=steps, learning_rate=learning_rate, seed=seed, force=force, curve=curve
+        )
         summary = job(source, recordings, out, how=how, overwrite=overwrite, reporter=reporter)
     report(
         summary,

@@ -103,6 +103,7 @@ def evaluate(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    curve: options.Curve = None,
     tile: options.Tile = None,
     flips: options.Flips = False,
     overwrite: Annotated[bool, overwrites("files that evaluate didn't write")] = False,
@@ -138,6 +139,7 @@ def evaluate(
         tile=tile,
         flips=flips,
         sensor=sensor,
+        curve=curve,
     )
     keep_freed_memory()
     with progress_bar("Evaluating", "windows") as reporter:
@@ -223,6 +225,11 @@ def _print(evaluation: Evaluation) -> None:
             f"{'late' if lag > 0 else 'early'}; correct the alignment before you trust the figures",
             err=True,
             label="warning",
+        )
+    if evaluation.srgb:
+        say(
+            f"Frames of {counted(len(evaluation.srgb), 'sequence')} taken as sRGB; --curve linear "
+            "takes them as light"
         )
     if evaluation.gain_estimated:
         say(

@@ -209,6 +209,16 @@ Sensor = Annotated[
     ),
 ]
 
+Curve = Annotated[
+    Literal["linear", "srgb"] | None,
+    typer.Option(
+        help="What the frames' numbers are: codes of sRGB, which are decoded for all work and "
+        "encoded again, or linear light.",
+        show_default="as the spikes tell",
+        rich_help_panel=FRAMES,
+    ),
+]
+
 # A part of the recording; `between` takes both.
 From = Annotated[
     float | None,

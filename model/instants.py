@@ -54,4 +54,4 @@ def at_instant(
     hidden = resized(light / (F.avg_pool2d(gray(blur), scale) + FLOOR), size) * (blur + FLOOR)
     beside = sampled(beside.flatten(1, 2), points[:, 0]).view_as(beside)
     seen, _ = as_seen(came * moved + (1 - came) * hidden, told, light, beside)
-    return within_range(seen - FLOOR, blur)
+    return within_range(seen - FLOOR, blur, told.light)

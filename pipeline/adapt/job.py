@@ -34,6 +34,7 @@ from ...model.normalize import luminance
 from ..host.files import sha256_file
 from ..host.reporter import SILENT, Parts, Reporter, counted
 from ..sequences.in_time import require_one_scene
+from ..sequences.linear_frames import FrameCurve
 from ..sequences.recording import Recording
 from ..train.ema import averaged_copy, update_average
 from ..trained.model_file import load_trained, require_model_file, write_model
@@ -82,6 +83,8 @@ class Adapting:
     """A torch device; None: the GPU where there is one."""
     force: bool = False
     """Go on even where spikes and frames are not alike at any lag."""
+    curve: FrameCurve | None = None
+    """What the numbers of the frames are; None: as the spikes tell."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +134,7 @@ def adapt(
     for recording in recordings:
         for warning in require_one_scene(recording, force=how.force)[1]:
             reporter.warn(warning)
+    recordings = [recording.with_frame_curve(how.curve) for recording in recordings]
     clips = _Clips(recordings, config, how)
     model.to(clips.device)
     tries = config.DATA.NORM.MODE == "relative"

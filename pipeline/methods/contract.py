@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ...errors import SpikeDeblurError
 from ..frames.images import to_uint8, to_uint16
 from ..sequences.contract import WindowSequence
+from ..sequences.linear_frames import in_codes
 from ..spikes.camera import luminance
 
 Frames = npt.NDArray[np.float32]
@@ -105,7 +106,7 @@ def restored_frames(
         MethodError: the method can't work on the sequence, or gave values that are no numbers.
     """
     for window, frame in _restored(method, windows, wanted):
-        yield window, to_uint8(frame)
+        yield window, to_uint8(in_codes(windows, frame))
 
 
 def restored_instants(
@@ -149,6 +150,7 @@ def restored_instants(
                     if time != 0:
                         assert exposures is not None
                         frame = exposures.moved(window, middles, time)
+                    frame = in_codes(windows, frame)
                     yield window, i, rounded(frame if headroom == 1 else frame / headroom)
         middles = {i: frame for i, frame in middles.items() if i >= newest - 1}
 

@@ -33,6 +33,7 @@ from ...model.spike_motion import weights_at
 from ..host.allocator import KEPT_BYTES, give_back_freed_memory
 from ..sequences.contract import WindowSequence, sensor_of
 from ..sequences.grid import resampling_of
+from ..sequences.linear_frames import BRIGHTEST, ends_of
 from ..spikes.counts import samples_per_bin
 from ..spikes.intervals import light_of_spikes
 from .contract import Frames
@@ -50,13 +51,10 @@ longer ones have more blur, and the way into shorter ones is long."""
 NO_GAP = 1 / 8
 """Time between two exposures up to which their own spikes show the motion there, in the shorter
 one's lengths."""
-BRIGHTEST = 253.5 / 255
-"""Value of a frame from which on it may be clipped."""
 NORM = NormConfig(MODE="relative", CORRECT_LAG=True)
 """How `path` sees spikes, without a network that was trained to see them in another way."""
 
 T = TypeVar("T")
-_BRIGHTEST_16 = 0.999  # the same of frames of 16 bits, which may hold 12, shifted
 _ALWAYS = 0.999  # spikes a sample from which on a pixel fired in every one, but for rounding
 _BEYOND = 1 / 16  # of an exposure, by which paths are believed beyond its ends
 _BESIDE = 1 / 4  # of an exposure, in which spikes on both sides of a window are read
@@ -66,7 +64,9 @@ _AT_ONCE_BYTES = 16 * 2**20  # of unpacked spikes
 class Exposure:
     """One exposure: frames and spikes of the same field, and how it moves."""
 
-    def __init__(self, blur: Tensor, voxels: Tensor, gain: float, late: float) -> None:
+    def __init__(
+        self, blur: Tensor, voxels: Tensor, gain: float, late: float, brightest: float
+    ) -> None:
         self.blur = blur
         """(1, 3, H, W), `filled`."""
         self.voxels = voxels
@@ -75,6 +75,8 @@ class Exposure:
         """Spikes a sample at unit luminance, as this blurred frame shows it; NaN: it is dark."""
         self.late = late
         """Time by which its spikes came late, as a share of the exposure."""
+        self.brightest = brightest
+        """Value of the frame from which on it may be clipped."""
 
     @cached_property
     def motion(self) -> Motion:
@@ -92,7 +94,7 @@ class Exposure:
         """
         brightness = self.gain / other.gain
         blur = self.blur * brightness
-        return blur, light_in(blur, self.voxels), brightness * BRIGHTEST
+        return blur, light_in(blur, self.voxels), brightness * self.brightest
 
 
 class Exposures:
@@ -257,12 +259,13 @@ class Exposures:
         raw = self.reader.read(window, window + 1)
         conditions = self.reader.measured(window, window + 1, [raw])
         blur, voxels = network_inputs(raw, conditions, self._norm)
-        gain = _gain_of(blur, raw.voxels.float(), int(raw.samples[0]))
+        ends = ends_of(self.windows, "uint8" if raw.blur.dtype == torch.uint8 else "uint16")
+        sure = min(ends[1], BRIGHTEST["uint8"])
+        gain = _gain_of(blur, raw.voxels.float(), int(raw.samples[0]), sure)
         late = 0.0 if conditions is None or conditions.late is None else conditions.late.item()
         rate, saturated = self._rate(raw)
-        brightest = BRIGHTEST if raw.blur.dtype == torch.uint8 else _BRIGHTEST_16
-        blur = filled(blur, rate, saturated, brightest)
-        return Exposure(blur, voxels, gain, round(late) / voxels.shape[1])
+        blur = filled(blur, rate, saturated, ends)
+        return Exposure(blur, voxels, gain, round(late) / voxels.shape[1], sure)
 
     def _rate(self, raw: RawWindows) -> tuple[Tensor, Tensor]:
         """Return spikes a sample over an exposure, and 1 where a pixel fired in every sample.
@@ -400,19 +403,20 @@ def as_frames(restored: Tensor) -> Frames:
     return frames
 
 
-def _gain_of(blur: Tensor, light: Tensor, samples: int) -> float:
+def _gain_of(blur: Tensor, light: Tensor, samples: int, brightest: float) -> float:
     """Return the gain, spikes a sample at unit luminance, as what is not clipped shows it.
 
     Args:
         blur: (1, 3, H, W).
         light: (1, K, h, w), in spikes.
         samples: spike samples of the exposure.
+        brightest: value of the frame from which on it may be clipped.
 
     Returns:
         The gain; NaN where there is no light.
     """
     scale = blur.shape[-1] // light.shape[-1]
-    whole = F.max_pool2d(blur.amax(1, keepdim=True), scale) < BRIGHTEST
+    whole = F.max_pool2d(blur.amax(1, keepdim=True), scale) < brightest
     seen = (F.avg_pool2d(gray(blur), scale) * whole).sum().item()
     spikes = (light.sum(1, keepdim=True) * whole).sum().item()
     return spikes / samples / seen if seen > 0 and spikes > 0 else math.nan
