@@ -97,17 +97,25 @@ def within_range(sharp: Tensor, blur: Tensor, light: Tensor) -> Tensor:
     on_cpu = blur.device.type == "cpu" and not torch.compiler.is_compiling()
     if on_cpu and not bool((blur > 1).any()):  # to ask a GPU would wait for it
         return sharp.clamp(max=1)
-    most = F.max_pool2d(F.max_pool2d(blur, _CELL, ceil_mode=True), 3, 1, 1)
-    beyond = (resized(most, blur.shape[-2:]) * _peaks(light, blur) - 1).clamp(min=0)
-    return torch.minimum(sharp, 1 + _SHARPER * beyond)
+    most = _most_around(blur, _CELL)
+    beyond = (most - 1).clamp(min=0)
+    brighter = _brightest_moment(light, blur.shape[-1] // light.shape[-1]) / _most_around(
+        gray(blur), _CELL
+    ).clamp(min=_LIT)
+    beyond = torch.where(most > 1, most * brighter.clamp(1, MOST) - 1, beyond)
+    return torch.minimum(sharp, 1 + _SHARPER * resized(beyond, blur.shape[-2:]))
 
 
-def _peaks(light: Tensor, blur: Tensor) -> Tensor:
-    """Return how much brighter than its mean light (N, K, h, w) was at most: (N, 1, H, W)."""
-    bins = light.shape[1]
-    parts = [part.mean(1) for part in light.split(max(1, bins // _PARTS), 1)]
-    peak = torch.stack(parts, 1).amax(1, keepdim=True) / light.mean(1, keepdim=True).clamp(min=_LIT)
-    return resized(F.max_pool2d(peak.clamp(1, MOST), 3, 1, 1), blur.shape[-2:])
+def _most_around(maps: Tensor, side: int) -> Tensor:
+    """Return the most of maps (N, C, H, W) in squares of some pixels and in those beside them."""
+    return F.max_pool2d(F.max_pool2d(maps, side, ceil_mode=True), 3, 1, 1)
+
+
+def _brightest_moment(light: Tensor, scale: int) -> Tensor:
+    """Return the most of light (N, K, h, w) in a part of the exposure, around cells of frames."""
+    parts = light.split(max(1, light.shape[1] // _PARTS), 1)
+    peak = torch.stack([part.mean(1) for part in parts], 1).amax(1, keepdim=True)
+    return _most_around(peak, max(1, _CELL // scale))
 
 
 def _shown(blur: Tensor, rate: Tensor, within: Tensor) -> Shown | None:
