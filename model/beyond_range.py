@@ -30,7 +30,6 @@ _LIT = 0.1  # least luminance that tells the curve: darker light is mostly noise
 _COLOURED = 0.25  # how much clipped channels follow the colour around: bright things are whiter
 _LEAST_SHARE = 1 / 4  # of a spike pixel that is clipped, so that noise is not made larger
 _CELL = 8  # side of squares, in pixels, in and around which the most of a frame bounds its light
-_SHARPER = 1.5  # how much further beyond white sharp light is than blurred light near by, at most
 _PARTS = 8  # of an exposure, in whose means its brightest moment is sought
 _UNSURE = 0.03  # least deviation of the spikes' light, relative to it
 _RISE = 0.2  # deviation of light beyond white that is expected
@@ -97,13 +96,10 @@ def within_range(sharp: Tensor, blur: Tensor, light: Tensor) -> Tensor:
     on_cpu = blur.device.type == "cpu" and not torch.compiler.is_compiling()
     if on_cpu and not bool((blur > 1).any()):  # to ask a GPU would wait for it
         return sharp.clamp(max=1)
-    most = _most_around(blur, _CELL)
-    beyond = (most - 1).clamp(min=0)
-    brighter = _brightest_moment(light, blur.shape[-1] // light.shape[-1]) / _most_around(
-        gray(blur), _CELL
-    ).clamp(min=_LIT)
-    beyond = torch.where(most > 1, most * brighter.clamp(1, MOST) - 1, beyond)
-    return torch.minimum(sharp, 1 + _SHARPER * resized(beyond, blur.shape[-2:]))
+    most, shown = _most_around(blur, _CELL), _most_around(gray(blur), _CELL)
+    brighter = _brightest_moment(light, blur.shape[-1] // light.shape[-1]) / shown.clamp(min=_LIT)
+    most = torch.where(most > 1, most * brighter.clamp(1, MOST), 1.0)
+    return torch.minimum(sharp, resized(most, blur.shape[-2:]))
 
 
 def _most_around(maps: Tensor, side: int) -> Tensor:

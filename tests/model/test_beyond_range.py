@@ -116,6 +116,6 @@ def test_what_passes_by_may_be_brighter_than_its_blur() -> None:
     still = F.avg_pool2d(luminance(blur)[:, None], 2).expand(-1, 32, -1, -1)
     passing = still.clone()
     passing[:, 8:12, 10:20, 15:25] *= 3
-    assert within_range(sharp, blur, still).max() == pytest.approx(1.15)
+    assert within_range(sharp, blur, still).max() == pytest.approx(1.1)
     assert within_range(sharp, blur, passing)[..., 24:36, 34:46].min() > 2
     assert within_range(sharp, codes(blur), passing).max() == 1
