@@ -21,6 +21,7 @@ from ...errors import SpikeDeblurError
 from ..frames.images import RGB, DeepRGB, FrameType, to_8_bits, to_unit
 from ..frames.srgb import codes_of_light, decode_srgb, encode_srgb, light_of_codes
 from ..spikes.camera import luminance
+from ..storage.base import StoreError
 from ..storage.side_by_side import together
 from .contract import Box, FrameKind, KnownSamples, WindowSequence
 from .grid import in_frame_grid
@@ -78,7 +79,11 @@ def with_linear_frames(
     Args:
         sequences: the sequences.
         curve: what their frames are; None: see `frame_curve_of`, for each.
+
+    Raises:
+        StoreError: an unknown curve.
     """
+    require_curve(curve)
     if curve is not None:
         curves = [curve] * len(sequences)
     else:
@@ -88,6 +93,16 @@ def with_linear_frames(
         LinearFrames(sequence) if found == "srgb" and not is_decoded(sequence) else sequence
         for sequence, found in zip(sequences, curves, strict=True)
     ]
+
+
+def require_curve(curve: str | None) -> None:
+    """Refuse what is no curve of frames.
+
+    Raises:
+        StoreError: it is none.
+    """
+    if curve not in (None, *FRAME_CURVES):
+        raise StoreError(f"curve: expected {' or '.join(FRAME_CURVES)}, got {curve!r}")
 
 
 def light_at_ends(codes: FrameType) -> tuple[float, float]:

@@ -34,7 +34,7 @@ from ..spikes.stream import SpikeStream
 from ..store.schema import voxel_type
 from .contract import Box, FrameKind, Span, WindowSequence, sensor_of
 from .corrected import correction
-from .linear_frames import FrameCurve, as_light, frame_curve_of, light_at_ends
+from .linear_frames import FrameCurve, as_light, frame_curve_of, light_at_ends, require_curve
 
 MOST_BINS = 32
 """Bins of an exposure where no model says how many."""
@@ -96,7 +96,11 @@ class Recording:
         """Return the recording with what its frames are known to be; None: as the spikes tell.
 
         The first, middle and last exposure are read for it.
+
+        Raises:
+            StoreError: an unknown curve.
         """
+        require_curve(curve)
         if curve is None:
             last = len(self.exposures) - 1
             some = replace(self, frame_curve="linear").only(sorted({0, last // 2, last}))

@@ -18,6 +18,7 @@ from spikedeblur.pipeline.sequences.linear_frames import (
     shown_in_8_bits,
     with_linear_frames,
 )
+from spikedeblur.pipeline.storage.base import StoreError
 
 SAMPLES, GAIN = 96, 0.4
 
@@ -134,3 +135,8 @@ def test_light_beyond_white_of_srgb_is_encoded_for_all_instants() -> None:
         bar = scene.light(sample) > 1.7
         told = shown[i][bar] / white
         assert np.abs(told / codes_of_light(scene.light(sample))[bar] - 1).mean() < 0.06
+
+
+def test_an_unknown_curve_is_refused() -> None:
+    with pytest.raises(StoreError, match="curve: expected linear or srgb, got 'gamma'"):
+        with_linear_frames([Scene(srgb=True).sequence()], "gamma")  # type: ignore[arg-type]
