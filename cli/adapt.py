@@ -47,6 +47,7 @@ def adapt(
     first: options.First = None,
     calibration: options.Calibration = None,
     sensor: options.Sensor = None,
+    curve: options.Curve = None,
     steps: Steps = 300,
     learning_rate: LearningRate = 1e-3,
     seed: Annotated[int, options.seed_option("random clips and crops")] = 0,
@@ -104,7 +105,9 @@ def adapt(
         from ..pipeline.adapt import Adapting  # with torch: seconds
         from ..pipeline.adapt import adapt as job
 
-        how = Adapting(steps=steps, learning_rate=learning_rate, seed=seed, force=force)
+        how = Adapting(
+            steps=steps, learning_rate=learning_rate, seed=seed, force=force, curve=curve
+        )
         summary = job(source, recordings, out, how=how, overwrite=overwrite, reporter=reporter)
     report(
         summary,

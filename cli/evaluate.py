@@ -106,6 +106,7 @@ def evaluate(
     sensor: Annotated[Path | None, options.sensor_option("as the store records")] = None,
     json: JsonFile = None,
     picture: Picture = None,
+    curve: options.Curve = None,
     tile: options.Tile = None,
     flips: options.Flips = False,
     overwrite: Annotated[bool, overwrites("files that evaluate didn't write")] = False,
@@ -142,6 +143,7 @@ def evaluate(
         tile=tile,
         flips=flips,
         sensor=sensor,
+        curve=curve,
     )
     keep_freed_memory()
     share_freed_memory_among_threads()
@@ -229,6 +231,11 @@ def _print(evaluation: Evaluation) -> None:
             "correct the alignment before you trust the figures",
             err=True,
             label="warning",
+        )
+    if evaluation.srgb:
+        say(
+            f"Frames of {counted(len(evaluation.srgb), 'sequence')} taken as sRGB; --curve linear "
+            "takes them as light"
         )
     if evaluation.gain_estimated:
         say(

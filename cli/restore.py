@@ -154,6 +154,7 @@ def restore(
     first: options.First = None,
     calibration: options.Calibration = None,
     sensor: options.Sensor = None,
+    curve: options.Curve = None,
     since: options.From = None,
     until: options.To = None,
     tile: options.Tile = None,
@@ -204,6 +205,7 @@ def restore(
             frames_per_exposure=frames_per_exposure,
             bits=16 if bits == "16" else 8,
             headroom=headroom,
+            curve=curve,
             force=force,
         )
     except job.RestoreError as error:
@@ -246,6 +248,8 @@ def restore(
         write_video(video, restored_files(out), video_fps, overwrite=overwrite)
     recordings = (summary,) if isinstance(summary, job.RestoreSummary) else summary.recordings
     words += _gains(recordings)
+    if any(summary.curve == "srgb" for summary in recordings):
+        words += ", frames taken as sRGB"
     kept = f", {summary.kept} there already" if summary.kept else ""
     written = "" if video is None else f"; {video}"
     outside = f", {summary.left_out} not wholly in {part} left out" if summary.left_out else ""

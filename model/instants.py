@@ -87,7 +87,7 @@ def moved_to(
     seen, differs = as_seen(came * moved + (1 - came) * hidden, told, light, beside)
     if maps is not None:
         maps = _moved_maps(maps, gray(blur), points[:, 0], came, differs)
-    return within_range(seen - FLOOR, blur), maps
+    return within_range(seen - FLOOR, blur, told.light), maps
 
 
 def _moved_maps(

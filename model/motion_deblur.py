@@ -242,7 +242,7 @@ def _sharp_in_band(
     sharp = torch.lerp(lit, _in_colours_of(lit, sharp), told.moves(scale))
     sharp, differs = as_seen(sharp, told, about(light, SHORT) + FLOOR, moved)
     unsure = torch.cat([integrals, 1 - visible, residue, differs], 1).clamp(-LIMIT, LIMIT)
-    sharp = within_range(sharp - FLOOR, blur)
+    sharp = within_range(sharp - FLOOR, blur, light)
     return sharp, torch.cat([unsure, pace.log1p()], 1)
 
 

@@ -4,7 +4,7 @@ A command writes `gain: Gain = None`. Where its help or the default that it stat
 function makes the option: `seed: Annotated[int, seed_option("scenes and noise")] = 0`.
 """
 
-from .recording import Blur, Blurs, Force, From, Spikes, SpikesOfEach, To, between
+from .recording import Blur, Blurs, Curve, Force, From, Spikes, SpikesOfEach, To, between
 from .spike_camera import (
     Calibration,
     First,
@@ -49,6 +49,7 @@ __all__ = [
     "Blur",
     "Blurs",
     "Calibration",
+    "Curve",
     "Exposure",
     "First",
     "Flips",

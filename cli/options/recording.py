@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,6 +31,16 @@ Spikes = Annotated[
 ]
 Blurs = Annotated[list[Path], _blur("Folder of blurred frames; may be repeated.")]
 SpikesOfEach = Annotated[list[Path], _spikes("The .dat stream of each --blur, in the same order.")]
+
+Curve = Annotated[
+    Literal["linear", "srgb"] | None,
+    typer.Option(
+        help="What the frames' numbers are: codes of sRGB, which are decoded for all work and "
+        "encoded again, or linear light.",
+        show_default="as the spikes tell",
+        rich_help_panel=FRAMES,
+    ),
+]
 
 Force = Annotated[
     bool,

@@ -35,6 +35,7 @@ from ..calibrate.sensor_file import read_sensor
 from ..host.files import sha256_file
 from ..host.reporter import SILENT, Parts, Reporter, counted
 from ..sequences.in_time import require_one_scene
+from ..sequences.linear_frames import FrameCurve
 from ..sequences.recording import Recording
 from ..train.ema import averaged_copy, update_average
 from ..trained.model_file import load_trained, require_model_file, write_model
@@ -83,6 +84,8 @@ class Adapting:
     """A torch device; None: the GPU where there is one."""
     force: bool = False
     """Go on even where spikes and frames are not alike at any lag."""
+    curve: FrameCurve | None = None
+    """What the numbers of the frames are; None: as the spikes tell."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +138,7 @@ def adapt(
         found = require_one_scene(recording, force=how.force)[1]
         for warning in (*recording.settings.warnings, *found):
             reporter.warn(warning)
+    recordings = [recording.with_frame_curve(how.curve) for recording in recordings]
     clips = _Clips(recordings, config, how)
     model.to(clips.device)
     tries = config.DATA.NORM.MODE == "relative"

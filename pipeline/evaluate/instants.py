@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..frames.images import to_8_bits
 from ..host.reporter import SILENT, Reporter, counted
 from ..methods.contract import Method, restored_instants
 from ..sequences.contract import WindowSequence
 from ..sequences.kept import KeptSequence
+from ..sequences.linear_frames import shown_in_8_bits
 from .metrics import Score, psnr, ssims
 from .scores import EvaluationError
 
@@ -119,12 +119,13 @@ def score_instants(
         }
         for window in range(sequence.length):
             for i, place in enumerate(places[sequence.seq]):
-                sharp = to_8_bits(sequence.sharp_at(place, window, window + 1)[0])
+                sharp = shown_in_8_bits(sequence, sequence.sharp_at(place, window, window + 1)[0])
                 frames: dict[str, npt.NDArray[np.uint8]] = {
                     name: next(restored)[2] for name, restored in restoring.items()
                 }
                 if "blur" in following:
-                    frames["blur"] = to_8_bits(sequence.blur(window, window + 1)[0])
+                    blur = sequence.blur(window, window + 1)[0]
+                    frames["blur"] = shown_in_8_bits(sequence, blur)
                 similar = ssims(list(frames.values()), sharp)
                 for (name, frame), likeness in zip(frames.items(), similar, strict=True):
                     found[name][i].append(Score(psnr(frame, sharp), likeness))

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..frames.images import to_8_bits
 from ..frames.listing import shorten
 from ..host.files import StrPath, sha256_file
 from ..host.reporter import SILENT, Parts, Reporter
@@ -29,6 +28,7 @@ from ..sequences.contract import WindowSequence
 from ..sequences.corrected import correct_sequences, sensors_of
 from ..sequences.kept import KeptSequence
 from ..sequences.lag import median_lag, window_lag
+from ..sequences.linear_frames import FrameCurve, is_decoded, shown_in_8_bits, with_linear_frames
 from ..sequences.provenance import blur_kinds, describe_data, findings
 from .instants import chosen_instants, score_instants
 from .lpips import Backbone, Lpips
@@ -64,6 +64,8 @@ class Evaluating(ModelOptions):
     """Number of instants of each exposure that are scored; None: only the middle."""
     sensor: StrPath | None = None
     """File that says how the spike pixels differ; None: they are taken as equal."""
+    curve: FrameCurve | None = None
+    """What the numbers of the frames are; None: as the spikes tell."""
 
 
 def evaluate(
@@ -128,12 +130,19 @@ def evaluate(
     for sequence in sequences if how.instants is not None else ():
         chosen_instants(sequence, how.instants or 1)  # refuses before anything is restored
     evaluation = evaluate_sequences(
-        sequences, names, trained=trained, lpips=lpips, meter=meter, reporter=reporter
+        sequences,
+        names,
+        trained=trained,
+        lpips=lpips,
+        meter=meter,
+        curve=how.curve,
+        reporter=reporter,
     )
     instants = None
     if how.instants is not None:
         ready = {name: trained.get(name) or make_method(name) for name in names}
-        instants = score_instants(sequences, ready, how.instants, reporter).to_json()
+        light = with_linear_frames(sequences, how.curve)
+        instants = score_instants(light, ready, how.instants, reporter).to_json()
     return replace(
         evaluation,
         instants=instants,
@@ -197,6 +206,7 @@ def evaluate_sequences(
     trained: Mapping[str, ModelMethod] | None = None,
     lpips: Lpips | None = None,
     meter: MotionMeter | None = None,
+    curve: FrameCurve | None = None,
     reporter: Reporter = SILENT,
 ) -> Evaluation:
     """Evaluate checked methods on sequences that are already open; see `evaluate`.
@@ -207,6 +217,7 @@ def evaluate_sequences(
         trained: the networks of `model` and `rgb`.
         lpips: measures LPIPS; None: not measured.
         meter: measures by motion; None: not measured.
+        curve: what the numbers of the frames are; None: as the spikes tell, for each sequence.
         reporter: receives progress in windows, and the time left.
     """
     trained = trained or {}
@@ -226,16 +237,17 @@ def evaluate_sequences(
         parts.update(parts_of(ready.values(), sequence))
     work.expect(parts)
     shared.heard = work.did
-    best = _best_widths(searched, sequences, widths, work)
+    light = with_linear_frames(sequences, curve)
+    best = _best_widths(searched, light, widths, work)
     ready.update({name: make_method(name, width) for name, width in best.items()})
     windows, lags = [], {}
-    for sequence in map(KeptSequence, sequences):
+    for sequence in map(KeptSequence, light):
         if meter is not None:
             meter.begin_sequence()
         restoring = {name: restored_frames(ready[name], sequence) for name in methods}
         found = []
         for window in range(sequence.length):
-            sharp = to_8_bits(sequence.sharp(window, window + 1)[0])
+            sharp = shown_in_8_bits(sequence, sequence.sharp(window, window + 1)[0])
             frames = {name: next(restored)[1] for name, restored in restoring.items()}
             similar = ssims(list(frames.values()), sharp)
             scores = {
@@ -266,6 +278,7 @@ def evaluate_sequences(
         sdm_bins=best.get("sdm"),
         tile=max((side for side in tiles if side is not None), default=None),
         gain_estimated=tuple(s.seq for s in sequences if s.gain is None and best),
+        srgb=tuple(s.seq for s in light if is_decoded(s)),
         findings=findings(sequences),
         lags=lags,
         motion=meter.scores() if meter is not None else {},
@@ -296,7 +309,7 @@ def _best_widths(
     for sequence in map(KeptSequence, sequences):
         restoring = {key: restored_frames(method, sequence) for key, method in methods.items()}
         for window in range(sequence.length):
-            sharp = to_8_bits(sequence.sharp(window, window + 1)[0])
+            sharp = shown_in_8_bits(sequence, sequence.sharp(window, window + 1)[0])
             for key, restored in restoring.items():
                 values[key].append(psnr(next(restored)[1], sharp))
             work.did("widths", f"choosing short windows on {sequence.seq}")

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import __version__
-from ..frames.images import to_8_bits
 from ..frames.panels import Row, draw_panels
 from ..host.files import StrPath, atomic_write
 from ..host.locks import only_writer_of
@@ -22,6 +21,7 @@ from ..methods.make_method import make_method
 from ..methods.shared import SharedExposures
 from ..sequences.corrected import correct_sequences
 from ..sequences.kept import KeptSequence
+from ..sequences.linear_frames import shown_in_8_bits, with_linear_frames
 from ..simulate.display import SPLIT as SHOW
 from .job import Evaluating, evaluate
 from .metrics import psnr
@@ -107,14 +107,14 @@ def before_after(
         recorded = next(s for s in open_store(store, split) if s.seq == shown.seq)
     if options.sensor is not None:
         correct_sequences([recorded], options.sensor)
-    sequence = KeptSequence(recorded)
+    sequence = KeptSequence(*with_linear_frames([recorded], options.curve))
     window = int(np.flatnonzero(np.asarray(sequence.frame_index) == shown.frame_index)[0])
     assert evaluation.sdm_bins is not None
     methods = [make_method("blur"), make_method("sdm", evaluation.sdm_bins), make_method("path")]
     if run is not None:
         methods.append(options.open(run))
     shared = SharedExposures()
-    sharp = to_8_bits(sequence.sharp(window, window + 1)[0])
+    sharp = shown_in_8_bits(sequence, sequence.sharp(window, window + 1)[0])
     panels = []
     for method in methods:
         if method.shared is not None:

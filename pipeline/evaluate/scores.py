@@ -61,6 +61,8 @@ class Evaluation:
     """Side of the model's tiles in pixels; None: whole frames, or no model."""
     gain_estimated: tuple[str, ...]
     """Names of sequences without a recorded gain: tfp and sdm take it from the blurred frames."""
+    srgb: tuple[str, ...]
+    """Names of sequences whose frames are sRGB, and were decoded for all methods."""
     findings: dict[str, str]
     """What `align` found wrong with sequences that were voxelized all the same, by name."""
     lags: dict[str, float | None]
@@ -142,6 +144,7 @@ class Evaluation:
             "flips": self.flips,
             **({} if self.sensor_sha256 is None else {"sensor_sha256": self.sensor_sha256}),
             "gain_estimated": list(self.gain_estimated),
+            **({"srgb": list(self.srgb)} if self.srgb else {}),
             "psnr_interval": {name: self.interval(name) for name in self.methods},
             "psnr_gain_over_blur_interval": self.gain_intervals(),
             "lag_in_exposures": self.lags,

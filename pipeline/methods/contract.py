@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ...errors import SpikeDeblurError
 from ..frames.images import to_uint8, to_uint16
 from ..sequences.contract import WindowSequence
+from ..sequences.linear_frames import in_codes
 from ..spikes.camera import luminance
 
 Frames = npt.NDArray[np.float32]
@@ -123,7 +124,7 @@ def restored_frames(
         MethodError: the method can't work on the sequence, or gave values that are no numbers.
     """
     for window, frame in _restored(method, windows, wanted):
-        yield window, to_uint8(frame)
+        yield window, to_uint8(in_codes(windows, frame))
 
 
 def restored_instants(
@@ -152,7 +153,11 @@ def restored_instants(
     rounded = to_uint8 if bits == 8 else to_uint16
     if method.asked_at_instants and any(times):
         yield from _asked(
-            method, windows, times, wanted, lambda frame: rounded(_within(frame, headroom))
+            method,
+            windows,
+            times,
+            wanted,
+            lambda frame: rounded(_within(in_codes(windows, frame), headroom)),
         )
         return
     exposures = None if len(times) == 1 else method.exposures(windows)
@@ -172,6 +177,7 @@ def restored_instants(
                     if time != 0:
                         assert exposures is not None
                         frame = exposures.moved(window, middles, time)
+                    frame = in_codes(windows, frame)
                     yield window, i, rounded(_within(frame, headroom))
         middles = {i: frame for i, frame in middles.items() if i >= newest - 1}
 

@@ -8,14 +8,13 @@ from torch import Tensor
 
 from ...model.neighbours import Motion, light_in, motion_in
 
-BRIGHTEST = 253.5 / 255
-"""Value of a frame from which on it may be clipped."""
-
 
 class Exposure:
     """One exposure: frames and spikes of the same field, and how it moves."""
 
-    def __init__(self, blur: Tensor, voxels: Tensor, gain: float, late: float) -> None:
+    def __init__(
+        self, blur: Tensor, voxels: Tensor, gain: float, late: float, brightest: float
+    ) -> None:
         self.blur = blur
         """(1, 3, H, W), `filled`."""
         self.voxels = voxels
@@ -24,6 +23,8 @@ class Exposure:
         """Spikes a sample at unit luminance, as this blurred frame shows it; NaN: it is dark."""
         self.late = late
         """Time by which its spikes came late, as a share of the exposure."""
+        self.brightest = brightest
+        """Value of the frame from which on it may be clipped."""
 
     @cached_property
     def motion(self) -> Motion:
@@ -41,4 +42,4 @@ class Exposure:
         """
         brightness = self.gain / other.gain
         blur = self.blur * brightness
-        return blur, light_in(blur, self.voxels), brightness * BRIGHTEST
+        return blur, light_in(blur, self.voxels), brightness * self.brightest

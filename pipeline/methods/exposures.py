@@ -32,10 +32,11 @@ from ...model.spike_motion import weights_at
 from ..host.allocator import KEPT_BYTES, give_back_freed_memory
 from ..sequences.contract import WindowSequence, sensor_of
 from ..sequences.grid import resampling_of
+from ..sequences.linear_frames import BRIGHTEST, ends_of
 from ..spikes.counts import samples_per_bin
 from ..spikes.intervals import light_of_spikes
 from .contract import Frames
-from .exposure import BRIGHTEST, Exposure
+from .exposure import Exposure
 from .inputs import InputReader
 from .side_by_side import frame_bytes, side_by_side, threads_that_fit
 from .spans import Connection, Span, Way
@@ -54,7 +55,6 @@ NORM = NormConfig(MODE="relative", CORRECT_LAG=True)
 """How `path` sees spikes, without a network that was trained to see them in another way."""
 
 T = TypeVar("T")
-_BRIGHTEST_16 = 0.999  # the same of frames of 16 bits, which may hold 12, shifted
 _ALWAYS = 0.999  # spikes a sample from which on a pixel fired in every one, but for rounding
 _BEYOND = 1 / 16  # of an exposure, by which paths are believed beyond its ends
 _BESIDE = 1 / 4  # of an exposure, in which spikes on both sides of a window are read
@@ -265,13 +265,14 @@ class Exposures:
         raw = self.reader.read(window, window + 1)
         conditions = self.reader.measured(window, window + 1, [raw])
         blur, voxels = network_inputs(raw, conditions, self._norm)
-        gain = _gain_of(blur, raw.voxels.float(), int(raw.samples[0]))
+        ends = ends_of(self.windows, "uint8" if raw.blur.dtype == torch.uint8 else "uint16")
+        sure = min(ends[1], BRIGHTEST["uint8"])
+        gain = _gain_of(blur, raw.voxels.float(), int(raw.samples[0]), sure)
         self.gains[window] = gain
         late = 0.0 if conditions is None or conditions.late is None else conditions.late.item()
         rate, saturated = self._rate(raw)
-        brightest = BRIGHTEST if raw.blur.dtype == torch.uint8 else _BRIGHTEST_16
-        blur = filled(blur, rate, saturated, brightest)
-        return Exposure(blur, voxels, gain, round(late) / voxels.shape[1])
+        blur = filled(blur, rate, saturated, ends)
+        return Exposure(blur, voxels, gain, round(late) / voxels.shape[1], sure)
 
     def _rate(self, raw: RawWindows) -> tuple[Tensor, Tensor]:
         """Return spikes a sample over an exposure, and 1 where a pixel fired in every sample.
@@ -409,19 +410,20 @@ def as_frames(restored: Tensor) -> Frames:
     return frames
 
 
-def _gain_of(blur: Tensor, light: Tensor, samples: int) -> float:
+def _gain_of(blur: Tensor, light: Tensor, samples: int, brightest: float) -> float:
     """Return the gain, spikes a sample at unit luminance, as what is not clipped shows it.
 
     Args:
         blur: (1, 3, H, W).
         light: (1, K, h, w), in spikes.
         samples: spike samples of the exposure.
+        brightest: value of the frame from which on it may be clipped.
 
     Returns:
         The gain; NaN where there is no light.
     """
     scale = blur.shape[-1] // light.shape[-1]
-    whole = F.max_pool2d(blur.amax(1, keepdim=True), scale) < BRIGHTEST
+    whole = F.max_pool2d(blur.amax(1, keepdim=True), scale) < brightest
     seen = (F.avg_pool2d(gray(blur), scale) * whole).sum().item()
     spikes = (light.sum(1, keepdim=True) * whole).sum().item()
     return spikes / samples / seen if seen > 0 and spikes > 0 else math.nan

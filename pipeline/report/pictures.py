@@ -20,7 +20,7 @@ from PIL import Image
 from ...errors import SpikeDeblurError
 from ..evaluate.metrics import psnr
 from ..evaluate.picture import blurred_part
-from ..frames.images import to_8_bits, to_uint8
+from ..frames.images import to_uint8
 from ..host.reporter import Parts
 from ..methods.contract import Method, restored_frames
 from ..methods.make_method import METHODS, UNTRAINED, ModelOptions, make_method
@@ -30,6 +30,7 @@ from ..methods.shared import SharedExposures
 from ..sequences.contract import WindowSequence
 from ..sequences.kept import KeptSequence
 from ..sequences.lag import likeness_curve
+from ..sequences.linear_frames import shown_in_8_bits, with_linear_frames
 from ..sequences.stored import StoreSequence
 from ..spikes import samples_per_bin
 from .material import ReportMaterial, Run
@@ -153,11 +154,11 @@ def compare(
     shared.heard = work.did
     comparisons = []
     for heading, stored, window in chosen:
-        sequence = KeptSequence(stored)
+        sequence = KeptSequence(*with_linear_frames([stored]))
         wanted = partial(operator.eq, window)
         sharp = None
         if sequence.has_sharp:
-            sharp = to_8_bits(sequence.sharp(window, window + 1)[0])
+            sharp = shown_in_8_bits(sequence, sequence.sharp(window, window + 1)[0])
         panels: list[Panel] = []
         part = None
         for name, method in methods:

@@ -14,6 +14,7 @@ from ..methods.contract import Method, restored_instants
 from ..methods.make_method import UNTRAINED, ModelOptions, make_method
 from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.arrays import ArrayError, ArraySequence
+from ..sequences.linear_frames import FrameCurve, frame_curve_of, with_linear_frames
 from ..sequences.recording import MOST_BINS
 from ..weights.find import find_model
 
@@ -38,11 +39,13 @@ class Model:
         spikes: Arrays,
         exposures: Arrays | None = None,
         gain: float | None = None,
+        *,
+        curve: FrameCurve | None = None,
     ) -> Any:
         """Restore the sharp frames of one recording; see `spikedeblur.restore`."""
         method = self._method
         bins = method.config.DATA.K
-        return _restored(lambda _: method, frames, spikes, exposures, gain, bins)
+        return _restored(lambda _: method, frames, spikes, exposures, gain, bins, curve)
 
 
 def load(
@@ -72,6 +75,7 @@ def restore(
     gain: float | None = None,
     *,
     method: str = "path",
+    curve: FrameCurve | None = None,
 ) -> Any:
     """Restore the sharp frames of one recording without any weights.
 
@@ -88,6 +92,8 @@ def restore(
             which belong to it.
         gain: spikes a sample at unit luminance; None: as the blurred frames show it.
         method: path, sdm, tfp, tfi or blur.
+        curve: what the frames' numbers are: srgb, which are decoded for all work and encoded again,
+            or linear; None: as the spikes tell.
 
     Returns:
         (N, H, W, 3), in the frames' type, at the middles of the exposures: an array, or a tensor
@@ -105,7 +111,7 @@ def restore(
     def method_for(bins: int) -> Method:
         return make_method(method, min(DEFAULT_SHORT_BINS, bins))
 
-    return _restored(method_for, frames, spikes, exposures, gain, None)
+    return _restored(method_for, frames, spikes, exposures, gain, None, curve)
 
 
 def _restored(
@@ -115,19 +121,20 @@ def _restored(
     exposures: Any,
     gain: float | None,
     bins: int | None,
+    curve: FrameCurve | None,
 ) -> Any:
     """Restore as the command does; `method_for` makes the method for a number of bins."""
     given, fired = _array("frames", frames), _array("spikes", spikes)
     times = None if exposures is None else _array("exposures", exposures)
     whole = ArraySequence(given, fired, times, gain, bins)
+    curve = curve or frame_curve_of(whole)
     found = np.empty((whole.length, *whole.frame_shape, 3), whole.frame_dtype)
     bits: Literal[8, 16] = 8 if whole.frame_dtype == "uint8" else 16
     for group in _alike(whole) if bins is None else [list(range(whole.length))]:
-        windows = whole
+        part = whole
         if len(group) < whole.length:
-            windows = ArraySequence(
-                given[group], fired, None if times is None else times[group], gain
-            )
+            part = ArraySequence(given[group], fired, None if times is None else times[group], gain)
+        (windows,) = with_linear_frames([part], curve)
         every = [(True,)] * windows.length
         for i, _, frame in restored_instants(
             method_for(windows.bins), windows, (0.0,), every, bits

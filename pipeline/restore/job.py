@@ -25,6 +25,7 @@ from ..methods.parts import GUESSES, parts_of
 from ..methods.tfp_tfi_sdm import DEFAULT_SHORT_BINS
 from ..sequences.find_recording import recordings_of
 from ..sequences.in_time import require_one_scene
+from ..sequences.linear_frames import FrameCurve
 from ..sequences.recording import Recording, RecordingSequence
 from ..spikes.between import Between
 from .gain import gain_taken
@@ -59,6 +60,8 @@ class Restoring(ModelOptions):
     """Bits of a channel in the PNGs; 16 need the extra `png16`."""
     headroom: int = 1
     """Brightest light that the PNGs show, 1 being white; more needs 16 bits."""
+    curve: FrameCurve | None = None
+    """What the numbers of the frames are; None: as the spikes tell."""
     force: bool = False
     """Restore even where spikes and frames are not alike at any lag."""
 
@@ -123,6 +126,8 @@ class RestoreSummary:
     exposure that this run read. None: no gain was used."""
     gain_measured: bool
     """Whether the gain was measured."""
+    curve: FrameCurve
+    """What the numbers of the frames were taken for."""
     left_out: int
     """Number of frames that are not exposed wholly in the part of the recording that is read."""
     warnings: tuple[str, ...]
@@ -248,6 +253,8 @@ class _Job:
             raise RestoreError(f"{out}: the blurred frames are there; choose another --out")
         each = how.frames_per_exposure
         require_samples(recording, each)
+        if how.method != "blur":
+            recording = recording.with_frame_curve(how.curve)
         parts = list(self._parts(recording))
         shortest = min((part.windows for part in parts), key=lambda windows: windows.bins)
         short_bins = min(how.short_bins, shortest.bins)
@@ -305,6 +312,7 @@ class _Job:
             tile=tile,
             gain=gain.value,
             gain_measured=gain.measured,
+            curve=recording.frame_curve,
             left_out=recording.left_out,
             warnings=tuple(warnings),
         )
@@ -392,6 +400,7 @@ def _inputs(
         **({"sensor_sha256": read_sensor(settings.sensor).sha256} if settings.sensor else {}),
         **({"bits": how.bits} if how.bits != 8 else {}),
         **({"white": white_of(how.headroom)} if how.headroom != 1 else {}),
+        **({"curve": recording.frame_curve} if recording.frame_curve != "linear" else {}),
         "frames": {
             e.path.stem: {"t0": e.t0, "t1": e.t1, "blur_sha256": _image_sha256(e.path)}
             for e in recording.exposures

@@ -13,7 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import SpikeDeblurError
-from ..frames.images import DeepRGB, as_type, image_shape, read_frame, to_uint8, to_uint16, to_unit
+from ..frames.images import (
+    DeepRGB,
+    FrameType,
+    as_type,
+    image_shape,
+    read_frame,
+    to_uint8,
+    to_uint16,
+    to_unit,
+)
 from ..host.files import StrPath
 from ..host.reporter import counted
 from ..spikes.between import none_exposed
@@ -26,6 +35,7 @@ from ..spikes.stream import SpikeStream
 from ..store.schema import voxel_type
 from .contract import Box, FrameKind, Span, WindowSequence, sensor_of
 from .corrected import correction
+from .linear_frames import FrameCurve, as_light, frame_curve_of, light_at_ends, require_curve
 
 MOST_BINS = 32
 """Bins of an exposure where no model says how many."""
@@ -66,6 +76,8 @@ class Recording:
     """Paths of what the recording was read from, by role, for records of products."""
     left_out: int = 0
     """Number of frames that are not exposed wholly in the part of the recording that is read."""
+    frame_curve: FrameCurve = "linear"
+    """What the numbers of its frames are; see `with_frame_curve`."""
 
     def spikes(self) -> SpikeStream:
         """Open the stream as it was recorded, confined to the part that is read."""
@@ -80,6 +92,21 @@ class Recording:
         start, stop = stream.whole
         digest = hash_samples(stream, start, stop)
         return {"spikes_sha256": digest, "spikes_samples": [start, stop]}
+
+    def with_frame_curve(self, curve: FrameCurve | None) -> Recording:
+        """Return the recording with what its frames are known to be; None: as the spikes tell.
+
+        The first, middle and last exposure are read for it.
+
+        Raises:
+            StoreError: an unknown curve.
+        """
+        require_curve(curve)
+        if curve is None:
+            last = len(self.exposures) - 1
+            some = replace(self, frame_curve="linear").only(sorted({0, last // 2, last}))
+            curve = frame_curve_of(RecordingSequence(some, 1))
+        return replace(self, frame_curve=curve)
 
     def only(self, indices: Sequence[int]) -> Recording:
         """Return the recording with some of its exposures."""
@@ -116,6 +143,8 @@ def wholly_read(
 
 class RecordingSequence(WindowSequence):
     """Windows of a recording, which has no sharp frames.
+
+    Frames of sRGB are read as linear light of 16 bits, where the recording says what they are.
 
     Under a rolling shutter `t0` and `t1` are those of the frames' first row, and voxels and spikes
     are each row's own: as much later as the row is exposed.
@@ -185,7 +214,12 @@ class RecordingSequence(WindowSequence):
         self.voxel_dtype = voxel_type(int(self.samples.max()), self.bins)
         first = read_frame(self._paths[0])
         self.frame_shape = first.shape[:2]
-        self.frame_dtype = "uint8" if first.dtype == np.uint8 else "uint16"
+        self._code_dtype: FrameType = "uint8" if first.dtype == np.uint8 else "uint16"
+        self.frame_dtype = self._code_dtype
+        self.frame_curve = recording.frame_curve
+        if self.frame_curve == "srgb":
+            self.frame_dtype = "uint16"
+            self.ends = light_at_ends(self._code_dtype)
         self.voxel_shape = settings.geometry.shape
         where = settings.registration
         self.registered = where is not None
@@ -227,7 +261,9 @@ class RecordingSequence(WindowSequence):
         # Tiles of one clip ask for the same few frames again and again.
         if i not in self._frames:
             frame = read_frame(self._paths[i], self.frame_shape)
-            self._frames[i] = self._moved(i, as_type(frame, self.frame_dtype, self._paths[i]))
+            codes = as_type(frame, self._code_dtype, self._paths[i])
+            light = as_light(codes) if self.frame_curve == "srgb" else codes
+            self._frames[i] = self._moved(i, light)
             if len(self._frames) > _FRAMES_KEPT:
                 self._frames.popitem(last=False)
         self._frames.move_to_end(i)

@@ -22,6 +22,7 @@ from ..methods.make_method import make_method
 from ..sequences.contract import STREAM, WindowSequence, sensor_of
 from ..sequences.corrected import correct_sequences, correction
 from ..sequences.kept import KeptSequence
+from ..sequences.linear_frames import with_linear_frames
 from ..sequences.recording import Recording, RecordingSequence
 from ..sequences.stored import StoreSequence, open_store
 from ..spikes import read_side_file, reconstruct, samples_per_bin
@@ -331,13 +332,14 @@ class _Restored:
     """The frames that `path` restores of one exposure; what moves in it is found once."""
 
     def __init__(self, sequence: WindowSequence, window: int, samples: int) -> None:
-        self._sequence, self._window, self._samples = KeptSequence(sequence), window, samples
+        self._recorded, self._window, self._samples = sequence, window, samples
         self._method: Method | None = None
 
     def __call__(self, instant: int) -> Plane:
         """Return the frame (H, W, 3) at a sample, as light."""
         if self._method is None:
             self._method = make_method("path")
+            self._sequence = KeptSequence(*with_linear_frames([self._recorded]))
         middle = (self._samples - 1) / 2
         time = (instant - middle) / self._samples if abs(instant - middle) >= 1 else 0.0
         times = sorted({0.0, time})

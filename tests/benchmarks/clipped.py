@@ -23,9 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from moving_apart import PARTS, write_frames
 
 from spikedeblur.pipeline.frames.images import to_bytes, to_unit, write_png
+from spikedeblur.pipeline.frames.srgb import codes_of_light, light_of_codes
 from spikedeblur.pipeline.methods import exposures
 from spikedeblur.pipeline.methods.contract import MethodClip
 from spikedeblur.pipeline.methods.path import PathMethod
+from spikedeblur.pipeline.sequences.linear_frames import in_codes, with_linear_frames
 from spikedeblur.pipeline.simulate.clips import scene_clips
 from spikedeblur.pipeline.simulate.rig import Rig
 from spikedeblur.pipeline.spikes.camera import luminance
@@ -44,31 +46,23 @@ class Clipped:
         self.gain = None if sequence.gain is None else sequence.gain * white
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_sequence":
+            raise AttributeError(name)
         return getattr(self._sequence, name)
 
     def light_of(self, frames: np.ndarray) -> np.ndarray:
         """Return the linear light of frames, in the new white."""
         values = to_unit(frames)
-        return (decoded(values) if self._linear else values) / self._white
+        return (light_of_codes(values) if self._linear else values) / self._white
 
     def blur(self, start: int, stop: int, *crop: Any) -> np.ndarray:
         """Return clipped frames (T, H, W, 3) uint8."""
         light = self.light_of(self._sequence.blur(start, stop, *crop)).clip(0, 1)
-        return to_bytes(255 * (encoded(light) if self._linear else light))
+        return to_bytes(255 * (codes_of_light(light) if self._linear else light))
 
     def shown(self, frames: np.ndarray) -> np.ndarray:
         """Return the linear light of restored frames (T, H, W, 3)."""
-        return decoded(frames) if self._linear else frames
-
-
-def decoded(codes: np.ndarray) -> np.ndarray:
-    """Return linear light of sRGB's codes, above 1 too."""
-    return np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)
-
-
-def encoded(light: np.ndarray) -> np.ndarray:
-    """Return sRGB's codes of linear light, above 1 too."""
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+        return light_of_codes(frames) if self._linear else frames
 
 
 def clipped(sequences: Sequence[Any], *, linear: bool) -> Iterator[Clipped]:
@@ -85,6 +79,13 @@ def psnr_inside(frames: np.ndarray, truth: np.ndarray, inside: np.ndarray) -> fl
     return float(10 * np.log10(truth[inside].max() ** 2 / error))
 
 
+def restored(sequence: Clipped) -> np.ndarray:
+    """Return what `path` makes of a sequence (T, H, W, 3), as its frames are."""
+    (windows,), method = with_linear_frames([sequence]), PathMethod()  # type: ignore[list-item]
+    clips = [MethodClip(i, i + 1, i, i + 1) for i in range(sequence.length)]
+    return in_codes(windows, np.concatenate([method(windows, clip) for clip in clips]))
+
+
 def measure(sequence: Clipped) -> dict[str, float]:
     """Return PSNR in dB of each way."""
     truth = sequence.light_of(sequence.sharp(0, sequence.length))
@@ -92,13 +93,10 @@ def measure(sequence: Clipped) -> dict[str, float]:
     inside = (blur == 255).any(-1)
     if not inside.any():
         return {}
-    every = [MethodClip(i, i + 1, i, i + 1) for i in range(sequence.length)]
     shown = {"clipped frame": to_unit(blur)}
     with mock.patch.object(exposures, "filled", lambda blur, *_: blur):
-        method = PathMethod()
-        shown["path, not filled"] = np.concatenate([method(sequence, clip) for clip in every])
-    method = PathMethod()
-    shown["path"] = np.concatenate([method(sequence, clip) for clip in every])
+        shown["path, not filled"] = restored(sequence)
+    shown["path"] = restored(sequence)
     return {
         name: psnr_inside(sequence.shown(frames), truth, inside) for name, frames in shown.items()
     }

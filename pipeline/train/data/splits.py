@@ -18,6 +18,7 @@ from ...host.reporter import counted
 from ...sequences.contract import WindowSequence, sensor_of
 from ...sequences.grid import is_registered, resampling_of
 from ...sequences.light import beside_exposure, is_plain_log1p, seen_by
+from ...sequences.linear_frames import with_linear_frames
 from ...sequences.provenance import describe_data, describe_mixture, findings
 from ...sequences.unified import UnifiedFiles, open_windows
 from ...spikes.frame_grid import size_warning
@@ -150,7 +151,7 @@ class Splits(NamedTuple):
         """
         data, options = config.DATA, config.TRAIN
         return ClipSamples(
-            self.training if packed else seen_by(data.NORM, self.training),
+            self._seen(self.training, data.NORM, packed=packed),
             ClipIndex.joined(self._every_start(data.CLIP_LEN)),
             beside=beside_exposure(data.NORM) if packed else None,
             crop_size=data.CROP_SIZE,
@@ -182,11 +183,19 @@ class Splits(NamedTuple):
             parts.append((index, len(sequences)))
         norm = config.DATA.NORM
         return ClipSamples(
-            self.validation if packed else seen_by(norm, self.validation),
+            self._seen(self.validation, norm, packed=packed),
             ClipIndex.joined(parts),
             beside=beside_exposure(norm) if packed else None,
             names=self.names("validation"),
         )
+
+    @staticmethod
+    def _seen(
+        sequences: Sequence[WindowSequence], norm: NormConfig, *, packed: bool
+    ) -> list[WindowSequence]:
+        """Return sequences as the network sees them: frames are linear light."""
+        linear = with_linear_frames(sequences)
+        return linear if packed else seen_by(norm, linear)
 
     def plan(
         self, config: Config, index: ClipIndex, rank: int, world: int, samples_a_step: int = 0
