@@ -27,6 +27,7 @@ MADE = {"docs/reference/commands.md", "docs/reference/config.md"}
 """Pages that are made from the code when the site is built."""
 
 EXAMPLES = {
+    "model/tiny.py",
     "pipeline/align/layouts/drone.py",
     "pipeline/methods/median.py",
     "tests/pipeline/methods/test_median.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -186,8 +187,9 @@ def test_path_takes_neighbours_of_other_lengths_but_not_across_dropped_frames(
 
     def near(exposures: Exposures, window: int) -> Near | None:
         beside = known(exposures, window)
-        neighbours[window] = len(beside.neighbours) if beside else 0
-        return beside
+        found = list(beside.neighbours) if beside else []
+        neighbours[window] = len(found)
+        return replace(beside, neighbours=found) if beside else None
 
     known = Exposures.near
     monkeypatch.setattr(Exposures, "near", near)

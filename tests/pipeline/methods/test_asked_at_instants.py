@@ -13,6 +13,7 @@ from spikedeblur.model import VRTWithSpike, build_model
 from spikedeblur.pipeline.align import AlignOptions, align
 from spikedeblur.pipeline.evaluate.instants import score_instants
 from spikedeblur.pipeline.frames.images import to_uint8
+from spikedeblur.pipeline.methods import exposures
 from spikedeblur.pipeline.methods.contract import (
     MethodClip,
     clips_of,
@@ -71,12 +72,13 @@ class Alone(ModelMethod):
     """A network that sees each exposure as if there were no other."""
 
     def exposures(self, windows):
-        exposures = super().exposures(windows)
-        exposures._helps = lambda other, window: False
-        return exposures
+        alone = super().exposures(windows)
+        alone._helps = lambda other, window: False
+        return alone
 
 
-def test_the_network_is_given_at_an_instant_what_training_gives_it(windows) -> None:
+def test_the_network_is_given_at_an_instant_what_training_gives_it(windows, monkeypatch) -> None:
+    monkeypatch.setattr(exposures, "filled", lambda blur, *_: blur)  # as training leaves light
     how = config("DATA.CLIP_LEN=3", f"DATA.CROP_SIZE={SIDE}")
     model, norm = network(how), how.DATA.NORM
     sequences, index = seen_by(norm, [windows]), ClipIndex.every_start([3], 3)
