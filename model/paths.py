@@ -28,8 +28,7 @@ DEGREE = 4
 AT_ONCE = 1 << 18
 """Numbers that are worked on together, few enough to stay in a processor's cache."""
 
-_AS_COLOURS, _SMALL = 4, 128  # most maps, and most rows and columns together, that torch enlarges
-# with other last bits than each map alone
+_AS_COLOURS = 4  # most maps that torch enlarges together with other last bits than each alone
 
 T = TypeVar("T")
 
@@ -50,8 +49,8 @@ def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Return maps (N, C, h, w) of another size (H, W), bilinearly."""
     if list(maps.shape[-2:]) == list(size):
         return maps
-    few_or_small = maps.shape[1] <= _AS_COLOURS or sum(size) <= _SMALL
-    if few_or_small or not maps.is_contiguous():
+    one_by_one = 2 * math.prod(size) > AT_ONCE and maps.shape[1] > _AS_COLOURS
+    if not (one_by_one and maps.is_contiguous()):
         return F.interpolate(maps, list(size), mode="bilinear")
     return by_maps(lambda some: F.interpolate(some, list(size), mode="bilinear"), maps, size)
 
