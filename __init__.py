@@ -16,14 +16,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .moved import serve_old_names
+from .version import __version__
 
 if TYPE_CHECKING:
     from .errors import SpikeDeblurError
     from .pipeline.restore.arrays import Model, load, restore
     from .pipeline.sequences import open_store
     from .pipeline.spikes import count_spikes, parse_geometry, read_side_file, read_spikes, tfp
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Model": "pipeline.restore.arrays",

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+from ..version import __version__
 from .help_page import Command
 from .output import LogFormat, chosen_log_format, say, to_go_on, typed
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..pipeline.host.reporter import counted
-from .completion import layouts, offered
+from .completion import LAYOUT_NAMES, layouts, offered
 from .help_page import OUTPUT, SIMULATED
 from .options import (
     Calibration,
@@ -36,9 +36,6 @@ from .output import command_line, free_name, note, report, require_writable, sto
 
 if TYPE_CHECKING:
     from ..pipeline.align.summary import AlignSummary
-
-LAYOUT_NAMES = ("x4k1000fps", "spk-gopro", "s-vrt-gopro", "s-sdm", "unified", "spikecv")
-"""Names of `layouts.LAYOUTS`, which help does not import because that takes time."""
 
 
 _MOST_CORRECTIONS = 4

@@ -7,14 +7,15 @@ from typing import Any
 
 import typer
 
+LAYOUT_NAMES = ("x4k1000fps", "spk-gopro", "s-vrt-gopro", "s-sdm", "unified", "spikecv")
+"""Names of `layouts.LAYOUTS`, which help does not import because that takes time."""
+
 Names = Callable[[], Iterable[str]]
 """Imports what knows the names, and returns them."""
 
 
 def layouts() -> Iterable[str]:
     """Return the built-in layouts of data sets."""
-    from .align import LAYOUT_NAMES
-
     return "auto", *LAYOUT_NAMES
 
 

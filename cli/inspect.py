@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,9 +10,9 @@ from .options import Geometry, Json
 from .output import command_line, print_json, print_table, say, say_next
 
 FileOrFolder = Annotated[
-    Path,
+    str,
     typer.Argument(
-        help="A .dat or its parts, sensor, manifest, log, store, run, model or config.",
+        help="A .dat or its parts, sensor, manifest, log, store or URL, run, model or config.",
         metavar="PATH",
     ),
 ]

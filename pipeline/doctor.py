@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import __version__
+from ..version import __version__
 from .host.machine import available_cores, cgroup_value
 from .host.reporter import counted
 from .spikes.intervals import compiled

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..configs.schema.data import roots_of
 from ..errors import SpikeDeblurError
+from .host.files import StrPath
 from .host.reporter import counted
 from .spikes.dat import SPIKE_SUFFIXES
 from .spikes.guess import LIKELY, guess_sizes
@@ -21,6 +22,7 @@ from .spikes.parts import is_in_parts, is_stream, open_stream, stream_files
 from .spikes.presets import NOT_PUBLISHED, PRESETS, parse_geometry
 from .spikes.settings import first_known
 from .spikes.sidefile import read_side_file
+from .storage.locate import local_path
 
 _MOST_GUESSES = 5
 _MOST_VALIDATIONS = 20
@@ -50,17 +52,27 @@ class Facts:
     it."""
 
 
-def inspect(path: Path, geometry: str | None = None) -> Facts:
+def inspect(path: StrPath, geometry: str | None = None) -> Facts:
     """Recognise `path` by its name, a folder by what is in it, and describe it.
 
     Args:
         path: a `.dat`, a folder or pattern of the parts of one, a sensor's file, a manifest,
-            alignment log, store, run folder, checkpoint, exported model or configuration.
+            alignment log, store, run folder, checkpoint, exported model or configuration; or the
+            URL of a store.
         geometry: SPEC of a `.dat` without side file.
 
     Raises:
         InspectError: missing, or nothing of these.
     """
+    found = local_path(path)
+    if found is None:
+        if Path(path).suffix.lower() in {*SPIKE_SUFFIXES, *_BY_SUFFIX}:
+            raise InspectError(
+                f"{path}: expected a store, the only thing that is looked into in a bucket; copy "
+                "the file here first"
+            )
+        return _store(path)
+    path = found
     # load_config also finds the package's configurations, which are no paths here.
     if not path.exists() and is_in_parts(path):
         return _spikes(path, geometry)
@@ -238,7 +250,7 @@ def _sensor(path: Path) -> Facts:
     return Facts(str(path), "sensor", facts)
 
 
-def _store(path: Path) -> Facts:
+def _store(path: StrPath) -> Facts:
     from .sequences import open_store
     from .sequences.contract import sensor_of
     from .sequences.stored import splits_of

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ... import __version__
+from ...version import __version__
 from ..frames.images import image_shape
 from ..frames.listing import left_out_around, shorten
 from ..host.locks import only_writer_of

@@ -20,8 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from ... import __version__
 from ...errors import SpikeDeblurError
+from ...version import __version__
 from ..host.documents import MAX_JSON_BYTES
 from ..host.files import stays_below, write_text
 from ..host.header import ProductFormat

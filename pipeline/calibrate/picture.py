@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ... import __version__
+from ...version import __version__
 from ..frames.panels import Row, draw_panels
 from ..host.files import atomic_write
 from ..spikes.sensor import Mask, Plane, Sensor

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ... import __version__
+from ...version import __version__
 from ..host.files import StrPath, path_aside, shortened, sweep
 from ..host.locks import only_writer_of
 from ..host.validation import first_problem

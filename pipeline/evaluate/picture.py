@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ... import __version__
+from ...version import __version__
 from ..frames.panels import Row, draw_panels
 from ..host.files import StrPath, atomic_write
 from ..host.locks import only_writer_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ... import __version__
 from ...errors import SpikeDeblurError
+from ...version import __version__
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from pathlib import Path
 
-from ... import __version__
+from ...version import __version__
 from ..host.files import write_text
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ... import __version__
 from ...errors import SpikeDeblurError
+from ...version import __version__
 from ..host.documents import read_json
 from ..host.files import StrPath, inside, write_text
 from ..host.header import ProductFormat

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ... import __version__
+from ...version import __version__
 from ..frames.images import RGB, to_bytes, write_png
 from ..host.files import require_inside, write_text
 from ..host.locks import only_writer

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ... import __version__
+from ...version import __version__
 from ..host.locks import only_writer
 from ..spikes.camera import SpikeCamera
 from ..spikes.geometry import SpikeGeometry

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ... import __version__
+from ...version import __version__
 from ..frames.images import to_bytes, write_png
 from ..frames.srgb import decode_srgb, encode_srgb
 from ..host.files import atomic_write, sweep, write_text

@@ -18,8 +18,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from ... import __version__
 from ...errors import SpikeDeblurError
+from ...version import __version__
 from ..host.extras import from_extra
 from ..host.files import AsideFile, atomic_write
 from ..host.locks import only_writer_of

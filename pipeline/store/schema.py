@@ -45,7 +45,7 @@ from pydantic import (
     model_validator,
 )
 
-from ... import __version__
+from ...version import __version__
 from ..host.files import stays_below
 from ..host.header import ProductFormat
 from ..host.pieces import HashForm

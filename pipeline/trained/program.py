@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import __version__
 from ...configs import dump_config
 from ...configs.schema import Config
 from ...errors import SpikeDeblurError
+from ...version import __version__
 from ..host.files import AsideFile, atomic_write
 from ..host.locks import only_writer_of
 from ..host.overwrite import require_free

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import pytest
 from layout_trees import custom_camera
 
-from spikedeblur.cli import align, main
-from spikedeblur.pipeline.align.layouts import LAYOUTS
+from spikedeblur.cli import main
 from spikedeblur.pipeline.simulate import job
 from spikedeblur.pipeline.simulate.clips import scene_clips
 
@@ -90,10 +89,6 @@ def test_layout_that_is_not_read_is_wrong_use(spikedeblur, recorded):
     done = spikedeblur("align", recorded, "--layout", "other")
     assert done.returncode == 2
     assert "other" in done.stderr
-
-
-def test_help_names_the_layouts_there_are():
-    assert tuple(LAYOUTS) == align.LAYOUT_NAMES
 
 
 def test_layout_file_names_log_and_manifest(spikedeblur, tmp_path):

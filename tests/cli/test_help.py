@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 from spikedeblur.cli import app, main
-from spikedeblur.cli.align import LAYOUT_NAMES
+from spikedeblur.cli.completion import LAYOUT_NAMES
 from spikedeblur.pipeline.align.layouts import LAYOUTS
 
 COMMANDS = typer.main.get_command(app).commands

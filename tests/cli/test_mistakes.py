@@ -99,7 +99,7 @@ def test_a_path_that_is_not_there_is_answered_by_its_neighbours(
 @pytest.mark.parametrize(
     ("typed", "where"),
     [
-        ("inspect s3://bucket/x.dat", "PATH"),
+        ("convert s3://bucket/x.dat spike.dat --geometry vidar", "IN"),
         ("view gs://bucket/x.zarr", "PATH"),
         ("evaluate store.zarr --sensor s3://bucket/s.zarr", "--sensor"),
         ("restore --method sdm --blur b --spikes https://host/s.dat --out o", "--spikes"),

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .... import __version__
 from ....configs.schema.train import TrainConfig
+from ....version import __version__
 from ...host.device_memory import peak_memory
 from ...host.documents import read_json
 from ...host.files import write_text

@@ -10,6 +10,7 @@ import pytest
 from data_sets import DataSet
 from s3_server import environment, make_bucket, s3_server
 
+from spikedeblur.pipeline.inspect import InspectError, inspect
 from spikedeblur.pipeline.sequences.stored import open_store
 from spikedeblur.pipeline.sequences.unified import open_windows
 from spikedeblur.pipeline.storage.base import StoreError
@@ -59,6 +60,17 @@ def test_crops_read_from_a_bucket_equal_those_of_a_folder(
         )
         np.testing.assert_array_equal(here.sharp(0, 5), there.sharp(0, 5))
         np.testing.assert_array_equal(here.frame_index, there.frame_index)
+
+
+def test_inspect_describes_a_store_in_a_bucket_as_in_a_folder(
+    data: DataSet, store: Path, url: str, kind: str
+) -> None:
+    data.voxelize(url, kind=kind)  # type: ignore[arg-type]
+    here, there = inspect(store), inspect(url)
+    assert (there.path, there.kind) == (url, "store")
+    assert (there.facts, there.table) == (here.facts, here.table)
+    with pytest.raises(InspectError, match="copy the file here"):
+        inspect("s3://spikes/recording.dat")
 
 
 def test_run_stopped_before_its_mark_is_refused_and_continues(

@@ -1,0 +1,3 @@
+"""The version, which every product records."""
+
+__version__ = "0.1.0"
