@@ -7,7 +7,6 @@ import as all of the rest.
 from __future__ import annotations
 
 import errno
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -82,14 +81,14 @@ def _require_no_url(path: Path, parameter: Any) -> None:
         )
 
 
-def _require_no_loop(text: Path | str) -> None:
+def _require_no_loop(given: Path | str) -> None:
     """Refuse symbolic links that lead to themselves, which no system call can follow.
 
     Raises:
-        OSError: the text is a path of such.
+        OSError: what is given is the path of one.
     """
     try:
-        os.stat(text)
+        Path(given).stat()
     except ValueError:  # no path at all
         return
     except OSError as error:
