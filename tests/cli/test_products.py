@@ -98,6 +98,16 @@ def test_a_place_that_can_not_be_written_is_refused_before_the_work(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("mode", ["--dry-run", "--find-rate"])
+def test_training_that_writes_nothing_needs_no_place(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert main(["train", "--config", "configs/deblur/quickstart.yaml", mode]) == 1
+    assert "error: data/quickstart.zarr" in capsys.readouterr().err
+
+
 def test_a_file_is_no_place_to_write_in(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     require_writable(tmp_path / "new", tmp_path / "file", None)
