@@ -6,6 +6,7 @@ import as all of the rest.
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,18 @@ _HYPHEN = "\N{NON-BREAKING HYPHEN}"
 class Command(TyperCommand):
     """A command whose help reads from the summary to the example, in plain text.
 
-    It refuses URLs where it takes paths.
+    It refuses URLs where it takes paths, and links that end nowhere but at themselves.
     """
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         for parameter in self.get_params(ctx):
             value = ctx.params.get(parameter.name)
-            for path in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(path, Path):
-                    _require_no_url(path, parameter)
+            for given in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(given, Path):
+                    _require_no_url(given, parameter)
+                if isinstance(given, Path | str):
+                    _require_no_loop(given)
         return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -66,7 +69,8 @@ class Command(TyperCommand):
 
 def _require_no_url(path: Path, parameter: Any) -> None:
     url = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+", str(path))
-    if url is not None:
+    # A folder here may have a name such as s3: too.
+    if url is not None and not Path(f"{url[1]}:").exists():
         text = f"{url[1]}://{str(path)[url.end() :]}"
         raise typer.BadParameter(
             f"expected a path of this machine, got the URL {text}; give a folder or file, and copy "
@@ -75,6 +79,21 @@ def _require_no_url(path: Path, parameter: Any) -> None:
             if parameter.param_type_name == "argument"
             else parameter.opts[0],
         )
+
+
+def _require_no_loop(given: Path | str) -> None:
+    """Refuse symbolic links that lead to themselves, which no system call can follow.
+
+    Raises:
+        OSError: what is given is the path of one.
+    """
+    try:
+        Path(given).stat()
+    except ValueError:  # no path at all
+        return
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise
 
 
 def _usage(parameters: list[Any]) -> list[str]:

@@ -163,13 +163,17 @@ def store_beside(root: Path) -> Path:
 def require_writable(*paths: Path | None) -> None:
     """Refuse places where nothing can be written, before the work whose product goes there.
 
+    Whether what is there already may be replaced is the command's to say; a file is replaced by a
+    new one that is written beside it.
+
     Raises:
         OSError: the nearest folder that is there is read-only, or it isn't one.
     """
     for path in filter(None, paths):
-        if path.exists():
-            continue  # the command says what it does with what is there
-        folder = next(one for one in path.absolute().parents if one.exists())
+        if path.exists() and not (path.is_dir() or path.is_file()):
+            continue  # a device or pipe
+        above = next(one for one in path.absolute().parents if one.exists())
+        folder = path.absolute() if path.is_dir() else above
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         if not os.access(folder, os.W_OK):

@@ -247,13 +247,13 @@ def restore(
     if video is not None:
         write_video(video, restored_files(out), video_fps, overwrite=overwrite)
     recordings = (summary,) if isinstance(summary, job.RestoreSummary) else summary.recordings
-    words += _gains(recordings)
+    taken = _gains(recordings)
     if any(summary.curve == "srgb" for summary in recordings):
-        words += ", frames taken as sRGB"
+        taken += ", frames taken as sRGB"
     kept = f", {summary.kept} there already" if summary.kept else ""
     written = "" if video is None else f"; {video}"
     outside = f", {summary.left_out} not wholly in {part} left out" if summary.left_out else ""
-    done = f"{counted(summary.restored, 'frame')}{words} in {out}{kept}{outside}{written}"
+    done = f"{counted(summary.restored, 'frame')}{words} in {out}{taken}{kept}{outside}{written}"
     report(summary, done, json=json)
 
 

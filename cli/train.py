@@ -152,7 +152,8 @@ def train(
             "expected --config, or --run with --resume; for example --config "
             "configs/deblur/quickstart.yaml"
         )
-    require_writable(folder)
+    writes = None if find_rate or (dry_run and run is None) else folder
+    require_writable(writes)
     if config is None:
         from ..pipeline.train.run.folder import own_config
 
@@ -161,7 +162,6 @@ def train(
         checked = load_config(config, overrides or ())
     from ..pipeline.train.early_checks import require_startable
 
-    writes = None if find_rate or (dry_run and run is None) else folder
     require_startable(checked, writes, resume=resume, overwrite=overwrite, init=init)
     from ..pipeline.weights.find import Init
 

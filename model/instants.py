@@ -33,13 +33,6 @@ def about_instant(voxels: Tensor, time: float) -> Tensor:
     return delay(voxels, bins.expand(voxels.shape[:-3]))
 
 
-def at_instant(
-    sharp: Tensor, blur: Tensor, voxels: Tensor, time: float, found: Motion | None = None
-) -> Tensor:
-    """Return what was seen at another instant of an exposure; see `moved_to`."""
-    return moved_to(sharp, None, blur, voxels, time, found)[0]
-
-
 def moved_to(
     sharp: Tensor,
     maps: Tensor | None,

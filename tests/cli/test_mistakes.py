@@ -118,6 +118,36 @@ def test_a_url_is_refused_where_a_path_is_taken(
     assert said[1].startswith("hint: give a folder or file, and copy it from or to the bucket")
 
 
+def test_a_folder_that_is_named_like_a_scheme_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s3:").mkdir()
+    assert main(["convert", "s3:/x.dat", "s3:/y.dat", "--geometry", "vidar"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: s3:/x.dat: expected a file with spikes, found none\n")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "restore --method blur --blur loop --spikes s.dat --out o",
+        "restore --method blur --blur b --spikes s.dat --out loop",
+        "evaluate loop",
+        "train --run loop",
+        "report loop",
+    ],
+)
+def test_a_link_to_itself_is_told_as_such(
+    typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    assert main(typed.split()) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: loop: Too many levels of symbolic links\nhint: check the path")
+
+
 def test_a_folder_of_any_number_of_names_is_looked_at_quickly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

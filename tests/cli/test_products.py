@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -97,11 +98,34 @@ def test_a_place_that_can_not_be_written_is_refused_before_the_work(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("mode", ["--dry-run", "--find-rate"])
+def test_training_that_writes_nothing_needs_no_place(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert main(["train", "--config", "configs/deblur/quickstart.yaml", mode]) == 1
+    assert "error: data/quickstart.zarr" in capsys.readouterr().err
+
+
 def test_a_file_is_no_place_to_write_in(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     require_writable(tmp_path / "new", tmp_path / "file", None)
     with pytest.raises(NotADirectoryError):
         require_writable(tmp_path / "file" / "new")
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_is_there_is_no_place_to_write_if_its_folder_is_none(
+    is_folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    closed = tmp_path / "folder" if is_folder else tmp_path
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed)
+    with pytest.raises(PermissionError, match=re.escape(f"'{closed}'")):
+        require_writable(tmp_path / ("folder" if is_folder else "file"))
+    require_writable(tmp_path / ("file" if is_folder else "folder"), Path(os.devnull))
 
 
 def test_folders_that_were_made_for_a_file_go_if_it_is_not_written(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from moving_texture import BINS, SIDE, inside, moving
 from spikedeblur.configs import load_config
 from spikedeblur.model import build_model
 from spikedeblur.model.corrections import gray
-from spikedeblur.model.instants import about_instant, at_instant, moved_to
+from spikedeblur.model.instants import about_instant, moved_to
 from spikedeblur.model.motion_deblur import MAPS, sharp_along_motion
 from spikedeblur.model.normalize import DARK
 
@@ -34,7 +34,7 @@ def test_a_frame_moves_on_as_the_scene_did(bin_number: int) -> None:
     blur = blur.expand(1, 3, SIDE, SIDE)
     there = light[:, bin_number].expand(3, SIDE, SIDE)[None]
     time = (bin_number + 0.5) / BINS - 0.5
-    found = at_instant(sharp, blur, relative(light), time)
+    found, _ = moved_to(sharp, None, blur, relative(light), time)
     assert error(found, there) < 0.15 * error(sharp, there)
     assert error(found, there) < 0.2 * error(blur, there)
 
@@ -42,7 +42,7 @@ def test_a_frame_moves_on_as_the_scene_did(bin_number: int) -> None:
 def test_the_middle_is_an_instant_like_any_other() -> None:
     light, middle = moving((9.0, -5.0))
     sharp, blur = middle.expand(3, SIDE, SIDE)[None], light.mean(1, keepdim=True)
-    found = at_instant(sharp, blur.expand_as(sharp), relative(light), 0.0)
+    found, _ = moved_to(sharp, None, blur.expand_as(sharp), relative(light), 0.0)
     torch.testing.assert_close(found, sharp, atol=0.02, rtol=0)
 
 
@@ -60,7 +60,7 @@ def test_what_was_hidden_in_the_middle_has_the_light_that_spikes_saw() -> None:
     light = torch.einsum("kchw,c->khw", seen, torch.tensor([0.299, 0.587, 0.114]))[None]
     middle, blur = seen[BINS // 2 - 1 : BINS // 2 + 1].mean(0)[None], seen.mean(0)[None]
     last = BINS - 2
-    found = at_instant(middle, blur, relative(light), (last + 0.5) / BINS - 0.5)
+    found, _ = moved_to(middle, None, blur, relative(light), (last + 0.5) / BINS - 0.5)
     uncovered = (x > -11) & (x < -3) & (y.abs() < 10)  # of the last bin, hidden in the middle
     wrong = (found[0] - seen[last]).abs()
     assert wrong[:, uncovered].mean() < 0.4 * (middle[0] - seen[last]).abs()[:, uncovered].mean()
@@ -69,7 +69,7 @@ def test_what_was_hidden_in_the_middle_has_the_light_that_spikes_saw() -> None:
 def test_a_still_frame_stays_as_it_is() -> None:
     light, middle = moving((0.0, 0.0))
     sharp = middle.expand(3, SIDE, SIDE)[None]
-    found = at_instant(sharp, sharp, relative(light), -0.4)
+    found, _ = moved_to(sharp, None, sharp, relative(light), -0.4)
     torch.testing.assert_close(found, sharp, atol=2e-3, rtol=0)
 
 
@@ -82,7 +82,7 @@ def test_maps_move_with_their_points_and_stay_relative_to_the_blurred_frame(bin_
     frame, moved = moved_to(sharp, maps, blur, voxels, time)
     assert moved is not None
     assert moved.shape == maps.shape == (1, MAPS, SIDE, SIDE)
-    assert torch.equal(frame, at_instant(sharp, blur, voxels, time))
+    assert torch.equal(frame, moved_to(sharp, None, blur, voxels, time)[0])
     there, seen = light[:, bin_number : bin_number + 1], gray(blur)
 
     def along(found: torch.Tensor) -> torch.Tensor:

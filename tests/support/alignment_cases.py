@@ -145,19 +145,6 @@ def of_another(truth: Truth, other: Truth) -> list[FrameAt]:
     return truth.frames(dat=other.dat)
 
 
-def shifted_clock(frames: list[FrameAt], lag: float) -> list[FrameAt]:
-    """Return the exposures with a clock that is wrong by `lag` samples more."""
-    return [
-        replace(
-            frame,
-            clock=SpikeClock(
-                rate=frame.clock.rate, first=frame.clock.first + lag / frame.clock.rate
-            ),
-        )
-        for frame in frames
-    ]
-
-
 def record_still(folder: Path, index: int, *, flat: bool) -> list[FrameAt]:
     """Record a scene without texture, or one that does not move; returns its exposures."""
     rng = np.random.default_rng([index, 3])
