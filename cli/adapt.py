@@ -131,6 +131,7 @@ def adapt(
             *(("--shutter", f"{shutter:.9g}") if shutter is not None else ()),
             *(("--start", f"{start:.9g}") if start is not None else ()),
             *(("--readout", f"{readout:.9g}") if readout is not None else ()),
+            *(("--curve", curve) if curve is not None else ()),
             *("--out", free_name(out.with_suffix(""))),
         ),
     )

@@ -161,6 +161,7 @@ def adapt(
     readouts = [each.readout for each in settings]
     matrices = [each.registration and each.registration.matrix for each in settings]
     sensors = [each.sensor and read_sensor(each.sensor).sha256 for each in settings]
+    curves = [recording.frame_curve for recording in recordings]
     facts = {
         "adapted_from_sha256": sha256_file(weights_file(source)),
         "adapted_to_sha256": [r.hashed_spikes()["spikes_sha256"] for r in recordings],
@@ -172,6 +173,7 @@ def adapt(
             **({"readout": readouts} if any(each is not None for each in readouts) else {}),
             **({"matrix": matrices} if any(matrices) else {}),
             **({"sensor_sha256": sensors} if any(sensors) else {}),
+            **({"curve": curves} if "srgb" in curves else {}),
         },
     }
     write_model(out, average, config, facts, overwrite=overwrite)

@@ -141,7 +141,12 @@ def evaluate(
     instants = None
     if how.instants is not None:
         ready = {name: trained.get(name) or make_method(name) for name in names}
-        light = with_linear_frames(sequences, how.curve)
+        told: dict[bool, FrameCurve] = {True: "srgb", False: "linear"}
+        light = [
+            seen
+            for sequence in sequences
+            for seen in with_linear_frames([sequence], told[sequence.seq in evaluation.srgb])
+        ]
         instants = score_instants(light, ready, how.instants, reporter).to_json()
     return replace(
         evaluation,

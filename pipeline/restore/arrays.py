@@ -127,7 +127,7 @@ def _restored(
     given, fired = _array("frames", frames), _array("spikes", spikes)
     times = None if exposures is None else _array("exposures", exposures)
     whole = ArraySequence(given, fired, times, gain, bins)
-    curve = curve or frame_curve_of(whole)
+    curve = frame_curve_of(whole) if curve is None else curve
     found = np.empty((whole.length, *whole.frame_shape, 3), whole.frame_dtype)
     bits: Literal[8, 16] = 8 if whole.frame_dtype == "uint8" else 16
     for group in _alike(whole) if bins is None else [list(range(whole.length))]:

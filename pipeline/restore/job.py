@@ -253,7 +253,7 @@ class _Job:
             raise RestoreError(f"{out}: the blurred frames are there; choose another --out")
         each = how.frames_per_exposure
         require_samples(recording, each)
-        if how.method != "blur":
+        if how.method != "blur" or each > 1:  # the blurred frame itself needs no light
             recording = recording.with_frame_curve(how.curve)
         parts = list(self._parts(recording))
         shortest = min((part.windows for part in parts), key=lambda windows: windows.bins)

@@ -24,7 +24,7 @@ from ..spikes.camera import luminance
 from ..storage.base import StoreError
 from ..storage.side_by_side import together
 from .contract import Box, FrameKind, KnownSamples, WindowSequence
-from .grid import in_frame_grid
+from .grid import in_frame_grid, is_registered
 from .seen_through import SeenThrough
 
 FrameCurve = Literal["linear", "srgb"]
@@ -35,13 +35,16 @@ DARKEST = 0.5 / 255
 """Value up to which a frame is black."""
 BRIGHTEST = {"uint8": 253.5 / 255, "uint16": 0.999}
 """Value from which on a frame may be clipped, by its type; 16 bits may hold 12, shifted."""
-SURE = 0.5
+SURE = 0.6
 """Error of light decoded from sRGB, over that of light in proportion, below which frames are taken
-as sRGB. Clean spikes show less than 0.25 where they are, and more than 5 where they are not."""
+as sRGB. Noise and equal brightness make it 1, clean spikes less than 0.3 where frames are sRGB."""
 FEWEST = 64
 """Fewest spike pixels, within the frame's range, that tell it."""
 
 _LIT = 0.1  # least luminance that tells: darker light is mostly noise
+_FULL = 0.9  # spikes a sample, from which on a pixel may be saturated
+_GROUPS = 16  # of pixels that are about equally bright, in which noise of spikes averages out
+_EVEN = 0.02  # difference in luminance up to which groups tell nothing
 
 
 class LinearFrames(SeenThrough):
@@ -139,48 +142,62 @@ def ends_of(sequence: Any, read: FrameType) -> tuple[float, float]:
 def frame_curve_of(sequence: WindowSequence) -> FrameCurve:
     """Return what the frames of a sequence are, as the spikes tell.
 
-    The first, middle and last window are read. Where spikes are too few, or all is equally bright,
-    frames are taken as linear light.
+    The middle window is read; where it does not tell clearly, the first and the last, too. Where
+    spikes are too few, or all is equally bright, frames are taken as linear light.
     """
     if is_decoded(sequence):
         return "srgb"
     if not sequence.windows_are_raw:
         return "linear"
     last = sequence.length - 1
-    told = []
-    for window in sorted({0, last // 2, last}):
+    told: list[float] = []
+    for window in dict.fromkeys((last // 2, 0, last)):
         with suppress(SpikeDeblurError):  # whoever uses a damaged window is told so there
             errors = _errors(sequence, window)
             if errors is not None:
                 linear, srgb = errors
                 told.append(srgb / linear)
+        if len(told) == 1 and not SURE / 2 < told[0] < 2 / SURE:
+            break
     return "srgb" if told and float(np.median(told)) < SURE else "linear"
 
 
 def _errors(sequence: WindowSequence, window: int) -> tuple[float, float] | None:
-    """Return the median error of a window's frame against its spikes: as it is, and decoded.
+    """Return how far spikes are from following a window's frame: as it is, and decoded.
 
-    Both are shares of what the frame's numbers show. None: too little is within its range.
+    Pixels are compared in groups of equal number, by brightness. Spikes follow light up to a factor
+    and an offset, such as dark current. None: too little is within the range of both cameras, or
+    all is equally bright.
     """
     blur = sequence.blur(window, window + 1)
     counts = in_frame_grid(sequence).voxels(window, window + 1)[0]
-    rate = counts.sum(0, dtype=np.float32)
+    rate = counts.sum(0, dtype=np.float32) / np.float32(max(sequence.samples[window], 1))
     codes = to_unit(blur)[0]
     scale = codes.shape[0] // rate.shape[0]
     seen = _area_mean(luminance(codes), scale)
     light = _area_mean(luminance(decode_srgb(blur)[0]), scale)
     most = codes.max(-1).reshape(rate.shape[0], scale, rate.shape[1], scale).max((1, 3))
-    lit = (seen > _LIT) & (most < BRIGHTEST[blur.dtype.name]) & (rate > 0)
+    lit = (seen > _LIT) & (most < BRIGHTEST[blur.dtype.name]) & (rate < _FULL)
+    if is_registered(sequence):
+        lit &= rate > 0  # elsewhere the spike camera may not look
     if np.count_nonzero(lit) < FEWEST:
         return None
-    rate, seen, light = rate[lit], seen[lit], light[lit]
-    linear = _median_error(rate * (np.square(seen).sum() / (rate * seen).sum()), seen)
-    told = codes_of_light(rate * (np.square(light).sum() / (rate * light).sum()))
-    return linear, _median_error(told, codes_of_light(light))
+    order = np.argsort(seen[lit], kind="stable")
+    seen, light, rate = (
+        np.array([group.mean(dtype=np.float64) for group in np.array_split(x[lit][order], _GROUPS)])
+        for x in (seen, light, rate)
+    )
+    if seen[-1] - seen[0] < _EVEN or not rate.any():
+        return None
+    return _unexplained(rate, seen), _unexplained(rate, light)
 
 
-def _median_error(told: npt.NDArray[Any], shown: npt.NDArray[Any]) -> float:
-    return max(float(np.median(np.abs(told / shown - 1))), 1e-6)
+def _unexplained(rate: npt.NDArray[Any], light: npt.NDArray[Any]) -> float:
+    """Return what of rates is no factor of light and an offset, as a share of their mean."""
+    light = light - light.mean()
+    rest = rate - rate.mean()
+    rest -= light * (light @ rest) / (light @ light)
+    return max(float(np.sqrt(np.square(rest).mean()) / abs(rate.mean())), 1e-6)
 
 
 def _area_mean(plane: npt.NDArray[Any], scale: int) -> npt.NDArray[np.float32]:

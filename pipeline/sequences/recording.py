@@ -96,7 +96,7 @@ class Recording:
     def with_frame_curve(self, curve: FrameCurve | None) -> Recording:
         """Return the recording with what its frames are known to be; None: as the spikes tell.
 
-        The first, middle and last exposure are read for it.
+        One to three exposures are read for it.
 
         Raises:
             StoreError: an unknown curve.

@@ -96,3 +96,18 @@ def test_what_is_odd_about_a_recording_is_told_and_what_was_used_is_in_the_model
     assert "spikes of 40x48 are taken to see all of the 96x96 frames" in " ".join(listener.warnings)
     expected = [read_sensor(tmp_path / "sensor.zarr").sha256]
     assert describe_model(out)["adapt"]["sensor_sha256"] == expected
+
+
+def test_a_model_remembers_that_frames_were_srgb(
+    moving_scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "TRIALS", 1)
+    monkeypatch.setattr(job, "TRUSTS", (1.0,))
+    recording = recorded(moving_scene, moving_scene.spikes, tmp_path)
+    write_model(tmp_path / "start.safetensors", build_model(CONFIG), CONFIG, {})
+    for curve in ("srgb", "linear"):
+        out = tmp_path / f"{curve}.safetensors"
+        how = Adapting(steps=1, crop=16, force=True, curve=curve)
+        job.adapt(tmp_path / "start.safetensors", [recording], out, how=how)
+        facts = describe_model(out)["adapt"]
+        assert facts.get("curve") == (["srgb"] if curve == "srgb" else None)
