@@ -98,7 +98,7 @@ def within_range(sharp: Tensor, blur: Tensor, light: Tensor) -> Tensor:
         return sharp.clamp(max=1)
     most, shown = _most_around(blur, _CELL), _most_around(gray(blur), _CELL)
     brighter = _brightest_moment(light, blur.shape[-1] // light.shape[-1]) / shown.clamp(min=_LIT)
-    most = torch.where(most > 1, most * brighter.clamp(1, MOST), 1.0)
+    most = torch.where(most > 1, most * brighter.clamp(1.0, MOST), 1.0)
     return torch.minimum(sharp, resized(most, blur.shape[-2:]))
 
 
