@@ -9,7 +9,8 @@ encoded again. Where nobody says which they are, the spikes tell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, get_args
@@ -38,6 +39,8 @@ BRIGHTEST = {"uint8": 253.5 / 255, "uint16": 0.999}
 SURE = 0.6
 """Error of light decoded from sRGB, over that of light in proportion, below which frames are taken
 as sRGB. Noise and equal brightness make it 1, clean spikes less than 0.3 where frames are sRGB."""
+MOST_TOLD = 16
+"""Most sequences of a data set that are read, where they agree, to tell what all its frames are."""
 FEWEST = 64
 """Fewest spike pixels, within the frame's range, that tell it."""
 
@@ -81,17 +84,13 @@ def with_linear_frames(
 
     Args:
         sequences: the sequences.
-        curve: what their frames are; None: see `frame_curve_of`, for each.
+        curve: what their frames are; None: as the spikes tell, see `_curves_of`.
 
     Raises:
         StoreError: an unknown curve.
     """
     require_curve(curve)
-    if curve is not None:
-        curves = [curve] * len(sequences)
-    else:
-        calls = [partial(frame_curve_of, sequence) for sequence in sequences]
-        curves = together(calls, side_by_side=any(s.is_remote for s in sequences))
+    curves = _curves_of(sequences) if curve is None else [curve] * len(sequences)
     return [
         LinearFrames(sequence) if found == "srgb" and not is_decoded(sequence) else sequence
         for sequence, found in zip(sequences, curves, strict=True)
@@ -139,11 +138,40 @@ def ends_of(sequence: Any, read: FrameType) -> tuple[float, float]:
     return DARKEST, BRIGHTEST[read]
 
 
+def _curves_of(sequences: Sequence[WindowSequence]) -> list[FrameCurve]:
+    """Return what the frames of sequences are, which is the same in nearly all data sets.
+
+    `MOST_TOLD` sequences are read, and all of them where these differ. One that tells nothing is
+    taken for what most are.
+    """
+
+    def tell(indices: Iterable[int]) -> dict[int, FrameCurve | None]:
+        some = list(indices)
+        calls = [partial(_told_curve, sequences[i]) for i in some]
+        remote = any(sequence.is_remote for sequence in sequences)
+        return dict(zip(some, together(calls, side_by_side=remote), strict=True))
+
+    last = len(sequences) - 1
+    told = tell(np.unique(np.linspace(0, last, min(MOST_TOLD, last + 1)).astype(int)).tolist())
+    if {"linear", "srgb"} <= set(told.values()):
+        told = tell(range(last + 1))
+    known = Counter(curve for curve in told.values() if curve is not None)
+    most: FrameCurve = max(known, key=lambda curve: known[curve], default="linear")
+    return [told.get(i) or most for i in range(last + 1)]
+
+
 def frame_curve_of(sequence: WindowSequence) -> FrameCurve:
     """Return what the frames of a sequence are, as the spikes tell.
 
-    The middle window is read; where it does not tell clearly, the first and the last, too. Where
-    spikes are too few, or all is equally bright, frames are taken as linear light.
+    Where spikes are too few, or all is equally bright, frames are taken as linear light.
+    """
+    return _told_curve(sequence) or "linear"
+
+
+def _told_curve(sequence: WindowSequence) -> FrameCurve | None:
+    """Return what the spikes tell of a sequence's frames; None: nothing.
+
+    The middle window is read; where it does not tell clearly, the first and the last, too.
     """
     if is_decoded(sequence):
         return "srgb"
@@ -159,7 +187,9 @@ def frame_curve_of(sequence: WindowSequence) -> FrameCurve:
                 told.append(srgb / linear)
         if len(told) == 1 and not SURE / 2 < told[0] < 2 / SURE:
             break
-    return "srgb" if told and float(np.median(told)) < SURE else "linear"
+    if not told:
+        return None
+    return "srgb" if float(np.median(told)) < SURE else "linear"
 
 
 def _errors(sequence: WindowSequence, window: int) -> tuple[float, float] | None:

@@ -151,7 +151,7 @@ class Splits(NamedTuple):
         """
         data, options = config.DATA, config.TRAIN
         return ClipSamples(
-            self._seen(self.training, data.NORM, packed=packed),
+            self._seen("training", data.NORM, packed=packed),
             ClipIndex.joined(self._every_start(data.CLIP_LEN)),
             beside=beside_exposure(data.NORM) if packed else None,
             crop_size=data.CROP_SIZE,
@@ -183,18 +183,15 @@ class Splits(NamedTuple):
             parts.append((index, len(sequences)))
         norm = config.DATA.NORM
         return ClipSamples(
-            self._seen(self.validation, norm, packed=packed),
+            self._seen("validation", norm, packed=packed),
             ClipIndex.joined(parts),
             beside=beside_exposure(norm) if packed else None,
             names=self.names("validation"),
         )
 
-    @staticmethod
-    def _seen(
-        sequences: Sequence[WindowSequence], norm: NormConfig, *, packed: bool
-    ) -> list[WindowSequence]:
-        """Return sequences as the network sees them: frames are linear light."""
-        linear = with_linear_frames(sequences)
+    def _seen(self, split: Split, norm: NormConfig, *, packed: bool) -> list[WindowSequence]:
+        """Return the sequences of a split as the network sees them: frames are linear light."""
+        linear = [one for store in self.by_store(split) for one in with_linear_frames(store)]
         return linear if packed else seen_by(norm, linear)
 
     def plan(

@@ -8,7 +8,12 @@ import pytest
 from spikedeblur.pipeline.frames.images import to_bytes
 from spikedeblur.pipeline.frames.srgb import codes_of_light
 from spikedeblur.pipeline.sequences.arrays import ArraySequence
-from spikedeblur.pipeline.sequences.linear_frames import frame_curve_of
+from spikedeblur.pipeline.sequences.linear_frames import (
+    MOST_TOLD,
+    frame_curve_of,
+    is_decoded,
+    with_linear_frames,
+)
 
 CURVES = ("linear", "srgb")
 
@@ -85,3 +90,20 @@ def test_one_window_that_tells_clearly_is_enough(curve) -> None:
     sequence.blur = lambda *windows: looked.append(windows[0]) or read(*windows)  # type: ignore
     assert frame_curve_of(sequence) == curve
     assert looked == [2]
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_a_few_sequences_tell_what_a_data_set_is_and_those_that_tell_nothing_too(curve) -> None:
+    told, dark = scene(curve), scene(curve, between=(0.0, 0.0))
+    read = []
+    blur = told.blur
+    told.blur = lambda *windows: read.append(1) or blur(*windows)  # type: ignore
+    seen = with_linear_frames([dark, *[told] * 200, dark])
+    assert len(read) <= MOST_TOLD
+    assert {is_decoded(sequence) for sequence in seen} == {curve == "srgb"}
+
+
+def test_sequences_that_differ_are_told_one_by_one() -> None:
+    linear, srgb = scene("linear"), scene("srgb")
+    seen = with_linear_frames([linear, srgb] * 30)
+    assert [is_decoded(sequence) for sequence in seen] == [False, True] * 30
