@@ -25,7 +25,6 @@ from ..host.files import StrPath
 from ..host.reporter import SILENT, Parts, Reporter, Throughput
 from ..storage.base import Storage, StoreError, StoreWriteError
 from ..storage.locate import open_storage
-from ..store.arrays import METADATA
 from ..store.records import (
     NPY_VOXELS,
     begin_sequence,
@@ -153,14 +152,9 @@ def voxelize_manifest(
         compared, foretold = _foretell(job, written)
     else:
         with exclusive(job.store):
-            begins = lacks()
-            if begins:
+            if lacks():
                 write_root(job.store, job.kind)
-            try:
-                compared = _make(job, written, workers, reporter)
-            finally:
-                if begins and not written.windows and set(job.store.sizes()) <= {METADATA}:
-                    job.store.remove(METADATA)  # nothing could be made, so nothing stays
+            compared = _make(job, written, workers, reporter)
     return VoxelizeSummary(
         store=str(store),
         format=options.format,

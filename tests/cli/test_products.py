@@ -136,17 +136,3 @@ def test_folders_that_were_made_for_a_file_go_if_it_is_not_written(tmp_path: Pat
     with only_writer_of(tmp_path / "there/new/deep/log.txt"):
         (tmp_path / "there/new/deep/log.txt").touch()
     assert (tmp_path / "there/new/deep/log.txt").is_file()
-
-
-def test_a_store_in_which_nothing_could_be_made_does_not_stay(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["voxelize", str(made / "log.json"), str(tmp_path / "new.zarr"), "--workers", "1"]
-    assert main([*words, "--bins", "400"]) == 1
-    assert "give --bins 257 or fewer" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-    assert main([*words, "--scheduler", "nowhere"]) == 1
-    assert list(tmp_path.iterdir()) == []
-    assert main(words) == 0
-    assert main([*words, "--bins", "400", "--overwrite"]) == 1
-    assert (tmp_path / "new.zarr/zarr.json").is_file()

@@ -118,7 +118,7 @@ def hdf5_of_another_file(folder: Path) -> Path:
     ("make", "said"),
     [
         (npz_of_huge_frames, "pixels"),
-        (npz_of_large_frames, "ends in frame"),
+        (npz_of_large_frames, "ends in sample"),
         (npy_of_huge_frames, "pixels"),
         (npy_of_more_than_it_holds, "not a NumPy file"),
         (hdf5_of_one_chunk, "lacks data"),
