@@ -63,7 +63,7 @@ class Evaluating(ModelOptions):
     instants: int | None = None
     """Number of instants of each exposure that are scored; None: only the middle."""
     sensor: StrPath | None = None
-    """File that says how the spike pixels differ; None: they are taken as equal."""
+    """File that says how the spike pixels differ; None: as the store records."""
     curve: FrameCurve | None = None
     """What the numbers of the frames are; None: as the spikes tell."""
 
@@ -222,7 +222,7 @@ def evaluate_sequences(
         trained: the networks of `model` and `rgb`.
         lpips: measures LPIPS; None: not measured.
         meter: measures by motion; None: not measured.
-        curve: what the numbers of the frames are; None: as the spikes tell, for each sequence.
+        curve: what the numbers of the frames are; None: as the spikes tell.
         reporter: receives progress in windows, and the time left.
     """
     trained = trained or {}

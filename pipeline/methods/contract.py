@@ -87,10 +87,15 @@ class Method(ABC):
     def at(self, windows: WindowSequence, clip: MethodClip, time: float) -> Frames:
         """Return the kept windows' frames at an instant, as a call does those of the middle.
 
+        Methods that are not `asked_at_instants` have none to give, and are never called so.
+
         Args:
             windows: the sequence, whose motion it follows.
             clip: windows seen together.
             time: the instant, in exposures from the middle; -1/2 to 1/2.
+
+        Returns:
+            (T, H, W, 3) float32 RGB, about in [0, 1].
         """
         raise NotImplementedError
 
